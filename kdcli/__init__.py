@@ -1,0 +1,27 @@
+"""kd: knowledge distillation of saved Keras models. Importing this package never imports TensorFlow."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "distill": ("kdcli.workflows.distill", "distill"),
+    "train_teacher": ("kdcli.workflows.train_teacher", "train_teacher"),
+    "evaluate": ("kdcli.workflows.evaluate", "evaluate"),
+    "losses": ("kdcli.losses", None),
+    "Recipe": ("kdcli.recipe.sections", "Recipe"),
+    "KdError": ("kdcli.errors", "KdError"),
+}
+
+__all__ = ["KdError", "Recipe", "__version__", "distill", "evaluate", "losses", "train_teacher"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'kdcli' has no attribute {name!r}")
+    module_name, attribute = _WHERE[name]
+    module = import_module(module_name)
+    return module if attribute is None else getattr(module, attribute)

@@ -1,0 +1,101 @@
+"""Named arrays as splits: the layout in which Keras ships `mnist.npz`."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from kdcli.data.examples import ONLY, Examples, Splits
+from kdcli.errors import DataError, did_you_mean
+
+SPLITS = ("train", "validation", "test")
+_LAYOUT = "x_train, y_train, x_test, y_test (or x, y)"
+
+
+def read_npz(path: Path, *, name: str, classes: tuple[str, ...] | int | None = None) -> Splits:
+    """The splits of a `.npz` file; pickled objects are refused.
+
+    Raises:
+        DataError: missing, no `.npz`, or arrays that do not fit each other.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file", hint="--data NAME or --data FILE.npz") from None
+    except ValueError as error:
+        if "pickle" in str(error):
+            message = f"{path}: holds pickled objects, which could run code"
+            raise DataError(message, hint="save plain arrays: np.savez(path, x_train=..., ...)") from None
+        raise DataError(f"{path}: not a readable .npz file: {error}") from None
+    except (OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        raise DataError(f"{path}: not a readable .npz file: {error}", hint="np.savez writes one") from None
+    return splits_from_arrays(arrays, name=name, classes=classes)
+
+
+def splits_from_arrays(
+    arrays: Mapping[str, np.ndarray], *, name: str, classes: tuple[str, ...] | int | None = None
+) -> Splits:
+    """Splits from `x_train y_train weight_train ...`, or from `x y weight`; several inputs are `x_train.NAME`.
+
+    Raises:
+        DataError: an unknown name, a missing part, lengths that differ, or an empty split.
+    """
+    if any(key in arrays or key.startswith("x.") for key in ("x", *arrays)) and "x_train" not in arrays:
+        arrays = {_as_train(key): value for key, value in arrays.items()}
+    known = {f"{part}_{split}" for part in ("x", "y", "weight") for split in SPLITS}
+    for key in arrays:
+        if key.split(".")[0] not in known:
+            message = f"{name}: unknown array {key!r}; {did_you_mean(key, known)}expected {_LAYOUT}"
+            raise DataError(message, hint="kd reads " + ", ".join(sorted(known)))
+    found = {split: _split(arrays, split, name) for split in SPLITS}
+    if found["train"] is None:
+        raise DataError(f"{name}: has no x_train; expected {_LAYOUT}, found {', '.join(arrays) or 'nothing'}")
+    return Splits(name, found["train"], found["validation"], found["test"], classes)
+
+
+def _as_train(key: str) -> str:
+    head, dot, rest = key.partition(".")
+    return f"{head}_train{dot}{rest}" if head in ("x", "y", "weight") else key
+
+
+def _split(arrays: Mapping[str, np.ndarray], split: str, name: str) -> Examples | None:
+    prefix = f"x_{split}."
+    inputs = {key.removeprefix(prefix): np.asarray(arrays[key]) for key in arrays if key.startswith(prefix)}
+    if f"x_{split}" in arrays:
+        inputs[ONLY] = np.asarray(arrays[f"x_{split}"])
+    if not inputs:
+        return None
+    labels, weights = arrays.get(f"y_{split}"), arrays.get(f"weight_{split}")
+    parts = {**{f"x_{split}": array for array in inputs.values()}, f"y_{split}": labels}
+    parts[f"weight_{split}"] = weights
+    for part, array in parts.items():
+        if array is not None and (array.ndim == 0 or array.dtype.kind not in "biuf"):
+            raise DataError(f"{name}: {part} must hold numbers, got {array.dtype} of shape {array.shape}")
+    lengths = {part: len(array) for part, array in parts.items() if array is not None}
+    if len(set(lengths.values())) != 1:
+        counts = ", ".join(f"{part} {length}" for part, length in lengths.items())
+        raise DataError(f"{name}: lengths differ: {counts}")
+    count = next(iter(lengths.values()))
+    if count == 0:
+        raise DataError(f"{name}: the {split} split is empty")
+    if weights is not None:
+        weights = _checked_weights(np.asarray(weights), name, split)
+    return Examples(split, inputs, labels, weights, np.arange(count))
+
+
+def _checked_weights(weights: np.ndarray, name: str, split: str) -> np.ndarray:
+    wrong = np.flatnonzero(~np.isfinite(weights) | (weights < 0)) if weights.ndim == 1 else np.arange(1)
+    if weights.ndim != 1 or len(wrong):
+        where = f"at {first_five(wrong)}" if weights.ndim == 1 else f"of shape {weights.shape}"
+        raise DataError(f"{name}: weight_{split} must be one number >= 0 for each example; {where} it is not")
+    return weights.astype(np.float32)
+
+
+def first_five(positions: np.ndarray) -> str:
+    """`3, 7, 9, 12, 15 and 40 more`, for messages about many examples."""
+    shown = ", ".join(str(position) for position in positions[:5])
+    return shown + (f" and {len(positions) - 5} more" if len(positions) > 5 else "")

@@ -1,0 +1,206 @@
+"""The data of a run: source, splits, labels, limit, all checked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcli.data.arrays import splits_from_arrays
+from kdcli.data.examples import ONLY, Examples, Splits
+from kdcli.data.labels import checked, find_labelling
+from kdcli.data.order import held_out, limited
+from kdcli.errors import DataError
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Everything that is known of the data.
+
+    Args:
+        name: what messages call it.
+        train, validation, test: the splits; validation is split off the training part when the source has
+            none, and may be None when its share is 0.
+        task: `classification`, `multilabel`, `regression` or `segmentation`.
+        outputs: how many outputs a network needs: classes, or values.
+        class_names: in label order; numbers where nothing named them.
+        labelled: whether labels are used.
+    """
+
+    name: str
+    train: Examples
+    validation: Examples | None
+    test: Examples | None
+    task: str
+    outputs: int
+    class_names: tuple[str, ...]
+    labelled: bool
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one example of the first input."""
+        return next(iter(self.train.shapes.values()))
+
+    def split(self, name: str) -> Examples:
+        """A split by name; `auto` is test where there is one, else everything; `all` is everything.
+
+        Raises:
+            DataError: the data has no such split.
+        """
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        present = {key: part for key, part in parts.items() if part is not None}
+        if name == "auto":
+            name = "test" if self.test is not None else "all"
+        if name == "all":
+            return _joined(list(present.values()))
+        if name not in present:
+            raise DataError(f"{self.name}: has no {name} split; there is {', '.join(present)}")
+        return present[name]
+
+
+def open_dataset(section: Any, *, seed: int, arrays: Any = None, carve: bool = True) -> Dataset:
+    """Open the data of a recipe's `data` section, or arrays given in Python.
+
+    Args:
+        section: `kdcli.recipe.sections.DataSection`.
+        seed: of the split and the limit.
+        arrays: (x, y), (x_train, y_train, x_test, y_test) or a mapping as in a `.npz`, instead of the source.
+        carve: split validation off the training part and apply the limit.
+
+    Raises:
+        DataError: anything that cannot be right.
+    """
+    splits = _from_python(arrays) if arrays is not None else section.source.load()
+    names = _class_names(section.classes, splits)
+    count = len(names) if names else splits.classes if isinstance(splits.classes, int) else None
+    if section.labels == "none":
+        count = count or _labelled_outputs(splits, section, count)
+        splits = _without_labels(splits)
+    labelling = find_labelling(splits.train, task=section.task, classes=count, name=splits.name)
+    parts: dict[str, Examples | None] = {}
+    for key in ("train", "validation", "test"):
+        part = getattr(splits, key)
+        if part is not None and part.shapes != splits.train.shapes:
+            raise DataError(f"{splits.name}: x_{key} has shape {part.shapes}, x_train {splits.train.shapes}")
+        parts[key] = checked(part, labelling, name=splits.name) if part is not None else None
+    train, validation = parts["train"], parts["validation"]
+    assert train is not None
+    if carve:
+        train, validation = _carved(train, validation, section, seed, splits.name)
+    return Dataset(
+        splits.name,
+        train,
+        validation,
+        parts["test"],
+        labelling.task,
+        labelling.outputs,
+        names or tuple(str(number) for number in range(labelling.outputs)),
+        train.labels is not None,
+    )
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """A sha256 over the content of all splits: inputs, labels, weights, rows."""
+    digest = hashlib.sha256()
+    for part in (dataset.train, dataset.validation, dataset.test):
+        if part is None:
+            continue
+        arrays = [*part.inputs.values(), part.labels, part.weights, part.rows]
+        for array in arrays:
+            if array is not None:
+                digest.update(f"{array.dtype}{array.shape}".encode())
+                digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def class_weights(dataset: Dataset, wanted: Any) -> np.ndarray | None:
+    """The weight of each class in label losses, or None; `balanced` makes every class count the same.
+
+    Raises:
+        DataError: an unknown class name, or a task without classes.
+    """
+    if wanted == "none":
+        return None
+    if dataset.task != "classification" or dataset.train.labels is None:
+        raise DataError("data.class_weight needs labelled classes", hint="leave class_weight out")
+    if wanted == "balanced":
+        counts = np.bincount(dataset.train.all_labels(), minlength=dataset.outputs)
+        return (counts.sum() / (np.maximum(counts, 1) * np.count_nonzero(counts))).astype(np.float32)
+    unknown = [name for name in wanted if name not in dataset.class_names]
+    if unknown:
+        raise DataError(f"data.class_weight: no class {unknown[0]!r}; classes: {', '.join(dataset.class_names)}")
+    return np.asarray([wanted.get(name, 1.0) for name in dataset.class_names], np.float32)
+
+
+def _carved(
+    train: Examples, validation: Examples | None, section: Any, seed: int, name: str
+) -> tuple[Examples, Examples | None]:
+    kept = limited(train.all_labels(), len(train), limit=section.limit, seed=seed)
+    train = train.subset(kept)
+    if validation is None and section.validation:
+        if len(train) < 2:
+            raise DataError(f"{name}: {len(train)} training example leaves none for validation")
+        rest, held = held_out(train.all_labels(), len(train), share=section.validation, seed=seed)
+        train, validation = train.subset(rest), train.subset(held, split="validation")
+    return train, validation
+
+
+def _from_python(arrays: Any) -> Splits:
+    if isinstance(arrays, Mapping):
+        named = {key: np.asarray(value) for key, value in arrays.items()}
+    elif isinstance(arrays, Sequence) and len(arrays) in (2, 4):
+        keys = ("x", "y") if len(arrays) == 2 else ("x_train", "y_train", "x_test", "y_test")
+        pairs = zip(keys, arrays, strict=True)
+        named = {key: np.asarray(value) for key, value in pairs if value is not None}
+    else:
+        raise DataError("data: expected (x, y), (x_train, y_train, x_test, y_test) or a mapping of arrays")
+    return splits_from_arrays(named, name="data")
+
+
+def _class_names(given: Any, splits: Splits) -> tuple[str, ...] | None:
+    if isinstance(given, str):
+        try:
+            lines = Path(given).read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"data.classes: {given} cannot be read: {error}") from None
+        given = tuple(line.strip() for line in lines if line.strip())
+    if given is not None:
+        if len(set(given)) != len(given):
+            raise DataError("data.classes: a name appears twice")
+        return tuple(given)
+    return splits.classes if isinstance(splits.classes, tuple) else None
+
+
+def _labelled_outputs(splits: Splits, section: Any, count: int | None) -> int | None:
+    """The outputs that ignored labels would have asked for: the zoo still has to size its models."""
+    if splits.train.labels is None:
+        return None
+    return find_labelling(splits.train, task=section.task, classes=count, name=splits.name).outputs
+
+
+def _without_labels(splits: Splits) -> Splits:
+    parts = {
+        key: replace(part, labels=None)
+        for key in ("train", "validation")
+        if (part := getattr(splits, key)) is not None
+    }
+    return replace(splits, **parts)
+
+
+def _joined(parts: list[Examples]) -> Examples:
+    if len(parts) == 1:
+        return replace(parts[0], split="all")
+    inputs = {
+        name: np.concatenate([part.inputs[name][part.rows] for part in parts]) for name in parts[0].inputs
+    }
+    labelled = all(part.labels is not None for part in parts)
+    labels = np.concatenate([part.all_labels() for part in parts]) if labelled else None  # type: ignore[misc]
+    count = len(next(iter(inputs.values())))
+    return Examples("all", inputs, labels, None, np.arange(count))
+
+
+__all__ = ["ONLY", "Dataset", "class_weights", "fingerprint", "open_dataset"]

@@ -1,0 +1,82 @@
+"""Examples by index: the unit that travels through training is a vector of positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+# The name of the input when a source has only one.
+ONLY = "x"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One split, read by position.
+
+    Args:
+        split: `train`, `validation` or `test`.
+        inputs: arrays (n, ...) by input name; a single input is called `x`.
+        labels: (n,) classes, or (n, ...) values; None when the data has none.
+        weights: (n,) float32 sample weights, or None.
+        rows: which rows of the arrays this split uses, in order; the position in it is the example index.
+    """
+
+    split: str
+    inputs: Mapping[str, np.ndarray]
+    labels: np.ndarray | None
+    weights: np.ndarray | None
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, positions: np.ndarray) -> dict[str, np.ndarray]:
+        """The raw inputs at some positions."""
+        rows = self.rows[positions]
+        return {name: array[rows] for name, array in self.inputs.items()}
+
+    def labels_at(self, positions: np.ndarray) -> np.ndarray | None:
+        """The labels at some positions, None without labels."""
+        return None if self.labels is None else self.labels[self.rows[positions]]
+
+    def all_labels(self) -> np.ndarray | None:
+        """Every label, in order."""
+        return None if self.labels is None else self.labels[self.rows]
+
+    def subset(self, positions: np.ndarray, *, split: str | None = None) -> Examples:
+        """The examples at some positions as a split of their own, without copying the arrays."""
+        return replace(self, rows=self.rows[positions], split=split or self.split)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of one example, by input name."""
+        return {name: tuple(array.shape[1:]) for name, array in self.inputs.items()}
+
+    @property
+    def dtypes(self) -> dict[str, np.dtype]:
+        """The type of the raw values, by input name."""
+        return {name: array.dtype for name, array in self.inputs.items()}
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the raw inputs of this split."""
+        return sum(array.nbytes // max(len(array), 1) * len(self) for array in self.inputs.values())
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a source holds.
+
+    Args:
+        name: what messages call the data.
+        train, validation, test: the splits that it has.
+        classes: class names in label order, or how many, where the source knows.
+    """
+
+    name: str
+    train: Examples
+    validation: Examples | None = None
+    test: Examples | None = None
+    classes: tuple[str, ...] | int | None = None

@@ -1,0 +1,82 @@
+"""Batches by index, gathered inside a compiled function: what training hands to an objective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kdcli.data.examples import Examples
+from kdcli.data.views import Views
+from kdcli.lazy import tf
+
+# Raw inputs up to this size lie in memory as tensors; larger ones are gathered on the host.
+RESIDENT_BYTES = 4_000_000_000
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors of a batch (or of a replica's slice of it).
+
+    Args:
+        inputs: raw inputs by name, augmented, in their stored type.
+        labels: labels, or None.
+        weights: sample weights (batch,), or None.
+        positions: example indices (batch,).
+        slot: which kept view this is, a scalar.
+        total: examples in the global batch, a number.
+    """
+
+    inputs: dict[str, Any]
+    labels: Any
+    weights: Any
+    positions: Any
+    slot: Any
+    total: int
+
+
+class Feed:
+    """Gathers batches by index inside a compiled function.
+
+    Args:
+        examples: the training split.
+        views: its augmentation.
+        resident_bytes: up to this size the inputs are kept as tensors.
+    """
+
+    def __init__(self, examples: Examples, views: Views, *, resident_bytes: int = RESIDENT_BYTES) -> None:
+        self.examples = examples
+        self.views = views
+        everything = np.arange(len(examples))
+        self.resident = examples.bytes <= resident_bytes
+        self._inputs = (
+            {name: tf.constant(array) for name, array in examples.take(everything).items()}
+            if self.resident
+            else None
+        )
+        labels = examples.all_labels()
+        self._labels = None if labels is None else tf.constant(labels)
+        weights = examples.weights
+        self._weights = None if weights is None else tf.constant(weights[examples.rows])
+
+    def gather(self, positions: Any, table: Any, *, slot: Any, total: int) -> Batch:
+        """The batch at some positions: gathered, then augmented by the view's table."""
+        raw = self._gathered(positions)
+        return Batch(
+            inputs=self.views.apply(raw, positions, table),
+            labels=None if self._labels is None else tf.gather(self._labels, positions),
+            weights=None if self._weights is None else tf.gather(self._weights, positions),
+            positions=positions,
+            slot=slot,
+            total=total,
+        )
+
+    def _gathered(self, positions: Any) -> dict[str, Any]:
+        if self._inputs is not None:
+            return {name: tf.gather(array, positions) for name, array in self._inputs.items()}
+        gathered = {}
+        for name, dtype in self.examples.dtypes.items():
+            tensor = tf.numpy_function(lambda at, key=name: self.examples.take(at)[key], [positions], dtype)
+            gathered[name] = tf.ensure_shape(tensor, (None, *self.examples.shapes[name]))
+        return gathered

@@ -1,0 +1,164 @@
+"""What the student minimises: a weighted sum of named terms over one student pass and one teacher answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kdcli.data.feed import Batch
+from kdcli.distillation.pairing import Pair, pair_layers
+from kdcli.distillation.projection import Projection, make_projection
+from kdcli.distillation.targets import Targets
+from kdcli.errors import ModelError
+from kdcli.lazy import ops, tf
+from kdcli.models.answering import LOGITS
+from kdcli.models.network import Answer, Network
+from kdcli.spec import FeatureLoss, Loss
+
+REGULARIZATION = "regularization"
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss with what it needs: its pairs of layers and a projection for each of them."""
+
+    loss: Loss
+    pairs: tuple[Pair, ...] = ()
+    projections: tuple[Projection | None, ...] = field(default=())
+
+    @property
+    def variables(self) -> list[Any]:
+        """The weights of the term's own parts."""
+        return [variable for part in self.projections if part for variable in part.variables]
+
+
+def build_terms(losses: Sequence[Loss], *, student: Network, teacher: Network | None) -> tuple[Term, ...]:
+    """Pair layers and size projections from traced shapes.
+
+    Raises:
+        ModelError: a layer that does not exist, or features that cannot be matched.
+    """
+    terms = []
+    for loss in losses:
+        if not isinstance(loss, FeatureLoss):
+            terms.append(Term(loss))
+            continue
+        assert teacher is not None
+        pairs = pair_layers(loss, student=student, teacher=teacher)
+        projections = []
+        for pair in pairs:
+            name = f"losses.{loss.label}: {pair.student} → {pair.teacher}"
+            shapes = student.taps[pair.student], teacher.taps[pair.teacher]
+            projections.append(make_projection(*shapes, pair=name) if loss.projects else None)
+        terms.append(Term(loss, pairs, tuple(projections)))
+    return tuple(terms)
+
+
+def teacher_taps(terms: Sequence[Term]) -> tuple[str, ...]:
+    """The teacher's features that the terms ask for, each once."""
+    return tuple(dict.fromkeys(pair.teacher for term in terms for pair in term.pairs))
+
+
+class Objective:
+    """Runs the student once, asks for the teacher's answer once, and adds up the terms.
+
+    Args:
+        terms: from `build_terms`.
+        student: whom the gradients are for.
+        targets: the teacher's answers; None when no term wants them.
+        class_weights: (classes,) weights on label losses, or None.
+        label_smoothing: for label losses.
+        replicas: how many devices share a batch.
+    """
+
+    def __init__(
+        self,
+        terms: Sequence[Term],
+        *,
+        student: Network,
+        targets: Targets | None = None,
+        class_weights: np.ndarray | None = None,
+        label_smoothing: float = 0.0,
+        replicas: int = 1,
+    ) -> None:
+        self.terms = tuple(terms)
+        self.network = student
+        self.targets = targets
+        self.class_weights = class_weights
+        self.label_smoothing = label_smoothing
+        self.replicas = replicas
+        self._taps = tuple(dict.fromkeys(pair.student for term in self.terms for pair in term.pairs))
+        self.names = tuple(term.loss.label for term in self.terms)
+        if student.has_regularization:
+            self.names = (*self.names, REGULARIZATION)
+
+    @property
+    def parts(self) -> list[Any]:
+        """The weights of all terms' own parts: trained with the student, kept in checkpoints, never exported."""
+        return [variable for term in self.terms for variable in term.variables]
+
+    @property
+    def trainable_variables(self) -> list[Any]:
+        """What gradients are taken for."""
+        parts = [variable for variable in self.parts if variable.trainable]
+        return self.network.trainable_variables + parts
+
+    def __call__(self, batch: Batch, progress: Any) -> tuple[Any, Any]:
+        """The weighted total, and the terms without their weights as one vector.
+
+        Both are this replica's contribution: summed over the replicas they are means over the global batch.
+        """
+        student = self.network.answer(batch.inputs, taps=self._taps, training=True)
+        penalty = self.network.regularization() if REGULARIZATION in self.names else None
+        targets = self.targets.at(batch) if self.targets is not None else {}
+        values, total = [], ops.zeros(())
+        for term in self.terms:
+            value = self._value(term, student, targets, batch, progress)
+            values.append(value)
+            total = total + term.loss.weight_at(progress) * value
+        if penalty is not None:
+            values.append(penalty / self.replicas)
+            total = total + values[-1]
+        return total, ops.stack(values)
+
+    def _value(self, term: Term, student: Answer, targets: dict[str, Any], batch: Batch, progress: Any) -> Any:
+        given: dict[str, Any] = {"student": student.logits}
+        if term.loss.needs_teacher:
+            given["teacher"] = targets[LOGITS]
+        if term.pairs:
+            given["student"], given["teacher"] = self._features(term, student, targets)
+        losses = term.loss(
+            **given,
+            labels=batch.labels,
+            index=batch.positions,
+            output_kind=self.network.head,
+            label_smoothing=self.label_smoothing,
+            progress=progress,
+        )
+        if term.loss.whole_batch:
+            return ops.cast(losses, "float32") / self.replicas
+        losses = ops.cast(losses, "float32")
+        if losses.shape.rank != 1:
+            raise ModelError(f"losses.{term.loss.label}: gives {losses.shape}, not one value an example")
+        weights = self._weights(term.loss, batch)
+        if weights is not None:
+            losses = losses * weights
+        return ops.sum(losses) / batch.total
+
+    def _features(self, term: Term, student: Answer, targets: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+        students, teachers = [], []
+        for pair, projection in zip(term.pairs, term.projections, strict=True):
+            feature = student.features[pair.student]
+            students.append(projection(ops.cast(feature, "float32")) if projection else feature)
+            teachers.append(targets[pair.teacher])
+        return students, teachers
+
+    def _weights(self, loss: Loss, batch: Batch) -> Any:
+        weights = batch.weights
+        if loss.needs_labels and not loss.needs_teacher and self.class_weights is not None:
+            by_class = tf.gather(self.class_weights, batch.labels)
+            weights = by_class if weights is None else weights * by_class
+        return weights

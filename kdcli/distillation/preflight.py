@@ -1,0 +1,106 @@
+"""What cannot work is refused before it costs anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kdcli.data.examples import Examples
+from kdcli.data.feed import Batch
+from kdcli.distillation.objective import Objective, Term
+from kdcli.distillation.targets import LiveTargets
+from kdcli.errors import ModelError
+from kdcli.lazy import tf
+from kdcli.models.answering import LOGITS, Answering
+from kdcli.models.network import Network
+
+EXAMPLES = 2048
+SKIP = "--no-preflight skips this check"
+
+
+def refuse_chance(teacher: Network, examples: Examples) -> float | None:
+    """Refuse a teacher that knows nothing about the data; gives its accuracy on up to 2,048 training examples.
+
+    The mean over the classes of the recall is compared with 1 / classes, so that always naming the most
+    frequent class counts as knowing nothing.
+
+    Raises:
+        ModelError: not above chance by two standard errors.
+    """
+    labels = examples.all_labels()
+    if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu":
+        return None
+    count = min(EXAMPLES, len(examples))
+    positions = np.linspace(0, len(examples) - 1, count).astype(int)
+    sample = examples.subset(positions)
+    decided = Answering(teacher)(sample.take, count)[LOGITS].argmax(-1)
+    truth = labels[positions]
+    classes = np.unique(truth)
+    recalls = np.array([np.mean(decided[truth == c] == c) for c in classes])
+    sizes = np.array([np.sum(truth == c) for c in classes])
+    chance, mean = 1 / teacher.outputs, float(recalls.mean())
+    error = math.sqrt(float(np.sum(np.maximum(recalls * (1 - recalls), chance / 4) / sizes))) / len(classes)
+    accuracy = float(np.mean(decided == truth))
+    if len(classes) > 1 and mean - 2 * error <= chance:
+        raise ModelError(
+            f"the teacher ({teacher.name}) is at chance level: accuracy {accuracy:.3f} on {count} training "
+            f"examples, mean recall {mean:.3f} against {chance:.3f} by guessing",
+            hint=f"check the order of the classes and teacher.input.scale; {SKIP}",
+        )
+    return accuracy
+
+
+def refuse_same(teacher: Network, student: Network) -> None:
+    """Refuse a student that already is its teacher.
+
+    Raises:
+        ModelError: the same weights in both.
+    """
+    ours, theirs = student.variables, teacher.variables
+    if [tuple(v.shape) for v in ours] != [tuple(v.shape) for v in theirs] or not ours:
+        return
+    if all(np.array_equal(np.array(a), np.array(b)) for a, b in zip(ours, theirs, strict=True)):
+        raise ModelError(
+            "teacher and student are the same model with the same weights: there is nothing to learn",
+            hint=f"another --student, or --set student.start=fresh; {SKIP}",
+        )
+
+
+def refuse_idle_terms(terms: Sequence[Term], *, student: Network, teacher: Network | None, batch: Batch) -> None:
+    """Refuse a term whose gradient does not reach the student.
+
+    Raises:
+        ModelError: naming the term.
+    """
+    if not student.trainable_variables:
+        raise ModelError(f"the student ({student.name}) has nothing to train: every layer is frozen")
+    kept = [np.array(variable) for variable in student.variables]
+    for term in terms:
+        targets = LiveTargets(teacher, [p.teacher for p in term.pairs], None) if teacher is not None else None
+        objective = Objective([term], student=student, targets=targets if term.loss.needs_teacher else None)
+        norm = _gradient_norm(objective, student, batch)
+        if norm is None or norm == 0.0:
+            raise ModelError(
+                f"losses.{term.loss.label} has no gradient in the student: it would train nothing",
+                hint=f"kd losses show {term.loss.kind}; {SKIP}",
+            )
+    # A training pass moves BatchNorm statistics and random states: the run starts from where it was.
+    for variable, value in zip(student.variables, kept, strict=True):
+        variable.assign(value)
+
+
+def _gradient_norm(objective: Objective, student: Network, batch: Batch) -> float | None:
+    def norm(inputs: Any, labels: Any, positions: Any) -> Any:
+        given = Batch(inputs, labels, None, positions, batch.slot, batch.total)
+        variables = [variable.value for variable in student.trainable_variables]
+        with tf.GradientTape() as tape:
+            _, values = objective(given, tf.constant(0.0))
+            value = values[0]
+        gradients = [gradient for gradient in tape.gradient(value, variables) if gradient is not None]
+        return tf.linalg.global_norm(gradients) if gradients else tf.constant(-1.0)
+
+    found = float(tf.function(norm, autograph=False)(batch.inputs, batch.labels, batch.positions))
+    return None if found == -1.0 else found

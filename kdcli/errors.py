@@ -1,0 +1,122 @@
+"""Every failure that kd expects, each with its exit code. Anything else that escapes is a bug in kd."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`"did you mean 'x'? "` for the nearest known name, or nothing."""
+    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}? " if close else ""
+
+
+class KdError(Exception):
+    """An expected failure: one line that says what and where, a hint with the way on, an exit code."""
+
+    exit_code = 1
+    kind = "internal"
+
+    def __init__(self, message: str, *, hint: str | None = None, location: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.location = location
+
+
+class UsageError(KdError):
+    """Wrong use of a command or of the library; nothing was run."""
+
+    exit_code = 2
+    kind = "usage"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with a recipe, with the place that a person can go to."""
+
+    setting: str
+    message: str
+    suggestion: str | None = None
+    line: int | None = None
+    column: int | None = None
+    excerpt: str | None = None
+    origin: str | None = None
+
+
+class RecipeError(UsageError):
+    """A recipe with faults; all of them are found before this is raised."""
+
+    kind = "recipe"
+
+    def __init__(self, source: str, faults: tuple[Fault, ...], *, hint: str | None = None) -> None:
+        first = faults[0]
+        place = f"{source}:{first.line}:{first.column}" if first.line else first.origin or source
+        count = "1 problem" if len(faults) == 1 else f"{len(faults)} problems"
+        lines = [f"{count} in {source}"]
+        for fault in faults:
+            lines.extend(_fault_lines(source, fault))
+        super().__init__("\n".join(lines), hint=hint, location=place)
+        self.source = source
+        self.faults = faults
+
+
+def _fault_lines(source: str, fault: Fault) -> list[str]:
+    subject = f"{fault.setting}: " if fault.setting else ""
+    if fault.line is None:
+        place = f"{fault.origin} " if fault.origin else ""
+        suggestion = f" ({fault.suggestion})" if fault.suggestion else ""
+        return [f"  {place}{subject}{fault.message}{suggestion}"]
+    column = fault.column or 1
+    lines = [f"  {source}:{fault.line}:{column}  {subject}{fault.message}"]
+    if fault.excerpt is not None:
+        text = fault.excerpt.rstrip("\n")
+        token = re.match(r"""("[^"]*"|'[^']*'|[^\s,:#\]}]*)""", text[column - 1 :])
+        width = len(token.group()) if token and token.group() else 1
+        pointer = " " * (column - 1) + "^" * width
+        lines.append(f"     {fault.line} | {text}")
+        lines.append(f"     {' ' * len(str(fault.line))} | {pointer} {fault.suggestion or ''}".rstrip())
+    elif fault.suggestion:
+        lines[-1] += f" ({fault.suggestion})"
+    return lines
+
+
+class DataError(KdError):
+    """Data that is missing or cannot be right: shape, label, NaN, empty split."""
+
+    exit_code = 3
+    kind = "data"
+
+
+class ModelError(KdError):
+    """A model that is missing, unreadable, or does not fit what is asked of it."""
+
+    exit_code = 4
+    kind = "model"
+
+
+class StorageError(KdError):
+    """A file that cannot be written or trusted: disk full, no permission, locked, corrupt."""
+
+    exit_code = 5
+    kind = "storage"
+
+
+class TrainingError(KdError):
+    """Training that cannot go on: a value that is not finite, memory that ran out."""
+
+    exit_code = 6
+    kind = "training"
+
+
+class Interrupted(KdError):
+    """Stopped from outside after saving: by a signal (130, 143) or at `--max-time` (143)."""
+
+    kind = "interrupted"
+
+    def __init__(self, message: str, *, exit_code: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code

@@ -1,0 +1,135 @@
+"""How good answers are: figures in float64 from logits and labels, by task."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kdcli.evaluation.statistics import wilson
+from kdcli.runs.results import Quality
+
+BINS = 15
+# The figure that selects the best weights, and that the log shows first.
+MAIN = {"classification": "accuracy", "segmentation": "mean_iou", "multilabel": "macro_f1", "regression": "rmse"}
+
+
+def measure(logits: np.ndarray, labels: np.ndarray | None, *, task: str, teacher: np.ndarray | None = None) -> Quality:
+    """Every figure of a task.
+
+    Args:
+        logits: (n, ..., outputs) logits; values for regression.
+        labels: (n,) classes, (n, h, w) classes, or (n, outputs) values; None for unlabelled data.
+        task: `classification`, `segmentation`, `multilabel` or `regression`.
+        teacher: the teacher's logits on the same examples, for the agreement.
+    """
+    logits = logits.astype(np.float64)
+    agreement = None if teacher is None else agree(logits, teacher, task=task)
+    if labels is None:
+        return Quality(task, len(logits), agreement=agreement)
+    figures = {
+        "classification": _classification,
+        "segmentation": _segmentation,
+        "multilabel": _multilabel,
+        "regression": _regression,
+    }[task](logits, labels)
+    return Quality(task, len(logits), agreement=agreement, **figures)
+
+
+def agree(logits: np.ndarray, teacher: np.ndarray, *, task: str) -> float | None:
+    """The share of decisions on which two models agree; None where nothing is decided."""
+    if task == "regression":
+        return None
+    if task == "multilabel":
+        return float(np.mean((logits > 0) == (teacher > 0)))
+    return float(np.mean(logits.argmax(-1) == teacher.argmax(-1)))
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def _classification(logits: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
+    right = logits.argmax(-1) == labels
+    log_probabilities = _log_softmax(logits)
+    of_label = np.take_along_axis(log_probabilities, labels[:, None], -1)
+    low, high = wilson(int(right.sum()), len(right))
+    counts = np.bincount(labels, minlength=logits.shape[-1])
+    hits = np.bincount(labels[right], minlength=logits.shape[-1])
+    above = (logits > np.take_along_axis(logits, labels[:, None], -1)).sum(-1)
+    return {
+        "accuracy": float(right.mean()),
+        "low": low,
+        "high": high,
+        "loss": float(-of_label.mean()),
+        "top5": float((above < 5).mean()) if logits.shape[-1] > 5 else None,
+        "ece": calibration_error(np.exp(log_probabilities.max(-1)), right),
+        "balanced_accuracy": float((hits[counts > 0] / counts[counts > 0]).mean()),
+        "macro_f1": _macro_f1(labels, logits.argmax(-1), logits.shape[-1]),
+    }
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
+    """Expected calibration error over 15 bins of equal width (Guo et al. 2017, arXiv:1706.04599)."""
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(bins, confidence - right, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(right))
+
+
+def _macro_f1(labels: np.ndarray, decided: np.ndarray, classes: int) -> float:
+    """Mean F1 over the classes that occur among labels or decisions."""
+    hits = np.bincount(labels[labels == decided], minlength=classes)
+    total = np.bincount(labels, minlength=classes) + np.bincount(decided, minlength=classes)
+    present = total > 0
+    return float((2 * hits[present] / total[present]).mean())
+
+
+def _segmentation(logits: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
+    classes = logits.shape[-1]
+    decided = logits.argmax(-1)
+    of_label = np.take_along_axis(_log_softmax(logits), labels[..., None], -1)
+    counts = np.bincount((labels * classes + decided).ravel(), minlength=classes * classes)
+    table = counts.reshape(classes, classes)
+    hits, union = np.diag(table), table.sum(0) + table.sum(1) - np.diag(table)
+    present = union > 0
+    return {
+        "accuracy": float((decided == labels).mean()),
+        "loss": float(-of_label.mean()),
+        "mean_iou": float((hits[present] / union[present]).mean()),
+    }
+
+
+def _multilabel(logits: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
+    decided, truth = logits > 0, labels > 0.5
+    hits = (decided & truth).sum(0)
+    total = decided.sum(0) + truth.sum(0)
+    f1 = np.divide(2 * hits, total, out=np.ones(len(hits)), where=total > 0)
+    loss = np.maximum(logits, 0) - logits * truth + np.log1p(np.exp(-np.abs(logits)))
+    return {
+        "accuracy": float((decided == truth).mean()),
+        "loss": float(loss.mean()),
+        "macro_f1": float(f1.mean()),
+        "micro_f1": float(2 * hits.sum() / max(total.sum(), 1)),
+        "mean_average_precision": _mean_average_precision(logits, truth),
+    }
+
+
+def _mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float | None:
+    """Mean over the labels that occur of the precision at each hit, ranked by score."""
+    found = []
+    for column in np.flatnonzero(truth.any(0)):
+        ranked = truth[np.argsort(-scores[:, column], kind="stable"), column]
+        precision = np.cumsum(ranked) / np.arange(1, len(ranked) + 1)
+        found.append(precision[ranked].mean())
+    return float(np.mean(found)) if found else None
+
+
+def _regression(values: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
+    labels = labels.reshape(values.shape).astype(np.float64)
+    squared = np.square(values - labels)
+    spread = np.square(labels - labels.mean(0)).sum()
+    return {
+        "loss": float(squared.mean()),
+        "mae": float(np.abs(values - labels).mean()),
+        "rmse": float(np.sqrt(squared.mean())),
+        "r2": float(1 - squared.sum() / spread) if spread else None,
+    }

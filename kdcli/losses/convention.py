@@ -1,0 +1,38 @@
+"""The convention that every loss keeps: at least float32, one value for each example."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kdcli.lazy import keras, ops
+
+NARROW = ("float16", "bfloat16")
+
+
+def wide(tensor: Any) -> Any:
+    """The tensor in float32, or as it is when it is wider: a loss is never computed in half precision."""
+    tensor = ops.convert_to_tensor(tensor)
+    name = keras.backend.standardize_dtype(tensor.dtype)
+    return ops.cast(tensor, "float32") if name in NARROW or not name.startswith("float") else tensor
+
+
+def per_example(values: Any) -> Any:
+    """Mean over every axis but the first: (batch, ...) → (batch,)."""
+    axes = tuple(range(1, len(values.shape)))
+    return ops.mean(values, axis=axes) if axes else values
+
+
+def pairs(student: Any, teacher: Any) -> list[tuple[Any, Any]]:
+    """Features as pairs of (student, teacher) in at least float32, whether given singly or as lists."""
+    students = list(student) if isinstance(student, list | tuple) else [student]
+    teachers = list(teacher) if isinstance(teacher, list | tuple) else [teacher]
+    if len(students) != len(teachers):
+        raise ValueError(f"{len(students)} student features but {len(teachers)} teacher features")
+    matched = [(wide(s), wide(t)) for s, t in zip(students, teachers, strict=True)]
+    for s, t in matched:
+        if tuple(s.shape) != tuple(t.shape):
+            raise ValueError(
+                f"student feature {tuple(s.shape)} and teacher feature {tuple(t.shape)} differ; "
+                "a run makes a projection, a direct call needs equal shapes"
+            )
+    return matched

@@ -1,0 +1,62 @@
+"""Hints: the student's features learn to be the teacher's."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from kdcli.lazy import ops
+from kdcli.losses.convention import pairs, per_example
+from kdcli.spec import FeatureLoss, Temperature, Weight, value_at
+
+
+class Hint(FeatureLoss):
+    """Distance between the projected student feature and the teacher's, per example; pairs are summed.
+
+    FitNets: Romero et al. 2014, arXiv:1412.6550, as the mean of squares (`l2`). `kl` is T² times the
+    divergence of softmax over the channels, mean over positions; `cosine` is 1 − cos over the channels.
+
+    Shapes: student, teacher (batch, ..., channels), equal after projection → (batch,).
+
+    Args:
+        distance: `l2`, `l1`, `cosine` or `kl`.
+        temperature: T of `kl`, a number or a `Change`.
+
+    Example:
+        >>> import kdcli
+        >>> loss = kdcli.losses.make("hint", distance="l1")
+        >>> float(loss(student=[[1.0, 3.0]], teacher=[[1.0, 1.0]])[0])
+        1.0
+    """
+
+    projects: ClassVar[bool] = True
+
+    kind: Literal["hint"] = "hint"
+    weight: Weight = 10.0
+    distance: Literal["l2", "l1", "cosine", "kl"] = "l2"
+    temperature: Temperature = 3.0
+
+    def __call__(self, *, student: Any, teacher: Any, progress: Any = 0.0, **_: Any) -> Any:
+        """The distance, per example."""
+        total = 0.0
+        for feature, target in pairs(student, teacher):
+            total = total + per_example(self._distance(feature, ops.stop_gradient(target), progress))
+        return total
+
+    def _distance(self, student: Any, teacher: Any, progress: Any) -> Any:
+        if self.distance == "l2":
+            return ops.square(student - teacher)
+        if self.distance == "l1":
+            return ops.abs(student - teacher)
+        if self.distance == "cosine":
+            return 1.0 - _cosine(student, teacher)
+        temperature = ops.cast(value_at(self.temperature, progress), student.dtype)
+        log_student = ops.log_softmax(student / temperature, axis=-1)
+        log_teacher = ops.log_softmax(teacher / temperature, axis=-1)
+        divergence = ops.sum(ops.exp(log_teacher) * (log_teacher - log_student), axis=-1)
+        return temperature * temperature * divergence
+
+
+def _cosine(student: Any, teacher: Any) -> Any:
+    # 1e-12 under the root, so that a zero feature has cosine 0 and a finite gradient.
+    norms = (ops.sum(student * student, axis=-1) + 1e-12) * (ops.sum(teacher * teacher, axis=-1) + 1e-12)
+    return ops.sum(student * teacher, axis=-1) / ops.sqrt(norms)

@@ -1,0 +1,30 @@
+"""Logit matching: the squared error between logits."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from kdcli.lazy import ops
+from kdcli.losses.convention import per_example, wide
+from kdcli.spec import Loss
+
+
+class LogitMse(Loss):
+    """Mean over the classes of (student − teacher)², per example, on logits.
+
+    Ba & Caruana 2014, arXiv:1312.6184. There is no temperature: it would only scale the loss.
+
+    Shapes: student, teacher (batch, ..., classes) logits → (batch,).
+
+    Example:
+        >>> import kdcli
+        >>> loss = kdcli.losses.make("logit_mse")
+        >>> float(loss(student=[[1.0, 3.0]], teacher=[[1.0, 1.0]])[0])
+        2.0
+    """
+
+    kind: Literal["logit_mse"] = "logit_mse"
+
+    def __call__(self, *, student: Any, teacher: Any, **_: Any) -> Any:
+        """The squared error, per example."""
+        return per_example(ops.square(wide(student) - ops.stop_gradient(wide(teacher))))

@@ -1,0 +1,47 @@
+"""Soft labels: cross-entropy with the teacher's distribution as the only target."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from kdcli.lazy import ops
+from kdcli.losses.convention import per_example, wide
+from kdcli.spec import Loss, Temperature, value_at
+
+
+class SoftCrossEntropy(Loss):
+    """T² · cross-entropy of softmax(student / T) against softmax(teacher / T), per example.
+
+    Ba & Caruana 2014, arXiv:1312.6184, and offline distillation. Its gradient is that of `soft_targets`; the
+    value is larger by the teacher's entropy. Sigmoid heads take the binary cross-entropy of each output.
+
+    Shapes: student, teacher (batch, ..., classes) logits → (batch,).
+
+    Args:
+        temperature: T, a number or a `Change`; 1 is the teacher's own distribution.
+
+    Example:
+        >>> import kdcli
+        >>> loss = kdcli.losses.make("soft_cross_entropy")
+        >>> round(float(loss(student=[[0.0, 0.0]], teacher=[[0.0, 0.0]])[0]), 4)
+        0.6931
+    """
+
+    kind: Literal["soft_cross_entropy"] = "soft_cross_entropy"
+    temperature: Temperature = 1.0
+
+    def __call__(
+        self, *, student: Any, teacher: Any, output_kind: str = "logits", progress: Any = 0.0, **_: Any
+    ) -> Any:
+        """The cross-entropy, per example."""
+        student, teacher = wide(student), ops.stop_gradient(wide(teacher))
+        if output_kind == "values":
+            raise ValueError("soft_cross_entropy needs a classifier; this head gives values: use soft_targets")
+        temperature = ops.cast(value_at(self.temperature, progress), student.dtype)
+        student, teacher = student / temperature, teacher / temperature
+        if output_kind == "sigmoid":
+            chance = ops.sigmoid(teacher)
+            entropy = -chance * ops.log_sigmoid(student) - (1.0 - chance) * ops.log_sigmoid(-student)
+        else:
+            entropy = -ops.sum(ops.softmax(teacher, axis=-1) * ops.log_softmax(student, axis=-1), axis=-1)
+        return temperature * temperature * per_example(entropy)

@@ -1,0 +1,195 @@
+"""A `keras.Model` as a `Network`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kdcli.errors import ModelError
+from kdcli.lazy import keras, ops, tf
+from kdcli.models.network import Answer, InputSpec
+from kdcli.models.preparation import Preparation, prepare
+from kdcli.models.tapping import last_activation, layers_by_path, recording
+
+# Below this a probability carries no information in float32, and its logarithm would run away.
+SMALLEST = 1e-7
+
+
+class KerasNetwork:
+    """Wraps a built `keras.Model` with one output; traces it once to find its taps and its last layer.
+
+    Args:
+        model: functional, sequential or subclassed, nested or not.
+        name: what messages call it.
+
+    Raises:
+        ModelError: several outputs, an output that is no tensor, or a model that cannot be traced.
+    """
+
+    def __init__(self, model: Any, *, name: str) -> None:
+        self.model = model
+        self.name = name
+        self.inputs = _input_specs(model, name)
+        self.preparations: Mapping[str, Preparation] = {}
+        self._layers = layers_by_path(model)
+        self._find_taps([spec.shape for spec in self.inputs])
+        kinds = {"softmax": "probabilities", "sigmoid": "sigmoid"}
+        self.output_kind = kinds.get(self._activation or "", "logits")
+        self._bare = self._last if self.output_kind in kinds.values() else None
+        self._one_sigmoid = False
+        self.head = "sigmoid" if self.output_kind == "sigmoid" else "logits"
+
+    @property
+    def logits_from(self) -> str:
+        """How logits are got from what the saved model returns, in words."""
+        if self.output_kind in ("logits", "values"):
+            return "output"
+        if self._bare:
+            return f"before the {self._activation} of {self._bare}"
+        return f"log of the output, clipped at {SMALLEST:g}"
+
+    @property
+    def parameters(self) -> int:
+        """How many weights it has."""
+        return self.model.count_params()
+
+    @property
+    def variables(self) -> list[Any]:
+        """Every variable; the states of random generators are in no other list."""
+        return list(self.model.variables)
+
+    @property
+    def trainable_variables(self) -> list[Any]:
+        """What training changes."""
+        return list(self.model.trainable_variables)
+
+    def understood(self, kind: str, *, head: str) -> KerasNetwork:
+        """The same network with its output understood as `kind` and its logits as those of `head`."""
+        other = copy.copy(self)
+        other.output_kind, other.head = kind, head
+        known = self._activation in ("softmax", "sigmoid") and kind not in ("values", "logits")
+        other._bare = self._last if known else None
+        return other
+
+    def as_two_classes(self) -> KerasNetwork:
+        """A single sigmoid z as the two classes (0, z): the same probabilities, in the form of all others."""
+        other = copy.copy(self)
+        other._one_sigmoid = True
+        other.outputs = 2
+        other.head = "logits"
+        return other
+
+    def with_preparations(self, preparations: Mapping[str, Preparation]) -> KerasNetwork:
+        """The same network behind a preparation of each raw input."""
+        other = copy.copy(self)
+        other.preparations = dict(preparations)
+        if any(None in spec.shape for spec in self.inputs):
+            # A network for any size has features of unknown size until the data is known.
+            only = next(iter(preparations.values()))
+            prepared = [preparations.get(spec.name, only).prepared_shape for spec in self.inputs]
+            other._find_taps(prepared)
+        return other
+
+    def with_scale(self, scale: str) -> KerasNetwork:
+        """The same network behind another scaling of its pictures."""
+        return self.with_preparations({n: p.with_scale(scale) for n, p in self.preparations.items()})
+
+    def answer(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Answer:
+        """Prepare raw inputs and answer them; the features are as the layers return them."""
+        with recording(self._layers, bare=self._bare) as recorded:
+            output = self.model(self._arranged(prepare(self.preparations, raw)), training=training)
+        features = {name: recorded.outputs[self._calls[name]] for name in taps}
+        return Answer(self._as_logits(_single(output)), features)
+
+    @property
+    def has_regularization(self) -> bool:
+        """Whether the model brings penalties of its own."""
+        return bool(self.model.losses)
+
+    def regularization(self) -> Any:
+        """The sum of the model's own penalties after an answer."""
+        return ops.sum(ops.stack([ops.cast(loss, "float32") for loss in self.model.losses]))
+
+    def output(self, raw: Mapping[str, Any]) -> Any:
+        """What the saved model itself returns, activation included."""
+        return _single(self.model(self._arranged(prepare(self.preparations, raw)), training=False))
+
+    def _as_logits(self, output: Any) -> Any:
+        if self.output_kind in ("probabilities", "sigmoid") and not self._bare:
+            output = ops.clip(ops.cast(output, "float32"), SMALLEST, 1.0)
+            odds = ops.clip(1.0 - output, SMALLEST, 1.0)
+            output = ops.log(output) - (ops.log(odds) if self.output_kind == "sigmoid" else 0.0)
+        if self._one_sigmoid:
+            return ops.concatenate([ops.zeros_like(output), output], axis=-1)
+        return output
+
+    def _arranged(self, prepared: Any) -> Any:
+        """Several inputs in the structure in which the model takes them."""
+        if not isinstance(prepared, dict):
+            return prepared
+        structure = getattr(self.model, "input", None)
+        return prepared if isinstance(structure, dict) else [prepared[spec.name] for spec in self.inputs]
+
+    def _find_taps(self, shapes: Sequence[tuple[int | None, ...]]) -> None:
+        signature = [
+            tf.TensorSpec((None, *shape), spec.dtype) for spec, shape in zip(self.inputs, shapes, strict=True)
+        ]
+        found: dict[str, Any] = {}
+
+        def trace(*tensors: Any) -> Any:
+            named = {spec.name: tensor for spec, tensor in zip(self.inputs, tensors, strict=True)}
+            with recording(self._layers) as recorded:
+                output = self.model(self._arranged(named if len(named) > 1 else tensors[0]), training=False)
+            found.update(recorded=recorded, output=output)
+            return output
+
+        try:
+            tf.function(trace, autograph=False).get_concrete_function(*signature)
+        except (ValueError, TypeError, tf.errors.OpError) as error:
+            raise ModelError(f"{self.name}: the model cannot be called: {error}") from error
+        recorded, output = found["recorded"], found["output"]
+        output = _single(output, self.name)
+        calls = recorded.names()
+        traced = {name: tuple(recorded.outputs[call].shape) for name, call in calls.items()}
+        self._calls = {name: call for name, call in calls.items() if traced[name][:1] == (None,)}
+        self.taps = {name: traced[name][1:] for name in self._calls}
+        self.output_shape = tuple(output.shape[1:])
+        if not self.output_shape or self.output_shape[-1] is None:
+            raise ModelError(f"{self.name}: the output has shape {tuple(output.shape)}; its last axis must be fixed")
+        self.outputs = int(self.output_shape[-1])
+        self.reducing = frozenset(n for n, (path, _) in self._calls.items() if _reduces(self._layers[path]))
+        self.closing = frozenset(n for n, call in self._calls.items() if recorded.outputs[call] is output)
+        last = recorded.last(output)
+        self._last = last[0] if last else None
+        self._activation = last_activation(self._layers[self._last]) if self._last else None
+
+
+def _reduces(layer: Any) -> bool:
+    """Whether a layer only pools, flattens or drops, by the name of its class."""
+    name = type(layer).__name__
+    return "Pooling" in name or "Dropout" in name or name in ("Flatten", "Reshape")
+
+
+def _single(output: Any, name: str = "model") -> Any:
+    while isinstance(output, list | tuple | dict):
+        values = list(output.values()) if isinstance(output, dict) else list(output)
+        if len(values) != 1:
+            raise ModelError(f"{name} has {len(values)} outputs; one is needed")
+        output = values[0]
+    return output
+
+
+def _input_specs(model: Any, name: str) -> tuple[InputSpec, ...]:
+    try:
+        tensors = model.inputs
+    except (AttributeError, ValueError):
+        tensors = None
+    if tensors:
+        return tuple(InputSpec(t.name, tuple(t.shape[1:]), keras.backend.standardize_dtype(t.dtype)) for t in tensors)
+    shape = (model.get_build_config() or {}).get("input_shape")
+    if not shape or not all(side is None or isinstance(side, int) for side in shape):
+        raise ModelError(
+            f"{name}: the shape of the model's input is unknown", hint="call the model once before saving it"
+        )
+    return (InputSpec("x", tuple(shape[1:]), model.input_dtype if hasattr(model, "input_dtype") else "float32"),)

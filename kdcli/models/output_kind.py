@@ -1,0 +1,80 @@
+"""What a network's answers are: said by its last layer, confirmed on data."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kdcli.errors import ModelError
+from kdcli.models.keras_network import KerasNetwork
+
+# How far a row of probabilities may be from 1, in half precision.
+_TOLERANCE = 5e-3
+
+
+def resolve_output(
+    network: KerasNetwork, *, wanted: str, task: str, outputs: int, answers: np.ndarray
+) -> KerasNetwork:
+    """The network with its output understood, and checked against the task.
+
+    Args:
+        wanted: `auto`, `logits`, `probabilities`, `sigmoid` or `values`.
+        task: `classification`, `segmentation`, `multilabel` or `regression`.
+        outputs: how many the data asks for.
+        answers: (n, ..., outputs), what the saved model itself returned for some examples.
+
+    Raises:
+        ModelError: the number of outputs does not fit, or the answers contradict what was said.
+    """
+    if not np.isfinite(answers).all():
+        raise ModelError(
+            f"{network.name}: answers NaN or infinity", hint="check input.scale, or the weights with kd evaluate"
+        )
+    if network.outputs != outputs:
+        network = _with_other_count(network, task=task, outputs=outputs)
+    kind = wanted
+    if wanted == "auto":
+        kind = _kind_of(network, task, answers)
+    elif wanted == "probabilities" and not _sums_to_one(answers):
+        raise ModelError(f"{network.name}: output_kind is probabilities, but the answers do not sum to 1")
+    elif wanted == "logits" and network.output_kind == "probabilities":
+        raise ModelError(f"{network.name}: output_kind is logits, but the last layer is a softmax")
+    elif wanted == "sigmoid" and (answers.min() < 0 or answers.max() > 1):
+        raise ModelError(f"{network.name}: output_kind is sigmoid, but the answers leave [0, 1]")
+    if network.outputs != answers.shape[-1]:
+        return network
+    return network.understood(kind, head=_head_of(kind, task))
+
+
+def _head_of(kind: str, task: str) -> str:
+    if task == "regression" or kind == "values":
+        return "values"
+    return "sigmoid" if task == "multilabel" or kind == "sigmoid" else "logits"
+
+
+def _with_other_count(network: KerasNetwork, *, task: str, outputs: int) -> KerasNetwork:
+    one_sigmoid = network.outputs == 1 and outputs == 2 and network.output_kind == "sigmoid"
+    if task == "classification" and one_sigmoid:
+        return network.as_two_classes()
+    noun = "values" if task == "regression" else "classes"
+    raise ModelError(
+        f"{network.name} has {network.outputs} outputs, the data has {outputs} {noun}",
+        hint="--data with these classes, --set 'data.classes=[...]' to name all of them, or another model",
+    )
+
+
+def _kind_of(network: KerasNetwork, task: str, answers: np.ndarray) -> str:
+    if task == "regression":
+        return "values"
+    if network.output_kind in ("probabilities", "sigmoid"):
+        return network.output_kind
+    if task == "multilabel":
+        return "sigmoid" if _within_one(answers) else "logits"
+    return "probabilities" if _sums_to_one(answers) and answers.shape[-1] > 1 else "logits"
+
+
+def _within_one(answers: np.ndarray) -> bool:
+    return bool(answers.min() >= 0 and answers.max() <= 1)
+
+
+def _sums_to_one(answers: np.ndarray) -> bool:
+    return _within_one(answers) and bool(np.abs(answers.sum(-1) - 1).max() < _TOLERANCE)

@@ -1,0 +1,153 @@
+"""How a raw example becomes a network's input: channel axis, size, scale, type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from kdcli.errors import ModelError
+from kdcli.lazy import ops
+
+SCALES = ("unit", "signed", "raw", "imagenet", "caffe")
+# Channel statistics of ImageNet, in the order and units in which the published weights expect them.
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_CAFFE_MEAN = (103.939, 116.779, 123.68)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """One network's preparation of one input.
+
+    Args:
+        raw_shape: shape of a stored example.
+        raw_dtype: its type; only `uint8` pictures are scaled.
+        shape: the network's input shape, None where it takes any size.
+        dtype: the network's input type.
+        scale: one of `SCALES`.
+        size: (height, width) to resize to, or None to leave the size.
+        fit: `stretch`, `crop` or `pad`.
+    """
+
+    raw_shape: tuple[int, ...]
+    raw_dtype: str
+    shape: tuple[int | None, ...]
+    dtype: str
+    scale: str = "unit"
+    size: tuple[int, int] | None = None
+    fit: str = "stretch"
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the scale has any effect here."""
+        return self.raw_dtype == "uint8" and len(self.raw_shape) in (2, 3)
+
+    @property
+    def prepared_shape(self) -> tuple[int, ...]:
+        """The shape of one prepared example."""
+        shape = self.raw_shape
+        if len(shape) == 2 and len(self.shape) == 3:
+            shape = (*shape, 1)
+        elif len(shape) == 3 and len(self.shape) == 2 and shape[-1] == 1:
+            shape = shape[:2]
+        if self.size is not None and len(shape) in (2, 3):
+            shape = (*self.size, *shape[2:])
+        return tuple(shape)
+
+    def with_scale(self, scale: str) -> Preparation:
+        """The same with another scale."""
+        return replace(self, scale=scale)
+
+    def __call__(self, raw: Any) -> Any:
+        """Prepare a batch (batch, *raw_shape) of raw values."""
+        batch = ops.convert_to_tensor(raw)
+        if len(self.raw_shape) == 2 and len(self.shape) == 3:
+            batch = batch[..., None]
+        elif len(self.raw_shape) == 3 and len(self.shape) == 2 and self.raw_shape[-1] == 1:
+            batch = batch[..., 0]
+        if self.size is not None:
+            batch = self._resized(ops.cast(batch, "float32"))
+        if self.scaled:
+            batch = _scaled(ops.cast(batch, "float32"), self.scale)
+        return ops.cast(batch, self.dtype)
+
+    def _resized(self, batch: Any) -> Any:
+        flat = len(self.shape) == 2
+        batch = batch[..., None] if flat else batch
+        batch = ops.image.resize(
+            batch,
+            self.size,
+            antialias=True,
+            crop_to_aspect_ratio=self.fit == "crop",
+            pad_to_aspect_ratio=self.fit == "pad",
+            data_format="channels_last",
+        )
+        return batch[..., 0] if flat else batch
+
+    def to_json(self) -> dict[str, Any]:
+        """What the plan and the run record."""
+        size = list(self.size) if self.size else None
+        return {"scale": self.scale if self.scaled else None, "resize": size, "fit": self.fit}
+
+
+def _scaled(batch: Any, scale: str) -> Any:
+    if scale == "unit":
+        return batch / 255.0
+    if scale == "signed":
+        return batch / 127.5 - 1.0
+    if scale == "imagenet":
+        return (batch / 255.0 - np.float32(_MEAN)) / np.float32(_DEVIATION)
+    if scale == "caffe":
+        return batch[..., ::-1] - np.float32(_CAFFE_MEAN)
+    return batch
+
+
+def make_preparation(
+    section: Any,
+    *,
+    raw_shape: tuple[int, ...],
+    raw_dtype: str,
+    shape: tuple[int | None, ...],
+    dtype: str,
+    who: str,
+) -> Preparation:
+    """The preparation that a recipe's `input` section asks for; `scale: auto` starts as `unit`.
+
+    Raises:
+        ModelError: the data cannot become this network's input.
+    """
+    size = None
+    if section.resize != "auto":
+        size = tuple(section.resize)
+    elif len(shape) in (2, 3) and len(raw_shape) in (2, 3) and None not in shape[:2]:
+        size = shape[:2] if tuple(raw_shape[:2]) != tuple(shape[:2]) else None
+    scale = "unit" if section.scale == "auto" else section.scale
+    prepared = Preparation(raw_shape, raw_dtype, shape, dtype, scale, size, section.fit)
+    given = prepared.prepared_shape
+    fits = len(given) == len(shape) and all(w in (None, g) for g, w in zip(given, shape, strict=True))
+    if not fits:
+        wanted = tuple("any" if side is None else side for side in shape)
+        raise ModelError(
+            f"{who} takes inputs of shape {_text(wanted)}, the data has {_text(raw_shape)}"
+            + (f" (resized: {_text(given)})" if size else ""),
+            hint="channels and number of axes must fit; height and width are resized",
+        )
+    channels = given[-1] if len(given) == 3 else 1
+    if scale in ("imagenet", "caffe") and prepared.scaled and channels != 3:
+        raise ModelError(f"{who}: input.scale {scale} needs 3 channels, the data has {channels}")
+    return prepared
+
+
+def _text(shape: tuple) -> str:
+    return "×".join(str(side) for side in shape) or "()"
+
+
+def prepare(preparations: Mapping[str, Preparation], raw: Mapping[str, Any]) -> Any:
+    """The network's input from the raw inputs: a tensor, or a mapping where there are several."""
+    prepared = {name: preparation(raw[name]) for name, preparation in preparations.items()}
+    return next(iter(prepared.values())) if len(prepared) == 1 else prepared
+
+
+__all__ = ["SCALES", "Preparation", "make_preparation", "prepare"]

@@ -1,0 +1,176 @@
+"""What pydantic found, said to a person: the setting, the place, the words, a suggestion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from kdcli.errors import Fault, did_you_mean
+from kdcli.recipe.document import Document, Path, dotted
+from kdcli.recipe.origins import Origins
+from kdcli.recipe.sections import Recipe
+from kdcli.spec import Spec
+
+_BOUNDS = {
+    "greater_than": ("gt", ">"),
+    "greater_than_equal": ("ge", ">="),
+    "less_than": ("lt", "<"),
+    "less_than_equal": ("le", "<="),
+}
+_TYPES = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a word",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "finite_number": "a finite number",
+}
+
+
+def faults_of(error: ValidationError, document: Document, origins: Origins) -> list[Fault]:
+    """Every fault of a validation, in the order of the text."""
+    details = error.errors(include_url=False)
+    paths = [_path_in(detail["loc"], document.values) for detail in details]
+    faults = []
+    for detail, path in zip(details, paths, strict=True):
+        # A list whose items failed is reported as too short as well: the items are the cause.
+        inner = any(len(other) > len(path) and other[: len(path)] == path for other in paths)
+        if detail["type"] == "too_short" and inner:
+            continue
+        faults.append(_fault(detail, path, document, origins))
+    return faults
+
+
+def _path_in(location: tuple[str | int, ...], values: Any) -> Path:
+    """The location without the union tags that pydantic writes into it."""
+    path: list[str | int] = []
+    at = values
+    for position, part in enumerate(location):
+        last = position == len(location) - 1
+        if isinstance(at, dict) and part in at:
+            at = at[part]
+        elif isinstance(at, list | tuple) and isinstance(part, int) and part < len(at):
+            at = at[part]
+        elif not (last and isinstance(at, dict) and not _is_tag(part, at)):
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _is_tag(part: Any, at: dict) -> bool:
+    return part in (at.get("kind"), at.get("name"), "change", "number", "mapping", "list", "word", "text")
+
+
+def _fault(detail: Any, path: Path, document: Document, origins: Origins) -> Fault:
+    message, suggestion = _words(detail, path, document)
+    if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        path = (*path, _discriminator(detail))
+    origin = origins.given(path)
+    if origin:
+        return Fault(dotted(path), message, suggestion, origin=origin.split(" ")[0])
+    at_key = detail["type"] in ("extra_forbidden", "missing", "union_tag_not_found")
+    place = _place(path, document, at_key=at_key)
+    if place is None:
+        return Fault(dotted(path), message, suggestion)
+    return Fault(dotted(path), message, suggestion, *place, document.lines[place[0] - 1])
+
+
+def _place(path: Path, document: Document, *, at_key: bool) -> tuple[int, int] | None:
+    """Where the path, or the nearest thing around it, stands in the text."""
+    first, second = (document.places, document.value_places)
+    if not at_key:
+        first, second = second, first
+    for length in range(len(path), 0, -1):
+        place = first.get(path[:length]) or second.get(path[:length])
+        if place:
+            return place
+    return None
+
+
+def _discriminator(detail: Any) -> str:
+    return detail["ctx"]["discriminator"].strip("'").removesuffix("()")
+
+
+def _words(detail: Any, path: Path, document: Document) -> tuple[str, str | None]:
+    kind, context, value = detail["type"], detail.get("ctx", {}), detail.get("input")
+    if kind == "extra_forbidden":
+        known = known_keys(path[:-1], document.values)
+        return "unknown key", _suggest(str(path[-1]), known)
+    if kind == "missing":
+        return "is missing", None
+    if kind == "union_tag_not_found":
+        return f"a mapping needs `{_discriminator(detail)}:`, got {_short(value)}", None
+    if kind == "union_tag_invalid":
+        known = [word.strip(" '") for word in context["expected_tags"].split(",")]
+        return f"unknown {_discriminator(detail)} {context['tag']!r}", _suggest(str(context["tag"]), known)
+    if kind == "literal_error":
+        known = [word.strip(" '") for word in context["expected"].replace(" or ", ",").split(",")]
+        return f"must be {' | '.join(known)}, got {_short(value)}", did_you_mean(str(value), known).strip() or None
+    if kind in _BOUNDS:
+        name, sign = _BOUNDS[kind]
+        return f"must be {sign} {context[name]:g}, got {_short(value)}", None
+    if kind in _TYPES:
+        return f"must be {_TYPES[kind]}, got {_short(value)}", None
+    if kind == "too_short":
+        return f"needs at least {context['min_length']} of them", None
+    if kind == "too_long":
+        return f"has at most {context['max_length']} of them", None
+    message = detail["msg"].removeprefix("Value error, ")
+    return message, None
+
+
+def _suggest(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    return did_you_mean(name, known).strip() or f"known: {', '.join(known)}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    return "nothing" if value is None else f"{value!r:.60}" if isinstance(value, str) else f"{value}"[:60]
+
+
+def known_keys(path: Path, values: Any) -> list[str]:
+    """The keys that the recipe accepts at a path, given what stands there."""
+    found: Any = Recipe
+    at = values
+    for part in path:
+        at = at[part] if isinstance(at, dict | list) else None
+        if isinstance(part, str):
+            named = [f for n, f in found.model_fields.items() if part in (n, f.alias)]
+            found = named[0].annotation if named else None
+        found = _member_for(found, at)
+        if found is None:
+            return []
+    return [field.alias or name for name, field in found.model_fields.items()]
+
+
+def _member_for(annotation: Any, value: Any) -> type[Spec] | Any:
+    """The Spec inside an annotation that a value would become; containers are handed on for their items."""
+    members = list(_specs_in(annotation))
+    if isinstance(value, list):
+        return annotation
+    if not isinstance(value, dict):
+        return None
+    for key in ("name", "kind"):
+        for member in members:
+            field = member.model_fields.get(key)
+            if field is not None and value.get(key) is not None and field.default == value[key]:
+                return member
+    return members[0] if len(members) == 1 else None
+
+
+def _specs_in(annotation: Any) -> Iterable[type[Spec]]:
+    if isinstance(annotation, type) and issubclass(annotation, Spec):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _specs_in(argument)

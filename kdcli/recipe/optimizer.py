@@ -1,0 +1,114 @@
+"""Any Keras optimizer by its snake_case name, with its own arguments, checked before TensorFlow loads."""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, create_model
+
+from kdcli.lazy import keras
+from kdcli.spec import PositiveFloat, Spec
+
+_EVERY: dict[str, Any] = {
+    "weight_decay": float,
+    "clipnorm": float,
+    "clipvalue": float,
+    "global_clipnorm": float,
+    "use_ema": bool,
+    "ema_momentum": float,
+    "ema_overwrite_frequency": int,
+    "gradient_accumulation_steps": int,
+}
+_ADAM: dict[str, Any] = {"beta_1": float, "beta_2": float, "epsilon": float}
+# kind: (Keras class, default learning rate, own arguments). A test holds this against Keras' signatures.
+TABLE: dict[str, tuple[str, float, dict[str, Any]]] = {
+    "adam": ("Adam", 1e-3, {**_ADAM, "amsgrad": bool}),
+    "adamw": ("AdamW", 1e-3, {**_ADAM, "amsgrad": bool}),
+    "sgd": ("SGD", 1e-2, {"momentum": float, "nesterov": bool}),
+    "rmsprop": ("RMSprop", 1e-3, {"rho": float, "momentum": float, "epsilon": float, "centered": bool}),
+    "adagrad": ("Adagrad", 1e-3, {"initial_accumulator_value": float, "epsilon": float}),
+    "adadelta": ("Adadelta", 1e-3, {"rho": float, "epsilon": float}),
+    "adamax": ("Adamax", 1e-3, _ADAM),
+    "nadam": ("Nadam", 1e-3, _ADAM),
+    "lamb": ("Lamb", 1e-3, _ADAM),
+    "lion": ("Lion", 1e-3, {"beta_1": float, "beta_2": float}),
+    "adafactor": (
+        "Adafactor",
+        1e-3,
+        {
+            "beta_2_decay": float,
+            "epsilon_1": float,
+            "epsilon_2": float,
+            "clip_threshold": float,
+            "relative_step": bool,
+        },
+    ),
+    "ftrl": (
+        "Ftrl",
+        1e-3,
+        {
+            "learning_rate_power": float,
+            "initial_accumulator_value": float,
+            "l1_regularization_strength": float,
+            "l2_regularization_strength": float,
+            "l2_shrinkage_regularization_strength": float,
+            "beta": float,
+        },
+    ),
+    "muon": (
+        "Muon",
+        1e-3,
+        {
+            "adam_beta_1": float,
+            "adam_beta_2": float,
+            "adam_weight_decay": float,
+            "epsilon": float,
+            "muon_a": float,
+            "muon_b": float,
+            "muon_c": float,
+            "adam_lr_ratio": float,
+            "momentum": float,
+            "ns_steps": int,
+            "nesterov": bool,
+            "rms_rate": float,
+        },
+    ),
+    "schedule_free_adamw": ("ScheduleFreeAdamW", 2.5e-3, {**_ADAM, "warmup_steps": int}),
+}
+
+
+class Optimizer(Spec):
+    """How gradients become updates. Arguments left out keep Keras' default.
+
+    Args:
+        learning_rate: the rate that the schedule multiplies.
+    """
+
+    kind: str
+    learning_rate: PositiveFloat = 1e-3
+
+    def build(self, learning_rate: Any) -> Any:
+        """The `keras.optimizers.Optimizer`, with a number or a schedule as its learning rate."""
+        given = self.model_dump(exclude={"kind", "learning_rate"}, exclude_none=True)
+        return getattr(keras.optimizers, TABLE[self.kind][0])(learning_rate=learning_rate, **given)
+
+
+def _member(kind: str) -> type[Optimizer]:
+    keras_name, rate, own = TABLE[kind]
+    fields: dict[str, Any] = {
+        "kind": (Literal[kind], kind),
+        "learning_rate": (PositiveFloat, rate),
+        **{name: (type_ | None, None) for name, type_ in {**own, **_EVERY}.items()},
+    }
+    return create_model(keras_name, __base__=Optimizer, __doc__=f"`keras.optimizers.{keras_name}`.", **fields)
+
+
+def _from_text(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+MEMBERS = tuple(_member(kind) for kind in TABLE)
+AnyOptimizer = Annotated[reduce(or_, MEMBERS), Field(discriminator="kind"), BeforeValidator(_from_text)]
+ADAM = MEMBERS[0]()

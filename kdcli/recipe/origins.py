@@ -1,0 +1,42 @@
+"""Where each setting came from: the recipe's line, `--set`, an option, a measurement, or the default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kdcli.recipe.document import Document, Path, dotted
+
+
+@dataclass
+class Origins:
+    """What was given outside the recipe's text, and what a run resolved, by path.
+
+    Args:
+        document: the recipe's text, for its lines.
+        outside: option or `--set` by path.
+    """
+
+    document: Document
+    outside: dict[Path, str] = field(default_factory=dict)
+
+    def given(self, path: Path) -> str | None:
+        """The option that gave the value at a path or around it, if one did."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.outside:
+                return self.outside[path[:length]]
+        return None
+
+    def of(self, path: Path) -> str:
+        """In words: `--epochs`, `feature.yaml:14` or `default`."""
+        option = self.given(path)
+        if option:
+            return option
+        place = self.document.places.get(path) or self.document.value_places.get(path)
+        if place:
+            return f"{self.document.source}:{place[0]}"
+        return "default"
+
+    def explicit(self) -> dict[str, str]:
+        """Every path that somebody wrote, with where."""
+        written = {dotted(path): self.of(path) for path in self.document.places}
+        return {**written, **{dotted(path): option for path, option in self.outside.items()}}

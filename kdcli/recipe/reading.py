@@ -1,0 +1,168 @@
+"""From a name, a path or a mapping to a `Recipe`, with every fault at once."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from pydantic import ValidationError
+
+from kdcli.errors import Fault, RecipeError, UsageError, did_you_mean
+from kdcli.recipe.document import Document, Path, dotted, read_document, scalar
+from kdcli.recipe.faults import faults_of
+from kdcli.recipe.origins import Origins
+from kdcli.recipe.sections import Recipe
+from kdcli.recipe.shipped import shipped_names, shipped_text
+
+NEWEST = 1
+
+
+@dataclass(frozen=True)
+class ReadRecipe:
+    """A recipe together with where its settings came from."""
+
+    recipe: Recipe
+    origins: Origins
+    source: str
+
+
+def read_recipe(
+    recipe: str | FilePath | Mapping[str, Any] | Recipe = "soft-targets",
+    *,
+    settings: Sequence[str] = (),
+    options: Mapping[str, tuple[str, Any]] | None = None,
+) -> ReadRecipe:
+    """Read and check a recipe; defaults < recipe < `--set` < named options.
+
+    Args:
+        recipe: a shipped name, a path (it contains `/` or ends in `.yaml`), `-` for standard input, a
+            mapping, or a `Recipe`.
+        settings: `path=value` entries, the value read as YAML.
+        options: value by dotted path, with the option's name: `{"train.epochs": ("--epochs", 3)}`.
+
+    Raises:
+        RecipeError: everything wrong with it, each with line and column.
+        UsageError: an unknown name or a missing file.
+    """
+    document = _document(recipe)
+    origins = Origins(document)
+    faults = list(document.faults)
+    for setting in settings:
+        faults.extend(_apply_setting(document, origins, setting))
+    for path, (option, value) in (options or {}).items():
+        _put(document.values, tuple(path.split(".")), value)
+        origins.outside[tuple(path.split("."))] = option
+    version = document.values.get("version")
+    if isinstance(version, int) and version > NEWEST:
+        message = f"recipe version {version} is newer than this kd reads ({NEWEST}); update kdcli"
+        raise RecipeError(document.source, (Fault("version", message, None, *_line_of(document, "version")),))
+    try:
+        checked = Recipe.model_validate(document.values)
+    except ValidationError as error:
+        faults.extend(faults_of(error, document, origins))
+    if faults:
+        faults.sort(key=lambda fault: (fault.line or 0, fault.column or 0))
+        hint = None
+        if document.lines and document.source != "-":
+            hint = f"kd recipes check {document.source}"
+        raise RecipeError(document.source, tuple(faults), hint=hint)
+    return ReadRecipe(checked, origins, document.source)
+
+
+def _line_of(document: Document, key: str) -> tuple[int | None, int | None, str | None]:
+    place = document.places.get((key,))
+    return (*place, document.lines[place[0] - 1]) if place else (None, None, None)
+
+
+def _document(recipe: Any) -> Document:
+    if isinstance(recipe, Recipe):
+        return Document("recipe", recipe.model_dump(mode="json", by_alias=True, exclude_none=True))
+    if isinstance(recipe, Mapping):
+        return Document("recipe", copy.deepcopy(dict(recipe)))
+    name = str(recipe)
+    if name == "-":
+        return read_document(sys.stdin.read(), "-")
+    if "/" in name or name.endswith((".yaml", ".yml")) or isinstance(recipe, FilePath):
+        return read_document(_text_of(name), name)
+    if name in shipped_names():
+        return read_document(shipped_text(name), name)
+    suggestion = did_you_mean(name, shipped_names())
+    raise UsageError(
+        f"unknown recipe {name!r}; {suggestion}shipped: {', '.join(shipped_names())}",
+        hint="kd recipes ls, or a path that contains / or ends in .yaml",
+    )
+
+
+def _text_of(name: str) -> str:
+    try:
+        return FilePath(name).read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        stem = FilePath(name).stem
+        hint = "kd recipes ls"
+        if stem in shipped_names():
+            hint = f"--recipe {stem} uses the shipped one; kd recipes cp {stem} copies it here"
+        raise UsageError(f"{name}: no such recipe file", hint=hint) from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name}: not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise UsageError(f"{name}: cannot be read: {error.strerror}") from None
+
+
+def _apply_setting(document: Document, origins: Origins, setting: str) -> list[Fault]:
+    left, equals, right = setting.partition("=")
+    path_text = left.strip().replace("[", ".").replace("]", "")
+    if not equals or not path_text:
+        return [Fault("", f"{setting!r} is no setting: write path=value", origin="--set")]
+    try:
+        read = read_document(f"value: {right}\n", "--set")
+        value, faults = read.values.get("value"), read.faults
+    except RecipeError:
+        value, faults = scalar(right.strip()), []
+    if faults:
+        return [Fault(path_text, faults[0].message, origin="--set")]
+    path, fault = _resolve(document.values, path_text.split("."))
+    if fault:
+        return [Fault(path_text, fault, origin="--set")]
+    _put(document.values, path, value)
+    origins.outside[path] = f"--set {dotted(path)}"
+    return []
+
+
+def _resolve(values: Any, parts: list[str]) -> tuple[Path, str | None]:
+    """Turn words into a path: in a list, an index or the name or kind of an item."""
+    path: list[str | int] = []
+    at = values
+    for part in parts:
+        if isinstance(at, list):
+            labels = [item.get("name") or item.get("kind") for item in at if isinstance(item, dict)]
+            if part.isdigit() and int(part) < len(at):
+                index = int(part)
+            elif part in labels:
+                if labels.count(part) > 1:
+                    return (), f"{part!r} is used twice: give each a name, or use its number"
+                index = labels.index(part)
+            else:
+                known = ", ".join(str(label) for label in labels)
+                return (), f"no entry {part!r}; there are {len(at)}: {known}"
+            path.append(index)
+            at = at[index]
+        else:
+            path.append(part)
+            at = at.get(part) if isinstance(at, dict) else None
+    return tuple(path), None
+
+
+def _put(values: Any, path: Path, value: Any) -> None:
+    at = values
+    for part in path[:-1]:
+        inside = at[part] if isinstance(at, list) else at.get(part)
+        if not isinstance(inside, dict | list):
+            # A short form such as `optimizer: adam` becomes the mapping that it stands for.
+            inside = {"kind": inside} if isinstance(inside, str) else {}
+            at[part] = inside
+        at = inside
+    at[path[-1]] = value

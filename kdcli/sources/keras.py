@@ -1,0 +1,55 @@
+"""The small data sets that Keras downloads by name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from kdcli.errors import DataError
+from kdcli.lazy import keras
+from kdcli.spec import Source
+
+if TYPE_CHECKING:
+    from kdcli.data.examples import Splits
+
+DATASETS = {"mnist": 10, "fashion_mnist": 10, "cifar10": 10, "cifar100": 100}
+
+
+class KerasDataset(Source):
+    """A data set of `keras.datasets`, downloaded once and cached where Keras caches (`~/.keras/datasets`).
+
+    Args:
+        name: `mnist`, `fashion_mnist`, `cifar10` or `cifar100`.
+    """
+
+    kind: Literal["keras"] = "keras"
+    name: Literal["mnist", "fashion_mnist", "cifar10", "cifar100"]
+
+    def load(self) -> Splits:
+        """The training and test split that Keras gives.
+
+        Raises:
+            DataError: the download failed, or `KD_OFFLINE` forbids it.
+        """
+        from kdcli.data.arrays import splits_from_arrays
+
+        (x_train, y_train), (x_test, y_test) = self._read()
+        arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+        return splits_from_arrays(arrays, name=self.name, classes=DATASETS[self.name])
+
+    def _read(self) -> tuple:
+        hint = f"give the data as a file: --data {self.name}.npz (x_train, y_train, x_test, y_test)"
+        if os.environ.get("KD_OFFLINE") and not self._cached():
+            raise DataError(f"{self.name} is not cached and KD_OFFLINE is set", hint=hint)
+        try:
+            return getattr(keras.datasets, self.name).load_data()
+        # Keras raises a bare Exception for a failed download and leaves OSError and EOFError to a bad cache.
+        except Exception as error:
+            raise DataError(f"{self.name} could not be read: {error}", hint=hint) from error
+
+    def _cached(self) -> bool:
+        folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets"
+        prefix = self.name.replace("_", "-").replace("cifar", "cifar-")
+        known = (f"{prefix}.npz", prefix, f"{prefix}-batches-py", f"{prefix}-python")
+        return folder.is_dir() and any(entry.name in known or entry.name.startswith(known[2:]) for entry in folder.iterdir())

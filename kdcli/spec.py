@@ -1,0 +1,176 @@
+"""What a recipe entry is: a frozen, strict pydantic object that can do its own work.
+
+A *kind* is one class with `kind: Literal[...]` and one verb. The entry of the recipe is the object itself:
+there is no factory and no registry.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from kdcli.lazy import ops
+
+Share = Annotated[float, Field(ge=0, le=1)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Names = Annotated[tuple[str, ...], Field(strict=False)]
+OutputKind = Literal["logits", "probabilities", "sigmoid", "values"]
+
+
+class Spec(BaseModel):
+    """The base of every recipe entry: unknown keys are errors, types are not coerced, nothing changes later."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", populate_by_name=True, allow_inf_nan=False
+    )
+
+
+class Change(Spec):
+    """A value that changes over training: `{from: 1.0, to: 0.0, over: 0.5, shape: linear}`.
+
+    Args:
+        start: value at the first step (written `from`).
+        to: value once the share `over` of training is done, kept until the end.
+        over: share of training in (0, 1] that the change takes.
+        shape: `linear`, or `cosine` (slow, fast, slow).
+    """
+
+    start: Annotated[float, Field(alias="from", ge=0)]
+    to: Annotated[float, Field(ge=0)]
+    over: Annotated[float, Field(gt=0, le=1)] = 1.0
+    shape: Literal["linear", "cosine"] = "linear"
+
+    def at(self, progress: Any) -> Any:
+        """The value when the share `progress` (0 to 1, a number or a tensor) of training is done."""
+        done = ops.minimum(ops.convert_to_tensor(progress, dtype="float32") / self.over, 1.0)
+        if self.shape == "cosine":
+            done = (1.0 - ops.cos(math.pi * done)) / 2.0
+        return self.start + (self.to - self.start) * done
+
+
+def _number_or_change(value: Any) -> str:
+    return "change" if isinstance(value, dict | Change) else "number"
+
+
+Weight = Annotated[
+    Annotated[PositiveFloat, Tag("number")] | Annotated[Change, Tag("change")],
+    Discriminator(_number_or_change),
+]
+# A temperature is a positive number, or changes between two values that are not negative.
+Temperature = Weight
+
+
+def value_at(value: float | Change, progress: Any) -> Any:
+    """A setting's value when the share `progress` of training is done."""
+    return value.at(progress) if isinstance(value, Change) else value
+
+
+class Loss(Spec):
+    """One weighted term of what the student minimises.
+
+    Calling it gives a tensor whose mean over the batch is the loss: `(batch,)`, or a scalar where the value
+    depends on the whole batch (`whole_batch`). The weight is applied outside.
+
+    Args:
+        name: what the log and `--set` call the term; the kind when left out.
+        weight: used as written, or a `Change`.
+        warmup: share of training over which the weight rises from 0.
+    """
+
+    needs_teacher: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = False
+    whole_batch: ClassVar[bool] = False
+    shape_text: ClassVar[str] = "student, teacher (batch, ..., classes) → (batch,)"
+
+    kind: str
+    name: str | None = None
+    weight: Weight = 1.0
+    warmup: Share = 0.0
+
+    @property
+    def label(self) -> str:
+        """The term's name in logs and in `--set`."""
+        return self.name or self.kind
+
+    def weight_at(self, progress: Any) -> Any:
+        """The weight when the share `progress` of training is done, warm-up included."""
+        weight = value_at(self.weight, progress)
+        if self.warmup == 0:
+            return weight
+        return weight * ops.minimum(ops.convert_to_tensor(progress, dtype="float32") / self.warmup, 1.0)
+
+    def __call__(self, *, student: Any, **given: Any) -> Any:
+        """The loss, per example."""
+        raise TypeError(f"{type(self).__name__} has no formula")
+
+
+def _text_or_list(value: Any) -> str:
+    return "list" if isinstance(value, list | tuple) else "text"
+
+
+LayerNames = Annotated[
+    Annotated[str | None, Tag("text")] | Annotated[Names, Tag("list")], Discriminator(_text_or_list)
+]
+
+
+class FeatureLoss(Loss):
+    """A loss between inner tensors. `student` and `teacher` are one feature or a list of features, in pairs.
+
+    Args:
+        teacher_layer: tap name or names in the teacher; chosen by depth and size when left out.
+        student_layer: the student's, one for each of the teacher's.
+    """
+
+    projects: ClassVar[bool] = False
+    shape_text: ClassVar[str] = "student, teacher (batch, ..., channels), or lists of them → (batch,)"
+
+    teacher_layer: LayerNames = None
+    student_layer: LayerNames = None
+
+    @property
+    def teacher_layers(self) -> tuple[str, ...]:
+        """The teacher's tap names as a tuple, empty when they are to be chosen."""
+        return _as_names(self.teacher_layer)
+
+    @property
+    def student_layers(self) -> tuple[str, ...]:
+        """The student's tap names as a tuple, empty when they are to be chosen."""
+        return _as_names(self.student_layer)
+
+
+def _as_names(value: str | Sequence[str] | None) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+class Source(Spec):
+    """Where examples come from. The verb is `load()`, which gives `kdcli.data.examples.Splits`."""
+
+    kind: str
+
+    def load(self) -> Any:
+        """Read the source: its splits, with labels as they are."""
+        raise TypeError(f"{type(self).__name__} cannot load")
+
+
+class Augment(Spec):
+    """One augmentation. Pure: the picture follows from the draws, the draws from (seed, view, example)."""
+
+    draws: ClassVar[int] = 1
+
+    kind: str
+
+    def __call__(self, images: Any, draws: Any) -> Any:
+        """Change a batch of images (batch, h, w, channels) by its draws (batch, `draws`) from [0, 1)."""
+        raise TypeError(f"{type(self).__name__} has no formula")
+
+
+class ModelSource(Spec):
+    """Where a model comes from: a file, or the zoo, whose verb is `build(input_shape, classes)`."""
+
+    kind: str
+

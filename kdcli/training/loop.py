@@ -1,0 +1,269 @@
+"""The training loop: epochs, checkpoints, selection on validation. The same for teacher, scratch and distilled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kdcli.data.order import shuffled
+from kdcli.errors import Interrupted, StorageError, TrainingError
+from kdcli.events import EpochEnded, Note, OnEvent, Progress
+from kdcli.recipe.sections import FALLING
+from kdcli.training.checkpoint import Checkpoints
+from kdcli.training.step import TOTAL, Stepper, assign_all, learning_rate_at, values_of
+
+# A block ends after about this long, so that an interruption, a log line or a checkpoint never waits longer.
+BLOCK_SECONDS = 0.25
+
+
+@dataclass
+class State:
+    """Where training stands, next to the variables; all of it goes into a checkpoint."""
+
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    summed: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_figure: float | None = None
+    stopped: bool = False
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training came to; the best weights are in the model."""
+
+    steps: int
+    epochs: int
+    best_epoch: int
+    history: list[dict[str, Any]]
+    seconds: float
+    examples_per_second: float
+
+
+class Trainer:
+    """Trains by example indices; every number follows from the seed, the data and the recipe.
+
+    Args:
+        stepper: the compiled step.
+        model_variables: of the model that is trained: the best of them are kept.
+        part_variables: of the objective's own parts.
+        train: the resolved `train` section, with `epochs` and `steps`.
+        validate: figures on the validation split, or None without one.
+        monitor: which of them selects.
+        checkpoints: where to save, or None to save nothing.
+        stop: asked between blocks; gives the exit code (130, 143) to stop with, or None.
+        on_event, on_epoch: told of progress; `on_epoch` gets all lines of the log so far.
+    """
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        *,
+        model_variables: list[Any],
+        part_variables: list[Any],
+        train: Any,
+        validate: Callable[[], dict[str, float]] | None,
+        monitor: str,
+        checkpoints: Checkpoints | None,
+        stop: Callable[[], int | None],
+        on_event: OnEvent,
+        on_epoch: Callable[[list[dict[str, Any]]], None],
+    ) -> None:
+        self.stepper = stepper
+        self.model_variables = model_variables
+        self.part_variables = part_variables
+        self.train = train
+        self.validate = validate
+        self.monitor = monitor
+        self.checkpoints = checkpoints
+        self.stop = stop
+        self.on_event = on_event
+        self.on_epoch = on_epoch
+        self.examples = len(stepper.feed.examples)
+        self.batch = min(train.batch_size, self.examples)
+        self.epoch_steps = steps_per_epoch(self.examples, train.batch_size)
+        self.state = State()
+        self.best: list[np.ndarray] = []
+        self._block = 1
+
+    def run(self) -> Trained:
+        """Train from the start, or from the newest checkpoint.
+
+        Raises:
+            TrainingError: a value that is not finite; nothing of that step was applied.
+            Interrupted: `stop` said so; the state is saved.
+        """
+        self._restore()
+        while not self._done():
+            self._epoch(self.state.step // self.epoch_steps)
+        if self.best:
+            assign_all(self.model_variables, self.best)
+        state = self.state
+        trained = state.step * self.batch
+        rate = trained / state.seconds if state.seconds else 0.0
+        return Trained(state.step, len(state.history), state.best_epoch, state.history, state.seconds, rate)
+
+    def _done(self) -> bool:
+        return self.state.stopped or self.state.step >= self.train.steps
+
+    def _epoch(self, epoch: int) -> None:
+        views = self.stepper.feed.views
+        view = views.of_epoch(epoch)
+        table = views.table(view)
+        slot = view if views.count is not None else 0
+        order = shuffled(self.examples, seed=self.train.seed, epoch=epoch)
+        order = order[: self.epoch_steps * self.batch].reshape(self.epoch_steps, self.batch)
+        end = min((epoch + 1) * self.epoch_steps, self.train.steps)
+        started, begun = time.perf_counter(), self.state.step
+        while self.state.step < end:
+            at = self.state.step - epoch * self.epoch_steps
+            size = self._block_size(end - self.state.step)
+            self._train_block(order[at : at + size], table, slot, epoch)
+            if self.state.step < end:
+                self._save_if_due()
+                self._stop_if_asked()
+        rate = (self.state.step - begun) * self.batch / (time.perf_counter() - started)
+        self._end_epoch(epoch, rate)
+        self._save_if_due(last=self._done())
+        if not self._done():
+            self._stop_if_asked()
+
+    def _block_size(self, left: int) -> int:
+        size = min(self._block, left)
+        if self.checkpoints is not None:
+            due = self.checkpoints.steps_until_due(self.state.step, self.epoch_steps)
+            size = min(size, due) if due else size
+        return size
+
+    def _train_block(self, positions: np.ndarray, table: Any, slot: int, epoch: int) -> None:
+        started = time.perf_counter()
+        result = self.stepper.run(positions, table=table, slot=slot, first=self.state.step)
+        seconds = time.perf_counter() - started
+        state = self.state
+        state.seconds += seconds
+        state.step += result.steps
+        state.summed += result.steps
+        for name, value in result.sums.items():
+            state.sums[name] = state.sums.get(name, 0.0) + value
+        if result.broken is not None:
+            raise self._not_finite(result.broken)
+        self._block = int(np.clip(len(positions) * BLOCK_SECONDS / seconds, 1, 4 * len(positions) + 1))
+        figures = {name: value / result.steps for name, value in result.sums.items()}
+        figures["examples_per_second"] = len(positions) * self.batch / seconds
+        done = Progress("training", state.step, self.train.steps, "steps", epoch + 1, self.train.epochs, figures)
+        self.on_event(done)
+
+    def _end_epoch(self, epoch: int, rate: float) -> None:
+        state = self.state
+        started = time.perf_counter()
+        line: dict[str, Any] = {"epoch": epoch + 1, "step": state.step}
+        for name, value in state.sums.items():
+            line[name if name == TOTAL else f"losses.{name}"] = value / state.summed
+        share = min(state.step / self.train.steps, 1.0)
+        line["learning_rate"] = learning_rate_at(self.train.schedule, self.train.optimizer.learning_rate, share)
+        line["examples_per_second"] = round(rate, 1)
+        with self._averaged():
+            figures = self.validate() if self.validate is not None else {}
+            line |= {f"validation.{name}": value for name, value in figures.items() if value is not None}
+            best = self._is_best(figures.get(self.monitor))
+            if best:
+                state.best_epoch = epoch + 1
+                state.best_figure = figures.get(self.monitor)
+                self.best = values_of(self.model_variables)
+        state.sums, state.summed = {}, 0
+        state.history.append(line)
+        state.seconds += time.perf_counter() - started
+        stopping = self.train.early_stopping
+        if stopping is not None and epoch + 1 - state.best_epoch >= stopping.patience:
+            state.stopped = True
+            self.on_event(Note(f"stopped early: {self.monitor} has not improved for {stopping.patience} epochs"))
+        self.on_epoch(state.history)
+        self.on_event(EpochEnded(epoch + 1, self.train.epochs, line, best))
+
+    def _is_best(self, figure: float | None) -> bool:
+        before = self.state.best_figure
+        if figure is None or before is None:
+            return True
+        return figure < before if self.monitor in FALLING else figure > before
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """With the averaged weights in the model, for optimizers that keep a moving average."""
+        if not self.stepper.optimizer.use_ema:
+            yield
+            return
+        variables = self.stepper.objective.trainable_variables
+        kept = values_of(variables)
+        self.stepper.optimizer.finalize_variable_values(variables)
+        yield
+        assign_all(variables, kept)
+
+    def _not_finite(self, name: str) -> TrainingError:
+        saved = self.checkpoints.paths() if self.checkpoints is not None else []
+        good = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was due before"
+        what = name if name in (TOTAL, "gradient norm") else f"losses.{name}"
+        return TrainingError(
+            f"step {self.state.step + 1}: {what} is not finite; the update was not applied; {good}",
+            hint="a lower learning rate, --set train.gradient_clip=1.0, or another input.scale",
+        )
+
+    def _stop_if_asked(self) -> None:
+        code = self.stop()
+        if code is None:
+            return
+        where = "nothing is kept"
+        if self.checkpoints is not None:
+            where = str(self._save())
+        raise Interrupted(f"stopped at step {self.state.step} of {self.train.steps}; saved: {where}", exit_code=code)
+
+    def _save_if_due(self, *, last: bool = False) -> None:
+        if self.checkpoints is not None and (last or self.checkpoints.due(self.state.step, self.epoch_steps)):
+            self._save()
+
+    def _save(self) -> Any:
+        assert self.checkpoints is not None
+        arrays = {f"{name}/{i}": array for name, part in self._parts() for i, array in enumerate(values_of(part))}
+        arrays |= {f"best/{i}": array for i, array in enumerate(self.best)}
+        return self.checkpoints.save(self.state.step, vars(self.state), arrays)
+
+    def _restore(self) -> None:
+        if self.checkpoints is None:
+            return
+        saved, wrong = self.checkpoints.newest()
+        for message in wrong:
+            self.on_event(Note(f"{message}; an older checkpoint is used", warning=True))
+        if saved is None:
+            return
+        for name, part in self._parts():
+            self._give_back(name, part, saved.arrays)
+        self.best = [saved.arrays[f"best/{i}"] for i in range(_count("best", saved.arrays))]
+        self.state = State(**saved.document)
+        self.on_epoch(self.state.history)
+        self.on_event(Note(f"continuing at step {self.state.step} of {self.train.steps}"))
+
+    def _give_back(self, name: str, variables: list[Any], arrays: dict[str, np.ndarray]) -> None:
+        shapes = [tuple(variable.shape) for variable in variables]
+        found = [arrays[f"{name}/{i}"] for i in range(_count(name, arrays))]
+        if [array.shape for array in found] != shapes:
+            raise StorageError(f"the checkpoint's {name} has other variables than this run's")
+        assign_all(variables, found)
+
+    def _parts(self) -> list[tuple[str, list[Any]]]:
+        optimizer = list(self.stepper.optimizer.variables)
+        return [("model", self.model_variables), ("parts", self.part_variables), ("optimizer", optimizer)]
+
+
+def steps_per_epoch(examples: int, batch_size: int) -> int:
+    """Full batches in an epoch; what is left over comes in another epoch's order."""
+    return max(1, examples // batch_size)
+
+
+def _count(name: str, arrays: dict[str, np.ndarray]) -> int:
+    return sum(key.startswith(f"{name}/") for key in arrays)

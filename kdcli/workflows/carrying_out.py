@@ -1,0 +1,127 @@
+"""From a job that is ready to a finished run: answers, training, test, files."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from kdcli.distillation.objective import teacher_taps
+from kdcli.distillation.targets import LiveTargets, Targets, answer_once
+from kdcli.errors import Interrupted
+from kdcli.events import Progress
+from kdcli.models.answering import LOGITS, Answering
+from kdcli.runs.directory import Run
+from kdcli.runs.results import RunResult, relative
+from kdcli.workflows.finishing import write_end, write_start
+from kdcli.workflows.fitting import evaluate_split, write_model, write_predictions
+from kdcli.workflows.job import Job
+from kdcli.workflows.placing import Place
+from kdcli.workflows.starting import device_record
+
+
+def carry_out(job: Job, place: Place) -> RunResult:
+    """Let the teacher answer, train, measure, write; the directory is made once the answers are there.
+
+    Raises:
+        Interrupted: `stop` said so; training is saved, answering is not.
+        TrainingError: a value that is not finite.
+        StorageError: the directory cannot be written.
+    """
+    since = time.perf_counter()
+    targets = _targets(job)
+    _answer_validation(job)
+    job.clock.lap("teacher", since)
+    run = place.open()
+    try:
+        if place.earlier is None:
+            write_start(
+                run,
+                command=job.command,
+                requested=job.asked.recipe,
+                resolved=job.recipe,
+                inputs=job.inputs,
+                device=device_record(job.fit.strategy),
+            )
+        since = time.perf_counter()
+        trained = job.fit.run(run, targets)
+        job.clock.lap("training", since)
+        result = _measured(job, run, trained, targets)
+        write_end(run, result, recipe=job.recipe, class_names=job.fit.dataset.class_names)
+    finally:
+        run.close()
+    return result
+
+
+def _measured(job: Job, run: Run, trained: Any, targets: Targets | None) -> RunResult:
+    since = time.perf_counter()
+    fit, dataset, network = job.fit, job.fit.dataset, job.trained.network
+    measured: dict[str, Any] = {"task": dataset.task, "on_event": fit.on_event}
+    validation = test = teacher_test = answers = None
+    if dataset.validation is not None:
+        validation, _ = evaluate_split(network, dataset.validation, **measured)
+    if dataset.test is not None:
+        if job.teacher is not None:
+            teacher_test, answers = evaluate_split(job.teacher.network, dataset.test, **measured)
+        test, logits = evaluate_split(network, dataset.test, teacher=answers, **measured)
+        write_predictions(run, logits, dataset.test, task=dataset.task)
+    path = run.model if job.teacher is not None else run.teacher
+    size = write_model(path, network.model)
+    job.clock.lap("evaluation", since)
+    unmeasured = {"accuracy": None, "loss": None, "examples": 0}
+    teacher = None
+    if job.teacher is not None:
+        teacher = {
+            "path": relative(job.teacher.path) if job.teacher.path else None,
+            "accuracy": teacher_test.accuracy if teacher_test else None,
+            "agreement": test.agreement if test else None,
+        }
+    return RunResult(
+        run=run.path,
+        model_path=path,
+        task=dataset.task,
+        parameters=network.parameters,
+        bytes=size,
+        epochs=trained.epochs,
+        steps=trained.steps,
+        seed=fit.train.seed,
+        best_epoch=trained.best_epoch,
+        validation=validation.to_validation() if validation else unmeasured,
+        test=test,
+        seconds=job.clock.to_json(),
+        examples_per_second=round(trained.examples_per_second, 1),
+        teacher=teacher,
+        targets=_targets_record(job, targets),
+    )
+
+
+def _targets_record(job: Job, targets: Targets | None) -> dict[str, Any] | None:
+    if job.teacher is None:
+        return None
+    views = job.fit.views.count if job.fit.views.count is not None else "all"
+    size = targets.bytes if targets is not None else 0
+    return {"mode": job.mode, "hit": False, "bytes": size, "views": views, "precision": "float32"}
+
+
+def _targets(job: Job) -> Targets | None:
+    """The teacher's answers; None when no term asks for them."""
+    if job.teacher is None or not any(term.loss.needs_teacher for term in job.fit.terms):
+        return None
+    taps, views, train = teacher_taps(job.fit.terms), job.fit.views, job.fit.dataset.train
+    if job.mode == "live":
+        return LiveTargets(job.teacher.network, taps, views.count)
+    total = len(train) * (views.count or 1)
+
+    def told(done: int) -> None:
+        job.fit.on_event(Progress("teacher", done, total, "examples"))
+        code = job.fit.stop()
+        if code is not None:
+            raise Interrupted("stopped while the teacher was answering; no step was made", exit_code=code)
+
+    return answer_once(job.teacher.network, taps, train, views, on_batch=told)
+
+
+def _answer_validation(job: Job) -> None:
+    """The teacher's answers on validation: agreement is logged, and selects when there are no labels."""
+    split = job.fit.dataset.validation
+    if job.teacher is not None and split is not None:
+        job.fit.teacher_validation = Answering(job.teacher.network)(split.take, len(split))[LOGITS]

@@ -1,0 +1,133 @@
+"""kd evaluate: one or several models on one split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kdcli.data.dataset import Dataset, open_dataset
+from kdcli.data.examples import Examples
+from kdcli.data.order import limited
+from kdcli.errors import UsageError
+from kdcli.evaluation.footprint import file_bytes
+from kdcli.events import Note, OnEvent, ignore
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.opening import model_file, model_format, open_model
+from kdcli.recipe.reading import read_recipe
+from kdcli.runs.directory import recipe_of_run
+from kdcli.runs.recording import hash_file
+from kdcli.runs.results import EvaluatedModel, Evaluation
+from kdcli.workflows.asking import Asked, ask
+from kdcli.workflows.fitting import evaluate_split
+from kdcli.workflows.networks import understand
+from kdcli.workflows.starting import start_tensorflow
+
+SPLITS = ("auto", "train", "validation", "test", "all")
+
+
+def evaluate(
+    *models: str | Path,
+    data: Any = None,
+    teacher: str | Path | None = None,
+    recipe: Any = None,
+    settings: Sequence[str] = (),
+    split: str = "auto",
+    limit: float | None = None,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    on_event: OnEvent = ignore,
+) -> Evaluation:
+    """Measure models on a split: accuracy with its interval, loss, calibration, agreement with a teacher.
+
+    Args:
+        models: `.keras` or `.h5` files, or run directories, which bring their data and preparation.
+        data: a name, a path, or arrays as in `kdcli.distill`; of the first run when left out.
+        teacher: a file or run directory to compare decisions with.
+        recipe: for its `data`, `student.input` (every model) and `teacher.input`.
+        settings: `path=value` texts, as for `--set`.
+        split: `auto` (test where there is one, else everything), `train`, `validation`, `test`, `all`.
+        limit: how many examples of the split: a count, or a share written with a point; stratified.
+        batch_size: examples in a batch; 256 when left out. It changes the speed, not the figures.
+        threads: of TensorFlow, before it has started.
+        on_event: told of progress.
+
+    Raises:
+        kdcli.errors.KdError: everything that is expected to go wrong, by its subclasses.
+
+    Example:
+        >>> import kdcli
+        >>> kdcli.evaluate("student.keras", data="digits").models[0].quality.accuracy   # doctest: +SKIP
+    """
+    if not models:
+        raise UsageError("no model to evaluate", hint="kd evaluate MODEL|RUN ... --data D")
+    if split not in SPLITS:
+        raise UsageError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}")
+    files = [model_file(Path(model)) for model in models]
+    asked = _asked(models, recipe, settings=settings, data=data, limit=limit, batch_size=batch_size)
+    start_tensorflow(threads=threads, seed=asked.recipe.train.seed)
+    dataset, examples = _examples(asked, split, runs=any(recipe_of_run(Path(m)) for m in models))
+    note = f"{dataset.name}: {len(examples)} examples of the {examples.split} split"
+    on_event(Note(note))
+    answers = None
+    if teacher is not None:
+        network = _network(Path(teacher), model_file(Path(teacher)), "teacher", asked, dataset, on_event)
+        _, answers = evaluate_split(network, examples, task=dataset.task, on_event=on_event)
+    evaluated = []
+    for given, file in zip(models, files, strict=True):
+        network = _network(Path(given), file, "student", asked, dataset, on_event)
+        quality, _ = evaluate_split(network, examples, task=dataset.task, on_event=on_event, teacher=answers)
+        form = model_format(file)
+        evaluated.append(
+            EvaluatedModel(file, form, hash_file(file), network.parameters, file_bytes(file), quality)
+        )
+    return Evaluation(examples.split, tuple(evaluated))
+
+
+def _asked(models: Sequence[str | Path], recipe: Any, **options: Any) -> Asked:
+    """The recipe given, else that of the first run among the models, else the defaults."""
+    if recipe is None:
+        own = next((found for model in models if (found := recipe_of_run(Path(model)))), None)
+        recipe = own if own is not None else {}
+    return ask(recipe, **options)
+
+
+def _examples(asked: Asked, split: str, *, runs: bool) -> tuple[Dataset, Examples]:
+    recipe = asked.recipe
+    if recipe.data.source is None and asked.arrays is None:
+        raise UsageError("no data: neither the recipe, a run nor an option gives data.source", hint="--data digits")
+    limit = recipe.data.limit if asked.origins.given(("data", "limit")) else 1.0
+    # A run's limit and split are of its training part; the limit here is of what is evaluated.
+    section = recipe.data if runs else recipe.data.model_copy(update={"limit": 1.0})
+    if runs and limit != 1.0:
+        section = recipe.data.model_copy(update={"limit": 1.0})
+    needs_split = split in ("train", "validation")
+    dataset = open_dataset(section, seed=recipe.train.seed, arrays=asked.arrays, carve=needs_split)
+    examples = dataset.split(split)
+    if limit != 1.0:
+        kept = limited(examples.all_labels(), len(examples), limit=limit, seed=recipe.train.seed)
+        examples = examples.subset(kept)
+    return dataset, examples
+
+
+def _network(
+    given: Path, file: Path, role: str, asked: Asked, dataset: Dataset, on_event: OnEvent
+) -> KerasNetwork:
+    """A network behind its preparation: a run brings its own, a file takes the recipe's."""
+    own = recipe_of_run(given)
+    recipe = asked.recipe
+    if own is not None:
+        recipe = read_recipe(own).recipe
+        role = "student" if file.name == "student.keras" else "teacher"
+    return understand(
+        KerasNetwork(open_model(file), name=str(file)),
+        replace(dataset.train),
+        task=dataset.task,
+        outputs=dataset.outputs,
+        section=getattr(recipe, role),
+        role=role,
+        measured=True,
+        seed=recipe.train.seed,
+        on_event=on_event,
+    )

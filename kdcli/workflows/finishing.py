@@ -1,0 +1,78 @@
+"""What a run leaves behind: recipe, environment, model card, summary."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from kdcli import __version__
+from kdcli.recipe.sections import Recipe
+from kdcli.runs import writing
+from kdcli.runs.directory import Run
+from kdcli.runs.recording import arguments, hidden_secrets, machine, versions
+from kdcli.runs.results import RunResult
+from kdcli.workflows.planning import recipe_text
+
+
+def write_start(
+    run: Run,
+    *,
+    command: str,
+    requested: Recipe,
+    resolved: Recipe,
+    inputs: dict[str, Any],
+    device: dict[str, Any],
+) -> None:
+    """`recipe.yaml` and `environment.json`, before the first step."""
+    environment = {
+        "command": command,
+        "arguments": arguments(),
+        "versions": versions(),
+        "machine": machine(),
+        **device,
+        "seed": resolved.train.seed,
+        "inputs": inputs,
+        "requested": hidden_secrets(requested.model_dump(mode="json", by_alias=True, exclude_none=True)),
+    }
+    writing.write_text(run.environment, json.dumps(environment, indent=2) + "\n")
+    writing.write_text(run.recipe, recipe_text(resolved))
+
+
+def write_end(run: Run, result: RunResult, *, recipe: Recipe, class_names: tuple[str, ...]) -> None:
+    """The model card, then `summary.json`, whose presence says that the run finished."""
+    document = result.to_json()
+    writing.write_text(run.readme, model_card(document, recipe=recipe, class_names=class_names))
+    writing.write_text(run.summary, json.dumps(document, indent=2) + "\n")
+    writing.remove(run.checkpoint)
+
+
+def model_card(document: dict[str, Any], *, recipe: Recipe, class_names: tuple[str, ...]) -> str:
+    """A model card in Markdown; what nobody recorded says so."""
+    test, teacher = document["test"] or {}, document.get("teacher") or {}
+
+    def said(value: Any, pattern: str = "{}") -> str:
+        return "not recorded" if value is None or value == "" else pattern.format(value)
+
+    shown = class_names if len(class_names) <= 20 else (*class_names[:20], f"and {len(class_names) - 20} more")
+    rows = [
+        ("Description", said(recipe.description)),
+        ("Task", said(document["task"])),
+        ("Classes", ", ".join(shown)),
+        ("Parameters", said(document["parameters"], "{:,}")),
+        ("File size", said(document["bytes"], "{:,} bytes")),
+        ("Test accuracy", said(test.get("accuracy"), "{:.4f}")),
+        ("Test examples", said(test.get("examples"), "{:,}")),
+        ("Test loss", said(test.get("loss"), "{:.4f}")),
+        ("Teacher's test accuracy", said(teacher.get("accuracy"), "{:.4f}")),
+        ("Agreement with the teacher", said(teacher.get("agreement"), "{:.4f}")),
+        ("Best epoch", f"{document['best_epoch']} of {document['epochs']}"),
+        ("Seed", said(document["seed"])),
+        ("Intended use", "not recorded"),
+        ("Licence", "not recorded"),
+    ]
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    opening = "import keras\n\nmodel = keras.saving.load_model(%r)" % document["model"].rsplit("/", 1)[-1]
+    return (
+        f"# {document['model'].rsplit('/', 1)[-1]}\n\nMade by kd {__version__}. The recipe is in `recipe.yaml`, "
+        f"the machine in `environment.json`.\n\n| | |\n|---|---|\n{table}\n\n```python\n{opening}\n```\n"
+    )

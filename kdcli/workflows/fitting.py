@@ -1,0 +1,199 @@
+"""Training one model in a run directory: the part that train-teacher and distill share."""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcli.data.dataset import Dataset, class_weights
+from kdcli.data.examples import Examples
+from kdcli.data.feed import Feed
+from kdcli.data.views import Views
+from kdcli.distillation.objective import Objective, Term
+from kdcli.distillation.targets import Targets
+from kdcli.errors import UsageError
+from kdcli.evaluation.quality import MAIN, measure
+from kdcli.events import OnEvent, Progress
+from kdcli.models.answering import LOGITS, Answering
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.opening import saved_bytes
+from kdcli.models.precision import computing_in
+from kdcli.recipe.sections import Recipe, TrainSection
+from kdcli.runs import writing
+from kdcli.runs.directory import Run
+from kdcli.runs.results import Quality
+from kdcli.training.checkpoint import Checkpoints
+from kdcli.training.loop import Trained, Trainer, steps_per_epoch
+from kdcli.training.step import Stepper, scheduled
+
+
+@dataclass
+class Clock:
+    """Seconds spent, by stage."""
+
+    began: float = field(default_factory=time.perf_counter)
+    stages: dict[str, float] = field(default_factory=dict)
+
+    def lap(self, stage: str, since: float) -> None:
+        """Add the time since a moment to a stage."""
+        self.stages[stage] = self.stages.get(stage, 0.0) + time.perf_counter() - since
+
+    def to_json(self) -> dict[str, float]:
+        """`seconds` of the summary."""
+        total = time.perf_counter() - self.began
+        named = {name: self.stages.get(name, 0.0) for name in ("data", "teacher", "training", "evaluation")}
+        return {name: round(value, 3) for name, value in {**named, "total": total}.items()}
+
+
+def with_length(train: TrainSection, examples: int) -> TrainSection:
+    """The section with both `epochs` and `steps` filled in, for the loop."""
+    each = steps_per_epoch(examples, train.batch_size)
+    steps = train.steps or (train.epochs or 10) * each
+    return train.model_copy(update={"epochs": -(-steps // each), "steps": steps})
+
+
+def monitored(train: TrainSection, dataset: Dataset, *, with_teacher: bool) -> str:
+    """The validation figure that selects the best weights.
+
+    Raises:
+        UsageError: the task has no such figure.
+    """
+    known = [MAIN[dataset.task], "loss", *(["mae"] if dataset.task == "regression" else [])]
+    known += ["accuracy"] if dataset.task in ("multilabel", "segmentation") else []
+    if not dataset.labelled:
+        known = ["agreement"] if dataset.task != "regression" else []
+    elif with_teacher and dataset.task != "regression":
+        known.append("agreement")
+    wanted = train.early_stopping.monitor if train.early_stopping else None
+    if wanted is not None and wanted not in known:
+        raise UsageError(
+            f"train.early_stopping.monitor: {wanted} is not measured for this data; known: {', '.join(known)}"
+        )
+    return wanted or (known[0] if known else "loss")
+
+
+@dataclass
+class Fit:
+    """Everything that training needs, put together once."""
+
+    recipe: Recipe
+    train: TrainSection
+    dataset: Dataset
+    views: Views
+    network: KerasNetwork
+    terms: Sequence[Term]
+    strategy: Any
+    monitor: str
+    on_event: OnEvent
+    stop: Callable[[], int | None]
+    teacher_validation: np.ndarray | None = None
+
+    def stepper(self, targets: Targets | None) -> Stepper:
+        """The compiled step, with its objective and a built optimizer."""
+        train = self.train
+        objective = Objective(
+            self.terms,
+            student=self.network,
+            targets=targets,
+            class_weights=class_weights(self.dataset, self.recipe.data.class_weight),
+            label_smoothing=train.label_smoothing,
+            replicas=self.strategy.num_replicas_in_sync,
+        )
+        with self.strategy.scope():
+            rate = scheduled(train.optimizer.learning_rate, train.schedule, train.steps or 1)
+            optimizer = train.optimizer.build(rate)
+            optimizer.build(objective.trainable_variables)
+        return Stepper(
+            objective,
+            Feed(self.dataset.train, self.views),
+            optimizer,
+            total_steps=train.steps or 1,
+            gradient_clip=train.gradient_clip,
+            strategy=self.strategy,
+            jit=train.jit == "on",
+        )
+
+    def run(self, run: Run, targets: Targets | None) -> Trained:
+        """Train in the run's directory, from its newest checkpoint if there is one."""
+        checkpoint = self.train.checkpoint
+        with computing_in(self.network.model, self.train.precision):
+            stepper = self.stepper(targets)
+            trainer = Trainer(
+                stepper,
+                model_variables=self.network.variables,
+                part_variables=[variable for term in self.terms for variable in term.variables],
+                train=self.train,
+                validate=self._validator(),
+                monitor=self.monitor,
+                checkpoints=Checkpoints(run.checkpoint, every=checkpoint.every, keep=checkpoint.keep),
+                stop=self.stop,
+                on_event=self.on_event,
+                on_epoch=lambda history: write_metrics(run, history),
+            )
+            return trainer.run()
+
+    def _validator(self) -> Callable[[], dict[str, float]] | None:
+        split = self.dataset.validation
+        if split is None:
+            return None
+        ask = Answering(self.network)
+
+        def validate() -> dict[str, float]:
+            logits = ask(split.take, len(split))[LOGITS]
+            quality = measure(logits, split.all_labels(), task=self.dataset.task, teacher=self.teacher_validation)
+            names = dict.fromkeys([self.monitor, MAIN[self.dataset.task], "loss", "agreement"])
+            figures = {name: quality.figure(name) for name in names}
+            return {name: value for name, value in figures.items() if value is not None}
+
+        return validate
+
+
+def evaluate_split(
+    network: KerasNetwork, split: Examples, *, task: str, on_event: OnEvent, teacher: np.ndarray | None = None
+) -> tuple[Quality, np.ndarray]:
+    """The quality on a split, and the logits that it was measured on."""
+
+    def told(done: int) -> None:
+        on_event(Progress("evaluation", done, len(split), "examples"))
+
+    logits = Answering(network)(split.take, len(split), on_batch=told)[LOGITS]
+    return measure(logits, split.all_labels(), task=task, teacher=teacher), logits
+
+
+def write_metrics(run: Run, history: list[dict[str, Any]]) -> None:
+    """`metrics.jsonl`: one line an epoch."""
+    writing.write_text(run.metrics, "".join(json.dumps(line) + "\n" for line in history))
+
+
+def write_predictions(run: Run, logits: np.ndarray, split: Examples, *, task: str) -> None:
+    """`predictions.npz`: what the test figures were measured on; classes only for dense tasks."""
+    answers = {"classes": logits.argmax(-1)} if task == "segmentation" else {"logits": logits}
+    labels = split.all_labels()
+    if labels is not None:
+        answers["labels"] = labels
+    file = io.BytesIO()
+    np.savez(file, index=split.rows, **answers)
+    writing.write_bytes(run.predictions, file.getvalue())
+
+
+def write_model(path: Path, model: Any) -> int:
+    """Save a model atomically; gives its bytes."""
+    with tempfile.TemporaryDirectory(prefix="kd-", dir=_scratch()) as folder:
+        content = saved_bytes(model, Path(folder))
+    writing.write_bytes(path, content)
+    return len(content)
+
+
+def _scratch() -> str | None:
+    """Memory-backed scratch space where the system has it: a full disk must not meet HDF5."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+

@@ -1,0 +1,133 @@
+"""Where a run goes: a new directory, an unfinished run that goes on, or a finished one that is shown again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kdcli.errors import StorageError, UsageError
+from kdcli.recipe.origins import Origins
+from kdcli.recipe.reading import read_recipe
+from kdcli.recipe.sections import Recipe
+from kdcli.runs.directory import Run, check_place, default_out, read_json
+from kdcli.runs.results import FinishedRun
+from kdcli.workflows.asking import Asked
+
+# Inputs are matched by content, not by path; where a run was computed is no setting of it.
+BY_CONTENT = ("data.source", "teacher.model", "student.model")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run goes.
+
+    Args:
+        path: the directory.
+        asked: what to do; for a run that goes on, its own resolved recipe.
+        earlier: `environment.json` of the run that goes on.
+        finished: the result, when there is nothing left to do.
+    """
+
+    path: Path
+    asked: Asked
+    resume: bool
+    overwrite: bool
+    earlier: dict[str, Any] | None = None
+    finished: FinishedRun | None = None
+
+    def open(self) -> Run:
+        """Make and lock the directory."""
+        sources = [getattr(getattr(self.asked.recipe, role).model, "path", None) for role in ("teacher", "student")]
+        inputs = [Path(source) for source in sources if source]
+        return Run.open(self.path, resume=self.resume, overwrite=self.overwrite, inputs=inputs)
+
+
+def find_place(command: str, asked: Asked, *, out: str | Path | None, resume: bool, overwrite: bool) -> Place:
+    """Decide where the run goes, before anything is loaded and without writing.
+
+    Raises:
+        UsageError: the directory is in the way, or holds a run of other settings.
+    """
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other: continue the run, or delete it")
+    if resume and out is None:
+        raise UsageError("--resume needs the run to continue", hint="--out runs/NAME --resume")
+    path = Path(out) if out is not None else default_out(command, asked.name)
+    check_place(path, resume=resume, overwrite=overwrite)
+    environment = path / "environment.json"
+    if not resume or not environment.exists():
+        return Place(path, asked, resume, overwrite)
+    earlier = read_json(environment)
+    if earlier.get("command") != command:
+        raise UsageError(f"{path} holds a run of `kd {earlier.get('command')}`, not of `kd {command}`")
+    _compare(asked, earlier["requested"], path)
+    if (path / "summary.json").exists():
+        document = read_json(path / "summary.json")
+        model = next((p for p in (path / "student.keras", path / "teacher.keras") if p.exists()), None)
+        if model is None:
+            raise StorageError(f"{path}: the run is finished but its model is gone", hint="start anew: --overwrite")
+        return Place(path, asked, True, False, earlier, FinishedRun(path, model, document))
+    resolved = read_recipe(path / "recipe.yaml")
+    recipe = _with_sources(resolved.recipe, asked)
+    return Place(path, replace(asked, recipe=recipe, origins=resolved.origins), True, False, earlier)
+
+
+def check_inputs(place: Place, inputs: dict[str, Any]) -> None:
+    """Refuse to go on with other inputs than those of the first start.
+
+    Raises:
+        UsageError: naming the input.
+    """
+    for name, before in (place.earlier or {}).get("inputs", {}).items():
+        now = inputs.get(name)
+        if before and now and before.get("sha256") != now.get("sha256"):
+            raise UsageError(
+                f"{place.path} was started with another {name}: {before.get('path') or before.get('name')} "
+                f"(sha256 {str(before['sha256'])[:12]}), this is {str(now['sha256'])[:12]}",
+                hint="give the same content again, or another --out",
+            )
+
+
+def _compare(asked: Asked, requested: dict[str, Any], path: Path) -> None:
+    now = asked.recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
+    differences = []
+    for setting, origin in asked.origins.explicit().items():
+        if setting.startswith(BY_CONTENT) or setting in ("description", "version"):
+            continue
+        if origin.split(":")[0] == asked.origins.document.source and not asked.recipe_given:
+            continue
+        before, after = _at(requested, setting), _at(now, setting)
+        if not isinstance(after, dict | list) and before != after:
+            differences.append(f"{setting} is {before}, asked for {after}")
+    if differences:
+        raise UsageError(f"{path} holds a run with other settings: {'; '.join(differences)}", hint=_way_on(path))
+
+
+def _way_on(path: Path) -> str:
+    if (path / "summary.json").exists():
+        return f"to train on: --student {path / 'student.keras'} --set student.start=file with another --out"
+    return "give the same settings, or another --out"
+
+
+def _at(values: Any, setting: str) -> Any:
+    for part in setting.split("."):
+        if isinstance(values, list):
+            values = values[int(part)] if part.isdigit() and int(part) < len(values) else None
+        else:
+            values = values.get(part) if isinstance(values, dict) else None
+    return values
+
+
+def _with_sources(resolved: Recipe, asked: Asked) -> Recipe:
+    """The resolved recipe with the files as they are named now: they may have been moved."""
+    origins: Origins = asked.origins
+    updated = resolved
+    if asked.recipe.data.source is not None and origins.of(("data", "source")) != "default":
+        updated = updated.model_copy(update={"data": updated.data.model_copy(update={"source": asked.recipe.data.source})})
+    for role in ("teacher", "student"):
+        model = getattr(asked.recipe, role).model
+        if model is not None and origins.of((role, "model")) != "default":
+            section = getattr(updated, role).model_copy(update={"model": model})
+            updated = updated.model_copy(update={role: section})
+    return updated

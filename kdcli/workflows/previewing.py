@@ -1,0 +1,134 @@
+"""Before training: what is refused, what is foreseen, and for a dry run what one step costs."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from kdcli.data.feed import Batch
+from kdcli.distillation.objective import teacher_taps
+from kdcli.distillation.preflight import refuse_chance, refuse_idle_terms, refuse_same
+from kdcli.distillation.targets import LiveTargets, Targets, answer_once, bytes_needed
+from kdcli.evaluation.footprint import weight_bytes
+from kdcli.lazy import tf
+from kdcli.models.answering import Answering
+from kdcli.models.precision import computing_in
+from kdcli.runs.results import Plan
+from kdcli.workflows.fitting import Fit
+from kdcli.workflows.job import Job
+from kdcli.workflows.planning import pair_rows, settings_table
+
+# Steps that a dry run times, after one that compiles.
+TIMED_STEPS = 4
+
+
+def check_before(job: Job) -> tuple[str, ...]:
+    """Refuse what cannot work; gives what is worth knowing in sentences.
+
+    Raises:
+        ModelError: a teacher at chance level, teacher = student, a term without gradient.
+    """
+    findings = []
+    fit, teacher, student = job.fit, job.teacher, job.trained
+    train = fit.dataset.train
+    if teacher is not None:
+        refuse_same(teacher.network, student.network)
+        accuracy = refuse_chance(teacher.network, train) if fit.dataset.task == "classification" else None
+        if accuracy is not None:
+            findings.append(f"the teacher's accuracy on training examples is {accuracy:.4f}")
+    positions = np.arange(min(fit.train.batch_size, len(train)))
+    batch = _sample_batch(fit, positions)
+    network = teacher.network if teacher is not None else None
+    refuse_idle_terms(fit.terms, student=student.network, teacher=network, batch=batch)
+    whole = [term.loss.label for term in fit.terms if term.loss.whole_batch]
+    if whole and fit.strategy.num_replicas_in_sync > 1:
+        findings.append(f"{', '.join(whole)} depends on the whole batch and sees a share of it on each device")
+    return tuple(findings)
+
+
+def _sample_batch(fit: Fit, positions: np.ndarray) -> Any:
+    train = fit.dataset.train
+    raw = {name: tf.convert_to_tensor(value) for name, value in train.take(positions).items()}
+    labels = train.labels_at(positions)
+    return Batch(
+        inputs=raw,
+        labels=None if labels is None else tf.convert_to_tensor(labels),
+        weights=None,
+        positions=tf.convert_to_tensor(positions),
+        slot=tf.constant(0, tf.int64),
+        total=len(positions),
+    )
+
+
+def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
+    """The plan of a distillation (or of a teacher's training, whose `teacher` is None)."""
+    fit, dataset = job.fit, job.fit.dataset
+    kept = 0
+    teacher_parameters = 0
+    targets: dict[str, Any] = {}
+    if job.teacher is not None:
+        teacher_parameters = job.teacher.network.parameters
+        count = fit.views.count
+        if job.mode == "memory":
+            kept = bytes_needed(job.teacher.network, teacher_taps(fit.terms), len(dataset.train), count or 1)
+        targets = {"mode": job.mode, "why": job.mode_reason, "views": count if count is not None else "all"}
+        targets |= {"bytes": kept, "fingerprint": None}
+    splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
+    # Weights, their gradients and two moments of the optimizer, in float32.
+    memory = dataset.train.bytes + kept + 4 * (4 * job.trained.network.parameters + teacher_parameters)
+    return Plan(
+        settings=settings_table(job.recipe, job.asked.origins, job.resolved),
+        teacher=job.teacher.to_json() if job.teacher is not None else None,
+        student=job.trained.to_json(),
+        pairs=pair_rows(fit.terms),
+        targets=targets,
+        data={
+            "name": dataset.name,
+            "task": dataset.task,
+            "outputs": dataset.outputs,
+            **{name: len(split) if split is not None else 0 for name, split in splits.items()},
+        },
+        steps=fit.train.steps or 0,
+        epochs=fit.train.epochs or 0,
+        memory_bytes=memory,
+        student_bytes=weight_bytes(job.trained.network.parameters),
+        seconds=_measured_seconds(job) if measured else {"teacher": None, "training": None},
+        findings=findings,
+    )
+
+
+def _measured_seconds(job: Job) -> dict[str, float | None]:
+    """What the whole would take, from one step (compiled first) and one batch of the teacher; weights go back."""
+    fit, train = job.fit, job.fit.dataset.train
+    sample = train.subset(np.arange(min(256, len(train))))
+    targets, teacher_seconds = _sample_targets(job, sample)
+    kept = [np.array(variable) for variable in fit.network.variables]
+    with computing_in(fit.network.model, fit.train.precision):
+        stepper = fit.stepper(targets)
+        batch = min(fit.train.batch_size, len(train))
+        positions = np.resize(np.arange(len(sample)), (TIMED_STEPS, batch))
+        table = fit.views.table(0)
+        stepper.run(positions[:1], table=table, slot=0, first=0)
+        since = time.perf_counter()
+        stepper.run(positions, table=table, slot=0, first=1)
+        each = (time.perf_counter() - since) / TIMED_STEPS
+    for variable, value in zip(fit.network.variables, kept, strict=True):
+        variable.assign(value)
+    return {"teacher": teacher_seconds, "training": round(each * (fit.train.steps or 0), 1)}
+
+
+def _sample_targets(job: Job, sample: Any) -> tuple[Targets | None, float | None]:
+    if job.teacher is None:
+        return None, None
+    taps, views, network = teacher_taps(job.fit.terms), job.fit.views, job.teacher.network
+    ask = Answering(network, taps=taps)
+    ask(sample.take, len(sample))
+    since = time.perf_counter()
+    ask(sample.take, len(sample))
+    each = (time.perf_counter() - since) / len(sample)
+    if job.mode == "live":
+        return LiveTargets(network, taps, views.count), 0.0
+    seconds = round(each * len(job.fit.dataset.train) * (views.count or 1), 1)
+    return answer_once(network, taps, sample, views), seconds

@@ -1,0 +1,48 @@
+"""TensorFlow's start: threads, determinism, seeds."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from kdcli.errors import UsageError
+from kdcli.lazy import keras, tf
+
+
+def start_tensorflow(*, threads: int | None, seed: int) -> None:
+    """Load TensorFlow with fixed threads, deterministic operations and seeded generators.
+
+    Raises:
+        UsageError: TensorFlow already works with another number of threads.
+    """
+    if threads is not None:
+        try:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(threads)
+        except RuntimeError:
+            if tf.config.threading.get_intra_op_parallelism_threads() != threads:
+                raise UsageError("threads can only be chosen before TensorFlow has started") from None
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(seed)
+
+
+def strategy_for(devices: str) -> Any:
+    """All GPUs together when there are several and `devices` is `auto`, else the default device."""
+    if devices == "auto" and len(tf.config.list_physical_devices("GPU")) > 1:
+        return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def device_record(strategy: Any) -> dict[str, Any]:
+    """What computed: devices, replicas, threads."""
+    return {
+        "devices": [device.name for device in tf.config.list_logical_devices()],
+        "replicas": strategy.num_replicas_in_sync,
+        "threads": tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count(),
+        "deterministic": True,
+    }
+
+
+def never() -> int | None:
+    """The stop of somebody who does not interrupt."""
+    return None

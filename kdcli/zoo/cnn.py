@@ -1,0 +1,56 @@
+"""A plain convolutional network."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from kdcli.errors import UsageError
+from kdcli.lazy import keras
+from kdcli.spec import ModelSource, Share
+
+
+class Cnn(ModelSource):
+    """Blocks of 3×3 convolution, BatchNorm, ReLU; each halves the picture and doubles the width.
+
+    The last feature map is averaged into logits. Taps: `block1`, `block2`, ... after each ReLU.
+
+    Args:
+        width: channels of the first block.
+        blocks: how many blocks; a side shorter than 4 pixels is not halved further.
+        convolutions: convolutions in each block.
+        dropout: share dropped before the last layer.
+    """
+
+    kind: Literal["zoo"] = "zoo"
+    name: Literal["cnn"] = "cnn"
+    width: Annotated[int, Field(ge=1, le=4096)] = 16
+    blocks: Annotated[int, Field(ge=1, le=8)] = 3
+    convolutions: Annotated[int, Field(ge=1, le=8)] = 1
+    dropout: Annotated[Share, Field(lt=1)] = 0.0
+
+    def build(self, input_shape: tuple[int, ...], classes: int) -> Any:
+        """A fresh `keras.Model` for pictures (h, w, channels) with `classes` logits."""
+        if len(input_shape) != 3:
+            raise UsageError(
+                f"zoo cnn needs pictures (h, w, channels), the data has shape {input_shape}",
+                hint="use {kind: zoo, name: mlp} for other shapes",
+            )
+        layers = keras.layers
+        inputs = x = keras.Input(input_shape, name="image")
+        for block in range(1, self.blocks + 1):
+            if block > 1 and min(x.shape[1], x.shape[2]) >= 4:
+                x = layers.MaxPooling2D(2, name=f"pool{block}")(x)
+            for step in range(1, self.convolutions + 1):
+                last = step == self.convolutions
+                tag = f"block{block}" if last else f"block{block}_{step}"
+                filters = self.width * 2 ** (block - 1)
+                x = layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"{tag}_convolution")(x)
+                # Keras' 0.99 needs many hundred steps until inference sees what training saw.
+                x = layers.BatchNormalization(momentum=0.9, name=f"{tag}_normalization")(x)
+                x = layers.ReLU(name=tag)(x)
+        x = layers.GlobalAveragePooling2D(name="pooling")(x)
+        if self.dropout:
+            x = layers.Dropout(self.dropout, name="dropout")(x)
+        return keras.Model(inputs, layers.Dense(classes, name="logits")(x), name="cnn")
