@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -113,10 +114,14 @@ class TrainingError(KdError):
 
 
 class Interrupted(KdError):
-    """Stopped from outside after saving: by a signal (130, 143) or at `--max-time` (143)."""
+    """Stopped from outside after saving: by a signal (130, 143) or at `--max-time` (143).
+
+    `run` is the directory that `--resume` continues, None when nothing was kept.
+    """
 
     kind = "interrupted"
 
-    def __init__(self, message: str, *, exit_code: int, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, *, exit_code: int, run: Path | None = None) -> None:
+        super().__init__(message)
         self.exit_code = exit_code
+        self.run = run

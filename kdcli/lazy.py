@@ -33,7 +33,7 @@ def _load(name: str) -> Any:
     if name in sys.modules and "keras" in sys.modules:
         return importlib.import_module(name)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with quiet_descriptor(2):
         tensorflow = importlib.import_module("tensorflow")
         importlib.import_module("keras")

@@ -23,7 +23,7 @@ KINDS: dict[str, type[Loss]] = {
     member.model_fields["kind"].default: member for member in get_args(get_args(AnyLoss)[0])
 }
 
-__all__ = ["KINDS", "AnyLoss", "make"]
+__all__ = ["KINDS", "AnyLoss", "find", "make"]
 
 
 def make(kind: str, **options: Any) -> Loss:
@@ -42,7 +42,16 @@ def make(kind: str, **options: Any) -> Loss:
         >>> kdcli.losses.make("soft_targets", temperature=2.0).temperature
         2.0
     """
+    return find(kind)(**options)
+
+
+def find(kind: str) -> type[Loss]:
+    """The class of a kind.
+
+    Raises:
+        kdcli.errors.UsageError: an unknown kind, with the nearest one.
+    """
     if kind not in KINDS:
         suggestion = did_you_mean(kind, KINDS)
         raise UsageError(f"unknown loss {kind!r}; {suggestion}known: {', '.join(KINDS)}", hint="kd losses ls")
-    return KINDS[kind](**options)
+    return KINDS[kind]

@@ -88,8 +88,17 @@ def _document(recipe: Any) -> Document:
         return read_document(sys.stdin.read(), "-")
     if "/" in name or name.endswith((".yaml", ".yml")) or isinstance(recipe, FilePath):
         return read_document(_text_of(name), name)
+    return read_document(shipped_recipe(name), name)
+
+
+def shipped_recipe(name: str) -> str:
+    """The text of a shipped recipe.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
     if name in shipped_names():
-        return read_document(shipped_text(name), name)
+        return shipped_text(name)
     suggestion = did_you_mean(name, shipped_names())
     raise UsageError(
         f"unknown recipe {name!r}; {suggestion}shipped: {', '.join(shipped_names())}",

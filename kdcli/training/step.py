@@ -53,6 +53,7 @@ class Stepper:
         objective: what is minimised.
         feed: where batches come from.
         optimizer: a built `keras.optimizers.Optimizer`.
+        batch_size: examples in a step, over all replicas.
         total_steps: of the whole run, for schedules.
         gradient_clip: largest global norm, or None.
         strategy: a `tf.distribute.Strategy`; its replicas share each batch.
@@ -65,6 +66,7 @@ class Stepper:
         feed: Feed,
         optimizer: Any,
         *,
+        batch_size: int,
         total_steps: int,
         gradient_clip: float | None = None,
         strategy: Any,
@@ -80,7 +82,14 @@ class Stepper:
         self._variables = objective.trainable_variables
         self._connected: list[int] = []
         self._gradients = tf.function(self._replica, jit_compile=True) if jit else self._replica
-        self._compiled = tf.function(self._block, autograph=False, reduce_retracing=True)
+        # Blocks of any length share one trace: nothing is compiled again when the length changes.
+        signature = (
+            tf.TensorSpec((None, batch_size), tf.int64),
+            tf.TensorSpec((None, feed.views.draws), tf.float32),
+            tf.TensorSpec((), tf.int64),
+            tf.TensorSpec((), tf.int64),
+        )
+        self._compiled = tf.function(self._block, autograph=False, input_signature=signature)
 
     def run(self, positions: np.ndarray, *, table: Any, slot: int, first: int) -> BlockResult:
         """Train on a block of batches.
@@ -92,7 +101,7 @@ class Stepper:
             first: number of the block's first step in the run, from 0.
         """
         taken, sums, last = self._compiled(
-            tf.constant(positions), table, tf.constant(slot, tf.int64), tf.constant(first, tf.int64)
+            tf.constant(positions, tf.int64), table, tf.constant(slot, tf.int64), tf.constant(first, tf.int64)
         )
         names = (TOTAL, *self.objective.names)
         broken = None

@@ -47,6 +47,9 @@ def carry_out(job: Job, place: Place) -> RunResult:
         job.clock.lap("training", since)
         result = _measured(job, run, trained, targets)
         write_end(run, result, recipe=job.recipe, class_names=job.fit.dataset.class_names)
+    except Interrupted as interrupted:
+        interrupted.run = run.path
+        raise
     finally:
         run.close()
     return result

@@ -115,6 +115,7 @@ class Fit:
             objective,
             Feed(self.dataset.train, self.views),
             optimizer,
+            batch_size=min(train.batch_size, len(self.dataset.train)),
             total_steps=train.steps or 1,
             gradient_clip=train.gradient_clip,
             strategy=self.strategy,

@@ -80,8 +80,8 @@ def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
     memory = dataset.train.bytes + kept + 4 * (4 * job.trained.network.parameters + teacher_parameters)
     return Plan(
         settings=settings_table(job.recipe, job.asked.origins, job.resolved),
-        teacher=job.teacher.to_json() if job.teacher is not None else None,
-        student=job.trained.to_json(),
+        teacher=(job.teacher or job.trained).to_json(),
+        student=job.trained.to_json() if job.teacher is not None else None,
         pairs=pair_rows(fit.terms),
         targets=targets,
         data={

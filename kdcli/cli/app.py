@@ -1,0 +1,133 @@
+"""`kd`: registers the commands, and is the one place where an error becomes words and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kdcli import __version__
+from kdcli.cli import distill, evaluate, losses, recipes, train_teacher
+from kdcli.cli.options import FOREIGN
+from kdcli.errors import Interrupted, KdError
+
+app = typer.Typer(
+    name="kd",
+    help="Turn a large saved model into a small one by knowledge distillation.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+app.command("train-teacher", help="Train a teacher on labels.")(train_teacher.command)
+app.command("distill", help="Train a student under a teacher.")(distill.command)
+app.command("evaluate", help="Measure models on one split.")(evaluate.command)
+app.add_typer(recipes.app, name="recipes")
+app.add_typer(losses.app, name="losses")
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"kd {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main() -> None:
+    """The entry point of the `kd` command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line; gives the exit code. Every expected failure is one line, a hint and a code."""
+    try:
+        code = app(list(arguments), prog_name="kd", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except KdError as error:
+        _show(arguments, error, error.exit_code, error.kind, error.message, error.hint, error.location)
+        return error.exit_code
+    except typer.Exit as ending:
+        return ending.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except SystemExit as ending:
+        return ending.code if isinstance(ending.code, int) else 1
+    except BrokenPipeError:
+        # Whoever read our output has gone; there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        if _is_usage(error):
+            message = error.format_message()
+            _show(arguments, error, 2, "usage", message, _hint_for(arguments, error), None)
+            return 2
+        message = f"this is a bug in kd {__version__}: {type(error).__name__}: {error}"
+        _show(arguments, error, 1, "internal", message, f"please report it with {_log(error)}", None)
+        return 1
+
+
+def _is_usage(error: Any) -> bool:
+    # Typer's own usage errors; their class has no public name in every supported version.
+    return hasattr(error, "format_message") and type(error).__module__.startswith("typer")
+
+
+def _hint_for(arguments: Sequence[str], error: Any) -> str:
+    for word in arguments:
+        name = word.split("=")[0]
+        if name in FOREIGN and name in str(error.format_message()):
+            return FOREIGN[name]
+    commands = [word for word in arguments if not word.startswith("-")][:1]
+    return " ".join(["kd", *commands, "--help"])
+
+
+def _show(
+    arguments: Sequence[str],
+    error: BaseException,
+    code: int,
+    kind: str,
+    message: str,
+    hint: str | None,
+    location: str | None,
+) -> None:
+    from kdcli.cli.console import Output
+
+    if isinstance(error, Interrupted):
+        hint = _resume_command(arguments, error)
+    output = Output(no_color="--no-color" in arguments)
+    if "--verbose" in arguments:
+        traceback.print_exception(error)
+    output.error(message, hint)
+    if "--json" in arguments:
+        details = {"exit_code": code, "kind": kind, "message": message, "hint": hint, "location": location}
+        print(json.dumps({"schema": "kd.error/1", "error": details}, indent=2))
+
+
+def _resume_command(arguments: Sequence[str], error: Interrupted) -> str:
+    import shlex
+
+    words = [word for word in arguments if word != "--overwrite"]
+    if error.run is not None:
+        given = any(word == "--out" or word.startswith("--out=") for word in words)
+        words += [] if given else ["--out", str(error.run)]
+        words += [] if "--resume" in words else ["--resume"]
+    return shlex.join(["kd", *words])
+
+
+def _log(error: BaseException) -> Path:
+    import platformdirs
+
+    folder = Path(platformdirs.user_log_dir("kdcli", ensure_exists=True))
+    path = folder / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
+    path.write_text("".join(traceback.format_exception(error)), "utf-8")
+    return path

@@ -1,0 +1,188 @@
+"""What people see. The only file that imports rich.
+
+stdout carries the result and nothing else; progress, notes and errors go to stderr. A terminal gets bars,
+everything else one plain line an epoch and at least one a minute.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from kdcli import events
+
+QUIET_SECONDS = 60.0
+_STAGES = {"teacher": "teacher answers", "training": "training", "evaluation": "evaluating"}
+
+
+class Output:
+    """One command's output in its mode: for people, `--json` or `--quiet`."""
+
+    def __init__(self, *, json_: bool = False, quiet: bool = False, verbose: bool = False, no_color: bool = False):
+        self.json = json_
+        self.quiet = quiet
+        self.verbose = verbose
+        plain = no_color or bool(os.environ.get("NO_COLOR"))
+        self.out = _console(sys.stdout, plain)
+        self.err = _console(sys.stderr, plain)
+        self._bars: Progress | None = None
+        self._task: tuple[str, TaskID] | None = None
+        self._spoke = time.monotonic()
+
+    def result(self, document: dict[str, Any], *, path: str | None = None, human: Sequence[Any] = ()) -> None:
+        """Print the result: the document, the path alone, or what a person reads."""
+        self.close()
+        if self.json:
+            print(json.dumps(document, indent=2))
+        elif self.quiet:
+            if path is not None:
+                print(path)
+        else:
+            for part in human:
+                self._show(part)
+
+    def next_command(self, command: str) -> None:
+        """Say what to run next, on stderr."""
+        if not (self.quiet or self.json):
+            self.err.print(f"next: {command}", markup=False, highlight=False, soft_wrap=True)
+
+    def error(self, message: str, hint: str | None) -> None:
+        """Say what went wrong, and the way on."""
+        self.close()
+        first, *rest = message.splitlines()
+        self.err.print(f"[bold red]error:[/] {escape(first)}", highlight=False, soft_wrap=True)
+        for line in rest:
+            self.err.print(line, markup=False, highlight=False, soft_wrap=True)
+        if hint:
+            self.err.print(f"[bold]hint:[/] {escape(hint)}", highlight=False, soft_wrap=True)
+
+    def on_event(self, event: events.Event) -> None:
+        """Show what a workflow tells."""
+        if self.quiet:
+            return
+        if isinstance(event, events.Note):
+            self._line(("warning: " if event.warning else "") + event.text)
+        elif isinstance(event, events.Planned):
+            if not self.json:
+                for part in plan_parts(event.plan, whole=self.verbose):
+                    self._show(part, to=self.err)
+        elif isinstance(event, events.EpochEnded):
+            self._line(_epoch_line(event))
+        elif self.err.is_terminal:
+            self._bar(event)
+        elif time.monotonic() - self._spoke > QUIET_SECONDS:
+            self._line(_progress_line(event))
+
+    def close(self) -> None:
+        """Take the bars off the screen."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars, self._task = None, None
+
+    def _line(self, text: str) -> None:
+        self._spoke = time.monotonic()
+        to = self._bars.console if self._bars is not None else self.err
+        to.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _bar(self, event: events.Progress) -> None:
+        if self._bars is None:
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"))
+            self._bars = Progress(*columns, TimeRemainingColumn(), console=self.err, transient=True)
+            self._bars.start()
+        if self._task is None or self._task[0] != event.stage:
+            if self._task is not None:
+                self._bars.remove_task(self._task[1])
+            self._task = (event.stage, self._bars.add_task(_STAGES[event.stage], total=event.total, figures=""))
+        self._bars.update(self._task[1], completed=event.done, total=event.total, figures=_progress_line(event))
+
+    def _show(self, part: Any, *, to: Console | None = None) -> None:
+        to = to or self.out
+        if isinstance(part, str):
+            to.print(part, markup=False, highlight=False, soft_wrap=True)
+        else:
+            to.print(part)
+
+
+def _console(stream: Any, plain: bool) -> Console:
+    # Without a terminal rich would cut cells at 80 columns; a table never cuts a number.
+    width = None if stream.isatty() else 500
+    if plain:
+        return Console(file=stream, width=width, color_system=None, force_terminal=stream.isatty(), no_color=True)
+    return Console(file=stream, width=width)
+
+
+def _epoch_line(event: events.EpochEnded) -> str:
+    parts = [f"epoch {event.epoch}/{event.epochs}"]
+    for name, value in event.figures.items():
+        if name in ("epoch", "step"):
+            continue
+        short = name.removeprefix("losses.")
+        shown = f"{value:.3g}" if name == "learning_rate" else f"{value:.4f}"
+        parts.append(f"{short} {value:.0f}" if name == "examples_per_second" else f"{short} {shown}")
+    return "  ".join(parts) + ("  best" if event.best else "")
+
+
+def _progress_line(event: events.Progress) -> str:
+    parts = [f"{event.done}/{event.total} {event.unit}"]
+    if event.epoch is not None:
+        parts.insert(0, f"epoch {event.epoch}/{event.epochs}")
+    for name, value in event.figures.items():
+        parts.append(f"{value:.0f} examples/s" if name == "examples_per_second" else f"{name} {value:.4f}")
+    return "  ".join(parts)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table whose first column is text and whose others are figures; nothing in it is cut."""
+    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for number, name in enumerate(columns):
+        made.add_column(name, justify="left" if number == 0 else "right", no_wrap=True, overflow="ignore")
+    for row in rows:
+        made.add_row(*(escape(cell) for cell in row))
+    return made
+
+
+def plan_parts(plan: Any, *, whole: bool) -> list[Any]:
+    """The plan for a person; `whole` adds every setting with its origin."""
+    lines = []
+    data = plan.data
+    splits = ", ".join(f"{data[name]} {name}" for name in ("train", "validation", "test") if data[name])
+    lines.append(f"data      {data['name']}: {splits}; {data['task']}, {data['outputs']} outputs")
+    for role in ("teacher", "student"):
+        side = getattr(plan, role)
+        if side is None:
+            continue
+        scales = {entry["scale"] for entry in side["input"].values() if entry["scale"]}
+        sizes = {f"{e['resize'][0]}×{e['resize'][1]}" for e in side["input"].values() if e["resize"]}
+        text = f"{side['parameters']} parameters, weights {side['start']}, {side['output_kind']}"
+        text += f", logits {side['logits_from']}" if side["logits_from"] != "output" else ""
+        text += "".join(f", scale {scale}" for scale in sorted(scales))
+        text += "".join(f", resized to {size}" for size in sorted(sizes))
+        lines.append(f"{role:9} {side['name']}: {text}")
+    for pair in plan.pairs:
+        how = f" ({pair['projection']})" if pair["projection"] else ""
+        chosen = "" if not pair["automatic"] else ", paired automatically"
+        lines.append(f"pair      {pair['loss']}: student {pair['student']} → teacher {pair['teacher']}{how}{chosen}")
+    if plan.targets:
+        targets = plan.targets
+        kept = f"{targets['views']} views, {targets['bytes']} bytes" if targets["mode"] != "live" else "every step"
+        lines.append(f"targets   {targets['mode']}, {kept}: {targets['why']}")
+    lines.append(f"training  {plan.epochs} epochs, {plan.steps} steps")
+    for stage, seconds in plan.seconds.items():
+        if seconds is not None:
+            lines.append(f"seconds   {stage}: about {seconds}")
+    sizes = ", ".join(f"{name} {size} bytes" for name, size in plan.student_bytes.items())
+    lines.append(f"memory    about {plan.memory_bytes} bytes; the trained weights as {sizes}")
+    lines.extend(f"note      {finding}" for finding in plan.findings)
+    if not whole:
+        return lines
+    rows = [[row["path"], str(row["value"]), row["origin"]] for row in plan.settings]
+    return [*lines, table("", ("setting", "value", "origin"), rows)]

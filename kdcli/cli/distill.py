@@ -1,0 +1,36 @@
+"""kd distill."""
+
+from __future__ import annotations
+
+from kdcli.cli import options as o
+from kdcli.cli.training import run_training
+
+
+def command(
+    teacher: o.Teacher = None,
+    student: o.Student = None,
+    recipe: o.Recipe = None,
+    set_: o.Set = None,
+    data: o.Data = None,
+    limit: o.Limit = None,
+    batch_size: o.BatchSize = None,
+    threads: o.Threads = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    no_color: o.NoColor = False,
+    out: o.Out = None,
+    resume: o.Resume = False,
+    overwrite: o.Overwrite = False,
+    seed: o.Seed = None,
+    epochs: o.Epochs = None,
+    devices: o.Devices = None,
+    dry_run: o.DryRun = False,
+    max_time: o.MaxTime = None,
+    no_preflight: o.NoPreflight = False,
+) -> None:
+    """Train a student under a teacher."""
+    from kdcli.workflows.distill import distill
+
+    given = {**locals()}
+    run_training("distill", given.pop("distill"), given)

@@ -1,0 +1,129 @@
+"""Every option, written once; a command lists those that it takes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+COMMON, RUN, EVALUATION = "Common", "Run", "Evaluation"
+
+Teacher = Annotated[
+    Path | None, typer.Option("--teacher", metavar="FILE", help="Model file or run directory.", rich_help_panel=COMMON)
+]
+Student = Annotated[
+    Path | None, typer.Option("--student", metavar="FILE", help="Model file or run directory.", rich_help_panel=COMMON)
+]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe", metavar="R", help="Shipped name, or a path with / or .yaml; - is stdin.", rich_help_panel=COMMON
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="A setting of the recipe; repeatable.", rich_help_panel=COMMON),
+]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", metavar="D", help="digits, mnist, cifar10, ... or FILE.npz.", rich_help_panel=COMMON),
+]
+Limit = Annotated[
+    str | None,
+    typer.Option(
+        "--limit", metavar="N", help="Use N examples, or a share such as 0.1; stratified.", rich_help_panel=COMMON
+    ),
+]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", metavar="N", help="Examples in a batch.", rich_help_panel=COMMON)
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", metavar="N", min=1, help="TensorFlow's threads.", rich_help_panel=COMMON)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.", rich_help_panel=COMMON)]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print only the resulting path.", rich_help_panel=COMMON)]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show the whole plan, and tracebacks.", rich_help_panel=COMMON)]
+NoColor = Annotated[bool, typer.Option("--no-color", help="Plain text.", rich_help_panel=COMMON)]
+
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Run directory; runs/<time>_... when left out.", rich_help_panel=RUN),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Start, continue or show the run in --out.", rich_help_panel=RUN)
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete the run in --out first.", rich_help_panel=RUN)]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Of everything random.", rich_help_panel=RUN)]
+Epochs = Annotated[
+    int | None, typer.Option("--epochs", metavar="N", help="Passes over the data.", rich_help_panel=RUN)
+]
+Devices = Annotated[
+    str | None, typer.Option("--devices", metavar="auto|one", help="All GPUs, or one device.", rich_help_panel=RUN)
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Open everything, run one step, print the plan.", rich_help_panel=RUN)
+]
+MaxTime = Annotated[
+    str | None,
+    typer.Option("--max-time", metavar="30m", help="Stop and save after this time (exit 143).", rich_help_panel=RUN),
+]
+NoPreflight = Annotated[
+    bool, typer.Option("--no-preflight", help="Skip the checks before training.", rich_help_panel=RUN)
+]
+Split = Annotated[
+    str,
+    typer.Option(
+        "--split",
+        metavar="auto|train|validation|test|all",
+        help="What to measure on; auto is test, else everything.",
+        rich_help_panel=EVALUATION,
+    ),
+]
+
+# What people type from other tools, and what it is called here.
+FOREIGN = {
+    "--alpha": "a term's weight is a setting: --set losses.soft_targets.weight=0.9",
+    "--temperature": "a setting of the loss: --set losses.soft_targets.temperature=4",
+    "-T": "a setting of the loss: --set losses.soft_targets.temperature=4",
+    "--lr": "a setting: --set train.optimizer.learning_rate=1e-3",
+    "--learning-rate": "a setting: --set train.optimizer.learning_rate=1e-3",
+    "--optimizer": "a setting: --set train.optimizer=sgd",
+    "--loss": "losses stand in the recipe: kd losses ls, kd recipes show soft-targets",
+    "--device": "--devices auto|one",
+    "--gpu": "--devices auto uses every GPU",
+    "--gpus": "--devices auto uses every GPU",
+    "--imgsz": "a setting: --set 'student.input.resize=[96, 96]'",
+    "--img-size": "a setting: --set 'student.input.resize=[96, 96]'",
+    "--batch": "--batch-size N",
+    "--model": "--teacher FILE and --student FILE; kd evaluate takes models without an option",
+    "--dataset": "--data D",
+    "--output": "--out DIR",
+    "--config": "--recipe R",
+    "--fp16": "a setting: --set train.precision=mixed_bfloat16",
+    "--half": "a setting: --set train.precision=mixed_bfloat16",
+    "--patience": "a setting: --set train.early_stopping.patience=3",
+    "--workers": "kd uses every core; --threads N changes that",
+    "--force": "--overwrite",
+}
+
+
+def parse_limit(text: str | None) -> int | float | None:
+    """`500` is a count, `0.1` a share."""
+    if text is None:
+        return None
+    try:
+        return float(text) if "." in text or "e" in text.lower() else int(text)
+    except ValueError:
+        raise typer.BadParameter(f"--limit must be a count such as 500 or a share such as 0.1, got {text!r}") from None
+
+
+def parse_time(text: str | None) -> float | None:
+    """`90s`, `30m`, `2h` or plain seconds, in seconds."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not match or float(match[1]) == 0:
+        raise typer.BadParameter(f"--max-time must be a time such as 90s, 30m or 2h, got {text!r}")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]

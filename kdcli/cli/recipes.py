@@ -1,0 +1,76 @@
+"""kd recipes: list, show, copy, check, schema."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdcli.cli import options as o
+
+app = typer.Typer(help="Recipes: list, show, copy, check, schema.", no_args_is_help=True)
+
+
+@app.command("ls")
+def ls(json: o.Json = False) -> None:
+    """List the shipped recipes."""
+    from kdcli.cli.console import Output
+    from kdcli.recipe.reading import read_recipe
+    from kdcli.recipe.shipped import shipped_names
+
+    rows = [[name, read_recipe(name).recipe.description] for name in shipped_names()]
+    document = {"schema": "kd.recipes/1", "recipes": [{"name": n, "description": d} for n, d in rows]}
+    Output(json_=json).result(document, human=[f"{name:14} {text}" for name, text in rows])
+
+
+@app.command("show")
+def show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """Print a shipped recipe."""
+    from kdcli.recipe.reading import shipped_recipe
+
+    typer.echo(shipped_recipe(name), nl=False)
+
+
+@app.command("cp")
+def cp(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    destination: Annotated[Path | None, typer.Argument(metavar="[DEST]", help="File or folder; NAME.yaml here.")] = None,
+    overwrite: o.Overwrite = False,
+) -> None:
+    """Copy a shipped recipe, to change it."""
+    from kdcli.cli.console import Output
+    from kdcli.workflows.copying import copy_recipe
+
+    target = copy_recipe(name, destination, overwrite=overwrite)
+    output = Output()
+    output.result({}, human=[str(target)])
+    output.next_command(f"kd recipes check {target}")
+
+
+@app.command("check")
+def check(
+    recipe: Annotated[str, typer.Argument(metavar="FILE", help="A path, a shipped name, or - for stdin.")],
+    set_: o.Set = None,
+    json: o.Json = False,
+) -> None:
+    """Report every fault of a recipe, with line and column."""
+    from kdcli.cli.console import Output
+    from kdcli.recipe.reading import read_recipe
+
+    source = recipe
+    if "/" not in recipe and recipe != "-" and Path(recipe).is_file():
+        source = f"./{recipe}"
+    read = read_recipe(source, settings=set_ or ())
+    values = read.recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
+    document = {"schema": "kd.recipe-check/1", "recipe": recipe, "faults": [], "values": values}
+    Output(json_=json).result(document, human=[f"{recipe}: no fault found"])
+
+
+@app.command("schema")
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors."""
+    from kdcli.recipe.sections import Recipe
+
+    typer.echo(json_module.dumps(Recipe.model_json_schema(by_alias=True), indent=2))

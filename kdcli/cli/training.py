@@ -1,0 +1,69 @@
+"""What kd train-teacher and kd distill do alike: call, show the plan or the result, name the next command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kdcli.cli.interrupting import stopping
+from kdcli.cli.options import parse_limit, parse_time
+
+
+def run_training(command: str, workflow: Callable[..., Any], given: dict[str, Any]) -> None:
+    """Call a workflow with a command's parameters and show what comes out."""
+    from kdcli.cli.console import Output, plan_parts
+    from kdcli.runs.results import Plan
+
+    output = Output(
+        json_=given.pop("json"),
+        quiet=given.pop("quiet"),
+        verbose=given.pop("verbose"),
+        no_color=given.pop("no_color"),
+    )
+    given["settings"] = given.pop("set_") or ()
+    given["limit"] = parse_limit(given["limit"])
+    given["preflight"] = not given.pop("no_preflight")
+    with stopping(parse_time(given.pop("max_time"))) as stop:
+        try:
+            result = workflow(**given, stop=stop, on_event=output.on_event)
+        finally:
+            output.close()
+    if isinstance(result, Plan):
+        shown = [] if output.verbose else plan_parts(result, whole=False)
+        output.result(result.to_json(), human=["nothing was written; the plan:", *shown] if shown else [])
+        return
+    document = result.to_json()
+    output.result(document, path=document["model"], human=_summary(document))
+    output.next_command(_next(command, document, result))
+
+
+def _summary(document: dict[str, Any]) -> list[Any]:
+    from kdcli.cli.console import table
+
+    test, validation, teacher = document["test"] or {}, document["validation"], document.get("teacher")
+    rows = []
+    for name in ("accuracy", "macro_f1", "mean_iou", "rmse", "mae", "loss", "balanced_accuracy", "top5", "ece"):
+        if test.get(name) is not None or validation.get(name) is not None:
+            cells = [test.get(name), validation.get(name)]
+            cells += [teacher.get(name)] if teacher else []
+            rows.append([name, *("" if cell is None else f"{cell:.4f}" for cell in cells)])
+    if teacher and teacher.get("agreement") is not None:
+        rows.append(["agreement with teacher", f"{teacher['agreement']:.4f}", "", ""])
+    counts = [str(test.get("examples") or 0), str(validation["examples"]), *([""] if teacher else [])]
+    rows.append(["examples", *counts])
+    seconds = document["seconds"]
+    spent = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if value)
+    return [
+        table("", ("", "test", "validation", *(["teacher, test"] if teacher else [])), rows),
+        f"{document['model']}: {document['parameters']} parameters, {document['bytes']} bytes, "
+        f"best epoch {document['best_epoch']} of {document['epochs']}, seconds: {spent}",
+    ]
+
+
+def _next(command: str, document: dict[str, Any], result: Any) -> str:
+    import shlex
+
+    if command == "distill":
+        return shlex.join(["kd", "evaluate", document["run"]])
+    recipe = result.run / "recipe.yaml"
+    return shlex.join(["kd", "distill", "--teacher", document["run"], "--recipe", str(recipe)])

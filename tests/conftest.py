@@ -1,0 +1,73 @@
+"""What every test may rely on: quiet TensorFlow, tiny seeded data, a run of the command inside this process."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+# Data and reference values that are not part of the repository; tests that want them skip with this reason.
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command line did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """The JSON document on stdout."""
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def kd(capsys, monkeypatch, tmp_path):
+    """Run a command line in this process, in an empty folder: `kd("evaluate", "a.keras")`."""
+    from kdcli.cli.app import run
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> Ran:
+        capsys.readouterr()
+        code = run([str(word) for word in words])
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of real data beside a checkout."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data: {folder} is not there")
+    return folder
+
+
+def blobs(examples: int = 96, *, size: int = 8, classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures (size, size, 1) in uint8 whose class shows: a bright bar in one of `classes` places."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(examples) % classes
+    pictures = random.integers(0, 60, (examples, size, size, 1), dtype=np.uint8)
+    for number, label in enumerate(labels):
+        row = 1 + label * (size - 2) // classes
+        pictures[number, row : row + 2] += 150
+    return pictures, labels
+
+
+def save_npz(path: Path, *, examples: int = 96, size: int = 8, classes: int = 3, **arrays: np.ndarray) -> Path:
+    """A data file of blobs; `arrays` replace or add entries."""
+    x_train, y_train = blobs(examples, size=size, classes=classes)
+    x_test, y_test = blobs(examples // 2, size=size, classes=classes, seed=1)
+    content = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test, **arrays}
+    np.savez(path, **{name: array for name, array in content.items() if array is not None})
+    return path
