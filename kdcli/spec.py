@@ -7,7 +7,7 @@ there is no factory and no registry.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
@@ -23,9 +23,7 @@ OutputKind = Literal["logits", "probabilities", "sigmoid", "values"]
 class Spec(BaseModel):
     """The base of every recipe entry: unknown keys are errors, types are not coerced, nothing changes later."""
 
-    model_config = ConfigDict(
-        frozen=True, strict=True, extra="forbid", populate_by_name=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
 
 class Change(Spec):
@@ -85,6 +83,9 @@ class Loss(Spec):
     whole_batch: ClassVar[bool] = False
     shape_text: ClassVar[str] = "student, teacher (batch, ..., classes) → (batch,)"
 
+    # The verb of every kind: `loss(student=..., teacher=..., labels=..., ...)`, what it does not need it ignores.
+    __call__: ClassVar[Callable[..., Any]]
+
     kind: str
     name: str | None = None
     weight: Weight = 1.0
@@ -101,10 +102,6 @@ class Loss(Spec):
         if self.warmup == 0:
             return weight
         return weight * ops.minimum(ops.convert_to_tensor(progress, dtype="float32") / self.warmup, 1.0)
-
-    def __call__(self, *, student: Any, **given: Any) -> Any:
-        """The loss, per example."""
-        raise TypeError(f"{type(self).__name__} has no formula")
 
 
 def _text_or_list(value: Any) -> str:
@@ -173,4 +170,3 @@ class ModelSource(Spec):
     """Where a model comes from: a file, or the zoo, whose verb is `build(input_shape, classes)`."""
 
     kind: str
-

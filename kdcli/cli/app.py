@@ -69,7 +69,7 @@ def run(arguments: Sequence[str]) -> int:
         return 141
     except Exception as error:
         if _is_usage(error):
-            message = error.format_message()
+            message = _words_of(error)
             _show(arguments, error, 2, "usage", message, _hint_for(arguments, error), None)
             return 2
         message = f"this is a bug in kd {__version__}: {type(error).__name__}: {error}"
@@ -82,10 +82,14 @@ def _is_usage(error: Any) -> bool:
     return hasattr(error, "format_message") and type(error).__module__.startswith("typer")
 
 
+def _words_of(error: Any) -> str:
+    return str(error.format_message())
+
+
 def _hint_for(arguments: Sequence[str], error: Any) -> str:
     for word in arguments:
         name = word.split("=")[0]
-        if name in FOREIGN and name in str(error.format_message()):
+        if name in FOREIGN and name in _words_of(error):
             return FOREIGN[name]
     commands = [word for word in arguments if not word.startswith("-")][:1]
     return " ".join(["kd", *commands, "--help"])

@@ -101,7 +101,10 @@ class Output:
         if self._task is None or self._task[0] != event.stage:
             if self._task is not None:
                 self._bars.remove_task(self._task[1])
-            self._task = (event.stage, self._bars.add_task(_STAGES[event.stage], total=event.total, figures=""))
+            self._task = (
+                event.stage,
+                self._bars.add_task(_STAGES[event.stage], total=event.total, figures=""),
+            )
         self._bars.update(self._task[1], completed=event.done, total=event.total, figures=_progress_line(event))
 
     def _show(self, part: Any, *, to: Console | None = None) -> None:
@@ -170,7 +173,9 @@ def plan_parts(plan: Any, *, whole: bool) -> list[Any]:
     for pair in plan.pairs:
         how = f" ({pair['projection']})" if pair["projection"] else ""
         chosen = "" if not pair["automatic"] else ", paired automatically"
-        lines.append(f"pair      {pair['loss']}: student {pair['student']} → teacher {pair['teacher']}{how}{chosen}")
+        lines.append(
+            f"pair      {pair['loss']}: student {pair['student']} → teacher {pair['teacher']}{how}{chosen}"
+        )
     if plan.targets:
         targets = plan.targets
         kept = f"{targets['views']} views, {targets['bytes']} bytes" if targets["mode"] != "live" else "every step"
@@ -179,8 +184,8 @@ def plan_parts(plan: Any, *, whole: bool) -> list[Any]:
     for stage, seconds in plan.seconds.items():
         if seconds is not None:
             lines.append(f"seconds   {stage}: about {seconds}")
-    sizes = ", ".join(f"{name} {size} bytes" for name, size in plan.student_bytes.items())
-    lines.append(f"memory    about {plan.memory_bytes} bytes; the trained weights as {sizes}")
+    weights = ", ".join(f"{name} {size} bytes" for name, size in plan.student_bytes.items())
+    lines.append(f"memory    about {plan.memory_bytes} bytes; the trained weights as {weights}")
     lines.extend(f"note      {finding}" for finding in plan.findings)
     if not whole:
         return lines

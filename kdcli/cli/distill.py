@@ -30,7 +30,6 @@ def command(
     no_preflight: o.NoPreflight = False,
 ) -> None:
     """Train a student under a teacher."""
-    from kdcli.workflows.distill import distill
 
     given = {**locals()}
     run_training("distill", given.pop("distill"), given)

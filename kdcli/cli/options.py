@@ -11,20 +11,27 @@ import typer
 COMMON, RUN, EVALUATION = "Common", "Run", "Evaluation"
 
 Teacher = Annotated[
-    Path | None, typer.Option("--teacher", metavar="FILE", help="Model file or run directory.", rich_help_panel=COMMON)
+    Path | None,
+    typer.Option("--teacher", metavar="FILE", help="Model file or run directory.", rich_help_panel=COMMON),
 ]
 Student = Annotated[
-    Path | None, typer.Option("--student", metavar="FILE", help="Model file or run directory.", rich_help_panel=COMMON)
+    Path | None,
+    typer.Option("--student", metavar="FILE", help="Model file or run directory.", rich_help_panel=COMMON),
 ]
 Recipe = Annotated[
     str | None,
     typer.Option(
-        "--recipe", metavar="R", help="Shipped name, or a path with / or .yaml; - is stdin.", rich_help_panel=COMMON
+        "--recipe",
+        metavar="R",
+        help="Shipped name, or a path with / or .yaml; - is stdin.",
+        rich_help_panel=COMMON,
     ),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="A setting of the recipe; repeatable.", rich_help_panel=COMMON),
+    typer.Option(
+        "--set", metavar="PATH=VALUE", help="A setting of the recipe; repeatable.", rich_help_panel=COMMON
+    ),
 ]
 Data = Annotated[
     str | None,
@@ -33,41 +40,57 @@ Data = Annotated[
 Limit = Annotated[
     str | None,
     typer.Option(
-        "--limit", metavar="N", help="Use N examples, or a share such as 0.1; stratified.", rich_help_panel=COMMON
+        "--limit",
+        metavar="N",
+        help="Use N examples, or a share such as 0.1; stratified.",
+        rich_help_panel=COMMON,
     ),
 ]
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", metavar="N", help="Examples in a batch.", rich_help_panel=COMMON)
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", metavar="N", min=1, help="TensorFlow's threads.", rich_help_panel=COMMON)
+    int | None,
+    typer.Option("--threads", metavar="N", min=1, help="TensorFlow's threads.", rich_help_panel=COMMON),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.", rich_help_panel=COMMON)]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print only the resulting path.", rich_help_panel=COMMON)]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Show the whole plan, and tracebacks.", rich_help_panel=COMMON)]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="Show the whole plan, and tracebacks.", rich_help_panel=COMMON)
+]
 NoColor = Annotated[bool, typer.Option("--no-color", help="Plain text.", rich_help_panel=COMMON)]
 
 Out = Annotated[
     Path | None,
-    typer.Option("--out", metavar="DIR", help="Run directory; runs/<time>_... when left out.", rich_help_panel=RUN),
+    typer.Option(
+        "--out", metavar="DIR", help="Run directory; runs/<time>_... when left out.", rich_help_panel=RUN
+    ),
 ]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Start, continue or show the run in --out.", rich_help_panel=RUN)
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete the run in --out first.", rich_help_panel=RUN)]
-Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Of everything random.", rich_help_panel=RUN)]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Delete the run in --out first.", rich_help_panel=RUN)
+]
+Seed = Annotated[
+    int | None, typer.Option("--seed", metavar="N", help="Of everything random.", rich_help_panel=RUN)
+]
 Epochs = Annotated[
     int | None, typer.Option("--epochs", metavar="N", help="Passes over the data.", rich_help_panel=RUN)
 ]
 Devices = Annotated[
-    str | None, typer.Option("--devices", metavar="auto|one", help="All GPUs, or one device.", rich_help_panel=RUN)
+    str | None,
+    typer.Option("--devices", metavar="auto|one", help="All GPUs, or one device.", rich_help_panel=RUN),
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Open everything, run one step, print the plan.", rich_help_panel=RUN)
+    bool,
+    typer.Option("--dry-run", help="Open everything, run one step, print the plan.", rich_help_panel=RUN),
 ]
 MaxTime = Annotated[
     str | None,
-    typer.Option("--max-time", metavar="30m", help="Stop and save after this time (exit 143).", rich_help_panel=RUN),
+    typer.Option(
+        "--max-time", metavar="30m", help="Stop and save after this time (exit 143).", rich_help_panel=RUN
+    ),
 ]
 NoPreflight = Annotated[
     bool, typer.Option("--no-preflight", help="Skip the checks before training.", rich_help_panel=RUN)
@@ -116,7 +139,9 @@ def parse_limit(text: str | None) -> int | float | None:
     try:
         return float(text) if "." in text or "e" in text.lower() else int(text)
     except ValueError:
-        raise typer.BadParameter(f"--limit must be a count such as 500 or a share such as 0.1, got {text!r}") from None
+        raise typer.BadParameter(
+            f"--limit must be a count such as 500 or a share such as 0.1, got {text!r}"
+        ) from None
 
 
 def parse_time(text: str | None) -> float | None:

@@ -36,7 +36,9 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
 @app.command("cp")
 def cp(
     name: Annotated[str, typer.Argument(metavar="NAME")],
-    destination: Annotated[Path | None, typer.Argument(metavar="[DEST]", help="File or folder; NAME.yaml here.")] = None,
+    destination: Annotated[
+        Path | None, typer.Argument(metavar="[DEST]", help="File or folder; NAME.yaml here.")
+    ] = None,
     overwrite: o.Overwrite = False,
 ) -> None:
     """Copy a shipped recipe, to change it."""

@@ -29,7 +29,6 @@ def command(
     no_preflight: o.NoPreflight = False,
 ) -> None:
     """Train a teacher on labels."""
-    from kdcli.workflows.train_teacher import train_teacher
 
     given = {**locals()}
     run_training("train-teacher", given.pop("train_teacher"), given)

@@ -42,7 +42,17 @@ def _summary(document: dict[str, Any]) -> list[Any]:
 
     test, validation, teacher = document["test"] or {}, document["validation"], document.get("teacher")
     rows = []
-    for name in ("accuracy", "macro_f1", "mean_iou", "rmse", "mae", "loss", "balanced_accuracy", "top5", "ece"):
+    for name in (
+        "accuracy",
+        "macro_f1",
+        "mean_iou",
+        "rmse",
+        "mae",
+        "loss",
+        "balanced_accuracy",
+        "top5",
+        "ece",
+    ):
         if test.get(name) is not None or validation.get(name) is not None:
             cells = [test.get(name), validation.get(name)]
             cells += [teacher.get(name)] if teacher else []

@@ -1,0 +1,1 @@
+"""Examples by index, their order and their views."""

@@ -128,7 +128,8 @@ def class_weights(dataset: Dataset, wanted: Any) -> np.ndarray | None:
     if dataset.task != "classification" or dataset.train.labels is None:
         raise DataError("data.class_weight needs labelled classes", hint="leave class_weight out")
     if wanted == "balanced":
-        counts = np.bincount(dataset.train.all_labels(), minlength=dataset.outputs)
+        labels = dataset.train.labels[dataset.train.rows]
+        counts = np.bincount(labels, minlength=dataset.outputs)
         return (counts.sum() / (np.maximum(counts, 1) * np.count_nonzero(counts))).astype(np.float32)
     unknown = [name for name in wanted if name not in dataset.class_names]
     if unknown:
@@ -194,11 +195,9 @@ def _without_labels(splits: Splits) -> Splits:
 def _joined(parts: list[Examples]) -> Examples:
     if len(parts) == 1:
         return replace(parts[0], split="all")
-    inputs = {
-        name: np.concatenate([part.inputs[name][part.rows] for part in parts]) for name in parts[0].inputs
-    }
+    inputs = {name: np.concatenate([part.inputs[name][part.rows] for part in parts]) for name in parts[0].inputs}
     labelled = all(part.labels is not None for part in parts)
-    labels = np.concatenate([part.all_labels() for part in parts]) if labelled else None  # type: ignore[misc]
+    labels = np.concatenate([part.all_labels() for part in parts]) if labelled else None
     count = len(next(iter(inputs.values())))
     return Examples("all", inputs, labels, None, np.arange(count))
 

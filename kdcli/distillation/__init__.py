@@ -1,0 +1,1 @@
+"""Teacher's answers, pairs of layers, and what the student minimises."""

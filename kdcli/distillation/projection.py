@@ -45,7 +45,9 @@ def make_projection(student: Shape, teacher: Shape, *, pair: str) -> Projection 
     if student == teacher:
         return None
     if None in student or None in teacher:
-        raise ModelError(f"{pair}: shapes {student} and {teacher} are not fixed", hint="name layers of fixed shape")
+        raise ModelError(
+            f"{pair}: shapes {student} and {teacher} are not fixed", hint="name layers of fixed shape"
+        )
     layers: list[Any] = []
     words: list[str] = []
     shape = list(student)
@@ -65,7 +67,9 @@ def make_projection(student: Shape, teacher: Shape, *, pair: str) -> Projection 
         words.append(text)
         shape = [*teacher[:2], shape[2]]
     if len(shape) == 2 and shape[0] != teacher[0]:
-        raise ModelError(f"{pair}: {shape[0]} steps cannot become {teacher[0]}", hint="name layers of equal length")
+        raise ModelError(
+            f"{pair}: {shape[0]} steps cannot become {teacher[0]}", hint="name layers of equal length"
+        )
     if shape[-1] != teacher[-1]:
         if len(shape) == 3:
             layers.append(keras.layers.Conv2D(teacher[-1], 1, name="projection_channels"))

@@ -9,10 +9,17 @@ from kdcli.runs.results import Quality
 
 BINS = 15
 # The figure that selects the best weights, and that the log shows first.
-MAIN = {"classification": "accuracy", "segmentation": "mean_iou", "multilabel": "macro_f1", "regression": "rmse"}
+MAIN = {
+    "classification": "accuracy",
+    "segmentation": "mean_iou",
+    "multilabel": "macro_f1",
+    "regression": "rmse",
+}
 
 
-def measure(logits: np.ndarray, labels: np.ndarray | None, *, task: str, teacher: np.ndarray | None = None) -> Quality:
+def measure(
+    logits: np.ndarray, labels: np.ndarray | None, *, task: str, teacher: np.ndarray | None = None
+) -> Quality:
     """Every figure of a task.
 
     Args:

@@ -62,7 +62,7 @@ class Labels(Loss):
 def _as_target(labels: Any, logits: Any, output_kind: str) -> Any:
     labels = ops.convert_to_tensor(labels)
     sparse = len(labels.shape) == len(logits.shape) - 1
-    if output_kind == "logits" and sparse or output_kind == "sigmoid" and sparse and logits.shape[-1] > 1:
+    if (output_kind == "logits" and sparse) or (output_kind == "sigmoid" and sparse and logits.shape[-1] > 1):
         return ops.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     if sparse and logits.shape[-1] == 1:
         labels = ops.expand_dims(labels, -1)

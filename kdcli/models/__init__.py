@@ -1,0 +1,1 @@
+"""Opening models, and what distillation needs of them."""

@@ -30,6 +30,7 @@ class KerasNetwork:
     def __init__(self, model: Any, *, name: str) -> None:
         self.model = model
         self.name = name
+        self.taps: Mapping[str, tuple[int | None, ...]] = {}
         self.inputs = _input_specs(model, name)
         self.preparations: Mapping[str, Preparation] = {}
         self._layers = layers_by_path(model)
@@ -156,7 +157,9 @@ class KerasNetwork:
         self.taps = {name: traced[name][1:] for name in self._calls}
         self.output_shape = tuple(output.shape[1:])
         if not self.output_shape or self.output_shape[-1] is None:
-            raise ModelError(f"{self.name}: the output has shape {tuple(output.shape)}; its last axis must be fixed")
+            raise ModelError(
+                f"{self.name}: the output has shape {tuple(output.shape)}; its last axis must be fixed"
+            )
         self.outputs = int(self.output_shape[-1])
         self.reducing = frozenset(n for n, (path, _) in self._calls.items() if _reduces(self._layers[path]))
         self.closing = frozenset(n for n, call in self._calls.items() if recorded.outputs[call] is output)
@@ -186,7 +189,9 @@ def _input_specs(model: Any, name: str) -> tuple[InputSpec, ...]:
     except (AttributeError, ValueError):
         tensors = None
     if tensors:
-        return tuple(InputSpec(t.name, tuple(t.shape[1:]), keras.backend.standardize_dtype(t.dtype)) for t in tensors)
+        return tuple(
+            InputSpec(t.name, tuple(t.shape[1:]), keras.backend.standardize_dtype(t.dtype)) for t in tensors
+        )
     shape = (model.get_build_config() or {}).get("input_shape")
     if not shape or not all(side is None or isinstance(side, int) for side in shape):
         raise ModelError(

@@ -49,12 +49,16 @@ class Network(Protocol):
     taps: Mapping[str, tuple[int | None, ...]]
     reducing: frozenset[str]
     closing: frozenset[str]
-    has_regularization: bool
     preparations: Mapping[str, Preparation]
 
     @property
     def logits_from(self) -> str:
         """How logits are got from what the saved model returns, in words."""
+        ...
+
+    @property
+    def has_regularization(self) -> bool:
+        """Whether the model brings penalties of its own."""
         ...
 
     @property

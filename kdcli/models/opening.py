@@ -65,10 +65,14 @@ def model_format(path: Path) -> str:
     elif zipfile.is_zipfile(path) and "config.json" in _names(path):
         kind = "keras"
     else:
-        raise ModelError(f"{path}: not a Keras model file", hint="a model is a .keras or .h5 file, or a run directory")
+        raise ModelError(
+            f"{path}: not a Keras model file", hint="a model is a .keras or .h5 file, or a run directory"
+        )
     wanted = (".h5", ".hdf5") if kind == "h5" else (".keras",)
     if path.suffix not in wanted:
-        raise ModelError(f"{path}: holds a {kind} model under another suffix", hint=f"rename it to {path.stem}{wanted[0]}")
+        raise ModelError(
+            f"{path}: holds a {kind} model under another suffix", hint=f"rename it to {path.stem}{wanted[0]}"
+        )
     return kind
 
 

@@ -27,7 +27,8 @@ def resolve_output(
     """
     if not np.isfinite(answers).all():
         raise ModelError(
-            f"{network.name}: answers NaN or infinity", hint="check input.scale, or the weights with kd evaluate"
+            f"{network.name}: answers NaN or infinity",
+            hint="check input.scale, or the weights with kd evaluate",
         )
     if network.outputs != outputs:
         network = _with_other_count(network, task=task, outputs=outputs)

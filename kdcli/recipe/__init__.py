@@ -1,0 +1,1 @@
+"""What to do: the recipe and how it is read."""

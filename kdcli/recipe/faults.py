@@ -144,7 +144,7 @@ def known_keys(path: Path, values: Any) -> list[str]:
     found: Any = Recipe
     at = values
     for part in path:
-        at = at[part] if isinstance(at, dict | list) else None
+        at = at[part] if isinstance(at, dict | list) else None  # type: ignore[index]
         if isinstance(part, str):
             named = [f for n, f in found.model_fields.items() if part in (n, f.alias)]
             found = named[0].annotation if named else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, create_model
 
@@ -110,5 +110,8 @@ def _from_text(value: Any) -> Any:
 
 
 MEMBERS = tuple(_member(kind) for kind in TABLE)
-AnyOptimizer = Annotated[reduce(or_, MEMBERS), Field(discriminator="kind"), BeforeValidator(_from_text)]
-ADAM = MEMBERS[0]()
+ADAM: Optimizer = MEMBERS[0].model_validate({"kind": "adam"})
+if TYPE_CHECKING:
+    AnyOptimizer = Optimizer
+else:
+    AnyOptimizer = Annotated[reduce(or_, MEMBERS), Field(discriminator="kind"), BeforeValidator(_from_text)]

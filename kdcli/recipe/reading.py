@@ -166,9 +166,9 @@ def _resolve(values: Any, parts: list[str]) -> tuple[Path, str | None]:
 
 
 def _put(values: Any, path: Path, value: Any) -> None:
-    at = values
+    at: Any = values
     for part in path[:-1]:
-        inside = at[part] if isinstance(at, list) else at.get(part)
+        inside = at[int(part)] if isinstance(at, list) else at.get(part)
         if not isinstance(inside, dict | list):
             # A short form such as `optimizer: adam` becomes the mapping that it stands for.
             inside = {"kind": inside} if isinstance(inside, str) else {}

@@ -42,9 +42,7 @@ WordOrViews = Annotated[
 Limit = Annotated[
     Annotated[Count, Tag("count")] | Annotated[Share, Field(gt=0), Tag("share")], Discriminator(_kind_of)
 ]
-ClassNames = Annotated[
-    Annotated[str, Tag("word")] | Annotated[Names, Tag("list")], Discriminator(_kind_of)
-]
+ClassNames = Annotated[Annotated[str, Tag("word")] | Annotated[Names, Tag("list")], Discriminator(_kind_of)]
 Weights = Annotated[dict[str, PositiveFloat], Field(min_length=1)]
 ClassWeight = Annotated[
     Annotated[Literal["none", "balanced"], Tag("word")] | Annotated[Weights, Tag("mapping")],

@@ -52,4 +52,6 @@ class KerasDataset(Source):
         folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets"
         prefix = self.name.replace("_", "-").replace("cifar", "cifar-")
         known = (f"{prefix}.npz", prefix, f"{prefix}-batches-py", f"{prefix}-python")
-        return folder.is_dir() and any(entry.name in known or entry.name.startswith(known[2:]) for entry in folder.iterdir())
+        return folder.is_dir() and any(
+            entry.name in known or entry.name.startswith(known[2:]) for entry in folder.iterdir()
+        )

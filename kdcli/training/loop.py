@@ -221,7 +221,9 @@ class Trainer:
         where = "nothing is kept"
         if self.checkpoints is not None:
             where = str(self._save())
-        raise Interrupted(f"stopped at step {self.state.step} of {self.train.steps}; saved: {where}", exit_code=code)
+        raise Interrupted(
+            f"stopped at step {self.state.step} of {self.train.steps}; saved: {where}", exit_code=code
+        )
 
     def _save_if_due(self, *, last: bool = False) -> None:
         if self.checkpoints is not None and (last or self.checkpoints.due(self.state.step, self.epoch_steps)):

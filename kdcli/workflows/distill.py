@@ -116,7 +116,9 @@ def _open(place: Place, *, threads: int | None, stop: Callable[[], int | None], 
     needed = bytes_needed(teacher.network, teacher_taps(terms), len(dataset.train), kept)
     mode, reason = choose_mode(recipe.teacher.targets, needed=needed, keeps=count is not None)
     if recipe.teacher.targets == "memory" and mode == "live":
-        raise UsageError(f"teacher.targets: memory cannot be: {reason}", hint="--set teacher.views=4 keeps 4 views")
+        raise UsageError(
+            f"teacher.targets: memory cannot be: {reason}", hint="--set teacher.views=4 keeps 4 views"
+        )
     train = with_length(recipe.train, len(dataset.train))
     monitor = monitored(train, dataset, with_teacher=True)
     fit = Fit(recipe, train, dataset, views, student.network, terms, strategy, monitor, on_event, stop)
@@ -186,4 +188,3 @@ def _resolved(
             values["losses", number, "teacher_layer"] = [pair.teacher for pair in term.pairs]
             values["losses", number, "student_layer"] = [pair.student for pair in term.pairs]
     return values
-

@@ -96,7 +96,9 @@ def _asked(models: Sequence[str | Path], recipe: Any, **options: Any) -> Asked:
 def _examples(asked: Asked, split: str, *, runs: bool) -> tuple[Dataset, Examples]:
     recipe = asked.recipe
     if recipe.data.source is None and asked.arrays is None:
-        raise UsageError("no data: neither the recipe, a run nor an option gives data.source", hint="--data digits")
+        raise UsageError(
+            "no data: neither the recipe, a run nor an option gives data.source", hint="--data digits"
+        )
     limit = recipe.data.limit if asked.origins.given(("data", "limit")) else 1.0
     # A run's limit and split are of its training part; the limit here is of what is evaluated.
     section = recipe.data if runs else recipe.data.model_copy(update={"limit": 1.0})

@@ -71,8 +71,7 @@ def model_card(document: dict[str, Any], *, recipe: Recipe, class_names: tuple[s
         ("Licence", "not recorded"),
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    opening = "import keras\n\nmodel = keras.saving.load_model(%r)" % document["model"].rsplit("/", 1)[-1]
-    return (
-        f"# {document['model'].rsplit('/', 1)[-1]}\n\nMade by kd {__version__}. The recipe is in `recipe.yaml`, "
-        f"the machine in `environment.json`.\n\n| | |\n|---|---|\n{table}\n\n```python\n{opening}\n```\n"
-    )
+    file = document["model"].rsplit("/", 1)[-1]
+    made = f"Made by kd {__version__}. The recipe is in `recipe.yaml`, the machine in `environment.json`."
+    example = f"```python\nimport keras\n\nmodel = keras.saving.load_model({file!r})\n```"
+    return f"# {file}\n\n{made}\n\n| | |\n|---|---|\n{table}\n\n{example}\n"

@@ -196,5 +196,3 @@ def write_model(path: Path, model: Any) -> int:
 def _scratch() -> str | None:
     """Memory-backed scratch space where the system has it: a full disk must not meet HDF5."""
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
-
-

@@ -38,7 +38,9 @@ class Place:
 
     def open(self) -> Run:
         """Make and lock the directory."""
-        sources = [getattr(getattr(self.asked.recipe, role).model, "path", None) for role in ("teacher", "student")]
+        sources = [
+            getattr(getattr(self.asked.recipe, role).model, "path", None) for role in ("teacher", "student")
+        ]
         inputs = [Path(source) for source in sources if source]
         return Run.open(self.path, resume=self.resume, overwrite=self.overwrite, inputs=inputs)
 
@@ -66,7 +68,9 @@ def find_place(command: str, asked: Asked, *, out: str | Path | None, resume: bo
         document = read_json(path / "summary.json")
         model = next((p for p in (path / "student.keras", path / "teacher.keras") if p.exists()), None)
         if model is None:
-            raise StorageError(f"{path}: the run is finished but its model is gone", hint="start anew: --overwrite")
+            raise StorageError(
+                f"{path}: the run is finished but its model is gone", hint="start anew: --overwrite"
+            )
         return Place(path, asked, True, False, earlier, FinishedRun(path, model, document))
     resolved = read_recipe(path / "recipe.yaml")
     recipe = _with_sources(resolved.recipe, asked)
@@ -124,7 +128,9 @@ def _with_sources(resolved: Recipe, asked: Asked) -> Recipe:
     origins: Origins = asked.origins
     updated = resolved
     if asked.recipe.data.source is not None and origins.of(("data", "source")) != "default":
-        updated = updated.model_copy(update={"data": updated.data.model_copy(update={"source": asked.recipe.data.source})})
+        updated = updated.model_copy(
+            update={"data": updated.data.model_copy(update={"source": asked.recipe.data.source})}
+        )
     for role in ("teacher", "student"):
         model = getattr(asked.recipe, role).model
         if model is not None and origins.of((role, "model")) != "default":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -20,7 +21,7 @@ def resolved_recipe(recipe: Recipe, resolved: dict[Path, Any]) -> Recipe:
     for path, value in resolved.items():
         at: Any = values
         for part in path[:-1]:
-            at = at[part] if isinstance(at, list) else at.setdefault(part, {})
+            at = at[int(part)] if isinstance(at, list) else at.setdefault(part, {})
         at[path[-1]] = value
     return Recipe.model_validate(values)
 
@@ -52,7 +53,7 @@ def settings_table(recipe: Recipe, origins: Origins, resolved: dict[Path, Any]) 
     return tuple(rows)
 
 
-def pair_rows(terms: tuple[Term, ...]) -> tuple[dict[str, Any], ...]:
+def pair_rows(terms: Sequence[Term]) -> tuple[dict[str, Any], ...]:
     """Which student layer learns from which teacher layer, and through what."""
     return tuple(
         {
