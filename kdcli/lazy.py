@@ -21,7 +21,7 @@ class _LazyModule:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        if attribute.startswith("__"):
+        if attribute.startswith("__") and attribute != "__version__":
             raise AttributeError(attribute)
         return getattr(_load(self._name), attribute)
 

@@ -30,6 +30,8 @@ def command(
     no_preflight: o.NoPreflight = False,
 ) -> None:
     """Train a student under a teacher."""
+    given = dict(locals())
 
-    given = {**locals()}
-    run_training("distill", given.pop("distill"), given)
+    from kdcli.workflows.distill import distill
+
+    run_training("distill", distill, given)

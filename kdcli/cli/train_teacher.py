@@ -29,6 +29,8 @@ def command(
     no_preflight: o.NoPreflight = False,
 ) -> None:
     """Train a teacher on labels."""
+    given = dict(locals())
 
-    given = {**locals()}
-    run_training("train-teacher", given.pop("train_teacher"), given)
+    from kdcli.workflows.train_teacher import train_teacher
+
+    run_training("train-teacher", train_teacher, given)

@@ -105,8 +105,11 @@ def _member(kind: str) -> type[Optimizer]:
     return create_model(keras_name, __base__=Optimizer, __doc__=f"`keras.optimizers.{keras_name}`.", **fields)
 
 
-def _from_text(value: Any) -> Any:
-    return {"kind": value} if isinstance(value, str) else value
+def _completed(value: Any) -> Any:
+    """`sgd` alone is a kind; a mapping without `kind` changes the default's arguments."""
+    if isinstance(value, str):
+        return {"kind": value}
+    return {"kind": "adam", **value} if isinstance(value, dict) else value
 
 
 MEMBERS = tuple(_member(kind) for kind in TABLE)
@@ -114,4 +117,4 @@ ADAM: Optimizer = MEMBERS[0].model_validate({"kind": "adam"})
 if TYPE_CHECKING:
     AnyOptimizer = Optimizer
 else:
-    AnyOptimizer = Annotated[reduce(or_, MEMBERS), Field(discriminator="kind"), BeforeValidator(_from_text)]
+    AnyOptimizer = Annotated[reduce(or_, MEMBERS), Field(discriminator="kind"), BeforeValidator(_completed)]

@@ -107,11 +107,14 @@ class Exponential(Schedule):
         return ops.exp(math.log(self.floor) * progress)
 
 
-def _from_text(value: Any) -> Any:
-    return {"kind": value} if isinstance(value, str) else value
+def _completed(value: Any) -> Any:
+    """`cosine` alone is a kind; a mapping without `kind` changes the default's arguments."""
+    if isinstance(value, str):
+        return {"kind": value}
+    return {"kind": "constant", **value} if isinstance(value, dict) else value
 
 
 _Kinds = Annotated[Constant | Cosine | Linear | Steps | Exponential, Field(discriminator="kind")]
-AnySchedule = Annotated[_Kinds, BeforeValidator(_from_text)]
+AnySchedule = Annotated[_Kinds, BeforeValidator(_completed)]
 
 __all__ = ["AnySchedule", "Constant", "Schedule"]
