@@ -15,8 +15,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from kdcli import events
 
@@ -34,8 +32,8 @@ class Output:
         plain = no_color or bool(os.environ.get("NO_COLOR"))
         self.out = _console(sys.stdout, plain)
         self.err = _console(sys.stderr, plain)
-        self._bars: Progress | None = None
-        self._task: tuple[str, TaskID] | None = None
+        self._bars: Any = None
+        self._task: tuple[str, Any] | None = None
         self._spoke = time.monotonic()
 
     def result(self, document: dict[str, Any], *, path: str | None = None, human: Sequence[Any] = ()) -> None:
@@ -94,6 +92,8 @@ class Output:
         to.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _bar(self, event: events.Progress) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
         if self._bars is None:
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"))
             self._bars = Progress(*columns, TimeRemainingColumn(), console=self.err, transient=True)
@@ -143,8 +143,10 @@ def _progress_line(event: events.Progress) -> str:
     return "  ".join(parts)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
     """A table whose first column is text and whose others are figures; nothing in it is cut."""
+    from rich.table import Table
+
     made = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for number, name in enumerate(columns):
         made.add_column(name, justify="left" if number == 0 else "right", no_wrap=True, overflow="ignore")

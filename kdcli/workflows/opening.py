@@ -1,0 +1,181 @@
+"""From a recipe to a job that is ready to start: data, networks, terms and views, all opened and resolved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from kdcli.data.dataset import Dataset, fingerprint, open_dataset
+from kdcli.data.views import Views
+from kdcli.distillation.objective import Term, build_terms, teacher_taps
+from kdcli.distillation.targets import bytes_needed, choose_mode
+from kdcli.errors import UsageError
+from kdcli.events import Note, OnEvent
+from kdcli.losses.labels import Labels
+from kdcli.workflows.asking import Asked, require
+from kdcli.workflows.fitting import Clock, Fit, monitored, with_length
+from kdcli.workflows.job import Job
+from kdcli.workflows.networks import Opened, open_network
+from kdcli.workflows.placing import Place, check_inputs
+from kdcli.workflows.starting import start_tensorflow, strategy_for
+
+
+def open_distillation(
+    place: Place, *, threads: int | None, stop: Callable[[], int | None], on_event: OnEvent
+) -> Job:
+    """Everything that a distillation needs.
+
+    Raises:
+        KdError: what is missing, cannot be read or does not fit.
+    """
+    asked, recipe = place.asked, place.asked.recipe
+    require(asked, "data", "teacher", "student")
+    if recipe.losses is None:
+        raise UsageError(f"the recipe {asked.name!r} has no losses", hint="--recipe soft-targets")
+    clock, seed = Clock(), recipe.train.seed
+    start_tensorflow(threads=threads, seed=seed)
+    since = time.perf_counter()
+    dataset = open_dataset(recipe.data, seed=seed, arrays=asked.arrays)
+    clock.lap("data", since)
+    _check_labels(recipe.losses, dataset)
+    strategy = strategy_for(recipe.train.devices)
+    with strategy.scope():
+        teacher = _side("teacher", asked, dataset, "file", on_event)
+        student = _side("student", asked, dataset, recipe.student.start, on_event)
+        terms = build_terms(recipe.losses, student=student.network, teacher=teacher.network)
+    count = _view_count(recipe)
+    views = Views(recipe.data.augment, seed=seed, count=count, examples=len(dataset.train))
+    views.check(dataset.train.shapes)
+    kept = count or 0
+    needed = bytes_needed(teacher.network, teacher_taps(terms), len(dataset.train), kept)
+    mode, reason = choose_mode(recipe.teacher.targets, needed=needed, keeps=count is not None)
+    if recipe.teacher.targets == "memory" and mode == "live":
+        raise UsageError(
+            f"teacher.targets: memory cannot be: {reason}", hint="--set teacher.views=4 keeps 4 views"
+        )
+    train = with_length(recipe.train, len(dataset.train))
+    monitor = monitored(train, dataset, with_teacher=True)
+    fit = Fit(recipe, train, dataset, views, student.network, terms, strategy, monitor, on_event, stop)
+    resolved = _resolved(recipe, dataset, teacher, student, terms, mode=mode, views=count)
+    inputs = {
+        "teacher": {"path": str(teacher.path) if teacher.path else None, "sha256": teacher.sha256},
+        "student": {"path": str(student.path) if student.path else None, "sha256": student.sha256},
+        "data": {"name": dataset.name, "sha256": fingerprint(dataset)},
+    }
+    check_inputs(place, inputs)
+    return Job("distill", asked, fit, student, teacher, resolved, inputs, clock, mode=mode, mode_reason=reason)
+
+
+def _side(role: str, asked: Asked, dataset: Dataset, start: str, on_event: OnEvent) -> Opened:
+    section = getattr(asked.recipe, role)
+    return open_network(
+        role,
+        given=asked.models.get(role),
+        source=section.model,
+        start="file" if start == "auto" else start,
+        dataset=dataset,
+        section=section,
+        seed=asked.recipe.train.seed,
+        on_event=on_event,
+    )
+
+
+def _check_labels(losses: Any, dataset: Dataset) -> None:
+    for loss in losses:
+        if loss.needs_labels and not dataset.labelled:
+            raise UsageError(
+                f"losses.{loss.label} needs labels, and the data has none",
+                hint="leave the term out: soft_targets and soft_cross_entropy need no labels",
+            )
+
+
+def _view_count(recipe: Any) -> int | None:
+    """Kept views; None is a new one every epoch."""
+    if not recipe.data.augment:
+        return 1
+    return recipe.teacher.views if isinstance(recipe.teacher.views, int) else None
+
+
+def _resolved(
+    recipe: Any,
+    dataset: Dataset,
+    teacher: Opened,
+    student: Opened,
+    terms: tuple[Term, ...],
+    *,
+    mode: str,
+    views: int | None,
+) -> dict[tuple[str | int, ...], Any]:
+    values: dict[tuple[str | int, ...], Any] = {
+        ("data", "task"): dataset.task,
+        ("student", "start"): student.start,
+        ("teacher", "targets"): mode,
+        ("teacher", "views"): "all" if views is None else views,
+    }
+    if recipe.train.steps is None:
+        values["train", "epochs"] = recipe.train.epochs or 10
+    for role, opened in (("teacher", teacher), ("student", student)):
+        values[role, "output_kind"] = opened.network.output_kind
+        values[role, "input", "scale"] = next(iter(opened.network.preparations.values())).scale
+    for number, term in enumerate(terms):
+        if term.pairs:
+            values["losses", number, "teacher_layer"] = [pair.teacher for pair in term.pairs]
+            values["losses", number, "student_layer"] = [pair.student for pair in term.pairs]
+    return values
+
+
+def open_teacher_training(
+    place: Place, *, threads: int | None, stop: Callable[[], int | None], on_event: OnEvent
+) -> Job:
+    """Everything that the training of a teacher needs.
+
+    Raises:
+        KdError: what is missing, cannot be read or does not fit.
+    """
+    asked, recipe = place.asked, place.asked.recipe
+    require(asked, "data", "teacher")
+    clock, seed = Clock(), recipe.train.seed
+    start_tensorflow(threads=threads, seed=seed)
+    ignored = [loss.label for loss in recipe.losses or () if loss.needs_teacher]
+    if ignored:
+        on_event(Note(f"a teacher learns from labels alone: {', '.join(ignored)} of the recipe is left out"))
+    since = time.perf_counter()
+    dataset = open_dataset(recipe.data, seed=seed, arrays=asked.arrays)
+    clock.lap("data", since)
+    if not dataset.labelled:
+        raise UsageError("train-teacher needs labels, and the data has none", hint="leave data.labels at auto")
+    strategy = strategy_for(recipe.train.devices)
+    with strategy.scope():
+        teacher = open_network(
+            "teacher",
+            given=asked.models.get("teacher"),
+            source=recipe.teacher.model,
+            start=recipe.teacher.start,
+            dataset=dataset,
+            section=recipe.teacher,
+            seed=seed,
+            on_event=on_event,
+        )
+    # Nobody answers here, so every epoch sees a new view, also where a student's teacher would keep some.
+    views = Views(recipe.data.augment, seed=seed, count=None, examples=len(dataset.train))
+    views.check(dataset.train.shapes)
+    train = with_length(recipe.train, len(dataset.train))
+    monitor = monitored(train, dataset, with_teacher=False)
+    labels = next((loss for loss in recipe.losses or () if isinstance(loss, Labels)), Labels())
+    term = Term(labels.model_copy(update={"weight": 1.0, "warmup": 0.0}))
+    fit = Fit(recipe, train, dataset, views, teacher.network, (term,), strategy, monitor, on_event, stop)
+    resolved: dict[tuple[str | int, ...], Any] = {
+        ("data", "task"): dataset.task,
+        ("teacher", "start"): teacher.start,
+        ("teacher", "output_kind"): teacher.network.output_kind,
+        ("teacher", "input", "scale"): next(iter(teacher.network.preparations.values())).scale,
+    }
+    if recipe.train.steps is None:
+        resolved["train", "epochs"] = recipe.train.epochs or 10
+    inputs = {
+        "teacher": {"path": str(teacher.path) if teacher.path else None, "sha256": teacher.sha256},
+        "data": {"name": dataset.name, "sha256": fingerprint(dataset)},
+    }
+    check_inputs(place, inputs)
+    return Job("train-teacher", asked, fit, teacher, None, resolved, inputs, clock)

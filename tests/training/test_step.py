@@ -1,0 +1,214 @@
+"""The compiled step: what is not finite is named and never applied; sums, clipping, XLA."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import blobs
+
+from kdcli.data.examples import Examples
+from kdcli.data.feed import Feed
+from kdcli.data.views import Views
+from kdcli.training.step import NORM, Stepper
+
+BATCH, STEPS = 8, 4
+
+
+class Squares:
+    """An objective of two terms on one dense layer; `spoil` may break a term of one step."""
+
+    names = ("first", "second")
+
+    def __init__(self, spoil=None) -> None:
+        keras.utils.set_random_seed(3)
+        self.layer = keras.layers.Dense(3)
+        self.layer.build((None, 64))
+        self.spoil = spoil or (lambda first, second, outputs, step: (first, second))
+
+    @property
+    def trainable_variables(self):
+        return self.layer.trainable_variables
+
+    def __call__(self, batch, progress):
+        inputs = tf.reshape(tf.cast(batch.inputs["x"], tf.float32) / 255.0, (-1, 64))
+        outputs = self.layer(inputs)
+        first = tf.reduce_sum(tf.square(outputs)) / batch.total
+        second = tf.reduce_sum(tf.abs(outputs - 1.0)) / batch.total
+        first, second = self.spoil(first, second, outputs, tf.cast(tf.round(progress * STEPS), tf.int32))
+        return first + 2.0 * second, tf.stack([first, second])
+
+
+def stepper(objective, *, rate: float = 0.01, optimizer=None, **given) -> Stepper:
+    x, y = blobs(32)
+    examples = Examples("train", {"x": x}, y, None, np.arange(len(x)))
+    optimizer = optimizer or keras.optimizers.SGD(rate)
+    optimizer.build(objective.trainable_variables)
+    return Stepper(
+        objective,
+        Feed(examples, Views((), seed=0, count=1, examples=len(x))),
+        optimizer,
+        batch_size=BATCH,
+        total_steps=STEPS,
+        strategy=tf.distribute.get_strategy(),
+        **given,
+    )
+
+
+def run(made: Stepper, steps: int = STEPS, first: int = 0):
+    positions = np.arange(steps * BATCH).reshape(steps, BATCH) % 32
+    return made.run(positions, table=made.feed.views.table(0), slot=0, first=first)
+
+
+def weights(objective) -> list[np.ndarray]:
+    return [np.array(variable) for variable in objective.trainable_variables]
+
+
+def test_block_applies_every_step_and_sums_total_and_terms():
+    objective = Squares()
+    expected = {"loss": 0.0, "first": 0.0, "second": 0.0}
+    for step in range(STEPS):
+        found = run(stepper(objective), 1, first=step) if step == 0 else None
+        if found is not None:
+            expected = found.sums
+    assert expected["loss"] == pytest.approx(expected["first"] + 2 * expected["second"], rel=1e-6)
+    one, many = Squares(), Squares()
+    single = stepper(one)
+    sums = dict.fromkeys(expected, 0.0)
+    for step in range(STEPS):
+        positions = np.arange(step * BATCH, (step + 1) * BATCH)[None]
+        result = single.run(positions, table=single.feed.views.table(0), slot=0, first=step)
+        assert result.steps == 1
+        sums = {name: sums[name] + value for name, value in result.sums.items()}
+    block = run(stepper(many))
+    assert (block.steps, block.broken) == (STEPS, None)
+    assert block.sums == pytest.approx(sums, rel=1e-6)
+    for a, b in zip(weights(one), weights(many), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_update_is_that_of_plain_gradient_descent():
+    objective = Squares()
+    x, _ = blobs(32)
+    before = weights(objective)
+    inputs = tf.constant(x[:BATCH].reshape(BATCH, 64) / 255.0, tf.float32)
+    with tf.GradientTape() as tape:
+        outputs = objective.layer(inputs)
+        loss = (
+            tf.reduce_sum(tf.square(outputs)) / BATCH + 2 * tf.reduce_sum(tf.abs(outputs - 1.0)) / BATCH
+        )
+    gradients = tape.gradient(loss, [variable.value for variable in objective.trainable_variables])
+    result = run(stepper(objective, rate=0.1), 1)
+    assert result.sums["loss"] == pytest.approx(float(loss), rel=1e-6)
+    for was, gradient, now in zip(before, gradients, weights(objective), strict=True):
+        np.testing.assert_allclose(now, was - 0.1 * gradient.numpy(), atol=1e-6)
+
+
+def breaking(kind: str, at: int):
+    def spoil(first, second, outputs, step):
+        wrong = tf.cast(tf.equal(step, at), tf.float32)
+        if kind == "NaN in the first term":
+            first = first + tf.math.divide(1.0 - 1.0, 1.0 - wrong)
+        elif kind == "infinity in the second term":
+            second = second + tf.math.divide(wrong, 1.0 - wrong)
+        elif kind == "both":
+            first, second = first / (1.0 - wrong), second / (1.0 - wrong)
+        elif kind == "gradient":
+            # The norm of a zero difference: its value is 0, its gradient is NaN.
+            first = first + wrong * tf.sqrt(tf.reduce_sum(tf.square(outputs - tf.stop_gradient(outputs))))
+        return first, second
+
+    return spoil
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["plain", "xla"])
+@pytest.mark.parametrize("at", [0, 2])
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [
+        ("NaN in the first term", "first"),
+        ("infinity in the second term", "second"),
+        ("both", "first"),
+        ("gradient", NORM),
+    ],
+)
+def test_step_that_is_not_finite_is_not_applied_and_is_named(kind, named, at, jit):
+    reference, broken = Squares(), Squares(breaking(kind, at))
+    made = stepper(broken, optimizer=keras.optimizers.Adam(0.01), jit=jit)
+    result = run(made)
+    if kind == "gradient" and at > 0:
+        # The zero difference breaks every step's gradient: 0 times NaN is NaN.
+        at = 0
+    assert (result.steps, result.broken) == (at, named)
+    good = stepper(reference, optimizer=keras.optimizers.Adam(0.01), jit=jit)
+    if at:
+        expected = run(good, at)
+        assert result.sums == pytest.approx(expected.sums, rel=1e-6)
+    assert all(np.isfinite(value) for value in result.sums.values())
+    for is_now, should in zip(weights(broken), weights(reference), strict=True):
+        np.testing.assert_array_equal(is_now, should)
+    for is_now, should in zip(made.optimizer.variables, good.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(np.array(is_now), np.array(should))
+
+
+def test_total_is_named_when_no_term_alone_is_broken():
+    class Overflowing(Squares):
+        def __call__(self, batch, progress):
+            total, terms = super().__call__(batch, progress)
+            return total * tf.constant(np.float32(np.inf)), terms
+
+    objective = Overflowing()
+    before = weights(objective)
+    result = run(stepper(objective))
+    assert (result.steps, result.broken) == (0, "loss")
+    for was, now in zip(before, weights(objective), strict=True):
+        np.testing.assert_array_equal(was, now)
+
+
+@pytest.mark.parametrize("clip", [0.5, 1e6])
+def test_gradient_is_clipped_to_its_global_norm(clip):
+    free, clipped = Squares(), Squares()
+    before = weights(free)
+    run(stepper(free, rate=1.0), 1)
+    run(stepper(clipped, rate=1.0, gradient_clip=clip), 1)
+    moved = [now - was for now, was in zip(weights(free), before, strict=True)]
+    held = [now - was for now, was in zip(weights(clipped), before, strict=True)]
+    norm = np.sqrt(sum(np.sum(part**2) for part in moved))
+    assert 0.5 < norm < 1e6
+    assert np.sqrt(sum(np.sum(part**2) for part in held)) == pytest.approx(min(norm, clip), rel=1e-4)
+    for whole, part in zip(moved, held, strict=True):
+        np.testing.assert_allclose(part, whole * min(1.0, clip / norm), atol=1e-5)
+
+
+def test_xla_gives_the_same_losses():
+    plain, compiled = Squares(), Squares()
+    expected, found = run(stepper(plain)), run(stepper(compiled, jit=True))
+    assert found.sums == pytest.approx(expected.sums, rel=1e-4)
+    assert (found.steps, found.broken) == (STEPS, None)
+
+
+def test_blocks_of_any_length_share_one_trace():
+    objective, traced = Squares(), []
+    objective.spoil = lambda first, second, outputs, step: (traced.append(1), (first, second))[1]
+    made = stepper(objective)
+    for steps in (1, 3, 2, 4):
+        assert run(made, steps).steps == steps
+    assert len(traced) <= 2
+
+
+def test_variable_without_gradient_stays_as_it_is():
+    class Spare(Squares):
+        def __init__(self):
+            super().__init__()
+            self.spare = keras.Variable(np.ones(3, np.float32))
+
+        @property
+        def trainable_variables(self):
+            return [self.spare, *self.layer.trainable_variables]
+
+    objective = Spare()
+    before = weights(objective)
+    assert run(stepper(objective)).steps == STEPS
+    np.testing.assert_array_equal(np.array(objective.spare), before[0])
+    assert not np.array_equal(weights(objective)[1], before[1])
