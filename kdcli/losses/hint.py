@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from pydantic import model_validator
+
 from kdcli.lazy import ops
 from kdcli.losses.convention import pairs, per_example
 from kdcli.spec import FeatureLoss, Temperature, Weight, value_at
@@ -34,6 +36,12 @@ class Hint(FeatureLoss):
     weight: Weight = 10.0
     distance: Literal["l2", "l1", "cosine", "kl"] = "l2"
     temperature: Temperature = 3.0
+
+    @model_validator(mode="after")
+    def _temperature_is_used(self) -> Hint:
+        if self.distance != "kl" and self.temperature != 3.0:
+            raise ValueError("temperature belongs to distance: kl")
+        return self
 
     def __call__(self, *, student: Any, teacher: Any, progress: Any = 0.0, **_: Any) -> Any:
         """The distance, per example."""

@@ -42,6 +42,16 @@ class KerasNetwork:
         self.head = "sigmoid" if self.output_kind == "sigmoid" else "logits"
 
     @property
+    def layers(self) -> list[Any]:
+        """Every layer inside the model."""
+        return list(self._layers.values())
+
+    @property
+    def last_layer(self) -> Any:
+        """The layer whose result is the model's output; None when it is computed by something else."""
+        return self._layers[self._last] if self._last else None
+
+    @property
     def logits_from(self) -> str:
         """How logits are got from what the saved model returns, in words."""
         if self.output_kind in ("logits", "values"):

@@ -5,46 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from kdcli.data.order import shuffled
-from kdcli.errors import Interrupted, StorageError, TrainingError
+from kdcli.errors import Interrupted, TrainingError
 from kdcli.events import EpochEnded, Note, OnEvent, Progress
 from kdcli.recipe.sections import FALLING
 from kdcli.training.checkpoint import Checkpoints
-from kdcli.training.step import TOTAL, Stepper, assign_all, learning_rate_at, values_of
+from kdcli.training.state import State, Trained, assign_all, captured, given_back, values_of
+from kdcli.training.step import TOTAL, Stepper, learning_rate_at
 
 # A block ends after about this long, so that an interruption, a log line or a checkpoint never waits longer.
 BLOCK_SECONDS = 0.25
-
-
-@dataclass
-class State:
-    """Where training stands, next to the variables; all of it goes into a checkpoint."""
-
-    step: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    summed: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best_epoch: int = 0
-    best_figure: float | None = None
-    stopped: bool = False
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What training came to; the best weights are in the model."""
-
-    steps: int
-    epochs: int
-    best_epoch: int
-    history: list[dict[str, Any]]
-    seconds: float
-    examples_per_second: float
 
 
 class Trainer:
@@ -231,9 +205,8 @@ class Trainer:
 
     def _save(self) -> Any:
         assert self.checkpoints is not None
-        arrays = {f"{name}/{i}": array for name, part in self._parts() for i, array in enumerate(values_of(part))}
-        arrays |= {f"best/{i}": array for i, array in enumerate(self.best)}
-        return self.checkpoints.save(self.state.step, vars(self.state), arrays)
+        document, arrays = captured(self.state, self._parts(), self.best)
+        return self.checkpoints.save(self.state.step, document, arrays)
 
     def _restore(self) -> None:
         if self.checkpoints is None:
@@ -243,29 +216,15 @@ class Trainer:
             self.on_event(Note(f"{message}; an older checkpoint is used", warning=True))
         if saved is None:
             return
-        for name, part in self._parts():
-            self._give_back(name, part, saved.arrays)
-        self.best = [saved.arrays[f"best/{i}"] for i in range(_count("best", saved.arrays))]
-        self.state = State(**saved.document)
+        self.state, self.best = given_back(saved, self._parts())
         self.on_epoch(self.state.history)
         self.on_event(Note(f"continuing at step {self.state.step} of {self.train.steps}"))
 
-    def _give_back(self, name: str, variables: list[Any], arrays: dict[str, np.ndarray]) -> None:
-        shapes = [tuple(variable.shape) for variable in variables]
-        found = [arrays[f"{name}/{i}"] for i in range(_count(name, arrays))]
-        if [array.shape for array in found] != shapes:
-            raise StorageError(f"the checkpoint's {name} has other variables than this run's")
-        assign_all(variables, found)
-
-    def _parts(self) -> list[tuple[str, list[Any]]]:
+    def _parts(self) -> dict[str, list[Any]]:
         optimizer = list(self.stepper.optimizer.variables)
-        return [("model", self.model_variables), ("parts", self.part_variables), ("optimizer", optimizer)]
+        return {"model": self.model_variables, "parts": self.part_variables, "optimizer": optimizer}
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
     """Full batches in an epoch; what is left over comes in another epoch's order."""
     return max(1, examples // batch_size)
-
-
-def _count(name: str, arrays: dict[str, np.ndarray]) -> int:
-    return sum(key.startswith(f"{name}/") for key in arrays)

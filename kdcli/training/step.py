@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -185,14 +184,3 @@ def scheduled(learning_rate: float, schedule: Any, total_steps: int) -> Any:
 def learning_rate_at(schedule: Any, learning_rate: float, share: float) -> float:
     """The learning rate when a share of training is done, for the log."""
     return float(learning_rate * schedule.factor(tf.constant(share, tf.float32)))
-
-
-def assign_all(variables: Sequence[Any], arrays: Sequence[np.ndarray]) -> None:
-    """Give variables their values back."""
-    for variable, array in zip(variables, arrays, strict=True):
-        variable.assign(array)
-
-
-def values_of(variables: Sequence[Any]) -> list[np.ndarray]:
-    """Copies of the values of variables."""
-    return [np.array(variable) for variable in variables]

@@ -8,9 +8,10 @@ from typing import Any
 from kdcli.distillation.objective import teacher_taps
 from kdcli.distillation.targets import LiveTargets, Targets, answer_once
 from kdcli.errors import Interrupted
-from kdcli.events import Progress
+from kdcli.events import Note, Progress
 from kdcli.models.answering import LOGITS, Answering
 from kdcli.runs.directory import Run
+from kdcli.runs.recording import versions
 from kdcli.runs.results import RunResult, relative
 from kdcli.workflows.finishing import write_end, write_start
 from kdcli.workflows.fitting import evaluate_split, write_model, write_predictions
@@ -33,6 +34,8 @@ def carry_out(job: Job, place: Place) -> RunResult:
     job.clock.lap("teacher", since)
     run = place.open()
     try:
+        for text in _changed_since(job, place, died=run.died):
+            job.fit.on_event(Note(text, warning=True))
         if place.earlier is None:
             write_start(
                 run,
@@ -53,6 +56,25 @@ def carry_out(job: Job, place: Place) -> RunResult:
     finally:
         run.close()
     return result
+
+
+def _changed_since(job: Job, place: Place, *, died: bool) -> list[str]:
+    """What the first start did not have: reasons why a run that goes on may not end bit for bit the same."""
+    if place.earlier is None:
+        return []
+    now = {**device_record(job.fit.strategy), "versions": versions()}
+    texts = [
+        f"not bit-identical to an uninterrupted run: {name} was {place.earlier.get(name)}, is {now[name]}"
+        for name in ("threads", "devices", "versions")
+        if place.earlier.get(name) != now[name]
+    ]
+    if died:
+        size = job.fit.train.batch_size
+        texts.append(
+            f"the last process in {place.path} ended without a word: killed, or out of memory at batch {size} "
+            "(then start another run with a smaller --batch-size)"
+        )
+    return texts
 
 
 def _measured(job: Job, run: Run, trained: Any, targets: Targets | None) -> RunResult:
@@ -118,7 +140,7 @@ def _targets(job: Job) -> Targets | None:
         job.fit.on_event(Progress("teacher", done, total, "examples"))
         code = job.fit.stop()
         if code is not None:
-            raise Interrupted("stopped while the teacher was answering; no step was made", exit_code=code)
+            raise Interrupted("stopped while the teacher was answering; this start made no step", exit_code=code)
 
     return answer_once(job.teacher.network, taps, train, views, on_batch=told)
 

@@ -9,7 +9,6 @@ from typing import Any
 from kdcli.events import OnEvent, Planned, ignore
 from kdcli.runs.results import FinishedRun, Plan, RunResult
 from kdcli.workflows.asking import ask
-from kdcli.workflows.placing import find_place
 from kdcli.workflows.starting import never
 
 
@@ -73,6 +72,8 @@ def distill(
         epochs=epochs,
         devices=devices,
     )
+    from kdcli.workflows.placing import find_place
+
     place = find_place("distill", asked, out=out, resume=resume, overwrite=overwrite)
     if place.finished is not None:
         return place.finished

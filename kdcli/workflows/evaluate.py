@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,19 +64,19 @@ def evaluate(
     if split not in SPLITS:
         raise UsageError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}")
     files = [model_file(Path(model)) for model in models]
-    asked = _asked(models, recipe, settings=settings, data=data, limit=limit, batch_size=batch_size)
+    asked = _asked(models, recipe, settings=settings, data=data, limit=limit)
     start_tensorflow(threads=threads, seed=asked.recipe.train.seed)
     dataset, examples = _examples(asked, split, runs=any(recipe_of_run(Path(m)) for m in models))
-    note = f"{dataset.name}: {len(examples)} examples of the {examples.split} split"
-    on_event(Note(note))
+    on_event(Note(f"{dataset.name}: {len(examples)} examples of the {examples.split} split"))
+    measured: dict[str, Any] = {"task": dataset.task, "on_event": on_event, "batch_size": batch_size or 256}
     answers = None
     if teacher is not None:
         network = _network(Path(teacher), model_file(Path(teacher)), "teacher", asked, dataset, on_event)
-        _, answers = evaluate_split(network, examples, task=dataset.task, on_event=on_event)
+        _, answers = evaluate_split(network, examples, **measured)
     evaluated = []
     for given, file in zip(models, files, strict=True):
         network = _network(Path(given), file, "student", asked, dataset, on_event)
-        quality, _ = evaluate_split(network, examples, task=dataset.task, on_event=on_event, teacher=answers)
+        quality, _ = evaluate_split(network, examples, teacher=answers, **measured)
         form = model_format(file)
         evaluated.append(
             EvaluatedModel(file, form, hash_file(file), network.parameters, file_bytes(file), quality)
@@ -124,7 +123,7 @@ def _network(
         role = "student" if file.name == "student.keras" else "teacher"
     return understand(
         KerasNetwork(open_model(file), name=str(file)),
-        replace(dataset.train),
+        dataset.train,
         task=dataset.task,
         outputs=dataset.outputs,
         section=getattr(recipe, role),

@@ -98,22 +98,30 @@ class Fit:
 
     def stepper(self, targets: Targets | None) -> Stepper:
         """The compiled step, with its objective and a built optimizer."""
-        train = self.train
+        train, replicas = self.train, self.strategy.num_replicas_in_sync
+        if train.batch_size % replicas:
+            raise UsageError(f"train.batch_size {train.batch_size} cannot be shared by {replicas} devices")
         objective = Objective(
             self.terms,
             student=self.network,
             targets=targets,
             class_weights=class_weights(self.dataset, self.recipe.data.class_weight),
             label_smoothing=train.label_smoothing,
-            replicas=self.strategy.num_replicas_in_sync,
+            replicas=replicas,
         )
         with self.strategy.scope():
             rate = scheduled(train.optimizer.learning_rate, train.schedule, train.steps or 1)
             optimizer = train.optimizer.build(rate)
             optimizer.build(objective.trainable_variables)
+        feed = Feed(self.dataset.train, self.views)
+        if train.jit == "on" and not feed.resident:
+            raise UsageError(
+                "train.jit: XLA needs the training data in memory, and it is too large for that",
+                hint="--set train.jit=off",
+            )
         return Stepper(
             objective,
-            Feed(self.dataset.train, self.views),
+            feed,
             optimizer,
             batch_size=min(train.batch_size, len(self.dataset.train)),
             total_steps=train.steps or 1,
@@ -125,7 +133,7 @@ class Fit:
     def run(self, run: Run, targets: Targets | None) -> Trained:
         """Train in the run's directory, from its newest checkpoint if there is one."""
         checkpoint = self.train.checkpoint
-        with computing_in(self.network.model, self.train.precision):
+        with computing_in(self.network, self.train.precision):
             stepper = self.stepper(targets)
             trainer = Trainer(
                 stepper,
@@ -158,14 +166,21 @@ class Fit:
 
 
 def evaluate_split(
-    network: KerasNetwork, split: Examples, *, task: str, on_event: OnEvent, teacher: np.ndarray | None = None
+    network: KerasNetwork,
+    split: Examples,
+    *,
+    task: str,
+    on_event: OnEvent,
+    teacher: np.ndarray | None = None,
+    batch_size: int = 256,
 ) -> tuple[Quality, np.ndarray]:
     """The quality on a split, and the logits that it was measured on."""
 
     def told(done: int) -> None:
         on_event(Progress("evaluation", done, len(split), "examples"))
 
-    logits = Answering(network)(split.take, len(split), on_batch=told)[LOGITS]
+    ask = Answering(network, batch_size=batch_size)
+    logits = ask(split.take, len(split), on_batch=told)[LOGITS]
     return measure(logits, split.all_labels(), task=task, teacher=teacher), logits
 
 

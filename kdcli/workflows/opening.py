@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kdcli.data.dataset import Dataset, fingerprint, open_dataset
@@ -13,12 +13,15 @@ from kdcli.distillation.targets import bytes_needed, choose_mode
 from kdcli.errors import UsageError
 from kdcli.events import Note, OnEvent
 from kdcli.losses.labels import Labels
+from kdcli.recipe.sections import Recipe
+from kdcli.spec import Loss
 from kdcli.workflows.asking import Asked, require
 from kdcli.workflows.fitting import Clock, Fit, monitored, with_length
 from kdcli.workflows.job import Job
 from kdcli.workflows.networks import Opened, open_network
 from kdcli.workflows.placing import Place, check_inputs
 from kdcli.workflows.starting import start_tensorflow, strategy_for
+from kdcli.zoo import File
 
 
 def open_distillation(
@@ -31,6 +34,11 @@ def open_distillation(
     """
     asked, recipe = place.asked, place.asked.recipe
     require(asked, "data", "teacher", "student")
+    if not isinstance(recipe.teacher.model, File | None) and "teacher" not in asked.models:
+        raise UsageError(
+            f"the teacher is a zoo model ({recipe.teacher.model.name}), which has no trained weights",
+            hint=f"kd train-teacher --recipe {asked.name} --out runs/teacher, then --teacher runs/teacher",
+        )
     if recipe.losses is None:
         raise UsageError(f"the recipe {asked.name!r} has no losses", hint="--recipe soft-targets")
     clock, seed = Clock(), recipe.train.seed
@@ -38,7 +46,7 @@ def open_distillation(
     since = time.perf_counter()
     dataset = open_dataset(recipe.data, seed=seed, arrays=asked.arrays)
     clock.lap("data", since)
-    _check_labels(recipe.losses, dataset)
+    check_effects(recipe, recipe.losses, dataset)
     strategy = strategy_for(recipe.train.devices)
     with strategy.scope():
         teacher = _side("teacher", asked, dataset, "file", on_event)
@@ -81,16 +89,33 @@ def _side(role: str, asked: Asked, dataset: Dataset, start: str, on_event: OnEve
     )
 
 
-def _check_labels(losses: Any, dataset: Dataset) -> None:
+def check_effects(recipe: Recipe, losses: Sequence[Loss], dataset: Dataset) -> None:
+    """Refuse settings that could have no effect, and losses without what they need.
+
+    Raises:
+        UsageError: naming the setting.
+    """
     for loss in losses:
         if loss.needs_labels and not dataset.labelled:
             raise UsageError(
                 f"losses.{loss.label} needs labels, and the data has none",
                 hint="leave the term out: soft_targets and soft_cross_entropy need no labels",
             )
+    on_labels = any(loss.needs_labels for loss in losses)
+    idle = {
+        "data.class_weight": recipe.data.class_weight != "none" and not on_labels,
+        "train.label_smoothing": recipe.train.label_smoothing > 0 and not on_labels,
+    }
+    for setting, useless in idle.items():
+        if useless:
+            raise UsageError(
+                f"{setting} acts on losses that use labels, and the recipe has none", hint="leave it out"
+            )
+    if recipe.train.early_stopping is not None and dataset.validation is None:
+        raise UsageError("train.early_stopping needs a validation split", hint="--set data.validation=0.1")
 
 
-def _view_count(recipe: Any) -> int | None:
+def _view_count(recipe: Recipe) -> int | None:
     """Kept views; None is a new one every epoch."""
     if not recipe.data.augment:
         return 1
@@ -98,7 +123,7 @@ def _view_count(recipe: Any) -> int | None:
 
 
 def _resolved(
-    recipe: Any,
+    recipe: Recipe,
     dataset: Dataset,
     teacher: Opened,
     student: Opened,
@@ -143,6 +168,7 @@ def open_teacher_training(
     since = time.perf_counter()
     dataset = open_dataset(recipe.data, seed=seed, arrays=asked.arrays)
     clock.lap("data", since)
+    check_effects(recipe, [Labels()], dataset)
     if not dataset.labelled:
         raise UsageError("train-teacher needs labels, and the data has none", hint="leave data.labels at auto")
     strategy = strategy_for(recipe.train.devices)

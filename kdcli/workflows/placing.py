@@ -38,9 +38,9 @@ class Place:
 
     def open(self) -> Run:
         """Make and lock the directory."""
-        sources = [
-            getattr(getattr(self.asked.recipe, role).model, "path", None) for role in ("teacher", "student")
-        ]
+        recipe = self.asked.recipe
+        entries = (recipe.teacher.model, recipe.student.model, recipe.data.source)
+        sources = [getattr(entry, "path", None) for entry in entries]
         inputs = [Path(source) for source in sources if source]
         return Run.open(self.path, resume=self.resume, overwrite=self.overwrite, inputs=inputs)
 

@@ -105,7 +105,7 @@ def _measured_seconds(job: Job) -> dict[str, float | None]:
     sample = train.subset(np.arange(min(256, len(train))))
     targets, teacher_seconds = _sample_targets(job, sample)
     kept = [np.array(variable) for variable in fit.network.variables]
-    with computing_in(fit.network.model, fit.train.precision):
+    with computing_in(fit.network, fit.train.precision):
         stepper = fit.stepper(targets)
         batch = min(fit.train.batch_size, len(train))
         positions = np.resize(np.arange(len(sample)), (TIMED_STEPS, batch))

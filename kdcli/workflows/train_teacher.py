@@ -9,7 +9,6 @@ from typing import Any
 from kdcli.events import OnEvent, Planned, ignore
 from kdcli.runs.results import FinishedRun, Plan, RunResult
 from kdcli.workflows.asking import ask
-from kdcli.workflows.placing import find_place
 from kdcli.workflows.starting import never
 
 
@@ -62,6 +61,8 @@ def train_teacher(
         epochs=epochs,
         devices=devices,
     )
+    from kdcli.workflows.placing import find_place
+
     place = find_place("train-teacher", asked, out=out, resume=resume, overwrite=overwrite)
     if place.finished is not None:
         return place.finished

@@ -1,0 +1,80 @@
+"""Where training stands: what a checkpoint holds beside the file format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kdcli.errors import StorageError
+from kdcli.training.checkpoint import Saved
+
+
+@dataclass
+class State:
+    """Where training stands, next to the variables; all of it goes into a checkpoint."""
+
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    summed: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_figure: float | None = None
+    stopped: bool = False
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training came to; the best weights are in the model."""
+
+    steps: int
+    epochs: int
+    best_epoch: int
+    history: list[dict[str, Any]]
+    seconds: float
+    examples_per_second: float
+
+
+def captured(
+    state: State, parts: Mapping[str, Sequence[Any]], best: Sequence[np.ndarray]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The document and the arrays of a checkpoint: the state, every variable by part, the best weights."""
+    arrays = {
+        f"{name}/{number}": array
+        for name, variables in parts.items()
+        for number, array in enumerate(values_of(variables))
+    }
+    return dict(vars(state)), arrays | {f"best/{number}": array for number, array in enumerate(best)}
+
+
+def given_back(saved: Saved, parts: Mapping[str, Sequence[Any]]) -> tuple[State, list[np.ndarray]]:
+    """Give every variable its value back; the state and the best weights.
+
+    Raises:
+        StorageError: the checkpoint is of other variables.
+    """
+    for name, variables in parts.items():
+        arrays = _numbered(name, saved.arrays)
+        if [array.shape for array in arrays] != [tuple(variable.shape) for variable in variables]:
+            raise StorageError(f"the checkpoint's {name} has other variables than this run's")
+        assign_all(variables, arrays)
+    return State(**saved.document), _numbered("best", saved.arrays)
+
+
+def _numbered(name: str, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    count = sum(key.startswith(f"{name}/") for key in arrays)
+    return [arrays[f"{name}/{number}"] for number in range(count)]
+
+
+def assign_all(variables: Sequence[Any], arrays: Sequence[np.ndarray]) -> None:
+    """Give variables their values back."""
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
+
+
+def values_of(variables: Sequence[Any]) -> list[np.ndarray]:
+    """Copies of the values of variables."""
+    return [np.array(variable) for variable in variables]
