@@ -34,6 +34,7 @@ class Output:
         self.err = _console(sys.stderr, plain)
         self._bars: Any = None
         self._task: tuple[str, Any] | None = None
+        self._validated = ""
         self._spoke = time.monotonic()
 
     def result(self, document: dict[str, Any], *, path: str | None = None, human: Sequence[Any] = ()) -> None:
@@ -74,7 +75,9 @@ class Output:
                 for part in plan_parts(event.plan, whole=self.verbose):
                     self._show(part, to=self.err)
         elif isinstance(event, events.EpochEnded):
-            self._line(_epoch_line(event))
+            self._validated = _validation_text(event)
+            if not self.err.is_terminal:
+                self._line(_epoch_line(event))
         elif self.err.is_terminal:
             self._bar(event)
         elif time.monotonic() - self._spoke > QUIET_SECONDS:
@@ -98,6 +101,7 @@ class Output:
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"))
             self._bars = Progress(*columns, TimeRemainingColumn(), console=self.err, transient=True)
             self._bars.start()
+        figures = "  ".join(part for part in (_progress_line(event), self._validated) if part)
         if self._task is None or self._task[0] != event.stage:
             if self._task is not None:
                 self._bars.remove_task(self._task[1])
@@ -105,7 +109,7 @@ class Output:
                 event.stage,
                 self._bars.add_task(_STAGES[event.stage], total=event.total, figures=""),
             )
-        self._bars.update(self._task[1], completed=event.done, total=event.total, figures=_progress_line(event))
+        self._bars.update(self._task[1], completed=event.done, total=event.total, figures=figures)
 
     def _show(self, part: Any, *, to: Console | None = None) -> None:
         to = to or self.out
@@ -116,11 +120,15 @@ class Output:
 
 
 def _console(stream: Any, plain: bool) -> Console:
-    # Without a terminal rich would cut cells at 80 columns; a table never cuts a number.
-    width = None if stream.isatty() else 500
-    if plain:
-        return Console(file=stream, width=width, color_system=None, force_terminal=stream.isatty(), no_color=True)
-    return Console(file=stream, width=width)
+    # All said outright: rich would follow CI variables, and cut cells at 80 columns without a terminal.
+    terminal = stream.isatty()
+    return Console(
+        file=stream,
+        width=None if terminal else 500,
+        force_terminal=terminal,
+        color_system="auto" if terminal and not plain else None,
+        no_color=plain or not terminal,
+    )
 
 
 def _epoch_line(event: events.EpochEnded) -> str:
@@ -132,6 +140,11 @@ def _epoch_line(event: events.EpochEnded) -> str:
         shown = f"{value:.3g}" if name == "learning_rate" else f"{value:.4f}"
         parts.append(f"{short} {value:.0f}" if name == "examples_per_second" else f"{short} {shown}")
     return "  ".join(parts) + ("  best" if event.best else "")
+
+
+def _validation_text(event: events.EpochEnded) -> str:
+    figures = [(n, v) for n, v in event.figures.items() if n.startswith("validation.")]
+    return f"{figures[0][0]} {figures[0][1]:.4f}" if figures else ""
 
 
 def _progress_line(event: events.Progress) -> str:
