@@ -53,9 +53,7 @@ def shared_data() -> Path:
     return folder
 
 
-def blobs(
-    examples: int = 96, *, size: int = 8, classes: int = 3, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
+def blobs(examples: int = 96, *, size: int = 8, classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Pictures (size, size, 1) in uint8 whose class shows: a bright bar in one of `classes` places."""
     random = np.random.default_rng(seed)
     labels = np.arange(examples) % classes
@@ -66,9 +64,7 @@ def blobs(
     return pictures, labels
 
 
-def save_npz(
-    path: Path, *, examples: int = 96, size: int = 8, classes: int = 3, **arrays: np.ndarray
-) -> Path:
+def save_npz(path: Path, *, examples: int = 96, size: int = 8, classes: int = 3, **arrays: np.ndarray) -> Path:
     """A data file of blobs; `arrays` replace or add entries."""
     x_train, y_train = blobs(examples, size=size, classes=classes)
     x_test, y_test = blobs(examples // 2, size=size, classes=classes, seed=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,8 +23,13 @@ def read_npz(path: Path, *, name: str, classes: tuple[str, ...] | int | None = N
         DataError: missing, no `.npz`, or arrays that do not fit each other.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
+        # Handed anything but a zip, numpy takes it for a pickle, and leaves the file open when it fails.
+        with open(path, "rb") as content:
+            if not zipfile.is_zipfile(content):
+                raise zipfile.BadZipFile("it is no zip archive")
+            content.seek(0)
+            with np.load(content, allow_pickle=False) as file:
+                arrays = {key: file[key] for key in file.files}
     except FileNotFoundError:
         raise DataError(f"{path}: no such file", hint="--data NAME or --data FILE.npz") from None
     except ValueError as error:
@@ -31,7 +37,7 @@ def read_npz(path: Path, *, name: str, classes: tuple[str, ...] | int | None = N
             message = f"{path}: holds pickled objects, which could run code"
             raise DataError(message, hint="save plain arrays: np.savez(path, x_train=..., ...)") from None
         raise DataError(f"{path}: not a readable .npz file: {error}") from None
-    except (OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: not a readable .npz file: {error}", hint="np.savez writes one") from None
     return splits_from_arrays(arrays, name=name, classes=classes)
 
@@ -57,6 +63,11 @@ def splits_from_arrays(
     return Splits(name, found["train"], found["validation"], found["test"], classes)
 
 
+def array_name(split: str, key: str) -> str:
+    """What an input is called in the file: `x_train`, or `x_train.NAME` where there are several."""
+    return f"x_{split}" if key == ONLY else f"x_{split}.{key}"
+
+
 def _as_train(key: str) -> str:
     head, dot, rest = key.partition(".")
     return f"{head}_train{dot}{rest}" if head in ("x", "y", "weight") else key
@@ -70,7 +81,8 @@ def _split(arrays: Mapping[str, np.ndarray], split: str, name: str) -> Examples 
     if not inputs:
         return None
     labels, weights = arrays.get(f"y_{split}"), arrays.get(f"weight_{split}")
-    parts = {**{f"x_{split}": array for array in inputs.values()}, f"y_{split}": labels}
+    named = {array_name(split, key): array for key, array in inputs.items()}
+    parts: dict[str, np.ndarray | None] = {**named, f"y_{split}": labels}
     parts[f"weight_{split}"] = weights
     for part, array in parts.items():
         if array is not None and (array.ndim == 0 or array.dtype.kind not in "biuf"):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kdcli.data.arrays import first_five
+from kdcli.data.arrays import array_name, first_five
 from kdcli.data.examples import Examples
 from kdcli.errors import DataError
 
@@ -43,8 +43,10 @@ def find_labelling(train: Examples, *, task: str, classes: int | None, name: str
         width = 1 if labels.ndim == 1 else int(np.prod(labels.shape[1:]))
         return Labelling(found, width, False)
     if found == "classification" and _is_one_hot(labels):
+        if classes not in (None, labels.shape[1]):
+            raise DataError(f"{name}: y_{train.split} has {labels.shape[1]} columns, expected {classes} classes")
         return Labelling(found, labels.shape[1], False)
-    _check_whole(labels, f"{name}: y_{train.split}")
+    _check_whole(labels, f"{name}: y_{train.split}", maps=found == "segmentation")
     seen = int(labels.max()) + 1
     return Labelling(found, classes or seen, classes is not None)
 
@@ -70,8 +72,10 @@ def checked(examples: Examples, labelling: Labelling, *, name: str) -> Examples:
         return replace(examples, labels=labels)
     if labelling.task == "classification" and _is_one_hot(labels):
         labels = labels.argmax(axis=1)
-    _check_whole(labels, where)
+    _check_whole(labels, where, maps=labelling.task == "segmentation")
     labels = labels.astype(np.int64)
+    if labelling.task == "segmentation":
+        labels = _as_maps(labels, where)
     if labelling.task == "classification":
         labels = labels.reshape(len(labels))
     flat = labels.reshape(len(labels), -1)
@@ -96,15 +100,23 @@ def _task_of(labels: np.ndarray, train: Examples) -> str:
     return "regression" if labels.dtype.kind == "f" else "classification"
 
 
+def _as_maps(labels: np.ndarray, where: str) -> np.ndarray:
+    if labels.ndim == 4 and labels.shape[-1] == 1:
+        labels = labels[..., 0]
+    if labels.ndim != 3:
+        raise DataError(f"{where} has shape {labels.shape}; segmentation needs a class for each pixel (n, h, w)")
+    return labels
+
+
 def _is_one_hot(labels: np.ndarray) -> bool:
     if labels.ndim != 2 or labels.shape[1] < 2:
         return False
     return bool(np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all())
 
 
-def _check_whole(labels: np.ndarray, where: str) -> None:
+def _check_whole(labels: np.ndarray, where: str, *, maps: bool) -> None:
     _check_finite(labels, where)
-    if labels.ndim == 2 and labels.shape[1] != 1:
+    if (labels.ndim == 2 and labels.shape[1] != 1) or (labels.ndim > 2 and not maps):
         raise DataError(
             f"{where} has shape {labels.shape}; a class needs one number an example",
             hint="--set data.task=multilabel or --set data.task=regression for several values",
@@ -137,4 +149,5 @@ def _check_inputs(examples: Examples, name: str, block: int = 4096) -> None:
             wrong.extend(np.flatnonzero(~finite.all(axis=1)) + start)
         if wrong:
             shown = first_five(np.asarray(wrong))
-            raise DataError(f"{name}: {key}_{examples.split} holds NaN or infinity in examples {shown}")
+            where = array_name(examples.split, key)
+            raise DataError(f"{name}: {where} holds NaN or infinity in examples {shown}")

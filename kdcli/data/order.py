@@ -35,15 +35,17 @@ def held_out(labels: np.ndarray | None, count: int, *, share: float, seed: int) 
 def _stratified(labels: np.ndarray | None, count: int, wanted: int, key: tuple[int, int]) -> np.ndarray:
     """`wanted` positions with the classes in their proportions.
 
-    Each class has its examples in random order at evenly spaced ranks in (0, 1); the smallest ranks over all
-    classes are taken. So every class gets its share to within one example, whatever the total.
+    Every class gets its exact share rounded down; what is left over goes to the largest remainders, one each.
+    So every class gets its share to within one example, whatever the total.
     """
     random = draws(count, *key)
     if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu":
         return np.sort(np.argsort(random, kind="stable")[:wanted])
     by_class = np.lexsort((random, labels))
     _, starts, sizes = np.unique(labels[by_class], return_index=True, return_counts=True)
+    taken, remainders = np.divmod(sizes * wanted, count)
+    # Classes of equal remainder in random order: rare classes must not always lose to each other.
+    largest = np.lexsort((random[by_class[starts]], -remainders))
+    taken[largest[: wanted - taken.sum()]] += 1
     position = np.arange(count) - np.repeat(starts, sizes)
-    ranks = np.empty(count)
-    ranks[by_class] = (position + 0.5) / np.repeat(sizes, sizes)
-    return np.sort(np.lexsort((random, ranks))[:wanted])
+    return np.sort(by_class[position < np.repeat(taken, sizes)])

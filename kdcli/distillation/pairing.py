@@ -19,44 +19,51 @@ class Pair:
 
 
 def pair_layers(loss: FeatureLoss, *, student: Network, teacher: Network) -> tuple[Pair, ...]:
-    """The pairs of a feature loss: as named, or the last feature map before pooling on both sides.
+    """The pairs of a feature loss: as named, or the last feature of the highest rank that both have.
 
     Raises:
-        ModelError: a name that is no layer, or a network without a feature to pair.
-        UsageError: different numbers of names.
+        UsageError: a name that is no layer, or different numbers of names.
+        ModelError: networks without features of the same rank.
     """
     teachers, students = loss.teacher_layers, loss.student_layers
-    check_taps(teacher, teachers, who="teacher")
-    check_taps(student, students, who="student")
+    check_taps(teacher, teachers, who="teacher", loss=loss.label)
+    check_taps(student, students, who="student", loss=loss.label)
     if teachers and students and len(teachers) != len(students):
         raise UsageError(
             f"losses.{loss.label}: {len(teachers)} teacher layers but {len(students)} student layers",
             hint="name as many student_layer as teacher_layer, or leave both out",
         )
-    count = max(len(teachers), len(students), 1)
-    if count > 1 and not (teachers and students):
+    if max(len(teachers), len(students)) > 1 and not (teachers and students):
         missing = "student_layer" if teachers else "teacher_layer"
         raise UsageError(f"losses.{loss.label}: several layers are named, so {missing} must name as many")
-    teachers = teachers or (last_feature(teacher, who="teacher"),)
-    students = students or (last_feature(student, who="student"),)
-    automatic = not (loss.teacher_layers and loss.student_layers)
-    return tuple(Pair(s, t, automatic) for s, t in zip(students, teachers, strict=True))
-
-
-def last_feature(network: Network, *, who: str) -> str:
-    """The last feature map before pooling; without maps, the last feature before the output.
-
-    Raises:
-        ModelError: the network has no inner tensor.
-    """
-    names = [name for name in network.taps if name not in network.reducing]
+    if teachers and students:
+        return tuple(Pair(s, t, False) for s, t in zip(students, teachers, strict=True))
+    ours = {len(student.taps[students[0]]): students[0]} if students else last_features(student)
+    theirs = {len(teacher.taps[teachers[0]]): teachers[0]} if teachers else last_features(teacher)
     for rank in (3, 2, 1):
-        fitting = [name for name in names if len(network.taps[name]) == rank and _has_extent(network.taps[name])]
-        fitting = [name for name in fitting if rank > 1 or name not in network.closing]
-        if fitting:
-            return fitting[-1]
-    raise ModelError(f"the {who} ({network.name}) has no inner feature to pair", hint=f"name a {who}_layer")
+        if rank in ours and rank in theirs:
+            return (Pair(ours[rank], theirs[rank], True),)
+    raise ModelError(
+        f"losses.{loss.label}: the student has features of {_ranks(ours)}, the teacher of {_ranks(theirs)}",
+        hint="name a teacher_layer and a student_layer",
+    )
 
 
-def _has_extent(shape: tuple[int | None, ...]) -> bool:
-    return len(shape) == 1 or any(side != 1 for side in shape[:-1])
+def last_features(network: Network) -> dict[int, str]:
+    """The last feature by its number of axes: maps (3) and sequences (2) before pooling, vectors (1) of any kind.
+
+    What makes the output is left out, the logits before a softmax too.
+    """
+    found: dict[int, str] = {}
+    for name, shape in network.taps.items():
+        rank = len(shape)
+        point = rank > 1 and all(side == 1 for side in shape[:-1])
+        logits = rank == 1 and shape == (network.outputs,)
+        if not (name in network.secondary or point or logits):
+            found[rank] = name
+    return found
+
+
+def _ranks(found: dict[int, str]) -> str:
+    words = {3: "maps", 2: "sequences", 1: "vectors"}
+    return ", ".join(words[rank] for rank in found if rank in words) or "no kind"

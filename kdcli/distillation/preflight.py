@@ -62,7 +62,7 @@ def refuse_same(teacher: Network, student: Network) -> None:
     ours, theirs = student.variables, teacher.variables
     if [tuple(v.shape) for v in ours] != [tuple(v.shape) for v in theirs] or not ours:
         return
-    if all(np.array_equal(np.array(a), np.array(b)) for a, b in zip(ours, theirs, strict=True)):
+    if all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(ours, theirs, strict=True)):
         raise ModelError(
             "teacher and student are the same model with the same weights: there is nothing to learn",
             hint=f"another --student, or --set student.start=fresh; {SKIP}",
@@ -77,7 +77,16 @@ def refuse_idle_terms(terms: Sequence[Term], *, student: Network, teacher: Netwo
     """
     if not student.trainable_variables:
         raise ModelError(f"the student ({student.name}) has nothing to train: every layer is frozen")
-    kept = [np.array(variable) for variable in student.variables]
+    kept = [np.array(variable.numpy()) for variable in student.variables]
+    try:
+        _refuse_idle(terms, student, teacher, batch)
+    finally:
+        # A training pass moves BatchNorm statistics and random states: the run starts from where it was.
+        for variable, value in zip(student.variables, kept, strict=True):
+            variable.assign(value)
+
+
+def _refuse_idle(terms: Sequence[Term], student: Network, teacher: Network | None, batch: Batch) -> None:
     for term in terms:
         targets = LiveTargets(teacher, [p.teacher for p in term.pairs], None) if teacher is not None else None
         objective = Objective([term], student=student, targets=targets if term.loss.needs_teacher else None)
@@ -87,9 +96,6 @@ def refuse_idle_terms(terms: Sequence[Term], *, student: Network, teacher: Netwo
                 f"losses.{term.loss.label} has no gradient in the student: it would train nothing",
                 hint=f"kd losses show {term.loss.kind}; {SKIP}",
             )
-    # A training pass moves BatchNorm statistics and random states: the run starts from where it was.
-    for variable, value in zip(student.variables, kept, strict=True):
-        variable.assign(value)
 
 
 def _gradient_norm(objective: Objective, student: Network, batch: Batch) -> float | None:

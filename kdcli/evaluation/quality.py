@@ -121,12 +121,13 @@ def _multilabel(logits: np.ndarray, labels: np.ndarray) -> dict[str, float | Non
 
 
 def _mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float | None:
-    """Mean over the labels that occur of the precision at each hit, ranked by score."""
+    """Mean over the labels that occur of the precision at each hit, ranked by score; equal scores share a rank."""
     found = []
     for column in np.flatnonzero(truth.any(0)):
-        ranked = truth[np.argsort(-scores[:, column], kind="stable"), column]
-        precision = np.cumsum(ranked) / np.arange(1, len(ranked) + 1)
-        found.append(precision[ranked].mean())
+        _, rank = np.unique(-scores[:, column], return_inverse=True)
+        hits, sizes = np.bincount(rank, truth[:, column]), np.bincount(rank)
+        precision = np.cumsum(hits) / np.cumsum(sizes)
+        found.append((hits * precision).sum() / hits.sum())
     return float(np.mean(found)) if found else None
 
 

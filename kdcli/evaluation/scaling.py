@@ -33,13 +33,17 @@ def choose_scale(network: KerasNetwork, examples: Examples, *, seed: int) -> Sca
     if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu":
         return ScaleChoice("unit", {})
     sample = examples.subset(limited(labels, len(examples), limit=EXAMPLES, seed=seed))
-    truth = sample.all_labels()
+    truth = np.asarray(sample.all_labels())
     channels = {p.prepared_shape[-1] for p in network.preparations.values() if len(p.prepared_shape) == 3}
     tried = [scale for scale in SCALES if scale not in ("imagenet", "caffe") or channels == {3}]
-    accuracies = {}
+    accuracies, recalls = {}, {}
     for scale in tried:
         logits = Answering(network.with_scale(scale))(sample.take, len(sample))[LOGITS]
-        accuracies[scale] = float(np.mean(logits.argmax(-1) == truth))
+        right = logits.argmax(-1) == truth
+        accuracies[scale] = float(right.mean())
+        recalls[scale] = float(np.mean([right[truth == label].mean() for label in np.unique(truth)]))
     best = max(tried, key=lambda scale: accuracies[scale])
-    better = accuracies[best] > accuracies["unit"] + MARGIN
+    # Naming one class whatever the picture is chance, however frequent that class is.
+    knows = recalls[best] > 1 / len(np.unique(truth)) + MARGIN
+    better = knows and accuracies[best] > accuracies["unit"] + MARGIN
     return ScaleChoice(best if better else "unit", accuracies)

@@ -171,17 +171,21 @@ class KerasNetwork:
                 f"{self.name}: the output has shape {tuple(output.shape)}; its last axis must be fixed"
             )
         self.outputs = int(self.output_shape[-1])
-        self.reducing = frozenset(n for n, (path, _) in self._calls.items() if _reduces(self._layers[path]))
-        self.closing = frozenset(n for n, call in self._calls.items() if recorded.outputs[call] is output)
+        self.secondary = frozenset(
+            name
+            for name, call in self._calls.items()
+            if recorded.outputs[call] is output or _is_secondary(self._layers[call[0]], self.taps[name])
+        )
         last = recorded.last(output)
-        self._last = last[0] if last else None
+        # A layer that is used elsewhere too cannot leave its activation out: the logarithm is taken instead.
+        self._last = last[0] if last and recorded.counts[last[0]] == 1 else None
         self._activation = last_activation(self._layers[self._last]) if self._last else None
 
 
-def _reduces(layer: Any) -> bool:
-    """Whether a layer only pools, flattens or drops, by the name of its class."""
+def _is_secondary(layer: Any, shape: tuple[int | None, ...]) -> bool:
+    """Whether a layer only drops, or pools or reshapes a map, by the name of its class."""
     name = type(layer).__name__
-    return "Pooling" in name or "Dropout" in name or name in ("Flatten", "Reshape")
+    return "Dropout" in name or (len(shape) > 1 and ("Pooling" in name or name == "Reshape"))
 
 
 def _single(output: Any, name: str = "model") -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from kdcli.errors import ModelError, did_you_mean
+from kdcli.errors import UsageError, did_you_mean
 from kdcli.models.preparation import Preparation
 
 
@@ -37,8 +37,8 @@ class Network(Protocol):
 
     `head` tells what `Answer.logits` are: `logits`, `sigmoid` (logits of independent outputs) or `values`.
     `output_kind` is what the saved model itself returns, `logits_from` how logits were got from it.
-    `taps` are the inner tensors that carry the batch axis, with their shapes without it; `reducing` those that
-    only pool, flatten or drop, `closing` those that make the output.
+    `taps` are the inner tensors that carry the batch axis, with their shapes without it; `secondary` those
+    that automatic pairing passes over: dropout, pooled maps, what makes the output.
     """
 
     name: str
@@ -47,8 +47,7 @@ class Network(Protocol):
     output_kind: str
     head: str
     taps: Mapping[str, tuple[int | None, ...]]
-    reducing: frozenset[str]
-    closing: frozenset[str]
+    secondary: frozenset[str]
     preparations: Mapping[str, Preparation]
 
     @property
@@ -89,17 +88,17 @@ class Network(Protocol):
         ...
 
 
-def check_taps(network: Network, names: Sequence[str], *, who: str) -> None:
+def check_taps(network: Network, names: Sequence[str], *, who: str, loss: str) -> None:
     """Refuse a tap that does not exist.
 
     Raises:
-        ModelError: with the nearest name and the list.
+        UsageError: with the nearest name and the list.
     """
     for name in names:
         if name not in network.taps:
             suggestion = did_you_mean(name, network.taps)
             known = ", ".join(network.taps)
-            raise ModelError(
-                f"the {who} ({network.name}) has no layer {name!r}; {suggestion}layers: {known}",
-                hint=f"--set losses.hint.{who}_layer={next(iter(network.taps), 'NAME')}",
+            raise UsageError(
+                f"losses.{loss}: the {who} ({network.name}) has no layer {name!r}; {suggestion}layers: {known}",
+                hint=f"--set losses.{loss}.{who}_layer={next(iter(network.taps), 'NAME')}",
             )

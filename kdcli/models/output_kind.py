@@ -31,7 +31,7 @@ def resolve_output(
             hint="check input.scale, or the weights with kd evaluate",
         )
     if network.outputs != outputs:
-        network = _with_other_count(network, task=task, outputs=outputs)
+        network = _with_other_count(network, wanted=wanted, task=task, outputs=outputs)
     kind = wanted
     if wanted == "auto":
         kind = _kind_of(network, task, answers)
@@ -52,7 +52,9 @@ def _head_of(kind: str, task: str) -> str:
     return "sigmoid" if task == "multilabel" or kind == "sigmoid" else "logits"
 
 
-def _with_other_count(network: KerasNetwork, *, task: str, outputs: int) -> KerasNetwork:
+def _with_other_count(network: KerasNetwork, *, wanted: str, task: str, outputs: int) -> KerasNetwork:
+    if wanted == "sigmoid" and network.output_kind != "sigmoid":
+        network = network.understood("sigmoid", head="sigmoid")
     one_sigmoid = network.outputs == 1 and outputs == 2 and network.output_kind == "sigmoid"
     if task == "classification" and one_sigmoid:
         return network.as_two_classes()

@@ -13,14 +13,18 @@ from kdcli.models.keras_network import KerasNetwork
 def computing_in(network: KerasNetwork, precision: str) -> Iterator[None]:
     """Let a network's layers compute in `mixed_bfloat16` while the block runs; `float32` changes nothing.
 
-    Every layer gets the policy but the last, whose output is the logits. The policies are put back, so that the
+    Every layer gets the policy but the one that makes the logits. The policies are put back, so that the
     saved model is the one that was opened. A global policy would not reach a model that is loaded already.
     """
     if precision == "float32":
         yield
         return
     layers = [layer for layer in network.layers if not isinstance(layer, keras.Model)]
-    kept = [(layer, layer.dtype_policy) for layer in layers if layer is not network.last_layer]
+    closing = [network.last_layer]
+    if isinstance(network.last_layer, keras.layers.Activation | keras.layers.Softmax):
+        # The logits are made by the layer before.
+        closing.append(layers[layers.index(network.last_layer) - 1])
+    kept = [(layer, layer.dtype_policy) for layer in layers if not any(layer is last for last in closing)]
     try:
         for layer, _ in kept:
             layer.dtype_policy = keras.DTypePolicy(precision)

@@ -43,7 +43,7 @@ class Preparation:
     @property
     def scaled(self) -> bool:
         """Whether the scale has any effect here."""
-        return self.raw_dtype == "uint8" and len(self.raw_shape) in (2, 3)
+        return self.raw_dtype == "uint8" and _is_picture(self.raw_shape, self.raw_dtype)
 
     @property
     def prepared_shape(self) -> tuple[int, ...]:
@@ -105,6 +105,11 @@ def _scaled(batch: Any, scale: str) -> Any:
     return batch
 
 
+def _is_picture(shape: tuple[int, ...], dtype: str) -> bool:
+    """Three axes, or two of bytes: two axes of other numbers may be a series, which no one resizes."""
+    return len(shape) == 3 or (len(shape) == 2 and dtype == "uint8")
+
+
 def make_preparation(
     section: Any,
     *,
@@ -122,7 +127,7 @@ def make_preparation(
     size = None
     if section.resize != "auto":
         size = tuple(section.resize)
-    elif len(shape) in (2, 3) and len(raw_shape) in (2, 3) and None not in shape[:2]:
+    elif _is_picture(raw_shape, raw_dtype) and len(shape) in (2, 3) and None not in shape[:2]:
         size = shape[:2] if tuple(raw_shape[:2]) != tuple(shape[:2]) else None
     scale = "unit" if section.scale == "auto" else section.scale
     prepared = Preparation(raw_shape, raw_dtype, shape, dtype, scale, size, section.fit)

@@ -77,4 +77,4 @@ def assign_all(variables: Sequence[Any], arrays: Sequence[np.ndarray]) -> None:
 
 def values_of(variables: Sequence[Any]) -> list[np.ndarray]:
     """Copies of the values of variables."""
-    return [np.array(variable) for variable in variables]
+    return [np.array(variable.numpy()) for variable in variables]

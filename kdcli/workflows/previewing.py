@@ -104,7 +104,7 @@ def _measured_seconds(job: Job) -> dict[str, float | None]:
     fit, train = job.fit, job.fit.dataset.train
     sample = train.subset(np.arange(min(256, len(train))))
     targets, teacher_seconds = _sample_targets(job, sample)
-    kept = [np.array(variable) for variable in fit.network.variables]
+    kept = [np.array(variable.numpy()) for variable in fit.network.variables]
     with computing_in(fit.network, fit.train.precision):
         stepper = fit.stepper(targets)
         batch = min(fit.train.batch_size, len(train))

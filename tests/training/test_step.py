@@ -62,20 +62,13 @@ def run(made: Stepper, steps: int = STEPS, first: int = 0):
 
 
 def weights(objective) -> list[np.ndarray]:
-    return [np.array(variable) for variable in objective.trainable_variables]
+    return [variable.value.numpy() for variable in objective.trainable_variables]
 
 
 def test_block_applies_every_step_and_sums_total_and_terms():
-    objective = Squares()
-    expected = {"loss": 0.0, "first": 0.0, "second": 0.0}
-    for step in range(STEPS):
-        found = run(stepper(objective), 1, first=step) if step == 0 else None
-        if found is not None:
-            expected = found.sums
-    assert expected["loss"] == pytest.approx(expected["first"] + 2 * expected["second"], rel=1e-6)
     one, many = Squares(), Squares()
     single = stepper(one)
-    sums = dict.fromkeys(expected, 0.0)
+    sums = {"loss": 0.0, "first": 0.0, "second": 0.0}
     for step in range(STEPS):
         positions = np.arange(step * BATCH, (step + 1) * BATCH)[None]
         result = single.run(positions, table=single.feed.views.table(0), slot=0, first=step)
@@ -84,6 +77,7 @@ def test_block_applies_every_step_and_sums_total_and_terms():
     block = run(stepper(many))
     assert (block.steps, block.broken) == (STEPS, None)
     assert block.sums == pytest.approx(sums, rel=1e-6)
+    assert sums["loss"] == pytest.approx(sums["first"] + 2 * sums["second"], rel=1e-6)
     for a, b in zip(weights(one), weights(many), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -95,9 +89,7 @@ def test_update_is_that_of_plain_gradient_descent():
     inputs = tf.constant(x[:BATCH].reshape(BATCH, 64) / 255.0, tf.float32)
     with tf.GradientTape() as tape:
         outputs = objective.layer(inputs)
-        loss = (
-            tf.reduce_sum(tf.square(outputs)) / BATCH + 2 * tf.reduce_sum(tf.abs(outputs - 1.0)) / BATCH
-        )
+        loss = tf.reduce_sum(tf.square(outputs)) / BATCH + 2 * tf.reduce_sum(tf.abs(outputs - 1.0)) / BATCH
     gradients = tape.gradient(loss, [variable.value for variable in objective.trainable_variables])
     result = run(stepper(objective, rate=0.1), 1)
     assert result.sums["loss"] == pytest.approx(float(loss), rel=1e-6)
@@ -116,14 +108,14 @@ def breaking(kind: str, at: int):
             first, second = first / (1.0 - wrong), second / (1.0 - wrong)
         elif kind == "gradient":
             # The norm of a zero difference: its value is 0, its gradient is NaN.
-            first = first + wrong * tf.sqrt(tf.reduce_sum(tf.square(outputs - tf.stop_gradient(outputs))))
+            difference = tf.reduce_sum(tf.square(outputs - tf.stop_gradient(outputs)))
+            first = first + tf.cond(tf.equal(step, at), lambda: tf.sqrt(difference), lambda: 0.0)
         return first, second
 
     return spoil
 
 
-@pytest.mark.parametrize("jit", [False, True], ids=["plain", "xla"])
-@pytest.mark.parametrize("at", [0, 2])
+@pytest.mark.parametrize(("at", "jit"), [(0, False), (2, False), (2, True)], ids=["first", "third", "third-xla"])
 @pytest.mark.parametrize(
     ("kind", "named"),
     [
@@ -137,9 +129,6 @@ def test_step_that_is_not_finite_is_not_applied_and_is_named(kind, named, at, ji
     reference, broken = Squares(), Squares(breaking(kind, at))
     made = stepper(broken, optimizer=keras.optimizers.Adam(0.01), jit=jit)
     result = run(made)
-    if kind == "gradient" and at > 0:
-        # The zero difference breaks every step's gradient: 0 times NaN is NaN.
-        at = 0
     assert (result.steps, result.broken) == (at, named)
     good = stepper(reference, optimizer=keras.optimizers.Adam(0.01), jit=jit)
     if at:
@@ -149,7 +138,7 @@ def test_step_that_is_not_finite_is_not_applied_and_is_named(kind, named, at, ji
     for is_now, should in zip(weights(broken), weights(reference), strict=True):
         np.testing.assert_array_equal(is_now, should)
     for is_now, should in zip(made.optimizer.variables, good.optimizer.variables, strict=True):
-        np.testing.assert_array_equal(np.array(is_now), np.array(should))
+        np.testing.assert_array_equal(is_now.value.numpy(), should.value.numpy())
 
 
 def test_total_is_named_when_no_term_alone_is_broken():
@@ -210,5 +199,5 @@ def test_variable_without_gradient_stays_as_it_is():
     objective = Spare()
     before = weights(objective)
     assert run(stepper(objective)).steps == STEPS
-    np.testing.assert_array_equal(np.array(objective.spare), before[0])
+    np.testing.assert_array_equal(objective.spare.value.numpy(), before[0])
     assert not np.array_equal(weights(objective)[1], before[1])

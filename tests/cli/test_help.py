@@ -1,0 +1,177 @@
+"""What a command line takes: the contract's option table, help, words that people bring from elsewhere."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import typer
+
+from kdcli import __version__
+from kdcli.cli.app import app
+from kdcli.cli.options import FOREIGN
+
+COMMANDS = ["train-teacher", "distill", "evaluate"]
+COMMON = set("--recipe --set --data --limit --batch-size --threads --json --quiet --verbose --no-color".split())
+RUN = set("--out --resume --overwrite --seed --epochs --devices --dry-run --max-time --no-preflight".split())
+# The built part of the contract's table.
+TABLE = {
+    "train-teacher": COMMON | RUN | {"--teacher"},
+    "distill": COMMON | RUN | {"--teacher", "--student"},
+    "evaluate": COMMON | {"--teacher", "--split"},
+}
+GROUPS = {"recipes": {"ls", "show", "cp", "check", "schema"}, "losses": {"ls", "show"}}
+
+
+def options_of(command):
+    """Every option of a command, as `--help` lists them."""
+    found = typer.main.get_command(app).commands[command]
+    return {name: option for option in found.params for name in option.opts if name.startswith("-")}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_takes_the_options_of_the_contract(command):
+    assert set(options_of(command)) == TABLE[command]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_lists_every_option_of_the_command(kd, command):
+    ran = kd(command, "--help")
+    assert (ran.code, ran.err) == (0, "")
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", ran.out)) == {*TABLE[command], "--help"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_says_in_one_line_what_it_does(command):
+    for name, option in options_of(command).items():
+        assert option.help and option.help.endswith("."), name
+        assert len(option.help) <= 70, name
+
+
+@pytest.mark.parametrize("words", [[], *[[command] for command in (*COMMANDS, *GROUPS)], ["recipes", "cp"]])
+def test_the_short_form_of_help_works(kd, words):
+    short, long = kd(*words, "-h"), kd(*words, "--help")
+    assert short.code == 0
+    assert short.out == long.out
+    assert "Usage: kd" in short.out
+
+
+def test_bare_kd_prints_help_and_is_no_error(kd):
+    ran = kd()
+    assert (ran.code, ran.err) == (0, "")
+    assert {*COMMANDS, *GROUPS} <= set(ran.out.split())
+    assert len(ran.out.splitlines()) < 40
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_bare_group_prints_its_help(kd, group):
+    ran = kd(group)
+    assert ran.code in (0, 2)
+    assert f"Usage: kd {group}" in ran.out + ran.err
+    assert GROUPS[group] <= set((ran.out + ran.err).split())
+    assert "bug" not in ran.err
+
+
+def test_the_commands_are_those_that_are_built():
+    root = typer.main.get_command(app)
+    assert set(root.commands) == {*COMMANDS, *GROUPS}
+    assert {group: set(root.commands[group].commands) for group in GROUPS} == GROUPS
+
+
+def test_the_version_is_printed(kd):
+    ran = kd("--version")
+    assert (ran.code, ran.out, ran.err) == (0, f"kd {__version__}\n", "")
+
+
+def test_an_unknown_command_names_the_nearest_and_a_hint_that_works(kd):
+    ran = kd("distil")
+    assert ran.code == 2
+    assert ran.out == ""
+    assert ran.err.splitlines() == [
+        "error: No such command 'distil'. Did you mean 'distill'?",
+        "hint: kd --help",
+    ]
+
+
+@pytest.mark.parametrize(
+    "words", ["compare", "export", "predict", "inspect", "cache", "report", "verify", "doctor"]
+)
+def test_what_is_not_built_is_a_usage_error(kd, words):
+    ran = kd(words)
+    assert ran.code == 2
+    assert ran.err.startswith(f"error: No such command '{words}'.")
+
+
+@pytest.mark.parametrize(
+    "option", ["--code", "--trust-model", "--allow-tables", "--allow-remote", "--cache-limit", "--tensorboard"]
+)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_option_that_is_not_built_is_never_ignored(kd, command, option):
+    ran = kd(command, option)
+    assert ran.code == 2
+    assert ran.err.startswith(f"error: No such option: {option}")
+
+
+def test_an_unknown_option_names_the_nearest_and_the_help(kd):
+    ran = kd("distill", "--resum")
+    assert (ran.code, ran.out) == (2, "")
+    assert "No such option: --resum" in ran.err and "--resume" in ran.err
+    assert ran.err.splitlines()[-1] == "hint: kd distill --help"
+
+
+@pytest.mark.parametrize("word", FOREIGN)
+def test_a_word_from_elsewhere_gets_a_hint_with_ours(kd, word):
+    ran = kd("distill", word, "1")
+    assert ran.code == 2
+    assert ran.err.splitlines()[-1] == f"hint: {FOREIGN[word]}"
+
+
+@pytest.mark.parametrize("word", ["--alpha", "--temperature", "--lr", "--device", "--imgsz"])
+def test_the_words_that_the_contract_names_are_known(kd, word):
+    assert word in FOREIGN
+    assert kd("distill", f"{word}=1").err.splitlines()[-1] == f"hint: {FOREIGN[word]}"
+
+
+@pytest.mark.parametrize("word", FOREIGN)
+def test_a_hint_names_only_options_and_settings_that_exist(word):
+    from kdcli.recipe.reading import read_recipe
+
+    hint = FOREIGN[word]
+    assert set(re.findall(r"--[a-z][a-z-]*", hint)) <= TABLE["distill"]
+    for quoted, plain in re.findall(r"--set (?:'([^']+)'|(\S+))", hint):
+        assert read_recipe("soft-targets", settings=[quoted or plain]).recipe
+
+
+def test_a_usage_error_is_one_json_document_too(kd):
+    ran = kd("distill", "--lr", "1", "--json")
+    assert ran.code == 2
+    assert ran.document == {
+        "schema": "kd.error/1",
+        "error": {
+            "exit_code": 2,
+            "kind": "usage",
+            "message": ran.document["error"]["message"],
+            "hint": FOREIGN["--lr"],
+            "location": None,
+        },
+    }
+    assert ran.document["error"]["message"].startswith("No such option: --lr")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["distill", "--epochs", "many"], "Invalid value for '--epochs'"),
+        (["distill", "--threads", "0"], "Invalid value for '--threads'"),
+        (["distill", "--limit", "some"], "--limit must be a count such as 500 or a share such as 0.1, got 'some'"),
+        (["distill", "--max-time", "soon"], "--max-time must be a time such as 90s, 30m or 2h, got 'soon'"),
+        (["distill", "--max-time", "0"], "--max-time must be a time such as 90s, 30m or 2h, got '0'"),
+        (["distill", "one-word-too-many"], "Got unexpected extra argument"),
+        (["evaluate"], "Missing argument 'MODEL|RUN ...'"),
+    ],
+)
+def test_a_wrong_value_names_its_option(kd, words, message):
+    ran = kd(*words)
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err.splitlines()[0]
+    assert ran.err.splitlines()[1] == f"hint: kd {words[0]} --help"

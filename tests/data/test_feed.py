@@ -1,0 +1,83 @@
+"""Batches by position, from memory or from the host."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import blobs
+
+from kdcli.augment.shift import Shift
+from kdcli.data.arrays import splits_from_arrays
+from kdcli.data.feed import Feed
+from kdcli.data.views import Views
+
+X, Y = blobs(24)
+WEIGHTS = np.arange(24) / 8
+
+
+def examples(**more):
+    train = splits_from_arrays({"x": X, "y": Y, "weight": WEIGHTS, **more}, name="d").train
+    return train.subset(np.arange(23, 3, -1))
+
+
+def gathered(split, positions, *, resident, augments=(), compiled=True):
+    views = Views(augments, seed=0, count=None, examples=len(split))
+    feed = Feed(split, views, resident_bytes=10**9 if resident else 0)
+    assert feed.resident == resident
+    table = views.table(1)
+
+    def gather(at):
+        batch = feed.gather(at, table, slot=tf.constant(0), total=len(positions))
+        return batch.inputs, batch.labels, batch.weights, batch.positions
+
+    gather = tf.function(gather, autograph=False) if compiled else gather
+    read = gather(tf.constant(positions))
+    return tf.nest.map_structure(lambda given: None if given is None else given.numpy(), read)
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_inputs_labels_and_weights_follow_the_positions(resident):
+    inputs, labels, weights, positions = gathered(examples(), [5, 0, 19], resident=resident)
+    np.testing.assert_array_equal(inputs["x"], X[[18, 23, 4]])
+    assert inputs["x"].dtype == np.uint8
+    np.testing.assert_array_equal(labels, Y[[18, 23, 4]])
+    np.testing.assert_array_equal(weights, WEIGHTS[[18, 23, 4]].astype(np.float32))
+    assert positions.tolist() == [5, 0, 19]
+
+
+@pytest.mark.parametrize("augments", [(), (Shift(pixels=2),)])
+def test_streamed_batches_equal_resident_ones(augments):
+    both = [gathered(examples(), [7, 7, 2, 11], resident=kind, augments=augments) for kind in (True, False)]
+    tf.nest.map_structure(np.testing.assert_array_equal, *both)
+
+
+def test_streamed_batches_know_their_shape_while_compiling():
+    split = examples()
+    feed = Feed(split, Views([], seed=0, count=1, examples=len(split)), resident_bytes=0)
+    shapes = []
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.int64)], autograph=False)
+    def gather(at):
+        batch = feed.gather(at, tf.zeros((1, 0)), slot=0, total=2)
+        shapes.append(batch.inputs["x"].shape.as_list())
+        return batch.inputs["x"]
+
+    gather(np.array([1, 2]))
+    assert shapes == [[None, 8, 8, 1]]
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_several_inputs_are_gathered_by_name(resident):
+    arrays = {"x.left": np.arange(8.0), "x.right": np.arange(8) * 10}
+    split = splits_from_arrays(arrays, name="d").train
+    inputs, labels, weights, _ = gathered(split, [3, 1], resident=resident)
+    assert {name: value.tolist() for name, value in inputs.items()} == {"left": [3.0, 1.0], "right": [30, 10]}
+    assert (labels, weights) == (None, None)
+
+
+def test_data_above_the_limit_is_not_resident():
+    split = examples()
+    views = Views([], seed=0, count=1, examples=len(split))
+    assert Feed(split, views, resident_bytes=20 * 64).resident
+    assert not Feed(split, views, resident_bytes=20 * 64 - 1).resident

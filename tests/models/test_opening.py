@@ -1,0 +1,194 @@
+"""Model files: which open, and what is said of the others."""
+
+from __future__ import annotations
+
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from kdcli.errors import ModelError, UsageError
+from kdcli.models.opening import fresh_copy, model_file, open_model
+
+X = np.random.default_rng(0).random((3, 4), np.float32)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Small(keras.Model):
+    """A subclassed model that can be made from its configuration."""
+
+    def __init__(self, width=5, **given):
+        super().__init__(**given)
+        self.width = width
+        self.hidden = keras.layers.Dense(width, activation="relu")
+        self.out = keras.layers.Dense(2)
+
+    def build(self, shape):
+        self.hidden.build(shape)
+        self.out.build((shape[0], self.width))
+        self.built = True
+
+    def call(self, x):
+        return self.out(self.hidden(x))
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width}
+
+
+class Stubborn(keras.Model):
+    """A subclassed model that cannot be made from its configuration."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def call(self, x):
+        return self.layer(x)
+
+
+def functional():
+    inputs = keras.Input((4,))
+    x = keras.layers.Dense(5, activation="relu", name="hidden")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(2, name="out")(x))
+
+
+def sequential():
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(5, "relu"), keras.layers.Dense(2)])
+
+
+def subclassed():
+    model = Small()
+    model(X)
+    return model
+
+
+BUILDS = {"functional": functional, "sequential": sequential, "subclassed": subclassed}
+
+
+@pytest.fixture(params=BUILDS.values(), ids=list(BUILDS))
+def build(request):
+    keras.utils.set_random_seed(0)
+    return request.param
+
+
+def refused(path):
+    with pytest.raises(ModelError) as caught:
+        open_model(model_file(path))
+    assert caught.value.exit_code == 4
+    assert str(path) in caught.value.message
+    return caught.value
+
+
+def test_a_keras_file_opens_with_its_weights(build, tmp_path):
+    model = build()
+    model.save(tmp_path / "m.keras")
+    np.testing.assert_array_equal(open_model(tmp_path / "m.keras")(X), model(X))
+
+
+@pytest.mark.parametrize("suffix", ["h5", "hdf5"])
+def test_an_old_file_opens_whatever_it_was_trained_with(tmp_path, suffix):
+    model = functional()
+    model.compile(loss="mse", optimizer="adam", metrics=["mae"])
+    model.save(tmp_path / f"m.{suffix}")
+    np.testing.assert_array_equal(open_model(tmp_path / f"m.{suffix}")(X), model(X))
+
+
+def test_a_model_with_a_loss_nobody_knows_here_opens(tmp_path):
+    def my_loss(truth, answer):
+        return keras.ops.mean(truth - answer)
+
+    model = functional()
+    model.compile(loss=my_loss)
+    model.save(tmp_path / "m.keras")
+    np.testing.assert_array_equal(open_model(tmp_path / "m.keras")(X), model(X))
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    error = refused(tmp_path / "none.keras")
+    assert "none.keras: no such model file" in error.message
+    assert ".keras or .h5" in error.hint
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing")
+    assert "is a folder without a finished run" in refused(tmp_path).message
+
+
+@pytest.mark.parametrize(("content", "wrong", "right"), [("keras", "h5", "keras"), ("h5", "keras", "h5")])
+def test_a_suffix_that_contradicts_the_content_is_refused_with_the_right_one(tmp_path, content, wrong, right):
+    functional().save(tmp_path / f"m.{content}")
+    path = (tmp_path / f"m.{content}").rename(tmp_path / f"other.{wrong}")
+    error = refused(path)
+    assert f"holds a {content} model under another suffix" in error.message
+    assert error.hint == f"rename it to other.{right}"
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", bytes(5000), b"PK\x03\x04"])
+def test_any_other_content_is_refused(tmp_path, content):
+    path = tmp_path / "m.keras"
+    path.write_bytes(content)
+    assert "m.keras: not a Keras model file" in refused(path).message
+
+
+def test_a_zip_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "m.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    assert "m.keras: not a Keras model file" in refused(path).message
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_a_file_that_was_cut_off_is_refused(tmp_path, suffix, share):
+    path = tmp_path / f"m.{suffix}"
+    functional().save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    message = refused(path).message
+    assert "not a Keras model file" in message or "does not load" in message
+
+
+def test_a_configuration_that_makes_no_sense_is_refused_on_one_line(tmp_path):
+    path = tmp_path / "m.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", '{"class_name": "Nothing", "config": {}}')
+        archive.writestr("metadata.json", "{}")
+    message = refused(path).message
+    assert "m.keras: the keras file does not load: " in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, bad):
+    model = functional()
+    values = model.get_weights()
+    values[2][1, 1] = bad
+    model.set_weights(values)
+    model.save(tmp_path / "m.keras")
+    assert "the weight out/kernel holds NaN or infinity" in refused(tmp_path / "m.keras").message
+
+
+def test_a_fresh_copy_follows_from_the_seed(build):
+    model = build()
+    original = model(X).numpy()
+    copies = [fresh_copy(model, seed=seed)(X).numpy() for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(copies[0], copies[1])
+    assert not np.allclose(copies[0], copies[2])
+    assert not np.allclose(copies[0], original)
+    np.testing.assert_array_equal(model(X), original)
+
+
+def test_a_fresh_copy_has_the_same_weights_by_shape_and_shares_none(build):
+    model = build()
+    copy = fresh_copy(model, seed=1)
+    assert [tuple(v.shape) for v in copy.weights] == [tuple(v.shape) for v in model.weights]
+    assert not {id(v) for v in copy.weights} & {id(v) for v in model.weights}
+
+
+def test_a_model_that_cannot_be_made_anew_is_refused_with_the_way_on():
+    model = Stubborn(keras.layers.Dense(2))
+    model(X)
+    with pytest.raises(UsageError, match="start: fresh needs a model that can be made from its") as caught:
+        fresh_copy(model, seed=0)
+    assert "--set student.start=file" in caught.value.hint

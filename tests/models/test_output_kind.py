@@ -1,0 +1,122 @@
+"""What a network's answers are, said and checked."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from kdcli.errors import ModelError
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.output_kind import resolve_output
+
+RANDOM = np.random.default_rng(0)
+LOGITS = RANDOM.normal(size=(8, 3)) * 3
+CHANCES = RANDOM.dirichlet(np.ones(3), 8)
+SINGLE = RANDOM.random((8, 3))
+
+
+def network(activation=None, units=3, *, hidden=False):
+    inputs = keras.Input((2,))
+    x = keras.layers.Dense(units, activation=activation)(inputs)
+    # A reshape after it hides the activation from the last layer.
+    x = keras.layers.Reshape((units,))(x) if hidden else x
+    return KerasNetwork(keras.Model(inputs, x), name="given")
+
+
+def resolved(found, answers, *, wanted="auto", task="classification", outputs=3):
+    return resolve_output(found, wanted=wanted, task=task, outputs=outputs, answers=answers)
+
+
+def refused(*given, **more):
+    with pytest.raises(ModelError) as caught:
+        resolved(*given, **more)
+    assert caught.value.exit_code == 4
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("activation", "task", "answers", "kind", "head"),
+    [
+        (None, "classification", LOGITS, "logits", "logits"),
+        (None, "classification", CHANCES, "probabilities", "logits"),
+        ("softmax", "classification", CHANCES, "probabilities", "logits"),
+        ("sigmoid", "multilabel", SINGLE, "sigmoid", "sigmoid"),
+        (None, "multilabel", SINGLE, "sigmoid", "sigmoid"),
+        (None, "multilabel", LOGITS, "logits", "sigmoid"),
+        (None, "regression", LOGITS, "values", "values"),
+        ("sigmoid", "regression", SINGLE, "values", "values"),
+    ],
+)
+def test_auto_looks_at_the_last_layer_and_the_answers(activation, task, answers, kind, head):
+    found = resolved(network(activation), answers, task=task)
+    assert (found.output_kind, found.head) == (kind, head)
+
+
+def test_probabilities_in_half_precision_are_still_probabilities():
+    assert resolved(network(), CHANCES.astype(np.float16).astype(np.float64)).output_kind == "probabilities"
+
+
+def test_positive_answers_that_do_not_sum_to_one_are_logits():
+    assert resolved(network(), SINGLE).output_kind == "logits"
+
+
+def test_what_the_recipe_says_is_kept():
+    assert resolved(network(), CHANCES, wanted="logits").output_kind == "logits"
+    assert resolved(network(), SINGLE, wanted="sigmoid").head == "sigmoid"
+
+
+def test_probabilities_that_do_not_sum_to_one_are_refused():
+    message = refused(network(), LOGITS, wanted="probabilities").message
+    assert message == "given: output_kind is probabilities, but the answers do not sum to 1"
+
+
+def test_logits_out_of_a_softmax_are_refused():
+    message = refused(network("softmax"), CHANCES, wanted="logits").message
+    assert message == "given: output_kind is logits, but the last layer is a softmax"
+
+
+def test_sigmoids_outside_their_range_are_refused():
+    message = refused(network(), LOGITS, wanted="sigmoid").message
+    assert message == "given: output_kind is sigmoid, but the answers leave [0, 1]"
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_answers_that_are_not_finite_are_refused(bad):
+    answers = LOGITS.copy()
+    answers[2, 1] = bad
+    error = refused(network(), answers)
+    assert error.message == "given: answers NaN or infinity"
+    assert "input.scale" in error.hint
+
+
+def test_another_number_of_classes_is_refused_with_both_counts():
+    error = refused(network(), LOGITS, outputs=10)
+    assert error.message == "given has 3 outputs, the data has 10 classes"
+    assert "data.classes" in error.hint
+
+
+def test_another_number_of_values_is_refused_with_both_counts():
+    message = refused(network(), LOGITS, outputs=2, task="regression").message
+    assert message == "given has 3 outputs, the data has 2 values"
+
+
+def test_one_sigmoid_stands_for_two_classes():
+    found = resolved(network("sigmoid", 1), SINGLE[:, :1], outputs=2)
+    assert (found.outputs, found.head, found.output_kind) == (2, "logits", "sigmoid")
+
+
+def test_one_logit_is_not_two_classes():
+    message = refused(network(None, 1), LOGITS[:, :1], outputs=2).message
+    assert message == "given has 1 outputs, the data has 2 classes"
+
+
+def test_one_hidden_sigmoid_that_the_recipe_names_stands_for_two_classes():
+    found = resolved(network("sigmoid", 1, hidden=True), SINGLE[:, :1], outputs=2, wanted="sigmoid")
+    assert (found.outputs, found.head, found.output_kind) == (2, "logits", "sigmoid")
+
+
+def test_the_network_that_was_given_stays_as_it_was():
+    found = network("softmax")
+    resolved(found, CHANCES, wanted="probabilities", task="regression")
+    assert (found.output_kind, found.head) == ("probabilities", "logits")

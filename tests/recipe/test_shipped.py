@@ -1,0 +1,45 @@
+"""The recipes that come with kd: each one is right, and says how to run it."""
+
+from __future__ import annotations
+
+from itertools import takewhile
+
+import pytest
+
+from kdcli.recipe.reading import read_recipe
+from kdcli.recipe.shipped import shipped_names, shipped_text
+
+NAMES = shipped_names()
+
+
+@pytest.mark.parametrize(
+    "name", ["combined", "digits", "feature", "feature-kl", "mnist", "soft-labels", "soft-targets"]
+)
+def test_the_recipe_is_shipped(name):
+    assert name in NAMES
+
+
+def test_names_are_sorted():
+    assert sorted(NAMES) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_recipe_has_no_fault_and_a_description(name):
+    read = read_recipe(name)
+    assert read.recipe.description
+    assert read.recipe.losses
+    assert read.source == name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_recipe_opens_with_the_command_that_runs_it(name):
+    header = "\n".join(takewhile(lambda line: line.startswith("#"), shipped_text(name).splitlines()))
+    assert header, "the first line is no comment"
+    assert "kd distill" in header or "kd train-teacher" in header
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_setting_of_the_recipe_is_written_in_it(name):
+    explicit = read_recipe(name).origins.explicit()
+    assert {"version", "description", "losses"} <= set(explicit)
+    assert all(origin.startswith(f"{name}:") for origin in explicit.values())

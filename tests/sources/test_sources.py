@@ -1,0 +1,118 @@
+"""Where examples come from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kdcli.errors import DataError
+from kdcli.lazy import keras
+from kdcli.sources import Arrays, Digits, KerasDataset, named
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """A home folder with an empty Keras cache, and no network allowed."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KERAS_HOME", raising=False)
+    monkeypatch.setenv("KD_OFFLINE", "1")
+    cache = tmp_path / ".keras" / "datasets"
+    cache.mkdir(parents=True)
+    return cache
+
+
+def test_digits_are_embedded():
+    splits = Digits().load()
+    assert (len(splits.train), len(splits.test), splits.validation) == (1437, 360, None)
+    assert splits.classes == tuple("0123456789")
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_digits_are_stretched_to_bytes_and_show_every_class(part):
+    split = getattr(Digits().load(), part)
+    pictures = split.inputs["x"]
+    assert pictures.dtype == np.uint8
+    assert split.shapes == {"x": (8, 8, 1)}
+    assert (pictures.min(), pictures.max()) == (0, 255)
+    counts = np.bincount(split.all_labels())
+    assert len(counts) == 10
+    assert counts.min() > 0.08 * len(split)
+
+
+def test_no_digit_for_testing_is_also_for_training():
+    splits = Digits().load()
+    seen = {picture.tobytes() for picture in splits.train.inputs["x"]}
+    assert not any(picture.tobytes() in seen for picture in splits.test.inputs["x"])
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "cifar100"])
+def test_offline_an_uncached_data_set_is_refused_with_the_way_to_give_it(offline, monkeypatch, name):
+    monkeypatch.setattr(getattr(keras.datasets, name), "load_data", lambda: pytest.fail("asked the network"))
+    with pytest.raises(DataError) as caught:
+        KerasDataset(name=name).load()
+    assert caught.value.exit_code == 3
+    assert caught.value.message == f"{name} is not cached and KD_OFFLINE is set"
+    assert f"--data {name}.npz" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [
+        ("mnist", "mnist.npz"),
+        ("fashion_mnist", "fashion-mnist"),
+        ("cifar10", "cifar-10-batches-py"),
+        ("cifar100", "cifar-100-python-target"),
+    ],
+)
+def test_offline_a_cached_data_set_is_read(offline, monkeypatch, name, entry):
+    (offline / entry).mkdir()
+    part = np.zeros((4, 8, 8), np.uint8), np.arange(4)[:, None]
+    monkeypatch.setattr(getattr(keras.datasets, name), "load_data", lambda: (part, part))
+    splits = KerasDataset(name=name).load()
+    assert (len(splits.train), len(splits.test)) == (4, 4)
+    assert splits.classes == (100 if name == "cifar100" else 10)
+
+
+def test_offline_the_cache_of_another_data_set_does_not_count(offline):
+    (offline / "cifar-100-python").mkdir()
+    (offline / "fashion-mnist").mkdir()
+    for name in ("cifar10", "mnist"):
+        with pytest.raises(DataError, match=f"{name} is not cached"):
+            KerasDataset(name=name).load()
+
+
+def test_a_failed_download_is_a_data_error(monkeypatch):
+    def fail():
+        raise Exception("URL fetch failure")
+
+    monkeypatch.delenv("KD_OFFLINE", raising=False)
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", fail)
+    with pytest.raises(DataError, match="mnist could not be read: URL fetch failure"):
+        KerasDataset(name="mnist").load()
+
+
+def test_real_digits_are_read_from_a_file(shared_data):
+    path = shared_data / "mnist.npz"
+    if not path.exists():
+        pytest.skip("no mnist.npz beside the checkout")
+    splits = Arrays(path=str(path)).load()
+    assert (len(splits.train), len(splits.test)) == (60000, 10000)
+    assert splits.train.shapes == {"x": (28, 28)}
+    assert splits.train.all_labels()[:5].tolist() == [5, 0, 4, 1, 9]
+
+
+@pytest.mark.parametrize(
+    ("text", "entry"),
+    [
+        ("digits", {"kind": "digits"}),
+        ("cifar10", {"kind": "keras", "name": "cifar10"}),
+        ("a/b.npz", {"kind": "arrays", "path": "a/b.npz"}),
+    ],
+)
+def test_a_short_name_stands_for_an_entry(text, entry):
+    assert named(text) == entry
+
+
+def test_an_unknown_short_name_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"'mnits' is no data: expected digits, mnist, .* ends in \.npz"):
+        named("mnits")

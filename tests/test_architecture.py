@@ -1,0 +1,236 @@
+"""Who may know whom: the import rules of the package, held by a walk over its syntax trees."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import kdcli
+
+ROOT = Path(kdcli.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+# A file imports from its own folder or from rows with a lower number.
+ROWS = {
+    **dict.fromkeys(("errors", "lazy", "events"), 0),
+    "spec": 1,
+    **dict.fromkeys(("losses", "sources", "augment", "zoo", "exports"), 2),
+    **dict.fromkeys(("recipe", "runs"), 3),
+    **dict.fromkeys(("data", "models"), 4),
+    **dict.fromkeys(("evaluation", "distillation", "training"), 5),
+    "workflows": 6,
+    "cli": 7,
+}
+# What a row may import from outside at module top; TensorFlow and Keras come through `kdcli.lazy`.
+OUTSIDE = {
+    0: set(),
+    1: {"pydantic"},
+    2: {"pydantic"},
+    3: {"pydantic", "yaml", "filelock"},
+    4: {"numpy", "psutil", "tensorflow", "keras"},
+    5: {"numpy", "psutil", "tensorflow", "keras"},
+    6: {"numpy", "psutil", "yaml"},
+    7: {"typer", "rich", "jinja2"},
+}
+VERBS_MAY = {"data", "models", "evaluation"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module, with where it stands."""
+
+    file: Path
+    line: int
+    module: str
+    inside: bool
+    for_types: bool
+
+    def __str__(self):
+        return f"{self.file.relative_to(ROOT.parent)}:{self.line} imports {self.module}"
+
+    @property
+    def room(self):
+        """The room of kdcli that is imported, or None."""
+        parts = self.module.split(".")
+        return parts[1] if parts[0] == "kdcli" and len(parts) > 1 else None
+
+
+def room_of(file):
+    first = file.relative_to(ROOT).parts[0]
+    return first.removesuffix(".py")
+
+
+def imports_of(file):
+    found = []
+
+    def visit(node, inside, for_types):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            inside = True
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for_types = True
+        if isinstance(node, ast.Import):
+            found.extend(Import(file, node.lineno, name.name, inside, for_types) for name in node.names)
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: a relative import"
+            whole = node.module in ("kdcli", "keras", "tensorflow", "tensorflow.python")
+            names = [f"{node.module}.{name.name}" for name in node.names] if whole else [node.module]
+            found.extend(Import(file, node.lineno, name, inside, for_types) for name in names)
+        for child in ast.iter_child_nodes(node):
+            visit(child, inside, for_types)
+
+    visit(ast.parse(file.read_text("utf-8")), False, False)
+    return found
+
+
+IMPORTS = [one for file in FILES for one in imports_of(file)]
+IN_ROOMS = [one for one in IMPORTS if room_of(one.file) not in ("__init__", "__main__")]
+
+
+def said(wrong):
+    return [str(one) for one in wrong]
+
+
+def calls_and_names(file):
+    """Every dotted name in a file, with its line."""
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Attribute | ast.Name):
+            yield ast.unparse(node), node.lineno
+
+
+def test_every_file_stands_in_a_room_that_the_architecture_names():
+    rooms = {room_of(file) for file in FILES} - {"__init__", "__main__"}
+    assert rooms <= set(ROWS)
+    assert len(FILES) > 60 and len(IMPORTS) > 300
+
+
+def test_imports_go_to_the_own_folder_or_to_rows_above():
+    wrong = []
+    for one in IN_ROOMS:
+        own, other = room_of(one.file), one.room
+        if other is None or other == own or one.module == "kdcli.__version__":
+            continue
+        verb = ROWS[own] == 2 and (one.inside or one.for_types) and other in VERBS_MAY
+        if ROWS[other] >= ROWS[own] and not verb:
+            wrong.append(one)
+    assert said(wrong) == []
+
+
+def test_the_package_itself_knows_only_names():
+    wrong = [one for one in IMPORTS if one.file == ROOT / "__init__.py" and one.room]
+    assert said(wrong) == []
+
+
+def test_workflows_are_imported_in_the_body_of_a_command():
+    wrong = [one for one in IMPORTS if room_of(one.file) == "cli" and one.room == "workflows" and not one.inside]
+    assert said(wrong) == []
+
+
+def test_each_row_imports_only_its_libraries_at_module_top():
+    wrong = []
+    for one in IN_ROOMS:
+        top = one.module.split(".")[0]
+        outside = top not in sys.stdlib_module_names and top != "kdcli"
+        if outside and not one.inside and not one.for_types and top not in OUTSIDE[ROWS[room_of(one.file)]]:
+            wrong.append(one)
+    assert said(wrong) == []
+
+
+def test_only_the_console_imports_rich():
+    users = {one.file.relative_to(ROOT).as_posix() for one in IMPORTS if one.module.split(".")[0] == "rich"}
+    assert users == {"cli/console.py"}
+
+
+def test_private_and_replaced_modules_are_not_imported():
+    banned = ("keras.src", "tensorflow.python", "tensorflow.keras", "tf_keras", "click")
+    wrong = [one for one in IMPORTS if one.module.startswith(banned)]
+    assert said(wrong) == []
+    texts = ("keras.src", "tf.keras", "tf.python", "tensorflow.python", "tensorflow.keras")
+    used = [(file.name, name) for file in FILES for name, _ in calls_and_names(file) if name.startswith(texts)]
+    assert used == []
+
+
+def test_nothing_is_imported_or_run_in_a_way_that_this_walk_does_not_see():
+    hidden = ("import_module", "importlib.import_module", "__import__", "exec", "eval")
+    users = {
+        (file.relative_to(ROOT).as_posix(), name)
+        for file in FILES
+        for name, _ in calls_and_names(file)
+        if name in hidden
+    }
+    assert users == {("__init__.py", "import_module"), ("lazy.py", "importlib.import_module")}
+
+
+def test_models_are_loaded_in_one_file():
+    loaders = ("load_model", "load_weights", "model_from_json", "deserialize_keras_object", "saved_model.load")
+    users = {
+        file.relative_to(ROOT).as_posix()
+        for file in FILES
+        for name, _ in calls_and_names(file)
+        if name.endswith(loaders)
+    }
+    assert users == {"models/opening.py"}
+
+
+@pytest.mark.parametrize("name", ["print", "sys.exit", "sys.argv", "exit", "os._exit", "typer"])
+def test_the_library_never_prints_exits_or_reads_the_command_line(name):
+    users = {
+        file.relative_to(ROOT).as_posix()
+        for file in FILES
+        for used, _ in calls_and_names(file)
+        if used == name and room_of(file) != "cli"
+    }
+    # A run records the arguments it was started with.
+    assert users == ({"runs/recording.py"} if name == "sys.argv" else set())
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_a_file_has_at_most_250_lines(file):
+    assert len(file.read_text("utf-8").splitlines()) <= 250
+
+
+def test_no_file_is_named_after_nothing():
+    empty = ("utils", "util", "helpers", "helper", "misc", "common", "manager", "base", "core")
+    assert [file.name for file in FILES if file.stem in empty] == []
+
+
+COLD = """
+import sys
+
+def loaded():
+    return sorted({"tensorflow", "keras", "numpy"} & set(sys.modules))
+
+import kdcli
+assert not loaded(), ("import kdcli", loaded())
+import kdcli.losses
+assert not loaded(), ("kdcli.losses", loaded())
+from kdcli.recipe.reading import read_recipe
+from kdcli.recipe.shipped import shipped_names
+for name in shipped_names():
+    read_recipe(name)
+assert not loaded(), ("a recipe", loaded())
+from kdcli.cli.app import run
+for words, code in (
+    (["--help"], 0),
+    (["distill", "--help"], 0),
+    (["distill", "--recipe", "soft-target"], 2),
+    (["distill", "--set", "train.epoch=3"], 2),
+    (["train-teacher", "--set", "train.epochs=-1"], 2),
+    (["recipes", "schema"], 0),
+    (["losses", "show", "hint"], 0),
+):
+    assert run(words) == code, words
+    assert not loaded(), (words, loaded())
+print("cold")
+"""
+
+
+def test_tensorflow_stays_unimported_until_a_command_has_work_for_it(tmp_path):
+    ran = subprocess.run(
+        [sys.executable, "-c", COLD], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ran.stdout.splitlines()[-1:] == ["cold"], ran.stderr[-2000:]
+    assert ran.returncode == 0

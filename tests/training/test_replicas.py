@@ -1,0 +1,111 @@
+"""Several devices share a batch: the losses and the weights are those of one device."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+# In its own process: logical devices can only be made before TensorFlow starts.
+SCRIPT = """
+import json, sys
+from kdcli.lazy import keras, tf
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from conftest import blobs
+from kdcli.data.examples import Examples
+from kdcli.data.feed import Feed
+from kdcli.data.views import Views
+from kdcli.augment.shift import Shift
+from kdcli.distillation.objective import Objective, build_terms, teacher_taps
+from kdcli.distillation.targets import answer_once
+from kdcli.losses import make
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.preparation import make_preparation
+from kdcli.recipe.sections import InputSection, TrainSection
+from kdcli.training.step import Stepper
+
+x, y = blobs(64)
+weights = np.linspace(0.5, 2.0, 64).astype(np.float32)
+
+def network(width, seed):
+    keras.utils.set_random_seed(seed)
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 1))
+    features = layers.Conv2D(width, 3, strides=2, activation="relu", name="features")(inputs)
+    regularized = layers.Dense(3, kernel_regularizer=keras.regularizers.L2(0.01))
+    model = keras.Model(inputs, regularized(layers.Flatten()(features)))
+    made = KerasNetwork(model, name="model")
+    shapes = {"raw_shape": (8, 8, 1), "raw_dtype": "uint8", "shape": (8, 8, 1), "dtype": "float32"}
+    return made.with_preparations({"x": make_preparation(InputSection(), **shapes, who="model")})
+
+def train(strategy, kind):
+    examples = Examples("train", {"x": x}, y, weights, np.arange(64))
+    views = Views((Shift(pixels=1),), seed=0, count=2, examples=64)
+    hint = make("hint", teacher_layer="features", student_layer="features", weight=3.0)
+    losses = (make("labels"), make("soft_targets", weight=0.5), hint)
+    with strategy.scope():
+        teacher, student = network(6, 1), network(2, 2)
+        keras.utils.set_random_seed(3)
+        terms = build_terms(losses, student=student, teacher=teacher)
+        targets = answer_once(teacher, teacher_taps(terms), examples, views)
+        replicas = strategy.num_replicas_in_sync
+        objective = Objective(terms, student=student, targets=targets, replicas=replicas)
+        optimizer = TrainSection.model_validate({"optimizer": kind}).optimizer.build(0.05)
+        optimizer.build(objective.trainable_variables)
+    stepper = Stepper(
+        objective, Feed(examples, views), optimizer,
+        batch_size=16, total_steps=8, gradient_clip=2.0, strategy=strategy,
+    )
+    losses = []
+    for step in range(8):
+        order = np.random.default_rng(step).permutation(64)[:16]
+        slot = step % 2
+        result = stepper.run(order[None], table=views.table(slot), slot=slot, first=step)
+        assert (result.steps, result.broken) == (1, None), result
+        losses.append(result.sums)
+    final = [np.asarray(keras.ops.convert_to_numpy(v.value)).ravel().tolist() for v in objective.trainable_variables]
+    return {"replicas": replicas, "losses": losses, "weights": final}
+
+found = {}
+for kind in ("adam", "sgd"):
+    one = train(tf.distribute.get_strategy(), kind)
+    two = train(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), kind)
+    found[kind] = [one, two]
+print("RESULT" + json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def found() -> dict:
+    tests = str(Path(__file__).parents[1])
+    words = [sys.executable, "-c", SCRIPT, tests]
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    return json.loads(ran.stdout.split("RESULT")[1])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_two_replicas_give_the_losses_of_one(found, optimizer):
+    one, two = found[optimizer]
+    assert (one["replicas"], two["replicas"]) == (1, 2)
+    assert len(one["losses"]) == 8
+    assert set(one["losses"][0]) == {"loss", "labels", "soft_targets", "hint", "regularization"}
+    for ours, theirs in zip(two["losses"], one["losses"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
+    assert one["losses"][0]["loss"] != pytest.approx(one["losses"][-1]["loss"], rel=1e-2)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_two_replicas_end_with_the_weights_of_one(found, optimizer):
+    one, two = found[optimizer]
+    assert len(one["weights"]) == 6
+    for ours, theirs in zip(two["weights"], one["weights"], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)

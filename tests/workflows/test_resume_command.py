@@ -1,0 +1,232 @@
+"""`--out DIR --resume`: safe to repeat, and never a mixture of two runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import save_npz
+
+from kdcli.runs import writing
+
+RECIPE = """\
+data: {source: data.npz}
+teacher: {model: {kind: file, path: teacher.keras}}
+student: {model: {kind: file, path: student.keras}}
+losses:
+  - {kind: labels, weight: 0.5}
+  - {kind: soft_targets}
+train: {epochs: 2, batch_size: 16}
+"""
+
+
+def linear(path: Path, *, seed: int) -> None:
+    """A linear model that is better than guessing: it looks for the bar of each class."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((8, 8, 1))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(inputs)))
+    kernel, bias = model.layers[-1].get_weights()
+    for label in range(3):
+        kernel.reshape(8, 8, 3)[1 + 2 * label : 3 + 2 * label, :, label] += 0.4
+    model.layers[-1].set_weights([kernel, bias])
+    model.save(path)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    linear(folder / "teacher.keras", seed=1)
+    linear(folder / "student.keras", seed=2)
+    linear(folder / "other.keras", seed=3)
+    save_npz(folder / "data.npz")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    return folder
+
+
+@pytest.fixture
+def here(files, tmp_path) -> Path:
+    """The files in the current folder of the command."""
+    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+WORDS = ("distill", "--recipe", "./recipe.yaml", "--out", "run", "--resume")
+
+
+@pytest.fixture
+def unfinished(kd, here):
+    """A run that was stopped after its first step."""
+    ran = kd(*WORDS, "--max-time", "0.01")
+    assert ran.code == 143
+    assert not (here / "run" / "summary.json").exists()
+    assert list((here / "run" / "checkpoint").iterdir())
+    return here / "run"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith(".kd")
+    }
+
+
+def test_missing_directory_is_started_and_a_finished_run_is_shown_again(kd, here):
+    first = kd(*WORDS, "--json")
+    assert (first.code, first.document["epochs"]) == (0, 2)
+    before = contents(here)
+    again = kd(*WORDS, "--json")
+    assert again.code == 0
+    assert again.document == first.document
+    assert "epoch" not in again.err
+    assert contents(here) == before
+
+
+def test_finished_run_is_shown_from_another_folder_with_its_paths(kd, here, monkeypatch):
+    first = kd(*WORDS, "--json")
+    (here / "deeper").mkdir()
+    monkeypatch.chdir(here / "deeper")
+    again = kd("distill", "--out", "../run", "--resume", "--json")
+    assert (again.document["run"], again.document["model"]) == ("../run", "../run/student.keras")
+    assert again.document["test"] == first.document["test"]
+
+
+def test_stopped_run_says_where_it_is_and_how_to_go_on(kd, here):
+    ran = kd(*WORDS[:-1], "--max-time", "0.01")
+    assert ran.code == 143
+    assert ran.out == ""
+    assert "error: stopped at step 1 of 10; saved: run/checkpoint/step-000000001.checkpoint" in ran.err
+    # The time was the reason: the command that resumes does not stop at once again.
+    assert "hint: kd distill --recipe ./recipe.yaml --out run --resume\n" in ran.err
+
+
+def test_unfinished_run_goes_on_and_gives_the_result_of_one_that_was_not_stopped(kd, here, unfinished):
+    ran = kd(*WORDS)
+    assert ran.code == 0
+    assert "continuing at step 1 of 10" in ran.err
+    whole = kd("distill", "--recipe", "./recipe.yaml", "--out", "whole", "--json")
+    ours, theirs = (keras.saving.load_model(here / name / "student.keras") for name in ("run", "whole"))
+    for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    summary = json.loads((here / "run" / "summary.json").read_text())
+    assert summary["test"] == whole.document["test"]
+
+
+def test_out_and_resume_alone_continue(kd, here, unfinished):
+    ran = kd("distill", "--out", "run", "--resume", "--json")
+    assert ran.code == 0
+    assert "continuing at step 1 of 10" in ran.err
+    assert (ran.document["steps"], ran.document["run"]) == (10, "run")
+
+
+@pytest.mark.parametrize(
+    ("words", "difference"),
+    [
+        (("--epochs", "60"), "train.epochs is 2, asked for 60"),
+        (("--seed", "5"), "train.seed is 0, asked for 5"),
+        (("--set", "losses.soft_targets.temperature=9"), "asked for 9"),
+        (("--set", "train.optimizer=sgd"), "train.optimizer.kind is adam, asked for sgd"),
+        (("--limit", "20"), "data.limit is 1.0, asked for 20"),
+    ],
+)
+def test_other_settings_are_refused_with_the_difference(kd, here, unfinished, words, difference):
+    before = contents(here)
+    ran = kd(*WORDS, *words)
+    assert ran.code == 2
+    assert "error: run holds a run with other settings: " in ran.err
+    assert difference in ran.err
+    assert "another --out" in ran.err
+    assert contents(here) == before
+
+
+def test_other_epochs_on_a_finished_run_name_the_way_to_train_on(kd, here):
+    kd(*WORDS)
+    before = contents(here)
+    ran = kd(*WORDS, "--epochs", "60")
+    assert ran.code == 2
+    assert "train.epochs is 2, asked for 60" in ran.err
+    assert "--student run/student.keras --set student.start=file" in ran.err
+    assert contents(here) == before
+
+
+def test_moved_inputs_of_the_same_content_are_accepted(kd, here, unfinished):
+    (here / "moved").mkdir()
+    for name in ("teacher.keras", "student.keras", "data.npz"):
+        (here / name).rename(here / "moved" / name)
+    words = ("--teacher", "moved/teacher.keras", "--student", "moved/student.keras", "--data", "moved/data.npz")
+    ran = kd(*WORDS, *words)
+    assert ran.code == 0, ran.err
+    assert "continuing at step 1 of 10" in ran.err
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_other_content_of_a_model_is_refused(kd, here, unfinished, role):
+    shutil.copy(here / "other.keras", here / f"{role}.keras")
+    before = contents(here)
+    ran = kd(*WORDS)
+    assert ran.code == 2
+    assert f"error: run was started with another {role}: " in ran.err
+    assert f"{role}.keras (sha256 " in ran.err
+    assert contents(here) == before
+
+
+def test_other_content_of_the_data_is_refused(kd, here, unfinished):
+    save_npz(here / "data.npz", examples=99)
+    before = contents(here)
+    ran = kd(*WORDS)
+    assert ran.code == 2
+    assert "error: run was started with another data: data.npz (sha256 " in ran.err
+    assert contents(here) == before
+
+
+def test_run_of_another_command_is_refused(kd, here, unfinished):
+    ran = kd("train-teacher", *WORDS[1:])
+    assert ran.code == 2
+    assert "run holds a run of `kd distill`, not of `kd train-teacher`" in ran.err
+
+
+def test_resume_needs_out_and_excludes_overwrite(kd, here):
+    ran = kd("distill", "--recipe", "./recipe.yaml", "--resume")
+    assert (ran.code, "--resume needs the run to continue" in ran.err) == (2, True)
+    ran = kd(*WORDS, "--overwrite")
+    assert (ran.code, "--resume and --overwrite exclude each other" in ran.err) == (2, True)
+    assert not (here / "run").exists()
+
+
+def test_overwrite_never_deletes_the_data_of_the_run(kd, here):
+    assert kd(*WORDS).code == 0
+    (here / "data.npz").rename(here / "run" / "data.npz")
+    ran = kd(*WORDS[:-1], "--data", "run/data.npz", "--overwrite")
+    assert ran.code == 2
+    assert "--overwrite would delete an input: run/data.npz" in ran.err
+    assert (here / "run" / "data.npz").exists()
+    assert (here / "run" / "summary.json").exists()
+
+
+def test_overwrite_of_a_bad_recipe_deletes_nothing(kd, here):
+    assert kd(*WORDS).code == 0
+    before = contents(here)
+    assert kd(*WORDS[:-1], "--overwrite", "--epochs", "0").code == 2
+    assert kd(*WORDS[:-1], "--overwrite", "--teacher", "missing.keras").code == 4
+    assert contents(here) == before
+
+
+def test_file_left_by_a_killed_write_is_gone_when_the_run_is_finished(kd, here, unfinished):
+    left = unfinished / f"{writing.TEMPORARY}99999-student.keras"
+    left.write_bytes(b"half a model")
+    assert kd(*WORDS).code == 0
+    assert not left.exists()
+    assert not [name for name in os.listdir(unfinished) if name.startswith(writing.TEMPORARY)]
+
+
+def test_finished_run_without_its_model_is_a_storage_error(kd, here):
+    assert kd(*WORDS).code == 0
+    (here / "run" / "student.keras").unlink()
+    ran = kd(*WORDS)
+    assert ran.code == 5
+    assert "error: run: the run is finished but its model is gone" in ran.err
