@@ -58,21 +58,26 @@ class RecipeError(UsageError):
         place = f"{source}:{first.line}:{first.column}" if first.line else first.origin or source
         count = "1 problem" if len(faults) == 1 else f"{len(faults)} problems"
         lines = [f"{count} in {source}"]
+        width = max((len(_place_of(source, fault)) for fault in faults if fault.line), default=0)
         for fault in faults:
-            lines.extend(_fault_lines(source, fault))
+            lines.extend(_fault_lines(source, fault, width))
         super().__init__("\n".join(lines), hint=hint, location=place)
         self.source = source
         self.faults = faults
 
 
-def _fault_lines(source: str, fault: Fault) -> list[str]:
+def _place_of(source: str, fault: Fault) -> str:
+    return f"{source}:{fault.line}:{fault.column or 1}"
+
+
+def _fault_lines(source: str, fault: Fault, width: int) -> list[str]:
     subject = f"{fault.setting}: " if fault.setting else ""
     if fault.line is None:
         place = f"{fault.origin} " if fault.origin else ""
         suggestion = f" ({fault.suggestion})" if fault.suggestion else ""
         return [f"  {place}{subject}{fault.message}{suggestion}"]
     column = fault.column or 1
-    lines = [f"  {source}:{fault.line}:{column}  {subject}{fault.message}"]
+    lines = [f"  {_place_of(source, fault):{width}} {subject}{fault.message}"]
     if fault.excerpt is not None:
         text = fault.excerpt.rstrip("\n")
         token = re.match(r"""("[^"]*"|'[^']*'|[^\s,:#\]}]*)""", text[column - 1 :])

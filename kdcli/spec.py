@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from kdcli.lazy import ops
 
@@ -57,8 +57,15 @@ Weight = Annotated[
     Annotated[PositiveFloat, Tag("number")] | Annotated[Change, Tag("change")],
     Discriminator(_number_or_change),
 ]
-# A temperature is a positive number, or changes between two values that are not negative.
-Temperature = Weight
+
+
+def _above_zero(value: Any) -> Any:
+    if isinstance(value, Change) and 0 in (value.start, value.to):
+        raise ValueError("a temperature must stay above 0")
+    return value
+
+
+Temperature = Annotated[Weight, AfterValidator(_above_zero)]
 
 
 def value_at(value: float | Change, progress: Any) -> Any:

@@ -70,6 +70,9 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if _is_usage(error):
             message = _words_of(error)
+            if not message:
+                # A group without a command has shown its help.
+                return 0
             _show(arguments, error, 2, "usage", message, _hint_for(arguments, error), None)
             return 2
         message = f"this is a bug in kd {__version__}: {type(error).__name__}: {error}"
@@ -91,7 +94,9 @@ def _hint_for(arguments: Sequence[str], error: Any) -> str:
         name = word.split("=")[0]
         if name in FOREIGN and name in _words_of(error):
             return FOREIGN[name]
-    commands = [word for word in arguments if not word.startswith("-")][:1]
+    entries: list[Any] = [*app.registered_commands, *app.registered_groups]
+    known = [entry.name for entry in entries]
+    commands = [word for word in arguments if word in known][:1]
     return " ".join(["kd", *commands, "--help"])
 
 

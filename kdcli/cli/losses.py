@@ -19,8 +19,8 @@ def ls(json: o.Json = False) -> None:
     from kdcli.losses import KINDS
 
     rows = [_entry(kind, member) for kind, member in KINDS.items()]
-    lines = [f"{row['kind']:20} {', '.join(row['needs']) or 'nothing':18} {row['summary']}" for row in rows]
-    heading = f"{'kind':20} {'needs':18} summary"
+    lines = [f"{row['kind']:20} {', '.join(row['needs']) or 'nothing':29} {row['summary']}" for row in rows]
+    heading = f"{'kind':20} {'needs':29} summary"
     Output(json_=json).result({"schema": "kd.losses/1", "losses": rows}, human=[heading, *lines])
 
 

@@ -24,8 +24,7 @@ def per_example(values: Any) -> Any:
 
 def pairs(student: Any, teacher: Any) -> list[tuple[Any, Any]]:
     """Features as pairs of (student, teacher) in at least float32, whether given singly or as lists."""
-    students = list(student) if isinstance(student, list | tuple) else [student]
-    teachers = list(teacher) if isinstance(teacher, list | tuple) else [teacher]
+    students, teachers = _as_list(student), _as_list(teacher)
     if len(students) != len(teachers):
         raise ValueError(f"{len(students)} student features but {len(teachers)} teacher features")
     matched = [(wide(s), wide(t)) for s, t in zip(students, teachers, strict=True)]
@@ -36,3 +35,9 @@ def pairs(student: Any, teacher: Any) -> list[tuple[Any, Any]]:
                 "a run makes a projection, a direct call needs equal shapes"
             )
     return matched
+
+
+def _as_list(features: Any) -> list[Any]:
+    """A list of tensors as it is; one tensor, or one written as nested lists of numbers, as a list of one."""
+    several = isinstance(features, list | tuple) and all(hasattr(item, "shape") for item in features)
+    return list(features) if several else [features]

@@ -88,7 +88,7 @@ def scalar(text: str) -> Any:
         return _WORDS[text]
     if _INTEGER.match(text):
         return int(text) if len(text) < 400 else text
-    if text[:2] in _BASED and text[2:].isalnum():
+    if text[:2] in _BASED and text[2:].isalnum() and len(text) < 400:
         try:
             return int(text[2:], _BASED[text[:2]])
         except ValueError:
@@ -114,8 +114,8 @@ class _Reader:
                 seen += 1
                 if seen == 2:
                     self.into.fault(_place(event), "a second document; a recipe is one")
-                if next_value := self.value(next(self.events), (), 0):
-                    value = value or next_value
+                read = self.value(next(self.events), (), 0)
+                value = read if seen == 1 else value
         return value
 
     def value(self, event: Any, path: Path, depth: int) -> Any:
@@ -132,46 +132,42 @@ class _Reader:
             return scalar(event.value) if plain else event.value
         if depth == DEEPEST:
             self.into.fault(_place(event), f"nested deeper than {DEEPEST}", dotted(path))
+            # Reading on would recurse, and tell nobody anything more.
+            raise RecipeError(self.into.source, tuple(self.into.faults))
         read = self.mapping if isinstance(event, yaml.MappingStartEvent) else self.sequence
         return read(path, depth + 1)
 
     def mapping(self, path: Path, depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
-            place = _place(event)
-            key = event.value if isinstance(event, yaml.ScalarEvent) else None
-            inside = (*path, key if key is not None else "?")
-            if key is None:
-                self.into.fault(place, "a key must be a word", dotted(path))
-                self.value(event, inside, min(depth, DEEPEST + 1))
-            elif key in result:
-                self.into.fault(place, f"the key {key!r} appears twice", dotted(inside))
-            first = key is not None and key not in result
-            if first:
-                self.into.places[inside] = place
-            value = self._bounded(next(self.events), inside, depth)
-            if key is not None and first:
-                result[key] = value
+            if not isinstance(event, yaml.ScalarEvent):
+                self.into.fault(_place(event), "a key must be a word", dotted(path))
+                self.value(event, (*path, "?"), depth)
+                self.value(next(self.events), (*path, "?"), depth)
+                continue
+            inside = (*path, event.value)
+            self.key(event, inside, result)
+            self.into.places.setdefault(inside, _place(event))
+            value = self.value(next(self.events), inside, depth)
+            result.setdefault(event.value, value)
         return result
+
+    def key(self, event: yaml.ScalarEvent, path: Path, before: dict[str, Any]) -> None:
+        """Note what is wrong with a key."""
+        if event.anchor:
+            self.into.fault(_place(event), "anchors (&) are not allowed", dotted(path))
+        elif event.tag is not None:
+            self.into.fault(_place(event), "tags (!) are not allowed", dotted(path))
+        elif event.value in before:
+            self.into.fault(_place(event), f"the key {event.value!r} appears twice", dotted(path))
 
     def sequence(self, path: Path, depth: int) -> list[Any]:
         result: list[Any] = []
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
             inside = (*path, len(result))
             self.into.places[inside] = _place(event)
-            result.append(self._bounded(event, inside, depth))
+            result.append(self.value(event, inside, depth))
         return result
-
-    def _bounded(self, event: Any, path: Path, depth: int) -> Any:
-        """A value, or past the deepest level a skipped one: the reader must not recurse without end."""
-        if depth <= DEEPEST or not isinstance(event, yaml.CollectionStartEvent):
-            return self.value(event, path, depth)
-        open_ones = 1
-        while open_ones:
-            event = next(self.events)
-            open_ones += isinstance(event, yaml.CollectionStartEvent)
-            open_ones -= isinstance(event, yaml.CollectionEndEvent)
-        return None
 
 
 def _place(event: Any) -> tuple[int, int]:

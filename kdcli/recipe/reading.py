@@ -148,7 +148,7 @@ def _resolve(values: Any, parts: list[str]) -> tuple[Path, str | None]:
     for part in parts:
         if isinstance(at, list):
             labels = [item.get("name") or item.get("kind") for item in at if isinstance(item, dict)]
-            if part.isdigit() and int(part) < len(at):
+            if part.isdecimal() and int(part) < len(at):
                 index = int(part)
             elif part in labels:
                 if labels.count(part) > 1:

@@ -102,7 +102,7 @@ class TeacherSection(Spec):
     """
 
     model: AnyModel | None = None
-    output_kind: Literal["auto"] | OutputKind = "auto"
+    output_kind: Literal["auto", OutputKind] = "auto"
     targets: Literal["auto", "live", "memory"] = "auto"
     start: Literal["fresh", "file"] = "fresh"
     views: WordOrViews = "auto"
@@ -120,7 +120,7 @@ class StudentSection(Spec):
     """
 
     model: AnyModel | None = None
-    output_kind: Literal["auto"] | OutputKind = "auto"
+    output_kind: Literal["auto", OutputKind] = "auto"
     start: Literal["auto", "file", "fresh"] = "auto"
     input: InputSection = InputSection()
 

@@ -117,7 +117,7 @@ def _way_on(path: Path) -> str:
 def _at(values: Any, setting: str) -> Any:
     for part in setting.split("."):
         if isinstance(values, list):
-            values = values[int(part)] if part.isdigit() and int(part) < len(values) else None
+            values = values[int(part)] if part.isdecimal() and int(part) < len(values) else None
         else:
             values = values.get(part) if isinstance(values, dict) else None
     return values

@@ -16,7 +16,7 @@ from kdcli.runs import writing
 
 RECIPE = """\
 data: {source: data.npz}
-teacher: {model: {kind: file, path: teacher.keras}}
+teacher: {model: {kind: file, path: teacher.keras}, targets: live}
 student: {model: {kind: file, path: student.keras}}
 losses:
   - {kind: labels, weight: 0.5}
@@ -101,8 +101,7 @@ def test_stopped_run_says_where_it_is_and_how_to_go_on(kd, here):
     assert ran.code == 143
     assert ran.out == ""
     assert "error: stopped at step 1 of 10; saved: run/checkpoint/step-000000001.checkpoint" in ran.err
-    # The time was the reason: the command that resumes does not stop at once again.
-    assert "hint: kd distill --recipe ./recipe.yaml --out run --resume\n" in ran.err
+    assert "hint: kd distill --recipe ./recipe.yaml --out run --max-time 0.01 --resume\n" in ran.err
 
 
 def test_unfinished_run_goes_on_and_gives_the_result_of_one_that_was_not_stopped(kd, here, unfinished):
@@ -130,7 +129,8 @@ def test_out_and_resume_alone_continue(kd, here, unfinished):
         (("--epochs", "60"), "train.epochs is 2, asked for 60"),
         (("--seed", "5"), "train.seed is 0, asked for 5"),
         (("--set", "losses.soft_targets.temperature=9"), "asked for 9"),
-        (("--set", "train.optimizer=sgd"), "train.optimizer.kind is adam, asked for sgd"),
+        (("--set", "train.optimizer=sgd"), "train.optimizer"),
+        (("--set", "data.augment=[{kind: shift, pixels: 1}]"), "data.augment"),
         (("--limit", "20"), "data.limit is 1.0, asked for 20"),
     ],
 )
@@ -196,6 +196,16 @@ def test_resume_needs_out_and_excludes_overwrite(kd, here):
     ran = kd(*WORDS, "--overwrite")
     assert (ran.code, "--resume and --overwrite exclude each other" in ran.err) == (2, True)
     assert not (here / "run").exists()
+
+
+@pytest.mark.parametrize("left_out", ["  - {kind: soft_targets}\n", ", batch_size: 16"])
+def test_recipe_that_leaves_something_out_is_refused(kd, here, unfinished, left_out):
+    (here / "recipe.yaml").write_text(RECIPE.replace(left_out, ""))
+    before = contents(here)
+    ran = kd(*WORDS)
+    assert ran.code == 2
+    assert "run holds a run with other settings: " in ran.err
+    assert contents(here) == before
 
 
 def test_overwrite_never_deletes_the_data_of_the_run(kd, here):
