@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+# Characters shown on each side of a fault in a long line.
+_AROUND = 60
+
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`"did you mean 'x'? "` for the nearest known name, or nothing."""
@@ -76,17 +79,20 @@ def _fault_lines(source: str, fault: Fault, width: int) -> list[str]:
         place = f"{fault.origin} " if fault.origin else ""
         suggestion = f" ({fault.suggestion})" if fault.suggestion else ""
         return [f"  {place}{subject}{fault.message}{suggestion}"]
-    column = fault.column or 1
     lines = [f"  {_place_of(source, fault):{width}} {subject}{fault.message}"]
-    if fault.excerpt is not None:
-        text = fault.excerpt.rstrip("\n")
-        token = re.match(r"""("[^"]*"|'[^']*'|[^\s,:#\]}]*)""", text[column - 1 :])
-        width = len(token.group()) if token and token.group() else 1
-        pointer = " " * (column - 1) + "^" * width
-        lines.append(f"     {fault.line} | {text}")
-        lines.append(f"     {' ' * len(str(fault.line))} | {pointer} {fault.suggestion or ''}".rstrip())
-    elif fault.suggestion:
-        lines[-1] += f" ({fault.suggestion})"
+    if fault.excerpt is None:
+        suggestion = f" ({fault.suggestion})" if fault.suggestion else ""
+        return [lines[0] + suggestion]
+    # Of a very long line only what is around the fault is shown.
+    column = fault.column or 1
+    start = max(0, column - 1 - _AROUND) if len(fault.excerpt) > 2 * _AROUND else 0
+    text = fault.excerpt[start : start + 2 * _AROUND].rstrip("\n")
+    before = column - 1 - start
+    token = re.match(r"""("[^"]*"|'[^']*'|[^\s,:#\]}]*)""", text[before:])
+    pointer = "^" * (len(token.group()) if token and token.group() else 1)
+    margin = f"     {fault.line} | "
+    lines.append(f"{margin}{text}")
+    lines.append(f"{' ' * (len(margin) - 2)}| {' ' * before}{pointer} {fault.suggestion or ''}".rstrip())
     return lines
 
 

@@ -67,7 +67,7 @@ def read_recipe(
     if faults:
         faults.sort(key=lambda fault: (fault.line or 0, fault.column or 0))
         hint = None
-        if document.lines and document.source != "-":
+        if document.source != "-" and any(fault.line for fault in faults):
             hint = f"kd recipes check {document.source}"
         raise RecipeError(document.source, tuple(faults), hint=hint)
     return ReadRecipe(checked, origins, document.source)
