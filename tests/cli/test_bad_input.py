@@ -169,9 +169,7 @@ def contents(folder: Path) -> dict[str, bytes | None]:
     [*MODELS, *DATA, *USAGE, *EVALUATE],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
 )
-def test_bad_input_is_one_line_with_its_exit_code_and_leaves_nothing(
-    kd, here, words, code, message, way_on
-):
+def test_bad_input_is_one_line_with_its_exit_code_and_leaves_nothing(kd, here, words, code, message, way_on):
     before = contents(here)
     ran = kd(*words, "--json")
     assert ran.code == code, ran.err

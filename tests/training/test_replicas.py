@@ -71,7 +71,8 @@ def train(strategy, kind):
         result = stepper.run(order[None], table=views.table(slot), slot=slot, first=step)
         assert (result.steps, result.broken) == (1, None), result
         losses.append(result.sums)
-    final = [np.asarray(keras.ops.convert_to_numpy(v.value)).ravel().tolist() for v in objective.trainable_variables]
+    values = [keras.ops.convert_to_numpy(variable.value) for variable in objective.trainable_variables]
+    final = [value.ravel().tolist() for value in values]
     return {"replicas": replicas, "losses": losses, "weights": final}
 
 found = {}

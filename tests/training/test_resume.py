@@ -223,7 +223,7 @@ def check_death_at(folder, tmp_path, monkeypatch, case, call: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize("call", [3, 18, 45])
+@pytest.mark.parametrize("call", [3, 12, 18, 45])
 def test_death_in_a_write_is_survived(folder, tmp_path, monkeypatch, call):
     case = CASES["adam with a schedule, kept views"]
     distill(folder, tmp_path / "whole", case)

@@ -82,7 +82,7 @@ def test_labels_that_are_ignored_do_not_matter(tmp_path):
 def test_label_loss_on_unlabelled_data_is_refused_by_name(tmp_path):
     truth = {**LABELS, "name": "truth"}
     data = {"x_train": X, "x_test": X_TEST}
-    with pytest.raises(UsageError, match="losses.truth needs labels, and the data has none") as caught:
+    with pytest.raises(UsageError, match=r"losses\.truth needs labels, and the data has none") as caught:
         distill(tmp_path / "a", data, losses=[truth, SOFT], data_section={"classes": ["a", "b", "c"]})
     assert "leave the term out" in caught.value.hint
     assert not (tmp_path / "a").exists()
