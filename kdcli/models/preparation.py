@@ -41,9 +41,14 @@ class Preparation:
     fit: str = "stretch"
 
     @property
+    def picture(self) -> bool:
+        """Whether the input is a picture, which has a size and can be resized."""
+        return _is_picture(self.raw_shape, self.raw_dtype)
+
+    @property
     def scaled(self) -> bool:
         """Whether the scale has any effect here."""
-        return self.raw_dtype == "uint8" and _is_picture(self.raw_shape, self.raw_dtype)
+        return self.raw_dtype == "uint8" and self.picture
 
     @property
     def prepared_shape(self) -> tuple[int, ...]:
@@ -126,7 +131,8 @@ def make_preparation(
     """
     size = None
     if section.resize != "auto":
-        size = tuple(section.resize)
+        # The size that the data has already is no resizing: pixels stay as they are.
+        size = tuple(section.resize) if tuple(section.resize) != tuple(raw_shape[:2]) else None
     elif _is_picture(raw_shape, raw_dtype) and len(shape) in (2, 3) and None not in shape[:2]:
         size = shape[:2] if tuple(raw_shape[:2]) != tuple(shape[:2]) else None
     scale = "unit" if section.scale == "auto" else section.scale

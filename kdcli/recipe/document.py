@@ -177,3 +177,15 @@ def _place(event: Any) -> tuple[int, int]:
 def dotted(path: Path) -> str:
     """`losses.1.weight`, as messages and `--set` write it."""
     return ".".join(str(part) for part in path)
+
+
+def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Every setting inside nested mappings and lists of mappings, with its path."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from leaves(inner, (*path, key))
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        for number, inner in enumerate(value):
+            yield from leaves(inner, (*path, number))
+    else:
+        yield path, value

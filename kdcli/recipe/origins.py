@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kdcli.recipe.document import Document, Path, dotted
+from kdcli.recipe.document import Document, Path
 
 
 @dataclass
@@ -35,8 +35,3 @@ class Origins:
         if place:
             return f"{self.document.source}:{place[0]}"
         return "default"
-
-    def explicit(self) -> dict[str, str]:
-        """Every path that somebody wrote, with where."""
-        written = {dotted(path): self.of(path) for path in self.document.places}
-        return {**written, **{dotted(path): option for path, option in self.outside.items()}}

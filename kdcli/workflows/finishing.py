@@ -34,8 +34,9 @@ def write_start(
         "inputs": inputs,
         "requested": hidden_secrets(requested.model_dump(mode="json", by_alias=True, exclude_none=True)),
     }
-    writing.write_text(run.environment, json.dumps(environment, indent=2) + "\n")
+    # The environment last: where it lies, `--resume` finds a run that can go on.
     writing.write_text(run.recipe, recipe_text(resolved))
+    writing.write_text(run.environment, json.dumps(environment, indent=2) + "\n")
 
 
 def write_end(run: Run, result: RunResult, *, recipe: Recipe, class_names: tuple[str, ...]) -> None:

@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kdcli.data.dataset import Dataset, fingerprint, open_dataset
+from kdcli.data.dataset import Dataset, class_weights, fingerprint, open_dataset
 from kdcli.data.views import Views
 from kdcli.distillation.objective import Term, build_terms, teacher_taps
 from kdcli.distillation.targets import bytes_needed, choose_mode
 from kdcli.errors import UsageError
 from kdcli.events import Note, OnEvent
+from kdcli.lazy import keras
 from kdcli.losses.labels import Labels
+from kdcli.recipe.document import Path
 from kdcli.recipe.sections import Recipe
 from kdcli.spec import Loss
 from kdcli.workflows.asking import Asked, require
@@ -51,6 +53,8 @@ def open_distillation(
     with strategy.scope():
         teacher = _side("teacher", asked, dataset, "file", on_event)
         student = _side("student", asked, dataset, recipe.student.start, on_event)
+        # Projections start the same however the models were opened, which uses up random numbers.
+        keras.utils.set_random_seed(seed)
         terms = build_terms(recipe.losses, student=student.network, teacher=teacher.network)
     count = _view_count(recipe)
     views = Views(recipe.data.augment, seed=seed, count=count, examples=len(dataset.train))
@@ -65,7 +69,12 @@ def open_distillation(
     train = with_length(recipe.train, len(dataset.train))
     monitor = monitored(train, dataset, with_teacher=True)
     fit = Fit(recipe, train, dataset, views, student.network, terms, strategy, monitor, on_event, stop)
-    resolved = _resolved(recipe, dataset, teacher, student, terms, mode=mode, views=count)
+    resolved = _resolved(recipe, dataset, {"teacher": teacher, "student": student}, terms, strategy)
+    resolved |= {
+        ("student", "start"): student.start,
+        ("teacher", "targets"): mode,
+        ("teacher", "views"): "all" if count is None else count,
+    }
     inputs = {
         "teacher": {"path": str(teacher.path) if teacher.path else None, "sha256": teacher.sha256},
         "student": {"path": str(student.path) if student.path else None, "sha256": student.sha256},
@@ -111,6 +120,7 @@ def check_effects(recipe: Recipe, losses: Sequence[Loss], dataset: Dataset) -> N
             raise UsageError(
                 f"{setting} acts on losses that use labels, and the recipe has none", hint="leave it out"
             )
+    class_weights(dataset, recipe.data.class_weight)
     if recipe.train.early_stopping is not None and dataset.validation is None:
         raise UsageError("train.early_stopping needs a validation split", hint="--set data.validation=0.1")
 
@@ -123,26 +133,23 @@ def _view_count(recipe: Recipe) -> int | None:
 
 
 def _resolved(
-    recipe: Recipe,
-    dataset: Dataset,
-    teacher: Opened,
-    student: Opened,
-    terms: tuple[Term, ...],
-    *,
-    mode: str,
-    views: int | None,
-) -> dict[tuple[str | int, ...], Any]:
-    values: dict[tuple[str | int, ...], Any] = {
-        ("data", "task"): dataset.task,
-        ("student", "start"): student.start,
-        ("teacher", "targets"): mode,
-        ("teacher", "views"): "all" if views is None else views,
-    }
+    recipe: Recipe, dataset: Dataset, sides: dict[str, Opened], terms: Sequence[Term], strategy: Any
+) -> dict[Path, Any]:
+    """A value for every `auto` that both commands know."""
+    values: dict[Path, Any] = {("data", "task"): dataset.task}
     if recipe.train.steps is None:
         values["train", "epochs"] = recipe.train.epochs or 10
-    for role, opened in (("teacher", teacher), ("student", student)):
-        values[role, "output_kind"] = opened.network.output_kind
-        values[role, "input", "scale"] = next(iter(opened.network.preparations.values())).scale
+    if strategy.num_replicas_in_sync == 1:
+        values["train", "devices"] = "one"
+    for role, side in sides.items():
+        preparation = next(iter(side.network.preparations.values()))
+        values[role, "output_kind"] = side.network.output_kind
+        values[role, "input", "scale"] = preparation.scale
+        if preparation.picture:
+            values[role, "input", "resize"] = list(preparation.prepared_shape[:2])
+    for number, loss in enumerate(recipe.losses or ()):
+        if isinstance(loss, Labels) and loss.loss == "auto":
+            values["losses", number, "loss"] = "mse" if dataset.task == "regression" else "cross_entropy"
     for number, term in enumerate(terms):
         if term.pairs:
             values["losses", number, "teacher_layer"] = [pair.teacher for pair in term.pairs]
@@ -191,14 +198,8 @@ def open_teacher_training(
     labels = next((loss for loss in recipe.losses or () if isinstance(loss, Labels)), Labels())
     term = Term(labels.model_copy(update={"weight": 1.0, "warmup": 0.0}))
     fit = Fit(recipe, train, dataset, views, teacher.network, (term,), strategy, monitor, on_event, stop)
-    resolved: dict[tuple[str | int, ...], Any] = {
-        ("data", "task"): dataset.task,
-        ("teacher", "start"): teacher.start,
-        ("teacher", "output_kind"): teacher.network.output_kind,
-        ("teacher", "input", "scale"): next(iter(teacher.network.preparations.values())).scale,
-    }
-    if recipe.train.steps is None:
-        resolved["train", "epochs"] = recipe.train.epochs or 10
+    resolved = _resolved(recipe, dataset, {"teacher": teacher}, (term,), strategy)
+    resolved["teacher", "start"] = teacher.start
     inputs = {
         "teacher": {"path": str(teacher.path) if teacher.path else None, "sha256": teacher.sha256},
         "data": {"name": dataset.name, "sha256": fingerprint(dataset)},

@@ -7,10 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import StorageError, UsageError
+from kdcli.recipe.document import Path as Setting
+from kdcli.recipe.document import dotted, leaves
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.reading import read_recipe
 from kdcli.recipe.sections import Recipe
-from kdcli.runs.directory import Run, check_place, default_out, read_json
+from kdcli.runs.directory import (
+    ENVIRONMENT,
+    MODEL,
+    RECIPE,
+    SUMMARY,
+    Run,
+    check_place,
+    default_out,
+    model_of_run,
+    read_json,
+)
 from kdcli.runs.results import FinishedRun
 from kdcli.workflows.asking import Asked
 
@@ -57,22 +69,21 @@ def find_place(command: str, asked: Asked, *, out: str | Path | None, resume: bo
         raise UsageError("--resume needs the run to continue", hint="--out runs/NAME --resume")
     path = Path(out) if out is not None else default_out(command, asked.name)
     check_place(path, resume=resume, overwrite=overwrite)
-    environment = path / "environment.json"
+    environment = path / ENVIRONMENT
     if not resume or not environment.exists():
         return Place(path, asked, resume, overwrite)
     earlier = read_json(environment)
     if earlier.get("command") != command:
         raise UsageError(f"{path} holds a run of `kd {earlier.get('command')}`, not of `kd {command}`")
     _compare(asked, earlier["requested"], path)
-    if (path / "summary.json").exists():
-        document = read_json(path / "summary.json")
-        model = next((p for p in (path / "student.keras", path / "teacher.keras") if p.exists()), None)
+    if (path / SUMMARY).exists():
+        document, model = read_json(path / SUMMARY), model_of_run(path)
         if model is None:
             raise StorageError(
                 f"{path}: the run is finished but its model is gone", hint="start anew: --overwrite"
             )
         return Place(path, asked, True, False, earlier, FinishedRun(path, model, document))
-    resolved = read_recipe(path / "recipe.yaml")
+    resolved = read_recipe(path / RECIPE)
     recipe = _with_sources(resolved.recipe, asked)
     return Place(path, replace(asked, recipe=recipe, origins=resolved.origins), True, False, earlier)
 
@@ -94,30 +105,35 @@ def check_inputs(place: Place, inputs: dict[str, Any]) -> None:
 
 
 def _compare(asked: Asked, requested: dict[str, Any], path: Path) -> None:
+    """With a recipe everything must be as it was; without one, what options and `--set` say."""
     now = asked.recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
+    compared = list(asked.origins.outside)
+    if asked.recipe_given:
+        compared = list(dict.fromkeys([*dict(leaves(requested)), *dict(leaves(now))]))
     differences = []
-    for setting, origin in asked.origins.explicit().items():
-        if setting.startswith(BY_CONTENT) or setting in ("description", "version"):
-            continue
-        if origin.split(":")[0] == asked.origins.document.source and not asked.recipe_given:
-            continue
+    for setting in compared:
+        name = dotted(setting)
         before, after = _at(requested, setting), _at(now, setting)
-        if not isinstance(after, dict | list) and before != after:
-            differences.append(f"{setting} is {before}, asked for {after}")
+        if before != after and not name.startswith((*BY_CONTENT, "description", "version")):
+            differences.append(f"{name} is {_said(before)}, asked for {_said(after)}")
     if differences:
         raise UsageError(f"{path} holds a run with other settings: {'; '.join(differences)}", hint=_way_on(path))
 
 
+def _said(value: Any) -> str:
+    return "not set" if value is None else str(value)
+
+
 def _way_on(path: Path) -> str:
-    if (path / "summary.json").exists():
-        return f"to train on: --student {path / 'student.keras'} --set student.start=file with another --out"
+    if (path / SUMMARY).exists():
+        return f"to train on: --student {path / MODEL} --set student.start=file with another --out"
     return "give the same settings, or another --out"
 
 
-def _at(values: Any, setting: str) -> Any:
-    for part in setting.split("."):
+def _at(values: Any, path: Setting) -> Any:
+    for part in path:
         if isinstance(values, list):
-            values = values[int(part)] if part.isdecimal() and int(part) < len(values) else None
+            values = values[int(part)] if int(part) < len(values) else None
         else:
             values = values.get(part) if isinstance(values, dict) else None
     return values

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from kdcli.distillation.objective import Term
-from kdcli.recipe.document import Path, dotted
+from kdcli.recipe.document import Path, dotted, leaves
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.recording import hidden_secrets
@@ -36,20 +36,11 @@ def recipe_text(recipe: Recipe) -> str:
 
 def settings_table(recipe: Recipe, origins: Origins, resolved: dict[Path, Any]) -> tuple[dict[str, Any], ...]:
     """Every setting with its value and where it came from."""
-    rows: list[dict[str, Any]] = []
-
-    def walk(value: Any, path: Path) -> None:
-        if isinstance(value, dict) and value:
-            for key, inner in value.items():
-                walk(inner, (*path, key))
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            for number, inner in enumerate(value):
-                walk(inner, (*path, number))
-        else:
-            origin = "auto" if path in resolved and origins.of(path) == "default" else origins.of(path)
-            rows.append({"path": dotted(path), "value": value, "origin": origin})
-
-    walk(hidden_secrets(recipe.model_dump(mode="json", by_alias=True, exclude_none=True)), ())
+    values = hidden_secrets(recipe.model_dump(mode="json", by_alias=True, exclude_none=True))
+    rows = []
+    for path, value in leaves(values):
+        origin = "auto" if path in resolved and origins.of(path) == "default" else origins.of(path)
+        rows.append({"path": dotted(path), "value": value, "origin": origin})
     return tuple(rows)
 
 
