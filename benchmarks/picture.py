@@ -17,7 +17,11 @@ WIDTH = 124
 
 def main():
     done = subprocess.run(
-        [sys.executable, "-m", "kdcli", *COMMAND], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
+        [sys.executable, "-m", "kdcli", *COMMAND],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
     )
     console = Console(record=True, width=WIDTH, file=open("/dev/null", "w", encoding="utf-8"))
     console.print(Text(f"$ kd {' '.join(COMMAND[:-1])}", style="bold green"))

@@ -109,14 +109,16 @@ def _show(
     hint: str | None,
     location: str | None,
 ) -> None:
-    from kdcli.cli.console import Output
-
     if isinstance(error, Interrupted):
         hint = _resume_command(arguments, error)
-    output = Output(no_color="--no-color" in arguments)
     if "--verbose" in arguments:
         traceback.print_exception(error)
-    output.error(message, hint)
+    # Without rich: a faulty recipe is reported before anything slow is imported.
+    colored = sys.stderr.isatty() and "--no-color" not in arguments and not os.environ.get("NO_COLOR")
+    bold, red, end = ("\033[1m", "\033[1;31m", "\033[0m") if colored else ("", "", "")
+    print(f"{red}error:{end} {message}", file=sys.stderr)
+    if hint:
+        print(f"{bold}hint:{end} {hint}", file=sys.stderr)
     if "--json" in arguments:
         details = {"exit_code": code, "kind": kind, "message": message, "hint": hint, "location": location}
         print(json.dumps({"schema": "kd.error/1", "error": details}, indent=2))

@@ -54,16 +54,6 @@ class Output:
         if not (self.quiet or self.json):
             self.err.print(f"next: {command}", markup=False, highlight=False, soft_wrap=True)
 
-    def error(self, message: str, hint: str | None) -> None:
-        """Say what went wrong, and the way on."""
-        self.close()
-        first, *rest = message.splitlines()
-        self.err.print(f"[bold red]error:[/] {escape(first)}", highlight=False, soft_wrap=True)
-        for line in rest:
-            self.err.print(line, markup=False, highlight=False, soft_wrap=True)
-        if hint:
-            self.err.print(f"[bold]hint:[/] {escape(hint)}", highlight=False, soft_wrap=True)
-
     def on_event(self, event: events.Event) -> None:
         """Show what a workflow tells."""
         if self.quiet:

@@ -99,12 +99,11 @@ def _examples(asked: Asked, split: str, *, runs: bool) -> tuple[Dataset, Example
             "no data: neither the recipe, a run nor an option gives data.source", hint="--data digits"
         )
     limit = recipe.data.limit if asked.origins.given(("data", "limit")) else 1.0
-    # A run's limit and split are of its training part; the limit here is of what is evaluated.
-    section = recipe.data if runs else recipe.data.model_copy(update={"limit": 1.0})
-    if runs and limit != 1.0:
-        section = recipe.data.model_copy(update={"limit": 1.0})
-    needs_split = split in ("train", "validation")
-    dataset = open_dataset(section, seed=recipe.train.seed, arrays=asked.arrays, carve=needs_split)
+    # A run's own limit is of its training part; one that is given here is of what is evaluated.
+    own = runs and limit == 1.0
+    section = recipe.data if own else recipe.data.model_copy(update={"limit": 1.0})
+    carve = split in ("train", "validation")
+    dataset = open_dataset(section, seed=recipe.train.seed, arrays=asked.arrays, carve=carve)
     examples = dataset.split(split)
     if limit != 1.0:
         kept = limited(examples.all_labels(), len(examples), limit=limit, seed=recipe.train.seed)

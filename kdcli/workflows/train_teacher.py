@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdcli.events import OnEvent, Planned, ignore
-from kdcli.runs.results import FinishedRun, Plan, RunResult
 from kdcli.workflows.asking import ask
 from kdcli.workflows.starting import never
+
+if TYPE_CHECKING:
+    from kdcli.runs.results import FinishedRun, Plan, RunResult
 
 
 def train_teacher(
