@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+# Filled when TensorFlow and Keras have been made quiet, also where somebody else imported them before.
+_loaded: list[bool] = []
+
 
 class _LazyModule:
     """Stands for a module until one of its names is asked for."""
@@ -30,8 +33,8 @@ class _LazyModule:
 
 
 def _load(name: str) -> Any:
-    if name in sys.modules and "keras" in sys.modules:
-        return importlib.import_module(name)
+    if name in sys.modules and _loaded:
+        return sys.modules[name]
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with quiet_descriptor(2):
@@ -41,6 +44,7 @@ def _load(name: str) -> Any:
         tensorflow.config.list_physical_devices()
     # Its warnings (each new model is a new function to it) are not for the people who use this package.
     tensorflow.get_logger().setLevel("ERROR")
+    _loaded.append(True)
     return importlib.import_module(name)
 
 

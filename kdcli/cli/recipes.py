@@ -39,7 +39,7 @@ def cp(
     destination: Annotated[
         Path | None, typer.Argument(metavar="[DEST]", help="File or folder; NAME.yaml here.")
     ] = None,
-    overwrite: o.Overwrite = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file that is there.")] = False,
 ) -> None:
     """Copy a shipped recipe, to change it."""
     from kdcli.cli.console import Output

@@ -29,8 +29,8 @@ def run_training(command: str, workflow: Callable[..., Any], given: dict[str, An
         finally:
             output.close()
     if isinstance(result, Plan):
-        shown = [] if output.verbose else plan_parts(result, whole=False)
-        output.result(result.to_json(), human=["nothing was written; the plan:", *shown] if shown else [])
+        shown = plan_parts(result, whole=output.verbose)
+        output.result(result.to_json(), human=[*shown, "nothing was written"])
         return
     document = result.to_json()
     output.result(document, path=document["model"], human=_summary(document))

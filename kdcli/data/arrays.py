@@ -52,7 +52,7 @@ def splits_from_arrays(
     """
     if any(key in arrays or key.startswith("x.") for key in ("x", *arrays)) and "x_train" not in arrays:
         arrays = {_as_train(key): value for key, value in arrays.items()}
-    known = {f"{part}_{split}" for part in ("x", "y", "weight") for split in SPLITS}
+    known = {f"{part}_{split}" for part in ("x", "y") for split in SPLITS} | {"weight_train"}
     for key in arrays:
         if key.split(".")[0] not in known:
             message = f"{name}: unknown array {key!r}; {did_you_mean(key, known)}expected {_LAYOUT}"

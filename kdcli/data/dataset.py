@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from kdcli.data.examples import ONLY, Examples, Splits
 from kdcli.data.labels import checked, find_labelling
 from kdcli.data.order import held_out, limited
 from kdcli.errors import DataError
+from kdcli.runs.recording import hash_arrays
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ def open_dataset(section: Any, *, seed: int, arrays: Any = None, carve: bool = T
     splits = _from_python(arrays) if arrays is not None else section.source.load()
     names = _class_names(section.classes, splits)
     count = len(names) if names else splits.classes if isinstance(splits.classes, int) else None
-    if section.labels == "none":
-        count = count or _labelled_outputs(splits, section, count)
-        splits = _without_labels(splits)
+    # Labels that are not used still say what the data is for, and how wide models must be.
     labelling = find_labelling(splits.train, task=section.task, classes=count, name=splits.name)
+    if section.labels == "none":
+        splits = _without_labels(splits)
     parts: dict[str, Examples | None] = {}
     for key in ("train", "validation", "test"):
         part = getattr(splits, key)
@@ -105,16 +105,9 @@ def open_dataset(section: Any, *, seed: int, arrays: Any = None, carve: bool = T
 
 def fingerprint(dataset: Dataset) -> str:
     """A sha256 over the content of all splits: inputs, labels, weights, rows."""
-    digest = hashlib.sha256()
-    for part in (dataset.train, dataset.validation, dataset.test):
-        if part is None:
-            continue
-        arrays = [*part.inputs.values(), part.labels, part.weights, part.rows]
-        for array in arrays:
-            if array is not None:
-                digest.update(f"{array.dtype}{array.shape}".encode())
-                digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+    parts = [part for part in (dataset.train, dataset.validation, dataset.test) if part is not None]
+    arrays = (a for part in parts for a in (*part.inputs.values(), part.labels, part.weights, part.rows))
+    return hash_arrays(array for array in arrays if array is not None)
 
 
 def class_weights(dataset: Dataset, wanted: Any) -> np.ndarray | None:
@@ -126,7 +119,9 @@ def class_weights(dataset: Dataset, wanted: Any) -> np.ndarray | None:
     if wanted == "none":
         return None
     if dataset.task != "classification" or dataset.train.labels is None:
-        raise DataError("data.class_weight needs labelled classes", hint="leave class_weight out")
+        raise DataError(
+            "data.class_weight needs labels and data.task classification", hint="leave class_weight out"
+        )
     if wanted == "balanced":
         labels = dataset.train.labels[dataset.train.rows]
         counts = np.bincount(labels, minlength=dataset.outputs)
@@ -174,13 +169,6 @@ def _class_names(given: Any, splits: Splits) -> tuple[str, ...] | None:
             raise DataError("data.classes: a name appears twice")
         return tuple(given)
     return splits.classes if isinstance(splits.classes, tuple) else None
-
-
-def _labelled_outputs(splits: Splits, section: Any, count: int | None) -> int | None:
-    """The outputs that ignored labels would have asked for: the zoo still has to size its models."""
-    if splits.train.labels is None:
-        return None
-    return find_labelling(splits.train, task=section.task, classes=count, name=splits.name).outputs
 
 
 def _without_labels(splits: Splits) -> Splits:

@@ -18,12 +18,10 @@ class Labelling:
     Args:
         task: `classification`, `multilabel`, `regression` or `segmentation`.
         outputs: how many outputs a network needs for them.
-        declared: whether the number was said (class names, a known data set) or seen in the labels.
     """
 
     task: str
     outputs: int
-    declared: bool
 
 
 def find_labelling(train: Examples, *, task: str, classes: int | None, name: str) -> Labelling:
@@ -37,18 +35,20 @@ def find_labelling(train: Examples, *, task: str, classes: int | None, name: str
         if classes is None:
             hint = "--set 'data.classes=[cat, dog]' names the classes of unlabelled data"
             raise DataError(f"{name}: has no labels, so the number of classes is unknown", hint=hint)
-        return Labelling("classification" if task == "auto" else task, classes, True)
+        return Labelling("classification" if task == "auto" else task, classes)
     found = _task_of(labels, train) if task == "auto" else task
     if found in ("multilabel", "regression"):
         width = 1 if labels.ndim == 1 else int(np.prod(labels.shape[1:]))
-        return Labelling(found, width, False)
+        if found == "multilabel" and classes not in (None, width):
+            raise DataError(f"{name}: y_{train.split} has {width} columns, expected {classes} classes")
+        return Labelling(found, width)
     if found == "classification" and _is_one_hot(labels):
         if classes not in (None, labels.shape[1]):
             raise DataError(f"{name}: y_{train.split} has {labels.shape[1]} columns, expected {classes} classes")
-        return Labelling(found, labels.shape[1], False)
+        return Labelling(found, labels.shape[1])
     _check_whole(labels, f"{name}: y_{train.split}", maps=found == "segmentation")
     seen = int(labels.max()) + 1
-    return Labelling(found, classes or seen, classes is not None)
+    return Labelling(found, classes or seen)
 
 
 def checked(examples: Examples, labelling: Labelling, *, name: str) -> Examples:

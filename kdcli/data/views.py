@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from kdcli.data.examples import Examples
 from kdcli.errors import UsageError
 from kdcli.lazy import tf
 from kdcli.spec import Augment
@@ -31,14 +32,15 @@ class Views:
         self.examples = examples
         self.draws = sum(augment.draws for augment in self.augments)
 
-    def check(self, shapes: dict[str, tuple[int, ...]]) -> None:
-        """Refuse augmentation of what is no picture.
+    def check(self, examples: Examples) -> None:
+        """Refuse augmentation of what is no picture: three axes, or two of bytes.
 
         Raises:
             UsageError: the data is not pictures.
         """
-        for name, shape in shapes.items():
-            if self.augments and len(shape) not in (2, 3):
+        for name, shape in examples.shapes.items():
+            picture = len(shape) == 3 or (len(shape) == 2 and examples.dtypes[name] == "uint8")
+            if self.augments and not picture:
                 kinds = ", ".join(augment.kind for augment in self.augments)
                 raise UsageError(f"data.augment: {kinds} needs pictures, the input {name} has shape {shape}")
 

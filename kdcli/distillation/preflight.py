@@ -59,7 +59,8 @@ def refuse_same(teacher: Network, student: Network) -> None:
     Raises:
         ModelError: the same weights in both.
     """
-    ours, theirs = student.variables, teacher.variables
+    # The states of random generators are no weights.
+    ours, theirs = ([v for v in side.variables if "float" in str(v.dtype)] for side in (student, teacher))
     if [tuple(v.shape) for v in ours] != [tuple(v.shape) for v in theirs] or not ours:
         return
     if all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(ours, theirs, strict=True)):
@@ -88,7 +89,7 @@ def refuse_idle_terms(terms: Sequence[Term], *, student: Network, teacher: Netwo
 
 def _refuse_idle(terms: Sequence[Term], student: Network, teacher: Network | None, batch: Batch) -> None:
     for term in terms:
-        targets = LiveTargets(teacher, [p.teacher for p in term.pairs], None) if teacher is not None else None
+        targets = LiveTargets(teacher, [p.teacher for p in term.pairs]) if teacher is not None else None
         objective = Objective([term], student=student, targets=targets if term.loss.needs_teacher else None)
         norm = _gradient_norm(objective, student, batch)
         if norm is None or norm == 0.0:

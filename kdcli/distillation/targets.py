@@ -22,7 +22,6 @@ class Targets(Protocol):
 
     mode: str
     bytes: int
-    views: int | None
 
     def at(self, batch: Batch) -> dict[str, Any]:
         """`logits` and the tapped features of the teacher for a batch."""
@@ -35,10 +34,9 @@ class LiveTargets:
     mode = "live"
     bytes = 0
 
-    def __init__(self, teacher: Network, taps: Sequence[str], views: int | None) -> None:
+    def __init__(self, teacher: Network, taps: Sequence[str]) -> None:
         self.teacher = teacher
         self.taps = tuple(taps)
-        self.views = views
 
     def at(self, batch: Batch) -> dict[str, Any]:
         """One pass of the teacher, in inference mode and without gradient."""
@@ -51,8 +49,7 @@ class KeptTargets:
 
     mode = "memory"
 
-    def __init__(self, answers: dict[str, np.ndarray], *, views: int, examples: int) -> None:
-        self.views: int | None = views
+    def __init__(self, answers: dict[str, np.ndarray], *, examples: int) -> None:
         self.examples = examples
         self.bytes = sum(array.nbytes for array in answers.values())
         self._answers = {name: tf.constant(array) for name, array in answers.items()}
@@ -97,7 +94,7 @@ def answer_once(
             if slot == 0:
                 kept[name] = np.empty((count * len(values), *values.shape[1:]), values.dtype)
             kept[name][done : done + len(values)] = values
-    return KeptTargets(kept, views=count, examples=len(examples))
+    return KeptTargets(kept, examples=len(examples))
 
 
 def _check_finite(teacher: Network, name: str, values: np.ndarray) -> None:
@@ -112,7 +109,7 @@ def _check_finite(teacher: Network, name: str, values: np.ndarray) -> None:
 
 def bytes_needed(teacher: Network, taps: Sequence[str], examples: int, views: int) -> int:
     """What keeping float32 answers would take."""
-    shapes = [(teacher.outputs,), *(teacher.taps[name] for name in taps)]
+    shapes = [(*teacher.output_shape[:-1], teacher.outputs), *(teacher.taps[name] for name in taps)]
     values = sum(int(np.prod([side or 1 for side in shape])) for shape in shapes)
     return 4 * values * examples * views
 
@@ -135,4 +132,4 @@ def choose_mode(wanted: str, *, needed: int, keeps: bool) -> tuple[str, str]:
     # While they are made the answers exist twice: as arrays, then as tensors.
     if 2 * needed > free // 2:
         return "live", f"{needed} bytes of answers would not fit beside the data ({free} bytes free)"
-    return "memory", f"{needed} bytes fit in memory"
+    return "memory", "they fit in memory"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, get_args
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from kdcli.errors import UsageError, did_you_mean
 from kdcli.losses.hint import Hint
@@ -34,15 +34,22 @@ def make(kind: str, **options: Any) -> Loss:
         options: what `kd losses show KIND` lists.
 
     Raises:
-        kdcli.errors.UsageError: an unknown kind.
-        pydantic.ValidationError: an unknown or impossible option.
+        kdcli.errors.UsageError: an unknown kind, or an unknown or impossible option.
 
     Example:
         >>> import kdcli
         >>> kdcli.losses.make("soft_targets", temperature=2.0).temperature
         2.0
     """
-    return find(kind)(**options)
+    member = find(kind)
+    try:
+        return member(**options)
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        name = str(detail["loc"][0]) if detail["loc"] else kind
+        known = ", ".join(field for field in member.model_fields if field != "kind")
+        message = f"{kind}: {name}: {detail['msg']}; options: {known}"
+        raise UsageError(message, hint=f"kd losses show {kind}") from None
 
 
 def find(kind: str) -> type[Loss]:

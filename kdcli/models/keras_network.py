@@ -157,8 +157,10 @@ class KerasNetwork:
 
         try:
             tf.function(trace, autograph=False).get_concrete_function(*signature)
-        except (ValueError, TypeError, tf.errors.OpError) as error:
-            raise ModelError(f"{self.name}: the model cannot be called: {error}") from error
+        # A subclassed model's own code runs here and may raise anything.
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ModelError(f"{self.name}: the model cannot be called: {reason:.300}") from error
         recorded, output = found["recorded"], found["output"]
         output = _single(output, self.name)
         calls = recorded.names()
@@ -202,13 +204,19 @@ def _input_specs(model: Any, name: str) -> tuple[InputSpec, ...]:
         tensors = model.inputs
     except (AttributeError, ValueError):
         tensors = None
+    structure = getattr(model, "input", None) if tensors else None
+    if isinstance(structure, dict):
+        # The keys are what the model is called with; the tensors inside may be named otherwise.
+        return tuple(_spec(key, tensor) for key, tensor in structure.items())
     if tensors:
-        return tuple(
-            InputSpec(t.name, tuple(t.shape[1:]), keras.backend.standardize_dtype(t.dtype)) for t in tensors
-        )
+        return tuple(_spec(tensor.name, tensor) for tensor in tensors)
     shape = (model.get_build_config() or {}).get("input_shape")
     if not shape or not all(side is None or isinstance(side, int) for side in shape):
         raise ModelError(
             f"{name}: the shape of the model's input is unknown", hint="call the model once before saving it"
         )
     return (InputSpec("x", tuple(shape[1:]), model.input_dtype if hasattr(model, "input_dtype") else "float32"),)
+
+
+def _spec(name: str, tensor: Any) -> InputSpec:
+    return InputSpec(name, tuple(tensor.shape[1:]), keras.backend.standardize_dtype(tensor.dtype))

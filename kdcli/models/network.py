@@ -44,6 +44,7 @@ class Network(Protocol):
     name: str
     inputs: tuple[InputSpec, ...]
     outputs: int
+    output_shape: tuple[int | None, ...]
     output_kind: str
     head: str
     taps: Mapping[str, tuple[int | None, ...]]

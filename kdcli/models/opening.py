@@ -8,6 +8,7 @@ from typing import Any
 
 from kdcli.errors import ModelError, UsageError
 from kdcli.lazy import keras, ops
+from kdcli.models.tapping import layers_by_path
 from kdcli.runs.directory import model_of_run
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -42,7 +43,12 @@ def open_model(path: Path) -> Any:
     # Keras raises whatever its deserialisation meets: every one of them means that this file does not load.
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{path}: the {kind} file does not load: {reason:.300}") from error
+        # Keras appends the whole configuration; its first sentences say what is wrong.
+        reason = reason.split(" Full object config")[0]
+        raise ModelError(
+            f"{path}: the {kind} file does not load: {reason:.400}",
+            hint="a model with own layers: load it in Python and hand the object to kdcli.distill",
+        ) from error
     if not isinstance(model, keras.Model):
         raise ModelError(f"{path}: holds a {type(model).__name__}, not a model")
     check_finite(model, str(path))
@@ -104,15 +110,21 @@ def fresh_copy(model: Any, *, seed: int) -> Any:
     keras.utils.set_random_seed(seed)
     try:
         if type(model) in (keras.Model, keras.Sequential) or hasattr(model, "operations"):
-            return keras.models.clone_model(model)
-        copy = type(model).from_config(model.get_config())
-        copy.build_from_config(model.get_build_config())
-        return copy
+            copy = keras.models.clone_model(model)
+        else:
+            copy = type(model).from_config(model.get_config())
+            copy.build_from_config(model.get_build_config())
     except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
         raise UsageError(
             f"start: fresh needs a model that can be made from its configuration ({error})",
             hint="--set student.start=file keeps the file's weights",
         ) from error
+    kept = layers_by_path(copy)
+    for path, layer in layers_by_path(model).items():
+        # What a layer has learned from the data itself is no initialisation.
+        if isinstance(layer, keras.layers.Normalization) and path in kept:
+            kept[path].set_weights(layer.get_weights())
+    return copy
 
 
 def saved_bytes(model: Any, folder: Path) -> bytes:

@@ -30,15 +30,21 @@ def resolve_output(
             f"{network.name}: answers NaN or infinity",
             hint="check input.scale, or the weights with kd evaluate",
         )
+    axes = 4 if task == "segmentation" else 2
+    if answers.ndim != axes:
+        shape = "×".join(str(side) for side in answers.shape[1:])
+        raise ModelError(f"{network.name}: an answer has the shape {shape}; {task} needs {axes - 1} axes")
+    if wanted == "values" and task != "regression":
+        raise ModelError(f"{network.name}: output_kind is values, but the data is for {task}")
     if network.outputs != outputs:
-        network = _with_other_count(network, wanted=wanted, task=task, outputs=outputs)
+        network = _with_other_count(network, wanted=wanted, task=task, outputs=outputs, answers=answers)
     kind = wanted
     if wanted == "auto":
         kind = _kind_of(network, task, answers)
     elif wanted == "probabilities" and not _sums_to_one(answers):
         raise ModelError(f"{network.name}: output_kind is probabilities, but the answers do not sum to 1")
-    elif wanted == "logits" and network.output_kind == "probabilities":
-        raise ModelError(f"{network.name}: output_kind is logits, but the last layer is a softmax")
+    elif wanted == "logits" and network.output_kind in ("probabilities", "sigmoid") and task != "regression":
+        raise ModelError(f"{network.name}: output_kind is logits, but the last layer gives {network.output_kind}")
     elif wanted == "sigmoid" and (answers.min() < 0 or answers.max() > 1):
         raise ModelError(f"{network.name}: output_kind is sigmoid, but the answers leave [0, 1]")
     if network.outputs != answers.shape[-1]:
@@ -52,11 +58,14 @@ def _head_of(kind: str, task: str) -> str:
     return "sigmoid" if task == "multilabel" or kind == "sigmoid" else "logits"
 
 
-def _with_other_count(network: KerasNetwork, *, wanted: str, task: str, outputs: int) -> KerasNetwork:
-    if wanted == "sigmoid" and network.output_kind != "sigmoid":
+def _with_other_count(
+    network: KerasNetwork, *, wanted: str, task: str, outputs: int, answers: np.ndarray
+) -> KerasNetwork:
+    hidden = wanted == "auto" and network.outputs == 1 and _within_one(answers)
+    if (wanted == "sigmoid" or hidden) and network.output_kind != "sigmoid":
         network = network.understood("sigmoid", head="sigmoid")
-    one_sigmoid = network.outputs == 1 and outputs == 2 and network.output_kind == "sigmoid"
-    if task == "classification" and one_sigmoid:
+    if task == "classification" and network.outputs == 1 and outputs == 2:
+        # One output for two classes is z of a sigmoid, whether the sigmoid is in the model or not.
         return network.as_two_classes()
     noun = "values" if task == "regression" else "classes"
     raise ModelError(

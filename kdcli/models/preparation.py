@@ -130,6 +130,8 @@ def make_preparation(
         ModelError: the data cannot become this network's input.
     """
     size = None
+    if section.resize != "auto" and not _is_picture(raw_shape, raw_dtype):
+        raise ModelError(f"{who}: input.resize is for pictures, the data has shape {_text(raw_shape)}")
     if section.resize != "auto":
         # The size that the data has already is no resizing: pixels stay as they are.
         size = tuple(section.resize) if tuple(section.resize) != tuple(raw_shape[:2]) else None
@@ -144,7 +146,7 @@ def make_preparation(
         raise ModelError(
             f"{who} takes inputs of shape {_text(wanted)}, the data has {_text(raw_shape)}"
             + (f" (resized: {_text(given)})" if size else ""),
-            hint="channels and number of axes must fit; height and width are resized",
+            hint="channels must fit, sizes are resized; for flat inputs put keras.layers.Flatten() in front of the model",
         )
     channels = given[-1] if len(given) == 3 else 1
     if scale in ("imagenet", "caffe") and prepared.scaled and channels != 3:

@@ -56,6 +56,7 @@ def read_recipe(
     for path, (option, value) in (options or {}).items():
         _put(document.values, tuple(path.split(".")), value)
         origins.outside[tuple(path.split("."))] = option
+    _let_the_outside_win(document, origins)
     version = document.values.get("version")
     if isinstance(version, int) and version > NEWEST:
         message = f"recipe version {version} is newer than this kd reads ({NEWEST}); update kdcli"
@@ -71,6 +72,14 @@ def read_recipe(
             hint = f"kd recipes check {document.source}"
         raise RecipeError(document.source, tuple(faults), hint=hint)
     return ReadRecipe(checked, origins, document.source)
+
+
+def _let_the_outside_win(document: Document, origins: Origins) -> None:
+    """`--epochs` replaces the recipe's `steps`, and the other way round: they are one setting in two units."""
+    train = document.values.get("train")
+    for ours, other in (("epochs", "steps"), ("steps", "epochs")):
+        if origins.given(("train", ours)) and not origins.given(("train", other)) and isinstance(train, dict):
+            train.pop(other, None)
 
 
 def _line_of(document: Document, key: str) -> tuple[int | None, int | None, str | None]:

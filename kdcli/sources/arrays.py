@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class Arrays(Source):
     """A `.npz` file with `x_train y_train x_test y_test`, or `x y`.
 
-    Also read: `x_validation y_validation`, `weight_train weight_validation weight_test`, and several inputs
-    as `x_train.NAME`. Pickled objects are refused.
+    Also read: `x_validation y_validation`, `weight_train`, and several inputs as `x_train.NAME`. Pickled
+    objects are refused.
 
     Args:
         path: the file, relative to the current folder.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -43,7 +45,9 @@ class KerasDataset(Source):
         if os.environ.get("KD_OFFLINE") and not self._cached():
             raise DataError(f"{self.name} is not cached and KD_OFFLINE is set", hint=hint)
         try:
-            return getattr(keras.datasets, self.name).load_data()
+            # Keras shows its download on stdout, which belongs to the result.
+            with contextlib.redirect_stdout(sys.stderr):
+                return getattr(keras.datasets, self.name).load_data()
         # Keras raises a bare Exception for a failed download and leaves OSError and EOFError to a bad cache.
         except Exception as error:
             raise DataError(f"{self.name} could not be read: {error}", hint=hint) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -163,7 +164,7 @@ class Trainer:
 
     def _is_best(self, figure: float | None) -> bool:
         before = self.state.best_figure
-        if figure is None or before is None:
+        if figure is None or before is None or not math.isfinite(before):
             return True
         return figure < before if self.monitor in FALLING else figure > before
 
@@ -176,8 +177,10 @@ class Trainer:
         variables = self.stepper.objective.trainable_variables
         kept = values_of(variables)
         self.stepper.optimizer.finalize_variable_values(variables)
-        yield
-        assign_all(variables, kept)
+        try:
+            yield
+        finally:
+            assign_all(variables, kept)
 
     def _not_finite(self, name: str) -> TrainingError:
         saved = self.checkpoints.paths() if self.checkpoints is not None else []

@@ -7,8 +7,9 @@ from typing import Any
 
 from kdcli.distillation.objective import teacher_taps
 from kdcli.distillation.targets import LiveTargets, Targets, answer_once
-from kdcli.errors import Interrupted
-from kdcli.events import Note, Progress
+from kdcli.errors import Interrupted, StorageError, TrainingError
+from kdcli.events import Event, Note, Progress
+from kdcli.lazy import tf
 from kdcli.models.answering import LOGITS, Answering
 from kdcli.runs.directory import Run
 from kdcli.runs.recording import versions
@@ -34,6 +35,10 @@ def carry_out(job: Job, place: Place) -> RunResult:
     job.clock.lap("teacher", since)
     run = place.open()
     try:
+        if place.earlier is None and run.environment.exists():
+            raise StorageError(
+                f"{run.path} was taken by another run meanwhile", hint="the same command with --resume"
+            )
         for text in _changed_since(job, place, died=run.died):
             job.fit.on_event(Note(text, warning=True))
         if place.earlier is None:
@@ -47,12 +52,18 @@ def carry_out(job: Job, place: Place) -> RunResult:
             )
         since = time.perf_counter()
         trained = job.fit.run(run, targets)
-        job.clock.lap("training", since)
+        # A run that went on has the seconds of all its processes.
+        job.clock.took("training", trained.seconds, since)
         result = _measured(job, run, trained, targets)
         write_end(run, result, recipe=job.recipe, class_names=job.fit.dataset.class_names)
     except Interrupted as interrupted:
         interrupted.run = run.path
         raise
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        raise TrainingError(
+            f"out of memory at batch size {job.fit.train.batch_size}",
+            hint="another run with a smaller --batch-size",
+        ) from error
     finally:
         run.close()
     return result
@@ -80,7 +91,14 @@ def _changed_since(job: Job, place: Place, *, died: bool) -> list[str]:
 def _measured(job: Job, run: Run, trained: Any, targets: Targets | None) -> RunResult:
     since = time.perf_counter()
     fit, dataset, network = job.fit, job.fit.dataset, job.trained.network
-    measured: dict[str, Any] = {"task": dataset.task, "on_event": fit.on_event}
+
+    def told(event: Event) -> None:
+        fit.on_event(event)
+        code = fit.stop()
+        if code is not None:
+            raise Interrupted("stopped while evaluating; training is done and saved", exit_code=code)
+
+    measured: dict[str, Any] = {"task": dataset.task, "on_event": told}
     validation = test = teacher_test = answers = None
     if dataset.validation is not None:
         validation, _ = evaluate_split(network, dataset.validation, **measured)
@@ -133,7 +151,7 @@ def _targets(job: Job) -> Targets | None:
         return None
     taps, views, train = teacher_taps(job.fit.terms), job.fit.views, job.fit.dataset.train
     if job.mode == "live":
-        return LiveTargets(job.teacher.network, taps, views.count)
+        return LiveTargets(job.teacher.network, taps)
     total = len(train) * (views.count or 1)
 
     def told(done: int) -> None:

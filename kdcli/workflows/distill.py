@@ -38,7 +38,8 @@ def distill(
     """Distil a teacher into a student.
 
     Args:
-        teacher, student: a path, a run directory or a `keras.Model`; from the recipe when left out.
+        teacher, student: a path, a run directory or a `keras.Model`; from the recipe when left out. A student
+            given as an object is the one that is trained.
         recipe: a shipped name, a path, a mapping or a `Recipe`; `soft-targets` when left out.
         data: a name, a path, (x, y), (x_train, y_train, x_test, y_test) or a mapping of arrays.
         out: the run directory; a new one below `runs/` when left out.
@@ -52,7 +53,8 @@ def distill(
         on_event: told of progress.
 
     Returns:
-        The finished run; `run.test.accuracy`, `run.model_path`. With `dry_run` the plan.
+        The finished run; `run.test.accuracy` (`run.test` is None where the data has no test split),
+        `run.model_path`. With `dry_run` the plan.
 
     Raises:
         kdcli.errors.KdError: everything that is expected to go wrong, by its subclasses.
@@ -86,5 +88,7 @@ def distill(
 
     job = open_distillation(place, threads=threads, stop=stop, on_event=on_event)
     plan = make_plan(job, check_before(job) if preflight else (), measured=dry_run)
+    if dry_run:
+        return plan
     on_event(Planned(plan))
-    return plan if dry_run else carry_out(job, place)
+    return carry_out(job, place)

@@ -15,7 +15,8 @@ from kdcli.events import Note, OnEvent, ignore
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.opening import model_file, model_format, open_model
 from kdcli.recipe.reading import read_recipe
-from kdcli.runs.directory import recipe_of_run
+from kdcli.recipe.sections import Recipe
+from kdcli.runs.directory import recipe_of_run, role_of_run
 from kdcli.runs.recording import hash_file
 from kdcli.runs.results import EvaluatedModel, Evaluation
 from kdcli.workflows.asking import Asked, ask
@@ -64,9 +65,11 @@ def evaluate(
     if split not in SPLITS:
         raise UsageError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}")
     files = [model_file(Path(model)) for model in models]
-    asked = _asked(models, recipe, settings=settings, data=data, limit=limit)
+    asked = _asked(models, recipe, settings=settings, data=data)
     start_tensorflow(threads=threads, seed=asked.recipe.train.seed)
-    dataset, examples = _examples(asked, split, runs=any(recipe_of_run(Path(m)) for m in models))
+    dataset, examples = _examples(asked, split, limit)
+    for text in _of_other_splits(models, split, asked):
+        on_event(Note(text, warning=True))
     on_event(Note(f"{dataset.name}: {len(examples)} examples of the {examples.split} split"))
     measured: dict[str, Any] = {"task": dataset.task, "on_event": on_event, "batch_size": batch_size or 256}
     answers = None
@@ -85,30 +88,47 @@ def evaluate(
 
 
 def _asked(models: Sequence[str | Path], recipe: Any, **options: Any) -> Asked:
-    """The recipe given, else that of the first run among the models, else the defaults."""
+    """The recipe given, else the data of the first run among the models, else the defaults."""
     if recipe is None:
+        recipe = {}
         own = next((found for model in models if (found := recipe_of_run(Path(model)))), None)
-        recipe = own if own is not None else {}
+        if own is not None:
+            # Its data and split only: how its networks take their input is theirs alone.
+            values = read_recipe(own).recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
+            recipe = {"data": values["data"], "train": {"seed": values["train"]["seed"]}}
     return ask(recipe, **options)
 
 
-def _examples(asked: Asked, split: str, *, runs: bool) -> tuple[Dataset, Examples]:
+def _examples(asked: Asked, split: str, limit: float | None) -> tuple[Dataset, Examples]:
     recipe = asked.recipe
     if recipe.data.source is None and asked.arrays is None:
         raise UsageError(
             "no data: neither the recipe, a run nor an option gives data.source", hint="--data digits"
         )
-    limit = recipe.data.limit if asked.origins.given(("data", "limit")) else 1.0
-    # A run's own limit is of its training part; one that is given here is of what is evaluated.
-    own = runs and limit == 1.0
-    section = recipe.data if own else recipe.data.model_copy(update={"limit": 1.0})
+    # The recipe's own limit is of its training part; the one given here is of what is evaluated.
     carve = split in ("train", "validation")
-    dataset = open_dataset(section, seed=recipe.train.seed, arrays=asked.arrays, carve=carve)
+    dataset = open_dataset(recipe.data, seed=recipe.train.seed, arrays=asked.arrays, carve=carve)
     examples = dataset.split(split)
-    if limit != 1.0:
+    if limit is not None:
         kept = limited(examples.all_labels(), len(examples), limit=limit, seed=recipe.train.seed)
         examples = examples.subset(kept)
     return dataset, examples
+
+
+def _of_other_splits(models: Sequence[str | Path], split: str, asked: Asked) -> list[str]:
+    """Runs that were trained on other examples than the split is carved from."""
+    if split not in ("train", "validation"):
+        return []
+    ours, texts = _carving(asked.recipe), []
+    for model in models:
+        own = recipe_of_run(Path(model))
+        if own is not None and _carving(read_recipe(own).recipe) != ours:
+            texts.append(f"{model} was trained on another split: it may have seen some of these examples")
+    return texts
+
+
+def _carving(recipe: Recipe) -> tuple[Any, ...]:
+    return recipe.data.source, recipe.data.validation, recipe.data.limit, recipe.train.seed
 
 
 def _network(
@@ -116,18 +136,18 @@ def _network(
 ) -> KerasNetwork:
     """A network behind its preparation: a run brings its own, a file takes the recipe's."""
     own = recipe_of_run(given)
-    recipe = asked.recipe
+    section = getattr(asked.recipe, role)
     if own is not None:
-        recipe = read_recipe(own).recipe
-        role = "student" if file.name == "student.keras" else "teacher"
+        role = role_of_run(given)
+        section = getattr(read_recipe(own).recipe, role)
     return understand(
         KerasNetwork(open_model(file), name=str(file)),
         dataset.train,
         task=dataset.task,
         outputs=dataset.outputs,
-        section=getattr(recipe, role),
+        section=section,
         role=role,
         measured=True,
-        seed=recipe.train.seed,
+        seed=asked.recipe.train.seed,
         on_event=on_event,
     )

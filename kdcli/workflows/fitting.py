@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -45,6 +48,11 @@ class Clock:
     def lap(self, stage: str, since: float) -> None:
         """Add the time since a moment to a stage."""
         self.stages[stage] = self.stages.get(stage, 0.0) + time.perf_counter() - since
+
+    def took(self, stage: str, seconds: float, since: float) -> None:
+        """Give a stage its seconds; what lies before this process counts to the total too."""
+        self.stages[stage] = seconds
+        self.began -= max(0.0, seconds - (time.perf_counter() - since))
 
     def to_json(self) -> dict[str, float]:
         """`seconds` of the summary."""
@@ -99,8 +107,6 @@ class Fit:
     def stepper(self, targets: Targets | None) -> Stepper:
         """The compiled step, with its objective and a built optimizer."""
         train, replicas = self.train, self.strategy.num_replicas_in_sync
-        if train.batch_size % replicas:
-            raise UsageError(f"train.batch_size {train.batch_size} cannot be shared by {replicas} devices")
         objective = Objective(
             self.terms,
             student=self.network,
@@ -113,15 +119,9 @@ class Fit:
             rate = scheduled(train.optimizer.learning_rate, train.schedule, train.steps or 1)
             optimizer = train.optimizer.build(rate)
             optimizer.build(objective.trainable_variables)
-        feed = Feed(self.dataset.train, self.views)
-        if train.jit == "on" and not feed.resident:
-            raise UsageError(
-                "train.jit: XLA needs the training data in memory, and it is too large for that",
-                hint="--set train.jit=off",
-            )
         return Stepper(
             objective,
-            feed,
+            Feed(self.dataset.train, self.views),
             optimizer,
             batch_size=min(train.batch_size, len(self.dataset.train)),
             total_steps=train.steps or 1,
@@ -202,12 +202,25 @@ def write_predictions(run: Run, logits: np.ndarray, split: Examples, *, task: st
 
 def write_model(path: Path, model: Any) -> int:
     """Save a model atomically; gives its bytes."""
-    with tempfile.TemporaryDirectory(prefix="kd-", dir=_scratch()) as folder:
-        content = saved_bytes(model, Path(folder))
+    needed = 4 * model.count_params() + 1_000_000
+    try:
+        with tempfile.TemporaryDirectory(prefix="kd-", dir=_scratch(3 * needed)) as folder:
+            content = saved_bytes(model, Path(folder))
+    except OSError as error:
+        raise writing.storage_error(path, error, needed=needed) from error
     writing.write_bytes(path, content)
     return len(content)
 
 
-def _scratch() -> str | None:
-    """Memory-backed scratch space where the system has it: a full disk must not meet HDF5."""
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+def _scratch(needed: int) -> str | None:
+    """Memory-backed scratch space with room, or the system's: HDF5 crashes the process on a full disk.
+
+    Raises:
+        OSError: neither has room.
+    """
+    memory = Path("/dev/shm")
+    if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > needed:
+        return str(memory)
+    if shutil.disk_usage(tempfile.gettempdir()).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return None

@@ -13,13 +13,15 @@ from kdcli.data.examples import Examples
 from kdcli.errors import ModelError, UsageError
 from kdcli.evaluation.scaling import choose_scale
 from kdcli.events import Note, OnEvent
-from kdcli.lazy import keras, ops
+from kdcli.lazy import keras, ops, tf
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.opening import check_finite, fresh_copy, model_file, open_model
 from kdcli.models.output_kind import resolve_output
 from kdcli.models.preparation import make_preparation
+from kdcli.recipe.reading import read_recipe
 from kdcli.recipe.sections import InputSection
-from kdcli.runs.recording import hash_file
+from kdcli.runs.directory import recipe_of_run, role_of_run
+from kdcli.runs.recording import hash_arrays, hash_file
 from kdcli.runs.results import relative
 from kdcli.zoo import File
 
@@ -84,7 +86,9 @@ def open_network(
     path, sha = None, None
     if given is not None:
         model, name = _as_model(given, dataset), f"{role} object"
+        sha = hash_arrays(variable.numpy() for variable in model.weights)
     elif isinstance(source, File):
+        section = _as_recorded(Path(source.path), section)
         path = model_file(Path(source.path))
         sha = hash_file(path)
         model, name = open_model(path), str(path)
@@ -107,6 +111,15 @@ def open_network(
     return Opened(network, start, path, sha)
 
 
+def _as_recorded(path: Path, section: Any) -> Any:
+    """A run directory brings its own preparation and output kind, where the recipe leaves them open."""
+    own = recipe_of_run(path)
+    if own is None or section.input != InputSection() or section.output_kind != "auto":
+        return section
+    recorded = getattr(read_recipe(own).recipe, role_of_run(path))
+    return section.model_copy(update={"input": recorded.input, "output_kind": recorded.output_kind})
+
+
 def understand(
     network: KerasNetwork,
     examples: Examples,
@@ -126,7 +139,11 @@ def understand(
     """
     network = network.with_preparations(_preparations(network, examples, section.input, role))
     sample = np.arange(min(256, len(examples)))
-    answers = np.asarray(ops.convert_to_numpy(network.output(examples.take(sample))), np.float64)
+    try:
+        answers = np.asarray(ops.convert_to_numpy(network.output(examples.take(sample))), np.float64)
+    except (ValueError, TypeError, tf.errors.OpError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{role} ({network.name}) cannot answer {len(sample)} examples: {reason:.300}") from error
     network = resolve_output(network, wanted=section.output_kind, task=task, outputs=outputs, answers=answers)
     if section.input.scale == "auto" and measured:
         choice = choose_scale(network, examples, seed=seed)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kdcli.data.dataset import Dataset, class_weights, fingerprint, open_dataset
+from kdcli.data.dataset import Dataset, fingerprint, open_dataset
 from kdcli.data.views import Views
 from kdcli.distillation.objective import Term, build_terms, teacher_taps
 from kdcli.distillation.targets import bytes_needed, choose_mode
@@ -16,12 +16,12 @@ from kdcli.lazy import keras
 from kdcli.losses.labels import Labels
 from kdcli.recipe.document import Path
 from kdcli.recipe.sections import Recipe
-from kdcli.spec import Loss
 from kdcli.workflows.asking import Asked, require
 from kdcli.workflows.fitting import Clock, Fit, monitored, with_length
 from kdcli.workflows.job import Job
 from kdcli.workflows.networks import Opened, open_network
 from kdcli.workflows.placing import Place, check_inputs
+from kdcli.workflows.refusing import check_effects, check_heads
 from kdcli.workflows.starting import start_tensorflow, strategy_for
 from kdcli.zoo import File
 
@@ -48,17 +48,18 @@ def open_distillation(
     since = time.perf_counter()
     dataset = open_dataset(recipe.data, seed=seed, arrays=asked.arrays)
     clock.lap("data", since)
-    check_effects(recipe, recipe.losses, dataset)
     strategy = strategy_for(recipe.train.devices)
+    check_effects(recipe, recipe.losses, dataset, replicas=strategy.num_replicas_in_sync)
     with strategy.scope():
         teacher = _side("teacher", asked, dataset, "file", on_event)
         student = _side("student", asked, dataset, recipe.student.start, on_event)
+        check_heads(recipe, dataset, teacher.network, student.network)
         # Projections start the same however the models were opened, which uses up random numbers.
         keras.utils.set_random_seed(seed)
         terms = build_terms(recipe.losses, student=student.network, teacher=teacher.network)
     count = _view_count(recipe)
     views = Views(recipe.data.augment, seed=seed, count=count, examples=len(dataset.train))
-    views.check(dataset.train.shapes)
+    views.check(dataset.train)
     kept = count or 0
     needed = bytes_needed(teacher.network, teacher_taps(terms), len(dataset.train), kept)
     mode, reason = choose_mode(recipe.teacher.targets, needed=needed, keeps=count is not None)
@@ -96,33 +97,6 @@ def _side(role: str, asked: Asked, dataset: Dataset, start: str, on_event: OnEve
         seed=asked.recipe.train.seed,
         on_event=on_event,
     )
-
-
-def check_effects(recipe: Recipe, losses: Sequence[Loss], dataset: Dataset) -> None:
-    """Refuse settings that could have no effect, and losses without what they need.
-
-    Raises:
-        UsageError: naming the setting.
-    """
-    for loss in losses:
-        if loss.needs_labels and not dataset.labelled:
-            raise UsageError(
-                f"losses.{loss.label} needs labels, and the data has none",
-                hint="leave the term out: soft_targets and soft_cross_entropy need no labels",
-            )
-    on_labels = any(loss.needs_labels for loss in losses)
-    idle = {
-        "data.class_weight": recipe.data.class_weight != "none" and not on_labels,
-        "train.label_smoothing": recipe.train.label_smoothing > 0 and not on_labels,
-    }
-    for setting, useless in idle.items():
-        if useless:
-            raise UsageError(
-                f"{setting} acts on losses that use labels, and the recipe has none", hint="leave it out"
-            )
-    class_weights(dataset, recipe.data.class_weight)
-    if recipe.train.early_stopping is not None and dataset.validation is None:
-        raise UsageError("train.early_stopping needs a validation split", hint="--set data.validation=0.1")
 
 
 def _view_count(recipe: Recipe) -> int | None:
@@ -175,10 +149,10 @@ def open_teacher_training(
     since = time.perf_counter()
     dataset = open_dataset(recipe.data, seed=seed, arrays=asked.arrays)
     clock.lap("data", since)
-    check_effects(recipe, [Labels()], dataset)
+    strategy = strategy_for(recipe.train.devices)
+    check_effects(recipe, [Labels()], dataset, replicas=strategy.num_replicas_in_sync)
     if not dataset.labelled:
         raise UsageError("train-teacher needs labels, and the data has none", hint="leave data.labels at auto")
-    strategy = strategy_for(recipe.train.devices)
     with strategy.scope():
         teacher = open_network(
             "teacher",
@@ -192,7 +166,7 @@ def open_teacher_training(
         )
     # Nobody answers here, so every epoch sees a new view, also where a student's teacher would keep some.
     views = Views(recipe.data.augment, seed=seed, count=None, examples=len(dataset.train))
-    views.check(dataset.train.shapes)
+    views.check(dataset.train)
     train = with_length(recipe.train, len(dataset.train))
     monitor = monitored(train, dataset, with_teacher=False)
     labels = next((loss for loss in recipe.losses or () if isinstance(loss, Labels)), Labels())

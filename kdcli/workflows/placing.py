@@ -6,13 +6,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kdcli.data.dataset import fingerprint, open_dataset
 from kdcli.errors import StorageError, UsageError
+from kdcli.models.opening import model_file
 from kdcli.recipe.document import Path as Setting
 from kdcli.recipe.document import dotted, leaves
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.reading import read_recipe
 from kdcli.recipe.sections import Recipe
+from kdcli.runs import writing
 from kdcli.runs.directory import (
+    CHECKPOINT,
     ENVIRONMENT,
     MODEL,
     RECIPE,
@@ -23,11 +27,13 @@ from kdcli.runs.directory import (
     model_of_run,
     read_json,
 )
+from kdcli.runs.recording import hash_file
 from kdcli.runs.results import FinishedRun
 from kdcli.workflows.asking import Asked
+from kdcli.zoo import File
 
 # Inputs are matched by content, not by path; where a run was computed is no setting of it.
-BY_CONTENT = ("data.source", "teacher.model", "student.model")
+BY_CONTENT = ("data.source.path", "teacher.model.path", "student.model.path")
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,10 @@ def find_place(command: str, asked: Asked, *, out: str | Path | None, resume: bo
             raise StorageError(
                 f"{path}: the run is finished but its model is gone", hint="start anew: --overwrite"
             )
-        return Place(path, asked, True, False, earlier, FinishedRun(path, model, document))
+        place = Place(path, asked, True, False, earlier, FinishedRun(path, model, document))
+        check_inputs(place, _given_inputs(asked))
+        writing.remove(path / CHECKPOINT)
+        return place
     resolved = read_recipe(path / RECIPE)
     recipe = _with_sources(resolved.recipe, asked)
     return Place(path, replace(asked, recipe=recipe, origins=resolved.origins), True, False, earlier)
@@ -104,12 +113,27 @@ def check_inputs(place: Place, inputs: dict[str, Any]) -> None:
             )
 
 
+def _given_inputs(asked: Asked) -> dict[str, Any]:
+    """The sha256 of the inputs that were named again for a run that is finished."""
+    recipe, inputs = asked.recipe, {}
+    for role in ("teacher", "student"):
+        model = getattr(recipe, role).model
+        if isinstance(model, File):
+            inputs[role] = {"sha256": hash_file(model_file(Path(model.path)))}
+    if asked.origins.given(("data", "source")) or asked.recipe_given:
+        if recipe.data.source is not None or asked.arrays is not None:
+            dataset = open_dataset(recipe.data, seed=recipe.train.seed, arrays=asked.arrays)
+            inputs["data"] = {"sha256": fingerprint(dataset)}
+    return inputs
+
+
 def _compare(asked: Asked, requested: dict[str, Any], path: Path) -> None:
     """With a recipe everything must be as it was; without one, what options and `--set` say."""
     now = asked.recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
-    compared = list(asked.origins.outside)
-    if asked.recipe_given:
-        compared = list(dict.fromkeys([*dict(leaves(requested)), *dict(leaves(now))]))
+    around = [()] if asked.recipe_given else list(asked.origins.outside)
+    compared = dict.fromkeys(
+        setting for path in around for values in (requested, now) for setting, _ in leaves(_at(values, path), path)
+    )
     differences = []
     for setting in compared:
         name = dotted(setting)

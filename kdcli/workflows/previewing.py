@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kdcli.data.examples import Examples
 from kdcli.data.feed import Batch
 from kdcli.distillation.objective import teacher_taps
 from kdcli.distillation.preflight import refuse_chance, refuse_idle_terms, refuse_same
@@ -42,10 +43,23 @@ def check_before(job: Job) -> tuple[str, ...]:
     batch = _sample_batch(fit, positions)
     network = teacher.network if teacher is not None else None
     refuse_idle_terms(fit.terms, student=student.network, teacher=network, batch=batch)
+    findings.extend(_unscaled(train))
     whole = [term.loss.label for term in fit.terms if term.loss.whole_batch]
     if whole and fit.strategy.num_replicas_in_sync > 1:
         findings.append(f"{', '.join(whole)} depends on the whole batch and sees a share of it on each device")
     return tuple(findings)
+
+
+def _unscaled(train: Examples) -> list[str]:
+    """Pictures that are stored as numbers up to 255 in another type than the one that is scaled."""
+    texts = []
+    for name, array in train.inputs.items():
+        if array.ndim >= 3 and array.dtype != np.uint8 and array[:256].max() > 2:
+            texts.append(
+                f"{name} is {array.dtype} up to {array[:256].max():g} and passes as it is: only uint8 "
+                "pictures are scaled (store uint8, or divide by 255)"
+            )
+    return texts
 
 
 def _sample_batch(fit: Fit, positions: np.ndarray) -> Any:
@@ -129,6 +143,6 @@ def _sample_targets(job: Job, sample: Any) -> tuple[Targets | None, float | None
     ask(sample.take, len(sample))
     each = (time.perf_counter() - since) / len(sample)
     if job.mode == "live":
-        return LiveTargets(network, taps, views.count), 0.0
+        return LiveTargets(network, taps), 0.0
     seconds = round(each * len(job.fit.dataset.train) * (views.count or 1), 1)
     return answer_once(network, taps, sample, views), seconds

@@ -75,5 +75,7 @@ def train_teacher(
 
     job = open_teacher_training(place, threads=threads, stop=stop, on_event=on_event)
     plan = make_plan(job, check_before(job) if preflight else (), measured=dry_run)
+    if dry_run:
+        return plan
     on_event(Planned(plan))
-    return plan if dry_run else carry_out(job, place)
+    return carry_out(job, place)

@@ -126,7 +126,7 @@ def test_weights_of_an_unknown_class_are_refused_with_the_classes():
 
 
 def test_class_weights_need_labelled_classes():
-    with pytest.raises(DataError, match=r"data\.class_weight needs labelled classes"):
+    with pytest.raises(DataError, match=r"data\.class_weight needs labels"):
         class_weights(opened((np.zeros((9, 2)), np.random.default_rng(0).random((9, 2)))), "balanced")
 
 

@@ -34,7 +34,7 @@ def ready(labels, *, task="auto", classes=None, x=None):
 def test_whole_numbers_of_any_type_are_classes(dtype):
     labels = np.array([1, 0, 1, 1]).astype(dtype)
     labelling = found(labels)
-    assert (labelling.task, labelling.outputs, labelling.declared) == ("classification", 2, False)
+    assert (labelling.task, labelling.outputs) == ("classification", 2)
     assert ready(labels).dtype == np.int64
     assert ready(labels).tolist() == [1, 0, 1, 1]
 
@@ -58,7 +58,7 @@ def test_one_hot_rows_of_another_width_than_the_class_names_are_refused():
 
 def test_named_classes_count_more_than_those_seen():
     labelling = found(np.array([0, 1, 0, 1]), classes=5)
-    assert (labelling.outputs, labelling.declared) == (5, True)
+    assert labelling.outputs == 5
 
 
 def test_a_matrix_of_zeros_and_ones_is_multilabel():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kdcli.augment.shift import Shift
+from kdcli.data.examples import Examples
 from kdcli.data.views import Views
 from kdcli.errors import UsageError
 
@@ -93,13 +94,23 @@ def test_pictures_without_channels_are_changed_like_those_with_one():
     np.testing.assert_array_equal(flat, seen(views(), 2, pictures=PICTURES[..., :1])[..., 0])
 
 
+def plain(inputs):
+    return Examples("train", {"x": inputs}, None, None, np.arange(len(inputs)))
+
+
 @pytest.mark.parametrize("shape", [(5,), (2, 6, 5, 2), ()])
 def test_what_is_no_picture_is_refused(shape):
     with pytest.raises(UsageError, match=r"data\.augment: shift needs pictures, the input x has") as caught:
-        views().check({"x": shape})
+        views().check(plain(np.zeros((2, *shape), np.uint8)))
     assert str(shape) in caught.value.message
 
 
 def test_pictures_and_plain_data_pass():
-    views().check({"x": (6, 5, 2), "y": (6, 5)})
-    Views([], seed=0, count=None, examples=1).check({"x": (5,)})
+    views().check(plain(np.zeros((2, 6, 5, 2), np.float32)))
+    views().check(plain(np.zeros((2, 6, 5), np.uint8)))
+    Views([], seed=0, count=None, examples=1).check(plain(np.zeros((2, 5))))
+
+
+def test_a_series_of_numbers_is_no_picture():
+    with pytest.raises(UsageError, match="needs pictures"):
+        views().check(plain(np.zeros((2, 6, 5), np.float32)))

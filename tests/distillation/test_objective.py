@@ -44,7 +44,7 @@ def batch(x=X, y=Y, weights=None, total=None):
 def objective(*losses, pupil=None, teacher=None, **more):
     pupil = pupil or student()
     terms = build_terms(losses, student=pupil, teacher=teacher)
-    targets = LiveTargets(teacher, teacher_taps(terms), None) if teacher else None
+    targets = LiveTargets(teacher, teacher_taps(terms)) if teacher else None
     return Objective(terms, student=pupil, targets=targets, **more)
 
 

@@ -49,7 +49,7 @@ def batch(which, epoch, positions):
 def test_kept_answers_equal_live_ones_in_every_view(teacher, count, batch_size):
     which = views(count)
     kept = answer_once(teacher, TAPS, EXAMPLES, which, batch_size=batch_size)
-    live = LiveTargets(teacher, TAPS, count)
+    live = LiveTargets(teacher, TAPS)
     for epoch in range(4):
         given = batch(which, epoch, [17, 0, 4, 4])
         ours, theirs = kept.at(given), live.at(given)
@@ -86,7 +86,7 @@ def test_progress_counts_the_examples_of_all_views(teacher):
 
 def test_no_gradient_reaches_the_teacher(teacher):
     with tf.GradientTape() as tape:
-        answers = LiveTargets(teacher, ("block2",), None).at(batch(views(None), 0, [0, 1]))
+        answers = LiveTargets(teacher, ("block2",)).at(batch(views(None), 0, [0, 1]))
         total = tf.reduce_sum(answers["logits"])
     found = tape.gradient(total, [v.value for v in teacher.trainable_variables])
     assert found == [None] * len(found)
@@ -94,7 +94,7 @@ def test_no_gradient_reaches_the_teacher(teacher):
 
 def test_the_teacher_answers_in_inference_mode(teacher):
     before = [np.array(v.numpy()) for v in teacher.variables]
-    LiveTargets(teacher, (), None).at(batch(views(None), 0, [0, 1]))
+    LiveTargets(teacher, ()).at(batch(views(None), 0, [0, 1]))
     answer_once(teacher, (), EXAMPLES, views(None))
     for variable, value in zip(teacher.variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
@@ -125,7 +125,7 @@ def test_answers_that_are_not_finite_are_refused_naming_the_example():
         ("memory", 10**15, True, "memory", "as asked"),
         ("memory", 1, False, "live", "a new view every epoch"),
         ("auto", 1, False, "live", "a new view every epoch"),
-        ("auto", 250, True, "memory", "250 bytes fit in memory"),
+        ("auto", 250, True, "memory", "they fit in memory"),
         ("auto", 251, True, "live", "251 bytes of answers would not fit beside the data (1000 bytes free)"),
     ],
 )

@@ -73,7 +73,7 @@ def test_probabilities_that_do_not_sum_to_one_are_refused():
 
 def test_logits_out_of_a_softmax_are_refused():
     message = refused(network("softmax"), CHANCES, wanted="logits").message
-    assert message == "given: output_kind is logits, but the last layer is a softmax"
+    assert message == "given: output_kind is logits, but the last layer gives probabilities"
 
 
 def test_sigmoids_outside_their_range_are_refused():
@@ -106,9 +106,19 @@ def test_one_sigmoid_stands_for_two_classes():
     assert (found.outputs, found.head, found.output_kind) == (2, "logits", "sigmoid")
 
 
-def test_one_logit_is_not_two_classes():
-    message = refused(network(None, 1), LOGITS[:, :1], outputs=2).message
-    assert message == "given has 1 outputs, the data has 2 classes"
+def test_one_logit_stands_for_two_classes():
+    found = resolved(network(None, 1), LOGITS[:, :1], outputs=2)
+    assert (found.outputs, found.head, found.output_kind) == (2, "logits", "logits")
+
+
+def test_one_hidden_sigmoid_is_seen_by_its_answers():
+    found = resolved(network("sigmoid", 1, hidden=True), SINGLE[:, :1], outputs=2)
+    assert (found.outputs, found.head, found.output_kind) == (2, "logits", "sigmoid")
+
+
+def test_one_output_is_not_three_classes():
+    message = refused(network(None, 1), LOGITS[:, :1], outputs=3).message
+    assert message == "given has 1 outputs, the data has 3 classes"
 
 
 def test_one_hidden_sigmoid_that_the_recipe_names_stands_for_two_classes():

@@ -56,8 +56,7 @@ def test_origins_tell_who_gave_a_value(tmp_path):
     assert origins.of(("train", "batch_size")) == "--set train.batch_size"
     assert origins.of(("train", "epochs")) == "--epochs"
     assert origins.of(("train", "jit")) == "default"
-    assert origins.explicit()["data.source"] == f"{path}:2"
-    assert origins.explicit()["train.epochs"] == "--epochs"
+    assert origins.of(("data", "source")) == f"{path}:2"
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,6 @@ def test_the_recipe_opens_with_the_command_that_runs_it(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_setting_of_the_recipe_is_written_in_it(name):
-    explicit = read_recipe(name).origins.explicit()
-    assert {"version", "description", "losses"} <= set(explicit)
-    assert all(origin.startswith(f"{name}:") for origin in explicit.values())
+    origins = read_recipe(name).origins
+    for setting in ("version", "description", "losses"):
+        assert origins.of((setting,)).startswith(f"{name}:")

@@ -1,0 +1,88 @@
+"""What a recipe asks for that this data and these models cannot give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kdcli.data.dataset import Dataset, class_weights
+from kdcli.data.feed import RESIDENT_BYTES
+from kdcli.errors import ModelError, UsageError
+from kdcli.losses.labels import Labels
+from kdcli.losses.soft_cross_entropy import SoftCrossEntropy
+from kdcli.models.network import Network
+from kdcli.recipe.sections import Recipe
+from kdcli.spec import FeatureLoss, Loss
+
+
+def check_effects(recipe: Recipe, losses: Sequence[Loss], dataset: Dataset, *, replicas: int) -> None:
+    """Refuse settings that could have no effect or cannot work with this data.
+
+    Raises:
+        UsageError: naming the setting.
+    """
+    train, values = recipe.train, dataset.task == "regression"
+    for loss in losses:
+        if loss.needs_labels and not dataset.labelled:
+            raise UsageError(
+                f"losses.{loss.label} needs labels, and the data has none",
+                hint="leave the term out: soft_targets and soft_cross_entropy need no labels",
+            )
+        entropy = isinstance(loss, SoftCrossEntropy) or (isinstance(loss, Labels) and loss.loss == "cross_entropy")
+        if entropy and values:
+            raise UsageError(
+                f"losses.{loss.label}: a cross-entropy needs classes, and the data has values",
+                hint="soft_targets compares values; labels takes loss: mse, mae or huber",
+            )
+    on_classes = any(loss.needs_labels for loss in losses) and not values
+    idle = {
+        "data.class_weight": recipe.data.class_weight != "none" and not on_classes,
+        "train.label_smoothing": train.label_smoothing > 0 and not on_classes,
+    }
+    for setting, useless in idle.items():
+        if useless:
+            raise UsageError(
+                f"{setting} acts on losses that compare with classes; there is none", hint="leave it out"
+            )
+    if isinstance(recipe.teacher.views, int) and recipe.teacher.views > 1 and not recipe.data.augment:
+        raise UsageError("teacher.views needs data.augment: all views are the same", hint="leave it out")
+    class_weights(dataset, recipe.data.class_weight)
+    if train.early_stopping is not None and dataset.validation is None:
+        raise UsageError("train.early_stopping needs a validation split", hint="--set data.validation=0.1")
+    if train.batch_size % replicas:
+        raise UsageError(f"train.batch_size {train.batch_size} cannot be shared by {replicas} devices")
+    if train.jit == "on" and dataset.train.bytes > RESIDENT_BYTES:
+        raise UsageError("train.jit: XLA needs the training data in memory, and it is too large", hint="jit: off")
+    try:
+        train.optimizer.build(train.optimizer.learning_rate)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"train.optimizer: {str(error).splitlines()[0]}") from error
+
+
+def check_heads(recipe: Recipe, dataset: Dataset, teacher: Network, student: Network) -> None:
+    """Refuse outputs that cannot be compared.
+
+    Raises:
+        ModelError: naming both.
+    """
+    on_logits = any(loss.needs_teacher and not isinstance(loss, FeatureLoss) for loss in recipe.losses or ())
+    if on_logits and teacher.head != student.head:
+        raise ModelError(
+            f"the teacher's outputs are {teacher.head}, the student's {student.head}: they cannot be compared",
+            hint="models with the same kind of output, or only feature losses",
+        )
+    if dataset.task == "segmentation":
+        labels = dataset.train.labels
+        wanted = student.output_shape[:-1] if labels is None else labels.shape[1:]
+        for role, network in (("teacher", teacher), ("student", student)):
+            _check_map(network, tuple(wanted), role)
+
+
+def _check_map(network: Network, wanted: tuple[int | None, ...], role: str) -> None:
+    """Refuse a segmentation network whose map has another size than the labels.
+
+    Raises:
+        ModelError: naming both sizes.
+    """
+    size = network.output_shape[:-1]
+    if None not in size and size != wanted:
+        raise ModelError(f"the {role} ({network.name}) answers maps of {size}, the labels are {wanted}")
