@@ -82,29 +82,39 @@ class Output:
     def _line(self, text: str) -> None:
         self._spoke = time.monotonic()
         to = self._bars.console if self._bars is not None else self.err
-        to.print(text, markup=False, highlight=False, soft_wrap=True)
+        to.print(text, markup=False, highlight=False, soft_wrap=not to.is_terminal)
 
     def _bar(self, event: events.Progress) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.table import Column
 
         if self._bars is None:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"))
-            self._bars = Progress(*columns, TimeRemainingColumn(), console=self.err, transient=True)
+            whole, rest = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
+            # The figures come last: a narrow terminal cuts them and keeps the bar, the count and the time left.
+            columns = (
+                TextColumn("{task.description}", table_column=whole),
+                BarColumn(bar_width=12),
+                TextColumn("{task.fields[count]}", table_column=whole),
+                TimeRemainingColumn(table_column=whole),
+                TextColumn("{task.fields[figures]}", table_column=rest),
+            )
+            self._bars = Progress(*columns, console=self.err, transient=True, expand=True)
             self._bars.start()
-        figures = "  ".join(part for part in (_progress_line(event), self._validated) if part)
+        figures = "  ".join(part for part in (self._validated, _figures_line(event)) if part)
         if self._task is None or self._task[0] != event.stage:
             if self._task is not None:
                 self._bars.remove_task(self._task[1])
             self._task = (
                 event.stage,
-                self._bars.add_task(_STAGES[event.stage], total=event.total, figures=""),
+                self._bars.add_task(_STAGES[event.stage], total=event.total, figures="", count=""),
             )
-        self._bars.update(self._task[1], completed=event.done, total=event.total, figures=figures)
+        shown = {"completed": event.done, "total": event.total, "figures": figures, "count": _count_line(event)}
+        self._bars.update(self._task[1], **shown)
 
     def _show(self, part: Any, *, to: Console | None = None) -> None:
         to = to or self.out
         if isinstance(part, str):
-            to.print(part, markup=False, highlight=False, soft_wrap=True)
+            to.print(part, markup=False, highlight=False, soft_wrap=not to.is_terminal)
         else:
             to.print(part)
 
@@ -137,13 +147,20 @@ def _validation_text(event: events.EpochEnded) -> str:
     return f"{figures[0][0]} {figures[0][1]:.4f}" if figures else ""
 
 
+def _count_line(event: events.Progress) -> str:
+    count = f"{event.done}/{event.total} {event.unit}"
+    return count if event.epoch is None else f"epoch {event.epoch}/{event.epochs}  {count}"
+
+
+def _figures_line(event: events.Progress) -> str:
+    figures = dict(event.figures)
+    rate = figures.pop("examples_per_second", None)
+    parts = [] if rate is None else [f"{rate:.0f} examples/s"]
+    return "  ".join([*parts, *(f"{name} {value:.4f}" for name, value in figures.items())])
+
+
 def _progress_line(event: events.Progress) -> str:
-    parts = [f"{event.done}/{event.total} {event.unit}"]
-    if event.epoch is not None:
-        parts.insert(0, f"epoch {event.epoch}/{event.epochs}")
-    for name, value in event.figures.items():
-        parts.append(f"{value:.0f} examples/s" if name == "examples_per_second" else f"{name} {value:.4f}")
-    return "  ".join(parts)
+    return "  ".join(part for part in (_count_line(event), _figures_line(event)) if part)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:

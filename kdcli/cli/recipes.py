@@ -59,12 +59,18 @@ def check(
 ) -> None:
     """Report every fault of a recipe, with line and column."""
     from kdcli.cli.console import Output
+    from kdcli.errors import RecipeError
     from kdcli.recipe.reading import read_recipe
 
     source = recipe
     if "/" not in recipe and recipe != "-" and Path(recipe).is_file():
         source = f"./{recipe}"
-    read = read_recipe(source, settings=set_ or ())
+    try:
+        read = read_recipe(source, settings=set_ or ())
+    except RecipeError as error:
+        # Its hint is to run this command.
+        error.hint = None
+        raise
     values = read.recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
     document = {"schema": "kd.recipe-check/1", "recipe": recipe, "faults": [], "values": values}
     Output(json_=json).result(document, human=[f"{recipe}: no fault found"])

@@ -40,7 +40,8 @@ def run_training(command: str, workflow: Callable[..., Any], given: dict[str, An
 def _summary(document: dict[str, Any]) -> list[Any]:
     from kdcli.cli.console import table
 
-    test, validation, teacher = document["test"] or {}, document["validation"], document.get("teacher")
+    test, validation, teacher = document["test"] or {}, document["validation"], document.get("teacher") or {}
+    shown = teacher.get("accuracy") is not None
     rows = []
     for name in (
         "accuracy",
@@ -55,16 +56,16 @@ def _summary(document: dict[str, Any]) -> list[Any]:
     ):
         if test.get(name) is not None or validation.get(name) is not None:
             cells = [test.get(name), validation.get(name)]
-            cells += [teacher.get(name)] if teacher else []
+            cells += [teacher.get(name)] if shown else []
             rows.append([name, *("" if cell is None else f"{cell:.4f}" for cell in cells)])
-    if teacher and teacher.get("agreement") is not None:
-        rows.append(["agreement with teacher", f"{teacher['agreement']:.4f}", "", ""])
-    counts = [str(test.get("examples") or 0), str(validation["examples"]), *([""] if teacher else [])]
+    if teacher.get("agreement") is not None:
+        rows.append(["agreement with teacher", f"{teacher['agreement']:.4f}", *[""] * (1 + shown)])
+    counts = [str(test.get("examples") or 0), str(validation["examples"]), *([""] if shown else [])]
     rows.append(["examples", *counts])
     seconds = document["seconds"]
     spent = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if value)
     return [
-        table("", ("", "test", "validation", *(["teacher, test"] if teacher else [])), rows),
+        table("", ("", "test", "validation", *(["teacher, test"] if shown else [])), rows),
         f"{document['model']}: {document['parameters']} parameters, {document['bytes']} bytes, "
         f"best epoch {document['best_epoch']} of {document['epochs']}, seconds: {spent}",
     ]
@@ -72,8 +73,13 @@ def _summary(document: dict[str, Any]) -> list[Any]:
 
 def _next(command: str, document: dict[str, Any], result: Any) -> str:
     import shlex
+    from pathlib import Path
+
+    from kdcli.recipe.reading import read_recipe
 
     if command == "distill":
         return shlex.join(["kd", "evaluate", document["run"]])
-    recipe = result.run / "recipe.yaml"
-    return shlex.join(["kd", "distill", "--teacher", document["run"], "--recipe", str(recipe)])
+    recipe = f"{document['run']}/recipe.yaml"
+    words = ["kd", "distill", "--teacher", document["run"], "--recipe", recipe]
+    needs_student = read_recipe(Path(recipe)).recipe.student.model is None
+    return shlex.join(words) + (" --student FILE" if needs_student else "")

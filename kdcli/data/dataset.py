@@ -26,7 +26,7 @@ class Dataset:
         train, validation, test: the splits; validation is split off the training part when the source has
             none, and may be None when its share is 0.
         task: `classification`, `multilabel`, `regression` or `segmentation`.
-        outputs: how many outputs a network needs: classes, or values.
+        outputs: how many outputs a network needs: classes, or values; 0 where nothing says.
         class_names: in label order; numbers where nothing named them.
         labelled: whether labels are used.
     """
@@ -101,6 +101,13 @@ def open_dataset(section: Any, *, seed: int, arrays: Any = None, carve: bool = T
         names or tuple(str(number) for number in range(labelling.outputs)),
         train.labels is not None,
     )
+
+
+def with_outputs(dataset: Dataset, outputs: int) -> Dataset:
+    """The data with the number of outputs that a teacher knows where the data itself says nothing."""
+    if dataset.outputs:
+        return dataset
+    return replace(dataset, outputs=outputs, class_names=tuple(str(number) for number in range(outputs)))
 
 
 def fingerprint(dataset: Dataset) -> str:

@@ -17,7 +17,7 @@ class Labelling:
 
     Args:
         task: `classification`, `multilabel`, `regression` or `segmentation`.
-        outputs: how many outputs a network needs for them.
+        outputs: how many outputs a network needs for them; 0 where neither labels nor names say.
     """
 
     task: str
@@ -32,10 +32,7 @@ def find_labelling(train: Examples, *, task: str, classes: int | None, name: str
     """
     labels = train.all_labels()
     if labels is None:
-        if classes is None:
-            hint = "--set 'data.classes=[cat, dog]' names the classes of unlabelled data"
-            raise DataError(f"{name}: has no labels, so the number of classes is unknown", hint=hint)
-        return Labelling("classification" if task == "auto" else task, classes)
+        return Labelling("classification" if task == "auto" else task, classes or 0)
     found = _task_of(labels, train) if task == "auto" else task
     if found in ("multilabel", "regression"):
         width = 1 if labels.ndim == 1 else int(np.prod(labels.shape[1:]))

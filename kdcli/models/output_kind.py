@@ -36,7 +36,7 @@ def resolve_output(
         raise ModelError(f"{network.name}: an answer has the shape {shape}; {task} needs {axes - 1} axes")
     if wanted == "values" and task != "regression":
         raise ModelError(f"{network.name}: output_kind is values, but the data is for {task}")
-    if network.outputs != outputs:
+    if outputs and network.outputs != outputs:
         network = _with_other_count(network, wanted=wanted, task=task, outputs=outputs, answers=answers)
     kind = wanted
     if wanted == "auto":

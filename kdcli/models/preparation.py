@@ -95,7 +95,14 @@ class Preparation:
     def to_json(self) -> dict[str, Any]:
         """What the plan and the run record."""
         size = list(self.size) if self.size else None
-        return {"scale": self.scale if self.scaled else None, "resize": size, "fit": self.fit}
+        scale = self.scale if self.scaled else None
+        return {
+            "shape": list(self.prepared_shape),
+            "dtype": self.dtype,
+            "scale": scale,
+            "resize": size,
+            "fit": self.fit,
+        }
 
 
 def _scaled(batch: Any, scale: str) -> Any:
@@ -146,7 +153,7 @@ def make_preparation(
         raise ModelError(
             f"{who} takes inputs of shape {_text(wanted)}, the data has {_text(raw_shape)}"
             + (f" (resized: {_text(given)})" if size else ""),
-            hint="channels must fit, sizes are resized; for flat inputs put keras.layers.Flatten() in front of the model",
+            hint="channels must fit; for flat inputs put keras.layers.Flatten() in front of the model",
         )
     channels = given[-1] if len(given) == 3 else 1
     if scale in ("imagenet", "caffe") and prepared.scaled and channels != 3:

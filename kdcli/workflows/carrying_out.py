@@ -55,7 +55,9 @@ def carry_out(job: Job, place: Place) -> RunResult:
         # A run that went on has the seconds of all its processes.
         job.clock.took("training", trained.seconds, since)
         result = _measured(job, run, trained, targets)
-        write_end(run, result, recipe=job.recipe, class_names=job.fit.dataset.class_names)
+        write_end(
+            run, result, recipe=job.recipe, class_names=job.fit.dataset.class_names, model=job.trained.to_json()
+        )
     except Interrupted as interrupted:
         interrupted.run = run.path
         raise

@@ -39,16 +39,20 @@ def write_start(
     writing.write_text(run.environment, json.dumps(environment, indent=2) + "\n")
 
 
-def write_end(run: Run, result: RunResult, *, recipe: Recipe, class_names: tuple[str, ...]) -> None:
+def write_end(
+    run: Run, result: RunResult, *, recipe: Recipe, class_names: tuple[str, ...], model: dict[str, Any]
+) -> None:
     """The model card, then `summary.json`, whose presence says that the run finished."""
     document = result.to_json()
-    writing.write_text(run.readme, model_card(document, recipe=recipe, class_names=class_names))
+    writing.write_text(run.readme, model_card(document, recipe=recipe, class_names=class_names, model=model))
     writing.write_text(run.summary, json.dumps(document, indent=2) + "\n")
     writing.remove(run.checkpoint)
 
 
-def model_card(document: dict[str, Any], *, recipe: Recipe, class_names: tuple[str, ...]) -> str:
-    """A model card in Markdown; what nobody recorded says so."""
+def model_card(
+    document: dict[str, Any], *, recipe: Recipe, class_names: tuple[str, ...], model: dict[str, Any]
+) -> str:
+    """A model card in Markdown; what nobody recorded says so. `model` is `Opened.to_json()`."""
     test, teacher = document["test"] or {}, document.get("teacher") or {}
 
     def said(value: Any, pattern: str = "{}") -> str:
@@ -59,6 +63,8 @@ def model_card(document: dict[str, Any], *, recipe: Recipe, class_names: tuple[s
         ("Description", said(recipe.description)),
         ("Task", said(document["task"])),
         ("Classes", ", ".join(shown)),
+        ("Input", "; ".join(_feeding(name, entry) for name, entry in model["input"].items())),
+        ("Output", model["output_kind"]),
         ("Parameters", said(document["parameters"], "{:,}")),
         ("File size", said(document["bytes"], "{:,} bytes")),
         ("Test accuracy", said(test.get("accuracy"), "{:.4f}")),
@@ -76,3 +82,23 @@ def model_card(document: dict[str, Any], *, recipe: Recipe, class_names: tuple[s
     made = f"Made by kd {__version__}. The recipe is in `recipe.yaml`, the machine in `environment.json`."
     example = f"```python\nimport keras\n\nmodel = keras.saving.load_model({file!r})\n```"
     return f"# {file}\n\n{made}\n\n| | |\n|---|---|\n{table}\n\n{example}\n"
+
+
+_SCALES = {
+    "unit": "uint8 divided by 255",
+    "signed": "uint8 divided by 127.5, minus 1",
+    "raw": "uint8 as it is",
+    "imagenet": "uint8 divided by 255, minus ImageNet's mean, divided by its deviation",
+    "caffe": "uint8 in the order blue, green, red, minus ImageNet's mean",
+}
+
+
+def _feeding(name: str, entry: dict[str, Any]) -> str:
+    """What to do to a raw example before plain Keras gets it."""
+    shape = "×".join(str(side) for side in entry["shape"])
+    steps = [f"{name}: {entry['dtype']} {shape}"]
+    if entry["resize"]:
+        steps.append(f"resized to {entry['resize'][0]}×{entry['resize'][1]} ({entry['fit']})")
+    if entry["scale"]:
+        steps.append(_SCALES[entry["scale"]])
+    return ", ".join(steps)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kdcli.data.dataset import Dataset, fingerprint, open_dataset
+from kdcli.data.dataset import Dataset, fingerprint, open_dataset, with_outputs
 from kdcli.data.views import Views
 from kdcli.distillation.objective import Term, build_terms, teacher_taps
 from kdcli.distillation.targets import bytes_needed, choose_mode
@@ -52,6 +52,7 @@ def open_distillation(
     check_effects(recipe, recipe.losses, dataset, replicas=strategy.num_replicas_in_sync)
     with strategy.scope():
         teacher = _side("teacher", asked, dataset, "file", on_event)
+        dataset = with_outputs(dataset, teacher.network.outputs)
         student = _side("student", asked, dataset, recipe.student.start, on_event)
         check_heads(recipe, dataset, teacher.network, student.network)
         # Projections start the same however the models were opened, which uses up random numbers.
