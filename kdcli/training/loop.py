@@ -147,10 +147,10 @@ class Trainer:
         with self._averaged():
             figures = self.validate() if self.validate is not None else {}
             line |= {f"validation.{name}": value for name, value in figures.items() if value is not None}
-            best = self._is_best(figures.get(self.monitor))
+            best = self._is_best(figures)
             if best:
                 state.best_epoch = epoch + 1
-                state.best_figure = figures.get(self.monitor)
+                state.best_figure, state.best_loss = figures.get(self.monitor), figures.get("loss")
                 self.best = values_of(self.model_variables)
         state.sums, state.summed = {}, 0
         state.history.append(line)
@@ -162,10 +162,13 @@ class Trainer:
         self.on_epoch(state.history)
         self.on_event(EpochEnded(epoch + 1, self.train.epochs, line, best))
 
-    def _is_best(self, figure: float | None) -> bool:
-        before = self.state.best_figure
+    def _is_best(self, figures: dict[str, float]) -> bool:
+        """Whether an epoch is better than the best before; between equal figures the loss decides."""
+        figure, before = figures.get(self.monitor), self.state.best_figure
         if figure is None or before is None or not math.isfinite(before):
             return True
+        if figure == before and self.state.best_loss is not None:
+            return figures.get("loss", math.inf) < self.state.best_loss
         return figure < before if self.monitor in FALLING else figure > before
 
     @contextmanager

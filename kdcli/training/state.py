@@ -22,6 +22,7 @@ class State:
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
     best_figure: float | None = None
+    best_loss: float | None = None
     stopped: bool = False
     seconds: float = 0.0
 
