@@ -1,0 +1,204 @@
+"""A run on disk: the one place that knows the file names in a run directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from kdcli.errors import StorageError, UsageError
+from kdcli.runs import writing
+
+MARKER = ".kd"
+LOCK = ".kd.lock"
+MODEL, TEACHER = "student.keras", "teacher.keras"
+SUMMARY, RECIPE, ENVIRONMENT = "summary.json", "recipe.yaml", "environment.json"
+METRICS, PREDICTIONS, README, CHECKPOINT = "metrics.jsonl", "predictions.npz", "README.md", "checkpoint"
+NAMES = (MODEL, TEACHER, SUMMARY, RECIPE, ENVIRONMENT, METRICS, PREDICTIONS, README, CHECKPOINT)
+
+
+class Run:
+    """A run directory, open for writing by this process alone.
+
+    Args:
+        path: the directory.
+        died: whether the last process that worked in it ended without a word.
+    """
+
+    def __init__(self, path: Path, *, died: bool, lock: FileLock) -> None:
+        self.path = path
+        self.died = died
+        self._lock = lock
+
+    model = property(lambda self: self.path / MODEL)
+    teacher = property(lambda self: self.path / TEACHER)
+    summary = property(lambda self: self.path / SUMMARY)
+    recipe = property(lambda self: self.path / RECIPE)
+    metrics = property(lambda self: self.path / METRICS)
+    predictions = property(lambda self: self.path / PREDICTIONS)
+    environment = property(lambda self: self.path / ENVIRONMENT)
+    readme = property(lambda self: self.path / README)
+    checkpoint = property(lambda self: self.path / CHECKPOINT)
+
+    @classmethod
+    def open(cls, path: Path, *, resume: bool, overwrite: bool, inputs: Iterable[Path] = ()) -> Run:
+        """Open a directory for a new run, or an unfinished one with `resume`.
+
+        Raises:
+            UsageError: it holds something and neither `resume` nor `overwrite` fits.
+            StorageError: it cannot be written, or another process works in it.
+        """
+        held = check_place(path, resume=resume, overwrite=overwrite)
+        made = not path.exists()
+        writing.make_folder(path)
+        lock = None
+        try:
+            lock = _locked(path)
+            for left in path.rglob(f"{writing.TEMPORARY}*"):
+                writing.remove(left)
+            if held and overwrite and not resume:
+                _clear(path, inputs)
+                held = []
+            died = bool(held) and not read_json(path / MARKER).get("ended", False)
+            _mark(path, ended=False)
+        except BaseException:
+            if lock is not None:
+                lock.release()
+                (path / LOCK).unlink(missing_ok=True)
+            if made:
+                shutil.rmtree(path, ignore_errors=True)
+            raise
+        return cls(path, died=died, lock=lock)
+
+    def close(self) -> None:
+        """Let others have the directory, and say that this process got to its end."""
+        try:
+            _mark(self.path, ended=True)
+        finally:
+            self._lock.release()
+            (self.path / LOCK).unlink(missing_ok=True)
+
+
+def check_place(path: Path, *, resume: bool, overwrite: bool) -> list[str]:
+    """What a directory holds, when a run may go there; writes nothing.
+
+    Raises:
+        UsageError: it holds something and neither `resume` nor `overwrite` fits.
+    """
+    held = _contents(path)
+    if held and not resume and not overwrite:
+        raise UsageError(
+            f"--out {path} is not empty ({held[0]}{', ...' if len(held) > 1 else ''})",
+            hint="another --out, --resume to continue it, or --overwrite to delete the run in it",
+        )
+    if held and not (path / MARKER).exists():
+        raise UsageError(
+            f"--out {path} holds files that kd did not write ({held[0]})",
+            hint="choose another --out; kd deletes and continues only what it wrote itself",
+        )
+    if (path / LOCK).exists():
+        _locked(path).release()
+    return held
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON document of a run.
+
+    Raises:
+        StorageError: it is missing or no JSON.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise writing.storage_error(path, error) from error
+    except ValueError as error:
+        raise StorageError(f"{path}: not readable as JSON: {error}", hint="start anew with --overwrite") from None
+
+
+def model_of_run(path: Path) -> Path | None:
+    """The model file of a finished run directory, or None when the path is no run."""
+    if not path.is_dir() or not (path / MARKER).exists():
+        return None
+    for name in (MODEL, TEACHER):
+        if (path / name).exists():
+            return path / name
+    return None
+
+
+def recipe_of_run(path: Path) -> Path | None:
+    """The resolved recipe of a run directory, or of the model file in it; None when the path is no run."""
+    folder = path.parent if path.name in (MODEL, TEACHER) else path
+    recipe = folder / RECIPE
+    return recipe if (folder / MARKER).exists() and recipe.exists() else None
+
+
+def role_of_run(path: Path) -> str:
+    """Whether a run's model is a `student` or a `teacher`."""
+    return "student" if path.name == MODEL or (path / MODEL).exists() else "teacher"
+
+
+def default_out(command: str, recipe: str) -> Path:
+    """`runs/<time>_<command>_<recipe>`, not yet used."""
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}_{command}_{Path(recipe).stem or 'recipe'}"
+    path, number = Path("runs") / name, 2
+    while path.exists():
+        path, number = Path("runs") / f"{name}_{number}", number + 1
+    return path
+
+
+def _contents(path: Path) -> list[str]:
+    try:
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"--out {path} is a file, not a folder", hint="choose another --out")
+        names = sorted(entry.name for entry in path.iterdir())
+        return [n for n in names if n not in (LOCK, MARKER) and not n.startswith(writing.TEMPORARY)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise writing.storage_error(path, error) from error
+
+
+def _mark(path: Path, *, ended: bool) -> None:
+    content = {"process": os.getpid(), "started": time.time(), "ended": ended}
+    writing.write_text(path / MARKER, json.dumps(content))
+
+
+def _clear(path: Path, inputs: Iterable[Path]) -> None:
+    for given in inputs:
+        if given.exists() and given.resolve().is_relative_to(path.resolve()):
+            raise UsageError(f"--overwrite would delete an input: {given}", hint="choose another --out")
+    foreign = [name for name in _contents(path) if name not in NAMES]
+    if foreign:
+        raise UsageError(
+            f"--overwrite would delete what kd did not write: {path / foreign[0]}",
+            hint="move it away, or choose another --out",
+        )
+    for entry in path.iterdir():
+        if entry.name != LOCK:
+            writing.remove(entry)
+
+
+def _locked(path: Path) -> FileLock:
+    lock = FileLock(path / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        holder = "another process"
+        marker = path / MARKER
+        if marker.exists():
+            holder = f"process {read_json(marker).get('process', '?')}"
+        raise StorageError(
+            f"{path} is in use by {holder}", hint="wait for it, or choose another --out", location=str(path)
+        ) from None
+    except OSError as error:
+        raise writing.storage_error(path, error) from error
+    return lock
+
+
+__all__ = ["Run", "default_out", "model_of_run", "read_json"]

@@ -1,0 +1,89 @@
+"""What a run records of its surroundings, so that others can judge and repeat it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("kdcli", "tensorflow", "keras", "numpy", "typer", "pydantic", "PyYAML")
+_SECRET = re.compile(r"(?i)(token|secret|passw|api[-_]?key|credential)")
+
+
+_CREDENTIALS = re.compile(r"://[^/@\s]+@")
+
+
+def hash_file(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_arrays(arrays: Iterable[Any]) -> str:
+    """The sha256 of NumPy arrays in order, in hexadecimal."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of Python and of the packages that results depend on."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """System, processor and cores."""
+    return {
+        "system": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+    }
+
+
+def arguments() -> list[str]:
+    """The command line without values that look like secrets."""
+    return without_secrets(sys.argv[1:])
+
+
+def without_secrets(words: Iterable[str]) -> list[str]:
+    """Words in which the values of options and settings that look secret are hidden."""
+    hidden, hide_next = [], False
+    for word in words:
+        if hide_next:
+            hidden.append("***")
+            hide_next = False
+            continue
+        name, equals, _ = word.partition("=")
+        if _SECRET.search(name) and equals:
+            word = f"{name}=***"
+        hide_next = bool(_SECRET.search(name)) and name.startswith("--") and not equals
+        hidden.append(_CREDENTIALS.sub("://***@", word))
+    return hidden
+
+
+def hidden_secrets(document: Any) -> Any:
+    """A JSON-like value in which entries whose key looks secret are hidden."""
+    if isinstance(document, Mapping):
+        return {
+            key: "***" if _SECRET.search(str(key)) and isinstance(value, str) else hidden_secrets(value)
+            for key, value in document.items()
+        }
+    if isinstance(document, list | tuple):
+        return [hidden_secrets(value) for value in document]
+    if isinstance(document, str):
+        return _CREDENTIALS.sub("://***@", document)
+    return document

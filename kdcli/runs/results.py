@@ -1,0 +1,170 @@
+"""Frozen numbers, to JSON. Rendering them is somebody else's job. What was not measured is None."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+# Figures of which only some tasks have a value; the contract's keys come first.
+_ALWAYS = ("accuracy", "loss", "top5", "ece", "balanced_accuracy", "examples")
+
+
+def relative(path: Path) -> str:
+    """A path as documents show it: relative to the current folder."""
+    return os.path.relpath(path)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How good answers are on one split. Fractions, not percent; `loss` is the mean negative log-likelihood
+    of the labels (squared error for regression)."""
+
+    task: str
+    examples: int
+    accuracy: float | None = None
+    low: float | None = None
+    high: float | None = None
+    loss: float | None = None
+    top5: float | None = None
+    ece: float | None = None
+    balanced_accuracy: float | None = None
+    macro_f1: float | None = None
+    micro_f1: float | None = None
+    mean_average_precision: float | None = None
+    mae: float | None = None
+    rmse: float | None = None
+    r2: float | None = None
+    mean_iou: float | None = None
+    agreement: float | None = None
+
+    def figure(self, name: str) -> float | None:
+        """A figure by name."""
+        return getattr(self, name)
+
+    def to_validation(self) -> dict[str, Any]:
+        """`validation` of `kd.run/1`: accuracy, loss, examples, and the task's own figure."""
+        keys = ["accuracy", "loss", "examples"]
+        keys += [name for name in ("macro_f1", "rmse", "mean_iou") if self.figure(name) is not None]
+        return {name: getattr(self, name) for name in keys}
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of `kd.run/1`, and those that this task has besides."""
+        values = asdict(self)
+        extra = [f.name for f in fields(self) if f.name not in (*_ALWAYS, "task", "low", "high", "agreement")]
+        shown = {name: values[name] for name in _ALWAYS}
+        return {**shown, **{name: values[name] for name in extra if values[name] is not None}}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is going to do, with every `auto` resolved; `student` is None when a teacher is trained."""
+
+    settings: tuple[dict[str, Any], ...]
+    teacher: dict[str, Any]
+    student: dict[str, Any] | None
+    pairs: tuple[dict[str, Any], ...]
+    targets: dict[str, Any]
+    data: dict[str, Any]
+    steps: int
+    epochs: int
+    memory_bytes: int
+    student_bytes: dict[str, int]
+    seconds: dict[str, float | None] = field(default_factory=dict)
+    findings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """`kd.plan/1`."""
+        return {"schema": "kd.plan/1", **asdict(self)}
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run."""
+
+    run: Path
+    model_path: Path
+    task: str
+    parameters: int
+    bytes: int
+    epochs: int
+    steps: int
+    seed: int
+    best_epoch: int
+    validation: dict[str, Any]
+    test: Quality | None
+    seconds: dict[str, float]
+    examples_per_second: float
+    teacher: dict[str, Any] | None = None
+    targets: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """`kd.run/1`."""
+        document: dict[str, Any] = {"schema": "kd.run/1", "run": relative(self.run)}
+        document["model"] = relative(self.model_path)
+        for name in ("task", "parameters", "bytes", "epochs", "steps", "seed", "best_epoch", "validation"):
+            document[name] = getattr(self, name)
+        document["test"] = self.test.to_json() if self.test else None
+        if self.teacher is not None:
+            document["teacher"] = self.teacher
+            document["targets"] = self.targets
+        document["seconds"] = self.seconds
+        document["examples_per_second"] = self.examples_per_second
+        document["gates"] = []
+        return document
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that had ended before: its summary, read again by a repeated `--resume`."""
+
+    run: Path
+    model_path: Path
+    document: dict[str, Any]
+
+    @property
+    def test(self) -> Quality | None:
+        """The test figures of the summary."""
+        figures = self.document.get("test")
+        return Quality(task=self.document["task"], **figures) if figures else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary, with the paths as they are seen from the current folder."""
+        return {**self.document, "run": relative(self.run), "model": relative(self.model_path)}
+
+
+@dataclass(frozen=True)
+class EvaluatedModel:
+    """One model on one split."""
+
+    path: Path
+    format: str
+    sha256: str
+    parameters: int
+    bytes: int
+    quality: Quality
+
+    def to_json(self) -> dict[str, Any]:
+        """An entry of `models` in `kd.evaluate/1`; FLOPs and latency are not measured yet."""
+        document: dict[str, Any] = {"path": relative(self.path)}
+        for name in ("format", "sha256", "parameters", "bytes"):
+            document[name] = getattr(self, name)
+        quality = self.quality
+        document |= {"flops": None, "examples": quality.examples, "task": quality.task}
+        document |= {"accuracy": quality.accuracy, "low": quality.low, "high": quality.high}
+        document |= {key: value for key, value in quality.to_json().items() if key not in document}
+        return {**document, "agreement": quality.agreement, "latency": None}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Several models on one split."""
+
+    split: str
+    models: tuple[EvaluatedModel, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """`kd.evaluate/1`."""
+        models = [model.to_json() for model in self.models]
+        return {"schema": "kd.evaluate/1", "split": self.split, "models": models, "gates": []}

@@ -1,0 +1,209 @@
+"""The run directory: who may write where, and what is never deleted."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from kdcli.errors import StorageError, UsageError
+from kdcli.runs import writing
+from kdcli.runs.directory import MARKER, Run, check_place, default_out, model_of_run, read_json, recipe_of_run
+
+
+def open_run(path: Path, *, resume: bool = False, overwrite: bool = False, inputs=()) -> Run:
+    return Run.open(path, resume=resume, overwrite=overwrite, inputs=inputs)
+
+
+def make_run(path: Path, **files: str) -> Path:
+    """A closed run that holds some files."""
+    run = open_run(path)
+    for name, text in files.items():
+        (path / name.replace("_", ".")).write_text(text)
+    run.close()
+    return path
+
+
+def test_new_run_makes_and_marks_its_directory(tmp_path):
+    run = open_run(tmp_path / "runs" / "a")
+    assert not run.died
+    assert json.loads((run.path / MARKER).read_text())["process"] == os.getpid()
+    run.close()
+    assert os.listdir(run.path) == [MARKER]
+
+
+def test_run_knows_the_file_names_of_the_contract(tmp_path):
+    run = open_run(tmp_path / "a")
+    paths = (run.model, run.teacher, run.summary, run.recipe, run.metrics)
+    names = [path.name for path in (*paths, run.predictions, run.environment, run.readme, run.checkpoint)]
+    run.close()
+    assert names == [
+        *("student.keras", "teacher.keras", "summary.json", "recipe.yaml", "metrics.jsonl"),
+        *("predictions.npz", "environment.json", "README.md", "checkpoint"),
+    ]
+
+
+def test_non_empty_directory_is_refused_with_three_ways_on(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=re.escape(f"--out {tmp_path} is not empty (notes.txt)")) as caught:
+        open_run(tmp_path)
+    for way in ("another --out", "--resume", "--overwrite"):
+        assert way in caught.value.hint
+    assert os.listdir(tmp_path) == ["notes.txt"]
+
+
+@pytest.mark.parametrize("way", ["resume", "overwrite"])
+def test_foreign_files_are_neither_continued_nor_deleted(tmp_path, way):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="holds files that kd did not write"):
+        open_run(tmp_path, **{way: True})
+    assert os.listdir(tmp_path) == ["notes.txt"]
+
+
+def test_overwrite_deletes_a_marked_run(tmp_path):
+    path = make_run(tmp_path / "a", summary_json="{}")
+    (path / "checkpoint").mkdir()
+    run = open_run(path, overwrite=True)
+    run.close()
+    assert os.listdir(path) == [MARKER]
+
+
+def test_overwrite_keeps_a_foreign_file_inside_a_marked_run(tmp_path):
+    path = make_run(tmp_path / "a", summary_json="{}")
+    (path / "my thesis.txt").write_text("mine")
+    try:
+        open_run(path, overwrite=True).close()
+    except UsageError as error:
+        assert "my thesis.txt" in error.message
+    assert (path / "my thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("inside", ["teacher.keras", "deeper/data.npz", "."])
+def test_overwrite_never_deletes_an_input(tmp_path, inside):
+    path = make_run(tmp_path / "a", summary_json="{}")
+    given = path / inside
+    given.parent.mkdir(exist_ok=True)
+    if inside != ".":
+        given.write_text("an input")
+    with pytest.raises(UsageError, match="--overwrite would delete an input") as caught:
+        open_run(path, overwrite=True, inputs=[given])
+    assert caught.value.hint == "choose another --out"
+    assert (path / "summary.json").exists()
+    assert inside == "." or given.read_text() == "an input"
+    open_run(path, resume=True).close()
+
+
+def test_overwrite_finds_an_input_through_a_relative_path_and_a_link(tmp_path, monkeypatch):
+    path = make_run(tmp_path / "a", teacher_keras="model")
+    (tmp_path / "link").symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="would delete an input"):
+        open_run(Path("a"), overwrite=True, inputs=[Path("link/teacher.keras")])
+    assert (path / "teacher.keras").read_text() == "model"
+
+
+def test_resume_keeps_what_is_there(tmp_path):
+    path = make_run(tmp_path / "a", metrics_jsonl="{}\n")
+    run = open_run(path, resume=True)
+    assert not run.died
+    run.close()
+    assert (path / "metrics.jsonl").read_text() == "{}\n"
+
+
+def test_run_whose_process_ended_without_a_word_is_known(tmp_path):
+    path = make_run(tmp_path / "a", metrics_jsonl="{}\n")
+    (path / MARKER).write_text(json.dumps({"process": 1, "started": 0.0}))
+    run = open_run(path, resume=True)
+    assert run.died
+    run.close()
+    again = open_run(path, resume=True)
+    assert not again.died
+    again.close()
+
+
+def test_resume_of_an_empty_or_missing_directory_starts(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "missing"):
+        run = open_run(tmp_path / name, resume=True)
+        assert not run.died
+        run.close()
+        assert os.listdir(tmp_path / name) == [MARKER]
+
+
+def test_second_run_is_told_which_process_holds_the_directory(tmp_path):
+    first = open_run(tmp_path / "a")
+    for way in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(StorageError, match=f"a is in use by process {os.getpid()}") as caught:
+            open_run(tmp_path / "a", **way)
+        assert caught.value.exit_code == 5
+        assert "choose another --out" in caught.value.hint
+    first.close()
+    open_run(tmp_path / "a").close()
+
+
+def test_checking_a_place_sees_the_lock_and_writes_nothing(tmp_path):
+    first = open_run(tmp_path / "a")
+    with pytest.raises(StorageError, match="is in use by process"):
+        check_place(tmp_path / "a", resume=False, overwrite=False)
+    first.close()
+    check_place(tmp_path / "b", resume=False, overwrite=False)
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_out_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="is a file, not a folder"):
+        open_run(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_out_below_a_file_is_a_storage_error(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StorageError, match="Not a directory") as caught:
+        open_run(tmp_path / "file" / "run")
+    assert caught.value.location == str(tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize("at", range(5))
+def test_directory_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypatch, at):
+    calls = []
+
+    def hook(step, path):
+        calls.append(step)
+        if len(calls) - 1 == at:
+            raise OSError(errno.EACCES, "")
+
+    monkeypatch.setattr(writing, "hook", hook)
+    with pytest.raises(StorageError, match="Permission denied"):
+        open_run(tmp_path / "a")
+    assert os.listdir(tmp_path) == []
+
+
+def test_model_and_recipe_of_a_run_are_found_and_those_of_other_folders_are_not(tmp_path):
+    path = make_run(tmp_path / "a", student_keras="model", recipe_yaml="version: 1")
+    assert model_of_run(path) == path / "student.keras"
+    assert recipe_of_run(path) == path / "recipe.yaml"
+    (path / MARKER).unlink()
+    assert model_of_run(path) is None
+    assert recipe_of_run(path) is None
+
+
+def test_damaged_json_of_a_run_is_a_storage_error(tmp_path):
+    (tmp_path / "summary.json").write_text("{")
+    with pytest.raises(StorageError, match="not readable as JSON"):
+        read_json(tmp_path / "summary.json")
+    with pytest.raises(StorageError, match="No such file"):
+        read_json(tmp_path / "environment.json")
+
+
+def test_default_directory_names_time_command_and_recipe_and_is_new(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("kdcli.runs.directory.time.strftime", lambda form: "20260101-000000")
+    first = default_out("distill", "recipes/feature.yaml")
+    assert first == Path("runs/20260101-000000_distill_feature")
+    first.mkdir(parents=True)
+    assert default_out("distill", "feature") == Path("runs/20260101-000000_distill_feature_2")

@@ -1,0 +1,66 @@
+"""What a run records of its surroundings: nothing secret."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+
+import pytest
+
+from kdcli.runs.recording import arguments, hash_file, hidden_secrets, machine, versions, without_secrets
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--token", "abc123"], ["--token", "***"]),
+        (["--token=abc123"], ["--token=***"]),
+        (["--api-key", "abc123", "--out", "a"], ["--api-key", "***", "--out", "a"]),
+        (["--set", "tracking.password=abc123"], ["--set", "tracking.password=***"]),
+        (["--set", "client_secret=abc123=="], ["--set", "client_secret=***"]),
+        (["--data", "https://me:abc123@host/x.npz"], ["--data", "https://***@host/x.npz"]),
+        (["--set", "data.source=s3://key:abc123@bucket/x.npz"], ["--set", "data.source=s3://***@bucket/x.npz"]),
+    ],
+)
+def test_secrets_on_the_command_line_are_hidden(words, shown):
+    assert without_secrets(words) == shown
+
+
+def test_ordinary_words_are_recorded_as_they_are():
+    words = ["distill", "--teacher", "t.keras", "--set", "losses.soft_targets.temperature=4", "a@b.keras"]
+    assert without_secrets(words) == words
+
+
+def test_recorded_arguments_are_those_of_the_process_without_secrets(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["kd", "distill", "--token", "abc123"])
+    assert arguments() == ["distill", "--token", "***"]
+
+
+def test_secret_entries_are_hidden_at_any_depth():
+    document = {"a": [{"token": "abc", "steps": 3}], "API_KEY": "def", "b": {"password": "ghi"}, "c": ("x", 1)}
+    assert hidden_secrets(document) == {
+        "a": [{"token": "***", "steps": 3}],
+        "API_KEY": "***",
+        "b": {"password": "***"},
+        "c": ["x", 1],
+    }
+
+
+def test_credentials_inside_an_address_are_hidden_in_documents():
+    hidden = hidden_secrets({"source": {"path": "https://me:abc123@host/x.npz"}})
+    assert "abc123" not in str(hidden)
+    assert "host/x.npz" in str(hidden)
+
+
+def test_versions_and_machine_are_recorded():
+    found = versions()
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert set(found) >= {"kdcli", "tensorflow", "keras", "numpy"}
+    assert all(found[name] for name in ("kdcli", "tensorflow", "keras", "numpy"))
+    assert machine()["cores"] >= 1
+
+
+def test_file_hash_is_the_sha256_of_its_bytes(tmp_path):
+    content = bytes(range(256)) * 5000
+    (tmp_path / "a").write_bytes(content)
+    assert hash_file(tmp_path / "a") == hashlib.sha256(content).hexdigest()

@@ -1,0 +1,126 @@
+"""Writing: a file appears whole or not at all, whatever the disk does."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from kdcli.errors import StorageError
+from kdcli.runs import writing
+
+STEPS = ("open", "write", "fsync", "rename", "fsync_folder")
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES)
+
+
+def failing(at: int, error: BaseException, seen: list[str] | None = None):
+    """A hook that raises at its call number `at`, from 0."""
+    calls = [] if seen is None else seen
+
+    def hook(step, path):
+        calls.append(step)
+        if len(calls) - 1 == at:
+            raise error
+
+    return hook
+
+
+def test_write_is_hooked_before_each_of_its_steps(tmp_path, monkeypatch):
+    seen: list[str] = []
+    monkeypatch.setattr(writing, "hook", failing(-1, OSError(), seen))
+    writing.write_text(tmp_path / "a.txt", "grün")
+    assert tuple(seen) == STEPS
+    assert (tmp_path / "a.txt").read_bytes() == "grün".encode()
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("number", ERRORS, ids=lambda number: errno.errorcode[number])
+@pytest.mark.parametrize("at", range(len(STEPS)), ids=STEPS)
+def test_failed_write_leaves_the_old_file_whole_and_nothing_temporary(tmp_path, monkeypatch, at, number):
+    path = tmp_path / "summary.json"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(writing, "hook", failing(at, OSError(number, os.strerror(number))))
+    with pytest.raises(StorageError) as caught:
+        writing.write_bytes(path, b"the new content")
+    # Once it is renamed the new file stands there whole; before that the old one does.
+    assert path.read_bytes() == (b"the new content" if STEPS[at] == "fsync_folder" else b"old")
+    assert os.listdir(tmp_path) == ["summary.json"]
+    assert caught.value.exit_code == 5
+    assert caught.value.location == str(path)
+    assert caught.value.message.startswith(f"{path}: ")
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("at", range(4), ids=STEPS[:4])
+def test_failed_first_write_leaves_no_file(tmp_path, monkeypatch, at):
+    monkeypatch.setattr(writing, "hook", failing(at, OSError(errno.EIO, "")))
+    with pytest.raises(StorageError, match="Input/output error"):
+        writing.write_bytes(tmp_path / "a", b"content")
+    assert os.listdir(tmp_path) == []
+
+
+def test_full_disk_names_the_bytes_needed_and_free_and_how_to_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "hook", failing(1, OSError(errno.ENOSPC, "")))
+    with pytest.raises(StorageError) as caught:
+        writing.write_bytes(tmp_path / "a", b"x" * 1234)
+    assert "disk full (1234 bytes needed, " in caught.value.message
+    assert caught.value.message.endswith(" free)")
+    assert "--resume" in caught.value.hint
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit])
+def test_interrupted_write_leaves_nothing_temporary(tmp_path, monkeypatch, ending):
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(writing, "hook", failing(2, ending()))
+    with pytest.raises(ending):
+        writing.write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_write_into_a_missing_folder_is_a_storage_error_with_the_path(tmp_path):
+    with pytest.raises(StorageError, match="No such file or directory") as caught:
+        writing.write_text(tmp_path / "missing" / "a", "x")
+    assert caught.value.location == str(tmp_path / "missing" / "a")
+    assert os.listdir(tmp_path) == []
+
+
+def test_make_folder_makes_parents_and_accepts_what_is_there(tmp_path):
+    writing.make_folder(tmp_path / "a" / "b")
+    writing.make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_make_folder_below_a_file_is_a_storage_error(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StorageError, match="Not a directory"):
+        writing.make_folder(tmp_path / "file" / "run")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_remove_takes_files_and_folders_and_ignores_what_is_not_there(tmp_path):
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    (tmp_path / "folder" / "inner" / "a").write_text("x")
+    (tmp_path / "b").write_text("x")
+    for name in ("folder", "b", "missing"):
+        writing.remove(tmp_path / name)
+    assert os.listdir(tmp_path) == []
+
+
+def test_remove_takes_a_link_and_leaves_what_it_points_to(tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "a").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "kept")
+    writing.remove(tmp_path / "link")
+    assert (tmp_path / "kept" / "a").read_text() == "mine"
+    assert os.listdir(tmp_path) == ["kept"]
+
+
+def test_failed_remove_is_a_storage_error(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("x")
+    monkeypatch.setattr(writing, "hook", failing(0, OSError(errno.EACCES, "")))
+    with pytest.raises(StorageError, match="Permission denied"):
+        writing.remove(tmp_path / "a")
+    assert (tmp_path / "a").exists()
