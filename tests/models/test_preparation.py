@@ -72,7 +72,8 @@ def test_other_types_than_uint8_pass_unscaled(dtype):
     found = made(raw, (6, 5, 3), scale="imagenet")
     assert not found.scaled
     np.testing.assert_array_equal(found(raw), PICTURES.astype(np.float32))
-    assert found.to_json() == {"scale": None, "resize": None, "fit": "stretch"}
+    said = {"shape": [6, 5, 3], "dtype": "float32", "scale": None, "resize": None, "fit": "stretch"}
+    assert found.to_json() == said
 
 
 def test_rows_of_numbers_are_no_pictures():
@@ -153,7 +154,8 @@ def test_stretch_changes_the_proportions():
 
 def test_the_plan_shows_scale_and_size():
     shown = made(PICTURES, (4, 4, 3), scale="caffe", fit="crop").to_json()
-    assert shown == {"scale": "caffe", "resize": [4, 4], "fit": "crop"}
+    said = {"shape": [4, 4, 3], "dtype": "float32", "scale": "caffe", "resize": [4, 4], "fit": "crop"}
+    assert shown == said
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import keras
@@ -95,14 +96,16 @@ def test_run_brings_data_preparation_and_split(run, folder, tmp_path, monkeypatc
     assert found.models[0].quality.loss == pytest.approx(run.test.loss, abs=1e-6)
     assert found.models[0].quality.accuracy == run.test.accuracy
     assert found.models[0].path == run.run / "student.keras"
+    # The file in its run is the run: what `--quiet` prints can be evaluated.
+    inside = kdcli.evaluate(run.model_path)
+    assert inside.models[0].quality.loss == found.models[0].quality.loss
     # The file alone does not know that the run wants [-1, 1].
-    alone = kdcli.evaluate(run.run / "student.keras", data=folder / "data.npz")
+    moved = shutil.copy(run.model_path, tmp_path / "moved.keras")
+    alone = kdcli.evaluate(moved, data=folder / "data.npz")
     assert alone.models[0].quality.loss != pytest.approx(run.test.loss, abs=1e-3)
-    said = kdcli.evaluate(
-        run.run / "student.keras", data=folder / "data.npz", settings=["student.input.scale=signed"]
-    )
+    said = kdcli.evaluate(moved, data=folder / "data.npz", settings=["student.input.scale=signed"])
     assert said.models[0].quality.loss == pytest.approx(run.test.loss, abs=1e-6)
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == ["moved.keras"]
 
 
 def test_validation_split_of_a_run_is_the_one_it_selected_on(run):
