@@ -31,7 +31,8 @@ def main():
         style = "bold" if shown.startswith(" ") else "dim" if shown.startswith("epoch") else ""
         if len(shown) > WIDTH:
             shown = shown[: WIDTH - 1] + "…"
-        console.print(Text(shown, style=style))
+        # Spaces that a picture keeps.
+        console.print(Text(shown.replace(" ", "\u00a0"), style=style))
     TARGET.parent.mkdir(exist_ok=True)
     # Without rich's web fonts: a picture that loads nothing from elsewhere.
     picture = re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title="kd distill"), flags=re.DOTALL)
