@@ -28,7 +28,7 @@ def main():
     console.print(Text(f"$ kd {' '.join(COMMAND[:-1])}", style="bold green"))
     for line in done.stdout.splitlines():
         shown = line.rstrip()
-        style = "bold" if shown.startswith(" ") else "dim" if shown.startswith("epoch") else ""
+        style = "bold" if shown.startswith("figure") else "dim" if shown.startswith("epoch") else ""
         if len(shown) > WIDTH:
             shown = shown[: WIDTH - 1] + "…"
         # Spaces that a picture keeps.

@@ -65,7 +65,7 @@ def _summary(document: dict[str, Any]) -> list[Any]:
     seconds = document["seconds"]
     spent = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if value)
     return [
-        table("", ("", "test", "validation", *(["teacher, test"] if shown else [])), rows),
+        table("", ("figure", "test", "validation", *(["teacher, test"] if shown else [])), rows),
         f"{document['model']}: {document['parameters']} parameters, {document['bytes']} bytes, "
         f"best epoch {document['best_epoch']} of {document['epochs']}, seconds: {spent}",
     ]
