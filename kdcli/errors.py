@@ -117,6 +117,10 @@ class StorageError(KdError):
     kind = "storage"
 
 
+class LockedError(StorageError):
+    """A directory in which another process works."""
+
+
 class TrainingError(KdError):
     """Training that cannot go on: a value that is not finite, memory that ran out."""
 

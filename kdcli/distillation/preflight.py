@@ -16,6 +16,7 @@ from kdcli.errors import ModelError
 from kdcli.lazy import tf
 from kdcli.models.answering import LOGITS, Answering
 from kdcli.models.network import Network
+from kdcli.models.values import unchanged
 
 EXAMPLES = 2048
 SKIP = "--no-preflight skips this check"
@@ -78,13 +79,9 @@ def refuse_idle_terms(terms: Sequence[Term], *, student: Network, teacher: Netwo
     """
     if not student.trainable_variables:
         raise ModelError(f"the student ({student.name}) has nothing to train: every layer is frozen")
-    kept = [np.array(variable.numpy()) for variable in student.variables]
-    try:
+    # A training pass moves BatchNorm statistics and random states: the run starts from where it was.
+    with unchanged(student.variables):
         _refuse_idle(terms, student, teacher, batch)
-    finally:
-        # A training pass moves BatchNorm statistics and random states: the run starts from where it was.
-        for variable, value in zip(student.variables, kept, strict=True):
-            variable.assign(value)
 
 
 def _refuse_idle(terms: Sequence[Term], student: Network, teacher: Network | None, batch: Batch) -> None:

@@ -12,7 +12,6 @@ from kdcli.models.tapping import layers_by_path
 from kdcli.runs.directory import model_of_run
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-FORMATS = (".keras", ".h5")
 
 
 def model_file(path: Path) -> Path:

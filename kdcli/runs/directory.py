@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from kdcli.errors import StorageError, UsageError
+from kdcli.errors import LockedError, StorageError, UsageError
 from kdcli.runs import writing
 
 MARKER = ".kd"
@@ -193,7 +193,7 @@ def _locked(path: Path) -> FileLock:
         marker = path / MARKER
         if marker.exists():
             holder = f"process {read_json(marker).get('process', '?')}"
-        raise StorageError(
+        raise LockedError(
             f"{path} is in use by {holder}", hint="wait for it, or choose another --out", location=str(path)
         ) from None
     except OSError as error:

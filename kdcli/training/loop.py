@@ -13,9 +13,10 @@ import numpy as np
 from kdcli.data.order import shuffled
 from kdcli.errors import Interrupted, TrainingError
 from kdcli.events import EpochEnded, Note, OnEvent, Progress
+from kdcli.models.values import assign_all, unchanged, values_of
 from kdcli.recipe.sections import FALLING
 from kdcli.training.checkpoint import Checkpoints
-from kdcli.training.state import State, Trained, assign_all, captured, given_back, values_of
+from kdcli.training.state import State, Trained, captured, given_back
 from kdcli.training.step import TOTAL, Stepper, learning_rate_at
 
 # A block ends after about this long, so that an interruption, a log line or a checkpoint never waits longer.
@@ -178,12 +179,9 @@ class Trainer:
             yield
             return
         variables = self.stepper.objective.trainable_variables
-        kept = values_of(variables)
-        self.stepper.optimizer.finalize_variable_values(variables)
-        try:
+        with unchanged(variables):
+            self.stepper.optimizer.finalize_variable_values(variables)
             yield
-        finally:
-            assign_all(variables, kept)
 
     def _not_finite(self, name: str) -> TrainingError:
         saved = self.checkpoints.paths() if self.checkpoints is not None else []

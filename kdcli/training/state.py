@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kdcli.errors import StorageError
+from kdcli.models.values import assign_all, values_of
 from kdcli.training.checkpoint import Saved
 
 
@@ -68,14 +69,3 @@ def given_back(saved: Saved, parts: Mapping[str, Sequence[Any]]) -> tuple[State,
 def _numbered(name: str, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     count = sum(key.startswith(f"{name}/") for key in arrays)
     return [arrays[f"{name}/{number}"] for number in range(count)]
-
-
-def assign_all(variables: Sequence[Any], arrays: Sequence[np.ndarray]) -> None:
-    """Give variables their values back."""
-    for variable, array in zip(variables, arrays, strict=True):
-        variable.assign(array)
-
-
-def values_of(variables: Sequence[Any]) -> list[np.ndarray]:
-    """Copies of the values of variables."""
-    return [np.array(variable.numpy()) for variable in variables]

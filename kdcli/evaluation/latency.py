@@ -1,0 +1,239 @@
+"""How long a model takes for one request: host array in, host array out, several models in turns."""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from kdcli.evaluation.compiling import compiled, prepared
+from kdcli.evaluation.session import SAMPLES_FOR_P99, Samples, Session
+from kdcli.events import OnEvent, Progress, ignore
+from kdcli.lazy import tf
+from kdcli.models.keras_network import KerasNetwork
+
+POOL = 256
+BATCHES = (1, 8, 32)
+BLOCK = (10, 20)
+ROUNDS = 30
+# Below this a single call is lost in the clock.
+SHORTEST = 50_000
+WARM_CALLS, WARM_SECONDS, WARM_LIMIT = 10, 0.5, 10.0
+STEADY, WINDOW = 0.02, 20
+# What a machine does meanwhile comes and goes within a second or so.
+LEAST_SECONDS = 2.0
+# One input as an array with the batch axis, several as a tuple of them.
+Request = Any
+
+
+class Subject(Protocol):
+    """What can be timed."""
+
+    runtime: str
+    threads: int
+
+    def time_block(self, requests: list[Request]) -> np.ndarray:
+        """Nanoseconds (int64) of each request, one after the other."""
+        ...
+
+
+AtBatch = Callable[[int], tuple[Subject, list[Request]]]
+
+
+class KerasSubject:
+    """A Keras network as its compiled function of a fixed shape.
+
+    Args:
+        network: with its preparations; they are done before, and not timed.
+        batch: examples in a request.
+    """
+
+    runtime = "tensorflow"
+
+    def __init__(self, network: KerasNetwork, *, batch: int = 1) -> None:
+        self.threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
+        self._function = compiled(network, batch=batch)
+
+    def time_block(self, requests: list[Request]) -> np.ndarray:
+        """Nanoseconds (int64) of each request, its output read back."""
+        function, tensor, clock = self._function, tf.convert_to_tensor, time.perf_counter_ns
+        taken = np.empty(len(requests), np.int64)
+        for number, request in enumerate(requests):
+            arrays = request if isinstance(request, tuple) else (request,)
+            began = clock()
+            function(*[tensor(array) for array in arrays]).numpy()
+            taken[number] = clock() - began
+        return taken
+
+
+def keras_at(network: KerasNetwork, raw: Mapping[str, np.ndarray]) -> AtBatch:
+    """A network to be timed at any batch on prepared real examples: `raw` by input name, 256 are enough."""
+    arrays = prepared(network.preparations, raw)
+    return lambda batch: (KerasSubject(network, batch=batch), requests_of(arrays, batch))
+
+
+def runner_at(runner: Subject, arrays: Sequence[np.ndarray]) -> AtBatch:
+    """A subject that takes any batch, such as an opened `.tflite` file, on what it takes as input."""
+    return lambda batch: (runner, requests_of(arrays, batch))
+
+
+def requests_of(arrays: Sequence[np.ndarray], batch: int) -> list[Request]:
+    """Up to 256 examples as requests of `batch`; where there are fewer examples than that they come again."""
+    count = min(len(arrays[0]), POOL)
+    starts = range(0, max(count - batch, 0) + 1, batch)
+    parts = [[array[np.arange(start, start + batch) % count] for array in arrays] for start in starts]
+    return [tuple(part) if len(part) > 1 else part[0] for part in parts]
+
+
+def time_at_batches(
+    entrants: Mapping[str, AtBatch],
+    *,
+    seed: int,
+    seconds: float = 10.0,
+    batches: Sequence[int] = BATCHES,
+    on_event: OnEvent = ignore,
+) -> Session:
+    """Time models at batch 1, then examples a second at larger batches.
+
+    Args:
+        entrants: by name, what is timed at each batch.
+        seed: of the order.
+        seconds: about how long to time, warm-up left out; the first batch has half of it.
+        batches: the first gives the session, the others only rates.
+        on_event: told of progress.
+    """
+    session: Session | None = None
+    rates: dict[str, dict[int, float]] = {name: {} for name in entrants}
+    for number, batch in enumerate(batches):
+        made = {name: at(batch) for name, at in entrants.items()}
+        timed = time_models(
+            {name: subject for name, (subject, _) in made.items()},
+            {name: pool for name, (_, pool) in made.items()},
+            seed=seed,
+            seconds=seconds / (2 if number == 0 else 2 * (len(batches) - 1)),
+            on_event=on_event,
+        )
+        session = session or timed
+        for name, samples in timed.subjects.items():
+            rates[name][batch] = batch / float(samples.all.mean()) * 1e3
+    assert session is not None
+    return replace(session, rates=rates)
+
+
+def time_models(
+    subjects: Mapping[str, Subject],
+    pools: Mapping[str, list[Request]],
+    *,
+    seed: int,
+    rounds: int = ROUNDS,
+    block: tuple[int, int] = BLOCK,
+    seconds: float | None = None,
+    on_event: OnEvent = ignore,
+) -> Session:
+    """Time models in turns: in each round one block of requests to every model, in shuffled order.
+
+    Args:
+        subjects: by name; a subject may stand under two names, which gives a noise floor.
+        pools: requests of real examples for each of them.
+        seed: of the order and of the requests.
+        rounds: at least so many; with `seconds` more, until there are 1,000 samples in two seconds.
+        block: least and most requests in a block, the same for all models of a round; fewer where `rounds`
+            blocks would not fit into `seconds`.
+        seconds: about how long all rounds may take; `rounds` take what they need when left out.
+        on_event: told of progress.
+    """
+    random = np.random.default_rng(seed)
+    warm = {name: _warmed(subject, pools[name]) for name, subject in subjects.items()}
+    calls = {name: max(1, math.ceil(SHORTEST / each)) for name, (each, _) in warm.items()}
+    sizes = _sizes(block, sum(each * calls[name] for name, (each, _) in warm.items()), rounds, seconds)
+    blocks: dict[str, list[np.ndarray]] = {name: [] for name in subjects}
+    before, done, count = _load(), 0, 0
+    began = time.perf_counter()
+    with _frozen():
+        while done < rounds or _goes_on(count, time.perf_counter() - began, seconds):
+            size = int(random.integers(sizes[0], sizes[1] + 1))
+            positions = random.integers(0, POOL, size)
+            for name in random.permutation(sorted(subjects)).tolist():
+                pool, repeat = pools[name], calls[name]
+                requests = [pool[position % len(pool)] for position in positions for _ in range(repeat)]
+                taken = subjects[name].time_block(requests)
+                blocks[name].append(taken.reshape(size, repeat).mean(1))
+            done, count = done + 1, count + size
+            on_event(Progress("latency", done, max(done, rounds), "rounds"))
+    samples = {
+        name: Samples(
+            subject.runtime,
+            subject.threads,
+            _batch_of(pools[name][0]),
+            tuple(blocks[name]),
+            calls[name],
+            warm[name][1],
+        )
+        for name, subject in subjects.items()
+    }
+    return Session(seed, samples, (before, _load()))
+
+
+def _warmed(subject: Subject, pool: list[Request]) -> tuple[float, bool]:
+    """Call until the times are steady; gives the last median in nanoseconds, and whether they are."""
+    taken: list[int] = []
+    began = time.perf_counter()
+    while True:
+        spent = time.perf_counter() - began
+        # Slow models are asked one by one, so that the limit is kept.
+        size = 1 if not taken or taken[-1] > 10_000_000 else 10
+        taken += subject.time_block([pool[(len(taken) + step) % len(pool)] for step in range(size)]).tolist()
+        if len(taken) < WARM_CALLS or spent < WARM_SECONDS:
+            continue
+        last = float(np.median(taken[-WINDOW:]))
+        previous = taken[-2 * WINDOW : -WINDOW]
+        if len(previous) == WINDOW and abs(last / float(np.median(previous)) - 1) <= STEADY:
+            return last, True
+        if spent > WARM_LIMIT:
+            # A model too slow for two windows has not shown that it is unsteady.
+            return last, len(previous) < WINDOW
+
+
+def _sizes(block: tuple[int, int], each: float, rounds: int, seconds: float | None) -> tuple[int, int]:
+    if seconds is None:
+        return block
+    fits = max(1, int(seconds * 1e9 / (each * rounds)))
+    return min(block[0], fits), min(block[1], fits)
+
+
+def _goes_on(samples: int, spent: float, seconds: float | None) -> bool:
+    wanted = samples < SAMPLES_FOR_P99 or spent < LEAST_SECONDS
+    return seconds is not None and wanted and spent < seconds
+
+
+def _batch_of(request: Request) -> int:
+    return len(request[0] if isinstance(request, tuple) else request)
+
+
+def _load() -> float:
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return 0.0
+
+
+@contextmanager
+def _frozen() -> Iterator[None]:
+    """Without garbage collection, which would fall on whoever is timed just then."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if enabled:
+            gc.enable()

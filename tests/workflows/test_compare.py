@@ -1,0 +1,345 @@
+"""kd compare on tiny data: twins, pairs, verdicts, what is kept and what is gone on with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import yaml
+from conftest import blobs, save_npz
+
+import kdcli
+from kdcli.errors import Interrupted, ModelError, UsageError
+from kdcli.events import Note
+from kdcli.recipe.reading import read_recipe
+from kdcli.runs.results import Plan
+from kdcli.workflows.arms import make_arms
+
+TRAIN = {"epochs": 1, "batch_size": 16, "optimizer": {"kind": "adam", "learning_rate": 0.02}}
+SOFT = [{"kind": "labels", "weight": 0.1}, {"kind": "soft_targets", "weight": 0.9}]
+CNN = {"kind": "zoo", "name": "cnn", "width": 2, "blocks": 1}
+
+
+def recipe(**sections) -> dict:
+    return {"losses": SOFT, "train": TRAIN, "student": {"model": CNN}, **sections}
+
+
+def bars(*, wrong: bool = False) -> keras.Model:
+    """A teacher that knows the bar of each class, or one that knows little more than chance."""
+    inputs = keras.Input((8, 8, 1))
+    outputs = keras.layers.Dense(3)(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, outputs)
+    kernel = np.zeros((8, 8, 3), np.float32)
+    for label in range(2 if wrong else 3):
+        kernel[1 + 2 * label : 3 + 2 * label, :, label] = 0.6
+    model.layers[-1].set_weights([kernel.reshape(64, 3), np.zeros(3, np.float32)])
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("compare")
+    bars().save(folder / "teacher.keras")
+    save_npz(folder / "data.npz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compared(folder):
+    """Two pairs of one arm, with everything measured."""
+    return kdcli.compare(
+        teacher=folder / "teacher.keras",
+        recipes=[recipe()],
+        data=folder / "data.npz",
+        repeats=2,
+        seed=4,
+        out=folder / "compared",
+    )
+
+
+def test_a_comparison_has_a_teacher_a_scratch_student_and_the_distilled_one(compared):
+    document = compared.to_json()
+    assert document["schema"] == "kd.compare/1"
+    assert [student["name"] for student in document["students"]] == ["scratch", "cnn/recipe"]
+    assert document["students"][1]["baseline"] == "scratch"
+    assert document["teacher"]["accuracy"] == 1.0
+    assert document["students"][0]["gain"] == {"mean": None, "low": None, "high": None}
+    assert {"mean", "low", "high"} <= set(document["students"][1]["gain"])
+    assert [run["seed"] for run in document["students"][1]["accuracy"]["runs"]] == [4, 5]
+
+
+def test_twins_start_from_the_same_weights_on_the_same_split(compared):
+    for seed in (4, 5):
+        runs = [compared.out / "cnn" / arm / f"seed-{seed}" for arm in ("scratch", "recipe")]
+        resolved = [read_recipe(run / "recipe.yaml").recipe for run in runs]
+        assert [one.train.seed for one in resolved] == [seed, seed]
+        assert [one.data_seed for one in resolved] == [4, 4]
+        assert [one.student.start for one in resolved] == ["fresh", "fresh"]
+        assert resolved[0].train == resolved[1].train
+        assert [loss.kind for loss in resolved[0].losses] == ["labels"]
+        index = [np.load(run / "predictions.npz")["index"] for run in runs]
+        assert np.array_equal(*index)
+
+
+def test_the_figures_follow_from_the_kept_predictions(compared):
+    scores, differences = {}, []
+    for seed in (4, 5):
+        for arm in ("scratch", "recipe"):
+            with np.load(compared.out / "cnn" / arm / f"seed-{seed}" / "predictions.npz") as file:
+                scores[arm, seed] = (file["logits"].argmax(-1) == file["labels"]).mean()
+        differences.append(scores["recipe", seed] - scores["scratch", seed])
+    student = compared.students[1]
+    assert student.gain.mean == pytest.approx(np.mean(differences))
+    assert student.accuracy == pytest.approx(np.mean([scores["recipe", seed] for seed in (4, 5)]))
+    assert [pair.difference for pair in student.pairs] == pytest.approx(differences)
+    alone = np.mean([scores["scratch", seed] for seed in (4, 5)])
+    if alone < 1:
+        assert student.gap_recovered == pytest.approx(np.mean(differences) / (1 - alone))
+
+
+def test_the_picked_model_is_the_best_on_validation(compared):
+    runs = [run for student in compared.students for run in student.runs]
+    assert max(run.validation for run in runs) == next(r.validation for r in runs if r.model == compared.picked)
+    assert compared.picked.exists()
+
+
+def test_every_model_has_sizes_and_a_latency_with_its_ratio_to_the_teacher(compared):
+    document = compared.to_json()
+    for entry in (document["teacher"], *document["students"]):
+        assert entry["parameters"] > 0 and entry["bytes"] > 0 and entry["flops"] > 0
+        assert 0 < entry["latency"]["p50_ms"] <= entry["latency"]["p90_ms"]
+    assert document["students"][0]["latency"]["ratio"]["low"] > 0
+    floor = document["latency_noise_floor"]
+    assert floor["low"] <= floor["value"] <= floor["high"]
+
+
+def test_the_report_is_written_as_json_and_as_tables(compared):
+    assert json.loads((compared.out / "compare.json").read_text()) == json.loads(json.dumps(compared.to_json()))
+    text = (compared.out / "compare.md").read_text()
+    assert "| scratch |" in text and "| cnn/recipe |" in text
+    assert f"{compared.students[1].accuracy:.4f}" in text
+    assert "latency noise floor" in text
+
+
+def test_resume_trains_nothing_again_and_more_repeats_only_what_is_new(compared, folder):
+    told = []
+    again = kdcli.compare(
+        teacher=folder / "teacher.keras",
+        recipes=[recipe()],
+        data=folder / "data.npz",
+        repeats=3,
+        seed=4,
+        latency=False,
+        out=compared.out,
+        resume=True,
+        on_event=told.append,
+    )
+    trained = [event.text for event in told if isinstance(event, Note) and event.text.startswith("run ")]
+    assert [text.split(": ")[1] for text in trained] == ["scratch, seed 6", "cnn/recipe, seed 6"]
+    assert [run.seed for run in again.students[1].runs] == [4, 5, 6]
+    assert again.students[1].runs[:2] == compared.students[1].runs
+
+
+def test_a_directory_that_is_in_use_is_refused_with_the_ways_on(compared, folder):
+    with pytest.raises(UsageError, match="is not empty") as caught:
+        kdcli.compare(
+            teacher=folder / "teacher.keras", data=folder / "data.npz", recipes=[recipe()], out=compared.out
+        )
+    assert "--resume" in caught.value.hint and "--overwrite" in caught.value.hint
+    with pytest.raises(UsageError, match="no comparison"):
+        kdcli.compare(
+            teacher=folder / "teacher.keras", data=folder / "data.npz", recipes=[recipe()], out=folder, resume=True
+        )
+
+
+def test_labels_alone_against_labels_alone_is_inconclusive(folder):
+    same = kdcli.compare(
+        teacher=folder / "teacher.keras",
+        recipes=[recipe(losses=[{"kind": "labels"}])],
+        data=folder / "data.npz",
+        repeats=2,
+        latency=False,
+        out=folder / "same",
+    )
+    student = same.students[1]
+    assert (student.gain.mean, student.verdict) == (0.0, "inconclusive")
+    assert all((pair.gained, pair.lost, pair.p) == (0, 0, 1.0) for pair in student.pairs)
+
+
+def test_a_finished_run_is_compared_with_a_twin_of_its_own_seed(folder):
+    run = kdcli.distill(
+        teacher=folder / "teacher.keras", recipe=recipe(), data=folder / "data.npz", seed=7, out=folder / "given"
+    )
+    result = kdcli.compare(distilled=[folder / "given"], latency=False, out=folder / "with-given")
+    assert [student.name for student in result.students] == ["scratch", "cnn/given"]
+    assert result.students[1].runs[0].model == run.model_path
+    assert [one.seed for one in result.students[0].runs] == [7]
+    gain = result.students[1].gain
+    assert gain.over == "examples" and gain.low < gain.mean < gain.high
+    assert "no variance estimate" in (folder / "with-given" / "compare.md").read_text()
+
+
+def test_a_failed_arm_is_marked_and_the_others_go_on(folder):
+    bad = recipe(losses=[{"kind": "hint", "teacher_layer": "nowhere", "student_layer": "block1"}])
+    (folder / "bad.yaml").write_text(yaml.safe_dump(bad))
+    (folder / "good.yaml").write_text(yaml.safe_dump(recipe()))
+    result = kdcli.compare(
+        teacher=folder / "teacher.keras",
+        recipes=[folder / "bad.yaml", folder / "good.yaml"],
+        data=folder / "data.npz",
+        repeats=1,
+        latency=False,
+        out=folder / "half",
+    )
+    by_name = {student.name: student for student in result.students}
+    assert "no layer 'nowhere'" in by_name["cnn/bad"].status
+    assert by_name["cnn/bad"].gain is None and by_name["cnn/bad"].runs == ()
+    assert by_name["cnn/good"].status == "finished" and by_name["cnn/good"].gain is not None
+    assert "failed" in (folder / "half" / "compare.md").read_text()
+
+
+def test_when_every_distilled_arm_fails_so_does_the_command(folder):
+    bad = recipe(losses=[{"kind": "hint", "teacher_layer": "nowhere", "student_layer": "block1"}])
+    with pytest.raises(UsageError, match="no layer 'nowhere'"):
+        kdcli.compare(
+            teacher=folder / "teacher.keras",
+            recipes=[bad],
+            data=folder / "data.npz",
+            repeats=1,
+            out=folder / "none",
+        )
+
+
+def test_a_stopped_comparison_names_its_directory_and_goes_on(folder):
+    asked = {"teacher": folder / "teacher.keras", "recipes": [recipe()], "data": folder / "data.npz", "repeats": 1}
+    calls = iter([None] * 3)
+    with pytest.raises(Interrupted) as caught:
+        kdcli.compare(**asked, latency=False, out=folder / "stopped", stop=lambda: next(calls, 143))
+    assert caught.value.run == folder / "stopped"
+    result = kdcli.compare(**asked, latency=False, out=folder / "stopped", resume=True)
+    assert [len(student.runs) for student in result.students] == [1, 1]
+
+
+def test_a_dry_run_lists_the_arms_and_writes_nothing(folder):
+    plan = kdcli.compare(
+        teacher=folder / "teacher.keras",
+        recipes=[recipe()],
+        data=folder / "data.npz",
+        out=folder / "dry",
+        dry_run=True,
+    )
+    assert isinstance(plan, Plan)
+    assert [arm["name"] for arm in plan.to_json()["arms"]] == ["scratch", "cnn/recipe"]
+    assert [arm["runs"] for arm in plan.arms] == [3, 3]
+    assert not (folder / "dry").exists()
+
+
+def test_regression_is_compared_by_its_error(tmp_path):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(120, 4)).astype(np.float32)
+    y = (x @ np.array([1.0, -2.0, 0.5, 0.0]) + 0.3).astype(np.float32)[:, None] + 0.25
+    np.savez(tmp_path / "d.npz", x_train=x[:80], y_train=y[:80], x_test=x[80:], y_test=y[80:])
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+    model.layers[-1].set_weights([np.array([[1.0], [-2.0], [0.5], [0.0]]), np.array([0.55])])
+    model.save(tmp_path / "t.keras")
+    mlp = {"kind": "zoo", "name": "mlp", "width": 4, "depth": 1}
+    result = kdcli.compare(
+        teacher=tmp_path / "t.keras",
+        recipes=[recipe(data={"task": "regression"}, student={"model": mlp})],
+        data=tmp_path / "d.npz",
+        repeats=2,
+        latency=False,
+        out=tmp_path / "out",
+    )
+    assert result.metric == "rmse"
+    scratch, distilled = result.students
+    assert distilled.gain.mean == pytest.approx(scratch.mean - distilled.mean)
+    assert distilled.accuracy is None and distilled.mcnemar_p is None
+    assert result.smallest_visible_gain is None
+
+
+def test_test_examples_that_were_trained_on_are_counted(tmp_path, folder):
+    x_train, y_train = blobs(96)
+    x_test, y_test = blobs(48, seed=1)
+    x_test[:5], y_test[:5] = x_train[:5], y_train[:5]
+    save_npz(tmp_path / "leak.npz", x_test=x_test, y_test=y_test)
+    result = kdcli.compare(
+        teacher=folder / "teacher.keras",
+        recipes=[recipe(data={"validation": 0.0})],
+        data=tmp_path / "leak.npz",
+        repeats=1,
+        latency=False,
+        out=tmp_path / "out",
+    )
+    assert result.duplicates == 5
+    assert "5 test examples are in the training split too" in (tmp_path / "out" / "compare.md").read_text()
+
+
+# The arms alone: nothing is trained.
+
+
+def arms_of(folder, **given):
+    given = {
+        "teacher": folder / "teacher.keras",
+        "data": folder / "data.npz",
+        "students": (),
+        "distilled": (),
+    } | given
+    given = {"repeats": None, "recipes": [recipe()]} | given
+    return make_arms(**given)
+
+
+def test_one_twin_serves_recipes_that_differ_in_their_losses_only(folder):
+    other = recipe(losses=[{"kind": "soft_targets", "temperature": 8.0}])
+    arms = arms_of(folder, recipes=[recipe(), other])
+    assert [arm.name for arm in arms] == ["scratch", "cnn/recipe", "cnn/recipe-2"]
+    assert [arm.baseline for arm in arms] == [None, "scratch", "scratch"]
+
+
+def test_another_training_or_data_or_student_needs_a_twin_of_its_own(folder):
+    longer = recipe(train={**TRAIN, "epochs": 2})
+    arms = arms_of(folder, recipes=[recipe(), longer])
+    assert [arm.name for arm in arms] == ["scratch", "cnn/scratch-2", "cnn/recipe", "cnn/recipe-2"]
+    assert [arm.baseline for arm in arms[2:]] == ["scratch", "cnn/scratch-2"]
+    wider = recipe(student={"model": {**CNN, "width": 3}})
+    arms = arms_of(folder, recipes=[recipe(), wider])
+    assert [arm.folder for arm in arms] == ["cnn/scratch", "cnn-2/scratch", "cnn/recipe", "cnn-2/recipe"]
+
+
+def test_the_start_of_a_file_is_kept_where_the_recipe_asks_for_it(folder):
+    arms = arms_of(folder, recipes=[recipe(student={"model": CNN, "start": "file"})])
+    assert {arm.at(0).recipe.student.start for arm in arms} == {"file"}
+
+
+def test_repeats_with_finished_runs_alone_are_refused(folder):
+    with pytest.raises(UsageError, match="--repeats is for arms that are trained"):
+        arms_of(folder, recipes=[], distilled=[folder], repeats=2)
+
+
+def test_a_folder_that_is_no_finished_run_is_refused(folder):
+    with pytest.raises(ModelError, match="no finished run"):
+        arms_of(folder, recipes=[], distilled=[folder])
+
+
+def test_several_teachers_are_refused(folder):
+    first = recipe(teacher={"model": {"kind": "file", "path": "a.keras"}})
+    second = recipe(teacher={"model": {"kind": "file", "path": "b.keras"}})
+    with pytest.raises(UsageError, match="one teacher"):
+        arms_of(folder, recipes=[first, second], teacher=None)
+
+
+def test_a_comparison_needs_a_test_split_and_labels(folder, tmp_path):
+    x, y = blobs(60)
+    np.savez(tmp_path / "xy.npz", x=x, y=y)
+    with pytest.raises(UsageError, match="needs a test split"):
+        kdcli.compare(teacher=folder / "teacher.keras", recipes=[recipe()], data=tmp_path / "xy.npz")
+    with pytest.raises(UsageError, match="needs labels"):
+        kdcli.compare(
+            teacher=folder / "teacher.keras",
+            recipes=[recipe(data={"labels": "none"}, losses=[{"kind": "soft_targets"}])],
+            data=folder / "data.npz",
+        )
