@@ -13,8 +13,9 @@ import statistics
 import tempfile
 from pathlib import Path
 
+from documentation_models import build_student
+
 import kdcli
-from kdcli.lazy import keras
 
 RECIPES = {
     "labels alone": {"losses": [{"kind": "labels"}]},
@@ -24,22 +25,6 @@ RECIPES = {
     "feature-kl": "feature-kl",
     "combined": "combined",
 }
-
-
-def save_student(path):
-    layers = keras.layers
-    model = keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            layers.Conv2D(16, 3, strides=2, padding="same"),
-            layers.LeakyReLU(negative_slope=0.2),
-            layers.MaxPooling2D(2, strides=1, padding="same"),
-            layers.Conv2D(32, 3, strides=2, padding="same"),
-            layers.Flatten(),
-            layers.Dense(10),
-        ]
-    )
-    model.save(path)
 
 
 def main():
@@ -53,7 +38,7 @@ def main():
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         student = Path(folder) / "student.keras"
-        save_student(student)
+        build_student().save(student)
         for name in arguments.recipes:
             results[name] = []
             for seed in range(arguments.seeds):

@@ -15,6 +15,7 @@ import statistics
 import time
 
 import numpy as np
+from documentation_models import build_student
 
 from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.feed import Feed
@@ -31,21 +32,6 @@ BATCH = 64
 STEPS = 300
 
 
-def student():
-    layers = keras.layers
-    return keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            layers.Conv2D(16, 3, strides=2, padding="same"),
-            layers.LeakyReLU(negative_slope=0.2),
-            layers.MaxPooling2D(2, strides=1, padding="same"),
-            layers.Conv2D(32, 3, strides=2, padding="same"),
-            layers.Flatten(),
-            layers.Dense(10),
-        ]
-    )
-
-
 def pictures(path):
     if path:
         with np.load(path) as file:
@@ -56,7 +42,7 @@ def pictures(path):
 
 def kd_side(x, y):
     examples = splits_from_arrays({"x": x, "y": y}, name="benchmark").train
-    network = KerasNetwork(student(), name="student")
+    network = KerasNetwork(build_student(), name="student")
     network = network.with_preparations({"x": Preparation((28, 28, 1), "uint8", (28, 28, 1), "float32")})
     views = Views((), seed=0, count=1, examples=len(examples))
     objective = Objective([Term(make("labels"))], student=network)
@@ -75,7 +61,7 @@ def kd_side(x, y):
 
 
 def fit_side(x, y):
-    model = student()
+    model = build_student()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer=keras.optimizers.Adam(1e-3), loss=loss)
     scaled, labels = x[: STEPS * BATCH].astype(np.float32) / 255, y[: STEPS * BATCH]

@@ -11,12 +11,30 @@ _WHERE = {
     "distill": ("kdcli.workflows.distill", "distill"),
     "train_teacher": ("kdcli.workflows.train_teacher", "train_teacher"),
     "evaluate": ("kdcli.workflows.evaluate", "evaluate"),
+    "compare": ("kdcli.workflows.compare", "compare"),
+    "export": ("kdcli.workflows.export", "export"),
+    "demo": ("kdcli.workflows.demo", "demo"),
+    "inspect": ("kdcli.workflows.inspect", "inspect"),
+    "predict": ("kdcli.workflows.predict", "predict"),
     "losses": ("kdcli.losses", None),
     "Recipe": ("kdcli.recipe.sections", "Recipe"),
     "KdError": ("kdcli.errors", "KdError"),
 }
 
-__all__ = ["KdError", "Recipe", "__version__", "distill", "evaluate", "losses", "train_teacher"]
+__all__ = [
+    "KdError",
+    "Recipe",
+    "__version__",
+    "compare",
+    "demo",
+    "distill",
+    "evaluate",
+    "export",
+    "inspect",
+    "losses",
+    "predict",
+    "train_teacher",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -27,7 +27,7 @@ class Progress:
     """How far a stage is.
 
     Args:
-        stage: `teacher` (answering), `training`, `evaluation`.
+        stage: `teacher` (answering), `training`, `evaluation`, `latency`.
         done: examples or steps so far.
         total: of how many.
         figures: loss terms and rates by name.

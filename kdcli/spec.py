@@ -156,15 +156,25 @@ class Source(Spec):
 
     kind: str
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files and folders that are read, which no run may delete."""
+        return ()
+
     def load(self) -> Any:
         """Read the source: its splits, with labels as they are."""
         raise TypeError(f"{type(self).__name__} cannot load")
 
 
 class Augment(Spec):
-    """One augmentation. Pure: the picture follows from the draws, the draws from (seed, view, example)."""
+    """One augmentation. Pure: the picture follows from the draws, the draws from (seed, view, example).
+
+    `draws` is how many numbers it takes for a picture; `moves` whether anything in the picture changes its place
+    or goes, so that a map of labels would no longer fit.
+    """
 
     draws: ClassVar[int] = 1
+    moves: ClassVar[bool] = True
 
     kind: str
 
@@ -177,3 +187,45 @@ class ModelSource(Spec):
     """Where a model comes from: a file, or the zoo, whose verb is `build(input_shape, classes)`."""
 
     kind: str
+
+
+class ExportFormat(Spec):
+    """A file that ships. The verbs are `write(serving, path)` and `open(path)`, which gives a `Runner`.
+
+    `runtime` is what runs it, `extra` the optional part of kd that this needs, `from_data` whether writing looks
+    at training examples, `takes_floats` whether raw bytes go into the file as floats.
+    """
+
+    extra: ClassVar[str | None] = None
+    runtime: ClassVar[str] = "tensorflow"
+    suffix: ClassVar[str]
+
+    kind: str
+
+    @property
+    def variant(self) -> str | None:
+        """What tells several files of one format apart; None where there is one."""
+        return None
+
+    @property
+    def from_data(self) -> bool:
+        """Whether writing it needs training examples."""
+        return False
+
+    @property
+    def takes_floats(self) -> bool:
+        """Whether the file is made for float inputs whatever the raw examples are."""
+        return False
+
+    def file_name(self, name: str) -> str:
+        """The name of the file or folder for a model called `name`."""
+        variant = self.variant
+        return f"{name}_{variant}{self.suffix}" if variant not in (None, "none") else f"{name}{self.suffix}"
+
+    def write(self, serving: Any, path: Any) -> None:
+        """Write `kdcli.models.serving.Serving` to a path in a scratch folder."""
+        raise TypeError(f"{type(self).__name__} cannot be written")
+
+    def open(self, path: Any, *, threads: int | None = None) -> Any:
+        """Open what was written, in its own runtime."""
+        raise TypeError(f"{type(self).__name__} cannot be opened")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.lazy import tf
+from kdcli.augment.window import moved_window
 from kdcli.spec import Augment
 
 
@@ -24,11 +24,4 @@ class Shift(Augment):
 
     def __call__(self, images: Any, draws: Any) -> Any:
         """Shift images (batch, h, w, channels) of any type by draws (batch, 2)."""
-        height, width = images.shape[1], images.shape[2]
-        moves = tf.cast(tf.floor(draws * (2 * self.pixels + 1)), tf.int32)
-        edge = [self.pixels, self.pixels]
-        padded = tf.pad(images, [[0, 0], edge, edge, [0, 0]])
-        rows = moves[:, :1] + tf.range(height)[None, :]
-        columns = moves[:, 1:2] + tf.range(width)[None, :]
-        moved = tf.gather(padded, rows, axis=1, batch_dims=1)
-        return tf.gather(moved, columns, axis=2, batch_dims=1)
+        return moved_window(images, draws, border=self.pixels)

@@ -14,7 +14,19 @@ from typing import Annotated, Any
 import typer
 
 from kdcli import __version__
-from kdcli.cli import distill, evaluate, losses, recipes, train_teacher
+from kdcli.cli import (
+    compare,
+    demo,
+    distill,
+    doctor,
+    evaluate,
+    export,
+    inspect,
+    losses,
+    predict,
+    recipes,
+    train_teacher,
+)
 from kdcli.cli.options import FOREIGN
 from kdcli.errors import Interrupted, KdError
 
@@ -27,6 +39,12 @@ app = typer.Typer(
 app.command("train-teacher", help="Train a teacher on labels.")(train_teacher.command)
 app.command("distill", help="Train a student under a teacher.")(distill.command)
 app.command("evaluate", help="Measure models on one split.")(evaluate.command)
+app.command("compare", help="Tell whether distillation beats the student alone.")(compare.command)
+app.command("export", help="Write a model as files that ship.")(export.command)
+app.command("predict", help="Write a model's answers to a file.")(predict.command)
+app.command("inspect", help="Look into a model: shapes, parameters, FLOPs, taps.")(inspect.command)
+app.command("demo", help="Show the whole story on embedded data, offline.")(demo.command)
+app.command("doctor", help="Versions, devices, missing extras.")(doctor.command)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(losses.app, name="losses")
 

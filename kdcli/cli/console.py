@@ -19,7 +19,12 @@ from rich.markup import escape
 from kdcli import events
 
 QUIET_SECONDS = 60.0
-_STAGES = {"teacher": "teacher answers", "training": "training", "evaluation": "evaluating"}
+_STAGES = {
+    "teacher": "teacher answers",
+    "training": "training",
+    "evaluation": "evaluating",
+    "latency": "timing",
+}
 
 
 class Output:

@@ -28,6 +28,15 @@ def command(
     dry_run: o.DryRun = False,
     max_time: o.MaxTime = None,
     no_preflight: o.NoPreflight = False,
+    gate: o.Gate = None,
+    min_accuracy: o.MinAccuracy = None,
+    max_accuracy_drop: o.MaxAccuracyDrop = None,
+    min_gain: o.MinGain = None,
+    min_agreement: o.MinAgreement = None,
+    max_latency_ms: o.MaxLatencyMs = None,
+    max_latency_ratio: o.MaxLatencyRatio = None,
+    max_size_mb: o.MaxSizeMb = None,
+    strict_gates: o.StrictGates = False,
 ) -> None:
     """Train a student under a teacher."""
     given = dict(locals())

@@ -8,6 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from kdcli.cli import options as o
+from kdcli.cli.gates import enforce, gate_tables, take_gates
+
+PerClass = Annotated[
+    bool,
+    typer.Option("--per-class", help="Precision, recall and F1 of every class.", rich_help_panel=o.EVALUATION),
+]
+# Shown in this order, as far as any model has them.
+FIGURES = ("accuracy", "macro_f1", "mean_iou", "rmse", "mae", "loss", "top5", "ece", "balanced_accuracy")
 
 
 def command(
@@ -24,43 +32,110 @@ def command(
     verbose: o.Verbose = False,
     no_color: o.NoColor = False,
     split: o.Split = "auto",
+    per_class: PerClass = False,
+    latency: o.Latency = False,
+    runtime: o.Runtime = None,
+    gate: o.Gate = None,
+    min_accuracy: o.MinAccuracy = None,
+    max_accuracy_drop: o.MaxAccuracyDrop = None,
+    min_gain: o.MinGain = None,
+    min_agreement: o.MinAgreement = None,
+    max_latency_ms: o.MaxLatencyMs = None,
+    max_latency_ratio: o.MaxLatencyRatio = None,
+    max_size_mb: o.MaxSizeMb = None,
+    strict_gates: o.StrictGates = False,
 ) -> None:
     """Measure models on one split."""
+    given = dict(locals())
+    gates = take_gates(given)
+
     from kdcli.cli.console import Output
     from kdcli.workflows.evaluate import evaluate
 
     output = Output(json_=json, quiet=quiet, verbose=verbose, no_color=no_color)
-    evaluation = evaluate(
-        *models,
-        data=data,
-        teacher=teacher,
-        recipe=recipe,
-        settings=set_ or (),
-        split=split,
-        limit=o.parse_limit(limit),
-        batch_size=batch_size,
-        threads=threads,
-        on_event=output.on_event,
-    )
+    names = ("data", "teacher", "recipe", "split", "batch_size", "threads", "latency", "runtime", "per_class")
+    try:
+        evaluation = evaluate(
+            *models,
+            **{name: given[name] for name in names},
+            settings=set_ or (),
+            limit=o.parse_limit(limit),
+            gates=gates,
+            on_event=output.on_event,
+        )
+    finally:
+        output.close()
     document = evaluation.to_json()
-    output.result(document, path=document["models"][0]["path"], human=[_table(document)])
+    human = [_table(document), *_latencies(document), *_classes(document), *gate_tables(evaluation.gates)]
+    output.result(document, path=document["models"][0]["path"], human=human)
+    enforce(evaluation.gates, strict=strict_gates)
 
 
 def _table(document: dict[str, Any]) -> Any:
     from kdcli.cli.console import table
 
-    names = ("accuracy", "macro_f1", "mean_iou", "rmse", "mae", "loss", "top5", "ece", "balanced_accuracy")
     models = document["models"]
-    shown = [name for name in (*names, "agreement") if any(model.get(name) is not None for model in models)]
+    shown = [name for name in (*FIGURES, "agreement") if any(model.get(name) is not None for model in models)]
     rows = []
     for model in models:
         cells = []
         for name in shown:
-            value = model.get(name)
-            cell = "" if value is None else f"{value:.4f}"
+            cell = _shown(model.get(name))
             if name == "accuracy" and model.get("low") is not None:
                 cell += f" [{model['low']:.4f}, {model['high']:.4f}]"
             cells.append(cell)
-        rows.append([model["path"], *cells, str(model["parameters"]), str(model["bytes"])])
+        counts = [_count(model["parameters"]), _count(model["flops"]), str(model["bytes"])]
+        rows.append([model["path"], *cells, *counts])
     title = f"{models[0]['examples']} examples, {document['split']} split"
-    return table(title, ("model", *shown, "parameters", "bytes"), rows)
+    return table(title, ("model", *shown, "parameters", "FLOPs", "bytes"), rows)
+
+
+def _latencies(document: dict[str, Any]) -> list[Any]:
+    """The times, and how far they can be trusted; nothing where nobody asked."""
+    from kdcli.cli.console import table
+
+    if document.get("latency_noise_floor") is None:
+        return []
+    rows = []
+    for model in document["models"]:
+        found = model["latency"]
+        if found is None:
+            continue
+        per_call = f" of {found['calls_per_sample']}" if found["calls_per_sample"] > 1 else ""
+        quantiles = [f"{found[name]:.4g}" if found[name] else "" for name in ("p50_ms", "p90_ms", "p99_ms")]
+        mean = f"{found['mean_ms']:.4g} ± {found['sd_ms']:.2g}"
+        ratio = found["ratio"]
+        against = f"{ratio['value']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]" if ratio else ""
+        samples = f"{found['samples']}{per_call}"
+        rate = f"{found['examples_per_second']:.0f} at {found['best_batch']}"
+        runtime = f"{found['runtime']}, {found['threads']} threads"
+        rows.append([model["path"], runtime, *quantiles, mean, against, rate, samples, str(found["outliers"])])
+    columns = ("model", "runtime", "p50 ms", "p90", "p99", "mean ± sd", "to teacher", "examples/s", "samples")
+    floor = document["latency_noise_floor"]
+    said = f"noise floor: a model to itself {floor['value']:.3f} [{floor['low']:.3f}, {floor['high']:.3f}]"
+    return [table("latency, batch 1", (*columns, "outliers"), rows), said]
+
+
+def _classes(document: dict[str, Any]) -> list[Any]:
+    """A table of classes for each model, with the worst one named."""
+    from kdcli.cli.console import table
+
+    parts: list[Any] = []
+    for model in document["models"]:
+        classes = model.get("classes")
+        if not classes:
+            continue
+        changes = any(one["change"] is not None for one in classes)
+        names = ("precision", "recall", "f1", *(("change",) if changes else ()))
+        rows = [[one["name"], str(one["examples"]), *(_shown(one[name]) for name in names)] for one in classes]
+        heads = ("class", "examples", "precision", "recall", "F1", *(("F1 to teacher",) if changes else ()))
+        parts += [table(model["path"], heads, rows), f"worst class: {model['worst_class']}"]
+    return parts
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _count(value: int | None) -> str:
+    return "n/a" if value is None else str(value)

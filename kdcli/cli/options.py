@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-COMMON, RUN, EVALUATION = "Common", "Run", "Evaluation"
+COMMON, RUN, EVALUATION, GATES = "Common", "Run", "Evaluation", "Gates"
 
 Teacher = Annotated[
     Path | None,
@@ -103,6 +103,51 @@ Split = Annotated[
         help="What to measure on; auto is test, else everything.",
         rich_help_panel=EVALUATION,
     ),
+]
+
+Latency = Annotated[
+    bool, typer.Option("--latency/--no-latency", help="Time the models.", rich_help_panel=EVALUATION)
+]
+Runtime = Annotated[
+    str | None,
+    typer.Option(
+        "--runtime",
+        metavar="tensorflow|litert|onnxruntime",
+        help="Time only models of this runtime.",
+        rich_help_panel=EVALUATION,
+    ),
+]
+Gate = Annotated[
+    list[str] | None,
+    typer.Option("--gate", metavar="'METRIC>=BOUND'", help="Exit 7 if it does not hold.", rich_help_panel=GATES),
+]
+MinAccuracy = Annotated[
+    float | None, typer.Option("--min-accuracy", metavar="F", help="Gate; a fraction.", rich_help_panel=GATES)
+]
+MaxAccuracyDrop = Annotated[
+    float | None,
+    typer.Option("--max-accuracy-drop", metavar="F", help="Gate, against the teacher.", rich_help_panel=GATES),
+]
+MinGain = Annotated[
+    float | None, typer.Option("--min-gain", metavar="F", help="Gate, against scratch.", rich_help_panel=GATES)
+]
+MinAgreement = Annotated[
+    float | None,
+    typer.Option("--min-agreement", metavar="F", help="Gate, with the teacher.", rich_help_panel=GATES),
+]
+MaxLatencyMs = Annotated[
+    float | None, typer.Option("--max-latency-ms", metavar="MS", help="Gate, median.", rich_help_panel=GATES)
+]
+MaxLatencyRatio = Annotated[
+    float | None,
+    typer.Option("--max-latency-ratio", metavar="F", help="Gate, against the teacher.", rich_help_panel=GATES),
+]
+MaxSizeMb = Annotated[
+    float | None, typer.Option("--max-size-mb", metavar="MB", help="Gate, 10^6 bytes.", rich_help_panel=GATES)
+]
+StrictGates = Annotated[
+    bool,
+    typer.Option("--strict-gates", help="Inconclusive gates fail too.", rich_help_panel=GATES),
 ]
 
 # What people type from other tools, and what it is called here.

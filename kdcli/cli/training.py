@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from kdcli.cli.gates import enforce, gate_tables, take_gates
 from kdcli.cli.interrupting import stopping
 from kdcli.cli.options import parse_limit, parse_time
 
@@ -21,6 +22,9 @@ def run_training(command: str, workflow: Callable[..., Any], given: dict[str, An
         no_color=given.pop("no_color"),
     )
     given["settings"] = given.pop("set_") or ()
+    strict = given.pop("strict_gates", False)
+    if "gate" in given:
+        given["gates"] = take_gates(given)
     given["limit"] = parse_limit(given["limit"])
     given["preflight"] = not given.pop("no_preflight")
     with stopping(parse_time(given.pop("max_time"))) as stop:
@@ -33,8 +37,10 @@ def run_training(command: str, workflow: Callable[..., Any], given: dict[str, An
         output.result(result.to_json(), human=[*shown, "nothing was written"])
         return
     document = result.to_json()
-    output.result(document, path=document["model"], human=_summary(document))
+    shown = [*_summary(document), *gate_tables(result.gates)]
+    output.result(document, path=document["model"], human=shown)
     output.next_command(_next(command, document, result))
+    enforce(result.gates, strict=strict)
 
 
 def _summary(document: dict[str, Any]) -> list[Any]:

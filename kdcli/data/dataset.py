@@ -29,6 +29,7 @@ class Dataset:
         outputs: how many outputs a network needs: classes, or values; 0 where nothing says.
         class_names: in label order; numbers where nothing named them.
         labelled: whether labels are used.
+        notes: sentences about how the source was read, for people.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Dataset:
     outputs: int
     class_names: tuple[str, ...]
     labelled: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -100,6 +102,7 @@ def open_dataset(section: Any, *, seed: int, arrays: Any = None, carve: bool = T
         labelling.outputs,
         names or tuple(str(number) for number in range(labelling.outputs)),
         train.labels is not None,
+        splits.notes,
     )
 
 

@@ -73,6 +73,8 @@ class Splits:
         name: what messages call the data.
         train, validation, test: the splits that it has.
         classes: class names in label order, or how many, where the source knows.
+        notes: sentences about how it was read, for people.
+        columns: the names of a table's columns in the order of the inputs' values.
     """
 
     name: str
@@ -80,3 +82,5 @@ class Splits:
     validation: Examples | None = None
     test: Examples | None = None
     classes: tuple[str, ...] | int | None = None
+    notes: tuple[str, ...] = ()
+    columns: tuple[str, ...] | None = None

@@ -130,9 +130,10 @@ class Objective:
             given["teacher"] = targets[LOGITS]
         if term.pairs:
             given["student"], given["teacher"] = self._features(term, student, targets)
+        labels, weights = self._truth(term.loss, batch)
         losses = term.loss(
             **given,
-            labels=batch.labels,
+            labels=labels,
             index=batch.positions,
             output_kind=self.network.head,
             label_smoothing=self.label_smoothing,
@@ -143,7 +144,6 @@ class Objective:
         losses = ops.cast(losses, "float32")
         if losses.shape.rank != 1:
             raise ModelError(f"losses.{term.loss.label}: gives {losses.shape}, not one value an example")
-        weights = self._weights(term.loss, batch)
         if weights is not None:
             losses = losses * weights
         return ops.sum(losses) / batch.total
@@ -156,9 +156,16 @@ class Objective:
             teachers.append(targets[pair.teacher])
         return students, teachers
 
-    def _weights(self, loss: Loss, batch: Batch) -> Any:
-        weights = batch.weights
-        if loss.needs_labels and not loss.needs_teacher and self.class_weights is not None:
-            by_class = tf.gather(self.class_weights, batch.labels)
-            weights = by_class if weights is None else weights * by_class
-        return weights
+    def _truth(self, loss: Loss, batch: Batch) -> tuple[Any, Any]:
+        """Labels and weights for a loss; class weights act on losses that compare with labels alone."""
+        if self.class_weights is None or loss.needs_teacher or not loss.needs_labels:
+            return batch.labels, batch.weights
+        labels = batch.labels
+        if labels.shape.rank == 1:
+            by_class = tf.gather(self.class_weights, labels)
+        else:
+            # Of a mixed label each class counts by its own weight: a cross-entropy is linear in the label.
+            labels = labels * self.class_weights
+            by_class = tf.reduce_sum(labels, axis=-1)
+            labels = tf.math.divide_no_nan(labels, by_class[:, None])
+        return labels, by_class if batch.weights is None else batch.weights * by_class

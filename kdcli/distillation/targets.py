@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import psutil
 
 from kdcli.data.examples import Examples
-from kdcli.data.feed import Batch
+from kdcli.data.feed import Batch, from_host
 from kdcli.data.views import Views
 from kdcli.errors import ModelError
 from kdcli.lazy import tf
@@ -75,7 +75,11 @@ def answer_once(
         ModelError: an answer is NaN or infinite.
     """
     count = views.count or 1
-    ask = Answering(teacher, taps=taps, batch_size=batch_size, view=views.apply)
+
+    def view(raw: Mapping[str, Any], positions: Any, table: Any) -> Mapping[str, Any]:
+        return views.apply(raw, positions, table, take=lambda at: from_host(examples, at))
+
+    ask = Answering(teacher, taps=taps, batch_size=batch_size, view=view)
     kept: dict[str, np.ndarray] = {}
     for slot in range(count):
         done = slot * len(examples)

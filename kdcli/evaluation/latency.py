@@ -26,6 +26,8 @@ ROUNDS = 30
 # Below this a single call is lost in the clock.
 SHORTEST = 50_000
 WARM_CALLS, WARM_SECONDS, WARM_LIMIT = 10, 0.5, 10.0
+# Mean rates of larger batches need no steady median.
+WARM_RATES = 1.0
 STEADY, WINDOW = 0.02, 20
 # What a machine does meanwhile comes and goes within a second or so.
 LEAST_SECONDS = 2.0
@@ -118,6 +120,7 @@ def time_at_batches(
             {name: pool for name, (_, pool) in made.items()},
             seed=seed,
             seconds=seconds / (2 if number == 0 else 2 * (len(batches) - 1)),
+            warm_limit=WARM_LIMIT if number == 0 else WARM_RATES,
             on_event=on_event,
         )
         session = session or timed
@@ -135,6 +138,7 @@ def time_models(
     rounds: int = ROUNDS,
     block: tuple[int, int] = BLOCK,
     seconds: float | None = None,
+    warm_limit: float = WARM_LIMIT,
     on_event: OnEvent = ignore,
 ) -> Session:
     """Time models in turns: in each round one block of requests to every model, in shuffled order.
@@ -147,10 +151,11 @@ def time_models(
         block: least and most requests in a block, the same for all models of a round; fewer where `rounds`
             blocks would not fit into `seconds`.
         seconds: about how long all rounds may take; `rounds` take what they need when left out.
+        warm_limit: seconds after which a subject that is not steady is timed nevertheless.
         on_event: told of progress.
     """
     random = np.random.default_rng(seed)
-    warm = {name: _warmed(subject, pools[name]) for name, subject in subjects.items()}
+    warm = {name: _warmed(subject, pools[name], warm_limit) for name, subject in subjects.items()}
     calls = {name: max(1, math.ceil(SHORTEST / each)) for name, (each, _) in warm.items()}
     sizes = _sizes(block, sum(each * calls[name] for name, (each, _) in warm.items()), rounds, seconds)
     blocks: dict[str, list[np.ndarray]] = {name: [] for name in subjects}
@@ -181,7 +186,7 @@ def time_models(
     return Session(seed, samples, (before, _load()))
 
 
-def _warmed(subject: Subject, pool: list[Request]) -> tuple[float, bool]:
+def _warmed(subject: Subject, pool: list[Request], limit: float) -> tuple[float, bool]:
     """Call until the times are steady; gives the last median in nanoseconds, and whether they are."""
     taken: list[int] = []
     began = time.perf_counter()
@@ -196,7 +201,7 @@ def _warmed(subject: Subject, pool: list[Request]) -> tuple[float, bool]:
         previous = taken[-2 * WINDOW : -WINDOW]
         if len(previous) == WINDOW and abs(last / float(np.median(previous)) - 1) <= STEADY:
             return last, True
-        if spent > WARM_LIMIT:
+        if spent > limit:
             # A model too slow for two windows has not shown that it is unsteady.
             return last, len(previous) < WINDOW
 

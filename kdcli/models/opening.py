@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import ModelError, UsageError
-from kdcli.lazy import keras, ops
+from kdcli.lazy import keras, ops, tf
 from kdcli.models.tapping import layers_by_path
 from kdcli.runs.directory import model_of_run
 
@@ -52,6 +52,15 @@ def open_model(path: Path) -> Any:
         raise ModelError(f"{path}: holds a {type(model).__name__}, not a model")
     check_finite(model, str(path))
     return model
+
+
+def open_exported(folder: Path) -> Any:
+    """Load a SavedModel that this process wrote itself: loading one runs code that is in it.
+
+    Returns:
+        The loaded object, whose `signatures` are functions; they live as long as it does.
+    """
+    return tf.saved_model.load(folder)
 
 
 def model_format(path: Path) -> str:

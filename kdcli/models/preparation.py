@@ -13,9 +13,9 @@ from kdcli.lazy import ops
 
 SCALES = ("unit", "signed", "raw", "imagenet", "caffe")
 # Channel statistics of ImageNet, in the order and units in which the published weights expect them.
-_MEAN = np.array((0.485, 0.456, 0.406), np.float32)
-_DEVIATION = np.array((0.229, 0.224, 0.225), np.float32)
-_CAFFE_MEAN = np.array((103.939, 116.779, 123.68), np.float32)
+IMAGENET_MEAN = np.array((0.485, 0.456, 0.406), np.float32)
+IMAGENET_DEVIATION = np.array((0.229, 0.224, 0.225), np.float32)
+CAFFE_MEAN = np.array((103.939, 116.779, 123.68), np.float32)
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,9 @@ def _scaled(batch: Any, scale: str) -> Any:
     if scale == "signed":
         return batch / 127.5 - 1.0
     if scale == "imagenet":
-        return (batch / 255.0 - _MEAN) / _DEVIATION
+        return (batch / 255.0 - IMAGENET_MEAN) / IMAGENET_DEVIATION
     if scale == "caffe":
-        return batch[..., ::-1] - _CAFFE_MEAN
+        return batch[..., ::-1] - CAFFE_MEAN
     return batch
 
 

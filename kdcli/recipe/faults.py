@@ -166,6 +166,9 @@ def _member_for(annotation: Any, value: Any) -> type[Spec] | Any:
             field = member.model_fields.get(key)
             if field is not None and value.get(key) is not None and field.default == value[key]:
                 return member
+    # A mapping without a kind is the one that has a key of that name: {train: D, test: D}.
+    if len(members) > 1 and "kind" not in value:
+        members = [member for member in members if member.model_fields.keys() & value.keys()]
     return members[0] if len(members) == 1 else None
 
 

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from kdcli.augment import AnyAugment
 from kdcli.losses import AnyLoss
+from kdcli.recipe.gates import GatesSection
 from kdcli.recipe.optimizer import ADAM, AnyOptimizer
 from kdcli.recipe.schedule import AnySchedule, Constant
 from kdcli.sources import AnySource
@@ -16,6 +17,7 @@ from kdcli.spec import Names, OutputKind, PositiveFloat, Share, Spec
 from kdcli.zoo import AnyModel
 
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Scale = Literal["auto", "unit", "signed", "raw", "imagenet", "caffe"]
 Task = Literal["classification", "multilabel", "regression", "segmentation"]
 # Monitors of which less is better; of every other one more is better.
@@ -69,7 +71,7 @@ class DataSection(Spec):
     """The examples.
 
     Args:
-        source: a name, a path or a mapping with `kind`.
+        source: a name, a path, a mapping with `kind`, or `{train: D, validation: D, test: D}` of such.
         validation: share of the training part that selects the best weights, unless the source has one.
         task: what the labels are; `auto` looks at them.
         labels: `none` ignores labels; agreement with the teacher then selects.
@@ -77,6 +79,8 @@ class DataSection(Spec):
         class_weight: weights on label losses, by class name; `balanced` makes every class count the same.
         limit: how many training examples to use: a count, or a share written with a point.
         augment: augmentations, in order.
+        seed: of the split, the limit and the views; `train.seed` when left out. `kd compare` holds it still, so
+            that all repeats share the teacher's answers.
     """
 
     source: AnySource | None = None
@@ -87,6 +91,7 @@ class DataSection(Spec):
     class_weight: ClassWeight = "none"
     limit: Limit = 1.0
     augment: Annotated[tuple[AnyAugment, ...], Field(strict=False)] = ()
+    seed: Seed | None = None
 
 
 class TeacherSection(Spec):
@@ -184,7 +189,7 @@ class TrainSection(Spec):
     label_smoothing: Annotated[Share, Field(lt=1)] = 0.0
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     jit: Literal["off", "on"] = "off"
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Seed = 0
     devices: Literal["auto", "one"] = "auto"
     checkpoint: Checkpoint = Checkpoint()
 
@@ -205,6 +210,12 @@ class Recipe(Spec):
     student: StudentSection = StudentSection()
     losses: Annotated[tuple[AnyLoss, ...], Field(strict=False, min_length=1)] | None = None
     train: TrainSection = TrainSection()
+    gates: GatesSection = GatesSection()
+
+    @property
+    def data_seed(self) -> int:
+        """The seed of split, limit and views."""
+        return self.train.seed if self.data.seed is None else self.data.seed
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Recipe:

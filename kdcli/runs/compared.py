@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kdcli.runs.gated import GateResult
 from kdcli.runs.results import relative
 
 
@@ -61,7 +62,7 @@ class MeasuredGain:
 
 @dataclass(frozen=True)
 class ComparedStudent:
-    """One arm of a comparison; `status` is `finished`, or what went wrong."""
+    """One arm of a comparison; `status` is `finished`, or what went wrong; `test` has means over its runs."""
 
     name: str
     status: str
@@ -76,6 +77,7 @@ class ComparedStudent:
     pairs: tuple[PairedRun, ...] = ()
     mcnemar_p: float | None = None
     verdict: str | None = None
+    test: dict[str, float] = field(default_factory=dict)
     agreement: float | None = None
     parameters: int | None = None
     bytes: int | None = None
@@ -97,6 +99,7 @@ class ComparedStudent:
             "mcnemar_p": self.mcnemar_p,
             "pairs": [asdict(pair) for pair in self.pairs],
             "verdict": self.verdict,
+            "test": self.test,
             "agreement": self.agreement,
             "parameters": self.parameters,
             "bytes": self.bytes,
@@ -132,6 +135,7 @@ class Comparison:
     notes: tuple[str, ...]
     environment: dict[str, Any]
     out: Path
+    gates: tuple[GateResult, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """`kd.compare/1`."""
@@ -151,5 +155,5 @@ class Comparison:
             "picked": relative(self.picked) if self.picked else None,
             "notes": list(self.notes),
             "environment": self.environment,
-            "gates": [],
+            "gates": [gate.to_json() for gate in self.gates],
         }

@@ -30,7 +30,9 @@ def hash_arrays(arrays: Iterable[Any]) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(array.tobytes())
+        # Mapped arrays may be larger than memory: they are not copied.
+        flat = array.flags.c_contiguous and array.size
+        digest.update(memoryview(array).cast("B") if flat else array.tobytes())
     return digest.hexdigest()
 
 

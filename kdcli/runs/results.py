@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from kdcli.runs.gated import GateResult
+
 # Figures of which only some tasks have a value; the contract's keys come first.
 _ALWAYS = ("accuracy", "loss", "top5", "ece", "balanced_accuracy", "examples")
 
@@ -58,11 +60,29 @@ class Quality:
 
 
 @dataclass(frozen=True)
+class ClassQuality:
+    """One class on one split.
+
+    Args:
+        examples: of this class; pixels in a map of classes.
+        precision, recall, f1: None where nothing was named so, or nothing is.
+        change: of F1 against the teacher's.
+    """
+
+    name: str
+    examples: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    change: float | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a run is going to do, with every `auto` resolved; `student` is None when a teacher is trained."""
 
     settings: tuple[dict[str, Any], ...]
-    teacher: dict[str, Any]
+    teacher: dict[str, Any] | None
     student: dict[str, Any] | None
     pairs: tuple[dict[str, Any], ...]
     targets: dict[str, Any]
@@ -73,10 +93,14 @@ class Plan:
     student_bytes: dict[str, int]
     seconds: dict[str, float | None] = field(default_factory=dict)
     findings: tuple[str, ...] = ()
+    arms: tuple[dict[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """`kd.plan/1`."""
-        return {"schema": "kd.plan/1", **asdict(self)}
+        """`kd.plan/1`; `arms` only in a comparison."""
+        values = asdict(self)
+        if not self.arms:
+            del values["arms"]
+        return {"schema": "kd.plan/1", **values}
 
 
 @dataclass(frozen=True)
@@ -98,6 +122,7 @@ class RunResult:
     examples_per_second: float
     teacher: dict[str, Any] | None = None
     targets: dict[str, Any] | None = None
+    gates: tuple[GateResult, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """`kd.run/1`."""
@@ -111,7 +136,7 @@ class RunResult:
             document["targets"] = self.targets
         document["seconds"] = self.seconds
         document["examples_per_second"] = self.examples_per_second
-        document["gates"] = []
+        document["gates"] = [gate.to_json() for gate in self.gates]
         return document
 
 
@@ -122,6 +147,7 @@ class FinishedRun:
     run: Path
     model_path: Path
     document: dict[str, Any]
+    gates: tuple[GateResult, ...] = ()
 
     @property
     def test(self) -> Quality | None:
@@ -131,40 +157,5 @@ class FinishedRun:
 
     def to_json(self) -> dict[str, Any]:
         """The summary, with the paths as they are seen from the current folder."""
-        return {**self.document, "run": relative(self.run), "model": relative(self.model_path)}
-
-
-@dataclass(frozen=True)
-class EvaluatedModel:
-    """One model on one split."""
-
-    path: Path
-    format: str
-    sha256: str
-    parameters: int
-    bytes: int
-    quality: Quality
-
-    def to_json(self) -> dict[str, Any]:
-        """An entry of `models` in `kd.evaluate/1`; FLOPs and latency are not measured yet."""
-        document: dict[str, Any] = {"path": relative(self.path)}
-        for name in ("format", "sha256", "parameters", "bytes"):
-            document[name] = getattr(self, name)
-        quality = self.quality
-        document |= {"flops": None, "examples": quality.examples, "task": quality.task}
-        document |= {"accuracy": quality.accuracy, "low": quality.low, "high": quality.high}
-        document |= {key: value for key, value in quality.to_json().items() if key not in document}
-        return {**document, "agreement": quality.agreement, "latency": None}
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Several models on one split."""
-
-    split: str
-    models: tuple[EvaluatedModel, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """`kd.evaluate/1`."""
-        models = [model.to_json() for model in self.models]
-        return {"schema": "kd.evaluate/1", "split": self.split, "models": models, "gates": []}
+        own = {"run": relative(self.run), "model": relative(self.model_path)}
+        return {**self.document, **own, "gates": [gate.to_json() for gate in self.gates]}

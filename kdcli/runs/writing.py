@@ -9,7 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kdcli.errors import StorageError
@@ -42,7 +44,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         hook("rename", path)
         os.replace(temporary, path)
         hook("fsync_folder", path)
-        _fsync_folder(path.parent)
+        _fsync(path.parent)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
@@ -53,6 +55,58 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def place_folder(source: Path, target: Path) -> None:
+    """Copy a folder to a place that is empty or not there yet; it appears whole or not at all.
+
+    Raises:
+        StorageError: the disk is full, or the place cannot be written; nothing temporary is left.
+    """
+    make_folder(target.parent)
+    temporary = target.parent / f"{TEMPORARY}{os.getpid()}-{target.name}"
+    needed = sum(file.stat().st_size for file in source.rglob("*") if file.is_file())
+    try:
+        for entry in (source, *sorted(source.rglob("*"))):
+            placed = temporary / entry.relative_to(source)
+            if entry.is_dir():
+                placed.mkdir()
+                continue
+            hook("open", target / entry.relative_to(source))
+            shutil.copyfile(entry, placed)
+            hook("fsync", target / entry.relative_to(source))
+            _fsync(placed)
+        for folder in (entry for entry in (temporary, *temporary.rglob("*")) if entry.is_dir()):
+            _fsync(folder)
+        hook("rename", target)
+        if target.exists():
+            target.rmdir()
+        os.replace(temporary, target)
+        hook("fsync_folder", target)
+        _fsync(target.parent)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise storage_error(target, error, needed=needed) from error
+        raise
+
+
+@contextmanager
+def scratch_folder(needed: int) -> Iterator[Path]:
+    """A folder that is gone afterwards: memory-backed where there is room, else where the system has such.
+
+    HDF5 crashes the process on a full disk, so there must be room before anything is written.
+
+    Raises:
+        OSError: neither has room for `needed` bytes.
+    """
+    memory, place = Path("/dev/shm"), Path(tempfile.gettempdir())
+    if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > needed:
+        place = memory
+    elif shutil.disk_usage(place).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with tempfile.TemporaryDirectory(prefix="kd-", dir=place) as folder:
+        yield Path(folder)
 
 
 def make_folder(path: Path) -> None:
@@ -97,8 +151,8 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -8,27 +8,31 @@ from pydantic import BeforeValidator, Field
 
 from kdcli.sources.arrays import Arrays
 from kdcli.sources.digits import Digits
-from kdcli.sources.keras import DATASETS, KerasDataset
-
-_Kinds = Annotated[Digits | KerasDataset | Arrays, Field(discriminator="kind")]
-
-
-def named(text: str) -> dict[str, Any]:
-    """The recipe entry that a short name or a path stands for."""
-    if text == "digits":
-        return {"kind": "digits"}
-    if text in DATASETS:
-        return {"kind": "keras", "name": text}
-    if text.endswith(".npz"):
-        return {"kind": "arrays", "path": text}
-    known = ", ".join(["digits", *DATASETS])
-    raise ValueError(f"{text!r} is no data: expected {known}, or a path that ends in .npz")
+from kdcli.sources.images import Images
+from kdcli.sources.keras import KerasDataset
+from kdcli.sources.one import Kinds, from_text, named
+from kdcli.sources.splits import SplitSources
+from kdcli.sources.table import Table
+from kdcli.sources.tfrecord import TfRecord
 
 
-def _from_text(value: Any) -> Any:
-    return named(value) if isinstance(value, str) else value
+def _from_short(value: Any) -> Any:
+    """A text, or `{train: D, ...}` without a kind, as the entry that it stands for."""
+    if isinstance(value, dict) and "kind" not in value and "train" in value:
+        return {"kind": "splits", **value}
+    return from_text(value)
 
 
-AnySource = Annotated[_Kinds, BeforeValidator(_from_text)]
+AnySource = Annotated[Annotated[Kinds | SplitSources, Field(discriminator="kind")], BeforeValidator(_from_short)]
 
-__all__ = ["AnySource", "Arrays", "Digits", "KerasDataset", "named"]
+__all__ = [
+    "AnySource",
+    "Arrays",
+    "Digits",
+    "Images",
+    "KerasDataset",
+    "SplitSources",
+    "Table",
+    "TfRecord",
+    "named",
+]

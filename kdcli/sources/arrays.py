@@ -24,6 +24,11 @@ class Arrays(Source):
     kind: Literal["arrays"] = "arrays"
     path: str
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The file."""
+        return (self.path,)
+
     def load(self) -> Splits:
         """The splits that the file holds."""
         from kdcli.data.arrays import read_npz

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 from kdcli.distillation.objective import teacher_taps
 from kdcli.distillation.targets import LiveTargets, Targets, answer_once
 from kdcli.errors import Interrupted, StorageError, TrainingError
+from kdcli.evaluation.gates import figures, judge
 from kdcli.events import Event, Note, Progress
 from kdcli.lazy import tf
 from kdcli.models.answering import LOGITS, Answering
 from kdcli.runs.directory import Run
+from kdcli.runs.gated import GateResult
 from kdcli.runs.recording import versions
 from kdcli.runs.results import RunResult, relative
 from kdcli.workflows.finishing import write_end, write_start
@@ -106,10 +109,11 @@ def _measured(job: Job, run: Run, trained: Any, targets: Targets | None) -> RunR
         validation, _ = evaluate_split(network, dataset.validation, **measured)
     if dataset.test is not None:
         if job.teacher is not None:
-            teacher_test, answers = evaluate_split(job.teacher.network, dataset.test, **measured)
+            ask_teacher = partial(evaluate_split, job.teacher.network, dataset.test, **measured)
+            teacher_test, answers = job.once(("test", *job.teacher_key), ask_teacher)
         test, logits = evaluate_split(network, dataset.test, teacher=answers, **measured)
         write_predictions(run, logits, dataset.test, task=dataset.task)
-    path = run.model if job.teacher is not None else run.teacher
+    path = run.model if job.role == "student" else run.teacher
     size = write_model(path, network.model)
     job.clock.lap("evaluation", since)
     unmeasured = {"accuracy": None, "loss": None, "examples": 0}
@@ -120,6 +124,11 @@ def _measured(job: Job, run: Run, trained: Any, targets: Targets | None) -> RunR
             "accuracy": teacher_test.accuracy if teacher_test else None,
             "agreement": test.agreement if test else None,
         }
+    gates: tuple[GateResult, ...] = ()
+    if job.gates and test is not None:
+        accuracy = teacher_test.accuracy if teacher_test else None
+        known = figures(test, size=size, parameters=network.parameters, teacher_accuracy=accuracy)
+        gates = judge(job.gates, {relative(path): known})
     return RunResult(
         run=run.path,
         model_path=path,
@@ -136,6 +145,7 @@ def _measured(job: Job, run: Run, trained: Any, targets: Targets | None) -> RunR
         examples_per_second=round(trained.examples_per_second, 1),
         teacher=teacher,
         targets=_targets_record(job, targets),
+        gates=gates,
     )
 
 
@@ -144,7 +154,7 @@ def _targets_record(job: Job, targets: Targets | None) -> dict[str, Any] | None:
         return None
     views = job.fit.views.count if job.fit.views.count is not None else "all"
     size = targets.bytes if targets is not None else 0
-    return {"mode": job.mode, "hit": False, "bytes": size, "views": views, "precision": "float32"}
+    return {"mode": job.mode, "hit": job.hit, "bytes": size, "views": views, "precision": "float32"}
 
 
 def _targets(job: Job) -> Targets | None:
@@ -162,11 +172,16 @@ def _targets(job: Job) -> Targets | None:
         if code is not None:
             raise Interrupted("stopped while the teacher was answering; this start made no step", exit_code=code)
 
-    return answer_once(job.teacher.network, taps, train, views, on_batch=told)
+    key = ("targets", *job.teacher_key, taps, views.count)
+    job.hit = key in job.once
+    return job.once(key, partial(answer_once, job.teacher.network, taps, train, views, on_batch=told))
 
 
 def _answer_validation(job: Job) -> None:
     """The teacher's answers on validation: agreement is logged, and selects when there are no labels."""
     split = job.fit.dataset.validation
     if job.teacher is not None and split is not None:
-        job.fit.teacher_validation = Answering(job.teacher.network)(split.take, len(split))[LOGITS]
+        ask = Answering(job.teacher.network)
+        job.fit.teacher_validation = job.once(
+            ("validation", *job.teacher_key), lambda: ask(split.take, len(split))[LOGITS]
+        )

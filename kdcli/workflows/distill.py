@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdcli.errors import UsageError
 from kdcli.events import OnEvent, Planned, ignore
-from kdcli.workflows.asking import ask
+from kdcli.workflows.asking import Asked, ask
 from kdcli.workflows.starting import never
 
 if TYPE_CHECKING:
+    from kdcli.recipe.gates import Gate, GatesSection
     from kdcli.runs.results import FinishedRun, Plan, RunResult
+    from kdcli.workflows.placing import Place
 
 
 def distill(
@@ -32,6 +36,7 @@ def distill(
     overwrite: bool = False,
     dry_run: bool = False,
     preflight: bool = True,
+    gates: Sequence[str | Gate] = (),
     stop: Callable[[], int | None] = never,
     on_event: OnEvent = ignore,
 ) -> RunResult | FinishedRun | Plan:
@@ -49,6 +54,8 @@ def distill(
         resume, overwrite: what to do with a run that lies in `out`.
         dry_run: open everything, run one step in memory, return the plan and write nothing.
         preflight: refuse what cannot work.
+        gates: bounds on the test figures, such as `accuracy>=0.97`; they win over the recipe's. What fails is
+            said in the result.
         stop: asked between steps; an exit code (130, 143) stops after saving.
         on_event: told of progress.
 
@@ -76,19 +83,54 @@ def distill(
         epochs=epochs,
         devices=devices,
     )
+    from kdcli.evaluation.gates import check_task, choose_gates
     from kdcli.workflows.placing import find_place
 
     place = find_place("distill", asked, out=out, resume=resume, overwrite=overwrite)
+    chosen = choose_gates("distill", gates, _gate_section(asked, place), on_event=on_event)
     if place.finished is not None:
-        return place.finished
+        return _judged(place.finished, chosen)
     # From here on there is work for NumPy and TensorFlow: a bad recipe never gets this far.
     from kdcli.workflows.carrying_out import carry_out
-    from kdcli.workflows.opening import open_distillation
+    from kdcli.workflows.opening import Surroundings, open_distillation
     from kdcli.workflows.previewing import check_before, make_plan
 
-    job = open_distillation(place, threads=threads, stop=stop, on_event=on_event)
+    job = open_distillation(place, Surroundings(threads, stop, on_event))
+    job.gates = chosen
+    check_task(chosen, job.fit.dataset.task, labelled=job.fit.dataset.labelled)
+    if chosen and job.fit.dataset.test is None:
+        raise UsageError("gates are checked on a test split, and the data has none", hint="leave the gates out")
     plan = make_plan(job, check_before(job) if preflight else (), measured=dry_run)
     if dry_run:
         return plan
     on_event(Planned(plan))
     return carry_out(job, place)
+
+
+def _gate_section(asked: Asked, place: Place) -> GatesSection:
+    """The gates that are asked for; a run that goes on without a recipe has its own."""
+    from kdcli.recipe.reading import read_recipe
+    from kdcli.runs.directory import RECIPE
+
+    section = asked.recipe.gates
+    if place.earlier is not None and not asked.recipe_given and not section.gates():
+        return read_recipe(place.path / RECIPE).recipe.gates
+    return section
+
+
+def _judged(finished: FinishedRun, gates: Sequence[Gate]) -> FinishedRun:
+    """A run that had ended before, with what its figures make of the gates."""
+    from kdcli.evaluation.gates import figures, judge
+    from kdcli.runs.results import relative
+
+    document, test = finished.document, finished.test
+    if not gates or test is None:
+        return replace(finished, gates=())
+    teacher = document.get("teacher") or {}
+    known = figures(
+        replace(test, agreement=teacher.get("agreement")),
+        size=document["bytes"],
+        parameters=document["parameters"],
+        teacher_accuracy=teacher.get("accuracy"),
+    )
+    return replace(finished, gates=judge(gates, {relative(finished.model_path): known}))

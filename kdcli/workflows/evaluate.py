@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from kdcli.data.dataset import Dataset, open_dataset
 from kdcli.data.examples import Examples
 from kdcli.data.order import limited
 from kdcli.errors import UsageError
 from kdcli.evaluation.footprint import file_bytes
+from kdcli.evaluation.gates import check_task, choose_gates, figures, judge
+from kdcli.evaluation.per_class import measure_classes
+from kdcli.evaluation.session import Session
 from kdcli.events import Note, OnEvent, ignore
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.opening import model_file, model_format, open_model
+from kdcli.models.opening import model_file
+from kdcli.recipe.gates import Gate
 from kdcli.recipe.reading import read_recipe
 from kdcli.recipe.sections import Recipe
-from kdcli.runs.directory import recipe_of_run, role_of_run
+from kdcli.runs.directory import recipe_of_run
+from kdcli.runs.evaluated import EvaluatedModel, Evaluation
 from kdcli.runs.recording import hash_file
-from kdcli.runs.results import EvaluatedModel, Evaluation
-from kdcli.workflows.asking import Asked, ask
-from kdcli.workflows.fitting import evaluate_split
-from kdcli.workflows.networks import understand
+from kdcli.runs.results import relative
+from kdcli.runs.timed import Ratio
+from kdcli.workflows.asking import Asked
+from kdcli.workflows.candidates import (
+    AGAIN,
+    TEACHER,
+    Candidate,
+    check_runtime,
+    file_format,
+    open_candidate,
+    time_candidates,
+)
+from kdcli.workflows.given import asked_for, require_data
 from kdcli.workflows.starting import start_tensorflow
 
 SPLITS = ("auto", "train", "validation", "test", "all")
@@ -37,20 +53,28 @@ def evaluate(
     limit: float | None = None,
     batch_size: int | None = None,
     threads: int | None = None,
+    latency: bool = False,
+    runtime: str | None = None,
+    per_class: bool = False,
+    gates: Sequence[str | Gate] = (),
     on_event: OnEvent = ignore,
 ) -> Evaluation:
-    """Measure models on a split: accuracy with its interval, loss, calibration, agreement with a teacher.
+    """Measure models on a split: accuracy with its interval, loss, calibration, agreement with a teacher, speed.
 
     Args:
-        models: `.keras` or `.h5` files, or run directories, which bring their data and preparation.
+        models: `.keras`, `.h5` or `.tflite` files, or run directories, which bring their data and preparation.
         data: a name, a path, or arrays as in `kdcli.distill`; of the first run when left out.
-        teacher: a file or run directory to compare decisions with.
-        recipe: for its `data`, `student.input` (every model) and `teacher.input`.
+        teacher: a file or run directory to compare decisions and speed with.
+        recipe: for its `data`, `student.input` (every model), `teacher.input` and `gates`.
         settings: `path=value` texts, as for `--set`.
         split: `auto` (test where there is one, else everything), `train`, `validation`, `test`, `all`.
         limit: how many examples of the split: a count, or a share written with a point; stratified.
         batch_size: examples in a batch; 256 when left out. It changes the speed, not the figures.
-        threads: of TensorFlow, before it has started.
+        threads: of TensorFlow, before it has started, and of readers of `.tflite` files.
+        latency: time the models, in turns, for about three seconds each.
+        runtime: time only models that `tensorflow` or `litert` runs.
+        per_class: precision, recall and F1 of every class too.
+        gates: bounds such as `accuracy>=0.97`; they win over the recipe's. What fails is said in the result.
         on_event: told of progress.
 
     Raises:
@@ -64,53 +88,104 @@ def evaluate(
         raise UsageError("no model to evaluate", hint="kd evaluate MODEL|RUN ... --data D")
     if split not in SPLITS:
         raise UsageError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}")
-    files = [model_file(Path(model)) for model in models]
-    asked = _asked(models, recipe, settings=settings, data=data)
+    asked = asked_for(models, recipe, settings=settings, data=data)
+    has_teacher = teacher is not None
+    chosen = choose_gates(
+        "evaluate", gates, asked.recipe.gates, teacher=has_teacher, latency=latency, on_event=on_event
+    )
+    files = [model_file(Path(model)) for model in (*models, *([teacher] if teacher else []))]
+    check_runtime(runtime, [file_format(file) for file in files], latency=latency)
+    require_data(asked)
     start_tensorflow(threads=threads, seed=asked.recipe.train.seed)
     dataset, examples = _examples(asked, split, limit)
+    labelled = examples.labels is not None
+    check_task(chosen, dataset.task, labelled=labelled)
+    if per_class and (dataset.task == "regression" or not labelled):
+        raise UsageError("--per-class needs labels that are classes", hint="leave --per-class out")
+    for text in dataset.notes:
+        on_event(Note(text))
     for text in _of_other_splits(models, split, asked):
         on_event(Note(text, warning=True))
     on_event(Note(f"{dataset.name}: {len(examples)} examples of the {examples.split} split"))
-    measured: dict[str, Any] = {"task": dataset.task, "on_event": on_event, "batch_size": batch_size or 256}
-    answers = None
-    if teacher is not None:
-        network = _network(Path(teacher), model_file(Path(teacher)), "teacher", asked, dataset, on_event)
-        _, answers = evaluate_split(network, examples, **measured)
-    evaluated = []
-    for given, file in zip(models, files, strict=True):
-        network = _network(Path(given), file, "student", asked, dataset, on_event)
-        quality, _ = evaluate_split(network, examples, teacher=answers, **measured)
-        form = model_format(file)
-        evaluated.append(
-            EvaluatedModel(file, form, hash_file(file), network.parameters, file_bytes(file), quality)
-        )
-    return Evaluation(examples.split, tuple(evaluated))
+    with ExitStack() as opened:
+        opening: dict[str, Any] = {"asked": asked, "dataset": dataset, "threads": threads}
+        opening |= {"opened": opened, "on_event": on_event}
+        measuring: dict[str, Any] = {"task": dataset.task, "on_event": on_event, "batch_size": batch_size or 256}
+        candidates, answers, accuracy = {}, None, None
+        if teacher is not None:
+            candidates[TEACHER] = open_candidate(Path(teacher), "teacher", **opening)
+            quality, answers = candidates[TEACHER].measure(examples, **measuring)
+            accuracy = quality.accuracy
+        measured = []
+        for model in models:
+            candidate = open_candidate(Path(model), "student", **opening)
+            candidates[str(model)] = candidate
+            quality, logits = candidate.measure(examples, teacher=answers, **measuring)
+            classes = _classes(logits, examples, dataset, answers) if per_class else ()
+            measured.append((str(model), candidate, quality, classes))
+        session, floor = None, None
+        doubts: tuple[str, ...] = ()
+        if latency:
+            session = time_candidates(
+                candidates, examples, seed=asked.recipe.data_seed, runtime=runtime, on_event=on_event
+            )
+            floor = session.noise_floor(AGAIN, next(iter(session.subjects)))
+            doubts = session.doubts(floor)
+        evaluated = [_evaluated(*one, session) for one in measured]
+    for text in doubts:
+        on_event(Note(f"latency: {text}", warning=True))
+    results = judge(chosen, {relative(one.path): _figures(one, accuracy) for one in evaluated}, doubts=doubts)
+    return Evaluation(examples.split, tuple(evaluated), results, floor, doubts)
 
 
-def _asked(models: Sequence[str | Path], recipe: Any, **options: Any) -> Asked:
-    """The recipe given, else the data of the first run among the models, else the defaults."""
-    if recipe is None:
-        recipe = {}
-        own = next((found for model in models if (found := recipe_of_run(Path(model)))), None)
-        if own is not None:
-            # Its data and split only: how its networks take their input is theirs alone.
-            values = read_recipe(own).recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
-            recipe = {"data": values["data"], "train": {"seed": values["train"]["seed"]}}
-    return ask(recipe, **options)
+def _evaluated(
+    name: str, candidate: Candidate, quality: Any, classes: tuple[Any, ...], session: Session | None
+) -> EvaluatedModel:
+    timed = session is not None and name in session.subjects
+    ratio: Ratio | None = None
+    if session is not None and timed and TEACHER in session.subjects:
+        ratio = session.ratio(name, TEACHER)
+    return EvaluatedModel(
+        candidate.path,
+        candidate.format,
+        hash_file(candidate.path),
+        candidate.network.parameters,
+        file_bytes(candidate.path),
+        quality,
+        candidate.flops,
+        session.timing(name) if session is not None and timed else None,
+        ratio,
+        classes,
+    )
+
+
+def _figures(model: EvaluatedModel, teacher_accuracy: float | None) -> dict[str, float | None]:
+    return figures(
+        model.quality,
+        size=model.bytes,
+        parameters=model.parameters,
+        teacher_accuracy=teacher_accuracy,
+        flops=model.flops,
+        latency=model.latency,
+        latency_ratio=model.ratio.value if model.ratio else None,
+    )
+
+
+def _classes(
+    logits: np.ndarray, examples: Examples, dataset: Dataset, teacher: np.ndarray | None
+) -> tuple[Any, ...]:
+    labels = np.asarray(examples.all_labels())
+    return measure_classes(logits, labels, task=dataset.task, names=dataset.class_names, teacher=teacher)
 
 
 def _examples(asked: Asked, split: str, limit: float | None) -> tuple[Dataset, Examples]:
     recipe = asked.recipe
-    if recipe.data.source is None and asked.arrays is None:
-        raise UsageError(
-            "no data: neither the recipe, a run nor an option gives data.source", hint="--data digits"
-        )
     # The recipe's own limit is of its training part; the one given here is of what is evaluated.
     carve = split in ("train", "validation")
-    dataset = open_dataset(recipe.data, seed=recipe.train.seed, arrays=asked.arrays, carve=carve)
+    dataset = open_dataset(recipe.data, seed=recipe.data_seed, arrays=asked.arrays, carve=carve)
     examples = dataset.split(split)
     if limit is not None:
-        kept = limited(examples.all_labels(), len(examples), limit=limit, seed=recipe.train.seed)
+        kept = limited(examples.all_labels(), len(examples), limit=limit, seed=recipe.data_seed)
         examples = examples.subset(kept)
     return dataset, examples
 
@@ -128,26 +203,4 @@ def _of_other_splits(models: Sequence[str | Path], split: str, asked: Asked) -> 
 
 
 def _carving(recipe: Recipe) -> tuple[Any, ...]:
-    return recipe.data.source, recipe.data.validation, recipe.data.limit, recipe.train.seed
-
-
-def _network(
-    given: Path, file: Path, role: str, asked: Asked, dataset: Dataset, on_event: OnEvent
-) -> KerasNetwork:
-    """A network behind its preparation: a run brings its own, a file takes the recipe's."""
-    own = recipe_of_run(given)
-    section = getattr(asked.recipe, role)
-    if own is not None:
-        role = role_of_run(given)
-        section = getattr(read_recipe(own).recipe, role)
-    return understand(
-        KerasNetwork(open_model(file), name=str(file)),
-        dataset.train,
-        task=dataset.task,
-        outputs=dataset.outputs,
-        section=section,
-        role=role,
-        measured=True,
-        seed=asked.recipe.train.seed,
-        on_event=on_event,
-    )
+    return recipe.data.source, recipe.data.validation, recipe.data.limit, recipe.data_seed

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
-import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -121,7 +117,7 @@ class Fit:
             optimizer.build(objective.trainable_variables)
         return Stepper(
             objective,
-            Feed(self.dataset.train, self.views),
+            Feed(self.dataset.train, self.views, classes=self.dataset.outputs),
             optimizer,
             batch_size=min(train.batch_size, len(self.dataset.train)),
             total_steps=train.steps or 1,
@@ -204,23 +200,9 @@ def write_model(path: Path, model: Any) -> int:
     """Save a model atomically; gives its bytes."""
     needed = 4 * model.count_params() + 1_000_000
     try:
-        with tempfile.TemporaryDirectory(prefix="kd-", dir=_scratch(3 * needed)) as folder:
-            content = saved_bytes(model, Path(folder))
+        with writing.scratch_folder(3 * needed) as folder:
+            content = saved_bytes(model, folder)
     except OSError as error:
         raise writing.storage_error(path, error, needed=needed) from error
     writing.write_bytes(path, content)
     return len(content)
-
-
-def _scratch(needed: int) -> str | None:
-    """Memory-backed scratch space with room, or the system's: HDF5 crashes the process on a full disk.
-
-    Raises:
-        OSError: neither has room.
-    """
-    memory = Path("/dev/shm")
-    if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > needed:
-        return str(memory)
-    if shutil.disk_usage(tempfile.gettempdir()).free < needed:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return None

@@ -23,6 +23,7 @@ from kdcli.recipe.sections import InputSection
 from kdcli.runs.directory import recipe_of_run, role_of_run
 from kdcli.runs.recording import hash_arrays, hash_file
 from kdcli.runs.results import relative
+from kdcli.workflows.building import build_zoo, zoo_shape
 from kdcli.zoo import File
 
 
@@ -66,6 +67,7 @@ def open_network(
     section: Any,
     seed: int,
     on_event: OnEvent,
+    teacher: KerasNetwork | None = None,
 ) -> Opened:
     """Open one side of a run.
 
@@ -73,11 +75,12 @@ def open_network(
         role: `teacher` or `student`.
         given: a `keras.Model` from Python, or None.
         source: the recipe's `model`, used when nothing is given.
-        start: `file` keeps the weights, `fresh` draws new ones from the seed.
+        start: `file` keeps the weights, `fresh` draws new ones from the seed; a zoo model has its own word on it.
         dataset: what it will answer.
         section: the recipe's section, for its `input` and `output_kind`.
         seed: of fresh weights.
         on_event: told what was resolved.
+        teacher: for the student, what a `clone` is made like.
 
     Raises:
         ModelError: missing, unreadable, or it does not fit the data.
@@ -93,9 +96,19 @@ def open_network(
         sha = hash_file(path)
         model, name = open_model(path), str(path)
     else:
-        model, name = source.build(_zoo_shape(dataset), dataset.outputs), f"zoo {source.name}"
-        start = "fresh"
-    if start == "fresh" and not (given is None and path is None):
+        built = build_zoo(
+            role,
+            source,
+            start=start,
+            dataset=dataset,
+            section=section,
+            seed=seed,
+            teacher=teacher,
+            on_event=on_event,
+        )
+        model, name, start, section = built.model, built.name, built.start, built.section
+        path, sha = built.path, built.sha256
+    if start == "fresh" and (given is not None or isinstance(source, File)):
         model = fresh_copy(model, seed=seed)
     network = understand(
         KerasNetwork(model, name=name),
@@ -159,16 +172,9 @@ def _as_model(given: Any, dataset: Dataset) -> Any:
     if not isinstance(given, keras.Model):
         raise UsageError(f"a model must be a path or a keras.Model, got {type(given).__name__}")
     if not given.built:
-        given.build((None, *_zoo_shape(dataset)))
+        given.build((None, *zoo_shape(dataset, InputSection())))
     check_finite(given, given.name)
     return given
-
-
-def _zoo_shape(dataset: Dataset) -> tuple[int, ...]:
-    if len(dataset.train.shapes) > 1:
-        raise UsageError("zoo models take one input; the data has several", hint="give a model file")
-    shape = dataset.input_shape
-    return (*shape, 1) if len(shape) == 2 and dataset.train.dtypes.popitem()[1] == np.uint8 else shape
 
 
 def _preparations(network: KerasNetwork, examples: Examples, section: InputSection, role: str) -> dict[str, Any]:

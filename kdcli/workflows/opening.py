@@ -3,32 +3,50 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from kdcli.data.dataset import Dataset, fingerprint, open_dataset, with_outputs
+from kdcli.data.dataset import Dataset, with_outputs
 from kdcli.data.views import Views
 from kdcli.distillation.objective import Term, build_terms, teacher_taps
 from kdcli.distillation.targets import bytes_needed, choose_mode
 from kdcli.errors import UsageError
-from kdcli.events import Note, OnEvent
+from kdcli.events import Note, OnEvent, ignore
 from kdcli.lazy import keras
 from kdcli.losses.labels import Labels
+from kdcli.models.keras_network import KerasNetwork
 from kdcli.recipe.document import Path
 from kdcli.recipe.sections import Recipe
 from kdcli.workflows.asking import Asked, require
 from kdcli.workflows.fitting import Clock, Fit, monitored, with_length
 from kdcli.workflows.job import Job
 from kdcli.workflows.networks import Opened, open_network
-from kdcli.workflows.placing import Place, check_inputs
-from kdcli.workflows.refusing import check_effects, check_heads
-from kdcli.workflows.starting import start_tensorflow, strategy_for
-from kdcli.zoo import File
+from kdcli.workflows.once import Once
+from kdcli.workflows.placing import Place, check_inputs, data_key, data_sha256, open_data
+from kdcli.workflows.refusing import check_effects, check_heads, refuse_untrained
+from kdcli.workflows.starting import never, start_tensorflow, strategy_for
+from kdcli.zoo import Clone
 
 
-def open_distillation(
-    place: Place, *, threads: int | None, stop: Callable[[], int | None], on_event: OnEvent
-) -> Job:
+@dataclass(frozen=True)
+class Surroundings:
+    """What a job works in.
+
+    Args:
+        threads: of TensorFlow, before it has started.
+        stop: asked between steps; an exit code stops after saving.
+        on_event: told of progress.
+        once: what an earlier job of the same comparison opened.
+    """
+
+    threads: int | None = None
+    stop: Callable[[], int | None] = never
+    on_event: OnEvent = ignore
+    once: Once = field(default_factory=Once)
+
+
+def open_distillation(place: Place, around: Surroundings) -> Job:
     """Everything that a distillation needs.
 
     Raises:
@@ -36,33 +54,25 @@ def open_distillation(
     """
     asked, recipe = place.asked, place.asked.recipe
     require(asked, "data", "teacher", "student")
-    if not isinstance(recipe.teacher.model, File | None) and "teacher" not in asked.models:
-        raise UsageError(
-            f"the teacher is a zoo model ({recipe.teacher.model.name}), which has no trained weights",
-            hint=f"kd train-teacher --recipe {asked.name} --out runs/teacher, then --teacher runs/teacher",
-        )
+    refuse_untrained(asked)
     if recipe.losses is None:
         raise UsageError(f"the recipe {asked.name!r} has no losses", hint="--recipe soft-targets")
-    clock, seed = Clock(), recipe.train.seed
-    start_tensorflow(threads=threads, seed=seed)
-    since = time.perf_counter()
-    dataset = open_dataset(recipe.data, seed=seed, arrays=asked.arrays)
-    clock.lap("data", since)
+    clock, on_event = Clock(), around.on_event
+    start_tensorflow(threads=around.threads, seed=recipe.train.seed)
+    dataset = _dataset(asked, clock, around)
     strategy = strategy_for(recipe.train.devices)
     check_effects(recipe, recipe.losses, dataset, replicas=strategy.num_replicas_in_sync)
     with strategy.scope():
-        teacher = _side("teacher", asked, dataset, "file", on_event)
+        key, teacher = open_teacher(asked, dataset, around)
         dataset = with_outputs(dataset, teacher.network.outputs)
-        student = _side("student", asked, dataset, recipe.student.start, on_event)
+        student = _side("student", asked, dataset, recipe.student.start, on_event, teacher.network)
         check_heads(recipe, dataset, teacher.network, student.network)
         # Projections start the same however the models were opened, which uses up random numbers.
-        keras.utils.set_random_seed(seed)
+        keras.utils.set_random_seed(recipe.train.seed)
         terms = build_terms(recipe.losses, student=student.network, teacher=teacher.network)
     count = _view_count(recipe)
-    views = Views(recipe.data.augment, seed=seed, count=count, examples=len(dataset.train))
-    views.check(dataset.train)
-    kept = count or 0
-    needed = bytes_needed(teacher.network, teacher_taps(terms), len(dataset.train), kept)
+    views = _views(recipe, dataset, count)
+    needed = bytes_needed(teacher.network, teacher_taps(terms), len(dataset.train), count or 0)
     mode, reason = choose_mode(recipe.teacher.targets, needed=needed, keeps=count is not None)
     if recipe.teacher.targets == "memory" and mode == "live":
         raise UsageError(
@@ -70,23 +80,120 @@ def open_distillation(
         )
     train = with_length(recipe.train, len(dataset.train))
     monitor = monitored(train, dataset, with_teacher=True)
-    fit = Fit(recipe, train, dataset, views, student.network, terms, strategy, monitor, on_event, stop)
+    fit = Fit(recipe, train, dataset, views, student.network, terms, strategy, monitor, on_event, around.stop)
     resolved = _resolved(recipe, dataset, {"teacher": teacher, "student": student}, terms, strategy)
     resolved |= {
         ("student", "start"): student.start,
         ("teacher", "targets"): mode,
         ("teacher", "views"): "all" if count is None else count,
     }
-    inputs = {
-        "teacher": {"path": str(teacher.path) if teacher.path else None, "sha256": teacher.sha256},
-        "student": {"path": str(student.path) if student.path else None, "sha256": student.sha256},
-        "data": {"name": dataset.name, "sha256": fingerprint(dataset)},
-    }
+    inputs = {"teacher": _record(teacher), "student": _record(student)}
+    inputs["data"] = _data_record(asked, dataset, around)
     check_inputs(place, inputs)
-    return Job("distill", asked, fit, student, teacher, resolved, inputs, clock, mode=mode, mode_reason=reason)
+    return Job(
+        "distill",
+        asked,
+        fit,
+        student,
+        teacher,
+        resolved,
+        inputs,
+        clock,
+        mode=mode,
+        mode_reason=reason,
+        once=around.once,
+        teacher_key=key,
+    )
 
 
-def _side(role: str, asked: Asked, dataset: Dataset, start: str, on_event: OnEvent) -> Opened:
+def open_alone(role: str, place: Place, around: Surroundings) -> Job:
+    """Everything that training from labels alone needs: of a teacher, or of a student as its own baseline.
+
+    Every epoch sees a new view, also where a distilled twin's teacher answers only some.
+
+    Raises:
+        KdError: what is missing, cannot be read or does not fit.
+    """
+    asked, recipe = place.asked, place.asked.recipe
+    require(asked, "data", role)
+    clock, on_event = Clock(), around.on_event
+    start_tensorflow(threads=around.threads, seed=recipe.train.seed)
+    dataset = _dataset(asked, clock, around)
+    strategy = strategy_for(recipe.train.devices)
+    check_effects(recipe, [Labels()], dataset, replicas=strategy.num_replicas_in_sync)
+    if not dataset.labelled:
+        raise UsageError(
+            f"a {role} that learns alone needs labels, and the data has none", hint="leave data.labels at auto"
+        )
+    with strategy.scope():
+        teacher = None
+        if role == "student" and isinstance(recipe.student.model, Clone):
+            # Who learns alone has a teacher too where it is the teacher's architecture.
+            require(asked, "teacher")
+            refuse_untrained(asked)
+            teacher = open_teacher(asked, dataset, around)[1].network
+        opened = _side(role, asked, dataset, getattr(recipe, role).start, on_event, teacher)
+    views = _views(recipe, dataset, None)
+    train = with_length(recipe.train, len(dataset.train))
+    monitor = monitored(train, dataset, with_teacher=False)
+    term = Term(label_term(recipe))
+    fit = Fit(recipe, train, dataset, views, opened.network, (term,), strategy, monitor, on_event, around.stop)
+    resolved = _resolved(recipe, dataset, {role: opened}, (term,), strategy)
+    resolved[role, "start"] = opened.start
+    inputs = {role: _record(opened), "data": _data_record(asked, dataset, around)}
+    check_inputs(place, inputs)
+    command = "train-teacher" if role == "teacher" else "scratch"
+    return Job(command, asked, fit, opened, None, resolved, inputs, clock, once=around.once)
+
+
+def label_term(recipe: Recipe) -> Labels:
+    """The loss of training alone: the recipe's own `labels` term, or the default, with weight 1."""
+    labels = next((loss for loss in recipe.losses or () if isinstance(loss, Labels)), Labels())
+    return labels.model_copy(update={"weight": 1.0, "warmup": 0.0})
+
+
+def open_teacher(asked: Asked, dataset: Dataset, around: Surroundings) -> tuple[tuple[Hashable, ...], Opened]:
+    """The teacher, opened once, and what it is called among what is opened once."""
+    section = asked.recipe.teacher.model_dump_json()
+    key = ("teacher", *data_key(asked), section, id(asked.models.get("teacher")))
+    return key, around.once(key, lambda: _side("teacher", asked, dataset, "file", around.on_event))
+
+
+def _dataset(asked: Asked, clock: Clock, around: Surroundings) -> Dataset:
+    since = time.perf_counter()
+    dataset = open_data(asked, around.once)
+    around.once(("notes", *data_key(asked)), lambda: _say(dataset.notes, around.on_event))
+    clock.lap("data", since)
+    return dataset
+
+
+def _say(notes: Sequence[str], on_event: OnEvent) -> None:
+    for text in notes:
+        on_event(Note(text))
+
+
+def _data_record(asked: Asked, dataset: Dataset, around: Surroundings) -> dict[str, Any]:
+    return {"name": dataset.name, "sha256": data_sha256(asked, around.once)}
+
+
+def _record(opened: Opened) -> dict[str, Any]:
+    return {"path": str(opened.path) if opened.path else None, "sha256": opened.sha256}
+
+
+def _views(recipe: Recipe, dataset: Dataset, count: int | None) -> Views:
+    views = Views(recipe.data.augment, seed=recipe.data_seed, count=count, examples=len(dataset.train))
+    views.check(dataset.train)
+    return views
+
+
+def _side(
+    role: str,
+    asked: Asked,
+    dataset: Dataset,
+    start: str,
+    on_event: OnEvent,
+    teacher: KerasNetwork | None = None,
+) -> Opened:
     section = getattr(asked.recipe, role)
     return open_network(
         role,
@@ -97,6 +204,7 @@ def _side(role: str, asked: Asked, dataset: Dataset, start: str, on_event: OnEve
         section=section,
         seed=asked.recipe.train.seed,
         on_event=on_event,
+        teacher=teacher,
     )
 
 
@@ -130,54 +238,3 @@ def _resolved(
             values["losses", number, "teacher_layer"] = [pair.teacher for pair in term.pairs]
             values["losses", number, "student_layer"] = [pair.student for pair in term.pairs]
     return values
-
-
-def open_teacher_training(
-    place: Place, *, threads: int | None, stop: Callable[[], int | None], on_event: OnEvent
-) -> Job:
-    """Everything that the training of a teacher needs.
-
-    Raises:
-        KdError: what is missing, cannot be read or does not fit.
-    """
-    asked, recipe = place.asked, place.asked.recipe
-    require(asked, "data", "teacher")
-    clock, seed = Clock(), recipe.train.seed
-    start_tensorflow(threads=threads, seed=seed)
-    ignored = [loss.label for loss in recipe.losses or () if loss.needs_teacher]
-    if ignored:
-        on_event(Note(f"a teacher learns from labels alone: {', '.join(ignored)} of the recipe is left out"))
-    since = time.perf_counter()
-    dataset = open_dataset(recipe.data, seed=seed, arrays=asked.arrays)
-    clock.lap("data", since)
-    strategy = strategy_for(recipe.train.devices)
-    check_effects(recipe, [Labels()], dataset, replicas=strategy.num_replicas_in_sync)
-    if not dataset.labelled:
-        raise UsageError("train-teacher needs labels, and the data has none", hint="leave data.labels at auto")
-    with strategy.scope():
-        teacher = open_network(
-            "teacher",
-            given=asked.models.get("teacher"),
-            source=recipe.teacher.model,
-            start=recipe.teacher.start,
-            dataset=dataset,
-            section=recipe.teacher,
-            seed=seed,
-            on_event=on_event,
-        )
-    # Nobody answers here, so every epoch sees a new view, also where a student's teacher would keep some.
-    views = Views(recipe.data.augment, seed=seed, count=None, examples=len(dataset.train))
-    views.check(dataset.train)
-    train = with_length(recipe.train, len(dataset.train))
-    monitor = monitored(train, dataset, with_teacher=False)
-    labels = next((loss for loss in recipe.losses or () if isinstance(loss, Labels)), Labels())
-    term = Term(labels.model_copy(update={"weight": 1.0, "warmup": 0.0}))
-    fit = Fit(recipe, train, dataset, views, teacher.network, (term,), strategy, monitor, on_event, stop)
-    resolved = _resolved(recipe, dataset, {"teacher": teacher}, (term,), strategy)
-    resolved["teacher", "start"] = teacher.start
-    inputs = {
-        "teacher": {"path": str(teacher.path) if teacher.path else None, "sha256": teacher.sha256},
-        "data": {"name": dataset.name, "sha256": fingerprint(dataset)},
-    }
-    check_inputs(place, inputs)
-    return Job("train-teacher", asked, fit, teacher, None, resolved, inputs, clock)

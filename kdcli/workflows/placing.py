@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kdcli.data.dataset import fingerprint, open_dataset
+from kdcli.data.dataset import Dataset, fingerprint, open_dataset
 from kdcli.errors import StorageError, UsageError
 from kdcli.models.opening import model_file
 from kdcli.recipe.document import Path as Setting
@@ -30,10 +31,16 @@ from kdcli.runs.directory import (
 from kdcli.runs.recording import hash_file
 from kdcli.runs.results import FinishedRun
 from kdcli.workflows.asking import Asked
+from kdcli.workflows.once import Once
 from kdcli.zoo import File
 
 # Inputs are matched by content, not by path; where a run was computed is no setting of it.
-BY_CONTENT = ("data.source.path", "teacher.model.path", "student.model.path")
+BY_CONTENT = (
+    "data.source.path",
+    *(f"data.source.{split}.path" for split in ("train", "validation", "test")),
+    "teacher.model.path",
+    "student.model.path",
+)
 
 
 @dataclass(frozen=True)
@@ -56,14 +63,26 @@ class Place:
 
     def open(self) -> Run:
         """Make and lock the directory."""
-        recipe = self.asked.recipe
-        entries = (recipe.teacher.model, recipe.student.model, recipe.data.source)
-        sources = [getattr(entry, "path", None) for entry in entries]
-        inputs = [Path(source) for source in sources if source]
+        inputs = input_paths(self.asked.recipe)
         return Run.open(self.path, resume=self.resume, overwrite=self.overwrite, inputs=inputs)
 
 
-def find_place(command: str, asked: Asked, *, out: str | Path | None, resume: bool, overwrite: bool) -> Place:
+def input_paths(recipe: Recipe) -> list[Path]:
+    """The files and folders that a recipe reads: `--overwrite` never deletes one of them."""
+    models = [getattr(model, "path", None) for model in (recipe.teacher.model, recipe.student.model)]
+    data = recipe.data.source.paths if recipe.data.source else ()
+    return [Path(path) for path in (*models, *data) if path]
+
+
+def find_place(
+    command: str,
+    asked: Asked,
+    *,
+    out: str | Path | None,
+    resume: bool,
+    overwrite: bool,
+    once: Once | None = None,
+) -> Place:
     """Decide where the run goes, before anything is loaded and without writing.
 
     Raises:
@@ -89,7 +108,7 @@ def find_place(command: str, asked: Asked, *, out: str | Path | None, resume: bo
                 f"{path}: the run is finished but its model is gone", hint="start anew: --overwrite"
             )
         place = Place(path, asked, True, False, earlier, FinishedRun(path, model, document))
-        check_inputs(place, _given_inputs(asked))
+        check_inputs(place, _given_inputs(asked, once or Once()))
         writing.remove(path / CHECKPOINT)
         return place
     resolved = read_recipe(path / RECIPE)
@@ -113,7 +132,26 @@ def check_inputs(place: Place, inputs: dict[str, Any]) -> None:
             )
 
 
-def _given_inputs(asked: Asked) -> dict[str, Any]:
+def data_key(asked: Asked) -> tuple[Hashable, ...]:
+    """What tells one opened data set from another."""
+    return asked.recipe.data.model_dump_json(), asked.recipe.data_seed, id(asked.arrays)
+
+
+def open_data(asked: Asked, once: Once) -> Dataset:
+    """The data of a recipe, opened once."""
+
+    def opened() -> Dataset:
+        return open_dataset(asked.recipe.data, seed=asked.recipe.data_seed, arrays=asked.arrays)
+
+    return once(("data", *data_key(asked)), opened)
+
+
+def data_sha256(asked: Asked, once: Once) -> str:
+    """The fingerprint of a recipe's data, taken once."""
+    return once(("fingerprint", *data_key(asked)), lambda: fingerprint(open_data(asked, once)))
+
+
+def _given_inputs(asked: Asked, once: Once) -> dict[str, Any]:
     """The sha256 of the inputs that were named again for a run that is finished."""
     recipe, inputs = asked.recipe, {}
     for role in ("teacher", "student"):
@@ -122,8 +160,7 @@ def _given_inputs(asked: Asked) -> dict[str, Any]:
             inputs[role] = {"sha256": hash_file(model_file(Path(model.path)))}
     if asked.origins.given(("data", "source")) or asked.recipe_given:
         if recipe.data.source is not None or asked.arrays is not None:
-            dataset = open_dataset(recipe.data, seed=recipe.train.seed, arrays=asked.arrays)
-            inputs["data"] = {"sha256": fingerprint(dataset)}
+            inputs["data"] = {"sha256": data_sha256(asked, once)}
     return inputs
 
 
@@ -138,7 +175,7 @@ def _compare(asked: Asked, requested: dict[str, Any], path: Path) -> None:
     for setting in compared:
         name = dotted(setting)
         before, after = _at(requested, setting), _at(now, setting)
-        if before != after and not name.startswith((*BY_CONTENT, "description", "version")):
+        if before != after and not name.startswith((*BY_CONTENT, "description", "version", "gates")):
             differences.append(f"{name} is {_said(before)}, asked for {_said(after)}")
     if differences:
         raise UsageError(f"{path} holds a run with other settings: {'; '.join(differences)}", hint=_way_on(path))

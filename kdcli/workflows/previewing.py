@@ -9,6 +9,7 @@ import numpy as np
 
 from kdcli.data.examples import Examples
 from kdcli.data.feed import Batch
+from kdcli.data.views import Views
 from kdcli.distillation.objective import teacher_taps
 from kdcli.distillation.preflight import refuse_chance, refuse_idle_terms, refuse_same
 from kdcli.distillation.targets import LiveTargets, Targets, answer_once, bytes_needed
@@ -16,6 +17,7 @@ from kdcli.evaluation.footprint import weight_bytes
 from kdcli.lazy import tf
 from kdcli.models.answering import Answering
 from kdcli.models.precision import computing_in
+from kdcli.models.values import unchanged
 from kdcli.runs.results import Plan
 from kdcli.workflows.fitting import Fit
 from kdcli.workflows.job import Job
@@ -94,8 +96,8 @@ def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
     memory = dataset.train.bytes + kept + 4 * (4 * job.trained.network.parameters + teacher_parameters)
     return Plan(
         settings=settings_table(job.recipe, job.asked.origins, job.resolved),
-        teacher=(job.teacher or job.trained).to_json(),
-        student=job.trained.to_json() if job.teacher is not None else None,
+        teacher=job.trained.to_json() if job.role == "teacher" else job.teacher.to_json() if job.teacher else None,
+        student=job.trained.to_json() if job.role == "student" else None,
         pairs=pair_rows(fit.terms),
         targets=targets,
         data={
@@ -118,8 +120,7 @@ def _measured_seconds(job: Job) -> dict[str, float | None]:
     fit, train = job.fit, job.fit.dataset.train
     sample = train.subset(np.arange(min(256, len(train))))
     targets, teacher_seconds = _sample_targets(job, sample)
-    kept = [np.array(variable.numpy()) for variable in fit.network.variables]
-    with computing_in(fit.network, fit.train.precision):
+    with unchanged(fit.network.variables), computing_in(fit.network, fit.train.precision):
         stepper = fit.stepper(targets)
         batch = min(fit.train.batch_size, len(train))
         positions = np.resize(np.arange(len(sample)), (TIMED_STEPS, batch))
@@ -128,8 +129,6 @@ def _measured_seconds(job: Job) -> dict[str, float | None]:
         since = time.perf_counter()
         stepper.run(positions, table=table, slot=0, first=1)
         each = (time.perf_counter() - since) / TIMED_STEPS
-    for variable, value in zip(fit.network.variables, kept, strict=True):
-        variable.assign(value)
     return {"teacher": teacher_seconds, "training": round(each * (fit.train.steps or 0), 1)}
 
 
@@ -145,4 +144,5 @@ def _sample_targets(job: Job, sample: Any) -> tuple[Targets | None, float | None
     if job.mode == "live":
         return LiveTargets(network, taps), 0.0
     seconds = round(each * len(job.fit.dataset.train) * (views.count or 1), 1)
-    return answer_once(network, taps, sample, views), seconds
+    of_sample = Views(views.augments, seed=views.seed, count=views.count, examples=len(sample))
+    return answer_once(network, taps, sample, of_sample), seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kdcli.augment import Mixing
 from kdcli.data.dataset import Dataset, class_weights
 from kdcli.data.feed import RESIDENT_BYTES
 from kdcli.errors import ModelError, UsageError
@@ -12,6 +13,28 @@ from kdcli.losses.soft_cross_entropy import SoftCrossEntropy
 from kdcli.models.network import Network
 from kdcli.recipe.sections import Recipe
 from kdcli.spec import FeatureLoss, Loss
+from kdcli.workflows.asking import Asked
+from kdcli.zoo import Clone, File, has_weights
+
+
+def refuse_untrained(asked: Asked) -> None:
+    """Refuse a teacher from the zoo that knows nothing yet.
+
+    Raises:
+        UsageError: naming train-teacher.
+    """
+    model = asked.recipe.teacher.model
+    if "teacher" in asked.models or isinstance(model, File | None) or has_weights(model):
+        return
+    if isinstance(model, Clone):
+        raise UsageError(
+            "teacher.model is clone, the teacher's own architecture: only a student can be one",
+            hint="--teacher FILE, and {kind: zoo, name: clone} as student.model",
+        )
+    raise UsageError(
+        f"the teacher is a zoo model ({model.name}), which has no trained weights",
+        hint=f"kd train-teacher --recipe {asked.name} --out runs/teacher, then --teacher runs/teacher",
+    )
 
 
 def check_effects(recipe: Recipe, losses: Sequence[Loss], dataset: Dataset, *, replicas: int) -> None:
@@ -45,6 +68,7 @@ def check_effects(recipe: Recipe, losses: Sequence[Loss], dataset: Dataset, *, r
             )
     if isinstance(recipe.teacher.views, int) and recipe.teacher.views > 1 and not recipe.data.augment:
         raise UsageError("teacher.views needs data.augment: all views are the same", hint="leave it out")
+    _check_augment(recipe, dataset)
     class_weights(dataset, recipe.data.class_weight)
     if train.early_stopping is not None and dataset.validation is None:
         raise UsageError("train.early_stopping needs a validation split", hint="--set data.validation=0.1")
@@ -56,6 +80,25 @@ def check_effects(recipe: Recipe, losses: Sequence[Loss], dataset: Dataset, *, r
         train.optimizer.build(train.optimizer.learning_rate)
     except (ValueError, TypeError) as error:
         raise UsageError(f"train.optimizer: {str(error).splitlines()[0]}") from error
+
+
+def _check_augment(recipe: Recipe, dataset: Dataset) -> None:
+    """Refuse augmentation that would leave labels behind.
+
+    Raises:
+        UsageError: naming the kind.
+    """
+    for augment in recipe.data.augment:
+        if isinstance(augment, Mixing) and dataset.task != "classification":
+            raise UsageError(
+                f"data.augment: {augment.kind} mixes the labels of classes; the task is {dataset.task}",
+                hint="leave it out, or --set data.task=classification",
+            )
+        if augment.moves and dataset.task == "segmentation":
+            raise UsageError(
+                f"data.augment: {augment.kind} moves the picture, and its map of classes would stay behind",
+                hint="brightness and contrast leave every pixel where it is",
+            )
 
 
 def check_heads(recipe: Recipe, dataset: Dataset, teacher: Network, student: Network) -> None:

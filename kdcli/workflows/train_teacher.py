@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdcli.events import OnEvent, Planned, ignore
+from kdcli.events import Note, OnEvent, Planned, ignore
 from kdcli.workflows.asking import ask
 from kdcli.workflows.starting import never
 
@@ -70,10 +70,15 @@ def train_teacher(
         return place.finished
     # From here on there is work for NumPy and TensorFlow: a bad recipe never gets this far.
     from kdcli.workflows.carrying_out import carry_out
-    from kdcli.workflows.opening import open_teacher_training
+    from kdcli.workflows.opening import Surroundings, open_alone
     from kdcli.workflows.previewing import check_before, make_plan
 
-    job = open_teacher_training(place, threads=threads, stop=stop, on_event=on_event)
+    ignored = [loss.label for loss in place.asked.recipe.losses or () if loss.needs_teacher]
+    if ignored:
+        on_event(Note(f"a teacher learns from labels alone: {', '.join(ignored)} of the recipe is left out"))
+    if place.asked.recipe.gates.gates():
+        on_event(Note("gates are for the student: kd distill checks those of the recipe"))
+    job = open_alone("teacher", place, Surroundings(threads, stop, on_event))
     plan = make_plan(job, check_before(job) if preflight else (), measured=dry_run)
     if dry_run:
         return plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdcli.augment.shift import Shift
+from kdcli.augment import Cutmix, Flip, Shift
 from kdcli.data.examples import Examples
 from kdcli.data.views import Views
 from kdcli.errors import UsageError
@@ -114,3 +114,24 @@ def test_pictures_and_plain_data_pass():
 def test_a_series_of_numbers_is_no_picture():
     with pytest.raises(UsageError, match="needs pictures"):
         views().check(plain(np.zeros((2, 6, 5), np.float32)))
+
+
+def test_mixing_needs_inputs_of_one_size():
+    sizes = {"left": np.zeros((2, 6, 5, 1), np.uint8), "right": np.zeros((2, 6, 4, 1), np.uint8)}
+    mixing = Views([Cutmix()], seed=0, count=None, examples=2)
+    with pytest.raises(UsageError, match="mixing needs inputs of one height and width"):
+        mixing.check(Examples("train", sizes, None, None, np.arange(2)))
+    mixing.check(Examples("train", {"left": sizes["left"]}, None, None, np.arange(2)))
+
+
+def test_several_inputs_are_mixed_alike():
+    mixing = Views([Flip(), Cutmix()], seed=0, count=None, examples=12)
+    positions = np.arange(12)
+    both = mixing.apply(
+        {"a": PICTURES, "b": 255 - PICTURES},
+        positions,
+        mixing.table(0),
+        take=lambda at: {"a": PICTURES[at], "b": 255 - PICTURES[at]},
+    )
+    np.testing.assert_array_equal(both["a"], 255 - both["b"].numpy())
+    assert not np.array_equal(both["a"], PICTURES)

@@ -206,3 +206,25 @@ def test_widths_that_differ_are_projected_and_the_projection_is_trained():
     found = tape.gradient(total, [v.value for v in made.parts])
     assert tf.linalg.global_norm(found) > 0
     assert not {id(v) for v in made.parts} & {id(v) for v in pupil.variables}
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_mixed_label_counts_each_class_by_its_own_weight(smoothing):
+    # The loss of a mixture is the mixture of the losses, each with the weight of its class.
+    weights = np.array([1.0, 5.0, 0.2], np.float32)
+    made = objective(make("labels"), class_weights=weights, label_smoothing=smoothing)
+    share = np.linspace(0.1, 0.9, 6).astype(np.float32)[:, None]
+    partner = (Y + 1) % 3
+    mixed = share * np.eye(3, dtype=np.float32)[Y] + (1 - share) * np.eye(3, dtype=np.float32)[partner]
+    total, _ = values(made, batch(y=mixed))
+    own, _ = values(made, batch(weights=share[:, 0]))
+    other, _ = values(made, batch(y=partner, weights=1 - share[:, 0]))
+    assert total == pytest.approx(own + other, rel=1e-5)
+
+
+def test_labels_as_shares_equal_classes_where_nothing_is_mixed():
+    weights = np.array([1.0, 5.0, 0.2], np.float32)
+    for more in ({}, {"class_weights": weights}, {"class_weights": weights, "label_smoothing": 0.2}):
+        made = objective(make("labels"), **more)
+        hot = np.eye(3, dtype=np.float32)[Y]
+        assert values(made, batch(y=hot))[0] == pytest.approx(values(made)[0], rel=1e-6)

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from conftest import blobs
 
-from kdcli.augment.shift import Shift
+from kdcli.augment import Crop, Cutmix, Flip, Mixup, Shift
 from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.feed import Feed
 from kdcli.data.views import Views
@@ -40,7 +40,7 @@ def views(count):
 
 def batch(which, epoch, positions):
     view = which.of_epoch(epoch)
-    feed = Feed(EXAMPLES, which)
+    feed = Feed(EXAMPLES, which, classes=3)
     return feed.gather(tf.constant(positions), which.table(view), slot=tf.constant(view), total=len(positions))
 
 
@@ -57,6 +57,20 @@ def test_kept_answers_equal_live_ones_in_every_view(teacher, count, batch_size):
         for name, expected in theirs.items():
             np.testing.assert_allclose(ours[name], expected, atol=1e-5)
     assert (kept.mode, live.mode) == ("memory", "live")
+
+
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("mixing", [Mixup(alpha=1.0), Cutmix()], ids=["mixup", "cutmix"])
+def test_a_mixed_picture_in_training_is_the_one_that_was_answered(teacher, mixing, resident):
+    which = Views([Flip(), mixing, Crop(padding=1)], seed=3, count=2, examples=len(EXAMPLES))
+    kept, live = answer_once(teacher, (), EXAMPLES, which, batch_size=7), LiveTargets(teacher, ())
+    feed = Feed(EXAMPLES, which, classes=3, resident_bytes=10**9 if resident else 0)
+    unmixed = answer_once(teacher, (), EXAMPLES, views(1))
+    for view in range(2):
+        positions = tf.constant([17, 0, 4, 4, 9])
+        given = feed.gather(positions, which.table(view), slot=tf.constant(view), total=5)
+        np.testing.assert_allclose(kept.at(given)["logits"], live.at(given)["logits"], atol=1e-5)
+        assert not np.allclose(kept.at(given)["logits"], unmixed.at(batch(views(1), 0, positions))["logits"])
 
 
 def test_views_are_answered_differently(teacher):

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from kdcli.runs.results import EvaluatedModel, Evaluation, FinishedRun, Plan, Quality, RunResult
+from kdcli.runs.evaluated import EvaluatedModel, Evaluation
+from kdcli.runs.gated import GateResult
+from kdcli.runs.results import ClassQuality, FinishedRun, Plan, Quality, RunResult
+from kdcli.runs.timed import Ratio, Timing
 
 # The keys of contract.md, in its order.
 RUN = ["schema", "run", "model", "task", "parameters", "bytes", "epochs", "steps", "seed", "best_epoch"]
@@ -93,6 +96,32 @@ def test_evaluation_document_has_the_keys_of_the_contract():
     assert document["models"][0]["agreement"] == 0.7
     assert document["models"][0]["flops"] is None
     assert document["models"][0]["latency"] is None
+
+
+def test_times_classes_and_gates_come_on_top_of_the_keys_that_stay():
+    timing = Timing("tensorflow", 2, 1, 0.5, 0.6, None, 900.0, 0.55, 0.1, 400, 1, 2, 8)
+    classes = (
+        ClassQuality("cat", 24, 0.9, 0.8, 0.85),
+        ClassQuality("dog", 24, None, 0.0, 0.0, -0.5),
+        ClassQuality("owl", 0, None, None, None),
+    )
+    model = EvaluatedModel(
+        Path("a.keras"), "keras", "ab", 10, 100, quality(), 42, timing, Ratio(0.5, 0.4, 0.6), classes
+    )
+    gate = GateResult("accuracy", 0.9, ">= 0.97", "failed", "a.keras", "why")
+    document = Evaluation("test", (model,), (gate,), Ratio(1.0, 0.99, 1.01), ("busy",)).to_json()
+    (shown,) = document["models"]
+    keys = {"runtime", "threads", "batch", "p50_ms", "p90_ms", "p99_ms", "examples_per_second"}
+    assert keys < set(shown["latency"])
+    assert (shown["flops"], shown["latency"]["p99_ms"]) == (42, None)
+    assert shown["latency"]["ratio"] == {"value": 0.5, "low": 0.4, "high": 0.6}
+    assert shown["worst_class"] == "dog"
+    assert shown["classes"][1]["change"] == -0.5
+    assert document["latency_noise_floor"] == {"value": 1.0, "low": 0.99, "high": 1.01}
+    assert document["latency_doubts"] == ["busy"]
+    assert document["gates"] == [
+        {"name": "accuracy", "value": 0.9, "bound": ">= 0.97", "state": "failed", "model": "a.keras"}
+    ]
 
 
 def test_figures_of_other_tasks_come_on_top_of_the_keys_that_stay():

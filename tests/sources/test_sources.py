@@ -7,7 +7,7 @@ import pytest
 
 from kdcli.errors import DataError
 from kdcli.lazy import keras
-from kdcli.sources import Arrays, Digits, KerasDataset, named
+from kdcli.sources import Arrays, Digits, KerasDataset
 
 
 @pytest.fixture
@@ -99,20 +99,3 @@ def test_real_digits_are_read_from_a_file(shared_data):
     assert (len(splits.train), len(splits.test)) == (60000, 10000)
     assert splits.train.shapes == {"x": (28, 28)}
     assert splits.train.all_labels()[:5].tolist() == [5, 0, 4, 1, 9]
-
-
-@pytest.mark.parametrize(
-    ("text", "entry"),
-    [
-        ("digits", {"kind": "digits"}),
-        ("cifar10", {"kind": "keras", "name": "cifar10"}),
-        ("a/b.npz", {"kind": "arrays", "path": "a/b.npz"}),
-    ],
-)
-def test_a_short_name_stands_for_an_entry(text, entry):
-    assert named(text) == entry
-
-
-def test_an_unknown_short_name_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"'mnits' is no data: expected digits, mnist, .* ends in \.npz"):
-        named("mnits")

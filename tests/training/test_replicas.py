@@ -23,7 +23,7 @@ from conftest import blobs
 from kdcli.data.examples import Examples
 from kdcli.data.feed import Feed
 from kdcli.data.views import Views
-from kdcli.augment.shift import Shift
+from kdcli.augment import Cutmix, Mixup, Shift
 from kdcli.distillation.objective import Objective, build_terms, teacher_taps
 from kdcli.distillation.targets import answer_once
 from kdcli.losses import make
@@ -48,7 +48,8 @@ def network(width, seed):
 
 def train(strategy, kind):
     examples = Examples("train", {"x": x}, y, weights, np.arange(64))
-    views = Views((Shift(pixels=1),), seed=0, count=2, examples=64)
+    # Mixing takes partners from the whole split, also from the share of another device.
+    views = Views((Shift(pixels=1), Mixup(alpha=1.0), Cutmix()), seed=0, count=2, examples=64)
     hint = make("hint", teacher_layer="features", student_layer="features", weight=3.0)
     losses = (make("labels"), make("soft_targets", weight=0.5), hint)
     with strategy.scope():
@@ -57,11 +58,14 @@ def train(strategy, kind):
         terms = build_terms(losses, student=student, teacher=teacher)
         targets = answer_once(teacher, teacher_taps(terms), examples, views)
         replicas = strategy.num_replicas_in_sync
-        objective = Objective(terms, student=student, targets=targets, replicas=replicas)
+        by_class = np.array([1.0, 2.0, 0.5], np.float32)
+        objective = Objective(
+            terms, student=student, targets=targets, class_weights=by_class, replicas=replicas
+        )
         optimizer = TrainSection.model_validate({"optimizer": kind}).optimizer.build(0.05)
         optimizer.build(objective.trainable_variables)
     stepper = Stepper(
-        objective, Feed(examples, views), optimizer,
+        objective, Feed(examples, views, classes=3), optimizer,
         batch_size=16, total_steps=8, gradient_clip=2.0, strategy=strategy,
     )
     losses = []

@@ -343,3 +343,35 @@ def test_a_comparison_needs_a_test_split_and_labels(folder, tmp_path):
             recipes=[recipe(data={"labels": "none"}, losses=[{"kind": "soft_targets"}])],
             data=folder / "data.npz",
         )
+
+
+def test_gates_hold_for_every_distilled_arm(compared, folder):
+    again = kdcli.compare(
+        teacher=folder / "teacher.keras",
+        recipes=[recipe()],
+        data=folder / "data.npz",
+        repeats=2,
+        seed=4,
+        latency=False,
+        gates=["accuracy>=0", "gain>=0.9", "size_mb<=1"],
+        out=compared.out,
+        resume=True,
+    )
+    states = {gate.name: gate.state for gate in again.gates}
+    assert states == {"accuracy": "passed", "gain": "failed", "size_mb": "passed"}
+    assert {gate.model for gate in again.gates} == {"cnn/recipe"}
+    by_name = {gate.name: gate.value for gate in again.gates}
+    assert by_name["gain"] == again.students[1].gain.mean
+
+
+def test_a_latency_gate_without_latency_is_refused_before_anything_is_trained(folder):
+    with pytest.raises(UsageError, match="nothing is timed"):
+        kdcli.compare(
+            teacher=folder / "teacher.keras",
+            recipes=[recipe()],
+            data=folder / "data.npz",
+            latency=False,
+            gates=["latency_ratio<=1"],
+            out=folder / "untimed",
+        )
+    assert not (folder / "untimed").exists()

@@ -1,0 +1,48 @@
+"""How far the latency of a model is from its own: twins that share a graph, timed in many sessions.
+
+Run: python benchmarks/latency_of_itself.py [--tries 20] [--seconds 3]
+
+In each session one small network and an equal copy of it are timed in turns, as `kd compare` does. Printed are
+the ratio of their medians, the noise floor of the session, and how often 1 lies within it.
+"""
+
+import argparse
+
+import numpy as np
+from documentation_models import build_student
+
+from kdcli.evaluation.latency import keras_at, time_at_batches
+from kdcli.lazy import keras
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.preparation import Preparation
+
+
+def network(seed):
+    keras.utils.set_random_seed(seed)
+    one = KerasNetwork(build_student(), name=f"seed {seed}")
+    return one.with_preparations({"x": Preparation((28, 28, 1), "uint8", (28, 28, 1), "float32")})
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tries", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    arguments = parser.parse_args()
+    raw = {"x": np.random.default_rng(0).integers(0, 256, (256, 28, 28, 1), np.uint8)}
+    within, ratios = 0, []
+    for number in range(arguments.tries):
+        twins = {"one": keras_at(network(1), raw), "other": keras_at(network(2), raw)}
+        session = time_at_batches(twins, seed=number, seconds=arguments.seconds, batches=(1,))
+        floor = session.noise_floor("one", "other")
+        width = max(abs(floor.low - 1), abs(floor.high - 1))
+        held = abs(floor.value - 1) <= width and floor.low <= 1 <= floor.high
+        within += held
+        ratios.append(floor.value)
+        doubts = "; ".join(session.doubts(floor)) or "stable"
+        print(f"try {number + 1:2}  ratio {floor.value:.4f} [{floor.low:.4f}, {floor.high:.4f}]  {doubts}", flush=True)
+    spread = np.std(ratios, ddof=1)
+    print(f"1.00 within the noise floor in {within} of {arguments.tries}; mean {np.mean(ratios):.4f}, sd {spread:.4f}")
+
+
+if __name__ == "__main__":
+    main()

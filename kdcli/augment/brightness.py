@@ -1,0 +1,30 @@
+"""Make the picture lighter or darker."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from kdcli.augment.pixels import as_stored, full_range
+from kdcli.lazy import tf
+from kdcli.spec import Augment, PositiveFloat
+
+
+class Brightness(Augment):
+    """Add one value to all pixels of a picture, clipped to the range of integer types.
+
+    Args:
+        amount: the largest change as a share of white: up to ± amount · 255 for `uint8`, ± amount for floats.
+    """
+
+    draws: ClassVar[int] = 1
+    moves: ClassVar[bool] = False
+
+    kind: Literal["brightness"] = "brightness"
+    amount: Annotated[PositiveFloat, Field(le=255)] = 0.2
+
+    def __call__(self, images: Any, draws: Any) -> Any:
+        """Change images (batch, h, w, channels) of any type by draws (batch, 1)."""
+        change = (2.0 * draws[:, 0] - 1.0) * self.amount * full_range(images.dtype)
+        return as_stored(tf.cast(images, tf.float32) + change[:, None, None, None], images.dtype)

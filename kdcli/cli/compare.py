@@ -1,0 +1,127 @@
+"""kd compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kdcli.cli import options as o
+from kdcli.cli.gates import enforce, gate_tables, take_gates
+from kdcli.cli.interrupting import stopping
+
+Students = Annotated[
+    list[Path] | None,
+    typer.Option("--student", metavar="FILE", help="Model file or run; repeatable.", rich_help_panel=o.COMMON),
+]
+Recipes = Annotated[
+    list[str] | None,
+    typer.Option("--recipe", metavar="R", help="Shipped name or path; repeatable.", rich_help_panel=o.COMMON),
+]
+Distilled = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--distilled", metavar="RUN", help="A finished run; only its twin is trained.", rich_help_panel=o.COMMON
+    ),
+]
+Repeats = Annotated[
+    int | None,
+    typer.Option("--repeats", metavar="N", min=1, help="Pairs for each arm; 3.", rich_help_panel=o.COMMON),
+]
+# Parameters that the workflow knows by the same name.
+PASSED_ON = (
+    "teacher",
+    "repeats",
+    "data",
+    "batch_size",
+    "threads",
+    "out",
+    "resume",
+    "overwrite",
+    "seed",
+    "epochs",
+    "devices",
+    "dry_run",
+    "latency",
+)
+
+
+def command(
+    teacher: o.Teacher = None,
+    student: Students = None,
+    recipe: Recipes = None,
+    distilled: Distilled = None,
+    repeats: Repeats = None,
+    set_: o.Set = None,
+    data: o.Data = None,
+    limit: o.Limit = None,
+    batch_size: o.BatchSize = None,
+    threads: o.Threads = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    no_color: o.NoColor = False,
+    out: o.Out = None,
+    resume: o.Resume = False,
+    overwrite: o.Overwrite = False,
+    seed: o.Seed = None,
+    epochs: o.Epochs = None,
+    devices: o.Devices = None,
+    dry_run: o.DryRun = False,
+    max_time: o.MaxTime = None,
+    no_preflight: o.NoPreflight = False,
+    latency: o.Latency = True,
+    gate: o.Gate = None,
+    min_accuracy: o.MinAccuracy = None,
+    max_accuracy_drop: o.MaxAccuracyDrop = None,
+    min_gain: o.MinGain = None,
+    min_agreement: o.MinAgreement = None,
+    max_latency_ms: o.MaxLatencyMs = None,
+    max_latency_ratio: o.MaxLatencyRatio = None,
+    max_size_mb: o.MaxSizeMb = None,
+    strict_gates: o.StrictGates = False,
+) -> None:
+    """Tell whether distillation beats the same student alone."""
+    given = dict(locals())
+    gates = take_gates(given)
+
+    from kdcli.cli.console import Output, plan_parts
+    from kdcli.runs.results import Plan
+    from kdcli.workflows.compare import compare
+
+    output = Output(json_=json, quiet=quiet, verbose=verbose, no_color=no_color)
+    with stopping(o.parse_time(max_time)) as stop:
+        try:
+            comparison = compare(
+                **{name: given[name] for name in PASSED_ON},
+                students=student or (),
+                recipes=recipe or (),
+                distilled=distilled or (),
+                settings=set_ or (),
+                limit=o.parse_limit(limit),
+                preflight=not no_preflight,
+                gates=gates,
+                stop=stop,
+                on_event=output.on_event,
+            )
+        finally:
+            output.close()
+    document = comparison.to_json()
+    if isinstance(comparison, Plan):
+        lines = [f"arm       {arm['name']}: {arm['runs']} runs" for arm in document["arms"]]
+        output.result(document, human=[*lines, *plan_parts(comparison, whole=verbose), "nothing was written"])
+        return
+    output.result(document, path=document["picked"], human=[*shown(document), *gate_tables(comparison.gates)])
+    if document["picked"]:
+        output.next_command(f"kd export {document['picked']} --format litert")
+    enforce(comparison.gates, strict=strict_gates)
+
+
+def shown(document: dict[str, Any]) -> list[Any]:
+    """What a person reads: both tables, then sentences."""
+    from kdcli.cli.console import table
+    from kdcli.workflows.tabling import sentences, tables
+
+    parts: list[Any] = [table(made.title, made.columns, made.rows) for made in tables(document)]
+    return [*parts, *sentences(document), f"picked on validation: {document['picked']}"]

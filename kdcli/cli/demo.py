@@ -1,0 +1,60 @@
+"""kd demo."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kdcli.cli import options as o
+from kdcli.cli.interrupting import stopping
+
+
+def command(
+    out: o.Out = None,
+    threads: o.Threads = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    no_color: o.NoColor = False,
+) -> None:
+    """Show the whole story on embedded data, offline."""
+    from kdcli.cli.console import Output
+    from kdcli.workflows.demo import demo
+
+    output = Output(json_=json, quiet=quiet, no_color=no_color)
+    with stopping(None) as stop:
+        try:
+            shown = demo(out=out, threads=threads, stop=stop, on_event=output.on_event)
+        finally:
+            output.close()
+    document = shown.to_json()
+    output.result(document, path=document["out"], human=_story(document))
+    output.next_command("kd distill --teacher YOUR.keras --student YOUR.keras --data YOUR.npz")
+
+
+def _story(document: dict[str, Any]) -> list[Any]:
+    from kdcli.cli.console import table
+
+    rows = []
+    for model in document["models"]:
+        time = "" if model["p50_ms"] is None else f"{model['p50_ms']:.3f}"
+        count = "" if model["parameters"] is None else f"{model['parameters']:,}"
+        size = f"{model['bytes']:,}"
+        rows.append(
+            [
+                model["name"],
+                f"{model['accuracy']:.4f}",
+                count,
+                size,
+                f"{model['smaller']:.1f}×",
+                time,
+                model["runtime"],
+            ]
+        )
+    heads = ("model", "accuracy", "parameters", "bytes", "smaller", "p50 ms", "runtime")
+    gain, spent = document["comparison"]["gain"], document["seconds"]
+    return [
+        table("1,797 real digits of 8×8 pixels; accuracy on the 360 test examples", heads, rows),
+        f"distilled against the same student alone, three seeds: {document['comparison']['verdict']}, "
+        f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]",
+        f"all of it lies in {document['out']}; seconds: "
+        + ", ".join(f"{name} {value}" for name, value in spent.items()),
+    ]

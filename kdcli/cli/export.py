@@ -1,0 +1,150 @@
+"""kd export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kdcli.cli import options as o
+from kdcli.cli.gates import enforce, gate_tables, take_gates
+
+EXPORT = "Export"
+# Parameters of the workflow that are options by the same name.
+PASSED = (
+    *("formats", "prepare", "io", "batch", "data", "out", "recipe", "batch_size", "threads"),
+    *("split", "latency", "runtime"),
+)
+Formats = Annotated[
+    list[str],
+    typer.Option(
+        "--format",
+        metavar="keras|saved-model|litert|onnx",
+        help="What to write; repeatable.",
+        rich_help_panel=EXPORT,
+    ),
+]
+Quantize = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--quantize",
+        metavar="none|float16|dynamic|int8",
+        help="Of litert files; repeatable.",
+        rich_help_panel=EXPORT,
+    ),
+]
+Prepare = Annotated[
+    str | None,
+    typer.Option(
+        "--prepare",
+        metavar="inside|outside",
+        help="Whether raw examples go in; inside with data.",
+        rich_help_panel=EXPORT,
+    ),
+]
+Io = Annotated[
+    str | None,
+    typer.Option("--io", metavar="float32|uint8|int8", help="Both ends of an int8 file.", rich_help_panel=EXPORT),
+]
+Batch = Annotated[
+    int | None,
+    typer.Option("--batch", metavar="N", min=1, help="The only batch size; any.", rich_help_panel=EXPORT),
+]
+
+
+def command(
+    model: Annotated[Path, typer.Argument(metavar="MODEL|RUN", help="Model file or run directory.")],
+    formats: Formats,
+    quantize: Quantize = None,
+    prepare: Prepare = None,
+    io: Io = None,
+    batch: Batch = None,
+    data: o.Data = None,
+    out: o.Out = None,
+    recipe: o.Recipe = None,
+    set_: o.Set = None,
+    limit: o.Limit = None,
+    batch_size: o.BatchSize = None,
+    threads: o.Threads = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    no_color: o.NoColor = False,
+    split: o.Split = "auto",
+    latency: o.Latency = True,
+    runtime: o.Runtime = None,
+    gate: o.Gate = None,
+    min_accuracy: o.MinAccuracy = None,
+    max_accuracy_drop: o.MaxAccuracyDrop = None,
+    min_gain: o.MinGain = None,
+    min_agreement: o.MinAgreement = None,
+    max_latency_ms: o.MaxLatencyMs = None,
+    max_latency_ratio: o.MaxLatencyRatio = None,
+    max_size_mb: o.MaxSizeMb = None,
+    strict_gates: o.StrictGates = False,
+) -> None:
+    """Write a model as files that ship, each compared with it."""
+    given = dict(locals())
+    gates = take_gates(given)
+
+    from kdcli.cli.console import Output
+    from kdcli.workflows.export import export
+
+    output = Output(json_=json, quiet=quiet, verbose=verbose, no_color=no_color)
+    try:
+        exported = export(
+            model,
+            **{name: given[name] for name in PASSED},
+            quantize=quantize or (),
+            settings=set_ or (),
+            limit=o.parse_limit(limit),
+            gates=gates,
+            on_event=output.on_event,
+        )
+    finally:
+        output.close()
+    document = exported.to_json()
+    output.result(document, path=_path(exported), human=[_table(document), *gate_tables(exported.gates)])
+    lite = next((artifact for artifact in document["artifacts"] if artifact["format"] == "litert"), None)
+    if lite is not None and lite["path"]:
+        output.next_command(_next(lite["path"], model, data=data, recipe=recipe))
+    enforce(exported.gates, strict=strict_gates)
+
+
+def _path(exported: Any) -> str | None:
+    from kdcli.runs.results import relative
+
+    return relative(exported.path) if exported.path else None
+
+
+def _table(document: dict[str, Any]) -> Any:
+    from kdcli.cli.console import table
+
+    rows = []
+    for artifact in document["artifacts"]:
+        taken = artifact["input"]
+        shape = "×".join(str(side) for side in taken["shape"])
+        limits = f" {taken['range'][0]:g} to {taken['range'][1]:g}" if taken["range"] else ""
+        cells = [str(artifact["bytes"]), f"{shape} {taken['dtype']}{limits}", f"{artifact['max_abs_diff']:.2g}"]
+        for name in ("agreement", "accuracy", "p50_ms"):
+            cells.append("" if artifact[name] is None else f"{artifact[name]:.4f}")
+        rows.append([artifact["path"] or f"{artifact['name']} (not left behind)", *cells])
+    own = "" if document["accuracy"] is None else f", accuracy {document['accuracy']:.4f}"
+    compared = (
+        f"{document['examples']} examples, {document['split']} split" if document["split"] else "random inputs"
+    )
+    columns = ("file", "bytes", "input", "largest difference", "agreement", "accuracy", "p50 ms")
+    return table(f"beside {document['model']}{own}: {compared}", columns, rows)
+
+
+def _next(path: str, model: Path, *, data: str | None, recipe: str | None) -> str:
+    import shlex
+
+    from kdcli.runs.directory import recipe_of_run
+
+    words = ["kd", "evaluate", path]
+    own = recipe_of_run(model)
+    if recipe or (own is not None and not data):
+        words += ["--recipe", recipe or str(own)]
+    return shlex.join([*words, *(["--data", data] if data else [])])

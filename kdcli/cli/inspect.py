@@ -1,0 +1,90 @@
+"""kd inspect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kdcli.cli import options as o
+
+
+def command(
+    model: Annotated[Path, typer.Argument(metavar="MODEL|RUN", help="Model file or run directory.")],
+    data: o.Data = None,
+    recipe: o.Recipe = None,
+    set_: o.Set = None,
+    limit: o.Limit = None,
+    batch_size: o.BatchSize = None,
+    threads: o.Threads = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    no_color: o.NoColor = False,
+) -> None:
+    """Look into a model: layers, shapes, parameters, FLOPs, taps; with --data, on real examples."""
+    from kdcli.cli.console import Output
+    from kdcli.workflows.inspect import inspect
+
+    output = Output(json_=json, quiet=quiet, verbose=verbose, no_color=no_color)
+    inspection = inspect(
+        model,
+        data=data,
+        recipe=recipe,
+        settings=set_ or (),
+        limit=o.parse_limit(limit),
+        batch_size=batch_size,
+        threads=threads,
+        on_event=output.on_event,
+    )
+    document = inspection.to_json()
+    layers = inspection.layers if verbose else ()
+    output.result(document, path=document["path"], human=[*_summary(document), *_tables(document, layers)])
+
+
+def _summary(document: dict[str, Any]) -> list[str]:
+    lines = [f"{document['path']}: {document['format']}, {document['bytes']} bytes, sha256 {document['sha256']}"]
+    for noun in ("input", "output"):
+        for tensor in document[f"{noun}s"]:
+            lines.append(f"{noun:10} {tensor['name']}: {_shape(tensor['shape'])} {tensor['dtype']}")
+    if document["output_kind"]:
+        lines[-1] += f", {document['output_kind']}"
+    if document["parameters"] is not None:
+        sizes = ", ".join(f"{width} {size} bytes" for width, size in document["export_bytes"].items())
+        lines.append(f"parameters {document['parameters']}; exported as {sizes}")
+        flops = document["flops"]
+        lines.append(f"FLOPs      {'n/a' if flops is None else f'{flops} an example'}")
+    lines.append("screening  not screened" if document["safe"] is None else f"screening  safe: {document['safe']}")
+    lines.extend(f"finding    {finding}" for finding in document["findings"])
+    return [*lines, *_checked(document.get("checked"))]
+
+
+def _checked(checked: dict[str, Any] | None) -> list[str]:
+    if checked is None:
+        return []
+    figures = {name: value for name, value in checked.items() if isinstance(value, float)}
+    shown = "".join(f", {name} {value:.4f}" for name, value in figures.items())
+    scales = {entry["scale"] for entry in checked["input"].values() if entry["scale"]}
+    scaled = "".join(f", input.scale {scale}" for scale in sorted(scales))
+    answer = "×".join(str(side) for side in checked["answer"])
+    count = f"{checked['examples']} examples of {checked['data']} ({checked['split']}, {checked['task']})"
+    return [f"checked    {count}: answers {answer}{scaled}{shown}"]
+
+
+def _tables(document: dict[str, Any], layers: Any) -> list[Any]:
+    from kdcli.cli.console import table
+
+    tables = []
+    if document["taps"]:
+        rows = [[tap["name"], _shape(tap["shape"])] for tap in document["taps"]]
+        tables.append(table("", ("tap", "shape"), rows))
+    if layers:
+        rows = [[layer.name, layer.kind, str(layer.parameters)] for layer in layers]
+        tables.append(table("", ("layer", "class", "parameters"), rows))
+    return tables
+
+
+def _shape(shape: list[int | None]) -> str:
+    """Without the batch axis."""
+    return "×".join("any" if side is None else str(side) for side in shape[1:]) or "one number"

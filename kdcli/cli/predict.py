@@ -1,0 +1,50 @@
+"""kd predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdcli.cli import options as o
+
+
+def command(
+    model: Annotated[Path, typer.Argument(metavar="MODEL|RUN", help="Model file or run directory.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="FILE.npz|FILE.csv", help="A new file.", rich_help_panel=o.COMMON),
+    ],
+    data: o.Data = None,
+    recipe: o.Recipe = None,
+    set_: o.Set = None,
+    limit: o.Limit = None,
+    batch_size: o.BatchSize = None,
+    threads: o.Threads = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    no_color: o.NoColor = False,
+    split: o.Split = "auto",
+) -> None:
+    """Write a model's answers to a file."""
+    from kdcli.cli.console import Output
+    from kdcli.workflows.predict import predict
+
+    output = Output(json_=json, quiet=quiet, verbose=verbose, no_color=no_color)
+    prediction = predict(
+        model,
+        data=data,
+        out=out,
+        recipe=recipe,
+        settings=set_ or (),
+        split=split,
+        limit=o.parse_limit(limit),
+        batch_size=batch_size,
+        threads=threads,
+        on_event=output.on_event,
+    )
+    document = prediction.to_json()
+    count = f"{document['examples']} examples of the {document['split']} split, {document['task']}"
+    output.result(document, path=document["path"], human=[f"{document['path']}: {count}, by {document['model']}"])

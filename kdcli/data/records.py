@@ -1,0 +1,196 @@
+"""TFRecord files of `tf.Example`s with encoded pictures and labels."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kdcli.data.examples import Splits
+from kdcli.data.folders import shown
+from kdcli.data.pictures import SPLITS, Encoded, load_pictures
+from kdcli.errors import DataError, did_you_mean
+from kdcli.lazy import tf
+
+SUFFIX = ".tfrecord"
+BLOCK = 512
+# How the name of a file begins, or a word in it, and the split that it belongs to.
+WORDS = {
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+}
+
+
+def record_files(path: str) -> list[Path]:
+    """The files that a path stands for: one file, a pattern, or a folder; in string order."""
+    if Path(path).is_dir():
+        return sorted(file for file in Path(path).iterdir() if file.name.endswith(SUFFIX))
+    return sorted(Path(found) for found in glob.glob(path)) if glob.has_magic(path) else [Path(path)]
+
+
+def read_records(
+    path: str, *, image_key: str, label_key: str, size: str | tuple[int, int], channels: str | int
+) -> Splits:
+    """The splits of TFRecord files, by the names of the files.
+
+    Raises:
+        DataError: no files, a missing part, damage, a missing feature, unreadable pictures.
+    """
+    files = record_files(path)
+    if not files or not files[0].exists():
+        raise DataError(f"{path}: no such file", hint="--data 'DIR/train-*.tfrecord' or --data DIR")
+    by_split = _by_split(path, files)
+
+    def blocks() -> Iterator[list[Encoded]]:
+        for split, of_split in by_split.items():
+            for file in of_split:
+                yield from _read_file(file, split, image_key, label_key)
+
+    read = load_pictures(blocks, name=path, size=size, channels=channels)
+    parts, names = read.splits, _class_names(files[0].parent)
+    if "train" not in parts:
+        raise DataError(f"{path}: holds no records")
+    return Splits(
+        path, parts["train"], parts.get("validation"), parts.get("test"), classes=names, notes=read.notes
+    )
+
+
+def _by_split(path: str, files: list[Path]) -> dict[str, list[Path]]:
+    splits = {file: split_of(file.name) for file in files}
+    if set(splits.values()) == {None} or (len(set(splits.values())) == 1 and not Path(path).is_dir()):
+        return {"train": files}
+    unknown = [shown(file) for file, split in splits.items() if split is None]
+    if unknown:
+        raise DataError(
+            f"{path}: the names of {len(unknown)} files tell no split ({', '.join(unknown[:5])}), others do",
+            hint="names begin with train, validation or test; a pattern chooses: --data 'DIR/train-*.tfrecord'",
+        )
+    if "train" not in splits.values():
+        raise DataError(f"{path}: has no train files", hint="a pattern chooses: --data 'DIR/test-*.tfrecord'")
+    if Path(path).is_dir():
+        _refuse_gaps(files)
+    grouped = {split: [file for file in files if splits[file] == split] for split in SPLITS}
+    return {split: of_split for split, of_split in grouped.items() if of_split}
+
+
+def split_of(name: str) -> str | None:
+    """The split that the name of a file tells, or None."""
+    name = name.lower().removesuffix(SUFFIX)
+    words = re.split(r"[^a-z]+", name)
+    for word, split in WORDS.items():
+        if name.startswith(word) or word in words:
+            return split
+    return None
+
+
+def _refuse_gaps(files: list[Path]) -> None:
+    """Refuse a folder in which `train-00003-of-00005` is missing."""
+    there: dict[tuple[str, int], set[int]] = {}
+    for file in files:
+        match = re.search(r"^(.*?)(\d+)-of-(\d+)", file.name)
+        if match:
+            there.setdefault((match[1], int(match[3])), set()).add(int(match[2]))
+    for (start, total), numbers in there.items():
+        missing = sorted(set(range(total)) - numbers)
+        if missing:
+            raise DataError(
+                f"{files[0].parent}: {len(missing)} of {total} files are missing: "
+                + ", ".join(f"{start}{number:05}-of-{total:05}" for number in missing[:5])
+            )
+
+
+def _read_file(file: Path, split: str, image_key: str, label_key: str) -> Iterator[list[Encoded]]:
+    features = {
+        image_key: tf.io.FixedLenFeature([], tf.string),
+        label_key: tf.io.FixedLenFeature([], tf.int64),
+    }
+    done = 0
+    for records in _batches(file):
+        try:
+            parsed = tf.io.parse_example(records, features)
+        # TensorFlow quotes the record in its message, which may be no text.
+        except (tf.errors.InvalidArgumentError, UnicodeDecodeError) as error:
+            _name_fault(file, records, done, image_key, label_key)
+            raise DataError(f"{shown(file)}: records from {done} on cannot be parsed") from error
+        pairs = zip(parsed[image_key].numpy(), parsed[label_key].numpy(), strict=True)
+        names = (f"{shown(file)} record {number}" for number in range(done, done + len(records)))
+        yield [
+            Encoded(name, content, int(label), split) for name, (content, label) in zip(names, pairs, strict=True)
+        ]
+        done += len(records)
+
+
+def _batches(file: Path) -> Iterator[Any]:
+    try:
+        yield from tf.data.TFRecordDataset(str(file)).batch(BLOCK)
+    except tf.errors.DataLossError:
+        number = 0
+        try:
+            for _ in tf.data.TFRecordDataset(str(file)):
+                number += 1
+        except tf.errors.DataLossError:
+            pass
+        raise DataError(
+            f"{shown(file)}: damaged or cut off at record {number} (counted from 0)",
+            hint="copy the file again, or leave it out; kd reads files that are not compressed",
+        ) from None
+    except tf.errors.OpError as error:
+        raise DataError(f"{shown(file)}: cannot be read: {error.message:.200}") from None
+
+
+def _name_fault(file: Path, records: Any, done: int, image_key: str, label_key: str) -> None:
+    """Find the record that is no example, or has not the features that are asked for.
+
+    Raises:
+        DataError: naming the record.
+    """
+    for number, record in enumerate(records.numpy(), start=done):
+        where = f"{shown(file)}: record {number}"
+        try:
+            found = tf.train.Example.FromString(record).features.feature
+        # A record that is no message at all: protobuf has its own error for it, with other names over time.
+        except Exception as error:
+            raise DataError(f"{where} is no tf.Example") from error
+        for setting, key, kind in (
+            ("image_key", image_key, "bytes_list"),
+            ("label_key", label_key, "int64_list"),
+        ):
+            if key not in found:
+                raise DataError(
+                    f"{where} has no feature {key!r}; {did_you_mean(key, found)}features: "
+                    f"{', '.join(sorted(found)) or 'none'}",
+                    hint=f"--set data.source.{setting}=NAME",
+                )
+            values = getattr(found[key], kind).value
+            if len(values) != 1:
+                raise DataError(f"{where}: the feature {key!r} must hold one value of {kind}, got {len(values)}")
+
+
+def _class_names(folder: Path) -> tuple[str, ...] | None:
+    """The names in `labels.txt` beside the files: one a line, or as TF-Slim writes them, `0:name`."""
+    file = folder / "labels.txt"
+    if not file.exists():
+        return None
+    try:
+        lines = [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: cannot be read as text: {error}") from None
+    numbered = [re.fullmatch(r"(\d+):(.*)", line) for line in lines]
+    if not lines or not all(numbered):
+        names = tuple(lines)
+    else:
+        by_number = {int(match[1]): match[2].strip() for match in numbered if match}
+        if sorted(by_number) != list(range(len(lines))):
+            raise DataError(f"{file}: its numbers must be 0 to {len(lines) - 1}, each once")
+        names = tuple(by_number[number] for number in range(len(lines)))
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice or not names:
+        raise DataError(f"{file}: " + (f"names {twice[0]!r} twice" if twice else "is empty"))
+    return names

@@ -1,0 +1,122 @@
+"""How close an exported file is to the model that it was made from, on the same examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdcli.data.examples import Examples
+from kdcli.evaluation.quality import agree, measure
+from kdcli.lazy import tf
+from kdcli.models.keras_network import SMALLEST, KerasNetwork
+from kdcli.models.serving import Serving
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the model itself answers.
+
+    Args:
+        network: the model.
+        outputs: (n, ...) as the saved model returns them.
+        labels: of the examples, or None.
+        task: of the data; None without data.
+    """
+
+    network: KerasNetwork
+    outputs: np.ndarray
+    labels: np.ndarray | None = None
+    task: str | None = None
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What an exported file has in common with its model.
+
+    Args:
+        max_abs_diff: of any two outputs.
+        agreement: share of equal decisions; None where nothing is decided.
+        accuracy: of the file; None without labels or decisions.
+        accuracy_drop: how much less that is than the model's own.
+        unexplained: for values, the share of the variance of the model's answers that the file misses.
+    """
+
+    max_abs_diff: float
+    agreement: float | None = None
+    accuracy: float | None = None
+    accuracy_drop: float | None = None
+    unexplained: float | None = None
+
+
+def answered(
+    ask: Callable[[dict[str, np.ndarray]], np.ndarray],
+    examples: Examples,
+    *,
+    batch_size: int,
+    on_batch: Callable[[int], None],
+) -> np.ndarray:
+    """Every answer to the examples of a split, batch by batch; `on_batch` is told how many there are."""
+    found = []
+    for start in range(0, len(examples), batch_size):
+        positions = np.arange(start, min(start + batch_size, len(examples)))
+        found.append(ask(examples.take(positions)))
+        on_batch(start + len(positions))
+    return np.concatenate(found)
+
+
+def model_answers(network: KerasNetwork) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+    """From raw examples to what the saved model returns, in float32."""
+    compiled = tf.function(network.output, autograph=False, reduce_retracing=True)
+
+    def ask(raw: dict[str, np.ndarray]) -> np.ndarray:
+        tensors = {name: tf.convert_to_tensor(value) for name, value in raw.items()}
+        return np.asarray(compiled(tensors).numpy(), np.float32)
+
+    return ask
+
+
+def file_answers(
+    answer: Callable[[np.ndarray], np.ndarray], serving: Serving
+) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+    """From raw examples to what a file returns, given what it takes."""
+    return lambda raw: answer(serving.taken(raw))
+
+
+def compare(outputs: np.ndarray, reference: Reference) -> Parity:
+    """Compare a file's outputs with the model's.
+
+    Args:
+        outputs: (n, ...) of the file, on the same examples.
+    """
+    own = reference.outputs.astype(np.float64)
+    difference = outputs.astype(np.float64) - own
+    largest = float(np.abs(difference).max())
+    task = reference.task
+    if task is None:
+        return Parity(largest)
+    if task == "regression":
+        spread = np.square(own - own.mean(0)).sum()
+        missed = np.square(difference).sum()
+        return Parity(largest, unexplained=float(missed / spread) if spread else float(missed > 0))
+    logits, own_logits = (_logits(one, reference.network) for one in (outputs, reference.outputs))
+    agreement = agree(logits, own_logits, task=task)
+    if reference.labels is None:
+        return Parity(largest, agreement)
+    accuracy, before = (measure(one, reference.labels, task=task).accuracy for one in (logits, own_logits))
+    assert accuracy is not None and before is not None
+    return Parity(largest, agreement, accuracy, before - accuracy)
+
+
+def _logits(outputs: np.ndarray, network: KerasNetwork) -> np.ndarray:
+    """Outputs of the saved model as logits, with the columns that the data has."""
+    logits = outputs.astype(np.float64)
+    if network.output_kind in ("probabilities", "sigmoid"):
+        logits = np.log(np.clip(logits, SMALLEST, 1))
+    if network.output_kind == "sigmoid":
+        logits -= np.log(np.clip(1 - outputs.astype(np.float64), SMALLEST, 1))
+    if network.outputs == 2 and logits.shape[-1] == 1:
+        # A single sigmoid for two classes: z against 0.
+        logits = np.concatenate([np.zeros_like(logits), logits], -1)
+    return logits

@@ -1,0 +1,21 @@
+"""Files that ship: one file of this folder for each format."""
+
+from __future__ import annotations
+
+from typing import Annotated, get_args
+
+from pydantic import Field
+
+from kdcli.exports.keras import Keras
+from kdcli.exports.litert import Litert
+from kdcli.exports.onnx import Onnx
+from kdcli.exports.saved_model import SavedModel
+from kdcli.spec import ExportFormat
+
+AnyFormat = Annotated[Keras | SavedModel | Litert | Onnx, Field(discriminator="kind")]
+
+KINDS: dict[str, type[ExportFormat]] = {
+    member.model_fields["kind"].default: member for member in get_args(get_args(AnyFormat)[0])
+}
+
+__all__ = ["KINDS", "AnyFormat", "Keras", "Litert", "Onnx", "SavedModel"]

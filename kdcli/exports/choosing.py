@@ -1,0 +1,95 @@
+"""From the words of a command line to formats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+from kdcli.errors import UsageError, did_you_mean
+from kdcli.exports import KINDS
+from kdcli.exports.litert import Io, Litert, Quantize
+from kdcli.spec import ExportFormat
+
+QUANTIZATIONS, BORDERS = get_args(Quantize), get_args(Io)
+SPELLINGS = {"tflite": "litert", "savedmodel": "saved-model", "saved_model": "saved-model"}
+# What people ask of other tools, and how they get there from here.
+FOREIGN_FORMATS = {
+    "coreml": "coremltools converts a SavedModel: --format saved-model",
+    "mlmodel": "coremltools converts a SavedModel: --format saved-model",
+    "tfjs": "tensorflowjs_converter converts a SavedModel: --format saved-model",
+    "openvino": "OpenVINO converts ONNX: --format onnx",
+    "tensorrt": "TensorRT converts ONNX: --format onnx",
+    "engine": "TensorRT converts ONNX: --format onnx",
+    "pb": "--format saved-model",
+    "h5": "--format keras",
+    "torchscript": "--format onnx",
+    "fp16": "--format litert --quantize float16",
+    "float16": "--format litert --quantize float16",
+    "int8": "--format litert --quantize int8",
+}
+FOREIGN_QUANTIZATIONS = {
+    "fp16": "--quantize float16",
+    "half": "--quantize float16",
+    "fp32": "--quantize none",
+    "float32": "--quantize none",
+    "full": "--quantize int8",
+    "int8-dynamic": "--quantize dynamic",
+    "weights": "--quantize dynamic",
+}
+
+
+def choose_formats(
+    formats: Sequence[str], *, quantize: Sequence[str] = (), io: str | None = None
+) -> tuple[ExportFormat, ...]:
+    """Every file that is asked for, once.
+
+    Args:
+        formats: `keras`, `saved-model`, `litert` (or `tflite`), `onnx`.
+        quantize: of `litert`: `none`, `float16`, `dynamic`, `int8`; `none` when left out.
+        io: of `int8` files: `float32`, `uint8`, `int8`; `float32` when left out.
+
+    Raises:
+        UsageError: an unknown word, or one that would have no effect.
+    """
+    if not formats:
+        raise UsageError(f"no format: there is {', '.join(KINDS)}", hint="--format litert")
+    kinds = [_kind(word) for word in dict.fromkeys(formats)]
+    for word in quantize:
+        _known("--quantize", word, QUANTIZATIONS, FOREIGN_QUANTIZATIONS)
+    if io is not None:
+        _known("--io", io, BORDERS, {"fp32": "--io float32"})
+    quantised = [word for word in quantize if word != "none"]
+    if quantised and "litert" not in kinds:
+        raise UsageError(
+            f"--quantize {quantised[0]} is for litert files, asked for: {', '.join(kinds)}",
+            hint=f"--format litert --quantize {quantised[0]}",
+        )
+    if io is not None and "int8" not in quantize:
+        raise UsageError(
+            f"--io {io} is for int8 files; all others take floats or raw bytes as they come",
+            hint=f"--format litert --quantize int8 --io {io}",
+        )
+    chosen: list[ExportFormat] = []
+    for kind in dict.fromkeys(kinds):
+        if kind != "litert":
+            chosen.append(KINDS[kind].model_validate({}))
+            continue
+        for variant in dict.fromkeys(quantize or ("none",)):
+            border = io if io and variant == "int8" else "float32"
+            chosen.append(Litert.model_validate({"quantize": variant, "io": border}))
+    return tuple(chosen)
+
+
+def _kind(word: str) -> str:
+    word = SPELLINGS.get(word.lower(), word)
+    _known("--format", word, tuple(KINDS), FOREIGN_FORMATS)
+    return word
+
+
+def _known(option: str, word: str, known: Sequence[str], foreign: dict[str, str]) -> None:
+    if word in known:
+        return
+    raise UsageError(
+        f"{option} must be one of {', '.join(known)}, got {word!r}",
+        hint=foreign.get(word.lower()) or did_you_mean(word, known).strip() or f"{option} {known[0]}",
+    )

@@ -1,0 +1,28 @@
+"""A `.keras` file that plain Keras opens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from kdcli.exports.quietly import quietly
+from kdcli.spec import ExportFormat
+
+
+class Keras(ExportFormat):
+    """The model behind its preparation, made of stock layers, with its weights in float32."""
+
+    suffix: ClassVar[str] = ".keras"
+
+    kind: Literal["keras"] = "keras"
+
+    def write(self, serving: Any, path: Path) -> None:
+        """Save the model."""
+        with quietly(f"{path.name}: Keras does not save the model"):
+            serving.model.save(path)
+
+    def open(self, path: Path, *, threads: int | None = None) -> Any:
+        """Open it as anybody would."""
+        from kdcli.models.served import open_keras
+
+        return open_keras(path)

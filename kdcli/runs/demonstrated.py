@@ -1,0 +1,53 @@
+"""Frozen numbers of the demonstration."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kdcli.runs.results import relative
+
+
+@dataclass(frozen=True)
+class DemonstratedModel:
+    """One line of the table.
+
+    Args:
+        accuracy: on the test split; a mean over the seeds for both students.
+        smaller: how many times fewer bytes than the teacher's file.
+        p50_ms: median of one request, in its own runtime.
+    """
+
+    name: str
+    path: Path
+    runtime: str
+    accuracy: float
+    parameters: int | None
+    bytes: int
+    smaller: float
+    p50_ms: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """An entry of `models`."""
+        return {**asdict(self), "path": relative(self.path)}
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """The whole story on the embedded digits."""
+
+    out: Path
+    models: tuple[DemonstratedModel, ...]
+    comparison: dict[str, Any]
+    seconds: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """`kd.demo/1`."""
+        return {
+            "schema": "kd.demo/1",
+            "out": relative(self.out),
+            "models": [model.to_json() for model in self.models],
+            "comparison": self.comparison,
+            "seconds": self.seconds,
+        }

@@ -1,0 +1,101 @@
+"""What a model file holds, as numbers and names."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kdcli.runs.results import relative
+
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input, an output or a tap.
+
+    Args:
+        name: for a tap, what `teacher_layer` takes.
+        shape: with the batch axis first, None where it takes any size.
+        dtype: of its values; None for a tap.
+    """
+
+    name: str
+    shape: Shape
+    dtype: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Name, shape and, where it is known, type."""
+        document: dict[str, Any] = {"name": self.name, "shape": list(self.shape)}
+        return document if self.dtype is None else {**document, "dtype": self.dtype}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer: its path in the model, its class, its weights."""
+
+    name: str
+    kind: str
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a model made of real examples.
+
+    Args:
+        data: what they are called.
+        split: which split they are from.
+        examples: how many were answered.
+        task: what the labels are for.
+        input: the preparation by input name, with the scale that was found or given.
+        answer: the shape of one answer.
+        figure: name of the task's main figure, and its value on these examples; None without labels.
+    """
+
+    data: str
+    split: str
+    examples: int
+    task: str
+    input: dict[str, Any]
+    answer: tuple[int, ...]
+    figure: tuple[str, float] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """`checked` of `kd.inspect/1`, which is there when data was given."""
+        document = {**asdict(self), "answer": list(self.answer)}
+        name, value = document.pop("figure") or (None, None)
+        return document if name is None else {**document, name: value}
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A model file, looked into. What its format does not tell is None; `safe` is None: not screened."""
+
+    path: Path
+    format: str
+    sha256: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    bytes: int
+    output_kind: str | None = None
+    parameters: int | None = None
+    export_bytes: dict[str, int] | None = None
+    flops: int | None = None
+    taps: tuple[Tensor, ...] | None = None
+    layers: tuple[Layer, ...] = ()
+    checked: Checked | None = None
+    safe: bool | None = None
+    findings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """`kd.inspect/1`."""
+        document: dict[str, Any] = {"schema": "kd.inspect/1", "path": relative(self.path)}
+        document |= {"format": self.format, "sha256": self.sha256}
+        document |= {name: [tensor.to_json() for tensor in getattr(self, name)] for name in ("inputs", "outputs")}
+        for name in ("output_kind", "parameters", "bytes", "export_bytes", "flops"):
+            document[name] = getattr(self, name)
+        document["taps"] = None if self.taps is None else [tap.to_json() for tap in self.taps]
+        document |= {"safe": self.safe, "findings": list(self.findings)}
+        return document if self.checked is None else {**document, "checked": self.checked.to_json()}

@@ -1,0 +1,20 @@
+"""What encoded pictures become: the settings that images and tfrecord share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+_Side = Annotated[int, Field(ge=1, le=8192)]
+_Size = Annotated[tuple[_Side, _Side], Field(strict=False)]
+
+
+def _kind_of(value: Any) -> str:
+    return "word" if isinstance(value, str) else "list" if isinstance(value, list | tuple) else "number"
+
+
+PictureSize = Annotated[
+    Annotated[Literal["auto"], Tag("word")] | Annotated[_Size, Tag("list")], Discriminator(_kind_of)
+]
+Channels = Literal["auto", 1, 3]

@@ -1,0 +1,42 @@
+"""Folders of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from kdcli.sources.form import Channels, PictureSize
+from kdcli.spec import Source
+
+if TYPE_CHECKING:
+    from kdcli.data.examples import Splits
+
+
+class Images(Source):
+    """A folder of pictures: `DIR/train/CLASS/*` and `DIR/test/CLASS/*`, or `DIR/CLASS/*`.
+
+    `val`, `valid`, `validation` and `dev` are validation. JPEG, PNG, BMP, GIF (its first picture) and WebP;
+    transparency is left out. Classes are in string order, as Keras has them.
+
+    Args:
+        path: the folder, relative to the current one.
+        size: [height, width] that pictures are stretched to; `auto` is their own when all are equal, else
+            256×256. A network resizes to its own size afterwards.
+        channels: 1 (grey), 3 (colour); `auto` is 1 when every picture is grey.
+    """
+
+    kind: Literal["images"] = "images"
+    path: str
+    size: PictureSize = "auto"
+    channels: Channels = "auto"
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The folder."""
+        return (self.path,)
+
+    def load(self) -> Splits:
+        """The splits that the folder holds, pictures in uint8."""
+        from kdcli.data.folders import read_folders
+
+        return read_folders(Path(self.path), size=self.size, channels=self.channels)

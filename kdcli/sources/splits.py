@@ -1,0 +1,42 @@
+"""A source of its own for each split."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from kdcli.sources.one import OneSource
+from kdcli.spec import Source
+
+if TYPE_CHECKING:
+    from kdcli.data.examples import Splits
+
+
+class SplitSources(Source):
+    """`{train: D, validation: D, test: D}`, each a text or a mapping as for a single source.
+
+    Of a source that has splits itself the one of that name is taken, of any other one everything. Classes and
+    columns must agree.
+
+    Args:
+        train: the training examples.
+        validation: those that select; split off the training part when left out.
+        test: those that are measured once, at the end.
+    """
+
+    kind: Literal["splits"] = "splits"
+    train: OneSource
+    validation: OneSource | None = None
+    test: OneSource | None = None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files and folders of all of them."""
+        given = (self.train, self.validation, self.test)
+        return tuple(path for source in given if source is not None for path in source.paths)
+
+    def load(self) -> Splits:
+        """The splits, from one source each."""
+        from kdcli.data.parts import put_together
+
+        given = {"train": self.train, "validation": self.validation, "test": self.test}
+        return put_together({split: source.load() for split, source in given.items() if source is not None})

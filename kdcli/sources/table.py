@@ -1,0 +1,39 @@
+"""Tables of numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from kdcli.spec import Source
+
+if TYPE_CHECKING:
+    from kdcli.data.examples import Splits
+
+
+class Table(Source):
+    """A `.csv` file (commas, a header line) or a `.parquet` file: columns of numbers, one of them the label.
+
+    All rows are for training; `{train: a.csv, test: b.csv}` gives splits. Parquet needs `kdcli[table]`.
+
+    Args:
+        path: the file, relative to the current folder.
+        label: the label column; text becomes classes in string order. `null` when there are no labels.
+        weight: the column of sample weights; `weight` when there is one of that name.
+    """
+
+    kind: Literal["table"] = "table"
+    path: str
+    label: str | None = "label"
+    weight: str | None = None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The file."""
+        return (self.path,)
+
+    def load(self) -> Splits:
+        """The rows as one training split."""
+        from kdcli.data.tables import read_table
+
+        return read_table(Path(self.path), label=self.label, weight=self.weight)

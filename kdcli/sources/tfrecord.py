@@ -1,0 +1,53 @@
+"""TFRecord files of pictures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from kdcli.sources.form import Channels, PictureSize
+from kdcli.spec import Source
+
+if TYPE_CHECKING:
+    from kdcli.data.examples import Splits
+
+
+class TfRecord(Source):
+    """TFRecord files of `tf.Example`s, each an encoded picture and its label.
+
+    `train*`, `validation*` (`valid*`, `val*`, `dev*`) and `test*` are the splits, by the names of the files. A
+    `labels.txt` beside them names the classes, one a line or as `0:name`.
+
+    Args:
+        path: a file, a pattern such as `DIR/train-*.tfrecord`, or a folder of such files.
+        image_key: the feature that holds the picture as JPEG, PNG, BMP, GIF or WebP.
+        label_key: the feature that holds the class, a whole number from 0.
+        size: [height, width] that pictures are stretched to; `auto` is their own when all are equal, else
+            256×256.
+        channels: 1 (grey), 3 (colour); `auto` is 1 when every picture is grey.
+    """
+
+    kind: Literal["tfrecord"] = "tfrecord"
+    path: str
+    image_key: str = "image/encoded"
+    label_key: str = "image/class/label"
+    size: PictureSize = "auto"
+    channels: Channels = "auto"
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files that the path stands for, and the folder that was named."""
+        from kdcli.data.records import record_files
+
+        return (self.path, *map(str, record_files(self.path)))
+
+    def load(self) -> Splits:
+        """The splits that the files hold, pictures in uint8."""
+        from kdcli.data.records import read_records
+
+        return read_records(
+            self.path,
+            image_key=self.image_key,
+            label_key=self.label_key,
+            size=self.size,
+            channels=self.channels,
+        )

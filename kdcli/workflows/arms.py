@@ -1,0 +1,216 @@
+"""The arms of a comparison: every student under every recipe, and beside them the same student alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from kdcli.errors import ModelError, UsageError
+from kdcli.models.opening import model_file
+from kdcli.recipe.reading import read_recipe
+from kdcli.recipe.sections import TeacherSection
+from kdcli.runs.directory import SUMMARY, model_of_run, read_json, recipe_of_run
+from kdcli.runs.results import FinishedRun
+from kdcli.workflows.asking import Asked, ask, require
+from kdcli.workflows.opening import label_term, refuse_untrained
+from kdcli.workflows.placing import input_paths
+from kdcli.zoo import Clone, File
+
+SCRATCH = "scratch"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One student trained in one way, over all seeds.
+
+    Args:
+        name: in tables and documents: `scratch`, or `<student>/<recipe>`.
+        folder: of its runs, below the comparison's directory.
+        asked: what to do, with the first seed.
+        baseline: the arm to compare with; None for a student alone.
+        finished: runs that were given, by seed.
+    """
+
+    name: str
+    folder: str
+    asked: Asked
+    baseline: str | None
+    seeds: tuple[int, ...]
+    finished: dict[int, FinishedRun] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> list[Path]:
+        """Files and folders that the arm reads."""
+        return [*input_paths(self.asked.recipe), *(run.run for run in self.finished.values())]
+
+    def at(self, seed: int) -> Asked:
+        """What to do with one seed; the split, the limit and the views stay those of the first."""
+        recipe = self.asked.recipe
+        train = recipe.train.model_copy(update={"seed": seed})
+        data = recipe.data.model_copy(update={"seed": recipe.data_seed})
+        return replace(self.asked, recipe=recipe.model_copy(update={"train": train, "data": data}))
+
+
+def make_arms(
+    *,
+    teacher: Any,
+    students: Sequence[Any],
+    recipes: Sequence[Any],
+    distilled: Sequence[str | Path],
+    repeats: int | None,
+    **options: Any,
+) -> tuple[Arm, ...]:
+    """Every student under every recipe with its twin alone, twins first.
+
+    Args:
+        teacher: for every arm; from the recipe when None.
+        students: none is each recipe's own.
+        recipes: none is `soft-targets`, unless finished runs are given.
+        distilled: finished runs of `kd distill`; runs that differ only in their seed are repeats of one arm.
+        repeats: seeds for each arm that is trained; 3 when None.
+        options: as for `asking.ask`.
+
+    Raises:
+        UsageError: a recipe, an option, or what is missing.
+    """
+    if repeats is not None and not recipes and distilled:
+        raise UsageError(
+            "--repeats is for arms that are trained; with --distilled each RUN is one repeat",
+            hint="give a run for each seed, or --recipe",
+        )
+    names: dict[str, str] = {}
+    arms: list[Arm] = []
+    for recipe in recipes or ([] if distilled else [None]):
+        for student in students or [None]:
+            asked = _fresh(ask(recipe, teacher=teacher, student=student, **options))
+            require(asked, "data", "teacher", "student")
+            refuse_untrained(asked)
+            first = asked.recipe.train.seed
+            seeds = tuple(range(first, first + (repeats or 3)))
+            arms.append(_arm(asked, seeds, names, taken=arms))
+    arms += _finished_arms(distilled, names, arms, teacher=teacher, options=options)
+    _refuse_several_teachers(arms)
+    for arm in arms:
+        for model in (arm.asked.recipe.teacher.model, arm.asked.recipe.student.model):
+            if isinstance(model, File):
+                model_file(Path(model.path))
+    twins: dict[str, Arm] = {}
+    paired = []
+    for arm in arms:
+        twin = _twin(arm, twins)
+        paired.append(replace(arm, baseline=twin.name))
+    return (*twins.values(), *paired)
+
+
+def _refuse_several_teachers(arms: Sequence[Arm]) -> None:
+    teachers = {section.model_dump_json() for arm in arms if (section := arm.asked.recipe.teacher.model)}
+    if len(teachers) > 1:
+        raise UsageError(f"a comparison has one teacher, the recipes name {len(teachers)}", hint="--teacher FILE")
+
+
+def _fresh(asked: Asked) -> Asked:
+    """In a comparison every seed has weights of its own, unless the recipe asks for the file's."""
+    student = asked.recipe.student
+    if student.start == "auto":
+        student = student.model_copy(update={"start": "fresh"})
+    return replace(asked, recipe=asked.recipe.model_copy(update={"student": student}), recipe_given=True)
+
+
+def _arm(
+    asked: Asked,
+    seeds: tuple[int, ...],
+    names: dict[str, str],
+    *,
+    taken: Sequence[Arm],
+    finished: dict[int, FinishedRun] | None = None,
+) -> Arm:
+    student = _student_name(asked, names)
+    name = _unused(f"{student}/{asked.name}", (arm.name for arm in taken))
+    return Arm(name, name, asked, None, seeds, finished or {})
+
+
+def _student_name(asked: Asked, names: dict[str, str]) -> str:
+    """A short name for the student; another one of the same name gets a number."""
+    model = asked.recipe.student.model
+    given = asked.models.get("student")
+    key = str(id(given)) if given is not None else model.model_dump_json() if model else ""
+    if key not in names:
+        short = "student"
+        if isinstance(model, File):
+            path = Path(model.path)
+            short = path.parent.name if recipe_of_run(path) and path.is_file() else path.stem
+        elif given is not None:
+            short = given.name
+        elif model is not None:
+            short = model.name
+        names[key] = _unused(short, names.values())
+    return names[key]
+
+
+def _unused(name: str, taken: Iterable[str]) -> str:
+    known, number, free = set(taken), 2, name
+    while free in known:
+        free, number = f"{name}-{number}", number + 1
+    return free
+
+
+def _twin(arm: Arm, twins: dict[str, Arm]) -> Arm:
+    """The student alone: same weights at the start, same batches, steps and selection, labels only."""
+    recipe = arm.asked.recipe
+    # A clone is its teacher's architecture, so its twin needs to know the teacher too.
+    clone = isinstance(recipe.student.model, Clone)
+    models = {role: model for role, model in arm.asked.models.items() if role == "student" or clone}
+    teacher = recipe.teacher if clone else TeacherSection()
+    alone = recipe.model_copy(update={"losses": (label_term(recipe),), "teacher": teacher, "description": ""})
+    asked = replace(arm.asked, recipe=alone, name=SCRATCH, models=models)
+    key = f"{alone.model_dump_json()} {[id(model) for model in models.values()]}"
+    if key in twins:
+        twin = twins[key]
+        twins[key] = replace(twin, seeds=tuple(sorted({*twin.seeds, *arm.seeds})))
+        return twins[key]
+    student = arm.folder.rsplit("/", 1)[0]
+    folder = _unused(f"{student}/{SCRATCH}", (twin.folder for twin in twins.values()))
+    name = folder if twins else SCRATCH
+    twins[key] = Arm(name, folder, asked, None, arm.seeds)
+    return twins[key]
+
+
+def _finished_arms(
+    runs: Sequence[str | Path],
+    names: dict[str, str],
+    arms: Sequence[Arm],
+    *,
+    teacher: Any,
+    options: dict[str, Any],
+) -> list[Arm]:
+    found: dict[str, Arm] = {}
+    for given in runs:
+        path = Path(given)
+        model, recipe = model_of_run(path), recipe_of_run(path)
+        if model is None or recipe is None or not (path / SUMMARY).exists():
+            raise ModelError(f"--distilled {path}: no finished run", hint="kd distill --out DIR makes one")
+        document = read_json(path / SUMMARY)
+        if document.get("teacher") is None:
+            raise ModelError(f"--distilled {path}: a run of kd train-teacher has no teacher to compare with")
+        asked = ask(recipe, teacher=teacher, **{**options, "seed": None, "epochs": None, "batch_size": None})
+        name = Path(recipe).parent.name
+        require(asked, "data", "teacher", "student")
+        seed = read_recipe(recipe).recipe.train.seed
+        run = FinishedRun(path, model, document)
+        train = asked.recipe.train.model_copy(update={"seed": 0})
+        key = asked.recipe.model_copy(update={"train": train}).model_dump_json()
+        if key in found:
+            before = found[key]
+            if seed in before.finished:
+                raise UsageError(f"--distilled {path}: another run of the same recipe has the seed {seed} too")
+            finished = {**before.finished, seed: run}
+            found[key] = replace(before, seeds=tuple(sorted(finished)), finished=finished)
+            continue
+        asked = replace(asked, name=name, recipe_given=True)
+        found[key] = _arm(asked, (seed,), names, taken=[*arms, *found.values()], finished={seed: run})
+    return list(found.values())
+
+
+__all__ = ["SCRATCH", "Arm", "make_arms"]

@@ -1,0 +1,142 @@
+"""Zoo models of a run: built for its data, with the preparation that belongs to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcli.data.dataset import Dataset
+from kdcli.errors import UsageError
+from kdcli.events import Note, OnEvent
+from kdcli.lazy import ops
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.opening import check_finite
+from kdcli.models.preparation import SCALES, Preparation
+from kdcli.recipe.sections import InputSection
+from kdcli.runs.recording import hash_arrays, hash_file
+from kdcli.zoo import Application, Clone, has_weights
+
+
+@dataclass(frozen=True)
+class Built:
+    """A zoo model.
+
+    Args:
+        model: the `keras.Model`.
+        name: what messages call it.
+        start: `fresh`, or `file` where it came with weights.
+        section: the recipe's section, with the `input` that belongs to the model.
+        path: the file of its weights, or None.
+        sha256: of the file, or of weights that were downloaded.
+    """
+
+    model: Any
+    name: str
+    start: str
+    section: Any
+    path: Path | None = None
+    sha256: str | None = None
+
+
+def build_zoo(
+    role: str,
+    source: Any,
+    *,
+    start: str,
+    dataset: Dataset,
+    section: Any,
+    seed: int,
+    teacher: KerasNetwork | None,
+    on_event: OnEvent,
+) -> Built:
+    """Build the zoo model of one side of a run.
+
+    Args:
+        role: `teacher` or `student`.
+        source: an entry of `kdcli.zoo`.
+        start: what was asked for; the weights of an application win over a teacher's default `fresh`.
+        dataset: gives the shape and the classes.
+        section: the recipe's section.
+        seed: of fresh weights.
+        teacher: what a clone is made like.
+        on_event: told which scale an application wants.
+
+    Raises:
+        UsageError: it cannot be built for this data.
+        ModelError: weights that cannot be had or do not fit.
+    """
+    name = f"zoo {source.name}"
+    if isinstance(source, Clone):
+        model = source.build_from(teacher and teacher.model, seed=seed)
+        return Built(model, name, "fresh", _prepared_as(section, teacher))
+    if not dataset.outputs:
+        raise UsageError(
+            f"{name}: neither labels nor names say how many classes there are",
+            hint="--set 'data.classes=[cat, dog]' names them",
+        )
+    if role == "student" and start == "fresh" and has_weights(source):
+        raise UsageError(
+            f"student.start is fresh, but student.model.weights is {source.weights}",
+            hint="--set student.start=file keeps the weights, --set student.model.weights=none leaves them out",
+        )
+    model = source.build(zoo_shape(dataset, section.input), dataset.outputs)
+    if not isinstance(source, Application):
+        return Built(model, name, "fresh", section)
+    name += f" {source.architecture}"
+    if source.path is None and section.input.scale == "auto":
+        section = _scaled_as_published(role, source, dataset, section, on_event)
+    if not has_weights(source):
+        return Built(model, name, "fresh", section)
+    name += f" ({source.weights})"
+    check_finite(model, name)
+    if source.path is not None:
+        return Built(model, name, "file", section, source.path, hash_file(source.path))
+    return Built(model, name, "file", section, None, hash_arrays(weight.numpy() for weight in model.weights))
+
+
+def zoo_shape(dataset: Dataset, section: InputSection) -> tuple[int, ...]:
+    """The input shape of a model that is made for the data: its own, or that of `input.resize`.
+
+    Raises:
+        UsageError: the data has several inputs.
+    """
+    if len(dataset.train.shapes) > 1:
+        raise UsageError("zoo models take one input; the data has several", hint="give a model file")
+    shape, (dtype,) = dataset.input_shape, dataset.train.dtypes.values()
+    if len(shape) == 2 and dtype == np.uint8:
+        shape = (*shape, 1)
+    if len(shape) == 3 and section.resize != "auto":
+        shape = (*section.resize, shape[2])
+    return shape
+
+
+def _prepared_as(section: Any, teacher: KerasNetwork | None) -> Any:
+    """The section with the teacher's preparation where it leaves its own open."""
+    if teacher is None or section.input != InputSection() or not teacher.preparations:
+        return section
+    first = next(iter(teacher.preparations.values()))
+    own = InputSection(scale=first.scale, resize=first.size or "auto", fit=first.fit)  # type: ignore[arg-type]
+    return section.model_copy(update={"input": own})
+
+
+def _scaled_as_published(role: str, source: Application, dataset: Dataset, section: Any, on_event: OnEvent) -> Any:
+    """The section with the scale of the architecture's own preprocessing, where that is one of ours."""
+    shape, (dtype,) = zoo_shape(dataset, section.input), dataset.train.dtypes.values()
+    found = _scale_of(source)
+    if dtype != np.uint8 or found is None or (found in ("imagenet", "caffe") and shape[-1] != 3):
+        return section
+    on_event(Note(f"{role}: input.scale is {found}, as {source.architecture} prepares pictures"))
+    return section.model_copy(update={"input": section.input.model_copy(update={"scale": found})})
+
+
+def _scale_of(source: Application) -> str | None:
+    probe = np.random.default_rng(0).integers(0, 256, (1, 4, 4, 3), dtype=np.uint8)
+    wanted = np.asarray(source.preprocessing()(probe.astype(np.float32)))
+    for scale in SCALES:
+        ours = Preparation(probe.shape[1:], "uint8", probe.shape[1:], "float32", scale)(probe)
+        if np.allclose(ops.convert_to_numpy(ours), wanted, atol=1e-3):
+            return scale
+    return None

@@ -1,0 +1,227 @@
+"""Models that are measured beside each other, whatever file they are in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcli.data.dataset import Dataset
+from kdcli.data.examples import Examples
+from kdcli.errors import DataError, UsageError
+from kdcli.evaluation.compiling import prepared
+from kdcli.evaluation.footprint import flops
+from kdcli.evaluation.latency import POOL, AtBatch, keras_at, runner_at, time_at_batches
+from kdcli.evaluation.session import Session
+from kdcli.events import OnEvent
+from kdcli.lazy import tf
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.lite_network import LiteNetwork, explain
+from kdcli.models.litert import IDENTIFIER, LiteRT
+from kdcli.models.opening import model_file, model_format, open_model
+from kdcli.models.preparation import SCALES
+from kdcli.recipe.reading import read_recipe
+from kdcli.runs.directory import recipe_of_run, role_of_run
+from kdcli.runs.results import Quality
+from kdcli.workflows.asking import Asked
+from kdcli.workflows.fitting import evaluate_split
+from kdcli.workflows.networks import understand
+
+RUNTIMES = {"keras": "tensorflow", "h5": "tensorflow", "tflite": "litert"}
+# What kd export writes beside its files: how each of them takes its input.
+INPUTS = "input.json"
+# About how long models are timed, for each of them.
+SECONDS_EACH = 3.0
+TEACHER, AGAIN = "--teacher", "the first model again"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that can be measured.
+
+    Args:
+        path: its file.
+        format: `keras`, `h5` or `tflite`.
+        network: a `KerasNetwork` or a `LiteNetwork`, behind its preparation.
+    """
+
+    path: Path
+    format: str
+    network: Any
+
+    @property
+    def flops(self) -> int | None:
+        """Of one answer; None where nothing can be counted."""
+        return flops(self.network) if isinstance(self.network, KerasNetwork) else None
+
+    def measure(
+        self,
+        examples: Examples,
+        *,
+        task: str,
+        on_event: OnEvent,
+        batch_size: int,
+        teacher: np.ndarray | None = None,
+    ) -> tuple[Quality, np.ndarray]:
+        """The quality on a split, and the logits.
+
+        Raises:
+            ModelError: a `.tflite` file that ended its reader.
+        """
+        try:
+            return evaluate_split(
+                self.network, examples, task=task, on_event=on_event, teacher=teacher, batch_size=batch_size
+            )
+        except tf.errors.OpError as error:
+            if isinstance(self.network, LiteNetwork):
+                raise explain(self.network, error) from error
+            raise
+
+    def at_batch(self, examples: Examples) -> AtBatch:
+        """How it is timed, on real examples."""
+        raw = examples.take(np.arange(min(POOL, len(examples))))
+        if isinstance(self.network, LiteNetwork):
+            return runner_at(self.network.runner, prepared(self.network.preparations, raw))
+        return keras_at(self.network, raw)
+
+
+def file_format(path: Path) -> str:
+    """`keras`, `h5` or `tflite`, by content.
+
+    Raises:
+        ModelError: none of them.
+    """
+    if path.suffix == ".tflite":
+        return "tflite"
+    with open(path, "rb") as file:
+        head = file.read(8)
+    return "tflite" if head[4:] == IDENTIFIER else model_format(path)
+
+
+def open_candidate(
+    given: Path,
+    role: str,
+    *,
+    asked: Asked,
+    dataset: Dataset,
+    threads: int | None,
+    opened: ExitStack,
+    on_event: OnEvent,
+) -> Candidate:
+    """Open a model behind its preparation: a run brings its own, a file takes the recipe's.
+
+    Args:
+        role: `teacher` or `student`, whose section of the recipe a file takes.
+        threads: of a reader of `.tflite` files.
+        opened: closes the readers.
+
+    Raises:
+        ModelError: missing, unreadable, or it does not fit the data.
+    """
+    path = model_file(given)
+    form = file_format(path)
+    section = getattr(asked.recipe, role)
+    own = recipe_of_run(given)
+    if own is not None:
+        role = role_of_run(given)
+        section = getattr(read_recipe(own).recipe, role)
+    network: Any
+    if form == "tflite":
+        runner = opened.enter_context(LiteRT(path, threads=threads))
+        said = _said_beside(path)
+        network = LiteNetwork(runner, name=str(path), output_kind=said.get("output_kind"))
+        if said.get("prepare") == "inside" or network.takes_bytes:
+            section = _scaled(section, "raw")
+        elif said.get("scale") in SCALES and section.input.scale == "auto":
+            section = _scaled(section, said["scale"])
+    else:
+        network = KerasNetwork(open_model(path), name=str(path))
+    network = understand(
+        network,
+        dataset.train,
+        task=dataset.task,
+        outputs=dataset.outputs,
+        section=section,
+        role=role,
+        measured=True,
+        seed=asked.recipe.data_seed,
+        on_event=on_event,
+    )
+    return Candidate(path, form, network)
+
+
+def _scaled(section: Any, scale: str) -> Any:
+    return section.model_copy(update={"input": section.input.model_copy(update={"scale": scale})})
+
+
+def time_candidates(
+    candidates: Mapping[str, Candidate],
+    examples: Examples,
+    *,
+    seed: int,
+    runtime: str | None,
+    on_event: OnEvent,
+) -> Session:
+    """Time models in turns, the first of them twice: the ratio to itself is the noise floor.
+
+    Args:
+        runtime: time only models of this one.
+
+    Raises:
+        UsageError: no model is of that runtime.
+    """
+    timed = {name: one for name, one in candidates.items() if runtime in (None, RUNTIMES[one.format])}
+    if not timed:
+        raise UsageError(f"--runtime {runtime}: no model is run by it", hint="leave --runtime out")
+    entrants = {name: one.at_batch(examples) for name, one in timed.items()}
+    entrants[AGAIN] = _same(entrants, next(iter(entrants)))
+    return time_at_batches(entrants, seed=seed, seconds=SECONDS_EACH * len(entrants), on_event=on_event)
+
+
+def _same(entrants: dict[str, AtBatch], first: str) -> AtBatch:
+    """The first entrant under a second name, with the very same subject."""
+    at, made = entrants[first], {}
+
+    def once(batch: int) -> Any:
+        if batch not in made:
+            made[batch] = at(batch)
+        return made[batch]
+
+    entrants[first] = once
+    return once
+
+
+def _said_beside(path: Path) -> dict[str, Any]:
+    """What `input.json` beside an exported file says of it; empty where there is none.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    beside = path.parent / INPUTS
+    if not beside.exists():
+        return {}
+    try:
+        entries = json.loads(beside.read_text("utf-8"))
+        return dict(entries.get(path.name, {}))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise DataError(f"{beside}: not readable: {error}", hint="delete it, or export the model anew") from None
+
+
+def check_runtime(runtime: str | None, formats: Sequence[str], *, latency: bool) -> None:
+    """Refuse a runtime that would have no effect.
+
+    Raises:
+        UsageError: unknown, of no model, or nothing is timed.
+    """
+    if runtime is None:
+        return
+    if not latency:
+        raise UsageError("--runtime says which models are timed", hint="--latency times them")
+    known = sorted({RUNTIMES[form] for form in formats})
+    if runtime not in known:
+        raise UsageError(f"--runtime {runtime}: no model is run by it; there is {', '.join(known)}")

@@ -1,0 +1,114 @@
+"""kd compare: is the distilled student better than the same student trained alone?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdcli.errors import UsageError
+from kdcli.events import Note, OnEvent, ignore
+from kdcli.workflows.starting import never
+
+if TYPE_CHECKING:
+    from kdcli.runs.compared import Comparison
+    from kdcli.runs.results import Plan
+
+
+def compare(
+    *,
+    teacher: Any = None,
+    students: Sequence[Any] = (),
+    recipes: Sequence[Any] = (),
+    distilled: Sequence[str | Path] = (),
+    data: Any = None,
+    repeats: int | None = None,
+    out: str | Path | None = None,
+    settings: Sequence[str] = (),
+    limit: float | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    epochs: int | None = None,
+    devices: str | None = None,
+    threads: int | None = None,
+    latency: bool = True,
+    gates: Sequence[Any] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    preflight: bool = True,
+    stop: Callable[[], int | None] = never,
+    on_event: OnEvent = ignore,
+) -> Comparison | Plan:
+    """Train every student under every recipe and alone, with the same seeds, and say what distillation gained.
+
+    For each distinct student, data and train section one twin is trained on labels alone: same batches, steps and
+    selection on validation. Runs stay in `out/<student>/<recipe>/seed-<k>`.
+
+    Args:
+        teacher: a path, a run directory or a `keras.Model`; from the recipe when left out.
+        students: paths, run directories or models; each recipe's own when left out.
+        recipes: names, paths, mappings or `Recipe`s; `soft-targets` when left out.
+        distilled: finished runs of `kd distill` to compare; only their twins are trained.
+        data, settings, limit, batch_size, epochs, devices, threads, preflight, stop, on_event: as in
+            `kdcli.distill`.
+        repeats: pairs of each arm, 3 when left out; pair k starts both twins from fresh weights of seed k.
+        seed: of the first pair; split, limit and views are the same in all of them.
+        out: the directory of the comparison; a new one below `runs/` when left out.
+        latency: time the teacher and one model of each arm.
+        gates: `kdcli.recipe.gates.Gate`s, or texts such as `gain>=0.005`, for every distilled arm.
+        resume, overwrite: what to do with a comparison that lies in `out`.
+        dry_run: open everything, run one step of the first distilled arm in memory, return its plan with the list
+            of all arms, and write nothing.
+
+    Raises:
+        kdcli.errors.KdError: everything that is expected to go wrong, by its subclasses.
+
+    Example:
+        >>> import kdcli
+        >>> kdcli.compare(teacher="t.keras", recipes=["digits"]).students[1].verdict   # doctest: +SKIP
+    """
+    from kdcli.workflows.arms import make_arms
+
+    if repeats is not None and repeats < 1:
+        raise UsageError(f"--repeats must be 1 or more, got {repeats}")
+    arms = make_arms(
+        teacher=teacher,
+        students=students,
+        recipes=recipes,
+        distilled=distilled,
+        repeats=repeats,
+        settings=settings,
+        data=data,
+        limit=limit,
+        batch_size=batch_size,
+        seed=seed,
+        epochs=epochs,
+        devices=devices,
+    )
+    # From here on there is work for NumPy and TensorFlow: a bad recipe never gets this far.
+    from kdcli.evaluation.gates import check_task, choose_gates
+    from kdcli.runs.comparison import ComparisonDirectory
+    from kdcli.workflows.concluding import conclude
+    from kdcli.workflows.opening import Surroundings
+    from kdcli.workflows.placing import open_data
+    from kdcli.workflows.rehearsing import preview, refuse_unmeasurable
+    from kdcli.workflows.running import Trainings
+    from kdcli.workflows.starting import start_tensorflow
+
+    first = arms[-1].asked
+    place = ComparisonDirectory.find(out, first.name, resume=resume, overwrite=overwrite)
+    chosen = choose_gates("compare", gates, first.recipe.gates, on_event=on_event, latency=latency)
+    start_tensorflow(threads=threads, seed=first.recipe.train.seed)
+    around = Surroundings(threads, stop, on_event)
+    dataset = open_data(first, around.once)
+    refuse_unmeasurable(dataset)
+    check_task(chosen, dataset.task, labelled=dataset.labelled)
+    if dry_run:
+        return preview(arms, place, around, preflight=preflight)
+    for arm in arms:
+        on_event(Note(f"arm {arm.name}: {len(arm.seeds)} {'run' if len(arm.seeds) == 1 else 'runs'}"))
+    place.open(inputs=[path for arm in arms for path in arm.inputs])
+    trainings = Trainings(place.path, around, preflight=preflight)
+    trainings.run(arms)
+    return conclude(arms, trainings, place, dataset, latency=latency, gates=chosen)

@@ -1,0 +1,193 @@
+"""The end of a comparison: figures of every arm, sizes, latency, the picked model, and the files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcli.data.dataset import Dataset
+from kdcli.data.duplicates import duplicates_between
+from kdcli.evaluation.footprint import file_bytes, flops
+from kdcli.evaluation.gates import judge
+from kdcli.evaluation.latency import POOL, keras_at, time_at_batches
+from kdcli.evaluation.session import Session
+from kdcli.evaluation.statistics import smallest_visible_gain
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.opening import open_model
+from kdcli.recipe.gates import Gate
+from kdcli.recipe.reading import read_recipe
+from kdcli.runs import writing
+from kdcli.runs.compared import ComparedStudent, Comparison
+from kdcli.runs.comparison import ComparisonDirectory
+from kdcli.runs.directory import RECIPE
+from kdcli.runs.recording import machine, versions
+from kdcli.runs.results import relative
+from kdcli.runs.timed import Ratio
+from kdcli.workflows.arms import Arm
+from kdcli.workflows.fitting import evaluate_split
+from kdcli.workflows.judging import Judge
+from kdcli.workflows.networks import Opened, understand
+from kdcli.workflows.opening import open_teacher
+from kdcli.workflows.running import Trainings
+from kdcli.workflows.starting import device_record, strategy_for
+from kdcli.workflows.tabling import markdown
+
+TEACHER = "teacher"
+# About how long the models are timed, for each of them.
+SECONDS_EACH = 3.0
+
+
+def conclude(
+    arms: Sequence[Arm],
+    trainings: Trainings,
+    place: ComparisonDirectory,
+    dataset: Dataset,
+    *,
+    latency: bool,
+    gates: Sequence[Gate],
+) -> Comparison:
+    """Judge the finished runs, time one model of each arm, and write `compare.json` and `compare.md`.
+
+    Gates hold for every distilled arm, by its means over the runs.
+    """
+    around = trainings.around
+    asked = next(arm.asked for arm in arms if arm.baseline is not None)
+    key, teacher = open_teacher(asked, dataset, around)
+    test = dataset.test
+    assert test is not None
+    quality, _ = around.once(
+        ("test", *key), lambda: evaluate_split(teacher.network, test, task=dataset.task, on_event=around.on_event)
+    )
+    failed = {name: error.message for name, error in trainings.failed.items()}
+    verdicts = Judge(arms, trainings.finished, failed, task=dataset.task)
+    students = verdicts.students(quality.figure(verdicts.metric))
+    disagreement = verdicts.disagreement()
+    networks = {TEACHER: teacher.network, **_networks(verdicts, arms, dataset)}
+    floor, timed = None, {}
+    doubts: tuple[str, ...] = ()
+    if latency:
+        session = time_at_batches(
+            {name: keras_at(network, _pool(dataset)) for name, network in networks.items()},
+            seed=asked.recipe.data_seed,
+            seconds=SECONDS_EACH * len(networks),
+            on_event=around.on_event,
+        )
+        floor = _noise_floor(session, students)
+        doubts = session.doubts(floor)
+        timed = {name: _timed(session, name) for name in networks}
+    comparison = Comparison(
+        repeats=max(len(arm.seeds) for arm in arms),
+        metric=verdicts.metric,
+        examples=len(test),
+        duplicates=duplicates_between(dataset.train, test),
+        start=asked.recipe.student.start,
+        teacher={
+            "path": relative(teacher.path) if teacher.path else None,
+            "metric": verdicts.metric,
+            "score": quality.figure(verdicts.metric),
+            "accuracy": quality.accuracy,
+            "low": quality.low,
+            "high": quality.high,
+            **_size(teacher),
+            "latency": timed.get(TEACHER),
+        },
+        students=tuple(_measured(student, networks, timed) for student in students),
+        latency_noise_floor=floor.to_json() if floor else None,
+        smallest_visible_gain=None if disagreement is None else smallest_visible_gain(len(test), disagreement),
+        disagreement=disagreement,
+        picked=verdicts.best(),
+        notes=tuple(f"latency: {text}" for text in doubts),
+        environment={
+            "versions": versions(),
+            "machine": machine(),
+            **device_record(strategy_for(asked.recipe.train.devices)),
+        },
+        out=place.path,
+    )
+    known = {s.name: _figures(s, quality.accuracy) for s in comparison.students if s.baseline is not None}
+    comparison = replace(comparison, gates=judge(gates, known, doubts=doubts))
+    document = comparison.to_json()
+    writing.write_text(place.tables, markdown(document))
+    writing.write_text(place.report, json.dumps(document, indent=2) + "\n")
+    return comparison
+
+
+def _figures(student: ComparedStudent, teacher_accuracy: float | None) -> dict[str, float | None]:
+    """What gates know of an arm; one that failed has nothing to show."""
+    known: dict[str, float | None] = {**student.test, "agreement": student.agreement, "flops": student.flops}
+    known["size_mb"] = None if student.bytes is None else student.bytes / 1e6
+    known["parameters"] = student.parameters
+    known["gain"] = student.gain.mean if student.gain else None
+    if teacher_accuracy is not None and student.accuracy is not None:
+        known["accuracy_drop"] = teacher_accuracy - student.accuracy
+    if student.latency is not None:
+        known["latency_ms"] = student.latency["p50_ms"]
+        known["latency_ratio"] = student.latency["ratio"]["value"]
+        known["examples_per_second"] = student.latency["examples_per_second"]
+    return known
+
+
+def _networks(verdicts: Judge, arms: Sequence[Arm], dataset: Dataset) -> dict[str, KerasNetwork]:
+    """One model of each arm that has any, behind the preparation that its run recorded."""
+    networks = {}
+    for arm in arms:
+        runs = verdicts.runs(arm)
+        if runs:
+            networks[arm.name] = _network(runs[0].model, dataset)
+    return networks
+
+
+def _network(model: Path, dataset: Dataset) -> KerasNetwork:
+    recipe = read_recipe(model.parent / RECIPE).recipe
+    return understand(
+        KerasNetwork(open_model(model), name=str(model)),
+        dataset.train,
+        task=dataset.task,
+        outputs=dataset.outputs,
+        section=recipe.student,
+        role="student",
+        measured=False,
+        seed=recipe.train.seed,
+        on_event=lambda event: None,
+    )
+
+
+def _pool(dataset: Dataset) -> dict[str, Any]:
+    test = dataset.test
+    assert test is not None
+    return test.take(np.arange(min(POOL, len(test))))
+
+
+def _noise_floor(session: Session, students: Sequence[ComparedStudent]) -> Ratio | None:
+    """The first pair of twins: one graph, two names."""
+    for student in students:
+        if student.baseline in session.subjects and student.name in session.subjects:
+            return session.noise_floor(student.name, str(student.baseline))
+    return None
+
+
+def _timed(session: Session, name: str) -> dict[str, Any]:
+    ratio = session.ratio(name, TEACHER).to_json() if name != TEACHER else None
+    return {**session.timing(name).to_json(), "ratio": ratio}
+
+
+def _size(opened: Opened) -> dict[str, Any]:
+    return {
+        "parameters": opened.network.parameters,
+        "bytes": file_bytes(opened.path) if opened.path else None,
+        "flops": flops(opened.network),
+    }
+
+
+def _measured(
+    student: ComparedStudent, networks: Mapping[str, KerasNetwork], timed: Mapping[str, dict[str, Any]]
+) -> ComparedStudent:
+    network = networks.get(student.name)
+    if network is None:
+        return student
+    return replace(student, flops=flops(network), latency=timed.get(student.name))

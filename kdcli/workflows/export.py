@@ -1,0 +1,225 @@
+"""kd export: files that ship, each compared with its model before it is left behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from kdcli.evaluation.footprint import file_bytes
+from kdcli.evaluation.gates import check_task, choose_gates, judge
+from kdcli.evaluation.session import Session
+from kdcli.events import Note, OnEvent, ignore
+from kdcli.exports.choosing import choose_formats
+from kdcli.models.extras import require_extra
+from kdcli.models.opening import model_file, model_format
+from kdcli.recipe.gates import Gate
+from kdcli.runs import writing
+from kdcli.runs.directory import default_out
+from kdcli.runs.exported import INPUTS, LABELS, Artifact, Exported
+from kdcli.runs.gated import GateResult
+from kdcli.workflows.asking import Asked
+from kdcli.workflows.export_options import check_empty, check_options, check_without_data
+from kdcli.workflows.exporting import (
+    Made,
+    gate_figures,
+    make_file,
+    p50_of,
+    taken_input,
+    time_files,
+    with_parity_gates,
+)
+from kdcli.workflows.given import asked_for
+from kdcli.workflows.shipping import Shipped, ship_with_data, ship_without_data
+from kdcli.workflows.starting import start_tensorflow
+
+# Figures that compare a file with its model: a file that fails one of them is not left behind.
+PARITY = ("accuracy_drop", "agreement", "unexplained", "max_abs_diff")
+
+
+def export(
+    model: str | Path,
+    *,
+    formats: Sequence[str],
+    quantize: Sequence[str] = (),
+    data: Any = None,
+    out: str | Path | None = None,
+    recipe: Any = None,
+    settings: Sequence[str] = (),
+    prepare: str | None = None,
+    io: str | None = None,
+    batch: int | None = None,
+    split: str = "auto",
+    limit: float | None = None,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    latency: bool = True,
+    runtime: str | None = None,
+    gates: Sequence[str | Gate] = (),
+    on_event: OnEvent = ignore,
+) -> Exported:
+    """Write a model as files that ship.
+
+    Each file is opened again in its own runtime and compared with the model on the same raw examples. One that
+    loses more than 0.01 of the accuracy is not left behind (`accuracy_drop` sets another bound); without labels
+    the share of changed decisions counts, for values the share of the variance that is missed.
+
+    Args:
+        model: a `.keras` or `.h5` file, or a run directory, which brings its data and preparation.
+        formats: `keras`, `saved-model`, `litert`, `onnx`.
+        quantize: of `litert`: `none`, `float16`, `dynamic`, `int8`; several give several files.
+        data: a name, a path, or arrays as in `kdcli.distill`; of the run when left out. Without data files are
+            compared on random inputs, take what the model itself takes, and cannot be `int8`.
+        out: a new or empty folder; `runs/<time>_export_<name>` when left out.
+        recipe: for its `data`, `student.input` and `gates`.
+        settings: `path=value` texts, as for `--set`.
+        prepare: `inside` lets raw examples go in, `outside` what the model itself takes; inside where there is
+            data.
+        io: of `int8` files: `float32`, `uint8` or `int8` at both ends.
+        batch: the only batch size that the files take; any when left out (LiteRT opens at 1 and resizes).
+        split: that files are compared on: `auto` (test where there is one, else everything), `train`, ...
+        limit: how many examples of the split: a count, or a share written with a point; stratified.
+        batch_size: examples in a batch when the model answers; 256 when left out.
+        threads: of TensorFlow, before it has started, and of the other runtimes.
+        latency: time the files, in turns, for about two seconds each.
+        runtime: time only files of this one: `tensorflow`, `litert`, `onnxruntime`.
+        gates: bounds such as `size_mb<=0.1`; they win over the recipe's. What fails is said in the result.
+        on_event: told of progress.
+
+    Raises:
+        kdcli.errors.KdError: everything that is expected to go wrong, by its subclasses.
+
+    Example:
+        >>> import kdcli
+        >>> kdcli.export("student.keras", formats=["litert"], data="digits").path   # doctest: +SKIP
+    """
+    given, file = Path(model), model_file(Path(model))
+    model_format(file)
+    chosen = choose_formats(formats, quantize=quantize, io=io)
+    for one in chosen:
+        if one.extra is not None:
+            require_extra(one.extra, what=f"--format {one.kind}")
+    check_options(chosen, prepare=prepare, batch=batch, split=split, latency=latency, runtime=runtime)
+    place = Path(out) if out is not None else default_out("export", file.stem)
+    check_empty(place)
+    asked = asked_for([given], recipe, settings=settings, data=data)
+    bounds = choose_gates("export", gates, asked.recipe.gates, latency=latency, on_event=on_event)
+    with_data = asked.recipe.data.source is not None or asked.arrays is not None
+    if not with_data:
+        examples_only = {"--split": split != "auto", "--limit": limit is not None}
+        examples_only |= {"--batch-size": batch_size is not None, "--set": bool(settings)}
+        check_without_data(chosen, examples_only, bounds, prepare=prepare)
+    start_tensorflow(threads=threads, seed=asked.recipe.train.seed)
+    shipped = _shipped(given, file, asked, with_data, split, limit, batch_size or 256, on_event)
+    labelled, task = shipped.reference.labels is not None, shipped.reference.task
+    if task is not None:
+        check_task(bounds, task, labelled=labelled)
+    bounds = with_parity_gates(bounds, task=task, labelled=labelled)
+    try:
+        # Converters keep several copies beside each other.
+        with writing.scratch_folder(50_000_000 + 12 * shipped.network.parameters * len(chosen)) as scratch:
+            folder = scratch / place.name
+            folder.mkdir()
+            with ExitStack() as opened:
+                files = [
+                    make_file(
+                        one,
+                        shipped.network,
+                        folder / one.file_name(file.stem),
+                        inside=with_data and prepare != "outside",
+                        batch=batch,
+                        shown=shipped.shown,
+                        examples=shipped.examples,
+                        reference=shipped.reference,
+                        batch_size=batch_size or 256,
+                        threads=threads,
+                        opened=opened,
+                        on_event=on_event,
+                    )
+                    for one in chosen
+                ]
+                session = None
+                if latency:
+                    seed = asked.recipe.data_seed
+                    session = time_files(files, shipped.examples, seed=seed, runtime=runtime, on_event=on_event)
+                artifacts, results = _judged(files, bounds, shipped, session, place, on_event)
+            left = _placed(folder, place, artifacts, shipped.class_names)
+    except OSError as error:
+        raise writing.storage_error(place, error) from error
+    split_used = shipped.examples.split if with_data else None
+    count = len(shipped.examples) if with_data else 0
+    return Exported(left, file, artifacts, results, split_used, count, shipped.accuracy)
+
+
+def _shipped(
+    given: Path,
+    file: Path,
+    asked: Asked,
+    with_data: bool,
+    split: str,
+    limit: float | None,
+    batch_size: int,
+    on_event: OnEvent,
+) -> Shipped:
+    if with_data:
+        return ship_with_data(
+            given, asked=asked, split=split, limit=limit, batch_size=batch_size, on_event=on_event
+        )
+    text = "no data: files take what the model itself takes, and are compared on random inputs only"
+    on_event(Note(text, warning=True))
+    return ship_without_data(file, seed=asked.recipe.data_seed)
+
+
+def _judged(
+    files: Sequence[Made],
+    bounds: Sequence[Gate],
+    shipped: Shipped,
+    session: Session | None,
+    place: Path,
+    on_event: OnEvent,
+) -> tuple[tuple[Artifact, ...], tuple[GateResult, ...]]:
+    doubts = session.doubts() if session is not None else ()
+    for text in doubts:
+        on_event(Note(f"latency: {text}", warning=True))
+    sizes = {made.path.name: file_bytes(made.path) for made in files}
+    known = {made.path.name: gate_figures(made, sizes[made.path.name], session) for made in files}
+    results = judge(bounds, known, doubts=doubts)
+    failed = {gate.model for gate in results if gate.name in PARITY and gate.state == "failed"}
+    network, artifacts = shipped.network, []
+    for made in files:
+        name, parity = made.path.name, made.parity
+        artifacts.append(
+            Artifact(
+                name,
+                made.format.kind,
+                made.format.variant,
+                None if name in failed else place / name,
+                sizes[name],
+                taken_input(made, output_kind=network.output_kind, classes=network.outputs),
+                parity.max_abs_diff,
+                parity.agreement,
+                parity.accuracy,
+                p50_of(made, session),
+            )
+        )
+    return tuple(artifacts), results
+
+
+def _placed(folder: Path, place: Path, artifacts: Sequence[Artifact], class_names: Sequence[str]) -> Path | None:
+    """Leave behind what passed, with `labels.txt` and `input.json` beside it; nothing when nothing did."""
+    for artifact in artifacts:
+        if artifact.path is None:
+            path = folder / artifact.name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    kept = [artifact for artifact in artifacts if artifact.path is not None]
+    if not kept:
+        return None
+    if class_names:
+        (folder / LABELS).write_text("".join(f"{name}\n" for name in class_names), "utf-8")
+    taken = {artifact.name: artifact.input.to_json() for artifact in kept}
+    (folder / INPUTS).write_text(json.dumps(taken, indent=2) + "\n", "utf-8")
+    writing.place_folder(folder, place)
+    return place

@@ -1,0 +1,180 @@
+"""One exported file: converted, opened again in its own runtime, compared, described."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcli.data.examples import Examples
+from kdcli.errors import ModelError
+from kdcli.evaluation.latency import POOL, requests_of, time_models
+from kdcli.evaluation.parity import Parity, Reference, answered, compare, file_answers
+from kdcli.evaluation.session import Session
+from kdcli.events import Note, OnEvent, Progress
+from kdcli.models.batches import Runner
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.litert import LiteRT, TensorInfo
+from kdcli.models.serving import Serving, serve
+from kdcli.recipe.gates import Gate
+from kdcli.runs.exported import TakenInput
+from kdcli.spec import ExportFormat
+
+# How much of the accuracy a file may lose; of decisions where there are no labels; of values, of their variance.
+DROP = 0.01
+# About how long files are timed, for each of them.
+SECONDS_EACH = 2.0
+
+
+@dataclass(frozen=True)
+class Made:
+    """A file in the scratch folder.
+
+    Args:
+        format: that it was written as.
+        serving: what was written.
+        path: where it is.
+        runner: its own runtime, with it opened.
+        parity: how close it is to the model.
+    """
+
+    format: ExportFormat
+    serving: Serving
+    path: Path
+    runner: Runner
+    parity: Parity
+
+
+def make_file(
+    chosen: ExportFormat,
+    network: KerasNetwork,
+    path: Path,
+    *,
+    inside: bool,
+    batch: int | None,
+    shown: dict[str, np.ndarray] | None,
+    examples: Examples,
+    reference: Reference,
+    batch_size: int,
+    threads: int | None,
+    opened: ExitStack,
+    on_event: OnEvent,
+) -> Made:
+    """Write a file, open it as others would, and compare it with the model.
+
+    Args:
+        shown: raw training examples, for formats that look at them.
+        examples: what both answer.
+        opened: closes the reader.
+
+    Raises:
+        ModelError: the model cannot be converted, or its file answers NaN or not as many values as the model.
+    """
+    on_event(Note(f"{path.name}: converting"))
+    serving = serve(network, inside=inside, batch=batch, floats=chosen.takes_floats)
+    if chosen.from_data and shown is not None:
+        serving = serving.shown(shown)
+    chosen.write(serving, path)
+    runner = chosen.open(path, threads=threads)
+    opened.callback(runner.close)
+
+    def told(done: int) -> None:
+        on_event(Progress("evaluation", done, len(examples), "examples"))
+
+    outputs = answered(file_answers(runner.answer, serving), examples, batch_size=batch_size, on_batch=told)
+    if outputs.shape != reference.outputs.shape:
+        raise ModelError(f"{path.name}: answers {outputs.shape}, the model {reference.outputs.shape}")
+    if not np.isfinite(outputs).all():
+        raise ModelError(f"{path.name}: answers NaN or infinity where the model does not")
+    return Made(chosen, serving, path, runner, compare(outputs, reference))
+
+
+def with_parity_gates(gates: Sequence[Gate], *, task: str | None, labelled: bool) -> tuple[Gate, ...]:
+    """The gates with those that every file must pass to be left behind."""
+    named = {gate.metric: gate for gate in gates}
+    if task is None:
+        return tuple(gates)
+    if task == "regression":
+        return (*gates, Gate("unexplained", "<=", DROP))
+    drop = named.get("accuracy_drop", Gate("accuracy_drop", "<=", DROP))
+    if labelled:
+        return (*(gate for gate in gates if gate.metric != "accuracy_drop"), drop)
+    # Without labels nobody knows what is right: what changes counts.
+    kept = tuple(gate for gate in gates if gate.metric not in ("accuracy_drop", "agreement"))
+    return (*kept, named.get("agreement", Gate("agreement", ">=", 1 - drop.bound)))
+
+
+def gate_figures(made: Made, size: int, session: Session | None) -> dict[str, float | None]:
+    """What gates know of a file."""
+    parity = made.parity
+    known: dict[str, float | None] = {
+        "accuracy": parity.accuracy,
+        "accuracy_drop": parity.accuracy_drop,
+        "agreement": parity.agreement,
+        "unexplained": parity.unexplained,
+        "max_abs_diff": parity.max_abs_diff,
+        "size_mb": size / 1e6,
+    }
+    p50 = p50_of(made, session)
+    return known if p50 is None else {**known, "latency_ms": p50}
+
+
+def time_files(
+    files: Sequence[Made], examples: Examples, *, seed: int, runtime: str | None, on_event: OnEvent
+) -> Session | None:
+    """Time files in turns at batch 1, or at the only batch that they take; None where none is of the runtime."""
+    timed = {made.path.name: made for made in files if runtime in (None, made.format.runtime)}
+    if not timed:
+        return None
+    raw = examples.take(np.arange(min(POOL, len(examples))))
+    return time_models(
+        {name: made.runner for name, made in timed.items()},
+        {name: requests_of([made.serving.taken(raw)], made.serving.batch or 1) for name, made in timed.items()},
+        seed=seed,
+        seconds=SECONDS_EACH * len(timed),
+        on_event=on_event,
+    )
+
+
+def p50_of(made: Made, session: Session | None) -> float | None:
+    """The median of one request in milliseconds; None where it was not timed."""
+    if session is None or made.path.name not in session.subjects:
+        return None
+    return session.timing(made.path.name).p50_ms
+
+
+def taken_input(made: Made, *, output_kind: str, classes: int) -> TakenInput:
+    """What somebody who uses the file must know."""
+    serving, runner = made.serving, made.runner
+    preparation = serving.preparation
+    dtype, output_dtype = serving.dtype, "float32"
+    quantization: Any = None
+    output_quantization: Any = None
+    if isinstance(runner, LiteRT):
+        dtype, output_dtype = runner.input.dtype, runner.output.dtype
+        quantization, output_quantization = _quantization(runner.input), _quantization(runner.output)
+    return TakenInput(
+        shape=serving.shape,
+        dtype=dtype,
+        range=serving.value_range,
+        batch=serving.batch,
+        prepare="inside" if serving.inside else "outside",
+        scale=preparation.scale if preparation.scaled else None,
+        resize=preparation.size,
+        fit=preparation.fit if preparation.size else None,
+        quantization=quantization,
+        output_kind=output_kind,
+        output_dtype=output_dtype,
+        output_quantization=output_quantization,
+        classes=classes,
+    )
+
+
+def _quantization(tensor: TensorInfo) -> dict[str, float] | None:
+    if not tensor.integer or tensor.scale is None:
+        return None
+    return {"scale": tensor.scale, "zero_point": tensor.zero_point}

@@ -1,0 +1,168 @@
+"""kd predict: a model's answers to one split, in a file that others can read and that a student can learn from."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcli.data.dataset import Dataset, fingerprint, open_dataset, with_outputs
+from kdcli.data.examples import Examples
+from kdcli.data.order import limited
+from kdcli.errors import UsageError
+from kdcli.evaluation.decisions import decided, probabilities
+from kdcli.events import Note, OnEvent, ignore
+from kdcli.models.network import Network
+from kdcli.models.opening import model_file
+from kdcli.runs import writing
+from kdcli.runs.predicted import Prediction
+from kdcli.workflows.asking import Asked
+from kdcli.workflows.candidates import file_format, open_candidate
+from kdcli.workflows.evaluate import SPLITS
+from kdcli.workflows.given import asked_for, require_data
+from kdcli.workflows.starting import start_tensorflow
+
+SUFFIXES = (".npz", ".csv")
+
+
+def predict(
+    model: str | Path,
+    *,
+    data: Any = None,
+    out: str | Path,
+    recipe: Any = None,
+    settings: Sequence[str] = (),
+    split: str = "auto",
+    limit: float | None = None,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    on_event: OnEvent = ignore,
+) -> Prediction:
+    """Write a model's answers to a split; labels are not needed.
+
+    A `.npz` holds `logits` (n, classes), `probabilities`, `predicted` (n,), `index` (n,), `labels` where there
+    are any, and `fingerprint`, the sha256 of the data. For regression it holds `values` (n, outputs) instead of
+    the first three, for segmentation `classes` (n, h, w). A `.csv` has one line an example: index, label,
+    predicted, and a probability for each class (or the values). `index` counts the rows of the split as the
+    source has it: `train` is all of the training part, before a share of it is taken for validation and
+    whatever `data.limit` says, so that the file can stand for a teacher.
+
+    Args:
+        model: a `.keras`, `.h5` or `.tflite` file, or a run directory, which brings its data and preparation.
+        data: a name, a path, or arrays as in `kdcli.distill`; of the run when left out.
+        out: a new `.npz` or `.csv` file.
+        recipe: for its `data` and `student.input`.
+        settings: `path=value` texts, as for `--set`.
+        split: `auto` (test where there is one, else everything), `train`, `validation`, `test`, `all`.
+        limit: how many examples of the split: a count, or a share written with a point; stratified.
+        batch_size: examples in a batch; 256 when left out. It changes the speed, not the answers.
+        threads: of TensorFlow, before it has started, and of the reader of a `.tflite` file.
+        on_event: told of progress.
+
+    Raises:
+        kdcli.errors.KdError: everything that is expected to go wrong, by its subclasses.
+
+    Example:
+        >>> import kdcli
+        >>> kdcli.predict("student.keras", data="digits", out="answers.npz").examples   # doctest: +SKIP
+    """
+    path, given = Path(out), Path(model)
+    _check_out(path)
+    if split not in SPLITS:
+        raise UsageError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}")
+    file = model_file(given)
+    file_format(file)
+    asked = asked_for([given], recipe, settings=settings, data=data)
+    require_data(asked)
+    start_tensorflow(threads=threads, seed=asked.recipe.train.seed)
+    whole = _opened(asked, carve=False)
+    dataset = _opened(asked, carve=True) if split == "validation" and whole.validation is None else whole
+    examples = dataset.split(split)
+    if limit is not None:
+        kept = limited(examples.all_labels(), len(examples), limit=limit, seed=asked.recipe.data_seed)
+        examples = examples.subset(kept)
+    on_event(Note(f"{dataset.name}: {len(examples)} examples of the {examples.split} split"))
+    if path.suffix == ".csv" and dataset.task == "segmentation":
+        raise UsageError(f"--out {path}: maps of classes do not fit into a table", hint="--out FILE.npz")
+    with ExitStack() as opened:
+        candidate = open_candidate(
+            given,
+            "student",
+            asked=asked,
+            dataset=dataset,
+            threads=threads,
+            opened=opened,
+            on_event=on_event,
+        )
+        _, logits = candidate.measure(examples, task=dataset.task, on_event=on_event, batch_size=batch_size or 256)
+    network = candidate.network
+    dataset = with_outputs(dataset, network.outputs)
+    writing.make_folder(path.parent)
+    if path.suffix == ".npz":
+        writing.write_bytes(path, _npz(network, dataset, examples, logits, fingerprint(whole)))
+    else:
+        writing.write_text(path, _csv(network, dataset, examples, logits))
+    return Prediction(path, examples.split, len(examples), dataset.task, file)
+
+
+def _check_out(path: Path) -> None:
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"--out must be a .npz or .csv file, got {path}", hint="--out answers.npz")
+    if path.exists():
+        raise UsageError(f"--out {path} exists already", hint="another --out; kd predict replaces no file")
+
+
+def _opened(asked: Asked, *, carve: bool) -> Dataset:
+    recipe = asked.recipe
+    return open_dataset(recipe.data, seed=recipe.data_seed, arrays=asked.arrays, carve=carve)
+
+
+def _npz(network: Network, dataset: Dataset, examples: Examples, logits: np.ndarray, fingerprint: str) -> bytes:
+    arrays: dict[str, Any] = {}
+    if dataset.task == "segmentation":
+        arrays["classes"] = decided(logits, task=dataset.task)
+    elif dataset.task == "regression":
+        arrays["values"] = logits
+    else:
+        arrays["logits"] = logits
+        arrays["probabilities"] = probabilities(logits, head=network.head)
+        arrays["predicted"] = decided(logits, task=dataset.task)
+    labels = examples.all_labels()
+    if labels is not None:
+        arrays["labels"] = labels
+    file = io.BytesIO()
+    np.savez(file, index=examples.rows, fingerprint=np.array(fingerprint), **arrays)
+    return file.getvalue()
+
+
+def _csv(network: Network, dataset: Dataset, examples: Examples, logits: np.ndarray) -> str:
+    labels, names = examples.all_labels(), np.array(dataset.class_names, object)
+    columns: dict[str, np.ndarray] = {"index": examples.rows}
+    answers = decided(logits, task=dataset.task)
+    for column, values in (("label", labels), ("predicted", logits if answers is None else answers)):
+        if values is not None and dataset.task == "classification":
+            columns[column] = names[values]
+        elif values is not None:
+            columns |= _spread(column, values, dataset.class_names)
+    shares = probabilities(logits, head=network.head)
+    if shares is not None:
+        columns |= {f"probability_{name}": shares[:, number] for number, name in enumerate(names)}
+    # As text a float32 has the digits that tell it from its neighbours, and no more.
+    cells = [column.astype(str) if column.dtype.kind == "f" else column for column in columns.values()]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*(column.tolist() for column in cells), strict=True))
+    return text.getvalue()
+
+
+def _spread(column: str, values: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """One column for each output; a single value keeps the plain name."""
+    if values.shape[1] == 1:
+        return {column: values[:, 0]}
+    return {f"{column}_{name}": values[:, number] for number, name in enumerate(names)}

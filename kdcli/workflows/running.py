@@ -1,0 +1,104 @@
+"""Training every arm of a comparison with every seed; what is finished already is taken as it is."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdcli.errors import Interrupted, KdError, LockedError
+from kdcli.events import Note
+from kdcli.runs.results import FinishedRun, RunResult
+from kdcli.workflows.arms import Arm
+from kdcli.workflows.carrying_out import carry_out
+from kdcli.workflows.opening import Surroundings, open_alone, open_distillation
+from kdcli.workflows.placing import find_place
+from kdcli.workflows.previewing import check_before
+
+# How long to wait before asking again for a run that another process works in.
+WAIT_SECONDS = 2.0
+
+Runs = dict[str, dict[int, RunResult | FinishedRun]]
+
+
+class Trainings:
+    """The runs of a comparison.
+
+    Args:
+        out: the comparison's directory; a run lies in `<arm>/seed-<k>`.
+        around: threads, stop, listener, and what is opened once.
+        preflight: refuse what cannot work, with the first seed of each arm.
+    """
+
+    def __init__(self, out: Path, around: Surroundings, *, preflight: bool) -> None:
+        self.out = out
+        self.around = around
+        self.preflight = preflight
+        self.finished: Runs = {}
+        self.failed: dict[str, KdError] = {}
+        self.trained = 0
+        self._checked: set[str] = set()
+
+    def run(self, arms: Sequence[Arm]) -> None:
+        """Train what is not finished; a run that another process works in is waited for.
+
+        Raises:
+            Interrupted: `stop` said so; the same command with `--resume` goes on.
+            KdError: of the first arm, when every arm failed.
+        """
+        self.finished = {arm.name: dict(arm.finished) for arm in arms}
+        seeds = sorted({seed for arm in arms for seed in arm.seeds})
+        todo = [(arm, seed) for seed in seeds for arm in arms if seed in arm.seeds and seed not in arm.finished]
+        waiting, asked_in_vain = deque(enumerate(todo, 1)), 0
+        while waiting:
+            number, (arm, seed) = waiting.popleft()
+            if arm.name in self.failed:
+                continue
+            try:
+                self._one(arm, seed, f"{number} of {len(todo)}")
+                asked_in_vain = 0
+            except LockedError:
+                waiting.append((number, (arm, seed)))
+                asked_in_vain += 1
+                self._wait(everything=asked_in_vain > len(waiting))
+            except Interrupted as interrupted:
+                interrupted.run = self.out
+                raise
+            except KdError as error:
+                self.failed[arm.name] = error
+                self.around.on_event(Note(f"{arm.name}, seed {seed} failed: {error.message}", warning=True))
+        distilled = [arm.name for arm in arms if arm.baseline is not None]
+        if self.failed and not any(self.finished[name] for name in distilled):
+            raise next(iter(self.failed.values()))
+
+    def _one(self, arm: Arm, seed: int, count: str) -> None:
+        alone = arm.baseline is None
+        path = self.out / arm.folder / f"seed-{seed}"
+        place = find_place(
+            "scratch" if alone else "distill",
+            arm.at(seed),
+            out=path,
+            resume=True,
+            overwrite=False,
+            once=self.around.once,
+        )
+        if place.finished is not None:
+            self.finished[arm.name][seed] = place.finished
+            return
+        self.around.on_event(Note(f"run {count}: {arm.name}, seed {seed}"))
+        job = open_alone("student", place, self.around) if alone else open_distillation(place, self.around)
+        if self.preflight and arm.name not in self._checked:
+            for finding in check_before(job):
+                self.around.on_event(Note(f"{arm.name}: {finding}"))
+        self._checked.add(arm.name)
+        self.finished[arm.name][seed] = carry_out(job, place)
+        self.trained += 1
+
+    def _wait(self, *, everything: bool) -> None:
+        """Let another process go on; only sleep when every run that is left is being worked on."""
+        code = self.around.stop()
+        if code is not None:
+            raise Interrupted("stopped while waiting for another process", exit_code=code, run=self.out)
+        if everything:
+            time.sleep(WAIT_SECONDS)

@@ -1,0 +1,111 @@
+"""What is exported: a model with what it answers to real examples, or without data to random inputs."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcli.data.dataset import open_dataset, with_outputs
+from kdcli.data.examples import ONLY, Examples
+from kdcli.data.order import limited
+from kdcli.errors import ModelError
+from kdcli.evaluation.parity import Reference, answered, compare, model_answers
+from kdcli.events import Note, OnEvent, Progress
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.opening import open_model
+from kdcli.models.preparation import Preparation
+from kdcli.workflows.asking import Asked
+from kdcli.workflows.candidates import open_candidate
+
+# Training examples that an 8-bit file is calibrated with, and inputs that are drawn where there is no data.
+SHOWN, DRAWN = 200, 32
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A model that is going to be exported.
+
+    Args:
+        network: behind its preparation; without data it takes what the model itself takes.
+        examples: that files are compared on.
+        reference: its own answers to them.
+        shown: raw training examples, by input name; None without data.
+        class_names: in label order; empty where nothing has a name.
+        accuracy: of the model on the examples; None without labels or decisions.
+    """
+
+    network: KerasNetwork
+    examples: Examples
+    reference: Reference
+    shown: dict[str, np.ndarray] | None = None
+    class_names: tuple[str, ...] = ()
+    accuracy: float | None = None
+
+
+def ship_with_data(
+    given: Path, *, asked: Asked, split: str, limit: float | None, batch_size: int, on_event: OnEvent
+) -> Shipped:
+    """A model behind its preparation, with its answers to a split.
+
+    Args:
+        given: a file or a run directory.
+        split, limit: what it is compared on.
+
+    Raises:
+        DataError: the data cannot be right.
+        ModelError: the model does not fit the data.
+    """
+    recipe, seed = asked.recipe, asked.recipe.data_seed
+    carve = split in ("train", "validation")
+    dataset = open_dataset(recipe.data, seed=seed, arrays=asked.arrays, carve=carve)
+    examples = dataset.split(split)
+    if limit is not None:
+        examples = examples.subset(limited(examples.all_labels(), len(examples), limit=limit, seed=seed))
+    on_event(Note(f"{dataset.name}: {len(examples)} examples of the {examples.split} split"))
+    with ExitStack() as opened:
+        candidate = open_candidate(
+            given, "student", asked=asked, dataset=dataset, threads=None, opened=opened, on_event=on_event
+        )
+    network: KerasNetwork = candidate.network
+    dataset = with_outputs(dataset, network.outputs)
+
+    def told(done: int) -> None:
+        on_event(Progress("evaluation", done, len(examples), "examples"))
+
+    outputs = answered(model_answers(network), examples, batch_size=batch_size, on_batch=told)
+    reference = Reference(network, outputs, examples.all_labels(), dataset.task)
+    train = dataset.train
+    seen = train.take(limited(train.all_labels(), len(train), limit=SHOWN, seed=seed))
+    names = dataset.class_names if dataset.task != "regression" else ()
+    return Shipped(network, examples, reference, seen, names, compare(outputs, reference).accuracy)
+
+
+def ship_without_data(file: Path, *, seed: int) -> Shipped:
+    """A model as it is, with its answers to seeded random inputs: normal, or for integers 0 and 1.
+
+    Raises:
+        ModelError: several inputs, or an input of open size.
+    """
+    network = KerasNetwork(open_model(file), name=str(file))
+    if len(network.inputs) != 1:
+        raise ModelError(f"{file}: has {len(network.inputs)} inputs; kd export writes models with one")
+    spec = network.inputs[0]
+    if None in spec.shape:
+        sides = "×".join("any" if side is None else str(side) for side in spec.shape)
+        raise ModelError(
+            f"{file}: takes inputs of any size ({sides}), a file needs one", hint="--data D says which"
+        )
+    shape: tuple[int, ...] = tuple(side for side in spec.shape if side is not None)
+    network = network.with_preparations({ONLY: Preparation(shape, spec.dtype, shape, spec.dtype, "raw")})
+    random = np.random.default_rng(seed)
+    drawn: Any = random.standard_normal((DRAWN, *shape))
+    if not spec.dtype.startswith(("float", "bfloat")):
+        drawn = drawn > 0
+    inputs = drawn.astype(np.float32 if spec.dtype == "bfloat16" else spec.dtype)
+    examples = Examples("random", {ONLY: inputs}, None, None, np.arange(DRAWN))
+    outputs = model_answers(network)(examples.take(np.arange(DRAWN)))
+    return Shipped(network, examples, Reference(network, outputs))

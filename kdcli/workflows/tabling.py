@@ -1,0 +1,196 @@
+"""A comparison in words and tables, from its document: the same for a terminal and for `compare.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kdcli.recipe.sections import FALLING
+
+QUALITY_COLUMNS = ("gain", "verdict", "gap recovered", "won", "lost", "p", "runs")
+SIZE_COLUMNS = (
+    "model",
+    "parameters",
+    "MB",
+    "MFLOPs",
+    "p50 ms",
+    "p90 ms",
+    "p99 ms",
+    "time ÷ teacher's",
+    "examples/s",
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text; the first column is names."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def tables(document: dict[str, Any]) -> tuple[Table, ...]:
+    """The tables of `kd.compare/1`: quality, then size and latency."""
+    return _quality(document), _size(document)
+
+
+def sentences(document: dict[str, Any]) -> list[str]:
+    """What must be read beside the tables, the verdicts first."""
+    students, teacher, metric = document["students"], document["teacher"], document["metric"]
+    lines = [_verdict(student, metric) for student in students if student["baseline"] is not None]
+    sign = -1 if metric in FALLING else 1
+    for student in students:
+        score = student["score"]["mean"]
+        known = student["baseline"] is None and score is not None and teacher["score"] is not None
+        if known and sign * (teacher["score"] - score) <= 0:
+            lines.append(
+                f"the teacher ({teacher['score']:.4f}) is not better than {student['name']} ({score:.4f}): "
+                "it has nothing to hand down, and no gap to recover"
+            )
+    lines.append(
+        "each pair starts from fresh weights of its seed"
+        if document["start"] == "fresh"
+        else "one initialisation (the file's); the spread covers order and dropout only"
+    )
+    gains = [student["gain"] for student in students if student["gain"]["mean"] is not None]
+    if any(gain["over"] == "examples" for gain in gains):
+        lines.append(
+            "one pair: no variance estimate; the interval is that of these two files over the test examples"
+        )
+    if len(gains) > 1:
+        lines.append(f"{len(gains)} arms are judged together (Holm): their intervals are wider than one at 95 %")
+    if any(student["pairs"] for student in students):
+        lines.append(
+            "won, lost: test examples that only the distilled model, only its twin decides rightly; p: McNemar"
+        )
+    lines += _about_the_split(document)
+    floor = document["latency_noise_floor"]
+    if floor:
+        width = max(abs(floor["low"] - 1), abs(floor["high"] - 1))
+        lines.append(
+            f"latency noise floor ±{100 * width:.1f} %: two models of one graph differ by {floor['value']:.3f}×"
+        )
+    return lines + list(document["notes"])
+
+
+def markdown(document: dict[str, Any]) -> str:
+    """`compare.md`."""
+    parts = ["# Comparison"]
+    for table in tables(document):
+        rows = [table.columns, ("---",) + ("---:",) * (len(table.columns) - 1), *table.rows]
+        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+        parts.append(f"## {table.title}\n\n" + "\n".join(lines))
+    parts.append("\n".join(f"- {line}" for line in sentences(document)))
+    environment = document["environment"]
+    shown = ", ".join(f"{name} {value}" for name, value in environment["versions"].items() if value)
+    parts.append(f"{shown}; {', '.join(environment['devices'])}; {environment['threads']} threads.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _quality(document: dict[str, Any]) -> Table:
+    teacher, metric = document["teacher"], document["metric"]
+    score = _figure(teacher["score"])
+    if teacher["low"] is not None and metric == "accuracy":
+        score += f" [{teacher['low']:.4f}, {teacher['high']:.4f}]"
+    rows = [("teacher", score, *[""] * len(QUALITY_COLUMNS))]
+    for student in document["students"]:
+        spread = student["score"]["sd"]
+        mean = _figure(student["score"]["mean"]) + (f" ± {spread:.4f}" if spread is not None else "")
+        pair = _shown_pair(student)
+        recovered = student["gap_recovered"]
+        rows.append(
+            (
+                student["name"],
+                mean,
+                _gain(student["gain"]),
+                student["verdict"] or ("" if student["status"] == "finished" else "failed"),
+                "" if recovered is None else f"{100 * recovered:.0f} %",
+                str(pair["gained"]) if pair else "",
+                str(pair["lost"]) if pair else "",
+                f"{pair['p']:.3g}" if pair else "",
+                str(len(student["accuracy"]["runs"])),
+            )
+        )
+    return Table(
+        f"{metric}, {document['examples']} test examples", ("model", metric, *QUALITY_COLUMNS), tuple(rows)
+    )
+
+
+def _size(document: dict[str, Any]) -> Table:
+    rows = []
+    for entry in ({"name": "teacher", **document["teacher"]}, *document["students"]):
+        timed = entry.get("latency") or {}
+        ratio = timed.get("ratio")
+        rows.append(
+            (
+                entry["name"],
+                "n/a" if entry["parameters"] is None else f"{entry['parameters']:,}",
+                "n/a" if entry["bytes"] is None else f"{entry['bytes'] / 1e6:.3f}",
+                "n/a" if entry["flops"] is None else f"{entry['flops'] / 1e6:.3f}",
+                *(_figure(timed.get(name), "{:.3f}") for name in ("p50_ms", "p90_ms", "p99_ms")),
+                f"{ratio['value']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]" if ratio else "",
+                _figure(timed.get("examples_per_second"), "{:,.0f}"),
+            )
+        )
+    timed = document["teacher"].get("latency")
+    title = "size and latency"
+    if timed:
+        title += f", batch {timed['batch']}, {timed['runtime']}, {timed['threads']} threads"
+    columns = (
+        "model",
+        "parameters",
+        "MB",
+        "MFLOPs",
+        "p50 ms",
+        "p90 ms",
+        "p99 ms",
+        "time ÷ teacher's",
+        "examples/s",
+    )
+    return Table(title, columns, tuple(rows))
+
+
+def _verdict(student: dict[str, Any], metric: str) -> str:
+    if student["status"] != "finished":
+        return f"{student['name']}: {student['status']}"
+    if student["verdict"] is None:
+        return f"{student['name']}: no pair is finished"
+    words = {
+        "better": "is better than",
+        "worse": "is worse than",
+        "inconclusive": "cannot be told from",
+    }[student["verdict"]]
+    return f"{student['name']} {words} {student['baseline']}: {metric} {_gain(student['gain'])}"
+
+
+def _about_the_split(document: dict[str, Any]) -> Sequence[str]:
+    lines, examples, share = [], document["examples"], document["disagreement"]
+    visible = document["smallest_visible_gain"]
+    if visible is not None:
+        lines.append(
+            f"one pair on {examples} test examples that disagree on {100 * share:.1f} % shows a gain of "
+            f"{100 * visible:.2f} points or more (McNemar, 80 % power)"
+        )
+    elif share is not None:
+        lines.append(f"{examples} test examples that disagree on {100 * share:.1f} % are too few to show any gain")
+    if document["duplicates"]:
+        lines.append(f"{document['duplicates']} test examples are in the training split too")
+    return lines
+
+
+def _shown_pair(student: dict[str, Any]) -> dict[str, Any] | None:
+    """The pair that `mcnemar_p` belongs to: of the model that is best on validation."""
+    return next((pair for pair in student["pairs"] if pair["p"] == student["mcnemar_p"]), None)
+
+
+def _gain(gain: dict[str, Any]) -> str:
+    if gain["mean"] is None:
+        return ""
+    mean = f"{gain['mean']:+.4f}"
+    return mean if gain["low"] is None else f"{mean} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
+
+
+def _figure(value: float | None, pattern: str = "{:.4f}") -> str:
+    return "" if value is None else pattern.format(value)

@@ -1,0 +1,60 @@
+"""Depthwise separable convolutions, for small pictures."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from kdcli.errors import UsageError
+from kdcli.lazy import keras
+from kdcli.spec import ModelSource
+
+
+class Mobile(ModelSource):
+    """Depthwise separable blocks: few multiplications for what they can tell apart.
+
+    Howard et al. 2017, arXiv:1704.04861: a block is a 3×3 convolution of each channel alone, then a 1×1
+    convolution over all of them, each with BatchNorm and ReLU. As in the paper the first block doubles the
+    width and every second one halves the picture and doubles it again, up to 16 times `width`; unlike there
+    the first convolution keeps the size, for the pictures are small. Taps: `stem`, `block1`, `block2`, ...
+    after the last ReLU of each block.
+
+    Args:
+        width: channels of the first convolution.
+        blocks: how many blocks; a side shorter than 4 pixels is not halved further.
+    """
+
+    kind: Literal["zoo"] = "zoo"
+    name: Literal["mobile"] = "mobile"
+    width: Annotated[int, Field(ge=1, le=1024)] = 16
+    blocks: Annotated[int, Field(ge=1, le=13)] = 5
+
+    def build(self, input_shape: tuple[int, ...], classes: int) -> Any:
+        """A fresh `keras.Model` for pictures (h, w, channels) with `classes` logits."""
+        if len(input_shape) != 3:
+            raise UsageError(
+                f"zoo mobile needs pictures (h, w, channels), the data has shape {input_shape}",
+                hint="use {kind: zoo, name: mlp} for other shapes",
+            )
+        layers = keras.layers
+        inputs = keras.Input(input_shape, name="image")
+        x = layers.Conv2D(self.width, 3, padding="same", use_bias=False, name="stem_convolution")(inputs)
+        x = _activated(x, normalization="stem_normalization", name="stem")
+        for block in range(1, self.blocks + 1):
+            name, filters = f"block{block}", self.width * 2 ** min(1 + block // 2, 4)
+            strides = 2 if block % 2 == 0 and min(x.shape[1], x.shape[2]) >= 4 else 1
+            x = layers.DepthwiseConv2D(
+                3, strides=strides, padding="same", use_bias=False, name=f"{name}_depthwise"
+            )(x)
+            x = _activated(x, normalization=f"{name}_depthwise_normalization", name=f"{name}_depthwise_relu")
+            x = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_pointwise")(x)
+            x = _activated(x, normalization=f"{name}_pointwise_normalization", name=name)
+        x = layers.GlobalAveragePooling2D(name="pooling")(x)
+        return keras.Model(inputs, layers.Dense(classes, name="logits")(x), name="mobile")
+
+
+def _activated(x: Any, *, normalization: str, name: str) -> Any:
+    # Keras' 0.99 needs many hundred steps until inference sees what training saw.
+    x = keras.layers.BatchNormalization(momentum=0.9, name=normalization)(x)
+    return keras.layers.ReLU(name=name)(x)

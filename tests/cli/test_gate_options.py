@@ -1,0 +1,230 @@
+"""Gates on the command line: exit code 7, one document, the job summary, a script as CI would run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+from conftest import save_npz
+
+from kdcli.cli.gates import enforce, take_gates
+from kdcli.errors import UsageError
+from kdcli.recipe.gates import Gate
+from kdcli.runs.gated import GateResult
+
+EVALUATE = ("evaluate", "model.keras", "--data", "data.npz")
+DISTILL = ("distill", "--teacher", "model.keras", "--student", "student.keras", "--data", "data.npz")
+DISTILL = (*DISTILL, "--epochs", "1")
+RECIPE = """\
+losses: [{kind: soft_targets}]
+gates: {accuracy: ">= 0.5", gain: ">= 0.005"}
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("gates")
+    for seed, name in enumerate(("model.keras", "student.keras")):
+        keras.utils.set_random_seed(seed)
+        inputs = keras.Input((8, 8, 1))
+        model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(inputs)))
+        kernel, bias = model.layers[-1].get_weights()
+        for label in range(3):
+            kernel.reshape(8, 8, 3)[1 + 2 * label : 3 + 2 * label, :, label] += 0.4
+        model.layers[-1].set_weights([kernel, bias])
+        model.save(folder / name)
+    save_npz(folder / "data.npz")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    return folder
+
+
+@pytest.fixture
+def here(kd, files, tmp_path) -> Path:
+    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def test_short_forms_are_gates():
+    given = {
+        "gate": ["ece<=0.1"],
+        "min_accuracy": 0.97,
+        "max_accuracy_drop": 0.01,
+        "min_gain": None,
+        "min_agreement": 0.9,
+        "max_latency_ms": 5.0,
+        "max_latency_ratio": 0.5,
+        "max_size_mb": 2.0,
+        "data": "digits",
+    }
+    assert take_gates(given) == (
+        Gate("ece", "<=", 0.1),
+        Gate("accuracy", ">=", 0.97),
+        Gate("accuracy_drop", "<=", 0.01),
+        Gate("agreement", ">=", 0.9),
+        Gate("latency_ms", "<=", 5.0),
+        Gate("latency_ratio", "<=", 0.5),
+        Gate("size_mb", "<=", 2.0),
+    )
+    assert given == {"data": "digits"}
+
+
+def test_short_form_in_percent_names_the_option():
+    with pytest.raises(UsageError, match=r"--min-accuracy 97.5: a fraction, not percent: write 0\.975"):
+        take_gates({"min_accuracy": 97.5})
+
+
+@pytest.mark.parametrize(
+    ("state", "strict", "code", "said"),
+    [
+        ("passed", True, None, ""),
+        ("failed", False, 7, "error: gate failed: a.keras: accuracy is 0.93, bound >= 0.97"),
+        (
+            "inconclusive",
+            False,
+            None,
+            "warning: gate inconclusive: a.keras: accuracy is 0.93, bound >= 0.97 (why)",
+        ),
+        ("inconclusive", True, 7, "error: gate inconclusive: a.keras: accuracy is 0.93, bound >= 0.97 (why)"),
+    ],
+)
+def test_state_decides_the_exit_code(capsys, monkeypatch, state, strict, code, said):
+    import typer
+
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    reason = "why" if state == "inconclusive" else ""
+    result = GateResult("accuracy", 0.93, ">= 0.97", state, "a.keras", reason)
+    if code is None:
+        enforce([result], strict=strict)
+    else:
+        with pytest.raises(typer.Exit) as ended:
+            enforce([result], strict=strict)
+        assert ended.value.exit_code == code
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err.strip()) == ("", said)
+
+
+@pytest.mark.parametrize("words", [EVALUATE, DISTILL], ids=["evaluate", "distill"])
+def test_failed_gate_is_seven_after_one_whole_document(kd, here, words):
+    ran = kd(*words, "--gate", "accuracy>=0.5", "--max-size-mb", "0.001", "--json")
+    assert ran.code == 7
+    assert ran.out == json.dumps(ran.document, indent=2) + "\n"
+    gates = {gate["name"]: gate for gate in ran.document["gates"]}
+    assert (gates["accuracy"]["state"], gates["size_mb"]["state"]) == ("passed", "failed")
+    assert set(gates["size_mb"]) == {"name", "value", "bound", "state", "model"}
+    assert gates["size_mb"]["bound"] == "<= 0.001"
+    assert (here / gates["size_mb"]["model"]).exists()
+    (said,) = [line for line in ran.err.splitlines() if "gate" in line]
+    assert said.startswith("error: gate failed: ") and "bound <= 0.001" in said
+
+
+def test_passed_gates_are_shown_and_are_no_news(kd, here):
+    ran = kd(*EVALUATE, "--min-accuracy", "0.5")
+    assert ran.code == 0
+    assert "gate" not in ran.err
+    assert any(line.split()[0] == "accuracy" and line.endswith("passed") for line in ran.out.splitlines() if line)
+    quiet = kd(*EVALUATE, "--max-size-mb", "0.001", "--quiet")
+    assert (quiet.code, quiet.out) == (7, "model.keras\n")
+    assert quiet.err.startswith("error: gate failed: model.keras: size_mb is ")
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        ((*EVALUATE, "--min-gain", "0"), "gate gain >= 0: kd evaluate does not measure it", "kd compare"),
+        ((*EVALUATE, "--max-latency-ms", "5"), "nothing is timed", "kd evaluate --latency"),
+        ((*EVALUATE, "--min-agreement", "0.5"), "there is no teacher", "kd evaluate --teacher FILE"),
+        ((*EVALUATE, "--min-accuracy", "97.5"), "a fraction, not percent: write 0.975", "accuracy>=0.975"),
+        ((*DISTILL, "--max-latency-ms", "5"), "kd distill does not measure it", "kd evaluate --latency"),
+        ((*DISTILL, "--gate", "mae<=1"), "not a figure of classification", "figures: accuracy"),
+    ],
+)
+def test_gate_that_cannot_be_judged_is_refused_before_work(kd, here, words, message, hint):
+    before = sorted(os.listdir(here))
+    ran = kd(*words)
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err and hint in ran.err.splitlines()[-1]
+    assert sorted(os.listdir(here)) == before
+
+
+def test_gates_of_a_recipe_hold_in_distill_and_after_it_ended(kd, here):
+    words = (*DISTILL, "--recipe", "./recipe.yaml", "--out", "run")
+    ran = kd(*words, "--json")
+    assert ran.code == 0, ran.err
+    assert [(gate["name"], gate["state"]) for gate in ran.document["gates"]] == [("accuracy", "passed")]
+    assert "gate gain >= 0.005 is not checked here: checked by kd compare" in ran.err
+    assert json.loads((here / "run" / "summary.json").read_text()) == ran.document
+    assert "gates:\n  accuracy: '>= 0.5'" in (here / "run" / "recipe.yaml").read_text()
+    again = kd(*words, "--resume", "--json", "--min-agreement", "1", "--max-accuracy-drop", "-0.5")
+    states = {gate["name"]: gate["state"] for gate in again.document["gates"]}
+    assert again.code == 7
+    assert states == {"accuracy": "passed", "agreement": states["agreement"], "accuracy_drop": "failed"}
+    # The run's own gates are checked again where nothing else is said.
+    alone = kd("distill", "--out", "run", "--resume", "--json")
+    assert [gate["name"] for gate in alone.document["gates"]] == ["accuracy"]
+
+
+def test_job_summary_is_continued_in_github_actions_only(kd, here, monkeypatch):
+    summary = here / "summary.md"
+    summary.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    assert kd(*EVALUATE, "--min-accuracy", "0.5").code == 0
+    assert summary.read_text() == "before\n"
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    assert kd(*EVALUATE, "--min-accuracy", "0.5", "--max-size-mb", "0.001").code == 7
+    lines = summary.read_text().splitlines()
+    assert lines[:5] == [
+        "before",
+        "### kd gates",
+        "",
+        "| gate | model | value | bound | state |",
+        "|---|---|---|---|---|",
+    ]
+    assert lines[5].startswith("| accuracy | model.keras | ") and lines[5].endswith(" | >= 0.5 | passed |")
+    assert lines[6].endswith(" | <= 0.001 | failed |")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(here / "missing" / "summary.md"))
+    ran = kd(*EVALUATE, "--min-accuracy", "0.5")
+    assert ran.code == 0
+    assert "warning: the job summary" in ran.err
+
+
+SCRIPT = """
+set -e
+kd() { "$PYTHON" -m kdcli "$@"; }
+kd evaluate model.keras --data data.npz --min-accuracy 0.5 --json > document.json
+"$PYTHON" -m json.tool document.json > /dev/null
+set +e
+kd evaluate model.keras --data data.npz --max-size-mb 0.001 --json | "$PYTHON" -m json.tool > piped.json
+codes="${PIPESTATUS[*]}"
+set -e
+echo "codes $codes"
+kd evaluate model.keras --data data.npz --max-size-mb 0.001 --quiet
+echo "not reached"
+"""
+
+
+def test_script_as_a_pipeline_would_run_it(here):
+    environment = {**os.environ, "PYTHON": sys.executable, "GITHUB_ACTIONS": "true", "CI": "true"}
+    environment["GITHUB_STEP_SUMMARY"] = str(here / "summary.md")
+    ran = subprocess.run(
+        ["bash", "-c", SCRIPT],
+        cwd=here,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ran.returncode == 7, ran.stderr[-2000:]
+    assert ran.stdout == "codes 7 0\nmodel.keras\n"
+    assert json.loads((here / "piped.json").read_text())["gates"][0]["state"] == "failed"
+    assert ran.stderr.count("error: gate failed: model.keras: size_mb") == 2
+    assert "\x1b" not in ran.stdout + ran.stderr
+    assert (here / "summary.md").read_text().count("### kd gates") == 3

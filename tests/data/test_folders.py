@@ -1,0 +1,280 @@
+"""Folders of pictures: layouts, formats, what is ignored and what is refused."""
+
+from __future__ import annotations
+
+import base64
+import os
+import struct
+from functools import partial
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kdcli.data import pictures as reading
+from kdcli.data.folders import read_folders
+from kdcli.data.store import new_array
+from kdcli.errors import DataError
+
+RANDOM = np.random.default_rng(0)
+LOSSLESS_WEBP = base64.b64decode("UklGRhoAAABXRUJQVlA4TA0AAAAvAAAAEAcQERGIiP4HAA==")
+GIF = base64.b64decode("R0lGODlhAQABAIAAAAUEBAAAACwAAAAAAQABAAACAkQBADs=")
+
+
+def picture(height=4, width=6, channels=3):
+    return RANDOM.integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def save(path, pixels=None, *, jpeg=False):
+    """A picture as a file; gives its pixels."""
+    pixels = picture() if pixels is None else pixels
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes((tf.io.encode_jpeg if jpeg else tf.io.encode_png)(pixels).numpy())
+    return pixels
+
+
+def fill(folder, *, splits=("train", "test"), classes=("cat", "dog"), each=2):
+    for split in splits:
+        for name in classes:
+            for number in range(each):
+                save(folder / split / name / f"{number}.png")
+    return folder
+
+
+def read(folder, *, size="auto", channels="auto"):
+    return read_folders(folder, size=size, channels=channels)
+
+
+def refused(folder, **options):
+    with pytest.raises(DataError) as caught:
+        read(folder, **options)
+    assert caught.value.exit_code == 3
+    return caught.value.message
+
+
+def test_splits_classes_and_pixels(tmp_path):
+    kept = {}
+    for split in ("train", "valid", "TEST"):
+        for name in ("b", "a", "C"):
+            kept[split.lower(), name] = [save(tmp_path / split / name / f"{number}.png") for number in (0, 1)]
+    splits = read(tmp_path)
+    assert splits.classes == ("C", "a", "b")
+    for split, key in (("train", "train"), ("validation", "valid"), ("test", "test")):
+        part = getattr(splits, split)
+        assert (part.split, part.labels.tolist()) == (split, [0, 0, 1, 1, 2, 2])
+        assert part.inputs["x"].dtype == np.uint8
+        expected = np.stack([pixels for name in ("C", "a", "b") for pixels in kept[key, name]])
+        np.testing.assert_array_equal(part.inputs["x"], expected)
+    assert splits.notes == ()
+
+
+def test_folders_of_classes_alone_are_all_for_training(tmp_path):
+    splits = read(fill(tmp_path, splits=(".",), classes=("x", "y"), each=3))
+    assert (len(splits.train), splits.validation, splits.test) == (6, None, None)
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "dev", "Val"])
+def test_every_name_of_validation(tmp_path, name):
+    assert len(read(fill(tmp_path, splits=("train", name))).validation) == 4
+
+
+def test_every_format_in_any_case_with_odd_names(tmp_path):
+    folder = tmp_path / "Küche & Bad 猫"
+    plain = save(folder / "ä b.PNG", picture(1, 1))
+    smooth = np.full((1, 1, 3), 90, np.uint8)
+    save(folder / "c.jpg", smooth, jpeg=True)
+    save(folder / "d.JPEG", smooth, jpeg=True)
+    (folder / "e.Gif").write_bytes(GIF)
+    rows = struct.pack("<BBBx", 3, 2, 1)
+    head = struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 58, 0, 0, 54, 40, 1, 1, 1, 24, 0, 4, 0, 0, 0, 0)
+    (folder / "f.bmp").write_bytes(head + rows)
+    (folder / "g.webp").write_bytes(LOSSLESS_WEBP)
+    # The content counts, not the suffix.
+    same = save(folder / "h.jpg", picture(1, 1))
+    save(tmp_path / "other" / "i.png", picture(1, 1))
+    splits = read(tmp_path)
+    assert splits.classes == ("Küche & Bad 猫", "other")
+    found = splits.train.inputs["x"][:, 0, 0]
+    assert found.shape == (8, 3)
+    # In string order: "c", "d" ... come before "ä".
+    np.testing.assert_array_equal(found[6], plain[0, 0])
+    np.testing.assert_array_equal(found[5], same[0, 0])
+    assert np.abs(found[:2].astype(int) - 90).max() <= 2
+    assert found[3].tolist() == [1, 2, 3]
+
+
+def test_folders_inside_a_class_belong_to_it(tmp_path):
+    save(tmp_path / "a" / "deep" / "er" / "1.png")
+    save(tmp_path / "a" / "0.png")
+    save(tmp_path / "b" / "0.png")
+    assert read(tmp_path).train.labels.tolist() == [0, 0, 1]
+
+
+def test_grey_pictures_have_one_channel_and_transparency_goes(tmp_path):
+    kept = save(tmp_path / "a" / "0.png", picture(channels=1))
+    save(tmp_path / "b" / "0.png", picture(channels=2))
+    splits = read(tmp_path)
+    assert splits.train.shapes == {"x": (4, 6, 1)}
+    np.testing.assert_array_equal(splits.train.inputs["x"][0], kept)
+    colour = save(tmp_path / "b" / "1.png", picture(channels=4))
+    splits = read(tmp_path)
+    assert splits.train.shapes == {"x": (4, 6, 3)}
+    np.testing.assert_array_equal(splits.train.inputs["x"][0], np.repeat(kept, 3, axis=-1))
+    np.testing.assert_array_equal(splits.train.inputs["x"][2], colour[..., :3])
+    assert splits.notes == (f"{tmp_path}: 2 grey pictures among 3 become colour pictures",)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_that_are_asked_for(tmp_path, channels):
+    colour = save(tmp_path / "a" / "0.png")
+    save(tmp_path / "b" / "0.png", picture(channels=1))
+    found = read(tmp_path, channels=channels).train.inputs["x"]
+    assert found.shape == (2, 4, 6, channels)
+    if channels == 1:
+        grey = colour @ np.array([0.299, 0.587, 0.114])
+        assert np.abs(found[0, ..., 0] - grey).max() <= 0.51
+
+
+def test_pictures_of_different_sizes_are_stretched_and_it_is_said(tmp_path):
+    save(tmp_path / "a" / "0.png", np.full((8, 10, 3), 77, np.uint8))
+    save(tmp_path / "b" / "0.png", picture(9, 10))
+    splits = read(tmp_path)
+    assert splits.train.shapes == {"x": (256, 256, 3)}
+    assert (splits.train.inputs["x"][0] == 77).all()
+    assert splits.notes == (
+        f"{tmp_path}: pictures of 2 sizes (8×10, 9×10) are stretched to 256×256; "
+        "`size: [h, w]` in data.source chooses",
+    )
+    chosen = read(tmp_path, size=(4, 5))
+    assert (chosen.train.shapes, chosen.notes) == ({"x": (4, 5, 3)}, ())
+
+
+def test_what_is_no_picture_is_counted_and_said(tmp_path):
+    fill(tmp_path)
+    (tmp_path / "readme.md").write_text("x")
+    (tmp_path / "train" / "cat" / "a.txt").write_text("x")
+    (tmp_path / "train" / "cat" / "b.TXT").write_text("x")
+    (tmp_path / "train" / "dog" / ".hidden.png").write_bytes(b"x")
+    (tmp_path / "train" / "dog" / "LICENSE").write_text("x")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "train" / "dog" / ".ipynb_checkpoints").mkdir()
+    save(tmp_path / "train" / "loose.png")
+    (note,) = read(tmp_path).notes
+    assert note.startswith(f"{tmp_path}: 8 files are no pictures and were ignored (3 hidden, 2 .txt, ")
+    assert "1 pictures outside the class folders" in note
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    assert refused(tmp_path / "no") == f"{tmp_path / 'no'}: no such folder"
+
+
+def test_a_folder_without_folders(tmp_path):
+    save(tmp_path / "a.png")
+    assert refused(tmp_path) == f"{tmp_path}: holds no folder of pictures"
+
+
+def test_split_names_beside_classes(tmp_path):
+    fill(tmp_path, splits=("train",))
+    save(tmp_path / "cat" / "0.png")
+    assert refused(tmp_path) == f"{tmp_path}: train is the name of a split, but cat lies beside it"
+
+
+def test_a_split_without_classes(tmp_path):
+    fill(tmp_path, splits=("train",))
+    save(tmp_path / "test" / "0.png")
+    assert refused(tmp_path) == f"{tmp_path / 'test'}: holds no folder for a class"
+
+
+def test_no_train_folder(tmp_path):
+    assert refused(fill(tmp_path, splits=("test",))) == f"{tmp_path}: has no train folder; there is test"
+
+
+def test_two_folders_for_one_split(tmp_path):
+    fill(tmp_path, splits=("train", "val", "dev"))
+    assert refused(tmp_path) == f"{tmp_path}: dev and val both name the validation split"
+
+
+def test_an_empty_class(tmp_path):
+    fill(tmp_path)
+    (tmp_path / "train" / "emu").mkdir()
+    (tmp_path / "train" / "emu" / "notes.txt").write_text("x")
+    assert refused(tmp_path) == f"{tmp_path / 'train'}: no picture in the folder of emu"
+
+
+def test_classes_that_differ_between_splits(tmp_path):
+    fill(tmp_path)
+    save(tmp_path / "test" / "emu" / "0.png")
+    expected = f"{tmp_path}: classes differ between splits: test has emu, train has not"
+    assert refused(tmp_path) == expected
+    save(tmp_path / "train" / "emu" / "0.png")
+    save(tmp_path / "train" / "fox" / "0.png")
+    assert "train has fox, test has not" in refused(tmp_path)
+
+
+def test_corrupt_pictures_are_named_and_counted(tmp_path):
+    fill(tmp_path, each=4)
+    broken = [tmp_path / "train" / "cat" / f"{number}.png" for number in range(3)]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:-30])
+    message = refused(tmp_path)
+    assert message.startswith(f"{tmp_path}: 3 of 16 pictures cannot be read: {broken[0]} (damaged or cut off), ")
+    assert all(str(path) in message for path in broken)
+
+
+def test_of_many_corrupt_pictures_the_first_five_are_named(tmp_path):
+    fill(tmp_path, each=4)
+    for number in range(4):
+        for name in ("cat", "dog"):
+            (tmp_path / "train" / name / f"{number}.png").write_bytes(b"no picture")
+    message = refused(tmp_path)
+    assert "8 of 16 pictures cannot be read" in message
+    assert message.count("no JPEG, PNG, GIF, BMP or WebP picture") == 5
+    assert message.endswith(" and 3 more")
+
+
+def test_a_file_that_claims_to_be_huge_is_not_decoded(tmp_path, monkeypatch):
+    fill(tmp_path)
+    bomb = tmp_path / "train" / "cat" / "0.png"
+    content = bytearray(bomb.read_bytes())
+    content[16:24] = struct.pack(">II", 60000, 60000)
+    bomb.write_bytes(content)
+    monkeypatch.setattr(reading, "_decoded", lambda *_: pytest.fail("decoded"))
+    assert f"{bomb} (60000×60000 pixels, more than 100000000)" in refused(tmp_path)
+
+
+def test_a_file_that_nobody_may_read_is_named(tmp_path):
+    fill(tmp_path)
+    gone = tmp_path / "train" / "cat" / "0.png"
+    gone.unlink()
+    gone.symlink_to(tmp_path / "nowhere.png")
+    assert f"{gone} (No such file or directory)" in refused(tmp_path)
+
+
+def test_a_class_whose_name_is_no_text(tmp_path):
+    fill(tmp_path, splits=(".",))
+    odd = os.fsencode(tmp_path) + b"/\xff\xfe"
+    os.mkdir(odd)
+    message = refused(tmp_path)
+    assert message.endswith(r"\xff\xfe: the name of this class is no text (UTF-8)")
+    message.encode("utf-8")
+
+
+def test_a_file_whose_name_is_no_text_is_read(tmp_path):
+    fill(tmp_path, splits=(".",))
+    content = (tmp_path / "cat" / "0.png").read_bytes()
+    odd = os.fsencode(tmp_path) + b"/cat/\xff.png"
+    with open(odd, "wb") as file:
+        file.write(content)
+    assert len(read(tmp_path).train) == 5
+
+
+def test_large_data_is_mapped_from_a_file_without_a_name(tmp_path, monkeypatch):
+    fill(tmp_path / "data")
+    in_memory = read(tmp_path / "data").train.inputs["x"]
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    monkeypatch.setattr(reading, "new_array", partial(new_array, resident_bytes=10))
+    mapped = read(tmp_path / "data").train.inputs["x"]
+    assert isinstance(mapped, np.memmap)
+    np.testing.assert_array_equal(mapped, in_memory)
+    assert list((tmp_path / "scratch").iterdir()) == []

@@ -1,0 +1,160 @@
+"""CSV and Parquet tables."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from kdcli.data.tables import read_table
+from kdcli.errors import DataError, ModelError
+
+
+def save(tmp_path, text, name="a.csv", encoding="utf-8"):
+    path = tmp_path / name
+    path.write_text(text, encoding)
+    return path
+
+
+def read(path, *, label="label", weight=None):
+    return read_table(path, label=label, weight=weight)
+
+
+def refused(path, **options):
+    with pytest.raises(DataError) as caught:
+        read(path, **options)
+    assert caught.value.exit_code == 3
+    return caught.value.message
+
+
+def test_numbers_and_a_label(tmp_path):
+    splits = read(save(tmp_path, "a,label,b\n1,0,-2.5\n 3 ,1,4e2\n"))
+    train = splits.train
+    np.testing.assert_array_equal(train.inputs["x"], [[1, -2.5], [3, 400]])
+    assert (train.inputs["x"].dtype, train.labels.dtype) == (np.float32, np.int64)
+    assert train.labels.tolist() == [0, 1]
+    assert (splits.columns, splits.classes, train.weights, splits.test) == (("a", "b"), None, None, None)
+
+
+def test_text_labels_become_classes_in_string_order(tmp_path):
+    splits = read(save(tmp_path, 'a,kind\n1,dog\n2,"Cat, small"\n3,dog\n'), label="kind")
+    assert splits.classes == ("Cat, small", "dog")
+    assert splits.train.labels.tolist() == [1, 0, 1]
+
+
+def test_a_label_with_a_point_stays_a_value(tmp_path):
+    labels = read(save(tmp_path, "a,label\n1,0.5\n2,3\n")).train.labels
+    assert (labels.dtype, labels.tolist()) == (np.float64, [0.5, 3.0])
+
+
+def test_a_column_of_weights(tmp_path):
+    path = save(tmp_path, "weight,a,w,label\n0.5,1,9,0\n2,3,8,1\n")
+    splits = read(path)
+    assert splits.train.weights.tolist() == [0.5, 2.0]
+    assert splits.columns == ("a", "w")
+    assert splits.notes == (f"{path}: the column 'weight' gives the sample weights, it is no input",)
+    other = read(path, weight="w")
+    assert (other.train.weights.tolist(), other.columns, other.notes) == ([9.0, 8.0], ("weight", "a"), ())
+
+
+def test_without_labels(tmp_path):
+    splits = read(save(tmp_path, "a,b\n1,2\n"), label=None)
+    assert (splits.train.labels, splits.train.inputs["x"].tolist()) == (None, [[1.0, 2.0]])
+
+
+def test_a_byte_order_mark_empty_lines_and_windows_ends(tmp_path):
+    splits = read(save(tmp_path, "label,a\r\n0,1\r\n\r\n1,2\r\n", encoding="utf-8-sig"))
+    assert splits.train.labels.tolist() == [0, 1]
+
+
+def test_many_rows_come_in_order(tmp_path):
+    rows = "\n".join(f"{number},{number % 3}" for number in range(20000))
+    train = read(save(tmp_path, f"a,label\n{rows}\n")).train
+    np.testing.assert_array_equal(train.inputs["x"][:, 0], np.arange(20000))
+    np.testing.assert_array_equal(train.labels, np.arange(20000) % 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "its first line must name the columns"),
+        ("1,2,3\n4,5,6\n", "its first line must name the columns, got '1,2,3'"),
+        ("a,label\n", "has a header and no rows"),
+        ("a,a,label\n1,2,0\n", "two columns are called 'a'"),
+        ("a;label\n1;0\n", "columns must be separated by commas"),
+        ("a,lable\n1,0\n", "no column 'label'; did you mean 'lable'? columns: a, lable"),
+        ("label\n1\n", "no column is left as input; columns: label"),
+        ("a,label\n1,0\n2\n", "line 3 has 1 cells, expected 2 as in the header"),
+        ("a,label\n1,0\n\nx1,0\n", "line 4, column 'a': 'x1' is no number"),
+        ("a,b,label\n1,,0\n", "line 2, column 'b': '' is no number"),
+        ("a,label\n1,0\n2,\n", "the column 'label' is empty in line 3"),
+        ("a,label\n1,0\n2,1\n3,x\n", "the column 'label' mixes numbers and text: 'x' in line 4"),
+        ("a,label\n1,q\n2,7\n3,x\n", "the column 'label' mixes numbers and text: '7' in line 3"),
+        ("a,weight,label\n1,-1,0\n", "the column 'weight' must hold numbers >= 0; 1 are not, the first in line 2"),
+        ('a,label\n"1,0\n', "unexpected end of data"),
+    ],
+)
+def test_wrong_tables(tmp_path, text, message):
+    path = save(tmp_path, text)
+    found = refused(path)
+    assert found.startswith(f"{path}: ")
+    assert message in found
+
+
+def test_a_wrong_cell_far_down_is_found(tmp_path):
+    rows = [f"{number},0" for number in range(9000)]
+    rows[8500] = "nope,0"
+    path = save(tmp_path, "a,label\n" + "\n".join(rows))
+    assert refused(path) == f"{path}: line 8502, column 'a': 'nope' is no number"
+
+
+def test_an_unknown_column_of_weights(tmp_path):
+    path = save(tmp_path, "a,label\n1,0\n")
+    assert refused(path, weight="w") == f"{path}: no column 'w'; columns: a, label"
+
+
+def test_a_file_that_is_missing_or_no_text(tmp_path):
+    assert refused(tmp_path / "no.csv") == f"{tmp_path / 'no.csv'}: no such file"
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"a,label\n\xff,0\n")
+    assert "is no text in UTF-8" in refused(path)
+
+
+def test_parquet_equals_csv(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    path = tmp_path / "a.parquet"
+    parquet.write_table(
+        pyarrow.table({"a": [1, 2, 3], "label": ["y", "x", "y"], "b": [0.5, 1.5, 2.5], "c": [True, False, True]}),
+        path,
+    )
+    ours = read(path)
+    theirs = read(save(tmp_path, "a,label,b,c\n1,y,0.5,1\n2,x,1.5,0\n3,y,2.5,1\n"))
+    np.testing.assert_array_equal(ours.train.inputs["x"], theirs.train.inputs["x"])
+    np.testing.assert_array_equal(ours.train.labels, theirs.train.labels)
+    assert (ours.classes, ours.columns) == (theirs.classes, theirs.columns) == (("x", "y"), ("a", "b", "c"))
+
+
+def test_wrong_parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"a": [1, None], "label": [0, 1]}), path)
+    assert refused(path) == f"{path}: row 1, column 'a': the cell is empty"
+    parquet.write_table(pyarrow.table({"a": ["u", "v"], "label": [0, 1]}), path)
+    assert refused(path) == f"{path}: column 'a' holds string, expected numbers"
+    path.write_bytes(b"PAR1 no")
+    assert refused(path).startswith(f"{path}: not a readable Parquet file: ")
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
+    path = tmp_path / "a.parquet"
+    path.write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ModelError, match="reading Parquet needs the package pyarrow") as caught:
+        read(path)
+    assert caught.value.exit_code == 4
+    assert caught.value.hint == "pip install 'kdcli[table]'"

@@ -1,0 +1,101 @@
+"""Bytes and FLOPs, against counts by hand and against TensorFlow's profiler."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kdcli.evaluation.compiling import compiled
+from kdcli.evaluation.footprint import file_bytes, flops, weight_bytes
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.preparation import Preparation
+
+L = keras.layers
+
+
+def network(shape, *layers, dtype="float32"):
+    inputs = keras.Input(shape, dtype=dtype)
+    outputs = inputs
+    for layer in layers:
+        outputs = layer(outputs)
+    made = KerasNetwork(keras.Model(inputs, outputs), name="made")
+    return made.with_preparations({"x": Preparation(shape, dtype, shape, dtype)})
+
+
+def attention():
+    inputs = keras.Input((5, 8))
+    outputs = L.MultiHeadAttention(2, 4)(inputs, inputs)
+    made = KerasNetwork(keras.Model(inputs, outputs), name="attention")
+    return made.with_preparations({"x": Preparation((5, 8), "float32", (5, 8), "float32")})
+
+
+COUNTED = {
+    "dense": (lambda: network((7,), L.Dense(5, activation="relu")), 2 * 7 * 5),
+    "dense on a series": (lambda: network((4, 7), L.Dense(5)), 4 * 2 * 7 * 5),
+    "convolution, same": (lambda: network((8, 6, 3), L.Conv2D(4, 3, padding="same")), 2 * 8 * 6 * 9 * 3 * 4),
+    "convolution, strided": (lambda: network((8, 8, 3), L.Conv2D(4, 3, strides=2)), 2 * 3 * 3 * 9 * 3 * 4),
+    "convolution, one axis": (lambda: network((10, 3), L.Conv1D(4, 3)), 2 * 8 * 3 * 3 * 4),
+    "convolution, three axes": (lambda: network((4, 4, 4, 2), L.Conv3D(3, 2)), 2 * 27 * 8 * 2 * 3),
+    "depthwise": (lambda: network((8, 8, 3), L.DepthwiseConv2D(3, depth_multiplier=2)), 2 * 36 * 6 * 9),
+    "separable": (lambda: network((8, 8, 3), L.SeparableConv2D(5, 3)), 2 * 36 * 3 * 9 + 2 * 36 * 3 * 5),
+    "transposed": (lambda: network((4, 4, 3), L.Conv2DTranspose(5, 2, strides=2)), 2 * 16 * 3 * 4 * 5),
+    # Four projections of 8 to 2 heads of 4, then scores and mixing over 5 positions.
+    "attention": (attention, 4 * 2 * 5 * 8 * 8 + 2 * (2 * 2 * 5 * 5 * 4)),
+    "two layers": (
+        lambda: network((6, 6, 1), L.Conv2D(2, 3), L.BatchNormalization(), L.Flatten(), L.Dense(3)),
+        2 * 16 * 9 * 2 + 2 * 32 * 3,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_flops_are_those_of_a_count_by_hand(name):
+    build, expected = COUNTED[name]
+    assert flops(build()) == expected
+
+
+def test_flops_are_those_of_the_profiler_where_it_counts_the_same():
+    made = network(
+        (12, 12, 3),
+        L.Conv2D(4, 3, use_bias=False),
+        L.DepthwiseConv2D(3, use_bias=False),
+        L.Conv2D(6, 3, strides=2, padding="same", use_bias=False),
+        L.Flatten(),
+        L.Dense(5, use_bias=False),
+    )
+    profiler = tf.compat.v1.profiler
+    options = profiler.ProfileOptionBuilder.float_operation()
+    options["output"] = "none"
+    graph = compiled(made, batch=1).graph
+    assert flops(made) == profiler.profile(graph, options=options).total_float_ops
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: network((5, 3), L.LSTM(4)),
+        lambda: network((8, 8, 2), L.MaxPooling2D(), L.Flatten()),
+    ],
+    ids=["a loop", "nothing that counts"],
+)
+def test_flops_that_cannot_be_counted_are_none_and_never_zero(build):
+    assert flops(build()) is None
+
+
+def test_resizing_and_scaling_are_not_counted():
+    made = network((8, 8, 3), L.Conv2D(4, 3, padding="same"))
+    larger = made.with_preparations(
+        {"x": Preparation((32, 32, 3), "uint8", (8, 8, 3), "float32", "imagenet", (8, 8))}
+    )
+    assert flops(larger) == flops(made)
+
+
+def test_bytes_of_a_file_and_of_a_folder(tmp_path):
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "one").write_bytes(bytes(10))
+    (tmp_path / "inner" / "two").write_bytes(np.zeros(4, np.int32).tobytes())
+    assert file_bytes(tmp_path / "one") == 10
+    assert file_bytes(tmp_path) == 26
+    assert weight_bytes(10) == {"float32": 40, "float16": 20, "int8": 10}

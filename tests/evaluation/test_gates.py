@@ -1,0 +1,147 @@
+"""Which gates a command judges, and its verdicts."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from kdcli.errors import UsageError
+from kdcli.evaluation.gates import COMMANDS, check_task, choose_gates, figures, judge
+from kdcli.recipe.gates import METRICS, GatesSection, parse_gate
+from kdcli.runs.results import Quality
+from kdcli.runs.timed import Timing
+
+NONE = GatesSection()
+
+
+def chosen(command, *texts, section=NONE, **options):
+    notes = []
+    gates = choose_gates(command, texts, section, on_event=notes.append, **options)
+    return [f"{gate.metric} {gate.text}" for gate in gates], [note.text for note in notes]
+
+
+def test_every_figure_is_measured_by_some_command():
+    assert {metric for known in COMMANDS.values() for metric in known} == set(METRICS)
+
+
+def test_given_gates_win_over_those_of_the_recipe():
+    section = GatesSection(accuracy=">= 0.9", loss="<= 1")
+    gates, notes = chosen("evaluate", "accuracy>=0.95", section=section)
+    assert gates == ["accuracy >= 0.95", "loss <= 1"]
+    assert notes == []
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "options", "message", "hint"),
+    [
+        ("evaluate", "gain>=0", {}, "kd evaluate does not measure it", "kd compare"),
+        ("distill", "latency_ms<=1", {}, "kd distill does not measure it", "kd evaluate --latency"),
+        ("distill", "max_abs_diff<=1", {}, "kd distill does not measure it", "kd export"),
+        ("evaluate", "latency_ms<=1", {"latency": False}, "nothing is timed", "kd evaluate --latency"),
+        ("evaluate", "agreement>=0.9", {"teacher": False}, "there is no teacher", "kd evaluate --teacher FILE"),
+        ("evaluate", "accuracy_drop<=0", {"teacher": False}, "there is no teacher", "kd evaluate --teacher FILE"),
+        ("evaluate", "latency_ratio<=1", {"teacher": False}, "there is no teacher", "kd evaluate --teacher FILE"),
+    ],
+)
+def test_gate_that_cannot_be_measured_is_refused_with_the_command_that_can(command, text, options, message, hint):
+    with pytest.raises(UsageError, match=message) as caught:
+        chosen(command, text, **options)
+    assert caught.value.hint == hint
+
+
+def test_gate_of_a_recipe_that_cannot_be_measured_is_listed():
+    section = GatesSection(accuracy=">= 0.9", gain=">= 0.005", latency_ms="<= 1")
+    gates, notes = chosen("distill", section=section)
+    assert gates == ["accuracy >= 0.9"]
+    assert notes == [
+        "gate gain >= 0.005 is not checked here: checked by kd compare",
+        "gate latency_ms <= 1 is not checked here: checked by kd evaluate --latency",
+    ]
+    assert chosen("compare", section=section)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "task", "labelled", "known"),
+    [
+        ("accuracy>=0.9", "regression", True, False),
+        ("accuracy_drop<=0.1", "regression", True, False),
+        ("mae<=1", "regression", True, True),
+        ("mae<=1", "classification", True, False),
+        ("accuracy>=0.9", "classification", False, False),
+        ("agreement>=0.9", "classification", False, True),
+        ("mean_iou>=0.5", "segmentation", True, True),
+        ("size_mb<=1", "regression", True, True),
+    ],
+)
+def test_gate_on_a_figure_that_the_task_does_not_have_is_refused(text, task, labelled, known):
+    gates = [parse_gate(text)]
+    if known:
+        check_task(gates, task, labelled=labelled)
+        return
+    with pytest.raises(UsageError, match=f"not a figure of (unlabelled )?{task}"):
+        check_task(gates, task, labelled=labelled)
+
+
+def test_every_gate_is_judged_on_every_model():
+    gates = [parse_gate("accuracy>=0.9"), parse_gate("size_mb<=2")]
+    models = {"a": {"accuracy": 0.9, "size_mb": 3.0}, "b": {"accuracy": 0.8, "size_mb": 1.0}}
+    results = judge(gates, models)
+    assert [(one.name, one.model, one.state) for one in results] == [
+        ("accuracy", "a", "passed"),
+        ("accuracy", "b", "failed"),
+        ("size_mb", "a", "failed"),
+        ("size_mb", "b", "passed"),
+    ]
+    assert results[1].to_json() == {
+        "name": "accuracy",
+        "value": 0.8,
+        "bound": ">= 0.9",
+        "state": "failed",
+        "model": "b",
+    }
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None])
+def test_what_is_no_number_fails_and_is_null(value):
+    (result,) = judge([parse_gate("loss<=0.5")], {"a": {"loss": value}})
+    assert (result.state, result.value) == ("failed", None)
+    assert "NaN" not in json.dumps(result.to_json())
+    assert judge([parse_gate("loss<=0.5")], {"a": {}})[0].state == "failed"
+
+
+@pytest.mark.parametrize("value", [0.5, 5.0])
+def test_unstable_times_make_latency_gates_inconclusive_and_no_others(value):
+    gates = [parse_gate("latency_ms<=1"), parse_gate("accuracy>=0.9")]
+    results = judge(gates, {"a": {"latency_ms": value, "accuracy": 0.8}}, doubts=["busy"])
+    assert [one.state for one in results] == ["inconclusive", "failed"]
+    assert results[0].value == value
+    calm = judge(gates, {"a": {"latency_ms": value, "accuracy": 0.8}})
+    assert calm[0].state == ("passed" if value == 0.5 else "failed")
+
+
+def test_models_that_were_not_timed_are_passed_over_where_others_were():
+    gates = [parse_gate("latency_ms<=1")]
+    assert [one.model for one in judge(gates, {"a": {}, "b": {"latency_ms": 0.5}})] == ["b"]
+    assert [one.state for one in judge(gates, {"a": {}, "b": {}})] == ["failed", "failed"]
+
+
+def test_figures_have_the_names_of_gates():
+    quality = Quality("classification", 10, accuracy=0.8, loss=0.5, agreement=0.9)
+    timing = Timing("tensorflow", 2, 1, 0.5, 0.6, None, 900.0, 0.55, 0.1, 400, 1, 0, 8)
+    found = figures(
+        quality,
+        size=2_500_000,
+        parameters=7,
+        teacher_accuracy=0.85,
+        flops=9,
+        latency=timing,
+        latency_ratio=0.25,
+    )
+    assert set(found) == set(COMMANDS["evaluate"])
+    assert (found["accuracy"], found["size_mb"], found["flops"]) == (0.8, 2.5, 9)
+    assert found["accuracy_drop"] == pytest.approx(0.05)
+    assert (found["latency_ms"], found["latency_ratio"], found["examples_per_second"]) == (0.5, 0.25, 900.0)
+    alone = figures(quality, size=1, parameters=None)
+    assert (alone["accuracy_drop"], "latency_ms" in alone) == (None, False)

@@ -1,0 +1,203 @@
+"""How models are timed: order, warm-up, blocks, budget, on simulated subjects; and one real network."""
+
+from __future__ import annotations
+
+import gc
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from kdcli.evaluation import latency
+from kdcli.evaluation.latency import (
+    KerasSubject,
+    keras_at,
+    requests_of,
+    runner_at,
+    time_at_batches,
+    time_models,
+)
+from kdcli.events import Progress
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.preparation import Preparation
+
+
+class Simulated:
+    """Answers at once and says how long it would have taken: `each` nanoseconds an example."""
+
+    runtime, threads = "simulated", 1
+
+    def __init__(self, each, *, log=None, name="", warm=()):
+        self.each, self.log, self.name, self.warm = each, log, name, list(warm)
+
+    def time_block(self, requests):
+        if self.log is not None:
+            self.log.append((self.name, [float(np.ravel(request)[0]) for request in requests]))
+        taken = np.array([self.each * len(request) for request in requests], np.int64)
+        if self.warm:
+            taken[:] = self.warm.pop(0)
+        return taken
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(latency, "WARM_SECONDS", 0.01)
+
+
+POOL = [np.full((1, 2), number, np.float32) for number in range(256)]
+
+
+def timed(each, **options):
+    log = []
+    subjects = {name: Simulated(one, log=log, name=name) for name, one in each.items()}
+    session = time_models(subjects, dict.fromkeys(each, POOL), **{"seed": 0, **options})
+    rounds = log[-len(each) * session.rounds :]
+    return session, [rounds[start : start + len(each)] for start in range(0, len(rounds), len(each))]
+
+
+def test_every_round_asks_all_models_the_same_in_an_order_that_follows_from_the_seed():
+    each = {"a": 100_000, "b": 200_000, "c": 300_000}
+    session, rounds = timed(each)
+    assert session.rounds == len(rounds) == 30
+    orders = [tuple(name for name, _ in one) for one in rounds]
+    assert all(sorted(order) == ["a", "b", "c"] for order in orders)
+    assert len(set(orders)) > 3
+    for one in rounds:
+        assert one[0][1] == one[1][1] == one[2][1]
+        assert 10 <= len(one[0][1]) <= 20
+    assert len({len(one[0][1]) for one in rounds}) > 3
+    assert timed(each)[1] == rounds
+    assert timed(each, seed=1)[1] != rounds
+
+
+def test_times_are_those_of_the_subjects():
+    session, _ = timed({"a": 100_000, "b": 250_000})
+    assert session.timing("a").p50_ms == 0.1
+    assert session.timing("b").p90_ms == 0.25
+    assert (session.ratio("b", "a").value, session.ratio("b", "a").low) == (2.5, 2.5)
+    assert session.timing("a").calls_per_sample == 1
+    assert session.timing("a").runtime == "simulated"
+
+
+@pytest.mark.parametrize(("each", "calls"), [(50_000, 1), (49_999, 2), (14_000, 4)])
+def test_calls_too_short_for_the_clock_are_timed_several_at_a_time(each, calls):
+    session, rounds = timed({"a": each, "b": 1_000_000})
+    timing = session.timing("a")
+    assert (timing.calls_per_sample, timing.p50_ms) == (calls, each / 1e6)
+    for one in rounds:
+        asked = dict(one)
+        assert len(asked["a"]) == calls * len(asked["b"])
+        assert asked["a"][::calls] == asked["b"]
+    assert session.timing("a").samples == session.timing("b").samples
+
+
+def test_budget_makes_blocks_smaller_and_rounds_more(monkeypatch):
+    monkeypatch.setattr(latency, "LEAST_SECONDS", 0.0)
+    # 30 rounds of two models at 50 and 150 ms: 5 requests a block fit into 30 seconds.
+    _, rounds = timed({"a": 50_000_000, "b": 150_000_000}, seconds=30)
+    assert {len(one[0][1]) for one in rounds} == {5}
+    session, rounds = timed({"a": 100_000, "b": 100_000}, seconds=30)
+    assert session.timing("a").samples >= 1000 > session.timing("a").samples - 20
+    assert len(rounds) > 50
+
+
+def test_warm_up_waits_until_the_times_are_steady():
+    falling = [900_000, 800_000, 500_000, 300_000, 100_000, 100_000, 100_000, 100_000]
+    subject = Simulated(100_000, warm=falling)
+    session = time_models({"a": subject}, {"a": POOL}, seed=0, rounds=3)
+    assert subject.warm == []
+    assert session.subjects["a"].settled
+    assert session.timing("a").p50_ms == 0.1
+
+
+def test_warm_up_ends_after_its_limit(monkeypatch):
+    monkeypatch.setattr(latency, "WARM_LIMIT", 0.05)
+
+    class Unsteady(Simulated):
+        def time_block(self, requests):
+            self.each = {1: 2, 2: 4, 4: 8, 8: 1}[self.each // 100_000] * 100_000
+            return super().time_block(requests)
+
+    session = time_models({"a": Unsteady(100_000)}, {"a": POOL}, seed=0, rounds=3)
+    assert session.doubts()[0] == "a had not become steady when its warm-up ended"
+
+
+def test_garbage_is_not_collected_meanwhile_and_is_afterwards():
+    seen = []
+
+    class Looking(Simulated):
+        def time_block(self, requests):
+            seen.append(gc.isenabled())
+            return super().time_block(requests)
+
+    time_models({"a": Looking(100_000)}, {"a": POOL}, seed=0, rounds=5)
+    assert seen[-5:] == [False] * 5
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+
+
+def test_progress_is_told():
+    told = []
+    time_models({"a": Simulated(100_000)}, {"a": POOL}, seed=0, rounds=4, on_event=told.append)
+    assert told == [Progress("latency", done, 4, "rounds") for done in (1, 2, 3, 4)]
+
+
+def test_requests_hold_real_examples_and_at_most_256_of_them():
+    x = np.arange(300)[:, None]
+    assert len(requests_of([x], 1)) == 256
+    assert [request.ravel().tolist() for request in requests_of([x[:20]], 8)] == [
+        list(range(8)),
+        list(range(8, 16)),
+    ]
+    (only,) = requests_of([x[:3]], 8)
+    assert only.ravel().tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+    first = requests_of([x, x + 1000], 2)[0]
+    assert [part.ravel().tolist() for part in first] == [[0, 1], [1000, 1001]]
+
+
+def test_rates_of_larger_batches_join_the_first_session(monkeypatch):
+    monkeypatch.setattr(latency, "LEAST_SECONDS", 0.0)
+
+    class Batched(Simulated):
+        def time_block(self, requests):
+            return np.array([200_000 + 25_000 * len(request) for request in requests], np.int64)
+
+    entrants = {"a": runner_at(Batched(0), [np.zeros((256, 2), np.float32)])}
+    session = time_at_batches(entrants, seed=0, seconds=1)
+    assert session.rates["a"] == pytest.approx({1: 1e9 / 225e3, 8: 8e9 / 400e3, 32: 32e9 / 1e6})
+    timing = session.timing("a")
+    assert (timing.batch, timing.p50_ms, timing.best_batch) == (1, 0.225, 32)
+
+
+@pytest.fixture(scope="module")
+def network():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 1))
+    outputs = keras.layers.Dense(3)(keras.layers.Flatten()(inputs))
+    small = KerasNetwork(keras.Model(inputs, outputs), name="small")
+    return small.with_preparations({"x": Preparation((6, 6), "uint8", (6, 6, 1), "float32", "signed")})
+
+
+def test_network_is_asked_what_it_would_be_asked_in_use(network):
+    raw = {"x": np.random.default_rng(0).integers(0, 256, (40, 6, 6), dtype=np.uint8)}
+    subject, pool = keras_at(network, raw)(8)
+    assert [request.shape for request in pool] == [(8, 6, 6, 1)] * 5
+    assert (pool[0].dtype, pool[0].min() >= -1, pool[0].min() < -0.9) == (np.float32, True, True)
+    answers = subject._function(pool[1]).numpy()
+    assert answers == pytest.approx(network.output({"x": raw["x"][8:16]}).numpy(), abs=1e-6)
+    taken = subject.time_block(pool)
+    assert (taken.dtype, len(taken), (taken > 1000).all()) == (np.int64, 5, True)
+
+
+def test_real_network_against_itself_is_as_fast_as_itself(network):
+    raw = {"x": np.random.default_rng(0).integers(0, 256, (40, 6, 6), dtype=np.uint8)}
+    subject, pool = keras_at(network, raw)(1)
+    assert isinstance(subject, KerasSubject) and subject.threads >= 1
+    began = time.perf_counter()
+    session = time_models({"a": subject, "again": subject}, {"a": pool, "again": pool}, seed=0, seconds=1)
+    spent = time.perf_counter() - began
+    # What is claimed to the percent is measured elsewhere; a busy machine may not make a test fail.
+    assert 0.5 < session.ratio("a", "again").value < 2
+    assert session.timing("a").p50_ms < 1e3 * spent / session.timing("a").samples
+    assert session.rounds >= 30

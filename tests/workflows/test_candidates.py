@@ -1,0 +1,241 @@
+"""kd evaluate over formats: `.tflite` beside `.keras`, times, classes, gates."""
+
+from __future__ import annotations
+
+import json
+import signal
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import blobs, save_npz
+
+import kdcli
+from kdcli.errors import DataError, ModelError, UsageError
+from kdcli.evaluation import latency
+from kdcli.evaluation.footprint import flops
+from kdcli.events import Note
+from kdcli.lazy import quiet_descriptor
+from kdcli.workflows import candidates
+
+pytest.importorskip("ai_edge_litert")
+
+
+def bars(*, head="logits", scale=1.0):
+    """Sees the bar of each class in pictures of [0, 1]."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    outputs = keras.layers.Dense(3)(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, keras.layers.Softmax()(outputs) if head == "probabilities" else outputs)
+    random = np.random.default_rng(0)
+    kernel = random.normal(0, 0.05, (8, 8, 3)).astype(np.float32)
+    for label in range(3):
+        kernel[1 + 2 * label : 3 + 2 * label, :, label] += 0.4
+    model.layers[2].set_weights([scale * kernel.reshape(64, 3), np.zeros(3, np.float32)])
+    return model
+
+
+def lite(model, *, quantised=None):
+    """The model as a `.tflite` file; `quantised` is the type of its input and output."""
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    if quantised:
+        x, _ = blobs(60)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([one[None] / np.float32(255)] for one in x)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = quantised
+    with quiet_descriptor(1), quiet_descriptor(2), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return converter.convert()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("candidates")
+    save_npz(folder / "data.npz")
+    for head in ("logits", "probabilities"):
+        model = bars(head=head)
+        model.save(folder / f"{head}.keras")
+        (folder / f"{head}.tflite").write_bytes(lite(model))
+    (folder / "uint8.tflite").write_bytes(lite(bars(head="probabilities"), quantised=tf.uint8))
+    (folder / "int8.tflite").write_bytes(lite(bars(head="probabilities"), quantised=tf.int8))
+    (folder / "raw.tflite").write_bytes(lite(bars(scale=1 / 255)))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(latency, "WARM_SECONDS", 0.01)
+    monkeypatch.setattr(latency, "WARM_LIMIT", 0.1)
+    monkeypatch.setattr(latency, "LEAST_SECONDS", 0.05)
+    monkeypatch.setattr(candidates, "SECONDS_EACH", 0.2)
+
+
+def evaluated(folder, *names, **options):
+    return kdcli.evaluate(*(folder / name for name in names), data=folder / "data.npz", **options)
+
+
+@pytest.mark.parametrize("head", ["logits", "probabilities"])
+def test_float_file_answers_as_its_model(folder, head):
+    found = evaluated(folder, f"{head}.keras", f"{head}.tflite", teacher=folder / f"{head}.keras")
+    own, file = found.models
+    assert (own.format, file.format) == ("keras", "tflite")
+    assert (file.quality.accuracy, file.quality.agreement) == (own.quality.accuracy, 1.0)
+    assert file.quality.loss == pytest.approx(own.quality.loss, abs=1e-5)
+    assert (own.flops, file.flops, file.parameters) == (2 * 64 * 3, None, None)
+    assert file.bytes == (folder / f"{head}.tflite").stat().st_size
+
+
+@pytest.mark.parametrize("name", ["uint8.tflite", "int8.tflite"])
+def test_quantised_file_is_fed_and_read_by_its_scales(folder, name):
+    found = evaluated(folder, name, "probabilities.keras", teacher=folder / "probabilities.keras")
+    file, own = found.models
+    assert file.quality.accuracy == own.quality.accuracy == file.quality.agreement == 1.0
+    # Probabilities in steps of 1/256 are understood as such, though they seldom sum to 1.
+    assert file.quality.loss == pytest.approx(own.quality.loss, abs=0.02)
+    assert 0.01 < own.quality.loss
+
+
+def test_file_that_takes_bytes_says_so_beside_itself_or_is_found_out(folder, tmp_path):
+    content = (folder / "raw.tflite").read_bytes()
+    (tmp_path / "a.tflite").write_bytes(content)
+    forced = {"data": folder / "data.npz", "settings": ["student.input.scale=unit"]}
+    loss = kdcli.evaluate(tmp_path / "a.tflite", **forced).models[0].quality.loss
+    (tmp_path / "input.json").write_text(json.dumps({"a.tflite": {"prepare": "inside", "output_kind": "logits"}}))
+    told = kdcli.evaluate(tmp_path / "a.tflite", **forced).models[0].quality.loss
+    own = evaluated(folder, "logits.keras").models[0].quality.loss
+    assert told == pytest.approx(own, abs=1e-4)
+    assert loss > told + 0.1
+    (tmp_path / "input.json").write_text("[")
+    with pytest.raises(DataError, match=r"input\.json: not readable"):
+        kdcli.evaluate(tmp_path / "a.tflite", **forced)
+
+
+def test_file_that_ends_its_reader_is_a_model_error(folder, tmp_path, monkeypatch):
+    from kdcli.models.litert import LiteRT
+
+    real = LiteRT.answer
+
+    def dying(self, batch):
+        if len(batch) == 48:
+            self._process.send_signal(signal.SIGSEGV)
+            self._process.wait()
+        return real(self, batch)
+
+    monkeypatch.setattr(LiteRT, "answer", dying)
+    with pytest.raises(ModelError, match=r"logits\.tflite: the file ended its reader .*SIGSEGV"):
+        evaluated(folder, "logits.tflite", limit=48, batch_size=48)
+    (tmp_path / "not.tflite").write_bytes(b"nothing that can be read")
+    with pytest.raises(ModelError, match=r"not\.tflite: not a \.tflite file"):
+        kdcli.evaluate(tmp_path / "not.tflite", data=folder / "data.npz")
+
+
+def test_models_are_timed_beside_the_teacher(folder):
+    names = ("logits.keras", "logits.tflite")
+    notes = []
+    found = evaluated(
+        folder,
+        *names,
+        teacher=folder / "logits.keras",
+        latency=True,
+        on_event=notes.append,
+        gates=["latency_ms<=10000", "latency_ratio>=100"],
+    )
+    own, file = found.models
+    assert (own.latency.runtime, file.latency.runtime) == ("tensorflow", "litert")
+    assert file.latency.threads >= 1 and file.latency.batch == 1
+    # A call of LiteRT on so small a model takes microseconds: several of them make a sample.
+    assert file.latency.p50_ms < own.latency.p50_ms
+    assert file.ratio.low <= file.ratio.value < 1
+    assert 0.2 < own.ratio.value < 5
+    assert found.noise_floor.low <= found.noise_floor.value <= found.noise_floor.high
+    assert own.latency.best_batch in (1, 8, 32)
+    document = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert document["models"][1]["latency"]["ratio"]["value"] == file.ratio.value
+    states = {(gate["name"], gate["state"]) for gate in document["gates"]}
+    wanted = {("latency_ms", "passed"), ("latency_ratio", "failed")}
+    assert states == ({(name, "inconclusive") for name, _ in wanted} if found.doubts else wanted)
+    said = [event.text for event in notes if isinstance(event, Note) and event.warning]
+    assert said == [f"latency: {doubt}" for doubt in found.doubts]
+
+
+def test_runtime_chooses_who_is_timed(folder):
+    found = evaluated(folder, "logits.keras", "logits.tflite", latency=True, runtime="litert")
+    assert [model.latency is None for model in found.models] == [True, False]
+    with pytest.raises(UsageError, match="--runtime onnxruntime: no model is run by it; there is tensorflow"):
+        evaluated(folder, "logits.keras", latency=True, runtime="onnxruntime")
+    with pytest.raises(UsageError, match="--runtime says which models are timed"):
+        evaluated(folder, "logits.keras", runtime="tensorflow")
+
+
+def test_nothing_is_timed_unless_asked(folder):
+    found = evaluated(folder, "logits.keras")
+    assert (found.models[0].latency, found.noise_floor) == (None, None)
+    assert "latency_noise_floor" not in found.to_json()
+
+
+def test_classes_are_measured_on_request(folder):
+    found = evaluated(folder, "logits.tflite", teacher=folder / "logits.keras", per_class=True)
+    classes = found.models[0].classes
+    assert [one.name for one in classes] == ["0", "1", "2"]
+    assert [one.examples for one in classes] == [16, 16, 16]
+    assert [one.change for one in classes] == [0, 0, 0]
+    assert found.to_json()["models"][0]["worst_class"] == "0"
+    x, _ = blobs(30)
+    with pytest.raises(UsageError, match="--per-class needs labels"):
+        kdcli.evaluate(
+            folder / "logits.keras",
+            data=(x, None),
+            settings=["data.task=classification", "data.classes=[a, b, c]"],
+            per_class=True,
+        )
+
+
+def test_gates_are_judged_on_every_model(folder):
+    found = evaluated(
+        folder,
+        "logits.keras",
+        "logits.tflite",
+        teacher=folder / "logits.keras",
+        gates=["accuracy>=1", "accuracy_drop<=0", "agreement>=1", "size_mb<=0.00001", "flops<=1000"],
+    )
+    states = {(gate.name, Path(gate.model).suffix): gate.state for gate in found.gates}
+    assert states == {
+        ("accuracy", ".keras"): "passed",
+        ("accuracy", ".tflite"): "passed",
+        ("accuracy_drop", ".keras"): "passed",
+        ("accuracy_drop", ".tflite"): "passed",
+        ("agreement", ".keras"): "passed",
+        ("agreement", ".tflite"): "passed",
+        ("size_mb", ".keras"): "failed",
+        ("size_mb", ".tflite"): "failed",
+        ("flops", ".keras"): "passed",
+        # What cannot be counted keeps no bound.
+        ("flops", ".tflite"): "failed",
+    }
+
+
+def test_gates_that_cannot_be_judged_are_refused_before_work(folder, tmp_path):
+    for gate, message in (
+        ("gain>=0", "kd evaluate does not measure it"),
+        ("latency_ms<=1", "nothing is timed"),
+        ("agreement>=0.9", "there is no teacher"),
+        ("accuracy>=97", "a fraction, not percent: write 0.97"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            kdcli.evaluate(tmp_path / "missing.keras", gates=[gate])
+    with pytest.raises(UsageError, match="gate mae <= 1: not a figure of classification"):
+        evaluated(folder, "logits.keras", gates=["mae<=1"])
+
+
+def test_flops_of_a_network_are_in_the_document(folder):
+    from kdcli.models.keras_network import KerasNetwork
+    from kdcli.models.preparation import Preparation
+
+    found = evaluated(folder, "logits.keras")
+    network = KerasNetwork(bars(), name="bars")
+    one = {"x": Preparation((8, 8, 1), "uint8", (8, 8, 1), "float32")}
+    assert found.to_json()["models"][0]["flops"] == flops(network.with_preparations(one))

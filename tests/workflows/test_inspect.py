@@ -1,0 +1,255 @@
+"""kd inspect: what is read from a file alone, what a run knows besides, what real examples add."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import blobs, save_npz
+
+import kdcli
+from kdcli.errors import ModelError, UsageError
+
+KEYS = [
+    "schema", "path", "format", "sha256", "inputs", "outputs", "output_kind", "parameters", "bytes",
+    "export_bytes", "flops", "taps", "safe", "findings",
+]  # fmt: skip
+
+
+def small(*, softmax: bool = True, size: int | None = 8) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((size, size, 1), name="picture")
+    x = keras.layers.Conv2D(4, 3, padding="same", use_bias=False, name="first")(inputs)
+    x = keras.layers.BatchNormalization(name="normal")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pooled")(x)
+    return keras.Model(inputs, keras.layers.Dense(3, activation="softmax" if softmax else None, name="last")(x))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("inspect")
+    small().save(folder / "m.keras")
+    small(softmax=False).save(folder / "m.h5")
+    small(softmax=False, size=None).save(folder / "any.keras")
+    save_npz(folder / "data.npz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    return kdcli.distill(
+        teacher=folder / "m.keras",
+        student=folder / "any.keras",
+        data=folder / "data.npz",
+        out=folder / "run",
+        epochs=1,
+        preflight=False,
+        settings=["student.input.resize=[6, 6]", "student.input.scale=raw"],
+    )
+
+
+def test_the_document_has_the_keys_of_the_contract(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    document = kdcli.inspect("m.keras").to_json()
+    content = (folder / "m.keras").read_bytes()
+    assert list(document) == KEYS
+    assert document["taps"] == [
+        {"name": "first", "shape": [None, 8, 8, 4]},
+        {"name": "normal", "shape": [None, 8, 8, 4]},
+        {"name": "pooled", "shape": [None, 4]},
+        {"name": "last", "shape": [None, 3]},
+    ]
+    parameters = 9 * 4 + 4 * 4 + 4 * 3 + 3
+    assert {key: value for key, value in document.items() if key != "taps"} == {
+        "schema": "kd.inspect/1",
+        "path": "m.keras",
+        "format": "keras",
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "inputs": [{"name": "picture", "shape": [None, 8, 8, 1], "dtype": "float32"}],
+        "outputs": [{"name": "last", "shape": [None, 3], "dtype": "float32"}],
+        "output_kind": "probabilities",
+        "parameters": parameters,
+        "bytes": len(content),
+        "export_bytes": {"float32": 4 * parameters, "float16": 2 * parameters, "int8": parameters},
+        "flops": 2 * (8 * 8 * 9 * 4 + 4 * 3),
+        "safe": None,
+        "findings": [],
+    }
+
+
+def test_every_tap_is_a_layer_that_a_hint_takes(folder):
+    found = kdcli.inspect(folder / "m.keras")
+    recipe = {"losses": [{"kind": "hint", "teacher_layer": found.taps[1].name, "student_layer": "normal"}]}
+    plan = kdcli.distill(
+        teacher=folder / "m.keras",
+        student=folder / "m.h5",
+        recipe=recipe,
+        data=folder / "data.npz",
+        dry_run=True,
+        preflight=False,
+    )
+    assert plan.pairs[0]["teacher"] == "normal"
+
+
+def test_layers_count_their_own_parameters(folder):
+    layers = {layer.name: (layer.kind, layer.parameters) for layer in kdcli.inspect(folder / "m.h5").layers}
+    assert layers["first"] == ("Conv2D", 36)
+    assert layers["pooled"] == ("GlobalAveragePooling2D", 0)
+    assert sum(parameters for _, parameters in layers.values()) == small().count_params()
+
+
+def test_nested_layers_are_listed_once(tmp_path):
+    inner = small()
+    outer = keras.Sequential([keras.Input((8, 8, 1)), inner, keras.layers.Dense(2, name="outer")])
+    outer.save(tmp_path / "nested.keras")
+    found = kdcli.inspect(tmp_path / "nested.keras")
+    assert f"{inner.name}/first" in [layer.name for layer in found.layers]
+    assert sum(layer.parameters for layer in found.layers) == found.parameters == outer.count_params()
+    assert f"{inner.name}/pooled" in [tap.name for tap in found.taps]
+
+
+def test_any_size_has_open_shapes_and_no_flops(folder):
+    found = kdcli.inspect(folder / "any.keras")
+    assert found.inputs[0].shape == (None, None, None, 1)
+    assert found.taps[0].shape == (None, None, None, 4)
+    assert found.flops is None
+
+
+def test_a_run_knows_its_output_kind_and_the_size_of_its_pictures(run):
+    found = kdcli.inspect(run.run)
+    assert found.path == run.model_path
+    assert (found.output_kind, found.format) == ("logits", "keras")
+    assert found.taps[0].shape == (None, 6, 6, 4)
+    assert found.flops == 2 * (6 * 6 * 9 * 4 + 4 * 3)
+
+
+def test_data_finds_what_a_file_does_not_say(folder, tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    shares = keras.ops.softmax(keras.layers.Dense(3)(keras.layers.Flatten()(inputs)))
+    keras.Model(inputs, shares).save(tmp_path / "hidden.keras")
+    assert kdcli.inspect(tmp_path / "hidden.keras").output_kind == "logits"
+    found = kdcli.inspect(tmp_path / "hidden.keras", data=folder / "data.npz")
+    assert found.output_kind == "probabilities"
+    assert list(found.to_json()) == [*KEYS, "checked"]
+
+
+def test_data_says_what_the_model_makes_of_it(folder):
+    checked = kdcli.inspect(folder / "m.keras", data=folder / "data.npz", limit=12).to_json()["checked"]
+    x, y = (array[:] for array in blobs(48, seed=1))
+    evaluated = kdcli.evaluate(folder / "m.keras", data=folder / "data.npz", limit=12)
+    assert len(x) == len(y) == 48
+    assert (checked["split"], checked["examples"], checked["task"], checked["answer"]) == (
+        "test",
+        12,
+        "classification",
+        [3],
+    )
+    assert checked["accuracy"] == evaluated.models[0].quality.accuracy
+    assert checked["input"]["x"]["scale"] == "unit"
+
+
+def test_settings_prepare_the_examples(folder):
+    found = [
+        kdcli.inspect(folder / "any.keras", data=folder / "data.npz", settings=[f"student.input.{setting}"])
+        for setting in ("resize=[5, 5]", "scale=signed")
+    ]
+    assert found[0].taps[0].shape == (None, 5, 5, 4)
+    assert found[0].flops == 2 * (5 * 5 * 9 * 4 + 4 * 3)
+    assert found[1].checked.input["x"]["scale"] == "signed"
+
+
+def test_a_run_is_checked_on_the_data_that_is_given(run, folder):
+    found = kdcli.inspect(run.run, data=folder / "data.npz")
+    assert found.checked.input["x"]["scale"] == "raw"
+    assert found.checked.examples == 48
+
+
+def test_batch_size_changes_no_figure(folder):
+    found = [kdcli.inspect(folder / "m.keras", data=folder / "data.npz", batch_size=size) for size in (7, 256)]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "option"),
+    [({"limit": 5}, "--limit"), ({"batch_size": 5}, "--batch-size"), ({"settings": ["train.epochs=1"]}, "--set")],
+)
+def test_what_would_have_no_effect_without_data_is_refused(folder, given, option):
+    with pytest.raises(UsageError, match=f"{option} is about the examples") as caught:
+        kdcli.inspect(folder / "m.keras", **given)
+    assert caught.value.hint == "--data D"
+
+
+def test_what_cannot_be_inspected_is_refused(folder, tmp_path):
+    with pytest.raises(ModelError, match=r"no\.keras: no such model file"):
+        kdcli.inspect(tmp_path / "no.keras")
+    (tmp_path / "bad.keras").write_bytes(b"nothing")
+    with pytest.raises(ModelError, match="not a Keras model file"):
+        kdcli.inspect(tmp_path / "bad.keras")
+    with pytest.raises(UsageError, match="no data: neither the recipe"):
+        kdcli.inspect(folder / "m.keras", recipe={})
+    with pytest.raises(ModelError, match="has 3 outputs, the data has 4 classes"):
+        kdcli.inspect(folder / "m.keras", data=blobs(12, classes=4))
+
+
+def test_a_litert_file_shows_its_tensors(tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    import tensorflow as tf
+
+    from kdcli.lazy import quiet_descriptor
+
+    with quiet_descriptor(1), quiet_descriptor(2):
+        content = tf.lite.TFLiteConverter.from_keras_model(small()).convert()
+    path = tmp_path / "m.tflite"
+    path.write_bytes(content)
+    document = kdcli.inspect(path).to_json()
+    assert list(document) == KEYS
+    assert (document["format"], document["bytes"]) == ("tflite", len(content))
+    assert document["inputs"][0]["shape"] == [None, 8, 8, 1]
+    assert document["outputs"][0]["shape"] == [None, 3]
+    assert {tensor["dtype"] for tensor in (*document["inputs"], *document["outputs"])} == {"float32"}
+    unknown = ("output_kind", "parameters", "export_bytes", "flops", "taps", "safe")
+    assert [document[key] for key in unknown] == [None] * 6
+    found = kdcli.inspect(path, data=save_npz(tmp_path / "data.npz"), limit=12)
+    assert (found.output_kind, found.checked.examples, found.checked.answer) == ("probabilities", 12, (3,))
+    small().save(tmp_path / "m.keras")
+    same = kdcli.inspect(tmp_path / "m.keras", data=tmp_path / "data.npz", limit=12)
+    assert found.checked.figure == same.checked.figure
+
+
+def test_the_command_shows_taps_a_person_can_copy(kd, folder):
+    ran = kd("inspect", folder / "m.keras")
+    assert ran.code == 0
+    lines = ran.out.splitlines()
+    assert lines[0].endswith(f"sha256 {hashlib.sha256((folder / 'm.keras').read_bytes()).hexdigest()}")
+    assert "output     last: 3 float32, probabilities" in lines
+    assert any(line.split() == ["first", "8×8×4"] for line in lines)
+    assert "screening  not screened" in lines
+    assert not any(line.startswith("layer ") for line in lines)
+    assert any(
+        line.split() == ["first", "Conv2D", "36"]
+        for line in kd("inspect", folder / "m.keras", "--verbose").out.splitlines()
+    )
+
+
+def test_the_command_says_what_data_showed(kd, folder):
+    ran = kd("inspect", folder / "any.keras", "--data", folder / "data.npz", "--limit", "12")
+    assert "FLOPs      4632 an example" in ran.out
+    line = next(line for line in ran.out.splitlines() if line.startswith("checked"))
+    assert "12 examples of" in line and "answers 3, input.scale unit, accuracy 0." in line
+
+
+def test_the_command_prints_one_document_or_the_path(kd, folder):
+    assert list(kd("inspect", folder / "m.keras", "--json").document) == KEYS
+    quiet = kd("inspect", folder / "m.keras", "--quiet")
+    assert (quiet.err, len(quiet.out.splitlines())) == ("", 1)
+    assert Path(quiet.out.strip()).resolve() == (folder / "m.keras").resolve()
+
+
+def test_figures_without_a_name_are_not_made_up(folder):
+    found = kdcli.inspect(folder / "m.keras", data={"x": blobs(12)[0]})
+    assert found.checked.figure is None
+    assert "accuracy" not in found.to_json()["checked"]
+    assert np.prod(found.checked.answer) == 3
