@@ -39,9 +39,10 @@ def main():
         within += held
         ratios.append(floor.value)
         doubts = "; ".join(session.doubts(floor)) or "stable"
-        print(f"try {number + 1:2}  ratio {floor.value:.4f} [{floor.low:.4f}, {floor.high:.4f}]  {doubts}", flush=True)
+        shown = f"{floor.value:.4f} [{floor.low:.4f}, {floor.high:.4f}]"
+        print(f"try {number + 1:2}  ratio {shown}  {doubts}", flush=True)
     spread = np.std(ratios, ddof=1)
-    print(f"1.00 within the noise floor in {within} of {arguments.tries}; mean {np.mean(ratios):.4f}, sd {spread:.4f}")
+    print(f"1.00 within the noise floor in {within} of {arguments.tries}; sd of the ratio {spread:.4f}")
 
 
 if __name__ == "__main__":

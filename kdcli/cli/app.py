@@ -110,7 +110,8 @@ def _words_of(error: Any) -> str:
 def _hint_for(arguments: Sequence[str], error: Any) -> str:
     for word in arguments:
         name = word.split("=")[0]
-        if name in FOREIGN and name in _words_of(error):
+        # A name may be foreign to one command and an option of another.
+        if name in FOREIGN and f"No such option: {name}" in _words_of(error):
             return FOREIGN[name]
     entries: list[Any] = [*app.registered_commands, *app.registered_groups]
     known = [entry.name for entry in entries]

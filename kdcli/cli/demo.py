@@ -50,11 +50,11 @@ def _story(document: dict[str, Any]) -> list[Any]:
             ]
         )
     heads = ("model", "accuracy", "parameters", "bytes", "smaller", "p50 ms", "runtime")
-    gain, spent = document["comparison"]["gain"], document["seconds"]
+    gain = document["comparison"]["gain"]
+    spent = ", ".join(f"{name} {value}" for name, value in document["seconds"].items())
     return [
         table("1,797 real digits of 8×8 pixels; accuracy on the 360 test examples", heads, rows),
         f"distilled against the same student alone, three seeds: {document['comparison']['verdict']}, "
         f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]",
-        f"all of it lies in {document['out']}; seconds: "
-        + ", ".join(f"{name} {value}" for name, value in spent.items()),
+        f"all of it lies in {document['out']}; seconds: {spent}",
     ]

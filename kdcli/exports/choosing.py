@@ -81,9 +81,10 @@ def choose_formats(
 
 
 def _kind(word: str) -> str:
-    word = SPELLINGS.get(word.lower(), word)
-    _known("--format", word, tuple(KINDS), FOREIGN_FORMATS)
-    return word
+    kind = SPELLINGS.get(word.lower(), word.lower())
+    if kind not in KINDS:
+        _known("--format", word, tuple(KINDS), FOREIGN_FORMATS)
+    return kind
 
 
 def _known(option: str, word: str, known: Sequence[str], foreign: dict[str, str]) -> None:

@@ -6,8 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from kdcli.errors import ModelError
 from kdcli.exports.quietly import quietly
-from kdcli.lazy import tf
+from kdcli.lazy import keras, tf
 from kdcli.spec import ExportFormat
 
 Quantize = Literal["none", "float16", "dynamic", "int8"]
@@ -53,12 +54,21 @@ class Litert(ExportFormat):
 
         A concrete function of a Keras model is converted with wrong weights (TensorFlow 2.21); the SavedModel
         that Keras writes is converted rightly.
+
+        Raises:
+            ModelError: an operation that LiteRT does not have, or a recurrent layer where none can be.
         """
+        what = f"{path.name}: the model cannot be converted"
+        what += "" if self.quantize == "none" else f" with --quantize {self.quantize}"
+        hint = "--format keras keeps every layer as it is"
+        recurrent = _recurrent(serving.model)
+        if recurrent and self.quantize == "int8":
+            # The converter's calibration would end this process.
+            raise ModelError(f"{what}: the layer {recurrent} is recurrent", hint="--quantize dynamic")
+        if recurrent and serving.batch is None:
+            hint = "--batch 1: recurrent layers need a fixed batch size"
         with tempfile.TemporaryDirectory(prefix="kd-", dir=path.parent) as folder:
-            what = f"{path.name}: the model cannot be converted" + (
-                "" if self.quantize == "none" else f" with --quantize {self.quantize}"
-            )
-            with quietly(what):
+            with quietly(what, hint=hint):
                 signature = [serving.signature]
                 serving.model.export(folder, format="tf_saved_model", input_signature=signature, verbose=False)
                 content = self._converter(folder, serving).convert()
@@ -82,3 +92,11 @@ class Litert(ExportFormat):
         from kdcli.models.litert import LiteRT
 
         return LiteRT(path, threads=threads)
+
+
+def _recurrent(model: Any) -> str | None:
+    """The path of the first recurrent layer; None where there is none."""
+    from kdcli.models.tapping import layers_by_path
+
+    layers = layers_by_path(model)
+    return next((path for path, layer in layers.items() if isinstance(layer, keras.layers.RNN)), None)

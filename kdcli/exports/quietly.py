@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,16 +10,20 @@ from contextlib import contextmanager
 from kdcli.errors import ModelError
 from kdcli.lazy import quiet_descriptor
 
+# How LiteRT's converter names the operation, somewhere in a page of positions.
+_OPERATION = re.compile(r"'tf\.\w+' op [^\n]*")
+
 
 @contextmanager
-def quietly(what: str) -> Iterator[None]:
+def quietly(what: str, *, hint: str = "--format keras keeps every layer as it is") -> Iterator[None]:
     """Nothing that the block writes is shown, and its failure is one line.
 
     Args:
         what: went wrong when it fails.
+        hint: the way on.
 
     Raises:
-        ModelError: with the last line of what the converter said.
+        ModelError: with the operation that does not fit, or the first line of what the converter said.
         OSError: as it is.
     """
     failure: Exception | None = None
@@ -33,5 +38,6 @@ def quietly(what: str) -> Iterator[None]:
             failure = error
     if failure is not None:
         lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
-        reason = lines[0] if lines else type(failure).__name__
-        raise ModelError(f"{what}: {reason:.300}", hint="--format keras keeps every layer as it is") from failure
+        named = _OPERATION.search(str(failure))
+        reason = named[0] if named else lines[0] if lines else type(failure).__name__
+        raise ModelError(f"{what}: {reason:.300}", hint=hint) from failure

@@ -172,6 +172,8 @@ class LiteRT:
     ) -> tuple[dict[str, Any], list[np.ndarray]]:
         process = self._process
         assert process.stdin is not None and process.stdout is not None
+        if process.stdin.closed:
+            raise ModelError(f"{self.path}: its reader is closed")
         try:
             with self._limited(seconds):
                 send(process.stdin, header, arrays)

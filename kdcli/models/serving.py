@@ -97,7 +97,7 @@ def serve(network: KerasNetwork, *, inside: bool, batch: int | None = None, floa
     if inside:
         as_bytes = preparation.raw_dtype == "uint8" and not floats
         shape, dtype = preparation.raw_shape, "uint8" if as_bytes else preparation.dtype
-    inputs = keras.Input(shape, dtype=dtype, name=INPUT)
+    inputs = keras.Input(shape, batch_size=batch, dtype=dtype, name=INPUT)
     prepared = _prepared(inputs, preparation) if inside else inputs
     model = keras.Model(inputs, _answer(network.model, prepared), name="served")
     return Serving(model, shape, dtype, batch, inside, preparation, name)

@@ -63,10 +63,11 @@ def place_folder(source: Path, target: Path) -> None:
     Raises:
         StorageError: the disk is full, or the place cannot be written; nothing temporary is left.
     """
-    make_folder(target.parent)
     temporary = target.parent / f"{TEMPORARY}{os.getpid()}-{target.name}"
     needed = sum(file.stat().st_size for file in source.rglob("*") if file.is_file())
     try:
+        hook("mkdir", target.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
         for entry in (source, *sorted(source.rglob("*"))):
             placed = temporary / entry.relative_to(source)
             if entry.is_dir():
@@ -87,7 +88,7 @@ def place_folder(source: Path, target: Path) -> None:
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, OSError):
-            raise storage_error(target, error, needed=needed) from error
+            raise storage_error(target, error, needed=needed, again="run the same command again") from error
         raise
 
 
@@ -134,14 +135,21 @@ def remove(path: Path) -> None:
         raise storage_error(path, error) from error
 
 
-def storage_error(path: Path, error: OSError, *, needed: int | None = None) -> StorageError:
-    """An operating system error in one line: the path, what is wrong, bytes needed and free."""
+def storage_error(
+    path: Path, error: OSError, *, needed: int | None = None, again: str = "run the same command with --resume"
+) -> StorageError:
+    """An operating system error in one line: the path, what is wrong, bytes needed and free.
+
+    Args:
+        needed: bytes.
+        again: what to do once there is space.
+    """
     reason = os.strerror(error.errno) if error.errno else str(error)
     hint = "choose another folder with --out"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(_existing(path)).free
         reason = f"disk full ({needed or 0} bytes needed, {free} free)"
-        hint = "free some space, then run the same command with --resume"
+        hint = f"free some space, then {again}"
     return StorageError(f"{path}: {reason}", hint=hint, location=str(path))
 
 

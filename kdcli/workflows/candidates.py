@@ -130,17 +130,17 @@ def open_candidate(
     if own is not None:
         role = role_of_run(given)
         section = getattr(read_recipe(own).recipe, role)
+    said = _said_beside(path)
     network: Any
     if form == "tflite":
         runner = opened.enter_context(LiteRT(path, threads=threads))
-        said = _said_beside(path)
         network = LiteNetwork(runner, name=str(path), output_kind=said.get("output_kind"))
-        if said.get("prepare") == "inside" or network.takes_bytes:
-            section = _scaled(section, "raw")
-        elif said.get("scale") in SCALES and section.input.scale == "auto":
-            section = _scaled(section, said["scale"])
     else:
         network = KerasNetwork(open_model(path), name=str(path))
+    if said.get("prepare") == "inside" or (form == "tflite" and network.takes_bytes):
+        section = _scaled(section, "raw")
+    elif said.get("scale") in SCALES and section.input.scale == "auto":
+        section = _scaled(section, said["scale"])
     network = understand(
         network,
         dataset.train,

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdcli.distillation.objective import teacher_taps
 from kdcli.distillation.targets import LiveTargets, Targets, answer_once
-from kdcli.errors import Interrupted, StorageError, TrainingError
+from kdcli.errors import Interrupted, LockedError, TrainingError
 from kdcli.evaluation.gates import figures, judge
 from kdcli.events import Event, Note, Progress
 from kdcli.lazy import tf
@@ -39,7 +39,7 @@ def carry_out(job: Job, place: Place) -> RunResult:
     run = place.open()
     try:
         if place.earlier is None and run.environment.exists():
-            raise StorageError(
+            raise LockedError(
                 f"{run.path} was taken by another run meanwhile", hint="the same command with --resume"
             )
         for text in _changed_since(job, place, died=run.died):

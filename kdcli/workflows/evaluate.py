@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.data.dataset import Dataset, open_dataset
+from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
-from kdcli.data.order import limited
 from kdcli.errors import UsageError
 from kdcli.evaluation.footprint import file_bytes
 from kdcli.evaluation.gates import check_task, choose_gates, figures, judge
@@ -37,7 +36,7 @@ from kdcli.workflows.candidates import (
     open_candidate,
     time_candidates,
 )
-from kdcli.workflows.given import asked_for, require_data
+from kdcli.workflows.given import asked_for, given_examples, require_data
 from kdcli.workflows.starting import start_tensorflow
 
 SPLITS = ("auto", "train", "validation", "test", "all")
@@ -97,16 +96,13 @@ def evaluate(
     check_runtime(runtime, [file_format(file) for file in files], latency=latency)
     require_data(asked)
     start_tensorflow(threads=threads, seed=asked.recipe.train.seed)
-    dataset, examples = _examples(asked, split, limit)
+    dataset, examples = given_examples(asked, split=split, limit=limit, on_event=on_event)
     labelled = examples.labels is not None
     check_task(chosen, dataset.task, labelled=labelled)
     if per_class and (dataset.task == "regression" or not labelled):
         raise UsageError("--per-class needs labels that are classes", hint="leave --per-class out")
-    for text in dataset.notes:
-        on_event(Note(text))
     for text in _of_other_splits(models, split, asked):
         on_event(Note(text, warning=True))
-    on_event(Note(f"{dataset.name}: {len(examples)} examples of the {examples.split} split"))
     with ExitStack() as opened:
         opening: dict[str, Any] = {"asked": asked, "dataset": dataset, "threads": threads}
         opening |= {"opened": opened, "on_event": on_event}
@@ -176,18 +172,6 @@ def _classes(
 ) -> tuple[Any, ...]:
     labels = np.asarray(examples.all_labels())
     return measure_classes(logits, labels, task=dataset.task, names=dataset.class_names, teacher=teacher)
-
-
-def _examples(asked: Asked, split: str, limit: float | None) -> tuple[Dataset, Examples]:
-    recipe = asked.recipe
-    # The recipe's own limit is of its training part; the one given here is of what is evaluated.
-    carve = split in ("train", "validation")
-    dataset = open_dataset(recipe.data, seed=recipe.data_seed, arrays=asked.arrays, carve=carve)
-    examples = dataset.split(split)
-    if limit is not None:
-        kept = limited(examples.all_labels(), len(examples), limit=limit, seed=recipe.data_seed)
-        examples = examples.subset(kept)
-    return dataset, examples
 
 
 def _of_other_splits(models: Sequence[str | Path], split: str, asked: Asked) -> list[str]:

@@ -148,7 +148,7 @@ def export(
                 artifacts, results = _judged(files, bounds, shipped, session, place, on_event)
             left = _placed(folder, place, artifacts, shipped.class_names)
     except OSError as error:
-        raise writing.storage_error(place, error) from error
+        raise writing.storage_error(place, error, again="run the same command again") from error
     split_used = shipped.examples.split if with_data else None
     count = len(shipped.examples) if with_data else 0
     return Exported(left, file, artifacts, results, split_used, count, shipped.accuracy)

@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kdcli.data.dataset import Dataset, open_dataset
+from kdcli.data.examples import Examples
+from kdcli.data.order import limited
 from kdcli.errors import UsageError
+from kdcli.events import Note, OnEvent
 from kdcli.recipe.reading import read_recipe
 from kdcli.runs.directory import recipe_of_run
 from kdcli.workflows.asking import Asked, ask
@@ -38,3 +42,45 @@ def require_data(asked: Asked) -> None:
         raise UsageError(
             "no data: neither the recipe, a run nor an option gives data.source", hint="--data digits"
         )
+
+
+def open_given(asked: Asked, *, carve: bool, on_event: OnEvent) -> Dataset:
+    """The data for models that are named; what the source has to say is said.
+
+    Args:
+        asked: from `asked_for`.
+        carve: split validation off the training part and apply the recipe's limit, as training did.
+        on_event: told the notes.
+
+    Raises:
+        DataError: anything that cannot be right.
+    """
+    recipe = asked.recipe
+    dataset = open_dataset(recipe.data, seed=recipe.data_seed, arrays=asked.arrays, carve=carve)
+    for text in dataset.notes:
+        on_event(Note(text))
+    return dataset
+
+
+def given_examples(
+    asked: Asked, *, split: str, limit: float | None, on_event: OnEvent
+) -> tuple[Dataset, Examples]:
+    """The examples that models are measured on, and the data that they are from; which and how many is said.
+
+    Args:
+        asked: from `asked_for`.
+        split: `auto`, `train`, `validation`, `test` or `all`.
+        limit: how many of the split: a count, or a share written with a point; stratified.
+        on_event: told.
+
+    Raises:
+        DataError: anything that cannot be right, or no such split.
+    """
+    # The recipe's own limit is of its training part; the one given here is of what is measured.
+    dataset = open_given(asked, carve=split in ("train", "validation"), on_event=on_event)
+    examples = dataset.split(split)
+    if limit is not None:
+        seed = asked.recipe.data_seed
+        examples = examples.subset(limited(examples.all_labels(), len(examples), limit=limit, seed=seed))
+    on_event(Note(f"{dataset.name}: {len(examples)} examples of the {examples.split} split"))
+    return dataset, examples

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kdcli.data.dataset import Dataset, open_dataset
+from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
 from kdcli.data.order import limited
 from kdcli.errors import UsageError
@@ -26,7 +26,7 @@ from kdcli.runs.inspected import Checked, Inspection, Layer, Tensor
 from kdcli.runs.recording import hash_file
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.candidates import file_format, open_candidate
-from kdcli.workflows.given import asked_for, require_data
+from kdcli.workflows.given import asked_for, open_given, require_data
 from kdcli.workflows.starting import start_tensorflow
 
 # Examples that are answered when data is given and no limit.
@@ -86,7 +86,7 @@ def inspect(
     if not with_data:
         return _inspected(_as_recorded(given, KerasNetwork(open_model(file), name=str(file))), file, form)
     with ExitStack() as opened:
-        dataset, examples = _examples(asked, limit)
+        dataset, examples = _examples(asked, limit, on_event)
         candidate = open_candidate(
             given,
             "student",
@@ -116,9 +116,9 @@ def inspect(
         return replace(_tensors_only(network.runner), output_kind=network.output_kind, checked=checked)
 
 
-def _examples(asked: Asked, limit: float | None) -> tuple[Dataset, Examples]:
+def _examples(asked: Asked, limit: float | None, on_event: OnEvent) -> tuple[Dataset, Examples]:
     seed = asked.recipe.data_seed
-    dataset = open_dataset(asked.recipe.data, seed=seed, arrays=asked.arrays, carve=False)
+    dataset = open_given(asked, carve=False, on_event=on_event)
     examples = dataset.split("auto")
     kept = limited(examples.all_labels(), len(examples), limit=limit or EXAMPLES, seed=seed)
     return dataset, examples.subset(kept)

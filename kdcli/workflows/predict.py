@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.data.dataset import Dataset, fingerprint, open_dataset, with_outputs
+from kdcli.data.dataset import Dataset, fingerprint, with_outputs
 from kdcli.data.examples import Examples
 from kdcli.data.order import limited
 from kdcli.errors import UsageError
@@ -21,10 +21,9 @@ from kdcli.models.network import Network
 from kdcli.models.opening import model_file
 from kdcli.runs import writing
 from kdcli.runs.predicted import Prediction
-from kdcli.workflows.asking import Asked
 from kdcli.workflows.candidates import file_format, open_candidate
 from kdcli.workflows.evaluate import SPLITS
-from kdcli.workflows.given import asked_for, require_data
+from kdcli.workflows.given import asked_for, open_given, require_data
 from kdcli.workflows.starting import start_tensorflow
 
 SUFFIXES = (".npz", ".csv")
@@ -80,8 +79,9 @@ def predict(
     asked = asked_for([given], recipe, settings=settings, data=data)
     require_data(asked)
     start_tensorflow(threads=threads, seed=asked.recipe.train.seed)
-    whole = _opened(asked, carve=False)
-    dataset = _opened(asked, carve=True) if split == "validation" and whole.validation is None else whole
+    dataset = whole = open_given(asked, carve=False, on_event=on_event)
+    if split == "validation" and whole.validation is None:
+        dataset = open_given(asked, carve=True, on_event=ignore)
     examples = dataset.split(split)
     if limit is not None:
         kept = limited(examples.all_labels(), len(examples), limit=limit, seed=asked.recipe.data_seed)
@@ -115,11 +115,6 @@ def _check_out(path: Path) -> None:
         raise UsageError(f"--out must be a .npz or .csv file, got {path}", hint="--out answers.npz")
     if path.exists():
         raise UsageError(f"--out {path} exists already", hint="another --out; kd predict replaces no file")
-
-
-def _opened(asked: Asked, *, carve: bool) -> Dataset:
-    recipe = asked.recipe
-    return open_dataset(recipe.data, seed=recipe.data_seed, arrays=asked.arrays, carve=carve)
 
 
 def _npz(network: Network, dataset: Dataset, examples: Examples, logits: np.ndarray, fingerprint: str) -> bytes:

@@ -9,17 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.data.dataset import open_dataset, with_outputs
+from kdcli.data.dataset import with_outputs
 from kdcli.data.examples import ONLY, Examples
 from kdcli.data.order import limited
 from kdcli.errors import ModelError
 from kdcli.evaluation.parity import Reference, answered, compare, model_answers
-from kdcli.events import Note, OnEvent, Progress
+from kdcli.events import OnEvent, Progress
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.opening import open_model
 from kdcli.models.preparation import Preparation
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.candidates import open_candidate
+from kdcli.workflows.given import given_examples
 
 # Training examples that an 8-bit file is calibrated with, and inputs that are drawn where there is no data.
 SHOWN, DRAWN = 200, 32
@@ -59,13 +60,7 @@ def ship_with_data(
         DataError: the data cannot be right.
         ModelError: the model does not fit the data.
     """
-    recipe, seed = asked.recipe, asked.recipe.data_seed
-    carve = split in ("train", "validation")
-    dataset = open_dataset(recipe.data, seed=seed, arrays=asked.arrays, carve=carve)
-    examples = dataset.split(split)
-    if limit is not None:
-        examples = examples.subset(limited(examples.all_labels(), len(examples), limit=limit, seed=seed))
-    on_event(Note(f"{dataset.name}: {len(examples)} examples of the {examples.split} split"))
+    dataset, examples = given_examples(asked, split=split, limit=limit, on_event=on_event)
     with ExitStack() as opened:
         candidate = open_candidate(
             given, "student", asked=asked, dataset=dataset, threads=None, opened=opened, on_event=on_event
@@ -79,7 +74,7 @@ def ship_with_data(
     outputs = answered(model_answers(network), examples, batch_size=batch_size, on_batch=told)
     reference = Reference(network, outputs, examples.all_labels(), dataset.task)
     train = dataset.train
-    seen = train.take(limited(train.all_labels(), len(train), limit=SHOWN, seed=seed))
+    seen = train.take(limited(train.all_labels(), len(train), limit=SHOWN, seed=asked.recipe.data_seed))
     names = dataset.class_names if dataset.task != "regression" else ()
     return Shipped(network, examples, reference, seen, names, compare(outputs, reference).accuracy)
 

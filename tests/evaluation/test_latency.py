@@ -111,15 +111,13 @@ def test_warm_up_waits_until_the_times_are_steady():
     assert session.timing("a").p50_ms == 0.1
 
 
-def test_warm_up_ends_after_its_limit(monkeypatch):
-    monkeypatch.setattr(latency, "WARM_LIMIT", 0.05)
-
+def test_warm_up_ends_after_its_limit():
     class Unsteady(Simulated):
         def time_block(self, requests):
             self.each = {1: 2, 2: 4, 4: 8, 8: 1}[self.each // 100_000] * 100_000
             return super().time_block(requests)
 
-    session = time_models({"a": Unsteady(100_000)}, {"a": POOL}, seed=0, rounds=3)
+    session = time_models({"a": Unsteady(100_000)}, {"a": POOL}, seed=0, rounds=3, warm_limit=0.05)
     assert session.doubts()[0] == "a had not become steady when its warm-up ended"
 
 

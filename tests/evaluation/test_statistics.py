@@ -117,7 +117,7 @@ def simulated(gain, *, seed, repeats=3, examples=2000, spread=0.004):
     return [float(one.mean()) for one in each], float(mean.std(ddof=1) / math.sqrt(examples))
 
 
-# With two repeats the interval is almost always Student's, wide as it is, and never narrower than the split allows.
+# With two repeats the interval is wide: almost always it is Student's, and never narrower than the split allows.
 @pytest.mark.parametrize(("repeats", "most"), [(2, 0.995), (3, 0.98), (5, 0.98)])
 def test_the_interval_over_repeats_covers_a_known_gain(repeats, most):
     covered = 0

@@ -124,3 +124,46 @@ def test_failed_remove_is_a_storage_error(tmp_path, monkeypatch):
     with pytest.raises(StorageError, match="Permission denied"):
         writing.remove(tmp_path / "a")
     assert (tmp_path / "a").exists()
+
+
+def folder_with_files(path):
+    (path / "inner").mkdir(parents=True)
+    (path / "a").write_bytes(b"first")
+    (path / "inner" / "b").write_bytes(b"second")
+    return path
+
+
+def everything_in(path):
+    return sorted(entry.relative_to(path).as_posix() for entry in path.rglob("*"))
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["new", "empty"])
+def test_a_folder_is_placed_whole(tmp_path, there):
+    source = folder_with_files(tmp_path / "source")
+    if there:
+        (tmp_path / "out" / "exports").mkdir(parents=True)
+    writing.place_folder(source, tmp_path / "out" / "exports")
+    assert everything_in(tmp_path / "out") == ["exports", "exports/a", "exports/inner", "exports/inner/b"]
+    assert (tmp_path / "out" / "exports" / "inner" / "b").read_bytes() == b"second"
+
+
+# mkdir, then open and fsync of each file, then the rename.
+@pytest.mark.parametrize("at", range(6))
+@pytest.mark.parametrize("number", ERRORS, ids=lambda number: errno.errorcode[number])
+def test_a_folder_that_cannot_be_placed_leaves_nothing(tmp_path, monkeypatch, at, number):
+    source = folder_with_files(tmp_path / "source")
+    seen: list[str] = []
+    monkeypatch.setattr(writing, "hook", failing(at, OSError(number, os.strerror(number)), seen))
+    with pytest.raises(StorageError) as caught:
+        writing.place_folder(source, tmp_path / "exports")
+    assert seen == ["mkdir", "open", "fsync", "open", "fsync", "rename"][: at + 1]
+    assert os.listdir(tmp_path) == ["source"]
+    assert caught.value.hint and "--resume" not in caught.value.hint
+
+
+def test_scratch_is_gone_afterwards_and_refused_where_there_is_no_room(tmp_path, monkeypatch):
+    with writing.scratch_folder(1000) as folder:
+        (folder / "a").write_text("x")
+    assert not folder.exists()
+    with pytest.raises(OSError, match="No space"), writing.scratch_folder(10**18):
+        raise AssertionError("there cannot be room")

@@ -109,6 +109,10 @@ def test_file_that_takes_bytes_says_so_beside_itself_or_is_found_out(folder, tmp
     own = evaluated(folder, "logits.keras").models[0].quality.loss
     assert told == pytest.approx(own, abs=1e-4)
     assert loss > told + 0.1
+    outside = {"a.tflite": {"prepare": "outside", "scale": "raw", "output_kind": "logits"}}
+    (tmp_path / "input.json").write_text(json.dumps(outside))
+    free = kdcli.evaluate(tmp_path / "a.tflite", data=folder / "data.npz").models[0].quality.loss
+    assert free == pytest.approx(own, abs=1e-4)
     (tmp_path / "input.json").write_text("[")
     with pytest.raises(DataError, match=r"input\.json: not readable"):
         kdcli.evaluate(tmp_path / "a.tflite", **forced)
@@ -239,3 +243,21 @@ def test_flops_of_a_network_are_in_the_document(folder):
     network = KerasNetwork(bars(), name="bars")
     one = {"x": Preparation((8, 8, 1), "uint8", (8, 8, 1), "float32")}
     assert found.to_json()["models"][0]["flops"] == flops(network.with_preparations(one))
+
+
+def test_an_exported_keras_file_takes_raw_pictures_because_the_file_beside_it_says_so(tmp_path):
+    run = kdcli.distill(
+        teacher=bars(),
+        recipe={
+            "student": {"model": {"kind": "zoo", "name": "cnn", "width": 2, "blocks": 1}},
+            "losses": [{"kind": "labels"}],
+            "train": {"epochs": 1, "batch_size": 16},
+        },
+        data=save_npz(tmp_path / "raw.npz"),
+        out=tmp_path / "run",
+    )
+    kdcli.export(run.run, formats=["keras"], out=tmp_path / "shipped", latency=False)
+    both = kdcli.evaluate(run.run, tmp_path / "shipped" / "student.keras", data=tmp_path / "raw.npz")
+    ours, exported = [model.quality for model in both.models]
+    assert exported.accuracy == ours.accuracy
+    assert exported.loss == pytest.approx(ours.loss, rel=1e-5)

@@ -1,0 +1,178 @@
+"""Every registered format, in every quantisation, on three tiny models: written, opened again, compared."""
+
+from __future__ import annotations
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+from conftest import blobs
+
+from kdcli.errors import ModelError
+from kdcli.exports import KINDS, Litert
+from kdcli.exports.choosing import BORDERS, QUANTIZATIONS, choose_formats
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.preparation import Preparation
+from kdcli.models.serving import serve
+
+FORMATS = [*((kind, "none") for kind in KINDS), *(("litert", way) for way in QUANTIZATIONS if way != "none")]
+# Largest difference as a share of the largest answer.
+CLOSE = {"none": 1e-5, "float16": 2e-3, "dynamic": 0.05, "int8": 0.15}
+
+
+def pictures_network(*, last: str | None = None) -> tuple[KerasNetwork, np.ndarray]:
+    keras.utils.set_random_seed(1)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(4, 3, activation="relu"),
+            layers.BatchNormalization(),
+            layers.Flatten(),
+            layers.Dense(3, activation=last),
+        ]
+    )
+    network = KerasNetwork(model, name="pictures")
+    # Pictures of another size, without a channel axis: all of the preparation has something to do.
+    preparation = Preparation((10, 12), "uint8", (8, 8, 1), "float32", "signed", (8, 8), "crop")
+    raw = np.random.default_rng(0).integers(0, 256, (40, 10, 12), dtype=np.uint8)
+    return network.with_preparations({"x": preparation}), raw
+
+
+def values_network() -> tuple[KerasNetwork, np.ndarray]:
+    keras.utils.set_random_seed(2)
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(8, activation="relu"), keras.layers.Dense(2)])
+    network = KerasNetwork(model, name="values")
+    preparation = Preparation((5,), "float64", (5,), "float32", "unit")
+    return network.with_preparations({"x": preparation}), np.random.default_rng(0).standard_normal((40, 5))
+
+
+NETWORKS = {
+    "logits": pictures_network,
+    "probabilities": lambda: pictures_network(last="softmax"),
+    "values": values_network,
+}
+
+
+def written(format_, network, raw, folder, capfd=None, **options):
+    options = {"inside": True, **options}
+    serving = serve(network, floats=format_.takes_floats, **options)
+    if format_.from_data:
+        serving = serving.shown({"x": raw})
+    path = folder / format_.file_name("m")
+    if capfd is not None:
+        capfd.readouterr()
+    format_.write(serving, path)
+    if capfd is not None:
+        # Converters write to both outputs; nothing of it is ours to show.
+        assert capfd.readouterr() == ("", "")
+    assert sorted(entry.name for entry in folder.iterdir()) == [path.name]
+    runner = format_.open(path)
+    try:
+        assert runner.runtime == format_.runtime
+        assert runner.batch == options.get("batch")
+        answers = runner.answer(serving.taken({"x": raw}))
+        nanoseconds = runner.time_block([serving.taken({"x": raw[:1]})] * 3)
+    finally:
+        runner.close()
+    assert answers.dtype == np.float32
+    assert nanoseconds.dtype == np.int64 and nanoseconds.shape == (3,) and (nanoseconds > 0).all()
+    return answers
+
+
+def expected(network, raw):
+    return keras.ops.convert_to_numpy(network.output({"x": raw}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "quantize", "model"),
+    [(*one, model) for one, model in itertools.product(FORMATS, NETWORKS)],
+    ids=lambda value: value,
+)
+def test_a_file_answers_raw_examples_as_its_model_does(kind, quantize, model, tmp_path, capfd):
+    (format_,) = choose_formats([kind], quantize=[quantize])
+    if format_.extra:
+        pytest.importorskip({"litert": "ai_edge_litert", "onnx": "onnxruntime"}[format_.extra])
+    network, raw = NETWORKS[model]()
+    answers, wanted = written(format_, network, raw, tmp_path, capfd=capfd), expected(network, raw)
+    assert np.abs(answers - wanted).max() <= CLOSE[quantize] * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_outside_takes_what_the_model_takes_and_a_fixed_batch_is_kept(kind, tmp_path):
+    (format_,) = choose_formats([kind])
+    if format_.extra:
+        pytest.importorskip({"litert": "ai_edge_litert", "onnx": "onnxruntime"}[format_.extra])
+    network, raw = pictures_network()
+    answers = written(format_, network, raw[:9], tmp_path, inside=False, batch=4)
+    assert serve(network, inside=False).shape == (8, 8, 1)
+    np.testing.assert_allclose(answers, expected(network, raw[:9]), atol=1e-5)
+
+
+@pytest.mark.parametrize("io", BORDERS)
+def test_what_goes_in_and_comes_out_of_an_int8_file_is_chosen(io, tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    from kdcli.models.litert import LiteRT
+
+    network, raw = pictures_network()
+    format_ = Litert(quantize="int8", io=io)
+    answers = written(format_, network, raw, tmp_path)
+    wanted = expected(network, raw)
+    assert np.abs(answers - wanted).max() <= 0.15 * np.abs(wanted).max()
+    with LiteRT(tmp_path / "m_int8.tflite") as runner:
+        assert (runner.input.dtype, runner.output.dtype) == (io, io)
+        if io == "uint8":
+            # A raw byte means itself.
+            assert (runner.input.scale, runner.input.zero_point) == (1.0, 0)
+            np.testing.assert_array_equal(runner.answer(raw), answers)
+
+
+def test_plain_keras_opens_the_keras_file_without_kd(tmp_path):
+    import json
+    import zipfile
+
+    network, raw = pictures_network()
+    (format_,) = choose_formats(["keras"])
+    written(format_, network, raw, tmp_path)
+    config = json.loads(zipfile.ZipFile(tmp_path / "m.keras").read("config.json"))
+    modules = {layer["module"] for layer in config["config"]["layers"]}
+    assert modules <= {"keras", "keras.layers", "keras.src.models.functional"}
+    assert "kdcli" not in json.dumps(config)
+
+
+def test_a_model_that_a_format_cannot_hold_is_one_line(tmp_path, capfd):
+    pytest.importorskip("ai_edge_litert")
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.ops.real(keras.ops.fft((inputs, inputs))[0])))
+    network = KerasNetwork(model, name="m").with_preparations({"x": Preparation((8,), "float32", (8,), "float32")})
+    (format_,) = choose_formats(["litert"], quantize=["int8"])
+    serving = serve(network, inside=True, floats=True).shown({"x": blobs(10)[0].reshape(10, 64)[:, :8] / 255.0})
+    capfd.readouterr()
+    with pytest.raises(ModelError, match=r"m_int8.tflite: the model cannot be converted with --quantize int8: "):
+        format_.write(serving, tmp_path / "m_int8.tflite")
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def recurrent_network():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((6, 3)), keras.layers.LSTM(4, name="memory"), keras.layers.Dense(2)])
+    network = KerasNetwork(model, name="m")
+    raw = np.random.default_rng(0).standard_normal((5, 6, 3)).astype(np.float32)
+    return network.with_preparations({"x": Preparation((6, 3), "float32", (6, 3), "float32")}), raw
+
+
+def test_recurrent_layers_want_a_fixed_batch_and_are_never_calibrated(tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    network, raw = recurrent_network()
+    plain, int8 = choose_formats(["litert"], quantize=["none", "int8"])
+    with pytest.raises(ModelError, match=r"'tf\.TensorListReserve' op requires") as caught:
+        plain.write(serve(network, inside=True), tmp_path / "m.tflite")
+    assert caught.value.hint.startswith("--batch 1")
+    with pytest.raises(ModelError, match=r"--quantize int8: the layer \S*memory is recurrent") as caught:
+        int8.write(serve(network, inside=True, floats=True, batch=1).shown({"x": raw}), tmp_path / "m_int8.tflite")
+    assert caught.value.hint == "--quantize dynamic"
+    assert list(tmp_path.iterdir()) == []
+    answers = written(plain, network, raw, tmp_path, batch=1)
+    np.testing.assert_allclose(answers, expected(network, raw), atol=1e-5)

@@ -1,0 +1,101 @@
+"""What a `.tflite` file takes and answers, said by its tensors; its reader is a stand-in here."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kdcli.errors import ModelError
+from kdcli.models.answering import LOGITS, Answering
+from kdcli.models.lite_network import LiteNetwork, explain
+from kdcli.models.litert import TensorInfo
+from kdcli.models.preparation import Preparation
+
+
+class Reader:
+    """Answers with what it was asked, flattened and cut to the output's size."""
+
+    def __init__(self, *, takes=("float32", None, 0), gives=("float32", None, 0), outputs=2, error=None):
+        self.input = TensorInfo("in", (1, -1), *takes)
+        self.output = TensorInfo("out", (outputs,), *gives)
+        self.error = error
+        self.asked = []
+
+    def answer(self, batch):
+        if self.error:
+            raise self.error
+        self.asked.append(batch)
+        return batch.reshape(len(batch), -1)[:, : self.output.shape[0]].astype(np.float32)
+
+
+def network(preparation=None, **options):
+    made = LiteNetwork(Reader(**options), name="a.tflite")
+    one = preparation or Preparation((1, 2), "float32", (1, None), made.inputs[0].dtype)
+    return made.with_preparations({"x": one})
+
+
+def logits_of(made, x):
+    return Answering(made)(lambda positions: {"x": x[positions]}, len(x))[LOGITS]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "zero", "bytes_", "wanted"),
+    [
+        ("float32", None, 0, False, "float32"),
+        ("uint8", None, 0, True, "uint8"),
+        ("uint8", 1.0, 0, True, "uint8"),
+        ("uint8", 1 / 255, 0, True, "uint8"),
+        ("uint8", 2 / 255, 128, True, "uint8"),
+        # The converter saw no brighter picture: bytes as they are would be taken for darker ones.
+        ("uint8", 0.8 / 255, 0, False, "float32"),
+        ("int8", 1 / 255, -128, False, "float32"),
+        ("int32", None, 0, False, "int32"),
+    ],
+)
+def test_input_tells_what_goes_in(dtype, scale, zero, bytes_, wanted):
+    made = network(takes=(dtype, scale, zero))
+    assert made.takes_bytes == bytes_
+    assert (made.inputs[0].dtype, made.inputs[0].shape, made.outputs) == (wanted, (1, None), 2)
+
+
+def test_examples_are_prepared_before_they_go_in():
+    preparation = Preparation((1, 2), "uint8", (1, 2), "float32", "unit")
+    made = network(preparation)
+    x = np.array([[[0, 255]], [[51, 102]]], np.uint8)
+    assert logits_of(made, x) == pytest.approx(np.array([[0, 1], [0.2, 0.4]]))
+    assert made.runner.asked[0].dtype == np.float32
+    assert logits_of(made.with_scale("raw"), x) == pytest.approx(x.reshape(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("gives", "outputs", "kind"),
+    [
+        (("float32", None, 0), 3, "logits"),
+        (("int8", 1 / 256, -128), 3, "probabilities"),
+        (("uint8", 1 / 256, 0), 3, "probabilities"),
+        (("int8", 0.1, 0), 3, "logits"),
+        (("int8", 1 / 256, -128), 1, "logits"),
+    ],
+)
+def test_output_in_steps_of_a_softmax_is_probabilities(gives, outputs, kind):
+    assert network(gives=gives, outputs=outputs).output_kind == kind
+
+
+def test_probabilities_and_sigmoids_become_logits():
+    x = np.array([[[0.25, 0.75]]], np.float32)
+    made = network().understood("probabilities", head="logits")
+    assert logits_of(made, x) == pytest.approx(np.log([[0.25, 0.75]]))
+    made = network().understood("sigmoid", head="sigmoid")
+    assert logits_of(made, x) == pytest.approx(np.log([[1 / 3, 3]]), abs=1e-6)
+    made = network(outputs=1).understood("sigmoid", head="sigmoid").as_two_classes()
+    assert made.outputs == 2
+    assert logits_of(made, x) == pytest.approx(np.array([[0, np.log(1 / 3)]]), abs=1e-6)
+    assert np.isfinite(logits_of(network().understood("probabilities", head="logits"), 0 * x)).all()
+
+
+def test_failure_of_the_reader_is_found_behind_the_one_of_tensorflow():
+    made = network(error=ModelError("a.tflite: the file ended its reader"))
+    with pytest.raises(Exception) as caught:
+        logits_of(made, np.zeros((3, 1, 2), np.float32))
+    assert explain(made, caught.value).message == "a.tflite: the file ended its reader"
+    assert explain(network(), ValueError("odd")).message == "a.tflite: cannot be asked: odd"

@@ -1,0 +1,312 @@
+"""kd export: files that pass are left behind, with what their users must know; nothing else is."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import blobs, save_npz
+
+import kdcli
+from kdcli.errors import ModelError, StorageError, UsageError
+from kdcli.models.litert import LiteRT
+from kdcli.runs import writing
+
+FIGURES = ("max_abs_diff", "agreement", "accuracy", "p50_ms")
+
+
+def bars(*, last: str | None = None) -> keras.Model:
+    """Sees the bar of each class in pictures from 0 to 1."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    model = keras.Model(inputs, keras.layers.Dense(3, activation=last)(keras.layers.Flatten()(inputs)))
+    kernel = np.zeros((8, 8, 3), np.float32)
+    for label in range(3):
+        kernel[1 + 2 * label : 3 + 2 * label, :, label] = 0.6
+    model.layers[-1].set_weights([kernel.reshape(64, 3), np.zeros(3, np.float32)])
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("export")
+    bars().save(folder / "student.keras")
+    bars(last="softmax").save(folder / "softmax.keras")
+    save_npz(folder / "data.npz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    """A run that knows its data, its preparation and the names of its classes."""
+    (folder / "names.txt").write_text("low\nmiddle\nhigh\n")
+    return kdcli.distill(
+        teacher=folder / "softmax.keras",
+        student=folder / "student.keras",
+        data=folder / "data.npz",
+        out=folder / "run",
+        epochs=1,
+        preflight=False,
+        settings=[f"data.classes={folder / 'names.txt'}", "student.input.scale=signed"],
+    ).run
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_run_is_exported_with_its_data_its_preparation_and_its_class_names(run, kd, tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    words = ["--format", "tflite", "--quantize", "none", "--quantize", "int8", "--io", "uint8"]
+    ran = kd("export", run, *words, "--out", "out", "--json")
+    assert ran.code == 0
+    document = ran.document
+    assert document["schema"] == "kd.export/1"
+    names = ["student.tflite", "student_int8.tflite"]
+    assert [one["path"] for one in document["artifacts"]] == [f"out/{name}" for name in names]
+    assert [one["quantize"] for one in document["artifacts"]] == ["none", "int8"]
+    for one, name in zip(document["artifacts"], names, strict=True):
+        assert one["format"] == "litert"
+        assert one["bytes"] == (tmp_path / "out" / name).stat().st_size
+        assert one["input"] == {"shape": [8, 8, 1], "dtype": "uint8", "range": [0.0, 255.0]}
+        assert all(one[figure] is not None for figure in FIGURES)
+        assert one["p50_ms"] > 0
+        assert one["agreement"] >= 0.95 and one["accuracy"] >= 0.95
+    assert document["artifacts"][0]["max_abs_diff"] < 1e-5
+    assert [(gate["name"], gate["model"], gate["state"]) for gate in document["gates"]] == [
+        ("accuracy_drop", name, "passed") for name in names
+    ]
+    assert sorted(os.listdir(tmp_path / "out")) == sorted([*names, "input.json", "labels.txt"])
+    assert (tmp_path / "out" / "labels.txt").read_text() == "low\nmiddle\nhigh\n"
+    taken = json.loads((tmp_path / "out" / "input.json").read_text())
+    assert list(taken) == names
+    assert taken["student_int8.tflite"] == {
+        "shape": [8, 8, 1],
+        "dtype": "uint8",
+        "range": [0.0, 255.0],
+        "batch": None,
+        "prepare": "inside",
+        "scale": "signed",
+        "resize": None,
+        "fit": None,
+        "quantization": {"scale": 1.0, "zero_point": 0},
+        "output_kind": "logits",
+        "output_dtype": "uint8",
+        "output_quantization": taken["student_int8.tflite"]["output_quantization"],
+        "classes": 3,
+    }
+    assert taken["student_int8.tflite"]["output_quantization"]["scale"] > 0
+    assert "next:" not in ran.err
+    # Whoever has only these files gets the same decisions from raw bytes.
+    raw, labels = blobs(48, seed=1)
+    with LiteRT(tmp_path / "out" / "student_int8.tflite") as runner:
+        assert (runner.answer(raw).argmax(-1) == labels).mean() == document["artifacts"][1]["accuracy"]
+    evaluated = kd("evaluate", "out/student_int8.tflite", "--data", str(run.parent / "data.npz"), "--json")
+    assert evaluated.document["models"][0]["accuracy"] == document["artifacts"][1]["accuracy"]
+
+
+def test_every_format_is_left_behind_beside_the_others(folder, here):
+    for package in ("ai_edge_litert", "onnxruntime", "tf2onnx"):
+        pytest.importorskip(package)
+    exported = kdcli.export(
+        folder / "softmax.keras",
+        formats=["keras", "saved-model", "litert", "onnx"],
+        data=folder / "data.npz",
+        latency=False,
+        batch=2,
+    )
+    (made,) = (here / "runs").iterdir()
+    assert exported.path == exported.out == Path("runs") / made.name
+    assert made.name.endswith("_export_softmax")
+    files = {"softmax.keras", "softmax_saved_model", "softmax.tflite", "softmax.onnx"}
+    assert set(os.listdir(made)) == files | {"input.json", "labels.txt"}
+    taken = json.loads((made / "input.json").read_text())
+    for artifact in exported.artifacts:
+        assert artifact.max_abs_diff < 1e-5 and artifact.agreement == 1.0 and artifact.p50_ms is None
+        assert taken[artifact.name]["output_kind"] == "probabilities"
+        assert (taken[artifact.name]["batch"], taken[artifact.name]["scale"]) == (2, "unit")
+    plain = keras.saving.load_model(made / "softmax.keras")
+    raw, _ = blobs(2, seed=5)
+    np.testing.assert_allclose(plain(raw).numpy(), bars(last="softmax")(raw / np.float32(255)).numpy(), atol=1e-6)
+
+
+def test_values_keep_their_variance(here):
+    random = np.random.default_rng(0)
+    x = random.standard_normal((80, 4)).astype(np.float32)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.save("values.keras")
+    exported = kdcli.export("values.keras", formats=["keras"], data=(x, x[:, :2] * 2.5), out="out", latency=False)
+    (gate,) = exported.gates
+    assert (gate.name, gate.state, gate.value) == ("unexplained", "passed", 0.0)
+    assert sorted(os.listdir("out")) == ["input.json", "values.keras"]
+    taken = json.loads(Path("out/input.json").read_text())["values.keras"]
+    assert (taken["dtype"], taken["range"], taken["scale"]) == ("float32", None, None)
+
+
+def test_without_data_files_take_what_the_model_takes(folder, kd, tmp_path):
+    ran = kd("export", folder / "student.keras", "--format", "keras", "--out", "out", "--json")
+    assert ran.code == 0
+    assert "warning: no data: files take what the model itself takes" in ran.err
+    (artifact,) = ran.document["artifacts"]
+    assert (artifact["agreement"], artifact["accuracy"], ran.document["split"]) == (None, None, None)
+    assert artifact["max_abs_diff"] < 1e-5
+    assert artifact["input"] == {"shape": [8, 8, 1], "dtype": "float32", "range": None}
+    assert sorted(os.listdir(tmp_path / "out")) == ["input.json", "student.keras"]
+    assert json.loads((tmp_path / "out" / "input.json").read_text())["student.keras"]["prepare"] == "outside"
+
+
+@pytest.fixture
+def spoiling(monkeypatch):
+    """A converter that spoils the second file: its answers have nothing to do with the model's."""
+    from kdcli.exports import Keras
+
+    honest = Keras.write
+
+    def write(self, serving, path):
+        layer = serving.model.layers[-1].layers[-1]
+        kernel, bias = layer.get_weights()
+        layer.set_weights([np.roll(kernel, 1, axis=1), bias])
+        honest(self, serving, path)
+        layer.set_weights([kernel, bias])
+
+    monkeypatch.setattr(Keras, "write", write)
+
+
+@pytest.mark.usefixtures("spoiling")
+def test_a_file_that_decides_otherwise_is_not_left_behind(folder, kd, tmp_path):
+    words = ["--format", "saved-model", "--format", "keras", "--data", folder / "data.npz", "--no-latency"]
+    ran = kd("export", folder / "student.keras", *words, "--out", "out", "--json")
+    assert ran.code == 7
+    first, second = ran.document["artifacts"]
+    assert (first["path"], second["path"]) == ("out/student_saved_model", None)
+    assert second["accuracy"] < 0.5 < first["accuracy"]
+    assert [(gate["model"], gate["state"]) for gate in ran.document["gates"]] == [
+        ("student_saved_model", "passed"),
+        ("student.keras", "failed"),
+    ]
+    assert "gate failed: student.keras: accuracy_drop is" in ran.err
+    assert sorted(os.listdir(tmp_path / "out")) == ["input.json", "labels.txt", "student_saved_model"]
+    assert list(json.loads((tmp_path / "out" / "input.json").read_text())) == ["student_saved_model"]
+
+
+@pytest.mark.usefixtures("spoiling")
+@pytest.mark.parametrize("bound", [[], ["--max-accuracy-drop", "1"]], ids=["default", "loose"])
+def test_when_no_file_passes_nothing_is_written(folder, kd, tmp_path, bound):
+    words = ["--format", "keras", "--data", folder / "data.npz", "--no-latency", *bound]
+    ran = kd("export", folder / "student.keras", *words, "--out", "deep/out", "--quiet")
+    assert (ran.code, ran.out) == ((7, "") if not bound else (0, "deep/out/student.keras\n"))
+    assert (tmp_path / "deep").exists() == bool(bound)
+
+
+@pytest.mark.usefixtures("spoiling")
+def test_without_labels_changed_decisions_count(folder, here):
+    raw, _ = blobs(60)
+    exported = kdcli.export(folder / "student.keras", formats=["keras"], data={"x": raw}, out="out", latency=False)
+    (gate,) = exported.gates
+    assert (gate.name, gate.bound, gate.state) == ("agreement", ">= 0.99", "failed")
+    assert exported.path is None and not (here / "out").exists()
+
+
+def test_other_gates_fail_the_command_and_keep_the_file(folder, kd, tmp_path):
+    words = ["--format", "keras", "--data", folder / "data.npz", "--no-latency", "--max-size-mb", "0.000001"]
+    ran = kd("export", folder / "student.keras", *words, "--out", "out", "--json")
+    assert ran.code == 7
+    assert {gate["name"]: gate["state"] for gate in ran.document["gates"]} == {
+        "size_mb": "failed",
+        "accuracy_drop": "passed",
+    }
+    assert (tmp_path / "out" / "student.keras").exists()
+
+
+def test_only_files_of_the_runtime_are_timed(folder, here):
+    exported = kdcli.export(
+        folder / "student.keras", formats=["keras"], data=folder / "data.npz", runtime="tensorflow", out="out"
+    )
+    assert exported.artifacts[0].p50_ms > 0
+    with pytest.raises(UsageError, match="--runtime litert: no file is run by it; there is tensorflow"):
+        kdcli.export(folder / "student.keras", formats=["keras"], runtime="litert")
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_a_full_disk_leaves_nothing(folder, here, monkeypatch, at):
+    calls: list[str] = []
+
+    def hook(step, path):
+        calls.append(step)
+        if len(calls) == at + 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(writing, "hook", hook)
+    with pytest.raises(StorageError, match="disk full"):
+        kdcli.export(folder / "student.keras", formats=["keras"], out="out", latency=False)
+    assert os.listdir(here) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message", "hint"),
+    [
+        (["--format", "coreml"], 2, "--format must be one of", "coremltools converts a SavedModel: --format"),
+        (["--format", "litert", "--quantize", "fp16"], 2, "--quantize must be one of", "--quantize float16"),
+        (["--format", "litert", "--quantize", "int8"], 2, "--quantize int8 is calibrated on", "--data D"),
+        (["--format", "keras", "--prepare", "inside"], 2, "--prepare inside: without data", "--data D"),
+        (["--format", "keras", "--prepare", "around"], 2, "--prepare must be one of inside, outside", None),
+        (["--format", "keras", "--limit", "5"], 2, "--limit is about the examples", "--data D"),
+        (["--format", "keras", "--split", "some"], 2, "--split must be one of", None),
+        (["--format", "keras", "--set", "train.seed=1"], 2, "--set is about the examples", "--data D"),
+        (["--format", "keras", "--min-accuracy", "0.5"], 2, "gate accuracy >= 0.5: there is no data", "--data D"),
+        (["--format", "keras", "--min-gain", "0.5"], 2, "gate gain >= 0.5: kd export does not measure it", None),
+        (["--format", "keras", "--runtime", "litert", "--no-latency"], 2, "--runtime says which files", None),
+        (["--format", "keras", "--batch", "0"], 2, "Invalid value for '--batch'", "hint: kd export --help"),
+        ([], 2, "Missing option '--format'", None),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(folder, kd, tmp_path, words, code, message, hint):
+    ran = kd("export", folder / "student.keras", *words)
+    assert ran.code == code
+    assert ran.out == "" and message in ran.err.splitlines()[0]
+    if hint:
+        assert hint in ran.err.splitlines()[1]
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_missing_extra_is_said_before_any_work(folder, kd, tmp_path, monkeypatch):
+    monkeypatch.setattr("kdcli.models.extras.find_spec", lambda name: None)
+    ran = kd("export", folder / "student.keras", "--format", "onnx")
+    assert ran.code == 4
+    assert ran.err.splitlines() == [
+        "error: --format onnx needs onnx and onnxruntime and tf2onnx, which is not installed",
+        "hint: pip install 'kdcli[onnx]'",
+    ]
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("there", ["file", "folder"])
+def test_a_place_that_holds_something_is_refused(folder, kd, tmp_path, there):
+    held = tmp_path / "out" if there == "file" else tmp_path / "out" / "mine"
+    held.parent.mkdir(exist_ok=True)
+    held.write_text("mine")
+    ran = kd("export", folder / "student.keras", "--format", "keras", "--out", "out")
+    assert (ran.code, ran.err.splitlines()[0]) == (2, "error: --out out is not empty")
+    assert held.read_text() == "mine"
+
+
+def test_data_of_another_shape_is_refused_before_converting(folder, here):
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    model.save("colour.keras")
+    with pytest.raises(ModelError, match=r"takes inputs of shape 8×8×3, the data has 8×8×1"):
+        kdcli.export("colour.keras", formats=["litert"], quantize=["int8"], data=folder / "data.npz", out="out")
+    assert os.listdir(here) == ["colour.keras"]
+
+
+def test_a_model_that_is_there_no_more_or_is_none(kd, tmp_path):
+    assert kd("export", "no.keras", "--format", "keras").code == 4
+    (tmp_path / "a.tflite").write_bytes(b"\0\0\0\0TFL3")
+    ran = kd("export", "a.tflite", "--format", "keras")
+    assert ran.code == 4 and "not a Keras model file" in ran.err
