@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import numpy as np
 
 from kdcli.errors import ModelError
-from kdcli.models.batches import in_batches
+from kdcli.models.batches import in_batches, time_in_batches
 from kdcli.models.extras import require_extra
 
 
@@ -56,12 +55,7 @@ class OnnxRunner:
 
     def time_block(self, requests: list[np.ndarray]) -> np.ndarray:
         """Nanoseconds (int64) of each request."""
-        taken = np.empty(len(requests), np.int64)
-        for number, request in enumerate(requests):
-            began = time.perf_counter_ns()
-            in_batches(self._ask, request, size=self.batch)
-            taken[number] = time.perf_counter_ns() - began
-        return taken
+        return time_in_batches(self._ask, requests, size=self.batch)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kdcli.lazy import tf
-from kdcli.models.batches import in_batches
+from kdcli.models.batches import in_batches, time_in_batches
 from kdcli.models.opening import open_exported, open_model
 
 
@@ -40,12 +39,7 @@ class TensorFlowRunner:
 
     def time_block(self, requests: list[np.ndarray]) -> np.ndarray:
         """Nanoseconds (int64) of each request, its output read back."""
-        taken = np.empty(len(requests), np.int64)
-        for number, request in enumerate(requests):
-            began = time.perf_counter_ns()
-            in_batches(self._ask, request, size=self.batch)
-            taken[number] = time.perf_counter_ns() - began
-        return taken
+        return time_in_batches(self._ask, requests, size=self.batch)
 
     def close(self) -> None:
         """Nothing is held open."""

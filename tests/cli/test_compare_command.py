@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import keras
-import numpy as np
 import pytest
 import yaml
-from conftest import save_npz
+from conftest import bar_reader, save_npz
 
 
 @pytest.fixture
 def files(tmp_path):
     """A teacher, a recipe and data, tiny."""
-    inputs = keras.Input((8, 8, 1))
-    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(inputs)))
-    kernel = np.zeros((8, 8, 3), np.float32)
-    for label in range(3):
-        kernel[1 + 2 * label : 3 + 2 * label, :, label] = 0.6
-    model.layers[-1].set_weights([kernel.reshape(64, 3), np.zeros(3, np.float32)])
-    model.save(tmp_path / "teacher.keras")
+    bar_reader().save(tmp_path / "teacher.keras")
     recipe = {
         "data": {"source": str(save_npz(tmp_path / "data.npz"))},
         "student": {"model": {"kind": "zoo", "name": "cnn", "width": 2, "blocks": 1}},

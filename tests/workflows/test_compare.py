@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import yaml
-from conftest import blobs, save_npz
+from conftest import bar_reader, blobs, save_npz
 
 import kdcli
 from kdcli.errors import Interrupted, ModelError, UsageError
@@ -27,22 +27,10 @@ def recipe(**sections) -> dict:
     return {"losses": SOFT, "train": TRAIN, "student": {"model": CNN}, **sections}
 
 
-def bars(*, wrong: bool = False) -> keras.Model:
-    """A teacher that knows the bar of each class, or one that knows little more than chance."""
-    inputs = keras.Input((8, 8, 1))
-    outputs = keras.layers.Dense(3)(keras.layers.Flatten()(inputs))
-    model = keras.Model(inputs, outputs)
-    kernel = np.zeros((8, 8, 3), np.float32)
-    for label in range(2 if wrong else 3):
-        kernel[1 + 2 * label : 3 + 2 * label, :, label] = 0.6
-    model.layers[-1].set_weights([kernel.reshape(64, 3), np.zeros(3, np.float32)])
-    return model
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("compare")
-    bars().save(folder / "teacher.keras")
+    bar_reader().save(folder / "teacher.keras")
     save_npz(folder / "data.npz")
     return folder
 
