@@ -131,12 +131,13 @@ class TrainingError(KdError):
 class Interrupted(KdError):
     """Stopped from outside after saving: by a signal (130, 143) or at `--max-time` (143).
 
-    `run` is the directory that `--resume` continues, None when nothing was kept.
+    `run` is the directory that `--resume` continues, None when nothing was kept. Without a hint the command line
+    names the command that goes on.
     """
 
     kind = "interrupted"
 
-    def __init__(self, message: str, *, exit_code: int, run: Path | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, exit_code: int, run: Path | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
         self.exit_code = exit_code
         self.run = run

@@ -129,7 +129,7 @@ def _show(
     location: str | None,
 ) -> None:
     if isinstance(error, Interrupted):
-        hint = _resume_command(arguments, error)
+        hint = hint or _resume_command(arguments, error)
     if "--verbose" in arguments:
         traceback.print_exception(error)
     # Without rich: a faulty recipe is reported before anything slow is imported.

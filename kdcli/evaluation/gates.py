@@ -97,19 +97,30 @@ def _missing(command: str, metric: str, *, teacher: bool, latency: bool) -> tupl
     return "", ""
 
 
-def check_task(gates: Sequence[Gate], task: str, *, labelled: bool = True) -> None:
+def check_task(
+    gates: Sequence[Gate], task: str, *, labelled: bool = True, drop_as_agreement: bool = False
+) -> None:
     """Refuse gates on figures that a task does not have.
+
+    Args:
+        gates: of a command.
+        task: of the data.
+        labelled: whether it has labels.
+        drop_as_agreement: whether `accuracy_drop` bounds the share of changed decisions where there are none.
 
     Raises:
         UsageError: naming those it has.
     """
-    known = (*(_TASKS[task] if labelled else ()), *(("accuracy_drop", "gain") if task != "regression" else ()))
+    decides = task != "regression"
+    known = [*(_TASKS[task] if labelled else ()), *(("agreement",) if decides else ())]
+    if decides and (labelled or drop_as_agreement):
+        known += ["accuracy_drop", "gain"]
     for gate in gates:
-        if gate.metric in (*_QUALITY, "accuracy_drop", "gain") and gate.metric not in known:
+        if gate.metric in (*_QUALITY, "accuracy_drop", "gain", "agreement") and gate.metric not in known:
             kind = task if labelled else f"unlabelled {task}"
             raise UsageError(
                 f"gate {gate.metric} {gate.text}: not a figure of {kind}",
-                hint=f"figures: {', '.join(known)}" if known else "agreement needs no labels",
+                hint=f"figures: {', '.join(known)}" if known else "size_mb and latency_ms need no labels",
             )
 
 

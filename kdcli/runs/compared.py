@@ -16,7 +16,7 @@ class ComparedRun:
 
     Args:
         score: the task's main figure on the test split (`accuracy` for classes).
-        validation: the same figure on validation, which alone selects.
+        validation, validation_loss: the same figure and the loss on validation, which alone selects.
     """
 
     seed: int
@@ -24,6 +24,7 @@ class ComparedRun:
     score: float
     accuracy: float | None
     validation: float | None
+    validation_loss: float | None
 
     def to_json(self) -> dict[str, Any]:
         """An entry of `runs`."""
@@ -62,7 +63,8 @@ class MeasuredGain:
 
 @dataclass(frozen=True)
 class ComparedStudent:
-    """One arm of a comparison; `status` is `finished`, or what went wrong; `test` has means over its runs."""
+    """One arm of a comparison; `status` is `finished`, or what went wrong; `test` has means over its runs,
+    `mcnemar_seed` is that of the run that is best on validation."""
 
     name: str
     status: str
@@ -76,6 +78,7 @@ class ComparedStudent:
     gap_recovered: float | None = None
     pairs: tuple[PairedRun, ...] = ()
     mcnemar_p: float | None = None
+    mcnemar_seed: int | None = None
     verdict: str | None = None
     test: dict[str, float] = field(default_factory=dict)
     agreement: float | None = None
@@ -97,6 +100,7 @@ class ComparedStudent:
             "gain": gain,
             "gap_recovered": self.gap_recovered,
             "mcnemar_p": self.mcnemar_p,
+            "mcnemar_seed": self.mcnemar_seed,
             "pairs": [asdict(pair) for pair in self.pairs],
             "verdict": self.verdict,
             "test": self.test,

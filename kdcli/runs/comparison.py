@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 from kdcli.errors import UsageError
 from kdcli.runs import writing
-from kdcli.runs.directory import LOCK, MARKER, NAMES, default_out
+from kdcli.runs.directory import LOCK, MARKER, NAMES, default_out, locked
 
 REPORT, TABLES = "compare.json", "compare.md"
 
@@ -41,7 +44,7 @@ class ComparisonDirectory:
         path = Path(out) if out is not None else default_out("compare", name)
         if path.exists() and not path.is_dir():
             raise UsageError(f"--out {path} is a file, not a folder", hint="choose another --out")
-        held = sorted(entry.name for entry in path.iterdir() if entry.name != MARKER) if path.is_dir() else []
+        held = sorted(entry.name for entry in path.iterdir() if not _nothing(entry.name)) if path.is_dir() else []
         if held and not resume and not overwrite:
             raise UsageError(
                 f"--out {path} is not empty ({held[0]}{', ...' if len(held) > 1 else ''})",
@@ -59,6 +62,7 @@ class ComparisonDirectory:
 
         Raises:
             UsageError: an input or a foreign file lies in what would be deleted.
+            LockedError: another process works in one of its runs.
         """
         if self._overwrite:
             self._clear(inputs)
@@ -66,10 +70,18 @@ class ComparisonDirectory:
         if not (self.path / MARKER).exists():
             writing.write_text(self.path / MARKER, json.dumps({"comparison": True}))
 
+    @contextmanager
+    def concluding(self) -> Iterator[None]:
+        """Alone at the end: processes that share a comparison do not time their models at the same moment."""
+        with FileLock(self.path / LOCK):
+            yield
+
     def _clear(self, inputs: Iterable[Path]) -> None:
         for given in inputs:
             if given.exists() and given.resolve().is_relative_to(self.path.resolve()):
                 raise UsageError(f"--overwrite would delete an input: {given}", hint="choose another --out")
+        for lock in self.path.rglob(LOCK):
+            locked(lock.parent).release()
         for entry in self.path.rglob("*"):
             if entry.is_file() and not self._ours(entry):
                 raise UsageError(
@@ -80,12 +92,19 @@ class ComparisonDirectory:
             writing.remove(entry)
 
     def _ours(self, file: Path) -> bool:
+        if file.name.startswith(writing.TEMPORARY):
+            return True
         if file.parent == self.path:
-            return file.name in (REPORT, TABLES, MARKER)
+            return file.name in (REPORT, TABLES, MARKER, LOCK)
         run = next((folder for folder in file.parents if (folder / MARKER).exists()), self.path)
         if run == self.path:
             return False
         return file.relative_to(run).parts[0] in (*NAMES, MARKER, LOCK)
+
+
+def _nothing(name: str) -> bool:
+    """What a process leaves behind that did not get to anything."""
+    return name in (MARKER, LOCK) or name.startswith(writing.TEMPORARY)
 
 
 def _is_comparison(path: Path) -> bool:

@@ -59,7 +59,7 @@ class Run:
         writing.make_folder(path)
         lock = None
         try:
-            lock = _locked(path)
+            lock = locked(path)
             for left in path.rglob(f"{writing.TEMPORARY}*"):
                 writing.remove(left)
             if held and overwrite and not resume:
@@ -81,8 +81,9 @@ class Run:
         try:
             _mark(self.path, ended=True)
         finally:
-            self._lock.release()
+            # While it is still held: after the release it may be another process's lock.
             (self.path / LOCK).unlink(missing_ok=True)
+            self._lock.release()
 
 
 def check_place(path: Path, *, resume: bool, overwrite: bool) -> list[str]:
@@ -103,7 +104,7 @@ def check_place(path: Path, *, resume: bool, overwrite: bool) -> list[str]:
             hint="choose another --out; kd deletes and continues only what it wrote itself",
         )
     if (path / LOCK).exists():
-        _locked(path).release()
+        locked(path).release()
     return held
 
 
@@ -184,7 +185,12 @@ def _clear(path: Path, inputs: Iterable[Path]) -> None:
             writing.remove(entry)
 
 
-def _locked(path: Path) -> FileLock:
+def locked(path: Path) -> FileLock:
+    """The lock of a run directory, acquired.
+
+    Raises:
+        LockedError: another process works in it.
+    """
     lock = FileLock(path / LOCK)
     try:
         lock.acquire(timeout=0)

@@ -9,6 +9,7 @@ from typing import Any
 
 from kdcli.errors import ModelError, UsageError
 from kdcli.models.opening import model_file
+from kdcli.recipe.gates import GatesSection
 from kdcli.recipe.reading import read_recipe
 from kdcli.recipe.sections import TeacherSection
 from kdcli.runs.directory import SUMMARY, model_of_run, read_json, recipe_of_run
@@ -31,6 +32,7 @@ class Arm:
         asked: what to do, with the first seed.
         baseline: the arm to compare with; None for a student alone.
         finished: runs that were given, by seed.
+        own_splits: whether each seed has split, limit and views of its own, as runs have that were given.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Arm:
     baseline: str | None
     seeds: tuple[int, ...]
     finished: dict[int, FinishedRun] = field(default_factory=dict)
+    own_splits: bool = False
 
     @property
     def inputs(self) -> list[Path]:
@@ -46,10 +49,10 @@ class Arm:
         return [*input_paths(self.asked.recipe), *(run.run for run in self.finished.values())]
 
     def at(self, seed: int) -> Asked:
-        """What to do with one seed; the split, the limit and the views stay those of the first."""
+        """What to do with one seed; split, limit and views stay those of the first, unless each has its own."""
         recipe = self.asked.recipe
         train = recipe.train.model_copy(update={"seed": seed})
-        data = recipe.data.model_copy(update={"seed": recipe.data_seed})
+        data = recipe.data if self.own_splits else recipe.data.model_copy(update={"seed": recipe.data_seed})
         return replace(self.asked, recipe=recipe.model_copy(update={"train": train, "data": data}))
 
 
@@ -75,11 +78,8 @@ def make_arms(
     Raises:
         UsageError: a recipe, an option, or what is missing.
     """
-    if repeats is not None and not recipes and distilled:
-        raise UsageError(
-            "--repeats is for arms that are trained; with --distilled each RUN is one repeat",
-            hint="give a run for each seed, or --recipe",
-        )
+    if distilled and not recipes:
+        _refuse_without_effect(repeats=repeats, student=students or None, **options)
     names: dict[str, str] = {}
     arms: list[Arm] = []
     for recipe in recipes or ([] if distilled else [None]):
@@ -87,6 +87,7 @@ def make_arms(
             asked = _fresh(ask(recipe, teacher=teacher, student=student, **options))
             require(asked, "data", "teacher", "student")
             refuse_untrained(asked)
+            _refuse_trained_object(asked)
             first = asked.recipe.train.seed
             seeds = tuple(range(first, first + (repeats or 3)))
             arms.append(_arm(asked, seeds, names, taken=arms))
@@ -99,9 +100,29 @@ def make_arms(
     twins: dict[str, Arm] = {}
     paired = []
     for arm in arms:
-        twin = _twin(arm, twins)
+        twin = _twin(arm, twins, arms)
         paired.append(replace(arm, baseline=twin.name))
     return (*twins.values(), *paired)
+
+
+def _refuse_without_effect(**options: Any) -> None:
+    """Refuse options of training where every arm is a run that exists: its twin is trained as it was."""
+    for name in ("student", "repeats", "seed", "epochs", "batch_size", "limit"):
+        if options.get(name) is not None:
+            raise UsageError(
+                f"--{name.replace('_', '-')} is for arms that are trained; a twin is trained as its RUN was",
+                hint="leave it out, or give --recipe instead of --distilled",
+            )
+    if options.get("settings"):
+        raise UsageError("--set is for arms that are trained; a twin is trained as its RUN was", hint="--recipe")
+
+
+def _refuse_trained_object(asked: Asked) -> None:
+    if "student" in asked.models and asked.recipe.student.start == "file":
+        raise UsageError(
+            "a model object is trained in place: a comparison cannot start from its weights twice",
+            hint="save it and give the file, or student.start=fresh",
+        )
 
 
 def _refuse_several_teachers(arms: Sequence[Arm]) -> None:
@@ -156,24 +177,25 @@ def _unused(name: str, taken: Iterable[str]) -> str:
     return free
 
 
-def _twin(arm: Arm, twins: dict[str, Arm]) -> Arm:
+def _twin(arm: Arm, twins: dict[str, Arm], arms: Sequence[Arm]) -> Arm:
     """The student alone: same weights at the start, same batches, steps and selection, labels only."""
     recipe = arm.asked.recipe
     # A clone is its teacher's architecture, so its twin needs to know the teacher too.
     clone = isinstance(recipe.student.model, Clone)
     models = {role: model for role, model in arm.asked.models.items() if role == "student" or clone}
     teacher = recipe.teacher if clone else TeacherSection()
-    alone = recipe.model_copy(update={"losses": (label_term(recipe),), "teacher": teacher, "description": ""})
+    update = {"losses": (label_term(recipe),), "teacher": teacher, "description": "", "gates": GatesSection()}
+    alone = recipe.model_copy(update=update)
     asked = replace(arm.asked, recipe=alone, name=SCRATCH, models=models)
-    key = f"{alone.model_dump_json()} {[id(model) for model in models.values()]}"
+    key = f"{alone.model_dump_json()} {arm.own_splits} {[id(model) for model in models.values()]}"
     if key in twins:
         twin = twins[key]
         twins[key] = replace(twin, seeds=tuple(sorted({*twin.seeds, *arm.seeds})))
         return twins[key]
     student = arm.folder.rsplit("/", 1)[0]
-    folder = _unused(f"{student}/{SCRATCH}", (twin.folder for twin in twins.values()))
+    folder = _unused(f"{student}/{SCRATCH}", (one.folder for one in (*twins.values(), *arms)))
     name = folder if twins else SCRATCH
-    twins[key] = Arm(name, folder, asked, None, arm.seeds)
+    twins[key] = Arm(name, folder, asked, None, arm.seeds, own_splits=arm.own_splits)
     return twins[key]
 
 
@@ -194,7 +216,7 @@ def _finished_arms(
         document = read_json(path / SUMMARY)
         if document.get("teacher") is None:
             raise ModelError(f"--distilled {path}: a run of kd train-teacher has no teacher to compare with")
-        asked = ask(recipe, teacher=teacher, **{**options, "seed": None, "epochs": None, "batch_size": None})
+        asked = ask(recipe, teacher=teacher, data=options.get("data"), devices=options.get("devices"))
         name = Path(recipe).parent.name
         require(asked, "data", "teacher", "student")
         seed = read_recipe(recipe).recipe.train.seed
@@ -209,7 +231,8 @@ def _finished_arms(
             found[key] = replace(before, seeds=tuple(sorted(finished)), finished=finished)
             continue
         asked = replace(asked, name=name, recipe_given=True)
-        found[key] = _arm(asked, (seed,), names, taken=[*arms, *found.values()], finished={seed: run})
+        arm = _arm(asked, (seed,), names, taken=[*arms, *found.values()], finished={seed: run})
+        found[key] = replace(arm, own_splits=asked.recipe.data.seed is None)
     return list(found.values())
 
 

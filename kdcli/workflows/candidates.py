@@ -13,12 +13,12 @@ import numpy as np
 
 from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
-from kdcli.errors import DataError, UsageError
+from kdcli.errors import UsageError
 from kdcli.evaluation.compiling import prepared
 from kdcli.evaluation.footprint import flops
 from kdcli.evaluation.latency import POOL, AtBatch, keras_at, runner_at, time_at_batches
 from kdcli.evaluation.session import Session
-from kdcli.events import OnEvent
+from kdcli.events import Note, OnEvent
 from kdcli.lazy import tf
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.lite_network import LiteNetwork, explain
@@ -138,6 +138,8 @@ def open_candidate(
     else:
         network = KerasNetwork(open_model(path), name=str(path))
     if said.get("prepare") == "inside" or (form == "tflite" and network.takes_bytes):
+        if section.input.scale not in ("auto", "raw") and own is None:
+            on_event(Note(f"{path} takes raw pictures: {role}.input.scale {section.input.scale} is not for it"))
         section = _scaled(section, "raw")
     elif said.get("scale") in SCALES and section.input.scale == "auto":
         section = _scaled(section, said["scale"])
@@ -197,19 +199,12 @@ def _same(entrants: dict[str, AtBatch], first: str) -> AtBatch:
 
 
 def _said_beside(path: Path) -> dict[str, Any]:
-    """What `input.json` beside an exported file says of it; empty where there is none.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    beside = path.parent / INPUTS
-    if not beside.exists():
-        return {}
+    """What `input.json` beside an exported file says of it; empty where kd wrote none."""
     try:
-        entries = json.loads(beside.read_text("utf-8"))
-        return dict(entries.get(path.name, {}))
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise DataError(f"{beside}: not readable: {error}", hint="delete it, or export the model anew") from None
+        entry = json.loads((path.parent / INPUTS).read_text("utf-8"))[path.name]
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+    return entry if isinstance(entry, dict) and "prepare" in entry else {}
 
 
 def check_runtime(runtime: str | None, formats: Sequence[str], *, latency: bool) -> None:

@@ -91,19 +91,20 @@ def compare(
     from kdcli.runs.comparison import ComparisonDirectory
     from kdcli.workflows.concluding import conclude
     from kdcli.workflows.opening import Surroundings
-    from kdcli.workflows.placing import open_data
-    from kdcli.workflows.rehearsing import preview, refuse_unmeasurable
+    from kdcli.workflows.rehearsing import open_measurable, preview
     from kdcli.workflows.running import Trainings
     from kdcli.workflows.starting import start_tensorflow
 
     first = arms[-1].asked
     place = ComparisonDirectory.find(out, first.name, resume=resume, overwrite=overwrite)
-    chosen = choose_gates("compare", gates, first.recipe.gates, on_event=on_event, latency=latency)
+    measured: dict[str, Any] = {"on_event": on_event, "latency": latency}
+    distilling = [arm for arm in arms if arm.baseline is not None]
+    chosen = {a.name: choose_gates("compare", gates, a.asked.recipe.gates, **measured) for a in distilling}
     start_tensorflow(threads=threads, seed=first.recipe.train.seed)
     around = Surroundings(threads, stop, on_event)
-    dataset = open_data(first, around.once)
-    refuse_unmeasurable(dataset)
-    check_task(chosen, dataset.task, labelled=dataset.labelled)
+    dataset = open_measurable(arms, around)
+    for bounds in chosen.values():
+        check_task(bounds, dataset.task, labelled=dataset.labelled)
     if dry_run:
         return preview(arms, place, around, preflight=preflight)
     for arm in arms:
@@ -111,4 +112,5 @@ def compare(
     place.open(inputs=[path for arm in arms for path in arm.inputs])
     trainings = Trainings(place.path, around, preflight=preflight)
     trainings.run(arms)
-    return conclude(arms, trainings, place, dataset, latency=latency, gates=chosen)
+    with place.concluding():
+        return conclude(arms, trainings, place, dataset, latency=latency, gates=chosen)

@@ -13,7 +13,7 @@ import numpy as np
 from kdcli.data.dataset import Dataset
 from kdcli.data.duplicates import duplicates_between
 from kdcli.evaluation.footprint import file_bytes, flops
-from kdcli.evaluation.gates import judge
+from kdcli.evaluation.gates import figures, judge
 from kdcli.evaluation.latency import POOL, keras_at, time_at_batches
 from kdcli.evaluation.session import Session
 from kdcli.evaluation.statistics import smallest_visible_gain
@@ -25,9 +25,10 @@ from kdcli.runs import writing
 from kdcli.runs.compared import ComparedStudent, Comparison
 from kdcli.runs.comparison import ComparisonDirectory
 from kdcli.runs.directory import RECIPE
+from kdcli.runs.gated import GateResult
 from kdcli.runs.recording import machine, versions
-from kdcli.runs.results import relative
-from kdcli.runs.timed import Ratio
+from kdcli.runs.results import Quality, relative
+from kdcli.runs.timed import Ratio, Timing
 from kdcli.workflows.arms import Arm
 from kdcli.workflows.fitting import evaluate_split
 from kdcli.workflows.judging import Judge
@@ -49,11 +50,11 @@ def conclude(
     dataset: Dataset,
     *,
     latency: bool,
-    gates: Sequence[Gate],
+    gates: Mapping[str, Sequence[Gate]],
 ) -> Comparison:
     """Judge the finished runs, time one model of each arm, and write `compare.json` and `compare.md`.
 
-    Gates hold for every distilled arm, by its means over the runs.
+    The gates of each distilled arm are judged by its means over the runs.
     """
     around = trainings.around
     asked = next(arm.asked for arm in arms if arm.baseline is not None)
@@ -70,6 +71,7 @@ def conclude(
     networks = {TEACHER: teacher.network, **_networks(verdicts, arms, dataset)}
     floor, timed = None, {}
     doubts: tuple[str, ...] = ()
+    session = None
     if latency:
         session = time_at_batches(
             {name: keras_at(network, _pool(dataset)) for name, network in networks.items()},
@@ -101,7 +103,7 @@ def conclude(
         smallest_visible_gain=None if disagreement is None else smallest_visible_gain(len(test), disagreement),
         disagreement=disagreement,
         picked=verdicts.best(),
-        notes=tuple(f"latency: {text}" for text in doubts),
+        notes=(*_about_selection(arms, trainings), *(f"latency: {text}" for text in doubts)),
         environment={
             "versions": versions(),
             "machine": machine(),
@@ -109,27 +111,49 @@ def conclude(
         },
         out=place.path,
     )
-    known = {s.name: _figures(s, quality.accuracy) for s in comparison.students if s.baseline is not None}
-    comparison = replace(comparison, gates=judge(gates, known, doubts=doubts))
+    results: list[GateResult] = []
+    for student in comparison.students:
+        if student.baseline is not None:
+            timing = session.timing(student.name) if session and student.name in session.subjects else None
+            known = _known(student, dataset, quality.accuracy, timing)
+            results += judge(gates[student.name], {student.name: known}, doubts=doubts)
+    comparison = replace(comparison, gates=tuple(results))
     document = comparison.to_json()
     writing.write_text(place.tables, markdown(document))
     writing.write_text(place.report, json.dumps(document, indent=2) + "\n")
     return comparison
 
 
-def _figures(student: ComparedStudent, teacher_accuracy: float | None) -> dict[str, float | None]:
+def _known(
+    student: ComparedStudent, dataset: Dataset, teacher_accuracy: float | None, timing: Timing | None
+) -> dict[str, float | None]:
     """What gates know of an arm; one that failed has nothing to show."""
-    known: dict[str, float | None] = {**student.test, "agreement": student.agreement, "flops": student.flops}
-    known["size_mb"] = None if student.bytes is None else student.bytes / 1e6
-    known["parameters"] = student.parameters
-    known["gain"] = student.gain.mean if student.gain else None
-    if teacher_accuracy is not None and student.accuracy is not None:
-        known["accuracy_drop"] = teacher_accuracy - student.accuracy
-    if student.latency is not None:
-        known["latency_ms"] = student.latency["p50_ms"]
-        known["latency_ratio"] = student.latency["ratio"]["value"]
-        known["examples_per_second"] = student.latency["examples_per_second"]
-    return known
+    if student.bytes is None:
+        return {}
+    assert dataset.test is not None
+    quality = Quality(dataset.task, len(dataset.test), **student.test, agreement=student.agreement)
+    known = figures(
+        quality,
+        size=student.bytes,
+        parameters=student.parameters,
+        teacher_accuracy=teacher_accuracy,
+        flops=student.flops,
+        latency=timing,
+        latency_ratio=student.latency["ratio"]["value"] if student.latency else None,
+    )
+    return known | {"gain": student.gain.mean if student.gain else None}
+
+
+def _about_selection(arms: Sequence[Arm], trainings: Trainings) -> list[str]:
+    """A note where runs were selected on different examples."""
+    splits = {
+        (arm.asked.recipe.data.validation, str(arm.asked.recipe.data.limit), seed if arm.own_splits else None)
+        for arm in arms
+        for seed in trainings.finished.get(arm.name, {})
+    }
+    return ["runs were selected on different validation splits: the pick ranks figures of different examples"] * (
+        len(splits) > 1
+    )
 
 
 def _networks(verdicts: Judge, arms: Sequence[Arm], dataset: Dataset) -> dict[str, KerasNetwork]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdcli.errors import UsageError
+from kdcli.errors import Interrupted, UsageError
 from kdcli.events import Note, OnEvent, ignore
 from kdcli.workflows.starting import never
 
@@ -61,17 +61,22 @@ def demo(
     def stage(name: str, command: str) -> Iterator[None]:
         on_event(Note(f"$ kd {command}"))
         since = time.perf_counter()
-        yield
+        try:
+            yield
+        except Interrupted as interrupted:
+            interrupted.hint = "kd demo with another --out starts anew"
+            raise
         seconds[name] = round(time.perf_counter() - since, 1)
 
     teacher, students = path / "teacher", [path / f"student-{seed}" for seed in SEEDS]
+    # The same split and views for all seeds, so that their twins share them.
+    still = "data.seed=0"
     with stage("teacher", f"train-teacher --recipe {RECIPE} --out {teacher}"):
         train_teacher(recipe=RECIPE, out=teacher, **around)
-    with stage(
-        "distill", f"distill --recipe {RECIPE} --teacher {teacher} --out {students[0]}   (also --seed 1, 2)"
-    ):
+    distilling = f"distill --recipe {RECIPE} --set {still} --teacher {teacher} --out {students[0]}"
+    with stage("distill", f"{distilling}   (also --seed 1, 2)"):
         for seed, student in zip(SEEDS, students, strict=True):
-            distill(recipe=RECIPE, teacher=teacher, seed=seed, out=student, **around)
+            distill(recipe=RECIPE, settings=[still], teacher=teacher, seed=seed, out=student, **around)
     given = " ".join(f"--distilled {student}" for student in students)
     with stage("compare", f"compare {given} --out {path / 'compare'}"):
         compared = compare(distilled=students, out=path / "compare", **around)

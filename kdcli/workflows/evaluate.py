@@ -29,6 +29,7 @@ from kdcli.runs.timed import Ratio
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.candidates import (
     AGAIN,
+    RUNTIMES,
     TEACHER,
     Candidate,
     check_runtime,
@@ -94,6 +95,8 @@ def evaluate(
     )
     files = [model_file(Path(model)) for model in (*models, *([teacher] if teacher else []))]
     check_runtime(runtime, [file_format(file) for file in files], latency=latency)
+    if teacher is not None and runtime not in (None, RUNTIMES[file_format(files[-1])]):
+        _refuse_ratio(chosen, str(runtime))
     require_data(asked)
     start_tensorflow(threads=threads, seed=asked.recipe.train.seed)
     dataset, examples = given_examples(asked, split=split, limit=limit, on_event=on_event)
@@ -132,6 +135,15 @@ def evaluate(
         on_event(Note(f"latency: {text}", warning=True))
     results = judge(chosen, {relative(one.path): _figures(one, accuracy) for one in evaluated}, doubts=doubts)
     return Evaluation(examples.split, tuple(evaluated), results, floor, doubts)
+
+
+def _refuse_ratio(gates: Sequence[Gate], runtime: str) -> None:
+    for gate in gates:
+        if gate.metric == "latency_ratio":
+            raise UsageError(
+                f"gate {gate.metric} {gate.text}: with --runtime {runtime} the teacher is not timed",
+                hint="leave --runtime out",
+            )
 
 
 def _evaluated(

@@ -116,7 +116,7 @@ def export(
     shipped = _shipped(given, file, asked, with_data, split, limit, batch_size or 256, on_event)
     labelled, task = shipped.reference.labels is not None, shipped.reference.task
     if task is not None:
-        check_task(bounds, task, labelled=labelled)
+        check_task(bounds, task, labelled=labelled, drop_as_agreement=True)
     bounds = with_parity_gates(bounds, task=task, labelled=labelled)
     try:
         # Converters keep several copies beside each other.

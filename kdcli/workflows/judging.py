@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
 import numpy as np
 
@@ -62,8 +61,7 @@ class Judge:
         runs = [run for arm in self.arms for run in self.runs(arm) if run.validation is not None]
         if not runs:
             return None
-        sign = self._sign
-        return max(runs, key=lambda run: sign * (run.validation or 0.0)).model
+        return max(runs, key=self._rank).model
 
     def runs(self, arm: Arm) -> tuple[ComparedRun, ...]:
         """The finished runs of an arm, by seed."""
@@ -78,9 +76,15 @@ class Judge:
                     float(test[self.metric]),
                     test["accuracy"],
                     document["validation"].get(self.metric),
+                    document["validation"].get("loss"),
                 )
             )
         return tuple(rows)
+
+    def _rank(self, run: ComparedRun) -> tuple[float, float]:
+        """By the figure on validation; between equal ones the loss decides, as in training."""
+        loss = math.inf if run.validation_loss is None else run.validation_loss
+        return self._sign * (run.validation or 0.0), -loss
 
     @property
     def _sign(self) -> int:
@@ -140,13 +144,14 @@ class Judge:
         recorded = [run.to_json().get("teacher") or {} for run in self.finished[arm.name].values()]
         known = [value for record in recorded if (value := record.get("agreement")) is not None]
         pairs = tuple(self._pair(arm, seed) for at, seed in self._pairs() if at is arm) if self._decides else ()
-        shipped = max(rows, key=lambda run: self._sign * (run.validation or 0.0)).seed
+        shipped = max(rows, key=self._rank).seed
         return replace(
             student,
             gain=gain,
             gap_recovered=self._recovered(arm, gain, teacher_score),
             pairs=pairs,
             mcnemar_p=next((pair.p for pair in pairs if pair.seed == shipped), None),
+            mcnemar_seed=shipped if pairs else None,
             verdict=None if gain is None else _verdict(gain),
             agreement=fmean(known) if known else None,
         )
@@ -161,7 +166,8 @@ class Judge:
         """The share of the gap between teacher and student alone that the gain closes."""
         if gain is None or teacher_score is None or arm.baseline is None:
             return None
-        alone = fmean(self._score(run) for run in self.finished[arm.baseline].values())
+        twins = self.finished[arm.baseline]
+        alone = fmean(self._score(twins[seed]) for seed in self.finished[arm.name] if seed in twins)
         gap = self._sign * (teacher_score - alone)
         return gain.mean / gap if gap > 0 else None
 
@@ -207,14 +213,4 @@ def _verdict(gain: MeasuredGain) -> str:
     return verdict(gain.low, gain.high)
 
 
-def teacher_figures(finished: Finished, metric: str) -> dict[str, Any]:
-    """What the runs recorded of their teacher."""
-    for runs in finished.values():
-        for run in runs.values():
-            document = run.to_json()
-            if document.get("teacher"):
-                return document["teacher"]
-    return {}
-
-
-__all__ = ["Judge", "teacher_figures"]
+__all__ = ["Judge"]

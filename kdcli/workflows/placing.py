@@ -108,7 +108,7 @@ def find_place(
                 f"{path}: the run is finished but its model is gone", hint="start anew: --overwrite"
             )
         place = Place(path, asked, True, False, earlier, FinishedRun(path, model, document))
-        check_inputs(place, _given_inputs(asked, once or Once()))
+        check_inputs(place, given_inputs(asked, once or Once()))
         writing.remove(path / CHECKPOINT)
         return place
     resolved = read_recipe(path / RECIPE)
@@ -134,7 +134,9 @@ def check_inputs(place: Place, inputs: dict[str, Any]) -> None:
 
 def data_key(asked: Asked) -> tuple[Hashable, ...]:
     """What tells one opened data set from another."""
-    return asked.recipe.data.model_dump_json(), asked.recipe.data_seed, id(asked.arrays)
+    # The seed stands beside it: written out or taken from `train.seed`, it is the same data.
+    data = asked.recipe.data.model_copy(update={"seed": None})
+    return data.model_dump_json(), asked.recipe.data_seed, id(asked.arrays)
 
 
 def open_data(asked: Asked, once: Once) -> Dataset:
@@ -151,7 +153,7 @@ def data_sha256(asked: Asked, once: Once) -> str:
     return once(("fingerprint", *data_key(asked)), lambda: fingerprint(open_data(asked, once)))
 
 
-def _given_inputs(asked: Asked, once: Once) -> dict[str, Any]:
+def given_inputs(asked: Asked, once: Once) -> dict[str, Any]:
     """The sha256 of the inputs that were named again for a run that is finished."""
     recipe, inputs = asked.recipe, {}
     for role in ("teacher", "student"):

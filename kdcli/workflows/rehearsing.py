@@ -8,26 +8,53 @@ from dataclasses import replace
 from kdcli.data.dataset import Dataset
 from kdcli.errors import UsageError
 from kdcli.runs.comparison import ComparisonDirectory
+from kdcli.runs.directory import ENVIRONMENT, read_json
+from kdcli.runs.recording import hash_arrays
 from kdcli.runs.results import Plan
 from kdcli.workflows.arms import Arm
+from kdcli.workflows.asking import Asked
 from kdcli.workflows.opening import Surroundings, open_distillation
-from kdcli.workflows.placing import Place
+from kdcli.workflows.placing import Place, check_inputs, data_key, given_inputs, open_data
 from kdcli.workflows.previewing import check_before, make_plan
 
 
-def refuse_unmeasurable(dataset: Dataset) -> None:
-    """Refuse data on which nothing can be compared, before anything is trained.
+def open_measurable(arms: Sequence[Arm], around: Surroundings) -> Dataset:
+    """The data that every arm is tested on, before anything is trained.
 
     Raises:
-        UsageError: no test split, or no labels.
+        UsageError: no test split, no labels, or several test splits; a given run that had other inputs.
     """
+    tests = {}
+    for arm in arms:
+        for seed in arm.seeds if arm.own_splits else arm.seeds[:1]:
+            dataset = open_data(arm.at(seed), around.once)
+            _refuse_unmeasurable(dataset)
+            tests[_test_sha256(arm.at(seed), dataset, around)] = dataset
+    if len(tests) > 1:
+        raise UsageError(f"a comparison has one test split, its arms have {len(tests)}", hint="--data D")
+    for arm in arms:
+        for seed, run in arm.finished.items():
+            earlier = read_json(run.run / ENVIRONMENT)
+            place = Place(run.run, arm.at(seed), resume=True, overwrite=False, earlier=earlier)
+            check_inputs(place, given_inputs(arm.at(seed), around.once))
+    return next(iter(tests.values()))
+
+
+def _test_sha256(asked: Asked, dataset: Dataset, around: Surroundings) -> str:
+    test = dataset.test
+    assert test is not None and test.labels is not None
+    arrays = [*test.inputs.values(), test.labels, test.rows]
+    return around.once(("test sha256", *data_key(asked)), lambda: hash_arrays(arrays))
+
+
+def _refuse_unmeasurable(dataset: Dataset) -> None:
     if dataset.test is None:
         raise UsageError(
             f"kd compare needs a test split, and {dataset.name} has none",
             hint="--set 'data.source={train: A.npz, test: B.npz}'",
         )
     if not dataset.labelled or dataset.test.labels is None:
-        raise UsageError(f"kd compare needs labels, and {dataset.name} has none")
+        raise UsageError(f"kd compare needs labels, and {dataset.name} has none", hint="another --data D")
 
 
 def preview(arms: Sequence[Arm], place: ComparisonDirectory, around: Surroundings, *, preflight: bool) -> Plan:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdcli.errors import Interrupted, KdError, LockedError
+from kdcli.errors import Interrupted, KdError, LockedError, UsageError
 from kdcli.events import Note
 from kdcli.runs.results import FinishedRun, RunResult
 from kdcli.workflows.arms import Arm
@@ -45,7 +45,8 @@ class Trainings:
 
         Raises:
             Interrupted: `stop` said so; the same command with `--resume` goes on.
-            KdError: of the first arm, when every arm failed.
+            UsageError: what an arm asks for cannot be.
+            KdError: of the first arm that failed, when no pair is whole.
         """
         self.finished = {arm.name: dict(arm.finished) for arm in arms}
         seeds = sorted({seed for arm in arms for seed in arm.seeds})
@@ -53,7 +54,7 @@ class Trainings:
         waiting, asked_in_vain = deque(enumerate(todo, 1)), 0
         while waiting:
             number, (arm, seed) = waiting.popleft()
-            if arm.name in self.failed:
+            if arm.name in self.failed or arm.baseline in self.failed:
                 continue
             try:
                 self._one(arm, seed, f"{number} of {len(todo)}")
@@ -65,11 +66,14 @@ class Trainings:
             except Interrupted as interrupted:
                 interrupted.run = self.out
                 raise
+            except UsageError:
+                # What is asked for cannot be: nobody wants the other arms first.
+                raise
             except KdError as error:
                 self.failed[arm.name] = error
                 self.around.on_event(Note(f"{arm.name}, seed {seed} failed: {error.message}", warning=True))
-        distilled = [arm.name for arm in arms if arm.baseline is not None]
-        if self.failed and not any(self.finished[name] for name in distilled):
+        pairs = [(arm.name, arm.baseline) for arm in arms if arm.baseline is not None]
+        if self.failed and not any(set(self.finished[one]) & set(self.finished[other]) for one, other in pairs):
             raise next(iter(self.failed.values()))
 
     def _one(self, arm: Arm, seed: int, count: str) -> None:

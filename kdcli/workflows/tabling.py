@@ -9,17 +9,7 @@ from typing import Any
 from kdcli.recipe.sections import FALLING
 
 QUALITY_COLUMNS = ("gain", "verdict", "gap recovered", "won", "lost", "p", "runs")
-SIZE_COLUMNS = (
-    "model",
-    "parameters",
-    "MB",
-    "MFLOPs",
-    "p50 ms",
-    "p90 ms",
-    "p99 ms",
-    "time ÷ teacher's",
-    "examples/s",
-)
+SIZE_COLUMNS = ("parameters", "MB", "MFLOPs", "p50 ms", "p90 ms", "p99 ms", "÷ teacher's", "examples/s")
 
 
 @dataclass(frozen=True)
@@ -138,18 +128,7 @@ def _size(document: dict[str, Any]) -> Table:
     title = "size and latency"
     if timed:
         title += f", batch {timed['batch']}, {timed['runtime']}, {timed['threads']} threads"
-    columns = (
-        "model",
-        "parameters",
-        "MB",
-        "MFLOPs",
-        "p50 ms",
-        "p90 ms",
-        "p99 ms",
-        "time ÷ teacher's",
-        "examples/s",
-    )
-    return Table(title, columns, tuple(rows))
+    return Table(title, ("model", *SIZE_COLUMNS), tuple(rows))
 
 
 def _verdict(student: dict[str, Any], metric: str) -> str:
@@ -182,7 +161,7 @@ def _about_the_split(document: dict[str, Any]) -> Sequence[str]:
 
 def _shown_pair(student: dict[str, Any]) -> dict[str, Any] | None:
     """The pair that `mcnemar_p` belongs to: of the model that is best on validation."""
-    return next((pair for pair in student["pairs"] if pair["p"] == student["mcnemar_p"]), None)
+    return next((pair for pair in student["pairs"] if pair["seed"] == student["mcnemar_seed"]), None)
 
 
 def _gain(gain: dict[str, Any]) -> str:

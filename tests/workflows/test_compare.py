@@ -12,9 +12,10 @@ import yaml
 from conftest import bar_reader, blobs, save_npz
 
 import kdcli
-from kdcli.errors import Interrupted, ModelError, UsageError
+from kdcli.errors import Interrupted, LockedError, ModelError, TrainingError, UsageError
 from kdcli.events import Note
 from kdcli.recipe.reading import read_recipe
+from kdcli.runs.directory import Run
 from kdcli.runs.results import Plan
 from kdcli.workflows.arms import make_arms
 
@@ -170,9 +171,11 @@ def test_a_finished_run_is_compared_with_a_twin_of_its_own_seed(folder):
     assert "no variance estimate" in (folder / "with-given" / "compare.md").read_text()
 
 
+OVERFLOWING = [{"kind": "labels"}, {"kind": "soft_targets", "weight": 1e38}]
+
+
 def test_a_failed_arm_is_marked_and_the_others_go_on(folder):
-    bad = recipe(losses=[{"kind": "hint", "teacher_layer": "nowhere", "student_layer": "block1"}])
-    (folder / "bad.yaml").write_text(yaml.safe_dump(bad))
+    (folder / "bad.yaml").write_text(yaml.safe_dump(recipe(losses=OVERFLOWING)))
     (folder / "good.yaml").write_text(yaml.safe_dump(recipe()))
     result = kdcli.compare(
         teacher=folder / "teacher.keras",
@@ -180,25 +183,122 @@ def test_a_failed_arm_is_marked_and_the_others_go_on(folder):
         data=folder / "data.npz",
         repeats=1,
         latency=False,
+        gates=["accuracy>=0"],
         out=folder / "half",
     )
     by_name = {student.name: student for student in result.students}
-    assert "no layer 'nowhere'" in by_name["cnn/bad"].status
+    assert "is not finite" in by_name["cnn/bad"].status
     assert by_name["cnn/bad"].gain is None and by_name["cnn/bad"].runs == ()
     assert by_name["cnn/good"].status == "finished" and by_name["cnn/good"].gain is not None
     assert "failed" in (folder / "half" / "compare.md").read_text()
+    assert {gate.model: gate.state for gate in result.gates} == {"cnn/bad": "failed", "cnn/good": "passed"}
 
 
 def test_when_every_distilled_arm_fails_so_does_the_command(folder):
-    bad = recipe(losses=[{"kind": "hint", "teacher_layer": "nowhere", "student_layer": "block1"}])
-    with pytest.raises(UsageError, match="no layer 'nowhere'"):
+    with pytest.raises(TrainingError, match="is not finite"):
         kdcli.compare(
             teacher=folder / "teacher.keras",
-            recipes=[bad],
+            recipes=[recipe(losses=OVERFLOWING)],
             data=folder / "data.npz",
             repeats=1,
             out=folder / "none",
         )
+
+
+def test_what_cannot_be_asked_for_ends_the_command_at_once(folder):
+    bad = recipe(losses=[{"kind": "hint", "teacher_layer": "nowhere", "student_layer": "block1"}])
+    with pytest.raises(UsageError, match="no layer 'nowhere'"):
+        kdcli.compare(
+            teacher=folder / "teacher.keras",
+            recipes=[bad, recipe()],
+            data=folder / "data.npz",
+            repeats=1,
+            out=folder / "refused",
+        )
+
+
+def test_every_recipe_has_its_own_gates(folder):
+    strict = recipe(gates={"accuracy": ">= 1.0", "gain": ">= 0.99"})
+    result = kdcli.compare(
+        teacher=folder / "teacher.keras",
+        recipes=[strict, recipe(losses=[{"kind": "soft_targets"}])],
+        data=folder / "data.npz",
+        repeats=1,
+        latency=False,
+        out=folder / "gated",
+    )
+    assert {(gate.model, gate.name) for gate in result.gates} == {
+        ("cnn/recipe", "accuracy"),
+        ("cnn/recipe", "gain"),
+    }
+    # Gates are no part of the training: one twin serves both.
+    assert [student.name for student in result.students] == ["scratch", "cnn/recipe", "cnn/recipe-2"]
+
+
+def test_runs_that_were_given_have_twins_of_their_own_splits(folder):
+    runs = [folder / f"own-{seed}" for seed in (1, 2)]
+    for seed, run in zip((1, 2), runs, strict=True):
+        kdcli.distill(
+            teacher=folder / "teacher.keras", recipe=recipe(), data=folder / "data.npz", seed=seed, out=run
+        )
+    result = kdcli.compare(distilled=runs, latency=False, out=folder / "own")
+    assert [one.seed for one in result.students[0].runs] == [1, 2]
+    for seed, run in zip((1, 2), runs, strict=True):
+        twin = folder / "own" / "cnn" / "scratch" / f"seed-{seed}"
+        resolved = [read_recipe(one / "recipe.yaml").recipe for one in (run, twin)]
+        assert resolved[0].data_seed == resolved[1].data_seed == seed
+    assert any("different validation splits" in note for note in result.notes)
+
+
+def test_a_run_that_was_given_with_other_data_is_refused_before_anything_is_trained(folder, tmp_path):
+    run = folder / "elsewhere"
+    kdcli.distill(teacher=folder / "teacher.keras", recipe=recipe(), data=folder / "data.npz", out=run)
+    other = save_npz(tmp_path / "other.npz", examples=120)
+    with pytest.raises(UsageError, match="was started with another data"):
+        kdcli.compare(distilled=[run], data=other, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UsageError, match="--epochs is for arms that are trained"):
+        kdcli.compare(distilled=[run], epochs=7, out=tmp_path / "out")
+
+
+def test_arms_with_different_test_splits_are_refused(folder, tmp_path):
+    other = save_npz(tmp_path / "other.npz", examples=120)
+    recipes = [recipe(data={"source": str(path)}) for path in (folder / "data.npz", other)]
+    with pytest.raises(UsageError, match="one test split, its arms have 2"):
+        kdcli.compare(teacher=folder / "teacher.keras", recipes=recipes, out=tmp_path / "out")
+
+
+def test_a_model_object_cannot_start_from_its_weights_twice(folder):
+    with pytest.raises(UsageError, match="trained in place"):
+        arms_of(folder, students=[bar_reader()], recipes=[recipe(student={"start": "file"})])
+
+
+def test_a_recipe_called_scratch_does_not_meet_the_twin(folder):
+    (folder / "scratch.yaml").write_text(yaml.safe_dump(recipe()))
+    arms = arms_of(folder, recipes=[folder / "scratch.yaml"])
+    assert len({arm.folder for arm in arms}) == 2
+
+
+def test_overwrite_deletes_what_a_killed_process_left_and_nothing_foreign(folder, tmp_path):
+    asked = {"teacher": folder / "teacher.keras", "recipes": [recipe()], "data": folder / "data.npz", "repeats": 1}
+    out = tmp_path / "over"
+    kdcli.compare(**asked, latency=False, out=out)
+    run = out / "cnn" / "recipe" / "seed-0"
+    (run / ".kd-writing-99-student.keras").write_bytes(b"half")
+    foreign = out / "mine.txt"
+    foreign.write_text("x")
+    with pytest.raises(UsageError, match="would delete what kd did not write"):
+        kdcli.compare(**asked, latency=False, out=out, overwrite=True)
+    assert run.exists()
+    foreign.unlink()
+    held = Run.open(run, resume=True, overwrite=False)
+    try:
+        with pytest.raises(LockedError, match="in use by process"):
+            kdcli.compare(**asked, latency=False, out=out, overwrite=True)
+    finally:
+        held.close()
+    kdcli.compare(**asked, latency=False, out=out, overwrite=True)
+    assert not (run / ".kd-writing-99-student.keras").exists()
 
 
 def test_a_stopped_comparison_names_its_directory_and_goes_on(folder):
