@@ -15,6 +15,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 
 from kdcli import events
 
@@ -121,7 +122,11 @@ class Output:
         if isinstance(part, str):
             to.print(part, markup=False, highlight=False, soft_wrap=not to.is_terminal)
         else:
-            to.print(part)
+            # A table that is wider than the terminal runs over: a cut number would be another number.
+            wide, kept = Measurement.get(to, to.options.update(max_width=10_000), part).maximum, to.width
+            to.width = max(wide, kept)
+            to.print(part, crop=False, soft_wrap=wide > kept)
+            to.width = kept
 
 
 def _console(stream: Any, plain: bool) -> Console:

@@ -67,7 +67,7 @@ def command(
         output.close()
     document = evaluation.to_json()
     human = [_table(document), *_latencies(document), *_classes(document), *gate_tables(evaluation.gates)]
-    output.result(document, path=document["models"][0]["path"], human=human)
+    output.result(document, path="\n".join(model["path"] for model in document["models"]), human=human)
     enforce(evaluation.gates, strict=strict_gates)
 
 

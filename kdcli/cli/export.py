@@ -51,6 +51,13 @@ Batch = Annotated[
     int | None,
     typer.Option("--batch", metavar="N", min=1, help="The only batch size; any.", rich_help_panel=EXPORT),
 ]
+# What export refuses to leave behind has a bound of its own where nobody gives one.
+MaxAccuracyDrop = Annotated[
+    float | None,
+    typer.Option(
+        "--max-accuracy-drop", metavar="F", help="Gate, against the model; 0.01.", rich_help_panel=o.GATES
+    ),
+]
 
 
 def command(
@@ -76,7 +83,7 @@ def command(
     runtime: o.Runtime = None,
     gate: o.Gate = None,
     min_accuracy: o.MinAccuracy = None,
-    max_accuracy_drop: o.MaxAccuracyDrop = None,
+    max_accuracy_drop: MaxAccuracyDrop = None,
     min_gain: o.MinGain = None,
     min_agreement: o.MinAgreement = None,
     max_latency_ms: o.MaxLatencyMs = None,

@@ -35,7 +35,12 @@ Set = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option("--data", metavar="D", help="digits, mnist, cifar10, ... or FILE.npz.", rich_help_panel=COMMON),
+    typer.Option(
+        "--data",
+        metavar="D",
+        help="A name (digits, mnist, ...), or a file or folder of examples.",
+        rich_help_panel=COMMON,
+    ),
 ]
 Limit = Annotated[
     str | None,

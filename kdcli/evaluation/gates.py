@@ -35,6 +35,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "compare": (*_QUALITY, *_SIZE, "flops", "accuracy_drop", "agreement", "gain", *TIMED),
     "export": ("accuracy", "accuracy_drop", "agreement", "size_mb", "max_abs_diff", "latency_ms"),
 }
+# How many times too fast or too slow an unsteady session may be: bounds further off than that are decided.
+UNSTEADY = 2.0
 _CLASSES = ("accuracy", "ece", "top5", "balanced_accuracy", "macro_f1", "loss")
 UNSTABLE = "the times are not stable"
 _TASKS: dict[str, tuple[str, ...]] = {
@@ -164,7 +166,8 @@ def judge(
         gates: as `choose_gates` gives them.
         models: figures by the model's name; a figure that is missing or NaN fails its gate. Models that were
             not timed are passed over by latency gates where others were.
-        doubts: why the latency session was not stable: its gates are inconclusive then.
+        doubts: why the latency session was not stable: a gate whose value is within a factor of 2 of its bound
+            is inconclusive then.
     """
     results = []
     for gate in gates:
@@ -178,7 +181,7 @@ def _judged(gate: Gate, model: str, value: float | None, doubts: Sequence[str]) 
     state: Literal["passed", "failed", "inconclusive"] = "failed"
     if value is None or not math.isfinite(value):
         return GateResult(gate.metric, None, gate.text, state, model, "no such figure was measured")
-    if gate.metric in TIMED and doubts:
+    if gate.metric in TIMED and doubts and gate.holds(value / UNSTEADY) != gate.holds(value * UNSTEADY):
         return GateResult(gate.metric, value, gate.text, "inconclusive", model, UNSTABLE)
     state = "passed" if gate.holds(value) else "failed"
     return GateResult(gate.metric, value, gate.text, state, model)

@@ -52,6 +52,14 @@ class KerasNetwork:
         return self._layers[self._last] if self._last else None
 
     @property
+    def scales_itself(self) -> bool:
+        """Whether one of the first layers rescales or normalises: such a network wants raw pictures."""
+        first = [layer for layer in self.layers if not isinstance(layer, keras.layers.InputLayer | keras.Model)][
+            :4
+        ]
+        return any(isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization) for layer in first)
+
+    @property
     def logits_from(self) -> str:
         """How logits are got from what the saved model returns, in words."""
         if self.output_kind in ("logits", "values"):

@@ -11,6 +11,7 @@ from kdcli.lazy import keras, ops, tf
 from kdcli.models.tapping import layers_by_path
 from kdcli.runs.directory import model_of_run
 
+KNOWN = "a model is a .keras or .h5 file, or a run directory; kd evaluate, predict and inspect open .tflite too"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -23,10 +24,10 @@ def model_file(path: Path) -> Path:
     if path.is_dir():
         found = model_of_run(path)
         if found is None:
-            raise ModelError(f"{path} is a folder without a finished run", hint="give a .keras or .h5 file")
+            raise ModelError(f"{path} is a folder without a finished run", hint=KNOWN)
         return found
     if not path.exists():
-        raise ModelError(f"{path}: no such model file", hint="a model is a .keras or .h5 file, or a run directory")
+        raise ModelError(f"{path}: no such model file", hint=KNOWN)
     return path
 
 
@@ -79,9 +80,7 @@ def model_format(path: Path) -> str:
     elif zipfile.is_zipfile(path) and "config.json" in _names(path):
         kind = "keras"
     else:
-        raise ModelError(
-            f"{path}: not a Keras model file", hint="a model is a .keras or .h5 file, or a run directory"
-        )
+        raise ModelError(f"{path}: not a Keras model file", hint=KNOWN)
     wanted = (".h5", ".hdf5") if kind == "h5" else (".keras",)
     if path.suffix not in wanted:
         raise ModelError(

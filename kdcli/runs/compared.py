@@ -122,6 +122,7 @@ class Comparison:
         duplicates: test examples that are in the training split too.
         start: of the students: `fresh` or `file`.
         disagreement: share of test examples that one model of a pair alone decides rightly.
+        latency_doubts: why the times may not hold.
         notes: sentences that a reader must know.
     """
 
@@ -132,7 +133,8 @@ class Comparison:
     start: str
     teacher: dict[str, Any]
     students: tuple[ComparedStudent, ...]
-    latency_noise_floor: dict[str, Any] | None
+    latency_noise_floor: dict[str, float] | None
+    latency_doubts: tuple[str, ...]
     smallest_visible_gain: float | None
     disagreement: float | None
     picked: Path | None
@@ -154,6 +156,7 @@ class Comparison:
             "teacher": self.teacher,
             "students": [student.to_json() for student in self.students],
             "latency_noise_floor": self.latency_noise_floor,
+            "latency_doubts": list(self.latency_doubts),
             "smallest_visible_gain": self.smallest_visible_gain,
             "disagreement": self.disagreement,
             "picked": relative(self.picked) if self.picked else None,

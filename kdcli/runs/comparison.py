@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -70,11 +71,22 @@ class ComparisonDirectory:
         if not (self.path / MARKER).exists():
             writing.write_text(self.path / MARKER, json.dumps({"comparison": True}))
 
+    def earlier(self) -> dict[str, Any] | None:
+        """The report that lies there, None where there is none that can be read."""
+        try:
+            return json.loads(self.report.read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+
     @contextmanager
     def concluding(self) -> Iterator[None]:
         """Alone at the end: processes that share a comparison do not time their models at the same moment."""
         with FileLock(self.path / LOCK):
-            yield
+            try:
+                yield
+            finally:
+                # While it is still held, as in a run.
+                (self.path / LOCK).unlink(missing_ok=True)
 
     def _clear(self, inputs: Iterable[Path]) -> None:
         for given in inputs:

@@ -82,8 +82,8 @@ def make_arms(
         _refuse_without_effect(repeats=repeats, student=students or None, **options)
     names: dict[str, str] = {}
     arms: list[Arm] = []
-    for recipe in recipes or ([] if distilled else [None]):
-        for student in students or [None]:
+    for recipe in _once_each(recipes) or ([] if distilled else [None]):
+        for student in _once_each(students) or [None]:
             asked = _fresh(ask(recipe, teacher=teacher, student=student, **options))
             require(asked, "data", "teacher", "student")
             refuse_untrained(asked)
@@ -103,6 +103,12 @@ def make_arms(
         twin = _twin(arm, twins, arms)
         paired.append(replace(arm, baseline=twin.name))
     return (*twins.values(), *paired)
+
+
+def _once_each(given: Sequence[Any]) -> list[Any]:
+    """Without files that are named twice."""
+    keys = [Path(one).resolve() if isinstance(one, str | Path) else id(one) for one in given]
+    return [one for number, one in enumerate(given) if keys[number] not in keys[:number]]
 
 
 def _refuse_without_effect(**options: Any) -> None:

@@ -8,14 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kdcli.data.dataset import Dataset
 from kdcli.data.duplicates import duplicates_between
 from kdcli.evaluation.footprint import file_bytes, flops
 from kdcli.evaluation.gates import figures, judge
-from kdcli.evaluation.latency import POOL, keras_at, time_at_batches
-from kdcli.evaluation.session import Session
 from kdcli.evaluation.statistics import smallest_visible_gain
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.opening import open_model
@@ -28,7 +24,7 @@ from kdcli.runs.directory import RECIPE
 from kdcli.runs.gated import GateResult
 from kdcli.runs.recording import machine, versions
 from kdcli.runs.results import Quality, relative
-from kdcli.runs.timed import Ratio, Timing
+from kdcli.runs.timed import Timing
 from kdcli.workflows.arms import Arm
 from kdcli.workflows.fitting import evaluate_split
 from kdcli.workflows.judging import Judge
@@ -37,10 +33,7 @@ from kdcli.workflows.opening import open_teacher
 from kdcli.workflows.running import Trainings
 from kdcli.workflows.starting import device_record, strategy_for
 from kdcli.workflows.tabling import markdown
-
-TEACHER = "teacher"
-# About how long the models are timed, for each of them.
-SECONDS_EACH = 3.0
+from kdcli.workflows.timing import TEACHER, Timed, time_arms, timed_before
 
 
 def conclude(
@@ -69,19 +62,10 @@ def conclude(
     students = verdicts.students(quality.figure(verdicts.metric))
     disagreement = verdicts.disagreement()
     networks = {TEACHER: teacher.network, **_networks(verdicts, arms, dataset)}
-    floor, timed = None, {}
-    doubts: tuple[str, ...] = ()
-    session = None
-    if latency:
-        session = time_at_batches(
-            {name: keras_at(network, _pool(dataset)) for name, network in networks.items()},
-            seed=asked.recipe.data_seed,
-            seconds=SECONDS_EACH * len(networks),
-            on_event=around.on_event,
-        )
-        floor = _noise_floor(session, students)
-        doubts = session.doubts(floor)
-        timed = {name: _timed(session, name) for name in networks}
+    timed = timed_before(place.earlier(), students) or Timed()
+    if latency and not timed.latency:
+        seed = asked.recipe.data_seed
+        timed = time_arms(networks, students, dataset, seed=seed, on_event=around.on_event)
     comparison = Comparison(
         repeats=max(len(arm.seeds) for arm in arms),
         metric=verdicts.metric,
@@ -96,14 +80,15 @@ def conclude(
             "low": quality.low,
             "high": quality.high,
             **_size(teacher),
-            "latency": timed.get(TEACHER),
+            "latency": timed.latency.get(TEACHER),
         },
-        students=tuple(_measured(student, networks, timed) for student in students),
-        latency_noise_floor=floor.to_json() if floor else None,
+        students=tuple(_measured(student, networks, timed.latency) for student in students),
+        latency_noise_floor=timed.floor,
+        latency_doubts=timed.doubts,
         smallest_visible_gain=None if disagreement is None else smallest_visible_gain(len(test), disagreement),
         disagreement=disagreement,
         picked=verdicts.best(),
-        notes=(*_about_selection(arms, trainings), *(f"latency: {text}" for text in doubts)),
+        notes=tuple(_about_selection(arms, trainings)),
         environment={
             "versions": versions(),
             "machine": machine(),
@@ -114,9 +99,8 @@ def conclude(
     results: list[GateResult] = []
     for student in comparison.students:
         if student.baseline is not None:
-            timing = session.timing(student.name) if session and student.name in session.subjects else None
-            known = _known(student, dataset, quality.accuracy, timing)
-            results += judge(gates[student.name], {student.name: known}, doubts=doubts)
+            known = _known(student, dataset, quality.accuracy, timed.timing(student.name))
+            results += judge(gates[student.name], {student.name: known}, doubts=timed.doubts)
     comparison = replace(comparison, gates=tuple(results))
     document = comparison.to_json()
     writing.write_text(place.tables, markdown(document))
@@ -179,25 +163,6 @@ def _network(model: Path, dataset: Dataset) -> KerasNetwork:
         seed=recipe.train.seed,
         on_event=lambda event: None,
     )
-
-
-def _pool(dataset: Dataset) -> dict[str, Any]:
-    test = dataset.test
-    assert test is not None
-    return test.take(np.arange(min(POOL, len(test))))
-
-
-def _noise_floor(session: Session, students: Sequence[ComparedStudent]) -> Ratio | None:
-    """The first pair of twins: one graph, two names."""
-    for student in students:
-        if student.baseline in session.subjects and student.name in session.subjects:
-            return session.noise_floor(student.name, str(student.baseline))
-    return None
-
-
-def _timed(session: Session, name: str) -> dict[str, Any]:
-    ratio = session.ratio(name, TEACHER).to_json() if name != TEACHER else None
-    return {**session.timing(name).to_json(), "ratio": ratio}
 
 
 def _size(opened: Opened) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,30 @@ def asked_for(models: Sequence[str | Path], recipe: Any, **options: Any) -> Aske
     """The recipe given, else the data of the first run among the models, else the defaults.
 
     Raises:
-        UsageError: the recipe, a setting or an option is wrong.
+        UsageError: the recipe, a setting or an option is wrong, or runs have different data.
     """
     if recipe is None:
         recipe = {}
-        own = next((found for model in models if (found := recipe_of_run(Path(model)))), None)
+        runs = {str(model): found for model in models if (found := recipe_of_run(Path(model)))}
+        own = next(iter(runs.values()), None)
+        if own is not None and options.get("data") is None:
+            _refuse_several_sources(runs)
         if own is not None:
             # Its data and split only: how its networks take their input is theirs alone.
             values = read_recipe(own).recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
             recipe = {"data": values["data"], "train": {"seed": values["train"]["seed"]}}
     return ask(recipe, **options)
+
+
+def _refuse_several_sources(runs: Mapping[str, Path]) -> None:
+    """Refuse runs that were trained on different data, when nobody says which to take."""
+    sources = {name: read_recipe(path).recipe.data.source for name, path in runs.items()}
+    first, *others = sources
+    for name in others:
+        if sources[name] != sources[first]:
+            raise UsageError(
+                f"{first} and {name} were trained on different data", hint="--data D says which to take"
+            )
 
 
 def require_data(asked: Asked) -> None:

@@ -110,7 +110,9 @@ class Judge:
         seeds = sorted(set(ours) & set(theirs))
         if not seeds:
             return None
-        differences = [self._sign * (self._score(ours[seed]) - self._score(theirs[seed])) for seed in seeds]
+        # Rounded: the difference of two equal shares is nothing, not 1e-18.
+        scores = [(self._score(ours[seed]), self._score(theirs[seed])) for seed in seeds]
+        differences = [round(self._sign * (mine - other), 12) for mine, other in scores]
         if len(seeds) == 1:
             if not self._decides:
                 return MeasuredGain(differences[0], None, None, None, None, "examples")

@@ -158,6 +158,9 @@ def understand(
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{role} ({network.name}) cannot answer {len(sample)} examples: {reason:.300}") from error
     network = resolve_output(network, wanted=section.output_kind, task=task, outputs=outputs, answers=answers)
+    if section.input.scale == "auto" and not measured and network.scales_itself and _scaled(network):
+        network = network.with_scale("raw")
+        on_event(Note(f"{role}: input.scale is raw, the network rescales its pictures itself"))
     if section.input.scale == "auto" and measured:
         choice = choose_scale(network, examples, seed=seed)
         network = network.with_scale(choice.scale)
@@ -166,6 +169,10 @@ def understand(
             text = f"{role}: input.scale is {choice.scale}, by the accuracy on training examples ({shown})"
             on_event(Note(text))
     return network
+
+
+def _scaled(network: KerasNetwork) -> bool:
+    return any(preparation.scaled for preparation in network.preparations.values())
 
 
 def _as_model(given: Any, dataset: Dataset) -> Any:

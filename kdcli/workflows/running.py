@@ -50,11 +50,13 @@ class Trainings:
         """
         self.finished = {arm.name: dict(arm.finished) for arm in arms}
         seeds = sorted({seed for arm in arms for seed in arm.seeds})
-        todo = [(arm, seed) for seed in seeds for arm in arms if seed in arm.seeds and seed not in arm.finished]
+        # Who is distilled comes first: what cannot work is refused before a twin has been trained for it.
+        ordered = sorted(arms, key=lambda arm: arm.baseline is None)
+        todo = [(arm, seed) for seed in seeds for arm in ordered if seed in arm.seeds and seed not in arm.finished]
         waiting, asked_in_vain = deque(enumerate(todo, 1)), 0
         while waiting:
             number, (arm, seed) = waiting.popleft()
-            if arm.name in self.failed or arm.baseline in self.failed:
+            if arm.name in self.failed or arm.baseline in self.failed or self._for_nobody(arm, arms):
                 continue
             try:
                 self._one(arm, seed, f"{number} of {len(todo)}")
@@ -75,6 +77,11 @@ class Trainings:
         pairs = [(arm.name, arm.baseline) for arm in arms if arm.baseline is not None]
         if self.failed and not any(set(self.finished[one]) & set(self.finished[other]) for one, other in pairs):
             raise next(iter(self.failed.values()))
+
+    def _for_nobody(self, arm: Arm, arms: Sequence[Arm]) -> bool:
+        """Whether every arm that has this one as its twin has failed."""
+        served = [other.name for other in arms if other.baseline == arm.name]
+        return bool(served) and all(name in self.failed for name in served)
 
     def _one(self, arm: Arm, seed: int, count: str) -> None:
         alone = arm.baseline is None

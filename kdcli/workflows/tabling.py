@@ -51,9 +51,11 @@ def sentences(document: dict[str, Any]) -> list[str]:
         )
     if len(gains) > 1:
         lines.append(f"{len(gains)} arms are judged together (Holm): their intervals are wider than one at 95 %")
+    lines.append("±: standard deviation over the runs; [ , ]: interval of the mean gain")
     if any(student["pairs"] for student in students):
         lines.append(
-            "won, lost: test examples that only the distilled model, only its twin decides rightly; p: McNemar"
+            "won, lost: test examples that only the distilled model, only its twin decides rightly, p: McNemar; "
+            "all three of the pair that is best on validation"
         )
     lines += _about_the_split(document)
     floor = document["latency_noise_floor"]
@@ -62,6 +64,7 @@ def sentences(document: dict[str, Any]) -> list[str]:
         lines.append(
             f"latency noise floor ±{100 * width:.1f} %: two models of one graph differ by {floor['value']:.3f}×"
         )
+    lines += [f"latency: {doubt}" for doubt in document["latency_doubts"]]
     return lines + list(document["notes"])
 
 
@@ -96,7 +99,7 @@ def _quality(document: dict[str, Any]) -> Table:
                 mean,
                 _gain(student["gain"]),
                 student["verdict"] or ("" if student["status"] == "finished" else "failed"),
-                "" if recovered is None else f"{100 * recovered:.0f} %",
+                "" if recovered is None else f"{round(100 * recovered) + 0:d} %",
                 str(pair["gained"]) if pair else "",
                 str(pair["lost"]) if pair else "",
                 f"{pair['p']:.3g}" if pair else "",
@@ -167,8 +170,11 @@ def _shown_pair(student: dict[str, Any]) -> dict[str, Any] | None:
 def _gain(gain: dict[str, Any]) -> str:
     if gain["mean"] is None:
         return ""
-    mean = f"{gain['mean']:+.4f}"
-    return mean if gain["low"] is None else f"{mean} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
+    # Plus 0.0: no minus before what rounds to nothing.
+    mean, low, high = (
+        None if gain[name] is None else round(gain[name], 4) + 0.0 for name in ("mean", "low", "high")
+    )
+    return f"{mean:+.4f}" if low is None else f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
 def _figure(value: float | None, pattern: str = "{:.4f}") -> str:

@@ -127,7 +127,7 @@ def test_resume_trains_nothing_again_and_more_repeats_only_what_is_new(compared,
         on_event=told.append,
     )
     trained = [event.text for event in told if isinstance(event, Note) and event.text.startswith("run ")]
-    assert [text.split(": ")[1] for text in trained] == ["scratch, seed 6", "cnn/recipe, seed 6"]
+    assert [text.split(": ")[1] for text in trained] == ["cnn/recipe, seed 6", "scratch, seed 6"]
     assert [run.seed for run in again.students[1].runs] == [4, 5, 6]
     assert again.students[1].runs[:2] == compared.students[1].runs
 
@@ -463,3 +463,34 @@ def test_a_latency_gate_without_latency_is_refused_before_anything_is_trained(fo
             out=folder / "untimed",
         )
     assert not (folder / "untimed").exists()
+
+
+def test_times_are_measured_once_for_the_files_that_lie_there(compared, folder):
+    before = json.loads((compared.out / "compare.json").read_text())
+    asked = {"teacher": folder / "teacher.keras", "recipes": [recipe()], "data": folder / "data.npz", "seed": 4}
+    for latency in (True, False):
+        again = kdcli.compare(**asked, repeats=3, latency=latency, out=compared.out, resume=True).to_json()
+        assert [one["latency"] for one in again["students"]] == [one["latency"] for one in before["students"]]
+        assert again["latency_noise_floor"] == before["latency_noise_floor"]
+
+
+def test_a_useless_teacher_is_refused_before_a_twin_is_trained(folder, tmp_path):
+    teacher = bar_reader()
+    teacher.layers[-1].set_weights([np.zeros((64, 3)), np.array([1.0, 0.0, 0.0])])
+    teacher.save(tmp_path / "t.keras")
+    with pytest.raises(ModelError, match="chance"):
+        kdcli.compare(
+            teacher=tmp_path / "t.keras",
+            recipes=[recipe()],
+            data=folder / "data.npz",
+            repeats=2,
+            out=tmp_path / "out",
+        )
+    assert not list((tmp_path / "out").glob("cnn/*/seed-*"))
+
+
+def test_a_file_named_twice_is_one_student(folder, tmp_path):
+    path = tmp_path / "s.keras"
+    bar_reader().save(path)
+    arms = arms_of(folder, students=[path, tmp_path / "." / "s.keras"], recipes=[recipe()])
+    assert [arm.name for arm in arms] == ["scratch", "s/recipe"]

@@ -174,3 +174,21 @@ def test_what_cannot_be_evaluated_is_refused(folder, tmp_path):
         kdcli.evaluate(good, data=blobs(30), split="test")
     with pytest.raises(ModelError, match=f"{tmp_path} is a folder without a finished run"):
         kdcli.evaluate(tmp_path, data=data)
+
+
+def test_runs_of_different_data_are_not_measured_on_the_data_of_the_first(tmp_path):
+    runs = []
+    for name in ("a", "b"):
+        data = save_npz(tmp_path / f"{name}.npz", examples=60 if name == "a" else 90)
+        bars().save(tmp_path / f"{name}.keras")
+        made = kdcli.train_teacher(
+            teacher=tmp_path / f"{name}.keras",
+            recipe={"train": {"steps": 2, "batch_size": 8}},
+            data=data,
+            out=tmp_path / name,
+        )
+        runs.append(made.run)
+    with pytest.raises(UsageError, match="were trained on different data") as caught:
+        kdcli.evaluate(*runs)
+    assert "--data D" in caught.value.hint
+    assert len(kdcli.evaluate(*runs, data=tmp_path / "a.npz").models) == 2

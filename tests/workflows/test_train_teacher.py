@@ -15,6 +15,7 @@ from conftest import blobs, save_npz
 import kdcli
 from kdcli.errors import UsageError
 from kdcli.events import Note
+from kdcli.recipe.reading import read_recipe
 
 RECIPE = {
     "teacher": {"model": {"kind": "zoo", "name": "mlp", "width": 8, "depth": 1}},
@@ -140,3 +141,20 @@ def test_dry_run_of_a_teacher_has_no_student_and_writes_nothing(folder, tmp_path
     assert document["student"] is None
     assert document["teacher"]["parameters"] == 64 * 8 + 8 + 8 * 3 + 3
     assert os.listdir(tmp_path) == []
+
+
+def test_a_fresh_network_that_rescales_its_pictures_gets_them_raw(tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x))).save(tmp_path / "own.keras")
+    told = []
+    run = kdcli.train_teacher(
+        teacher=tmp_path / "own.keras",
+        recipe={"train": {"epochs": 8, "batch_size": 8, "optimizer": {"kind": "adam", "learning_rate": 0.01}}},
+        data=save_npz(tmp_path / "d.npz"),
+        out=tmp_path / "run",
+        on_event=told.append,
+    )
+    assert any("rescales its pictures itself" in getattr(event, "text", "") for event in told)
+    assert read_recipe(tmp_path / "run" / "recipe.yaml").recipe.teacher.input.scale == "raw"
+    assert run.test.accuracy > 0.9

@@ -1,0 +1,102 @@
+"""How fast the models of a comparison are: measured in turns, once for the files that lie there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from kdcli.data.dataset import Dataset
+from kdcli.evaluation.latency import POOL, keras_at, time_at_batches
+from kdcli.evaluation.session import Session
+from kdcli.events import OnEvent
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.runs.compared import ComparedStudent
+from kdcli.runs.results import relative
+from kdcli.runs.timed import Ratio, Timing
+
+TEACHER = "teacher"
+# About how long the models are timed, for each of them.
+SECONDS_EACH = 3.0
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Latencies as documents show them.
+
+    Args:
+        latency: by the model's name, each with its `ratio` to the teacher.
+        floor: the ratio of two models that share a graph.
+        doubts: why the figures may not hold.
+    """
+
+    latency: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    floor: dict[str, float] | None = None
+    doubts: tuple[str, ...] = ()
+
+    def timing(self, name: str) -> Timing | None:
+        """The figures of one model, None when it was not timed."""
+        entry = self.latency.get(name)
+        return None if entry is None else Timing(**{one.name: entry[one.name] for one in fields(Timing)})
+
+
+def time_arms(
+    networks: Mapping[str, KerasNetwork],
+    students: Sequence[ComparedStudent],
+    dataset: Dataset,
+    *,
+    seed: int,
+    on_event: OnEvent,
+) -> Timed:
+    """Time the teacher and one model of each arm on test examples.
+
+    Args:
+        networks: by name, the teacher's among them.
+        students: which of them are twins: the first pair gives the noise floor.
+        seed: of the order.
+    """
+    test = dataset.test
+    assert test is not None
+    pool = test.take(np.arange(min(POOL, len(test))))
+    session = time_at_batches(
+        {name: keras_at(network, pool) for name, network in networks.items()},
+        seed=seed,
+        seconds=SECONDS_EACH * len(networks),
+        on_event=on_event,
+    )
+    floor = _noise_floor(session, students)
+    latency = {name: _entry(session, name) for name in networks}
+    return Timed(latency, floor.to_json() if floor else None, session.doubts(floor))
+
+
+def timed_before(document: Mapping[str, Any] | None, students: Sequence[ComparedStudent]) -> Timed | None:
+    """What an earlier report of the same files says; None where it timed others, or nothing."""
+    if document is None or document["teacher"].get("latency") is None:
+        return None
+    earlier = {student["name"]: student for student in document["students"]}
+    latency = {TEACHER: document["teacher"]["latency"]}
+    for student in students:
+        if not student.runs:
+            continue
+        known = earlier.get(student.name)
+        if known is None or known["latency"] is None or not known["accuracy"]["runs"]:
+            return None
+        if known["accuracy"]["runs"][0]["model"] != relative(student.runs[0].model):
+            return None
+        latency[student.name] = known["latency"]
+    return Timed(latency, document["latency_noise_floor"], tuple(document["latency_doubts"]))
+
+
+def _noise_floor(session: Session, students: Sequence[ComparedStudent]) -> Ratio | None:
+    """The first pair of twins: one graph, two names."""
+    for student in students:
+        if student.baseline in session.subjects and student.name in session.subjects:
+            return session.noise_floor(student.name, str(student.baseline))
+    return None
+
+
+def _entry(session: Session, name: str) -> dict[str, Any]:
+    ratio = session.ratio(name, TEACHER).to_json() if name != TEACHER else None
+    return {**session.timing(name).to_json(), "ratio": ratio}
