@@ -162,7 +162,8 @@ def test_models_are_timed_beside_the_teacher(folder):
     assert document["models"][1]["latency"]["ratio"]["value"] == file.ratio.value
     states = {(gate["name"], gate["state"]) for gate in document["gates"]}
     wanted = {("latency_ms", "passed"), ("latency_ratio", "failed")}
-    assert states == ({(name, "inconclusive") for name, _ in wanted} if found.doubts else wanted)
+    # Both bounds are so far off that an unsteady session decides them too.
+    assert states == wanted
     said = [event.text for event in notes if isinstance(event, Note) and event.warning]
     assert said == [f"latency: {doubt}" for doubt in found.doubts]
 
