@@ -74,7 +74,11 @@ def test_summary_is_the_json_document(kd, here):
 
 @pytest.mark.parametrize(
     ("words", "shown"),
-    [(TEACHER, "teacher/teacher.keras\n"), (DISTILL, "run/student.keras\n"), (EVALUATE, "teacher.keras\nstudent.keras\n")],
+    [
+        (TEACHER, "teacher/teacher.keras\n"),
+        (DISTILL, "run/student.keras\n"),
+        (EVALUATE, "teacher.keras\nstudent.keras\n"),
+    ],
     ids=["train-teacher", "distill", "evaluate"],
 )
 def test_quiet_prints_only_the_path(kd, here, words, shown):
