@@ -6,20 +6,16 @@ import gc
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Protocol
 
 import numpy as np
 
-from kdcli.evaluation.compiling import compiled, prepared
 from kdcli.evaluation.session import SAMPLES_FOR_P99, Samples, Session
+from kdcli.evaluation.subjects import POOL, AtBatch, Request, Subject
 from kdcli.events import OnEvent, Progress, ignore
-from kdcli.lazy import tf
-from kdcli.models.keras_network import KerasNetwork
 
-POOL = 256
 BATCHES = (1, 8, 32)
 BLOCK = (10, 20)
 ROUNDS = 30
@@ -31,67 +27,6 @@ WARM_RATES = 1.0
 STEADY, WINDOW = 0.02, 20
 # What a machine does meanwhile comes and goes within a second or so.
 LEAST_SECONDS = 2.0
-# One input as an array with the batch axis, several as a tuple of them.
-Request = Any
-
-
-class Subject(Protocol):
-    """What can be timed."""
-
-    runtime: str
-    threads: int
-
-    def time_block(self, requests: list[Request]) -> np.ndarray:
-        """Nanoseconds (int64) of each request, one after the other."""
-        ...
-
-
-AtBatch = Callable[[int], tuple[Subject, list[Request]]]
-
-
-class KerasSubject:
-    """A Keras network as its compiled function of a fixed shape.
-
-    Args:
-        network: with its preparations; they are done before, and not timed.
-        batch: examples in a request.
-    """
-
-    runtime = "tensorflow"
-
-    def __init__(self, network: KerasNetwork, *, batch: int = 1) -> None:
-        self.threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
-        self._function = compiled(network, batch=batch)
-
-    def time_block(self, requests: list[Request]) -> np.ndarray:
-        """Nanoseconds (int64) of each request, its output read back."""
-        function, tensor, clock = self._function, tf.convert_to_tensor, time.perf_counter_ns
-        taken = np.empty(len(requests), np.int64)
-        for number, request in enumerate(requests):
-            arrays = request if isinstance(request, tuple) else (request,)
-            began = clock()
-            function(*[tensor(array) for array in arrays]).numpy()
-            taken[number] = clock() - began
-        return taken
-
-
-def keras_at(network: KerasNetwork, raw: Mapping[str, np.ndarray]) -> AtBatch:
-    """A network to be timed at any batch on prepared real examples: `raw` by input name, 256 are enough."""
-    arrays = prepared(network.preparations, raw)
-    return lambda batch: (KerasSubject(network, batch=batch), requests_of(arrays, batch))
-
-
-def runner_at(runner: Subject, arrays: Sequence[np.ndarray]) -> AtBatch:
-    """A subject that takes any batch, such as an opened `.tflite` file, on what it takes as input."""
-    return lambda batch: (runner, requests_of(arrays, batch))
-
-
-def requests_of(arrays: Sequence[np.ndarray], batch: int) -> list[Request]:
-    """Up to 256 examples as requests of `batch`; where there are fewer examples than that they come again."""
-    count = min(len(arrays[0]), POOL)
-    starts = range(0, max(count - batch, 0) + 1, batch)
-    parts = [[array[np.arange(start, start + batch) % count] for array in arrays] for start in starts]
-    return [tuple(part) if len(part) > 1 else part[0] for part in parts]
 
 
 def time_at_batches(
@@ -180,6 +115,8 @@ def time_models(
             tuple(blocks[name]),
             calls[name],
             warm[name][1],
+            # Other runtimes run a file in one way.
+            getattr(subject, "instances", 1),
         )
         for name, subject in subjects.items()
     }

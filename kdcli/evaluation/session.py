@@ -29,6 +29,7 @@ class Samples:
         runtime, threads, batch: as in `Timing`.
         blocks: nanoseconds for one request, an array for each round.
         calls_per_sample: successive calls of which a sample is the mean.
+        instances: how many compiled functions took the rounds in turn.
         settled: whether the times had become steady before the first round.
     """
 
@@ -38,6 +39,7 @@ class Samples:
     blocks: tuple[np.ndarray, ...]
     calls_per_sample: int = 1
     settled: bool = True
+    instances: int = 1
 
     @property
     def all(self) -> np.ndarray:
@@ -101,9 +103,12 @@ class Session:
         """
         one, other = self.subjects[name], self.subjects[to]
         random = np.random.default_rng(self.seed)
-        drawn = random.integers(0, self.rounds, (RESAMPLES, self.rounds))
+        # Rounds of the same compiled functions are drawn together: what these have for good is no noise of rounds.
+        together = max(one.instances, other.instances)
+        groups = together if 1 < together <= self.rounds // 2 else self.rounds
+        drawn = random.integers(0, groups, (RESAMPLES, groups))
         # How often each round is in each draw.
-        counts = np.apply_along_axis(np.bincount, 1, drawn, minlength=self.rounds)
+        counts = np.apply_along_axis(np.bincount, 1, drawn, minlength=groups)[:, np.arange(self.rounds) % groups]
         ratios = _medians(one.blocks, counts) / _medians(other.blocks, counts)
         low, high = np.quantile(ratios, (alpha / 2, 1 - alpha / 2))
         value = float(np.median(one.all) / np.median(other.all))

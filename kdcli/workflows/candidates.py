@@ -16,8 +16,9 @@ from kdcli.data.examples import Examples
 from kdcli.errors import UsageError
 from kdcli.evaluation.compiling import prepared
 from kdcli.evaluation.footprint import flops
-from kdcli.evaluation.latency import POOL, AtBatch, keras_at, runner_at, time_at_batches
+from kdcli.evaluation.latency import time_at_batches
 from kdcli.evaluation.session import Session
+from kdcli.evaluation.subjects import POOL, AtBatch, keras_at, runner_at
 from kdcli.events import Note, OnEvent
 from kdcli.lazy import tf
 from kdcli.models.keras_network import KerasNetwork

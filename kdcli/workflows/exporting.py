@@ -12,9 +12,10 @@ import numpy as np
 
 from kdcli.data.examples import Examples
 from kdcli.errors import ModelError
-from kdcli.evaluation.latency import POOL, requests_of, time_models
+from kdcli.evaluation.latency import time_models
 from kdcli.evaluation.parity import Parity, Reference, answered, compare, file_answers
 from kdcli.evaluation.session import Session
+from kdcli.evaluation.subjects import POOL, requests_of
 from kdcli.events import Note, OnEvent, Progress
 from kdcli.models.batches import Runner
 from kdcli.models.keras_network import KerasNetwork

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from kdcli.data.dataset import Dataset
-from kdcli.evaluation.latency import POOL, keras_at, time_at_batches
+from kdcli.evaluation.latency import time_at_batches
 from kdcli.evaluation.session import Session
+from kdcli.evaluation.subjects import POOL, keras_at
 from kdcli.events import OnEvent
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.runs.compared import ComparedStudent

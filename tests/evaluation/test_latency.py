@@ -10,14 +10,8 @@ import numpy as np
 import pytest
 
 from kdcli.evaluation import latency
-from kdcli.evaluation.latency import (
-    KerasSubject,
-    keras_at,
-    requests_of,
-    runner_at,
-    time_at_batches,
-    time_models,
-)
+from kdcli.evaluation.latency import time_at_batches, time_models
+from kdcli.evaluation.subjects import INSTANCES, KerasSubject, keras_at, requests_of, runner_at
 from kdcli.events import Progress
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.preparation import Preparation
@@ -182,7 +176,7 @@ def test_network_is_asked_what_it_would_be_asked_in_use(network):
     subject, pool = keras_at(network, raw)(8)
     assert [request.shape for request in pool] == [(8, 6, 6, 1)] * 5
     assert (pool[0].dtype, pool[0].min() >= -1, pool[0].min() < -0.9) == (np.float32, True, True)
-    answers = subject._function(pool[1]).numpy()
+    answers = next(subject._functions)(pool[1]).numpy()
     assert answers == pytest.approx(network.output({"x": raw["x"][8:16]}).numpy(), abs=1e-6)
     taken = subject.time_block(pool)
     assert (taken.dtype, len(taken), (taken > 1000).all()) == (np.int64, 5, True)
@@ -199,3 +193,25 @@ def test_real_network_against_itself_is_as_fast_as_itself(network):
     assert 0.5 < session.ratio("a", "again").value < 2
     assert session.timing("a").p50_ms < 1e3 * spent / session.timing("a").samples
     assert session.rounds >= 30
+
+
+def test_blocks_take_the_compiled_functions_of_a_model_in_turn(monkeypatch):
+    asked = []
+
+    def counted(network, *, batch):
+        number = len(made)
+        made.append(number)
+
+        def function(*tensors):
+            asked.append(number)
+            return tensors[0]
+
+        return function
+
+    made: list[int] = []
+    monkeypatch.setattr("kdcli.evaluation.subjects.compiled", counted)
+    subject = KerasSubject(None, instances=3)
+    for _ in range(4):
+        subject.time_block([np.zeros((1, 2), np.float32)] * 2)
+    assert asked == [0, 0, 1, 1, 2, 2, 0, 0]
+    assert (subject.instances, INSTANCES > 3) == (3, True)

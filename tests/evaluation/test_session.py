@@ -126,3 +126,20 @@ def test_warm_up_that_did_not_settle_and_a_busy_machine_are_doubts(monkeypatch):
     assert Session(0, {"a": calm}, load=(0.5, 4.1)).doubts() == ("the machine was busy (load 4.1 on 2 cores)",)
     (doubt,) = Session(0, {"a": samples(np.ones(40), settled=False)}).doubts()
     assert doubt == "a had not become steady when its warm-up ended"
+
+
+def test_what_compiled_functions_have_for_good_widens_the_interval():
+    random = np.random.default_rng(0)
+    rounds, functions = 48, 4
+
+    def blocks(effects):
+        each = [effects[number % functions] for number in range(rounds)]
+        return tuple(1e6 * one * (1 + 0.005 * random.standard_normal(15)) for one in each)
+
+    pair = {name: blocks(1 + 0.05 * random.standard_normal(functions)) for name in ("a", "b")}
+    widths = []
+    for instances in (1, functions):
+        samples = {name: Samples("tensorflow", 2, 1, taken, instances=instances) for name, taken in pair.items()}
+        ratio = Session(0, samples).ratio("a", "b")
+        widths.append(ratio.high - ratio.low)
+    assert widths[1] > 1.5 * widths[0]
