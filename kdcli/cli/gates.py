@@ -6,12 +6,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from kdcli.recipe.gates import Gate, make_gate, parse_gate
-from kdcli.runs.gated import GateResult
+if TYPE_CHECKING:
+    from kdcli.recipe.gates import Gate
+    from kdcli.runs.gated import GateResult
 
 FAILED = 7
 # Short forms, by the name of their parameter.
@@ -32,6 +33,8 @@ def take_gates(given: dict[str, Any]) -> tuple[Gate, ...]:
     Raises:
         kdcli.errors.UsageError: a gate that cannot be read, or percent.
     """
+    from kdcli.recipe.gates import make_gate, parse_gate
+
     gates = [parse_gate(text) for text in given.pop("gate", None) or ()]
     for parameter, (metric, sign) in SHORT.items():
         value = given.pop(parameter, None)
