@@ -135,9 +135,9 @@ def _about_selection(arms: Sequence[Arm], trainings: Trainings) -> list[str]:
         for arm in arms
         for seed in trainings.finished.get(arm.name, {})
     }
-    return ["runs were selected on different validation splits: the pick ranks figures of different examples"] * (
-        len(splits) > 1
-    )
+    if len(splits) < 2:
+        return []
+    return ["runs were selected on different validation splits: the pick ranks figures of different examples"]
 
 
 def _networks(verdicts: Judge, arms: Sequence[Arm], dataset: Dataset) -> dict[str, KerasNetwork]:

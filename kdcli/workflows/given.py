@@ -92,9 +92,18 @@ def given_examples(
     """
     # The recipe's own limit is of its training part; the one given here is of what is measured.
     dataset = open_given(asked, carve=split in ("train", "validation"), on_event=on_event)
+    return dataset, taken_from(dataset, asked, split=split, limit=limit, on_event=on_event)
+
+
+def taken_from(dataset: Dataset, asked: Asked, *, split: str, limit: float | None, on_event: OnEvent) -> Examples:
+    """A split of data that is open, or the part of it that a limit leaves; which and how many is said.
+
+    Raises:
+        DataError: the data has no such split.
+    """
     examples = dataset.split(split)
     if limit is not None:
         seed = asked.recipe.data_seed
         examples = examples.subset(limited(examples.all_labels(), len(examples), limit=limit, seed=seed))
     on_event(Note(f"{dataset.name}: {len(examples)} examples of the {examples.split} split"))
-    return dataset, examples
+    return examples

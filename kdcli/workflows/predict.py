@@ -13,17 +13,16 @@ import numpy as np
 
 from kdcli.data.dataset import Dataset, fingerprint, with_outputs
 from kdcli.data.examples import Examples
-from kdcli.data.order import limited
 from kdcli.errors import UsageError
 from kdcli.evaluation.decisions import decided, probabilities
-from kdcli.events import Note, OnEvent, ignore
+from kdcli.events import OnEvent, ignore
 from kdcli.models.network import Network
 from kdcli.models.opening import model_file
 from kdcli.runs import writing
 from kdcli.runs.predicted import Prediction
 from kdcli.workflows.candidates import file_format, open_candidate
 from kdcli.workflows.evaluate import SPLITS
-from kdcli.workflows.given import asked_for, open_given, require_data
+from kdcli.workflows.given import asked_for, open_given, require_data, taken_from
 from kdcli.workflows.starting import start_tensorflow
 
 SUFFIXES = (".npz", ".csv")
@@ -82,11 +81,7 @@ def predict(
     dataset = whole = open_given(asked, carve=False, on_event=on_event)
     if split == "validation" and whole.validation is None:
         dataset = open_given(asked, carve=True, on_event=ignore)
-    examples = dataset.split(split)
-    if limit is not None:
-        kept = limited(examples.all_labels(), len(examples), limit=limit, seed=asked.recipe.data_seed)
-        examples = examples.subset(kept)
-    on_event(Note(f"{dataset.name}: {len(examples)} examples of the {examples.split} split"))
+    examples = taken_from(dataset, asked, split=split, limit=limit, on_event=on_event)
     if path.suffix == ".csv" and dataset.task == "segmentation":
         raise UsageError(f"--out {path}: maps of classes do not fit into a table", hint="--out FILE.npz")
     with ExitStack() as opened:
