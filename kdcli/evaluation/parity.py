@@ -10,7 +10,8 @@ import numpy as np
 from kdcli.data.examples import Examples
 from kdcli.evaluation.quality import agree, measure
 from kdcli.lazy import tf
-from kdcli.models.keras_network import SMALLEST, KerasNetwork
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.network import SMALLEST
 from kdcli.models.serving import Serving
 
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from kdcli.errors import ModelError
 from kdcli.lazy import keras, ops, tf
-from kdcli.models.network import Answer, InputSpec
+from kdcli.models.network import Answer, InputSpec, Network
 from kdcli.models.preparation import Preparation, prepare
 from kdcli.models.tapping import last_activation, layers_by_path, recording
 
-# Below this a probability carries no information in float32, and its logarithm would run away.
-SMALLEST = 1e-7
 
-
-class KerasNetwork:
+class KerasNetwork(Network):
     """Wraps a built `keras.Model` with one output; traces it once to find its taps and its last layer.
 
     Args:
@@ -30,15 +26,12 @@ class KerasNetwork:
     def __init__(self, model: Any, *, name: str) -> None:
         self.model = model
         self.name = name
-        self.taps: Mapping[str, tuple[int | None, ...]] = {}
         self.inputs = _input_specs(model, name)
-        self.preparations: Mapping[str, Preparation] = {}
         self._layers = layers_by_path(model)
         self._find_taps([spec.shape for spec in self.inputs])
         kinds = {"softmax": "probabilities", "sigmoid": "sigmoid"}
         self.output_kind = kinds.get(self._activation or "", "logits")
-        self._bare = self._last if self.output_kind in kinds.values() else None
-        self._one_sigmoid = False
+        self._read_before(self.output_kind)
         self.head = "sigmoid" if self.output_kind == "sigmoid" else "logits"
 
     @property
@@ -60,15 +53,6 @@ class KerasNetwork:
         return any(isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization) for layer in first)
 
     @property
-    def logits_from(self) -> str:
-        """How logits are got from what the saved model returns, in words."""
-        if self.output_kind in ("logits", "values"):
-            return "output"
-        if self._bare:
-            return f"before the {self._activation} of {self._bare}"
-        return f"log of the output, clipped at {SMALLEST:g}"
-
-    @property
     def parameters(self) -> int:
         """How many weights it has."""
         return self.model.count_params()
@@ -83,26 +67,15 @@ class KerasNetwork:
         """What training changes."""
         return list(self.model.trainable_variables)
 
-    def understood(self, kind: str, *, head: str) -> KerasNetwork:
+    def understood(self, kind: str, *, head: str) -> Self:
         """The same network with its output understood as `kind` and its logits as those of `head`."""
-        other = copy.copy(self)
-        other.output_kind, other.head = kind, head
-        known = self._activation in ("softmax", "sigmoid") and kind not in ("values", "logits")
-        other._bare = self._last if known else None
+        other = super().understood(kind, head=head)
+        other._read_before(kind)
         return other
 
-    def as_two_classes(self) -> KerasNetwork:
-        """A single sigmoid z as the two classes (0, z): the same probabilities, in the form of all others."""
-        other = copy.copy(self)
-        other._one_sigmoid = True
-        other.outputs = 2
-        other.head = "logits"
-        return other
-
-    def with_preparations(self, preparations: Mapping[str, Preparation]) -> KerasNetwork:
+    def with_preparations(self, preparations: Mapping[str, Preparation]) -> Self:
         """The same network behind a preparation of each raw input."""
-        other = copy.copy(self)
-        other.preparations = dict(preparations)
+        other = super().with_preparations(preparations)
         if any(None in spec.shape for spec in self.inputs):
             # A network for any size has features of unknown size until the data is known.
             only = next(iter(preparations.values()))
@@ -110,13 +83,9 @@ class KerasNetwork:
             other._find_taps(prepared)
         return other
 
-    def with_scale(self, scale: str) -> KerasNetwork:
-        """The same network behind another scaling of its pictures."""
-        return self.with_preparations({n: p.with_scale(scale) for n, p in self.preparations.items()})
-
     def answer(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Answer:
         """Prepare raw inputs and answer them; the features are as the layers return them."""
-        with recording(self._layers, bare=self._bare) as recorded:
+        with recording(self._layers, bare=self._last if self._bare else None) as recorded:
             output = self.model(self._arranged(prepare(self.preparations, raw)), training=training)
         features = {name: recorded.outputs[self._calls[name]] for name in taps}
         return Answer(self._as_logits(_single(output)), features)
@@ -134,14 +103,10 @@ class KerasNetwork:
         """What the saved model itself returns, activation included."""
         return _single(self.model(self._arranged(prepare(self.preparations, raw)), training=False))
 
-    def _as_logits(self, output: Any) -> Any:
-        if self.output_kind in ("probabilities", "sigmoid") and not self._bare:
-            output = ops.clip(ops.cast(output, "float32"), SMALLEST, 1.0)
-            odds = ops.clip(1.0 - output, SMALLEST, 1.0)
-            output = ops.log(output) - (ops.log(odds) if self.output_kind == "sigmoid" else 0.0)
-        if self._one_sigmoid:
-            return ops.concatenate([ops.zeros_like(output), output], axis=-1)
-        return output
+    def _read_before(self, kind: str) -> None:
+        """Read logits before the last layer's own softmax or sigmoid, where the output is understood as such."""
+        known = self._last and self._activation in ("softmax", "sigmoid") and kind not in ("values", "logits")
+        self._bare = f"{self._activation} of {self._last}" if known else None
 
     def _arranged(self, prepared: Any) -> Any:
         """Several inputs in the structure in which the model takes them."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from kdcli.errors import KdError, ModelError
-from kdcli.lazy import ops, tf
-from kdcli.models.keras_network import SMALLEST
+from kdcli.lazy import tf
 from kdcli.models.litert import LiteRT, TensorInfo
-from kdcli.models.network import Answer, InputSpec
-from kdcli.models.preparation import Preparation, prepare
+from kdcli.models.network import Answer, InputSpec, Network
+from kdcli.models.preparation import prepare
 
 # What converters give an 8-bit softmax or sigmoid: 256 steps from 0 to 1.
 _STEP = 1 / 256
@@ -21,7 +19,7 @@ _STEP = 1 / 256
 _NEAR = 0.01
 
 
-class LiteNetwork:
+class LiteNetwork(Network):
     """Answers raw examples through a reader in another process.
 
     Args:
@@ -29,10 +27,6 @@ class LiteNetwork:
         name: what messages call it.
         output_kind: where a file beside it says so; else found on its answers.
     """
-
-    secondary: frozenset[str] = frozenset()
-    has_regularization = False
-    parameters = None
 
     def __init__(self, runner: LiteRT, *, name: str, output_kind: str | None = None) -> None:
         self.runner = runner
@@ -46,44 +40,9 @@ class LiteNetwork:
         if not self.output_shape or self.output_shape[-1] is None:
             raise ModelError(f"{name}: the size of the output's last axis must be fixed")
         self.outputs = int(self.output_shape[-1])
-        self.preparations: Mapping[str, Preparation] = {}
-        self.taps: Mapping[str, tuple[int | None, ...]] = {}
-        self.head = "logits"
         self.output_kind = output_kind or ("probabilities" if _in_steps(runner.output, self.outputs) else "logits")
         # Shared by all copies, as the reader is.
         self.failures: list[KdError] = []
-        self._one_sigmoid = False
-
-    @property
-    def logits_from(self) -> str:
-        """How logits are got from what the file answers, in words."""
-        if self.output_kind in ("logits", "values"):
-            return "output"
-        return f"log of the output, clipped at {SMALLEST:g}"
-
-    def understood(self, kind: str, *, head: str) -> LiteNetwork:
-        """The same network with its output understood as `kind` and its logits as those of `head`."""
-        other = copy.copy(self)
-        other.output_kind, other.head = kind, head
-        return other
-
-    def as_two_classes(self) -> LiteNetwork:
-        """A single sigmoid z as the two classes (0, z)."""
-        other = copy.copy(self)
-        other._one_sigmoid = True
-        other.outputs = 2
-        other.head = "logits"
-        return other
-
-    def with_preparations(self, preparations: Mapping[str, Preparation]) -> LiteNetwork:
-        """The same network behind a preparation of each raw input."""
-        other = copy.copy(self)
-        other.preparations = dict(preparations)
-        return other
-
-    def with_scale(self, scale: str) -> LiteNetwork:
-        """The same network behind another scaling of its pictures."""
-        return self.with_preparations({n: p.with_scale(scale) for n, p in self.preparations.items()})
 
     def output(self, raw: Mapping[str, Any]) -> Any:
         """What the file itself answers."""
@@ -93,14 +52,7 @@ class LiteNetwork:
 
     def answer(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Answer:
         """Prepare raw inputs and answer them."""
-        output = self.output(raw)
-        if self.output_kind in ("probabilities", "sigmoid"):
-            output = ops.clip(output, SMALLEST, 1.0)
-            odds = ops.clip(1.0 - output, SMALLEST, 1.0)
-            output = ops.log(output) - (ops.log(odds) if self.output_kind == "sigmoid" else 0.0)
-        if self._one_sigmoid:
-            output = ops.concatenate([ops.zeros_like(output), output], axis=-1)
-        return Answer(output, {})
+        return Answer(self._as_logits(self.output(raw)), {})
 
     def _asked(self, batch: np.ndarray) -> np.ndarray:
         try:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, Self
 
 from kdcli.errors import UsageError, did_you_mean
+from kdcli.lazy import ops
 from kdcli.models.preparation import Preparation
+
+# Below this a probability carries no information in float32, and its logarithm would run away.
+SMALLEST = 1e-7
 
 
 @dataclass(frozen=True)
@@ -32,61 +39,118 @@ class Answer:
     features: dict[str, Any]
 
 
-class Network(Protocol):
-    """A model as distillation sees it.
+class Network(ABC):
+    """A model as distillation sees it, whatever it was saved as.
+
+    A subclass opens one kind of model, sets the attributes below and answers. How raw examples go in and how
+    outputs are read is the same for all: the methods that change it give a copy that shares everything else.
 
     `head` tells what `Answer.logits` are: `logits`, `sigmoid` (logits of independent outputs) or `values`.
-    `output_kind` is what the saved model itself returns, `logits_from` how logits were got from it.
-    `taps` are the inner tensors that carry the batch axis, with their shapes without it; `secondary` those
-    that automatic pairing passes over: dropout, pooled maps, what makes the output.
+    `output_kind` is what the saved model itself returns, `outputs` and `output_shape` (without the batch axis)
+    its size. `taps` are the inner tensors that carry the batch axis, with their shapes without it; `secondary`
+    those that automatic pairing passes over: dropout, pooled maps, what makes the output. `notes` are sentences
+    for the plan.
     """
 
     name: str
     inputs: tuple[InputSpec, ...]
     outputs: int
     output_shape: tuple[int | None, ...]
-    output_kind: str
-    head: str
-    taps: Mapping[str, tuple[int | None, ...]]
-    secondary: frozenset[str]
-    preparations: Mapping[str, Preparation]
+    output_kind: str = "logits"
+    head: str = "logits"
+    taps: Mapping[str, tuple[int | None, ...]] = MappingProxyType({})
+    secondary: frozenset[str] = frozenset()
+    preparations: Mapping[str, Preparation] = MappingProxyType({})
+    notes: tuple[str, ...] = ()
+    # What the logits are read before, in words, where they need not be computed from the output.
+    _bare: str | None = None
+    _one_sigmoid = False
+    _columns: tuple[int, ...] | None = None
 
     @property
-    def logits_from(self) -> str:
-        """How logits are got from what the saved model returns, in words."""
-        ...
-
-    @property
-    def has_regularization(self) -> bool:
-        """Whether the model brings penalties of its own."""
-        ...
-
-    @property
-    def parameters(self) -> int:
-        """How many weights it has."""
-        ...
+    def parameters(self) -> int | None:
+        """How many weights it has; None where its format does not tell."""
+        return None
 
     @property
     def variables(self) -> list[Any]:
         """Every variable, the states of random generators included."""
-        ...
+        return []
 
     @property
     def trainable_variables(self) -> list[Any]:
         """What training changes."""
-        ...
+        return []
 
-    def answer(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Answer:
-        """Prepare raw inputs and answer them."""
-        ...
+    @property
+    def scales_itself(self) -> bool:
+        """Whether it rescales or normalises pictures first: such a network wants them raw."""
+        return False
+
+    @property
+    def has_regularization(self) -> bool:
+        """Whether the model brings penalties of its own."""
+        return False
 
     def regularization(self) -> Any:
         """The model's own penalties after an answer, a scalar."""
-        ...
+        return 0.0
 
-    def with_scale(self, scale: str) -> Network:
+    @property
+    def logits_from(self) -> str:
+        """How logits are got from what the saved model returns, in words."""
+        if self.output_kind in ("logits", "values"):
+            return "output"
+        return f"before the {self._bare}" if self._bare else f"log of the output, clipped at {SMALLEST:g}"
+
+    @abstractmethod
+    def answer(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Answer:
+        """Prepare raw inputs and answer them."""
+
+    @abstractmethod
+    def output(self, raw: Mapping[str, Any]) -> Any:
+        """What the saved model itself returns, its last activation included."""
+
+    def understood(self, kind: str, *, head: str) -> Self:
+        """The same network with its output understood as `kind` and its logits as those of `head`."""
+        other = copy.copy(self)
+        other.output_kind, other.head = kind, head
+        return other
+
+    def as_two_classes(self) -> Self:
+        """A single sigmoid z as the two classes (0, z): the same probabilities, in the form of all others."""
+        other = copy.copy(self)
+        other._one_sigmoid = True
+        other.outputs = 2
+        other.head = "logits"
+        return other
+
+    def with_columns(self, columns: Sequence[int]) -> Self:
+        """The same network with some of its outputs, in another order."""
+        other = copy.copy(self)
+        other._columns = tuple(columns)
+        other.outputs = len(other._columns)
+        return other
+
+    def with_preparations(self, preparations: Mapping[str, Preparation]) -> Self:
+        """The same network behind a preparation of each raw input."""
+        other = copy.copy(self)
+        other.preparations = dict(preparations)
+        return other
+
+    def with_scale(self, scale: str) -> Self:
         """The same network behind another scaling of its pictures."""
-        ...
+        return self.with_preparations({n: p.with_scale(scale) for n, p in self.preparations.items()})
+
+    def _as_logits(self, output: Any) -> Any:
+        """Logits from what the model returned, or from what it returned before its last activation."""
+        if self.output_kind in ("probabilities", "sigmoid") and not self._bare:
+            output = ops.clip(ops.cast(output, "float32"), SMALLEST, 1.0)
+            odds = ops.clip(1.0 - output, SMALLEST, 1.0)
+            output = ops.log(output) - (ops.log(odds) if self.output_kind == "sigmoid" else 0.0)
+        if self._one_sigmoid:
+            output = ops.concatenate([ops.zeros_like(output), output], axis=-1)
+        return output if self._columns is None else ops.take(output, self._columns, axis=-1)
 
 
 def check_taps(network: Network, names: Sequence[str], *, who: str, loss: str) -> None:
