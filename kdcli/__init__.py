@@ -18,12 +18,14 @@ _WHERE = {
     "predict": ("kdcli.workflows.predict", "predict"),
     "losses": ("kdcli.losses", None),
     "Recipe": ("kdcli.recipe.sections", "Recipe"),
+    "Trust": ("kdcli.screening.verdict", "Trust"),
     "KdError": ("kdcli.errors", "KdError"),
 }
 
 __all__ = [
     "KdError",
     "Recipe",
+    "Trust",
     "__version__",
     "compare",
     "demo",

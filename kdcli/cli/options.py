@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,6 +57,35 @@ BatchSize = Annotated[
 Threads = Annotated[
     int | None,
     typer.Option("--threads", metavar="N", min=1, help="TensorFlow's threads.", rich_help_panel=COMMON),
+]
+Code = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--code",
+        metavar="FILE.py",
+        help="Run a file that registers your own layers; repeatable.",
+        rich_help_panel=COMMON,
+    ),
+]
+TrustModel = Annotated[
+    bool,
+    typer.Option("--trust-model", help="Open a model that screening refuses.", rich_help_panel=COMMON),
+]
+AllowTables = Annotated[
+    bool,
+    typer.Option("--allow-tables", help="Let a SavedModel fill lookup tables.", rich_help_panel=COMMON),
+]
+AllowRemote = Annotated[
+    bool,
+    typer.Option("--allow-remote", help="Fetch models from http://, gs:// or hf://.", rich_help_panel=COMMON),
+]
+Signature = Annotated[
+    str | None,
+    typer.Option("--signature", metavar="NAME", help="Which signature of a SavedModel.", rich_help_panel=COMMON),
+]
+OutputName = Annotated[
+    str | None,
+    typer.Option("--output", metavar="NAME", help="Which of a model's several outputs.", rich_help_panel=COMMON),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.", rich_help_panel=COMMON)]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print only the resulting path.", rich_help_panel=COMMON)]
@@ -172,7 +201,6 @@ FOREIGN = {
     "--batch": "--batch-size N",
     "--model": "--teacher FILE and --student FILE; kd evaluate takes models without an option",
     "--dataset": "--data D",
-    "--output": "--out DIR",
     "--config": "--recipe R",
     "--fp16": "a setting: --set train.precision=mixed_bfloat16",
     "--half": "a setting: --set train.precision=mixed_bfloat16",
@@ -202,3 +230,14 @@ def parse_time(text: str | None) -> float | None:
     if not match or float(match[1]) == 0:
         raise typer.BadParameter(f"--max-time must be a time such as 90s, 30m or 2h, got {text!r}")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def opening(given: dict[str, Any]) -> dict[str, Any]:
+    """What workflows take about opening models, made of a command's parameters, which are taken out of them."""
+    from kdcli.screening.verdict import Trust
+
+    allowed = {name: given.pop(name) for name in ("trust_model", "allow_tables", "allow_remote")}
+    taken: dict[str, Any] = {"trust": Trust(*allowed.values()), "code": given.pop("code") or ()}
+    if "output_name" in given:
+        taken |= {"signature": given.pop("signature"), "output": given.pop("output_name")}
+    return taken

@@ -22,6 +22,12 @@ def command(
     limit: o.Limit = None,
     batch_size: o.BatchSize = None,
     threads: o.Threads = None,
+    code: o.Code = None,
+    trust_model: o.TrustModel = False,
+    allow_tables: o.AllowTables = False,
+    allow_remote: o.AllowRemote = False,
+    signature: o.Signature = None,
+    output_name: o.OutputName = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -29,6 +35,8 @@ def command(
     split: o.Split = "auto",
 ) -> None:
     """Write a model's answers to a file."""
+    given = dict(locals())
+
     from kdcli.cli.console import Output
     from kdcli.workflows.predict import predict
 
@@ -38,6 +46,7 @@ def command(
         data=data,
         out=out,
         recipe=recipe,
+        **o.opening(given),
         settings=set_ or (),
         split=split,
         limit=o.parse_limit(limit),

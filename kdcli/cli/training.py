@@ -7,7 +7,7 @@ from typing import Any
 
 from kdcli.cli.gates import enforce, gate_tables, take_gates
 from kdcli.cli.interrupting import stopping
-from kdcli.cli.options import parse_limit, parse_time
+from kdcli.cli.options import opening, parse_limit, parse_time
 
 
 def run_training(command: str, workflow: Callable[..., Any], given: dict[str, Any]) -> None:
@@ -25,6 +25,7 @@ def run_training(command: str, workflow: Callable[..., Any], given: dict[str, An
     strict = given.pop("strict_gates", False)
     if "gate" in given:
         given["gates"] = take_gates(given)
+    given |= opening(given)
     given["limit"] = parse_limit(given["limit"])
     given["preflight"] = not given.pop("no_preflight")
     with stopping(parse_time(given.pop("max_time"))) as stop:

@@ -11,10 +11,9 @@ import numpy as np
 from kdcli.data.examples import Examples
 from kdcli.data.feed import Batch
 from kdcli.distillation.objective import Objective, Term
-from kdcli.distillation.targets import LiveTargets
+from kdcli.distillation.targets import LiveTargets, Targets, logits_of
 from kdcli.errors import ModelError
 from kdcli.lazy import tf
-from kdcli.models.answering import LOGITS, Answering
 from kdcli.models.network import Network
 from kdcli.models.values import unchanged
 
@@ -37,7 +36,7 @@ def refuse_chance(teacher: Network, examples: Examples) -> float | None:
     count = min(EXAMPLES, len(examples))
     positions = np.linspace(0, len(examples) - 1, count).astype(int)
     sample = examples.subset(positions)
-    decided = Answering(teacher)(sample.take, count)[LOGITS].argmax(-1)
+    decided = logits_of(teacher, sample).argmax(-1)
     truth = labels[positions]
     classes = np.unique(truth)
     recalls = np.array([np.mean(decided[truth == c] == c) for c in classes])
@@ -71,8 +70,21 @@ def refuse_same(teacher: Network, student: Network) -> None:
         )
 
 
-def refuse_idle_terms(terms: Sequence[Term], *, student: Network, teacher: Network | None, batch: Batch) -> None:
+def refuse_idle_terms(
+    terms: Sequence[Term],
+    *,
+    student: Network,
+    teacher: Network | None,
+    batch: Batch,
+    targets: Targets | None = None,
+) -> None:
     """Refuse a term whose gradient does not reach the student.
+
+    Args:
+        terms: each is tried alone.
+        student, teacher: the two sides; no teacher where no term asks for one.
+        batch: of examples.
+        targets: the teacher's answers where they are there already; else it is asked.
 
     Raises:
         ModelError: naming the term.
@@ -81,12 +93,16 @@ def refuse_idle_terms(terms: Sequence[Term], *, student: Network, teacher: Netwo
         raise ModelError(f"the student ({student.name}) has nothing to train: every layer is frozen")
     # A training pass moves BatchNorm statistics and random states: the run starts from where it was.
     with unchanged(student.variables):
-        _refuse_idle(terms, student, teacher, batch)
+        _refuse_idle(terms, student, teacher, batch, targets)
 
 
-def _refuse_idle(terms: Sequence[Term], student: Network, teacher: Network | None, batch: Batch) -> None:
+def _refuse_idle(
+    terms: Sequence[Term], student: Network, teacher: Network | None, batch: Batch, kept: Targets | None
+) -> None:
     for term in terms:
-        targets = LiveTargets(teacher, [p.teacher for p in term.pairs]) if teacher is not None else None
+        targets = kept
+        if kept is None and teacher is not None:
+            targets = LiveTargets(teacher, [p.teacher for p in term.pairs])
         objective = Objective([term], student=student, targets=targets if term.loss.needs_teacher else None)
         norm = _gradient_norm(objective, student, batch)
         if norm is None or norm == 0.0:

@@ -15,6 +15,7 @@ from kdcli.errors import ModelError
 from kdcli.lazy import tf
 from kdcli.models.answering import LOGITS, Answering
 from kdcli.models.network import Network
+from kdcli.models.recorded import RecordedNetwork
 
 
 class Targets(Protocol):
@@ -58,6 +59,26 @@ class KeptTargets:
         """The rows of a batch."""
         rows = tf.cast(batch.slot, batch.positions.dtype) * self.examples + batch.positions
         return {name: tf.gather(array, rows) for name, array in self._answers.items()}
+
+
+def recorded_targets(teacher: RecordedNetwork, examples: Examples) -> KeptTargets:
+    """Answers that were recorded, for training examples as they are.
+
+    Raises:
+        ModelError: some of them have none.
+    """
+    return KeptTargets({LOGITS: teacher.logits_of(examples.rows)}, examples=len(examples))
+
+
+def logits_of(teacher: Network, examples: Examples) -> np.ndarray:
+    """The teacher's logits for examples as they are: asked for, or from what is recorded.
+
+    Raises:
+        ModelError: nothing is recorded for some of them.
+    """
+    if isinstance(teacher, RecordedNetwork):
+        return teacher.logits_of(examples.rows)
+    return Answering(teacher)(examples.take, len(examples))[LOGITS]
 
 
 def answer_once(
@@ -118,14 +139,17 @@ def bytes_needed(teacher: Network, taps: Sequence[str], examples: int, views: in
     return 4 * values * examples * views
 
 
-def choose_mode(wanted: str, *, needed: int, keeps: bool) -> tuple[str, str]:
+def choose_mode(wanted: str, *, needed: int, keeps: bool, recorded: bool = False) -> tuple[str, str]:
     """`memory` or `live`, and why.
 
     Args:
         wanted: `auto`, `memory` or `live`.
         needed: bytes of the kept answers.
         keeps: whether the views are finite in number.
+        recorded: whether the answers are there already.
     """
+    if recorded:
+        return "memory", "they are recorded"
     if wanted == "live":
         return "live", "as asked"
     if not keeps:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from kdcli.lazy import ops, tf
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.network import Network
 from kdcli.models.preparation import Preparation
 
 
-def compiled(network: KerasNetwork, *, batch: int) -> Any:
+def compiled(network: Network, *, batch: int) -> Any:
     """The concrete function from prepared inputs, in the order of `preparations`, to the model's own output."""
     identity = {name: _as_it_is(one) for name, one in network.preparations.items()}
     bare = network.with_preparations(identity)

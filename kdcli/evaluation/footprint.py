@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.evaluation.compiling import compiled
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.network import Network
 
 WIDTHS = {"float32": 4, "float16": 2, "int8": 1}
 # Operations whose work is not seen in the graph: loops, branches, calls, transforms, sparse products.
@@ -29,7 +29,7 @@ def weight_bytes(parameters: int) -> dict[str, int]:
     return {name: width * parameters for name, width in WIDTHS.items()}
 
 
-def flops(network: KerasNetwork) -> int | None:
+def flops(network: Network) -> int | None:
     """Floating point operations of convolutions and matrix products for one example; a multiply-add is 2.
 
     Counted on the compiled graph, so that layers of any kind count by what they compute. Element-wise work,

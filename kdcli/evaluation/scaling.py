@@ -9,7 +9,7 @@ import numpy as np
 from kdcli.data.examples import Examples
 from kdcli.data.order import limited
 from kdcli.models.answering import LOGITS, Answering
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.network import Network
 from kdcli.models.preparation import SCALES
 
 EXAMPLES = 512
@@ -25,7 +25,7 @@ class ScaleChoice:
     accuracies: dict[str, float]
 
 
-def choose_scale(network: KerasNetwork, examples: Examples, *, seed: int) -> ScaleChoice:
+def choose_scale(network: Network, examples: Examples, *, seed: int) -> ScaleChoice:
     """`unit`, unless another scale is better by more than 5 points on 512 labelled examples."""
     if not any(preparation.scaled for preparation in network.preparations.values()):
         return ScaleChoice("unit", {})

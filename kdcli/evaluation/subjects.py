@@ -12,7 +12,8 @@ import numpy as np
 
 from kdcli.evaluation.compiling import compiled, prepared
 from kdcli.lazy import tf
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.network import Network
+from kdcli.models.runner_network import RunnerNetwork
 
 POOL = 256
 # TensorFlow decides for each compiled function, from its first calls, which operations another thread runs: two of
@@ -47,7 +48,7 @@ class KerasSubject:
 
     runtime = "tensorflow"
 
-    def __init__(self, network: KerasNetwork, *, batch: int = 1, instances: int = 1) -> None:
+    def __init__(self, network: Network, *, batch: int = 1, instances: int = 1) -> None:
         self.threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
         functions, began = [compiled(network, batch=batch)], time.perf_counter()
         while len(functions) < instances and time.perf_counter() - began < COMPILE_SECONDS:
@@ -67,7 +68,7 @@ class KerasSubject:
         return taken
 
 
-def keras_at(network: KerasNetwork, raw: Mapping[str, np.ndarray]) -> AtBatch:
+def keras_at(network: Network, raw: Mapping[str, np.ndarray]) -> AtBatch:
     """A network to be timed at any batch on prepared real examples: `raw` by input name, 256 are enough."""
     arrays = prepared(network.preparations, raw)
 
@@ -76,6 +77,13 @@ def keras_at(network: KerasNetwork, raw: Mapping[str, np.ndarray]) -> AtBatch:
         return KerasSubject(network, batch=batch, instances=instances), requests_of(arrays, batch)
 
     return at
+
+
+def network_at(network: Network, raw: Mapping[str, np.ndarray]) -> AtBatch:
+    """A network to be timed as it is run: a file in its own runtime by that one, every other by TensorFlow."""
+    if isinstance(network, RunnerNetwork):
+        return runner_at(network.runner, prepared(network.preparations, raw))
+    return keras_at(network, raw)
 
 
 def runner_at(runner: Subject, arrays: Sequence[np.ndarray]) -> AtBatch:

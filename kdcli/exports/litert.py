@@ -89,9 +89,9 @@ class Litert(ExportFormat):
 
     def open(self, path: Path, *, threads: int | None = None) -> Any:
         """Open it in a process of its own."""
-        from kdcli.models.litert import LiteRT
+        from kdcli.models.file_runner import FileRunner
 
-        return LiteRT(path, threads=threads)
+        return FileRunner(path, form="tflite", threads=threads)
 
 
 def _recurrent(model: Any) -> str | None:

@@ -24,7 +24,7 @@ class Onnx(ExportFormat):
             serving.model.export(path, format="onnx", input_signature=[serving.signature], verbose=False)
 
     def open(self, path: Path, *, threads: int | None = None) -> Any:
-        """Open it with onnxruntime."""
-        from kdcli.models.onnx import OnnxRunner
+        """Open it with onnxruntime, in a process of its own."""
+        from kdcli.models.file_runner import FileRunner
 
-        return OnnxRunner(path, threads=threads)
+        return FileRunner(path, form="onnx", threads=threads)

@@ -7,14 +7,14 @@ from importlib.util import find_spec
 from kdcli.errors import ModelError
 
 # What each extra of the package brings, by the names under which it is imported.
-EXTRAS = {"litert": ("ai_edge_litert",), "onnx": ("onnx", "onnxruntime", "tf2onnx")}
+EXTRAS = {"litert": ("ai_edge_litert",), "onnx": ("onnx", "onnxruntime", "tf2onnx"), "legacy": ("tf_keras",)}
 
 
 def require_extra(extra: str, *, what: str) -> None:
     """Refuse to go on without the packages of an extra.
 
     Args:
-        extra: `litert` or `onnx`.
+        extra: `litert`, `onnx` or `legacy`.
         what: needs it, for the message.
 
     Raises:

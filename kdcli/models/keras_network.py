@@ -5,29 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from kdcli.errors import ModelError
+from kdcli.errors import KdError, ModelError
 from kdcli.lazy import keras, ops, tf
-from kdcli.models.network import Answer, InputSpec, Network
+from kdcli.models.fixed_batch import in_parts
+from kdcli.models.keras_inputs import fixed_batch, taken_inputs
+from kdcli.models.network import Answer, Network, choose_output
 from kdcli.models.preparation import Preparation, prepare
+from kdcli.models.structures import filled, leaf_names, leaves
 from kdcli.models.tapping import last_activation, layers_by_path, recording
 
 
 class KerasNetwork(Network):
-    """Wraps a built `keras.Model` with one output; traces it once to find its taps and its last layer.
+    """Wraps a built `keras.Model`; traces it once to find its taps and its last layer.
 
     Args:
         model: functional, sequential or subclassed, nested or not.
         name: what messages call it.
+        output: which of several outputs: a key where they come in a dictionary, else the name of the layer.
 
     Raises:
-        ModelError: several outputs, an output that is no tensor, or a model that cannot be traced.
+        ModelError: an output that is no tensor, or a model that cannot be traced.
+        UsageError: no such output, or several and none chosen.
     """
 
-    def __init__(self, model: Any, *, name: str) -> None:
+    def __init__(self, model: Any, *, name: str, output: str | None = None) -> None:
         self.model = model
         self.name = name
-        self.inputs = _input_specs(model, name)
+        self._wanted = output
+        self._structure, self.inputs = taken_inputs(model, name)
         self._layers = layers_by_path(model)
+        # What a layer remembers of a batch is none of the next one's business.
+        self._remembering = [one for one in self.layers if getattr(one, "stateful", False)]
         self._find_taps([spec.shape for spec in self.inputs])
         kinds = {"softmax": "probabilities", "sigmoid": "sigmoid"}
         self.output_kind = kinds.get(self._activation or "", "logits")
@@ -85,10 +93,18 @@ class KerasNetwork(Network):
 
     def answer(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Answer:
         """Prepare raw inputs and answer them; the features are as the layers return them."""
-        with recording(self._layers, bare=self._last if self._bare else None) as recorded:
-            output = self.model(self._arranged(prepare(self.preparations, raw)), training=training)
-        features = {name: recorded.outputs[self._calls[name]] for name in taps}
-        return Answer(self._as_logits(_single(output)), features)
+        prepared = self._arranged(prepare(self.preparations, raw))
+        if self.batch is None:
+            output, features = self._asked(prepared, taps, training=training, bare=self._bare is not None)
+            return Answer(self._as_logits(output), features)
+        if training:
+            raise ModelError(
+                f"{self.name}: takes batches of {self.batch} only, so it cannot be trained",
+                hint="make it without batch_size",
+            )
+        bare = self._bare is not None
+        asked = in_parts(lambda part: self._asked(part, taps, bare=bare), prepared, size=self.batch)
+        return Answer(self._as_logits(asked[0]), asked[1])
 
     @property
     def has_regularization(self) -> bool:
@@ -101,7 +117,19 @@ class KerasNetwork(Network):
 
     def output(self, raw: Mapping[str, Any]) -> Any:
         """What the saved model itself returns, activation included."""
-        return _single(self.model(self._arranged(prepare(self.preparations, raw)), training=False))
+        prepared = self._arranged(prepare(self.preparations, raw))
+        if self.batch is None:
+            return self._asked(prepared, ())[0]
+        return in_parts(lambda part: self._asked(part, ())[0], prepared, size=self.batch)
+
+    def _asked(
+        self, arranged: Any, taps: Sequence[str], *, training: bool = False, bare: bool = False
+    ) -> tuple[Any, dict[str, Any]]:
+        for layer in self._remembering:
+            layer.reset_state()
+        with recording(self._layers, bare=self._last if bare else None) as recorded:
+            output = leaves(self.model(arranged, training=training))[self._chosen]
+        return output, {name: recorded.outputs[self._calls[name]] for name in taps}
 
     def _read_before(self, kind: str) -> None:
         """Read logits before the last layer's own softmax or sigmoid, where the output is understood as such."""
@@ -110,35 +138,28 @@ class KerasNetwork(Network):
 
     def _arranged(self, prepared: Any) -> Any:
         """Several inputs in the structure in which the model takes them."""
-        if not isinstance(prepared, dict):
-            return prepared
-        structure = getattr(self.model, "input", None)
-        return prepared if isinstance(structure, dict) else [prepared[spec.name] for spec in self.inputs]
+        given = [prepared[spec.name] for spec in self.inputs] if isinstance(prepared, dict) else [prepared]
+        return filled(self._structure, given)
 
     def _find_taps(self, shapes: Sequence[tuple[int | None, ...]]) -> None:
-        signature = [
-            tf.TensorSpec((None, *shape), spec.dtype) for spec, shape in zip(self.inputs, shapes, strict=True)
-        ]
-        found: dict[str, Any] = {}
-
-        def trace(*tensors: Any) -> Any:
-            named = {spec.name: tensor for spec, tensor in zip(self.inputs, tensors, strict=True)}
-            with recording(self._layers) as recorded:
-                output = self.model(self._arranged(named if len(named) > 1 else tensors[0]), training=False)
-            found.update(recorded=recorded, output=output)
-            return output
-
+        self.batch: int | None = None
+        fixed = fixed_batch(self.model)
         try:
-            tf.function(trace, autograph=False).get_concrete_function(*signature)
+            recorded, output, used = self._traced(shapes)
+            if fixed and output.shape[:1] != (None,):
+                raise ValueError("its batch size is part of what it computes")
         # A subclassed model's own code runs here and may raise anything.
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ModelError(f"{self.name}: the model cannot be called: {reason:.300}") from error
-        recorded, output = found["recorded"], found["output"]
-        output = _single(output, self.name)
+            if isinstance(error, KdError):
+                raise
+            if not fixed:
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise ModelError(f"{self.name}: the model cannot be called: {reason:.300}") from error
+            self.batch = fixed
+            recorded, output, used = self._traced(shapes)
         calls = recorded.names()
         traced = {name: tuple(recorded.outputs[call].shape) for name, call in calls.items()}
-        self._calls = {name: call for name, call in calls.items() if traced[name][:1] == (None,)}
+        self._calls = {name: call for name, call in calls.items() if traced[name][:1] == (self.batch,)}
         self.taps = {name: traced[name][1:] for name in self._calls}
         self.output_shape = tuple(output.shape[1:])
         if not self.output_shape or self.output_shape[-1] is None:
@@ -153,43 +174,37 @@ class KerasNetwork(Network):
         )
         last = recorded.last(output)
         # A layer that is used elsewhere too cannot leave its activation out: the logarithm is taken instead.
-        self._last = last[0] if last and recorded.counts[last[0]] == 1 else None
+        self._last = last[0] if last and recorded.counts[last[0]] == 1 and not used else None
         self._activation = last_activation(self._layers[self._last]) if self._last else None
+
+    def _traced(self, shapes: Sequence[tuple[int | None, ...]]) -> tuple[Any, Any, bool]:
+        """What the layers returned, the chosen output, and whether something else is computed from it."""
+        specs = zip(self.inputs, shapes, strict=True)
+        signature = [tf.TensorSpec((self.batch, *shape), spec.dtype) for spec, shape in specs]
+        found: list[Any] = []
+
+        def trace(*tensors: Any) -> Any:
+            with recording(self._layers) as recorded:
+                output = self._choose(self.model(filled(self._structure, tensors), training=False))
+            found[:] = recorded, output, self._several and bool(output.consumers())
+            return output
+
+        tf.function(trace, autograph=False).get_concrete_function(*signature)
+        recorded, output, used = found
+        return recorded, output, used
+
+    def _choose(self, given: Any) -> Any:
+        tensors = leaves(given)
+        own = list(getattr(self.model, "output_names", None) or ())
+        if len(own) != len(tensors):
+            own = [f"output_{number}" for number in range(len(tensors))]
+        names = leaf_names(given, own)
+        self.output_name = choose_output(names, self._wanted, name=self.name)
+        self._chosen, self._several = names.index(self.output_name), len(names) > 1
+        return tensors[self._chosen]
 
 
 def _is_secondary(layer: Any, shape: tuple[int | None, ...]) -> bool:
     """Whether a layer only drops, or pools or reshapes a map, by the name of its class."""
     name = type(layer).__name__
     return "Dropout" in name or (len(shape) > 1 and ("Pooling" in name or name == "Reshape"))
-
-
-def _single(output: Any, name: str = "model") -> Any:
-    while isinstance(output, list | tuple | dict):
-        values = list(output.values()) if isinstance(output, dict) else list(output)
-        if len(values) != 1:
-            raise ModelError(f"{name} has {len(values)} outputs; one is needed")
-        output = values[0]
-    return output
-
-
-def _input_specs(model: Any, name: str) -> tuple[InputSpec, ...]:
-    try:
-        tensors = model.inputs
-    except (AttributeError, ValueError):
-        tensors = None
-    structure = getattr(model, "input", None) if tensors else None
-    if isinstance(structure, dict):
-        # The keys are what the model is called with; the tensors inside may be named otherwise.
-        return tuple(_spec(key, tensor) for key, tensor in structure.items())
-    if tensors:
-        return tuple(_spec(tensor.name, tensor) for tensor in tensors)
-    shape = (model.get_build_config() or {}).get("input_shape")
-    if not shape or not all(side is None or isinstance(side, int) for side in shape):
-        raise ModelError(
-            f"{name}: the shape of the model's input is unknown", hint="call the model once before saving it"
-        )
-    return (InputSpec("x", tuple(shape[1:]), model.input_dtype if hasattr(model, "input_dtype") else "float32"),)
-
-
-def _spec(name: str, tensor: Any) -> InputSpec:
-    return InputSpec(name, tuple(tensor.shape[1:]), keras.backend.standardize_dtype(tensor.dtype))

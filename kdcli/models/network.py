@@ -58,6 +58,8 @@ class Network(ABC):
     output_shape: tuple[int | None, ...]
     output_kind: str = "logits"
     head: str = "logits"
+    output_name: str = "output"
+    output_dtype: str = "float32"
     taps: Mapping[str, tuple[int | None, ...]] = MappingProxyType({})
     secondary: frozenset[str] = frozenset()
     preparations: Mapping[str, Preparation] = MappingProxyType({})
@@ -102,6 +104,10 @@ class Network(ABC):
         if self.output_kind in ("logits", "values"):
             return "output"
         return f"before the {self._bare}" if self._bare else f"log of the output, clipped at {SMALLEST:g}"
+
+    def close(self) -> None:
+        """Let go of what runs outside of this process; most networks have nothing there."""
+        return
 
     @abstractmethod
     def answer(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Answer:
@@ -151,6 +157,36 @@ class Network(ABC):
         if self._one_sigmoid:
             output = ops.concatenate([ops.zeros_like(output), output], axis=-1)
         return output if self._columns is None else ops.take(output, self._columns, axis=-1)
+
+
+class SeveralOutputs(UsageError):
+    """A model with several outputs, none of which was chosen."""
+
+    def __init__(self, name: str, names: Sequence[str]) -> None:
+        super().__init__(
+            f"{name} has {len(names)} outputs: {', '.join(names)}", hint=f"--output {names[0]} chooses one"
+        )
+        self.names = tuple(names)
+
+
+def choose_output(names: Sequence[str], wanted: str | None, *, name: str) -> str:
+    """The output that is meant: the one that was named, else the only one.
+
+    Args:
+        names: of all outputs.
+        wanted: of one of them, or None.
+        name: of the model, for messages.
+
+    Raises:
+        UsageError: no such output, or several and none named.
+    """
+    if wanted is not None and wanted not in names:
+        raise UsageError(
+            f"{name} has no output {wanted!r}; {did_you_mean(wanted, names)}outputs: {', '.join(names)}"
+        )
+    if wanted is None and len(names) > 1:
+        raise SeveralOutputs(name, names)
+    return names[0] if wanted is None else wanted
 
 
 def check_taps(network: Network, names: Sequence[str], *, who: str, loss: str) -> None:

@@ -1,62 +1,188 @@
-"""Model files: the one place that calls a load function."""
+"""Model files: the one place that screens them and calls a load function."""
 
 from __future__ import annotations
 
-import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdcli.errors import ModelError, UsageError
-from kdcli.lazy import keras, ops, tf
-from kdcli.models.tapping import layers_by_path
-from kdcli.runs.directory import model_of_run
+from kdcli.events import Note, OnEvent, ignore
+from kdcli.lazy import keras, tf
+from kdcli.models.copying import private_copy
+from kdcli.models.extras import require_extra
+from kdcli.models.formats import KERAS, OPENED, SAVED_MODEL, model_format, written_by
+from kdcli.models.keras_model import check_finite
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.network import Network
+from kdcli.models.own_code import registered_names
+from kdcli.runs.recording import hash_model
+from kdcli.screening.hdf5 import screen_hdf5, screen_weights
+from kdcli.screening.keras_archive import screen_keras
+from kdcli.screening.litert import screen_litert
+from kdcli.screening.onnx import screen_onnx
+from kdcli.screening.saved_model import screen_saved_model
+from kdcli.screening.verdict import NO_TRUST, Trust, Verdict
 
-KNOWN = "a model is a .keras or .h5 file, or a run directory; kd evaluate, predict and inspect open .tflite too"
-_HDF5 = b"\x89HDF\r\n\x1a\n"
+OWN_LAYERS = "a model with own layers: --code FILE.py registers them"
 
 
-def model_file(path: Path) -> Path:
-    """The file that a path means: itself, or the model of a run directory.
+@dataclass(frozen=True)
+class Choice:
+    """Which part of a file is opened.
+
+    Args:
+        signature: of a SavedModel; `serving_default`, or the only one, when left out.
+        output: which of several outputs.
+        tensor: the inner tensor of a SavedModel that inputs are fed into.
+    """
+
+    signature: str | None = None
+    output: str | None = None
+    tensor: str | None = None
+
+
+ALL = Choice()
+
+
+@dataclass(frozen=True)
+class OpenedFile:
+    """A model file, screened and opened.
+
+    Args:
+        network: a `KerasNetwork`, `GraphNetwork` or `RunnerNetwork`.
+        path: where it lies.
+        format: from `model_format`.
+        sha256: of what was screened and opened.
+        verdict: what screening found.
+    """
+
+    network: Any
+    path: Path
+    format: str
+    sha256: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class ScreenedFile:
+    """A private copy of a model file, with what screening found in it.
+
+    Args:
+        copied: lies there as long as the `with` block of `screened_copy` lasts.
+        path, format, sha256, verdict: as in `OpenedFile`.
+        trusted: whether it may do whatever it wants.
+    """
+
+    copied: Path
+    path: Path
+    format: str
+    sha256: str
+    verdict: Verdict
+    trusted: bool
+
+
+@contextmanager
+def screened_copy(
+    path: Path, *, trust: Trust = NO_TRUST, signature: str | None = None, weights: bool = False
+) -> Iterator[ScreenedFile]:
+    """Copy a model file to where nobody else can change it, and screen the copy.
+
+    Args:
+        path: a file or a SavedModel folder.
+        trust: what it may do.
+        signature: which one is going to be opened.
+        weights: whether only the weights of a `.h5` file are going to be read.
 
     Raises:
-        ModelError: there is no such file, or the folder is no finished run.
+        ModelError: no model file, or it cannot be read.
     """
-    if path.is_dir():
-        found = model_of_run(path)
-        if found is None:
-            raise ModelError(f"{path} is a folder without a finished run", hint=KNOWN)
-        return found
-    if not path.exists():
-        raise ModelError(f"{path}: no such model file", hint=KNOWN)
-    return path
-
-
-def open_model(path: Path) -> Any:
-    """Load a `.keras` or `.h5` model without its training configuration.
-
-    Raises:
-        ModelError: not such a file, not loadable, or with weights that are not finite.
-    """
-    kind = model_format(path)
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    # Keras raises whatever its deserialisation meets: every one of them means that this file does not load.
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        # Keras appends the whole configuration; its first sentences say what is wrong.
-        reason = reason.split(" Full object config")[0]
+    form = model_format(path)
+    if form not in OPENED:
         raise ModelError(
-            f"{path}: the {kind} file does not load: {reason:.400}",
-            hint="a model with own layers: load it in Python and hand the object to kdcli.distill",
-        ) from error
-    if not isinstance(model, keras.Model):
-        raise ModelError(f"{path}: holds a {type(model).__name__}, not a model")
-    check_finite(model, str(path))
-    return model
+            f"{path}: recorded answers are no model", hint=f"they can teach: kd distill --teacher {path}"
+        )
+    with private_copy(path, form) as copied:
+        verdict = _screen(copied, form, trust=trust, signature=signature, weights=weights)
+        yield ScreenedFile(copied, path, form, hash_model(copied), verdict, trust.model)
+
+
+def open_file(
+    path: Path,
+    *,
+    trust: Trust = NO_TRUST,
+    choice: Choice = ALL,
+    trainable: bool = False,
+    threads: int | None = None,
+    on_event: OnEvent = ignore,
+) -> OpenedFile:
+    """Screen a private copy of a model file, then open that copy.
+
+    Args:
+        path: a file or a SavedModel folder, from `formats.model_file`.
+        trust: what it may do.
+        choice: which part of it.
+        trainable: whether it is to be trained; without it a SavedModel is frozen.
+        threads: of a file that runs in a process of its own.
+        on_event: warned of what is opened although it was refused.
+
+    Raises:
+        ModelError: refused, not loadable, weights that are not finite, or the format cannot do what is asked.
+        UsageError: a choice that the file does not offer.
+    """
+    with screened_copy(path, trust=trust, signature=choice.signature) as file:
+        if not trust.model:
+            file.verdict.require(path)
+        for finding in file.verdict.refused:
+            on_event(Note(f"{path} is opened because of --trust-model, although {finding}", warning=True))
+        return open_screened(file, choice=choice, trainable=trainable, threads=threads)
+
+
+def open_screened(
+    file: ScreenedFile, *, choice: Choice = ALL, trainable: bool = False, threads: int | None = None
+) -> OpenedFile:
+    """Open a private copy, whatever screening found: `open_file` refuses before.
+
+    Raises:
+        ModelError, UsageError: as `open_file`.
+    """
+    from kdcli.models.graph_opening import open_graph
+    from kdcli.models.runner_network import open_runner
+
+    copied, name, form = file.copied, str(file.path), file.format
+    _check_choice(file.path, form, choice)
+    asked: dict[str, Any] = {"name": name, "output": choice.output, "threads": threads}
+    network: Network
+    if form in KERAS:
+        network = _open_keras(file, choice, trainable=trainable, threads=threads)
+    elif form == SAVED_MODEL:
+        network = open_graph(
+            copied, signature=choice.signature, start_at=choice.tensor, trainable=trainable, **asked
+        )
+    else:
+        network = open_runner(copied, form=form, **asked)
+    return OpenedFile(network, file.path, form, file.sha256, file.verdict)
+
+
+def _screen(copied: Path, form: str, *, trust: Trust, signature: str | None, weights: bool) -> Verdict:
+    if form == "keras":
+        return screen_keras(copied, code=registered_names())
+    if form == "h5":
+        return screen_weights(copied) if weights else screen_hdf5(copied, code=registered_names())
+    if form == SAVED_MODEL:
+        return screen_saved_model(copied, signature=signature, tables=trust.tables)
+    return screen_litert(copied) if form == "tflite" else screen_onnx(copied)
+
+
+def open_written(path: Path) -> Any:
+    """The `keras.Model` in a `.keras` file that this process wrote itself."""
+    return _load_keras(path, safe=True)
 
 
 def open_exported(folder: Path) -> Any:
-    """Load a SavedModel that this process wrote itself: loading one runs code that is in it.
+    """Load a SavedModel: one that this process wrote itself, or a stranger's in a process that may be lost.
 
     Returns:
         The loaded object, whose `signatures` are functions; they live as long as it does.
@@ -64,84 +190,42 @@ def open_exported(folder: Path) -> Any:
     return tf.saved_model.load(folder)
 
 
-def model_format(path: Path) -> str:
-    """`keras` or `h5`, by content.
+def open_keras_2(path: Path) -> Any:
+    """Load a `.h5` or `.keras` file with Keras 2: in a process of its own, where Keras 3 is never imported."""
+    import tf_keras
 
-    Raises:
-        ModelError: neither, or content and suffix contradict each other.
-    """
+    return tf_keras.models.load_model(path, compile=False, safe_mode=True)
+
+
+def _load_keras(path: Path, *, safe: bool) -> Any:
+    return keras.saving.load_model(path, compile=False, safe_mode=safe)
+
+
+def _open_keras(file: ScreenedFile, choice: Choice, *, trainable: bool, threads: int | None) -> Network:
+    from kdcli.models.graph_opening import open_legacy
+
+    name = str(file.path)
     try:
-        with open(path, "rb") as file:
-            head = file.read(8)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
-    if head == _HDF5:
-        kind = "h5"
-    elif zipfile.is_zipfile(path) and "config.json" in _names(path):
-        kind = "keras"
-    else:
-        raise ModelError(f"{path}: not a Keras model file", hint=KNOWN)
-    wanted = (".h5", ".hdf5") if kind == "h5" else (".keras",)
-    if path.suffix not in wanted:
-        raise ModelError(
-            f"{path}: holds a {kind} model under another suffix", hint=f"rename it to {path.stem}{wanted[0]}"
-        )
-    return kind
+        model = _load_keras(file.copied, safe=not file.trusted)
+    # Keras raises whatever its deserialisation meets: every one of them means that this file does not load.
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # Keras appends the whole configuration; its first sentences say what is wrong.
+        reason = reason.split(" Full object config")[0]
+        version = written_by(file.copied, file.format)
+        if version is None or version.startswith("3"):
+            message = f"{name}: the {file.format} file does not load: {reason:.400}"
+            raise ModelError(message, hint=OWN_LAYERS) from error
+        require_extra("legacy", what=f"{name}: a file of Keras {version}, which Keras 3 does not load,")
+        return open_legacy(file.copied, name=name, output=choice.output, trainable=trainable, threads=threads)
+    if not isinstance(model, keras.Model):
+        raise ModelError(f"{name}: holds a {type(model).__name__}, not a model")
+    check_finite(model, name)
+    return KerasNetwork(model, name=name, output=choice.output)
 
 
-def _names(path: Path) -> list[str]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.namelist()
-    except zipfile.BadZipFile:
-        return []
-
-
-def check_finite(model: Any, name: str) -> None:
-    """Refuse weights that are NaN or infinite.
-
-    Raises:
-        ModelError: with the first such weight.
-    """
-    for variable in model.weights:
-        if "float" in str(variable.dtype) and not bool(ops.all(ops.isfinite(variable.value))):
-            raise ModelError(f"{name}: the weight {variable.path} holds NaN or infinity")
-
-
-def fresh_copy(model: Any, *, seed: int) -> Any:
-    """The same architecture with new weights that follow from the seed.
-
-    Raises:
-        UsageError: a model that cannot be made anew from its configuration.
-    """
-    keras.utils.set_random_seed(seed)
-    try:
-        if type(model) in (keras.Model, keras.Sequential) or hasattr(model, "operations"):
-            copy = keras.models.clone_model(model)
-        else:
-            copy = type(model).from_config(model.get_config())
-            copy.build_from_config(model.get_build_config())
-    except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
-        raise UsageError(
-            f"start: fresh needs a model that can be made from its configuration ({error})",
-            hint="--set student.start=file keeps the file's weights",
-        ) from error
-    kept = layers_by_path(copy)
-    for path, layer in layers_by_path(model).items():
-        # What a layer has learned from the data itself is no initialisation.
-        if isinstance(layer, keras.layers.Normalization) and path in kept:
-            kept[path].set_weights(layer.get_weights())
-    return copy
-
-
-def saved_bytes(model: Any, folder: Path) -> bytes:
-    """The model as the bytes of a `.keras` file, written first to a scratch folder.
-
-    Keras writes in place and crashes the interpreter when HDF5 meets a full disk, so the file is made in
-    memory-backed scratch space and its bytes go through `runs.writing`.
-    """
-    target = folder / "model.keras"
-    model.save(target)
-    content = target.read_bytes()
-    target.unlink()
-    return content
+def _check_choice(path: Path, form: str, choice: Choice) -> None:
+    """Refuse choices that would have no effect."""
+    for option, value in (("signature", choice.signature), ("input.tensor", choice.tensor)):
+        if value is not None and form != SAVED_MODEL:
+            raise UsageError(f"{path}: {option} {value!r} is for SavedModels, this is a {form} file")

@@ -5,15 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from kdcli.errors import ModelError
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.network import Network
 
 # How far a row of probabilities may be from 1, in half precision.
 _TOLERANCE = 5e-3
 
 
-def resolve_output(
-    network: KerasNetwork, *, wanted: str, task: str, outputs: int, answers: np.ndarray
-) -> KerasNetwork:
+def resolve_output(network: Network, *, wanted: str, task: str, outputs: int, answers: np.ndarray) -> Network:
     """The network with its output understood, and checked against the task.
 
     Args:
@@ -58,9 +56,7 @@ def _head_of(kind: str, task: str) -> str:
     return "sigmoid" if task == "multilabel" or kind == "sigmoid" else "logits"
 
 
-def _with_other_count(
-    network: KerasNetwork, *, wanted: str, task: str, outputs: int, answers: np.ndarray
-) -> KerasNetwork:
+def _with_other_count(network: Network, *, wanted: str, task: str, outputs: int, answers: np.ndarray) -> Network:
     hidden = wanted == "auto" and network.outputs == 1 and _within_one(answers)
     if (wanted == "sigmoid" or hidden) and network.output_kind != "sigmoid":
         network = network.understood("sigmoid", head="sigmoid")
@@ -70,11 +66,11 @@ def _with_other_count(
     noun = "values" if task == "regression" else "classes"
     raise ModelError(
         f"{network.name} has {network.outputs} outputs, the data has {outputs} {noun}",
-        hint="--data with these classes, --set 'data.classes=[...]' to name all of them, or another model",
+        hint="--set 'teacher.classes=[...]' maps a teacher's outputs; data.classes names the data's",
     )
 
 
-def _kind_of(network: KerasNetwork, task: str, answers: np.ndarray) -> str:
+def _kind_of(network: Network, task: str, answers: np.ndarray) -> str:
     if task == "regression":
         return "values"
     if network.output_kind in ("probabilities", "sigmoid"):

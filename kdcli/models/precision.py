@@ -7,10 +7,11 @@ from contextlib import contextmanager
 
 from kdcli.lazy import keras
 from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.network import Network
 
 
 @contextmanager
-def computing_in(network: KerasNetwork, precision: str) -> Iterator[None]:
+def computing_in(network: Network, precision: str) -> Iterator[None]:
     """Let a network's layers compute in `mixed_bfloat16` while the block runs; `float32` changes nothing.
 
     Every layer gets the policy but the one that makes the logits. The policies are put back, so that the
@@ -19,6 +20,7 @@ def computing_in(network: KerasNetwork, precision: str) -> Iterator[None]:
     if precision == "float32":
         yield
         return
+    assert isinstance(network, KerasNetwork), "only layers can be told how to compute"
     layers = [layer for layer in network.layers if not isinstance(layer, keras.Model)]
     closing = [network.last_layer]
     if isinstance(network.last_layer, keras.layers.Activation | keras.layers.Softmax):

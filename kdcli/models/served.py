@@ -11,7 +11,7 @@ import numpy as np
 
 from kdcli.lazy import tf
 from kdcli.models.batches import in_batches, time_in_batches
-from kdcli.models.opening import open_exported, open_model
+from kdcli.models.opening import open_exported, open_written
 
 
 class TensorFlowRunner:
@@ -54,7 +54,7 @@ def open_keras(path: Path) -> TensorFlowRunner:
     Raises:
         ModelError: it does not load.
     """
-    model = open_model(path)
+    model = open_written(path)
     taken = model.inputs[0]
     function = tf.function(lambda batch: model(batch, training=False), autograph=False)
     return TensorFlowRunner(function, dtype=str(taken.dtype), batch=taken.shape[0], owner=model)

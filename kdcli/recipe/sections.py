@@ -34,6 +34,10 @@ def _kind_of(value: Any) -> str:
     return "share" if isinstance(value, float) else "count"
 
 
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(one, int) for one in value)
+
+
 Size = Annotated[tuple[Count, Count], Field(strict=False)]
 WordOrSize = Annotated[
     Annotated[Literal["auto"], Tag("word")] | Annotated[Size, Tag("list")], Discriminator(_kind_of)
@@ -45,6 +49,12 @@ Limit = Annotated[
     Annotated[Count, Tag("count")] | Annotated[Share, Field(gt=0), Tag("share")], Discriminator(_kind_of)
 ]
 ClassNames = Annotated[Annotated[str, Tag("word")] | Annotated[Names, Tag("list")], Discriminator(_kind_of)]
+Column = Annotated[int, Field(ge=0)]
+Columns = Annotated[tuple[Column, ...], Field(strict=False, min_length=1)]
+ClassColumns = Annotated[
+    Annotated[str, Tag("word")] | Annotated[Names, Tag("list")] | Annotated[Columns, Tag("numbers")],
+    Discriminator(lambda value: "numbers" if _is_numbers(value) else _kind_of(value)),
+]
 Weights = Annotated[dict[str, PositiveFloat], Field(min_length=1)]
 ClassWeight = Annotated[
     Annotated[Literal["none", "balanced"], Tag("word")] | Annotated[Weights, Tag("mapping")],
@@ -60,11 +70,13 @@ class InputSection(Spec):
             mean); `auto` is `unit` unless another one is clearly better.
         resize: `auto` (the network's own size) or [height, width].
         fit: `stretch`, `crop` (fill, then cut) or `pad` (fit, then fill with zeros).
+        tensor: the inner tensor of a SavedModel that the examples are fed into, past what stands before it.
     """
 
     scale: Scale = "auto"
     resize: WordOrSize = "auto"
     fit: Literal["stretch", "crop", "pad"] = "stretch"
+    tensor: str | None = None
 
 
 class DataSection(Spec):
@@ -103,6 +115,10 @@ class TeacherSection(Spec):
         targets: `memory` keeps the teacher's answers, `live` asks it in every step.
         start: for train-teacher only: `fresh` weights or those in the `file`.
         views: how many augmented views are answered and kept; `all` is a new one every epoch, live.
+        signature: which signature of a SavedModel; `serving_default`, or the only one, when left out.
+        output: which of several outputs.
+        classes: which of its outputs belong to the classes of the data, in their order: column numbers; or the
+            names of all its outputs (a list, or a text file with one a line), among which the data's are found.
         input: its preparation.
     """
 
@@ -111,6 +127,9 @@ class TeacherSection(Spec):
     targets: Literal["auto", "live", "memory"] = "auto"
     start: Literal["fresh", "file"] = "fresh"
     views: WordOrViews = "auto"
+    signature: str | None = None
+    output: str | None = None
+    classes: ClassColumns | None = None
     input: InputSection = InputSection()
 
 
@@ -121,12 +140,16 @@ class StudentSection(Spec):
         model: a file or a zoo model.
         output_kind: what the last layer gives.
         start: `file` (its weights as they are) or `fresh` (initialised by the seed); `auto` is `file`.
+        signature: which signature of a SavedModel; `serving_default`, or the only one, when left out.
+        output: which of several outputs.
         input: its preparation.
     """
 
     model: AnyModel | None = None
     output_kind: Literal["auto", OutputKind] = "auto"
     start: Literal["auto", "file", "fresh"] = "auto"
+    signature: str | None = None
+    output: str | None = None
     input: InputSection = InputSection()
 
 

@@ -18,9 +18,12 @@ from kdcli.runs import writing
 MARKER = ".kd"
 LOCK = ".kd.lock"
 MODEL, TEACHER = "student.keras", "teacher.keras"
+# What was opened from a SavedModel and trained is a SavedModel again.
+MODEL_FOLDER, TEACHER_FOLDER = "student_saved_model", "teacher_saved_model"
+STUDENTS, MODELS = (MODEL, MODEL_FOLDER), (MODEL, MODEL_FOLDER, TEACHER, TEACHER_FOLDER)
 SUMMARY, RECIPE, ENVIRONMENT = "summary.json", "recipe.yaml", "environment.json"
 METRICS, PREDICTIONS, README, CHECKPOINT = "metrics.jsonl", "predictions.npz", "README.md", "checkpoint"
-NAMES = (MODEL, TEACHER, SUMMARY, RECIPE, ENVIRONMENT, METRICS, PREDICTIONS, README, CHECKPOINT)
+NAMES = (*MODELS, SUMMARY, RECIPE, ENVIRONMENT, METRICS, PREDICTIONS, README, CHECKPOINT)
 
 
 class Run:
@@ -45,6 +48,11 @@ class Run:
     environment = property(lambda self: self.path / ENVIRONMENT)
     readme = property(lambda self: self.path / README)
     checkpoint = property(lambda self: self.path / CHECKPOINT)
+
+    def place_of(self, role: str, *, folder: bool) -> Path:
+        """Where the model of a role goes: a `.keras` file, or the folder of a SavedModel."""
+        names = {"student": (MODEL, MODEL_FOLDER), "teacher": (TEACHER, TEACHER_FOLDER)}
+        return self.path / names[role][folder]
 
     @classmethod
     def open(cls, path: Path, *, resume: bool, overwrite: bool, inputs: Iterable[Path] = ()) -> Run:
@@ -126,7 +134,7 @@ def model_of_run(path: Path) -> Path | None:
     """The model file of a finished run directory, or None when the path is no run."""
     if not path.is_dir() or not (path / MARKER).exists():
         return None
-    for name in (MODEL, TEACHER):
+    for name in MODELS:
         if (path / name).exists():
             return path / name
     return None
@@ -134,14 +142,15 @@ def model_of_run(path: Path) -> Path | None:
 
 def recipe_of_run(path: Path) -> Path | None:
     """The resolved recipe of a run directory, or of the model file in it; None when the path is no run."""
-    folder = path.parent if path.name in (MODEL, TEACHER) else path
+    folder = path.parent if path.name in MODELS else path
     recipe = folder / RECIPE
     return recipe if (folder / MARKER).exists() and recipe.exists() else None
 
 
 def role_of_run(path: Path) -> str:
     """Whether a run's model is a `student` or a `teacher`."""
-    return "student" if path.name == MODEL or (path / MODEL).exists() else "teacher"
+    own = path.name in STUDENTS or any((path / name).exists() for name in STUDENTS)
+    return "student" if own else "teacher"
 
 
 def default_out(command: str, recipe: str) -> Path:

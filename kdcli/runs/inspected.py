@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kdcli.errors import ModelError
 from kdcli.runs.results import relative
 
 Shape = tuple[int | None, ...]
@@ -71,7 +72,14 @@ class Checked:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A model file, looked into. What its format does not tell is None; `safe` is None: not screened."""
+    """A model file, looked into. What its format does not tell, or what is refused, is None or empty.
+
+    Args:
+        safe: whether screening found nothing to refuse, and the file opened.
+        findings: what screening and opening said.
+        refused: what other commands raise for it.
+        signature, signatures: of a SavedModel: the one that was opened, and all.
+    """
 
     path: Path
     format: str
@@ -86,8 +94,11 @@ class Inspection:
     taps: tuple[Tensor, ...] | None = None
     layers: tuple[Layer, ...] = ()
     checked: Checked | None = None
-    safe: bool | None = None
+    safe: bool = True
     findings: tuple[str, ...] = ()
+    refused: ModelError | None = None
+    signature: str | None = None
+    signatures: tuple[str, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """`kd.inspect/1`."""
@@ -97,5 +108,7 @@ class Inspection:
         for name in ("output_kind", "parameters", "bytes", "export_bytes", "flops"):
             document[name] = getattr(self, name)
         document["taps"] = None if self.taps is None else [tap.to_json() for tap in self.taps]
+        if self.signatures is not None:
+            document |= {"signature": self.signature, "signatures": list(self.signatures)}
         document |= {"safe": self.safe, "findings": list(self.findings)}
         return document if self.checked is None else {**document, "checked": self.checked.to_json()}

@@ -25,6 +25,17 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def hash_model(path: Path) -> str:
+    """The sha256 of a file, or of a folder's files by name, in hexadecimal; what a link points to is not read."""
+    if not path.is_dir():
+        return hash_file(path)
+    digest = hashlib.sha256()
+    for entry in sorted(path.rglob("*")):
+        if entry.is_file() and not entry.is_symlink():
+            digest.update(f"{entry.relative_to(path).as_posix()}\0{hash_file(entry)}\n".encode())
+    return digest.hexdigest()
+
+
 def hash_arrays(arrays: Iterable[Any]) -> str:
     """The sha256 of NumPy arrays in order, in hexadecimal."""
     digest = hashlib.sha256()

@@ -13,10 +13,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from kdcli.errors import StorageError
 
 TEMPORARY = ".kd-writing-"
+# Bytes of a stream that are in memory at once.
+_PART = 1 << 20
 
 
 def _no_hook(step: str, path: Path) -> None:
@@ -50,6 +53,34 @@ def write_bytes(path: Path, content: bytes) -> None:
         if isinstance(error, OSError):
             raise storage_error(path, error, needed=len(content)) from error
         raise
+
+
+def write_stream(path: Path, stream: IO[bytes]) -> None:
+    """Write a file atomically from a stream that may be larger than memory.
+
+    Raises:
+        StorageError: the disk is full, or the folder cannot be written; nothing temporary is left.
+        OSError: the stream broke off.
+    """
+    temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{path.name}"
+    try:
+        hook("open", path)
+        with open(temporary, "wb") as file:
+            while part := stream.read(_PART):
+                _write_part(file, part, path)
+        hook("rename", path)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _write_part(file: IO[bytes], part: bytes, path: Path) -> None:
+    try:
+        hook("write", path)
+        file.write(part)
+    except OSError as error:
+        raise storage_error(path, error, needed=len(part), again="run the same command again") from error
 
 
 def write_text(path: Path, text: str) -> None:

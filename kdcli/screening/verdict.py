@@ -26,6 +26,9 @@ class Trust:
     remote: bool = False
 
 
+NO_TRUST = Trust()
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that a file holds and could do harm with, or that its reader should know.

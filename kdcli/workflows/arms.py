@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import ModelError, UsageError
-from kdcli.models.opening import model_file
+from kdcli.models.formats import model_file
 from kdcli.recipe.gates import GatesSection
 from kdcli.recipe.reading import read_recipe
 from kdcli.recipe.sections import TeacherSection
@@ -20,6 +20,8 @@ from kdcli.workflows.placing import input_paths
 from kdcli.zoo import Clone, File
 
 SCRATCH = "scratch"
+# What options say of a finished run, beside what its own recipe says.
+KEPT = ("data", "devices", "trust", "code")
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def make_arms(
     for arm in arms:
         for model in (arm.asked.recipe.teacher.model, arm.asked.recipe.student.model):
             if isinstance(model, File):
-                model_file(Path(model.path))
+                model_file(Path(model.path), trust=arm.asked.trust)
     twins: dict[str, Arm] = {}
     paired = []
     for arm in arms:
@@ -222,7 +224,8 @@ def _finished_arms(
         document = read_json(path / SUMMARY)
         if document.get("teacher") is None:
             raise ModelError(f"--distilled {path}: a run of kd train-teacher has no teacher to compare with")
-        asked = ask(recipe, teacher=teacher, data=options.get("data"), devices=options.get("devices"))
+        kept = {name: options[name] for name in KEPT if name in options}
+        asked = ask(recipe, teacher=teacher, **kept)
         name = Path(recipe).parent.name
         require(asked, "data", "teacher", "student")
         seed = read_recipe(recipe).recipe.train.seed

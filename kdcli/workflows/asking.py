@@ -11,6 +11,7 @@ from kdcli.errors import UsageError
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.reading import read_recipe
 from kdcli.recipe.sections import Recipe
+from kdcli.screening.verdict import NO_TRUST, Trust
 
 # Named options and the settings that they stand for.
 OPTIONS = {
@@ -23,6 +24,8 @@ OPTIONS = {
     "epochs": "train.epochs",
     "devices": "train.devices",
 }
+# Who a choice within a file is about: the teacher where one is named beside a student, else the models measured.
+CHOICES = ("signature", "output")
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Asked:
         models: `keras.Model`s given in Python, by role.
         arrays: data given in Python, or None.
         recipe_given: whether somebody named a recipe.
+        trust: what files may do.
+        code: files with the user's own layers.
     """
 
     recipe: Recipe
@@ -44,6 +49,8 @@ class Asked:
     models: dict[str, Any] = field(default_factory=dict)
     arrays: Any = None
     recipe_given: bool = True
+    trust: Trust = NO_TRUST
+    code: tuple[Path, ...] = ()
 
 
 def ask(
@@ -51,6 +58,9 @@ def ask(
     *,
     settings: Sequence[str] = (),
     default: str | Mapping[str, Any] = "soft-targets",
+    trust: Trust = NO_TRUST,
+    code: Sequence[str | Path] = (),
+    role: str = "teacher",
     **options: Any,
 ) -> Asked:
     """Read the recipe with named options on top.
@@ -58,7 +68,10 @@ def ask(
     Args:
         recipe: a name, path, mapping or `Recipe`; `default` when None.
         settings: `path=value` texts.
-        options: by the names in `OPTIONS`; None is not given. Models and arrays may be objects.
+        trust: what files may do; never said by a recipe.
+        code: files with the user's own layers.
+        role: whose `signature` and `output` the options are: `teacher`, or `student` for models on their own.
+        options: by the names in `OPTIONS` and `CHOICES`; None is not given. Models and arrays may be objects.
 
     Raises:
         UsageError: the recipe, a setting or an option is wrong.
@@ -79,9 +92,14 @@ def ask(
             continue
         elif name == "data":
             value = str(value)
-        given[OPTIONS[name]] = (f"--{name.replace('_', '-')}", value)
+        setting = f"{role}.{name}" if name in CHOICES else OPTIONS[name]
+        given[setting] = (f"--{name.replace('_', '-')}", value)
     read = read_recipe(default if recipe is None else recipe, settings=settings, options=given)
-    return Asked(read.recipe, read.origins, _stem(read.source), models, arrays, recipe is not None)
+    files = tuple(Path(file) for file in code)
+    for file in files:
+        if not file.is_file():
+            raise UsageError(f"--code {file}: no such file", hint="a Python file that registers own layers")
+    return Asked(read.recipe, read.origins, _stem(read.source), models, arrays, recipe is not None, trust, files)
 
 
 def require(asked: Asked, *sections: str) -> None:

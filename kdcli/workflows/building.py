@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 
 from kdcli.data.dataset import Dataset
-from kdcli.errors import UsageError
+from kdcli.errors import ModelError, UsageError
 from kdcli.events import Note, OnEvent
 from kdcli.lazy import ops
+from kdcli.models.formats import model_file
+from kdcli.models.keras_model import check_finite
 from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.opening import check_finite
+from kdcli.models.opening import screened_copy
 from kdcli.models.preparation import SCALES, Preparation
 from kdcli.recipe.sections import InputSection
 from kdcli.runs.recording import hash_arrays, hash_file
+from kdcli.screening.verdict import Trust
 from kdcli.zoo import Application, Clone, has_weights
 
 
@@ -49,7 +52,8 @@ def build_zoo(
     dataset: Dataset,
     section: Any,
     seed: int,
-    teacher: KerasNetwork | None,
+    teacher: Any,
+    trust: Trust,
     on_event: OnEvent,
 ) -> Built:
     """Build the zoo model of one side of a run.
@@ -62,6 +66,7 @@ def build_zoo(
         section: the recipe's section.
         seed: of fresh weights.
         teacher: what a clone is made like.
+        trust: what a file of weights may do.
         on_event: told which scale an application wants.
 
     Raises:
@@ -70,7 +75,7 @@ def build_zoo(
     """
     name = f"zoo {source.name}"
     if isinstance(source, Clone):
-        model = source.build_from(teacher and teacher.model, seed=seed)
+        model = source.build_from(_keras_model(teacher), seed=seed)
         return Built(model, name, "fresh", _prepared_as(section, teacher))
     if not dataset.outputs:
         raise UsageError(
@@ -82,7 +87,11 @@ def build_zoo(
             f"student.start is fresh, but student.model.weights is {source.weights}",
             hint="--set student.start=file keeps the weights, --set student.model.weights=none leaves them out",
         )
-    model = source.build(zoo_shape(dataset, section.input), dataset.outputs)
+    shape = zoo_shape(dataset, section.input)
+    if isinstance(source, Application) and source.path is not None:
+        model = _with_file(source, shape, dataset.outputs, trust)
+    else:
+        model = source.build(shape, dataset.outputs)
     if not isinstance(source, Application):
         return Built(model, name, "fresh", section)
     name += f" {source.architecture}"
@@ -111,6 +120,31 @@ def zoo_shape(dataset: Dataset, section: InputSection) -> tuple[int, ...]:
     if len(shape) == 3 and section.resize != "auto":
         shape = (*section.resize, shape[2])
     return shape
+
+
+def _with_file(source: Application, shape: tuple[int, ...], outputs: int, trust: Trust) -> Any:
+    """Built with the weights of a private copy of their file, which was screened."""
+    path = model_file(Path(source.weights), trust=trust)
+    with screened_copy(path, trust=trust, weights=True) as screened:
+        if not trust.model:
+            screened.verdict.require(path)
+        # Keras tells files of weights from files of models by their names.
+        suffixes = "".join(path.suffixes[-2:]) if path.name.endswith(".weights.h5") else screened.copied.suffix
+        copied = screened.copied.rename(screened.copied.with_name(f"copy{suffixes}"))
+        try:
+            return source.model_copy(update={"weights": str(copied)}).build(shape, outputs)
+        except ModelError as error:
+            error.message = error.message.replace(str(copied), str(path))
+            raise
+
+
+def _keras_model(teacher: Any) -> Any:
+    if teacher is not None and not isinstance(teacher, KerasNetwork):
+        raise UsageError(
+            f"zoo clone makes a Keras model anew, and {teacher.name} is none",
+            hint="name an architecture, such as {kind: zoo, name: resnet}, or give --student FILE",
+        )
+    return teacher and teacher.model
 
 
 def _prepared_as(section: Any, teacher: KerasNetwork | None) -> Any:

@@ -14,26 +14,31 @@ import numpy as np
 from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
 from kdcli.errors import UsageError
-from kdcli.evaluation.compiling import prepared
 from kdcli.evaluation.footprint import flops
 from kdcli.evaluation.latency import time_at_batches
 from kdcli.evaluation.session import Session
-from kdcli.evaluation.subjects import POOL, AtBatch, keras_at, runner_at
+from kdcli.evaluation.subjects import POOL, AtBatch, network_at
 from kdcli.events import Note, OnEvent
 from kdcli.lazy import tf
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.lite_network import LiteNetwork, explain
-from kdcli.models.litert import IDENTIFIER, LiteRT
-from kdcli.models.opening import model_file, model_format, open_model
+from kdcli.models.formats import model_file
+from kdcli.models.opening import open_file
 from kdcli.models.preparation import SCALES
+from kdcli.models.runner_network import RunnerNetwork, explain
 from kdcli.recipe.reading import read_recipe
 from kdcli.runs.directory import recipe_of_run, role_of_run
 from kdcli.runs.results import Quality
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.fitting import evaluate_split
-from kdcli.workflows.networks import understand
+from kdcli.workflows.networks import choice_of, own_settings
+from kdcli.workflows.understanding import understand
 
-RUNTIMES = {"keras": "tensorflow", "h5": "tensorflow", "tflite": "litert"}
+RUNTIMES = {
+    "keras": "tensorflow",
+    "h5": "tensorflow",
+    "saved_model": "tensorflow",
+    "tflite": "litert",
+    "onnx": "onnxruntime",
+}
 # What kd export writes beside its files: how each of them takes its input.
 INPUTS = "input.json"
 # About how long models are timed, for each of them.
@@ -47,18 +52,22 @@ class Candidate:
 
     Args:
         path: its file.
-        format: `keras`, `h5` or `tflite`.
-        network: a `KerasNetwork` or a `LiteNetwork`, behind its preparation.
+        format: from `kdcli.models.formats.model_format`.
+        network: behind its preparation.
+        sha256: of what was opened.
+        findings: what screening said of it.
     """
 
     path: Path
     format: str
     network: Any
+    sha256: str
+    findings: tuple[str, ...] = ()
 
     @property
     def flops(self) -> int | None:
         """Of one answer; None where nothing can be counted."""
-        return flops(self.network) if isinstance(self.network, KerasNetwork) else None
+        return None if isinstance(self.network, RunnerNetwork) else flops(self.network)
 
     def measure(
         self,
@@ -79,29 +88,14 @@ class Candidate:
                 self.network, examples, task=task, on_event=on_event, teacher=teacher, batch_size=batch_size
             )
         except tf.errors.OpError as error:
-            if isinstance(self.network, LiteNetwork):
+            if isinstance(self.network, RunnerNetwork):
                 raise explain(self.network, error) from error
             raise
 
     def at_batch(self, examples: Examples) -> AtBatch:
         """How it is timed, on real examples."""
         raw = examples.take(np.arange(min(POOL, len(examples))))
-        if isinstance(self.network, LiteNetwork):
-            return runner_at(self.network.runner, prepared(self.network.preparations, raw))
-        return keras_at(self.network, raw)
-
-
-def file_format(path: Path) -> str:
-    """`keras`, `h5` or `tflite`, by content.
-
-    Raises:
-        ModelError: none of them.
-    """
-    if path.suffix == ".tflite":
-        return "tflite"
-    with open(path, "rb") as file:
-        head = file.read(8)
-    return "tflite" if head[4:] == IDENTIFIER else model_format(path)
+        return network_at(self.network, raw)
 
 
 def open_candidate(
@@ -124,21 +118,21 @@ def open_candidate(
     Raises:
         ModelError: missing, unreadable, or it does not fit the data.
     """
-    path = model_file(given)
-    form = file_format(path)
+    path = model_file(given, trust=asked.trust)
     section = getattr(asked.recipe, role)
     own = recipe_of_run(given)
     if own is not None:
         role = role_of_run(given)
-        section = getattr(read_recipe(own).recipe, role)
+        recorded = getattr(read_recipe(own).recipe, role)
+        section = recorded.model_copy(update=own_settings(recorded))
     said = _said_beside(path)
-    network: Any
-    if form == "tflite":
-        runner = opened.enter_context(LiteRT(path, threads=threads))
-        network = LiteNetwork(runner, name=str(path), output_kind=said.get("output_kind"))
-    else:
-        network = KerasNetwork(open_model(path), name=str(path))
-    if said.get("prepare") == "inside" or (form == "tflite" and network.takes_bytes):
+    file = open_file(path, trust=asked.trust, choice=choice_of(section), threads=threads, on_event=on_event)
+    network, runs_alone = file.network, isinstance(file.network, RunnerNetwork)
+    if runs_alone:
+        opened.callback(network.close)
+    if said.get("output_kind") and section.output_kind == "auto":
+        section = section.model_copy(update={"output_kind": said["output_kind"]})
+    if said.get("prepare") == "inside" or (runs_alone and network.takes_bytes):
         if section.input.scale not in ("auto", "raw") and own is None:
             on_event(Note(f"{path} takes raw pictures: {role}.input.scale {section.input.scale} is not for it"))
         section = _scaled(section, "raw")
@@ -154,8 +148,10 @@ def open_candidate(
         measured=True,
         seed=asked.recipe.data_seed,
         on_event=on_event,
+        class_names=dataset.class_names,
     )
-    return Candidate(path, form, network)
+    findings = tuple(str(finding) for finding in file.verdict.findings)
+    return Candidate(path, file.format, network, file.sha256, findings)
 
 
 def _scaled(section: Any, scale: str) -> Any:
@@ -218,6 +214,6 @@ def check_runtime(runtime: str | None, formats: Sequence[str], *, latency: bool)
         return
     if not latency:
         raise UsageError("--runtime says which models are timed", hint="--latency times them")
-    known = sorted({RUNTIMES[form] for form in formats})
+    known = sorted({RUNTIMES[form] for form in formats if form in RUNTIMES})
     if runtime not in known:
         raise UsageError(f"--runtime {runtime}: no model is run by it; there is {', '.join(known)}")

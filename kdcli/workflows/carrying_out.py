@@ -7,12 +7,14 @@ from functools import partial
 from typing import Any
 
 from kdcli.distillation.objective import teacher_taps
-from kdcli.distillation.targets import LiveTargets, Targets, answer_once
+from kdcli.distillation.targets import LiveTargets, Targets, answer_once, logits_of, recorded_targets
 from kdcli.errors import Interrupted, LockedError, TrainingError
+from kdcli.evaluation.footprint import file_bytes
 from kdcli.evaluation.gates import figures, judge
 from kdcli.events import Event, Note, Progress
 from kdcli.lazy import tf
-from kdcli.models.answering import LOGITS, Answering
+from kdcli.models.recorded import RecordedNetwork
+from kdcli.models.runner_network import explaining
 from kdcli.runs.directory import Run
 from kdcli.runs.gated import GateResult
 from kdcli.runs.recording import versions
@@ -21,6 +23,7 @@ from kdcli.workflows.finishing import write_end, write_start
 from kdcli.workflows.fitting import evaluate_split, write_model, write_predictions
 from kdcli.workflows.job import Job
 from kdcli.workflows.placing import Place
+from kdcli.workflows.recorded_teacher import answered_splits
 from kdcli.workflows.starting import device_record
 
 
@@ -31,7 +34,13 @@ def carry_out(job: Job, place: Place) -> RunResult:
         Interrupted: `stop` said so; training is saved, answering is not.
         TrainingError: a value that is not finite.
         StorageError: the directory cannot be written.
+        ModelError: a teacher in a process of its own that died.
     """
+    with explaining(job.teacher.network if job.teacher else None):
+        return _carried_out(job, place)
+
+
+def _carried_out(job: Job, place: Place) -> RunResult:
     since = time.perf_counter()
     targets = _targets(job)
     _answer_validation(job)
@@ -51,6 +60,7 @@ def carry_out(job: Job, place: Place) -> RunResult:
                 requested=job.asked.recipe,
                 resolved=job.recipe,
                 inputs=job.inputs,
+                trust=job.asked.trust,
                 device=device_record(job.fit.strategy),
             )
         since = time.perf_counter()
@@ -108,13 +118,13 @@ def _measured(job: Job, run: Run, trained: Any, targets: Targets | None) -> RunR
     if dataset.validation is not None:
         validation, _ = evaluate_split(network, dataset.validation, **measured)
     if dataset.test is not None:
-        if job.teacher is not None:
+        if job.teacher is not None and not isinstance(job.teacher.network, RecordedNetwork):
             ask_teacher = partial(evaluate_split, job.teacher.network, dataset.test, **measured)
             teacher_test, answers = job.once(("test", *job.teacher_key), ask_teacher)
         test, logits = evaluate_split(network, dataset.test, teacher=answers, **measured)
         write_predictions(run, logits, dataset.test, task=dataset.task)
-    path = run.model if job.role == "student" else run.teacher
-    size = write_model(path, network.model)
+    path = write_model(run, job.role, network)
+    size = file_bytes(path)
     job.clock.lap("evaluation", since)
     unmeasured = {"accuracy": None, "loss": None, "examples": 0}
     teacher = None
@@ -162,6 +172,8 @@ def _targets(job: Job) -> Targets | None:
     if job.teacher is None or not any(term.loss.needs_teacher for term in job.fit.terms):
         return None
     taps, views, train = teacher_taps(job.fit.terms), job.fit.views, job.fit.dataset.train
+    if isinstance(job.teacher.network, RecordedNetwork):
+        return recorded_targets(job.teacher.network, train)
     if job.mode == "live":
         return LiveTargets(job.teacher.network, taps)
     total = len(train) * (views.count or 1)
@@ -180,8 +192,10 @@ def _targets(job: Job) -> Targets | None:
 def _answer_validation(job: Job) -> None:
     """The teacher's answers on validation: agreement is logged, and selects when there are no labels."""
     split = job.fit.dataset.validation
-    if job.teacher is not None and split is not None:
-        ask = Answering(job.teacher.network)
-        job.fit.teacher_validation = job.once(
-            ("validation", *job.teacher_key), lambda: ask(split.take, len(split))[LOGITS]
-        )
+    if job.teacher is None or split is None:
+        return
+    network = job.teacher.network
+    # What is recorded is about the training part only, and may be all that is known.
+    if not isinstance(network, RecordedNetwork) or any(split is one for one in answered_splits(job.fit.dataset)):
+        key = ("validation", *job.teacher_key)
+        job.fit.teacher_validation = job.once(key, lambda: logits_of(network, split))

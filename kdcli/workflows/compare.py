@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdcli.errors import UsageError
 from kdcli.events import Note, OnEvent, ignore
+from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.workflows.starting import never
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ def compare(
     seed: int | None = None,
     epochs: int | None = None,
     devices: str | None = None,
+    signature: str | None = None,
+    output: str | None = None,
+    trust: Trust = NO_TRUST,
+    code: Sequence[str | Path] = (),
     threads: int | None = None,
     latency: bool = True,
     gates: Sequence[Any] = (),
@@ -50,8 +55,8 @@ def compare(
         students: paths, run directories or models; each recipe's own when left out.
         recipes: names, paths, mappings or `Recipe`s; `soft-targets` when left out.
         distilled: finished runs of `kd distill` to compare; only their twins are trained.
-        data, settings, limit, batch_size, epochs, devices, threads, preflight, stop, on_event: as in
-            `kdcli.distill`.
+        data, settings, limit, batch_size, epochs, devices, signature, output, trust, code, threads, preflight,
+            stop, on_event: as in `kdcli.distill`.
         repeats: pairs of each arm, 3 when left out; pair k starts both twins from fresh weights of seed k.
         seed: of the first pair; split, limit and views are the same in all of them.
         out: the directory of the comparison; a new one below `runs/` when left out.
@@ -85,6 +90,10 @@ def compare(
         seed=seed,
         epochs=epochs,
         devices=devices,
+        signature=signature,
+        output=output,
+        trust=trust,
+        code=code,
     )
     # From here on there is work for NumPy and TensorFlow: a bad recipe never gets this far.
     from kdcli.evaluation.gates import check_task, choose_gates
@@ -100,7 +109,7 @@ def compare(
     measured: dict[str, Any] = {"on_event": on_event, "latency": latency}
     distilling = [arm for arm in arms if arm.baseline is not None]
     chosen = {a.name: choose_gates("compare", gates, a.asked.recipe.gates, **measured) for a in distilling}
-    start_tensorflow(threads=threads, seed=first.recipe.train.seed)
+    start_tensorflow(threads=threads, seed=first.recipe.train.seed, code=first.code)
     around = Surroundings(threads, stop, on_event)
     dataset = open_measurable(arms, around)
     for bounds in chosen.values():

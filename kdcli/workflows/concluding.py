@@ -13,8 +13,9 @@ from kdcli.data.duplicates import duplicates_between
 from kdcli.evaluation.footprint import file_bytes, flops
 from kdcli.evaluation.gates import figures, judge
 from kdcli.evaluation.statistics import smallest_visible_gain
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.opening import open_model
+from kdcli.models.network import Network
+from kdcli.models.opening import open_file
+from kdcli.models.recorded import RecordedNetwork
 from kdcli.recipe.gates import Gate
 from kdcli.recipe.reading import read_recipe
 from kdcli.runs import writing
@@ -25,15 +26,17 @@ from kdcli.runs.gated import GateResult
 from kdcli.runs.recording import machine, versions
 from kdcli.runs.results import Quality, relative
 from kdcli.runs.timed import Timing
+from kdcli.screening.verdict import Trust
 from kdcli.workflows.arms import Arm
 from kdcli.workflows.fitting import evaluate_split
 from kdcli.workflows.judging import Judge
-from kdcli.workflows.networks import Opened, understand
+from kdcli.workflows.networks import Opened, choice_of, own_settings
 from kdcli.workflows.opening import open_teacher
 from kdcli.workflows.running import Trainings
 from kdcli.workflows.starting import device_record, strategy_for
 from kdcli.workflows.tabling import markdown
 from kdcli.workflows.timing import TEACHER, Timed, time_arms, timed_before
+from kdcli.workflows.understanding import understand
 
 
 def conclude(
@@ -54,14 +57,21 @@ def conclude(
     key, teacher = open_teacher(asked, dataset, around)
     test = dataset.test
     assert test is not None
-    quality, _ = around.once(
-        ("test", *key), lambda: evaluate_split(teacher.network, test, task=dataset.task, on_event=around.on_event)
-    )
+    recorded = isinstance(teacher.network, RecordedNetwork)
+    # Recorded answers say nothing of the test split.
+    quality = Quality(dataset.task, 0)
+    if not recorded:
+        quality, _ = around.once(
+            ("test", *key),
+            lambda: evaluate_split(teacher.network, test, task=dataset.task, on_event=around.on_event),
+        )
     failed = {name: error.message for name, error in trainings.failed.items()}
     verdicts = Judge(arms, trainings.finished, failed, task=dataset.task)
     students = verdicts.students(quality.figure(verdicts.metric))
     disagreement = verdicts.disagreement()
-    networks = {TEACHER: teacher.network, **_networks(verdicts, arms, dataset)}
+    networks = _networks(verdicts, arms, dataset)
+    if not recorded:
+        networks = {TEACHER: teacher.network, **networks}
     timed = timed_before(place.earlier(), students) or Timed()
     if latency and not timed.latency:
         seed = asked.recipe.data_seed
@@ -116,6 +126,7 @@ def _known(
         return {}
     assert dataset.test is not None
     quality = Quality(dataset.task, len(dataset.test), **student.test, agreement=student.agreement)
+    ratio = student.latency["ratio"] if student.latency else None
     known = figures(
         quality,
         size=student.bytes,
@@ -123,7 +134,7 @@ def _known(
         teacher_accuracy=teacher_accuracy,
         flops=student.flops,
         latency=timing,
-        latency_ratio=student.latency["ratio"]["value"] if student.latency else None,
+        latency_ratio=ratio["value"] if ratio else None,
     )
     return known | {"gain": student.gain.mean if student.gain else None}
 
@@ -140,24 +151,25 @@ def _about_selection(arms: Sequence[Arm], trainings: Trainings) -> list[str]:
     return ["runs were selected on different validation splits: the pick ranks figures of different examples"]
 
 
-def _networks(verdicts: Judge, arms: Sequence[Arm], dataset: Dataset) -> dict[str, KerasNetwork]:
+def _networks(verdicts: Judge, arms: Sequence[Arm], dataset: Dataset) -> dict[str, Network]:
     """One model of each arm that has any, behind the preparation that its run recorded."""
     networks = {}
     for arm in arms:
         runs = verdicts.runs(arm)
         if runs:
-            networks[arm.name] = _network(runs[0].model, dataset)
+            networks[arm.name] = _network(runs[0].model, dataset, arm.asked.trust)
     return networks
 
 
-def _network(model: Path, dataset: Dataset) -> KerasNetwork:
+def _network(model: Path, dataset: Dataset, trust: Trust) -> Network:
     recipe = read_recipe(model.parent / RECIPE).recipe
+    section = recipe.student.model_copy(update=own_settings(recipe.student))
     return understand(
-        KerasNetwork(open_model(model), name=str(model)),
+        open_file(model, trust=trust, choice=choice_of(section)).network,
         dataset.train,
         task=dataset.task,
         outputs=dataset.outputs,
-        section=recipe.student,
+        section=section,
         role="student",
         measured=False,
         seed=recipe.train.seed,
@@ -169,12 +181,12 @@ def _size(opened: Opened) -> dict[str, Any]:
     return {
         "parameters": opened.network.parameters,
         "bytes": file_bytes(opened.path) if opened.path else None,
-        "flops": flops(opened.network),
+        "flops": flops(opened.network) if opened.network.preparations else None,
     }
 
 
 def _measured(
-    student: ComparedStudent, networks: Mapping[str, KerasNetwork], timed: Mapping[str, dict[str, Any]]
+    student: ComparedStudent, networks: Mapping[str, Network], timed: Mapping[str, dict[str, Any]]
 ) -> ComparedStudent:
     network = networks.get(student.name)
     if network is None:

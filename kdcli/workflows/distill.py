@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdcli.errors import UsageError
 from kdcli.events import OnEvent, Planned, ignore
+from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.workflows.asking import Asked, ask
 from kdcli.workflows.starting import never
 
@@ -31,6 +32,10 @@ def distill(
     seed: int | None = None,
     epochs: int | None = None,
     devices: str | None = None,
+    signature: str | None = None,
+    output: str | None = None,
+    trust: Trust = NO_TRUST,
+    code: Sequence[str | Path] = (),
     threads: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -50,6 +55,9 @@ def distill(
         out: the run directory; a new one below `runs/` when left out.
         settings: `path=value` texts, as for `--set`.
         limit, batch_size, seed, epochs, devices: settings by name.
+        signature, output: which signature of a SavedModel, and which of several outputs, of the teacher.
+        trust: what files may do: `kdcli.Trust(model=True)` is `--trust-model`.
+        code: Python files that register own layers.
         threads: of TensorFlow, before it has started.
         resume, overwrite: what to do with a run that lies in `out`.
         dry_run: open everything, run one step in memory, return the plan and write nothing.
@@ -82,6 +90,10 @@ def distill(
         seed=seed,
         epochs=epochs,
         devices=devices,
+        signature=signature,
+        output=output,
+        trust=trust,
+        code=code,
     )
     from kdcli.evaluation.gates import check_task, choose_gates
     from kdcli.workflows.placing import find_place

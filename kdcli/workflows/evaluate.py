@@ -17,15 +17,15 @@ from kdcli.evaluation.gates import check_task, choose_gates, figures, judge
 from kdcli.evaluation.per_class import measure_classes
 from kdcli.evaluation.session import Session
 from kdcli.events import Note, OnEvent, ignore
-from kdcli.models.opening import model_file
+from kdcli.models.formats import model_file, model_format
 from kdcli.recipe.gates import Gate
 from kdcli.recipe.reading import read_recipe
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.directory import recipe_of_run
 from kdcli.runs.evaluated import EvaluatedModel, Evaluation
-from kdcli.runs.recording import hash_file
 from kdcli.runs.results import relative
 from kdcli.runs.timed import Ratio
+from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.candidates import (
     AGAIN,
@@ -33,7 +33,6 @@ from kdcli.workflows.candidates import (
     TEACHER,
     Candidate,
     check_runtime,
-    file_format,
     open_candidate,
     time_candidates,
 )
@@ -52,6 +51,10 @@ def evaluate(
     split: str = "auto",
     limit: float | None = None,
     batch_size: int | None = None,
+    signature: str | None = None,
+    output: str | None = None,
+    trust: Trust = NO_TRUST,
+    code: Sequence[str | Path] = (),
     threads: int | None = None,
     latency: bool = False,
     runtime: str | None = None,
@@ -70,6 +73,9 @@ def evaluate(
         split: `auto` (test where there is one, else everything), `train`, `validation`, `test`, `all`.
         limit: how many examples of the split: a count, or a share written with a point; stratified.
         batch_size: examples in a batch; 256 when left out. It changes the speed, not the figures.
+        signature, output: which signature of a SavedModel, and which of several outputs, of each model.
+        trust: what files may do: `kdcli.Trust(model=True)` is `--trust-model`.
+        code: Python files that register own layers.
         threads: of TensorFlow, before it has started, and of readers of `.tflite` files.
         latency: time the models, in turns, for about three seconds each.
         runtime: time only models that `tensorflow` or `litert` runs.
@@ -88,17 +94,26 @@ def evaluate(
         raise UsageError("no model to evaluate", hint="kd evaluate MODEL|RUN ... --data D")
     if split not in SPLITS:
         raise UsageError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}")
-    asked = asked_for(models, recipe, settings=settings, data=data)
+    asked = asked_for(
+        models,
+        recipe,
+        settings=settings,
+        data=data,
+        signature=signature,
+        output=output,
+        trust=trust,
+        code=code,
+    )
     has_teacher = teacher is not None
     chosen = choose_gates(
         "evaluate", gates, asked.recipe.gates, teacher=has_teacher, latency=latency, on_event=on_event
     )
-    files = [model_file(Path(model)) for model in (*models, *([teacher] if teacher else []))]
-    check_runtime(runtime, [file_format(file) for file in files], latency=latency)
-    if teacher is not None and runtime not in (None, RUNTIMES[file_format(files[-1])]):
+    files = [model_file(Path(model), trust=trust) for model in (*models, *([teacher] if teacher else []))]
+    check_runtime(runtime, [model_format(file) for file in files], latency=latency)
+    if teacher is not None and runtime not in (None, RUNTIMES.get(model_format(files[-1]))):
         _refuse_ratio(chosen, str(runtime))
     require_data(asked)
-    start_tensorflow(threads=threads, seed=asked.recipe.train.seed)
+    start_tensorflow(threads=threads, seed=asked.recipe.train.seed, code=asked.code)
     dataset, examples = given_examples(asked, split=split, limit=limit, on_event=on_event)
     labelled = examples.labels is not None
     check_task(chosen, dataset.task, labelled=labelled)
@@ -156,7 +171,7 @@ def _evaluated(
     return EvaluatedModel(
         candidate.path,
         candidate.format,
-        hash_file(candidate.path),
+        candidate.sha256,
         candidate.network.parameters,
         file_bytes(candidate.path),
         quality,

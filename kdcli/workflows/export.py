@@ -15,12 +15,13 @@ from kdcli.evaluation.session import Session
 from kdcli.events import Note, OnEvent, ignore
 from kdcli.exports.choosing import choose_formats
 from kdcli.models.extras import require_extra
-from kdcli.models.opening import model_file, model_format
+from kdcli.models.formats import model_file, model_format
 from kdcli.recipe.gates import Gate
 from kdcli.runs import writing
 from kdcli.runs.directory import default_out
 from kdcli.runs.exported import INPUTS, LABELS, Artifact, Exported
 from kdcli.runs.gated import GateResult
+from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.export_options import check_empty, check_options, check_without_data
 from kdcli.workflows.exporting import (
@@ -55,6 +56,10 @@ def export(
     split: str = "auto",
     limit: float | None = None,
     batch_size: int | None = None,
+    signature: str | None = None,
+    output: str | None = None,
+    trust: Trust = NO_TRUST,
+    code: Sequence[str | Path] = (),
     threads: int | None = None,
     latency: bool = True,
     runtime: str | None = None,
@@ -83,6 +88,9 @@ def export(
         split: that files are compared on: `auto` (test where there is one, else everything), `train`, ...
         limit: how many examples of the split: a count, or a share written with a point; stratified.
         batch_size: examples in a batch when the model answers; 256 when left out.
+        signature, output: which signature of a SavedModel, and which of several outputs.
+        trust: what files may do: `kdcli.Trust(model=True)` is `--trust-model`.
+        code: Python files that register own layers.
         threads: of TensorFlow, before it has started, and of the other runtimes.
         latency: time the files, in turns, for about two seconds each.
         runtime: time only files of this one: `tensorflow`, `litert`, `onnxruntime`.
@@ -96,7 +104,7 @@ def export(
         >>> import kdcli
         >>> kdcli.export("student.keras", formats=["litert"], data="digits").path   # doctest: +SKIP
     """
-    given, file = Path(model), model_file(Path(model))
+    given, file = Path(model), model_file(Path(model), trust=trust)
     model_format(file)
     chosen = choose_formats(formats, quantize=quantize, io=io)
     for one in chosen:
@@ -105,14 +113,23 @@ def export(
     check_options(chosen, prepare=prepare, batch=batch, split=split, latency=latency, runtime=runtime)
     place = Path(out) if out is not None else default_out("export", file.stem)
     check_empty(place)
-    asked = asked_for([given], recipe, settings=settings, data=data)
+    asked = asked_for(
+        [given],
+        recipe,
+        settings=settings,
+        data=data,
+        signature=signature,
+        output=output,
+        trust=trust,
+        code=code,
+    )
     bounds = choose_gates("export", gates, asked.recipe.gates, latency=latency, on_event=on_event)
     with_data = asked.recipe.data.source is not None or asked.arrays is not None
     if not with_data:
         examples_only = {"--split": split != "auto", "--limit": limit is not None}
         examples_only |= {"--batch-size": batch_size is not None, "--set": bool(settings)}
         check_without_data(chosen, examples_only, bounds, prepare=prepare)
-    start_tensorflow(threads=threads, seed=asked.recipe.train.seed)
+    start_tensorflow(threads=threads, seed=asked.recipe.train.seed, code=asked.code)
     shipped = _shipped(given, file, asked, with_data, split, limit, batch_size or 256, on_event)
     labelled, task = shipped.reference.labels is not None, shipped.reference.task
     if task is not None:
@@ -170,7 +187,7 @@ def _shipped(
         )
     text = "no data: files take what the model itself takes, and are compared on random inputs only"
     on_event(Note(text, warning=True))
-    return ship_without_data(file, seed=asked.recipe.data_seed)
+    return ship_without_data(file, asked=asked, on_event=on_event)
 
 
 def _judged(

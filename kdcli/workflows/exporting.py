@@ -18,9 +18,10 @@ from kdcli.evaluation.session import Session
 from kdcli.evaluation.subjects import POOL, requests_of
 from kdcli.events import Note, OnEvent, Progress
 from kdcli.models.batches import Runner
+from kdcli.models.file_runner import FileRunner
 from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.litert import LiteRT, TensorInfo
 from kdcli.models.serving import Serving, serve
+from kdcli.models.tensor_info import TensorInfo
 from kdcli.recipe.gates import Gate
 from kdcli.runs.exported import TakenInput
 from kdcli.spec import ExportFormat
@@ -155,7 +156,7 @@ def taken_input(made: Made, *, output_kind: str, classes: int) -> TakenInput:
     dtype, output_dtype = serving.dtype, "float32"
     quantization: Any = None
     output_quantization: Any = None
-    if isinstance(runner, LiteRT):
+    if isinstance(runner, FileRunner):
         dtype, output_dtype = runner.input.dtype, runner.output.dtype
         quantization, output_quantization = _quantization(runner.input), _quantization(runner.output)
     return TakenInput(

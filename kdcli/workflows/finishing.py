@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from kdcli import __version__
@@ -11,6 +12,7 @@ from kdcli.runs import writing
 from kdcli.runs.directory import Run
 from kdcli.runs.recording import arguments, hidden_secrets, machine, versions
 from kdcli.runs.results import RunResult
+from kdcli.screening.verdict import Trust
 from kdcli.workflows.planning import recipe_text
 
 
@@ -21,6 +23,7 @@ def write_start(
     requested: Recipe,
     resolved: Recipe,
     inputs: dict[str, Any],
+    trust: Trust,
     device: dict[str, Any],
 ) -> None:
     """`recipe.yaml` and `environment.json`, before the first step."""
@@ -32,6 +35,7 @@ def write_start(
         **device,
         "seed": resolved.train.seed,
         "inputs": inputs,
+        "trust": asdict(trust),
         "requested": hidden_secrets(requested.model_dump(mode="json", by_alias=True, exclude_none=True)),
     }
     # The environment last: where it lies, `--resume` finds a run that can go on.

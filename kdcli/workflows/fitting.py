@@ -22,8 +22,10 @@ from kdcli.errors import UsageError
 from kdcli.evaluation.quality import MAIN, measure
 from kdcli.events import OnEvent, Progress
 from kdcli.models.answering import LOGITS, Answering
+from kdcli.models.graph_network import GraphNetwork
+from kdcli.models.keras_model import saved_bytes
 from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.opening import saved_bytes
+from kdcli.models.network import Network
 from kdcli.models.precision import computing_in
 from kdcli.recipe.sections import Recipe, TrainSection
 from kdcli.runs import writing
@@ -92,7 +94,7 @@ class Fit:
     train: TrainSection
     dataset: Dataset
     views: Views
-    network: KerasNetwork
+    network: Network
     terms: Sequence[Term]
     strategy: Any
     monitor: str
@@ -162,7 +164,7 @@ class Fit:
 
 
 def evaluate_split(
-    network: KerasNetwork,
+    network: Network,
     split: Examples,
     *,
     task: str,
@@ -196,13 +198,20 @@ def write_predictions(run: Run, logits: np.ndarray, split: Examples, *, task: st
     writing.write_bytes(run.predictions, file.getvalue())
 
 
-def write_model(path: Path, model: Any) -> int:
-    """Save a model atomically; gives its bytes."""
-    needed = 4 * model.count_params() + 1_000_000
+def write_model(run: Run, role: str, network: KerasNetwork | GraphNetwork) -> Path:
+    """Save what was trained, atomically, as what it was opened from: a `.keras` file or a SavedModel folder."""
+    path = run.place_of(role, folder=isinstance(network, GraphNetwork))
+    needed = 4 * (network.parameters or 0) + 1_000_000
     try:
-        with writing.scratch_folder(3 * needed) as folder:
-            content = saved_bytes(model, folder)
+        with writing.scratch_folder(3 * needed) as scratch:
+            if isinstance(network, KerasNetwork):
+                content = saved_bytes(network.model, scratch)
+            else:
+                network.save(scratch / path.name)
+                writing.remove(path)
+                writing.place_folder(scratch / path.name, path)
+                return path
     except OSError as error:
         raise writing.storage_error(path, error, needed=needed) from error
     writing.write_bytes(path, content)
-    return len(content)
+    return path

@@ -32,7 +32,7 @@ def asked_for(models: Sequence[str | Path], recipe: Any, **options: Any) -> Aske
             # Its data and split only: how its networks take their input is theirs alone.
             values = read_recipe(own).recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
             recipe = {"data": values["data"], "train": {"seed": values["train"]["seed"]}}
-    return ask(recipe, **options)
+    return ask(recipe, role="student", **options)
 
 
 def _refuse_several_sources(runs: Mapping[str, Path]) -> None:

@@ -12,25 +12,21 @@ from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
 from kdcli.data.order import limited
 from kdcli.errors import UsageError
-from kdcli.evaluation.footprint import file_bytes, flops, weight_bytes
 from kdcli.evaluation.quality import MAIN
 from kdcli.events import OnEvent, ignore
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.litert import LiteRT, TensorInfo
-from kdcli.models.opening import model_file, open_model
-from kdcli.models.preparation import Preparation
-from kdcli.models.tapping import layers_by_path
-from kdcli.recipe.reading import read_recipe
-from kdcli.runs.directory import recipe_of_run, role_of_run
-from kdcli.runs.inspected import Checked, Inspection, Layer, Tensor
-from kdcli.runs.recording import hash_file
+from kdcli.models.formats import model_file, model_format
+from kdcli.runs.inspected import Checked, Inspection
+from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.workflows.asking import Asked
-from kdcli.workflows.candidates import file_format, open_candidate
+from kdcli.workflows.candidates import open_candidate
 from kdcli.workflows.given import asked_for, open_given, require_data
+from kdcli.workflows.looking import described, look_into
 from kdcli.workflows.starting import start_tensorflow
 
 # Examples that are answered when data is given and no limit.
 EXAMPLES = 512
+# What is looked into without TensorFlow.
+ALONE = ("tflite", "onnx", "npz")
 
 
 def inspect(
@@ -41,22 +37,31 @@ def inspect(
     settings: Sequence[str] = (),
     limit: float | None = None,
     batch_size: int | None = None,
+    signature: str | None = None,
+    output: str | None = None,
+    trust: Trust = NO_TRUST,
+    code: Sequence[str | Path] = (),
     threads: int | None = None,
     on_event: OnEvent = ignore,
 ) -> Inspection:
     """Look into a model: inputs, outputs, parameters, FLOPs, bytes, layers and taps.
 
-    Without data the output kind is what the last layer says, or what a run recorded. With data it is found on
-    real examples, as is the scale of pictures, and `checked` says what the model made of them.
+    The file is screened, then opened fully, its weights read and checked. Without data the output kind is what the
+    last layer says, or what a run recorded. With data it is found on real examples, as is the scale of pictures,
+    and `checked` says what the model made of them. A file that is refused or does not open is no error here:
+    `safe` is False, `findings` say why, and `refused` is what other commands raise.
 
     Args:
-        model: a `.keras`, `.h5` or `.tflite` file, or a run directory.
+        model: a file, the folder of a SavedModel, or a run directory.
         data: a name, a path, or arrays as in `kdcli.distill`.
         recipe: for its `data` and `student.input`.
         settings: `path=value` texts, as for `--set`.
         limit: how many examples of the test split (everything where there is none) are answered: a count, or
             a share written with a point; 512 when left out.
         batch_size: examples in a batch; 256 when left out.
+        signature, output: which signature of a SavedModel, and which of several outputs, of the model.
+        trust: what files may do: `kdcli.Trust(model=True)` is `--trust-model`.
+        code: Python files that register own layers.
         threads: of TensorFlow, before it has started, and of the reader of a `.tflite` file.
         on_event: told of progress.
 
@@ -67,7 +72,7 @@ def inspect(
         >>> import kdcli
         >>> [tap.name for tap in kdcli.inspect("teacher.keras").taps]   # doctest: +SKIP
     """
-    given, file = Path(model), model_file(Path(model))
+    given, file = Path(model), model_file(Path(model), trust=trust)
     with_data = data is not None or recipe is not None
     idle = {"--set": settings, "--limit": limit is not None, "--batch-size": batch_size is not None}
     unused = [option for option, there in idle.items() if there]
@@ -75,16 +80,24 @@ def inspect(
         raise UsageError(
             f"{unused[0]} is about the examples that a model is checked on, and there are none", hint="--data D"
         )
-    form = file_format(file)
-    asked = asked_for([given], recipe, settings=settings, data=data)
+    form = model_format(file)
+    asked = asked_for(
+        [given],
+        recipe,
+        settings=settings,
+        data=data,
+        signature=signature,
+        output=output,
+        trust=trust,
+        code=code,
+    )
     if with_data:
         require_data(asked)
-    if form == "tflite" and not with_data:
-        with LiteRT(file, threads=threads) as runner:
-            return _tensors_only(runner)
-    start_tensorflow(threads=threads, seed=asked.recipe.train.seed)
-    if not with_data:
-        return _inspected(_as_recorded(given, KerasNetwork(open_model(file), name=str(file))), file, form)
+    if with_data or form not in ALONE:
+        start_tensorflow(threads=threads, seed=asked.recipe.train.seed, code=asked.code)
+    looked = look_into(given, file, asked, threads=threads, on_event=on_event)
+    if not with_data or looked.refused is not None:
+        return looked
     with ExitStack() as opened:
         dataset, examples = _examples(asked, limit, on_event)
         candidate = open_candidate(
@@ -111,9 +124,7 @@ def inspect(
             answer=tuple(answers.shape[1:]),
             figure=None if value is None else (main, value),
         )
-        if isinstance(network, KerasNetwork):
-            return replace(_inspected(network, file, form), checked=checked)
-        return replace(_tensors_only(network.runner), output_kind=network.output_kind, checked=checked)
+        return replace(described(looked, network), output_kind=network.output_kind, checked=checked)
 
 
 def _examples(asked: Asked, limit: float | None, on_event: OnEvent) -> tuple[Dataset, Examples]:
@@ -122,62 +133,3 @@ def _examples(asked: Asked, limit: float | None, on_event: OnEvent) -> tuple[Dat
     examples = dataset.split("auto")
     kept = limited(examples.all_labels(), len(examples), limit=limit or EXAMPLES, seed=seed)
     return dataset, examples.subset(kept)
-
-
-def _inspected(network: KerasNetwork, file: Path, form: str) -> Inspection:
-    model = network.model
-    tensors = getattr(model, "outputs", None) or [None]
-    last = network.last_layer.name if network.last_layer else "output"
-    names = getattr(model, "output_names", None) or [last]
-    dtype = str(getattr(tensors[0], "dtype", None) or model.compute_dtype)
-    layers = layers_by_path(model)
-    # A layer that holds others counts what is in them: only the innermost are shown with their weights.
-    innermost = [path for path in layers if not any(other.startswith(f"{path}/") for other in layers)]
-    return Inspection(
-        path=file,
-        format=form,
-        sha256=hash_file(file),
-        inputs=tuple(Tensor(spec.name, (None, *spec.shape), spec.dtype) for spec in network.inputs),
-        outputs=(Tensor(names[0], (None, *network.output_shape), dtype),),
-        bytes=file_bytes(file),
-        output_kind=network.output_kind,
-        parameters=network.parameters,
-        export_bytes=weight_bytes(network.parameters),
-        flops=flops(network) if network.preparations else None,
-        taps=tuple(Tensor(name, (None, *shape)) for name, shape in network.taps.items()),
-        layers=tuple(Layer(path, type(layers[path]).__name__, layers[path].count_params()) for path in innermost),
-    )
-
-
-def _as_recorded(given: Path, network: KerasNetwork) -> KerasNetwork:
-    """At its own input size; a run also knows how its model's output was understood, and the size of pictures."""
-    own = recipe_of_run(given)
-    section = getattr(read_recipe(own).recipe, role_of_run(given)) if own else None
-    if section is not None and section.output_kind != "auto":
-        network = network.understood(section.output_kind, head=network.head)
-    own_size: dict[str, Preparation] = {}
-    for spec in network.inputs:
-        shape = spec.shape
-        if section is not None and section.input.resize != "auto":
-            shape = (*section.input.resize, *shape[2:])
-        known = tuple(side for side in shape if side is not None)
-        if len(known) < len(shape):
-            return network
-        own_size[spec.name] = Preparation(known, spec.dtype, spec.shape, spec.dtype, scale="raw")
-    return network.with_preparations(own_size)
-
-
-def _tensors_only(runner: LiteRT) -> Inspection:
-    """A `.tflite` file tells its tensors; what its format does not tell stays None."""
-    return Inspection(
-        path=runner.path,
-        format="tflite",
-        sha256=hash_file(runner.path),
-        inputs=(_tensor(runner.input),),
-        outputs=(_tensor(runner.output),),
-        bytes=file_bytes(runner.path),
-    )
-
-
-def _tensor(info: TensorInfo) -> Tensor:
-    return Tensor(info.name, (None, *(None if side < 0 else side for side in info.shape)), info.dtype)

@@ -6,24 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kdcli.data.dataset import Dataset
-from kdcli.data.examples import Examples
 from kdcli.errors import ModelError, UsageError
-from kdcli.evaluation.scaling import choose_scale
-from kdcli.events import Note, OnEvent
-from kdcli.lazy import keras, ops, tf
+from kdcli.events import OnEvent
+from kdcli.lazy import keras
+from kdcli.models.formats import model_file
+from kdcli.models.graph_network import GraphNetwork
+from kdcli.models.keras_model import check_finite, fresh_copy
 from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.opening import check_finite, fresh_copy, model_file, open_model
-from kdcli.models.output_kind import resolve_output
-from kdcli.models.preparation import make_preparation
+from kdcli.models.opening import Choice, open_file
 from kdcli.recipe.reading import read_recipe
 from kdcli.recipe.sections import InputSection
 from kdcli.runs.directory import recipe_of_run, role_of_run
-from kdcli.runs.recording import hash_arrays, hash_file
+from kdcli.runs.recording import hash_arrays
 from kdcli.runs.results import relative
+from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.workflows.building import build_zoo, zoo_shape
+from kdcli.workflows.understanding import understand
 from kdcli.zoo import File
 
 
@@ -36,12 +35,16 @@ class Opened:
         start: `file` or `fresh`.
         path: its file, or None for zoo models and objects.
         sha256: of the file.
+        format: of the file.
+        findings: what screening said of it.
     """
 
-    network: KerasNetwork
+    network: Any
     start: str
     path: Path | None
     sha256: str | None
+    format: str | None = None
+    findings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """What the plan shows."""
@@ -54,7 +57,14 @@ class Opened:
             "output_kind": network.output_kind,
             "logits_from": network.logits_from,
             "input": {name: p.to_json() for name, p in network.preparations.items()},
+            "notes": list(network.notes),
         }
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the run keeps of where it came from."""
+        document: dict[str, Any] = {"path": str(self.path) if self.path else None, "sha256": self.sha256}
+        return document if self.format is None else {**document, "format": self.format, "findings": self.findings}
 
 
 def open_network(
@@ -67,7 +77,10 @@ def open_network(
     section: Any,
     seed: int,
     on_event: OnEvent,
-    teacher: KerasNetwork | None = None,
+    teacher: Any = None,
+    trust: Trust = NO_TRUST,
+    trainable: bool = False,
+    threads: int | None = None,
 ) -> Opened:
     """Open one side of a run.
 
@@ -81,20 +94,33 @@ def open_network(
         seed: of fresh weights.
         on_event: told what was resolved.
         teacher: for the student, what a `clone` is made like.
+        trust: what a file may do.
+        trainable: whether it is going to be trained.
+        threads: of a file that runs in a process of its own.
 
     Raises:
-        ModelError: missing, unreadable, or it does not fit the data.
+        ModelError: missing, unreadable, refused, or it does not fit the data or what it is wanted for.
     """
     keras.utils.set_random_seed(seed)
-    path, sha = None, None
+    path, sha, form = None, None, None
+    findings: tuple[str, ...] = ()
+    network: Any
     if given is not None:
-        model, name = _as_model(given, dataset), f"{role} object"
+        model = _as_model(given, dataset)
         sha = hash_arrays(variable.numpy() for variable in model.weights)
+        network = KerasNetwork(model, name=f"{role} object", output=section.output)
     elif isinstance(source, File):
-        section = _as_recorded(Path(source.path), section)
-        path = model_file(Path(source.path))
-        sha = hash_file(path)
-        model, name = open_model(path), str(path)
+        section = as_recorded(Path(source.path), section)
+        opened = open_file(
+            model_file(Path(source.path), trust=trust),
+            trust=trust,
+            choice=choice_of(section),
+            trainable=trainable,
+            threads=threads,
+            on_event=on_event,
+        )
+        network, path, sha, form = opened.network, opened.path, opened.sha256, opened.format
+        findings = tuple(str(finding) for finding in opened.verdict.findings)
     else:
         built = build_zoo(
             role,
@@ -104,14 +130,20 @@ def open_network(
             section=section,
             seed=seed,
             teacher=teacher,
+            trust=trust,
             on_event=on_event,
         )
-        model, name, start, section = built.model, built.name, built.start, built.section
-        path, sha = built.path, built.sha256
+        start, section, path, sha = built.start, built.section, built.path, built.sha256
+        network = KerasNetwork(built.model, name=built.name)
     if start == "fresh" and (given is not None or isinstance(source, File)):
-        model = fresh_copy(model, seed=seed)
+        network = _renewed(network, section, role, seed=seed)
+    if trainable and not isinstance(network, KerasNetwork | GraphNetwork):
+        raise ModelError(
+            f"{role} ({network.name}): a file of this format answers, but cannot be trained",
+            hint="give the .keras file or the SavedModel that it was made from",
+        )
     network = understand(
-        KerasNetwork(model, name=name),
+        network,
         dataset.train,
         task=dataset.task,
         outputs=dataset.outputs,
@@ -120,59 +152,38 @@ def open_network(
         measured=start == "file",
         seed=seed,
         on_event=on_event,
+        class_names=dataset.class_names,
     )
-    return Opened(network, start, path, sha)
+    return Opened(network, start, path, sha, form, findings)
 
 
-def _as_recorded(path: Path, section: Any) -> Any:
-    """A run directory brings its own preparation and output kind, where the recipe leaves them open."""
+def choice_of(section: Any) -> Choice:
+    """Which part of a file a section of the recipe asks for."""
+    return Choice(section.signature, section.output, section.input.tensor)
+
+
+def as_recorded(path: Path, section: Any) -> Any:
+    """A run directory brings its own preparation, output and output kind, where the recipe leaves them open."""
     own = recipe_of_run(path)
     if own is None or section.input != InputSection() or section.output_kind != "auto":
         return section
     recorded = getattr(read_recipe(own).recipe, role_of_run(path))
-    return section.model_copy(update={"input": recorded.input, "output_kind": recorded.output_kind})
+    return section.model_copy(update=own_settings(recorded))
 
 
-def understand(
-    network: KerasNetwork,
-    examples: Examples,
-    *,
-    task: str,
-    outputs: int,
-    section: Any,
-    role: str,
-    measured: bool,
-    seed: int,
-    on_event: OnEvent,
-) -> KerasNetwork:
-    """Resolve preparation and output kind on real examples.
-
-    Args:
-        measured: whether the weights mean something, so that scales can be compared.
-    """
-    network = network.with_preparations(_preparations(network, examples, section.input, role))
-    sample = np.arange(min(256, len(examples)))
-    try:
-        answers = np.asarray(ops.convert_to_numpy(network.output(examples.take(sample))), np.float64)
-    except (ValueError, TypeError, tf.errors.OpError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{role} ({network.name}) cannot answer {len(sample)} examples: {reason:.300}") from error
-    network = resolve_output(network, wanted=section.output_kind, task=task, outputs=outputs, answers=answers)
-    if section.input.scale == "auto" and not measured and network.scales_itself and _scaled(network):
-        network = network.with_scale("raw")
-        on_event(Note(f"{role}: input.scale is raw, the network rescales its pictures itself"))
-    if section.input.scale == "auto" and measured:
-        choice = choose_scale(network, examples, seed=seed)
-        network = network.with_scale(choice.scale)
-        if choice.scale != "unit":
-            shown = ", ".join(f"{scale} {value:.3f}" for scale, value in choice.accuracies.items())
-            text = f"{role}: input.scale is {choice.scale}, by the accuracy on training examples ({shown})"
-            on_event(Note(text))
-    return network
+def own_settings(recorded: Any) -> dict[str, Any]:
+    """What a run's section says of the model that it left: one that started further in starts there now."""
+    settings = {name: getattr(recorded, name) for name in ("output_kind", "signature", "output")}
+    return {**settings, "input": recorded.input.model_copy(update={"tensor": None})}
 
 
-def _scaled(network: KerasNetwork) -> bool:
-    return any(preparation.scaled for preparation in network.preparations.values())
+def _renewed(network: Any, section: Any, role: str, *, seed: int) -> KerasNetwork:
+    if not isinstance(network, KerasNetwork):
+        raise UsageError(
+            f"{role}.start is fresh, but {network.name} is no Keras model that can be made anew",
+            hint=f"--set {role}.start=file keeps its weights",
+        )
+    return KerasNetwork(fresh_copy(network.model, seed=seed), name=network.name, output=section.output)
 
 
 def _as_model(given: Any, dataset: Dataset) -> Any:
@@ -182,27 +193,3 @@ def _as_model(given: Any, dataset: Dataset) -> Any:
         given.build((None, *zoo_shape(dataset, InputSection())))
     check_finite(given, given.name)
     return given
-
-
-def _preparations(network: KerasNetwork, examples: Examples, section: InputSection, role: str) -> dict[str, Any]:
-    names, specs = list(examples.shapes), {spec.name: spec for spec in network.inputs}
-    if len(names) == 1 and len(specs) == 1:
-        matched = {names[0]: next(iter(specs.values()))}
-    elif set(names) == set(specs):
-        matched = {name: specs[name] for name in specs}
-    else:
-        raise ModelError(
-            f"{role} ({network.name}) takes the inputs {', '.join(specs)}, the data has {', '.join(names)}",
-            hint="arrays for several inputs are called x_train.NAME",
-        )
-    return {
-        name: make_preparation(
-            section,
-            raw_shape=examples.shapes[name],
-            raw_dtype=str(examples.dtypes[name]),
-            shape=spec.shape,
-            dtype=spec.dtype,
-            who=f"{role} ({network.name})",
-        )
-        for name, spec in matched.items()
-    }

@@ -15,16 +15,18 @@ from kdcli.errors import UsageError
 from kdcli.events import Note, OnEvent, ignore
 from kdcli.lazy import keras
 from kdcli.losses.labels import Labels
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.recorded import RecordedNetwork
 from kdcli.recipe.document import Path
 from kdcli.recipe.sections import Recipe
+from kdcli.runs.recording import hash_file
 from kdcli.workflows.asking import Asked, require
 from kdcli.workflows.fitting import Clock, Fit, monitored, with_length
 from kdcli.workflows.job import Job
 from kdcli.workflows.networks import Opened, open_network
 from kdcli.workflows.once import Once
 from kdcli.workflows.placing import Place, check_inputs, data_key, data_sha256, open_data
-from kdcli.workflows.refusing import check_effects, check_heads, refuse_untrained
+from kdcli.workflows.recorded_teacher import is_recorded, open_recorded
+from kdcli.workflows.refusing import check_effects, check_heads, check_precision, refuse_untrained
 from kdcli.workflows.starting import never, start_tensorflow, strategy_for
 from kdcli.zoo import Clone
 
@@ -58,14 +60,15 @@ def open_distillation(place: Place, around: Surroundings) -> Job:
     if recipe.losses is None:
         raise UsageError(f"the recipe {asked.name!r} has no losses", hint="--recipe soft-targets")
     clock, on_event = Clock(), around.on_event
-    start_tensorflow(threads=around.threads, seed=recipe.train.seed)
+    start_tensorflow(threads=around.threads, seed=recipe.train.seed, code=asked.code)
     dataset = _dataset(asked, clock, around)
     strategy = strategy_for(recipe.train.devices)
     check_effects(recipe, recipe.losses, dataset, replicas=strategy.num_replicas_in_sync)
     with strategy.scope():
         key, teacher = open_teacher(asked, dataset, around)
         dataset = with_outputs(dataset, teacher.network.outputs)
-        student = _side("student", asked, dataset, recipe.student.start, on_event, teacher.network)
+        student = _side("student", asked, dataset, around, recipe.student.start, teacher.network)
+        check_precision(recipe, student.network)
         check_heads(recipe, dataset, teacher.network, student.network)
         # Projections start the same however the models were opened, which uses up random numbers.
         keras.utils.set_random_seed(recipe.train.seed)
@@ -73,7 +76,8 @@ def open_distillation(place: Place, around: Surroundings) -> Job:
     count = _view_count(recipe)
     views = _views(recipe, dataset, count)
     needed = bytes_needed(teacher.network, teacher_taps(terms), len(dataset.train), count or 0)
-    mode, reason = choose_mode(recipe.teacher.targets, needed=needed, keeps=count is not None)
+    recorded = isinstance(teacher.network, RecordedNetwork)
+    mode, reason = choose_mode(recipe.teacher.targets, needed=needed, keeps=count is not None, recorded=recorded)
     if recipe.teacher.targets == "memory" and mode == "live":
         raise UsageError(
             f"teacher.targets: memory cannot be: {reason}", hint="--set teacher.views=4 keeps 4 views"
@@ -87,23 +91,11 @@ def open_distillation(place: Place, around: Surroundings) -> Job:
         ("teacher", "targets"): mode,
         ("teacher", "views"): "all" if count is None else count,
     }
-    inputs = {"teacher": _record(teacher), "student": _record(student)}
+    inputs = {"teacher": teacher.record, "student": student.record, **_code(asked)}
     inputs["data"] = _data_record(asked, dataset, around)
     check_inputs(place, inputs)
-    return Job(
-        "distill",
-        asked,
-        fit,
-        student,
-        teacher,
-        resolved,
-        inputs,
-        clock,
-        mode=mode,
-        mode_reason=reason,
-        once=around.once,
-        teacher_key=key,
-    )
+    kept: dict[str, Any] = {"mode": mode, "mode_reason": reason, "teacher_key": key}
+    return Job("distill", asked, fit, student, teacher, resolved, inputs, clock, once=around.once, **kept)
 
 
 def open_alone(role: str, place: Place, around: Surroundings) -> Job:
@@ -117,7 +109,7 @@ def open_alone(role: str, place: Place, around: Surroundings) -> Job:
     asked, recipe = place.asked, place.asked.recipe
     require(asked, "data", role)
     clock, on_event = Clock(), around.on_event
-    start_tensorflow(threads=around.threads, seed=recipe.train.seed)
+    start_tensorflow(threads=around.threads, seed=recipe.train.seed, code=asked.code)
     dataset = _dataset(asked, clock, around)
     strategy = strategy_for(recipe.train.devices)
     check_effects(recipe, [Labels()], dataset, replicas=strategy.num_replicas_in_sync)
@@ -132,7 +124,8 @@ def open_alone(role: str, place: Place, around: Surroundings) -> Job:
             require(asked, "teacher")
             refuse_untrained(asked)
             teacher = open_teacher(asked, dataset, around)[1].network
-        opened = _side(role, asked, dataset, getattr(recipe, role).start, on_event, teacher)
+        opened = _side(role, asked, dataset, around, getattr(recipe, role).start, teacher)
+        check_precision(recipe, opened.network)
     views = _views(recipe, dataset, None)
     train = with_length(recipe.train, len(dataset.train))
     monitor = monitored(train, dataset, with_teacher=False)
@@ -140,7 +133,7 @@ def open_alone(role: str, place: Place, around: Surroundings) -> Job:
     fit = Fit(recipe, train, dataset, views, opened.network, (term,), strategy, monitor, on_event, around.stop)
     resolved = _resolved(recipe, dataset, {role: opened}, (term,), strategy)
     resolved[role, "start"] = opened.start
-    inputs = {role: _record(opened), "data": _data_record(asked, dataset, around)}
+    inputs = {role: opened.record, "data": _data_record(asked, dataset, around), **_code(asked)}
     check_inputs(place, inputs)
     command = "train-teacher" if role == "teacher" else "scratch"
     return Job(command, asked, fit, opened, None, resolved, inputs, clock, once=around.once)
@@ -156,7 +149,10 @@ def open_teacher(asked: Asked, dataset: Dataset, around: Surroundings) -> tuple[
     """The teacher, opened once, and what it is called among what is opened once."""
     section = asked.recipe.teacher.model_dump_json()
     key = ("teacher", *data_key(asked), section, id(asked.models.get("teacher")))
-    return key, around.once(key, lambda: _side("teacher", asked, dataset, "file", around.on_event))
+    recorded = is_recorded(asked)
+    return key, around.once(
+        key, lambda: open_recorded(asked, dataset) if recorded else _side("teacher", asked, dataset, around)
+    )
 
 
 def _dataset(asked: Asked, clock: Clock, around: Surroundings) -> Dataset:
@@ -176,8 +172,8 @@ def _data_record(asked: Asked, dataset: Dataset, around: Surroundings) -> dict[s
     return {"name": dataset.name, "sha256": data_sha256(asked, around.once)}
 
 
-def _record(opened: Opened) -> dict[str, Any]:
-    return {"path": str(opened.path) if opened.path else None, "sha256": opened.sha256}
+def _code(asked: Asked) -> dict[str, Any]:
+    return {f"code {file.name}": {"path": str(file), "sha256": hash_file(file)} for file in asked.code}
 
 
 def _views(recipe: Recipe, dataset: Dataset, count: int | None) -> Views:
@@ -187,24 +183,23 @@ def _views(recipe: Recipe, dataset: Dataset, count: int | None) -> Views:
 
 
 def _side(
-    role: str,
-    asked: Asked,
-    dataset: Dataset,
-    start: str,
-    on_event: OnEvent,
-    teacher: KerasNetwork | None = None,
+    role: str, asked: Asked, dataset: Dataset, around: Surroundings, start: str | None = None, teacher: Any = None
 ) -> Opened:
+    """One side of a run; without a `start` it is no one's to train, and has its weights."""
     section = getattr(asked.recipe, role)
     return open_network(
         role,
         given=asked.models.get(role),
         source=section.model,
-        start="file" if start == "auto" else start,
+        start="file" if start in ("auto", None) else str(start),
         dataset=dataset,
         section=section,
         seed=asked.recipe.train.seed,
-        on_event=on_event,
+        on_event=around.on_event,
         teacher=teacher,
+        trust=asked.trust,
+        trainable=start is not None,
+        threads=around.threads,
     )
 
 
@@ -225,11 +220,12 @@ def _resolved(
     if strategy.num_replicas_in_sync == 1:
         values["train", "devices"] = "one"
     for role, side in sides.items():
-        preparation = next(iter(side.network.preparations.values()))
         values[role, "output_kind"] = side.network.output_kind
-        values[role, "input", "scale"] = preparation.scale
-        if preparation.picture:
-            values[role, "input", "resize"] = list(preparation.prepared_shape[:2])
+        # Recorded answers take nothing in.
+        for preparation in list(side.network.preparations.values())[:1]:
+            values[role, "input", "scale"] = preparation.scale
+            if preparation.picture:
+                values[role, "input", "resize"] = list(preparation.prepared_shape[:2])
     for number, loss in enumerate(recipe.losses or ()):
         if isinstance(loss, Labels) and loss.loss == "auto":
             values["losses", number, "loss"] = "mse" if dataset.task == "regression" else "cross_entropy"

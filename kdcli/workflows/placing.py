@@ -9,7 +9,7 @@ from typing import Any
 
 from kdcli.data.dataset import Dataset, fingerprint, open_dataset
 from kdcli.errors import StorageError, UsageError
-from kdcli.models.opening import model_file
+from kdcli.models.formats import model_file
 from kdcli.recipe.document import Path as Setting
 from kdcli.recipe.document import dotted, leaves
 from kdcli.recipe.origins import Origins
@@ -28,7 +28,7 @@ from kdcli.runs.directory import (
     model_of_run,
     read_json,
 )
-from kdcli.runs.recording import hash_file
+from kdcli.runs.recording import hash_model
 from kdcli.runs.results import FinishedRun
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.once import Once
@@ -159,7 +159,7 @@ def given_inputs(asked: Asked, once: Once) -> dict[str, Any]:
     for role in ("teacher", "student"):
         model = getattr(recipe, role).model
         if isinstance(model, File):
-            inputs[role] = {"sha256": hash_file(model_file(Path(model.path)))}
+            inputs[role] = {"sha256": hash_model(model_file(Path(model.path), trust=asked.trust))}
     if asked.origins.given(("data", "source")) or asked.recipe_given:
         if recipe.data.source is not None or asked.arrays is not None:
             inputs["data"] = {"sha256": data_sha256(asked, once)}

@@ -16,11 +16,12 @@ from kdcli.data.examples import Examples
 from kdcli.errors import UsageError
 from kdcli.evaluation.decisions import decided, probabilities
 from kdcli.events import OnEvent, ignore
+from kdcli.models.formats import model_file
 from kdcli.models.network import Network
-from kdcli.models.opening import model_file
 from kdcli.runs import writing
 from kdcli.runs.predicted import Prediction
-from kdcli.workflows.candidates import file_format, open_candidate
+from kdcli.screening.verdict import NO_TRUST, Trust
+from kdcli.workflows.candidates import open_candidate
 from kdcli.workflows.evaluate import SPLITS
 from kdcli.workflows.given import asked_for, open_given, require_data, taken_from
 from kdcli.workflows.starting import start_tensorflow
@@ -38,6 +39,10 @@ def predict(
     split: str = "auto",
     limit: float | None = None,
     batch_size: int | None = None,
+    signature: str | None = None,
+    output: str | None = None,
+    trust: Trust = NO_TRUST,
+    code: Sequence[str | Path] = (),
     threads: int | None = None,
     on_event: OnEvent = ignore,
 ) -> Prediction:
@@ -59,6 +64,9 @@ def predict(
         split: `auto` (test where there is one, else everything), `train`, `validation`, `test`, `all`.
         limit: how many examples of the split: a count, or a share written with a point; stratified.
         batch_size: examples in a batch; 256 when left out. It changes the speed, not the answers.
+        signature, output: which signature of a SavedModel, and which of several outputs, of the model.
+        trust: what files may do: `kdcli.Trust(model=True)` is `--trust-model`.
+        code: Python files that register own layers.
         threads: of TensorFlow, before it has started, and of the reader of a `.tflite` file.
         on_event: told of progress.
 
@@ -73,11 +81,19 @@ def predict(
     _check_out(path)
     if split not in SPLITS:
         raise UsageError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}")
-    file = model_file(given)
-    file_format(file)
-    asked = asked_for([given], recipe, settings=settings, data=data)
+    file = model_file(given, trust=trust)
+    asked = asked_for(
+        [given],
+        recipe,
+        settings=settings,
+        data=data,
+        signature=signature,
+        output=output,
+        trust=trust,
+        code=code,
+    )
     require_data(asked)
-    start_tensorflow(threads=threads, seed=asked.recipe.train.seed)
+    start_tensorflow(threads=threads, seed=asked.recipe.train.seed, code=asked.code)
     dataset = whole = open_given(asked, carve=False, on_event=on_event)
     if split == "validation" and whole.validation is None:
         dataset = open_given(asked, carve=True, on_event=ignore)

@@ -12,11 +12,12 @@ from kdcli.data.feed import Batch
 from kdcli.data.views import Views
 from kdcli.distillation.objective import teacher_taps
 from kdcli.distillation.preflight import refuse_chance, refuse_idle_terms, refuse_same
-from kdcli.distillation.targets import LiveTargets, Targets, answer_once, bytes_needed
+from kdcli.distillation.targets import LiveTargets, Targets, answer_once, bytes_needed, recorded_targets
 from kdcli.evaluation.footprint import weight_bytes
 from kdcli.lazy import tf
 from kdcli.models.answering import Answering
 from kdcli.models.precision import computing_in
+from kdcli.models.recorded import RecordedNetwork
 from kdcli.models.values import unchanged
 from kdcli.runs.results import Plan
 from kdcli.workflows.fitting import Fit
@@ -44,7 +45,8 @@ def check_before(job: Job) -> tuple[str, ...]:
     positions = np.arange(min(fit.train.batch_size, len(train)))
     batch = _sample_batch(fit, positions)
     network = teacher.network if teacher is not None else None
-    refuse_idle_terms(fit.terms, student=student.network, teacher=network, batch=batch)
+    kept = recorded_targets(network, train) if isinstance(network, RecordedNetwork) else None
+    refuse_idle_terms(fit.terms, student=student.network, teacher=network, batch=batch, targets=kept)
     findings.extend(_unscaled(train))
     whole = [term.loss.label for term in fit.terms if term.loss.whole_batch]
     if whole and fit.strategy.num_replicas_in_sync > 1:
@@ -85,7 +87,7 @@ def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
     teacher_parameters = 0
     targets: dict[str, Any] = {}
     if job.teacher is not None:
-        teacher_parameters = job.teacher.network.parameters
+        teacher_parameters = job.teacher.network.parameters or 0
         count = fit.views.count
         if job.mode == "memory":
             kept = bytes_needed(job.teacher.network, teacher_taps(fit.terms), len(dataset.train), count or 1)
@@ -111,8 +113,15 @@ def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
         memory_bytes=memory,
         student_bytes=weight_bytes(job.trained.network.parameters),
         seconds=_measured_seconds(job) if measured else {"teacher": None, "training": None},
-        findings=findings,
+        findings=(*findings, *_notes(job)),
     )
+
+
+def _notes(job: Job) -> list[str]:
+    """What the opened models have to say of themselves."""
+    sides = {"teacher": job.trained if job.role == "teacher" else job.teacher}
+    sides |= {"student": job.trained} if job.role == "student" else {}
+    return [f"{role}: {text}" for role, side in sides.items() if side is not None for text in side.network.notes]
 
 
 def _measured_seconds(job: Job) -> dict[str, float | None]:
@@ -136,6 +145,8 @@ def _sample_targets(job: Job, sample: Any) -> tuple[Targets | None, float | None
     if job.teacher is None:
         return None, None
     taps, views, network = teacher_taps(job.fit.terms), job.fit.views, job.teacher.network
+    if isinstance(network, RecordedNetwork):
+        return recorded_targets(network, sample), 0.0
     ask = Answering(network, taps=taps)
     ask(sample.take, len(sample))
     since = time.perf_counter()

@@ -10,6 +10,7 @@ from kdcli.data.feed import RESIDENT_BYTES
 from kdcli.errors import ModelError, UsageError
 from kdcli.losses.labels import Labels
 from kdcli.losses.soft_cross_entropy import SoftCrossEntropy
+from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.recipe.sections import Recipe
 from kdcli.spec import FeatureLoss, Loss
@@ -101,12 +102,32 @@ def _check_augment(recipe: Recipe, dataset: Dataset) -> None:
             )
 
 
+def check_precision(recipe: Recipe, student: Network) -> None:
+    """Refuse half precision where the layers cannot be told to use it.
+
+    Raises:
+        UsageError: naming the setting.
+    """
+    if recipe.train.precision != "float32" and not isinstance(student, KerasNetwork):
+        raise UsageError(
+            f"train.precision {recipe.train.precision} needs a Keras model; {student.name} is a graph",
+            hint="--set train.precision=float32",
+        )
+
+
 def check_heads(recipe: Recipe, dataset: Dataset, teacher: Network, student: Network) -> None:
     """Refuse outputs that cannot be compared.
 
     Raises:
         ModelError: naming both.
     """
+    for loss in recipe.losses or ():
+        if isinstance(loss, FeatureLoss) and not teacher.taps:
+            raise ModelError(
+                f"losses.{loss.label} compares inner layers, and the teacher ({teacher.name}) shows none: "
+                "only its outputs are known",
+                hint="soft_targets needs only outputs; or give the .keras file that it was made from",
+            )
     on_logits = any(loss.needs_teacher and not isinstance(loss, FeatureLoss) for loss in recipe.losses or ())
     if on_logits and teacher.head != student.head:
         raise ModelError(

@@ -16,11 +16,12 @@ from kdcli.errors import ModelError
 from kdcli.evaluation.parity import Reference, answered, compare, model_answers
 from kdcli.events import OnEvent, Progress
 from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.opening import open_model
+from kdcli.models.opening import open_file
 from kdcli.models.preparation import Preparation
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.candidates import open_candidate
 from kdcli.workflows.given import given_examples
+from kdcli.workflows.networks import choice_of
 
 # Training examples that an 8-bit file is calibrated with, and inputs that are drawn where there is no data.
 SHOWN, DRAWN = 200, 32
@@ -65,7 +66,7 @@ def ship_with_data(
         candidate = open_candidate(
             given, "student", asked=asked, dataset=dataset, threads=None, opened=opened, on_event=on_event
         )
-    network: KerasNetwork = candidate.network
+    network = exportable(candidate.network)
     dataset = with_outputs(dataset, network.outputs)
 
     def told(done: int) -> None:
@@ -79,13 +80,28 @@ def ship_with_data(
     return Shipped(network, examples, reference, seen, names, compare(outputs, reference).accuracy)
 
 
-def ship_without_data(file: Path, *, seed: int) -> Shipped:
+def exportable(network: Any) -> KerasNetwork:
+    """Refuse what no format can be written from.
+
+    Raises:
+        ModelError: no Keras model, one of several outputs, or chosen columns.
+    """
+    if not isinstance(network, KerasNetwork):
+        raise ModelError(
+            f"{network.name}: kd export writes Keras models, and this is none",
+            hint="give the .keras file that it was made from",
+        )
+    return network
+
+
+def ship_without_data(file: Path, *, asked: Asked, on_event: OnEvent) -> Shipped:
     """A model as it is, with its answers to seeded random inputs: normal, or for integers 0 and 1.
 
     Raises:
         ModelError: several inputs, or an input of open size.
     """
-    network = KerasNetwork(open_model(file), name=str(file))
+    choice = choice_of(asked.recipe.student)
+    network = exportable(open_file(file, trust=asked.trust, choice=choice, on_event=on_event).network)
     if len(network.inputs) != 1:
         raise ModelError(f"{file}: has {len(network.inputs)} inputs; kd export writes models with one")
     spec = network.inputs[0]
@@ -96,7 +112,7 @@ def ship_without_data(file: Path, *, seed: int) -> Shipped:
         )
     shape: tuple[int, ...] = tuple(side for side in spec.shape if side is not None)
     network = network.with_preparations({ONLY: Preparation(shape, spec.dtype, shape, spec.dtype, "raw")})
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(asked.recipe.data_seed)
     drawn: Any = random.standard_normal((DRAWN, *shape))
     if not spec.dtype.startswith(("float", "bfloat")):
         drawn = drawn > 0

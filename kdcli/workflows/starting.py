@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from kdcli.errors import UsageError
 from kdcli.lazy import keras, tf
+from kdcli.models.own_code import bring_code
 
 
-def start_tensorflow(*, threads: int | None, seed: int) -> None:
-    """Load TensorFlow with fixed threads, deterministic operations and seeded generators.
+def start_tensorflow(*, threads: int | None, seed: int, code: Sequence[Path] = ()) -> None:
+    """Load TensorFlow with fixed threads, deterministic operations and seeded generators, then the user's code.
 
     Raises:
-        UsageError: TensorFlow already works with another number of threads.
+        UsageError: TensorFlow already works with another number of threads, or a file of `code` fails.
     """
     if threads is not None:
         try:
@@ -23,6 +26,7 @@ def start_tensorflow(*, threads: int | None, seed: int) -> None:
             if tf.config.threading.get_intra_op_parallelism_threads() != threads:
                 raise UsageError("threads can only be chosen before TensorFlow has started") from None
     tf.config.experimental.enable_op_determinism()
+    bring_code(code)
     keras.utils.set_random_seed(seed)
 
 

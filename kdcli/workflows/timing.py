@@ -11,9 +11,9 @@ import numpy as np
 from kdcli.data.dataset import Dataset
 from kdcli.evaluation.latency import time_at_batches
 from kdcli.evaluation.session import Session
-from kdcli.evaluation.subjects import POOL, keras_at
+from kdcli.evaluation.subjects import POOL, network_at
 from kdcli.events import OnEvent
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.network import Network
 from kdcli.runs.compared import ComparedStudent
 from kdcli.runs.results import relative
 from kdcli.runs.timed import Ratio, Timing
@@ -44,7 +44,7 @@ class Timed:
 
 
 def time_arms(
-    networks: Mapping[str, KerasNetwork],
+    networks: Mapping[str, Network],
     students: Sequence[ComparedStudent],
     dataset: Dataset,
     *,
@@ -54,7 +54,7 @@ def time_arms(
     """Time the teacher and one model of each arm on test examples.
 
     Args:
-        networks: by name, the teacher's among them.
+        networks: by name, the teacher's among them unless its answers are recorded.
         students: which of them are twins: the first pair gives the noise floor.
         seed: of the order.
     """
@@ -62,7 +62,7 @@ def time_arms(
     assert test is not None
     pool = test.take(np.arange(min(POOL, len(test))))
     session = time_at_batches(
-        {name: keras_at(network, pool) for name, network in networks.items()},
+        {name: network_at(network, pool) for name, network in networks.items()},
         seed=seed,
         seconds=SECONDS_EACH * len(networks),
         on_event=on_event,
@@ -99,5 +99,6 @@ def _noise_floor(session: Session, students: Sequence[ComparedStudent]) -> Ratio
 
 
 def _entry(session: Session, name: str) -> dict[str, Any]:
-    ratio = session.ratio(name, TEACHER).to_json() if name != TEACHER else None
-    return {**session.timing(name).to_json(), "ratio": ratio}
+    # Recorded answers have no time.
+    known = name != TEACHER and TEACHER in session.subjects
+    return {**session.timing(name).to_json(), "ratio": session.ratio(name, TEACHER).to_json() if known else None}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdcli.events import Note, OnEvent, Planned, ignore
+from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.workflows.asking import ask
 from kdcli.workflows.starting import never
 
@@ -26,6 +27,8 @@ def train_teacher(
     seed: int | None = None,
     epochs: int | None = None,
     devices: str | None = None,
+    trust: Trust = NO_TRUST,
+    code: Sequence[str | Path] = (),
     threads: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -39,8 +42,8 @@ def train_teacher(
     Args:
         teacher: a path or a `keras.Model` that gives the architecture (its weights too with
             `teacher.start: file`); from the recipe when left out.
-        recipe, data, out, settings, limit, batch_size, seed, epochs, devices, threads, resume, overwrite,
-            dry_run, preflight, stop, on_event: as in `kdcli.distill`.
+        recipe, data, out, settings, limit, batch_size, seed, epochs, devices, trust, code, threads, resume,
+            overwrite, dry_run, preflight, stop, on_event: as in `kdcli.distill`.
 
     Returns:
         The finished run, with `teacher.keras`. With `dry_run` the plan.
@@ -62,6 +65,8 @@ def train_teacher(
         seed=seed,
         epochs=epochs,
         devices=devices,
+        trust=trust,
+        code=code,
     )
     from kdcli.workflows.placing import find_place
 

@@ -90,11 +90,10 @@ def hint(teacher: str, student: str) -> str:
 
 # Words, exit code, fragments of the message, fragment of the hint.
 MODELS = [
-    (distill(teacher="missing.keras"), 4, ["missing.keras: no such model file"], ".keras or .h5"),
-    (distill(student="missing.keras"), 4, ["missing.keras: no such model file"], ".keras or .h5"),
-    (distill(teacher="notes.keras"), 4, ["notes.keras: not a Keras model file"], "run directory"),
+    (distill(teacher="missing.keras"), 4, ["missing.keras: no such model file"], ".keras, .h5"),
+    (distill(student="missing.keras"), 4, ["missing.keras: no such model file"], ".keras, .h5"),
+    (distill(teacher="notes.keras"), 4, ["notes.keras: it is called .keras, but"], "run directory"),
     (distill(teacher="half.keras"), 4, ["half.keras: "], ""),
-    (distill(teacher="good.h5"), 4, ["good.h5: holds a keras model under another suffix"], "good.keras"),
     (distill(teacher="empty"), 4, ["empty is a folder without a finished run"], ".keras"),
     (distill(teacher="nan.keras"), 4, ["nan.keras: ", "holds NaN or infinity"], ""),
     (distill(teacher="four.keras"), 4, ["four.keras has 4 outputs, the data has 3 classes"], "data.classes"),

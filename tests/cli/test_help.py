@@ -12,6 +12,8 @@ from kdcli.cli.app import app
 from kdcli.cli.options import FOREIGN
 
 COMMON = set("--recipe --set --data --limit --batch-size --threads --json --quiet --verbose --no-color".split())
+COMMON |= set("--code --trust-model --allow-tables --allow-remote".split())
+CHOICE = {"--signature", "--output"}
 RUN = set("--out --resume --overwrite --seed --epochs --devices --dry-run --max-time --no-preflight".split())
 GATES = set("--gate --min-accuracy --max-accuracy-drop --min-gain --min-agreement".split())
 GATES |= set("--max-latency-ms --max-latency-ratio --max-size-mb --strict-gates".split())
@@ -21,18 +23,20 @@ TIMING = {"--latency", "--no-latency", "--runtime"}
 # The built part of the contract's table.
 TABLE = {
     "train-teacher": COMMON | RUN | {"--teacher"},
-    "distill": COMMON | RUN | GATES | {"--teacher", "--student"},
+    "distill": COMMON | CHOICE | RUN | GATES | {"--teacher", "--student"},
     "compare": COMMON
+    | CHOICE
     | RUN
     | GATES
     | {"--teacher", "--student", "--distilled", "--repeats", "--latency", "--no-latency"},
-    "evaluate": COMMON | GATES | TIMING | {"--teacher", "--split", "--per-class"},
+    "evaluate": COMMON | CHOICE | GATES | TIMING | {"--teacher", "--split", "--per-class"},
     "export": COMMON
+    | CHOICE
     | GATES
     | TIMING
     | {"--out", "--split", "--format", "--quantize", "--prepare", "--io", "--batch"},
-    "predict": COMMON | {"--out", "--split"},
-    "inspect": COMMON,
+    "predict": COMMON | CHOICE | {"--out", "--split"},
+    "inspect": COMMON | CHOICE,
     "doctor": {"--json", "--no-color"},
     "demo": {"--out", "--threads", "--json", "--quiet", "--no-color"},
 }
@@ -122,9 +126,7 @@ def test_what_is_not_built_is_a_usage_error(kd, words):
     assert ran.err.startswith(f"error: No such command '{words}'.")
 
 
-@pytest.mark.parametrize(
-    "option", ["--code", "--trust-model", "--allow-tables", "--allow-remote", "--cache-limit", "--tensorboard"]
-)
+@pytest.mark.parametrize("option", ["--cache-limit", "--tensorboard", "--jobs", "--pick"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_option_that_is_not_built_is_never_ignored(kd, command, option):
     ran = kd(command, option)

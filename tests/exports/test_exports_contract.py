@@ -113,14 +113,14 @@ def test_outside_takes_what_the_model_takes_and_a_fixed_batch_is_kept(kind, tmp_
 @pytest.mark.parametrize("io", BORDERS)
 def test_what_goes_in_and_comes_out_of_an_int8_file_is_chosen(io, tmp_path):
     pytest.importorskip("ai_edge_litert")
-    from kdcli.models.litert import LiteRT
+    from kdcli.models.file_runner import FileRunner
 
     network, raw = pictures_network()
     format_ = Litert(quantize="int8", io=io)
     answers = written(format_, network, raw, tmp_path)
     wanted = expected(network, raw)
     assert np.abs(answers - wanted).max() <= 0.15 * np.abs(wanted).max()
-    with LiteRT(tmp_path / "m_int8.tflite") as runner:
+    with FileRunner(tmp_path / "m_int8.tflite") as runner:
         assert (runner.input.dtype, runner.output.dtype) == (io, io)
         if io == "uint8":
             # A raw byte means itself.

@@ -195,15 +195,6 @@ def test_a_model_for_any_size_gets_fixed_taps_with_the_data():
     assert found.taps["conv"] == (None, None, 4)
 
 
-def test_several_outputs_are_refused():
-    inputs = keras.Input((8, 8, 1))
-    x = layers.Flatten()(inputs)
-    model = keras.Model(inputs, [layers.Dense(3)(x), layers.Dense(2)(x)])
-    with pytest.raises(ModelError, match="given has 2 outputs; one is needed") as caught:
-        KerasNetwork(model, name="given")
-    assert caught.value.exit_code == 4
-
-
 def test_a_model_that_was_never_called_is_refused():
     with pytest.raises(ModelError, match="given: the shape of the model's input is unknown") as caught:
         KerasNetwork(Block(), name="given")

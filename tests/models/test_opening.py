@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 
+import h5py
 import keras
 import numpy as np
 import pytest
 
 from kdcli.errors import ModelError, UsageError
-from kdcli.models.opening import fresh_copy, model_file, open_model
+from kdcli.models.formats import model_file
+from kdcli.models.opening import Choice, open_file
 
 X = np.random.default_rng(0).random((3, 4), np.float32)
 
@@ -36,17 +39,6 @@ class Small(keras.Model):
         return {**super().get_config(), "width": self.width}
 
 
-class Stubborn(keras.Model):
-    """A subclassed model that cannot be made from its configuration."""
-
-    def __init__(self, layer):
-        super().__init__()
-        self.layer = layer
-
-    def call(self, x):
-        return self.layer(x)
-
-
 def functional():
     inputs = keras.Input((4,))
     x = keras.layers.Dense(5, activation="relu", name="hidden")(inputs)
@@ -70,6 +62,15 @@ BUILDS = {"functional": functional, "sequential": sequential, "subclassed": subc
 def build(request):
     keras.utils.set_random_seed(0)
     return request.param
+
+
+def open_model(path):
+    return open_file(path).network.model
+
+
+def empty_weights(folder):
+    h5py.File(folder / "empty.h5", "w").close()
+    return (folder / "empty.h5").read_bytes()
 
 
 def refused(path):
@@ -107,7 +108,7 @@ def test_a_model_with_a_loss_nobody_knows_here_opens(tmp_path):
 def test_a_missing_file_is_refused(tmp_path):
     error = refused(tmp_path / "none.keras")
     assert "none.keras: no such model file" in error.message
-    assert ".keras or .h5" in error.hint
+    assert ".keras, .h5" in error.hint
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
@@ -115,27 +116,47 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     assert "is a folder without a finished run" in refused(tmp_path).message
 
 
-@pytest.mark.parametrize(("content", "wrong", "right"), [("keras", "h5", "keras"), ("h5", "keras", "h5")])
-def test_a_suffix_that_contradicts_the_content_is_refused_with_the_right_one(tmp_path, content, wrong, right):
-    functional().save(tmp_path / f"m.{content}")
-    path = (tmp_path / f"m.{content}").rename(tmp_path / f"other.{wrong}")
-    error = refused(path)
-    assert f"holds a {content} model under another suffix" in error.message
-    assert error.hint == f"rename it to other.{right}"
+@pytest.mark.parametrize(("content", "other"), [("keras", "h5"), ("h5", "keras"), ("keras", "bin")])
+def test_a_suffix_that_contradicts_the_content_does_not_matter(tmp_path, content, other):
+    model = functional()
+    model.save(tmp_path / f"m.{content}")
+    path = (tmp_path / f"m.{content}").rename(tmp_path / f"other.{other}")
+    opened = open_file(path)
+    assert (opened.format, opened.path, opened.network.name) == (content, path, str(path))
+    np.testing.assert_array_equal(opened.network.model(X), model(X))
+
+
+def test_the_sha256_is_that_of_the_file(tmp_path):
+    functional().save(tmp_path / "m.keras")
+    opened = open_file(tmp_path / "m.keras")
+    assert opened.sha256 == hashlib.sha256((tmp_path / "m.keras").read_bytes()).hexdigest()
+    assert opened.verdict.safe
+
+
+@pytest.mark.parametrize("choice", [Choice(signature="serve"), Choice(tensor="hidden")])
+def test_a_choice_for_saved_models_is_refused(tmp_path, choice):
+    functional().save(tmp_path / "m.keras")
+    with pytest.raises(UsageError, match="is for SavedModels, this is a keras file"):
+        open_file(tmp_path / "m.keras", choice=choice)
+
+
+def test_recorded_answers_are_no_model(tmp_path):
+    np.savez(tmp_path / "answers.npz", logits=X, index=np.arange(3))
+    assert "recorded answers are no model" in refused(tmp_path / "answers.npz").message
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", bytes(5000), b"PK\x03\x04"])
 def test_any_other_content_is_refused(tmp_path, content):
     path = tmp_path / "m.keras"
     path.write_bytes(content)
-    assert "m.keras: not a Keras model file" in refused(path).message
+    assert "m.keras: it is called .keras, but holds no such model" in refused(path).message
 
 
 def test_a_zip_of_something_else_is_refused(tmp_path):
     path = tmp_path / "m.keras"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "hello")
-    assert "m.keras: not a Keras model file" in refused(path).message
+    assert "m.keras: it is called .keras, but holds no such model" in refused(path).message
 
 
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
@@ -146,7 +167,7 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path, suffix, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     message = refused(path).message
-    assert "not a Keras model file" in message or "does not load" in message
+    assert "holds no such model" in message or "refused, unreadable: " in message
 
 
 def test_a_configuration_that_makes_no_sense_is_refused_on_one_line(tmp_path):
@@ -154,8 +175,9 @@ def test_a_configuration_that_makes_no_sense_is_refused_on_one_line(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("config.json", '{"class_name": "Nothing", "config": {}}')
         archive.writestr("metadata.json", "{}")
+        archive.writestr("model.weights.h5", empty_weights(tmp_path))
     message = refused(path).message
-    assert "m.keras: the keras file does not load: " in message
+    assert "m.keras: refused, " in message and "Nothing" in message
     assert "\n" not in message
 
 
@@ -167,28 +189,3 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, bad):
     model.set_weights(values)
     model.save(tmp_path / "m.keras")
     assert "the weight out/kernel holds NaN or infinity" in refused(tmp_path / "m.keras").message
-
-
-def test_a_fresh_copy_follows_from_the_seed(build):
-    model = build()
-    original = model(X).numpy()
-    copies = [fresh_copy(model, seed=seed)(X).numpy() for seed in (1, 1, 2)]
-    np.testing.assert_array_equal(copies[0], copies[1])
-    assert not np.allclose(copies[0], copies[2])
-    assert not np.allclose(copies[0], original)
-    np.testing.assert_array_equal(model(X), original)
-
-
-def test_a_fresh_copy_has_the_same_weights_by_shape_and_shares_none(build):
-    model = build()
-    copy = fresh_copy(model, seed=1)
-    assert [tuple(v.shape) for v in copy.weights] == [tuple(v.shape) for v in model.weights]
-    assert not {id(v) for v in copy.weights} & {id(v) for v in model.weights}
-
-
-def test_a_model_that_cannot_be_made_anew_is_refused_with_the_way_on():
-    model = Stubborn(keras.layers.Dense(2))
-    model(X)
-    with pytest.raises(UsageError, match="start: fresh needs a model that can be made from its") as caught:
-        fresh_copy(model, seed=0)
-    assert "--set student.start=file" in caught.value.hint

@@ -120,21 +120,21 @@ def test_file_that_takes_bytes_says_so_beside_itself_or_is_found_out(folder, tmp
 
 
 def test_file_that_ends_its_reader_is_a_model_error(folder, tmp_path, monkeypatch):
-    from kdcli.models.litert import LiteRT
+    from kdcli.models.file_runner import FileRunner
 
-    real = LiteRT.answer
+    real = FileRunner.answer
 
     def dying(self, batch):
-        if len(batch) == 48:
+        if len(batch[0]) == 48:
             self._process.send_signal(signal.SIGSEGV)
             self._process.wait()
         return real(self, batch)
 
-    monkeypatch.setattr(LiteRT, "answer", dying)
+    monkeypatch.setattr(FileRunner, "answer", dying)
     with pytest.raises(ModelError, match=r"logits\.tflite: the file ended its reader .*SIGSEGV"):
         evaluated(folder, "logits.tflite", limit=48, batch_size=48)
     (tmp_path / "not.tflite").write_bytes(b"nothing that can be read")
-    with pytest.raises(ModelError, match=r"not\.tflite: not a \.tflite file"):
+    with pytest.raises(ModelError, match=r"not\.tflite: it is called \.tflite, but holds no such model"):
         kdcli.evaluate(tmp_path / "not.tflite", data=folder / "data.npz")
 
 

@@ -168,7 +168,12 @@ def test_environment_names_versions_machine_and_inputs(run, folder):
     for role in ("teacher", "student"):
         path = folder / f"{role}.keras"
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        assert environment["inputs"][role] == {"path": str(path), "sha256": digest}
+        assert environment["inputs"][role] == {
+            "path": str(path),
+            "sha256": digest,
+            "format": "keras",
+            "findings": [],
+        }
     assert len(environment["inputs"]["data"]["sha256"]) == 64
 
 

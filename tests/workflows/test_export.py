@@ -14,7 +14,7 @@ from conftest import blobs, save_npz
 
 import kdcli
 from kdcli.errors import ModelError, StorageError, UsageError
-from kdcli.models.litert import LiteRT
+from kdcli.models.file_runner import FileRunner
 from kdcli.runs import writing
 
 FIGURES = ("max_abs_diff", "agreement", "accuracy", "p50_ms")
@@ -106,7 +106,7 @@ def test_a_run_is_exported_with_its_data_its_preparation_and_its_class_names(run
     assert "next:" not in ran.err
     # Whoever has only these files gets the same decisions from raw bytes.
     raw, labels = blobs(48, seed=1)
-    with LiteRT(tmp_path / "out" / "student_int8.tflite") as runner:
+    with FileRunner(tmp_path / "out" / "student_int8.tflite") as runner:
         assert (runner.answer(raw).argmax(-1) == labels).mean() == document["artifacts"][1]["accuracy"]
     evaluated = kd("evaluate", "out/student_int8.tflite", "--data", str(run.parent / "data.npz"), "--json")
     assert evaluated.document["models"][0]["accuracy"] == document["artifacts"][1]["accuracy"]

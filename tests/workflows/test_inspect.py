@@ -75,7 +75,7 @@ def test_the_document_has_the_keys_of_the_contract(folder, monkeypatch):
         "bytes": len(content),
         "export_bytes": {"float32": 4 * parameters, "float16": 2 * parameters, "int8": parameters},
         "flops": 2 * (8 * 8 * 9 * 4 + 4 * 3),
-        "safe": None,
+        "safe": True,
         "findings": [],
     }
 
@@ -186,7 +186,7 @@ def test_what_cannot_be_inspected_is_refused(folder, tmp_path):
     with pytest.raises(ModelError, match=r"no\.keras: no such model file"):
         kdcli.inspect(tmp_path / "no.keras")
     (tmp_path / "bad.keras").write_bytes(b"nothing")
-    with pytest.raises(ModelError, match="not a Keras model file"):
+    with pytest.raises(ModelError, match="holds no such model"):
         kdcli.inspect(tmp_path / "bad.keras")
     with pytest.raises(UsageError, match="no data: neither the recipe"):
         kdcli.inspect(folder / "m.keras", recipe={})
@@ -210,8 +210,8 @@ def test_a_litert_file_shows_its_tensors(tmp_path):
     assert document["inputs"][0]["shape"] == [None, 8, 8, 1]
     assert document["outputs"][0]["shape"] == [None, 3]
     assert {tensor["dtype"] for tensor in (*document["inputs"], *document["outputs"])} == {"float32"}
-    unknown = ("output_kind", "parameters", "export_bytes", "flops", "taps", "safe")
-    assert [document[key] for key in unknown] == [None] * 6
+    unknown = ("output_kind", "parameters", "export_bytes", "flops", "taps")
+    assert [document[key] for key in unknown] == [None] * 5
     found = kdcli.inspect(path, data=save_npz(tmp_path / "data.npz"), limit=12)
     assert (found.output_kind, found.checked.examples, found.checked.answer) == ("probabilities", 12, (3,))
     small().save(tmp_path / "m.keras")
@@ -226,7 +226,7 @@ def test_the_command_shows_taps_a_person_can_copy(kd, folder):
     assert lines[0].endswith(f"sha256 {hashlib.sha256((folder / 'm.keras').read_bytes()).hexdigest()}")
     assert "output     last: 3 float32, probabilities" in lines
     assert any(line.split() == ["first", "8×8×4"] for line in lines)
-    assert "screening  not screened" in lines
+    assert "screening  safe: true" in lines
     assert not any(line.startswith("layer ") for line in lines)
     assert any(
         line.split() == ["first", "Conv2D", "36"]

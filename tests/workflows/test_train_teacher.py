@@ -97,7 +97,8 @@ def test_file_gives_the_architecture_and_its_weights_when_asked(folder, tmp_path
     assert differ(kept.model_path, path) < 1e-6
     assert differ(fresh.model_path, path) > 1e-2
     recorded = json.loads((kept.run / "environment.json").read_text())["inputs"]["teacher"]
-    assert recorded == {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert recorded == {"path": str(path), "sha256": digest, "format": "keras", "findings": []}
 
 
 def test_trained_teacher_teaches_as_a_run(trained, folder, tmp_path):

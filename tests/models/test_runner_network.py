@@ -1,4 +1,4 @@
-"""What a `.tflite` file takes and answers, said by its tensors; its reader is a stand-in here."""
+"""What a file in its own runtime takes and answers, said by its tensors; its reader is a stand-in here."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ import pytest
 
 from kdcli.errors import ModelError
 from kdcli.models.answering import LOGITS, Answering
-from kdcli.models.lite_network import LiteNetwork, explain
-from kdcli.models.litert import TensorInfo
 from kdcli.models.preparation import Preparation
+from kdcli.models.runner_network import RunnerNetwork, explain, explaining
+from kdcli.models.tensor_info import TensorInfo
 
 
 class Reader:
     """Answers with what it was asked, flattened and cut to the output's size."""
 
     def __init__(self, *, takes=("float32", None, 0), gives=("float32", None, 0), outputs=2, error=None):
-        self.input = TensorInfo("in", (1, -1), *takes)
+        self.inputs = (TensorInfo("in", (1, -1), *takes),)
         self.output = TensorInfo("out", (outputs,), *gives)
         self.error = error
         self.asked = []
 
-    def answer(self, batch):
+    def answer(self, batches):
         if self.error:
             raise self.error
+        (batch,) = batches
         self.asked.append(batch)
         return batch.reshape(len(batch), -1)[:, : self.output.shape[0]].astype(np.float32)
 
 
 def network(preparation=None, **options):
-    made = LiteNetwork(Reader(**options), name="a.tflite")
+    made = RunnerNetwork(Reader(**options), name="a.tflite")
     one = preparation or Preparation((1, 2), "float32", (1, None), made.inputs[0].dtype)
     return made.with_preparations({"x": one})
 
@@ -99,3 +100,33 @@ def test_failure_of_the_reader_is_found_behind_the_one_of_tensorflow():
         logits_of(made, np.zeros((3, 1, 2), np.float32))
     assert explain(made, caught.value).message == "a.tflite: the file ended its reader"
     assert explain(network(), ValueError("odd")).message == "a.tflite: cannot be asked: odd"
+
+
+def test_several_inputs_go_in_by_name():
+    class Two(Reader):
+        def __init__(self):
+            super().__init__()
+            self.inputs = (TensorInfo("b", (2,), "int32", None, 0), TensorInfo("a", (2,), "float32", None, 0))
+
+        def answer(self, batches):
+            tokens, values = batches
+            assert (tokens.dtype, values.dtype) == (np.int32, np.float32)
+            return (10 * tokens + values).astype(np.float32)
+
+    made = RunnerNetwork(Two(), name="two.onnx")
+    preparations = {
+        "a": Preparation((2,), "float32", (2,), "float32", "raw"),
+        "b": Preparation((2,), "int64", (2,), "int32", "raw"),
+    }
+    made = made.with_preparations(preparations)
+    raw = {"a": np.array([[1.0, 2.0]], np.float32), "b": np.array([[3, 4]])}
+    assert made.output(raw).numpy().tolist() == [[31, 42]]
+    assert (made.taps, made.variables, made.parameters) == ({}, [], None)
+
+
+def test_a_failure_within_the_block_is_said_as_itself():
+    made = network(error=ModelError("a.tflite: the file ended its reader"))
+    with pytest.raises(ModelError, match="the file ended its reader"), explaining(made):
+        logits_of(made, np.zeros((3, 1, 2), np.float32))
+    with pytest.raises(ValueError, match="odd"), explaining(network()):
+        raise ValueError("odd")

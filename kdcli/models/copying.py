@@ -1,0 +1,66 @@
+"""A private copy of a model: what was screened is what is opened, whatever happens to the original meanwhile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from kdcli.errors import ModelError
+from kdcli.models.formats import SAVED_MODEL, SUFFIXES
+from kdcli.runs import writing
+
+
+@contextmanager
+def private_copy(path: Path, form: str) -> Iterator[Path]:
+    """A copy that only this user can read or change, under the name that its content asks for; gone afterwards.
+
+    Args:
+        path: a file, or the folder of a SavedModel; links inside a folder are copied as links.
+        form: from `model_format`.
+
+    Raises:
+        ModelError: it cannot be read, or a folder holds what is neither file, folder nor link.
+        StorageError: there is no room for the copy.
+    """
+    with ExitStack() as kept:
+        size = None
+        try:
+            size = sum(entry.lstat().st_size for entry in (path, *path.rglob("*")))
+            folder = kept.enter_context(writing.scratch_folder(size))
+            if form == SAVED_MODEL:
+                copied = folder / "model"
+                _copy_folder(path, copied)
+            else:
+                copied = folder / f"model{SUFFIXES[form]}"
+                _copy_file(path, copied)
+        except (PermissionError, FileNotFoundError) as error:
+            raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+        except OSError as error:
+            raise writing.storage_error(path, error, needed=size, again="run the same command again") from error
+        yield copied
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    target.mkdir(mode=0o700)
+    for entry in sorted(source.iterdir()):
+        mode, placed = entry.lstat().st_mode, target / entry.name
+        if stat.S_ISLNK(mode):
+            placed.symlink_to(os.readlink(entry))
+        elif stat.S_ISDIR(mode):
+            _copy_folder(entry, placed)
+        elif stat.S_ISREG(mode):
+            _copy_file(entry, placed)
+        else:
+            raise ModelError(f"{source}: refused, {entry.name} is neither a file nor a folder")
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    # Opening a pipe waits for somebody who writes to it.
+    if not stat.S_ISREG(source.stat().st_mode):
+        raise ModelError(f"{source}: refused, it is no regular file")
+    shutil.copyfile(source, target)
+    target.chmod(0o600)

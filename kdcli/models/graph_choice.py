@@ -1,0 +1,124 @@
+"""Which part of a SavedModel a network uses: one output, its inputs or an inner tensor, and their batch axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from kdcli.errors import ModelError, UsageError, did_you_mean
+from kdcli.lazy import tf
+from kdcli.models.graph_freezing import FrozenGraph, TensorInfo
+from kdcli.models.graph_tracing import Shape, Traced
+from kdcli.models.network import InputSpec
+
+
+def choose_output(frozen: FrozenGraph, wanted: str | None, *, name: str) -> TensorInfo:
+    """The output that was asked for, or the only one.
+
+    Raises:
+        UsageError: several and none chosen, or no such output.
+        ModelError: it holds no floats.
+    """
+    names = [output.name for output in frozen.outputs]
+    if not names:
+        raise ModelError(f"{name}: the signature {frozen.signature} has no output")
+    if wanted is None and len(names) > 1:
+        raise UsageError(
+            f"{name}: the signature {frozen.signature} has several outputs ({', '.join(names)}); one is needed",
+            hint=f"--output {names[0]}",
+        )
+    if wanted is not None and wanted not in names:
+        raise UsageError(
+            f"{name}: the signature {frozen.signature} has no output {wanted!r}; "
+            f"{did_you_mean(wanted, names)}outputs: {', '.join(names)}",
+            hint=f"--output {names[0]}",
+        )
+    chosen = frozen.outputs[names.index(wanted or names[0])]
+    if not tf.dtypes.as_dtype(chosen.dtype).is_floating:
+        raise ModelError(
+            f"{name}: the output {chosen.name} holds {chosen.dtype}; logits, probabilities or values are floats",
+            hint=f"--output NAME, one of {', '.join(names)}" if len(names) > 1 else None,
+        )
+    return chosen
+
+
+def fixed_size(feeds: Sequence[TensorInfo]) -> int | None:
+    """The only batch size that the inputs take; None for any."""
+    return next((feed.shape[0] for feed in feeds if feed.shape), None)
+
+
+def batch_size(feeds: Sequence[TensorInfo], *, name: str, hint: str | None = None) -> int | None:
+    """The only batch size that the inputs take; None for any.
+
+    Args:
+        feeds: the inputs.
+        name: what messages call the model.
+        hint: the way on where they cannot be used.
+
+    Raises:
+        ModelError: an input without a batch axis, or inputs for different batch sizes.
+    """
+    for feed in feeds:
+        if feed.shape is None:
+            raise ModelError(f"{name}: the shape of the input {feed.name} is unknown", hint=hint)
+        if not feed.shape:
+            raise ModelError(f"{name}: the input {feed.name} has no batch axis (its shape is ())", hint=hint)
+    sizes = {feed.shape[0] for feed in feeds if feed.shape}
+    if not sizes:
+        raise ModelError(f"{name}: the signature has no input", hint=hint)
+    if len(sizes) > 1:
+        said = ", ".join(f"{feed.name} {feed.shape}" for feed in feeds)
+        raise ModelError(f"{name}: the inputs are for different batch sizes ({said})", hint=hint)
+    return sizes.pop()
+
+
+def input_specs(feeds: Sequence[TensorInfo]) -> tuple[InputSpec, ...]:
+    """What the network takes, without the batch axis."""
+    return tuple(InputSpec(feed.name, tuple((feed.shape or (None,))[1:]), feed.dtype) for feed in feeds)
+
+
+def output_shape(chosen: TensorInfo, traced: Traced | None, *, name: str) -> Shape:
+    """The shape of an output without the batch axis, as traced or else as declared.
+
+    Raises:
+        ModelError: the batch axis is not its first, or the size of its last axis is not known.
+    """
+    traced_shape = traced.shapes.get(chosen.tensor) if traced else None
+    declared = chosen.shape
+    if traced_shape is None and (not declared or (traced is not None and declared[0] is not None)):
+        raise ModelError(f"{name}: the output {chosen.name} (shape {declared}) does not carry the batch axis")
+    found = traced_shape if traced_shape is not None else (declared or ())[1:]
+    if not found or found[-1] is None:
+        raise ModelError(
+            f"{name}: the output {chosen.name} has shape {(None, *found)}; its last axis must be fixed"
+        )
+    return tuple(found)
+
+
+def start_tensor(wanted: str, traced: Traced, taps: Mapping[str, str], *, name: str) -> TensorInfo:
+    """The inner tensor from which a network shall start.
+
+    Args:
+        wanted: a tap, or the full name of a tensor.
+        traced: the graph from its own inputs.
+        taps: tap → full name.
+        name: what messages call the model.
+
+    Raises:
+        UsageError: no such tensor.
+        ModelError: its shape is not known, or it has no batch axis.
+    """
+    full = taps.get(wanted, wanted)
+    tensor = traced.tensor(full)
+    if tensor is None:
+        known = ", ".join(taps)
+        raise UsageError(
+            f"{name}: there is no tensor {wanted!r}; {did_you_mean(wanted, taps)}"
+            + (f"layers: {known}" if known else "a full name ends in :0"),
+            hint="kd inspect MODEL lists them",
+        )
+    carried = traced.shapes.get(tensor.name)
+    shape = (None, *carried) if carried is not None else tensor.shape.rank and tuple(tensor.shape)
+    if not shape:
+        raise ModelError(f"{name}: the shape of the tensor {wanted} is unknown, or it has no batch axis")
+    fixed = traced.batch if carried is not None else shape[0]
+    return TensorInfo(wanted, tensor.name, (fixed, *shape[1:]), tensor.dtype.name)

@@ -1,0 +1,99 @@
+"""What the child process loads: a signature of a SavedModel, or the call of a Keras-2 model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdcli.models.opening import open_exported, open_keras_2
+
+SERVING = "serving_default"
+
+
+class Refused(Exception):
+    """Why there is no graph; `usage` where another choice of the user would help."""
+
+    def __init__(self, message: str, *, hint: str | None = None, usage: bool = False) -> None:
+        super().__init__(message)
+        self.described = {"error": message, "hint": hint, "usage": usage}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A signature as a function.
+
+    Args:
+        signature: the one that was chosen.
+        signatures: all that there are.
+        function: a `ConcreteFunction` that takes and returns tensors by name.
+        owner: kept alive as long as the function is asked.
+    """
+
+    signature: str
+    signatures: list[str]
+    function: Any
+    owner: Any
+
+
+def load_exported(folder: Path, signature: str | None) -> Loaded:
+    """Load a SavedModel.
+
+    Raises:
+        Refused: it has no such signature.
+    """
+    owner = open_exported(folder)
+    signatures = getattr(owner, "signatures", {})
+    chosen = _choose(sorted(signatures), signature)
+    return Loaded(chosen, sorted(signatures), signatures[chosen], owner)
+
+
+def _choose(names: list[str], wanted: str | None) -> str:
+    if wanted is None and SERVING in names:
+        return SERVING
+    if wanted is None and len(names) == 1:
+        return names[0]
+    if not names:
+        raise Refused(
+            "the SavedModel has no signature",
+            hint="save it with signatures=, or a Keras model with model.export(FOLDER)",
+        )
+    if wanted in names:
+        return str(wanted)
+    told = "several signatures and no serving_default" if wanted is None else f"no signature {wanted!r}"
+    raise Refused(
+        f"the SavedModel has {told} (got {', '.join(names)})", hint=f"--signature {names[0]}", usage=True
+    )
+
+
+def load_keras_2(path: Path) -> Loaded:
+    """Load a file of Keras 2; its call becomes the signature.
+
+    Raises:
+        Refused: a model without known inputs.
+    """
+    import tensorflow
+
+    model: Any = open_keras_2(path)
+    if not getattr(model, "inputs", None):
+        raise Refused("the shape of the model's input is unknown", hint="call the model once before saving it")
+    structure: Any = getattr(model, "input", None)
+    given = isinstance(structure, dict)
+    names = list(structure) if given else list(model.input_names)
+    tensors = list(structure.values()) if given else list(model.inputs)
+    specs = {
+        name: tensorflow.TensorSpec(tensor.shape, tensor.dtype, name=name)
+        for name, tensor in zip(names, tensors, strict=True)
+    }
+
+    def call(**inputs: Any) -> dict[str, Any]:
+        arranged: Any = inputs if given else [inputs[name] for name in names]
+        answered = model(arranged if given or len(names) > 1 else arranged[0], training=False)
+        if isinstance(answered, Mapping):
+            return dict(answered)
+        many = answered if isinstance(answered, list | tuple) else [answered]
+        return dict(zip(model.output_names, many, strict=True))
+
+    function = tensorflow.function(call, autograph=False).get_concrete_function(**specs)
+    return Loaded(SERVING, [SERVING], function, model)

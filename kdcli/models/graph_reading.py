@@ -1,0 +1,99 @@
+"""What distillation needs to know of a frozen graph, read from it: taps, last activation, shape of the output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kdcli.errors import ModelError
+from kdcli.lazy import tf
+from kdcli.models.graph_choice import fixed_size, output_shape, start_tensor
+from kdcli.models.graph_freezing import TensorInfo, WeightInfo
+from kdcli.models.graph_function import GraphFunction, without_constants
+from kdcli.models.graph_output import LastActivation, last_activation, picture_after_decoding
+from kdcli.models.graph_taps import Tap, find_taps
+from kdcli.models.graph_tracing import Shape, Traced, measured, trace
+
+
+@dataclass(frozen=True)
+class GraphPart:
+    """The part of a graph between its inputs and one output.
+
+    Args:
+        output_shape: without the batch axis.
+        last: the softmax or sigmoid that makes the output, where there is one.
+        taps: by name, in the order in which they are computed.
+    """
+
+    output_shape: Shape
+    last: LastActivation | None
+    taps: Mapping[str, Tap]
+
+
+class GraphReading:
+    """Reads a graph; the values of its weights are not needed for that.
+
+    Args:
+        graph: the `GraphDef`.
+        weights: the constants that were float variables.
+        chosen: the output.
+        name: what messages call the model.
+    """
+
+    def __init__(self, graph: Any, weights: Sequence[WeightInfo], chosen: TensorInfo, *, name: str) -> None:
+        self.name = name
+        self._weights = frozenset(weight.node for weight in weights)
+        # Shapes follow from the shapes of weights: their values are not copied about.
+        self._graph = without_constants(graph, sorted(self._weights))
+        self._chosen = chosen
+
+    def part(self, feeds: Sequence[TensorInfo], *, batch: int | None, function: GraphFunction) -> GraphPart:
+        """What lies between these inputs and the output.
+
+        Args:
+            feeds: with shapes as far as they are known.
+            batch: the only batch size, or None for any.
+            function: the same graph, asked where shapes alone do not tell.
+
+        Raises:
+            ModelError: the output needs other inputs too, has no batch axis or a last axis of unknown size.
+        """
+        traced = self._traced(feeds, batch=batch)
+        known = all(feed.shape and None not in feed.shape[1:] and feed.dtype != "string" for feed in feeds)
+        if traced.unsure and known:
+            traced = measured(traced, lambda size, names: function(_zeros(feeds, size), names))
+        shape = output_shape(self._chosen, traced, name=self.name)
+        last = last_activation(traced.tensor(self._chosen.tensor), outputs=shape[-1])
+        makes = [self._chosen.tensor, *([last.logits] if last else [])]
+        return GraphPart(shape, last, find_taps(traced, outputs=makes))
+
+    def start(self, wanted: str, feeds: Sequence[TensorInfo]) -> TensorInfo:
+        """The inner tensor, a tap or a full name, from which the network shall start.
+
+        Raises:
+            UsageError: no such tensor; ModelError: its shape is not known.
+        """
+        traced = self._traced(feeds, batch=fixed_size(feeds))
+        taps = {name: tap.tensor for name, tap in find_taps(traced, outputs=()).items()}
+        return start_tensor(wanted, traced, taps, name=self.name)
+
+    def picture_after_decoding(self, feeds: Sequence[TensorInfo]) -> str | None:
+        """The first tensor of pictures in a graph that starts from the bytes of files."""
+        return picture_after_decoding(self._traced(feeds, batch=fixed_size(feeds)))
+
+    def _traced(self, feeds: Sequence[TensorInfo], *, batch: int | None) -> Traced:
+        try:
+            traced = trace(self._graph, feeds, [self._chosen.tensor], batch=batch)
+        except ValueError as error:
+            reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+            raise ModelError(f"{self.name}: the graph does not fit its inputs: {reason:.300}") from error
+        missing = [node for node in traced.missing if node not in self._weights]
+        if missing or not traced.operations:
+            why = f"also needs {', '.join(missing)}" if missing else "does not depend on it"
+            raise ModelError(f"{self.name} cannot start at {feeds[0].name}: the output {self._chosen.name} {why}")
+        return traced
+
+
+def _zeros(feeds: Sequence[TensorInfo], size: int) -> list[Any]:
+    return [tf.zeros((size, *(feed.shape or ())[1:]), feed.dtype) for feed in feeds]

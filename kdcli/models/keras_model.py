@@ -1,0 +1,60 @@
+"""A `keras.Model` as a whole: its weights checked, made anew, turned into the bytes of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kdcli.errors import ModelError, UsageError
+from kdcli.lazy import keras, ops
+from kdcli.models.tapping import layers_by_path
+
+
+def check_finite(model: Any, name: str) -> None:
+    """Refuse weights that are NaN or infinite.
+
+    Raises:
+        ModelError: with the first such weight.
+    """
+    for variable in model.weights:
+        if "float" in str(variable.dtype) and not bool(ops.all(ops.isfinite(variable.value))):
+            raise ModelError(f"{name}: the weight {variable.path} holds NaN or infinity")
+
+
+def fresh_copy(model: Any, *, seed: int) -> Any:
+    """The same architecture with new weights that follow from the seed.
+
+    Raises:
+        UsageError: a model that cannot be made anew from its configuration.
+    """
+    keras.utils.set_random_seed(seed)
+    try:
+        if type(model) in (keras.Model, keras.Sequential) or hasattr(model, "operations"):
+            copy = keras.models.clone_model(model)
+        else:
+            copy = type(model).from_config(model.get_config())
+            copy.build_from_config(model.get_build_config())
+    except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
+        raise UsageError(
+            f"start: fresh needs a model that can be made from its configuration ({error})",
+            hint="--set student.start=file keeps the file's weights",
+        ) from error
+    kept = layers_by_path(copy)
+    for path, layer in layers_by_path(model).items():
+        # What a layer has learned from the data itself is no initialisation.
+        if isinstance(layer, keras.layers.Normalization) and path in kept:
+            kept[path].set_weights(layer.get_weights())
+    return copy
+
+
+def saved_bytes(model: Any, folder: Path) -> bytes:
+    """The model as the bytes of a `.keras` file, written first to a scratch folder.
+
+    Keras writes in place and crashes the interpreter when HDF5 meets a full disk, so the file is made in
+    memory-backed scratch space and its bytes go through `runs.writing`.
+    """
+    target = folder / "model.keras"
+    model.save(target)
+    content = target.read_bytes()
+    target.unlink()
+    return content

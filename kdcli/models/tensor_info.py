@@ -1,0 +1,60 @@
+"""What goes into a file that its own runtime runs, and what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdcli.errors import ModelError
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output of a file.
+
+    Args:
+        name: in the file.
+        shape: without the batch axis; -1 where any size is taken.
+        dtype: `float32`, `uint8`, `int8`, ...
+        scale: a stored integer q means `scale * (q - zero_point)`; None where it is what it is.
+        zero_point: 0 without a scale.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None
+    zero_point: int
+
+    @property
+    def integer(self) -> bool:
+        """Whether it holds integers."""
+        return np.dtype(self.dtype).kind in "iu"
+
+    def stored(self, batch: np.ndarray) -> np.ndarray:
+        """A batch as the tensor holds it: floats quantised where it holds integers, integers as they are.
+
+        Raises:
+            ModelError: integers that it cannot hold, or another shape.
+        """
+        if batch.ndim != len(self.shape) + 1 or any(
+            wanted not in (-1, given) for wanted, given in zip(self.shape, batch.shape[1:], strict=True)
+        ):
+            raise ModelError(f"the file takes examples of shape {self.shape}, got {tuple(batch.shape[1:])}")
+        if not self.integer:
+            return np.ascontiguousarray(batch, self.dtype)
+        limits = np.iinfo(self.dtype)
+        if batch.dtype.kind == "f":
+            batch = np.round(batch.astype(np.float64) / (self.scale or 1.0)) + self.zero_point
+            batch = np.clip(batch, limits.min, limits.max)
+        elif batch.dtype != self.dtype and batch.size:
+            if batch.min() < limits.min or batch.max() > limits.max:
+                raise ModelError(f"the file takes {self.dtype}, got values from {batch.min()} to {batch.max()}")
+        return np.ascontiguousarray(batch, self.dtype)
+
+    def meant(self, stored: np.ndarray) -> np.ndarray:
+        """Float32 values from what the tensor holds."""
+        if not self.integer or self.scale is None:
+            return stored.astype(np.float32)
+        return ((stored.astype(np.float64) - self.zero_point) * self.scale).astype(np.float32)

@@ -1,0 +1,163 @@
+"""Screening of `.tflite` files: the flatbuffer is read here, every offset checked, and nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from kdcli.screening.flatbuffer import Broken, Table, root
+from kdcli.screening.verdict import Finding, Verdict
+
+_ANEW = "make the file anew: this one is damaged"
+IDENTIFIER = b"TFL3"
+# No model that people run is anywhere near these.
+MOST_BYTES, MOST_ENTRIES, MOST_AXES = 8_000_000_000, 200_000, 16
+# A tensor between two layers, for one example; a constant lies in the file, whose size bounds it.
+MOST_TENSOR_BYTES = 500_000_000
+# Operations by their number: what is not LiteRT's own, and the last one that this schema knows.
+_CUSTOM, _DELEGATE, _CUSTOM_CALL, _PLACEHOLDER, _LAST = 32, 51, 173, 127, 209
+_OPERATIONS = {_DELEGATE: "DELEGATE", _CUSTOM_CALL: "STABLEHLO_CUSTOM_CALL", _PLACEHOLDER: "PLACEHOLDER"}
+# Bits of a value by the number of its type; the other types have no fixed size.
+_BITS = {0: 32, 1: 16, 2: 32, 3: 8, 4: 64, 6: 8, 7: 16, 8: 64, 9: 8, 10: 64, 11: 128}
+_BITS |= {12: 64, 15: 32, 16: 16, 17: 4, 18: 16, 19: 2, 20: 4, 21: 8, 22: 8}
+_FLOATS = {0: np.float32, 1: np.float16, 10: np.float64}
+# Which options name other subgraphs, and in which fields: by the number of the options' type.
+_CALLS = {16: (0,), 92: (0, 1), 93: (0, 1), 103: (0,)}
+_NEWER_CALLS = {6: (1,), 7: (6,), 13: (5,), 14: (2,), 15: (0, 1), 21: (1,)}
+
+
+def screen_litert(path: Path) -> Verdict:
+    """What a `.tflite` file could do.
+
+    Refused are operations of other libraries (custom, Flex), buffers in other files, tensors that the file cannot
+    fill or no memory can hold, subgraphs that call themselves, weights that are NaN, and files whose parts lie
+    outside of them.
+
+    Args:
+        path: of a private copy.
+    """
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        return Verdict((Finding("size", f"it has {size} bytes, {MOST_BYTES} are the most"),))
+    content = path.read_bytes()
+    if content[4:8] != IDENTIFIER:
+        return Verdict((Finding("damaged", f"its identifier {IDENTIFIER.decode()} is missing", hint=_ANEW),))
+    findings: list[Finding] = []
+    try:
+        # A file of damaged parts may have one fault in each of them: the first hundred are enough.
+        for finding, _ in zip(_found(root(content)), range(100), strict=False):
+            findings.append(finding)
+    except Broken as error:
+        findings.append(Finding("damaged", str(error), hint=_ANEW))
+    return Verdict(tuple(findings))
+
+
+def _found(model: Table) -> Iterator[Finding]:
+    if model.has(8) or model.has(9):
+        yield Finding("external-data", "its buffers lie in other files")
+    codes = model.tables(1, most=MOST_ENTRIES)
+    operations = [max(code.number(0, "i1"), code.number(3, "i4")) for code in codes]
+    for code, operation in zip(codes, operations, strict=True):
+        yield from _operation(code, operation)
+    buffers = [_Buffer(one) for one in model.tables(4, most=MOST_ENTRIES)]
+    subgraphs = model.tables(2, most=MOST_ENTRIES)
+    if not subgraphs:
+        raise Broken("it has no graph")
+    calls: list[set[int]] = []
+    seen: set[int] = set()
+    for subgraph in subgraphs:
+        tensors = subgraph.tables(0, most=MOST_ENTRIES)
+        for tensor in tensors:
+            yield from _tensor(tensor, buffers, seen)
+        called = set(_operators(subgraph, len(codes), len(tensors)))
+        if any(not 0 <= number < len(subgraphs) for number in called):
+            raise Broken("an operation calls a graph that is not there")
+        calls.append(called)
+    if _calls_itself(calls):
+        yield Finding("recursion", "a graph in it calls itself")
+
+
+def _operation(code: Table, operation: int) -> Iterator[Finding]:
+    if operation == _CUSTOM:
+        name = code.text(1) or "?"
+        told = "TensorFlow's own" if name.startswith("Flex") else "custom"
+        yield Finding("operation", f"the {told} operation {name!r} is not part of LiteRT")
+    elif operation in _OPERATIONS or not 0 <= operation <= _LAST:
+        name = _OPERATIONS.get(operation, f"number {operation}")
+        yield Finding("operation", f"the operation {name} is unknown to kd")
+
+
+class _Buffer:
+    """Where the bytes of a constant are."""
+
+    def __init__(self, table: Table) -> None:
+        self.content = table.content
+        self.start, self.size = table.span(0) or (0, 0)
+        offset, size = table.number(1, "u8"), table.number(2, "u8")
+        # Large files keep constants behind the flatbuffer; 0 and 1 mean that this one does not.
+        if offset > 1:
+            if offset + size > len(self.content):
+                raise Broken("a buffer leaves the file")
+            self.start, self.size = offset, size
+
+
+def _tensor(tensor: Table, buffers: list[_Buffer], seen: set[int]) -> Iterator[Finding]:
+    shape, number = tensor.integers(0, most=MOST_AXES), tensor.number(2, "u4")
+    kind, name = tensor.number(1, "i1"), tensor.text(3)
+    if number >= len(buffers) or any(side < -1 for side in shape):
+        raise Broken(f"the tensor {name!r} has no buffer, or a shape that cannot be")
+    if tensor.number(10, "u4"):
+        yield Finding("external-data", f"the tensor {name!r} lies in another file")
+    buffer, sparse = buffers[number], tensor.has(6)
+    # A side that is left open is 1 until somebody asks for more.
+    values = prod(max(side, 1) if side else 0 for side in shape)
+    declared = (values * _BITS.get(kind, 0) + 7) // 8
+    if declared > max(MOST_TENSOR_BYTES, buffer.size):
+        shown = "×".join(str(side) for side in shape)
+        yield Finding("size", f"the tensor {name!r} of shape {shown} takes {declared} bytes")
+    if buffer.size and declared and not sparse and declared != buffer.size:
+        message = f"the tensor {name!r} takes {declared} bytes, {buffer.size} are there"
+        yield Finding("damaged", message, hint=_ANEW)
+    elif buffer.size and kind in _FLOATS and number not in seen:
+        seen.add(number)
+        width = np.dtype(_FLOATS[kind]).itemsize
+        floats = np.frombuffer(buffer.content, _FLOATS[kind], buffer.size // width, buffer.start)
+        if np.isnan(floats).any():
+            yield Finding("weights", f"the tensor {name!r} holds NaN")
+
+
+def _operators(subgraph: Table, codes: int, tensors: int) -> Iterator[int]:
+    """The numbers of the graphs that a graph calls; every index on the way is checked."""
+    for field in (1, 2):
+        if any(not 0 <= index < tensors for index in subgraph.integers(field, most=MOST_ENTRIES)):
+            raise Broken("the graph's inputs or outputs are tensors that are not there")
+    for operator in subgraph.tables(3, most=MOST_ENTRIES):
+        if operator.number(0, "u4") >= codes:
+            raise Broken("an operation is of a kind that is not there")
+        for field in (1, 2, 8):
+            # -1 is an input that is left out.
+            if any(not -1 <= index < tensors for index in operator.integers(field, most=MOST_ENTRIES)):
+                raise Broken("an operation takes or gives a tensor that is not there")
+        offset, size = operator.number(9, "u8"), operator.number(10, "u8")
+        if offset + size > len(subgraph.content):
+            raise Broken("the options of an operation leave the file")
+        for kind, options, table in ((3, 4, _CALLS), (11, 12, _NEWER_CALLS)):
+            fields = table.get(operator.number(kind, "u1"), ())
+            given = operator.table(options) if fields else None
+            for field in fields if given is not None else ():
+                assert given is not None
+                yield given.number(field, "i4")
+
+
+def _calls_itself(calls: list[set[int]]) -> bool:
+    """Whether a graph is reached from itself: what is left when those that call nothing are taken away."""
+    left = dict(enumerate(calls))
+    while True:
+        leaves = [number for number, called in left.items() if not called & left.keys()]
+        if not leaves:
+            return bool(left)
+        for number in leaves:
+            del left[number]

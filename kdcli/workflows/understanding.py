@@ -1,0 +1,105 @@
+"""A network and the data, brought together: preparation, output kind, columns of the data's classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kdcli.data.examples import Examples
+from kdcli.errors import ModelError, UsageError
+from kdcli.evaluation.scaling import choose_scale
+from kdcli.events import Note, OnEvent
+from kdcli.lazy import ops, tf
+from kdcli.models.columns import columns_for
+from kdcli.models.network import Network
+from kdcli.models.output_kind import resolve_output
+from kdcli.models.preparation import make_preparation
+from kdcli.models.runner_network import explain
+from kdcli.recipe.sections import InputSection
+
+
+def understand(
+    network: Any,
+    examples: Examples,
+    *,
+    task: str,
+    outputs: int,
+    section: Any,
+    role: str,
+    measured: bool,
+    seed: int,
+    on_event: OnEvent,
+    class_names: Sequence[str] = (),
+) -> Any:
+    """Resolve preparation, output kind and the columns of the data's classes, on real examples.
+
+    Args:
+        measured: whether the weights mean something, so that scales can be compared.
+        class_names: of the data, among which `classes` of a teacher's section are found.
+    """
+    network = network.with_preparations(_preparations(network, examples, section.input, role))
+    sample = np.arange(min(256, len(examples)))
+    try:
+        answers = np.asarray(ops.convert_to_numpy(network.output(examples.take(sample))), np.float64)
+    except (ValueError, TypeError, tf.errors.OpError) as error:
+        if getattr(network, "failures", None):
+            raise explain(network, error) from error
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{role} ({network.name}) cannot answer {len(sample)} examples: {reason:.300}") from error
+    classes = getattr(section, "classes", None)
+    count = outputs if classes is None else network.outputs
+    network = resolve_output(network, wanted=section.output_kind, task=task, outputs=count, answers=answers)
+    if classes is not None:
+        network = mapped(network, classes, task=task, class_names=class_names)
+    if section.input.scale == "auto" and not measured and network.scales_itself and _scaled(network):
+        network = network.with_scale("raw")
+        on_event(Note(f"{role}: input.scale is raw, the network rescales its pictures itself"))
+    if section.input.scale == "auto" and measured:
+        choice = choose_scale(network, examples, seed=seed)
+        network = network.with_scale(choice.scale)
+        if choice.scale != "unit":
+            shown = ", ".join(f"{scale} {value:.3f}" for scale, value in choice.accuracies.items())
+            text = f"{role}: input.scale is {choice.scale}, by the accuracy on training examples ({shown})"
+            on_event(Note(text))
+    return network
+
+
+def mapped(network: Any, classes: Any, *, task: str, class_names: Sequence[str]) -> Any:
+    """The network with the columns that belong to the classes of the data.
+
+    Raises:
+        UsageError: columns or names that do not fit.
+    """
+    if task == "regression":
+        raise UsageError("teacher.classes is for classes, and the data has values", hint="leave it out")
+    return network.with_columns(columns_for(classes, outputs=network.outputs, class_names=class_names))
+
+
+def _scaled(network: Network) -> bool:
+    return any(preparation.scaled for preparation in network.preparations.values())
+
+
+def _preparations(network: Network, examples: Examples, section: InputSection, role: str) -> dict[str, Any]:
+    names, specs = list(examples.shapes), {spec.name: spec for spec in network.inputs}
+    if len(names) == 1 and len(specs) == 1:
+        matched = {names[0]: next(iter(specs.values()))}
+    elif set(names) == set(specs):
+        matched = {name: specs[name] for name in specs}
+    else:
+        raise ModelError(
+            f"{role} ({network.name}) takes the inputs {', '.join(specs)}, the data has {', '.join(names)}",
+            hint="arrays for several inputs are called x_train.NAME",
+        )
+    return {
+        name: make_preparation(
+            section,
+            raw_shape=examples.shapes[name],
+            raw_dtype=str(examples.dtypes[name]),
+            shape=spec.shape,
+            dtype=spec.dtype,
+            who=f"{role} ({network.name})",
+        )
+        for name, spec in matched.items()
+    }

@@ -1,0 +1,252 @@
+"""Tiny SavedModels of every origin, and their graphs frozen in this process where no child has to die."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kdcli.models.graph_freezing import LARGEST, read_frozen
+from kdcli.models.graph_network import GraphNetwork
+from kdcli.models.graph_process import serve
+from kdcli.models.preparation import Preparation
+
+layers = keras.layers
+PICTURES = np.random.default_rng(0).random((7, 12, 12, 3), np.float32)
+TOKENS = np.random.default_rng(1).integers(0, 20, (7, 6)).astype(np.int32)
+
+
+def frozen_here(folder: Path, *, legacy=False, signature=None, limit=LARGEST):
+    """What the child process would leave."""
+    scratch = folder.parent / f"{folder.name}-{signature}-{limit}"
+    scratch.mkdir(exist_ok=True)
+    serve(
+        {"path": str(folder), "scratch": str(scratch), "legacy": legacy, "signature": signature, "largest": limit}
+    )
+    return read_frozen(scratch, name=folder.name)
+
+
+def prepared(network, **arrays):
+    """The network behind preparations that leave every array as it is."""
+    return network.with_preparations(
+        {
+            spec.name: Preparation(array.shape[1:], str(array.dtype), spec.shape, spec.dtype)
+            for spec, array in ((spec, arrays[spec.name]) for spec in network.inputs)
+        }
+    )
+
+
+def opened(folder: Path, array, *, signature=None, **given):
+    """A network with one input, ready for an array, and that array by name."""
+    network = GraphNetwork(frozen_here(folder, signature=signature), name=folder.name, **given)
+    raw = {network.inputs[0].name: array}
+    return prepared(network, **raw), raw
+
+
+def exported(model, folder: Path, **given) -> Path:
+    """A Keras model as a SavedModel."""
+    model.export(folder, format="tf_saved_model", verbose=False, **given)
+    return folder
+
+
+def settled(model):
+    """The model with moving statistics that differ from where they start."""
+    random = np.random.default_rng(5)
+    for weight in model.weights:
+        if "moving" in weight.path:
+            weight.assign(random.uniform(0.5, 1.5, weight.shape))
+    return model
+
+
+def cnn():
+    """Rescaling, BatchNorm, a nested block, dropout, pooling and a softmax."""
+    keras.utils.set_random_seed(0)
+    inside = keras.Input((12, 12, 4))
+    x = layers.Conv2D(4, 3, padding="same", activation="relu", name="conv")(inside)
+    block = keras.Model(inside, layers.Add(name="plus")([x, inside]), name="block")
+    inputs = keras.Input((12, 12, 3), name="picture")
+    x = layers.Rescaling(2.0, name="scale")(inputs)
+    x = layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, padding="same", name="stem")(x))
+    x = block(layers.ReLU(name="act")(x))
+    x = layers.Dropout(0.5, name="drop")(layers.MaxPooling2D(name="shrink")(x))
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return settled(keras.Model(inputs, layers.Dense(5, activation="softmax", name="out")(x), name="net"))
+
+
+def any_size():
+    """A network for pictures of any size, with one sigmoid."""
+    inputs = keras.Input((None, None, 3))
+    x = layers.Conv2D(4, 3, name="stem")(inputs)
+    return keras.Model(inputs, layers.Dense(1, "sigmoid")(layers.GlobalMaxPooling2D()(x)))
+
+
+def shared():
+    """A layer that is called twice."""
+    inputs = keras.Input((12, 12, 3))
+    same = layers.Conv2D(3, 3, padding="same", activation="tanh", name="same")
+    return keras.Model(inputs, layers.Dense(4, name="out")(layers.Flatten()(same(same(inputs)))))
+
+
+def recurrent():
+    """Token ids through loops."""
+    return keras.Sequential(
+        [
+            keras.Input((6,), dtype="int32"),
+            layers.Embedding(20, 8, name="words"),
+            layers.Bidirectional(layers.LSTM(4, return_sequences=True), name="both"),
+            layers.GRU(5, name="last"),
+            layers.Dense(3, name="out"),
+        ]
+    )
+
+
+def attention():
+    """One block of a transformer."""
+    inputs = keras.Input((6,), dtype="int32")
+    x = layers.Embedding(20, 8, name="words")(inputs)
+    x = layers.LayerNormalization(name="norm")(x + layers.MultiHeadAttention(2, 4, name="look")(x, x))
+    return keras.Model(inputs, layers.Dense(3, name="out")(layers.GlobalAveragePooling1D(name="pool")(x)))
+
+
+def half():
+    """Weights in float32, computing in bfloat16, a float32 output."""
+    inputs = keras.Input((12, 12, 3))
+    x = layers.Conv2D(4, 3, dtype="mixed_bfloat16", name="stem")(inputs)
+    x = layers.GlobalAveragePooling2D(dtype="mixed_bfloat16")(x)
+    return keras.Model(inputs, layers.Dense(5, activation="softmax", dtype="float32")(x))
+
+
+KERAS = {
+    "cnn": (cnn, PICTURES),
+    "any_size": (any_size, PICTURES),
+    "shared": (shared, PICTURES),
+    "recurrent": (recurrent, TOKENS),
+    "attention": (attention, TOKENS),
+    "half": (half, PICTURES),
+}
+
+
+class Plain(tf.Module):
+    """A `tf.Module` with several signatures, arguments and results, and no scopes."""
+
+    def __init__(self):
+        super().__init__()
+        random = np.random.default_rng(3)
+        self.left = tf.Variable(random.standard_normal((3, 4)), dtype=tf.float32, name="left")
+        self.right = tf.Variable(random.standard_normal((5, 4)), dtype=tf.float32, name="right")
+        self.out = tf.Variable(random.standard_normal((4, 2)), dtype=tf.float32, name="out")
+        self.steps = tf.Variable(0, trainable=False, name="steps")
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3]), tf.TensorSpec([None, 5])])
+    def infer(self, wide, alone):
+        """Two arguments whose order is not that of their names, and two results."""
+        hidden = tf.nn.relu(wide @ self.left - alone @ self.right, name="hidden")
+        logits = tf.matmul(hidden, self.out, name="score")
+        return {"logits": logits, "chosen": tf.nn.softmax(logits), "best": tf.argmax(logits, -1)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3])])
+    def embed(self, wide):
+        """Another signature."""
+        return {"embedded": tf.sigmoid(wide @ self.left)}
+
+    @tf.function(input_signature=[tf.TensorSpec([4, 3])])
+    def four(self, wide):
+        """Only batches of four."""
+        hidden = tf.nn.relu(tf.reshape(wide, [4, 3]) @ self.left, name="hidden")
+        return {"scores": tf.nn.softmax(tf.matmul(hidden, self.out))}
+
+    @tf.function(input_signature=[tf.TensorSpec([3])])
+    def one(self, wide):
+        """No batch axis: what looks like one are the three values of an example."""
+        return {"scores": tf.linalg.matvec(self.left, wide, transpose_a=True)}
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.float32)])
+    def scalar(self, number):
+        """No axis at all."""
+        return {"scores": number * self.out}
+
+
+def plain(folder: Path) -> Path:
+    """That module, saved."""
+    module = Plain()
+    names = ("infer", "embed", "four", "scalar")
+    tf.saved_model.save(module, folder, signatures={name: getattr(module, name) for name in names})
+    return folder
+
+
+class Decoding(tf.Module):
+    """A graph that starts from the bytes of JPEG files."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = cnn()
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def serve(self, files):
+        """Decode, resize, answer."""
+
+        def decode(content):
+            picture = tf.cast(tf.io.decode_jpeg(content, channels=3), tf.float32)
+            return tf.image.resize(picture, (12, 12))
+
+        pictures = tf.map_fn(decode, files, fn_output_signature=tf.TensorSpec((12, 12, 3)))
+        return {"scores": self.model(pictures / 255.0)}
+
+
+def decoding(folder: Path) -> Path:
+    """That module, saved."""
+    module = Decoding()
+    tf.saved_model.save(module, folder, signatures={"serving_default": module.serve})
+    return folder
+
+
+class Looking(tf.Module):
+    """A graph with a lookup table."""
+
+    def __init__(self):
+        super().__init__()
+        keys, values = tf.constant([1, 2, 3], tf.int64), tf.constant([10.0, 20.0, 30.0])
+        self.table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), -1.0)
+        self.weight = tf.Variable([[1.0, 2.0]])
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 1], tf.int64)])
+    def serve(self, key):
+        """A value of the table, times two weights."""
+        return {"scores": self.table.lookup(key) * self.weight}
+
+
+def looking(folder: Path) -> Path:
+    """That module, saved."""
+    module = Looking()
+    tf.saved_model.save(module, folder, signatures={"serving_default": module.serve})
+    return folder
+
+
+def first_version(folder: Path, *, frozen=False) -> tuple[Path, np.ndarray]:
+    """A SavedModel as TensorFlow 1 wrote it, and its answers to PICTURES."""
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        picture = v1.placeholder(tf.float32, (None, 12, 12, 3), name="picture")
+        with v1.variable_scope("Net"):
+            kernel = _weight("kernel", (3, 3, 3, 4), frozen)
+            with tf.name_scope("conv"):
+                x = tf.nn.relu(tf.nn.conv2d(picture, kernel, 1, "SAME"))
+            with tf.name_scope("pool"):
+                x = tf.reduce_mean(x, (1, 2))
+            logits = tf.matmul(x, _weight("out", (4, 5), frozen), name="logits")
+        scores = tf.nn.softmax(logits, name="scores")
+        if not frozen:
+            session.run(v1.global_variables_initializer())
+        answers = session.run(scores, {picture: PICTURES})
+        signature = v1.saved_model.signature_def_utils.predict_signature_def({"images": picture}, {"s": scores})
+        builder = v1.saved_model.Builder(str(folder))
+        builder.add_meta_graph_and_variables(session, ["serve"], signature_def_map={"predict": signature})
+        builder.save()
+    return folder, answers
+
+
+def _weight(name, shape, frozen):
+    value = np.random.default_rng(len(shape)).standard_normal(shape).astype(np.float32)
+    return tf.constant(value, name=name) if frozen else tf.compat.v1.get_variable(name, initializer=value)

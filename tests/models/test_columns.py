@@ -1,0 +1,41 @@
+"""Which of a teacher's outputs belong to the classes of the data."""
+
+from __future__ import annotations
+
+import pytest
+
+from kdcli.errors import UsageError
+from kdcli.models.columns import columns_for
+
+ANIMALS = ("ant", "bee", "cat", "dog", "elk")
+
+
+def test_names_are_found_in_the_order_of_the_data():
+    assert columns_for(ANIMALS, outputs=5, class_names=("dog", "ant")) == (3, 0)
+
+
+def test_numbers_are_taken_as_they_are():
+    assert columns_for((4, 2), outputs=5, class_names=("x", "y")) == (4, 2)
+
+
+def test_names_may_stand_in_a_file(tmp_path):
+    file = tmp_path / "labels.txt"
+    file.write_text("\n".join(ANIMALS) + "\n\n")
+    assert columns_for(str(file), outputs=5, class_names=("elk",)) == (4,)
+
+
+@pytest.mark.parametrize(
+    ("classes", "names", "said"),
+    [
+        (("cat", "dog"), ("dog",), "names 2 classes, the teacher has 5 outputs"),
+        (ANIMALS, ("dig", "fox"), r"has no class 'dig' \(and 1 more\); did you mean 'dog'"),
+        (("cat", "cat", "a", "b", "c"), ("cat",), "has 'cat' more than once"),
+        ((1, 2, 3), ("x", "y"), "3 column numbers, the data has 2 classes"),
+        ((1, 5), ("x", "y"), "column 5 does not exist, the teacher has 5 outputs"),
+        ((1, 1), ("x", "y"), "two classes of the data have the same column"),
+        ("nowhere.txt", ("x",), "nowhere.txt cannot be read"),
+    ],
+)
+def test_what_does_not_fit_is_refused(classes, names, said):
+    with pytest.raises(UsageError, match=said):
+        columns_for(classes, outputs=5, class_names=names)

@@ -1,0 +1,86 @@
+"""What lies at a path is found out by content."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+
+from kdcli.errors import ModelError
+from kdcli.models.formats import KNOWN, model_file, model_format, written_by
+
+
+def archive(path, **members):
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in members.items():
+            file.writestr(name.replace("__", "."), content)
+    return path
+
+
+def make(path, form):
+    if form == "h5":
+        h5py.File(path, "w").close()
+    elif form == "keras":
+        archive(path, config__json="{}")
+    elif form == "npz":
+        with open(path, "wb") as file:
+            np.savez(file, x=np.zeros(1))
+    else:
+        path.write_bytes({"tflite": b"\x1c\0\0\0TFL3" + b"\0" * 8, "onnx": b"\x08\x0a\x12\x08tf2onnx\x1a"}[form])
+    return path
+
+
+@pytest.mark.parametrize("form", ["keras", "h5", "tflite", "onnx", "npz"])
+@pytest.mark.parametrize("suffix", ["", ".keras", ".h5", ".bin"])
+def test_the_content_says_what_it_is_whatever_the_suffix(tmp_path, form, suffix):
+    assert model_format(make(tmp_path / f"m{suffix}", form)) == form
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "saved_model.pbtxt"])
+def test_a_folder_with_a_graph_is_a_saved_model(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    assert model_file(tmp_path) == tmp_path
+    assert model_format(tmp_path) == "saved_model"
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "said"),
+    [
+        (b"", "m.keras", "it is called .keras, but holds no such model"),
+        (b"PK\x03\x04 broken", "m.h5", "it is called .h5, but holds no such model"),
+        (b"\x08", "m.onnx", "it is called .onnx, but holds no such model"),
+        (b"hello, world", "notes.txt", "no model that kd opens"),
+    ],
+)
+def test_what_is_no_model_is_refused_with_what_is_one(tmp_path, content, name, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelError, match=said) as failure:
+        model_format(tmp_path / name)
+    assert (failure.value.exit_code, failure.value.hint) == (4, KNOWN)
+
+
+def test_a_zip_without_a_model_is_none(tmp_path):
+    with pytest.raises(ModelError, match="no model that kd opens"):
+        model_format(archive(tmp_path / "m.zip", readme="x"))
+
+
+def test_a_missing_file_and_a_folder_without_a_model_are_refused(tmp_path):
+    with pytest.raises(ModelError, match="no such model file"):
+        model_file(tmp_path / "none.keras")
+    with pytest.raises(ModelError, match="without a finished run or a SavedModel"):
+        model_file(tmp_path)
+
+
+def test_a_file_tells_which_keras_wrote_it(tmp_path):
+    new = archive(tmp_path / "new.keras", metadata__json=json.dumps({"keras_version": "3.15.1"}))
+    assert written_by(new, "keras") == "3.15.1"
+    assert written_by(archive(tmp_path / "bare.keras", config__json="{}"), "keras") is None
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        file.attrs["keras_version"] = b"2.3.0"
+    assert written_by(tmp_path / "old.h5", "h5") == "2.3.0"
+    with h5py.File(tmp_path / "oldest.h5", "w") as file:
+        file.attrs["model_config"] = "{}"
+    assert written_by(tmp_path / "oldest.h5", "h5") == "1"

@@ -1,0 +1,133 @@
+"""The child process that loads strangers' SavedModels: what it leaves, and what happens when it dies."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from graph_models import PICTURES, cnn, exported, frozen_here, plain, prepared
+
+from kdcli.errors import ModelError, UsageError
+from kdcli.models import graph_freezing
+from kdcli.models.graph_freezing import Freezing
+from kdcli.models.graph_opening import open_graph
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return exported(cnn(), tmp_path_factory.mktemp("freezing") / "cnn")
+
+
+def test_a_savedmodel_opens_through_a_child(folder, tmp_path, capfd):
+    copied = tmp_path / "copy"
+    shutil.copytree(folder, copied)
+    network = open_graph(copied, name="given.savedmodel", threads=1)
+    # What was opened may go.
+    shutil.rmtree(copied)
+    network = prepared(network, picture=PICTURES)
+    np.testing.assert_allclose(network.output({"picture": PICTURES}), cnn()(PICTURES), atol=1e-6)
+    assert network.name == "given.savedmodel"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_the_child_leaves_is_what_is_read_here(folder):
+    with Freezing(folder, name="given") as freezing:
+        scratch = Path(freezing._scratch.name)
+        frozen = freezing.result()
+        assert scratch.is_dir()
+    assert not scratch.exists()
+    freezing.close()
+    here = frozen_here(folder)
+    assert frozen.graph is not None and here.graph is not None
+    graphs = [tf.compat.v1.GraphDef.FromString(one.graph) for one in (frozen, here)]
+    assert [node.name for node in graphs[0].node] == [node.name for node in graphs[1].node]
+    for name in ("signature", "signatures", "inputs", "outputs", "weights", "parameters", "unfrozen"):
+        assert getattr(frozen, name) == getattr(here, name), name
+    assert not any(node.device for node in graphs[0].node)
+
+
+def test_a_choice_that_is_not_there_is_wrong_use(tmp_path):
+    with pytest.raises(UsageError, match="given: the SavedModel has several signatures") as caught:
+        open_graph(plain(tmp_path / "plain"), name="given")
+    assert caught.value.exit_code == 2 and caught.value.hint == "--signature embed"
+
+
+def test_a_savedmodel_that_is_too_large_to_freeze_answers_as_it_is(folder, monkeypatch):
+    monkeypatch.setattr(graph_freezing, "LARGEST", 100)
+    network = prepared(open_graph(folder, name="large"), picture=PICTURES)
+    np.testing.assert_allclose(network.output({"picture": PICTURES}), cnn()(PICTURES), atol=1e-6)
+    assert network.taps == {} and network.variables == []
+    assert "large teaches by its outputs only: its weights are 0.0 GB" in network.notes[0]
+
+
+def test_a_damaged_savedmodel_does_not_load(folder, tmp_path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(folder, damaged)
+    (data,) = damaged.glob("variables/*.data*")
+    data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(ModelError, match="given: it does not load: ") as caught:
+        open_graph(damaged, name="given")
+    assert caught.value.exit_code == 4 and "\n" not in caught.value.message
+
+
+# Stand-ins for a child: what a hostile model would do to the process that loads it.
+READ = "import sys; sys.stdin.readline(); "
+DYING = READ + "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+HANGING = "import time; time.sleep(60)"
+LEAVING = READ + "raise SystemExit(3)"
+GREEDY = READ + "kept = bytearray(300 << 20); kept[::4096] = bytes(len(kept[::4096])); import time; time.sleep(60)"
+
+
+@pytest.mark.parametrize(
+    ("child", "message"),
+    [
+        (DYING, r"given: the model ended its reader \(signal 11, SIGSEGV\): it is damaged, or too large"),
+        (HANGING, r"given: the model hung while it was opened and was ended after 0 s"),
+        (LEAVING, r"given: its reader ended \(exit code 3\)"),
+        (GREEDY, r"given: opening the model takes more than 0 GB of memory"),
+    ],
+    ids=["signal", "hang", "exit", "memory"],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_child_that_dies_hangs_or_takes_everything_is_a_model_error(folder, monkeypatch, child, message):
+    monkeypatch.setattr(graph_freezing, "_COMMAND", ("-P", "-c", child))
+    if child == HANGING:
+        monkeypatch.setattr(graph_freezing, "SECONDS", 0.3)
+        monkeypatch.setattr(graph_freezing, "SECONDS_PER_BYTE", 0)
+    if child == GREEDY:
+        monkeypatch.setattr(graph_freezing, "MEMORY", 50 << 20)
+    with pytest.raises(ModelError, match=message) as caught:
+        open_graph(folder, name="given")
+    assert caught.value.exit_code == 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_child_that_is_killed_while_it_loads_is_a_model_error(folder):
+    with Freezing(folder, name="given") as freezing:
+        os.kill(freezing._process.pid, signal.SIGKILL)
+        with pytest.raises(ModelError, match=r"given: the model ended its reader \(signal 9, SIGKILL\)"):
+            freezing.result()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is Linux's")
+def test_memory_is_limited_inside_the_child(folder, monkeypatch):
+    # Enough to start with, too little to load TensorFlow's libraries and a model.
+    monkeypatch.setattr(graph_freezing, "MEMORY", 100 << 20)
+    monkeypatch.setattr(graph_freezing, "MEMORY_PER_CORE", 0)
+    monkeypatch.setattr(graph_freezing, "_memory_of", lambda process: 0)
+    with pytest.raises(ModelError, match=r"given: (the model ended its reader|its reader ended|it does not load)"):
+        open_graph(folder, name="given")
+
+
+def test_closing_early_ends_the_child(folder):
+    freezing = Freezing(folder, name="given")
+    freezing.close()
+    freezing.close()
+    assert freezing._process.returncode is not None
+    assert not Path(freezing._scratch.name).exists()

@@ -1,0 +1,275 @@
+"""SavedModels that are trained: gradients, replicas, and what is saved again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from graph_models import (
+    KERAS,
+    PICTURES,
+    TOKENS,
+    cnn,
+    exported,
+    first_version,
+    frozen_here,
+    looking,
+    opened,
+    plain,
+    prepared,
+)
+
+from kdcli.errors import ModelError
+from kdcli.models.graph_network import GraphNetwork
+from kdcli.models.opening import open_exported
+
+LABELS = np.arange(7) % 5
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return exported(cnn(), tmp_path_factory.mktemp("student") / "cnn")
+
+
+def loss_of(logits):
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(LABELS, logits))
+
+
+def test_constants_become_variables_with_the_flags_they_had(folder):
+    student, raw = opened(folder, PICTURES, trainable=True)
+    own = {weight.path.replace("/", "."): weight for weight in cnn().weights}
+    assert {variable.name for variable in student.variables} == set(own)
+    for variable in student.variables:
+        assert variable.trainable == own[variable.name].trainable
+        assert variable.dtype == own[variable.name].dtype
+        np.testing.assert_array_equal(variable.numpy(), own[variable.name].numpy())
+    assert {v.name for v in student.variables} - {v.name for v in student.trainable_variables} == {
+        "norm.moving_mean",
+        "norm.moving_variance",
+    }
+    np.testing.assert_allclose(student.output(raw), cnn()(PICTURES), atol=1e-6)
+    assert "BatchNorm keeps its statistics" in student.notes[0]
+
+
+@pytest.mark.parametrize("kind", ["cnn", "recurrent", "attention"])
+def test_gradients_are_those_of_the_keras_model(kind, tmp_path):
+    build, array = KERAS[kind]
+    model = build()
+    student, raw = opened(exported(model, tmp_path / kind), array, trainable=True)
+    weights = {variable.name: variable for variable in student.trainable_variables}
+
+    @tf.function(autograph=False)
+    def ours(given):
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(student.output(given) ** 2)
+        return tape.gradient(total, {name: variable.value for name, variable in weights.items()})
+
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(model(array) ** 2)
+    theirs = tape.gradient(total, [variable.value for variable in model.trainable_variables])
+    found = ours(raw)
+    assert len(found) == len(theirs)
+    for variable, wanted in zip(model.trainable_variables, theirs, strict=True):
+        got = found[variable.path.replace("/", ".")]
+        np.testing.assert_allclose(
+            tf.convert_to_tensor(got), tf.convert_to_tensor(wanted), atol=1e-5, err_msg=variable.path
+        )
+
+
+def test_training_lowers_the_loss_and_leaves_statistics_alone(folder):
+    student, raw = opened(folder, PICTURES, trainable=True)
+    optimizer = keras.optimizers.Adam(0.02)
+    optimizer.build(student.trainable_variables)
+    kept = [variable.numpy() for variable in student.variables if not variable.trainable]
+
+    @tf.function(autograph=False)
+    def step(given):
+        with tf.GradientTape() as tape:
+            loss = loss_of(student.answer(given, taps=["block_1"], training=True).logits)
+        gradients = tape.gradient(loss, [variable.value for variable in student.trainable_variables])
+        optimizer.apply(gradients, student.trainable_variables)
+        return loss
+
+    losses = [float(step(raw)) for _ in range(60)]
+    assert losses[-1] < 0.5 * losses[0]
+    after = [variable.numpy() for variable in student.variables if not variable.trainable]
+    for one, other in zip(kept, after, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def nudged(student):
+    """Other weights, as training would leave them."""
+    random = np.random.default_rng(9)
+    for variable in student.variables:
+        variable.assign(variable.numpy() * (1 + 0.1 * random.standard_normal(variable.shape)))
+
+
+def test_a_student_is_saved_as_a_savedmodel_again(folder, tmp_path):
+    student, raw = opened(folder, PICTURES, trainable=True)
+    nudged(student)
+    student.save(tmp_path / "again")
+    wanted = student.output(raw).numpy()
+    assert np.abs(wanted - cnn()(PICTURES)).max() > 1e-3
+    loaded = open_exported(tmp_path / "again")
+    before, after = (x.signatures["serving_default"] for x in (open_exported(folder), loaded))
+    assert after.structured_input_signature == before.structured_input_signature
+    assert after.structured_outputs == before.structured_outputs
+    assert len(loaded.weights) == len(student.variables)
+    # Any number of examples.
+    np.testing.assert_allclose(after(picture=PICTURES)["output_0"], wanted, atol=1e-6)
+    np.testing.assert_allclose(after(picture=PICTURES[:2])["output_0"], wanted[:2], atol=1e-6)
+
+
+def test_what_was_saved_opens_again_with_the_same_taps(folder, tmp_path):
+    student, raw = opened(folder, PICTURES, trainable=True)
+    nudged(student)
+    student.save(tmp_path / "again")
+    again, _ = opened(tmp_path / "again", PICTURES, trainable=True)
+    np.testing.assert_allclose(again.output(raw), student.output(raw), atol=1e-6)
+    np.testing.assert_allclose(again.answer(raw).logits, student.answer(raw).logits, atol=1e-5)
+    assert dict(again.taps) == dict(student.taps) and again.secondary == student.secondary
+    assert [(v.name, v.trainable) for v in again.variables] == [(v.name, v.trainable) for v in student.variables]
+    again.save(tmp_path / "twice")
+    twice, _ = opened(tmp_path / "twice", PICTURES)
+    np.testing.assert_allclose(twice.output(raw), student.output(raw), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["recurrent", "half"])
+def test_loops_and_half_types_survive(kind, tmp_path):
+    build, array = KERAS[kind]
+    student, raw = opened(exported(build(), tmp_path / kind), array, trainable=True)
+    nudged(student)
+    student.save(tmp_path / "again")
+    again, _ = opened(tmp_path / "again", array)
+    np.testing.assert_allclose(again.output(raw), student.output(raw), atol=1e-6)
+    assert again.inputs == student.inputs
+
+
+def test_every_result_and_whole_numbers_are_kept(tmp_path):
+    raw = {
+        "alone": np.random.default_rng(4).standard_normal((7, 5)).astype(np.float32),
+        "wide": np.random.default_rng(2).standard_normal((7, 3)).astype(np.float32),
+    }
+    frozen = frozen_here(plain(tmp_path / "plain"), signature="infer")
+    student = prepared(GraphNetwork(frozen, name="plain", output="chosen", trainable=True), **raw)
+    nudged(student)
+    student.save(tmp_path / "again")
+    signature = open_exported(tmp_path / "again").signatures["infer"]
+    answered = signature(**{name: tf.constant(array) for name, array in raw.items()})
+    assert {name: tensor.dtype.name for name, tensor in answered.items()} == {
+        "best": "int64",
+        "chosen": "float32",
+        "logits": "float32",
+    }
+    np.testing.assert_allclose(answered["chosen"], student.output(raw), atol=1e-6)
+    np.testing.assert_array_equal(answered["best"], np.argmax(student.output(raw), -1))
+
+
+def test_a_fixed_batch_is_trained_and_kept(tmp_path):
+    wide = np.random.default_rng(2).standard_normal((7, 3)).astype(np.float32)
+    student, raw = opened(plain(tmp_path / "plain"), wide, signature="four", trainable=True)
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, 3))])
+    def gradients(given):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(student.answer({"wide": given}).logits[:, 0])
+        return tape.gradient(loss, [variable.value for variable in student.trainable_variables])
+
+    left, out = ({v.name: v.numpy() for v in student.variables}[name] for name in ("left", "out"))
+    active = (wide @ left > 0).astype(np.float32)
+    found = dict(zip([v.name for v in student.trainable_variables], gradients(wide), strict=True))
+    # The example that fills the last batch up adds nothing.
+    np.testing.assert_allclose(found["left"], wide.T @ (active * out[:, 0]), atol=1e-5)
+    student.save(tmp_path / "again")
+    again, _ = opened(tmp_path / "again", wide, signature="four")
+    np.testing.assert_allclose(again.output(raw), student.output(raw), atol=1e-6)
+
+
+def test_what_cannot_be_trained_says_why(tmp_path):
+    frozen, _ = first_version(tmp_path / "constant", frozen=True)
+    with pytest.raises(ModelError, match="constant cannot be trained: its graph was frozen") as caught:
+        GraphNetwork(frozen_here(frozen), name="constant", trainable=True)
+    assert "before that" in caught.value.hint
+    with pytest.raises(ModelError, match="tables cannot be trained: it looks things up in tables"):
+        GraphNetwork(frozen_here(looking(tmp_path / "tables")), name="tables", trainable=True)
+    teacher, _ = opened(frozen, PICTURES)
+    with pytest.raises(ModelError, match="only a SavedModel that was opened to be trained"):
+        teacher.save(tmp_path / "never")
+    assert not (tmp_path / "never").exists()
+
+
+REPLICAS = """
+import sys
+sys.path[:0] = [sys.argv[1]]
+from pathlib import Path
+import numpy as np
+import tensorflow as tf
+import keras
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from graph_models import PICTURES, frozen_here, prepared
+from kdcli.models.graph_network import GraphNetwork
+from kdcli.models.opening import open_exported
+folder = Path(sys.argv[2])
+frozen, large = frozen_here(folder), frozen_here(folder, limit=10)
+assert large.graph is None
+x = tf.constant(PICTURES[:6])
+
+def train(strategy):
+    with strategy.scope():
+        teacher = prepared(GraphNetwork(frozen, name="teacher"), picture=PICTURES)
+        whole = prepared(GraphNetwork(large, name="whole", loaded=open_exported(folder)), picture=PICTURES)
+        student = prepared(GraphNetwork(frozen, name="student", trainable=True), picture=PICTURES)
+        optimizer = keras.optimizers.SGD(0.02)
+        optimizer.build(student.trainable_variables)
+
+    def replica():
+        context = tf.distribute.get_replica_context()
+        share = 6 // strategy.num_replicas_in_sync
+        start = share * context.replica_id_in_sync_group
+        given = {"picture": x[start : start + share]}
+        wanted = teacher.answer(given, taps=["block_1"])
+        tf.debugging.assert_near(whole.output(given), teacher.output(given), atol=1e-6)
+        with tf.GradientTape() as tape:
+            answer = student.answer(given, taps=["block_1"], training=True)
+            loss = tf.reduce_sum((answer.logits - 2 * wanted.logits) ** 2) / 6
+            loss += tf.reduce_sum((answer.features["block_1"] - wanted.features["block_1"] - 1) ** 2) / 6000
+        gradients = tape.gradient(loss, [v.value for v in student.trainable_variables])
+        optimizer.apply(gradients, student.trainable_variables)
+        return loss
+
+    @tf.function(autograph=False)
+    def step():
+        return strategy.reduce("SUM", strategy.run(replica), axis=None)
+
+    losses = [float(step()) for _ in range(5)]
+    return losses, {v.name: v.numpy() for v in student.variables}
+
+two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+assert two.num_replicas_in_sync == 2
+(losses, one), (others, other) = train(tf.distribute.get_strategy()), train(two)
+assert losses[-1] < losses[0]
+np.testing.assert_allclose(losses, others, rtol=1e-4)
+for name in one:
+    np.testing.assert_allclose(one[name], other[name], atol=1e-4, rtol=1e-4, err_msg=name)
+print("the same")
+"""
+
+
+def test_two_replicas_train_like_one(folder):
+    words = [sys.executable, "-c", REPLICAS, str(Path(__file__).parent), str(folder)]
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.stdout.splitlines()[-1:] == ["the same"], ran.stderr[-3000:]
+
+
+def test_tokens_train_too(tmp_path):
+    student, raw = opened(exported(KERAS["recurrent"][0](), tmp_path / "r"), TOKENS, trainable=True)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(student.answer(raw).logits ** 2)
+    gradients = tape.gradient(loss, [variable.value for variable in student.trainable_variables])
+    assert all(gradient is not None for gradient in gradients)

@@ -1,0 +1,95 @@
+"""A `keras.Model` as a whole."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from kdcli.errors import UsageError
+from kdcli.models.keras_model import fresh_copy
+
+X = np.random.default_rng(0).random((3, 4), np.float32)
+
+
+@keras.saving.register_keras_serializable("tests_of_models")
+class Small(keras.Model):
+    """A subclassed model that can be made from its configuration."""
+
+    def __init__(self, width=5, **given):
+        super().__init__(**given)
+        self.width = width
+        self.hidden = keras.layers.Dense(width, activation="relu")
+        self.out = keras.layers.Dense(2)
+
+    def build(self, shape):
+        self.hidden.build(shape)
+        self.out.build((shape[0], self.width))
+        self.built = True
+
+    def call(self, x):
+        return self.out(self.hidden(x))
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width}
+
+
+class Stubborn(keras.Model):
+    """A subclassed model that cannot be made from its configuration."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def call(self, x):
+        return self.layer(x)
+
+
+def functional():
+    inputs = keras.Input((4,))
+    x = keras.layers.Dense(5, activation="relu", name="hidden")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(2, name="out")(x))
+
+
+def sequential():
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(5, "relu"), keras.layers.Dense(2)])
+
+
+def subclassed():
+    model = Small()
+    model(X)
+    return model
+
+
+BUILDS = {"functional": functional, "sequential": sequential, "subclassed": subclassed}
+
+
+@pytest.fixture(params=BUILDS.values(), ids=list(BUILDS))
+def build(request):
+    keras.utils.set_random_seed(0)
+    return request.param
+
+
+def test_a_fresh_copy_follows_from_the_seed(build):
+    model = build()
+    original = model(X).numpy()
+    copies = [fresh_copy(model, seed=seed)(X).numpy() for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(copies[0], copies[1])
+    assert not np.allclose(copies[0], copies[2])
+    assert not np.allclose(copies[0], original)
+    np.testing.assert_array_equal(model(X), original)
+
+
+def test_a_fresh_copy_has_the_same_weights_by_shape_and_shares_none(build):
+    model = build()
+    copy = fresh_copy(model, seed=1)
+    assert [tuple(v.shape) for v in copy.weights] == [tuple(v.shape) for v in model.weights]
+    assert not {id(v) for v in copy.weights} & {id(v) for v in model.weights}
+
+
+def test_a_model_that_cannot_be_made_anew_is_refused_with_the_way_on():
+    model = Stubborn(keras.layers.Dense(2))
+    model(X)
+    with pytest.raises(UsageError, match="start: fresh needs a model that can be made from its") as caught:
+        fresh_copy(model, seed=0)
+    assert "--set student.start=file" in caught.value.hint

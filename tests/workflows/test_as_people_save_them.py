@@ -1,0 +1,221 @@
+"""Models as people save them: each opens, or is refused with the way on, and says what its own framework says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import bar_reader, blobs, save_npz
+
+import kdcli
+from kdcli.errors import KdError
+
+needs_keras_2 = pytest.mark.skipif(find_spec("tf_keras") is None, reason="tf_keras is not installed")
+
+
+@pytest.fixture
+def data(tmp_path):
+    return save_npz(tmp_path / "blobs.npz")
+
+
+def accuracy(path, data, **options):
+    return kdcli.evaluate(path, data=data, **options).models[0].quality.accuracy
+
+
+@pytest.mark.parametrize("scale", [1.0, 255.0])
+def test_a_softmax_over_raw_or_scaled_pixels(data, tmp_path, scale):
+    # The weights know the scale, no layer says it.
+    kernel, bias = bar_reader().layers[-1].get_weights()
+    inputs, dense = keras.Input((8, 8, 1)), keras.layers.Dense(3, activation="softmax")
+    plain = keras.Model(inputs, dense(keras.layers.Flatten()(inputs)))
+    dense.set_weights([kernel / scale, bias])
+    plain.save(tmp_path / "m.keras")
+    x, y = blobs(48, seed=1)
+    own = float(np.mean(plain.predict(x * (scale / 255.0), verbose=0).argmax(1) == y))
+    assert accuracy(tmp_path / "m.keras", data) == pytest.approx(own, abs=1e-6)
+
+
+def test_no_channel_axis(data, tmp_path):
+    reader = bar_reader()
+    inputs = keras.Input((8, 8))
+    model = keras.Model(inputs, reader(keras.layers.Reshape((8, 8, 1))(inputs)))
+    model.save(tmp_path / "flat.keras")
+    model.export(tmp_path / "flat", verbose=False)
+    assert accuracy(tmp_path / "flat.keras", data) == accuracy(tmp_path / "flat", data) == 1.0
+
+
+OLD_H5 = """
+import sys
+import numpy as np
+import tf_keras as keras
+
+layers = keras.layers
+model = keras.Sequential([
+    layers.InputLayer(batch_input_shape=(None, 8, 8, 1)),
+    {middle}
+    layers.Flatten(),
+    layers.Dense(3, activation="softmax"),
+])
+x = np.load(sys.argv[2])
+model.compile("adam", "mse")
+model.save(sys.argv[1])
+np.save(sys.argv[3], model.predict(x, verbose=0))
+"""
+
+
+@needs_keras_2
+@pytest.mark.parametrize(
+    "middle",
+    [
+        "layers.Conv2D(2, 3),",
+        "layers.DepthwiseConv2D(3),",
+        "layers.TimeDistributed(layers.Flatten()), layers.LSTM(4, return_sequences=True),",
+    ],
+    ids=["plain", "depthwise", "recurrent"],
+)
+def test_an_old_h5(data, tmp_path, middle):
+    x, y = blobs(48, seed=1)
+    np.save(tmp_path / "x.npy", (x / 255.0).astype(np.float32))
+    words = [tmp_path / "old.h5", tmp_path / "x.npy", tmp_path / "own.npy"]
+    script = OLD_H5.replace("{middle}", middle)
+    subprocess.run([sys.executable, "-c", script, *map(str, words)], check=True, capture_output=True, timeout=300)
+    if middle.startswith("layers.Conv2D"):
+        import h5py
+
+        with h5py.File(tmp_path / "old.h5") as file:
+            assert "batch_input_shape" in file.attrs["model_config"]
+    own = np.load(tmp_path / "own.npy")
+    unit = ["student.input.scale=unit"]
+    kdcli.predict(tmp_path / "old.h5", data=data, out=tmp_path / "answers.npz", settings=unit)
+    with np.load(tmp_path / "answers.npz") as answers:
+        np.testing.assert_allclose(answers["probabilities"], own, atol=1e-6)
+    assert accuracy(tmp_path / "old.h5", data, settings=unit) == pytest.approx(np.mean(own.argmax(1) == y))
+
+
+class OnDevice(tf.Module):
+    """As the guides for training on a phone write it: four signatures, none of them the default."""
+
+    def __init__(self, reader):
+        super().__init__()
+        kernel, bias = reader.layers[-1].get_weights()
+        self.kernel, self.bias = tf.Variable(kernel), tf.Variable(bias)
+
+    def logits(self, x):
+        return tf.reshape(x, (-1, 64)) @ self.kernel + self.bias
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 8, 8)), tf.TensorSpec((None, 3))])
+    def train(self, x, y):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(y, self.logits(x)))
+        kernel, bias = tape.gradient(loss, (self.kernel, self.bias))
+        self.kernel.assign_sub(0.1 * kernel)
+        self.bias.assign_sub(0.1 * bias)
+        return {"loss": loss}
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 8, 8))])
+    def infer(self, x):
+        logits = self.logits(x)
+        return {"output": tf.nn.softmax(logits), "logits": logits}
+
+    @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+    def save(self, checkpoint_path):
+        tf.raw_ops.Save(filename=checkpoint_path, tensor_names=["k"], data=[self.kernel.read_value()])
+        return {"checkpoint_path": checkpoint_path}
+
+    @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+    def restore(self, checkpoint_path):
+        kernel = tf.raw_ops.Restore(file_pattern=checkpoint_path, tensor_name="k", dt=tf.float32)
+        self.kernel.assign(kernel)
+        return {"restored": kernel}
+
+
+@pytest.fixture(scope="module")
+def on_device(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("device") / "phone"
+    module = OnDevice(bar_reader())
+    names = ("train", "infer", "save", "restore")
+    signatures = {name: getattr(module, name).get_concrete_function() for name in names}
+    tf.saved_model.save(module, folder, signatures=signatures)
+    return folder
+
+
+def test_on_device_signatures_are_named_and_one_is_chosen(on_device, data):
+    with pytest.raises(KdError, match="infer, restore, save, train") as failure:
+        accuracy(on_device, data)
+    assert "--signature" in failure.value.hint
+    with pytest.raises(KdError, match="2 outputs: logits, output") as failure:
+        accuracy(on_device, data, signature="infer")
+    assert "--output" in failure.value.hint
+    for output in ("logits", "output"):
+        assert accuracy(on_device, data, signature="infer", output=output) == 1.0
+
+
+def test_a_signature_that_writes_is_refused(on_device):
+    looked = kdcli.inspect(on_device, signature="save")
+    assert not looked.safe and looked.refused is not None
+    assert kdcli.inspect(on_device, signature="infer").safe
+
+
+class FromBytes(tf.Module):
+    """A model behind the decoding of pictures, as it is served."""
+
+    def __init__(self, reader):
+        super().__init__()
+        kernel, bias = reader.layers[-1].get_weights()
+        self.kernel, self.bias = tf.Variable(kernel), tf.Variable(bias)
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
+    def serve(self, image_bytes):
+        def decode(one):
+            return tf.ensure_shape(tf.io.decode_png(one, channels=1), (8, 8, 1))
+
+        pictures = tf.map_fn(decode, image_bytes, fn_output_signature=tf.uint8)
+        pixels = tf.identity(tf.cast(pictures, tf.float32) / 255.0, name="pixels")
+        return {"scores": tf.nn.softmax(tf.reshape(pixels, (-1, 64)) @ self.kernel + self.bias)}
+
+
+def test_a_graph_that_starts_from_encoded_pictures_starts_behind_the_decoding(data, tmp_path):
+    module = FromBytes(bar_reader())
+    tf.saved_model.save(module, tmp_path / "served", signatures=module.serve)
+    looked = kdcli.inspect(tmp_path / "served")
+    assert looked.safe
+    told = next(finding for finding in looked.findings if finding.startswith("encoded-pictures"))
+    setting = told.split("--set ")[1].split()[0]
+    assert accuracy(tmp_path / "served", data, settings=[setting]) == 1.0
+    with pytest.raises(KdError) as failure:
+        accuracy(tmp_path / "served", data)
+    assert "input.tensor" in failure.value.hint
+
+
+def test_a_teacher_with_more_classes_is_mapped_by_name_or_number(data, tmp_path):
+    reader = bar_reader()
+    inputs = keras.Input((8, 8, 1))
+    wide = keras.layers.Dense(5, use_bias=False)
+    outputs = keras.layers.Softmax()(wide(reader(inputs)))
+    kernel = np.zeros((3, 5), np.float32)
+    kernel[[0, 1, 2], [4, 0, 2]] = 1.0
+    model = keras.Model(inputs, outputs)
+    wide.set_weights([kernel])
+    model.save(tmp_path / "wide.keras")
+    given = {"teacher": tmp_path / "wide.keras", "student": bar_reader(), "data": data}
+    given |= {"recipe": {"losses": [{"kind": "soft_targets"}], "train": {"epochs": 1}}}
+    with pytest.raises(KdError, match="has 5 outputs, the data has 3 classes") as failure:
+        kdcli.distill(**given, out=tmp_path / "refused")
+    assert "teacher.classes" in failure.value.hint
+    names = "data.classes=[low, middle, high]"
+    for number, classes in enumerate(("[4, 0, 2]", "[middle, x, high, y, low]")):
+        run = kdcli.distill(
+            **given,
+            settings=[names, f"teacher.classes={classes}"],
+            out=tmp_path / f"run-{number}",
+            preflight=False,
+        )
+        assert run.teacher["accuracy"] == 1.0
+        environment = json.loads((run.run / "environment.json").read_text())
+        assert environment["inputs"]["teacher"]["sha256"]

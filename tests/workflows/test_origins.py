@@ -1,0 +1,135 @@
+"""Every origin of a model × everything that kd does with one: it works, or it is refused with the reason."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from conftest import bar_reader, blobs
+from origins import classifier, save_as, taught
+
+import kdcli
+from kdcli.errors import KdError
+
+EXTRAS = {"tflite": "ai_edge_litert", "onnx": "tf2onnx"}
+EXTRAS |= dict.fromkeys(("keras-2-saved-model", "keras-2-h5"), "tf_keras")
+WITH_LAYERS = ("keras", "h5", "keras-3-saved-model", "keras-2-saved-model", "module", "keras-2-h5")
+ALONE = ("tflite", "onnx")
+ORIGINS = (*WITH_LAYERS, *ALONE)
+SOFT = {"losses": [{"kind": "soft_targets", "temperature": 2.0}], "train": {"epochs": 1, "batch_size": 32}}
+HINT = {**SOFT, "losses": [{"kind": "hint"}, {"kind": "soft_targets"}]}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Blobs of which every ninth test label is wrong, so that no accuracy is 1."""
+    x, y = blobs(96)
+    x_test, y_test = blobs(45, seed=1)
+    y_test = np.where(np.arange(45) % 9 == 0, (y_test + 1) % 3, y_test)
+    path = tmp_path_factory.mktemp("data") / "blobs.npz"
+    np.savez(path, x_train=x, y_train=y, x_test=x_test, y_test=y_test)
+    return path, (x, y, x_test, y_test)
+
+
+@pytest.fixture(scope="module")
+def model(data):
+    x, y, _, _ = data[1]
+    return taught(x, y)
+
+
+@pytest.fixture(scope="module")
+def saved(data, model, tmp_path_factory):
+    """Origin → path and its own framework's probabilities on the test pictures, made when first asked for."""
+    pictures = (data[1][2] / 255.0).astype(np.float32)
+    made = {}
+
+    def get(origin):
+        if origin in EXTRAS and find_spec(EXTRAS[origin]) is None:
+            pytest.skip(f"{EXTRAS[origin]} is not installed")
+        if origin not in made:
+            made[origin] = save_as(origin, model, tmp_path_factory.mktemp(origin), pictures)
+        return made[origin]
+
+    return get
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_inspect(saved, origin):
+    path, _ = saved(origin)
+    looked = kdcli.inspect(path)
+    assert looked.refused is None and looked.safe, looked.findings
+    assert [(one.shape, one.dtype) for one in looked.inputs] == [((None, 8, 8, 1), "float32")]
+    assert [one.shape for one in looked.outputs] == [(None, 3)]
+    if origin in ALONE:
+        assert looked.taps is None
+        return
+    assert looked.output_kind == "probabilities"
+    assert looked.parameters == classifier().count_params()
+    taps = {tap.name: tap.shape for tap in looked.taps}
+    if origin != "module":
+        wanted = {"edges": (None, 8, 8, 4), "shapes": (None, 8, 8, 4), "pool": (None, 4, 4, 4)}
+        assert wanted.items() <= taps.items()
+    assert (None, 8, 8, 4) in taps.values() and (None, 4, 4, 4) in taps.values()
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_evaluate_says_what_its_own_framework_says(saved, data, origin, tmp_path):
+    path, own = saved(origin)
+    y_test = data[1][3]
+    evaluated = kdcli.evaluate(path, data=data[0]).models[0]
+    assert evaluated.quality.accuracy == pytest.approx(np.mean(own.argmax(1) == y_test), abs=1e-6)
+    assert 0.5 < evaluated.quality.accuracy < 1
+    loss = -np.log(own[np.arange(len(own)), y_test].astype(np.float64)).mean()
+    assert evaluated.quality.loss == pytest.approx(loss, rel=1e-4)
+    kdcli.predict(path, data=data[0], out=tmp_path / "answers.npz")
+    with np.load(tmp_path / "answers.npz") as answers:
+        np.testing.assert_allclose(answers["probabilities"], own, atol=1e-6)
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_it_teaches_by_its_outputs(saved, data, origin, tmp_path):
+    path, own = saved(origin)
+    student = classifier(seed=1, width=2)
+    run = kdcli.distill(teacher=path, student=student, recipe=SOFT, data=data[0], out=tmp_path / "run")
+    assert run.teacher["accuracy"] == pytest.approx(np.mean(own.argmax(1) == data[1][3]), abs=1e-6)
+    assert run.targets["mode"] == "memory"
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_it_teaches_by_its_features(saved, data, origin, tmp_path):
+    path, _ = saved(origin)
+    student = classifier(seed=1, width=2)
+    given = {"teacher": path, "student": student, "recipe": HINT, "data": data[0], "out": tmp_path / "run"}
+    if origin in ALONE:
+        with pytest.raises(KdError, match="no inner layers") as failure:
+            kdcli.distill(**given)
+        assert failure.value.hint and not (tmp_path / "run").exists()
+        return
+    plan = kdcli.distill(**given, dry_run=True)
+    # The last feature map before pooling, on both sides.
+    assert [pair["student"] for pair in plan.pairs] == ["shapes"]
+    assert plan.pairs[0]["teacher"] == ("shapes" if origin != "module" else plan.pairs[0]["teacher"])
+    assert kdcli.distill(**given).epochs == 1
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_it_learns(saved, data, origin, tmp_path):
+    path, own = saved(origin)
+    given = {"teacher": bar_reader(), "student": path, "recipe": SOFT, "data": data[0], "out": tmp_path / "run"}
+    given["settings"] = ["student.start=file", "train.epochs=4"]
+    if origin in ALONE:
+        with pytest.raises(KdError, match="cannot be trained") as failure:
+            kdcli.distill(**given)
+        assert failure.value.hint and not (tmp_path / "run").exists()
+        return
+    run = kdcli.distill(**given)
+    before = -np.log(own[np.arange(len(own)), data[1][3]]).mean()
+    assert abs(run.test.loss - before) > 1e-3
+    kept = (
+        tmp_path / "run" / ("student.keras" if origin in ("keras", "h5", "keras-2-h5") else "student_saved_model")
+    )
+    assert run.model_path == kept and kept.exists()
+    again = kdcli.evaluate(run.run, data=data[0]).models[0]
+    assert again.quality.accuracy == pytest.approx(run.test.accuracy, abs=1e-6)
+    assert again.quality.loss == pytest.approx(run.test.loss, rel=1e-4)
