@@ -13,6 +13,9 @@ from kdcli.errors import ModelError
 from kdcli.models.formats import SAVED_MODEL, SUFFIXES
 from kdcli.runs import writing
 
+# A SavedModel has a handful of files in two folders; its assets may be more.
+DEEPEST, MOST = 20, 100_000
+
 
 @contextmanager
 def private_copy(path: Path, form: str) -> Iterator[Path]:
@@ -29,11 +32,12 @@ def private_copy(path: Path, form: str) -> Iterator[Path]:
     with ExitStack() as kept:
         size = None
         try:
-            size = sum(entry.lstat().st_size for entry in (path, *path.rglob("*")))
+            entries = _entries(path)
+            size = sum(entry.lstat().st_size for entry in entries)
             folder = kept.enter_context(writing.scratch_folder(size))
             if form == SAVED_MODEL:
                 copied = folder / "model"
-                _copy_folder(path, copied)
+                _copy_folder(entries, copied)
             else:
                 copied = folder / f"model{SUFFIXES[form]}"
                 _copy_file(path, copied)
@@ -44,14 +48,31 @@ def private_copy(path: Path, form: str) -> Iterator[Path]:
         yield copied
 
 
-def _copy_folder(source: Path, target: Path) -> None:
+def _entries(path: Path) -> list[Path]:
+    """The path and everything below it, folders before what is in them; links are not followed."""
+    found, open_folders = [path], [path] if path.is_dir() else []
+    while open_folders:
+        folder = open_folders.pop()
+        if len(folder.relative_to(path).parts) > DEEPEST:
+            raise ModelError(f"{path}: refused, its folders are nested more than {DEEPEST} deep")
+        for entry in sorted(folder.iterdir()):
+            found.append(entry)
+            if len(found) > MOST:
+                raise ModelError(f"{path}: refused, it holds more than {MOST} files")
+            if entry.is_dir() and not entry.is_symlink():
+                open_folders.append(entry)
+    return found
+
+
+def _copy_folder(entries: list[Path], target: Path) -> None:
+    source = entries[0]
     target.mkdir(mode=0o700)
-    for entry in sorted(source.iterdir()):
-        mode, placed = entry.lstat().st_mode, target / entry.name
+    for entry in entries[1:]:
+        mode, placed = entry.lstat().st_mode, target / entry.relative_to(source)
         if stat.S_ISLNK(mode):
             placed.symlink_to(os.readlink(entry))
         elif stat.S_ISDIR(mode):
-            _copy_folder(entry, placed)
+            placed.mkdir(mode=0o700)
         elif stat.S_ISREG(mode):
             _copy_file(entry, placed)
         else:

@@ -8,10 +8,10 @@ from kdcli.errors import ModelError, UsageError, did_you_mean
 from kdcli.lazy import tf
 from kdcli.models.graph_freezing import FrozenGraph, TensorInfo
 from kdcli.models.graph_tracing import Shape, Traced
-from kdcli.models.network import InputSpec
+from kdcli.models.network import InputSpec, choose_output
 
 
-def choose_output(frozen: FrozenGraph, wanted: str | None, *, name: str) -> TensorInfo:
+def choose_result(frozen: FrozenGraph, wanted: str | None, *, name: str) -> TensorInfo:
     """The output that was asked for, or the only one.
 
     Raises:
@@ -21,18 +21,7 @@ def choose_output(frozen: FrozenGraph, wanted: str | None, *, name: str) -> Tens
     names = [output.name for output in frozen.outputs]
     if not names:
         raise ModelError(f"{name}: the signature {frozen.signature} has no output")
-    if wanted is None and len(names) > 1:
-        raise UsageError(
-            f"{name}: the signature {frozen.signature} has several outputs ({', '.join(names)}); one is needed",
-            hint=f"--output {names[0]}",
-        )
-    if wanted is not None and wanted not in names:
-        raise UsageError(
-            f"{name}: the signature {frozen.signature} has no output {wanted!r}; "
-            f"{did_you_mean(wanted, names)}outputs: {', '.join(names)}",
-            hint=f"--output {names[0]}",
-        )
-    chosen = frozen.outputs[names.index(wanted or names[0])]
+    chosen = frozen.outputs[names.index(choose_output(names, wanted, name=name))]
     if not tf.dtypes.as_dtype(chosen.dtype).is_floating:
         raise ModelError(
             f"{name}: the output {chosen.name} holds {chosen.dtype}; logits, probabilities or values are floats",

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from kdcli.errors import ModelError
 from kdcli.lazy import ops, tf
-from kdcli.models.graph_choice import batch_size, choose_output, input_specs, output_shape
+from kdcli.models.graph_choice import batch_size, choose_result, input_specs, output_shape
 from kdcli.models.graph_freezing import FrozenGraph, TensorInfo
 from kdcli.models.graph_function import (
     GraphFunction,
@@ -62,7 +62,7 @@ class GraphNetwork(Network):
         self.starts_from_bytes: str | None = None
         self._parameters = frozen.parameters
         self._outputs = frozen.outputs
-        self._chosen = choose_output(frozen, output, name=name)
+        self._chosen = choose_result(frozen, output, name=name)
         self._last: LastActivation | None = None
         self._logits: str | None = None
         self._tapped: Mapping[str, Tap] = {}
@@ -108,7 +108,7 @@ class GraphNetwork(Network):
             what = "the bytes of picture files" if inner else "strings"
             raise ModelError(
                 f"{self.name} starts from {what}, the data are numbers",
-                hint=f"--set teacher.input.tensor={inner} starts after decoding" if inner else None,
+                hint=f"input.tensor: {inner} starts after decoding" if inner else None,
             )
         other = super().with_preparations(preparations)
         if isinstance(self._function, GraphFunction) and any(None in spec.shape for spec in self.inputs):
@@ -187,7 +187,7 @@ class GraphNetwork(Network):
         if start_at is not None:
             self._feeds = (reading.start(start_at, self._feeds),)
             notes.append(f"{self.name} starts at its tensor {start_at}")
-        hint = self.starts_from_bytes and f"--set teacher.input.tensor={self.starts_from_bytes}"
+        hint = self.starts_from_bytes and f"input.tensor: {self.starts_from_bytes} starts after decoding"
         self._batch = batch_size(self._feeds, name=self.name, hint=hint)
         self.inputs = input_specs(self._feeds)
         if trainable:

@@ -1,7 +1,7 @@
 """Readable names for the inner tensors of a frozen graph.
 
 A tap is the last tensor of a scope: of a layer, of a block of layers. Its name is the scope's path without the
-calls of functions and the scope of the whole model (`conv2d_1`, `block/conv`). Operations of a graph without
+calls of functions and the scope of the whole model (`conv2d`, `block/conv`). Operations of a graph without
 scopes are taps by their own names.
 """
 
@@ -18,6 +18,7 @@ from kdcli.models.graph_tracing import Shape, Traced
 # Scopes of function calls, and copies that TensorFlow makes on its own: they name nothing.
 _CALL = re.compile(r"(Stateful)?PartitionedCall(_\d+)?|import(_\d+)?|Func")
 _COPY = re.compile(r"(Identity|IdentityN|_)(_?\d+)?")
+_EXPORTED = "_1"
 # What moves values about, or takes one of several.
 _MOVING = frozenset(
     ("MaxPool", "MaxPoolV2", "MaxPool3D", "AvgPool", "AvgPool3D", "Reshape", "Squeeze", "ExpandDims", "Identity")
@@ -54,7 +55,9 @@ def find_taps(traced: Traced, *, outputs: Iterable[str]) -> dict[str, Tap]:
     makes = _same_values(outputs, traced)
     moving = _moving(operations, paths, traced)
     taps = {}
-    for name, tensor in zip(_numbered([_name(named[tensor]) for tensor in tensors]), tensors, strict=True):
+    own = set(paths.values())
+    names = _as_in_keras([(_name(named[tensor]), named[tensor] not in own) for tensor in tensors])
+    for name, tensor in zip(_numbered(names), tensors, strict=True):
         shape = traced.shapes[tensor]
         moved = len(shape) > 1 and named[tensor] in moving
         taps[name] = Tap(tensor, shape, secondary=moved or tensor in makes)
@@ -138,6 +141,21 @@ def _same_values(names: Iterable[str], traced: Traced) -> set[str]:
             found.add(tensor.name)
             tensor = tensor.op.inputs[0] if tensor.op.type == "Identity" else None
     return found
+
+
+def _as_in_keras(names: Sequence[tuple[str, bool]]) -> list[str]:
+    """Names as the layers have them: `model.export` of Keras 3 adds a number to the scope of every layer.
+
+    Args:
+        names: with whether each is a scope and no operation.
+    """
+    scopes = [name for name, is_scope in names if is_scope]
+    plain = ["/".join(part.removesuffix(_EXPORTED) for part in name.split("/")) for name in scopes]
+    every = all(part.endswith(_EXPORTED) for name in scopes for part in name.split("/"))
+    if not every or len(set(plain)) < len(set(scopes)):
+        return [name for name, _ in names]
+    short = dict(zip(scopes, plain, strict=True))
+    return [short[name] if is_scope else name for name, is_scope in names]
 
 
 def _numbered(names: Sequence[str]) -> list[str]:

@@ -24,6 +24,7 @@ from kdcli.screening.keras_archive import screen_keras
 from kdcli.screening.litert import screen_litert
 from kdcli.screening.onnx import screen_onnx
 from kdcli.screening.saved_model import screen_saved_model
+from kdcli.screening.saved_model_facts import describe_saved_model
 from kdcli.screening.verdict import NO_TRUST, Trust, Verdict
 
 OWN_LAYERS = "a model with own layers: --code FILE.py registers them"
@@ -45,6 +46,7 @@ class Choice:
 
 
 ALL = Choice()
+SERVING = "serving_default"
 
 
 @dataclass(frozen=True)
@@ -133,11 +135,34 @@ def open_file(
         UsageError: a choice that the file does not offer.
     """
     with screened_copy(path, trust=trust, signature=choice.signature) as file:
-        if not trust.model:
-            file.verdict.require(path)
-        for finding in file.verdict.refused:
-            on_event(Note(f"{path} is opened because of --trust-model, although {finding}", warning=True))
+        admit(file, choice, on_event=on_event)
         return open_screened(file, choice=choice, trainable=trainable, threads=threads)
+
+
+def admit(file: ScreenedFile, choice: Choice, *, on_event: OnEvent) -> None:
+    """Refuse what screening refuses, unless the user trusts the file: then each finding is a warning.
+
+    Raises:
+        ModelError: refused.
+        UsageError: one of several signatures has to be chosen first.
+    """
+    if file.format == SAVED_MODEL and file.verdict.refused:
+        # Without a choice every signature was screened: which one is meant comes first.
+        _check_signature(file, choice.signature)
+    if not file.trusted:
+        file.verdict.require(file.path)
+    for finding in file.verdict.refused:
+        on_event(Note(f"{file.path} is opened because of --trust-model, although {finding}", warning=True))
+
+
+def _check_signature(file: ScreenedFile, wanted: str | None) -> None:
+    facts = describe_saved_model(file.copied)
+    names = [signature.name for signature in facts.signatures] if facts else []
+    if names and (wanted not in names if wanted else len(names) > 1 and SERVING not in names):
+        told = f"no signature {wanted!r}" if wanted else "several signatures and no serving_default"
+        raise UsageError(
+            f"{file.path}: the SavedModel has {told} (got {', '.join(names)})", hint=f"--signature {names[0]}"
+        )
 
 
 def open_screened(

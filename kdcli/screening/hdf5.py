@@ -18,8 +18,8 @@ from kdcli.screening.keras_config import check_config
 from kdcli.screening.verdict import Finding, Verdict
 
 # What the child may take: so much for itself, and so much for each byte of the file.
-MEMORY, CPU_SECONDS, SECONDS = 700_000_000, 4, 30
-CPU_BYTES_A_SECOND, BYTES_A_SECOND = 50_000_000, 10_000_000
+MEMORY, CPU_SECONDS, SECONDS = 700_000_000, 2, 30
+BYTES_A_SECOND = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def read_hdf5(path: Path, *, start: int, size: int, member: str | None = None) -
         "member": member,
         # Unpacking joins parts.
         "memory": MEMORY + (3 * size if member else 0),
-        "seconds": CPU_SECONDS + size // CPU_BYTES_A_SECOND,
+        "seconds": CPU_SECONDS + size // BYTES_A_SECOND,
     }
     # Without the current folder among the places to import from, and without a search for filters.
     command = [sys.executable, "-P", "-m", hdf5_process.__name__]

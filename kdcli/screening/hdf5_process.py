@@ -116,19 +116,18 @@ class Walk:
             target = f" to the file {link.filename!r:.80}" if kind == "external" else ""
             self._fault(f"{kind}-link", f"{path!r:.80} is a link{target}, not a weight")
             return
-        held = group.id
-        number = h5py.h5o.get_info(held, name.encode()).addr
-        kind = group.get(name, getclass=True)
+        held = group[name]
+        number = h5py.h5o.get_info(held.id).addr
         if number in self.seen:
             self._fault("link-cycle", f"{path!r:.80} stands in the file twice")
             return
         self.seen.add(number)
         if len(self.seen) > MOST_OBJECTS:
             raise Refusal("size", f"it holds more than {MOST_OBJECTS} objects")
-        if kind is h5py.Group:
-            self._group(group[name], f"{path}/", level + 1)
-        elif kind is h5py.Dataset:
-            self._dataset(group[name], path)
+        if isinstance(held, h5py.Group):
+            self._group(held, f"{path}/", level + 1)
+        elif isinstance(held, h5py.Dataset):
+            self._dataset(held, path)
         else:
             self._fault("type", f"{path!r:.80} is neither a group nor numbers")
 

@@ -31,8 +31,8 @@ LAYERS = frozenset(
     """.split()
 )
 MODELS = frozenset(("Functional", "Model", "Sequential"))
-# Layers that `keras.applications` brings along, without a public name.
-APPLICATIONS = frozenset(("CustomScaleLayer", "LayerScale"))
+# Layers that `keras.applications` brings along, without a public name, and a layer's name in `.h5` files.
+APPLICATIONS = frozenset(("CustomScaleLayer", "GroupedQueryAttention", "LayerScale"))
 # What layers, and models that were compiled, are made with; also the names of earlier versions.
 PARTS = frozenset(
     """

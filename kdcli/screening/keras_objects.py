@@ -44,7 +44,6 @@ _PUBLIC = frozenset(
     "keras.mixed_precision keras.quantizers keras.random keras.activations builtins".split()
 )
 _INTERNAL = ("keras.src.", "keras.engine.", "keras.layers.", "keras.models.", "tf_keras.")
-_NAMED = LAYERS | MODELS | _CODE.keys()
 _OWN = LAYERS | MODELS | PARTS | FUNCTIONS
 _KEYS_OF_PATHS = ("vocabulary", "vocabulary_file", "filepath", "file_path", "filename", "path", "weights")
 
@@ -63,8 +62,9 @@ class Found:
 
     @property
     def kind(self) -> str:
-        """Its class, as far as a message bears it."""
-        return str(self.spec["class_name"])[:80]
+        """Its class; quoted where that is no plain name."""
+        kind = str(self.spec["class_name"])[:80]
+        return kind if kind.isidentifier() and kind.isascii() else repr(kind)
 
     @property
     def module(self) -> str:
@@ -88,7 +88,7 @@ def objects_of(config: Any) -> Iterator[Found]:
             if "class_name" in held:
                 found = Found(held, layer)
                 name = found.config.get("name", held.get("name"))
-                if isinstance(name, str) and found.kind in _NAMED:
+                if isinstance(name, str) and found.kind not in PARTS and found.kind not in VALUES:
                     layer = shown(name)
                 yield Found(held, layer)
             waiting += [(value, layer) for value in reversed(held.values()) if isinstance(value, dict | list)]
@@ -104,7 +104,8 @@ def check_object(found: Found, *, code: Collection[str]) -> Iterator[Finding]:
         code: names that the user's own files have registered.
     """
     spec, kind = found.spec, found.spec["class_name"]
-    registered = spec.get("registered_name", kind)
+    # Without a module the class alone decides, as Keras 2 wrote it.
+    registered = spec.get("registered_name", kind) if "module" in spec else kind
     if not isinstance(kind, str) or not isinstance(registered, str | None):
         yield Finding("class", f"in {found.layer}: the name of a class is no text")
     elif kind in VALUES:
@@ -128,7 +129,8 @@ def _named(found: Found, kind: str) -> Iterator[Finding]:
     spec = found.spec
     if "module" not in spec:
         # Files of Keras 1 and 2, where the class alone says it.
-        if kind not in _OWN and kind not in APPLICATIONS:
+        # What Keras 3 does not load from such a file, such as operators, does no harm either.
+        if kind not in _OWN and kind not in APPLICATIONS and kind not in OPERATIONS:
             yield _unknown(found, kind)
         return
     module = spec["module"]

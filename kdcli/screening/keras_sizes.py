@@ -14,6 +14,8 @@ from kdcli.screening.verdict import Finding
 MOST_NUMBER = 10_000_000
 # Values of one tensor, for one example: an input, or what a layer pads, repeats or resizes to.
 MOST_TENSOR = 2**28
+# Examples in a batch that the model fixes: layers that remember make that many states.
+MOST_BATCH = 65_536
 # Layers and calls, after every model inside a model is called as often as the configuration says.
 MOST_OPERATIONS = 100_000
 _SMALLER = {"ngrams": 1000, "num_thresholds": 100_000, "num_classes": 100_000, "fft_length": 1_000_000}
@@ -50,7 +52,12 @@ def check_numbers(found: Found) -> Iterator[Finding]:
         if found.kind not in _GROWING:
             return
         groups.append(("arguments", spec.get("inbound_nodes")))
-    groups.append(("input_shape", spec.get("build_config")))
+    built = spec.get("build_config")
+    groups.append(("input_shape", built))
+    shapes = [found.config.get("batch_shape"), found.config.get("batch_input_shape")]
+    for shape in (*shapes, built.get("input_shape") if isinstance(built, dict) else None):
+        if isinstance(shape, list) and shape and _is_size(shape[0]) and shape[0] > MOST_BATCH:
+            yield Finding("size", f"{found.layer}: a batch of {shape[0]:.10g} examples, {MOST_BATCH} are the most")
     for key, value in groups:
         if key not in _OTHERS:
             for shape in _shapes(value):
@@ -61,7 +68,7 @@ def _check_shape(found: Found, key: str, shape: list[float]) -> Iterator[Finding
     most = _SMALLER.get(key, MOST_NUMBER)
     if key in _COUNTS and found.config.get("output_mode", "int") == "int":
         most = 2**63
-    told = f"{found.layer}: {found.kind} has {key if key.isidentifier() else shown(key)} "
+    told = f"{found.layer}: {found.kind} has {key if key.isidentifier() and len(key) < 80 else shown(key)} "
     large = [number for number in shape if not abs(number) <= most]
     if large:
         yield Finding("size", f"{told}{large[0]:.10g}, {most} is the most")

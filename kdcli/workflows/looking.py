@@ -9,11 +9,11 @@ from typing import Any
 
 from kdcli.errors import ModelError
 from kdcli.evaluation.footprint import file_bytes, flops, weight_bytes
-from kdcli.events import Note, OnEvent
+from kdcli.events import OnEvent
 from kdcli.models.graph_network import GraphNetwork
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.network import Network, SeveralOutputs
-from kdcli.models.opening import ScreenedFile, open_screened, screened_copy
+from kdcli.models.opening import ScreenedFile, admit, open_screened, screened_copy
 from kdcli.models.preparation import Preparation
 from kdcli.models.tapping import layers_by_path
 from kdcli.recipe.reading import read_recipe
@@ -38,10 +38,7 @@ def look_into(given: Path, file: Path, asked: Asked, *, threads: int | None, on_
     with screened_copy(file, trust=asked.trust, signature=choice.signature) as screened:
         told = _told(screened)
         try:
-            if not asked.trust.model:
-                screened.verdict.require(file)
-            for finding in screened.verdict.refused:
-                on_event(Note(f"{file} is opened because of --trust-model, although {finding}", warning=True))
+            admit(screened, choice, on_event=on_event)
             try:
                 network, outputs = open_screened(screened, choice=choice, threads=threads).network, None
             except SeveralOutputs as several:
@@ -75,7 +72,7 @@ def _told(screened: ScreenedFile) -> Inspection:
 def _notes(network: Any, several: Sequence[str] | None) -> list[str]:
     """What its reader should know, which is no reason to refuse it."""
     notes = [f"several-outputs: --output NAME chooses one of {', '.join(several)}"] if several else []
-    if isinstance(network, GraphNetwork) and network.starts_from_bytes:
+    if isinstance(network, GraphNetwork) and network.starts_from_bytes and network.inputs[0].dtype == "string":
         tensor = network.starts_from_bytes
         notes.append(f"encoded-pictures: it decodes them; --set student.input.tensor={tensor} starts behind that")
     return notes
@@ -125,6 +122,8 @@ def _at_own_size(given: Path, network: Any) -> Any:
     section = getattr(read_recipe(own).recipe, role_of_run(given)) if own else None
     if section is not None and section.output_kind != "auto":
         network = network.understood(section.output_kind, head=network.head)
+    if any(spec.dtype == "string" for spec in network.inputs):
+        return network
     own_size: dict[str, Preparation] = {}
     for spec in network.inputs:
         shape = spec.shape

@@ -81,8 +81,19 @@ def _scaled(network: Network) -> bool:
     return any(preparation.scaled for preparation in network.preparations.values())
 
 
+def _refuse_bytes(network: Network, role: str) -> None:
+    """Refuse a graph that takes the bytes of files: kd has decoded the pictures already."""
+    inner = getattr(network, "starts_from_bytes", None)
+    if inner is not None and any(spec.dtype == "string" for spec in network.inputs):
+        raise ModelError(
+            f"{role} ({network.name}) starts from the bytes of picture files, the data are pictures",
+            hint=f"--set {role}.input.tensor={inner} starts it after decoding",
+        )
+
+
 def _preparations(network: Network, examples: Examples, section: InputSection, role: str) -> dict[str, Any]:
     names, specs = list(examples.shapes), {spec.name: spec for spec in network.inputs}
+    _refuse_bytes(network, role)
     if len(names) == 1 and len(specs) == 1:
         matched = {names[0]: next(iter(specs.values()))}
     elif set(names) == set(specs):

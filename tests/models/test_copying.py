@@ -53,6 +53,15 @@ def test_a_pipe_in_a_folder_is_refused_and_not_waited_for(folder):
             pass
 
 
+def test_folders_in_folders_without_end_are_refused(folder):
+    at = folder
+    for _ in range(30):
+        at = at / "deeper"
+        at.mkdir()
+    with pytest.raises(ModelError, match="nested more than 20 deep"), private_copy(folder, "saved_model"):
+        pass
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser reads everything")
 def test_a_file_that_cannot_be_read_is_a_model_error(tmp_path):
     given = tmp_path / "m.h5"

@@ -90,7 +90,7 @@ def test_training_lowers_the_loss_and_leaves_statistics_alone(folder):
     @tf.function(autograph=False)
     def step(given):
         with tf.GradientTape() as tape:
-            loss = loss_of(student.answer(given, taps=["block_1"], training=True).logits)
+            loss = loss_of(student.answer(given, taps=["block"], training=True).logits)
         gradients = tape.gradient(loss, [variable.value for variable in student.trainable_variables])
         optimizer.apply(gradients, student.trainable_variables)
         return loss
@@ -233,12 +233,12 @@ def train(strategy):
         share = 6 // strategy.num_replicas_in_sync
         start = share * context.replica_id_in_sync_group
         given = {"picture": x[start : start + share]}
-        wanted = teacher.answer(given, taps=["block_1"])
+        wanted = teacher.answer(given, taps=["block"])
         tf.debugging.assert_near(whole.output(given), teacher.output(given), atol=1e-6)
         with tf.GradientTape() as tape:
-            answer = student.answer(given, taps=["block_1"], training=True)
+            answer = student.answer(given, taps=["block"], training=True)
             loss = tf.reduce_sum((answer.logits - 2 * wanted.logits) ** 2) / 6
-            loss += tf.reduce_sum((answer.features["block_1"] - wanted.features["block_1"] - 1) ** 2) / 6000
+            loss += tf.reduce_sum((answer.features["block"] - wanted.features["block"] - 1) ** 2) / 6000
         gradients = tape.gradient(loss, [v.value for v in student.trainable_variables])
         optimizer.apply(gradients, student.trainable_variables)
         return loss

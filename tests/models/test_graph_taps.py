@@ -25,15 +25,15 @@ def answers(network, array, names):
 
 
 CNN = {
-    "scale_1": (12, 12, 3),
-    "stem_1": (12, 12, 4),
-    "norm_1": (12, 12, 4),
-    "act_1": (12, 12, 4),
-    "block_1/conv_1": (12, 12, 4),
-    "block_1": (12, 12, 4),
-    "shrink_1": (6, 6, 4),
-    "pool_1": (4,),
-    "out_1": (5,),
+    "scale": (12, 12, 3),
+    "stem": (12, 12, 4),
+    "norm": (12, 12, 4),
+    "act": (12, 12, 4),
+    "block/conv": (12, 12, 4),
+    "block": (12, 12, 4),
+    "shrink": (6, 6, 4),
+    "pool": (4,),
+    "out": (5,),
 }
 
 
@@ -41,7 +41,7 @@ def test_taps_are_the_layers_in_their_order(tmp_path):
     network, _ = opened(exported(cnn(), tmp_path / "cnn"), PICTURES)
     # Keras numbers the scopes of an export; dropout leaves nothing behind.
     assert list(network.taps.items()) == list(CNN.items())
-    assert network.secondary == {"shrink_1", "out_1"}
+    assert network.secondary == {"shrink", "out"}
 
 
 def test_a_tap_holds_what_its_layer_returns(tmp_path):
@@ -77,7 +77,7 @@ def test_a_savedmodel_teaches_its_last_map_before_pooling(tmp_path):
     model = cnn()
     network, _ = opened(exported(model, tmp_path / "cnn"), PICTURES)
     (pair,) = pair_layers(Hint(), student=own(model, PICTURES), teacher=network)
-    assert (pair.student, pair.teacher) == ("block", "block_1")
+    assert (pair.student, pair.teacher) == ("block", "block")
 
 
 def test_names_are_the_same_each_time(tmp_path):
@@ -100,18 +100,18 @@ def test_a_layer_called_twice_is_two_taps(tmp_path):
 def test_what_comes_out_of_loops_is_tapped(tmp_path):
     build, tokens = KERAS["recurrent"]
     network, _ = opened(exported(build(), tmp_path / "recurrent"), tokens)
-    assert network.taps["words_1"] == (6, 8)
-    assert network.taps["both_1"] == (6, 8)
-    assert network.taps["last_1"] == (5,)
+    assert network.taps["words"] == (6, 8)
+    assert network.taps["both"] == (6, 8)
+    assert network.taps["last"] == (5,)
 
 
 def test_features_of_any_size_are_known_with_the_data(tmp_path):
     folder = exported(KERAS["any_size"][0](), tmp_path / "any")
     network = GraphNetwork(frozen_here(folder), name="any")
-    assert network.taps["stem_1"] == (None, None, 4)
+    assert network.taps["stem"] == (None, None, 4)
     ready = prepared(network, **{network.inputs[0].name: PICTURES})
-    assert ready.taps["stem_1"] == (10, 10, 4)
-    assert network.taps["stem_1"] == (None, None, 4)
+    assert ready.taps["stem"] == (10, 10, 4)
+    assert network.taps["stem"] == (None, None, 4)
 
 
 def test_a_module_without_scopes_names_its_operations(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import keras
 import numpy as np
 from keras import Input, Model, Sequential, layers, ops
@@ -171,16 +173,21 @@ def policies():
     return Sequential([Input((4,)), inner, layers.MultiHeadAttention(1, 2, dtype=per_layer) and layers.Dense(2)])
 
 
-def quantised():
+def _quantised(mode):
     model = Sequential([Input((8,)), layers.Dense(6), layers.Dense(4)])
-    model.quantize("int8")
+    with warnings.catch_warnings():
+        # Keras warns of the layer that stands for the input.
+        warnings.simplefilter("ignore")
+        model.quantize(mode)
     return model
+
+
+def quantised():
+    return _quantised("int8")
 
 
 def four_bits():
-    model = Sequential([Input((8,)), layers.Dense(6), layers.Dense(4)])
-    model.quantize("int4")
-    return model
+    return _quantised("int4")
 
 
 def constants():

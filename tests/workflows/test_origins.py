@@ -102,7 +102,7 @@ def test_it_teaches_by_its_features(saved, data, origin, tmp_path):
     student = classifier(seed=1, width=2)
     given = {"teacher": path, "student": student, "recipe": HINT, "data": data[0], "out": tmp_path / "run"}
     if origin in ALONE:
-        with pytest.raises(KdError, match="no inner layers") as failure:
+        with pytest.raises(KdError, match="compares inner layers, and the teacher") as failure:
             kdcli.distill(**given)
         assert failure.value.hint and not (tmp_path / "run").exists()
         return
@@ -111,6 +111,40 @@ def test_it_teaches_by_its_features(saved, data, origin, tmp_path):
     assert [pair["student"] for pair in plan.pairs] == ["shapes"]
     assert plan.pairs[0]["teacher"] == ("shapes" if origin != "module" else plan.pairs[0]["teacher"])
     assert kdcli.distill(**given).epochs == 1
+
+
+@pytest.fixture
+def recorded(saved, data, tmp_path):
+    """The answers of the `.keras` file to all training examples."""
+    path, _ = saved("keras")
+    kdcli.predict(path, data=data[0], split="train", out=tmp_path / "answers.npz")
+    return tmp_path / "answers.npz"
+
+
+def test_recorded_answers_teach_by_what_they_recorded(saved, recorded, data, tmp_path):
+    students = []
+    for number, teacher in enumerate((recorded, saved("keras")[0])):
+        student = classifier(seed=1, width=2)
+        out = tmp_path / f"run-{number}"
+        kdcli.distill(teacher=teacher, student=student, recipe=SOFT, data=data[0], out=out)
+        students.append(student.get_weights())
+    for ours, theirs in zip(*students, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_recorded_answers_do_nothing_else(saved, recorded, data, tmp_path):
+    given = {"recipe": HINT, "data": data[0], "out": tmp_path / "run"}
+    refusals = [
+        (lambda: kdcli.inspect(recorded), "recorded answers are no model"),
+        (lambda: kdcli.evaluate(recorded, data=data[0]), "recorded answers are no model"),
+        (lambda: kdcli.distill(teacher=recorded, student=classifier(), **given), "compares inner layers"),
+        (lambda: kdcli.distill(teacher=saved("keras")[0], student=recorded, **given), "recorded answers are no"),
+    ]
+    for refused, reason in refusals:
+        with pytest.raises(KdError, match=reason) as failure:
+            refused()
+        assert failure.value.hint
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("origin", ORIGINS)

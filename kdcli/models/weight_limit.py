@@ -1,0 +1,58 @@
+"""The most weights that a file may make while it is opened: those that it holds values for.
+
+What a layer makes follows from all layers before it, and is known only when it is built. So it is built, and ended
+at the first weight for which the file can have no value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from threading import get_ident
+from typing import Any
+
+from kdcli.errors import ModelError
+from kdcli.lazy import keras
+
+# Quantised weights lie two in one stored value; some layers make weights that no file keeps (40 MB of them).
+PACKED, SPARE = 2, 10_000_000
+
+
+@contextmanager
+def limited_weights(held: int, *, name: str) -> Iterator[None]:
+    """Within the block, layers make no more weights than a file can fill; other threads are left alone.
+
+    Args:
+        held: values in the file's weights.
+        name: of the file, for the message.
+
+    Raises:
+        ModelError: from the layer that would make too many, before it allocates them.
+    """
+    layer, thread, left = keras.layers.Layer, get_ident(), PACKED * held + SPARE
+    original = layer.add_weight
+
+    def add_weight(self: Any, *args: Any, **more: Any) -> Any:
+        nonlocal left
+        if get_ident() == thread:
+            shape = args[0] if args else more.get("shape")
+            left -= _count(shape)
+            if left < 0:
+                raise ModelError(
+                    f"{name}: refused, size: the layer {self.name!r:.80} asks for a weight of shape {shape}, "
+                    f"the whole file holds {held} values",
+                    hint="--trust-model opens it all the same, if you know who made it",
+                )
+        return original(self, *args, **more)
+
+    layer.add_weight = add_weight
+    try:
+        yield
+    finally:
+        layer.add_weight = original
+
+
+def _count(shape: Any) -> int:
+    sides = shape if isinstance(shape, list | tuple) else (shape,)
+    return prod(int(side) for side in sides if side is not None)

@@ -1,0 +1,121 @@
+"""The rules for configurations: messages, numbers, and no text that makes them fail."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import hostile_keras
+import pytest
+
+from kdcli.screening.keras_config import check_config
+from kdcli.screening.keras_json import Unreadable, parse_json
+from kdcli.screening.keras_objects import Found
+from kdcli.screening.keras_weights import least_weights
+
+
+def found(config: Any, *, held: int = 15, code=()) -> list[str]:
+    text = json.dumps(config).encode()
+    return [str(finding) for finding in check_config(text, code=code, held=held, where="config.json")]
+
+
+def layer(kind: str, shape: list[int | None] | None = None, **config: Any) -> Found:
+    return Found(hostile_keras.keras_object(kind, config, build_config={"input_shape": shape}), "x")
+
+
+def test_messages_name_layer_class_and_number():
+    dense = hostile_keras.dense(units=9_000_000, name="wide")
+    assert found(hostile_keras.sequential(dense)) == [
+        "size: it asks for 3.6e+07 weights or more, the file holds 15; most are in 'wide' (Dense): 3.6e+07"
+    ]
+    assert found(hostile_keras.sequential(hostile_keras.dense(units=10**9)))[0] == (
+        "size: 'dense': Dense has units 1000000000, 10000000 is the most"
+    )
+    path = hostile_keras.keras_object("StringLookup", {"name": "words", "vocabulary": "/etc/passwd"})
+    assert found(hostile_keras.sequential(path)) == [
+        "outside-file: 'words': vocabulary is read from the file '/etc/passwd'"
+    ]
+
+
+def test_names_of_the_file_cannot_write_on_the_terminal():
+    name = "\x1b[2Jgone\n" + "x" * 1000
+    messages = found(hostile_keras.sequential(hostile_keras.keras_object(name, {"name": name, name: 10**9})))
+    assert messages
+    assert all(message.isprintable() and len(message) < 500 for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("one", "count"),
+    [
+        (layer("Dense", [None, 7], units=5), 35),
+        (layer("Dense", None, units=5), 5),
+        (layer("Conv2D", [None, 8, 8, 6], filters=4, kernel_size=[3, 5], groups=2), 4 * 15 * 3),
+        (layer("Conv2D", [None, 6, 8, 8], filters=4, kernel_size=[3, 3], data_format="channels_first"), 4 * 9 * 6),
+        (layer("LSTM", [None, 5, 3], units=4), 4 * 4 * (4 + 3)),
+        (layer("GRU", [None, 5, 3], units=4), 3 * 4 * (4 + 3)),
+        (layer("Embedding", None, input_dim=10, output_dim=3), 30),
+        (layer("DepthwiseConv2D", [None, 8, 8, 6], kernel_size=[3, 3], depth_multiplier=2), 2 * 9 * 6),
+        (layer("Flatten"), 0),
+        (layer("Dense", [None, 7], units="many"), 7),
+    ],
+)
+def test_least_weights_of_a_layer(one, count):
+    assert least_weights(one) == count
+
+
+def test_a_layer_in_two_places_is_counted_once():
+    one = {**hostile_keras.dense(units=4_000_000), "shared_object_id": 5}
+    assert found(hostile_keras.sequential(one, one)) == found(hostile_keras.sequential(one))
+    two = {**one, "shared_object_id": 6}
+    assert "3.2e+07" in found(hostile_keras.sequential(one, two))[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"{", "is no JSON"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "holds the key 'c' twice"),
+        (b"[" * 99_999 + b"]" * 99_999, "is nested too deeply"),
+        (b"[" * 101 + b"]" * 101, "100 levels are the most"),
+        (b"\xff", "is no JSON"),
+        (b" " * 33_000_000, "32000000 are the most"),
+        (b"[" + b"0," * 4_000_001 + b"0]", "more than 4000000 values"),
+    ],
+)
+def test_text_that_is_no_configuration(text, reason):
+    with pytest.raises(Unreadable, match=reason):
+        parse_json(text)
+
+
+def test_text_is_read_as_keras_reads_it():
+    text = '{"a": [1, 2.5, null, true, "\u00e9"], "b": {"c": {}}}'
+    assert parse_json(text.encode()) == json.loads(text)
+    assert parse_json(b"[" * 100 + b"]" * 100) is not None
+
+
+ODD: list[Any] = [None, True, -1, 2**70, 1e308, float("nan"), "", "x" * 300, [], [[]], {}, {"class_name": []}]
+ODD += [{"class_name": {}, "config": 1}, {"class_name": "Dense", "config": None, "module": 3}, [{"class_name": 5}]]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_any_value_anywhere_ends_in_findings(seed):
+    chosen = random.Random(seed)
+    inner = hostile_keras.sequential(hostile_keras.dense(), compile_config={"loss": "mse"})
+    tile = hostile_keras.keras_object(
+        "Tile", {"name": "t"}, module="keras.src.ops.numpy", inbound_nodes=[{"args": []}]
+    )
+    config = hostile_keras.sequential(inner, tile, hostile_keras.dense(), hostile_keras._doubled(2))
+    for _ in range(8):
+        place: Any = config
+        while True:
+            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+            if not keys:
+                break
+            key = chosen.choice(keys)
+            if not isinstance(place[key], dict | list) or chosen.random() < 0.15:
+                place[key] = chosen.choice(ODD)
+                break
+            place = place[key]
+    for message in found(config):
+        assert message.isprintable() and len(message) < 500
