@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdcli.errors import ModelError, UsageError
-from kdcli.events import Note, OnEvent, ignore
+from kdcli.events import OnEvent, ignore
 from kdcli.lazy import keras, tf
-from kdcli.models.copying import private_copy
+from kdcli.models.admission import ScreenedFile, admit, screened_copy
 from kdcli.models.extras import require_extra
-from kdcli.models.formats import KERAS, OPENED, SAVED_MODEL, model_format, written_by
+from kdcli.models.formats import KERAS, SAVED_MODEL, written_by
 from kdcli.models.keras_model import check_finite
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.network import Network
-from kdcli.models.own_code import registered_names
-from kdcli.runs.recording import hash_model
-from kdcli.screening.hdf5 import screen_hdf5, screen_weights
-from kdcli.screening.keras_archive import screen_keras
-from kdcli.screening.litert import screen_litert
-from kdcli.screening.onnx import screen_onnx
-from kdcli.screening.saved_model import screen_saved_model
-from kdcli.screening.saved_model_facts import describe_saved_model
+from kdcli.models.tensor_sizes import check_tensor_sizes
+from kdcli.models.weight_limit import limited_weights
 from kdcli.screening.verdict import NO_TRUST, Trust, Verdict
 
 OWN_LAYERS = "a model with own layers: --code FILE.py registers them"
@@ -46,7 +39,6 @@ class Choice:
 
 
 ALL = Choice()
-SERVING = "serving_default"
 
 
 @dataclass(frozen=True)
@@ -66,49 +58,6 @@ class OpenedFile:
     format: str
     sha256: str
     verdict: Verdict
-
-
-@dataclass(frozen=True)
-class ScreenedFile:
-    """A private copy of a model file, with what screening found in it.
-
-    Args:
-        copied: lies there as long as the `with` block of `screened_copy` lasts.
-        path, format, sha256, verdict: as in `OpenedFile`.
-        trusted: whether it may do whatever it wants.
-    """
-
-    copied: Path
-    path: Path
-    format: str
-    sha256: str
-    verdict: Verdict
-    trusted: bool
-
-
-@contextmanager
-def screened_copy(
-    path: Path, *, trust: Trust = NO_TRUST, signature: str | None = None, weights: bool = False
-) -> Iterator[ScreenedFile]:
-    """Copy a model file to where nobody else can change it, and screen the copy.
-
-    Args:
-        path: a file or a SavedModel folder.
-        trust: what it may do.
-        signature: which one is going to be opened.
-        weights: whether only the weights of a `.h5` file are going to be read.
-
-    Raises:
-        ModelError: no model file, or it cannot be read.
-    """
-    form = model_format(path)
-    if form not in OPENED:
-        raise ModelError(
-            f"{path}: recorded answers are no model", hint=f"they can teach: kd distill --teacher {path}"
-        )
-    with private_copy(path, form) as copied:
-        verdict = _screen(copied, form, trust=trust, signature=signature, weights=weights)
-        yield ScreenedFile(copied, path, form, hash_model(copied), verdict, trust.model)
 
 
 def open_file(
@@ -135,34 +84,8 @@ def open_file(
         UsageError: a choice that the file does not offer.
     """
     with screened_copy(path, trust=trust, signature=choice.signature) as file:
-        admit(file, choice, on_event=on_event)
+        admit(file, choice.signature, on_event=on_event)
         return open_screened(file, choice=choice, trainable=trainable, threads=threads)
-
-
-def admit(file: ScreenedFile, choice: Choice, *, on_event: OnEvent) -> None:
-    """Refuse what screening refuses, unless the user trusts the file: then each finding is a warning.
-
-    Raises:
-        ModelError: refused.
-        UsageError: one of several signatures has to be chosen first.
-    """
-    if file.format == SAVED_MODEL and file.verdict.refused:
-        # Without a choice every signature was screened: which one is meant comes first.
-        _check_signature(file, choice.signature)
-    if not file.trusted:
-        file.verdict.require(file.path)
-    for finding in file.verdict.refused:
-        on_event(Note(f"{file.path} is opened because of --trust-model, although {finding}", warning=True))
-
-
-def _check_signature(file: ScreenedFile, wanted: str | None) -> None:
-    facts = describe_saved_model(file.copied)
-    names = [signature.name for signature in facts.signatures] if facts else []
-    if names and (wanted not in names if wanted else len(names) > 1 and SERVING not in names):
-        told = f"no signature {wanted!r}" if wanted else "several signatures and no serving_default"
-        raise UsageError(
-            f"{file.path}: the SavedModel has {told} (got {', '.join(names)})", hint=f"--signature {names[0]}"
-        )
 
 
 def open_screened(
@@ -189,16 +112,6 @@ def open_screened(
     else:
         network = open_runner(copied, form=form, **asked)
     return OpenedFile(network, file.path, form, file.sha256, file.verdict)
-
-
-def _screen(copied: Path, form: str, *, trust: Trust, signature: str | None, weights: bool) -> Verdict:
-    if form == "keras":
-        return screen_keras(copied, code=registered_names())
-    if form == "h5":
-        return screen_weights(copied) if weights else screen_hdf5(copied, code=registered_names())
-    if form == SAVED_MODEL:
-        return screen_saved_model(copied, signature=signature, tables=trust.tables)
-    return screen_litert(copied) if form == "tflite" else screen_onnx(copied)
 
 
 def open_written(path: Path) -> Any:
@@ -230,8 +143,12 @@ def _open_keras(file: ScreenedFile, choice: Choice, *, trainable: bool, threads:
     from kdcli.models.graph_opening import open_legacy
 
     name = str(file.path)
+    held = None if file.trusted else getattr(file.verdict, "values", None)
     try:
-        model = _load_keras(file.copied, safe=not file.trusted)
+        with nullcontext() if held is None else limited_weights(held, name=name):
+            model = _load_keras(file.copied, safe=not file.trusted)
+    except ModelError:
+        raise
     # Keras raises whatever its deserialisation meets: every one of them means that this file does not load.
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -246,6 +163,8 @@ def _open_keras(file: ScreenedFile, choice: Choice, *, trainable: bool, threads:
     if not isinstance(model, keras.Model):
         raise ModelError(f"{name}: holds a {type(model).__name__}, not a model")
     check_finite(model, name)
+    if not file.trusted:
+        check_tensor_sizes(model, name)
     return KerasNetwork(model, name=name, output=choice.output)
 
 

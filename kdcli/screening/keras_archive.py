@@ -21,7 +21,7 @@ MOST_MEMBERS, MOST_METADATA_BYTES = 10_000, 1_000_000
 # Vocabularies: Keras makes a Python string of each line.
 MOST_ASSET_BYTES, MOST_LINES = 64_000_000, 3_000_000
 # What an archive may become when it is unpacked; Keras itself compresses nothing.
-SPARE_BYTES, EXPANSION = 16_000_000, 100
+SPARE_BYTES, EXPANSION = 16_000_000, 30
 _LINE_ENDS = (b"\n", b"\r", b"\x0b", b"\x0c", b"\x1c", b"\x1d", b"\x1e", b"\xc2\x85", b"\xe2\x80")
 _READ = 4_000_000
 _ENCRYPTED = 0x1 | 0x40 | 0x2000

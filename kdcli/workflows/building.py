@@ -12,10 +12,10 @@ from kdcli.data.dataset import Dataset
 from kdcli.errors import ModelError, UsageError
 from kdcli.events import Note, OnEvent
 from kdcli.lazy import ops
+from kdcli.models.admission import admit, screened_copy
 from kdcli.models.formats import model_file
 from kdcli.models.keras_model import check_finite
 from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.opening import screened_copy
 from kdcli.models.preparation import SCALES, Preparation
 from kdcli.recipe.sections import InputSection
 from kdcli.runs.recording import hash_arrays, hash_file
@@ -89,7 +89,7 @@ def build_zoo(
         )
     shape = zoo_shape(dataset, section.input)
     if isinstance(source, Application) and source.path is not None:
-        model = _with_file(source, shape, dataset.outputs, trust)
+        model = _with_file(source, shape, dataset.outputs, trust, on_event)
     else:
         model = source.build(shape, dataset.outputs)
     if not isinstance(source, Application):
@@ -122,12 +122,11 @@ def zoo_shape(dataset: Dataset, section: InputSection) -> tuple[int, ...]:
     return shape
 
 
-def _with_file(source: Application, shape: tuple[int, ...], outputs: int, trust: Trust) -> Any:
+def _with_file(source: Application, shape: tuple[int, ...], outputs: int, trust: Trust, on_event: OnEvent) -> Any:
     """Built with the weights of a private copy of their file, which was screened."""
     path = model_file(Path(source.weights), trust=trust)
     with screened_copy(path, trust=trust, weights=True) as screened:
-        if not trust.model:
-            screened.verdict.require(path)
+        admit(screened, None, on_event=on_event)
         # Keras tells files of weights from files of models by their names.
         suffixes = "".join(path.suffixes[-2:]) if path.name.endswith(".weights.h5") else screened.copied.suffix
         copied = screened.copied.rename(screened.copied.with_name(f"copy{suffixes}"))

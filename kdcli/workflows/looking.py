@@ -10,10 +10,11 @@ from typing import Any
 from kdcli.errors import ModelError
 from kdcli.evaluation.footprint import file_bytes, flops, weight_bytes
 from kdcli.events import OnEvent
+from kdcli.models.admission import ScreenedFile, admit, screened_copy
 from kdcli.models.graph_network import GraphNetwork
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.network import Network, SeveralOutputs
-from kdcli.models.opening import ScreenedFile, admit, open_screened, screened_copy
+from kdcli.models.opening import open_screened
 from kdcli.models.preparation import Preparation
 from kdcli.models.tapping import layers_by_path
 from kdcli.recipe.reading import read_recipe
@@ -38,7 +39,7 @@ def look_into(given: Path, file: Path, asked: Asked, *, threads: int | None, on_
     with screened_copy(file, trust=asked.trust, signature=choice.signature) as screened:
         told = _told(screened)
         try:
-            admit(screened, choice, on_event=on_event)
+            admit(screened, choice.signature, on_event=on_event)
             try:
                 network, outputs = open_screened(screened, choice=choice, threads=threads).network, None
             except SeveralOutputs as several:

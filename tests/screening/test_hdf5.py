@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from kdcli.screening import hdf5, hdf5_process
+from kdcli.screening import hdf5, hdf5_process, hdf5_walk
 from kdcli.screening.hdf5 import read_hdf5, screen_hdf5
 
 
@@ -107,6 +107,6 @@ def test_damaged_files_end_in_a_verdict(file, seed):
 def test_slabs_cover_every_value_once():
     for shape in [(), (7,), (0, 3), (1, 9_000_000), (30_000, 30), (3, 3, 700_000)]:
         counted = np.zeros(shape, np.int8)
-        for place in hdf5_process._slabs(shape, 4):
+        for place in hdf5_walk._slabs(shape, 4):
             counted[place] += 1
         assert (counted == 1).all()

@@ -119,3 +119,22 @@ def test_any_value_anywhere_ends_in_findings(seed):
             place = place[key]
     for message in found(config):
         assert message.isprintable() and len(message) < 500
+
+
+def test_what_earlier_versions_wrote_is_safe():
+    dense = {"class_name": "Dense", "config": {"name": "d", "units": 3, "batch_input_shape": [None, 4]}}
+    shape = {"class_name": "TensorShape", "items": [None, 4]}
+    pair = {"class_name": "__tuple__", "items": [3, 3]}
+    policy = {"class_name": "Policy", "config": {"name": "mixed_float16"}}
+    init = {"class_name": "VarianceScaling", "config": {"scale": 1.0, "mode": "fan_avg", "seed": None}}
+    added = {"class_name": "TFOpLambda", "config": {"name": "add", "function": "__operators__.add"}}
+    cut = {"class_name": "SlicingOpLambda", "config": {"name": "cut", "function": "__operators__.getitem"}}
+    wide = {"class_name": "Dense", "config": {"units": 2, "dtype": policy, "kernel_initializer": init}}
+    pool = {"class_name": "MaxPooling2D", "config": {"pool_size": pair, "build_input_shape": shape}}
+    layers = [dense, wide, pool, added, cut, {"class_name": "Flatten", "config": {}}]
+    assert found({"class_name": "Sequential", "config": layers}) == []
+    graph = {"name": "model", "layers": layers, "input_layers": [["x", 0, 0]], "output_layers": [["d", 0, 0]]}
+    for kind in ("Model", "Functional"):
+        assert found({"class_name": kind, "config": graph, "keras_version": "2.2.4"}) == []
+    module = {"module": "keras.src.engine.functional", "registered_name": "Functional"}
+    assert found({"class_name": "Functional", "config": graph, **module}) == []

@@ -1,0 +1,52 @@
+"""Models whose tensors grow beyond measure are refused before they are asked."""
+
+from __future__ import annotations
+
+import keras
+import pytest
+from keras import Input, Model, Sequential, layers, ops
+
+from kdcli.errors import ModelError
+from kdcli.models.tensor_sizes import check_tensor_sizes
+
+
+def grown(times: int):
+    steps = [layers.UpSampling2D(32, name=f"up_{number}") for number in range(times)]
+    return Sequential([Input((8, 8, 1)), *steps])
+
+
+def test_a_layer_that_grows_too_much_is_named():
+    check_tensor_sizes(grown(2), "m.keras")
+    with pytest.raises(ModelError, match=r"^m.keras: refused, size: the layer 'up_2' answers in the shape \?×"):
+        check_tensor_sizes(grown(3), "m.keras")
+
+
+def test_growth_in_an_inner_model_is_found():
+    x = Input((8, 8, 1))
+    model = Model(x, layers.GlobalAveragePooling2D()(grown(3)(x)))
+    with pytest.raises(ModelError, match="262144×262144"):
+        check_tensor_sizes(model, "m.keras")
+
+
+def test_growth_of_an_operator_is_found():
+    x = Input((1000,))
+    y = ops.matmul(ops.expand_dims(x, 2), ops.expand_dims(x, 1))
+    check_tensor_sizes(Model(x, y), "m.keras")
+    with pytest.raises(ModelError, match="1000×1000000"):
+        check_tensor_sizes(Model(x, ops.sum(ops.tile(y, [1, 1, 1000]), axis=(1, 2))), "m.keras")
+
+
+def test_any_size_and_models_without_a_graph_pass():
+    class Subclassed(Model):
+        def __init__(self):
+            super().__init__()
+            self.inside = layers.Dense(2)
+
+        def call(self, inputs):
+            return self.inside(inputs)
+
+    model = Subclassed()
+    model(keras.ops.ones((1, 3)))
+    check_tensor_sizes(model, "m.keras")
+    x, same = Input((None, None, 3)), layers.Conv2D(3, 3)
+    check_tensor_sizes(Model(x, {"a": same(x), "b": same(same(x))}), "m.keras")
