@@ -68,6 +68,7 @@ class FrozenGraph:
         signature: the one that was chosen.
         signatures: all that the model has.
         parameters: float weights.
+        exported: whether `model.export` of Keras 3 wrote it, which numbers the scopes of layers.
     """
 
     signature: str
@@ -78,6 +79,7 @@ class FrozenGraph:
     parameters: int
     unfrozen: str | None
     graph: bytes | None
+    exported: bool = False
 
 
 class Freezing:

@@ -29,12 +29,14 @@ class Loaded:
         signatures: all that there are.
         function: a `ConcreteFunction` that takes and returns tensors by name.
         owner: kept alive as long as the function is asked.
+        exported: whether `model.export` of Keras 3 wrote it.
     """
 
     signature: str
     signatures: list[str]
     function: Any
     owner: Any
+    exported: bool = False
 
 
 def load_exported(folder: Path, signature: str | None) -> Loaded:
@@ -46,7 +48,9 @@ def load_exported(folder: Path, signature: str | None) -> Loaded:
     owner = open_exported(folder)
     signatures = getattr(owner, "signatures", {})
     chosen = _choose(sorted(signatures), signature)
-    return Loaded(chosen, sorted(signatures), signatures[chosen], owner)
+    # What an export of Keras 3 puts beside its signatures, and Keras 2 does not.
+    exported = hasattr(owner, "non_trainable_variables") and not hasattr(owner, "keras_api")
+    return Loaded(chosen, sorted(signatures), signatures[chosen], owner, exported)
 
 
 def _choose(names: list[str], wanted: str | None) -> str:

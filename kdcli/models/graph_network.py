@@ -180,7 +180,9 @@ class GraphNetwork(Network):
     def _use_graph(self, frozen: FrozenGraph, *, start_at: str | None, trainable: bool) -> None:
         graph = tf.compat.v1.GraphDef.FromString(frozen.graph)
         weights = float_weights(graph, frozen.weights)
-        self._reading = reading = GraphReading(graph, weights, self._chosen, name=self.name)
+        self._reading = reading = GraphReading(
+            graph, weights, self._chosen, name=self.name, exported=frozen.exported
+        )
         self._feeds, notes = frozen.inputs, []
         if any(feed.dtype == "string" for feed in self._feeds):
             self.starts_from_bytes = reading.picture_after_decoding(self._feeds)

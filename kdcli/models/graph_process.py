@@ -50,6 +50,7 @@ def freeze(path: Path, scratch: Path, *, legacy: bool, signature: str | None, la
     described: dict[str, Any] = {
         "signature": loaded.signature,
         "signatures": loaded.signatures,
+        "exported": loaded.exported,
         "inputs": _described(function.structured_input_signature[1], function.inputs),
         "outputs": _described(function.structured_outputs, function.outputs),
         "weights": [

@@ -39,10 +39,14 @@ class GraphReading:
         weights: the constants that were float variables.
         chosen: the output.
         name: what messages call the model.
+        exported: whether `model.export` of Keras 3 wrote it.
     """
 
-    def __init__(self, graph: Any, weights: Sequence[WeightInfo], chosen: TensorInfo, *, name: str) -> None:
+    def __init__(
+        self, graph: Any, weights: Sequence[WeightInfo], chosen: TensorInfo, *, name: str, exported: bool
+    ) -> None:
         self.name = name
+        self._exported = exported
         self._weights = frozenset(weight.node for weight in weights)
         # Shapes follow from the shapes of weights: their values are not copied about.
         self._graph = without_constants(graph, sorted(self._weights))
@@ -66,7 +70,7 @@ class GraphReading:
         shape = output_shape(self._chosen, traced, name=self.name)
         last = last_activation(traced.tensor(self._chosen.tensor), outputs=shape[-1])
         makes = [self._chosen.tensor, *([last.logits] if last else [])]
-        return GraphPart(shape, last, find_taps(traced, outputs=makes))
+        return GraphPart(shape, last, find_taps(traced, outputs=makes, exported=self._exported))
 
     def start(self, wanted: str, feeds: Sequence[TensorInfo]) -> TensorInfo:
         """The inner tensor, a tap or a full name, from which the network shall start.
@@ -75,7 +79,7 @@ class GraphReading:
             UsageError: no such tensor; ModelError: its shape is not known.
         """
         traced = self._traced(feeds, batch=fixed_size(feeds))
-        taps = {name: tap.tensor for name, tap in find_taps(traced, outputs=()).items()}
+        taps = {name: tap.tensor for name, tap in find_taps(traced, outputs=(), exported=self._exported).items()}
         return start_tensor(wanted, traced, taps, name=self.name)
 
     def picture_after_decoding(self, feeds: Sequence[TensorInfo]) -> str | None:

@@ -18,7 +18,6 @@ from kdcli.models.graph_tracing import Shape, Traced
 # Scopes of function calls, and copies that TensorFlow makes on its own: they name nothing.
 _CALL = re.compile(r"(Stateful)?PartitionedCall(_\d+)?|import(_\d+)?|Func")
 _COPY = re.compile(r"(Identity|IdentityN|_)(_?\d+)?")
-_EXPORTED = "_1"
 # What moves values about, or takes one of several.
 _MOVING = frozenset(
     ("MaxPool", "MaxPoolV2", "MaxPool3D", "AvgPool", "AvgPool3D", "Reshape", "Squeeze", "ExpandDims", "Identity")
@@ -36,12 +35,13 @@ class Tap:
     secondary: bool
 
 
-def find_taps(traced: Traced, *, outputs: Iterable[str]) -> dict[str, Tap]:
+def find_taps(traced: Traced, *, outputs: Iterable[str], exported: bool = False) -> dict[str, Tap]:
     """The taps by name, in the order in which they are computed.
 
     Args:
         traced: the graph.
         outputs: what makes the output: such a tap is secondary.
+        exported: whether `model.export` of Keras 3 wrote the graph.
     """
     operations = [op for op in traced.operations if not _is_copy(op)]
     paths = _paths(operations, traced)
@@ -56,7 +56,8 @@ def find_taps(traced: Traced, *, outputs: Iterable[str]) -> dict[str, Tap]:
     moving = _moving(operations, paths, traced)
     taps = {}
     own = set(paths.values())
-    names = _as_in_keras([(_name(named[tensor]), named[tensor] not in own) for tensor in tensors])
+    named_scopes = [(_name(named[tensor]), named[tensor] not in own) for tensor in tensors]
+    names = _as_in_keras(named_scopes, any_number=exported)
     for name, tensor in zip(_numbered(names), tensors, strict=True):
         shape = traced.shapes[tensor]
         moved = len(shape) > 1 and named[tensor] in moving
@@ -143,16 +144,19 @@ def _same_values(names: Iterable[str], traced: Traced) -> set[str]:
     return found
 
 
-def _as_in_keras(names: Sequence[tuple[str, bool]]) -> list[str]:
+def _as_in_keras(names: Sequence[tuple[str, bool]], *, any_number: bool) -> list[str]:
     """Names as the layers have them: `model.export` of Keras 3 adds a number to the scope of every layer.
 
     Args:
         names: with whether each is a scope and no operation.
+        any_number: whether that is known; else only a 1 at every scope is taken for it.
     """
+    number = re.compile(r"_\d+$" if any_number else "_1$")
     scopes = [name for name, is_scope in names if is_scope]
-    plain = ["/".join(part.removesuffix(_EXPORTED) for part in name.split("/")) for name in scopes]
-    every = all(part.endswith(_EXPORTED) for name in scopes for part in name.split("/"))
-    if not every or len(set(plain)) < len(set(scopes)):
+    if not all(number.search(part) for name in scopes for part in name.split("/")):
+        return [name for name, _ in names]
+    plain = ["/".join(number.sub("", part) for part in name.split("/")) for name in scopes]
+    if len(set(plain)) < len(set(scopes)):
         return [name for name, _ in names]
     short = dict(zip(scopes, plain, strict=True))
     return [short[name] if is_scope else name for name, is_scope in names]

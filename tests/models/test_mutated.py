@@ -22,10 +22,13 @@ import kdcli
 for path in sys.argv[1:]:
     print(json.dumps({"begins": path}), flush=True)
     began = time.monotonic()
-    looked = kdcli.inspect(path)
-    told = None if looked.refused is None else looked.refused.exit_code
-    line = {"path": path, "safe": looked.safe, "code": told, "seconds": time.monotonic() - began}
-    print(json.dumps({**line, "findings": looked.findings[:1]}), flush=True)
+    try:
+        looked = kdcli.inspect(path)
+        refused, safe, findings = looked.refused, looked.safe, looked.findings[:1]
+    except kdcli.KdError as error:
+        refused, safe, findings = error, False, [error.message]
+    line = {"path": path, "safe": safe, "code": refused and refused.exit_code, "findings": findings}
+    print(json.dumps({**line, "seconds": time.monotonic() - began}), flush=True)
 """
 SECONDS_EACH = 90
 

@@ -309,4 +309,4 @@ def test_a_model_that_is_there_no_more_or_is_none(kd, tmp_path):
     assert kd("export", "no.keras", "--format", "keras").code == 4
     (tmp_path / "a.tflite").write_bytes(b"\0\0\0\0TFL3")
     ran = kd("export", "a.tflite", "--format", "keras")
-    assert ran.code == 4 and "not a Keras model file" in ran.err
+    assert ran.code == 4 and "refused, damaged: it has no graph" in ran.err
