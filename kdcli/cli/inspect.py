@@ -102,4 +102,4 @@ def _tables(document: dict[str, Any], layers: Any) -> list[Any]:
 
 def _shape(shape: list[int | None]) -> str:
     """Without the batch axis."""
-    return "×".join("any" if side is None else str(side) for side in shape[1:]) or "one number"
+    return "×".join("any" if side is None else str(side) for side in shape[1:]) or "one"

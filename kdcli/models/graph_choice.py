@@ -103,7 +103,7 @@ def start_tensor(wanted: str, traced: Traced, taps: Mapping[str, str], *, name: 
         raise UsageError(
             f"{name}: there is no tensor {wanted!r}; {did_you_mean(wanted, taps)}"
             + (f"layers: {known}" if known else "a full name ends in :0"),
-            hint="kd inspect MODEL lists them",
+            hint=f"kd inspect {name} lists them",
         )
     carried = traced.shapes.get(tensor.name)
     shape = (None, *carried) if carried is not None else tensor.shape.rank and tuple(tensor.shape)

@@ -21,16 +21,19 @@ from kdcli.models.graph_output import LastActivation
 from kdcli.models.graph_reading import GraphReading
 from kdcli.models.graph_saving import save_function
 from kdcli.models.graph_taps import Tap
-from kdcli.models.network import Answer, Network
+from kdcli.models.network import Answer, Network, OutputSpec
 from kdcli.models.preparation import Preparation, prepare
 
-_INFERENCE = "a SavedModel is trained as it answers: BatchNorm keeps its statistics, dropout is off"
+_INFERENCE = (
+    "a SavedModel is trained as it answers: BatchNorm keeps its statistics, dropout is off; it is saved as a "
+    "SavedModel again, which kd export does not take"
+)
 
 
 class GraphNetwork(Network):
     """Answers through the frozen graph of a SavedModel's signature.
 
-    `signature` is the one that was chosen, `signatures` are all, `output_names` its outputs. `starts_from_bytes`
+    `signature` is the one that was chosen, `signatures` are all. `starts_from_bytes`
     names the first tensor of pictures in a graph that decodes files; None for every other graph.
 
     Args:
@@ -58,11 +61,15 @@ class GraphNetwork(Network):
     ) -> None:
         self.name = name
         self.signature, self.signatures = frozen.signature, frozen.signatures
-        self.output_names = tuple(result.name for result in frozen.outputs)
+        self.all_outputs = tuple(
+            OutputSpec(result.name, tuple((result.shape or (None,))[1:]), result.dtype)
+            for result in frozen.outputs
+        )
         self.starts_from_bytes: str | None = None
         self._parameters = frozen.parameters
         self._outputs = frozen.outputs
         self._chosen = choose_result(frozen, output, name=name)
+        self.output_name = self._chosen.name
         self._last: LastActivation | None = None
         self._logits: str | None = None
         self._tapped: Mapping[str, Tap] = {}

@@ -9,7 +9,7 @@ from kdcli.errors import KdError, ModelError
 from kdcli.lazy import keras, ops, tf
 from kdcli.models.fixed_batch import in_parts
 from kdcli.models.keras_inputs import fixed_batch, taken_inputs
-from kdcli.models.network import Answer, Network, choose_output
+from kdcli.models.network import Answer, Network, OutputSpec, choose_output
 from kdcli.models.preparation import Preparation, prepare
 from kdcli.models.structures import filled, leaf_names, leaves
 from kdcli.models.tapping import last_activation, layers_by_path, recording
@@ -128,7 +128,7 @@ class KerasNetwork(Network):
         for layer in self._remembering:
             layer.reset_state()
         with recording(self._layers, bare=self._last if bare else None) as recorded:
-            output = leaves(self.model(arranged, training=training))[self._chosen]
+            output = leaves(self.model(arranged, training=training))[self.chosen]
         return output, {name: recorded.outputs[self._calls[name]] for name in taps}
 
     def _read_before(self, kind: str) -> None:
@@ -200,8 +200,12 @@ class KerasNetwork(Network):
             own = [f"output_{number}" for number in range(len(tensors))]
         names = leaf_names(given, own)
         self.output_name = choose_output(names, self._wanted, name=self.name)
-        self._chosen, self._several = names.index(self.output_name), len(names) > 1
-        return tensors[self._chosen]
+        self.all_outputs = tuple(
+            OutputSpec(name, tuple(tensor.shape[1:]), keras.backend.standardize_dtype(tensor.dtype))
+            for name, tensor in zip(names, tensors, strict=True)
+        )
+        self.chosen, self._several = names.index(self.output_name), len(names) > 1
+        return tensors[self.chosen]
 
 
 def _is_secondary(layer: Any, shape: tuple[int | None, ...]) -> bool:

@@ -27,6 +27,15 @@ class InputSpec:
 
 
 @dataclass(frozen=True)
+class OutputSpec:
+    """One output of a saved model: its shape without the batch axis (None: any size) and its type."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
 class Answer:
     """What a network says to a batch.
 
@@ -47,9 +56,9 @@ class Network(ABC):
 
     `head` tells what `Answer.logits` are: `logits`, `sigmoid` (logits of independent outputs) or `values`.
     `output_kind` is what the saved model itself returns, `outputs` and `output_shape` (without the batch axis)
-    its size. `taps` are the inner tensors that carry the batch axis, with their shapes without it; `secondary`
-    those that automatic pairing passes over: dropout, pooled maps, what makes the output. `notes` are sentences
-    for the plan.
+    its size; `output_name` is the one of `all_outputs` that was chosen. `taps` are the inner tensors that carry
+    the batch axis, with their shapes without it; `secondary` those that automatic pairing passes over: dropout,
+    pooled maps, what makes the output. `notes` are sentences for the plan.
     """
 
     name: str
@@ -59,7 +68,7 @@ class Network(ABC):
     output_kind: str = "logits"
     head: str = "logits"
     output_name: str = "output"
-    output_dtype: str = "float32"
+    all_outputs: tuple[OutputSpec, ...] = ()
     taps: Mapping[str, tuple[int | None, ...]] = MappingProxyType({})
     secondary: frozenset[str] = frozenset()
     preparations: Mapping[str, Preparation] = MappingProxyType({})

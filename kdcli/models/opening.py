@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,10 @@ def open_keras_2(path: Path) -> Any:
 
 
 def _load_keras(path: Path, *, safe: bool) -> Any:
-    return keras.saving.load_model(path, compile=False, safe_mode=safe)
+    with warnings.catch_warnings():
+        # About how somebody wrote a model once: nothing that who opens it could change.
+        warnings.simplefilter("ignore", UserWarning)
+        return keras.saving.load_model(path, compile=False, safe_mode=safe)
 
 
 def _open_keras(file: ScreenedFile, choice: Choice, *, trainable: bool, threads: int | None) -> Network:
@@ -172,4 +176,4 @@ def _check_choice(path: Path, form: str, choice: Choice) -> None:
     """Refuse choices that would have no effect."""
     for option, value in (("signature", choice.signature), ("input.tensor", choice.tensor)):
         if value is not None and form != SAVED_MODEL:
-            raise UsageError(f"{path}: {option} {value!r} is for SavedModels, this is a {form} file")
+            raise UsageError(f"{path}: {option} {value!r} is for SavedModels, the file is {form}")

@@ -12,7 +12,7 @@ import numpy as np
 from kdcli.errors import KdError, ModelError
 from kdcli.lazy import tf
 from kdcli.models.file_runner import FileRunner
-from kdcli.models.network import Answer, InputSpec, Network
+from kdcli.models.network import Answer, InputSpec, Network, OutputSpec
 from kdcli.models.preparation import prepare
 from kdcli.models.tensor_info import TensorInfo
 
@@ -39,7 +39,8 @@ class RunnerNetwork(Network):
         self.takes_bytes = any(_takes_bytes(info) for info in runner.inputs)
         self.inputs = tuple(_spec(info) for info in runner.inputs)
         output = runner.output
-        self.output_name, self.output_dtype = output.name, output.dtype
+        self.output_name = output.name
+        self.all_outputs = tuple(OutputSpec(one.name, _sides(one.shape), one.dtype) for one in runner.outputs)
         self.output_shape = _sides(output.shape)
         if not self.output_shape or self.output_shape[-1] is None:
             raise ModelError(f"{name}: the size of the output's last axis must be fixed")

@@ -12,6 +12,7 @@ from kdcli.errors import ModelError
 from kdcli.lazy import keras, ops, tf
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.preparation import CAFFE_MEAN, IMAGENET_DEVIATION, IMAGENET_MEAN, Preparation
+from kdcli.models.structures import leaves
 
 INPUT = "input"
 # Pixels of the pictures of which a resizing is found out at once.
@@ -99,16 +100,15 @@ def serve(network: KerasNetwork, *, inside: bool, batch: int | None = None, floa
         shape, dtype = preparation.raw_shape, "uint8" if as_bytes else preparation.dtype
     inputs = keras.Input(shape, batch_size=batch, dtype=dtype, name=INPUT)
     prepared = _prepared(inputs, preparation) if inside else inputs
-    model = keras.Model(inputs, _answer(network.model, prepared), name="served")
+    model = keras.Model(inputs, _answer(network, prepared), name="served")
     return Serving(model, shape, dtype, batch, inside, preparation, name)
 
 
-def _answer(model: Any, prepared: Any) -> Any:
+def _answer(network: KerasNetwork, prepared: Any) -> Any:
+    model = network.model
     structure = getattr(model, "input", None)
     output = model({next(iter(structure)): prepared} if isinstance(structure, dict) else prepared)
-    while isinstance(output, list | tuple | dict):
-        output = next(iter(output.values() if isinstance(output, dict) else output))
-    return output
+    return leaves(output)[network.chosen]
 
 
 def _prepared(tensor: Any, preparation: Preparation) -> Any:

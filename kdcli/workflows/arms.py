@@ -17,6 +17,7 @@ from kdcli.runs.results import FinishedRun
 from kdcli.workflows.asking import Asked, ask, require
 from kdcli.workflows.opening import label_term, refuse_untrained
 from kdcli.workflows.placing import input_paths
+from kdcli.workflows.refusing import refuse_graph_afresh, refuse_trained_object
 from kdcli.zoo import Clone, File
 
 SCRATCH = "scratch"
@@ -89,7 +90,7 @@ def make_arms(
             asked = _fresh(ask(recipe, teacher=teacher, student=student, **options))
             require(asked, "data", "teacher", "student")
             refuse_untrained(asked)
-            _refuse_trained_object(asked)
+            refuse_trained_object(asked)
             first = asked.recipe.train.seed
             seeds = tuple(range(first, first + (repeats or 3)))
             arms.append(_arm(asked, seeds, names, taken=arms))
@@ -99,6 +100,7 @@ def make_arms(
         for model in (arm.asked.recipe.teacher.model, arm.asked.recipe.student.model):
             if isinstance(model, File):
                 model_file(Path(model.path), trust=arm.asked.trust)
+        refuse_graph_afresh(arm.asked)
     twins: dict[str, Arm] = {}
     paired = []
     for arm in arms:
@@ -123,14 +125,6 @@ def _refuse_without_effect(**options: Any) -> None:
             )
     if options.get("settings"):
         raise UsageError("--set is for arms that are trained; a twin is trained as its RUN was", hint="--recipe")
-
-
-def _refuse_trained_object(asked: Asked) -> None:
-    if "student" in asked.models and asked.recipe.student.start == "file":
-        raise UsageError(
-            "a model object is trained in place: a comparison cannot start from its weights twice",
-            hint="save it and give the file, or student.start=fresh",
-        )
 
 
 def _refuse_several_teachers(arms: Sequence[Arm]) -> None:

@@ -84,8 +84,22 @@ def model_card(
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     file = document["model"].rsplit("/", 1)[-1]
     made = f"Made by kd {__version__}. The recipe is in `recipe.yaml`, the machine in `environment.json`."
-    example = f"```python\nimport keras\n\nmodel = keras.saving.load_model({file!r})\n```"
-    return f"# {file}\n\n{made}\n\n| | |\n|---|---|\n{table}\n\n{example}\n"
+    return f"# {file}\n\n{made}\n\n| | |\n|---|---|\n{table}\n\n```python\n{_example(file, model)}\n```\n"
+
+
+def _example(file: str, model: dict[str, Any]) -> str:
+    """How anybody opens the model without kd."""
+    signature = model["signature"]
+    if signature is None:
+        return f"import keras\n\nmodel = keras.saving.load_model({file!r})"
+    given = ", ".join(f"{name}=x" for name in signature["inputs"])
+    lines = (
+        "import tensorflow as tf",
+        "",
+        f"model = tf.saved_model.load({file!r})",
+        f"answers = model.signatures[{signature['name']!r}]({given})[{signature['output']!r}]",
+    )
+    return "\n".join(lines)
 
 
 _SCALES = {

@@ -103,9 +103,9 @@ def described(told: Inspection, network: Any, *, several: Sequence[str] | None =
 
 
 def _outputs(network: Network, several: Sequence[str] | None) -> tuple[Tensor, ...]:
-    """All of them, with the shape of the one that was opened."""
-    shown = Tensor(network.output_name, (None, *network.output_shape), network.output_dtype)
-    return (shown, *(Tensor(name, ()) for name in several or () if name != shown.name))
+    """The one that was opened; where none was chosen, all."""
+    shown = [one for one in network.all_outputs if several or one.name == network.output_name]
+    return tuple(Tensor(one.name, (None, *one.shape), one.dtype) for one in shown)
 
 
 def _layers(network: Any) -> tuple[Layer, ...]:

@@ -58,7 +58,16 @@ class Opened:
             "logits_from": network.logits_from,
             "input": {name: p.to_json() for name, p in network.preparations.items()},
             "notes": list(network.notes),
+            "signature": self._signature,
         }
+
+    @property
+    def _signature(self) -> dict[str, Any] | None:
+        """How a SavedModel is called without kd."""
+        if not isinstance(self.network, GraphNetwork):
+            return None
+        inputs = [spec.name for spec in self.network.inputs]
+        return {"name": self.network.signature, "inputs": inputs, "output": self.network.output_name}
 
     @property
     def record(self) -> dict[str, Any]:

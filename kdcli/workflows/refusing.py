@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from kdcli.augment import Mixing
 from kdcli.data.dataset import Dataset, class_weights
@@ -10,6 +11,7 @@ from kdcli.data.feed import RESIDENT_BYTES
 from kdcli.errors import ModelError, UsageError
 from kdcli.losses.labels import Labels
 from kdcli.losses.soft_cross_entropy import SoftCrossEntropy
+from kdcli.models.formats import KERAS, model_file, model_format
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.recipe.sections import Recipe
@@ -36,6 +38,35 @@ def refuse_untrained(asked: Asked) -> None:
         f"the teacher is a zoo model ({model.name}), which has no trained weights",
         hint=f"kd train-teacher --recipe {asked.name} --out runs/teacher, then --teacher runs/teacher",
     )
+
+
+def refuse_trained_object(asked: Asked) -> None:
+    """Refuse to compare from the weights of an object: training changes it.
+
+    Raises:
+        UsageError: with the two ways on.
+    """
+    if "student" in asked.models and asked.recipe.student.start == "file":
+        raise UsageError(
+            "a model object is trained in place: a comparison cannot start from its weights twice",
+            hint="save it and give the file, or student.start=fresh",
+        )
+
+
+def refuse_graph_afresh(asked: Asked) -> None:
+    """Refuse to start anew what has only its weights.
+
+    Raises:
+        UsageError: naming the file.
+    """
+    student = asked.recipe.student
+    if isinstance(student.model, File) and student.start == "fresh":
+        file = model_file(Path(student.model.path), trust=asked.trust)
+        if model_format(file) not in KERAS:
+            raise UsageError(
+                f"student.start is fresh, but {file} is no Keras model that can be made anew",
+                hint="--set student.start=file keeps its weights",
+            )
 
 
 def check_effects(recipe: Recipe, losses: Sequence[Loss], dataset: Dataset, *, replicas: int) -> None:

@@ -89,7 +89,7 @@ def exportable(network: Any) -> KerasNetwork:
     if not isinstance(network, KerasNetwork):
         raise ModelError(
             f"{network.name}: kd export writes Keras models, and this is none",
-            hint="give the .keras file that it was made from",
+            hint="a student that is going to be exported is trained from a .keras file, not from a SavedModel",
         )
     return network
 

@@ -55,13 +55,14 @@ def understand(
         network = mapped(network, classes, task=task, class_names=class_names)
     if section.input.scale == "auto" and not measured and network.scales_itself and _scaled(network):
         network = network.with_scale("raw")
-        on_event(Note(f"{role}: input.scale is raw, the network rescales its pictures itself"))
+        on_event(Note(f"{role} ({network.name}): input.scale is raw, the network rescales its pictures itself"))
     if section.input.scale == "auto" and measured:
         choice = choose_scale(network, examples, seed=seed)
         network = network.with_scale(choice.scale)
         if choice.scale != "unit":
             shown = ", ".join(f"{scale} {value:.3f}" for scale, value in choice.accuracies.items())
-            text = f"{role}: input.scale is {choice.scale}, by the accuracy on training examples ({shown})"
+            found = f"input.scale is {choice.scale}, by the accuracy on training examples ({shown})"
+            text = f"{role} ({network.name}): {found}"
             on_event(Note(text))
     return network
 

@@ -117,7 +117,7 @@ def test_several_inputs_go_in_by_name(module):
         np.testing.assert_allclose(network.output(raw), wanted[output], atol=1e-6)
         np.testing.assert_allclose(network.answer(raw).logits, wanted["logits"], atol=1e-6)
         assert network.output_kind == kind
-        assert network.output_names == ("best", "chosen", "logits")
+        assert [one.name for one in network.all_outputs] == ["best", "chosen", "logits"]
         assert (network.signature, network.signatures) == ("infer", ("embed", "four", "infer", "scalar"))
 
 
@@ -264,7 +264,7 @@ def test_a_folder_of_keras_2_answers(keras_2):
     network, raw = opened(keras_2 / "folder", PICTURES)
     np.testing.assert_allclose(network.output(raw), np.load(keras_2 / "answers.npy"), atol=1e-6)
     assert dict(network.taps) == TAPS_2
-    assert (network.inputs[0].name, network.output_names) == ("picture", ("out",))
+    assert (network.inputs[0].name, network.output_name) == ("picture", "out")
 
 
 @pytest.mark.parametrize("suffix", ["h5", pytest.param("keras", marks=pytest.mark.slow)])

@@ -136,7 +136,7 @@ def test_the_sha256_is_that_of_the_file(tmp_path):
 @pytest.mark.parametrize("choice", [Choice(signature="serve"), Choice(tensor="hidden")])
 def test_a_choice_for_saved_models_is_refused(tmp_path, choice):
     functional().save(tmp_path / "m.keras")
-    with pytest.raises(UsageError, match="is for SavedModels, this is a keras file"):
+    with pytest.raises(UsageError, match="is for SavedModels, the file is keras"):
         open_file(tmp_path / "m.keras", choice=choice)
 
 

@@ -18,6 +18,7 @@ class Reader:
     def __init__(self, *, takes=("float32", None, 0), gives=("float32", None, 0), outputs=2, error=None):
         self.inputs = (TensorInfo("in", (1, -1), *takes),)
         self.output = TensorInfo("out", (outputs,), *gives)
+        self.outputs = (self.output,)
         self.error = error
         self.asked = []
 

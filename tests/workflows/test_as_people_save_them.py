@@ -219,3 +219,54 @@ def test_a_teacher_with_more_classes_is_mapped_by_name_or_number(data, tmp_path)
         assert run.teacher["accuracy"] == 1.0
         environment = json.loads((run.run / "environment.json").read_text())
         assert environment["inputs"]["teacher"]["sha256"]
+
+
+@pytest.mark.parametrize("form", ["keras", "saved_model", "tflite"])
+def test_all_outputs_are_listed_and_one_is_taken(kd, data, tmp_path, form):
+    reader = bar_reader()
+    inputs = keras.Input((8, 8, 1), name="pixels")
+    model = keras.Model(inputs, {"logits": reader(inputs), "middle": keras.layers.Flatten()(inputs)})
+    path = tmp_path / f"two.{form}"
+    if form == "keras":
+        model.save(path)
+    elif form == "saved_model":
+        model.export(path, verbose=False)
+    else:
+        path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    ran = kd("inspect", path, "--json")
+    assert ran.code == 0, ran.err
+    outputs = {one["name"]: one for one in ran.document["outputs"]}
+    assert sorted(one["shape"] for one in outputs.values()) == [[None, 3], [None, 64]]
+    assert {one["dtype"] for one in outputs.values()} == {"float32"}
+    assert kd("inspect", path).code == 0
+    name = next(name for name, one in outputs.items() if one["shape"] == [None, 3])
+    shown = kd("inspect", path, "--output", name, "--json").document["outputs"]
+    assert [one["name"] for one in shown] == [name]
+    assert accuracy(path, data, output=name) == 1.0
+
+
+def test_a_run_with_a_saved_model_says_how_it_is_opened_without_kd(data, tmp_path):
+    reader = bar_reader()
+    inputs = keras.Input((8, 8, 1), name="pixels")
+    keras.Model(inputs, reader(inputs)).export(tmp_path / "student", verbose=False)
+    recipe = {"losses": [{"kind": "labels"}, {"kind": "soft_targets"}], "train": {"epochs": 1}}
+    given = {"teacher": bar_reader(), "student": tmp_path / "student", "data": data, "recipe": recipe}
+    run = kdcli.distill(**given, out=tmp_path / "run", preflight=False)
+    card = (run.run / "README.md").read_text()
+    x, y = blobs(48, seed=1)
+    space = {"x": tf.constant(x / 255.0, tf.float32)}
+    code = card.split("```python\n")[1].split("```")[0]
+    exec(code.replace("'student_saved_model'", repr(str(run.model_path))), space)
+    assert float(np.mean(space["answers"].numpy().argmax(1) == y)) == run.test.accuracy
+    again = kdcli.distill(teacher=run.run, student=bar_reader(), data=data, recipe=recipe, out=tmp_path / "again")
+    assert again.teacher["accuracy"] == run.test.accuracy
+
+
+def test_a_comparison_refuses_to_start_a_saved_model_afresh_before_anything_runs(kd, data, tmp_path):
+    bar_reader().export(tmp_path / "student", verbose=False)
+    bar_reader().save(tmp_path / "t.keras")
+    words = ["--teacher", tmp_path / "t.keras", "--student", tmp_path / "student", "--data", data, "--out", "c"]
+    ran = kd("compare", *words)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.splitlines()[-1] == "hint: --set student.start=file keeps its weights"
+    assert not (tmp_path / "c").exists()
