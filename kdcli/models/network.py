@@ -145,6 +145,9 @@ class Network(ABC):
         other = copy.copy(self)
         other._columns = tuple(columns)
         other.outputs = len(other._columns)
+        shown = ", ".join(str(column) for column in other._columns[:10])
+        more = ", ..." if len(other._columns) > 10 else ""
+        other.notes = (*self.notes, f"of {self.outputs} outputs the columns {shown}{more} are the data's classes")
         return other
 
     def with_preparations(self, preparations: Mapping[str, Preparation]) -> Self:

@@ -217,6 +217,8 @@ def test_a_teacher_with_more_classes_is_mapped_by_name_or_number(data, tmp_path)
             preflight=False,
         )
         assert run.teacher["accuracy"] == 1.0
+        plan = kdcli.distill(**given, settings=settings, preflight=False, dry_run=True)
+        assert "teacher: of 5 outputs the columns 4, 0, 2 are the data's classes" in plan.findings
         environment = json.loads((run.run / "environment.json").read_text())
         assert environment["inputs"]["teacher"]["sha256"]
 

@@ -1,0 +1,62 @@
+"""A SavedModel that learns: stopped and continued it ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import bar_reader, save_npz
+from origins import classifier
+
+import kdcli
+from kdcli.errors import Interrupted
+
+RECIPE = {
+    "losses": [{"kind": "labels"}, {"kind": "soft_targets"}, {"kind": "hint", "weight": 0.1}],
+    "train": {"epochs": 6, "batch_size": 16},
+}
+
+
+class StopLater:
+    """Says stop at a given call."""
+
+    def __init__(self, calls):
+        self.left = calls
+
+    def __call__(self):
+        self.left -= 1
+        return 143 if self.left < 0 else None
+
+
+def answers_of(run):
+    with np.load(run.run / "predictions.npz") as answers:
+        return answers["logits"]
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
+    data = save_npz(tmp_path / "blobs.npz")
+    classifier(width=2, softmax=False).export(tmp_path / "student", verbose=False)
+    given = {"teacher": classifier(seed=3), "student": tmp_path / "student", "recipe": RECIPE, "data": data}
+    given["preflight"] = False
+    whole = kdcli.distill(**given, out=tmp_path / "whole")
+    with pytest.raises(Interrupted) as stopped:
+        kdcli.distill(**given, out=tmp_path / "parts", stop=StopLater(5))
+    assert stopped.value.exit_code == 143
+    assert (tmp_path / "parts" / "checkpoint").exists()
+    assert not (tmp_path / "parts" / "student_saved_model").exists()
+    parts = kdcli.distill(**given, out=tmp_path / "parts", resume=True)
+    assert parts.steps == whole.steps and parts.test == whole.test
+    np.testing.assert_array_equal(answers_of(parts), answers_of(whole))
+    shown = kdcli.distill(**given, out=tmp_path / "parts", resume=True)
+    assert shown.model_path == parts.model_path
+
+
+def test_a_teacher_is_trained_further_from_its_saved_model(tmp_path):
+    data = save_npz(tmp_path / "blobs.npz")
+    bar_reader().export(tmp_path / "teacher", verbose=False)
+    settings = ["teacher.start=file", "train.epochs=1", "train.optimizer.learning_rate=1e-4"]
+    run = kdcli.train_teacher(teacher=tmp_path / "teacher", data=data, settings=settings, out=tmp_path / "run")
+    assert run.model_path.name == "teacher_saved_model"
+    assert run.test.accuracy == 1.0
+    with pytest.raises(kdcli.KdError, match="is no Keras model that can be made anew") as failure:
+        kdcli.train_teacher(teacher=tmp_path / "teacher", data=data, out=tmp_path / "fresh")
+    assert "teacher.start=file" in failure.value.hint
