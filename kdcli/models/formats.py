@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 import zipfile
 from pathlib import Path
 
@@ -19,6 +20,7 @@ KERAS = ("keras", "h5")
 # What holds a model; `npz` holds what one answered.
 OPENED = (*KERAS, SAVED_MODEL, "tflite", "onnx")
 KNOWN = "a model is a .keras, .h5, .tflite or .onnx file, a SavedModel folder, or a run directory"
+_ZIP = b"PK\x03\x04"
 _HDF5, _LITERT = b"\x89HDF\r\n\x1a\n", b"TFL3"
 _GRAPHS = ("saved_model.pb", "saved_model.pbtxt")
 # An ONNX file has no mark: it begins with field 1 (a version below this) and a field that follows it.
@@ -54,6 +56,9 @@ def model_format(path: Path) -> str:
     if path.is_dir():
         return SAVED_MODEL
     try:
+        # Opening a pipe waits for somebody who writes to it, and a device never ends.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ModelError(f"{path}: refused, it is no regular file", hint=KNOWN)
         with open(path, "rb") as file:
             head = file.read(8)
     except OSError as error:
@@ -62,7 +67,8 @@ def model_format(path: Path) -> str:
         return "h5"
     if head[4:] == _LITERT:
         return "tflite"
-    members = _members(path)
+    # What begins otherwise may be one thing to who reads from its end, another to who reads from its start.
+    members = _members(path) if head.startswith(_ZIP) else []
     if "config.json" in members:
         return "keras"
     if any(name.endswith(".npy") for name in members):

@@ -23,7 +23,7 @@ from kdcli.models.graph_process import DESCRIPTION, GRAPH
 LARGEST = 1_800_000_000
 # What the child may take: so much on its own account, and so much for each byte of the model.
 SECONDS, SECONDS_PER_BYTE = 120.0, 1e-7
-MEMORY, MEMORY_PER_BYTE = 4 << 30, 16
+MEMORY, MEMORY_PER_BYTE = 3 << 29, 16
 # Each thread's stack counts as taken, used or not.
 MEMORY_PER_CORE = 64 << 20
 FILE_BYTES = 2_100_000_000

@@ -153,10 +153,9 @@ class KerasNetwork(Network):
             if isinstance(error, KdError):
                 raise
             if not fixed:
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                raise ModelError(f"{self.name}: the model cannot be called: {reason:.300}") from error
+                raise _uncallable(self.name, error) from error
             self.batch = fixed
-            recorded, output, used = self._traced(shapes)
+            recorded, output, used = self._called(shapes)
         calls = recorded.names()
         traced = {name: tuple(recorded.outputs[call].shape) for name, call in calls.items()}
         self._calls = {name: call for name, call in calls.items() if traced[name][:1] == (self.batch,)}
@@ -176,6 +175,14 @@ class KerasNetwork(Network):
         # A layer that is used elsewhere too cannot leave its activation out: the logarithm is taken instead.
         self._last = last[0] if last and recorded.counts[last[0]] == 1 and not used else None
         self._activation = last_activation(self._layers[self._last]) if self._last else None
+
+    def _called(self, shapes: Sequence[tuple[int | None, ...]]) -> tuple[Any, Any, bool]:
+        try:
+            return self._traced(shapes)
+        except KdError:
+            raise
+        except Exception as error:
+            raise _uncallable(self.name, error) from error
 
     def _traced(self, shapes: Sequence[tuple[int | None, ...]]) -> tuple[Any, Any, bool]:
         """What the layers returned, the chosen output, and whether something else is computed from it."""
@@ -206,6 +213,11 @@ class KerasNetwork(Network):
         )
         self.chosen, self._several = names.index(self.output_name), len(names) > 1
         return tensors[self.chosen]
+
+
+def _uncallable(name: str, error: Exception) -> ModelError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return ModelError(f"{name}: the model cannot be called: {reason:.300}")
 
 
 def _is_secondary(layer: Any, shape: tuple[int | None, ...]) -> bool:

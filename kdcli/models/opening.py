@@ -121,7 +121,9 @@ def open_written(path: Path) -> Any:
 
 
 def open_exported(folder: Path) -> Any:
-    """Load a SavedModel: one that this process wrote itself, or a stranger's in a process that may be lost.
+    """Load a SavedModel: one that kd wrote itself, or one that was screened, in a process that may be lost.
+
+    In kd's own process only what cannot be frozen is loaded: lookup tables that were allowed, or too many weights.
 
     Returns:
         The loaded object, whose `signatures` are functions; they live as long as it does.

@@ -7,6 +7,7 @@ import io
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +19,8 @@ from kdcli.models.network import Answer, Network
 
 # What a file may hold answers as, the best first, and how each is understood.
 KINDS = {"logits": "logits", "probabilities": "probabilities", "values": "values"}
+# What an archive may become when it is unpacked.
+SPARE, EXPANSION = 16_000_000, 30
 HOW = "np.savez('answers.npz', logits=..., index=np.arange(n)) or kd predict --split train writes one"
 
 
@@ -43,8 +46,7 @@ class RecordedNetwork(Network):
         self.output_shape = self._answers.shape[1:]
         self.outputs = int(self._answers.shape[-1])
         self.fingerprint = str(arrays["fingerprint"]) if "fingerprint" in arrays else None
-        self._places = np.full(int(self.rows.max(initial=-1)) + 1, -1)
-        self._places[self.rows] = np.arange(len(self.rows))
+        self._order = np.argsort(self.rows)
 
     def recorded(self, rows: np.ndarray) -> np.ndarray:
         """The answers to some rows of the training part, as they were recorded.
@@ -52,10 +54,9 @@ class RecordedNetwork(Network):
         Raises:
             ModelError: some of them have none.
         """
-        places = np.full(len(rows), -1)
-        known = rows < len(self._places)
-        places[known] = self._places[rows[known]]
-        missing = rows[places < 0]
+        found = np.searchsorted(self.rows, rows, sorter=self._order)
+        places = self._order[np.minimum(found, len(self._order) - 1)]
+        missing = rows[self.rows[places] != rows]
         if len(missing):
             first = ", ".join(str(row) for row in np.sort(missing)[:5])
             raise ModelError(
@@ -91,6 +92,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], str]:
         # Handed anything but a zip, numpy takes it for a pickle.
         if not zipfile.is_zipfile(io.BytesIO(content)):
             raise zipfile.BadZipFile("it is no zip archive")
+        _check_sizes(path, content)
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             wanted = [name for name in (*KINDS, "index", "fingerprint") if name in file.files]
             return {name: file[name] for name in wanted}, hashlib.sha256(content).hexdigest()
@@ -99,6 +101,21 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], str]:
         raise ModelError(f"{path}: {reason}", hint=HOW) from None
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise ModelError(f"{path}: not a readable .npz file: {error}", hint=HOW) from None
+
+
+def _check_sizes(path: Path, content: bytes) -> None:
+    """Refuse an archive that unpacks to much more than it is, and arrays that it cannot fill."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > SPARE + EXPANSION * len(content):
+            raise ModelError(f"{path}: refused, size: it unpacks from {len(content)} bytes to {unpacked}")
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else None
+                shape, _, dtype = (read or np.lib.format.read_array_header_2_0)(file)
+            if prod(shape) * dtype.itemsize > member.file_size:
+                raise ModelError(f"{path}: refused, size: {member.filename} is {shape}, more than the file holds")
 
 
 def _answers(arrays: Mapping[str, np.ndarray], name: str) -> tuple[str, np.ndarray]:
@@ -122,9 +139,6 @@ def _rows(arrays: Mapping[str, np.ndarray], count: int, name: str) -> np.ndarray
     rows = arrays["index"]
     if rows.shape != (count,) or rows.dtype.kind not in "iu" or rows.min(initial=0) < 0:
         raise ModelError(f"{name}: index is {rows.dtype} {rows.shape}; {count} whole numbers from 0 are expected")
-    # Where the rows lie is looked up in a table as long as the largest of them.
-    if rows.max(initial=0) > 10**9:
-        raise ModelError(f"{name}: index goes up to {rows.max()}: no data has so many rows")
     values, counts = np.unique(rows, return_counts=True)
     if (counts > 1).any():
         twice = values[counts > 1]

@@ -6,9 +6,9 @@ import hashlib
 import os
 import re
 import shutil
-import urllib.error
 import urllib.request
 from functools import cache
+from http.client import HTTPException
 from pathlib import Path
 
 from kdcli.errors import ModelError
@@ -19,6 +19,8 @@ from kdcli.screening.verdict import Trust
 # Paths collapse double slashes: `http:/x` is what is left of `http://x`.
 _REMOTE = re.compile(r"^(?P<scheme>[a-z][a-z0-9+.-]+):/+(?P<rest>.+)$")
 _SECONDS = 60.0
+# Bytes that are fetched, and no more.
+MOST = 20_000_000_000
 
 
 def is_remote(path: str | Path) -> bool:
@@ -55,7 +57,10 @@ def _download(url: str, scheme: str, rest: str) -> Path:
 
     # A name of its own for each address: two models of one name do not meet.
     folder = Path(platformdirs.user_cache_dir("kdcli")) / "remote" / hashlib.sha256(url.encode()).hexdigest()[:16]
-    target = folder / Path(rest.split("?")[0]).name
+    name = Path(rest.split("?")[0]).name
+    if name in ("", ".", ".."):
+        raise ModelError(f"{url}: names no file", hint="give the address of a file")
+    target = folder / name
     writing.make_folder(folder)
     try:
         if scheme in ("http", "https"):
@@ -64,7 +69,7 @@ def _download(url: str, scheme: str, rest: str) -> Path:
             _over_http(_hugging_face(rest), target)
         else:
             _through_tensorflow(url, target)
-    except (OSError, urllib.error.URLError, tf.errors.OpError) as error:
+    except (OSError, ValueError, HTTPException, tf.errors.OpError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{url}: cannot be fetched: {reason:.200}") from error
     return target
@@ -72,7 +77,13 @@ def _download(url: str, scheme: str, rest: str) -> Path:
 
 def _over_http(url: str, target: Path) -> None:
     with urllib.request.urlopen(url, timeout=_SECONDS) as answer:
-        writing.write_stream(target, answer)
+        declared = int(answer.headers.get("Content-Length") or -1)
+        if declared > MOST:
+            raise ValueError(f"it is {declared} bytes, {MOST} are the most")
+        writing.write_stream(target, answer, most=MOST)
+    if declared >= 0 and target.stat().st_size != declared:
+        target.unlink()
+        raise ValueError("it broke off before its end")
 
 
 def _through_tensorflow(url: str, target: Path) -> None:

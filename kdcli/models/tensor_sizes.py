@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 
 from kdcli.errors import ModelError
+from kdcli.screening.verdict import TRUST
 
 # Values for one example: 1 GB in float32.
 MOST = 2**28
@@ -31,7 +32,7 @@ def check_tensor_sizes(model: Any, name: str) -> None:
                 told = "×".join("?" if side is None else str(side) for side in shape)
                 raise ModelError(
                     f"{name}: refused, size: the layer {operation.name!r:.80} answers in the shape {told:.80}",
-                    hint="--trust-model opens it all the same, if you know who made it",
+                    hint=TRUST,
                 )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from kdcli.errors import ModelError
 from kdcli.lazy import keras
+from kdcli.screening.verdict import TRUST
 
 # Quantised weights lie two in one stored value; some layers make weights that no file keeps (40 MB of them).
 PACKED, SPARE = 2, 10_000_000
@@ -42,7 +43,7 @@ def limited_weights(held: int, *, name: str) -> Iterator[None]:
                 raise ModelError(
                     f"{name}: refused, size: the layer {self.name!r:.80} asks for a weight of shape {shape}, "
                     f"the whole file holds {held} values",
-                    hint="--trust-model opens it all the same, if you know who made it",
+                    hint=TRUST,
                 )
         return original(self, *args, **more)
 

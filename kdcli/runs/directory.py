@@ -144,7 +144,8 @@ def recipe_of_run(path: Path) -> Path | None:
     """The resolved recipe of a run directory, or of the model file in it; None when the path is no run."""
     folder = path.parent if path.name in MODELS else path
     recipe = folder / RECIPE
-    return recipe if (folder / MARKER).exists() and recipe.exists() else None
+    # A pipe, a device or a link to somewhere else is nothing that kd wrote.
+    return recipe if (folder / MARKER).is_file() and recipe.is_file() and not recipe.is_symlink() else None
 
 
 def role_of_run(path: Path) -> str:

@@ -55,18 +55,22 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise
 
 
-def write_stream(path: Path, stream: IO[bytes]) -> None:
+def write_stream(path: Path, stream: IO[bytes], *, most: int) -> None:
     """Write a file atomically from a stream that may be larger than memory.
 
     Raises:
         StorageError: the disk is full, or the folder cannot be written; nothing temporary is left.
-        OSError: the stream broke off.
+        OSError: the stream broke off, or does not end after `most` bytes.
     """
+    written = 0
     temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{path.name}"
     try:
         hook("open", path)
         with open(temporary, "wb") as file:
             while part := stream.read(_PART):
+                written += len(part)
+                if written > most:
+                    raise OSError(f"it has more than {most} bytes")
                 _write_part(file, part, path)
         hook("rename", path)
         os.replace(temporary, path)

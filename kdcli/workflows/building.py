@@ -13,7 +13,7 @@ from kdcli.errors import ModelError, UsageError
 from kdcli.events import Note, OnEvent
 from kdcli.lazy import ops
 from kdcli.models.admission import admit, screened_copy
-from kdcli.models.formats import model_file
+from kdcli.models.formats import KERAS, model_file
 from kdcli.models.keras_model import check_finite
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.preparation import SCALES, Preparation
@@ -127,9 +127,14 @@ def _with_file(source: Application, shape: tuple[int, ...], outputs: int, trust:
     path = model_file(Path(source.weights), trust=trust)
     with screened_copy(path, trust=trust, weights=True) as screened:
         admit(screened, None, on_event=on_event)
-        # Keras tells files of weights from files of models by their names.
-        suffixes = "".join(path.suffixes[-2:]) if path.name.endswith(".weights.h5") else screened.copied.suffix
-        copied = screened.copied.rename(screened.copied.with_name(f"copy{suffixes}"))
+        if screened.format not in KERAS:
+            raise ModelError(f"{path}: holds no weights of a Keras model, it is {screened.format}")
+        # Keras tells files of weights from files of models by their names; what was screened decides.
+        named = screened.format == "h5" and path.name.endswith(".weights.h5")
+        copied = screened.copied.with_name(
+            f"copy.weights{screened.copied.suffix}" if named else screened.copied.name
+        )
+        screened.copied.rename(copied)
         try:
             return source.model_copy(update={"weights": str(copied)}).build(shape, outputs)
         except ModelError as error:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -27,9 +27,10 @@ from kdcli.models.runner_network import RunnerNetwork, explain
 from kdcli.recipe.reading import read_recipe
 from kdcli.runs.directory import recipe_of_run, role_of_run
 from kdcli.runs.results import Quality
+from kdcli.spec import OutputKind
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.fitting import evaluate_split
-from kdcli.workflows.networks import choice_of, own_settings
+from kdcli.workflows.networks import choice_of, with_own_settings
 from kdcli.workflows.understanding import understand
 
 RUNTIMES = {
@@ -41,6 +42,7 @@ RUNTIMES = {
 }
 # What kd export writes beside its files: how each of them takes its input.
 INPUTS = "input.json"
+MOST_SAID = 1_000_000
 # About how long models are timed, for each of them.
 SECONDS_EACH = 3.0
 TEACHER, AGAIN = "--teacher", "the first model again"
@@ -123,8 +125,7 @@ def open_candidate(
     own = recipe_of_run(given)
     if own is not None:
         role = role_of_run(given)
-        recorded = getattr(read_recipe(own).recipe, role)
-        section = recorded.model_copy(update=own_settings(recorded))
+        section = with_own_settings(section, getattr(read_recipe(own).recipe, role))
     said = _said_beside(path)
     file = open_file(path, trust=asked.trust, choice=choice_of(section), threads=threads, on_event=on_event)
     network, runs_alone = file.network, isinstance(file.network, RunnerNetwork)
@@ -197,11 +198,15 @@ def _same(entrants: dict[str, AtBatch], first: str) -> AtBatch:
 
 def _said_beside(path: Path) -> dict[str, Any]:
     """What `input.json` beside an exported file says of it; empty where kd wrote none."""
+    file = path.parent / INPUTS
     try:
-        entry = json.loads((path.parent / INPUTS).read_text("utf-8"))[path.name]
-    except (OSError, ValueError, LookupError, TypeError):
+        if not file.is_file() or file.stat().st_size > MOST_SAID:
+            return {}
+        entry = json.loads(file.read_text("utf-8"))[path.name]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return {}
-    return entry if isinstance(entry, dict) and "prepare" in entry else {}
+    known = isinstance(entry, dict) and entry.get("prepare") in ("inside", "outside")
+    return entry if known and entry.get("output_kind") in (None, *get_args(OutputKind)) else {}
 
 
 def check_runtime(runtime: str | None, formats: Sequence[str], *, latency: bool) -> None:

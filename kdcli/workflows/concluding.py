@@ -30,7 +30,7 @@ from kdcli.screening.verdict import Trust
 from kdcli.workflows.arms import Arm
 from kdcli.workflows.fitting import evaluate_split
 from kdcli.workflows.judging import Judge
-from kdcli.workflows.networks import Opened, choice_of, own_settings
+from kdcli.workflows.networks import Opened, choice_of, with_own_settings
 from kdcli.workflows.opening import open_teacher
 from kdcli.workflows.running import Trainings
 from kdcli.workflows.starting import device_record, strategy_for
@@ -163,7 +163,7 @@ def _networks(verdicts: Judge, arms: Sequence[Arm], dataset: Dataset) -> dict[st
 
 def _network(model: Path, dataset: Dataset, trust: Trust) -> Network:
     recipe = read_recipe(model.parent / RECIPE).recipe
-    section = recipe.student.model_copy(update=own_settings(recipe.student))
+    section = with_own_settings(recipe.student, recipe.student)
     return understand(
         open_file(model, trust=trust, choice=choice_of(section)).network,
         dataset.train,

@@ -177,13 +177,19 @@ def as_recorded(path: Path, section: Any) -> Any:
     if own is None or section.input != InputSection() or section.output_kind != "auto":
         return section
     recorded = getattr(read_recipe(own).recipe, role_of_run(path))
-    return section.model_copy(update=own_settings(recorded))
+    return with_own_settings(section, recorded)
 
 
-def own_settings(recorded: Any) -> dict[str, Any]:
-    """What a run's section says of the model that it left: one that started further in starts there now."""
-    settings = {name: getattr(recorded, name) for name in ("output_kind", "signature", "output")}
-    return {**settings, "input": recorded.input.model_copy(update={"tensor": None})}
+def with_own_settings(section: Any, recorded: Any) -> Any:
+    """A section with what a run recorded of the model that it left; another output or signature may be asked for.
+
+    One that started further in starts there now.
+    """
+    update = {"output_kind": recorded.output_kind, "input": recorded.input.model_copy(update={"tensor": None})}
+    for name in ("signature", "output"):
+        if getattr(section, name) is None:
+            update[name] = getattr(recorded, name)
+    return section.model_copy(update=update)
 
 
 def _renewed(network: Any, section: Any, role: str, *, seed: int) -> KerasNetwork:

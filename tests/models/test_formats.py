@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 
 import h5py
@@ -84,3 +85,19 @@ def test_a_file_tells_which_keras_wrote_it(tmp_path):
     with h5py.File(tmp_path / "oldest.h5", "w") as file:
         file.attrs["model_config"] = "{}"
     assert written_by(tmp_path / "oldest.h5", "h5") == "1"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+def test_what_is_no_regular_file_is_not_opened(tmp_path, make):
+    make(tmp_path / "m.keras")
+    with pytest.raises(ModelError, match="no regular file"):
+        model_format(tmp_path / "m.keras")
+
+
+def test_a_file_that_is_two_things_at_once_is_what_it_begins_as(tmp_path):
+    with h5py.File(tmp_path / "both", "w", userblock_size=512):
+        pass
+    inside = archive(tmp_path / "m.keras", config__json="{}").read_bytes()
+    (tmp_path / "both").write_bytes((tmp_path / "both").read_bytes() + inside)
+    with pytest.raises(ModelError, match="no model that kd opens"):
+        model_format(tmp_path / "both")

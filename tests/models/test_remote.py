@@ -11,6 +11,7 @@ import platformdirs
 import pytest
 
 from kdcli.errors import ModelError
+from kdcli.models import remote
 from kdcli.models.formats import model_file
 from kdcli.models.remote import _hugging_face, fetched, is_remote
 from kdcli.screening.verdict import NO_TRUST, Trust
@@ -21,6 +22,21 @@ ALLOWED = Trust(remote=True)
 class Silent(SimpleHTTPRequestHandler):
     def log_message(self, *details):
         pass
+
+    def do_GET(self):
+        if self.path == "/broken.keras":
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"only this")
+        elif self.path == "/nonsense.keras":
+            self.wfile.write(b"this is no answer\r\n\r\n")
+        elif self.path == "/elsewhere.keras":
+            self.send_response(302)
+            self.send_header("Location", "file:///etc/passwd")
+            self.end_headers()
+        else:
+            super().do_GET()
 
 
 @pytest.fixture
@@ -82,3 +98,27 @@ def test_a_repository_is_asked_for_one_file():
     for short in ("owner/name", "owner"):
         with pytest.raises(ModelError, match="names no file"):
             _hugging_face(short)
+
+
+@pytest.mark.parametrize("name", ["broken.keras", "nonsense.keras", "elsewhere.keras", "a b.keras"])
+def test_what_is_no_whole_file_from_there_is_refused(served, tmp_path, name):
+    with pytest.raises(ModelError, match="cannot be fetched"):
+        fetched(Path(f"{served[0]}/{name}"), trust=ALLOWED)
+    assert [entry for entry in (tmp_path / "cache").rglob("*") if entry.is_file()] == []
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/..", "file:///tmp/..", "http://127.0.0.1/a/?name"])
+def test_an_address_without_a_file_touches_nothing(served, tmp_path, url):
+    kept = tmp_path / "cache" / "remote" / "kept"
+    kept.mkdir(parents=True)
+    with pytest.raises(ModelError):
+        fetched(Path(url), trust=ALLOWED)
+    assert kept.is_dir()
+
+
+def test_no_more_than_so_many_bytes_are_fetched(served, monkeypatch):
+    address, folder = served
+    (folder / "large.keras").write_bytes(bytes(5000))
+    monkeypatch.setattr(remote, "MOST", 4000)
+    with pytest.raises(ModelError, match="5000 bytes, 4000 are the most"):
+        fetched(Path(f"{address}/large.keras"), trust=ALLOWED)

@@ -210,12 +210,8 @@ def test_a_teacher_with_more_classes_is_mapped_by_name_or_number(data, tmp_path)
     assert "teacher.classes" in failure.value.hint
     names = "data.classes=[low, middle, high]"
     for number, classes in enumerate(("[4, 0, 2]", "[middle, x, high, y, low]")):
-        run = kdcli.distill(
-            **given,
-            settings=[names, f"teacher.classes={classes}"],
-            out=tmp_path / f"run-{number}",
-            preflight=False,
-        )
+        settings = [names, f"teacher.classes={classes}"]
+        run = kdcli.distill(**given, settings=settings, out=tmp_path / f"run-{number}", preflight=False)
         assert run.teacher["accuracy"] == 1.0
         plan = kdcli.distill(**given, settings=settings, preflight=False, dry_run=True)
         assert "teacher: of 5 outputs the columns 4, 0, 2 are the data's classes" in plan.findings
@@ -272,3 +268,20 @@ def test_a_comparison_refuses_to_start_a_saved_model_afresh_before_anything_runs
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.splitlines()[-1] == "hint: --set student.start=file keeps its weights"
     assert not (tmp_path / "c").exists()
+
+
+def test_a_run_of_a_model_with_two_outputs_knows_its_own_and_takes_another(kd, data, tmp_path):
+    reader = bar_reader()
+    inputs = keras.Input((8, 8, 1))
+    turned = keras.layers.Dense(3, use_bias=False)
+    model = keras.Model(inputs, {"right": reader(inputs), "turned": turned(reader(inputs))})
+    turned.set_weights([np.roll(np.eye(3, dtype=np.float32), 1, axis=1)])
+    model.save(tmp_path / "two.keras")
+    recipe = {"losses": [{"kind": "labels"}], "train": {"epochs": 1, "optimizer": {"kind": "sgd"}}}
+    recipe["train"]["optimizer"]["learning_rate"] = 1e-6
+    given = {"teacher": bar_reader(), "student": tmp_path / "two.keras", "recipe": recipe, "data": data}
+    run = kdcli.distill(**given, settings=["student.output=right"], out=tmp_path / "run", preflight=False)
+    assert run.test.accuracy == 1.0
+    assert accuracy(run.run, data) == 1.0
+    assert accuracy(run.run, data, output="turned") == 0.0
+    assert [one.name for one in kdcli.inspect(run.run, output="turned").outputs] == ["turned"]

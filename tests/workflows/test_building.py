@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zipfile
+
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ from conftest import blobs
 
 import kdcli
 from kdcli.data.dataset import open_dataset
-from kdcli.errors import UsageError
+from kdcli.errors import ModelError, UsageError
 from kdcli.events import Note
 from kdcli.recipe.sections import DataSection, StudentSection, TeacherSection
 from kdcli.workflows.building import _scale_of
@@ -175,3 +178,16 @@ def test_clone_is_distilled_and_resumed_by_its_recorded_recipe(tmp_path):
     assert "name: clone" in (run.run / "recipe.yaml").read_text()
     assert "start: fresh" in (run.run / "recipe.yaml").read_text()
     assert kdcli.distill(**given, resume=True).to_json()["epochs"] == 1
+
+
+def test_weights_are_opened_as_what_was_screened(small, tmp_path):
+    path = tmp_path / "both.weights.h5"
+    with h5py.File(path, "w", userblock_size=512):
+        pass
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("config.json", "{}")
+    with pytest.raises(ModelError, match="holds no such model"):
+        opened(Application(architecture="MobileNet", weights=str(path)), data=colours())
+    (tmp_path / "m.tflite").write_bytes(b"\x1c\0\0\0TFL3" + bytes(60))
+    with pytest.raises(ModelError, match=r"refused|holds no weights"):
+        opened(Application(architecture="MobileNet", weights=str(tmp_path / "m.tflite")), data=colours())
