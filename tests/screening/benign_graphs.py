@@ -236,6 +236,7 @@ def flat(folder):
 def flat_constants(folder):
     first = tf.compat.v1
     with first.Graph().as_default(), first.Session() as session:
+        first.set_random_seed(0)
         x = first.placeholder(tf.float32, [None, 4], name="x")
         y = tf.nn.softmax(x @ tf.constant(np.ones((4, 2), np.float32)))
         first.saved_model.simple_save(session, str(folder), {"x": x}, {"y": y})
@@ -245,6 +246,7 @@ def flat_table(folder):
     first, words = tf.compat.v1, folder.parent / "words.txt"
     words.write_text("a\nb\n")
     with first.Graph().as_default(), first.Session() as session:
+        first.set_random_seed(0)
         line, number = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
         filled = tf.lookup.TextFileInitializer(str(words), tf.string, line, tf.int64, number)
         table = tf.lookup.StaticHashTable(filled, -1)
