@@ -10,11 +10,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from kdcli.errors import ModelError
-from kdcli.models.formats import SAVED_MODEL, SUFFIXES
+from kdcli.models.formats import GRAPHS, SAVED_MODEL, SUFFIXES
 from kdcli.runs import writing
 
 # A SavedModel has a handful of files in two folders; its assets may be more.
 DEEPEST, MOST = 20, 100_000
+# No graph is larger, and nothing that lies beside it.
+MOST_GRAPH, MOST_BESIDE = 2**31 - 1, 100_000_000
 
 
 @contextmanager
@@ -33,6 +35,7 @@ def private_copy(path: Path, form: str) -> Iterator[Path]:
         size = None
         try:
             entries = _entries(path)
+            _refuse_large_messages(path, form)
             size = sum(entry.lstat().st_size for entry in entries)
             folder = kept.enter_context(writing.scratch_folder(size))
             if form == SAVED_MODEL:
@@ -62,6 +65,14 @@ def _entries(path: Path) -> list[Path]:
             if entry.is_dir() and not entry.is_symlink():
                 open_folders.append(entry)
     return found
+
+
+def _refuse_large_messages(path: Path, form: str) -> None:
+    """Refuse what no message can be before it is copied: a file with holes costs its writer nothing."""
+    for entry in path.iterdir() if form == SAVED_MODEL else ():
+        found, most = entry.lstat(), MOST_GRAPH if entry.name in GRAPHS else MOST_BESIDE
+        if stat.S_ISREG(found.st_mode) and found.st_size > most:
+            raise ModelError(f"{path}: refused, size: {entry.name} has {found.st_size} bytes, {most} are the most")
 
 
 def _copy_folder(entries: list[Path], target: Path) -> None:

@@ -22,7 +22,7 @@ OPENED = (*KERAS, SAVED_MODEL, "tflite", "onnx")
 KNOWN = "a model is a .keras, .h5, .tflite or .onnx file, a SavedModel folder, or a run directory"
 _ZIP = b"PK\x03\x04"
 _HDF5, _LITERT = b"\x89HDF\r\n\x1a\n", b"TFL3"
-_GRAPHS = ("saved_model.pb", "saved_model.pbtxt")
+GRAPHS = ("saved_model.pb", "saved_model.pbtxt")
 # An ONNX file has no mark: it begins with field 1 (a version below this) and a field that follows it.
 _ONNX_VERSIONS, _ONNX_NEXT = range(1, 64), (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42)
 
@@ -81,7 +81,7 @@ def model_format(path: Path) -> str:
 
 
 def _is_saved_model(folder: Path) -> bool:
-    return any((folder / name).exists() or (folder / name).is_symlink() for name in _GRAPHS)
+    return any((folder / name).exists() or (folder / name).is_symlink() for name in GRAPHS)
 
 
 def _members(path: Path) -> list[str]:

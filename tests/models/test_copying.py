@@ -53,6 +53,15 @@ def test_a_pipe_in_a_folder_is_refused_and_not_waited_for(folder):
             pass
 
 
+@pytest.mark.parametrize(("name", "size"), [("saved_model.pb", 3 * 2**30), ("fingerprint.pb", 2**30)])
+def test_a_file_with_holes_is_refused_before_it_is_copied(folder, name, size):
+    with open(folder / name, "ab") as file:
+        file.truncate(size)
+    with pytest.raises(ModelError, match=f"refused, size: {name} has {size} bytes"):
+        with private_copy(folder, "saved_model"):
+            pass
+
+
 def test_folders_in_folders_without_end_are_refused(folder):
     at = folder
     for _ in range(30):
