@@ -18,6 +18,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}? " if close else ""
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says, without the pages that follow; its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class KdError(Exception):
     """An expected failure: one line that says what and where, a hint with the way on, an exit code."""
 

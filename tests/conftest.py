@@ -53,6 +53,18 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture
+def own_layers_forgotten():
+    """What a test registers with Keras is unknown to the next one."""
+    import keras
+
+    known = dict(keras.saving.get_custom_objects())
+    yield
+    now = keras.saving.get_custom_objects()
+    now.clear()
+    now.update(known)
+
+
 def blobs(examples: int = 96, *, size: int = 8, classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Pictures (size, size, 1) in uint8 whose class shows: a bright bar in one of `classes` places."""
     random = np.random.default_rng(seed)

@@ -12,6 +12,7 @@ from kdcli.events import Note, OnEvent
 from kdcli.models.copying import private_copy
 from kdcli.models.formats import OPENED, SAVED_MODEL, model_format
 from kdcli.models.own_code import registered_names
+from kdcli.models.signatures import choose_signature
 from kdcli.runs.recording import hash_model
 from kdcli.screening.hdf5 import screen_hdf5, screen_weights
 from kdcli.screening.keras_archive import screen_keras
@@ -20,8 +21,6 @@ from kdcli.screening.onnx import screen_onnx
 from kdcli.screening.saved_model import screen_saved_model
 from kdcli.screening.saved_model_facts import describe_saved_model
 from kdcli.screening.verdict import NO_TRUST, Trust, Verdict
-
-SERVING = "serving_default"
 
 
 @dataclass(frozen=True)
@@ -86,11 +85,13 @@ def admit(file: ScreenedFile, signature: str | None, *, on_event: OnEvent) -> No
 def _check_signature(file: ScreenedFile, wanted: str | None) -> None:
     facts = describe_saved_model(file.copied)
     names = [signature.name for signature in facts.signatures] if facts else []
-    if names and (wanted not in names if wanted else len(names) > 1 and SERVING not in names):
-        told = f"no signature {wanted!r}" if wanted else "several signatures and no serving_default"
-        raise UsageError(
-            f"{file.path}: the SavedModel has {told} (got {', '.join(names)})", hint=f"--signature {names[0]}"
-        )
+    if not names:
+        # What cannot be read is refused for that.
+        return
+    try:
+        choose_signature(names, wanted)
+    except UsageError as error:
+        raise UsageError(f"{file.path}: {error.message}", hint=error.hint) from None
 
 
 def _screen(copied: Path, form: str, *, trust: Trust, signature: str | None, weights: bool) -> Verdict:

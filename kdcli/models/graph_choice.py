@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from kdcli.errors import ModelError, UsageError, did_you_mean
 from kdcli.lazy import tf
-from kdcli.models.graph_freezing import FrozenGraph, TensorInfo
+from kdcli.models.graph_freezing import FrozenGraph, GraphTensor
 from kdcli.models.graph_tracing import Shape, Traced
 from kdcli.models.network import InputSpec, choose_output
 
 
-def choose_result(frozen: FrozenGraph, wanted: str | None, *, name: str) -> TensorInfo:
+def choose_result(frozen: FrozenGraph, wanted: str | None, *, name: str) -> GraphTensor:
     """The output that was asked for, or the only one.
 
     Raises:
@@ -30,12 +30,12 @@ def choose_result(frozen: FrozenGraph, wanted: str | None, *, name: str) -> Tens
     return chosen
 
 
-def fixed_size(feeds: Sequence[TensorInfo]) -> int | None:
+def fixed_size(feeds: Sequence[GraphTensor]) -> int | None:
     """The only batch size that the inputs take; None for any."""
     return next((feed.shape[0] for feed in feeds if feed.shape), None)
 
 
-def batch_size(feeds: Sequence[TensorInfo], *, name: str, hint: str | None = None) -> int | None:
+def batch_size(feeds: Sequence[GraphTensor], *, name: str, hint: str | None = None) -> int | None:
     """The only batch size that the inputs take; None for any.
 
     Args:
@@ -60,12 +60,12 @@ def batch_size(feeds: Sequence[TensorInfo], *, name: str, hint: str | None = Non
     return sizes.pop()
 
 
-def input_specs(feeds: Sequence[TensorInfo]) -> tuple[InputSpec, ...]:
+def input_specs(feeds: Sequence[GraphTensor]) -> tuple[InputSpec, ...]:
     """What the network takes, without the batch axis."""
     return tuple(InputSpec(feed.name, tuple((feed.shape or (None,))[1:]), feed.dtype) for feed in feeds)
 
 
-def output_shape(chosen: TensorInfo, traced: Traced | None, *, name: str) -> Shape:
+def output_shape(chosen: GraphTensor, traced: Traced | None, *, name: str) -> Shape:
     """The shape of an output without the batch axis, as traced or else as declared.
 
     Raises:
@@ -83,7 +83,7 @@ def output_shape(chosen: TensorInfo, traced: Traced | None, *, name: str) -> Sha
     return tuple(found)
 
 
-def start_tensor(wanted: str, traced: Traced, taps: Mapping[str, str], *, name: str) -> TensorInfo:
+def start_tensor(wanted: str, traced: Traced, taps: Mapping[str, str], *, name: str) -> GraphTensor:
     """The inner tensor from which a network shall start.
 
     Args:
@@ -110,4 +110,4 @@ def start_tensor(wanted: str, traced: Traced, taps: Mapping[str, str], *, name: 
     if not shape:
         raise ModelError(f"{name}: the shape of the tensor {wanted} is unknown, or it has no batch axis")
     fixed = traced.batch if carried is not None else shape[0]
-    return TensorInfo(wanted, tensor.name, (fixed, *shape[1:]), tensor.dtype.name)
+    return GraphTensor(wanted, tensor.name, (fixed, *shape[1:]), tensor.dtype.name)

@@ -33,7 +33,7 @@ _COMMAND = ("-P", "-m", "kdcli.models.graph_process")
 
 
 @dataclass(frozen=True)
-class TensorInfo:
+class GraphTensor:
     """An input or output of a signature.
 
     Args:
@@ -73,8 +73,8 @@ class FrozenGraph:
 
     signature: str
     signatures: tuple[str, ...]
-    inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
+    inputs: tuple[GraphTensor, ...]
+    outputs: tuple[GraphTensor, ...]
     weights: tuple[WeightInfo, ...]
     parameters: int
     unfrozen: str | None
@@ -221,6 +221,6 @@ def _environment(*, legacy: bool) -> dict[str, str]:
     return {**os.environ, **own}
 
 
-def _info(described: dict[str, Any]) -> TensorInfo:
+def _info(described: dict[str, Any]) -> GraphTensor:
     shape = described["shape"]
-    return TensorInfo(**{**described, "shape": None if shape is None else tuple(shape)})
+    return GraphTensor(**{**described, "shape": None if shape is None else tuple(shape)})

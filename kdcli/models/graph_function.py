@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdcli.lazy import keras, tf
-from kdcli.models.graph_freezing import TensorInfo, WeightInfo
+from kdcli.models.graph_freezing import GraphTensor, WeightInfo
 
 # Bytes up to which weights stay constants, which TensorFlow folds into each other once. That makes answers faster,
 # and the first one slow: it takes about 0.05 s a megabyte, and for a while 20 times their memory.
@@ -34,7 +34,7 @@ class GraphFunction:
     """
 
     def __init__(
-        self, graph: Any, feeds: Sequence[TensorInfo], *, weights: Sequence[WeightInfo], trainable: bool = False
+        self, graph: Any, feeds: Sequence[GraphTensor], *, weights: Sequence[WeightInfo], trainable: bool = False
     ) -> None:
         self.feeds = tuple(feeds)
         self.weights: list[Weight] = []
@@ -153,7 +153,7 @@ def _as_tensor(weight: WeightInfo, value: Any, dtype: str) -> Any:
     return tf.constant(value, dtype)
 
 
-def _imported(graph: Any, feeds: Sequence[TensorInfo]) -> Any:
+def _imported(graph: Any, feeds: Sequence[GraphTensor]) -> Any:
     def body(*tensors: Any) -> None:
         fed: Mapping[str, Any] = {feed.tensor: tensor for feed, tensor in zip(feeds, tensors, strict=True)}
         tf.graph_util.import_graph_def(graph, input_map=fed, name="")

@@ -7,17 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdcli.errors import ModelError
 from kdcli.models.opening import open_exported, open_keras_2
-
-SERVING = "serving_default"
-
-
-class Refused(Exception):
-    """Why there is no graph; `usage` where another choice of the user would help."""
-
-    def __init__(self, message: str, *, hint: str | None = None, usage: bool = False) -> None:
-        super().__init__(message)
-        self.described = {"error": message, "hint": hint, "usage": usage}
+from kdcli.models.signatures import SERVING, choose_signature
 
 
 @dataclass(frozen=True)
@@ -43,45 +35,27 @@ def load_exported(folder: Path, signature: str | None) -> Loaded:
     """Load a SavedModel.
 
     Raises:
-        Refused: it has no such signature.
+        UsageError: no such signature, or several to choose from; ModelError: there is none.
     """
     owner = open_exported(folder)
     signatures = getattr(owner, "signatures", {})
-    chosen = _choose(sorted(signatures), signature)
+    chosen = choose_signature(sorted(signatures), signature)
     # What an export of Keras 3 puts beside its signatures, and Keras 2 does not.
     exported = hasattr(owner, "non_trainable_variables") and not hasattr(owner, "keras_api")
     return Loaded(chosen, sorted(signatures), signatures[chosen], owner, exported)
-
-
-def _choose(names: list[str], wanted: str | None) -> str:
-    if wanted is None and SERVING in names:
-        return SERVING
-    if wanted is None and len(names) == 1:
-        return names[0]
-    if not names:
-        raise Refused(
-            "the SavedModel has no signature",
-            hint="save it with signatures=, or a Keras model with model.export(FOLDER)",
-        )
-    if wanted in names:
-        return str(wanted)
-    told = "several signatures and no serving_default" if wanted is None else f"no signature {wanted!r}"
-    raise Refused(
-        f"the SavedModel has {told} (got {', '.join(names)})", hint=f"--signature {names[0]}", usage=True
-    )
 
 
 def load_keras_2(path: Path) -> Loaded:
     """Load a file of Keras 2; its call becomes the signature.
 
     Raises:
-        Refused: a model without known inputs.
+        ModelError: a model without known inputs.
     """
     import tensorflow
 
     model: Any = open_keras_2(path)
     if not getattr(model, "inputs", None):
-        raise Refused("the shape of the model's input is unknown", hint="call the model once before saving it")
+        raise ModelError("the shape of the model's input is unknown", hint="call the model once before saving it")
     structure: Any = getattr(model, "input", None)
     given = isinstance(structure, dict)
     names = list(structure) if given else list(model.input_names)

@@ -10,7 +10,7 @@ from typing import Any, Self
 from kdcli.errors import ModelError
 from kdcli.lazy import ops, tf
 from kdcli.models.graph_choice import batch_size, choose_result, input_specs, output_shape
-from kdcli.models.graph_freezing import FrozenGraph, TensorInfo
+from kdcli.models.graph_freezing import FrozenGraph, GraphTensor
 from kdcli.models.graph_function import (
     GraphFunction,
     SignatureFunction,
@@ -211,7 +211,7 @@ class GraphNetwork(Network):
         self._read(self._feeds)
         self.notes = tuple(notes)
 
-    def _read(self, feeds: Sequence[TensorInfo]) -> None:
+    def _read(self, feeds: Sequence[GraphTensor]) -> None:
         """Find what follows from the shapes of the inputs."""
         part = self._reading.part(feeds, batch=self._batch, function=self._graph)
         self.output_shape = part.output_shape

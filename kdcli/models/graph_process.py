@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.models.graph_loading import Refused, load_exported, load_keras_2
+from kdcli.errors import KdError, ModelError, UsageError, first_line
+from kdcli.models.graph_loading import load_exported, load_keras_2
 from kdcli.screening.limits import limit
 
 DESCRIPTION, GRAPH = "description.json", "graph.pb"
@@ -41,7 +42,8 @@ def freeze(path: Path, scratch: Path, *, legacy: bool, signature: str | None, la
         The description that `graph_freezing` reads.
 
     Raises:
-        Refused: it has no such signature, holds weights that are not finite, or does not answer.
+        ModelError: it holds weights that are not finite, or does not answer.
+        UsageError: it has no such signature, or several to choose from.
     """
     loaded = load_keras_2(path) if legacy else load_exported(path, signature)
     function = loaded.function
@@ -86,7 +88,7 @@ def _count(variable: Any) -> int:
 def _check_finite(weights: Mapping[str, Any]) -> None:
     for variable in weights.values():
         if variable.dtype.is_floating and not np.isfinite(_known(variable.numpy())).all():
-            raise Refused(f"the weight {variable.name.split(':')[0]} holds NaN or infinity")
+            raise ModelError(f"the weight {variable.name.split(':')[0]} holds NaN or infinity")
 
 
 def _described(structure: Mapping[str, Any], tensors: Any) -> list[dict[str, Any]]:
@@ -115,8 +117,8 @@ def _first_answer(function: Any, inputs: list[dict[str, Any]]) -> tuple[dict[str
         if sure:
             break
     if sure and failure is not None:
-        reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
-        raise Refused(f"the signature does not answer a batch of zeros: {reason:.300}")
+        reason = first_line(failure)
+        raise ModelError(f"the signature does not answer a batch of zeros: {reason:.300}")
     return None, None
 
 
@@ -145,7 +147,7 @@ def _write_frozen(
         answered = frozen(*(probe[given["name"]] for given in described["inputs"])) if tried and probe else None
     # The conversion is TensorFlow's own and raises whatever it meets; the signature itself still answers.
     except Exception as error:
-        return f"it cannot be frozen ({(str(error).strip().splitlines() or [type(error).__name__])[0]:.120})"
+        return f"it cannot be frozen ({first_line(error):.120})"
     if answered is not None:
         wanted = [answers[given["name"]] for given in described["outputs"]]
         if not all(_near(a.numpy(), b.numpy()) for a, b in zip(answered, wanted, strict=True)):
@@ -186,11 +188,11 @@ def serve(request: Mapping[str, Any]) -> None:
     asked = {name: request[name] for name in ("legacy", "signature", "largest")}
     try:
         described = freeze(Path(request["path"]), scratch, **asked)
-    except Refused as refusal:
-        described = refusal.described
+    except KdError as refused:
+        described = {"error": refused.message, "hint": refused.hint, "usage": isinstance(refused, UsageError)}
     # Whatever TensorFlow raises means that this file does not load; the parent says so.
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         described = {"error": f"it does not load: {reason:.300}", "hint": None, "usage": False}
     (scratch / DESCRIPTION).write_text(json.dumps(described), "utf-8")
 

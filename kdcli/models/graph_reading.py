@@ -9,7 +9,7 @@ from typing import Any
 from kdcli.errors import ModelError
 from kdcli.lazy import tf
 from kdcli.models.graph_choice import fixed_size, output_shape, start_tensor
-from kdcli.models.graph_freezing import TensorInfo, WeightInfo
+from kdcli.models.graph_freezing import GraphTensor, WeightInfo
 from kdcli.models.graph_function import GraphFunction, without_constants
 from kdcli.models.graph_output import LastActivation, last_activation, picture_after_decoding
 from kdcli.models.graph_taps import Tap, find_taps
@@ -43,7 +43,7 @@ class GraphReading:
     """
 
     def __init__(
-        self, graph: Any, weights: Sequence[WeightInfo], chosen: TensorInfo, *, name: str, exported: bool
+        self, graph: Any, weights: Sequence[WeightInfo], chosen: GraphTensor, *, name: str, exported: bool
     ) -> None:
         self.name = name
         self._exported = exported
@@ -52,7 +52,7 @@ class GraphReading:
         self._graph = without_constants(graph, sorted(self._weights))
         self._chosen = chosen
 
-    def part(self, feeds: Sequence[TensorInfo], *, batch: int | None, function: GraphFunction) -> GraphPart:
+    def part(self, feeds: Sequence[GraphTensor], *, batch: int | None, function: GraphFunction) -> GraphPart:
         """What lies between these inputs and the output.
 
         Args:
@@ -72,7 +72,7 @@ class GraphReading:
         makes = [self._chosen.tensor, *([last.logits] if last else [])]
         return GraphPart(shape, last, find_taps(traced, outputs=makes, exported=self._exported))
 
-    def start(self, wanted: str, feeds: Sequence[TensorInfo]) -> TensorInfo:
+    def start(self, wanted: str, feeds: Sequence[GraphTensor]) -> GraphTensor:
         """The inner tensor, a tap or a full name, from which the network shall start.
 
         Raises:
@@ -82,11 +82,11 @@ class GraphReading:
         taps = {name: tap.tensor for name, tap in find_taps(traced, outputs=(), exported=self._exported).items()}
         return start_tensor(wanted, traced, taps, name=self.name)
 
-    def picture_after_decoding(self, feeds: Sequence[TensorInfo]) -> str | None:
+    def picture_after_decoding(self, feeds: Sequence[GraphTensor]) -> str | None:
         """The first tensor of pictures in a graph that starts from the bytes of files."""
         return picture_after_decoding(self._traced(feeds, batch=fixed_size(feeds)))
 
-    def _traced(self, feeds: Sequence[TensorInfo], *, batch: int | None) -> Traced:
+    def _traced(self, feeds: Sequence[GraphTensor], *, batch: int | None) -> Traced:
         try:
             traced = trace(self._graph, feeds, [self._chosen.tensor], batch=batch)
         except ValueError as error:
@@ -99,5 +99,5 @@ class GraphReading:
         return traced
 
 
-def _zeros(feeds: Sequence[TensorInfo], size: int) -> list[Any]:
+def _zeros(feeds: Sequence[GraphTensor], size: int) -> list[Any]:
     return [tf.zeros((size, *(feed.shape or ())[1:]), feed.dtype) for feed in feeds]

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.lazy import tf
-from kdcli.models.graph_freezing import TensorInfo
+from kdcli.models.graph_freezing import GraphTensor
 from kdcli.models.graph_function import GraphFunction
 
 
-def save_function(function: GraphFunction, folder: Path, *, signature: str, outputs: Sequence[TensorInfo]) -> None:
+def save_function(
+    function: GraphFunction, folder: Path, *, signature: str, outputs: Sequence[GraphTensor]
+) -> None:
     """Write a graph with its weights as variables.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kdcli.lazy import tf
-from kdcli.models.graph_freezing import TensorInfo
+from kdcli.models.graph_freezing import GraphTensor
 
 Shape = tuple[int | None, ...]
 # Two batch sizes that no model has for anything else: the axis that follows both is the batch axis.
@@ -43,7 +43,7 @@ class Traced:
             return None
 
 
-def trace(graph: Any, feeds: Sequence[TensorInfo], outputs: Iterable[str], *, batch: int | None) -> Traced:
+def trace(graph: Any, feeds: Sequence[GraphTensor], outputs: Iterable[str], *, batch: int | None) -> Traced:
     """Follow a graph from its feeds to its outputs.
 
     Args:
@@ -96,7 +96,7 @@ def measured(traced: Traced, ask: Callable[[int, Sequence[str]], Sequence[Any]])
     return replace(traced, shapes=shapes, unsure=())
 
 
-def _imported(graph: Any, feeds: Sequence[TensorInfo], batch: int) -> Any:
+def _imported(graph: Any, feeds: Sequence[GraphTensor], batch: int) -> Any:
     built = tf.Graph()
     with built.as_default():
         fed = {}
@@ -107,7 +107,7 @@ def _imported(graph: Any, feeds: Sequence[TensorInfo], batch: int) -> Any:
     return built
 
 
-def _reached(graph: Any, feeds: Sequence[TensorInfo]) -> set[Any]:
+def _reached(graph: Any, feeds: Sequence[GraphTensor]) -> set[Any]:
     """What depends on the feeds."""
     waiting = [graph.get_operation_by_name(f"kd_feed_{number}") for number in range(len(feeds))]
     found: set[Any] = set()

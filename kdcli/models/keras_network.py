@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from kdcli.errors import KdError, ModelError
+from kdcli.errors import KdError, ModelError, first_line
 from kdcli.lazy import keras, ops, tf
 from kdcli.models.fixed_batch import in_parts
 from kdcli.models.keras_inputs import fixed_batch, taken_inputs
@@ -216,7 +216,7 @@ class KerasNetwork(Network):
 
 
 def _uncallable(name: str, error: Exception) -> ModelError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     return ModelError(f"{name}: the model cannot be called: {reason:.300}")
 
 

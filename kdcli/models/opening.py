@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcli.errors import ModelError, UsageError
+from kdcli.errors import ModelError, UsageError, first_line
 from kdcli.events import OnEvent, ignore
 from kdcli.lazy import keras, tf
 from kdcli.models.admission import ScreenedFile, admit, screened_copy
@@ -149,15 +149,14 @@ def _open_keras(file: ScreenedFile, choice: Choice, *, trainable: bool, threads:
     from kdcli.models.graph_opening import open_legacy
 
     name = str(file.path)
-    held = None if file.trusted else getattr(file.verdict, "values", None)
     try:
-        with nullcontext() if held is None else limited_weights(held, name=name):
+        with nullcontext() if file.trusted else limited_weights(file.verdict.values, name=name):
             model = _load_keras(file.copied, safe=not file.trusted)
     except ModelError:
         raise
     # Keras raises whatever its deserialisation meets: every one of them means that this file does not load.
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         # Keras appends the whole configuration; its first sentences say what is wrong.
         reason = reason.split(" Full object config")[0]
         version = written_by(file.copied, file.format)

@@ -11,7 +11,7 @@ from functools import cache
 from http.client import HTTPException
 from pathlib import Path
 
-from kdcli.errors import ModelError
+from kdcli.errors import ModelError, first_line
 from kdcli.lazy import tf
 from kdcli.runs import writing
 from kdcli.screening.verdict import Trust
@@ -70,7 +70,7 @@ def _download(url: str, scheme: str, rest: str) -> Path:
         else:
             _through_tensorflow(url, target)
     except (OSError, ValueError, HTTPException, tf.errors.OpError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ModelError(f"{url}: cannot be fetched: {reason:.200}") from error
     return target
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.errors import KdError, ModelError
+from kdcli.errors import KdError, ModelError, first_line
 from kdcli.lazy import tf
 from kdcli.models.file_runner import FileRunner
 from kdcli.models.network import Answer, InputSpec, Network, OutputSpec
@@ -114,7 +114,7 @@ def explain(network: Any, error: Exception) -> KdError:
     failures = getattr(network, "failures", None)
     if failures:
         return failures[-1]
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     return ModelError(f"{network.name}: cannot be asked: {reason:.300}")
 
 

@@ -14,10 +14,8 @@ from typing import Any
 
 from kdcli.errors import ModelError
 from kdcli.lazy import keras
+from kdcli.screening.keras_weights import PACKED, SPARE
 from kdcli.screening.verdict import TRUST
-
-# Quantised weights lie two in one stored value; some layers make weights that no file keeps (40 MB of them).
-PACKED, SPARE = 2, 10_000_000
 
 
 @contextmanager

@@ -37,18 +37,7 @@ class Hdf5:
     config: str | None = None
 
 
-@dataclass(frozen=True)
-class KerasVerdict(Verdict):
-    """The verdict on a Keras file, with how many weights it can fill.
-
-    Args:
-        values: numbers that its weights hold; no model in it needs more.
-    """
-
-    values: int = 0
-
-
-def screen_hdf5(path: Path, *, code: Collection[str]) -> KerasVerdict:
+def screen_hdf5(path: Path, *, code: Collection[str]) -> Verdict:
     """What a `.h5` file could do.
 
     Refused are links and values outside of the file, filters that are libraries, values that the file cannot
@@ -71,7 +60,7 @@ def screen_hdf5(path: Path, *, code: Collection[str]) -> KerasVerdict:
         findings.append(
             Finding("no-model", "it holds weights, but no model", hint="save the whole model: model.save(FILE)")
         )
-    return KerasVerdict(tuple(findings), read.values)
+    return Verdict(tuple(findings), read.values)
 
 
 def screen_weights(path: Path) -> Verdict:

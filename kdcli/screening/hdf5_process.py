@@ -12,6 +12,7 @@ import zipfile
 from io import BytesIO
 from typing import IO, Any
 
+from kdcli.errors import first_line
 from kdcli.screening.hdf5_walk import Refusal, Walk
 from kdcli.screening.limits import limit
 
@@ -71,7 +72,7 @@ def describe(request: dict[str, Any]) -> dict[str, Any]:
                     walk.faults.append(refusal)
         # The library's errors for damaged files have every type.
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             return {
                 "faults": [["unreadable", f"damaged, it does not read: {reason[:150]}"]],
                 "values": 0,

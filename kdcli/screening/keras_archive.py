@@ -10,11 +10,11 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO
 
-from kdcli.screening.hdf5 import Hdf5, KerasVerdict, read_hdf5, size_of
+from kdcli.screening.hdf5 import Hdf5, read_hdf5, size_of
 from kdcli.screening.keras_config import check_config
 from kdcli.screening.keras_json import MOST_BYTES as MOST_CONFIG_BYTES
 from kdcli.screening.keras_objects import shown
-from kdcli.screening.verdict import Finding
+from kdcli.screening.verdict import Finding, Verdict
 
 CONFIG, METADATA, WEIGHTS, ASSETS = "config.json", "metadata.json", "model.weights.h5", "assets/"
 MOST_MEMBERS, MOST_METADATA_BYTES = 10_000, 1_000_000
@@ -31,7 +31,7 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, OSError, EOFError, NotImplementedError)
 
 
-def screen_keras(path: Path, *, code: Collection[str]) -> KerasVerdict:
+def screen_keras(path: Path, *, code: Collection[str]) -> Verdict:
     """What a `.keras` file could do.
 
     Refused are archives that unpack to too much or to places outside, damaged ones, weights as in `screen_hdf5`,
@@ -51,17 +51,17 @@ def screen_keras(path: Path, *, code: Collection[str]) -> KerasVerdict:
             for check in (_check_names(members), _check_sizes(members, size), _check_contents(archive, members)):
                 findings += check
                 if any(finding.refused for finding in findings):
-                    return KerasVerdict(tuple(findings))
+                    return Verdict(tuple(findings))
             config, weights = archive.read(CONFIG), archive.getinfo(WEIGHTS)
             start = _start(file, weights)
     except _DAMAGED as error:
         finding = Finding("unreadable", f"damaged, or no archive: {str(error)[:150]}")
-        return KerasVerdict((*findings, finding))
+        return Verdict((*findings, finding))
     packed = weights.compress_type != zipfile.ZIP_STORED
     read: Hdf5 = read_hdf5(path, start=start, size=weights.file_size, member=WEIGHTS if packed else None)
     held = None if read.findings else read.values
     findings += (*read.findings, *check_config(config, code=code, held=held, where=CONFIG))
-    return KerasVerdict(tuple(findings), read.values)
+    return Verdict(tuple(findings), read.values)
 
 
 def _check_names(members: list[zipfile.ZipInfo]) -> Iterator[Finding]:

@@ -51,9 +51,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All findings of one file; it is safe when nothing in it is refused."""
+    """All findings of one file; it is safe when nothing in it is refused.
+
+    Args:
+        findings: in the order in which they were met.
+        values: numbers that its weights hold, of a Keras file: no model in it needs more.
+    """
 
     findings: tuple[Finding, ...] = ()
+    values: int = 0
 
     @property
     def refused(self) -> tuple[Finding, ...]:

@@ -20,12 +20,14 @@ from kdcli.evaluation.session import Session
 from kdcli.evaluation.subjects import POOL, AtBatch, network_at
 from kdcli.events import Note, OnEvent
 from kdcli.lazy import tf
-from kdcli.models.formats import model_file
+from kdcli.models.file_runner import RUNTIMES as FILE_RUNTIMES
+from kdcli.models.formats import KERAS, SAVED_MODEL, model_file
 from kdcli.models.opening import open_file
 from kdcli.models.preparation import SCALES
 from kdcli.models.runner_network import RunnerNetwork, explain
 from kdcli.recipe.reading import read_recipe
 from kdcli.runs.directory import recipe_of_run, role_of_run
+from kdcli.runs.exported import INPUTS
 from kdcli.runs.results import Quality
 from kdcli.spec import OutputKind
 from kdcli.workflows.asking import Asked
@@ -33,15 +35,8 @@ from kdcli.workflows.fitting import evaluate_split
 from kdcli.workflows.networks import choice_of, with_own_settings
 from kdcli.workflows.understanding import understand
 
-RUNTIMES = {
-    "keras": "tensorflow",
-    "h5": "tensorflow",
-    "saved_model": "tensorflow",
-    "tflite": "litert",
-    "onnx": "onnxruntime",
-}
-# What kd export writes beside its files: how each of them takes its input.
-INPUTS = "input.json"
+RUNTIMES = {**dict.fromkeys((*KERAS, SAVED_MODEL), "tensorflow"), **FILE_RUNTIMES}
+# Bytes of what kd export writes beside its files.
 MOST_SAID = 1_000_000
 # About how long models are timed, for each of them.
 SECONDS_EACH = 3.0

@@ -22,6 +22,7 @@ from kdcli.runs.recording import hash_arrays
 from kdcli.runs.results import relative
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.workflows.building import build_zoo, zoo_shape
+from kdcli.workflows.refusing import not_anew
 from kdcli.workflows.understanding import understand
 from kdcli.zoo import File
 
@@ -194,10 +195,7 @@ def with_own_settings(section: Any, recorded: Any) -> Any:
 
 def _renewed(network: Any, section: Any, role: str, *, seed: int) -> KerasNetwork:
     if not isinstance(network, KerasNetwork):
-        raise UsageError(
-            f"{role}.start is fresh, but {network.name} is no Keras model that can be made anew",
-            hint=f"--set {role}.start=file keeps its weights",
-        )
+        raise not_anew(role, network.name)
     return KerasNetwork(fresh_copy(network.model, seed=seed), name=network.name, output=section.output)
 
 

@@ -63,10 +63,15 @@ def refuse_graph_afresh(asked: Asked) -> None:
     if isinstance(student.model, File) and student.start == "fresh":
         file = model_file(Path(student.model.path), trust=asked.trust)
         if model_format(file) not in KERAS:
-            raise UsageError(
-                f"student.start is fresh, but {file} is no Keras model that can be made anew",
-                hint="--set student.start=file keeps its weights",
-            )
+            raise not_anew("student", str(file))
+
+
+def not_anew(role: str, name: str) -> UsageError:
+    """The refusal of a fresh start for what has only its weights."""
+    return UsageError(
+        f"{role}.start is fresh, but {name} is no Keras model that can be made anew",
+        hint=f"--set {role}.start=file keeps its weights",
+    )
 
 
 def check_effects(recipe: Recipe, losses: Sequence[Loss], dataset: Dataset, *, replicas: int) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import bar_reader, save_npz
 
+pytestmark = pytest.mark.usefixtures("own_layers_forgotten")
 LAYERS = '''
 import keras
 
@@ -19,15 +20,6 @@ class Scaled(keras.layers.Layer):
     def call(self, inputs):
         return inputs * 2.0
 '''
-
-
-@pytest.fixture(autouse=True)
-def forgotten():
-    known = dict(keras.saving.get_custom_objects())
-    yield
-    now = keras.saving.get_custom_objects()
-    now.clear()
-    now.update(known)
 
 
 def bar_reader_through(layer):

@@ -5,33 +5,10 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from small_models import BUILDS, X
 
 from kdcli.errors import UsageError
 from kdcli.models.keras_model import fresh_copy
-
-X = np.random.default_rng(0).random((3, 4), np.float32)
-
-
-@keras.saving.register_keras_serializable("tests_of_models")
-class Small(keras.Model):
-    """A subclassed model that can be made from its configuration."""
-
-    def __init__(self, width=5, **given):
-        super().__init__(**given)
-        self.width = width
-        self.hidden = keras.layers.Dense(width, activation="relu")
-        self.out = keras.layers.Dense(2)
-
-    def build(self, shape):
-        self.hidden.build(shape)
-        self.out.build((shape[0], self.width))
-        self.built = True
-
-    def call(self, x):
-        return self.out(self.hidden(x))
-
-    def get_config(self):
-        return {**super().get_config(), "width": self.width}
 
 
 class Stubborn(keras.Model):
@@ -43,25 +20,6 @@ class Stubborn(keras.Model):
 
     def call(self, x):
         return self.layer(x)
-
-
-def functional():
-    inputs = keras.Input((4,))
-    x = keras.layers.Dense(5, activation="relu", name="hidden")(inputs)
-    return keras.Model(inputs, keras.layers.Dense(2, name="out")(x))
-
-
-def sequential():
-    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(5, "relu"), keras.layers.Dense(2)])
-
-
-def subclassed():
-    model = Small()
-    model(X)
-    return model
-
-
-BUILDS = {"functional": functional, "sequential": sequential, "subclassed": subclassed}
 
 
 @pytest.fixture(params=BUILDS.values(), ids=list(BUILDS))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import keras
 import pytest
 
 from kdcli.errors import UsageError
 from kdcli.models.own_code import bring_code, registered_names
 
+pytestmark = pytest.mark.usefixtures("own_layers_forgotten")
 LAYER = """
 import keras
 
@@ -15,15 +15,6 @@ import keras
 class {name}(keras.layers.Layer):
     pass
 """
-
-
-@pytest.fixture(autouse=True)
-def forgotten():
-    known = dict(keras.saving.get_custom_objects())
-    yield
-    now = keras.saving.get_custom_objects()
-    now.clear()
-    now.update(known)
 
 
 def test_what_a_file_registers_is_known_by_the_name_in_a_configuration(tmp_path):
