@@ -55,7 +55,8 @@ def kd_side(x, y):
     table = views.table(0)
 
     def train():
-        assert stepper.run(order, table=table, slot=0, first=0).broken is None
+        stepper.start(order, table=table, slot=0)
+        assert stepper.run(STEPS, first=0).broken is None
 
     return train
 

@@ -98,10 +98,9 @@ class Trainer:
         order = order[: self.epoch_steps * self.batch].reshape(self.epoch_steps, self.batch)
         end = min((epoch + 1) * self.epoch_steps, self.train.steps)
         started, begun = time.perf_counter(), self.state.step
+        self.stepper.start(order[begun - epoch * self.epoch_steps :], table=table, slot=slot)
         while self.state.step < end:
-            at = self.state.step - epoch * self.epoch_steps
-            size = self._block_size(end - self.state.step)
-            self._train_block(order[at : at + size], table, slot, epoch)
+            self._train_block(self._block_size(end - self.state.step), epoch)
             if self.state.step < end:
                 self._save_if_due()
                 self._stop_if_asked()
@@ -118,9 +117,9 @@ class Trainer:
             size = min(size, due) if due else size
         return size
 
-    def _train_block(self, positions: np.ndarray, table: Any, slot: int, epoch: int) -> None:
+    def _train_block(self, steps: int, epoch: int) -> None:
         started = time.perf_counter()
-        result = self.stepper.run(positions, table=table, slot=slot, first=self.state.step)
+        result = self.stepper.run(steps, first=self.state.step)
         seconds = time.perf_counter() - started
         state = self.state
         state.seconds += seconds
@@ -130,9 +129,9 @@ class Trainer:
             state.sums[name] = state.sums.get(name, 0.0) + value
         if result.broken is not None:
             raise self._not_finite(result.broken)
-        self._block = int(np.clip(len(positions) * BLOCK_SECONDS / seconds, 1, 4 * len(positions) + 1))
+        self._block = int(np.clip(steps * BLOCK_SECONDS / seconds, 1, 4 * steps + 1))
         figures = {name: value / result.steps for name, value in result.sums.items()}
-        figures["examples_per_second"] = len(positions) * self.batch / seconds
+        figures["examples_per_second"] = steps * self.batch / seconds
         done = Progress("training", state.step, self.train.steps, "steps", epoch + 1, self.train.epochs, figures)
         self.on_event(done)
 

@@ -90,17 +90,29 @@ class Stepper:
         )
         self._compiled = tf.function(self._block, autograph=False, input_signature=signature)
 
-    def run(self, positions: np.ndarray, *, table: Any, slot: int, first: int) -> BlockResult:
-        """Train on a block of batches.
+    def start(self, order: np.ndarray, *, table: Any, slot: int) -> None:
+        """Lay out the batches of an epoch, or of what is left of it.
 
         Args:
-            positions: (steps, batch) example indices.
+            order: (steps, batch) example indices.
             table: random numbers of the epoch's view.
             slot: which kept view that is.
+        """
+        self._order, self._table, self._slot = order, table, slot
+
+    def run(self, steps: int, *, first: int) -> BlockResult:
+        """Train on the next batches that were laid out.
+
+        Args:
+            steps: how many.
             first: number of the block's first step in the run, from 0.
         """
+        positions, self._order = self._order[:steps], self._order[steps:]
         taken, sums, last = self._compiled(
-            tf.constant(positions, tf.int64), table, tf.constant(slot, tf.int64), tf.constant(first, tf.int64)
+            tf.constant(positions, tf.int64),
+            self._table,
+            tf.constant(self._slot, tf.int64),
+            tf.constant(first, tf.int64),
         )
         names = (TOTAL, *self.objective.names)
         broken = None

@@ -72,7 +72,8 @@ def train(strategy, kind):
     for step in range(8):
         order = np.random.default_rng(step).permutation(64)[:16]
         slot = step % 2
-        result = stepper.run(order[None], table=views.table(slot), slot=slot, first=step)
+        stepper.start(order[None], table=views.table(slot), slot=slot)
+        result = stepper.run(1, first=step)
         assert (result.steps, result.broken) == (1, None), result
         losses.append(result.sums)
     values = [keras.ops.convert_to_numpy(variable.value) for variable in objective.trainable_variables]

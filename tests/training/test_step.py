@@ -58,7 +58,8 @@ def stepper(objective, *, rate: float = 0.01, optimizer=None, **given) -> Steppe
 
 def run(made: Stepper, steps: int = STEPS, first: int = 0):
     positions = np.arange(steps * BATCH).reshape(steps, BATCH) % 32
-    return made.run(positions, table=made.feed.views.table(0), slot=0, first=first)
+    made.start(positions, table=made.feed.views.table(0), slot=0)
+    return made.run(len(positions), first=first)
 
 
 def weights(objective) -> list[np.ndarray]:
@@ -71,7 +72,8 @@ def test_block_applies_every_step_and_sums_total_and_terms():
     sums = {"loss": 0.0, "first": 0.0, "second": 0.0}
     for step in range(STEPS):
         positions = np.arange(step * BATCH, (step + 1) * BATCH)[None]
-        result = single.run(positions, table=single.feed.views.table(0), slot=0, first=step)
+        single.start(positions, table=single.feed.views.table(0), slot=0)
+        result = single.run(len(positions), first=step)
         assert result.steps == 1
         sums = {name: sums[name] + value for name, value in result.sums.items()}
     block = run(stepper(many))
