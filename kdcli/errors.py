@@ -133,6 +133,14 @@ class TrainingError(KdError):
     kind = "training"
 
 
+class WorkerLostError(TrainingError):
+    """One of several workers is gone; `run` is the directory that `--resume` continues, as after `Interrupted`."""
+
+    def __init__(self, message: str, *, run: Path) -> None:
+        super().__init__(message)
+        self.run = run
+
+
 class Interrupted(KdError):
     """Stopped from outside after saving: by a signal (130, 143) or at `--max-time` (143).
 

@@ -28,6 +28,22 @@ class Ran:
         return json.loads(self.out)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_the_tests(tmp_path_factory):
+    """Tests keep teachers' answers in a cache of their own, not in the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KD_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def own_cache(monkeypatch, tmp_path) -> Path:
+    """An empty cache that no other test sees."""
+    folder = tmp_path / "own-cache"
+    monkeypatch.setenv("KD_CACHE_DIR", str(folder))
+    return folder
+
+
 @pytest.fixture
 def kd(capsys, monkeypatch, tmp_path):
     """Run a command line in this process, in an empty folder: `kd("evaluate", "a.keras")`."""

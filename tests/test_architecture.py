@@ -149,7 +149,7 @@ def test_private_and_replaced_modules_are_not_imported():
     # Files of Keras 2 open in a process of their own; for freezing and reading graphs there is no public name.
     wrapped = {
         ("models/opening.py", "tf_keras"),
-        ("models/graph_process.py", "tensorflow.python.framework.convert_to_constants"),
+        ("models/graph_constants.py", "tensorflow.python.framework.convert_to_constants"),
     }
     wrong = [one for one in IMPORTS if one.module.startswith(banned)]
     assert said(one for one in wrong if (one.file.relative_to(ROOT).as_posix(), one.module) not in wrapped) == []

@@ -15,6 +15,7 @@ import typer
 
 from kdcli import __version__
 from kdcli.cli import (
+    cache,
     compare,
     demo,
     distill,
@@ -28,7 +29,7 @@ from kdcli.cli import (
     train_teacher,
 )
 from kdcli.cli.options import FOREIGN
-from kdcli.errors import Interrupted, KdError
+from kdcli.errors import Interrupted, KdError, WorkerLostError
 
 app = typer.Typer(
     name="kd",
@@ -47,6 +48,7 @@ app.command("demo", help="Show the whole story on embedded data, offline.")(demo
 app.command("doctor", help="Versions, devices, missing extras.")(doctor.command)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(losses.app, name="losses")
+app.add_typer(cache.app, name="cache")
 
 
 @app.callback(invoke_without_command=True)
@@ -128,7 +130,7 @@ def _show(
     hint: str | None,
     location: str | None,
 ) -> None:
-    if isinstance(error, Interrupted):
+    if isinstance(error, Interrupted | WorkerLostError):
         hint = hint or _resume_command(arguments, error)
     if "--verbose" in arguments:
         traceback.print_exception(error)
@@ -143,7 +145,7 @@ def _show(
         print(json.dumps({"schema": "kd.error/1", "error": details}, indent=2))
 
 
-def _resume_command(arguments: Sequence[str], error: Interrupted) -> str:
+def _resume_command(arguments: Sequence[str], error: Interrupted | WorkerLostError) -> str:
     import shlex
 
     words = [word for word in arguments if word != "--overwrite"]

@@ -10,6 +10,7 @@ import typer
 from kdcli.cli import options as o
 from kdcli.cli.gates import enforce, gate_tables, take_gates
 from kdcli.cli.interrupting import stopping
+from kdcli.cli.parsing import parse_bytes, parse_limit, parse_time
 
 Students = Annotated[
     list[Path] | None,
@@ -77,6 +78,7 @@ def command(
     dry_run: o.DryRun = False,
     max_time: o.MaxTime = None,
     no_preflight: o.NoPreflight = False,
+    cache_limit: o.CacheLimit = None,
     latency: o.Latency = True,
     gate: o.Gate = None,
     min_accuracy: o.MinAccuracy = None,
@@ -97,7 +99,7 @@ def command(
     from kdcli.workflows.compare import compare
 
     output = Output(json_=json, quiet=quiet, verbose=verbose, no_color=no_color)
-    with stopping(o.parse_time(max_time)) as stop:
+    with stopping(parse_time(max_time)) as stop:
         try:
             comparison = compare(
                 **{name: given[name] for name in PASSED_ON},
@@ -106,7 +108,8 @@ def command(
                 recipes=recipe or (),
                 distilled=distilled or (),
                 settings=set_ or (),
-                limit=o.parse_limit(limit),
+                limit=parse_limit(limit),
+                cache_limit=parse_bytes(cache_limit),
                 preflight=not no_preflight,
                 gates=gates,
                 stop=stop,

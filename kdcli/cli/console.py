@@ -192,6 +192,13 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     return made
 
 
+def _targets_line(targets: dict[str, Any]) -> str:
+    views = "a new view every epoch" if targets["views"] == "all" else f"{targets['views']} views"
+    views = "one view" if targets["views"] == 1 else views
+    size = "" if targets["mode"] == "live" else f", {targets['bytes']} bytes"
+    return f"targets   {targets['mode']}, {targets['precision']}, {views}{size}: {targets['why']}"
+
+
 def plan_parts(plan: Any, *, whole: bool) -> list[Any]:
     """The plan for a person; `whole` adds every setting with its origin."""
     lines = []
@@ -216,9 +223,7 @@ def plan_parts(plan: Any, *, whole: bool) -> list[Any]:
             f"pair      {pair['loss']}: student {pair['student']} → teacher {pair['teacher']}{how}{chosen}"
         )
     if plan.targets:
-        targets = plan.targets
-        kept = f"{targets['views']} views, {targets['bytes']} bytes" if targets["mode"] != "live" else "every step"
-        lines.append(f"targets   {targets['mode']}, {kept}: {targets['why']}")
+        lines.append(_targets_line(plan.targets))
     lines.append(f"training  {plan.epochs} epochs, {plan.steps} steps")
     for stage, seconds in plan.seconds.items():
         if seconds is not None:

@@ -34,6 +34,7 @@ def command(
     dry_run: o.DryRun = False,
     max_time: o.MaxTime = None,
     no_preflight: o.NoPreflight = False,
+    cache_limit: o.CacheLimit = None,
     gate: o.Gate = None,
     min_accuracy: o.MinAccuracy = None,
     max_accuracy_drop: o.MaxAccuracyDrop = None,

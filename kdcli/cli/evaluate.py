@@ -9,6 +9,7 @@ import typer
 
 from kdcli.cli import options as o
 from kdcli.cli.gates import enforce, gate_tables, take_gates
+from kdcli.cli.parsing import parse_limit
 
 PerClass = Annotated[
     bool,
@@ -66,7 +67,7 @@ def command(
             **{name: given[name] for name in names},
             **o.opening(given),
             settings=set_ or (),
-            limit=o.parse_limit(limit),
+            limit=parse_limit(limit),
             gates=gates,
             on_event=output.on_event,
         )

@@ -9,6 +9,7 @@ import typer
 
 from kdcli.cli import options as o
 from kdcli.cli.gates import enforce, gate_tables, take_gates
+from kdcli.cli.parsing import parse_limit
 
 EXPORT = "Export"
 # Parameters of the workflow that are options by the same name.
@@ -112,7 +113,7 @@ def command(
             **o.opening(given),
             quantize=quantize or (),
             settings=set_ or (),
-            limit=o.parse_limit(limit),
+            limit=parse_limit(limit),
             gates=gates,
             on_event=output.on_event,
         )

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from kdcli.cli import options as o
+from kdcli.cli.parsing import parse_limit
 
 
 def command(
@@ -42,7 +43,7 @@ def command(
         recipe=recipe,
         **o.opening(given),
         settings=set_ or (),
-        limit=o.parse_limit(limit),
+        limit=parse_limit(limit),
         batch_size=batch_size,
         threads=threads,
         on_event=output.on_event,

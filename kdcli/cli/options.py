@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -114,7 +113,12 @@ Epochs = Annotated[
 ]
 Devices = Annotated[
     str | None,
-    typer.Option("--devices", metavar="auto|one", help="All GPUs, or one device.", rich_help_panel=RUN),
+    typer.Option(
+        "--devices",
+        metavar="auto|one|workers",
+        help="All GPUs, one device, or the processes of TF_CONFIG.",
+        rich_help_panel=RUN,
+    ),
 ]
 DryRun = Annotated[
     bool,
@@ -184,6 +188,16 @@ StrictGates = Annotated[
     typer.Option("--strict-gates", help="Inconclusive gates fail too.", rich_help_panel=GATES),
 ]
 
+CacheLimit = Annotated[
+    str | None,
+    typer.Option(
+        "--cache-limit",
+        metavar="SIZE",
+        help="What the cache may hold, such as 20GB; a fifth of the free disk.",
+        rich_help_panel=RUN,
+    ),
+]
+
 # What people type from other tools, and what it is called here.
 FOREIGN = {
     "--alpha": "a term's weight is a setting: --set losses.soft_targets.weight=0.9",
@@ -193,7 +207,7 @@ FOREIGN = {
     "--learning-rate": "a setting: --set train.optimizer.learning_rate=1e-3",
     "--optimizer": "a setting: --set train.optimizer=sgd",
     "--loss": "losses stand in the recipe: kd losses ls, kd recipes show soft-targets",
-    "--device": "--devices auto|one",
+    "--device": "--devices auto|one|workers",
     "--gpu": "--devices auto uses every GPU",
     "--gpus": "--devices auto uses every GPU",
     "--imgsz": "a setting: --set 'student.input.resize=[96, 96]'",
@@ -205,31 +219,9 @@ FOREIGN = {
     "--fp16": "a setting: --set train.precision=mixed_bfloat16",
     "--half": "a setting: --set train.precision=mixed_bfloat16",
     "--patience": "a setting: --set train.early_stopping.patience=3",
-    "--workers": "kd uses every core; --threads N changes that",
+    "--workers": "kd uses every core (--threads N); several machines: --devices workers (docs/scale-out.md)",
     "--force": "--overwrite",
 }
-
-
-def parse_limit(text: str | None) -> int | float | None:
-    """`500` is a count, `0.1` a share."""
-    if text is None:
-        return None
-    try:
-        return float(text) if "." in text or "e" in text.lower() else int(text)
-    except ValueError:
-        raise typer.BadParameter(
-            f"--limit must be a count such as 500 or a share such as 0.1, got {text!r}"
-        ) from None
-
-
-def parse_time(text: str | None) -> float | None:
-    """`90s`, `30m`, `2h` or plain seconds, in seconds."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if not match or float(match[1]) == 0:
-        raise typer.BadParameter(f"--max-time must be a time such as 90s, 30m or 2h, got {text!r}")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def opening(given: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from kdcli.cli import options as o
+from kdcli.cli.parsing import parse_limit
 
 
 def command(
@@ -49,7 +50,7 @@ def command(
         **o.opening(given),
         settings=set_ or (),
         split=split,
-        limit=o.parse_limit(limit),
+        limit=parse_limit(limit),
         batch_size=batch_size,
         threads=threads,
         on_event=output.on_event,

@@ -31,6 +31,7 @@ def command(
     dry_run: o.DryRun = False,
     max_time: o.MaxTime = None,
     no_preflight: o.NoPreflight = False,
+    cache_limit: o.CacheLimit = None,
 ) -> None:
     """Train a teacher on labels."""
     given = dict(locals())

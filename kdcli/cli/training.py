@@ -7,13 +7,15 @@ from typing import Any
 
 from kdcli.cli.gates import enforce, gate_tables, take_gates
 from kdcli.cli.interrupting import stopping
-from kdcli.cli.options import opening, parse_limit, parse_time
+from kdcli.cli.options import opening
+from kdcli.cli.parsing import parse_bytes, parse_limit, parse_time
+from kdcli.events import Note
 
 
 def run_training(command: str, workflow: Callable[..., Any], given: dict[str, Any]) -> None:
     """Call a workflow with a command's parameters and show what comes out."""
     from kdcli.cli.console import Output, plan_parts
-    from kdcli.runs.results import Plan
+    from kdcli.runs.results import FinishedRun, Plan, relative
 
     output = Output(
         json_=given.pop("json"),
@@ -27,6 +29,7 @@ def run_training(command: str, workflow: Callable[..., Any], given: dict[str, An
         given["gates"] = take_gates(given)
     given |= opening(given)
     given["limit"] = parse_limit(given["limit"])
+    given["cache_limit"] = parse_bytes(given["cache_limit"])
     given["preflight"] = not given.pop("no_preflight")
     with stopping(parse_time(given.pop("max_time"))) as stop:
         try:
@@ -36,6 +39,9 @@ def run_training(command: str, workflow: Callable[..., Any], given: dict[str, An
     if isinstance(result, Plan):
         shown = plan_parts(result, whole=output.verbose)
         output.result(result.to_json(), human=[*shown, "nothing was written"])
+        return
+    if isinstance(result, FinishedRun) and result.followed:
+        output.on_event(Note(f"this worker is done; the chief has written {relative(result.run)}"))
         return
     document = result.to_json()
     shown = [*_summary(document), *gate_tables(result.gates)]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from kdcli.data.examples import ONLY, Examples, Splits
+from kdcli.data.npz import read_arrays
 from kdcli.errors import DataError, did_you_mean
 
 SPLITS = ("train", "validation", "test")
@@ -17,29 +16,12 @@ _LAYOUT = "x_train, y_train, x_test, y_test (or x, y)"
 
 
 def read_npz(path: Path, *, name: str, classes: tuple[str, ...] | int | None = None) -> Splits:
-    """The splits of a `.npz` file; pickled objects are refused.
+    """The splits of a `.npz` file; pickled objects are refused, large arrays stay in the file.
 
     Raises:
         DataError: missing, no `.npz`, or arrays that do not fit each other.
     """
-    try:
-        # Handed anything but a zip, numpy takes it for a pickle, and leaves the file open when it fails.
-        with open(path, "rb") as content:
-            if not zipfile.is_zipfile(content):
-                raise zipfile.BadZipFile("it is no zip archive")
-            content.seek(0)
-            with np.load(content, allow_pickle=False) as file:
-                arrays = {key: file[key] for key in file.files}
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file", hint="--data NAME or --data FILE.npz") from None
-    except ValueError as error:
-        if "pickle" in str(error):
-            message = f"{path}: holds pickled objects, which could run code"
-            raise DataError(message, hint="save plain arrays: np.savez(path, x_train=..., ...)") from None
-        raise DataError(f"{path}: not a readable .npz file: {error}") from None
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: not a readable .npz file: {error}", hint="np.savez writes one") from None
-    return splits_from_arrays(arrays, name=name, classes=classes)
+    return splits_from_arrays(read_arrays(path), name=name, classes=classes)
 
 
 def splits_from_arrays(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kdcli.data.arrays import splits_from_arrays
+from kdcli.data.chained import Chained
 from kdcli.data.examples import ONLY, Examples, Splits
 from kdcli.data.labels import checked, find_labelling
 from kdcli.data.order import held_out, limited
@@ -193,11 +194,11 @@ def _without_labels(splits: Splits) -> Splits:
 def _joined(parts: list[Examples]) -> Examples:
     if len(parts) == 1:
         return replace(parts[0], split="all")
-    inputs = {name: np.concatenate([part.inputs[name][part.rows] for part in parts]) for name in parts[0].inputs}
+    rows = [part.rows for part in parts]
+    inputs = {name: Chained([part.inputs[name] for part in parts], rows) for name in parts[0].inputs}
     labelled = all(part.labels is not None for part in parts)
     labels = np.concatenate([part.all_labels() for part in parts]) if labelled else None
-    count = len(next(iter(inputs.values())))
-    return Examples("all", inputs, labels, None, np.arange(count))
+    return Examples("all", inputs, labels, None, np.arange(sum(map(len, rows))))
 
 
 __all__ = ["ONLY", "Dataset", "class_weights", "fingerprint", "open_dataset"]

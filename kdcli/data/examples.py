@@ -4,11 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 
+from kdcli.runs.mapping import read_rows
+
 # The name of the input when a source has only one.
 ONLY = "x"
+
+
+class Rows(Protocol):
+    """What examples need of an array: a NumPy array in memory or in a file, or what gives one row by row."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """With the number of rows first."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the values."""
+        ...
+
+    @property
+    def ndim(self) -> int:
+        """How many axes."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all rows take as an array."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        """Some rows as a NumPy array: positions, or a slice."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -24,7 +57,7 @@ class Examples:
     """
 
     split: str
-    inputs: Mapping[str, np.ndarray]
+    inputs: Mapping[str, Rows]
     labels: np.ndarray | None
     weights: np.ndarray | None
     rows: np.ndarray
@@ -33,9 +66,13 @@ class Examples:
         return len(self.rows)
 
     def take(self, positions: np.ndarray) -> dict[str, np.ndarray]:
-        """The raw inputs at some positions."""
+        """The raw inputs at some positions.
+
+        Raises:
+            DataError: a picture that is kept encoded is damaged.
+        """
         rows = self.rows[positions]
-        return {name: array[rows] for name, array in self.inputs.items()}
+        return {name: read_rows(array, rows) for name, array in self.inputs.items()}
 
     def labels_at(self, positions: np.ndarray) -> np.ndarray | None:
         """The labels at some positions, None without labels."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from kdcli.data.decoding import decoded
+from kdcli.data.encoded import EncodedPictures
 from kdcli.data.examples import Examples
+from kdcli.data.resident import resident_tensors
 from kdcli.data.views import Views
 from kdcli.lazy import tf
 
-# Raw inputs up to this size lie in memory as tensors; larger ones are gathered on the host.
-RESIDENT_BYTES = 4_000_000_000
+# Raw inputs up to this size lie in memory as tensors; larger ones stay where they are and are streamed.
+RESIDENT_BYTES = 256_000_000
 
 
 @dataclass(frozen=True)
@@ -52,22 +56,28 @@ class Feed:
         self.examples = examples
         self.views = views
         self.classes = classes
-        everything = np.arange(len(examples))
         self.resident = examples.bytes <= resident_bytes
-        self._inputs = (
-            {name: tf.constant(array) for name, array in examples.take(everything).items()}
-            if self.resident
-            else None
-        )
+        self._inputs = resident_tensors(examples) if self.resident else None
         labels = examples.all_labels()
         self._labels = None if labels is None else tf.constant(labels)
         weights = examples.weights
         self._weights = None if weights is None else tf.constant(weights[examples.rows])
 
-    def gather(self, positions: Any, table: Any, *, slot: Any, total: int) -> Batch:
-        """The batch at some positions: gathered, then augmented by the view's table."""
-        raw = self._gathered(positions)
-        inputs = self.views.apply(raw, positions, table, take=self._gathered)
+    def gather(
+        self, positions: Any, table: Any, *, slot: Any, total: int, inputs: Mapping[str, Any] | None = None
+    ) -> Batch:
+        """The batch at some positions: gathered, then augmented by the view's table.
+
+        Args:
+            positions: example indices (batch,).
+            table: random numbers of the view.
+            slot: which kept view that is.
+            total: examples in the global batch.
+            inputs: the inputs in this view where they were read ahead.
+        """
+        if inputs is None:
+            raw = self._gathered(positions)
+            inputs = self.views.apply(raw, positions, table, take=self._gathered)
         labels, weights = self._mixed_truth(positions, table) if self.views.mixes else self._truth(positions)
         return Batch(dict(inputs), labels, weights, positions, slot, total)
 
@@ -97,9 +107,25 @@ class Feed:
 
 
 def from_host(examples: Examples, positions: Any) -> dict[str, Any]:
-    """Raw inputs at some positions, for a compiled function, of examples that stay where they are."""
-    gathered = {}
-    for name, dtype in examples.dtypes.items():
-        tensor = tf.numpy_function(lambda at, key=name: examples.take(at)[key], [positions], dtype)
-        gathered[name] = tf.ensure_shape(tensor, (None, *examples.shapes[name]))
-    return gathered
+    """Raw inputs at some positions, for a compiled function, of examples that stay where they are.
+
+    Pictures that are kept encoded come as bytes and are decoded by operations of the function.
+    """
+    encoded = {n: array for n, array in examples.inputs.items() if isinstance(array, EncodedPictures)}
+    plain = replace(examples, inputs={n: array for n, array in examples.inputs.items() if n not in encoded})
+
+    def take(at: np.ndarray) -> list[np.ndarray]:
+        rows = examples.rows[at]
+        return [*(array.encoded(rows) for array in encoded.values()), *plain.take(at).values()]
+
+    types = [*(tf.string for _ in encoded), *plain.dtypes.values()]
+    # What positions stand for never changes: calls may run side by side, also where operations are deterministic.
+    taken = tf.numpy_function(take, [positions], types, stateful=False)
+    tensors = dict(zip([*encoded, *plain.inputs], taken, strict=True))
+    found = {}
+    for name, shape in examples.shapes.items():
+        tensor = tensors[name]
+        if name in encoded:
+            tensor = decoded(tf.ensure_shape(tensor, positions.shape), encoded[name].form)
+        found[name] = tf.ensure_shape(tensor, (*positions.shape, *shape))
+    return found

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kdcli.data.examples import Splits
-from kdcli.data.pictures import SPLITS, Encoded, load_pictures
+from kdcli.data.feed import RESIDENT_BYTES
+from kdcli.data.pictures import BLOCK, SPLITS, Encoded, load_pictures
 from kdcli.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
@@ -22,11 +23,15 @@ NAMES = {
     "test": "test",
 }
 _LAYOUT = "expected DIR/train/CLASS/*, DIR/test/CLASS/*, or DIR/CLASS/*"
-BLOCK = 512
 
 
-def read_folders(path: Path, *, size: str | tuple[int, int], channels: str | int) -> Splits:
+def read_folders(
+    path: Path, *, size: str | tuple[int, int], channels: str | int, resident_bytes: int = RESIDENT_BYTES
+) -> Splits:
     """The splits of a folder of pictures, with class names in string order.
+
+    Args:
+        resident_bytes: decoded pictures up to this size are kept as an array, others stay encoded.
 
     Raises:
         DataError: another layout, an empty class, classes that differ between splits, unreadable pictures.
@@ -48,7 +53,7 @@ def read_folders(path: Path, *, size: str | tuple[int, int], channels: str | int
                         block = []
         yield block
 
-    read = load_pictures(blocks, name=str(path), size=size, channels=channels)
+    read = load_pictures(blocks(), name=str(path), size=size, channels=channels, resident_bytes=resident_bytes)
     notes = read.notes
     if ignored:
         kinds = ", ".join(f"{count} {kind}" for kind, count in ignored.most_common(5))

@@ -9,6 +9,7 @@ import numpy as np
 from kdcli.data.arrays import array_name, first_five
 from kdcli.data.examples import Examples
 from kdcli.errors import DataError
+from kdcli.runs.mapping import in_parts
 
 
 @dataclass(frozen=True)
@@ -136,13 +137,13 @@ def _check_finite(labels: np.ndarray, where: str) -> None:
             raise DataError(f"{where} has {len(wrong)} labels that are NaN or infinite (at {first_five(wrong)})")
 
 
-def _check_inputs(examples: Examples, name: str, block: int = 4096) -> None:
+def _check_inputs(examples: Examples, name: str) -> None:
     for key, array in examples.inputs.items():
         if array.dtype.kind != "f":
             continue
         wrong: list[int] = []
-        for start in range(0, len(array), block):
-            finite = np.isfinite(array[start : start + block]).reshape(len(array[start : start + block]), -1)
+        for start, part in in_parts(array):
+            finite = np.isfinite(part).reshape(len(part), -1)
             wrong.extend(np.flatnonzero(~finite.all(axis=1)) + start)
         if wrong:
             shown = first_five(np.asarray(wrong))

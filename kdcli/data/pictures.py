@@ -1,20 +1,23 @@
-"""Encoded pictures, wherever they come from, as one array of equal pictures."""
+"""Encoded pictures, wherever they come from, as equal pictures by number."""
 
 from __future__ import annotations
 
+import array
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from kdcli.data.decoding import WEBP, Form
+from kdcli.data.encoded import DAMAGED, EncodedPictures
 from kdcli.data.examples import ONLY, Examples
+from kdcli.data.feed import RESIDENT_BYTES
 from kdcli.data.picture_header import Header, read_header
-from kdcli.data.store import new_array
+from kdcli.data.store import Storing
 from kdcli.errors import DataError
 from kdcli.lazy import tf
 
@@ -23,6 +26,7 @@ SIZE = (256, 256)
 # A file of a few bytes may claim to be larger than any memory.
 LARGEST = 100_000_000
 SPLITS = ("train", "validation", "test")
+BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -40,15 +44,6 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Form:
-    """What all pictures become: height, width, and channels (1 grey, 3 colour)."""
-
-    height: int
-    width: int
-    channels: int
-
-
-@dataclass(frozen=True)
 class Pictures:
     """Pictures read: the splits that there are, and sentences about how they were read."""
 
@@ -61,63 +56,83 @@ class _Unreadable(Exception):
 
 
 def load_pictures(
-    blocks: Callable[[], Iterable[Sequence[Encoded]]],
+    blocks: Iterable[Sequence[Encoded]],
     *,
     name: str,
     size: str | tuple[int, int] = "auto",
     channels: str | int = "auto",
+    resident_bytes: int = RESIDENT_BYTES,
 ) -> Pictures:
-    """Read pictures twice, headers first, so that one array of the right form is filled.
+    """Read pictures once; decoded now where that fits in memory, else whenever they are asked for.
 
     Args:
-        blocks: called for each pass; the pictures in blocks, those of one split in a row.
+        blocks: the pictures in blocks, those of one split in a row.
         name: what messages call the data.
         size: (height, width), or `auto`: the common size, else 256×256.
         channels: 1, 3, or `auto`: 1 when every picture is grey.
+        resident_bytes: decoded pictures up to this size are kept as an array.
 
     Raises:
         DataError: pictures that cannot be read; all of them are counted.
+        StorageError: no room for those that stay encoded.
     """
-    labels: list[int] = []
+    labels = array.array("q")
     counts: Counter[str] = Counter()
     headers: Counter[Header] = Counter()
-    for item, header in _each(blocks(), _header, name):
-        labels.append(item.label)
-        counts[item.split] += 1
-        headers[header] += 1
-    form, notes = _common(headers, size, channels, name)
-    pictures = new_array((len(labels), form.height, form.width, form.channels), "uint8")
-    done = 0
-    for _, picture in _each(blocks(), lambda item: _decoded(item, form), name):
-        if done == len(labels):
-            break
-        pictures[done] = picture
-        done += 1
-    if done != len(labels):
-        raise DataError(f"{name}: the data changed while it was read")
-    return Pictures(_by_split(pictures, np.asarray(labels, np.int64), counts), notes)
+    with Storing() as contents, Storing() as names:
+        for item, (header, content) in _each(blocks, name):
+            labels.append(item.label)
+            counts[item.split] += 1
+            headers[header] += 1
+            contents.append(content)
+            names.append(item.name.encode("utf-8"))
+        form, notes = _common(headers, size, channels, name)
+        encoded = EncodedPictures(contents.finish(), names.finish(), form)
+    pictures = _decoded(encoded, name) if encoded.nbytes <= resident_bytes else encoded
+    return Pictures(_by_split(pictures, np.array(labels, np.int64), counts), notes)
 
 
-def _by_split(pictures: np.ndarray, labels: np.ndarray, counts: Counter[str]) -> dict[str, Examples]:
+def _by_split(
+    pictures: np.ndarray | EncodedPictures, labels: np.ndarray, counts: Counter[str]
+) -> dict[str, Examples]:
     splits, start = {}, 0
     # A counter keeps the order in which it met the splits, which is the order of the pictures.
     for split, count in counts.items():
         part = slice(start, start + count)
-        splits[split] = Examples(split, {ONLY: pictures[part]}, labels[part], None, np.arange(count))
+        inputs = pictures.part(part) if isinstance(pictures, EncodedPictures) else pictures[part]
+        splits[split] = Examples(split, {ONLY: inputs}, labels[part], None, np.arange(count))
         start += count
     return splits
 
 
-def _each(
-    blocks: Iterable[Sequence[Encoded]], work: Callable[[Encoded], Any], name: str
-) -> Iterator[tuple[Encoded, Any]]:
-    """Every picture with what the work on it gives, in order; what fails is collected and told at the end."""
+def _decoded(encoded: EncodedPictures, name: str) -> np.ndarray:
+    """All pictures as one array.
+
+    Raises:
+        DataError: some are damaged; all of them are counted.
+    """
+    pictures = np.empty(encoded.shape, encoded.dtype)
+    damaged: list[int] = []
+    for start in range(0, len(encoded), BLOCK):
+        rows = slice(start, min(start + BLOCK, len(encoded)))
+        try:
+            pictures[rows] = encoded[rows]
+        except DataError:
+            damaged.extend(encoded.damaged(np.arange(rows.start, rows.stop)))
+    if damaged:
+        raise _unreadable([f"{encoded.name(row)} ({DAMAGED})" for row in damaged], name, len(encoded))
+    return pictures
+
+
+def _each(blocks: Iterable[Sequence[Encoded]], name: str) -> Iterator[tuple[Encoded, tuple[Header, bytes]]]:
+    """Every picture with its header and its bytes, in order; what fails is collected and told at the end."""
     failed: list[str] = []
     seen = 0
 
-    def careful(item: Encoded) -> Any:
+    def careful(item: Encoded) -> tuple[Header, bytes] | _Unreadable:
         try:
-            return work(item)
+            content = item.read()
+            return _header(content), content
         except _Unreadable as error:
             return error
         except OSError as error:
@@ -132,18 +147,24 @@ def _each(
                 elif not failed:
                     yield item, result
     if failed:
-        shown = ", ".join(failed[:5]) + (f" and {len(failed) - 5} more" if len(failed) > 5 else "")
-        raise DataError(
-            f"{name}: {len(failed)} of {seen} pictures cannot be read: {shown}", hint="repair or remove them"
-        )
+        raise _unreadable(failed, name, seen)
 
 
-def _header(item: Encoded) -> Header:
-    header = read_header(item.read())
+def _unreadable(failed: list[str], name: str, seen: int) -> DataError:
+    shown = ", ".join(failed[:5]) + (f" and {len(failed) - 5} more" if len(failed) > 5 else "")
+    return DataError(
+        f"{name}: {len(failed)} of {seen} pictures cannot be read: {shown}", hint="repair or remove them"
+    )
+
+
+def _header(content: bytes) -> Header:
+    header = read_header(content)
     if header is None:
         raise _Unreadable("no JPEG, PNG, GIF, BMP or WebP picture")
     if header.height * header.width > LARGEST:
         raise _Unreadable(f"{header.height}×{header.width} pixels, more than {LARGEST}")
+    if content.startswith(WEBP) and not hasattr(tf.io, "decode_webp"):
+        raise _Unreadable("this TensorFlow reads no WebP; TensorFlow 2.21 does")
     return header
 
 
@@ -168,39 +189,3 @@ def _common(
         if channels == 3 and grey:
             notes.append(f"{name}: {grey} grey pictures among {headers.total()} become colour pictures")
     return Form(*size, channels), tuple(notes)
-
-
-def _decoded(item: Encoded, form: Form) -> np.ndarray:
-    content = item.read()
-    try:
-        with tf.device("CPU:0"):
-            if content.startswith(b"RIFF"):
-                picture = _decode_webp(content)
-            else:
-                picture = tf.io.decode_image(content, channels=0, expand_animations=False).numpy()
-            picture = _with_channels(picture, form.channels)
-            if picture.shape[:2] != (form.height, form.width):
-                resized = tf.image.resize(picture, (form.height, form.width), antialias=True)
-                picture = tf.saturate_cast(tf.round(resized), tf.uint8).numpy()
-    # TensorFlow may quote bytes in a message that must be text.
-    except (tf.errors.OpError, UnicodeDecodeError):
-        raise _Unreadable("damaged or cut off") from None
-    return picture
-
-
-def _decode_webp(content: bytes) -> np.ndarray:
-    if not hasattr(tf.io, "decode_webp"):
-        raise _Unreadable("this TensorFlow reads no WebP; TensorFlow 2.21 does")
-    picture = tf.io.decode_webp(content, channels=0).numpy()
-    return picture[0] if picture.ndim == 4 else picture
-
-
-def _with_channels(picture: np.ndarray, channels: int) -> np.ndarray:
-    """The picture without transparency, as grey or as colour."""
-    picture = picture[..., :1] if picture.shape[-1] < 3 else picture[..., :3]
-    if picture.shape[-1] == channels:
-        return picture
-    if channels == 3:
-        return np.repeat(picture, 3, axis=-1)
-    grey = picture @ np.array([0.299, 0.587, 0.114], np.float32)
-    return np.rint(grey).astype(np.uint8)[..., None]

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.data.examples import Splits
+from kdcli.data.feed import RESIDENT_BYTES
 from kdcli.data.folders import shown
-from kdcli.data.pictures import SPLITS, Encoded, load_pictures
+from kdcli.data.pictures import BLOCK, SPLITS, Encoded, load_pictures
 from kdcli.errors import DataError, did_you_mean
 from kdcli.lazy import tf
 
 SUFFIX = ".tfrecord"
-BLOCK = 512
 # How the name of a file begins, or a word in it, and the split that it belongs to.
 WORDS = {
     "train": "train",
@@ -36,9 +36,18 @@ def record_files(path: str) -> list[Path]:
 
 
 def read_records(
-    path: str, *, image_key: str, label_key: str, size: str | tuple[int, int], channels: str | int
+    path: str,
+    *,
+    image_key: str,
+    label_key: str,
+    size: str | tuple[int, int],
+    channels: str | int,
+    resident_bytes: int = RESIDENT_BYTES,
 ) -> Splits:
     """The splits of TFRecord files, by the names of the files.
+
+    Args:
+        resident_bytes: decoded pictures up to this size are kept as an array, others stay encoded.
 
     Raises:
         DataError: no files, a missing part, damage, a missing feature, unreadable pictures.
@@ -53,7 +62,7 @@ def read_records(
             for file in of_split:
                 yield from _read_file(file, split, image_key, label_key)
 
-    read = load_pictures(blocks, name=path, size=size, channels=channels)
+    read = load_pictures(blocks(), name=path, size=size, channels=channels, resident_bytes=resident_bytes)
     parts, names = read.splits, _class_names(files[0].parent)
     if "train" not in parts:
         raise DataError(f"{path}: holds no records")

@@ -8,45 +8,41 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.data.examples import Examples
 from kdcli.data.feed import Batch
 from kdcli.distillation.objective import Objective, Term
-from kdcli.distillation.targets import LiveTargets, Targets, logits_of
+from kdcli.distillation.targets import LiveTargets, Targets
 from kdcli.errors import ModelError
 from kdcli.lazy import tf
 from kdcli.models.network import Network
 from kdcli.models.values import unchanged
 
-EXAMPLES = 2048
 SKIP = "--no-preflight skips this check"
 
 
-def refuse_chance(teacher: Network, examples: Examples) -> float | None:
-    """Refuse a teacher that knows nothing about the data; gives its accuracy on up to 2,048 training examples.
+def refuse_chance(logits: np.ndarray, labels: np.ndarray, *, name: str) -> float:
+    """Refuse a teacher that knows nothing about the data; gives its accuracy on training examples.
 
     The mean over the classes of the recall is compared with 1 / classes, so that always naming the most
     frequent class counts as knowing nothing.
 
+    Args:
+        logits: (n, classes), the teacher's.
+        labels: (n,) classes.
+        name: of the teacher, for messages.
+
     Raises:
         ModelError: not above chance by two standard errors.
     """
-    labels = examples.all_labels()
-    if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu":
-        return None
-    count = min(EXAMPLES, len(examples))
-    positions = np.linspace(0, len(examples) - 1, count).astype(int)
-    sample = examples.subset(positions)
-    decided = logits_of(teacher, sample).argmax(-1)
-    truth = labels[positions]
-    classes = np.unique(truth)
-    recalls = np.array([np.mean(decided[truth == c] == c) for c in classes])
-    sizes = np.array([np.sum(truth == c) for c in classes])
-    chance, mean = 1 / teacher.outputs, float(recalls.mean())
+    decided = logits.argmax(-1)
+    classes = np.unique(labels)
+    recalls = np.array([np.mean(decided[labels == c] == c) for c in classes])
+    sizes = np.array([np.sum(labels == c) for c in classes])
+    chance, mean = 1 / logits.shape[-1], float(recalls.mean())
     error = math.sqrt(float(np.sum(np.maximum(recalls * (1 - recalls), chance / 4) / sizes))) / len(classes)
-    accuracy = float(np.mean(decided == truth))
+    accuracy = float(np.mean(decided == labels))
     if len(classes) > 1 and mean - 2 * error <= chance:
         raise ModelError(
-            f"the teacher ({teacher.name}) is at chance level: accuracy {accuracy:.3f} on {count} training "
+            f"the teacher ({name}) is at chance level: accuracy {accuracy:.3f} on {len(labels)} training "
             f"examples, mean recall {mean:.3f} against {chance:.3f} by guessing",
             hint=f"check the order of the classes and teacher.input.scale; {SKIP}",
         )

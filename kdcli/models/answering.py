@@ -12,7 +12,6 @@ from kdcli.models.network import Network
 
 LOGITS = "logits"
 Take = Callable[[np.ndarray], Mapping[str, np.ndarray]]
-View = Callable[[Mapping[str, Any], Any], Mapping[str, Any]]
 
 
 class Answering:
@@ -22,7 +21,6 @@ class Answering:
         network: whom to ask.
         taps: features to keep beside the logits.
         batch_size: examples in a batch.
-        view: changes a raw batch at some positions before the network sees it.
     """
 
     def __init__(
@@ -31,17 +29,13 @@ class Answering:
         *,
         taps: Sequence[str] = (),
         batch_size: int = 256,
-        view: Callable[..., Mapping[str, Any]] | None = None,
     ) -> None:
         self.network = network
         self.taps = tuple(taps)
         self.batch_size = batch_size
-        self._view = view
         self._compiled = tf.function(self._answer, autograph=False, reduce_retracing=True)
 
-    def _answer(self, raw: Mapping[str, Any], positions: Any, *view_arguments: Any) -> dict[str, Any]:
-        if self._view is not None:
-            raw = self._view(raw, positions, *view_arguments)
+    def _answer(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         answer = self.network.answer(raw, taps=self.taps, training=False)
         kept = {LOGITS: answer.logits, **answer.features}
         # Half precision is for computing; kept answers are float32, except features that are no floats.
@@ -52,7 +46,6 @@ class Answering:
         take: Take,
         count: int,
         *,
-        view_arguments: Sequence[Any] = (),
         on_batch: Callable[[int], None] | None = None,
     ) -> dict[str, np.ndarray]:
         """The answers to the examples 0 .. count - 1, by name: `logits` and the taps.
@@ -60,14 +53,13 @@ class Answering:
         Args:
             take: raw inputs at some positions.
             count: how many examples.
-            view_arguments: handed on to the view.
             on_batch: called with the number of examples answered so far; it may raise to stop.
         """
         kept: dict[str, np.ndarray] = {}
         for start in range(0, count, self.batch_size):
             positions = np.arange(start, min(start + self.batch_size, count))
             raw = {name: tf.convert_to_tensor(value) for name, value in take(positions).items()}
-            answers = self._compiled(raw, tf.convert_to_tensor(positions), *view_arguments)
+            answers = self._compiled(raw)
             for name, value in answers.items():
                 value = value.numpy()
                 if name not in kept:

@@ -98,6 +98,12 @@ class GraphNetwork(Network):
         """What training changes."""
         return [variable for variable in self.variables if variable.trainable]
 
+    @property
+    def reading(self) -> dict[str, str]:
+        """How raw examples go in, through which signature, and how logits are read."""
+        fed = ", ".join(feed.tensor for feed in self._feeds)
+        return {**super().reading, "signature": f"{self.signature} from {fed}"}
+
     def understood(self, kind: str, *, head: str) -> Self:
         """The same network with its output understood as `kind` and its logits as those of `head`."""
         other = super().understood(kind, head=head)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from kdcli.errors import KdError, ModelError, UsageError, first_line
+from kdcli.models.graph_constants import frozen
 from kdcli.models.graph_loading import load_exported, load_keras_2
 from kdcli.screening.limits import limit
 
@@ -140,11 +141,11 @@ def _write_frozen(
 ) -> str | None:
     """Write the graph of constants; why not, where that fails or it answers otherwise than the signature."""
     try:
-        frozen = _frozen(function)
-        graph = frozen.graph.as_graph_def()
+        constant = frozen(function)
+        graph = constant.graph.as_graph_def()
         # Running many constants takes minutes: large graphs are asked first by whoever reads them.
         tried = probe is not None and graph.ByteSize() <= _TRIED
-        answered = frozen(*(probe[given["name"]] for given in described["inputs"])) if tried and probe else None
+        answered = constant(*(probe[given["name"]] for given in described["inputs"])) if tried and probe else None
     # The conversion is TensorFlow's own and raises whatever it meets; the signature itself still answers.
     except Exception as error:
         return f"it cannot be frozen ({first_line(error):.120})"
@@ -156,14 +157,6 @@ def _write_frozen(
         node.device = ""
     path.write_bytes(graph.SerializeToString())
     return None
-
-
-def _frozen(function: Any) -> Any:
-    """The function as one graph without calls and variables; TensorFlow has no public name for this."""
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    # Loops stay whole: only so can gradients go through them.
-    return convert_variables_to_constants_v2(function, lower_control_flow=False)
 
 
 def _near(first: np.ndarray, second: np.ndarray) -> bool:

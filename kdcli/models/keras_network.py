@@ -48,6 +48,11 @@ class KerasNetwork(Network):
         return list(self._layers.values())
 
     @property
+    def called(self) -> list[Any]:
+        """The layers that returned one tensor, in the order in which they did so."""
+        return [self._layers[path] for path, _ in self._calls.values()]
+
+    @property
     def last_layer(self) -> Any:
         """The layer whose result is the model's output; None when it is computed by something else."""
         return self._layers[self._last] if self._last else None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -113,6 +114,19 @@ class Network(ABC):
         if self.output_kind in ("logits", "values"):
             return "output"
         return f"before the {self._bare}" if self._bare else f"log of the output, clipped at {SMALLEST:g}"
+
+    @property
+    def reading(self) -> dict[str, str]:
+        """How raw examples go in and how logits are read, in words that tell one way from another."""
+        inputs = {spec.name: [spec.shape, spec.dtype] for spec in self.inputs}
+        prepared = {name: asdict(preparation) for name, preparation in self.preparations.items()}
+        columns = "all" if self._columns is None else ",".join(map(str, self._columns))
+        return {
+            "inputs": json.dumps(inputs),
+            "preparation": json.dumps(prepared, sort_keys=True),
+            "output": f"{self.output_name}: {self.output_kind} as {self.head}, {self.logits_from}",
+            "columns": f"{columns}{' of one sigmoid as two classes' if self._one_sigmoid else ''}",
+        }
 
     def close(self) -> None:
         """Let go of what runs outside of this process; most networks have nothing there."""

@@ -3,63 +3,33 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from kdcli.augment import AnyAugment
 from kdcli.losses import AnyLoss
+from kdcli.recipe.alternatives import (
+    ClassColumns,
+    ClassNames,
+    ClassWeight,
+    Count,
+    Limit,
+    WordOrSize,
+    WordOrViews,
+)
 from kdcli.recipe.gates import GatesSection
 from kdcli.recipe.optimizer import ADAM, AnyOptimizer
 from kdcli.recipe.schedule import AnySchedule, Constant
 from kdcli.sources import AnySource
-from kdcli.spec import Names, OutputKind, PositiveFloat, Share, Spec
+from kdcli.spec import OutputKind, PositiveFloat, Share, Spec
 from kdcli.zoo import AnyModel
 
-Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Scale = Literal["auto", "unit", "signed", "raw", "imagenet", "caffe"]
 Task = Literal["classification", "multilabel", "regression", "segmentation"]
 # Monitors of which less is better; of every other one more is better.
 FALLING = ("loss", "mae", "rmse")
-
-
-def _kind_of(value: Any) -> str:
-    if isinstance(value, str):
-        return "word"
-    if isinstance(value, dict):
-        return "mapping"
-    if isinstance(value, list | tuple):
-        return "list"
-    return "share" if isinstance(value, float) else "count"
-
-
-def _is_numbers(value: Any) -> bool:
-    return isinstance(value, list | tuple) and bool(value) and all(isinstance(one, int) for one in value)
-
-
-Size = Annotated[tuple[Count, Count], Field(strict=False)]
-WordOrSize = Annotated[
-    Annotated[Literal["auto"], Tag("word")] | Annotated[Size, Tag("list")], Discriminator(_kind_of)
-]
-WordOrViews = Annotated[
-    Annotated[Literal["auto", "all"], Tag("word")] | Annotated[Count, Tag("count")], Discriminator(_kind_of)
-]
-Limit = Annotated[
-    Annotated[Count, Tag("count")] | Annotated[Share, Field(gt=0), Tag("share")], Discriminator(_kind_of)
-]
-ClassNames = Annotated[Annotated[str, Tag("word")] | Annotated[Names, Tag("list")], Discriminator(_kind_of)]
-Column = Annotated[int, Field(ge=0)]
-Columns = Annotated[tuple[Column, ...], Field(strict=False, min_length=1)]
-ClassColumns = Annotated[
-    Annotated[str, Tag("word")] | Annotated[Names, Tag("list")] | Annotated[Columns, Tag("numbers")],
-    Discriminator(lambda value: "numbers" if _is_numbers(value) else _kind_of(value)),
-]
-Weights = Annotated[dict[str, PositiveFloat], Field(min_length=1)]
-ClassWeight = Annotated[
-    Annotated[Literal["none", "balanced"], Tag("word")] | Annotated[Weights, Tag("mapping")],
-    Discriminator(_kind_of),
-]
 
 
 class InputSection(Spec):
@@ -112,9 +82,13 @@ class TeacherSection(Spec):
     Args:
         model: a file or a zoo model.
         output_kind: what the last layer gives; `auto` looks at it and at its answers.
-        targets: `memory` keeps the teacher's answers, `live` asks it in every step.
+        precision: in which it answers; `auto` is half precision where the machine is faster in it and the answers
+            stay the same.
+        targets: where its answers are kept: on `disk` (the cache), in `memory`, or nowhere (`live`: it is asked
+            in every step).
         start: for train-teacher only: `fresh` weights or those in the `file`.
-        views: how many augmented views are answered and kept; `all` is a new one every epoch, live.
+        views: how many augmented views are answered and kept; epochs take them in turn. `all` is a new one every
+            epoch, live; `auto` is 8, or as many as there are epochs or room for.
         signature: which signature of a SavedModel; `serving_default`, or the only one, when left out.
         output: which of several outputs.
         classes: which of its outputs belong to the classes of the data, in their order: column numbers; or the
@@ -124,7 +98,8 @@ class TeacherSection(Spec):
 
     model: AnyModel | None = None
     output_kind: Literal["auto", OutputKind] = "auto"
-    targets: Literal["auto", "live", "memory"] = "auto"
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
+    targets: Literal["auto", "live", "memory", "disk"] = "auto"
     start: Literal["fresh", "file"] = "fresh"
     views: WordOrViews = "auto"
     signature: str | None = None
@@ -198,7 +173,8 @@ class TrainSection(Spec):
         precision: `float32` or `mixed_bfloat16`.
         jit: XLA compilation of the step.
         seed: of the weights, the order, the augmentation and dropout.
-        devices: `auto` (all GPUs, else the CPU) or `one`.
+        devices: `auto` (all GPUs, else the CPU), `one`, or `workers`: all processes that TF_CONFIG names.
+        synchronized: batch normalisation sees the whole batch over all devices, not each a share.
         checkpoint: for `--resume`.
     """
 
@@ -213,7 +189,8 @@ class TrainSection(Spec):
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     jit: Literal["off", "on"] = "off"
     seed: Seed = 0
-    devices: Literal["auto", "one"] = "auto"
+    devices: Literal["auto", "one", "workers"] = "auto"
+    synchronized: bool = False
     checkpoint: Checkpoint = Checkpoint()
 
     @model_validator(mode="after")

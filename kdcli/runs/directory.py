@@ -27,14 +27,14 @@ NAMES = (*MODELS, SUMMARY, RECIPE, ENVIRONMENT, METRICS, PREDICTIONS, README, CH
 
 
 class Run:
-    """A run directory, open for writing by this process alone.
+    """A run directory, open for writing by this process alone (or, without a lock, for reading).
 
     Args:
         path: the directory.
         died: whether the last process that worked in it ended without a word.
     """
 
-    def __init__(self, path: Path, *, died: bool, lock: FileLock) -> None:
+    def __init__(self, path: Path, *, died: bool, lock: FileLock | None) -> None:
         self.path = path
         self.died = died
         self._lock = lock
@@ -84,8 +84,15 @@ class Run:
             raise
         return cls(path, died=died, lock=lock)
 
+    @classmethod
+    def followed(cls, path: Path) -> Run:
+        """The directory in which the chief of several workers writes, for another one of them."""
+        return cls(path, died=False, lock=None)
+
     def close(self) -> None:
         """Let others have the directory, and say that this process got to its end."""
+        if self._lock is None:
+            return
         try:
             _mark(self.path, ended=True)
         finally:
@@ -112,7 +119,8 @@ def check_place(path: Path, *, resume: bool, overwrite: bool) -> list[str]:
             hint="choose another --out; kd deletes and continues only what it wrote itself",
         )
     if (path / LOCK).exists():
-        locked(path).release()
+        # Several workers may look at the same time: each holds it for a moment.
+        locked(path, seconds=0.5).release()
     return held
 
 
@@ -128,6 +136,18 @@ def read_json(path: Path) -> dict[str, Any]:
         raise writing.storage_error(path, error) from error
     except ValueError as error:
         raise StorageError(f"{path}: not readable as JSON: {error}", hint="start anew with --overwrite") from None
+
+
+def summary_when_there(path: Path, *, seconds: float = 60.0) -> dict[str, Any]:
+    """The summary that another machine has just written: a shared file system may show it late.
+
+    Raises:
+        StorageError: it does not show within the seconds.
+    """
+    until = time.monotonic() + seconds
+    while not (path / SUMMARY).exists() and time.monotonic() < until:
+        time.sleep(0.2)
+    return read_json(path / SUMMARY)
 
 
 def model_of_run(path: Path) -> Path | None:
@@ -195,15 +215,15 @@ def _clear(path: Path, inputs: Iterable[Path]) -> None:
             writing.remove(entry)
 
 
-def locked(path: Path) -> FileLock:
-    """The lock of a run directory, acquired.
+def locked(path: Path, *, seconds: float = 0.0) -> FileLock:
+    """The lock of a run directory, acquired within some seconds.
 
     Raises:
         LockedError: another process works in it.
     """
     lock = FileLock(path / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=seconds)
     except Timeout:
         holder = "another process"
         marker = path / MARKER

@@ -12,6 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from kdcli.runs.mapping import InPieces, in_parts
+
 PACKAGES = ("kdcli", "tensorflow", "keras", "numpy", "typer", "pydantic", "PyYAML")
 _SECRET = re.compile(r"(?i)(token|secret|passw|api[-_]?key|credential)")
 
@@ -37,13 +41,13 @@ def hash_model(path: Path) -> str:
 
 
 def hash_arrays(arrays: Iterable[Any]) -> str:
-    """The sha256 of NumPy arrays in order, in hexadecimal."""
+    """The sha256 of NumPy arrays in order, in hexadecimal; mapped ones may be larger than memory."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype}{array.shape}".encode())
-        # Mapped arrays may be larger than memory: they are not copied.
-        flat = array.flags.c_contiguous and array.size
-        digest.update(memoryview(array).cast("B") if flat else array.tobytes())
+        for piece in array.pieces() if isinstance(array, InPieces) else (array,):
+            for _, part in in_parts(np.atleast_1d(piece)):
+                digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -142,12 +142,16 @@ class RunResult:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run that had ended before: its summary, read again by a repeated `--resume`."""
+    """A run that had ended before: its summary, read again by a repeated `--resume`.
+
+    `followed` is true for a worker that trained along: the chief of the workers has written it.
+    """
 
     run: Path
     model_path: Path
     document: dict[str, Any]
     gates: tuple[GateResult, ...] = ()
+    followed: bool = False
 
     @property
     def test(self) -> Quality | None:

@@ -18,6 +18,9 @@ class Images(Source):
     `val`, `valid`, `validation` and `dev` are validation. JPEG, PNG, BMP, GIF (its first picture) and WebP;
     transparency is left out. Classes are in string order, as Keras has them.
 
+    Pictures of more than 256 MB when decoded stay encoded, in a copy without a name in the temporary folder
+    (`TMPDIR`), and are decoded whenever they are needed.
+
     Args:
         path: the folder, relative to the current one.
         size: [height, width] that pictures are stretched to; `auto` is their own when all are equal, else

@@ -17,6 +17,9 @@ class TfRecord(Source):
     `train*`, `validation*` (`valid*`, `val*`, `dev*`) and `test*` are the splits, by the names of the files. A
     `labels.txt` beside them names the classes, one a line or as `0:name`.
 
+    Pictures of more than 256 MB when decoded stay encoded, in a copy without a name in the temporary folder
+    (`TMPDIR`), and are decoded whenever they are needed.
+
     Args:
         path: a file, a pattern such as `DIR/train-*.tfrecord`, or a folder of such files.
         image_key: the feature that holds the picture as JPEG, PNG, BMP, GIF or WebP.

@@ -1,18 +1,13 @@
 """Checkpoints: everything that the rest of a run follows from, checked when it is read again.
 
-A file is a header (JSON), raw arrays and a sha256 over both. It appears whole or not at all; the newest
-valid one wins, and a damaged one is never used.
+A file appears whole or not at all; the newest valid one wins, and a damaged one is never used.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-import struct
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,48 +15,9 @@ import numpy as np
 
 from kdcli.errors import StorageError
 from kdcli.runs import writing
+from kdcli.runs.packed import Saved, pack, unpack
 
-_MAGIC = b"KDCKPT1\n"
 _SUFFIX = ".checkpoint"
-
-
-@dataclass(frozen=True)
-class Saved:
-    """What a checkpoint holds: a JSON document and named arrays."""
-
-    document: dict[str, Any]
-    arrays: dict[str, np.ndarray]
-
-
-def pack(saved: Saved) -> bytes:
-    """The bytes of a checkpoint file."""
-    arrays = {name: np.ascontiguousarray(array) for name, array in saved.arrays.items()}
-    layout = [[name, str(array.dtype), list(saved.arrays[name].shape)] for name, array in arrays.items()]
-    header = json.dumps({"document": saved.document, "arrays": layout}).encode("utf-8")
-    parts = [_MAGIC, struct.pack("<Q", len(header)), header, *(array.tobytes() for array in arrays.values())]
-    content = b"".join(parts)
-    return content + hashlib.sha256(content).digest()
-
-
-def unpack(content: bytes, path: Path) -> Saved:
-    """A checkpoint from its bytes.
-
-    Raises:
-        StorageError: anything about it is not as it was written.
-    """
-    body, digest = content[:-32], content[-32:]
-    if not body.startswith(_MAGIC) or hashlib.sha256(body).digest() != digest:
-        raise StorageError(f"{path}: the checkpoint is damaged", location=str(path))
-    (length,) = struct.unpack_from("<Q", body, len(_MAGIC))
-    start = len(_MAGIC) + 8
-    header = json.loads(body[start : start + length])
-    at = start + length
-    arrays = {}
-    for name, dtype, shape in header["arrays"]:
-        array = np.frombuffer(body, np.dtype(dtype), int(np.prod(shape)), at).reshape(shape)
-        arrays[name] = array
-        at += array.nbytes
-    return Saved(header["document"], arrays)
 
 
 def parse_period(text: str) -> tuple[str, float]:
@@ -72,6 +28,11 @@ def parse_period(text: str) -> tuple[str, float]:
     if unit in ("s", "m", "h"):
         return "seconds", count * {"s": 1, "m": 60, "h": 3600}[unit]
     return unit.rstrip("s") + "s", count
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """The checkpoint files in a folder, oldest first."""
+    return sorted(folder.glob(f"step-*{_SUFFIX}")) if folder.is_dir() else []
 
 
 class Checkpoints:
@@ -112,16 +73,38 @@ class Checkpoints:
     def save(self, step: int, document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Path:
         """Write the checkpoint of a step, then drop the oldest ones."""
         writing.make_folder(self.folder)
-        path = self.folder / f"step-{step:09d}{_SUFFIX}"
+        path = self.path_of(step)
         writing.write_bytes(path, pack(Saved(dict(document), dict(arrays))))
         for old in self.paths()[: -self.keep]:
             writing.remove(old)
         self._since, self._step = self._clock(), step
         return path
 
+    def path_of(self, step: int) -> Path:
+        """Where the checkpoint of a step lies."""
+        return self.folder / f"step-{step:09d}{_SUFFIX}"
+
     def paths(self) -> list[Path]:
         """The checkpoint files, oldest first."""
-        return sorted(self.folder.glob(f"step-*{_SUFFIX}")) if self.folder.is_dir() else []
+        return checkpoint_files(self.folder)
+
+    def of_chief(self, step: int) -> Saved:
+        """The checkpoint from which the chief of several workers goes on.
+
+        Raises:
+            StorageError: it is not there, or damaged.
+        """
+        path = self.path_of(step)
+        try:
+            return unpack(path.read_bytes(), path)
+        except FileNotFoundError:
+            raise StorageError(
+                f"{path}: the chief goes on from it, and this worker does not see it",
+                hint="--out on a file system that all workers share",
+                location=str(path),
+            ) from None
+        except OSError as error:
+            raise writing.storage_error(path, error) from error
 
     def newest(self) -> tuple[Saved | None, list[str]]:
         """The newest valid checkpoint, and what was wrong with newer ones.

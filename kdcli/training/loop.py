@@ -16,6 +16,7 @@ from kdcli.events import EpochEnded, Note, OnEvent, Progress
 from kdcli.models.values import assign_all, unchanged, values_of
 from kdcli.recipe.sections import FALLING
 from kdcli.training.checkpoint import Checkpoints
+from kdcli.training.replicas import ALONE, Workers
 from kdcli.training.state import State, Trained, captured, given_back
 from kdcli.training.step import TOTAL, Stepper, learning_rate_at
 
@@ -36,6 +37,7 @@ class Trainer:
         checkpoints: where to save, or None to save nothing.
         stop: asked between blocks; gives the exit code (130, 143) to stop with, or None.
         on_event, on_epoch: told of progress; `on_epoch` gets all lines of the log so far.
+        workers: who trains with this process; the chief decides, validates and saves.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Trainer:
         stop: Callable[[], int | None],
         on_event: OnEvent,
         on_epoch: Callable[[list[dict[str, Any]]], None],
+        workers: Workers = ALONE,
     ) -> None:
         self.stepper = stepper
         self.model_variables = model_variables
@@ -62,6 +65,7 @@ class Trainer:
         self.stop = stop
         self.on_event = on_event
         self.on_epoch = on_epoch
+        self.workers = workers
         self.examples = len(stepper.feed.examples)
         self.batch = min(train.batch_size, self.examples)
         self.epoch_steps = steps_per_epoch(self.examples, train.batch_size)
@@ -102,13 +106,24 @@ class Trainer:
         while self.state.step < end:
             self._train_block(self._block_size(end - self.state.step), epoch)
             if self.state.step < end:
-                self._save_if_due()
-                self._stop_if_asked()
+                self._pause()
         rate = (self.state.step - begun) * self.batch / (time.perf_counter() - started)
         self._end_epoch(epoch, rate)
-        self._save_if_due(last=self._done())
-        if not self._done():
-            self._stop_if_asked()
+        self._pause(last=self._done())
+
+    def _pause(self, *, last: bool = False) -> None:
+        """Between blocks: save and stop as the chief's clock and anybody's signal say; the same on all workers."""
+        due = self.checkpoints is not None and self.checkpoints.due(self.state.step, self.epoch_steps)
+        said = self.workers.gather([self.stop() or 0, due, self._block])
+        self._block = int(said[0, 2])
+        if self.checkpoints is not None and (last or said[0, 1]):
+            self._save()
+        code = int(said[:, 0].max())
+        if code and not last:
+            where = "nothing is kept" if self.checkpoints is None else str(self._save())
+            raise Interrupted(
+                f"stopped at step {self.state.step} of {self.train.steps}; saved: {where}", exit_code=code
+            )
 
     def _block_size(self, left: int) -> int:
         size = min(self._block, left)
@@ -145,7 +160,7 @@ class Trainer:
         line["learning_rate"] = learning_rate_at(self.train.schedule, self.train.optimizer.learning_rate, share)
         line["examples_per_second"] = round(rate, 1)
         with self._averaged():
-            figures = self.validate() if self.validate is not None else {}
+            figures = self.workers.share(self.validate) if self.validate is not None else {}
             line |= {f"validation.{name}": value for name, value in figures.items() if value is not None}
             best = self._is_best(figures)
             if best:
@@ -191,30 +206,21 @@ class Trainer:
             hint="a lower learning rate, --set train.gradient_clip=1.0, or another input.scale",
         )
 
-    def _stop_if_asked(self) -> None:
-        code = self.stop()
-        if code is None:
-            return
-        where = "nothing is kept"
-        if self.checkpoints is not None:
-            where = str(self._save())
-        raise Interrupted(
-            f"stopped at step {self.state.step} of {self.train.steps}; saved: {where}", exit_code=code
-        )
-
-    def _save_if_due(self, *, last: bool = False) -> None:
-        if self.checkpoints is not None and (last or self.checkpoints.due(self.state.step, self.epoch_steps)):
-            self._save()
-
     def _save(self) -> Any:
         assert self.checkpoints is not None
+        # Taken by all: a variable of which each device holds a part is summed over the workers when it is read.
         document, arrays = captured(self.state, self._parts(), self.best)
-        return self.checkpoints.save(self.state.step, document, arrays)
+        if self.workers.is_chief:
+            self.checkpoints.save(self.state.step, document, arrays)
+        return self.checkpoints.path_of(self.state.step)
 
     def _restore(self) -> None:
         if self.checkpoints is None:
             return
-        saved, wrong = self.checkpoints.newest()
+        saved, wrong = self.checkpoints.newest() if self.workers.is_chief else (None, [])
+        step = int(self.workers.agree(-1 if saved is None else saved.document["step"]))
+        if step >= 0 and not self.workers.is_chief:
+            saved = self.checkpoints.of_chief(step)
         for message in wrong:
             self.on_event(Note(f"{message}; an older checkpoint is used", warning=True))
         if saved is None:

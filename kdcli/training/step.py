@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from kdcli.data.feed import Batch, Feed
+from kdcli.data.stream import INPUTS, POSITIONS, Stream
 from kdcli.lazy import keras, tf
 
 TOTAL, NORM = "loss", "gradient norm"
@@ -57,6 +58,7 @@ class Stepper:
         gradient_clip: largest global norm, or None.
         strategy: a `tf.distribute.Strategy`; its replicas share each batch.
         jit: compile the step with XLA.
+        share: the part of each batch that this process's replicas take, where other processes take the rest.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Stepper:
         gradient_clip: float | None = None,
         strategy: Any,
         jit: bool = False,
+        share: slice | None = None,
     ) -> None:
         self.objective = objective
         self.feed = feed
@@ -81,9 +84,15 @@ class Stepper:
         self._variables = objective.trainable_variables
         self._connected: list[int] = []
         self._gradients = tf.function(self._replica, jit_compile=True) if jit else self._replica
-        # Blocks of any length share one trace: nothing is compiled again when the length changes.
+        # Where this process's part of a streamed batch begins in the whole one.
+        self._begin = (share.start or 0) if share is not None else 0
+        self._stream = (
+            None if feed.resident else Stream(feed.examples, feed.views, batch_size=batch_size, share=share)
+        )
+        # Blocks of any length share one trace: nothing is compiled again when the length or the epoch changes.
         signature = (
-            tf.TensorSpec((None, batch_size), tf.int64),
+            tf.TensorSpec((None, batch_size), tf.int64) if self._stream is None else self._stream.spec,
+            tf.TensorSpec((), tf.int32),
             tf.TensorSpec((None, feed.views.draws), tf.float32),
             tf.TensorSpec((), tf.int64),
             tf.TensorSpec((), tf.int64),
@@ -91,7 +100,7 @@ class Stepper:
         self._compiled = tf.function(self._block, autograph=False, input_signature=signature)
 
     def start(self, order: np.ndarray, *, table: Any, slot: int) -> None:
-        """Lay out the batches of an epoch, or of what is left of it.
+        """Lay out the batches of an epoch, or of what is left of it; large data is read ahead from here on.
 
         Args:
             order: (steps, batch) example indices.
@@ -99,6 +108,7 @@ class Stepper:
             slot: which kept view that is.
         """
         self._order, self._table, self._slot = order, table, slot
+        self._batches = None if self._stream is None else self._stream.batches(order, table=table)
 
     def run(self, steps: int, *, first: int) -> BlockResult:
         """Train on the next batches that were laid out.
@@ -106,14 +116,24 @@ class Stepper:
         Args:
             steps: how many.
             first: number of the block's first step in the run, from 0.
+
+        Raises:
+            DataError: what was read ahead cannot be decoded.
         """
         positions, self._order = self._order[:steps], self._order[steps:]
-        taken, sums, last = self._compiled(
-            tf.constant(positions, tf.int64),
-            self._table,
-            tf.constant(self._slot, tf.int64),
-            tf.constant(first, tf.int64),
-        )
+        batches = tf.constant(positions, tf.int64) if self._batches is None else self._batches
+        try:
+            taken, sums, last = self._compiled(
+                batches,
+                tf.constant(len(positions)),
+                self._table,
+                tf.constant(self._slot, tf.int64),
+                tf.constant(first, tf.int64),
+            )
+        except tf.errors.OpError:
+            if self._stream is not None:
+                self._stream.name_damage(positions, table=self._table)
+            raise
         names = (TOTAL, *self.objective.names)
         broken = None
         if int(taken) < len(positions):
@@ -122,8 +142,7 @@ class Stepper:
             broken = (*names, NORM)[next(i for i in order if i in wrong)]
         return BlockResult(int(taken), dict(zip(names, sums.numpy()[:-1].tolist(), strict=True)), broken)
 
-    def _block(self, positions: Any, table: Any, slot: Any, first: Any) -> Any:
-        steps = tf.shape(positions)[0]
+    def _block(self, batches: Any, steps: Any, table: Any, slot: Any, first: Any) -> Any:
         width = len(self.objective.names) + 2
 
         def more(number: Any, finite: Any, sums: Any, last: Any) -> Any:
@@ -131,8 +150,9 @@ class Stepper:
 
         def step(number: Any, finite: Any, sums: Any, last: Any) -> Any:
             progress = tf.cast(first + tf.cast(number, tf.int64), tf.float32) / self.total_steps
+            positions, inputs = self._next(batches, number)
             gradients, figures = self.strategy.run(
-                self._gradients, args=(positions[number], table, slot, progress)
+                self._gradients, args=(positions, inputs, table, slot, progress)
             )
             figures = self._reduced(figures)
             finite = tf.reduce_all(tf.math.is_finite(figures))
@@ -145,14 +165,24 @@ class Stepper:
         taken, _, sums, last = tf.while_loop(more, step, start, parallel_iterations=1)
         return taken, sums, last
 
-    def _replica(self, positions: Any, table: Any, slot: Any, progress: Any) -> Any:
+    def _next(self, batches: Any, number: Any) -> tuple[Any, Any]:
+        """Positions of the whole batch, and this process's inputs where they were read ahead."""
+        if self._stream is None:
+            return batches[number], None
+        batch = batches.get_next()
+        return batch[POSITIONS], batch[INPUTS]
+
+    def _replica(self, positions: Any, inputs: Any, table: Any, slot: Any, progress: Any) -> Any:
         """Gradients over the global batch, and the figures of this replica's share of it."""
         total_examples = positions.shape[0]
         context = tf.distribute.get_replica_context()
         if self.replicas > 1:
-            share = total_examples // self.replicas
-            positions = positions[context.replica_id_in_sync_group * share :][:share]
-        batch = self.feed.gather(positions, table, slot=slot, total=total_examples)
+            each = total_examples // self.replicas
+            begin = context.replica_id_in_sync_group * each
+            positions = positions[begin:][:each]
+            if inputs is not None:
+                inputs = {name: values[begin - self._begin :][:each] for name, values in inputs.items()}
+        batch = self.feed.gather(positions, table, slot=slot, total=total_examples, inputs=inputs)
         variables = [variable.value for variable in self._variables]
         with tf.GradientTape() as tape:
             total, terms = self.objective(batch, progress)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import time
-from functools import partial
+from contextlib import nullcontext
 from typing import Any
 
-from kdcli.distillation.objective import teacher_taps
-from kdcli.distillation.targets import LiveTargets, Targets, answer_once, logits_of, recorded_targets
+from kdcli.distillation.targets import Targets
 from kdcli.errors import Interrupted, LockedError, TrainingError
 from kdcli.evaluation.footprint import file_bytes
 from kdcli.evaluation.gates import figures, judge
-from kdcli.events import Event, Note, Progress
+from kdcli.evaluation.quality import measure
+from kdcli.events import Event, Note
 from kdcli.lazy import tf
+from kdcli.models.graph_network import GraphNetwork
 from kdcli.models.recorded import RecordedNetwork
 from kdcli.models.runner_network import explaining
-from kdcli.runs.directory import Run
+from kdcli.runs.directory import Run, summary_when_there
 from kdcli.runs.gated import GateResult
 from kdcli.runs.recording import versions
-from kdcli.runs.results import RunResult, relative
+from kdcli.runs.results import FinishedRun, RunResult, relative
 from kdcli.workflows.finishing import write_end, write_start
 from kdcli.workflows.fitting import evaluate_split, write_model, write_predictions
 from kdcli.workflows.job import Job
@@ -27,7 +28,7 @@ from kdcli.workflows.recorded_teacher import answered_splits
 from kdcli.workflows.starting import device_record
 
 
-def carry_out(job: Job, place: Place) -> RunResult:
+def carry_out(job: Job, place: Place) -> RunResult | FinishedRun:
     """Let the teacher answer, train, measure, write; the directory is made once the answers are there.
 
     Raises:
@@ -40,11 +41,14 @@ def carry_out(job: Job, place: Place) -> RunResult:
         return _carried_out(job, place)
 
 
-def _carried_out(job: Job, place: Place) -> RunResult:
+def _carried_out(job: Job, place: Place) -> RunResult | FinishedRun:
     since = time.perf_counter()
-    targets = _targets(job)
+    teaching = job.teaching
+    targets = teaching.targets() if teaching else None
     _answer_validation(job)
     job.clock.lap("teacher", since)
+    if not job.fit.workers.is_chief:
+        return _followed(job, place, targets)
     run = place.open()
     try:
         if place.earlier is None and run.environment.exists():
@@ -63,14 +67,17 @@ def _carried_out(job: Job, place: Place) -> RunResult:
                 trust=job.asked.trust,
                 device=device_record(job.fit.strategy),
             )
+        job.fit.workers.barrier()
         since = time.perf_counter()
-        trained = job.fit.run(run, targets)
+        with teaching.asked_live() if teaching else nullcontext():
+            trained = job.fit.run(run, targets)
         # A run that went on has the seconds of all its processes.
         job.clock.took("training", trained.seconds, since)
-        result = _measured(job, run, trained, targets)
+        result = _measured(job, run, trained)
         write_end(
             run, result, recipe=job.recipe, class_names=job.fit.dataset.class_names, model=job.trained.to_json()
         )
+        job.fit.workers.barrier()
     except Interrupted as interrupted:
         interrupted.run = run.path
         raise
@@ -82,6 +89,22 @@ def _carried_out(job: Job, place: Place) -> RunResult:
     finally:
         run.close()
     return result
+
+
+def _followed(job: Job, place: Place, targets: Targets | None) -> FinishedRun:
+    """What a worker does that is not the chief: it trains along and reads what the chief has written."""
+    job.fit.workers.barrier()
+    run, teaching = Run.followed(place.path), job.teaching
+    try:
+        with teaching.asked_live() if teaching else nullcontext():
+            job.fit.run(run, targets)
+    except Interrupted as interrupted:
+        interrupted.run = run.path
+        raise
+    job.fit.workers.barrier()
+    document = summary_when_there(run.path)
+    model = run.place_of(job.role, folder=isinstance(job.trained.network, GraphNetwork))
+    return FinishedRun(run.path, model, document, followed=True)
 
 
 def _changed_since(job: Job, place: Place, *, died: bool) -> list[str]:
@@ -103,7 +126,7 @@ def _changed_since(job: Job, place: Place, *, died: bool) -> list[str]:
     return texts
 
 
-def _measured(job: Job, run: Run, trained: Any, targets: Targets | None) -> RunResult:
+def _measured(job: Job, run: Run, trained: Any) -> RunResult:
     since = time.perf_counter()
     fit, dataset, network = job.fit, job.fit.dataset, job.trained.network
 
@@ -118,9 +141,9 @@ def _measured(job: Job, run: Run, trained: Any, targets: Targets | None) -> RunR
     if dataset.validation is not None:
         validation, _ = evaluate_split(network, dataset.validation, **measured)
     if dataset.test is not None:
-        if job.teacher is not None and not isinstance(job.teacher.network, RecordedNetwork):
-            ask_teacher = partial(evaluate_split, job.teacher.network, dataset.test, **measured)
-            teacher_test, answers = job.once(("test", *job.teacher_key), ask_teacher)
+        if job.teaching is not None and not isinstance(job.teaching.network, RecordedNetwork):
+            answers = job.teaching.plain("test", dataset.test)
+            teacher_test = measure(answers, dataset.test.all_labels(), task=dataset.task)
         test, logits = evaluate_split(network, dataset.test, teacher=answers, **measured)
         write_predictions(run, logits, dataset.test, task=dataset.task)
     path = write_model(run, job.role, network)
@@ -154,48 +177,25 @@ def _measured(job: Job, run: Run, trained: Any, targets: Targets | None) -> RunR
         seconds=job.clock.to_json(),
         examples_per_second=round(trained.examples_per_second, 1),
         teacher=teacher,
-        targets=_targets_record(job, targets),
+        targets=_targets_record(job),
         gates=gates,
     )
 
 
-def _targets_record(job: Job, targets: Targets | None) -> dict[str, Any] | None:
-    if job.teacher is None:
+def _targets_record(job: Job) -> dict[str, Any] | None:
+    if job.teaching is None:
         return None
-    views = job.fit.views.count if job.fit.views.count is not None else "all"
-    size = targets.bytes if targets is not None else 0
-    return {"mode": job.mode, "hit": job.hit, "bytes": size, "views": views, "precision": "float32"}
-
-
-def _targets(job: Job) -> Targets | None:
-    """The teacher's answers; None when no term asks for them."""
-    if job.teacher is None or not any(term.loss.needs_teacher for term in job.fit.terms):
-        return None
-    taps, views, train = teacher_taps(job.fit.terms), job.fit.views, job.fit.dataset.train
-    if isinstance(job.teacher.network, RecordedNetwork):
-        return recorded_targets(job.teacher.network, train)
-    if job.mode == "live":
-        return LiveTargets(job.teacher.network, taps)
-    total = len(train) * (views.count or 1)
-
-    def told(done: int) -> None:
-        job.fit.on_event(Progress("teacher", done, total, "examples"))
-        code = job.fit.stop()
-        if code is not None:
-            raise Interrupted("stopped while the teacher was answering; this start made no step", exit_code=code)
-
-    key = ("targets", *job.teacher_key, taps, views.count)
-    job.hit = key in job.once
-    return job.once(key, partial(answer_once, job.teacher.network, taps, train, views, on_batch=told))
+    planned = job.teaching.to_json()
+    kept = ("mode", "bytes", "views", "precision", "kept", "fingerprint")
+    return {"hit": job.teaching.hit, **{name: planned[name] for name in kept}}
 
 
 def _answer_validation(job: Job) -> None:
     """The teacher's answers on validation: agreement is logged, and selects when there are no labels."""
     split = job.fit.dataset.validation
-    if job.teacher is None or split is None:
+    if job.teaching is None or split is None:
         return
-    network = job.teacher.network
+    recorded = isinstance(job.teaching.network, RecordedNetwork)
     # What is recorded is about the training part only, and may be all that is known.
-    if not isinstance(network, RecordedNetwork) or any(split is one for one in answered_splits(job.fit.dataset)):
-        key = ("validation", *job.teacher_key)
-        job.fit.teacher_validation = job.once(key, lambda: logits_of(network, split))
+    if not recorded or any(split is one for one in answered_splits(job.fit.dataset)):
+        job.fit.teacher_validation = job.teaching.plain("validation", split)

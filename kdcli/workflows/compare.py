@@ -31,6 +31,7 @@ def compare(
     seed: int | None = None,
     epochs: int | None = None,
     devices: str | None = None,
+    cache_limit: int | None = None,
     signature: str | None = None,
     output: str | None = None,
     trust: Trust = NO_TRUST,
@@ -55,7 +56,8 @@ def compare(
         students: paths, run directories or models; each recipe's own when left out.
         recipes: names, paths, mappings or `Recipe`s; `soft-targets` when left out.
         distilled: finished runs of `kd distill` to compare; only their twins are trained.
-        data, settings, limit, batch_size, epochs, devices, signature, output, trust, code, threads, preflight,
+        data, settings, limit, batch_size, epochs, devices, cache_limit, signature, output, trust, code, threads,
+            preflight,
             stop, on_event: as in `kdcli.distill`.
         repeats: pairs of each arm, 3 when left out; pair k starts both twins from fresh weights of seed k.
         seed: of the first pair; split, limit and views are the same in all of them.
@@ -98,8 +100,8 @@ def compare(
     # From here on there is work for NumPy and TensorFlow: a bad recipe never gets this far.
     from kdcli.evaluation.gates import check_task, choose_gates
     from kdcli.runs.comparison import ComparisonDirectory
+    from kdcli.workflows.around import Surroundings
     from kdcli.workflows.concluding import conclude
-    from kdcli.workflows.opening import Surroundings
     from kdcli.workflows.rehearsing import open_measurable, preview
     from kdcli.workflows.running import Trainings
     from kdcli.workflows.starting import start_tensorflow
@@ -109,8 +111,14 @@ def compare(
     measured: dict[str, Any] = {"on_event": on_event, "latency": latency}
     distilling = [arm for arm in arms if arm.baseline is not None]
     chosen = {a.name: choose_gates("compare", gates, a.asked.recipe.gates, **measured) for a in distilling}
+    # A distilled run of workers has a twin that is trained here, alone.
+    if devices == "workers" or (not distilled and any(a.asked.recipe.train.devices == "workers" for a in arms)):
+        raise UsageError(
+            "train.devices: workers share one training; a comparison has many",
+            hint="several processes with the same --out --resume share its runs, and --devices auto",
+        )
     start_tensorflow(threads=threads, seed=first.recipe.train.seed, code=first.code)
-    around = Surroundings(threads, stop, on_event)
+    around = Surroundings(threads, stop, on_event, cache_limit=cache_limit, dry_run=dry_run)
     dataset = open_measurable(arms, around)
     for bounds in chosen.values():
         check_task(bounds, dataset.task, labelled=dataset.labelled)

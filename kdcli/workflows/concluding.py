@@ -12,6 +12,7 @@ from kdcli.data.dataset import Dataset
 from kdcli.data.duplicates import duplicates_between
 from kdcli.evaluation.footprint import file_bytes, flops
 from kdcli.evaluation.gates import figures, judge
+from kdcli.evaluation.quality import measure
 from kdcli.evaluation.statistics import smallest_visible_gain
 from kdcli.models.network import Network
 from kdcli.models.opening import open_file
@@ -28,7 +29,7 @@ from kdcli.runs.results import Quality, relative
 from kdcli.runs.timed import Timing
 from kdcli.screening.verdict import Trust
 from kdcli.workflows.arms import Arm
-from kdcli.workflows.fitting import evaluate_split
+from kdcli.workflows.choosing import plain_answers
 from kdcli.workflows.judging import Judge
 from kdcli.workflows.networks import Opened, choice_of, with_own_settings
 from kdcli.workflows.opening import open_teacher
@@ -54,17 +55,15 @@ def conclude(
     """
     around = trainings.around
     asked = next(arm.asked for arm in arms if arm.baseline is not None)
-    key, teacher = open_teacher(asked, dataset, around)
+    teacher = open_teacher(asked, dataset, around)
     test = dataset.test
     assert test is not None
     recorded = isinstance(teacher.network, RecordedNetwork)
     # Recorded answers say nothing of the test split.
     quality = Quality(dataset.task, 0)
     if not recorded:
-        quality, _ = around.once(
-            ("test", *key),
-            lambda: evaluate_split(teacher.network, test, task=dataset.task, on_event=around.on_event),
-        )
+        logits = plain_answers(asked, dataset, teacher, around)("test", test)
+        quality = measure(logits, test.all_labels(), task=dataset.task)
     failed = {name: error.message for name, error in trainings.failed.items()}
     verdicts = Judge(arms, trainings.finished, failed, task=dataset.task)
     students = verdicts.students(quality.figure(verdicts.metric))

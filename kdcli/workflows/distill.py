@@ -32,6 +32,7 @@ def distill(
     seed: int | None = None,
     epochs: int | None = None,
     devices: str | None = None,
+    cache_limit: int | None = None,
     signature: str | None = None,
     output: str | None = None,
     trust: Trust = NO_TRUST,
@@ -58,6 +59,7 @@ def distill(
         signature, output: which signature of a SavedModel, and which of several outputs, of the teacher.
         trust: what files may do: `kdcli.Trust(model=True)` is `--trust-model`.
         code: Python files that register own layers.
+        cache_limit: bytes that the cache of teachers' answers may hold; a fifth of the free disk when left out.
         threads: of TensorFlow, before it has started.
         resume, overwrite: what to do with a run that lies in `out`.
         dry_run: open everything, run one step in memory, return the plan and write nothing.
@@ -103,20 +105,26 @@ def distill(
     if place.finished is not None:
         return _judged(place.finished, chosen)
     # From here on there is work for NumPy and TensorFlow: a bad recipe never gets this far.
+    from kdcli.workflows.around import Surroundings
     from kdcli.workflows.carrying_out import carry_out
-    from kdcli.workflows.opening import Surroundings, open_distillation
+    from kdcli.workflows.joining import working_together
+    from kdcli.workflows.opening import open_distillation
     from kdcli.workflows.previewing import check_before, make_plan
 
-    job = open_distillation(place, Surroundings(threads, stop, on_event))
-    job.gates = chosen
-    check_task(chosen, job.fit.dataset.task, labelled=job.fit.dataset.labelled)
-    if chosen and job.fit.dataset.test is None:
-        raise UsageError("gates are checked on a test split, and the data has none", hint="leave the gates out")
-    plan = make_plan(job, check_before(job) if preflight else (), measured=dry_run)
-    if dry_run:
-        return plan
-    on_event(Planned(plan))
-    return carry_out(job, place)
+    with working_together(place, out=out, on_event=on_event) as workers:
+        around = Surroundings(threads, stop, on_event, cache_limit=cache_limit, dry_run=dry_run, workers=workers)
+        job = open_distillation(place, around)
+        job.gates = chosen
+        check_task(chosen, job.fit.dataset.task, labelled=job.fit.dataset.labelled)
+        if chosen and job.fit.dataset.test is None:
+            raise UsageError(
+                "gates are checked on a test split, and the data has none", hint="leave the gates out"
+            )
+        plan = make_plan(job, check_before(job) if preflight else (), measured=dry_run)
+        if dry_run:
+            return plan
+        on_event(Planned(plan))
+        return carry_out(job, place)
 
 
 def _gate_section(asked: Asked, place: Place) -> GatesSection:

@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 
+from kdcli.cache.place import VARIABLE, cache_folder
 from kdcli.evaluation.footprint import file_bytes
 from kdcli.lazy import tf
 from kdcli.runs.recording import machine, versions
@@ -110,8 +111,12 @@ def _version(package: str) -> str | None:
 
 def _caches() -> tuple[Cache, ...]:
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    folders = {"data sets": home / "datasets", "published weights": home / "models"}
+    folders = {
+        "data sets": (home / "datasets", "KERAS_HOME"),
+        "published weights": (home / "models", "KERAS_HOME"),
+        "teachers' answers": (cache_folder(), VARIABLE),
+    }
     return tuple(
-        Cache(name, str(path), file_bytes(path) if path.is_dir() else None, "KERAS_HOME")
-        for name, path in folders.items()
+        Cache(name, str(path), file_bytes(path) if path.is_dir() else None, variable)
+        for name, (path, variable) in folders.items()
     )

@@ -33,6 +33,7 @@ from kdcli.runs.directory import Run
 from kdcli.runs.results import Quality
 from kdcli.training.checkpoint import Checkpoints
 from kdcli.training.loop import Trained, Trainer, steps_per_epoch
+from kdcli.training.replicas import ALONE, Workers, normalizing, synchronized
 from kdcli.training.step import Stepper, scheduled
 
 
@@ -101,6 +102,7 @@ class Fit:
     on_event: OnEvent
     stop: Callable[[], int | None]
     teacher_validation: np.ndarray | None = None
+    workers: Workers = ALONE
 
     def stepper(self, targets: Targets | None) -> Stepper:
         """The compiled step, with its objective and a built optimizer."""
@@ -117,21 +119,25 @@ class Fit:
             rate = scheduled(train.optimizer.learning_rate, train.schedule, train.steps or 1)
             optimizer = train.optimizer.build(rate)
             optimizer.build(objective.trainable_variables)
+        batch = min(train.batch_size, len(self.dataset.train))
         return Stepper(
             objective,
             Feed(self.dataset.train, self.views, classes=self.dataset.outputs),
             optimizer,
-            batch_size=min(train.batch_size, len(self.dataset.train)),
+            batch_size=batch,
             total_steps=train.steps or 1,
             gradient_clip=train.gradient_clip,
             strategy=self.strategy,
             jit=train.jit == "on",
+            share=self.workers.slice_of(batch),
         )
 
     def run(self, run: Run, targets: Targets | None) -> Trained:
         """Train in the run's directory, from its newest checkpoint if there is one."""
         checkpoint = self.train.checkpoint
-        with computing_in(self.network, self.train.precision):
+        several = self.strategy.num_replicas_in_sync > 1
+        layers = normalizing(self.network) if self.train.synchronized and several else []
+        with computing_in(self.network, self.train.precision), synchronized(layers):
             stepper = self.stepper(targets)
             trainer = Trainer(
                 stepper,
@@ -143,7 +149,8 @@ class Fit:
                 checkpoints=Checkpoints(run.checkpoint, every=checkpoint.every, keep=checkpoint.keep),
                 stop=self.stop,
                 on_event=self.on_event,
-                on_epoch=lambda history: write_metrics(run, history),
+                on_epoch=lambda history: write_metrics(run, history) if self.workers.is_chief else None,
+                workers=self.workers,
             )
             return trainer.run()
 

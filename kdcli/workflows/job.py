@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from kdcli.recipe.document import Path
@@ -12,8 +11,8 @@ from kdcli.recipe.sections import Recipe
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.fitting import Clock, Fit
 from kdcli.workflows.networks import Opened
-from kdcli.workflows.once import Once
 from kdcli.workflows.planning import resolved_recipe
+from kdcli.workflows.teaching import Teaching
 
 
 @dataclass
@@ -25,14 +24,10 @@ class Job:
         asked: what was asked for.
         fit: the training itself.
         trained: the model that it changes.
-        teacher: who answers, None when a teacher is trained.
+        teaching: the teacher and its answers, None where labels alone teach.
         resolved: a value for every `auto`, by path.
         inputs: path and sha256 of every input.
         clock: seconds by stage.
-        mode, mode_reason: where the teacher's answers are kept, and why.
-        once: what several jobs of a comparison share.
-        teacher_key: what the teacher is called in it.
-        hit: whether an earlier job had asked for the same answers.
         gates: what its figures are held to.
     """
 
@@ -40,16 +35,16 @@ class Job:
     asked: Asked
     fit: Fit
     trained: Opened
-    teacher: Opened | None
+    teaching: Teaching | None
     resolved: dict[Path, Any]
     inputs: dict[str, Any]
     clock: Clock
-    mode: str = "live"
-    mode_reason: str = ""
-    once: Once = field(default_factory=Once)
-    teacher_key: tuple[Hashable, ...] = ()
-    hit: bool = False
     gates: tuple[Gate, ...] = ()
+
+    @property
+    def teacher(self) -> Opened | None:
+        """Who answers."""
+        return self.teaching.opened if self.teaching else None
 
     @property
     def role(self) -> str:

@@ -3,49 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 from kdcli.data.dataset import Dataset, with_outputs
-from kdcli.data.views import Views
-from kdcli.distillation.objective import Term, build_terms, teacher_taps
-from kdcli.distillation.targets import bytes_needed, choose_mode
+from kdcli.distillation.objective import Term, build_terms
 from kdcli.errors import UsageError
-from kdcli.events import Note, OnEvent, ignore
+from kdcli.events import Note, OnEvent
 from kdcli.lazy import keras
 from kdcli.losses.labels import Labels
-from kdcli.models.recorded import RecordedNetwork
+from kdcli.models.network import Network
 from kdcli.recipe.document import Path
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.recording import hash_file
+from kdcli.workflows.around import Surroundings
 from kdcli.workflows.asking import Asked, require
+from kdcli.workflows.choosing import open_teaching, views_of
 from kdcli.workflows.fitting import Clock, Fit, monitored, with_length
 from kdcli.workflows.job import Job
+from kdcli.workflows.joining import start_together
 from kdcli.workflows.networks import Opened, open_network
-from kdcli.workflows.once import Once
 from kdcli.workflows.placing import Place, check_inputs, data_key, data_sha256, open_data
 from kdcli.workflows.recorded_teacher import is_recorded, open_recorded
-from kdcli.workflows.refusing import check_effects, check_heads, check_precision, refuse_untrained
-from kdcli.workflows.starting import never, start_tensorflow, strategy_for
+from kdcli.workflows.refusing import (
+    check_effects,
+    check_heads,
+    check_precision,
+    check_synchronized,
+    refuse_untrained,
+)
+from kdcli.workflows.starting import strategy_for
 from kdcli.zoo import Clone
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a job works in.
-
-    Args:
-        threads: of TensorFlow, before it has started.
-        stop: asked between steps; an exit code stops after saving.
-        on_event: told of progress.
-        once: what an earlier job of the same comparison opened.
-    """
-
-    threads: int | None = None
-    stop: Callable[[], int | None] = never
-    on_event: OnEvent = ignore
-    once: Once = field(default_factory=Once)
 
 
 def open_distillation(place: Place, around: Surroundings) -> Job:
@@ -60,42 +48,37 @@ def open_distillation(place: Place, around: Surroundings) -> Job:
     if recipe.losses is None:
         raise UsageError(f"the recipe {asked.name!r} has no losses", hint="--recipe soft-targets")
     clock, on_event = Clock(), around.on_event
-    start_tensorflow(threads=around.threads, seed=recipe.train.seed, code=asked.code)
+    start_together(asked, around)
     dataset = _dataset(asked, clock, around)
-    strategy = strategy_for(recipe.train.devices)
+    strategy = strategy_for(recipe.train.devices, around.workers.strategy)
     check_effects(recipe, recipe.losses, dataset, replicas=strategy.num_replicas_in_sync)
     with strategy.scope():
-        key, teacher = open_teacher(asked, dataset, around)
+        teacher = open_teacher(asked, dataset, around)
         dataset = with_outputs(dataset, teacher.network.outputs)
         student = _side("student", asked, dataset, around, recipe.student.start, teacher.network)
         check_precision(recipe, student.network)
+        _synchronize(recipe, student.network, strategy, on_event)
         check_heads(recipe, dataset, teacher.network, student.network)
         # Projections start the same however the models were opened, which uses up random numbers.
         keras.utils.set_random_seed(recipe.train.seed)
         terms = build_terms(recipe.losses, student=student.network, teacher=teacher.network)
-    count = _view_count(recipe)
-    views = _views(recipe, dataset, count)
-    needed = bytes_needed(teacher.network, teacher_taps(terms), len(dataset.train), count or 0)
-    recorded = isinstance(teacher.network, RecordedNetwork)
-    mode, reason = choose_mode(recipe.teacher.targets, needed=needed, keeps=count is not None, recorded=recorded)
-    if recipe.teacher.targets == "memory" and mode == "live":
-        raise UsageError(
-            f"teacher.targets: memory cannot be: {reason}", hint="--set teacher.views=4 keeps 4 views"
-        )
     train = with_length(recipe.train, len(dataset.train))
+    teaching = open_teaching(asked, dataset, teacher, terms, around, epochs=train.epochs or 1)
     monitor = monitored(train, dataset, with_teacher=True)
+    views = teaching.views
     fit = Fit(recipe, train, dataset, views, student.network, terms, strategy, monitor, on_event, around.stop)
+    fit.workers = around.workers
     resolved = _resolved(recipe, dataset, {"teacher": teacher, "student": student}, terms, strategy)
     resolved |= {
         ("student", "start"): student.start,
-        ("teacher", "targets"): mode,
-        ("teacher", "views"): "all" if count is None else count,
+        ("teacher", "targets"): teaching.keeping.mode,
+        ("teacher", "views"): "all" if views.count is None else views.count,
+        ("teacher", "precision"): teaching.precision,
     }
     inputs = {"teacher": teacher.record, "student": student.record, **_code(asked)}
     inputs["data"] = _data_record(asked, dataset, around)
     check_inputs(place, inputs)
-    kept: dict[str, Any] = {"mode": mode, "mode_reason": reason, "teacher_key": key}
-    return Job("distill", asked, fit, student, teacher, resolved, inputs, clock, once=around.once, **kept)
+    return Job("distill", asked, fit, student, teaching, resolved, inputs, clock)
 
 
 def open_alone(role: str, place: Place, around: Surroundings) -> Job:
@@ -109,9 +92,9 @@ def open_alone(role: str, place: Place, around: Surroundings) -> Job:
     asked, recipe = place.asked, place.asked.recipe
     require(asked, "data", role)
     clock, on_event = Clock(), around.on_event
-    start_tensorflow(threads=around.threads, seed=recipe.train.seed, code=asked.code)
+    start_together(asked, around)
     dataset = _dataset(asked, clock, around)
-    strategy = strategy_for(recipe.train.devices)
+    strategy = strategy_for(recipe.train.devices, around.workers.strategy)
     check_effects(recipe, [Labels()], dataset, replicas=strategy.num_replicas_in_sync)
     if not dataset.labelled:
         raise UsageError(
@@ -123,20 +106,22 @@ def open_alone(role: str, place: Place, around: Surroundings) -> Job:
             # Who learns alone has a teacher too where it is the teacher's architecture.
             require(asked, "teacher")
             refuse_untrained(asked)
-            teacher = open_teacher(asked, dataset, around)[1].network
+            teacher = open_teacher(asked, dataset, around).network
         opened = _side(role, asked, dataset, around, getattr(recipe, role).start, teacher)
         check_precision(recipe, opened.network)
-    views = _views(recipe, dataset, None)
+        _synchronize(recipe, opened.network, strategy, on_event)
+    views = views_of(recipe, dataset, None)
     train = with_length(recipe.train, len(dataset.train))
     monitor = monitored(train, dataset, with_teacher=False)
     term = Term(label_term(recipe))
     fit = Fit(recipe, train, dataset, views, opened.network, (term,), strategy, monitor, on_event, around.stop)
+    fit.workers = around.workers
     resolved = _resolved(recipe, dataset, {role: opened}, (term,), strategy)
     resolved[role, "start"] = opened.start
     inputs = {role: opened.record, "data": _data_record(asked, dataset, around), **_code(asked)}
     check_inputs(place, inputs)
     command = "train-teacher" if role == "teacher" else "scratch"
-    return Job(command, asked, fit, opened, None, resolved, inputs, clock, once=around.once)
+    return Job(command, asked, fit, opened, None, resolved, inputs, clock)
 
 
 def label_term(recipe: Recipe) -> Labels:
@@ -145,12 +130,12 @@ def label_term(recipe: Recipe) -> Labels:
     return labels.model_copy(update={"weight": 1.0, "warmup": 0.0})
 
 
-def open_teacher(asked: Asked, dataset: Dataset, around: Surroundings) -> tuple[tuple[Hashable, ...], Opened]:
-    """The teacher, opened once, and what it is called among what is opened once."""
+def open_teacher(asked: Asked, dataset: Dataset, around: Surroundings) -> Opened:
+    """The teacher, opened once."""
     section = asked.recipe.teacher.model_dump_json()
     key = ("teacher", *data_key(asked), section, id(asked.models.get("teacher")))
     recorded = is_recorded(asked)
-    return key, around.once(
+    return around.once(
         key, lambda: open_recorded(asked, dataset) if recorded else _side("teacher", asked, dataset, around)
     )
 
@@ -161,6 +146,12 @@ def _dataset(asked: Asked, clock: Clock, around: Surroundings) -> Dataset:
     around.once(("notes", *data_key(asked)), lambda: _say(dataset.notes, around.on_event))
     clock.lap("data", since)
     return dataset
+
+
+def _synchronize(recipe: Recipe, trained: Network, strategy: Any, on_event: OnEvent) -> None:
+    idle = check_synchronized(recipe, trained, replicas=strategy.num_replicas_in_sync)
+    if idle is not None:
+        on_event(Note(idle))
 
 
 def _say(notes: Sequence[str], on_event: OnEvent) -> None:
@@ -174,12 +165,6 @@ def _data_record(asked: Asked, dataset: Dataset, around: Surroundings) -> dict[s
 
 def _code(asked: Asked) -> dict[str, Any]:
     return {f"code {file.name}": {"path": str(file), "sha256": hash_file(file)} for file in asked.code}
-
-
-def _views(recipe: Recipe, dataset: Dataset, count: int | None) -> Views:
-    views = Views(recipe.data.augment, seed=recipe.data_seed, count=count, examples=len(dataset.train))
-    views.check(dataset.train)
-    return views
 
 
 def _side(
@@ -201,13 +186,6 @@ def _side(
         trainable=start is not None,
         threads=around.threads,
     )
-
-
-def _view_count(recipe: Recipe) -> int | None:
-    """Kept views; None is a new one every epoch."""
-    if not recipe.data.augment:
-        return 1
-    return recipe.teacher.views if isinstance(recipe.teacher.views, int) else None
 
 
 def _resolved(

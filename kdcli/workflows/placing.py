@@ -36,6 +36,7 @@ from kdcli.zoo import File
 
 # Inputs are matched by content, not by path; where a run was computed is no setting of it.
 BY_CONTENT = (
+    "train.devices",
     "data.source.path",
     *(f"data.source.{split}.path" for split in ("train", "validation", "test")),
     "teacher.model.path",
@@ -203,9 +204,12 @@ def _at(values: Any, path: Setting) -> Any:
 
 
 def _with_sources(resolved: Recipe, asked: Asked) -> Recipe:
-    """The resolved recipe with the files as they are named now: they may have been moved."""
+    """The resolved recipe with the files and devices as they are named now: they may be others."""
     origins: Origins = asked.origins
     updated = resolved
+    if origins.of(("train", "devices")) != "default":
+        train = updated.train.model_copy(update={"devices": asked.recipe.train.devices})
+        updated = updated.model_copy(update={"train": train})
     if asked.recipe.data.source is not None and origins.of(("data", "source")) != "default":
         updated = updated.model_copy(
             update={"data": updated.data.model_copy(update={"source": asked.recipe.data.source})}

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 
 from kdcli.data.examples import Examples
-from kdcli.data.feed import Batch
-from kdcli.data.views import Views
-from kdcli.distillation.objective import teacher_taps
+from kdcli.data.feed import RESIDENT_BYTES, Batch
+from kdcli.data.stream import AHEAD_BYTES
 from kdcli.distillation.preflight import refuse_chance, refuse_idle_terms, refuse_same
-from kdcli.distillation.targets import LiveTargets, Targets, answer_once, bytes_needed, recorded_targets
 from kdcli.evaluation.footprint import weight_bytes
 from kdcli.lazy import tf
-from kdcli.models.answering import Answering
 from kdcli.models.precision import computing_in
 from kdcli.models.recorded import RecordedNetwork
 from kdcli.models.values import unchanged
 from kdcli.runs.results import Plan
-from kdcli.workflows.fitting import Fit
 from kdcli.workflows.job import Job
+from kdcli.workflows.plain_answers import as_they_are
 from kdcli.workflows.planning import pair_rows, settings_table
+from kdcli.workflows.teaching import SAMPLE_SPLIT, Teaching, sample_of
 
 # Steps that a dry run times, after one that compiles.
 TIMED_STEPS = 4
@@ -35,18 +32,21 @@ def check_before(job: Job) -> tuple[str, ...]:
         ModelError: a teacher at chance level, teacher = student, a term without gradient.
     """
     findings = []
-    fit, teacher, student = job.fit, job.teacher, job.trained
+    fit, teaching, student = job.fit, job.teaching, job.trained
     train = fit.dataset.train
-    if teacher is not None:
-        refuse_same(teacher.network, student.network)
-        accuracy = refuse_chance(teacher.network, train) if fit.dataset.task == "classification" else None
-        if accuracy is not None:
+    looked, answers = train, None
+    if teaching is not None:
+        refuse_same(teaching.network, student.network)
+        sample = sample_of(train)
+        labels = sample.all_labels()
+        if fit.dataset.task == "classification" and labels is not None:
+            logits = teaching.plain(SAMPLE_SPLIT, sample)
+            accuracy = refuse_chance(logits, labels, name=teaching.network.name)
             findings.append(f"the teacher's accuracy on training examples is {accuracy:.4f}")
-    positions = np.arange(min(fit.train.batch_size, len(train)))
-    batch = _sample_batch(fit, positions)
-    network = teacher.network if teacher is not None else None
-    kept = recorded_targets(network, train) if isinstance(network, RecordedNetwork) else None
-    refuse_idle_terms(fit.terms, student=student.network, teacher=network, batch=batch, targets=kept)
+        looked, answers = teaching.look()
+    network = teaching.network if teaching is not None else None
+    batch = _sample_batch(looked, min(fit.train.batch_size, len(looked)))
+    refuse_idle_terms(fit.terms, student=student.network, teacher=network, batch=batch, targets=answers)
     findings.extend(_unscaled(train))
     whole = [term.loss.label for term in fit.terms if term.loss.whole_batch]
     if whole and fit.strategy.num_replicas_in_sync > 1:
@@ -66,10 +66,10 @@ def _unscaled(train: Examples) -> list[str]:
     return texts
 
 
-def _sample_batch(fit: Fit, positions: np.ndarray) -> Any:
-    train = fit.dataset.train
-    raw = {name: tf.convert_to_tensor(value) for name, value in train.take(positions).items()}
-    labels = train.labels_at(positions)
+def _sample_batch(examples: Examples, size: int) -> Batch:
+    positions = np.arange(size)
+    raw = {name: tf.convert_to_tensor(value) for name, value in examples.take(positions).items()}
+    labels = examples.labels_at(positions)
     return Batch(
         inputs=raw,
         labels=None if labels is None else tf.convert_to_tensor(labels),
@@ -83,19 +83,14 @@ def _sample_batch(fit: Fit, positions: np.ndarray) -> Any:
 def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
     """The plan of a distillation (or of a teacher's training, whose `teacher` is None)."""
     fit, dataset = job.fit, job.fit.dataset
-    kept = 0
-    teacher_parameters = 0
-    targets: dict[str, Any] = {}
-    if job.teacher is not None:
-        teacher_parameters = job.teacher.network.parameters or 0
-        count = fit.views.count
-        if job.mode == "memory":
-            kept = bytes_needed(job.teacher.network, teacher_taps(fit.terms), len(dataset.train), count or 1)
-        targets = {"mode": job.mode, "why": job.mode_reason, "views": count if count is not None else "all"}
-        targets |= {"bytes": kept, "fingerprint": None}
+    teaching = job.teaching
+    targets = teaching.to_json() if teaching is not None else {}
+    teacher_parameters = (teaching.network.parameters or 0) if teaching is not None else 0
+    kept = min(teaching.bytes, RESIDENT_BYTES) if teaching is not None else 0
     splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
     # Weights, their gradients and two moments of the optimizer, in float32.
-    memory = dataset.train.bytes + kept + 4 * (4 * job.trained.network.parameters + teacher_parameters)
+    data = dataset.train.bytes if dataset.train.bytes <= RESIDENT_BYTES else AHEAD_BYTES
+    memory = data + kept + 4 * (4 * job.trained.network.parameters + teacher_parameters)
     return Plan(
         settings=settings_table(job.recipe, job.asked.origins, job.resolved),
         teacher=job.trained.to_json() if job.role == "teacher" else job.teacher.to_json() if job.teacher else None,
@@ -113,7 +108,7 @@ def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
         memory_bytes=memory,
         student_bytes=weight_bytes(job.trained.network.parameters),
         seconds=_measured_seconds(job) if measured else {"teacher": None, "training": None},
-        findings=(*findings, *_notes(job)),
+        findings=(*(teaching.texts if teaching is not None else ()), *findings, *_notes(job)),
     )
 
 
@@ -126,14 +121,20 @@ def _notes(job: Job) -> list[str]:
 
 def _measured_seconds(job: Job) -> dict[str, float | None]:
     """What the whole would take, from one step (compiled first) and one batch of the teacher; weights go back."""
-    fit, train = job.fit, job.fit.dataset.train
-    sample = train.subset(np.arange(min(256, len(train))))
-    targets, teacher_seconds = _sample_targets(job, sample)
+    fit, teaching = job.fit, job.teaching
+    examples, targets, teacher_seconds = fit.dataset.train, None, None
+    if teaching is not None:
+        examples, targets = teaching.look()
+        targets = teaching.targets() if teaching.keeping.mode == "live" else targets
+        teacher_seconds = _teacher_seconds(teaching)
     with unchanged(fit.network.variables), computing_in(fit.network, fit.train.precision):
         stepper = fit.stepper(targets)
-        batch = min(fit.train.batch_size, len(train))
-        positions = np.resize(np.arange(len(sample)), (1 + TIMED_STEPS, batch))
-        stepper.start(positions, table=fit.views.table(0), slot=0)
+        batch = min(fit.train.batch_size, len(fit.dataset.train))
+        stepper.start(
+            np.resize(np.arange(min(256, len(examples))), (1 + TIMED_STEPS, batch)),
+            table=fit.views.table(0),
+            slot=0,
+        )
         stepper.run(1, first=0)
         since = time.perf_counter()
         stepper.run(TIMED_STEPS, first=1)
@@ -141,19 +142,15 @@ def _measured_seconds(job: Job) -> dict[str, float | None]:
     return {"teacher": teacher_seconds, "training": round(each * (fit.train.steps or 0), 1)}
 
 
-def _sample_targets(job: Job, sample: Any) -> tuple[Targets | None, float | None]:
-    if job.teacher is None:
-        return None, None
-    taps, views, network = teacher_taps(job.fit.terms), job.fit.views, job.teacher.network
-    if isinstance(network, RecordedNetwork):
-        return recorded_targets(network, sample), 0.0
-    ask = Answering(network, taps=taps)
-    ask(sample.take, len(sample))
-    since = time.perf_counter()
-    ask(sample.take, len(sample))
-    each = (time.perf_counter() - since) / len(sample)
-    if job.mode == "live":
-        return LiveTargets(network, taps), 0.0
-    seconds = round(each * len(job.fit.dataset.train) * (views.count or 1), 1)
-    of_sample = Views(views.augments, seed=views.seed, count=views.count, examples=len(sample))
-    return answer_once(network, taps, sample, of_sample), seconds
+def _teacher_seconds(teaching: Teaching) -> float:
+    """What answering all training examples would take; nothing where that is done, or no pass of its own."""
+    if teaching.keeping.mode == "live" or isinstance(teaching.network, RecordedNetwork) or teaching.complete:
+        return 0.0
+    sample = sample_of(teaching.dataset.train)
+    with teaching.asking(sample, as_they_are(sample), taps=teaching.taps) as teacher_pass:
+        count = min(256, len(sample))
+        teacher_pass(0, 0, count)
+        since = time.perf_counter()
+        teacher_pass(0, 0, count)
+        each = (time.perf_counter() - since) / count
+    return round(each * len(teaching.dataset.train) * (teaching.views.count or 1), 1)

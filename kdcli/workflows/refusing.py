@@ -7,7 +7,6 @@ from pathlib import Path
 
 from kdcli.augment import Mixing
 from kdcli.data.dataset import Dataset, class_weights
-from kdcli.data.feed import RESIDENT_BYTES
 from kdcli.errors import ModelError, UsageError
 from kdcli.losses.labels import Labels
 from kdcli.losses.soft_cross_entropy import SoftCrossEntropy
@@ -16,6 +15,7 @@ from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.recipe.sections import Recipe
 from kdcli.spec import FeatureLoss, Loss
+from kdcli.training.replicas import normalizing
 from kdcli.workflows.asking import Asked
 from kdcli.zoo import Clone, File, has_weights
 
@@ -109,10 +109,13 @@ def check_effects(recipe: Recipe, losses: Sequence[Loss], dataset: Dataset, *, r
     class_weights(dataset, recipe.data.class_weight)
     if train.early_stopping is not None and dataset.validation is None:
         raise UsageError("train.early_stopping needs a validation split", hint="--set data.validation=0.1")
-    if train.batch_size % replicas:
-        raise UsageError(f"train.batch_size {train.batch_size} cannot be shared by {replicas} devices")
-    if train.jit == "on" and dataset.train.bytes > RESIDENT_BYTES:
-        raise UsageError("train.jit: XLA needs the training data in memory, and it is too large", hint="jit: off")
+    batch = min(train.batch_size, len(dataset.train))
+    if batch % replicas:
+        few = f" (there are {batch} examples)" if batch < train.batch_size else ""
+        raise UsageError(
+            f"train.batch_size {train.batch_size}{few} cannot be shared by {replicas} devices",
+            hint=f"--batch-size {max(batch // replicas, 1) * replicas}",
+        )
     try:
         train.optimizer.build(train.optimizer.learning_rate)
     except (ValueError, TypeError) as error:
@@ -136,6 +139,22 @@ def _check_augment(recipe: Recipe, dataset: Dataset) -> None:
                 f"data.augment: {augment.kind} moves the picture, and its map of classes would stay behind",
                 hint="brightness and contrast leave every pixel where it is",
             )
+
+
+def check_synchronized(recipe: Recipe, trained: Network, *, replicas: int) -> str | None:
+    """Refuse to synchronise what is not there; gives a sentence where it is there and has no effect.
+
+    Raises:
+        UsageError: naming the setting.
+    """
+    if not recipe.train.synchronized:
+        return None
+    if not normalizing(trained):
+        raise UsageError(
+            "train.synchronized acts on batch normalisation, and what is trained has none that Keras knows",
+            hint="leave it out",
+        )
+    return "train.synchronized has no effect on one device" if replicas == 1 else None
 
 
 def check_precision(recipe: Recipe, student: Network) -> None:

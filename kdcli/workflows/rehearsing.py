@@ -12,8 +12,9 @@ from kdcli.runs.directory import ENVIRONMENT, read_json
 from kdcli.runs.recording import hash_arrays
 from kdcli.runs.results import Plan
 from kdcli.workflows.arms import Arm
+from kdcli.workflows.around import Surroundings
 from kdcli.workflows.asking import Asked
-from kdcli.workflows.opening import Surroundings, open_distillation
+from kdcli.workflows.opening import open_distillation
 from kdcli.workflows.placing import Place, check_inputs, data_key, given_inputs, open_data
 from kdcli.workflows.previewing import check_before, make_plan
 

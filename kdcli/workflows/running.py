@@ -11,8 +11,9 @@ from kdcli.errors import Interrupted, KdError, LockedError, UsageError
 from kdcli.events import Note
 from kdcli.runs.results import FinishedRun, RunResult
 from kdcli.workflows.arms import Arm
+from kdcli.workflows.around import Surroundings
 from kdcli.workflows.carrying_out import carry_out
-from kdcli.workflows.opening import Surroundings, open_alone, open_distillation
+from kdcli.workflows.opening import open_alone, open_distillation
 from kdcli.workflows.placing import find_place
 from kdcli.workflows.previewing import check_before
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,20 @@ from kdcli.lazy import keras, tf
 from kdcli.models.own_code import bring_code
 
 
-def start_tensorflow(*, threads: int | None, seed: int, code: Sequence[Path] = ()) -> None:
+def start_tensorflow(
+    *,
+    threads: int | None,
+    seed: int,
+    code: Sequence[Path] = (),
+    join: Callable[[], None] = lambda: None,
+) -> None:
     """Load TensorFlow with fixed threads, deterministic operations and seeded generators, then the user's code.
+
+    Args:
+        threads: of TensorFlow.
+        seed: of every generator.
+        code: files to run.
+        join: makes this process one of several; TensorFlow wants that before it does anything else.
 
     Raises:
         UsageError: TensorFlow already works with another number of threads, or a file of `code` fails.
@@ -26,14 +38,19 @@ def start_tensorflow(*, threads: int | None, seed: int, code: Sequence[Path] = (
             if tf.config.threading.get_intra_op_parallelism_threads() != threads:
                 raise UsageError("threads can only be chosen before TensorFlow has started") from None
     tf.config.experimental.enable_op_determinism()
+    join()
     bring_code(code)
     keras.utils.set_random_seed(seed)
 
 
-def strategy_for(devices: str) -> Any:
-    """All GPUs together when there are several and `devices` is `auto`, else the default device."""
-    if devices == "auto" and len(tf.config.list_physical_devices("GPU")) > 1:
-        return tf.distribute.MirroredStrategy()
+def strategy_for(devices: str, joined: Any = None) -> Any:
+    """That of all workers where they have joined; else all GPUs where there are several, or the default device."""
+    if joined is not None:
+        return joined
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if devices != "one" and gpus > 1:
+        # Named: left to itself TensorFlow would take the devices of all that TF_CONFIG names.
+        return tf.distribute.MirroredStrategy([f"GPU:{number}" for number in range(gpus)])
     return tf.distribute.get_strategy()
 
 

@@ -27,6 +27,7 @@ def train_teacher(
     seed: int | None = None,
     epochs: int | None = None,
     devices: str | None = None,
+    cache_limit: int | None = None,
     trust: Trust = NO_TRUST,
     code: Sequence[str | Path] = (),
     threads: int | None = None,
@@ -42,8 +43,8 @@ def train_teacher(
     Args:
         teacher: a path or a `keras.Model` that gives the architecture (its weights too with
             `teacher.start: file`); from the recipe when left out.
-        recipe, data, out, settings, limit, batch_size, seed, epochs, devices, trust, code, threads, resume,
-            overwrite, dry_run, preflight, stop, on_event: as in `kdcli.distill`.
+        recipe, data, out, settings, limit, batch_size, seed, epochs, devices, cache_limit, trust, code, threads,
+            resume, overwrite, dry_run, preflight, stop, on_event: as in `kdcli.distill`.
 
     Returns:
         The finished run, with `teacher.keras`. With `dry_run` the plan.
@@ -74,18 +75,24 @@ def train_teacher(
     if place.finished is not None:
         return place.finished
     # From here on there is work for NumPy and TensorFlow: a bad recipe never gets this far.
+    from kdcli.workflows.around import Surroundings
     from kdcli.workflows.carrying_out import carry_out
-    from kdcli.workflows.opening import Surroundings, open_alone
+    from kdcli.workflows.joining import working_together
+    from kdcli.workflows.opening import open_alone
     from kdcli.workflows.previewing import check_before, make_plan
 
     ignored = [loss.label for loss in place.asked.recipe.losses or () if loss.needs_teacher]
     if ignored:
         on_event(Note(f"a teacher learns from labels alone: {', '.join(ignored)} of the recipe is left out"))
+    if cache_limit is not None:
+        on_event(Note("--cache-limit is for kd distill and kd compare: nobody answers a teacher in training"))
     if place.asked.recipe.gates.gates():
         on_event(Note("gates are for the student: kd distill checks those of the recipe"))
-    job = open_alone("teacher", place, Surroundings(threads, stop, on_event))
-    plan = make_plan(job, check_before(job) if preflight else (), measured=dry_run)
-    if dry_run:
-        return plan
-    on_event(Planned(plan))
-    return carry_out(job, place)
+    with working_together(place, out=out, on_event=on_event) as workers:
+        around = Surroundings(threads, stop, on_event, dry_run=dry_run, workers=workers)
+        job = open_alone("teacher", place, around)
+        plan = make_plan(job, check_before(job) if preflight else (), measured=dry_run)
+        if dry_run:
+            return plan
+        on_event(Planned(plan))
+        return carry_out(job, place)

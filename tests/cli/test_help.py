@@ -14,7 +14,9 @@ from kdcli.cli.options import FOREIGN
 COMMON = set("--recipe --set --data --limit --batch-size --threads --json --quiet --verbose --no-color".split())
 COMMON |= set("--code --trust-model --allow-tables --allow-remote".split())
 CHOICE = {"--signature", "--output"}
-RUN = set("--out --resume --overwrite --seed --epochs --devices --dry-run --max-time --no-preflight".split())
+RUN = set("--out --resume --overwrite --seed --epochs --devices --dry-run --max-time --no-preflight".split()) | {
+    "--cache-limit"
+}
 GATES = set("--gate --min-accuracy --max-accuracy-drop --min-gain --min-agreement".split())
 GATES |= set("--max-latency-ms --max-latency-ratio --max-size-mb --strict-gates".split())
 GATES = set("--gate --min-accuracy --max-accuracy-drop --min-gain --min-agreement --max-latency-ms".split())
@@ -42,6 +44,7 @@ TABLE = {
 }
 COMMANDS = list(TABLE)
 GROUPS = {"recipes": {"ls", "show", "cp", "check", "schema"}, "losses": {"ls", "show"}}
+GROUPS |= {"cache": {"ls", "show", "rm", "dir"}}
 
 
 def options_of(command):
@@ -119,14 +122,14 @@ def test_an_unknown_command_names_the_nearest_and_a_hint_that_works(kd):
     ]
 
 
-@pytest.mark.parametrize("words", ["cache", "report", "verify"])
+@pytest.mark.parametrize("words", ["report", "verify"])
 def test_what_is_not_built_is_a_usage_error(kd, words):
     ran = kd(words)
     assert ran.code == 2
     assert ran.err.startswith(f"error: No such command '{words}'.")
 
 
-@pytest.mark.parametrize("option", ["--cache-limit", "--tensorboard", "--jobs", "--pick"])
+@pytest.mark.parametrize("option", ["--tensorboard", "--jobs", "--pick"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_option_that_is_not_built_is_never_ignored(kd, command, option):
     ran = kd(command, option)

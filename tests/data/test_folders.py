@@ -5,15 +5,13 @@ from __future__ import annotations
 import base64
 import os
 import struct
-from functools import partial
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from kdcli.data import pictures as reading
+from kdcli.data import encoded
 from kdcli.data.folders import read_folders
-from kdcli.data.store import new_array
 from kdcli.errors import DataError
 
 RANDOM = np.random.default_rng(0)
@@ -238,7 +236,7 @@ def test_a_file_that_claims_to_be_huge_is_not_decoded(tmp_path, monkeypatch):
     content = bytearray(bomb.read_bytes())
     content[16:24] = struct.pack(">II", 60000, 60000)
     bomb.write_bytes(content)
-    monkeypatch.setattr(reading, "_decoded", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(encoded, "compiled", lambda *_: pytest.fail("decoded"))
     assert f"{bomb} (60000×60000 pixels, more than 100000000)" in refused(tmp_path)
 
 
@@ -266,15 +264,3 @@ def test_a_file_whose_name_is_no_text_is_read(tmp_path):
     with open(odd, "wb") as file:
         file.write(content)
     assert len(read(tmp_path).train) == 5
-
-
-def test_large_data_is_mapped_from_a_file_without_a_name(tmp_path, monkeypatch):
-    fill(tmp_path / "data")
-    in_memory = read(tmp_path / "data").train.inputs["x"]
-    (tmp_path / "scratch").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
-    monkeypatch.setattr(reading, "new_array", partial(new_array, resident_bytes=10))
-    mapped = read(tmp_path / "data").train.inputs["x"]
-    assert isinstance(mapped, np.memmap)
-    np.testing.assert_array_equal(mapped, in_memory)
-    assert list((tmp_path / "scratch").iterdir()) == []

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from kdcli.data.store import new_array
+from kdcli.data.store import Storing, new_array
 from kdcli.errors import StorageError
 
 
@@ -45,3 +45,38 @@ def test_a_disk_that_fills_up_meanwhile(monkeypatch, tmp_path):
     with pytest.raises(StorageError):
         new_array((100,), "uint8", resident_bytes=10)
     assert list(tmp_path.iterdir()) == []
+
+
+CONTENTS = [bytes([number]) * (7 * number % 40) for number in range(30)]
+
+
+@pytest.mark.parametrize("memory_bytes", [0, 100, 10**6])
+def test_byte_strings_come_back_by_number(monkeypatch, tmp_path, memory_bytes):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with Storing(memory_bytes=memory_bytes) as storing:
+        for content in CONTENTS:
+            storing.append(content)
+        stored = storing.finish()
+    assert list(tmp_path.iterdir()) == []
+    assert isinstance(stored.content, np.memmap) == (memory_bytes < 10**6)
+    rows = np.array([29, 0, 7, 7, 13])
+    assert stored.at(rows) == [CONTENTS[row] for row in rows]
+    part = stored.part(slice(5, 12))
+    assert (len(stored), len(part)) == (30, 7)
+    assert part.at(np.arange(7)) == CONTENTS[5:12]
+    assert b"".join(piece.tobytes() for piece in list(part.pieces())[1:]) == b"".join(CONTENTS[5:12])
+
+
+def test_nothing_is_stored_too():
+    with Storing() as storing:
+        stored = storing.finish()
+    assert (len(stored), stored.at(np.array([], int))) == (0, [])
+
+
+@pytest.mark.parametrize("size", [10, 100_000], ids=["when it is done", "at once"])
+def test_a_disk_that_fills_up_while_bytes_are_stored(monkeypatch, size):
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: open("/dev/full", "w+b"))
+    with pytest.raises(StorageError, match="disk full") as caught, Storing(memory_bytes=5) as storing:
+        storing.append(bytes(size))
+        storing.finish()
+    assert caught.value.exit_code == 5

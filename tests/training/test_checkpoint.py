@@ -65,7 +65,7 @@ def test_state_without_arrays_comes_back():
 def test_truncated_checkpoint_is_refused_at_every_length():
     content = pack(sample())
     for length in range(len(content)):
-        with pytest.raises(StorageError, match=r"step\.checkpoint: the checkpoint is damaged"):
+        with pytest.raises(StorageError, match=r"step\.checkpoint: the file is damaged"):
             unpack(content[:length], HERE)
 
 

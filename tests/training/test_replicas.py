@@ -9,6 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
+
+from kdcli.errors import ModelError, WorkerLostError
+from kdcli.training.cluster import Cluster
+from kdcli.training.replicas import Workers
 
 # In its own process: logical devices can only be made before TensorFlow starts.
 SCRIPT = """
@@ -25,7 +30,8 @@ from kdcli.data.feed import Feed
 from kdcli.data.views import Views
 from kdcli.augment import Cutmix, Mixup, Shift
 from kdcli.distillation.objective import Objective, build_terms, teacher_taps
-from kdcli.distillation.targets import answer_once
+from kdcli.distillation.targets import ResidentTargets
+from kdcli.distillation.teacher_pass import TeacherPass
 from kdcli.losses import make
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.preparation import make_preparation
@@ -56,7 +62,11 @@ def train(strategy, kind):
         teacher, student = network(6, 1), network(2, 2)
         keras.utils.set_random_seed(3)
         terms = build_terms(losses, student=student, teacher=teacher)
-        targets = answer_once(teacher, teacher_taps(terms), examples, views)
+    with TeacherPass(teacher, teacher_taps(terms), examples, views) as ask:
+        asked = [ask(view, 0, len(examples)) for view in range(2)]
+    kept = {name: np.concatenate([one[name] for one in asked]) for name in asked[0]}
+    targets = ResidentTargets(kept, examples=len(examples))
+    with strategy.scope():
         replicas = strategy.num_replicas_in_sync
         by_class = np.array([1.0, 2.0, 0.5], np.float32)
         objective = Objective(
@@ -115,3 +125,61 @@ def test_two_replicas_end_with_the_weights_of_one(found, optimizer):
     assert len(one["weights"]) == 6
     for ours, theirs in zip(two["weights"], one["weights"], strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_alone_nothing_is_exchanged_and_everything_is_as_it_is():
+    alone = Workers()
+    assert (alone.index, alone.count, alone.is_chief, alone.strategy) == (0, 1, True, None)
+    assert alone.gather([1, np.inf, 3]).tolist() == [[1, np.inf, 3]]
+    assert int(alone.agree(7)) == 7
+    made = object()
+    assert alone.share(lambda: made) is made
+    alone.barrier()
+    assert alone.slice_of(10) is None
+
+
+def test_workers_take_slices_that_follow_each_other():
+    cluster = Cluster(("a:1", "b:1", "c:1"), 0)
+    slices = [Workers(Cluster(cluster.addresses, index)).slice_of(12) for index in range(3)]
+    assert slices == [slice(0, 4), slice(4, 8), slice(8, 12)]
+
+
+RESET = "Additional GRPC error information from remote target /job:worker/replica:0/task:{} while calling RecvBuf"
+BEATS = "Error reported from /job:worker/task:{}: The following tasks are unhealthy (stopped sending heartbeats)"
+
+
+@pytest.mark.parametrize(
+    ("index", "error", "name"),
+    [
+        (0, tf.errors.UnavailableError(None, None, RESET.format(2)), "worker 2 (c:1)"),
+        (1, tf.errors.UnavailableError(None, None, RESET.format(0)), "the chief (a:1)"),
+        (0, tf.errors.AbortedError(None, None, BEATS.format(1)), "worker 1 (b:1)"),
+        (
+            1,
+            tf.errors.DeadlineExceededError(None, None, "RPC: /tensorflow.CoordinationService/Heartbeat"),
+            "the chief",
+        ),
+        (0, tf.errors.InternalError(None, None, "Collective ops is aborted by: something"), "another worker"),
+    ],
+)
+def test_lost_worker_is_named_with_the_checkpoint_also_inside_of_another_error(tmp_path, index, error, name):
+    workers = Workers(Cluster(("a:1", "b:1", "c:1"), index))
+    with (
+        pytest.raises(WorkerLostError) as caught,
+        workers.named_when_lost(tmp_path, newest=lambda: Path("step-7")),
+    ):
+        raise ModelError("the model cannot be called") from error
+    assert caught.value.message.startswith(f"{name}")
+    assert caught.value.message.endswith(
+        "is gone: killed, unreachable, or ended by an error that it names itself; the last checkpoint is step-7"
+    )
+    assert (caught.value.exit_code, caught.value.run) == (6, tmp_path)
+
+
+def test_other_errors_pass_as_they_are(tmp_path):
+    workers = Workers(Cluster(("a:1", "b:1"), 0))
+    with pytest.raises(ModelError), workers.named_when_lost(tmp_path, newest=lambda: None):
+        raise ModelError("too large") from tf.errors.ResourceExhaustedError(None, None, "out of memory")
+    # Alone there is nobody to lose.
+    with pytest.raises(tf.errors.UnavailableError), Workers().named_when_lost(tmp_path, newest=lambda: None):
+        raise tf.errors.UnavailableError(None, None, "a file system that is away")

@@ -8,9 +8,12 @@ import pytest
 import tensorflow as tf
 from conftest import blobs
 
+from kdcli.augment import Mixup, Shift
 from kdcli.data.examples import Examples
 from kdcli.data.feed import Feed
+from kdcli.data.pictures import Encoded, load_pictures
 from kdcli.data.views import Views
+from kdcli.errors import DataError
 from kdcli.training.step import NORM, Stepper
 
 BATCH, STEPS = 8, 4
@@ -40,14 +43,17 @@ class Squares:
         return first + 2.0 * second, tf.stack([first, second])
 
 
-def stepper(objective, *, rate: float = 0.01, optimizer=None, **given) -> Stepper:
+def stepper(
+    objective, *, rate: float = 0.01, optimizer=None, augments=(), resident_bytes=10**6, **given
+) -> Stepper:
     x, y = blobs(32)
     examples = Examples("train", {"x": x}, y, None, np.arange(len(x)))
     optimizer = optimizer or keras.optimizers.SGD(rate)
     optimizer.build(objective.trainable_variables)
+    views = Views(augments, seed=0, count=2, examples=len(x))
     return Stepper(
         objective,
-        Feed(examples, Views((), seed=0, count=1, examples=len(x))),
+        Feed(examples, views, classes=3, resident_bytes=resident_bytes),
         optimizer,
         batch_size=BATCH,
         total_steps=STEPS,
@@ -203,3 +209,68 @@ def test_variable_without_gradient_stays_as_it_is():
     assert run(stepper(objective)).steps == STEPS
     np.testing.assert_array_equal(objective.spare.value.numpy(), before[0])
     assert not np.array_equal(weights(objective)[1], before[1])
+
+
+def large_stepper(objective, augments=(), **given) -> Stepper:
+    """A stepper whose data is streamed."""
+    made = stepper(objective, resident_bytes=0, augments=augments, **given)
+    assert not made.feed.resident
+    return made
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["plain", "xla"])
+@pytest.mark.parametrize("augments", [(), (Shift(pixels=2), Mixup(alpha=1.0))], ids=["plain", "mixed"])
+def test_streamed_data_gives_the_steps_of_resident_data(augments, jit):
+    one, many = Squares(), Squares()
+    expected = run(stepper(one, augments=augments, jit=jit))
+    made = large_stepper(many, augments, jit=jit)
+    found = run(made)
+    assert found.sums == pytest.approx(expected.sums, rel=1e-5 if jit else 1e-12)
+    assert (found.steps, found.broken) == (STEPS, None)
+    for a, b in zip(weights(one), weights(many), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5 if jit else 0)
+
+
+def test_streamed_blocks_continue_one_another_and_share_one_trace():
+    one, many, traced = Squares(), Squares(), []
+    expected = run(stepper(one), 16)
+    many.spoil = lambda first, second, outputs, step: (traced.append(1), (first, second))[1]
+    made = large_stepper(many)
+    positions = np.arange(16 * BATCH).reshape(16, BATCH) % 32
+    total, done = 0.0, 0
+    # Three starts: the beginning, an epoch that is left before its end, and the rest of that one.
+    for begin, blocks in ((0, (1, 3)), (4, (2, 4)), (10, (5, 1))):
+        made.start(positions[begin:], table=made.feed.views.table(0), slot=0)
+        for steps in blocks:
+            result = made.run(steps, first=done)
+            assert result.steps == steps
+            done += steps
+            total += result.sums["loss"]
+    assert total == pytest.approx(expected.sums["loss"], rel=1e-9)
+    for a, b in zip(weights(one), weights(many), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert len(traced) <= 2
+
+
+def test_streamed_step_that_is_not_finite_ends_the_block_before_it():
+    broken = Squares(breaking("NaN in the first term", 2))
+    result = run(large_stepper(broken))
+    assert (result.steps, result.broken) == (2, "first")
+    assert all(np.isfinite(value).all() for value in weights(broken))
+
+
+def test_a_picture_that_is_damaged_inside_is_named_when_its_batch_comes(tmp_path):
+    whole = [tf.io.encode_png(picture).numpy() for picture in blobs(32)[0]]
+    whole[19] = whole[19][: len(whole[19]) // 2]
+    items = [Encoded(f"picture {number}", content, number % 3) for number, content in enumerate(whole)]
+    examples = load_pictures([items], name="d", resident_bytes=0).splits["train"]
+    objective = Squares()
+    feed = Feed(examples, Views((), seed=0, count=1, examples=32), resident_bytes=0)
+    optimizer = keras.optimizers.SGD(0.01)
+    optimizer.build(objective.trainable_variables)
+    strategy = tf.distribute.get_strategy()
+    made = Stepper(objective, feed, optimizer, batch_size=BATCH, total_steps=STEPS, strategy=strategy)
+    made.start(np.arange(32).reshape(STEPS, BATCH), table=tf.zeros((1, 0)), slot=0)
+    assert made.run(2, first=0).steps == 2
+    with pytest.raises(DataError, match="picture 19: this picture is damaged or cut off"):
+        made.run(2, first=2)

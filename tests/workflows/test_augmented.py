@@ -53,7 +53,7 @@ def losses_of(run):
 @pytest.mark.parametrize("views", ["all", 2])
 def test_all_kinds_together_train_an_epoch(tmp_path, views):
     run = distill(tmp_path / "a", EVERY, teacher={"views": views})
-    assert run.targets["mode"] == ("live" if views == "all" else "memory")
+    assert run.targets["mode"] == ("live" if views == "all" else "disk")
     assert np.isfinite(losses_of(run)["loss"])
     assert run.test.accuracy is not None
     recipe = (run.run / "recipe.yaml").read_text()

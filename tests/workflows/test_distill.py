@@ -94,13 +94,14 @@ def test_summary_is_the_result(run):
     assert document["schema"] == "kd.run/1"
     assert set(document["seconds"]) == {"data", "teacher", "training", "evaluation", "total"}
     assert set(document["teacher"]) == {"path", "accuracy", "agreement"}
-    assert set(document["targets"]) == {"mode", "hit", "bytes", "views", "precision"}
+    assert set(document["targets"]) == {"mode", "hit", "bytes", "views", "precision", "kept", "fingerprint"}
     assert document["teacher"]["accuracy"] == 1.0
     assert document["validation"]["examples"] == 10
     assert document["test"]["examples"] == 48
     assert (document["epochs"], document["steps"]) == (2, 10)
-    # Logits (3) and the teacher's feature (3, 3, 6) of 86 examples in float32.
-    assert document["targets"]["bytes"] == 4 * 86 * (3 + 3 * 3 * 6)
+    # Logits (3) in float32 and the teacher's feature (3, 3, 6) in float16, of 86 examples.
+    assert document["targets"]["bytes"] == 86 * (4 * 3 + 2 * 3 * 3 * 6)
+    assert (document["targets"]["mode"], len(document["targets"]["fingerprint"])) == ("disk", 64)
 
 
 def test_student_opens_in_plain_keras_and_gives_the_figures_of_the_summary(run):
@@ -139,7 +140,7 @@ def test_recipe_has_every_auto_resolved_and_its_own_hash(run):
     values = yaml.safe_load(rest)
     assert values["data"]["task"] == "classification"
     assert values["student"]["start"] == "file"
-    assert (values["teacher"]["targets"], values["teacher"]["views"]) == ("memory", 1)
+    assert (values["teacher"]["targets"], values["teacher"]["views"]) == ("disk", 1)
     for role in ("teacher", "student"):
         assert values[role]["output_kind"] == "logits"
         assert values[role]["input"]["scale"] in ("unit", "signed", "raw")

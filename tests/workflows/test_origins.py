@@ -93,7 +93,7 @@ def test_it_teaches_by_its_outputs(saved, data, origin, tmp_path):
     student = classifier(seed=1, width=2)
     run = kdcli.distill(teacher=path, student=student, recipe=SOFT, data=data[0], out=tmp_path / "run")
     assert run.teacher["accuracy"] == pytest.approx(np.mean(own.argmax(1) == data[1][3]), abs=1e-6)
-    assert run.targets["mode"] == "memory"
+    assert run.targets["mode"] == "disk"
 
 
 @pytest.mark.parametrize("origin", ORIGINS)

@@ -1,0 +1,100 @@
+"""Small decisions that are remembered, and why kept answers are not used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from kdcli.cache.about import About, is_place, read_about
+from kdcli.cache.holding import sweep
+from kdcli.cache.place import ANSWERS, CHOICES
+from kdcli.cache.sealed import fingerprint_of, read_sealed, write_sealed
+from kdcli.errors import StorageError
+from kdcli.runs import writing
+
+_SCHEMA = "kd.cache-choice/1"
+_NAME, _SUFFIX = 32, ".json"
+
+
+def remember(folder: Path, components: Mapping[str, Any], document: Mapping[str, Any]) -> None:
+    """Keep a decision that took time. A cache that cannot be written forgets it, which is no error.
+
+    Args:
+        folder: of the cache.
+        components: names with text or numbers, what the decision follows from.
+        document: what was decided and measured; JSON.
+    """
+    path = _place(folder, components)
+    with suppress(StorageError):
+        writing.make_folder(path.parent)
+        sweep(path.parent)
+        write_sealed(path, {"schema": _SCHEMA, "components": dict(components), "document": dict(document)})
+
+
+def recall(folder: Path, components: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A decision that was remembered for exactly these components, or None."""
+    found = read_sealed(_place(folder, components), _SCHEMA)
+    return found["document"] if found is not None and found["components"] == dict(components) else None
+
+
+def forget(folder: Path) -> int:
+    """Remove every decision that is remembered in a cache; gives the bytes that came free.
+
+    Raises:
+        StorageError: one cannot be removed.
+    """
+    freed = 0
+    for path in sorted((folder / CHOICES).glob(f"*{_SUFFIX}")):
+        if read_sealed(path, _SCHEMA) is not None:
+            freed += path.stat().st_size
+            writing.remove(path)
+    return freed
+
+
+def why_not(folder: Path, components: Mapping[str, Any]) -> str | None:
+    """Why answers that are kept are not used: the nearest of the same teacher or the same examples, what differs.
+
+    Args:
+        folder: of the cache.
+        components: names with text or numbers; `split` and `data.*` say which examples are answered, and
+            `teacher.weights` by whom.
+    """
+    found = [
+        (_differing(about.components, components), about.key)
+        for about in entries_in(folder)
+        if about.components.get("split") == components.get("split") and _are_near(about.components, components)
+    ]
+    nearest = min((pair for pair in found if pair[0]), key=lambda pair: len(pair[0]), default=None)
+    return nearest and f"the kept answers {nearest[1]} are of another {', '.join(nearest[0])}"
+
+
+def entries_in(folder: Path) -> Iterator[About]:
+    """What every entry of a cache says about itself; damaged ones say nothing."""
+    for path in places_in(folder):
+        about = read_about(path)
+        if about is not None:
+            yield about
+
+
+def places_in(folder: Path) -> list[Path]:
+    """The folders that are named like entries."""
+    try:
+        return sorted(path for path in (folder / ANSWERS).iterdir() if is_place(path))
+    except OSError:
+        return []
+
+
+def _place(folder: Path, components: Mapping[str, Any]) -> Path:
+    return folder / CHOICES / f"{fingerprint_of(components)[:_NAME]}{_SUFFIX}"
+
+
+def _are_near(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
+    data, others = ({n: v for n, v in one.items() if n.startswith("data.")} for one in (ours, theirs))
+    return data == others or theirs.get("teacher.weights", ours) == ours.get("teacher.weights")
+
+
+def _differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    names = [*ours, *(name for name in theirs if name not in ours)]
+    return [name for name in names if theirs.get(name) != ours.get(name)]

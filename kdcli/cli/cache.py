@@ -1,0 +1,87 @@
+"""kd cache: list, show, remove kept answers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from kdcli.cli import options as o
+
+app = typer.Typer(help="Kept answers of teachers: list, show, remove.", no_args_is_help=True)
+
+
+@app.command("ls")
+def ls(json: o.Json = False) -> None:
+    """List what is kept, the last used first."""
+    from kdcli.cli.console import Output, table
+    from kdcli.workflows.cache import kept_answers
+
+    document = kept_answers().to_json()
+    entries = document["entries"]
+    names = ("key", "answers of", "views", "examples", "precision", "shards", "bytes", "last used")
+    parts: list[Any] = [table("", names, [_row(entry) for entry in entries])] if entries else []
+    noun = "entry" if len(entries) == 1 else "entries"
+    total = f"{len(entries)} {noun}, {document['bytes']} bytes in {document['folder']}"
+    Output(json_=json).result(document, human=[*parts, total])
+
+
+@app.command("show")
+def show(key: Annotated[str, typer.Argument(metavar="KEY")], json: o.Json = False) -> None:
+    """Show everything about one entry: whose answers, from what they follow, how they lie."""
+    from kdcli.cli.console import Output
+    from kdcli.workflows.cache import show_answers
+
+    document = show_answers(key)
+    human = [line for name, value in document.items() if name != "schema" for line in _lines(name, value)]
+    Output(json_=json).result(document, human=human)
+
+
+@app.command("rm")
+def rm(
+    keys: Annotated[list[str] | None, typer.Argument(metavar="KEY ...")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Remove all of them.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing.")] = False,
+) -> None:
+    """Remove what is kept under keys, or all of it."""
+    from kdcli.cli.console import Output
+    from kdcli.workflows.cache import remove_answers
+
+    if bool(keys) == everything:
+        raise typer.BadParameter("name what to remove: KEY ..., or --all")
+    count, freed = remove_answers(keys or (), everything=everything)
+    Output(quiet=quiet).result({}, human=[f"{count} removed, {freed} bytes came free"])
+
+
+@app.command("dir")
+def folder() -> None:
+    """Print the folder of the cache; KD_CACHE_DIR says where it is."""
+    from kdcli.workflows.cache import kept_answers
+
+    typer.echo(kept_answers().folder.absolute())
+
+
+def _row(entry: dict[str, Any]) -> list[str]:
+    if entry["described"] is None:
+        return [entry["key"], "damaged", "", "", "", str(entry["shards"]), str(entry["bytes"]), entry["used"]]
+    shards = str(entry["shards"]) if entry["complete"] else f"{entry['shards']} of {entry['of_shards']}"
+    figures = (entry["views"], entry["examples"], entry["precision"] or "", shards, entry["bytes"], entry["used"])
+    return [entry["key"], _described(entry["described"]), *map(str, figures)]
+
+
+def _described(described: dict[str, Any]) -> str:
+    return ", ".join(str(value) for value in described.values())
+
+
+def _lines(name: str, value: Any) -> list[str]:
+    if name == "layout" and value:
+        arrays = [f"{spec['name']} {spec['dtype']} {spec['shape']}" for spec in value["arrays"]]
+        return [f"{'kept':11} {', '.join(arrays)} of each example"]
+    if isinstance(value, dict):
+        parts = [(inner, text) for inner, found in value.items() for text in _several(found)]
+        return [f"{name:11} {inner}: {text}" for inner, text in parts]
+    return [f"{name:11} {'' if value is None else value}".rstrip()]
+
+
+def _several(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

@@ -1,0 +1,39 @@
+"""Texts of options that stand for numbers: shares, times, sizes."""
+
+from __future__ import annotations
+
+import re
+
+import typer
+
+
+def parse_limit(text: str | None) -> int | float | None:
+    """`500` is a count, `0.1` a share."""
+    if text is None:
+        return None
+    try:
+        return float(text) if "." in text or "e" in text.lower() else int(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"--limit must be a count such as 500 or a share such as 0.1, got {text!r}"
+        ) from None
+
+
+def parse_time(text: str | None) -> float | None:
+    """`90s`, `30m`, `2h` or plain seconds, in seconds."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not match or float(match[1]) == 0:
+        raise typer.BadParameter(f"--max-time must be a time such as 90s, 30m or 2h, got {text!r}")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def parse_bytes(text: str | None) -> int | None:
+    """`500MB`, `20GB` or plain bytes, in bytes; 1 MB is 10^6."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kKMGT]?)B?", text)
+    if not match:
+        raise typer.BadParameter(f"--cache-limit must be a size such as 500MB or 20GB, got {text!r}")
+    return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))

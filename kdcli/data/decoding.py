@@ -1,0 +1,86 @@
+"""Encoded pictures as pixels of one form: the same operations inside a pipeline and outside of one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from kdcli.lazy import tf
+
+# What grey is made of, where colour pictures are asked for in grey.
+GREY = (0.299, 0.587, 0.114)
+WEBP = b"RIFF"
+
+
+@dataclass(frozen=True)
+class Form:
+    """What all pictures become: height, width, and channels (1 grey, 3 colour)."""
+
+    height: int
+    width: int
+    channels: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one picture."""
+        return self.height, self.width, self.channels
+
+
+def decoded(contents: Any, form: Form) -> Any:
+    """Pictures of one form in uint8, (n, height, width, channels), from encoded ones (n,).
+
+    JPEG, PNG, GIF (its first picture), BMP and WebP; transparency is left out. Other sizes are stretched.
+
+    Raises:
+        tf.errors.InvalidArgumentError: a picture that is damaged, when the operations run.
+    """
+    spec = tf.TensorSpec(form.shape, tf.uint8)
+    with tf.device("CPU:0"):
+        return tf.map_fn(
+            lambda content: _picture(content, form), contents, fn_output_signature=spec, parallel_iterations=32
+        )
+
+
+@cache
+def compiled(form: Form) -> Any:
+    """`decoded` for a form as a function that is traced once."""
+    signature = [tf.TensorSpec((None,), tf.string)]
+    return tf.function(lambda contents: decoded(contents, form), autograph=False, input_signature=signature)
+
+
+def _picture(content: Any, form: Form) -> Any:
+    def plain() -> Any:
+        return tf.io.decode_image(content, channels=0, expand_animations=False)
+
+    is_webp = tf.equal(tf.strings.substr(content, 0, len(WEBP)), WEBP)
+    # An older TensorFlow knows no WebP; such a picture was refused by its header.
+    picture = tf.cond(is_webp, lambda: _webp(content), plain) if hasattr(tf.io, "decode_webp") else plain()
+    picture = _with_channels(tf.ensure_shape(picture, (None, None, None)), form.channels)
+    size = tf.constant((form.height, form.width))
+    fits = tf.reduce_all(tf.equal(tf.shape(picture)[:2], size))
+    return tf.ensure_shape(tf.cond(fits, lambda: picture, lambda: _stretched(picture, size)), form.shape)
+
+
+def _webp(content: Any) -> Any:
+    """The first picture."""
+    return tf.io.decode_webp(content, channels=0)[0]
+
+
+def _with_channels(picture: Any, channels: int) -> Any:
+    """The picture without transparency, as grey or as colour."""
+    is_grey = tf.shape(picture)[-1] < 3
+    if channels == 3:
+        return tf.cond(is_grey, lambda: tf.repeat(picture[..., :1], 3, axis=-1), lambda: picture[..., :3])
+    return tf.cond(is_grey, lambda: picture[..., :1], lambda: _grey(picture))
+
+
+def _grey(picture: Any) -> Any:
+    colours = tf.cast(picture[..., :3], tf.float32)
+    red, green, blue = (colours[..., place, None] * share for place, share in enumerate(GREY))
+    return tf.cast(tf.round(red + green + blue), tf.uint8)
+
+
+def _stretched(picture: Any, size: Any) -> Any:
+    resized = tf.image.resize(picture, size, antialias=True)
+    return tf.saturate_cast(tf.round(resized), tf.uint8)

@@ -1,0 +1,103 @@
+"""Pictures that stay encoded until they are asked for: random access to more of them than fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kdcli.data.decoding import Form, compiled
+from kdcli.data.store import Stored
+from kdcli.errors import DataError
+from kdcli.lazy import tf
+
+DAMAGED = "damaged or cut off"
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedPictures:
+    """Stands for the array (n, height, width, channels) in uint8 that the pictures are when decoded.
+
+    Args:
+        stored: the encoded pictures.
+        names: what messages call each, in UTF-8.
+        form: what they become.
+    """
+
+    stored: Stored
+    names: Stored
+    form: Form
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the decoded array."""
+        return (len(self), *self.form.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of a pixel."""
+        return np.dtype(np.uint8)
+
+    @property
+    def ndim(self) -> int:
+        """How many axes the decoded array has."""
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the decoded array."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def __getitem__(self, wanted: Any) -> np.ndarray:
+        """Some pictures, decoded: positions, or a slice.
+
+        Raises:
+            DataError: one of them is damaged.
+        """
+        rows = np.arange(*wanted.indices(len(self))) if isinstance(wanted, slice) else np.asarray(wanted)
+        try:
+            return self._decoded(rows)
+        # TensorFlow may quote bytes in a message that must be text.
+        except (tf.errors.OpError, UnicodeDecodeError):
+            damaged = self.damaged(rows)
+            if not damaged:
+                raise
+            more = f", and {len(damaged) - 1} more of {len(rows)}" if len(damaged) > 1 else ""
+            raise DataError(
+                f"{self.name(damaged[0])}: this picture is {DAMAGED}{more}", hint="repair or remove it"
+            ) from None
+
+    def encoded(self, rows: np.ndarray) -> np.ndarray:
+        """Some pictures as they are stored, an array of `bytes`."""
+        return np.array(self.stored.at(rows), object)
+
+    def name(self, row: int) -> str:
+        """What messages call a picture."""
+        return self.names.at(np.array([row]))[0].decode("utf-8")
+
+    def damaged(self, rows: np.ndarray) -> list[int]:
+        """Those of some pictures that cannot be decoded."""
+        found = []
+        for row in rows.tolist():
+            try:
+                self._decoded(np.array([row]))
+            except (tf.errors.OpError, UnicodeDecodeError):
+                found.append(row)
+        return found
+
+    def part(self, rows: slice) -> EncodedPictures:
+        """Neighbouring pictures as an array of their own, in the same store."""
+        return EncodedPictures(self.stored.part(rows), self.names.part(rows), self.form)
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """Lengths and bytes of the encoded pictures, for a fingerprint."""
+        yield from self.stored.pieces()
+
+    def _decoded(self, rows: np.ndarray) -> np.ndarray:
+        decode = compiled(self.form)
+        return np.asarray(decode(tf.constant(self.encoded(rows), tf.string)))

@@ -1,0 +1,193 @@
+"""The teacher's answers to many examples, fast: they are most of what a distillation costs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self
+
+import numpy as np
+
+from kdcli.data.examples import Examples
+from kdcli.data.feed import from_host
+from kdcli.data.stream import Stream
+from kdcli.data.views import Views
+from kdcli.distillation.batch_size import FEW, BatchSize, bytes_of_an_example
+from kdcli.distillation.finite import check_finite
+from kdcli.lazy import ops, tf
+from kdcli.models.answering import LOGITS
+from kdcli.models.graph_constants import ConstantFunction
+from kdcli.models.graph_function import FOLDED
+from kdcli.models.graph_network import GraphNetwork
+from kdcli.models.graph_precision import graphs_computing_in
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.network import Network
+from kdcli.models.precision import computing_in
+from kdcli.models.processor import has_gpu, is_fast_in
+
+
+class TeacherPass:
+    """Answers examples in views, fast: its own batch size, half precision where asked, decoding ahead of teaching.
+
+    The next batch is taken, which may read and decode pictures, while the teacher answers this one. Half
+    precision ends with the pass: the network is what it was, and nothing else computes with less.
+
+    Args:
+        teacher: whom to ask.
+        taps: features to keep beside the logits.
+        examples: what is asked.
+        views: their augmentation.
+        precision: `float32`, `mixed_bfloat16` or `mixed_float16` (`precision_choice` chooses and refuses).
+        batch_size: examples in a batch; found while answering when left out.
+        folding: make constants of the weights first, which takes a while; when left out, for many answers and
+            half precision. Weights that are assigned later are not seen then.
+        clock: seconds, for finding the batch size.
+    """
+
+    def __init__(
+        self,
+        teacher: Network,
+        taps: Sequence[str],
+        examples: Examples,
+        views: Views,
+        *,
+        precision: str = "float32",
+        batch_size: int | None = None,
+        folding: bool | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.teacher = teacher
+        self.taps = tuple(taps)
+        self.examples = examples
+        self.views = views
+        self.precision = precision
+        answers = len(examples) * (views.count or 1)
+        self._batch = BatchSize(batch_size, answers=answers, bytes_each=bytes_of_an_example(teacher))
+        self._clock = clock
+        self._tables: dict[int, Any] = {}
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="kd-examples")
+        folding = answers >= FEW or precision != "float32" if folding is None else folding
+        self._ask = self._compiled(folding=folding)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop reading ahead; closing twice is no error."""
+        self._ahead.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def batch_size(self) -> int:
+        """Examples in the next batch."""
+        return self._batch.size
+
+    def __call__(
+        self, view: int, start: int, stop: int, *, on_batch: Callable[[int], None] | None = None
+    ) -> dict[str, np.ndarray]:
+        """The answers to the examples at positions start .. stop - 1 in a view, float32 by name.
+
+        Args:
+            view: its number.
+            start: of the first example.
+            stop: after the last one.
+            on_batch: called with the number of examples answered so far; it may raise to stop.
+
+        Returns:
+            `logits` and the taps, (stop - start, ...) each.
+
+        Raises:
+            ModelError: an answer is NaN or infinite.
+        """
+        kept: dict[str, np.ndarray] = {}
+        table, at = self._table(view), start
+        coming = self._ahead.submit(self._take, start, stop)
+        while at < stop:
+            positions, raw = coming.result()
+            end = at + len(positions)
+            coming = self._ahead.submit(self._take, end, stop)
+            try:
+                answered = self._asked(raw, positions, table)
+            except tf.errors.ResourceExhaustedError:
+                coming.cancel()
+                if not self._batch.ran_out_of_memory(len(positions)):
+                    raise
+                coming = self._ahead.submit(self._take, at, stop)
+                continue
+            except tf.errors.OpError:
+                if self.views.mixes:
+                    # A partner that is mixed in is read while the function runs, where errors lose their class.
+                    Stream(self.examples, self.views, batch_size=None).name_damage(positions[None], table=table)
+                raise
+            for name, values in answered.items():
+                if name not in kept:
+                    kept[name] = np.empty((stop - start, *values.shape[1:]), values.dtype)
+                kept[name][at - start : end - start] = values
+            at = end
+            if on_batch is not None:
+                on_batch(at - start)
+        for name, values in kept.items():
+            check_finite(self.teacher, name, values, start=start)
+        return kept
+
+    def _take(self, at: int, stop: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        positions = np.arange(at, min(at + self._batch.size, stop))
+        return positions, self.examples.take(positions) if len(positions) else {}
+
+    def _asked(self, raw: Mapping[str, np.ndarray], positions: np.ndarray, table: Any) -> dict[str, np.ndarray]:
+        given = {name: tf.convert_to_tensor(value) for name, value in raw.items()}
+        began = self._clock()
+        answers = self._ask(given, tf.convert_to_tensor(positions), table)
+        found = {name: value.numpy() for name, value in answers.items()}
+        self._batch.took(len(positions), self._clock() - began)
+        return found
+
+    def _compiled(self, *, folding: bool) -> Callable[..., dict[str, Any]]:
+        """One function for every batch size: its weights as constants where that pays, else with its layers'
+        policies, which are put back at once, or with the graph's option around each call.
+        """
+        layered, short = isinstance(self.teacher, KerasNetwork), self.precision
+        weights = 4 * (self.teacher.parameters or 0)
+        if folding and weights <= FOLDED and isinstance(self.teacher, KerasNetwork | GraphNetwork):
+            # With the hardware for it the option is the faster way on a processor; GPUs take the policies.
+            by_policy = layered and (has_gpu() or not is_fast_in(short))
+            traced = self._traced(short if by_policy else "float32")
+            try:
+                return ConstantFunction(traced, precision="float32" if by_policy else short, exact=LOGITS)
+            except ValueError:
+                # It answers as it is, only slower.
+                pass
+        traced = self._traced(short if layered else "float32")
+        if layered or short == "float32":
+            return traced
+
+        def ask(*given: Any) -> dict[str, Any]:
+            with graphs_computing_in(short):
+                return traced(*given)
+
+        return ask
+
+    def _traced(self, precision: str) -> Any:
+        with computing_in(self.teacher, precision):
+            return tf.function(self._answer, autograph=False).get_concrete_function(*self._signature())
+
+    def _answer(self, raw: Mapping[str, Any], positions: Any, table: Any) -> dict[str, Any]:
+        seen = self.views.apply(raw, positions, table, take=lambda at: from_host(self.examples, at))
+        answer = self.teacher.answer(seen, taps=self.taps, training=False)
+        kept = {LOGITS: answer.logits, **answer.features}
+        # Half precision is for computing: whoever keeps the answers decides in which type.
+        return {name: ops.cast(value, "float32") for name, value in kept.items()}
+
+    def _signature(self) -> tuple[Any, ...]:
+        shapes, dtypes = self.examples.shapes, self.examples.dtypes
+        raw = {name: tf.TensorSpec((None, *shape), dtypes[name], name=name) for name, shape in shapes.items()}
+        return raw, tf.TensorSpec((None,), tf.int64), tf.TensorSpec(self._table(0).shape, tf.float32)
+
+    def _table(self, view: int) -> Any:
+        if view not in self._tables:
+            # Shards come view by view: the last one is enough.
+            self._tables = {view: self.views.table(view)}
+        return self._tables[view]

@@ -1,0 +1,49 @@
+"""Types of settings that take a word or a value: which of the two is seen by its type in YAML."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from kdcli.spec import Names, PositiveFloat, Share
+
+Count = Annotated[int, Field(ge=1)]
+
+
+def _kind_of(value: Any) -> str:
+    if isinstance(value, str):
+        return "word"
+    if isinstance(value, dict):
+        return "mapping"
+    if isinstance(value, list | tuple):
+        return "list"
+    return "share" if isinstance(value, float) else "count"
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(one, int) for one in value)
+
+
+Size = Annotated[tuple[Count, Count], Field(strict=False)]
+WordOrSize = Annotated[
+    Annotated[Literal["auto"], Tag("word")] | Annotated[Size, Tag("list")], Discriminator(_kind_of)
+]
+WordOrViews = Annotated[
+    Annotated[Literal["auto", "all"], Tag("word")] | Annotated[Count, Tag("count")], Discriminator(_kind_of)
+]
+Limit = Annotated[
+    Annotated[Count, Tag("count")] | Annotated[Share, Field(gt=0), Tag("share")], Discriminator(_kind_of)
+]
+ClassNames = Annotated[Annotated[str, Tag("word")] | Annotated[Names, Tag("list")], Discriminator(_kind_of)]
+Column = Annotated[int, Field(ge=0)]
+Columns = Annotated[tuple[Column, ...], Field(strict=False, min_length=1)]
+ClassColumns = Annotated[
+    Annotated[str, Tag("word")] | Annotated[Names, Tag("list")] | Annotated[Columns, Tag("numbers")],
+    Discriminator(lambda value: "numbers" if _is_numbers(value) else _kind_of(value)),
+]
+Weights = Annotated[dict[str, PositiveFloat], Field(min_length=1)]
+ClassWeight = Annotated[
+    Annotated[Literal["none", "balanced"], Tag("word")] | Annotated[Weights, Tag("mapping")],
+    Discriminator(_kind_of),
+]

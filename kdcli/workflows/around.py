@@ -1,0 +1,42 @@
+"""What a job works in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdcli.cache.entry import Entry
+from kdcli.events import OnEvent, ignore
+from kdcli.training.replicas import ALONE, Workers
+from kdcli.workflows.once import Once
+from kdcli.workflows.starting import never
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a job works in.
+
+    Args:
+        threads: of TensorFlow, before it has started.
+        stop: asked between steps; an exit code stops after saving.
+        on_event: told of progress.
+        once: what an earlier job of the same comparison opened.
+        cache_limit: bytes that the cache of answers may hold; a fifth of the free disk when None.
+        dry_run: whether nothing may be written.
+        workers: who works on the same run.
+    """
+
+    threads: int | None = None
+    stop: Callable[[], int | None] = never
+    on_event: OnEvent = ignore
+    once: Once = field(default_factory=Once)
+    cache_limit: int | None = None
+    dry_run: bool = False
+    workers: Workers = ALONE
+
+    def entry(self, folder: Path, components: Mapping[str, Any]) -> Entry | None:
+        """The kept answers that follow from some components, complete or not; each shard is checked once."""
+        found = Entry.find(folder, components)
+        return found and self.once(("entry", str(folder), found.fingerprint), lambda: found)

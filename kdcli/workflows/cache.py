@@ -1,0 +1,74 @@
+"""kd cache: what lies in the cache of teachers' answers, and making room in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdcli.cache.choices import forget
+from kdcli.cache.listing import Listed, entry_called, listed, remove
+from kdcli.cache.place import cache_folder
+from kdcli.runs.results import relative
+
+
+@dataclass(frozen=True)
+class Kept:
+    """All kept answers of a cache, the last used first."""
+
+    folder: Path
+    entries: tuple[Listed, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Of all entries."""
+        return sum(entry.bytes for entry in self.entries)
+
+    def to_json(self) -> dict[str, Any]:
+        """`kd.cache/1`."""
+        entries = [entry.to_json() for entry in self.entries]
+        return {"schema": "kd.cache/1", "folder": relative(self.folder), "bytes": self.bytes, "entries": entries}
+
+
+def kept_answers() -> Kept:
+    """What lies in the cache; nothing is written."""
+    folder = cache_folder()
+    return Kept(folder, tuple(listed(folder)))
+
+
+def show_answers(key: str) -> dict[str, Any]:
+    """Everything about one entry, `kd.cache-show/1`.
+
+    Args:
+        key: the beginning of its key.
+
+    Raises:
+        UsageError: no entry is called so, or several.
+    """
+    entry = entry_called(key, kept_answers().entries)
+    said = {} if entry.about is None else entry.about.to_json()
+    names = ("fingerprint", "components", "layout", "choices", "versions", "created")
+    document = {"schema": "kd.cache-show/1", "path": relative(entry.path), **entry.to_json()}
+    return document | {name: said.get(name) for name in names}
+
+
+def remove_answers(keys: Sequence[str] = (), *, everything: bool = False) -> tuple[int, int]:
+    """Make room: gives how many entries were removed, and the bytes that came free.
+
+    Args:
+        keys: the beginnings of keys.
+        everything: all entries, and the small decisions that are remembered beside them.
+
+    Raises:
+        UsageError: a key that no entry has, or several; nothing is removed then.
+        LockedError: a process works on one of them; nothing is removed then.
+        StorageError: one cannot be removed.
+    """
+    kept = kept_answers()
+    chosen = {entry.path: entry for entry in kept.entries if everything}
+    for key in keys:
+        entry = entry_called(key, kept.entries)
+        chosen[entry.path] = entry
+    freed = remove(chosen.values())
+    return len(chosen), freed + (forget(kept.folder) if everything else 0)

@@ -1,0 +1,255 @@
+"""Every `auto` about a teacher's answers resolved once: precision, types, place, number of views."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from kdcli.cache.choices import recall, remember
+from kdcli.cache.entry import ArraySpec, Layout
+from kdcli.cache.place import allowed_bytes, cache_folder, is_asked_for, is_writable, unusable
+from kdcli.data.dataset import Dataset
+from kdcli.data.feed import RESIDENT_BYTES
+from kdcli.data.views import Views
+from kdcli.distillation.keeping import AUTO_VIEWS, Keeping, Room, choose_keeping
+from kdcli.distillation.objective import Term, teacher_taps
+from kdcli.distillation.precision_choice import choose_precision
+from kdcli.distillation.storage_choice import choose_storage
+from kdcli.errors import StorageError, UsageError
+from kdcli.models.answering import LOGITS
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.network import Network
+from kdcli.models.recorded import RecordedNetwork
+from kdcli.recipe.sections import Recipe
+from kdcli.workflows.around import Surroundings
+from kdcli.workflows.asking import Asked
+from kdcli.workflows.fingerprints import Components, split_components, teacher_components, training_components
+from kdcli.workflows.networks import Opened
+from kdcli.workflows.plain_answers import PlainAnswers, as_they_are
+from kdcli.workflows.teaching import SAMPLE_SPLIT, Teaching, sample_of
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a look at the teacher's answers told.
+
+    Args:
+        precision: in which it answers.
+        arrays: how each part of an answer is kept.
+        texts: the figures, in sentences.
+        answers: that were looked at; none where the cache remembers the choice.
+    """
+
+    precision: str
+    arrays: tuple[ArraySpec, ...]
+    texts: tuple[str, ...]
+    answers: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """What the cache remembers."""
+        arrays = [[spec.name, spec.dtype, list(spec.shape)] for spec in self.arrays]
+        return {"precision": self.precision, "arrays": arrays, "texts": list(self.texts)}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Measured:
+        """What the cache remembered."""
+        arrays = tuple(ArraySpec(name, dtype, tuple(shape)) for name, dtype, shape in document["arrays"])
+        return cls(document["precision"], arrays, tuple(document["texts"]))
+
+
+def open_teaching(
+    asked: Asked, dataset: Dataset, opened: Opened, terms: Sequence[Term], around: Surroundings, *, epochs: int
+) -> Teaching:
+    """The teacher of a run, ready to answer; what was measured is remembered in the cache.
+
+    Args:
+        asked: what to do.
+        dataset: whose training examples are answered.
+        opened: the teacher.
+        terms: what they ask it for.
+        around: listener, limit of the cache, what is opened once.
+        epochs: of the training.
+
+    Raises:
+        UsageError: a precision or a number of views that cannot be.
+        StorageError: a cache that was asked for and cannot be used.
+        ModelError: an answer that is not finite.
+    """
+    recipe, network = asked.recipe, opened.network
+    plain = plain_answers(asked, dataset, opened, around)
+    wanted = any(term.loss.needs_teacher for term in terms)
+    if isinstance(network, RecordedNetwork):
+        measured = Measured("float32", (ArraySpec(LOGITS, "float32", (network.outputs,)),), ())
+        keeping, view_bytes = Keeping("memory", 1, "they are recorded"), 0
+    else:
+        measured = _look(recipe.teacher.precision, plain, teacher_taps(terms))
+        view_bytes = Layout(len(dataset.train), 1, measured.arrays).bytes if wanted else 0
+        keeping = _keep(recipe, plain, measured, view_bytes=view_bytes, epochs=epochs)
+    if recipe.train.jit == "on" and keeping.mode == "disk" and (keeping.views or 1) * view_bytes > RESIDENT_BYTES:
+        raise UsageError(
+            f"train.jit: XLA needs the teacher's answers in memory, they are larger than {RESIDENT_BYTES} bytes",
+            hint="--set train.jit=off, or --set teacher.targets=memory",
+        )
+    if keeping.mode == "live":
+        measured = replace(measured, precision=_live_precision(recipe.teacher.precision, measured, network))
+    return Teaching(
+        opened,
+        dataset,
+        views_of(recipe, dataset, keeping.views),
+        keeping,
+        measured.precision,
+        measured.arrays if wanted else (),
+        plain,
+        measured.texts,
+        looked=measured.answers,
+    )
+
+
+def plain_answers(asked: Asked, dataset: Dataset, opened: Opened, around: Surroundings) -> PlainAnswers:
+    """The teacher's answers to whole splits, kept in the cache where the recipe lets them be.
+
+    Raises:
+        StorageError: a cache that was asked for and cannot be used.
+    """
+    targets = asked.recipe.teacher.targets
+    if isinstance(opened.network, RecordedNetwork) or targets in ("live", "memory"):
+        return PlainAnswers(opened, dataset, None, None, around)
+    base = teacher_components(opened, asked.code)
+    folder, why = _folder(targets, base)
+    return PlainAnswers(opened, dataset, folder, base, around, why)
+
+
+def views_of(recipe: Recipe, dataset: Dataset, count: int | None) -> Views:
+    """The views of the training examples; `count` None is a new one every epoch."""
+    views = Views(recipe.data.augment, seed=recipe.data_seed, count=count, examples=len(dataset.train))
+    views.check(dataset.train)
+    return views
+
+
+def _folder(targets: str, base: Components | None) -> tuple[Path | None, str]:
+    """The cache's folder, or None and why there is none.
+
+    Raises:
+        StorageError: it was asked for and cannot be used.
+    """
+    if base is None:
+        if targets == "disk":
+            raise StorageError(
+                "teacher.targets: disk cannot be: a teacher that does not say how it is made is not known again",
+                hint="give it as a file, or --set teacher.targets=memory",
+            )
+        return None, "the teacher, an object that does not say how it is made, would not be known again"
+    folder = cache_folder()
+    reason = unusable(folder)
+    if reason is None:
+        return folder, ""
+    if is_asked_for() or targets == "disk":
+        raise StorageError(f"{folder}: {reason}", hint="another KD_CACHE_DIR, or --set teacher.targets=memory")
+    return None, f"the cache cannot be used ({folder}: {reason})"
+
+
+def _look(precision: str, plain: PlainAnswers, taps: tuple[str, ...]) -> Measured:
+    """Precision and types, as the chief of several workers finds them."""
+    own: list[Measured] = []
+
+    def look() -> dict[str, Any]:
+        own.append(_own_look(precision, plain, taps))
+        return own[0].to_json()
+
+    document = plain.around.workers.share(look)
+    return own[0] if own else Measured.from_json(document)
+
+
+def _keep(recipe: Recipe, plain: PlainAnswers, measured: Measured, *, view_bytes: int, epochs: int) -> Keeping:
+    """Where the answers go and to how many views, as the chief of several workers decides."""
+
+    def choose() -> dict[str, Any]:
+        keeping = choose_keeping(
+            recipe.teacher.targets,
+            recipe.teacher.views,
+            augmented=bool(recipe.data.augment),
+            epochs=epochs,
+            view_bytes=view_bytes,
+            room=_room(recipe, plain, measured, epochs),
+        )
+        return asdict(keeping)
+
+    return Keeping(**plain.around.workers.share(choose))
+
+
+def _own_look(precision: str, plain: PlainAnswers, taps: tuple[str, ...]) -> Measured:
+    """Precision and types, from what the cache remembers or from answers to some examples."""
+    network, sample = plain.opened.network, sample_of(plain.dataset.train)
+    asked: dict[str, Any] = {}
+    if plain.folder is not None and plain.base is not None:
+        examples = split_components(SAMPLE_SPLIT, sample, as_they_are(sample), plain.around.once)
+        asked = {**plain.base, **examples, "asked": precision, "taps": ", ".join(taps)}
+        remembered = recall(plain.folder, asked)
+        if remembered is not None:
+            return Measured.from_json(remembered)
+    choice = choose_precision(precision, network, sample, taps=taps)
+    storage = choose_storage(choice.answers, head=network.head)
+    plain.known(SAMPLE_SPLIT, sample, choice.answers[LOGITS])
+    measured = Measured(
+        choice.precision,
+        storage.specs,
+        (f"the teacher answers in {choice.text}", f"kept are {storage.text}"),
+        choice.answers,
+    )
+    if plain.folder is not None and not plain.around.dry_run:
+        remember(plain.folder, asked, measured.to_json())
+    return measured
+
+
+def _live_precision(asked: str, measured: Measured, network: Network) -> str:
+    """In which precision a teacher answers that is asked in every step.
+
+    Raises:
+        UsageError: half precision for a graph, which would reach the student too.
+    """
+    if measured.precision == "float32" or isinstance(network, KerasNetwork):
+        return measured.precision
+    if asked != "auto":
+        raise UsageError(
+            f"teacher.precision: {asked} cannot be for a SavedModel that is asked in every step",
+            hint="--set teacher.precision=float32, or --set teacher.views=8 keeps its answers",
+        )
+    return "float32"
+
+
+def _room(recipe: Recipe, plain: PlainAnswers, measured: Measured, epochs: int) -> Room:
+    """What there is room for; wanted answers that the cache holds already need none.
+
+    Raises:
+        StorageError: a cache that was asked for lacks them and cannot be written.
+    """
+    free = psutil.virtual_memory().available
+    if plain.folder is None or plain.base is None:
+        return Room(None, free, plain.unkept)
+    count = recipe.teacher.views if isinstance(recipe.teacher.views, int) else min(AUTO_VIEWS, epochs)
+    train = plain.dataset.train
+    components = training_components(
+        plain.base,
+        train,
+        views_of(recipe, plain.dataset, count if recipe.data.augment else 1),
+        precision=measured.precision,
+        arrays=measured.arrays,
+        once=plain.around.once,
+    )
+    entry = plain.around.entry(plain.folder, components)
+    if entry is not None and not entry.missing():
+        return Room(entry.bytes, free)
+    if not is_writable(plain.folder):
+        if is_asked_for() or recipe.teacher.targets == "disk":
+            raise StorageError(
+                f"{plain.folder}: it cannot be written, and lacks answers that are wanted",
+                hint="another KD_CACHE_DIR, or --set teacher.targets=memory",
+            )
+        return Room(None, free, f"the cache cannot be written ({plain.folder})")
+    there = 0 if entry is None else entry.bytes
+    return Room(allowed_bytes(plain.folder, plain.around.cache_limit) + there, free)

@@ -1,0 +1,70 @@
+"""What a teacher's answers follow from, part by part: kept answers are used only where all of it is the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdcli.cache.entry import ArraySpec
+from kdcli.data.examples import Examples
+from kdcli.data.views import Views
+from kdcli.lazy import keras
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.runs.recording import hash_arrays, hash_file
+from kdcli.workflows.networks import Opened
+from kdcli.workflows.once import Once
+
+# Counts up whenever a preparation or an augmentation changes its meaning: older answers are no answers then.
+REVISION = 1
+
+Components = Mapping[str, Any]
+
+
+def teacher_components(opened: Opened, code: Sequence[Path]) -> dict[str, Any] | None:
+    """The teacher's weights, how examples go in and how its outputs are read; None where nothing identifies it.
+
+    A Keras model is known by its configuration and weights, whatever file it lies in; anything else by its file.
+    """
+    network = opened.network
+    content = _keras_sha256(network.model) if isinstance(network, KerasNetwork) else None
+    content = content or opened.sha256
+    if content is None:
+        return None
+    reading = {f"teacher.{name}": value for name, value in network.reading.items()}
+    own = {f"code.{number}": hash_file(file) for number, file in enumerate(code)}
+    return {"teacher.weights": content, **reading, **own, "teacher.precision": "float32", "revision": REVISION}
+
+
+def split_components(split: str, examples: Examples, views: Views, once: Once) -> dict[str, Any]:
+    """Which examples are answered, and in which views."""
+    augments = json.dumps([augment.model_dump(mode="json") for augment in views.augments], sort_keys=True)
+    content = once(
+        # The arrays of a data set live as long as what was opened once.
+        ("split sha256", *map(id, examples.inputs.values()), hash_arrays([examples.rows])),
+        lambda: hash_arrays([*examples.inputs.values(), examples.rows]),
+    )
+    known: dict[str, Any] = {"split": split, "data.content": content, "data.examples": len(examples)}
+    if views.augments:
+        known |= {"views.augment": augments, "views.seed": views.seed, "views.count": views.count}
+    return known
+
+
+def training_components(
+    base: Components, train: Examples, views: Views, *, precision: str, arrays: Sequence[ArraySpec], once: Once
+) -> dict[str, Any]:
+    """What the answers to training examples follow from, and how they are kept."""
+    kept = ", ".join(f"{spec.name} {spec.dtype}" for spec in arrays)
+    return {**base, **split_components("train", train, views, once), "teacher.precision": precision, "kept": kept}
+
+
+def _keras_sha256(model: Any) -> str | None:
+    try:
+        config = json.dumps(keras.saving.serialize_keras_object(model), sort_keys=True)
+    # A subclassed model need not say how it is made; what it raises then is its own.
+    except Exception:
+        return None
+    weights = hash_arrays(variable.numpy() for variable in model.weights)
+    return hashlib.sha256(f"{config} {weights}".encode()).hexdigest()

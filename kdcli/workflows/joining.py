@@ -1,0 +1,79 @@
+"""Several processes on one run: who joins, for what, and what happens when one of them is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kdcli import __version__
+from kdcli.errors import UsageError
+from kdcli.events import Note, OnEvent
+from kdcli.runs.directory import CHECKPOINT
+from kdcli.training.checkpoint import checkpoint_files
+from kdcli.training.cluster import VARIABLE, read_cluster
+from kdcli.training.replicas import ALONE, Workers
+from kdcli.workflows.around import Surroundings
+from kdcli.workflows.asking import Asked
+from kdcli.workflows.placing import Place
+from kdcli.workflows.starting import start_tensorflow
+
+
+@contextmanager
+def working_together(place: Place, *, out: Any, on_event: OnEvent) -> Iterator[Workers]:
+    """Who this process works with; while the block runs, the loss of one of them is said as such.
+
+    Raises:
+        UsageError: what is wrong with `TF_CONFIG`.
+        WorkerLostError: naming the worker, the last checkpoint and the run.
+    """
+    workers = find_workers(place.asked.recipe.train.devices, out=out, on_event=on_event)
+
+    def newest() -> Path | None:
+        return next(reversed(checkpoint_files(place.path / CHECKPOINT)), None)
+
+    with workers.named_when_lost(place.path, newest=newest):
+        yield workers
+
+
+def find_workers(devices: str, *, out: Any, on_event: OnEvent) -> Workers:
+    """Who this process works with: alone, or one of those that `TF_CONFIG` names, when `devices` is `workers`.
+
+    Raises:
+        UsageError: what is wrong with `TF_CONFIG`, or no common run directory.
+    """
+    text = os.environ.get(VARIABLE)
+    if devices != "workers":
+        if text:
+            on_event(Note(f"{VARIABLE} is set but not used: --devices workers asks for it"))
+        return ALONE
+    cluster = read_cluster(text)
+    if out is None:
+        raise UsageError(
+            "workers need one run directory that all of them see",
+            hint="--out DIR on a file system that they share",
+        )
+    return Workers(cluster)
+
+
+def start_together(asked: Asked, around: Surroundings) -> None:
+    """Start TensorFlow, as one of the workers where there are several.
+
+    Raises:
+        UsageError: threads or code that cannot be, or a worker that came for something else.
+        TrainingError: a worker that did not come.
+    """
+    subject = json.dumps([__version__, _without_paths(asked.recipe.model_dump(mode="json", by_alias=True))])
+    join = partial(around.workers.join, subject=subject, stop=around.stop, on_event=around.on_event)
+    start_tensorflow(threads=around.threads, seed=asked.recipe.train.seed, code=asked.code, join=join)
+
+
+def _without_paths(values: Any) -> Any:
+    """Settings without where the files lie: that may differ from machine to machine."""
+    if isinstance(values, dict):
+        return {name: _without_paths(value) for name, value in values.items() if name != "path"}
+    return [_without_paths(value) for value in values] if isinstance(values, list) else values

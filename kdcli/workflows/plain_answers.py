@@ -1,0 +1,133 @@
+"""A teacher's logits of whole splits, for figures and choices: float32, without augmentation, asked once."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcli.cache.entry import ArraySpec, Entry, Layout
+from kdcli.cache.place import allowed_bytes
+from kdcli.data.dataset import Dataset
+from kdcli.data.examples import Examples
+from kdcli.data.views import Views
+from kdcli.distillation.filling import Ask, Filling, Share, fill_cache, fill_memory
+from kdcli.distillation.teacher_pass import TeacherPass
+from kdcli.errors import Interrupted
+from kdcli.events import Note, Progress
+from kdcli.models.answering import LOGITS
+from kdcli.models.recorded import RecordedNetwork
+from kdcli.runs.recording import hash_arrays
+from kdcli.workflows.around import Surroundings
+from kdcli.workflows.fingerprints import Components, split_components
+from kdcli.workflows.networks import Opened
+
+
+@dataclass(frozen=True)
+class PlainAnswers:
+    """Answers to whole splits, from the cache where there is one.
+
+    Args:
+        opened: the teacher.
+        dataset: whose examples are answered.
+        folder: the cache's; None where nothing is kept on disk.
+        base: what the answers follow from beside the examples; None where nothing tells.
+        around: listener, limit of the cache, what is asked once.
+        unkept: why there is no cache, a clause.
+    """
+
+    opened: Opened
+    dataset: Dataset
+    folder: Path | None
+    base: Components | None
+    around: Surroundings
+    unkept: str = ""
+
+    def __call__(self, split: str, examples: Examples) -> np.ndarray:
+        """Float32 logits of examples.
+
+        Args:
+            split: `validation`, `test` or `sample`.
+            examples: of it.
+
+        Raises:
+            ModelError: an answer that is not finite, or nothing recorded for some of them.
+            Interrupted: `stop` said so.
+        """
+        ask = partial(TeacherPass, self.opened.network, (), examples, as_they_are(examples))
+        return self.around.once(self._key(split, examples), partial(self._logits, split, examples, ask))
+
+    def known(self, split: str, examples: Examples, logits: np.ndarray) -> None:
+        """Take answers that were measured on the way, and keep them like others."""
+
+        def given(view: int, start: int, stop: int, **_: Any) -> dict[str, np.ndarray]:
+            return {LOGITS: logits[start:stop]}
+
+        self.around.once(
+            self._key(split, examples), lambda: self._logits(split, examples, lambda: nullcontext(given))
+        )
+
+    def _key(self, split: str, examples: Examples) -> tuple[str, str, int, str]:
+        return ("logits", split, id(self.opened.network), hash_arrays([examples.rows]))
+
+    def _logits(self, split: str, examples: Examples, ask: Ask) -> np.ndarray:
+        network, views = self.opened.network, as_they_are(examples)
+        if isinstance(network, RecordedNetwork):
+            return network.logits_of(examples.rows)
+        shape = tuple(int(side or 1) for side in (*network.output_shape[:-1], network.outputs))
+        layout = Layout(len(examples), 1, (ArraySpec(LOGITS, "float32", shape),))
+        filling = filling_in(self.around, len(examples), f"the {split} examples")
+        if self.folder is None or self.base is None:
+            return fill_memory(ask, layout, filling)[LOGITS]
+        components = {**self.base, **split_components(split, examples, views, self.around.once)}
+        entry = self.around.entry(self.folder, components)
+        if not self._may_keep(self.folder, entry, layout):
+            return fill_memory(ask, layout, filling)[LOGITS]
+        words = described(self.opened, self.dataset, split)
+        reader, _ = fill_cache(
+            self.folder,
+            components,
+            ask,
+            layout=layout,
+            described=words,
+            choices={},
+            filling=filling,
+            entry=entry,
+        )
+        return reader.everything(LOGITS)
+
+    def _may_keep(self, folder: Path, entry: Entry | None, layout: Layout) -> bool:
+        """Whether answers are there, or may be kept: a dry run writes nothing, and a full cache takes no more."""
+        if entry is not None and not entry.missing():
+            return True
+        return not self.around.dry_run and allowed_bytes(folder, self.around.cache_limit) >= layout.bytes
+
+
+def described(opened: Opened, dataset: Dataset, split: str) -> dict[str, str]:
+    """What an entry of the cache says to people."""
+    return {"teacher": str(opened.path or opened.network.name), "data": dataset.name, "split": split}
+
+
+def as_they_are(examples: Examples) -> Views:
+    """The one view of examples without augmentation."""
+    return Views((), seed=0, count=1, examples=len(examples))
+
+
+def filling_in(around: Surroundings, total: int, what: str) -> Filling:
+    """How filling reports, and stops when it is asked to."""
+
+    def told(done: int) -> None:
+        around.on_event(Progress("teacher", done, total, "examples"))
+        code = around.stop()
+        if code is not None:
+            text = f"stopped while the teacher was answering {what} ({done} of {total} answers)"
+            raise Interrupted(text, exit_code=code)
+
+    def note(text: str, warning: bool) -> None:
+        around.on_event(Note(text, warning=warning))
+
+    return Filling(told, note, around.stop, Share(around.workers.index, around.workers.count))

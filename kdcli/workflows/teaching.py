@@ -1,0 +1,202 @@
+"""A run's teacher at work: in which precision it is asked, where its answers are kept, and the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcli.cache.entry import ArraySpec, Entry, Layout, fingerprint_of, why_not
+from kdcli.data.dataset import Dataset
+from kdcli.data.examples import Examples
+from kdcli.data.feed import RESIDENT_BYTES
+from kdcli.data.views import Views
+from kdcli.distillation.filling import fill_cache, fill_memory
+from kdcli.distillation.keeping import Keeping
+from kdcli.distillation.precision_choice import FEATURES, SAMPLE
+from kdcli.distillation.storage_choice import Overflow
+from kdcli.distillation.targets import LiveTargets, MappedTargets, ResidentTargets, Targets, recorded_targets
+from kdcli.distillation.teacher_pass import TeacherPass
+from kdcli.events import Note
+from kdcli.models.answering import LOGITS
+from kdcli.models.precision import computing_in
+from kdcli.models.recorded import RecordedNetwork
+from kdcli.workflows.fingerprints import training_components
+from kdcli.workflows.networks import Opened
+from kdcli.workflows.plain_answers import PlainAnswers, as_they_are, described, filling_in
+
+# What the cache calls the examples on which choices are made.
+SAMPLE_SPLIT = "sample"
+
+
+@dataclass
+class Teaching:
+    """How the teacher of a run is asked, and where its answers are kept.
+
+    Args:
+        opened: the teacher.
+        dataset: whose training examples it answers, in `views`.
+        keeping: where the answers go.
+        precision: in which it answers the training examples.
+        arrays: what is kept of each answer: logits, tapped features; empty where no term wants any.
+        plain: its logits of whole splits, and the cache.
+        texts: what was measured, in sentences for the plan.
+        hit: whether all training answers were there before.
+        looked: the answers to the first examples of the sample.
+    """
+
+    opened: Opened
+    dataset: Dataset
+    views: Views
+    keeping: Keeping
+    precision: str
+    arrays: tuple[ArraySpec, ...]
+    plain: PlainAnswers
+    texts: tuple[str, ...] = ()
+    hit: bool = False
+    looked: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def network(self) -> Any:
+        """The teacher's network."""
+        return self.opened.network
+
+    @property
+    def _folder(self) -> Path | None:
+        """The cache's, where answers go there."""
+        return self.plain.folder if self.keeping.mode == "disk" else None
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """The tapped features that are wanted."""
+        return tuple(spec.name for spec in self.arrays if spec.name != LOGITS)
+
+    @property
+    def layout(self) -> Layout:
+        """How the training answers are kept."""
+        return Layout(len(self.dataset.train), self.views.count or 1, self.arrays)
+
+    @property
+    def components(self) -> dict[str, Any] | None:
+        """What the training answers follow from; None where nothing tells."""
+        if self.plain.base is None:
+            return None
+        return training_components(
+            self.plain.base,
+            self.dataset.train,
+            self.views,
+            precision=self.precision,
+            arrays=self.arrays,
+            once=self.plain.around.once,
+        )
+
+    @cached_property
+    def _entry(self) -> Entry | None:
+        """The kept answers to the training examples, complete or not; each shard is checked once."""
+        folder, components = self._folder, self.components
+        return self.plain.around.entry(folder, components) if folder and components else None
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the kept training answers."""
+        return 0 if self.keeping.mode == "live" or not self.arrays else self.layout.bytes
+
+    @property
+    def complete(self) -> bool:
+        """Whether all training answers lie in the cache."""
+        return self._entry is not None and not self._entry.missing()
+
+    def to_json(self) -> dict[str, Any]:
+        """`targets` of the plan."""
+        components = self.components if self.keeping.mode == "disk" else None
+        return {
+            "mode": self.keeping.mode,
+            "why": self.keeping.reason,
+            "views": "all" if self.views.count is None else self.views.count,
+            "bytes": self.bytes,
+            "precision": self.precision,
+            "kept": {spec.name: spec.dtype for spec in self.arrays} if self.bytes else {},
+            "fingerprint": fingerprint_of(components) if components else None,
+        }
+
+    @contextmanager
+    def asked_live(self) -> Iterator[None]:
+        """While it is asked in every step, the teacher computes in its precision."""
+        with computing_in(self.network, self.precision if self.keeping.mode == "live" else "float32"):
+            yield
+
+    def targets(self) -> Targets | None:
+        """The answers to the training examples; None when no term asks for them."""
+        if not self.arrays:
+            return None
+        if isinstance(self.network, RecordedNetwork):
+            return recorded_targets(self.network, self.dataset.train)
+        if self.keeping.mode == "live":
+            return LiveTargets(self.network, self.taps)
+        key = ("targets", self.keeping.mode, *sorted((self.components or {"object": id(self)}).items()))
+        self.hit = key in self.plain.around.once
+        return self.plain.around.once(key, self._kept)
+
+    def look(self) -> tuple[Examples, Targets | None]:
+        """Some training examples with their answers, before training; none where the teacher is asked live."""
+        if isinstance(self.network, RecordedNetwork) or self.complete:
+            return self.dataset.train, self.targets()
+        examples = sample_of(self.dataset.train)
+        if self.keeping.mode == "live" or not self.arrays:
+            return examples, None
+        if not self.looked:
+            few = examples.subset(np.arange(min(FEATURES, len(examples))))
+            with self.asking(few, as_they_are(few), taps=self.taps) as teacher_pass:
+                self.looked = teacher_pass(0, 0, len(few))
+        few = examples.subset(np.arange(min(map(len, self.looked.values()))))
+        return few, ResidentTargets({n: v[: len(few)] for n, v in self.looked.items()}, examples=len(few))
+
+    def asking(self, examples: Examples, views: Views, *, taps: tuple[str, ...] = ()) -> TeacherPass:
+        """A pass of the teacher over examples, in its precision."""
+        return TeacherPass(self.network, taps, examples, views, precision=self.precision)
+
+    def _kept(self) -> Targets:
+        try:
+            return self._filled()
+        except Overflow as overflow:
+            # A value that the first examples did not show: all answers are kept in another type.
+            self.arrays = tuple(
+                replace(spec, dtype="bfloat16") if spec == overflow.spec else spec for spec in self.arrays
+            )
+            del self._entry
+            self.plain.around.on_event(Note(f"{overflow}: it is kept as bfloat16", warning=True))
+            return self._filled()
+
+    def _filled(self) -> Targets:
+        train, layout, components = self.dataset.train, self.layout, self.components
+        ask = partial(self.asking, train, self.views, taps=self.taps)
+        filling = filling_in(self.plain.around, layout.views * layout.examples, "the training examples")
+        if self._folder is None or components is None:
+            return ResidentTargets(fill_memory(ask, layout, filling), examples=len(train))
+        reason = None if self._entry else why_not(self._folder, components)
+        if reason:
+            self.plain.around.on_event(Note(reason))
+        words, choices = described(self.opened, self.dataset, "train"), {"measured": list(self.texts)}
+        reader, self.hit = fill_cache(
+            self._folder,
+            components,
+            ask,
+            layout=layout,
+            described=words,
+            choices=choices,
+            filling=filling,
+            entry=self._entry,
+        )
+        if layout.bytes > RESIDENT_BYTES:
+            return MappedTargets(reader)
+        return ResidentTargets({s.name: reader.everything(s.name) for s in self.arrays}, examples=len(train))
+
+
+def sample_of(train: Examples) -> Examples:
+    """Training examples from the whole split, on which choices are made: 2,048, or all."""
+    return train.subset(np.linspace(0, len(train) - 1, min(SAMPLE, len(train))).astype(int))

@@ -1,0 +1,59 @@
+"""A small entry of the cache: six shards of answers to nothing in particular, the same in every process."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from kdcli.cache.entry import ArraySpec, Entry, Layout
+from kdcli.runs.packed import numpy_type
+
+LAYOUT = Layout(20_000, 2, (ArraySpec("logits", "float16", (3,)), ArraySpec("hint", "bfloat16", (1, 2))))
+COMPONENTS = {"teacher.weights": "abc", "teacher.precision": "float32", "split": "train", "data.content": "def"}
+DESCRIBED = {"teacher": "teacher.keras", "data": "digits", "split": "train"}
+
+
+def answers(layout=LAYOUT, seed=0):
+    """(views, examples, ...) by name."""
+    random = np.random.default_rng(seed)
+    return {
+        spec.name: random.normal(size=(layout.views, layout.examples, *spec.shape)).astype(numpy_type(spec.dtype))
+        for spec in layout.arrays
+    }
+
+
+def part(arrays, shard):
+    """The answers of a shard."""
+    return {name: array[shard.view, shard.start : shard.stop] for name, array in arrays.items()}
+
+
+def made(folder, components=COMPONENTS, layout=LAYOUT, choices=None):
+    """An entry without answers, unless it has some."""
+    return Entry.create(folder, components, layout=layout, described=DESCRIBED, choices=choices or {})
+
+
+def no_stop():
+    """Nobody wants to stop."""
+
+
+def fill(folder, components=COMPONENTS, layout=LAYOUT, *, seed=0, on_wait=print, seconds=0.0):
+    """What a run does: gives the entry, and how many shards it answered itself, in so many seconds each."""
+    entry = Entry.find(folder, components)
+    if entry is not None and not entry.missing():
+        return entry, 0
+    entry = entry or made(folder, components, layout)
+    arrays = answers(layout, seed)
+    with entry.lock(on_wait=on_wait, stop=no_stop):
+        shards = entry.missing()
+        for shard in shards:
+            time.sleep(seconds)
+            entry.write(shard, part(arrays, shard))
+    return entry, len(shards)
+
+
+def assert_whole(folder, components=COMPONENTS, layout=LAYOUT, *, seed=0):
+    """Every answer is there and right."""
+    reader = Entry.find(folder, components).reader()
+    for name, array in answers(layout, seed).items():
+        assert reader.everything(name).tobytes() == array.tobytes()

@@ -1,0 +1,117 @@
+"""Small decisions that are remembered, and the reason why kept answers are not used."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+import pytest
+from kept_answers import COMPONENTS, fill, made
+
+from kdcli.cache.choices import forget, recall, remember, why_not
+from kdcli.cache.sealed import fingerprint_of, read_sealed, write_sealed
+from kdcli.runs import writing
+
+DECIDED = {"precision": "mixed_bfloat16", "agreement": 0.9995, "texts": ["grün"], "nothing": None}
+
+
+def test_a_fingerprint_is_the_same_in_every_process_and_order():
+    assert fingerprint_of({"b": 1, "a": "x"}) == fingerprint_of({"a": "x", "b": 1})
+    assert fingerprint_of({"a": 1}) == "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"
+    different = [{"a": 1}, {"a": "1"}, {"a": 1.5}, {"b": 1}, {"a": 1, "b": 1}, {}]
+    assert len({fingerprint_of(one) for one in different}) == len(different)
+
+
+def test_a_decision_is_remembered(tmp_path):
+    assert recall(tmp_path, COMPONENTS) is None
+    remember(tmp_path, COMPONENTS, DECIDED)
+    assert recall(tmp_path, COMPONENTS) == DECIDED
+    assert recall(tmp_path, {**COMPONENTS, "split": "test"}) is None
+    remember(tmp_path, COMPONENTS, {"precision": "float32"})
+    assert recall(tmp_path, COMPONENTS) == {"precision": "float32"}
+
+
+def test_a_damaged_decision_is_ignored_and_made_again(tmp_path):
+    remember(tmp_path, COMPONENTS, DECIDED)
+    (path,) = (tmp_path / "choices").iterdir()
+    whole = path.read_bytes()
+    for content in (b"", whole[:-3], whole.replace(b"0.9995", b"0.9996"), b"[]", b"\xff"):
+        path.write_bytes(content)
+        assert recall(tmp_path, COMPONENTS) is None
+    remember(tmp_path, COMPONENTS, DECIDED)
+    assert recall(tmp_path, COMPONENTS) == DECIDED
+
+
+def test_a_decision_under_another_name_is_not_trusted(tmp_path):
+    remember(tmp_path, COMPONENTS, DECIDED)
+    (path,) = (tmp_path / "choices").iterdir()
+    other = {**COMPONENTS, "split": "test"}
+    path.rename(path.with_name(f"{fingerprint_of(other)[:32]}.json"))
+    assert recall(tmp_path, other) is None
+
+
+@pytest.mark.parametrize("step", ["mkdir", "open", "write", "rename"])
+def test_a_cache_that_cannot_be_written_forgets(tmp_path, monkeypatch, step):
+    def failing(at, path):
+        if at == step:
+            raise OSError(errno.ENOSPC, "")
+
+    monkeypatch.setattr(writing, "hook", failing)
+    remember(tmp_path, COMPONENTS, DECIDED)
+    assert recall(tmp_path, COMPONENTS) is None
+    assert not list(tmp_path.rglob(f"{writing.TEMPORARY}*"))
+
+
+def test_what_a_killed_process_left_is_removed_later(tmp_path):
+    remember(tmp_path, COMPONENTS, DECIDED)
+    left = tmp_path / "choices" / f"{writing.TEMPORARY}1-a.json"
+    left.write_bytes(b"half")
+    os.utime(left, (time.time() - 700, time.time() - 700))
+    remember(tmp_path, COMPONENTS, DECIDED)
+    assert not left.exists()
+
+
+def test_all_decisions_are_forgotten_and_nothing_else(tmp_path):
+    assert forget(tmp_path) == 0
+    remember(tmp_path, COMPONENTS, DECIDED)
+    (path,) = (tmp_path / "choices").iterdir()
+    size = path.stat().st_size
+    (tmp_path / "choices" / "mine.json").write_text("{}")
+    assert forget(tmp_path) == size
+    assert recall(tmp_path, COMPONENTS) is None
+    assert os.listdir(tmp_path / "choices") == ["mine.json"]
+
+
+def test_a_document_of_another_kind_is_not_read(tmp_path):
+    write_sealed(tmp_path / "a.json", {"schema": "one/1", "a": 1})
+    assert read_sealed(tmp_path / "a.json", "one/1") == {"schema": "one/1", "a": 1}
+    assert read_sealed(tmp_path / "a.json", "two/1") is None
+    assert read_sealed(tmp_path / "b.json", "one/1") is None
+    assert read_sealed(tmp_path, "one/1") is None
+
+
+def test_the_nearest_kept_answers_tell_why_they_are_not_used(tmp_path):
+    key = fill(tmp_path)[0].fingerprint[:12]
+    made(tmp_path, {**COMPONENTS, "teacher.weights": "other", "teacher.scale": "unit", "more": 1})
+    wanted = {**COMPONENTS, "teacher.weights": "new", "teacher.precision": "mixed_bfloat16"}
+    expected = f"the kept answers {key} are of another teacher.weights, teacher.precision"
+    assert why_not(tmp_path, wanted) == expected
+
+
+def test_a_component_that_only_one_of_them_has_is_another(tmp_path):
+    key = fill(tmp_path)[0].fingerprint[:12]
+    fewer = {name: value for name, value in COMPONENTS.items() if name != "teacher.precision"}
+    assert why_not(tmp_path, fewer) == f"the kept answers {key} are of another teacher.precision"
+    more = {**COMPONENTS, "views.count": 8}
+    assert why_not(tmp_path, more) == f"the kept answers {key} are of another views.count"
+
+
+def test_there_is_no_reason_without_answers_for_the_same_split(tmp_path):
+    assert why_not(tmp_path, COMPONENTS) is None
+    entry, _ = fill(tmp_path)
+    assert why_not(tmp_path, COMPONENTS) is None
+    assert why_not(tmp_path, {**COMPONENTS, "teacher.weights": "new", "split": "test"}) is None
+    assert why_not(tmp_path, {**COMPONENTS, "teacher.weights": "new", "data.content": "new"}) is None
+    (entry.path / "about.json").write_text("{")
+    assert why_not(tmp_path, {**COMPONENTS, "teacher.weights": "new"}) is None

@@ -1,0 +1,147 @@
+"""Damaged answers are never used: they are told, removed and answered again."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+
+import pytest
+from kept_answers import COMPONENTS, LAYOUT, answers, assert_whole, fill, made, part
+
+from kdcli.cache.entry import ArraySpec, Entry, Layout
+
+WAYS = ("truncate", "flip", "zero", "empty", "swap", "other entry", "other layout", "longer")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A whole entry, and one beside it with other answers in the same layout."""
+    folder = tmp_path_factory.mktemp("damage")
+    fill(folder)
+    fill(folder, {**COMPONENTS, "teacher.weights": "other"}, seed=1)
+    return folder
+
+
+def damage(folder, way, chance):
+    """Harm shards; gives those that are wrong now."""
+    entry = Entry.find(folder, COMPONENTS)
+    shard, second = chance.sample(LAYOUT.shards, 2)
+    path = entry.path / shard.file_name
+    content = bytearray(path.read_bytes())
+    if way == "truncate":
+        del content[chance.randrange(1, len(content)) :]
+    elif way == "flip":
+        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    elif way == "zero":
+        start = chance.randrange(len(content) // 4096) * 4096
+        content[start : start + 4096] = bytes(4096)
+    elif way == "empty":
+        content.clear()
+    elif way == "longer":
+        content += bytes(chance.randrange(1, 5000))
+    elif way == "swap":
+        other = entry.path / second.file_name
+        content = other.read_bytes()
+        other.write_bytes(path.read_bytes())
+    elif way == "other entry":
+        there = Entry.find(folder, {**COMPONENTS, "teacher.weights": "other"})
+        content = (there.path / shard.file_name).read_bytes()
+    elif way == "other layout":
+        layout = Layout(20_000, 2, (ArraySpec("logits", "float16", (3,)), ArraySpec("hint", "float16", (1, 2))))
+        wrong = fill(folder / "wrong", layout=layout)[0]
+        content = (wrong.path / shard.file_name).read_bytes()
+        shutil.rmtree(folder / "wrong")
+    path.unlink()
+    path.write_bytes(content)
+    return {shard, second} if way == "swap" else {shard}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_damaged_shard_is_never_used(folder, way):
+    chance = random.Random(way)
+    for _ in range(25):
+        wrong = damage(folder, way, chance)
+        entry = Entry.find(folder, COMPONENTS)
+        assert set(entry.missing()) == wrong
+        assert len(entry.damaged) == len(wrong)
+        for shard in wrong:
+            assert any(str(entry.path / shard.file_name) in text for text in entry.damaged)
+            assert not (entry.path / shard.file_name).exists()
+        assert fill(folder)[1] == len(wrong)
+        assert_whole(folder)
+
+
+def test_the_message_says_what_is_wrong(folder):
+    chance = random.Random(0)
+    said = {}
+    for way in ("flip", "swap", "other entry"):
+        damage(folder, way, chance)
+        entry = Entry.find(folder, COMPONENTS)
+        entry.missing()
+        said[way] = entry.damaged[0].split(": ", 1)[1]
+        fill(folder)
+    assert said == {
+        "flip": "the file is damaged",
+        "swap": "holds the answers of another shard",
+        "other entry": "holds answers of another teacher or to other examples",
+    }
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\0" * 4096, b"[" * 100_000, b"null"])
+def test_a_damaged_about_is_not_trusted_and_good_answers_are_kept(tmp_path, content):
+    entry, _ = fill(tmp_path)
+    (entry.path / "about.json").write_bytes(content)
+    assert Entry.find(tmp_path, COMPONENTS) is None
+    again, count = fill(tmp_path)
+    assert count == 0 and again.damaged == []
+    assert_whole(tmp_path)
+
+
+def test_a_changed_about_is_not_trusted(tmp_path):
+    entry, _ = fill(tmp_path)
+    path = entry.path / "about.json"
+    whole = path.read_bytes()
+    chance = random.Random(0)
+    for at in chance.sample(range(len(whole)), 150):
+        changed = bytearray(whole)
+        changed[at] ^= 1 << chance.randrange(8)
+        path.write_bytes(changed)
+        found = Entry.find(tmp_path, COMPONENTS)
+        # A change of white space changes nothing that it says.
+        assert found is None or json.loads(changed) == json.loads(whole)
+
+
+def test_a_renamed_or_copied_folder_is_another_entry(tmp_path):
+    entry, _ = fill(tmp_path)
+    other = made(tmp_path, {**COMPONENTS, "split": "test"})
+    shutil.rmtree(other.path)
+    shutil.copytree(entry.path, other.path)
+    assert Entry.find(tmp_path, {**COMPONENTS, "split": "test"}) is None
+    made(tmp_path, {**COMPONENTS, "split": "test"})
+    found = Entry.find(tmp_path, {**COMPONENTS, "split": "test"})
+    assert found.missing() == LAYOUT.shards
+    assert "another teacher" in found.damaged[0]
+
+
+def test_a_shard_that_another_process_wrote_anew_meanwhile_is_not_removed(tmp_path, monkeypatch):
+    from kdcli.cache import entry as module
+
+    entry, _ = fill(tmp_path)
+    shard = LAYOUT.shards[0]
+    path = entry.path / shard.file_name
+    path.write_bytes(b"damaged")
+
+    def check(checked, really=module.check_file):
+        try:
+            really(checked)
+        finally:
+            if checked == path:
+                entry.write(shard, part(answers(), shard))
+
+    monkeypatch.setattr(module, "check_file", check)
+    found = Entry.find(tmp_path, COMPONENTS)
+    assert found.missing() == (shard,)
+    monkeypatch.undo()
+    assert path.exists()
+    assert found.missing() == ()

@@ -1,0 +1,190 @@
+"""What lies in the cache, and taking it away."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from kept_answers import COMPONENTS, DESCRIBED, LAYOUT, answers, assert_whole, fill, made, no_stop, part
+
+from kdcli.cache.entry import Entry
+from kdcli.cache.listing import entry_called, listed, remove
+from kdcli.errors import LockedError, StorageError, UsageError
+from kdcli.runs import writing
+
+OTHER = {**COMPONENTS, "split": "test"}
+
+
+def test_an_empty_cache_has_no_entries_and_is_not_made(tmp_path):
+    assert listed(tmp_path / "none") == []
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_entry_is_listed_with_all_that_people_want_to_know(tmp_path):
+    entry, _ = fill(tmp_path)
+    entry.reader()
+    os.utime(entry.path / "used", (86_400, 86_400))
+    (found,) = listed(tmp_path)
+    size = sum(file.stat().st_size for file in entry.path.iterdir())
+    assert size > LAYOUT.bytes
+    assert found.to_json() == {
+        "key": entry.fingerprint[:12],
+        "described": DESCRIBED,
+        "views": 2,
+        "examples": 20_000,
+        "precision": "float32",
+        "bytes": size,
+        "shards": 6,
+        "of_shards": 6,
+        "complete": True,
+        "used": "1970-01-02T00:00:00Z",
+    }
+
+
+def test_an_unfinished_entry_says_how_far_it_is(tmp_path):
+    entry = made(tmp_path)
+    for shard in LAYOUT.shards[:4]:
+        entry.write(shard, part(answers(), shard))
+    (found,) = listed(tmp_path)
+    assert (found.shards, found.of_shards, found.complete) == (4, 6, False)
+
+
+def test_a_damaged_entry_is_listed_and_can_be_removed(tmp_path):
+    entry, _ = fill(tmp_path)
+    (entry.path / "about.json").write_bytes(b"{")
+    (found,) = listed(tmp_path)
+    assert (found.about, found.shards, found.complete, found.to_json()["described"]) == (None, 6, False, None)
+    remove([found])
+    assert not entry.path.exists()
+
+
+def test_the_last_used_comes_first(tmp_path):
+    places = [fill(tmp_path, {**COMPONENTS, "number": number})[0].path for number in range(3)]
+    for path, seconds in zip(places, (200, 300, 100), strict=True):
+        (path / "used").touch()
+        os.utime(path / "used", (seconds, seconds))
+    assert [entry.path for entry in listed(tmp_path)] == [places[1], places[0], places[2]]
+
+
+def foreign_files(folder):
+    """What kd did not write, beside and inside of an entry; gives their paths."""
+    files = [
+        folder / "answers" / "notes.txt",
+        folder / "answers" / ("a" * 32) / "mine.answers",
+        folder / "answers" / "short" / "about.json",
+        folder / "remote" / "model.keras",
+        Entry.find(folder, COMPONENTS).path / "notes.txt",
+    ]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("mine")
+    return files
+
+
+def test_what_kd_did_not_write_is_neither_listed_nor_removed(tmp_path):
+    entry, _ = fill(tmp_path)
+    files = foreign_files(tmp_path)
+    assert [found.path for found in listed(tmp_path)] == [entry.path]
+    remove(listed(tmp_path))
+    assert all(file.read_text() == "mine" for file in files)
+    assert os.listdir(entry.path) == ["notes.txt"]
+    assert listed(tmp_path) == []
+
+
+def test_removing_gives_the_bytes_that_came_free(tmp_path):
+    first, second = fill(tmp_path)[0], fill(tmp_path, OTHER)[0]
+    (first.path / f"{writing.TEMPORARY}1-0000-000000.answers").write_bytes(b"half")
+    (entry,) = (entry for entry in listed(tmp_path) if entry.path == first.path)
+    assert remove([entry]) == entry.bytes
+    assert not first.path.exists()
+    assert [found.path for found in listed(tmp_path)] == [second.path]
+    assert_whole(tmp_path, OTHER)
+
+
+def test_a_reader_goes_on_when_its_entry_is_removed(tmp_path):
+    reader = fill(tmp_path)[0].reader()
+    remove(listed(tmp_path))
+    for name, array in answers().items():
+        assert reader.everything(name).tobytes() == array.tobytes()
+
+
+def test_what_a_process_fills_is_not_removed_nor_anything_with_it(tmp_path):
+    entry = fill(tmp_path)[0]
+    fill(tmp_path, OTHER)
+    with entry.lock(on_wait=print, stop=no_stop):
+        with pytest.raises(LockedError, match=f"in use by process {os.getpid()} on "):
+            remove(listed(tmp_path))
+    assert len(listed(tmp_path)) == 2
+    assert_whole(tmp_path)
+    remove(listed(tmp_path))
+    assert listed(tmp_path) == []
+
+
+def test_a_removal_that_fails_leaves_an_entry_that_is_listed_and_filled_again(tmp_path, monkeypatch):
+    count = len(list(fill(tmp_path / "whole")[0].path.iterdir()))
+    assert count == 9
+    for at in range(count):
+        folder, seen = tmp_path / str(at), []
+        fill(folder)
+
+        def failing(step, path, at=at, seen=seen):
+            seen.append(path.name)
+            if len(seen) > at:
+                raise OSError(errno.EIO, "")
+
+        monkeypatch.setattr(writing, "hook", failing)
+        with pytest.raises(StorageError, match="Input/output error"):
+            remove(listed(folder))
+        monkeypatch.undo()
+        # The answers go first, then what they are about, then the lock.
+        assert len(listed(folder)) == (0 if at == count - 1 else 1)
+        fill(folder)
+        assert_whole(folder)
+    assert seen[-2:] == ["about.json", ".lock"]
+
+
+def test_an_entry_is_called_by_the_beginning_of_its_key(tmp_path):
+    entries = [fill(tmp_path, {**COMPONENTS, "number": number})[0] for number in range(2)]
+    found = listed(tmp_path)
+    for entry in entries:
+        for length in (6, 12, 32, 64):
+            assert entry_called(entry.fingerprint[:length], found).path == entry.path
+        assert entry_called(entry.fingerprint[:12].upper(), found).path == entry.path
+
+
+def test_an_unknown_key_names_the_nearest(tmp_path):
+    key = fill(tmp_path)[0].fingerprint[:12]
+    wrong = key[:-1] + ("0" if key[-1] != "0" else "1")
+    with pytest.raises(UsageError, match=f"no kept answers are called '{wrong}'; did you mean '{key}'") as caught:
+        entry_called(wrong, listed(tmp_path))
+    assert caught.value.hint == "kd cache ls"
+    for unlike in ("", "zzz"):
+        with pytest.raises(UsageError, match=f"no kept answers are called '{unlike}'$"):
+            entry_called(unlike, listed(tmp_path))
+
+
+def test_an_ambiguous_key_names_the_candidates(tmp_path):
+    keys, number = {}, 0
+    while len(keys) == number:
+        components = {**COMPONENTS, "number": number}
+        entry = made(tmp_path, components)
+        keys.setdefault(entry.path.name[0], []).append(entry.path.name[:12])
+        number += 1
+    first, both = next((first, names) for first, names in keys.items() if len(names) == 2)
+    with pytest.raises(UsageError, match=f"'{first}' is the beginning of 2 keys: ") as caught:
+        entry_called(first, listed(tmp_path))
+    assert all(key in caught.value.message for key in both)
+
+
+def test_an_entry_that_goes_while_it_is_looked_at_is_no_error(tmp_path, monkeypatch):
+    entry, _ = fill(tmp_path)
+
+    def gone(path):
+        raise FileNotFoundError(errno.ENOENT, "", str(path))
+
+    really = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: gone(path) if path == entry.path else really(path))
+    (found,) = listed(tmp_path)
+    assert (found.bytes, found.shards) == (0, 0)

@@ -1,0 +1,148 @@
+"""Reading kept answers: any rows in any order, from mapped shards whose pages do not stay in memory."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kept_answers import answers, fill
+
+from kdcli.cache import reader as module
+from kdcli.cache.reader import allow_open_files
+from kdcli.runs.packed import Mapped
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    return fill(tmp_path_factory.mktemp("reader"))[0].reader()
+
+
+@pytest.mark.parametrize("name", ["logits", "hint"])
+@pytest.mark.parametrize("view", [0, 1])
+@pytest.mark.parametrize(
+    "positions",
+    [[0], [19_999], [8_191, 8_192], [16_384, 3, 3, 16_383, 8_192, 3], [], range(20_000), range(19_999, -1, -1)],
+    ids=["first", "last", "two shards", "repeated", "none", "all", "backwards"],
+)
+def test_rows_come_in_the_order_that_was_asked_for(reader, name, view, positions):
+    positions = np.asarray(positions, np.int64)
+    taken = reader.take(name, view, positions)
+    expected = answers()[name][view][positions]
+    assert (taken.dtype, taken.shape) == (expected.dtype, expected.shape)
+    assert taken.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint16])
+def test_positions_may_be_of_any_type_of_integer(reader, dtype):
+    positions = np.random.default_rng(0).integers(0, 20_000, 300).astype(dtype)
+    assert reader.take("logits", 0, positions).tobytes() == answers()["logits"][0][positions].tobytes()
+
+
+@pytest.mark.parametrize(("view", "position"), [(0, 20_000), (0, -1), (2, 0), (-1, 0)])
+def test_what_is_not_there_is_no_answer(reader, view, position):
+    with pytest.raises(IndexError, match="has no such answer"):
+        reader.take("logits", view, np.asarray([5, position]))
+
+
+def test_everything_is_every_view_one_after_the_other(reader):
+    for name, array in answers().items():
+        whole = reader.everything(name)
+        assert whole.shape == (40_000, *array.shape[2:])
+        assert whole.tobytes() == array.tobytes()
+
+
+def test_only_the_shards_that_are_needed_are_touched(tmp_path):
+    reader = fill(tmp_path)[0].reader()
+    needed = {(1, 0), (1, 2)}
+    reader._mapped = {key: mapped for key, mapped in reader._mapped.items() if key in needed}
+    assert len(reader.take("logits", 1, np.asarray([19_999, 0, 17_000]))) == 3
+
+
+def test_pages_are_dropped_after_so_much_was_read_and_the_rows_stay_right(tmp_path, monkeypatch):
+    reader = fill(tmp_path)[0].reader()
+    dropped = []
+    monkeypatch.setattr(module, "_MOST_RESIDENT", 200_000)
+    monkeypatch.setattr(Mapped, "drop_pages", lambda mapped: dropped.append(mapped.document["number"]))
+    # A row counts 2 MB, and no shard (82 KB) counts more than its size.
+    for start, expected in ((0, []), (8_192, []), (16_384, [0, 1, 2]), (0, [0, 1, 2])):
+        reader.take("logits", 0, np.asarray([start, start + 1]))
+        assert dropped == expected
+
+
+RESIDENT = """
+import sys
+from pathlib import Path
+import numpy as np
+import psutil
+from kdcli.cache.entry import ArraySpec, Entry, Layout
+
+folder, examples = Path(sys.argv[1]), 60_000
+layout = Layout(examples, 1, (ArraySpec("hint", "float16", (2_000,)),))
+entry = Entry.create(folder, {"a": 1}, layout=layout, described={}, choices={})
+for shard in entry.missing():
+    rows = np.arange(shard.start, shard.stop).astype(np.float16)[:, None]
+    entry.write(shard, {"hint": np.broadcast_to(rows, (shard.stop - shard.start, 2_000))})
+reader = Entry.find(folder, {"a": 1}).reader()
+process, random = psutil.Process(), np.random.default_rng(0)
+before, most = process.memory_info().rss, 0
+for _ in range(400):
+    positions = random.integers(0, examples, 256)
+    taken = reader.take("hint", 0, positions)
+    assert (taken[:, 7] == positions.astype(np.float16)).all()
+    most = max(most, process.memory_info().rss - before)
+print(layout.bytes, most)
+"""
+
+
+def test_reading_far_more_than_stays_resident_keeps_memory_flat(tmp_path):
+    ran = subprocess.run(
+        [sys.executable, "-c", RESIDENT, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    size, grown = map(int, ran.stdout.split())
+    assert size == 240_000_000
+    assert grown < 120_000_000
+
+
+def test_an_entry_of_more_shards_than_open_files_are_allowed_is_read(tmp_path):
+    code = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from kept_answers import *\n"
+        "soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))\n"
+        "layout = Layout(100, 2, (ArraySpec('logits', 'float32', (3,)),))\n"
+        "Layout.shard = 1\n"
+        "fill(Path(sys.argv[1]), layout=layout)\n"
+        "assert_whole(Path(sys.argv[1]), layout=layout)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_a_limit_of_open_files_that_is_high_enough_is_left_alone(monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (20_000, 20_000))
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: pytest.fail("it was changed"))
+    allow_open_files(1_000)
+
+
+def test_a_limit_of_open_files_is_raised_as_far_as_the_system_lets_it(monkeypatch):
+    asked = []
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (256, 1_500))
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: asked.append(limits))
+    allow_open_files(100)
+    allow_open_files(100_000)
+    assert asked == [(1_124, 1_500), (1_500, 1_500)]

@@ -1,0 +1,138 @@
+"""Several processes share one entry, and processes die while they fill it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from kept_answers import COMPONENTS, LAYOUT, assert_whole, fill
+
+from kdcli.cache.entry import Entry
+from kdcli.runs import writing
+
+HERE = Path(__file__).parent
+FILLING = """
+import sys
+from pathlib import Path
+from kept_answers import *
+folder = Path(sys.argv[1])
+told = []
+print("ready", flush=True)
+sys.stdin.readline()
+entry, count = fill(folder, on_wait=told.append, seconds=0.02)
+assert_whole(folder)
+assert "tensorflow" not in sys.modules
+print(count, len(told), len(entry.damaged))
+"""
+PROCESSES = 8
+
+
+def share(folder):
+    """Eight processes fill and read one entry at once; gives what each said."""
+    words = [sys.executable, "-c", FILLING, str(folder)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    processes = [subprocess.Popen(words, cwd=HERE, text=True, **pipes) for _ in range(PROCESSES)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n", process.communicate()[1]
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    ended = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0] * PROCESSES, ended
+    return [tuple(map(int, out.split())) for out, _ in ended]
+
+
+def check_sharing(folder):
+    said = share(folder)
+    # Filled once, by one of them, while the others waited and were told so once.
+    assert sorted(count for count, _, _ in said) == [0] * (PROCESSES - 1) + [len(LAYOUT.shards)]
+    assert all(told <= 1 for _, told, _ in said)
+    assert sum(told for _, told, _ in said) >= 1
+    assert all(damaged == 0 for _, _, damaged in said)
+    assert_whole(folder)
+    assert not list(folder.rglob(f"{writing.TEMPORARY}*"))
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_eight_processes_fill_an_entry_once(tmp_path, number):
+    check_sharing(tmp_path)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("number", range(20))
+def test_eight_processes_fill_an_entry_once_every_time(tmp_path, number):
+    check_sharing(tmp_path)
+
+
+# One process that forks: each child fills an entry of its own and kills itself at the n-th step of a write.
+DYING = """
+import os, signal, sys
+from pathlib import Path
+from kdcli.runs import writing
+from kept_answers import *
+
+folder, call = Path(sys.argv[1]), 0
+while True:
+    call += 1
+    own = folder / str(call)
+    child = os.fork()
+    if child == 0:
+        seen = []
+        def hook(step, path):
+            seen.append(step)
+            if len(seen) == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+        writing.hook = hook
+        fill(own)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if not os.WIFSIGNALED(status):
+        assert os.waitstatus_to_exitcode(status) == 0
+        break
+    assert os.WTERMSIG(status) == signal.SIGKILL
+print(call - 1)
+"""
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A folder for every step of every write at which a process that filled the entry was killed."""
+    folder = tmp_path_factory.mktemp("killed")
+    words = [sys.executable, "-c", DYING, str(folder)]
+    ran = subprocess.run(words, cwd=HERE, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 0, ran.stderr
+    count = int(ran.stdout)
+    # The folder twice, what it is about, who holds it, six shards: each file in five steps.
+    assert count == 2 + 5 * (1 + 1 + len(LAYOUT.shards))
+    return [folder / str(number + 1) for number in range(count)]
+
+
+def test_a_process_that_is_killed_at_any_step_of_any_write_leaves_good_shards(killed):
+    counts = []
+    for folder in killed:
+        entry = Entry.find(folder, COMPONENTS)
+        missing = LAYOUT.shards if entry is None else entry.missing()
+        assert entry is None or entry.damaged == []
+        # Those that are there are the first ones, without a gap.
+        assert missing == LAYOUT.shards[len(LAYOUT.shards) - len(missing) :]
+        waited = []
+        assert fill(folder, on_wait=waited.append)[1] == len(missing)
+        assert waited == []
+        assert_whole(folder)
+        counts.append(len(missing))
+    assert counts == sorted(counts, reverse=True)
+    assert set(counts) == set(range(len(LAYOUT.shards) + 1))
+
+
+def test_what_a_killed_process_left_does_not_stay_forever(killed):
+    for folder in killed:
+        entry, _ = fill(folder)
+        for left in entry.path.glob(f"{writing.TEMPORARY}*"):
+            # Only what was written before the process said that it was there waits until it is old.
+            assert left.name.endswith(("about.json", "holder.json"))
+            os.utime(left, (1, 1))
+        entry.reader()
+        assert not list(folder.rglob(f"{writing.TEMPORARY}*"))

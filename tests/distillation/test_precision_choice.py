@@ -1,0 +1,237 @@
+"""In which precision a teacher answers, and why."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import keras
+import numpy as np
+import pytest
+from conftest import bar_reader, blobs
+
+from kdcli.data.arrays import splits_from_arrays
+from kdcli.distillation import precision_choice
+from kdcli.distillation.precision_choice import check_precision, choose_precision
+from kdcli.distillation.teacher_pass import TeacherPass
+from kdcli.errors import UsageError
+from kdcli.models import processor
+from kdcli.models.answering import Answering
+from kdcli.models.graph_network import GraphNetwork
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.network import Network
+from kdcli.models.preparation import Preparation
+
+EXAMPLES = splits_from_arrays(dict(zip("xy", blobs(600), strict=True)), name="d").train
+
+
+def network(model):
+    preparation = Preparation((8, 8, 1), "uint8", (8, 8, 1), "float32")
+    return KerasNetwork(model, name="t.keras").with_preparations({"x": preparation})
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    """One that is sure of what it sees, behind a layer that half precision reaches."""
+    reader = bar_reader()
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(1, 1, use_bias=False, kernel_initializer="ones", name="same")(inputs)
+    return network(keras.Model(inputs, reader(x)))
+
+
+class Clock:
+    """Seconds that pass only while a teacher answers: so many a batch, by precision."""
+
+    def __init__(self, monkeypatch, **seconds):
+        self.now = 0.0
+        asked = TeacherPass.__call__
+
+        def answer(ask, *given, **named):
+            self.now += seconds[ask.precision]
+            return asked(ask, *given, **named)
+
+        monkeypatch.setattr(TeacherPass, "__call__", answer)
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    """A machine with the hardware for bfloat16, whatever this one has; 600 examples are enough to choose by."""
+    monkeypatch.setattr(precision_choice, "is_fast_in", lambda precision: True)
+    monkeypatch.setattr(precision_choice, "SAMPLE", 600)
+
+
+def test_half_precision_that_is_faster_and_answers_the_same_is_taken(teacher, fast, monkeypatch):
+    clock = Clock(monkeypatch, float32=2.1, mixed_bfloat16=1.0)
+    found = choose_precision("auto", teacher, EXAMPLES, clock=clock)
+    assert (found.precision, found.accepted) == ("mixed_bfloat16", True)
+    assert found.agreement == 1.0
+    assert 0 <= found.largest_change < 0.02
+    assert found.speed == pytest.approx(2.1)
+    assert found.text == (
+        "mixed_bfloat16: on 600 examples 1.0000 of the decisions agree with float32, the largest change of a "
+        f"probability is {found.largest_change:.4f}, 2.1 times as fast"
+    )
+
+
+def test_half_precision_that_is_not_faster_is_not_taken(teacher, fast, monkeypatch):
+    clock = Clock(monkeypatch, float32=1.05, mixed_bfloat16=1.0)
+    found = choose_precision("auto", teacher, EXAMPLES, clock=clock)
+    assert (found.precision, found.accepted) == ("float32", True)
+    assert found.text.startswith(
+        "float32: mixed_bfloat16 is not faster here (mixed_bfloat16 on 600 examples 1.0000"
+    )
+
+
+def unsure():
+    """A teacher that decides by less than half precision can show: whether a picture is brighter than most."""
+    brightness = EXAMPLES.take(np.arange(600))["x"].astype(np.float32).sum(axis=(1, 2, 3)) / 255
+    middle = float(np.median(brightness))
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(1, 1, use_bias=False, kernel_initializer="ones", name="same")(inputs)
+    total = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", name="sum")
+    whole = total(keras.layers.Flatten()(x))
+    shown = keras.layers.Rescaling([50.0, -50.0], [-50 * middle, 50 * middle], dtype="float32")(
+        keras.layers.Concatenate(dtype="float32")([whole, whole])
+    )
+    return network(keras.Model(inputs, keras.layers.Dense(2, kernel_initializer="identity", name="out")(shown)))
+
+
+def test_half_precision_that_changes_answers_is_refused_unless_it_is_written(fast, monkeypatch):
+    clock = Clock(monkeypatch, float32=5.0, mixed_bfloat16=1.0)
+    found = choose_precision("auto", unsure(), EXAMPLES, clock=clock)
+    assert (found.precision, found.accepted) == ("float32", False)
+    assert found.agreement < 1.0 or found.largest_change > 0.02
+    assert found.text.startswith("float32: mixed_bfloat16 changes the answers too much (mixed_bfloat16 on 600 ")
+    written = choose_precision("mixed_bfloat16", unsure(), EXAMPLES, clock=clock)
+    assert (written.precision, written.accepted) == ("mixed_bfloat16", False)
+    assert written.largest_change == found.largest_change
+
+
+def test_float32_as_asked_and_without_hardware_is_not_compared(teacher, monkeypatch):
+    found = choose_precision("float32", teacher, EXAMPLES)
+    assert (found.precision, found.tried, found.text) == ("float32", None, "float32: as asked")
+    monkeypatch.setattr(precision_choice, "is_fast_in", lambda precision: False)
+    found = choose_precision("auto", teacher, EXAMPLES)
+    assert found.text == "float32: this machine has no hardware for bfloat16"
+
+
+def test_the_float32_answers_of_the_sample_are_kept(teacher, fast):
+    found = choose_precision("auto", teacher, EXAMPLES, taps=("same",))
+    expected = Answering(teacher, taps=("same",))(EXAMPLES.take, 600)
+    np.testing.assert_allclose(found.answers["logits"], expected["logits"], atol=1e-5)
+    np.testing.assert_allclose(found.answers["same"], expected["same"][:256], atol=1e-6)
+    assert {values.dtype.name for values in found.answers.values()} == {"float32"}
+
+
+def test_too_few_examples_to_choose_by_are_answered_in_float32(teacher, fast):
+    found = choose_precision("auto", teacher, EXAMPLES.subset(np.arange(599)))
+    assert (found.precision, found.tried) == ("float32", None)
+    assert found.text == "float32: 599 examples cannot show that half precision changes nothing (600 can)"
+
+
+def test_the_sample_has_at_most_2048_examples_and_may_be_smaller_than_a_batch(teacher, fast, monkeypatch):
+    monkeypatch.setattr(precision_choice, "SAMPLE", 300)
+    told = []
+    found = choose_precision("auto", teacher, EXAMPLES, on_batch=told.append)
+    assert (found.examples, len(found.answers["logits"]), told) == (300, 300, [256, 300])
+    few = choose_precision("auto", teacher, EXAMPLES.subset(np.arange(3)))
+    assert (few.examples, len(few.answers["logits"])) == (3, 3)
+
+
+def test_values_are_compared_with_their_spread(fast, monkeypatch):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Flatten()(keras.layers.Conv2D(2, 3, name="conv")(inputs))
+    found = network(keras.Model(inputs, keras.layers.Dense(2, name="out")(x))).understood("values", head="values")
+    clock = Clock(monkeypatch, float32=2.0, mixed_bfloat16=1.0)
+    choice = choose_precision("auto", found, EXAMPLES, clock=clock)
+    assert choice.agreement is None
+    assert "the largest change of a value is 0.0" in choice.text
+    assert "standard deviations, 2.0 times as fast" in choice.text
+
+
+class Elsewhere(Network):
+    """A network that is no Keras model and no graph."""
+
+    name = "model.tflite"
+    inputs = ()
+    output_shape = (3,)
+    outputs = 3
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def answer(self, raw, *, taps=(), training=False):
+        return self.inner.answer(raw, taps=taps, training=training)
+
+    def output(self, raw):
+        return self.inner.output(raw)
+
+
+def test_a_network_in_a_process_of_its_own_answers_in_float32(teacher, fast):
+    found = choose_precision("auto", Elsewhere(teacher), EXAMPLES)
+    assert found.text == "float32: model.tflite answers in float32 only"
+    with pytest.raises(UsageError, match=r"a SavedModel; model\.tflite answers in") as caught:
+        choose_precision("mixed_bfloat16", Elsewhere(teacher), EXAMPLES)
+    assert caught.value.hint == "--set teacher.precision=float32"
+
+
+def test_float16_on_a_processor_is_refused_with_the_way_on(teacher, monkeypatch):
+    monkeypatch.setattr(precision_choice, "has_gpu", lambda: False)
+    with pytest.raises(UsageError, match="mixed_float16 needs a GPU") as caught:
+        check_precision("mixed_float16", teacher)
+    assert caught.value.hint == "--set teacher.precision=mixed_bfloat16"
+    monkeypatch.setattr(precision_choice, "has_gpu", lambda: True)
+    check_precision("mixed_float16", teacher)
+
+
+@pytest.mark.parametrize(("gpu", "fast", "hint"), [(False, False, "float32"), (True, True, "mixed_float16")])
+def test_a_graph_needs_the_hardware_that_its_option_is_for(monkeypatch, gpu, fast, hint):
+    graph = GraphNetwork.__new__(GraphNetwork)
+    graph.name = "model"
+    monkeypatch.setattr(precision_choice, "has_gpu", lambda: gpu)
+    monkeypatch.setattr(precision_choice, "is_fast_in", lambda precision: fast)
+    check_precision("auto", graph)
+    with pytest.raises(UsageError, match="mixed_bfloat16") as caught:
+        check_precision("mixed_bfloat16", graph)
+    assert caught.value.hint == f"--set teacher.precision={hint}"
+
+
+@pytest.mark.parametrize(
+    ("text", "flags"),
+    [
+        ("model name: x\nflags\t\t: fpu avx512_bf16 amx_bf16 sse\n", ("amx_bf16", "avx512_bf16")),
+        ("flags : fpu avx512_bf16x\n", ()),
+        ("Features : fp asimd bf16\n", ()),
+        (None, ()),
+    ],
+)
+def test_the_processor_says_whether_it_multiplies_bfloat16(tmp_path, text, flags):
+    path = tmp_path / "cpuinfo"
+    if text is not None:
+        path.write_text(text)
+    assert processor.processor_flags(path) == flags
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "flags", "float16", "bfloat16"),
+    [
+        ([], ("avx512_bf16",), False, True),
+        ([], (), False, False),
+        ([(8, 0)], (), True, True),
+        ([(7, 5)], ("amx_bf16",), True, False),
+        ([(9, 0), (6, 1)], (), False, False),
+        ([None], (), False, False),
+    ],
+)
+def test_hardware_is_that_of_the_gpu_or_else_of_the_processor(monkeypatch, capabilities, flags, float16, bfloat16):
+    tf = processor.tf
+    monkeypatch.setattr(processor, "processor_flags", lambda: flags)
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: list(range(len(capabilities))))
+    details = partial(lambda gpu: {"compute_capability": capabilities[gpu]} if capabilities[gpu] else {})
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", details)
+    assert processor.has_gpu() == bool(capabilities)
+    assert processor.is_fast_in("mixed_float16") == float16
+    assert processor.is_fast_in("mixed_bfloat16") == bfloat16

@@ -1,0 +1,131 @@
+"""Half precision reaches every layer but those that make the logits, and ends with its block."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_models import X, subclassed
+
+from kdcli.models.graph_precision import graphs_computing_in
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.precision import computing_in, making_logits
+from kdcli.models.preparation import Preparation
+
+layers = keras.layers
+
+
+class Ending(keras.Model):
+    """A subclassed model whose softmax is no layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = [layers.Dense(6, name="first"), layers.Dense(5, name="second")]
+        self.out = layers.Dense(3, name="out")
+
+    def call(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return keras.ops.softmax(self.out(x))
+
+
+class Block(keras.layers.Layer):
+    """A layer of layers, whose own `call` computes too."""
+
+    def __init__(self, **given):
+        super().__init__(**given)
+        self.inner = layers.Dense(4, name="inner")
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, x):
+        return self.inner(x) * 2.0
+
+
+def sequence(*ending):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4,))
+    x = Block(name="block")(inputs)
+    nested = keras.Sequential([keras.Input((4,)), layers.Dense(5, name="deep"), layers.ReLU()], name="nested")
+    return keras.Model(inputs, keras.Sequential([keras.Input((5,)), *ending], name="head")(nested(x)))
+
+
+def ending():
+    model = Ending()
+    model(X)
+    return model
+
+
+def two_outputs():
+    inputs = keras.Input((4,))
+    x = layers.Dense(5, name="body")(inputs)
+    return keras.Model(inputs, {"a": layers.Dense(2, name="a")(x), "b": layers.Dense(3, name="b")(x)})
+
+
+MODELS = {
+    "dense": (lambda: sequence(layers.Dense(3, name="out")), {"out"}),
+    "softmax layer": (lambda: sequence(layers.Dense(3, name="out"), layers.Softmax(name="s")), {"out", "s"}),
+    "normalised": (
+        lambda: sequence(layers.Dense(3, name="out"), layers.BatchNormalization(name="n"), layers.ReLU(name="r")),
+        {"out", "n", "r"},
+    ),
+    "frozen": (lambda: sequence(layers.Dense(3, name="out", trainable=False)), {"out"}),
+    "dropped and reshaped": (
+        lambda: sequence(
+            layers.Dense(6, name="out"), layers.Dropout(0.5, name="d"), layers.Reshape((2, 3), name="r")
+        ),
+        {"out", "d", "r"},
+    ),
+    "subclassed": (ending, {"out"}),
+    "plain subclassed": (subclassed, {"dense_1"}),
+}
+
+
+def network(model, **given):
+    preparation = Preparation((4,), "float32", (4,), "float32")
+    return KerasNetwork(model, name="given", **given).with_preparations({"x": preparation})
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_what_makes_the_logits_stays_in_float32_and_everything_else_does_not(kind):
+    build, exact = MODELS[kind]
+    found = network(build())
+    kept = making_logits(found)
+    if kind != "plain subclassed":
+        assert {layer.name for layer in kept} == exact
+    policies = [layer.dtype_policy for layer in found.layers]
+    expected = found.answer({"x": X}).logits
+    with computing_in(found, "mixed_bfloat16"):
+        for layer in found.layers:
+            half = not isinstance(layer, keras.Model) and not any(layer is one for one in kept)
+            assert layer.compute_dtype == ("bfloat16" if half else "float32"), layer.name
+        logits = found.answer({"x": X}).logits
+    assert logits.dtype == tf.float32
+    # The layer before was in half precision, the logits themselves were not rounded to it.
+    assert not np.array_equal(logits, expected)
+    assert not np.array_equal(logits, tf.cast(tf.cast(logits, tf.bfloat16), tf.float32))
+    np.testing.assert_allclose(logits, expected, atol=0.05)
+    assert [layer.dtype_policy for layer in found.layers] == policies
+
+
+def test_of_several_outputs_the_chosen_one_is_exact():
+    assert [layer.name for layer in making_logits(network(two_outputs(), output="a"))] == ["a"]
+    assert [layer.name for layer in making_logits(network(two_outputs(), output="b"))] == ["b"]
+
+
+def test_the_option_of_graphs_is_what_it_was_after_the_block():
+    def option():
+        return tf.config.optimizer.get_experimental_options().get("auto_mixed_precision_onednn_bfloat16", False)
+
+    assert not option()
+    with graphs_computing_in("float32"):
+        assert not option()
+    with pytest.raises(RuntimeError, match="inside"), graphs_computing_in("mixed_bfloat16"):
+        assert option()
+        with graphs_computing_in("mixed_bfloat16"):
+            pass
+        assert option()
+        raise RuntimeError("inside")
+    assert not option()

@@ -1,0 +1,164 @@
+"""The meeting before TensorFlow starts: all come, or everybody is told within bounded time who did not."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import pytest
+
+from kdcli.errors import Interrupted, KdError, TrainingError, UsageError
+from kdcli.training import meeting
+from kdcli.training.cluster import Cluster
+from kdcli.training.meeting import Meeting, waiting_seconds
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch):
+    monkeypatch.setattr(meeting, "PAUSE_SECONDS", 0.02)
+
+
+def free_addresses(count: int) -> tuple[str, ...]:
+    """Addresses of this machine that nobody uses."""
+    taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    names = tuple(f"127.0.0.1:{server.getsockname()[1]}" for server in taken)
+    for server in taken:
+        server.close()
+    return names
+
+
+def meet(*places: tuple[tuple[str, ...], int, str], seconds: float = 5.0) -> list[KdError | None]:
+    """Let some workers meet, each in a thread; what each of them ends with."""
+    ended: list[KdError | None] = [None] * len(places)
+
+    def come(place: int, addresses: tuple[str, ...], index: int, subject: str) -> None:
+        try:
+            with Meeting(Cluster(addresses, index), subject=subject) as one:
+                one.wait(seconds, stop=lambda: None)
+        except KdError as error:
+            ended[place] = error
+
+    threads = [threading.Thread(target=come, args=(place, *given)) for place, given in enumerate(places)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    return ended
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_all_meet_and_leave_their_ports_free(count):
+    addresses = free_addresses(count)
+    since = time.monotonic()
+    assert meet(*((addresses, index, "work") for index in range(count))) == [None] * count
+    assert time.monotonic() - since < 5
+    for address in addresses:
+        socket.create_server(("127.0.0.1", int(address.rpartition(":")[2]))).close()
+
+
+def test_who_did_not_come_is_named_to_all_who_did():
+    addresses = free_addresses(3)
+    since = time.monotonic()
+    ended = meet((addresses, 0, "work"), (addresses, 2, "work"), seconds=0.5)
+    assert time.monotonic() - since < 5
+    for error in ended:
+        assert isinstance(error, TrainingError)
+        assert error.message == (
+            f"the workers did not come together in 0.5 s; missing: worker 1 ({addresses[1]}): connection refused"
+        )
+        assert "KD_WORKERS_TIMEOUT=600" in error.hint
+
+
+def test_host_without_an_address_is_named():
+    (own,) = free_addresses(1)
+    (error,) = meet(((own, "no-such-host.invalid:2222"), 0, "work"), seconds=0.3)
+    assert isinstance(error, TrainingError)
+    assert "missing: worker 1 (no-such-host.invalid:2222): " in error.message
+
+
+def test_something_else_on_a_port_is_no_worker():
+    own, other = free_addresses(2)
+    server = socket.create_server(("127.0.0.1", int(other.rpartition(":")[2])))
+
+    def answer() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(100)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    (error,) = meet(((own, other), 0, "work"), seconds=0.3)
+    server.shutdown(socket.SHUT_RDWR)
+    thread.join(5)
+    server.close()
+    assert isinstance(error, TrainingError)
+    assert error.message.endswith(f"missing: worker 1 ({other}): something else answers there")
+
+
+def test_other_settings_are_refused_on_both_sides():
+    addresses = free_addresses(2)
+    ended = meet((addresses, 0, "work"), (addresses, 1, "other work"))
+    assert all(isinstance(error, UsageError) for error in ended)
+    assert {error.message for error in ended} == {
+        f"{name} was started with another recipe, other settings or another version of kd"
+        for name in (f"the chief ({addresses[0]})", f"worker 1 ({addresses[1]})")
+    }
+
+
+def test_another_list_of_workers_is_refused():
+    first, second, third = free_addresses(3)
+    ended = meet(((first, second), 0, "work"), ((first, second, third), 1, "work"), seconds=2)
+    assert all(isinstance(error, UsageError) for error in ended)
+    assert "has a TF_CONFIG with another cluster or task.index" in ended[0].message
+
+
+def test_own_address_that_is_another_process_shows_a_wrong_index():
+    addresses = free_addresses(2)
+    with Meeting(Cluster(addresses, 1), subject="work"):
+        # As on another machine: the port is free here, and the address of this index is somebody else's.
+        lost = Meeting.__new__(Meeting)
+        (spare,) = free_addresses(1)
+        Meeting.__init__(lost, Cluster((addresses[0], spare), 1), subject="work")
+        lost.cluster = Cluster(addresses, 1)
+        with (
+            lost,
+            pytest.raises(UsageError, match=r"^TF_CONFIG: task.index is 1, but worker 1 .* another process"),
+        ):
+            lost.wait(2, stop=lambda: None)
+
+
+def test_taken_port_is_named():
+    (own, other) = free_addresses(2)
+    port = int(own.rpartition(":")[2])
+    with socket.create_server(("", port)):
+        with pytest.raises(TrainingError, match=rf"^the chief \({own}\) cannot listen on port {port}: address"):
+            Meeting(Cluster((own, other), 0), subject="work")
+
+
+def test_waiting_stops_when_it_is_asked_to():
+    addresses = free_addresses(2)
+    with Meeting(Cluster(addresses, 0), subject="work") as one:
+        with pytest.raises(Interrupted) as caught:
+            one.wait(60, stop=lambda: 143)
+    assert caught.value.exit_code == 143
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "inf", "nan", ""])
+def test_waiting_time_that_is_none_is_refused(monkeypatch, text):
+    monkeypatch.setenv("KD_WORKERS_TIMEOUT", text)
+    with pytest.raises(UsageError, match="KD_WORKERS_TIMEOUT must be seconds"):
+        waiting_seconds()
+
+
+def test_waiting_time_is_five_minutes_or_what_is_asked(monkeypatch):
+    monkeypatch.delenv("KD_WORKERS_TIMEOUT", raising=False)
+    assert waiting_seconds() == 300
+    monkeypatch.setenv("KD_WORKERS_TIMEOUT", "12.5")
+    assert waiting_seconds() == 12.5

@@ -1,0 +1,129 @@
+"""Batch normalisation over two devices, and what a loss over the whole batch is told of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# In its own process: logical devices can only be made before TensorFlow starts.
+SCRIPT = """
+import json, sys
+from typing import ClassVar
+from kdcli.lazy import keras, ops, tf
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+sys.path.insert(0, sys.argv[1])
+from conftest import bar_reader, blobs
+import kdcli
+from kdcli.errors import KdError
+from kdcli.events import Note
+from kdcli.losses.soft_targets import SoftTargets
+from kdcli.workflows import opening
+
+build_terms = opening.build_terms
+
+two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+one = tf.distribute.get_strategy()
+
+class Relations(SoftTargets):
+    whole_batch: ClassVar[bool] = True
+
+    def __call__(self, **given):
+        return ops.mean(super().__call__(**given))
+
+def student(normalized=True):
+    keras.utils.set_random_seed(2)
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 1))
+    features = layers.Conv2D(4, 3)(inputs)
+    if normalized:
+        features = layers.BatchNormalization(momentum=0.5)(features)
+    return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(layers.ReLU()(features))))
+
+def run(strategy, out, *, losses=(), model=None, batch_size=8, **given):
+    opening.strategy_for = lambda *devices: strategy
+    notes, settings = [], given.pop("settings", ())
+    recipe = {"losses": [{"kind": "soft_targets"}]}
+    # Recipes name kinds of the package: an own one takes its place where terms are made.
+    opening.build_terms = lambda asked, **sides: build_terms(losses or asked, **sides)
+    x, y = blobs(64)
+    ran = None
+    with strategy.scope():
+        model = model or student()
+    try:
+        ran = kdcli.distill(
+            recipe=recipe, teacher=bar_reader(), student=model, data=(x, y), out=out, epochs=2,
+            batch_size=batch_size,
+            settings=("teacher.targets=memory", "teacher.precision=float32", *settings), **given,
+            on_event=lambda event: notes.append(event.text) if isinstance(event, Note) else None,
+        )
+    except KdError as error:
+        return {"error": error.message, "code": error.exit_code}
+    if given.get("dry_run"):
+        return {"findings": ran.findings}
+    opened = keras.saving.load_model(ran.model_path)
+    lines = [json.loads(line)["loss"] for line in open(f"{out}/metrics.jsonl")]
+    layer = [one for one in opened.layers if "batch" in one.name]
+    own = [one for one in model.layers if "batch" in one.name]
+    return {"losses": lines, "notes": notes, "saved": [one.synchronized for one in layer + own]}
+
+on = ("train.synchronized=true",)
+found = {
+    "one": run(one, "one"),
+    "idle": run(one, "idle", settings=on),
+    "shares": run(two, "shares"),
+    "synchronized": run(two, "synchronized", settings=on),
+    "none": run(two, "none", settings=on, model=student(False)),
+    "odd": run(two, "odd", batch_size=9),
+    "whole": run(two, "whole", losses=(Relations(name="relations"),), dry_run=True),
+    "whole_alone": run(one, "whole", losses=(Relations(name="relations"),), dry_run=True),
+}
+print("RESULT" + json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory) -> dict:
+    folder = tmp_path_factory.mktemp("synchronized")
+    words = [sys.executable, "-c", SCRIPT, str(Path(__file__).parents[1])]
+    ran = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    return json.loads(ran.stdout.split("RESULT")[1])
+
+
+def test_synchronized_normalisation_over_two_devices_is_that_of_one(found):
+    assert len(found["one"]["losses"]) == 2
+    assert found["synchronized"]["losses"] == pytest.approx(found["one"]["losses"], rel=1e-5)
+    assert found["shares"]["losses"] != pytest.approx(found["one"]["losses"], rel=1e-4)
+
+
+def test_model_is_saved_as_it_was_opened(found):
+    assert found["synchronized"]["saved"] == [False, False]
+
+
+def test_synchronizing_one_device_is_said_to_have_no_effect(found):
+    assert "train.synchronized has no effect on one device" in found["idle"]["notes"]
+    assert found["idle"]["losses"] == found["one"]["losses"]
+    assert not any("synchronized" in note for note in found["synchronized"]["notes"])
+
+
+def test_synchronizing_what_is_not_there_is_refused(found):
+    assert found["none"] == {
+        "error": "train.synchronized acts on batch normalisation, and what is trained has none that Keras knows",
+        "code": 2,
+    }
+
+
+def test_batch_that_devices_cannot_share_is_refused(found):
+    assert found["odd"] == {"error": "train.batch_size 9 cannot be shared by 2 devices", "code": 2}
+
+
+def test_plan_says_that_a_loss_over_the_whole_batch_sees_a_share(found):
+    said = "relations depends on the whole batch and sees a share of it on each device"
+    assert said in found["whole"]["findings"]
+    assert said not in found["whole_alone"]["findings"]

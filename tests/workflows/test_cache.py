@@ -1,0 +1,53 @@
+"""What lies in the cache, for whoever uses kdcli as a library."""
+
+from __future__ import annotations
+
+import pytest
+
+from kdcli.cache.entry import ArraySpec, Entry, Layout
+from kdcli.errors import UsageError
+from kdcli.workflows.cache import kept_answers, remove_answers, show_answers
+
+
+@pytest.fixture
+def entries(own_cache):
+    """Three empty entries."""
+    layout = Layout(10, 1, (ArraySpec("logits", "float32", (3,)),))
+    return [
+        Entry.create(own_cache, {"split": split}, layout=layout, described={"split": split}, choices={})
+        for split in ("train", "validation", "test")
+    ]
+
+
+def test_all_entries_are_told_with_their_bytes(entries, own_cache):
+    kept = kept_answers()
+    assert kept.folder == own_cache
+    assert {entry.path for entry in kept.entries} == {entry.path for entry in entries}
+    assert kept.bytes == sum(file.stat().st_size for entry in entries for file in entry.path.iterdir())
+    assert kept.to_json()["bytes"] == kept.bytes > 0
+
+
+def test_one_entry_is_told_with_what_its_answers_follow_from(entries):
+    shown = show_answers(entries[1].fingerprint[:12])
+    assert shown["components"] == {"split": "validation"}
+    assert (shown["shards"], shown["of_shards"], shown["complete"]) == (0, 1, False)
+
+
+def test_removing_counts_each_entry_once(entries):
+    first, _, third = entries
+    freed = sum(file.stat().st_size for entry in (first, third) for file in entry.path.iterdir())
+    keys = [first.fingerprint[:12], third.fingerprint[:12], first.fingerprint[:20]]
+    assert remove_answers(keys) == (2, freed)
+    assert [entry.path.exists() for entry in entries] == [False, True, False]
+
+
+def test_one_wrong_key_removes_nothing(entries):
+    with pytest.raises(UsageError, match="no kept answers are called 'x'"):
+        remove_answers([entries[0].fingerprint[:12], "x"])
+    assert all(entry.path.exists() for entry in entries)
+
+
+def test_everything_is_removed(entries):
+    assert remove_answers(everything=True)[0] == 3
+    assert not any(entry.path.exists() for entry in entries)
+    assert remove_answers() == (0, 0)
