@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 
-from kdcli.cache.choices import recall, remember
 from kdcli.cache.entry import ArraySpec, Layout
 from kdcli.cache.place import allowed_bytes, cache_folder, is_asked_for, is_writable, unusable
 from kdcli.data.dataset import Dataset
@@ -18,8 +16,6 @@ from kdcli.data.feed import RESIDENT_BYTES
 from kdcli.data.views import Views
 from kdcli.distillation.keeping import AUTO_VIEWS, Keeping, Room, choose_keeping
 from kdcli.distillation.objective import Term, teacher_taps
-from kdcli.distillation.precision_choice import choose_precision
-from kdcli.distillation.storage_choice import choose_storage
 from kdcli.errors import StorageError, UsageError
 from kdcli.models.answering import LOGITS
 from kdcli.models.keras_network import KerasNetwork
@@ -28,38 +24,11 @@ from kdcli.models.recorded import RecordedNetwork
 from kdcli.recipe.sections import Recipe
 from kdcli.workflows.around import Surroundings
 from kdcli.workflows.asking import Asked
-from kdcli.workflows.fingerprints import Components, split_components, teacher_components, training_components
+from kdcli.workflows.fingerprints import Components, teacher_components, training_components
+from kdcli.workflows.measuring import Measured, measure_answers
 from kdcli.workflows.networks import Opened
-from kdcli.workflows.plain_answers import PlainAnswers, as_they_are
-from kdcli.workflows.teaching import SAMPLE_SPLIT, Teaching, sample_of
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a look at the teacher's answers told.
-
-    Args:
-        precision: in which it answers.
-        arrays: how each part of an answer is kept.
-        texts: the figures, in sentences.
-        answers: that were looked at; none where the cache remembers the choice.
-    """
-
-    precision: str
-    arrays: tuple[ArraySpec, ...]
-    texts: tuple[str, ...]
-    answers: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """What the cache remembers."""
-        arrays = [[spec.name, spec.dtype, list(spec.shape)] for spec in self.arrays]
-        return {"precision": self.precision, "arrays": arrays, "texts": list(self.texts)}
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Measured:
-        """What the cache remembered."""
-        arrays = tuple(ArraySpec(name, dtype, tuple(shape)) for name, dtype, shape in document["arrays"])
-        return cls(document["precision"], arrays, tuple(document["texts"]))
+from kdcli.workflows.plain_answers import PlainAnswers
+from kdcli.workflows.teaching import Teaching
 
 
 def open_teaching(
@@ -87,7 +56,7 @@ def open_teaching(
         measured = Measured("float32", (ArraySpec(LOGITS, "float32", (network.outputs,)),), ())
         keeping, view_bytes = Keeping("memory", 1, "they are recorded"), 0
     else:
-        measured = _look(recipe.teacher.precision, plain, teacher_taps(terms))
+        measured = measure_answers(recipe.teacher.precision, plain, teacher_taps(terms))
         view_bytes = Layout(len(dataset.train), 1, measured.arrays).bytes if wanted else 0
         keeping = _keep(recipe, plain, measured, view_bytes=view_bytes, epochs=epochs)
     if recipe.train.jit == "on" and keeping.mode == "disk" and (keeping.views or 1) * view_bytes > RESIDENT_BYTES:
@@ -153,18 +122,6 @@ def _folder(targets: str, base: Components | None) -> tuple[Path | None, str]:
     return None, f"the cache cannot be used ({folder}: {reason})"
 
 
-def _look(precision: str, plain: PlainAnswers, taps: tuple[str, ...]) -> Measured:
-    """Precision and types, as the chief of several workers finds them."""
-    own: list[Measured] = []
-
-    def look() -> dict[str, Any]:
-        own.append(_own_look(precision, plain, taps))
-        return own[0].to_json()
-
-    document = plain.around.workers.share(look)
-    return own[0] if own else Measured.from_json(document)
-
-
 def _keep(recipe: Recipe, plain: PlainAnswers, measured: Measured, *, view_bytes: int, epochs: int) -> Keeping:
     """Where the answers go and to how many views, as the chief of several workers decides."""
 
@@ -180,30 +137,6 @@ def _keep(recipe: Recipe, plain: PlainAnswers, measured: Measured, *, view_bytes
         return asdict(keeping)
 
     return Keeping(**plain.around.workers.share(choose))
-
-
-def _own_look(precision: str, plain: PlainAnswers, taps: tuple[str, ...]) -> Measured:
-    """Precision and types, from what the cache remembers or from answers to some examples."""
-    network, sample = plain.opened.network, sample_of(plain.dataset.train)
-    asked: dict[str, Any] = {}
-    if plain.folder is not None and plain.base is not None:
-        examples = split_components(SAMPLE_SPLIT, sample, as_they_are(sample), plain.around.once)
-        asked = {**plain.base, **examples, "asked": precision, "taps": ", ".join(taps)}
-        remembered = recall(plain.folder, asked)
-        if remembered is not None:
-            return Measured.from_json(remembered)
-    choice = choose_precision(precision, network, sample, taps=taps)
-    storage = choose_storage(choice.answers, head=network.head)
-    plain.known(SAMPLE_SPLIT, sample, choice.answers[LOGITS])
-    measured = Measured(
-        choice.precision,
-        storage.specs,
-        (f"the teacher answers in {choice.text}", f"kept are {storage.text}"),
-        choice.answers,
-    )
-    if plain.folder is not None and not plain.around.dry_run:
-        remember(plain.folder, asked, measured.to_json())
-    return measured
 
 
 def _live_precision(asked: str, measured: Measured, network: Network) -> str:

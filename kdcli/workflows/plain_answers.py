@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,12 +81,14 @@ class PlainAnswers:
         shape = tuple(int(side or 1) for side in (*network.output_shape[:-1], network.outputs))
         layout = Layout(len(examples), 1, (ArraySpec(LOGITS, "float32", shape),))
         filling = filling_in(self.around, len(examples), f"the {split} examples")
+        # Where nothing of it is kept it is not stopped: a run that gets little time, again and again, must get on.
+        patient = replace(filling, on_examples=lambda done: None)
         if self.folder is None or self.base is None:
-            return fill_memory(ask, layout, filling)[LOGITS]
+            return fill_memory(ask, layout, patient)[LOGITS]
         components = {**self.base, **split_components(split, examples, views, self.around.once)}
         entry = self.around.entry(self.folder, components)
         if not self._may_keep(self.folder, entry, layout):
-            return fill_memory(ask, layout, filling)[LOGITS]
+            return fill_memory(ask, layout, patient)[LOGITS]
         words = described(self.opened, self.dataset, split)
         reader, _ = fill_cache(
             self.folder,
