@@ -120,7 +120,8 @@ def from_host(examples: Examples, positions: Any) -> dict[str, Any]:
 
     types = [*(tf.string for _ in encoded), *plain.dtypes.values()]
     # What positions stand for never changes: calls may run side by side, also where operations are deterministic.
-    taken = tf.numpy_function(take, [positions], types, stateful=False)
+    # Of a single type a call outside of a function gives the tensor itself.
+    taken = tf.nest.flatten(tf.numpy_function(take, [positions], types, stateful=False))
     tensors = dict(zip([*encoded, *plain.inputs], taken, strict=True))
     found = {}
     for name, shape in examples.shapes.items():
