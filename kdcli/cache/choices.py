@@ -27,7 +27,7 @@ def remember(folder: Path, components: Mapping[str, Any], document: Mapping[str,
         document: what was decided and measured; JSON.
     """
     path = _place(folder, components)
-    with suppress(StorageError):
+    with suppress(StorageError, OSError):
         writing.make_folder(path.parent)
         sweep(path.parent)
         write_sealed(path, {"schema": _SCHEMA, "components": dict(components), "document": dict(document)})
@@ -67,7 +67,7 @@ def why_not(folder: Path, components: Mapping[str, Any]) -> str | None:
         if about.components.get("split") == components.get("split") and _are_near(about.components, components)
     ]
     nearest = min((pair for pair in found if pair[0]), key=lambda pair: len(pair[0]), default=None)
-    return nearest and f"the kept answers {nearest[1]} are of another {', '.join(nearest[0])}"
+    return nearest and f"the kept answers {nearest[1]} are not used: they are of another {', '.join(nearest[0])}"
 
 
 def entries_in(folder: Path) -> Iterator[About]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,8 +39,7 @@ class Entry:
     def __init__(self, path: Path, about: About) -> None:
         self.path = path
         self.about = about
-        # What was wrong with shards that are answered again, in words.
-        self.damaged: list[str] = []
+        self._wrong: dict[Shard, str] = {}
         self._valid: set[Shard] = set()
 
     @property
@@ -58,6 +56,11 @@ class Entry:
     def fingerprint(self) -> str:
         """The sha256 of what the answers follow from."""
         return self.about.fingerprint
+
+    @property
+    def damaged(self) -> list[str]:
+        """What is wrong with shards that have to be answered again, in words."""
+        return list(self._wrong.values())
 
     @property
     def bytes(self) -> int:
@@ -129,7 +132,7 @@ class Entry:
     def missing(self) -> tuple[Shard, ...]:
         """The shards that are still to be answered. Each one that is there is read and checked, once.
 
-        What is damaged, or does not belong there, is removed where that is possible, and told in `damaged`.
+        What is damaged, or does not belong there, is told in `damaged`, and replaced when it is written anew.
         """
         return tuple(shard for shard in self.layout.shards if not self._has(shard))
 
@@ -153,8 +156,11 @@ class Entry:
             writing.write_bytes(self.path / shard.file_name, content)
         self._valid.add(shard)
 
-    def reader(self) -> Reader:
+    def reader(self, *, touch: bool = True) -> Reader:
         """All answers, mapped: they stay readable when the entry is removed afterwards.
+
+        Args:
+            touch: whether to note the use, and to sweep up what killed processes left.
 
         Raises:
             StorageError: some are missing.
@@ -176,9 +182,10 @@ class Entry:
                 hint="run the same command again: they are answered anew",
                 location=str(self.path),
             )
-        with suppress(OSError):
-            (self.path / USED).touch()
-        sweep(self.path)
+        if touch:
+            with suppress(OSError):
+                (self.path / USED).touch()
+            sweep(self.path)
         return Reader(self.layout, mapped)
 
     def _has(self, shard: Shard) -> bool:
@@ -186,7 +193,6 @@ class Entry:
         if shard in self._valid and path.exists():
             return True
         try:
-            before = os.stat(path)
             wrong = self._wrong_with(shard, path)
         except FileNotFoundError:
             return False
@@ -197,11 +203,7 @@ class Entry:
         if wrong is None:
             self._valid.add(shard)
             return True
-        self.damaged.append(wrong)
-        with suppress(OSError, StorageError):
-            # Another process may have written it anew meanwhile; a folder in its place is nobody's shard.
-            if os.path.samestat(before, os.stat(path)) and path.is_file():
-                writing.remove(path)
+        self._wrong[shard] = wrong
         return False
 
     def _wrong_with(self, shard: Shard, path: Path) -> str | None:

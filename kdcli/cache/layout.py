@@ -11,7 +11,7 @@ from typing import Any
 from kdcli.runs.packed import numpy_type
 
 # A shard is what is lost when a process dies: few examples, few bytes.
-_MOST_EXAMPLES, _MOST_BYTES = 8_192, 32_000_000
+_MOST_EXAMPLES, _MOST_BYTES = 2_048, 32_000_000
 _SUFFIX = ".answers"
 
 

@@ -23,7 +23,7 @@ def cache_folder() -> Path:
     """`KD_CACHE_DIR`, or the place where this system keeps caches; it need not be there yet."""
     asked = os.environ.get(VARIABLE)
     if asked:
-        return Path(asked).expanduser()
+        return Path(os.path.expanduser(asked))
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("kdcli"))

@@ -177,7 +177,8 @@ def _figures_line(event: events.Progress) -> str:
 
 
 def _progress_line(event: events.Progress) -> str:
-    return "  ".join(part for part in (_count_line(event), _figures_line(event)) if part)
+    stage = _STAGES.get(event.stage, event.stage) if event.epoch is None else ""
+    return "  ".join(part for part in (stage, _count_line(event), _figures_line(event)) if part)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:

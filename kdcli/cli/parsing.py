@@ -33,7 +33,7 @@ def parse_bytes(text: str | None) -> int | None:
     """`500MB`, `20GB` or plain bytes, in bytes; 1 MB is 10^6."""
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kKMGT]?)B?", text)
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?) ?([kKMGT]?)B?", text)
     if not match:
         raise typer.BadParameter(f"--cache-limit must be a size such as 500MB or 20GB, got {text!r}")
     return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))

@@ -42,6 +42,8 @@ def run_training(command: str, workflow: Callable[..., Any], given: dict[str, An
         return
     if isinstance(result, FinishedRun) and result.followed:
         output.on_event(Note(f"this worker is done; the chief has written {relative(result.run)}"))
+        if output.json:
+            output.result(result.to_json(), human=[])
         return
     document = result.to_json()
     shown = [*_summary(document), *gate_tables(result.gates)]

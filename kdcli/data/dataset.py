@@ -117,7 +117,7 @@ def with_outputs(dataset: Dataset, outputs: int) -> Dataset:
 def fingerprint(dataset: Dataset) -> str:
     """A sha256 over the content of all splits: inputs, labels, weights, rows."""
     parts = [part for part in (dataset.train, dataset.validation, dataset.test) if part is not None]
-    arrays = (a for part in parts for a in (*part.inputs.values(), part.labels, part.weights, part.rows))
+    arrays = (a for part in parts for a in (*part.content, part.labels, part.weights, part.rows))
     return hash_arrays(array for array in arrays if array is not None)
 
 

@@ -87,6 +87,14 @@ class Examples:
         return replace(self, rows=self.rows[positions], split=split or self.split)
 
     @property
+    def content(self) -> list[Any]:
+        """The raw inputs with their names, where there are several, for a hash over them."""
+        if len(self.inputs) == 1:
+            return list(self.inputs.values())
+        names = sorted(self.inputs)
+        return [part for name in names for part in (np.frombuffer(name.encode(), np.uint8), self.inputs[name])]
+
+    @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of one example, by input name."""
         return {name: tuple(array.shape[1:]) for name, array in self.inputs.items()}

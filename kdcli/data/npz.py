@@ -35,7 +35,7 @@ def read_arrays(path: Path, *, read_bytes: int = READ_BYTES) -> dict[str, np.nda
         # Handed anything but a zip, numpy takes it for a pickle, and leaves the file open when it fails.
         with open(path, "rb") as content:
             if not zipfile.is_zipfile(content):
-                raise zipfile.BadZipFile("it is no zip archive")
+                raise zipfile.BadZipFile("it is no zip archive, or cut off")
             content.seek(0)
             with np.load(content, allow_pickle=False) as file:
                 return {key: _array(path, file, key, read_bytes) for key in file.files}

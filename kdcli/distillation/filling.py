@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,12 +50,14 @@ class Filling:
         on_note: told in a sentence what was waited for or thrown away; the second argument is true for a warning.
         stop: gives the exit code to stop with, or None.
         share: of several processes.
+        writes: whether anything may be written: a cache that is only read does not note its use either.
     """
 
     on_examples: Callable[[int], None]
     on_note: Callable[[str, bool], None]
     stop: Callable[[], int | None]
     share: Share = field(default_factory=Share)
+    writes: bool = True
 
 
 def fill_memory(ask: Ask, layout: Layout, filling: Filling) -> dict[str, np.ndarray]:
@@ -109,14 +111,13 @@ def fill_cache(
     if entry is not None and not entry.missing():
         with suppress(StorageError):
             # Removed meanwhile, it is filled again below.
-            return entry.reader(), True
+            return entry.reader(touch=filling.writes), True
     if entry is None:
         entry = Entry.create(folder, components, layout=layout, described=described, choices=choices)
-    if filling.share.count > 1:
+    # Of several workers the first one keeps others out.
+    alone = entry.lock(on_wait=lambda text: filling.on_note(text, False), stop=filling.stop)
+    with alone if filling.share.index == 0 else nullcontext():
         hit = _fill(entry, ask, filling)
-    else:
-        with entry.lock(on_wait=lambda text: filling.on_note(text, False), stop=filling.stop):
-            hit = _fill(entry, ask, filling)
     return entry.reader(), hit
 
 

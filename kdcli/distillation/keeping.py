@@ -33,11 +33,15 @@ class Room:
         cache: bytes that the cache may still take; None where there is no cache to write to.
         memory: bytes of free memory.
         unusable: why there is no cache, a clause.
+        bound: what bounds the cache, in words.
+        there: whether all answers lie in it already.
     """
 
     cache: int | None
     memory: int
     unusable: str = ""
+    bound: str = "--cache-limit"
+    there: bool = False
 
 
 def choose_keeping(
@@ -50,7 +54,7 @@ def choose_keeping(
 
     Args:
         wanted: `auto`, `live`, `memory` or `disk`.
-        views: a number, `all` or `auto`.
+        views: a number (more than there are epochs are not answered), `all` or `auto`.
         augmented: whether examples have more than one view.
         epochs: of the training.
         view_bytes: of the answers to one view.
@@ -60,7 +64,7 @@ def choose_keeping(
         UsageError: `all` views cannot be kept.
         StorageError: `disk` was asked for and the cache has no room.
     """
-    number = views if isinstance(views, int) else None
+    number = min(views, epochs) if isinstance(views, int) else None
     if not augmented:
         number = 1
     if wanted == "live":
@@ -81,11 +85,14 @@ def choose_keeping(
     if wanted == "disk":
         raise StorageError(
             f"teacher.targets: disk cannot be: {needed} bytes of answers are needed, "
-            + (f"the cache may take {room.cache}" if room.cache is not None else room.unusable),
+            + (f"the cache may take {room.cache} ({room.bound})" if room.cache is not None else room.unusable),
             hint="a larger --cache-limit, another KD_CACHE_DIR, or --set teacher.targets=live",
         )
-    which = f"the cache may take {room.cache}" if room.cache is not None else f"{room.memory} bytes are free"
-    return Keeping("live", number, f"{needed} bytes of answers are too many: {which} (--cache-limit)")
+    reason = f"{needed} bytes of answers are too many: {room.memory} bytes are free"
+    if room.cache is not None:
+        reason = f"{needed} bytes of answers are too many: the cache may take {room.cache} ({room.bound})"
+        reason += "; teacher.targets=memory would hold them" if needed <= room.memory // 4 else ""
+    return Keeping("live", number, reason)
 
 
 def _places(wanted: str, room: Room) -> list[tuple[str, int | None]]:
@@ -100,6 +107,7 @@ def _places(wanted: str, room: Room) -> list[tuple[str, int | None]]:
 
 def _reason(wanted: str, mode: str, count: int, epochs: int, room: Room, *, chosen: bool) -> str:
     where = "as asked" if wanted == mode else "they fit into the cache"
+    where = "all of them lie in the cache already" if room.there else where
     if mode == "memory" and wanted == "auto":
         where = f"they fit in memory; {room.unusable}"
     if not chosen:

@@ -30,7 +30,8 @@ WordOrSize = Annotated[
     Annotated[Literal["auto"], Tag("word")] | Annotated[Size, Tag("list")], Discriminator(_kind_of)
 ]
 WordOrViews = Annotated[
-    Annotated[Literal["auto", "all"], Tag("word")] | Annotated[Count, Tag("count")], Discriminator(_kind_of)
+    Annotated[Literal["auto", "all"], Tag("word")] | Annotated[Count, Tag("count")],
+    Discriminator(lambda value: "word" if isinstance(value, str) else "count"),
 ]
 Limit = Annotated[
     Annotated[Count, Tag("count")] | Annotated[Share, Field(gt=0), Tag("share")], Discriminator(_kind_of)

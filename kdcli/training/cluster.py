@@ -48,6 +48,8 @@ def read_cluster(text: str | None) -> Cluster:
         values = json.loads(text)
     except ValueError as error:
         raise _fault(f"not JSON: {error}") from None
+    except RecursionError:
+        raise _fault("not JSON that can be read: nested too deeply") from None
     if not isinstance(values, dict):
         raise _fault(f"must be a mapping with cluster and task (got {_said(values)})")
     jobs = _jobs(values.get("cluster"))
@@ -78,8 +80,16 @@ def _check_address(where: str, address: Any) -> None:
     host, _, port = str(address).rpartition(":")
     if not isinstance(address, str) or not host or not port.isascii() or not port.isdigit():
         raise _fault(f"{where} must be host:port (got {_said(address)})")
-    if not 0 < int(port) < 65536:
-        raise _fault(f"{where}: a port lies between 1 and 65535 (got {port})")
+    # Python refuses to read thousands of digits.
+    if len(port) > 20 or not 0 < int(port) < 65536:
+        raise _fault(f"{where}: a port lies between 1 and 65535 (got {port:.80})")
+    try:
+        # What Python does before it looks the name up.
+        named = b"\0" not in host.strip("[]").encode("idna")
+    except UnicodeError:
+        named = False
+    if not named:
+        raise _fault(f"{where}: no name of a host (got {_said(host)})")
 
 
 def _task(task: Any, jobs: Mapping[str, list[str]]) -> tuple[str, int]:
@@ -91,12 +101,14 @@ def _task(task: Any, jobs: Mapping[str, list[str]]) -> tuple[str, int]:
     if job not in jobs:
         raise _fault(f"task.type is {job}, and the cluster has none")
     # Launchers that fill in a template write the number as a text.
-    if isinstance(index, str) and index.isascii() and index.isdigit():
+    if isinstance(index, str) and index.isascii() and index.isdigit() and len(index) < 20:
         index = int(index)
     if not isinstance(index, int) or isinstance(index, bool):
         raise _fault(f"task.index must be a number (got {_said(index)})")
     if not 0 <= index < len(jobs[job]):
-        raise _fault(f"task.index is {index}, and cluster.{job} has {len(jobs[job])} (0 to {len(jobs[job]) - 1})")
+        raise _fault(
+            f"task.index is {_said(index)}, and cluster.{job} has {len(jobs[job])} (0 to {len(jobs[job]) - 1})"
+        )
     return job, index
 
 
@@ -114,4 +126,7 @@ def _fault(message: str) -> UsageError:
 
 
 def _said(value: Any) -> str:
-    return "nothing" if value is None else f"{json.dumps(value):.80}"
+    try:
+        return "nothing" if value is None else f"{json.dumps(value):.80}"
+    except RecursionError:
+        return "something nested too deeply"

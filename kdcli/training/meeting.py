@@ -21,6 +21,7 @@ from kdcli.training.cluster import Cluster
 TIMEOUT = "KD_WORKERS_TIMEOUT"
 # Between two rounds of asking, and for one answer.
 PAUSE_SECONDS, ANSWER_SECONDS = 0.2, 2.0
+LONGEST_SECONDS = 86_400
 _SAME = "the same command and cluster for all; only task.index of TF_CONFIG differs"
 
 
@@ -28,15 +29,18 @@ def waiting_seconds() -> float:
     """How long workers wait for each other: `KD_WORKERS_TIMEOUT`, else five minutes.
 
     Raises:
-        UsageError: it is no number of seconds.
+        UsageError: it is no number of seconds, or more than a day.
     """
     text = os.environ.get(TIMEOUT, "300")
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise UsageError(f"{TIMEOUT} must be seconds (got {text!r})", hint=f"{TIMEOUT}=600")
+    if not 0 < seconds <= LONGEST_SECONDS:
+        raise UsageError(
+            f"{TIMEOUT} must be seconds, above 0 and at most {LONGEST_SECONDS} (got {text[:80]!r})",
+            hint=f"{TIMEOUT}=600",
+        )
     return seconds
 
 
@@ -118,7 +122,7 @@ class Meeting:
             with self._lock:
                 return len(self._told) == len(self.cluster.addresses) - 1
         answer = self._ask(0, ready=True)
-        return answer is not None and bool(answer["all"])
+        return answer is not None and answer.get("all") is True
 
     def _ask(self, number: int, *, ready: bool = False) -> dict[str, Any] | None:
         """What a worker says of itself; None when it does not answer, with the reason in `missing`."""
@@ -187,13 +191,14 @@ class Meeting:
         if asked is None:
             return
         number = asked["index"]
-        if number in range(len(self.cluster.addresses)):
+        known = number in range(len(self.cluster.addresses))
+        if known:
             try:
                 self._check(number, asked)
             except UsageError as fault:
                 # Whoever asked may have gone before it is asked in turn.
                 self._fault = fault
-        ready = bool(asked.get("ready")) and self._fault is None
+        ready = known and asked.get("ready") is True and self._fault is None
         if ready:
             with self._lock:
                 self._ready.add(number)
@@ -226,6 +231,12 @@ def _read(connection: socket.socket) -> dict[str, Any] | None:
         content += part
     try:
         values = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return values if isinstance(values, dict) and "index" in values else None
+    return values if isinstance(values, dict) and _is_ours(values) else None
+
+
+def _is_ours(values: dict[str, Any]) -> bool:
+    # By its type: 1.0 and True would pass for 1.
+    texts = all(isinstance(values.get(name), str) for name in ("subject", "token"))
+    return texts and type(values.get("index")) is int and isinstance(values.get("addresses"), list)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import faulthandler
 import json
+import math
 import re
 import signal
 import threading
@@ -162,8 +162,7 @@ def _strategy(cluster: Cluster, seconds: float) -> Any:
         num_accelerators=devices,
         rpc_layer="grpc",
     )
-    # TensorFlow waits here for an hour, holding the interpreter's lock, if a worker dies in this very moment.
-    faulthandler.dump_traceback_later(seconds, exit=True)
+    _bound_the_start(cluster, seconds)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
     except RuntimeError as error:
@@ -171,13 +170,47 @@ def _strategy(cluster: Cluster, seconds: float) -> Any:
             f"workers must join before TensorFlow has worked in this process ({first_line(error):.120})",
             hint="a process of its own for each worker: kd ... --devices workers",
         ) from error
+    except tf.errors.DeadlineExceededError as error:
+        raise TrainingError(
+            f"{_absent(cluster, str(error))} met the others, but did not start with them in {seconds:g} s: "
+            "killed, unreachable, or ended by an error that it names itself",
+            hint="the same command again on each worker",
+        ) from error
     except tf.errors.OpError as error:
         raise TrainingError(f"the workers could not join: {first_line(error):.300}") from error
     finally:
-        faulthandler.cancel_dump_traceback_later()
         if threading.current_thread() is threading.main_thread():
             # TensorFlow took SIGTERM for itself; Python still knows whose it was.
             signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
+
+
+def _bound_the_start(cluster: Cluster, seconds: float) -> None:
+    """Let TensorFlow's start fail when a worker dies between the meeting and it.
+
+    By itself TensorFlow waits there for an hour, holding the interpreter's lock. There is no public way to these
+    settings; the others are those that the strategy itself would make.
+    """
+    from tensorflow.python.eager import context
+
+    context.context().configure_coordination_service(
+        "standalone",
+        service_leader="/job:worker/replica:0/task:0",
+        cluster_register_timeout_in_ms=math.ceil(seconds * 1000),
+    )
+    settings = context.context().coordination_service
+    settings.coordinated_job_list.add(name="worker", num_tasks=len(cluster.addresses))
+    # Without it who has come does not wait here for the others, but later and without a limit.
+    settings.cluster_register_with_barrier = True
+
+
+def _absent(cluster: Cluster, text: str) -> str:
+    """Who did not start: TensorFlow's error names them, unless the chief, who would count them, is absent."""
+    _, _, listed = text.partition("timed out task names:")
+    # What follows the list is about who was asked, not about who is absent.
+    numbers = re.findall(r"/task:(\d+)", listed.partition("Additional GRPC")[0])
+    if not numbers:
+        return cluster.name(0) if cluster.index else "another worker"
+    return " and ".join(cluster.name(number) for number in sorted(map(int, numbers)))
 
 
 def _aborted(error: BaseException | None) -> str | None:

@@ -22,6 +22,7 @@ from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.models.recorded import RecordedNetwork
 from kdcli.recipe.sections import Recipe
+from kdcli.runs.writing import make_folder
 from kdcli.workflows.around import Surroundings
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.fingerprints import Components, teacher_components, training_components
@@ -71,11 +72,10 @@ def open_teaching(
         dataset,
         views_of(recipe, dataset, keeping.views),
         keeping,
-        measured.precision,
-        measured.arrays if wanted else (),
+        measured,
+        recipe.teacher.precision,
+        wanted,
         plain,
-        measured.texts,
-        looked=measured.answers,
     )
 
 
@@ -86,10 +86,10 @@ def plain_answers(asked: Asked, dataset: Dataset, opened: Opened, around: Surrou
         StorageError: a cache that was asked for and cannot be used.
     """
     targets = asked.recipe.teacher.targets
-    if isinstance(opened.network, RecordedNetwork) or targets in ("live", "memory"):
+    if isinstance(opened.network, RecordedNetwork):
         return PlainAnswers(opened, dataset, None, None, around)
     base = teacher_components(opened, asked.code)
-    folder, why = _folder(targets, base)
+    folder, why = (None, "") if targets in ("live", "memory") else _folder(targets, base, dry_run=around.dry_run)
     return PlainAnswers(opened, dataset, folder, base, around, why)
 
 
@@ -100,7 +100,7 @@ def views_of(recipe: Recipe, dataset: Dataset, count: int | None) -> Views:
     return views
 
 
-def _folder(targets: str, base: Components | None) -> tuple[Path | None, str]:
+def _folder(targets: str, base: Components | None, *, dry_run: bool) -> tuple[Path | None, str]:
     """The cache's folder, or None and why there is none.
 
     Raises:
@@ -115,6 +115,11 @@ def _folder(targets: str, base: Components | None) -> tuple[Path | None, str]:
         return None, "the teacher, an object that does not say how it is made, would not be known again"
     folder = cache_folder()
     reason = unusable(folder)
+    if reason is None and not dry_run and not folder.exists():
+        try:
+            make_folder(folder)
+        except StorageError as error:
+            reason = error.message.removeprefix(f"{folder}: ")
     if reason is None:
         return folder, ""
     if is_asked_for() or targets == "disk":
@@ -176,7 +181,7 @@ def _room(recipe: Recipe, plain: PlainAnswers, measured: Measured, epochs: int) 
     )
     entry = plain.around.entry(plain.folder, components)
     if entry is not None and not entry.missing():
-        return Room(entry.bytes, free)
+        return Room(entry.bytes, free, there=True)
     if not is_writable(plain.folder):
         if is_asked_for() or recipe.teacher.targets == "disk":
             raise StorageError(
@@ -185,4 +190,6 @@ def _room(recipe: Recipe, plain: PlainAnswers, measured: Measured, epochs: int) 
             )
         return Room(None, free, f"the cache cannot be written ({plain.folder})")
     there = 0 if entry is None else entry.bytes
-    return Room(allowed_bytes(plain.folder, plain.around.cache_limit) + there, free)
+    limit = plain.around.cache_limit
+    bound = "a fifth of the free disk; --cache-limit" if limit is None else "--cache-limit, and the free disk"
+    return Room(allowed_bytes(plain.folder, limit) + there, free, bound=bound)

@@ -26,11 +26,16 @@ Components = Mapping[str, Any]
 def teacher_components(opened: Opened, code: Sequence[Path]) -> dict[str, Any] | None:
     """The teacher's weights, how examples go in and how its outputs are read; None where nothing identifies it.
 
-    A Keras model is known by its configuration and weights, whatever file it lies in; anything else by its file.
+    A Keras model of Keras' own layers is known by its configuration and weights, whatever file it lies in. What
+    own layers do, no configuration tells: there the file is needed, and the code that came with it.
     """
-    network = opened.network
-    content = _keras_sha256(network.model) if isinstance(network, KerasNetwork) else None
-    content = content or opened.sha256
+    network, content = opened.network, None
+    if not isinstance(network, KerasNetwork):
+        content = opened.sha256
+    elif _is_plain(network):
+        content = _keras_sha256(network.model)
+    elif opened.path is not None and code:
+        content = opened.sha256
     if content is None:
         return None
     reading = {f"teacher.{name}": value for name, value in network.reading.items()}
@@ -44,7 +49,7 @@ def split_components(split: str, examples: Examples, views: Views, once: Once) -
     content = once(
         # The arrays of a data set live as long as what was opened once.
         ("split sha256", *map(id, examples.inputs.values()), hash_arrays([examples.rows])),
-        lambda: hash_arrays([*examples.inputs.values(), examples.rows]),
+        lambda: hash_arrays([*examples.content, examples.rows]),
     )
     known: dict[str, Any] = {"split": split, "data.content": content, "data.examples": len(examples)}
     if views.augments:
@@ -60,11 +65,14 @@ def training_components(
     return {**base, **split_components("train", train, views, once), "teacher.precision": precision, "kept": kept}
 
 
-def _keras_sha256(model: Any) -> str | None:
-    try:
-        config = json.dumps(keras.saving.serialize_keras_object(model), sort_keys=True)
-    # A subclassed model need not say how it is made; what it raises then is its own.
-    except Exception:
-        return None
+def _is_plain(network: KerasNetwork) -> bool:
+    """Whether a model consists of Keras' own layers, none of which runs a function of somebody's."""
+    parts = [network.model, *network.layers]
+    own = (part for part in parts if not type(part).__module__.startswith("keras."))
+    return next(own, None) is None and not any(isinstance(part, keras.layers.Lambda) for part in parts)
+
+
+def _keras_sha256(model: Any) -> str:
+    config = json.dumps(keras.saving.serialize_keras_object(model), sort_keys=True)
     weights = hash_arrays(variable.numpy() for variable in model.weights)
     return hashlib.sha256(f"{config} {weights}".encode()).hexdigest()

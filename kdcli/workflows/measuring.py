@@ -13,8 +13,7 @@ from kdcli.distillation.precision_choice import choose_precision
 from kdcli.distillation.storage_choice import choose_storage
 from kdcli.models.answering import LOGITS
 from kdcli.workflows.fingerprints import split_components
-from kdcli.workflows.plain_answers import PlainAnswers, as_they_are
-from kdcli.workflows.teaching import SAMPLE_SPLIT, sample_of
+from kdcli.workflows.plain_answers import PATIENCE, SAMPLE_SPLIT, PlainAnswers, as_they_are, filling_in, sample_of
 
 
 @dataclass(frozen=True)
@@ -57,25 +56,31 @@ def measure_answers(precision: str, plain: PlainAnswers, taps: tuple[str, ...]) 
     return own[0] if own else Measured.from_json(document)
 
 
+def remember_measured(asked: str, measured: Measured, plain: PlainAnswers, taps: tuple[str, ...]) -> None:
+    """Let the cache remember a choice for what was asked, and for what it became: a resumed run asks for that."""
+    if plain.folder is not None and plain.base is not None and not plain.around.dry_run:
+        for precision in {asked, measured.precision}:
+            remember(plain.folder, _follows_from(precision, plain, taps), measured.to_json())
+
+
 def _look(precision: str, plain: PlainAnswers, taps: tuple[str, ...]) -> Measured:
     """Precision and types, from what the cache remembers or from answers to some examples."""
     network, sample = plain.opened.network, sample_of(plain.dataset.train)
-    asked: dict[str, Any] = {}
     if plain.folder is not None and plain.base is not None:
-        examples = split_components(SAMPLE_SPLIT, sample, as_they_are(sample), plain.around.once)
-        asked = {**plain.base, **examples, "asked": precision, "taps": ", ".join(taps)}
-        remembered = recall(plain.folder, asked)
+        remembered = recall(plain.folder, _follows_from(precision, plain, taps))
         if remembered is not None:
             return Measured.from_json(remembered)
-    choice = choose_precision(precision, network, sample, taps=taps)
+    told = filling_in(plain.around, len(sample), "a sample of the examples", patience=PATIENCE).on_examples
+    choice = choose_precision(precision, network, sample, taps=taps, on_batch=told)
     storage = choose_storage(choice.answers, head=network.head)
     plain.known(SAMPLE_SPLIT, sample, choice.answers[LOGITS])
-    measured = Measured(
-        choice.precision,
-        storage.specs,
-        (f"the teacher answers in {choice.text}", f"kept are {storage.text}"),
-        choice.answers,
-    )
-    if plain.folder is not None and not plain.around.dry_run:
-        remember(plain.folder, asked, measured.to_json())
+    texts = (f"the teacher answers in {choice.text}", f"kept are {storage.text}")
+    measured = Measured(choice.precision, storage.specs, texts, choice.answers)
+    remember_measured(precision, measured, plain, taps)
     return measured
+
+
+def _follows_from(precision: str, plain: PlainAnswers, taps: tuple[str, ...]) -> dict[str, Any]:
+    sample = sample_of(plain.dataset.train)
+    examples = split_components(SAMPLE_SPLIT, sample, as_they_are(sample), plain.around.once)
+    return {**(plain.base or {}), **examples, "asked": precision, "taps": ", ".join(taps)}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
 from kdcli.data.views import Views
 from kdcli.distillation.filling import Ask, Filling, Share, fill_cache, fill_memory
+from kdcli.distillation.precision_choice import SAMPLE
 from kdcli.distillation.teacher_pass import TeacherPass
 from kdcli.errors import Interrupted
 from kdcli.events import Note, Progress
@@ -25,6 +27,11 @@ from kdcli.runs.recording import hash_arrays
 from kdcli.workflows.around import Surroundings
 from kdcli.workflows.fingerprints import Components, split_components
 from kdcli.workflows.networks import Opened
+
+# What the cache calls the examples on which choices are made.
+SAMPLE_SPLIT = "sample"
+# Seconds in which answers that nothing keeps are not stopped: a run that gets little time each time gets on.
+PATIENCE = 5.0
 
 
 @dataclass(frozen=True)
@@ -80,9 +87,9 @@ class PlainAnswers:
             return network.logits_of(examples.rows)
         shape = tuple(int(side or 1) for side in (*network.output_shape[:-1], network.outputs))
         layout = Layout(len(examples), 1, (ArraySpec(LOGITS, "float32", shape),))
-        filling = filling_in(self.around, len(examples), f"the {split} examples")
-        # Where nothing of it is kept it is not stopped: a run that gets little time, again and again, must get on.
-        patient = replace(filling, on_examples=lambda done: None)
+        what = f"the {split} examples"
+        filling = filling_in(self.around, len(examples), what)
+        patient = filling_in(self.around, len(examples), what, patience=PATIENCE)
         if self.folder is None or self.base is None:
             return fill_memory(ask, layout, patient)[LOGITS]
         components = {**self.base, **split_components(split, examples, views, self.around.once)}
@@ -114,22 +121,36 @@ def described(opened: Opened, dataset: Dataset, split: str) -> dict[str, str]:
     return {"teacher": str(opened.path or opened.network.name), "data": dataset.name, "split": split}
 
 
+def sample_of(train: Examples) -> Examples:
+    """Training examples from the whole split, on which choices are made: 2,048, or all."""
+    return train.subset(np.linspace(0, len(train) - 1, min(SAMPLE, len(train))).astype(int))
+
+
 def as_they_are(examples: Examples) -> Views:
     """The one view of examples without augmentation."""
     return Views((), seed=0, count=1, examples=len(examples))
 
 
-def filling_in(around: Surroundings, total: int, what: str) -> Filling:
-    """How filling reports, and stops when it is asked to."""
+def filling_in(around: Surroundings, total: int, what: str, *, patience: float = 0.0) -> Filling:
+    """How filling reports, and stops when it is asked to.
+
+    Args:
+        around: listener and stop.
+        total: answers that are wanted.
+        what: they are to, in words.
+        patience: seconds in which it is not stopped.
+    """
+    since = time.monotonic()
 
     def told(done: int) -> None:
         around.on_event(Progress("teacher", done, total, "examples"))
         code = around.stop()
-        if code is not None:
-            text = f"stopped while the teacher was answering {what} ({done} of {total} answers)"
+        if code is not None and time.monotonic() - since >= patience:
+            text = f"stopped while the teacher was answering {what} ({done} of {total}; whole shards are kept)"
             raise Interrupted(text, exit_code=code)
 
     def note(text: str, warning: bool) -> None:
         around.on_event(Note(text, warning=warning))
 
-    return Filling(told, note, around.stop, Share(around.workers.index, around.workers.count))
+    share = Share(around.workers.index, around.workers.count)
+    return Filling(told, note, around.stop, share, writes=not around.dry_run)

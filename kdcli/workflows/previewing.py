@@ -17,9 +17,9 @@ from kdcli.models.recorded import RecordedNetwork
 from kdcli.models.values import unchanged
 from kdcli.runs.results import Plan
 from kdcli.workflows.job import Job
-from kdcli.workflows.plain_answers import as_they_are
+from kdcli.workflows.plain_answers import SAMPLE_SPLIT, as_they_are, sample_of
 from kdcli.workflows.planning import pair_rows, settings_table
-from kdcli.workflows.teaching import SAMPLE_SPLIT, Teaching, sample_of
+from kdcli.workflows.teaching import Teaching
 
 # Steps that a dry run times, after one that compiles.
 TIMED_STEPS = 4
@@ -48,6 +48,8 @@ def check_before(job: Job) -> tuple[str, ...]:
     batch = _sample_batch(looked, min(fit.train.batch_size, len(looked)))
     refuse_idle_terms(fit.terms, student=student.network, teacher=network, batch=batch, targets=answers)
     findings.extend(_unscaled(train))
+    if teaching is not None and fit.views.augments and fit.views.count == 1 and (fit.train.epochs or 1) > 1:
+        findings.append("a single view for all epochs was worse than no augmentation: teacher.views=8 keeps 8")
     whole = [term.loss.label for term in fit.terms if term.loss.whole_batch]
     if whole and fit.strategy.num_replicas_in_sync > 1:
         findings.append(f"{', '.join(whole)} depends on the whole batch and sees a share of it on each device")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from kdcli.data.dataset import Dataset, fingerprint, open_dataset
 from kdcli.data.examples import Examples
@@ -10,6 +11,7 @@ from kdcli.errors import ModelError, UsageError
 from kdcli.models.formats import model_file, model_format
 from kdcli.models.output_kind import resolve_output
 from kdcli.models.recorded import RecordedNetwork
+from kdcli.recipe.sections import InputSection
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.networks import Opened
 from kdcli.workflows.understanding import mapped
@@ -77,10 +79,19 @@ def _check_settings(asked: Asked, dataset: Dataset) -> None:
         )
     if section.targets == "live":
         raise UsageError("teacher.targets is live, but recorded answers cannot be asked", hint="leave it at auto")
+    own: dict[str, Any] = {"targets": "memory", "precision": "float32", "views": 1}
+    for name, known in own.items():
+        asked_for = getattr(section, name)
+        if asked_for not in ("auto", known):
+            raise UsageError(
+                f"teacher.{name} is {asked_for}, recorded answers are {known}", hint="leave it at auto"
+            )
     given = {"signature": section.signature, "output": section.output, "input.tensor": section.input.tensor}
     for name, value in given.items():
         if value is not None:
             raise UsageError(f"teacher.{name} is for a model file; the teacher is a file of recorded answers")
+    if section.input != InputSection():
+        raise UsageError("teacher.input is for a model; recorded answers take nothing in", hint="leave it out")
     if dataset.task == "segmentation":
         raise UsageError("recorded answers are (n, outputs), and the data has maps of classes")
     if not dataset.labelled and dataset.validation is not None and len(answered_splits(dataset)) < 2:

@@ -44,7 +44,7 @@ def open_measurable(arms: Sequence[Arm], around: Surroundings) -> Dataset:
 def _test_sha256(asked: Asked, dataset: Dataset, around: Surroundings) -> str:
     test = dataset.test
     assert test is not None and test.labels is not None
-    arrays = [*test.inputs.values(), test.labels, test.rows]
+    arrays = [*test.content, test.labels, test.rows]
     return around.once(("test sha256", *data_key(asked)), lambda: hash_arrays(arrays))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from kdcli.data.feed import RESIDENT_BYTES
 from kdcli.data.views import Views
 from kdcli.distillation.filling import fill_cache, fill_memory
 from kdcli.distillation.keeping import Keeping
-from kdcli.distillation.precision_choice import FEATURES, SAMPLE
+from kdcli.distillation.precision_choice import FEATURES
 from kdcli.distillation.storage_choice import Overflow
 from kdcli.distillation.targets import LiveTargets, MappedTargets, ResidentTargets, Targets, recorded_targets
 from kdcli.distillation.teacher_pass import TeacherPass
@@ -27,11 +27,9 @@ from kdcli.models.answering import LOGITS
 from kdcli.models.precision import computing_in
 from kdcli.models.recorded import RecordedNetwork
 from kdcli.workflows.fingerprints import training_components
+from kdcli.workflows.measuring import Measured, remember_measured
 from kdcli.workflows.networks import Opened
-from kdcli.workflows.plain_answers import PlainAnswers, as_they_are, described, filling_in
-
-# What the cache calls the examples on which choices are made.
-SAMPLE_SPLIT = "sample"
+from kdcli.workflows.plain_answers import PATIENCE, PlainAnswers, as_they_are, described, filling_in, sample_of
 
 
 @dataclass
@@ -42,24 +40,22 @@ class Teaching:
         opened: the teacher.
         dataset: whose training examples it answers, in `views`.
         keeping: where the answers go.
-        precision: in which it answers the training examples.
-        arrays: what is kept of each answer: logits, tapped features; empty where no term wants any.
+        measured: in which precision it answers, and in which types that is kept.
+        asked: the precision that the recipe asks for.
+        wanted: whether any term asks for its answers.
         plain: its logits of whole splits, and the cache.
-        texts: what was measured, in sentences for the plan.
         hit: whether all training answers were there before.
-        looked: the answers to the first examples of the sample.
     """
 
     opened: Opened
     dataset: Dataset
     views: Views
     keeping: Keeping
-    precision: str
-    arrays: tuple[ArraySpec, ...]
+    measured: Measured
+    asked: str
+    wanted: bool
     plain: PlainAnswers
-    texts: tuple[str, ...] = ()
     hit: bool = False
-    looked: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def network(self) -> Any:
@@ -70,6 +66,23 @@ class Teaching:
     def _folder(self) -> Path | None:
         """The cache's, where answers go there."""
         return self.plain.folder if self.keeping.mode == "disk" else None
+
+    @property
+    def precision(self) -> str:
+        """In which the training examples are answered."""
+        return self.measured.precision
+
+    @property
+    def arrays(self) -> tuple[ArraySpec, ...]:
+        """What is kept of each answer: logits, tapped features; empty where no term wants any."""
+        return self.measured.arrays if self.wanted else ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What was measured, in sentences for the plan."""
+        precision, *kept = self.measured.texts or ("",)
+        texts = (precision, *kept) if self.bytes else (precision,)
+        return tuple(text for text in texts if text)
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -138,7 +151,10 @@ class Teaching:
             return recorded_targets(self.network, self.dataset.train)
         if self.keeping.mode == "live":
             return LiveTargets(self.network, self.taps)
-        key = ("targets", self.keeping.mode, *sorted((self.components or {"object": id(self)}).items()))
+        components = self.components
+        if components is None:
+            return self._kept()
+        key = ("targets", self.keeping.mode, *sorted(components.items()))
         self.hit = key in self.plain.around.once
         return self.plain.around.once(key, self._kept)
 
@@ -149,12 +165,13 @@ class Teaching:
         examples = sample_of(self.dataset.train)
         if self.keeping.mode == "live" or not self.arrays:
             return examples, None
-        if not self.looked:
-            few = examples.subset(np.arange(min(FEATURES, len(examples))))
+        few = examples.subset(np.arange(min(FEATURES, len(examples))))
+        looked = {name: values[: len(few)] for name, values in self.measured.answers.items()}
+        if not looked:
+            told = filling_in(self.plain.around, len(few), "some examples", patience=PATIENCE).on_examples
             with self.asking(few, as_they_are(few), taps=self.taps) as teacher_pass:
-                self.looked = teacher_pass(0, 0, len(few))
-        few = examples.subset(np.arange(min(map(len, self.looked.values()))))
-        return few, ResidentTargets({n: v[: len(few)] for n, v in self.looked.items()}, examples=len(few))
+                looked = teacher_pass(0, 0, len(few), on_batch=told)
+        return few, ResidentTargets(looked, examples=len(few))
 
     def asking(self, examples: Examples, views: Views, *, taps: tuple[str, ...] = ()) -> TeacherPass:
         """A pass of the teacher over examples, in its precision."""
@@ -164,11 +181,12 @@ class Teaching:
         try:
             return self._filled()
         except Overflow as overflow:
-            # A value that the first examples did not show: all answers are kept in another type.
-            self.arrays = tuple(
-                replace(spec, dtype="bfloat16") if spec == overflow.spec else spec for spec in self.arrays
-            )
-            del self._entry
+            # A value that the first examples did not show: all answers get another type, later runs know.
+            wider = replace(overflow.spec, dtype="bfloat16")
+            arrays = tuple(wider if spec == overflow.spec else spec for spec in self.measured.arrays)
+            self.measured = replace(self.measured, arrays=arrays)
+            remember_measured(self.asked, self.measured, self.plain, self.taps)
+            self.__dict__.pop("_entry", None)
             self.plain.around.on_event(Note(f"{overflow}: it is kept as bfloat16", warning=True))
             return self._filled()
 
@@ -195,8 +213,3 @@ class Teaching:
         if layout.bytes > RESIDENT_BYTES:
             return MappedTargets(reader)
         return ResidentTargets({s.name: reader.everything(s.name) for s in self.arrays}, examples=len(train))
-
-
-def sample_of(train: Examples) -> Examples:
-    """Training examples from the whole split, on which choices are made: 2,048, or all."""
-    return train.subset(np.linspace(0, len(train) - 1, min(SAMPLE, len(train))).astype(int))

@@ -95,16 +95,16 @@ def test_the_nearest_kept_answers_tell_why_they_are_not_used(tmp_path):
     key = fill(tmp_path)[0].fingerprint[:12]
     made(tmp_path, {**COMPONENTS, "teacher.weights": "other", "teacher.scale": "unit", "more": 1})
     wanted = {**COMPONENTS, "teacher.weights": "new", "teacher.precision": "mixed_bfloat16"}
-    expected = f"the kept answers {key} are of another teacher.weights, teacher.precision"
+    expected = f"the kept answers {key} are not used: they are of another teacher.weights, teacher.precision"
     assert why_not(tmp_path, wanted) == expected
 
 
 def test_a_component_that_only_one_of_them_has_is_another(tmp_path):
     key = fill(tmp_path)[0].fingerprint[:12]
     fewer = {name: value for name, value in COMPONENTS.items() if name != "teacher.precision"}
-    assert why_not(tmp_path, fewer) == f"the kept answers {key} are of another teacher.precision"
+    assert why_not(tmp_path, fewer) == f"the kept answers {key} are not used: they are of another teacher.precision"
     more = {**COMPONENTS, "views.count": 8}
-    assert why_not(tmp_path, more) == f"the kept answers {key} are of another views.count"
+    assert why_not(tmp_path, more) == f"the kept answers {key} are not used: they are of another views.count"
 
 
 def test_there_is_no_reason_without_answers_for_the_same_split(tmp_path):

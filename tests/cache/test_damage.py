@@ -48,7 +48,7 @@ def damage(folder, way, chance):
         there = Entry.find(folder, {**COMPONENTS, "teacher.weights": "other"})
         content = (there.path / shard.file_name).read_bytes()
     elif way == "other layout":
-        layout = Layout(20_000, 2, (ArraySpec("logits", "float16", (3,)), ArraySpec("hint", "float16", (1, 2))))
+        layout = Layout(5_000, 2, (ArraySpec("logits", "float16", (3,)), ArraySpec("hint", "float16", (1, 2))))
         wrong = fill(folder / "wrong", layout=layout)[0]
         content = (wrong.path / shard.file_name).read_bytes()
         shutil.rmtree(folder / "wrong")
@@ -67,7 +67,6 @@ def test_a_damaged_shard_is_never_used(folder, way):
         assert len(entry.damaged) == len(wrong)
         for shard in wrong:
             assert any(str(entry.path / shard.file_name) in text for text in entry.damaged)
-            assert not (entry.path / shard.file_name).exists()
         assert fill(folder)[1] == len(wrong)
         assert_whole(folder)
 
@@ -122,26 +121,3 @@ def test_a_renamed_or_copied_folder_is_another_entry(tmp_path):
     found = Entry.find(tmp_path, {**COMPONENTS, "split": "test"})
     assert found.missing() == LAYOUT.shards
     assert "another teacher" in found.damaged[0]
-
-
-def test_a_shard_that_another_process_wrote_anew_meanwhile_is_not_removed(tmp_path, monkeypatch):
-    from kdcli.cache import entry as module
-
-    entry, _ = fill(tmp_path)
-    shard = LAYOUT.shards[0]
-    path = entry.path / shard.file_name
-    path.write_bytes(b"damaged")
-
-    def check(checked, really=module.check_file):
-        try:
-            really(checked)
-        finally:
-            if checked == path:
-                entry.write(shard, part(answers(), shard))
-
-    monkeypatch.setattr(module, "check_file", check)
-    found = Entry.find(tmp_path, COMPONENTS)
-    assert found.missing() == (shard,)
-    monkeypatch.undo()
-    assert path.exists()
-    assert found.missing() == ()

@@ -16,30 +16,30 @@ def test_bytes_are_those_of_all_arrays_examples_and_views():
 @pytest.mark.parametrize(
     ("shape", "dtype", "expected"),
     [
-        ((10,), "float32", 8_192),
-        ((0,), "float32", 8_192),
-        ((1_000,), "float32", 8_000),
-        ((1_000,), "float16", 8_192),
+        ((10,), "float32", 2_048),
+        ((0,), "float32", 2_048),
+        ((5_000,), "float32", 1_600),
+        ((1_000,), "float16", 2_048),
         ((32_000_000,), "float16", 1),
     ],
 )
-def test_a_shard_holds_at_most_8192_examples_and_32_mb_and_at_least_one(shape, dtype, expected):
+def test_a_shard_holds_at_most_2048_examples_and_32_mb_and_at_least_one(shape, dtype, expected):
     assert Layout(5, 1, (ArraySpec("a", dtype, shape),)).shard == expected
 
 
 def test_shards_cover_every_view_and_example_once_in_order():
-    layout = Layout(20_000, 2, (ArraySpec("logits", "float32", (3,)),))
+    layout = Layout(5_000, 2, (ArraySpec("logits", "float32", (3,)),))
     assert layout.shards == (
-        Shard(0, 0, 0, 8_192),
-        Shard(0, 1, 8_192, 16_384),
-        Shard(0, 2, 16_384, 20_000),
-        Shard(1, 0, 0, 8_192),
-        Shard(1, 1, 8_192, 16_384),
-        Shard(1, 2, 16_384, 20_000),
+        Shard(0, 0, 0, 2_048),
+        Shard(0, 1, 2_048, 4_096),
+        Shard(0, 2, 4_096, 5_000),
+        Shard(1, 0, 0, 2_048),
+        Shard(1, 1, 2_048, 4_096),
+        Shard(1, 2, 4_096, 5_000),
     )
 
 
-@pytest.mark.parametrize(("examples", "count"), [(1, 1), (8_192, 1), (8_193, 2), (0, 0)])
+@pytest.mark.parametrize(("examples", "count"), [(1, 1), (2_048, 1), (2_049, 2), (0, 0)])
 def test_the_last_shard_is_as_long_as_what_is_left(examples, count):
     shards = Layout(examples, 1, (ArraySpec("logits", "float32", (3,)),)).shards
     assert len(shards) == count

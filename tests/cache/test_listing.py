@@ -33,7 +33,7 @@ def test_an_entry_is_listed_with_all_that_people_want_to_know(tmp_path):
         "key": entry.fingerprint[:12],
         "described": DESCRIBED,
         "views": 2,
-        "examples": 20_000,
+        "examples": 5_000,
         "precision": "float32",
         "bytes": size,
         "shards": 6,

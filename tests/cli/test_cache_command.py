@@ -17,7 +17,7 @@ COMPONENTS = {
     "split": "train",
     "data.content": "d",
 }
-LAYOUT = Layout(10_000, 2, (ArraySpec("logits", "float32", (3,)), ArraySpec("block3", "bfloat16", (2, 2))))
+LAYOUT = Layout(4_000, 2, (ArraySpec("logits", "float32", (3,)), ArraySpec("block3", "bfloat16", (2, 2))))
 
 
 def add(folder, split="train", *, shards=4, used=86_400):
@@ -61,11 +61,11 @@ def test_ls_is_a_table_with_the_last_used_first_and_a_total(kd, own_cache):
     assert heading == "key answers of views examples precision shards bytes last used".split()
     words = ["teacher.keras,", "digits,"]
     assert first == [
-        new.fingerprint[:12], *words, "validation", "2", "10000", "mixed_bfloat16", "3", "of", "4",
+        new.fingerprint[:12], *words, "validation", "2", "4000", "mixed_bfloat16", "3", "of", "4",
         str(size_of(new)), "1970-01-03T00:00:00Z",
     ]  # fmt: skip
     assert second == [
-        old.fingerprint[:12], *words, "train", "2", "10000", "mixed_bfloat16", "4",
+        old.fingerprint[:12], *words, "train", "2", "4000", "mixed_bfloat16", "4",
         str(size_of(old)), "1970-01-02T00:00:00Z",
     ]  # fmt: skip
     assert " ".join(total) == f"2 entries, {size_of(old) + size_of(new)} bytes in own-cache"
@@ -83,7 +83,7 @@ def test_ls_as_json(kd, own_cache):
                 "key": entry.fingerprint[:12],
                 "described": {"teacher": "teacher.keras", "data": "digits", "split": "train"},
                 "views": 2,
-                "examples": 10_000,
+                "examples": 4_000,
                 "precision": "mixed_bfloat16",
                 "bytes": size_of(entry),
                 "shards": 3,

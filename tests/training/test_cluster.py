@@ -53,6 +53,11 @@ def test_cluster_is_read_with_the_chief_first(text, addresses, index):
             config({"worker": ["a:65536"]}),
             "TF_CONFIG: cluster.worker[0]: a port lies between 1 and 65535 (got 65536)",
         ),
+        (config({"worker": ["a:" + "9" * 5000]}), "TF_CONFIG: cluster.worker[0]: a port lies between 1 and 65535"),
+        (config({"worker": ["a..b:1"]}), 'TF_CONFIG: cluster.worker[0]: no name of a host (got "a..b")'),
+        (config({"worker": ["a:1", f"{'x' * 70}:1"]}), "TF_CONFIG: cluster.worker[1]: no name of a host (got"),
+        (config({"worker": ["a\0b:1"]}), "TF_CONFIG: cluster.worker[0]: no name of a host (got"),
+        (config({"worker": ["\ud800:1"]}), "TF_CONFIG: cluster.worker[0]: no name of a host (got"),
         (config({"worker": ["a:1", "b:1", "a:1"]}), "TF_CONFIG: cluster: a:1 stands there twice"),
         (config({"chief": ["a:1"], "worker": ["a:1"]}), "TF_CONFIG: cluster: a:1 stands there twice"),
         (config({"chief": TWO, "worker": ["c:1"]}), "TF_CONFIG: cluster.chief must be one address (got 2)"),
@@ -72,6 +77,9 @@ def test_cluster_is_read_with_the_chief_first(text, addresses, index):
         (config(index=1.5), "TF_CONFIG: task.index must be a number (got 1.5)"),
         (config(index=True), "TF_CONFIG: task.index must be a number (got true)"),
         (config(index=2), "TF_CONFIG: task.index is 2, and cluster.worker has 2 (0 to 1)"),
+        (config(index="9" * 5000), 'TF_CONFIG: task.index must be a number (got "999'),
+        (config(index=10**4000), "TF_CONFIG: task.index is 1000"),
+        ("[" * 200_000, "TF_CONFIG: not JSON that can be read: nested too deeply"),
         (config(index=-1), "TF_CONFIG: task.index is -1, and cluster.worker has 2 (0 to 1)"),
     ],
 )
@@ -80,8 +88,15 @@ def test_every_fault_is_one_line_that_names_it(text, message):
         read_cluster(text)
     assert caught.value.message.startswith(message)
     assert "\n" not in caught.value.message
+    assert len(caught.value.message) < 200
     assert caught.value.hint == EXAMPLE
     json.loads(EXAMPLE.removeprefix("TF_CONFIG='").removesuffix("'"))
+
+
+@pytest.mark.parametrize("depth", range(880, 1000, 5))
+def test_nesting_that_can_just_be_read_is_refused_too(depth):
+    with pytest.raises(UsageError):
+        read_cluster("[" * depth + "]" * depth)
 
 
 def test_messages_call_the_first_worker_the_chief():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -102,6 +103,40 @@ def test_something_else_on_a_port_is_no_worker():
     assert error.message.endswith(f"missing: worker 1 ({other}): something else answers there")
 
 
+# What a worker says; a message with less, or with something else in it, comes from somebody else.
+SAID = {"index": 1, "addresses": ["a:1"], "subject": "other work", "token": "0", "ready": True, "all": False}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *(json.dumps({**SAID, "index": index}) for index in (1.0, True, [1], {}, "1", None)),
+        *(json.dumps({**SAID, name: 1}) for name in ("addresses", "subject", "token")),
+        *(json.dumps({**SAID, "index": index}) for index in (-1, 2, 10**30)),
+        '{"index": 1}',
+        "[" * 200_000,
+        f'{{"index": {"9" * 5000}}}',
+        "GET / HTTP/1.1",
+    ],
+)
+def test_stray_message_stops_nobody(said):
+    addresses = free_addresses(2)
+    with Meeting(Cluster(addresses, 0), subject="work") as chief:
+        with socket.create_connection(("127.0.0.1", int(addresses[0].rpartition(":")[2])), timeout=5) as stray:
+            stray.sendall(said.encode() + b"\n")
+            # Until it has been read, and answered or not.
+            try:
+                while stray.recv(65536):
+                    pass
+            except ConnectionResetError:
+                pass
+        other = threading.Thread(target=meet, args=((addresses, 1, "work"),))
+        other.start()
+        chief.wait(5, stop=lambda: None)
+        other.join(10)
+        assert chief._ready == {1}
+
+
 def test_other_settings_are_refused_on_both_sides():
     addresses = free_addresses(2)
     ended = meet((addresses, 0, "work"), (addresses, 1, "other work"))
@@ -150,7 +185,7 @@ def test_waiting_stops_when_it_is_asked_to():
     assert caught.value.exit_code == 143
 
 
-@pytest.mark.parametrize("text", ["soon", "0", "-1", "inf", "nan", ""])
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "inf", "nan", "", "86401", "1e10"])
 def test_waiting_time_that_is_none_is_refused(monkeypatch, text):
     monkeypatch.setenv("KD_WORKERS_TIMEOUT", text)
     with pytest.raises(UsageError, match="KD_WORKERS_TIMEOUT must be seconds"):

@@ -1,0 +1,70 @@
+"""A worker that meets the others and dies before TensorFlow has started on all: the rest say so and end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from test_meeting import free_addresses
+
+SECONDS = 4
+
+# It comes to the meeting, and dies where TensorFlow would start.
+VICTIM = """
+import os, sys
+from kdcli.training.cluster import Cluster
+from kdcli.training.meeting import Meeting
+with Meeting(Cluster(tuple(sys.argv[2:]), int(sys.argv[1])), subject="work") as meeting:
+    meeting.wait(60, stop=lambda: None)
+os._exit(0)
+"""
+
+# As the command line does with an error.
+SURVIVOR = """
+import sys
+from kdcli.errors import KdError
+from kdcli.training.cluster import Cluster
+from kdcli.training.replicas import Workers
+workers = Workers(Cluster(tuple(sys.argv[2:]), int(sys.argv[1])))
+try:
+    workers.join(subject="work", stop=lambda: None, on_event=lambda event: None)
+except KdError as error:
+    print(error.message)
+    sys.exit(error.exit_code)
+"""
+
+
+def start(script: str, addresses: tuple[str, ...], index: int) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", script, str(index), *addresses],
+        env={**os.environ, "KD_WORKERS_TIMEOUT": "60" if script == VICTIM else str(SECONDS)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "victim", "name"),
+    [(2, 1, "worker 1"), (2, 0, "the chief"), pytest.param(3, 2, "worker 2", marks=pytest.mark.slow)],
+)
+def test_others_name_who_is_lost_and_end_in_bounded_time(count, victim, name):
+    addresses = free_addresses(count)
+    started = [start(VICTIM if index == victim else SURVIVOR, addresses, index) for index in range(count)]
+    try:
+        answers = [one.communicate(timeout=60) for one in started]
+    finally:
+        for one in started:
+            one.kill()
+    for index, (one, (said, complaint)) in enumerate(zip(started, answers, strict=True)):
+        if index == victim:
+            assert one.returncode == 0, complaint
+            continue
+        assert one.returncode == 6, complaint
+        assert said == (
+            f"{name} ({addresses[victim]}) met the others, but did not start with them in {SECONDS} s: "
+            "killed, unreachable, or ended by an error that it names itself\n"
+        )
+        assert "Traceback" not in complaint and "Thread 0x" not in complaint
