@@ -41,6 +41,9 @@ def choose_scale(network: Network, examples: Examples, *, seed: int) -> ScaleCho
         logits = Answering(network.with_scale(scale))(sample.take, len(sample))[LOGITS]
         right = logits.argmax(-1) == truth
         accuracies[scale] = float(right.mean())
+        if scale == "unit" and accuracies[scale] >= 1 - MARGIN:
+            # No other one can be so much better.
+            return ScaleChoice("unit", accuracies)
         recalls[scale] = float(np.mean([right[truth == label].mean() for label in np.unique(truth)]))
     best = max(tried, key=lambda scale: accuracies[scale])
     # Naming one class whatever the picture is chance, however frequent that class is.

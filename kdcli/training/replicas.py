@@ -171,17 +171,19 @@ def _strategy(cluster: Cluster, seconds: float) -> Any:
             hint="a process of its own for each worker: kd ... --devices workers",
         ) from error
     except tf.errors.DeadlineExceededError as error:
-        raise TrainingError(
-            f"{_absent(cluster, str(error))} met the others, but did not start with them in {seconds:g} s: "
-            "killed, unreachable, or ended by an error that it names itself",
-            hint="the same command again on each worker",
-        ) from error
+        absent = _absent(cluster, str(error))
     except tf.errors.OpError as error:
         raise TrainingError(f"the workers could not join: {first_line(error):.300}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             # TensorFlow took SIGTERM for itself; Python still knows whose it was.
             signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
+    # Outside of the error: `named_when_lost` would take this for the loss of somebody who had started.
+    raise TrainingError(
+        f"{absent} met the others, but did not start with them in {seconds:g} s: "
+        "killed, unreachable, or ended by an error that it names itself",
+        hint="the same command again on each worker",
+    )
 
 
 def _bound_the_start(cluster: Cluster, seconds: float) -> None:

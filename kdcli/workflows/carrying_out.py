@@ -57,6 +57,7 @@ def _carried_out(job: Job, place: Place) -> RunResult | FinishedRun:
             )
         for text in _changed_since(job, place, died=run.died):
             job.fit.on_event(Note(text, warning=True))
+        answers = _answers_record(job, place, since)
         if place.earlier is None:
             write_start(
                 run,
@@ -66,6 +67,7 @@ def _carried_out(job: Job, place: Place) -> RunResult | FinishedRun:
                 inputs=job.inputs,
                 trust=job.asked.trust,
                 device=device_record(job.fit.strategy),
+                answers=answers,
             )
         job.fit.workers.barrier()
         since = time.perf_counter()
@@ -89,6 +91,17 @@ def _carried_out(job: Job, place: Place) -> RunResult | FinishedRun:
     finally:
         run.close()
     return result
+
+
+def _answers_record(job: Job, place: Place, since: float) -> dict[str, Any] | None:
+    """What the teacher's answers took; a run that goes on has paid for them when it began."""
+    if job.teaching is None:
+        return None
+    earlier = (place.earlier or {}).get("answers")
+    if earlier:
+        job.teaching.hit = earlier["hit"]
+        job.clock.took("teacher", earlier["seconds"] + job.clock.stages["teacher"], since)
+    return {"hit": job.teaching.hit, "seconds": round(job.clock.stages["teacher"], 3)}
 
 
 def _followed(job: Job, place: Place, targets: Targets | None) -> FinishedRun:

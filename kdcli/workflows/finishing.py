@@ -25,6 +25,7 @@ def write_start(
     inputs: dict[str, Any],
     trust: Trust,
     device: dict[str, Any],
+    answers: dict[str, Any] | None,
 ) -> None:
     """`recipe.yaml` and `environment.json`, before the first step."""
     environment = {
@@ -35,6 +36,7 @@ def write_start(
         **device,
         "seed": resolved.train.seed,
         "inputs": inputs,
+        "answers": answers,
         "trust": asdict(trust),
         "requested": hidden_secrets(requested.model_dump(mode="json", by_alias=True, exclude_none=True)),
     }

@@ -102,7 +102,9 @@ def test_the_nearest_kept_answers_tell_why_they_are_not_used(tmp_path):
 def test_a_component_that_only_one_of_them_has_is_another(tmp_path):
     key = fill(tmp_path)[0].fingerprint[:12]
     fewer = {name: value for name, value in COMPONENTS.items() if name != "teacher.precision"}
-    assert why_not(tmp_path, fewer) == f"the kept answers {key} are not used: they are of another teacher.precision"
+    assert (
+        why_not(tmp_path, fewer) == f"the kept answers {key} are not used: they are of another teacher.precision"
+    )
     more = {**COMPONENTS, "views.count": 8}
     assert why_not(tmp_path, more) == f"the kept answers {key} are not used: they are of another views.count"
 

@@ -38,7 +38,8 @@ def test_the_scale_that_a_network_was_made_for_is_found(middle, scale):
     choice = choose_scale(brightness(middle), examples(), seed=0)
     assert choice.scale == scale
     assert choice.accuracies[scale] == 1.0
-    assert set(choice.accuracies) == {"unit", "signed", "raw"}
+    # No other one can be 5 points better than one that is always right.
+    assert set(choice.accuracies) == ({"unit"} if scale == "unit" else {"unit", "signed", "raw"})
 
 
 def test_scales_for_colours_are_tried_on_pictures_with_three_channels():

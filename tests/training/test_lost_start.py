@@ -21,15 +21,17 @@ with Meeting(Cluster(tuple(sys.argv[2:]), int(sys.argv[1])), subject="work") as 
 os._exit(0)
 """
 
-# As the command line does with an error.
+# As a command does, with what it does about an error.
 SURVIVOR = """
 import sys
+from pathlib import Path
 from kdcli.errors import KdError
 from kdcli.training.cluster import Cluster
 from kdcli.training.replicas import Workers
 workers = Workers(Cluster(tuple(sys.argv[2:]), int(sys.argv[1])))
 try:
-    workers.join(subject="work", stop=lambda: None, on_event=lambda event: None)
+    with workers.named_when_lost(Path("run"), newest=lambda: None):
+        workers.join(subject="work", stop=lambda: None, on_event=lambda event: None)
 except KdError as error:
     print(error.message)
     sys.exit(error.exit_code)

@@ -14,7 +14,7 @@ from conftest import bar_reader, blobs, save_npz
 import kdcli
 from kdcli.distillation.teacher_pass import TeacherPass
 from kdcli.errors import Interrupted, ModelError, StorageError, UsageError
-from kdcli.events import Note, Progress
+from kdcli.events import EpochEnded, Note, Progress
 from kdcli.runs import writing
 from kdcli.runs.results import Plan
 from kdcli.training.step import Stepper
@@ -172,6 +172,115 @@ def test_a_limit_that_is_too_small_leaves_the_teacher_live_and_the_plan_says_so(
 def test_what_is_kept_already_needs_no_room(folder, own_cache, tmp_path):
     distill(folder, tmp_path / "a")
     assert distill(folder, tmp_path / "b", cache_limit=0).targets["hit"]
+
+
+def files_of(cache: Path) -> dict[str, tuple[bytes, int]]:
+    return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in cache.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_dry_run_leaves_a_filled_cache_as_it_is(folder, own_cache, tmp_path, damaged):
+    distill(folder, tmp_path / "a")
+    if damaged:
+        (shard,) = shards(own_cache)
+        shard.write_bytes(shard.read_bytes()[:-1])
+    before = files_of(own_cache)
+    assert isinstance(distill(folder, tmp_path / "b", dry_run=True), Plan)
+    assert files_of(own_cache) == before
+
+
+def test_inputs_are_known_by_their_names(own_cache, tmp_path):
+    inputs = {name: keras.Input((4,), name=name) for name in ("a", "b")}
+    keras.utils.set_random_seed(1)
+    joined = keras.layers.Concatenate()([inputs["a"], keras.layers.Rescaling(2.0)(inputs["b"])])
+    model = keras.Model(inputs, keras.layers.Dense(3)(joined))
+    random = np.random.default_rng(0)
+    one, other = random.normal(size=(2, 40, 4)).astype(np.float32)
+    labels = np.arange(40) % 3
+    hits = []
+    for number, (a, b) in enumerate([(one, other), (one, other), (other, one)]):
+        data = {"x_train.a": a, "x_train.b": b, "y_train": labels, "x_test.a": a, "x_test.b": b, "y_test": labels}
+        # In the order in which the second one is named first, too.
+        given = dict(sorted(data.items(), reverse=number == 1))
+        student = {"kind": "zoo", "name": "clone"}
+        recipe = {"losses": SOFT, "train": {"epochs": 1, "batch_size": 8}, "student": {"model": student}}
+        run = kdcli.distill(teacher=model, recipe=recipe, data=given, out=tmp_path / str(number), preflight=False)
+        hits.append(run.targets["hit"])
+    assert hits == [False, True, False]
+
+
+@keras.saving.register_keras_serializable(package="kept")
+class Turning(keras.layers.Layer):
+    """What it does is in no configuration."""
+
+    sign = 1.0
+
+    def call(self, x):
+        return x * Turning.sign
+
+
+def test_a_teacher_with_layers_of_its_own_is_kept_in_memory_only(folder, own_cache, tmp_path, monkeypatch):
+    inputs = keras.Input((8, 8, 1))
+    model = keras.Model(inputs, Turning()(teacher()(inputs)))
+    right = distill(folder, tmp_path / "a", teacher=model)
+    monkeypatch.setattr(Turning, "sign", -1.0)
+    inputs = keras.Input((8, 8, 1))
+    turned = distill(
+        folder, tmp_path / "b", teacher=keras.Model(inputs, Turning()(teacher()(inputs))), preflight=False
+    )
+    assert [run.targets["mode"] for run in (right, turned)] == ["memory", "memory"]
+    assert right.teacher["accuracy"] > 0.9 > turned.teacher["accuracy"]
+    assert not own_cache.exists() or not list(own_cache.glob("answers/*/*.answers"))
+    with pytest.raises(StorageError, match="is not known again"):
+        distill(folder, tmp_path / "c", teacher=model, section={"targets": "disk"})
+
+
+@pytest.mark.parametrize("mode", ["disk", "memory"])
+def test_a_value_that_the_first_examples_did_not_show_is_kept_in_another_type(
+    folder, own_cache, tmp_path, asked, mode
+):
+    inputs = keras.Input((8, 8, 1))
+    flat = keras.layers.Flatten(name="flatten_features")(keras.layers.Rescaling(1000.0)(inputs))
+    outputs = keras.layers.Dense(3, kernel_initializer="zeros")(flat)
+    keras.Model(inputs, outputs).save(tmp_path / "large.keras")
+    x, y = blobs(400)
+    # Bright only where no example of the look lies: most of the first 256 of the sample are others.
+    x = np.minimum(x, 50)
+    x[390:] = 255
+    save_npz(tmp_path / "data.npz", x_train=x, y_train=y)
+    given = {
+        "teacher": tmp_path / "large.keras",
+        "data": tmp_path / "data.npz",
+        "preflight": False,
+        "losses": HINT,
+    }
+    section = {"input": {"scale": "raw"}, "targets": mode, "output_kind": "logits"}
+    notes: list[str] = []
+    run = distill(folder, tmp_path / "a", section=section, notes=notes, **given)
+    assert run.targets["kept"] == {"logits": "float32", "flatten_features": "bfloat16"}
+    assert sum("kept as bfloat16" in note for note in notes) == 1
+    if mode == "disk":
+        asked.clear()
+        again = distill(folder, tmp_path / "b", section=section, **given)
+        assert (again.targets["hit"], asked) == (True, [])
+        assert same(run, again)
+
+
+def test_a_run_that_goes_on_says_what_its_answers_took_when_it_began(folder, own_cache, tmp_path):
+    epochs = []
+
+    def told(event):
+        if isinstance(event, EpochEnded):
+            epochs.append(event)
+
+    given = {"train": {"epochs": 3}, "section": {"precision": "auto"}}
+    with pytest.raises(Interrupted, match="stopped at step"):
+        distill(folder, tmp_path / "a", on_event=told, stop=lambda: 130 if epochs else None, **given)
+    began = json.loads((tmp_path / "a" / "environment.json").read_text())["answers"]
+    assert began["hit"] is False
+    run = distill(folder, tmp_path / "a", resume=True, **given)
+    assert run.targets["hit"] is False
+    assert run.seconds["teacher"] >= began["seconds"]
 
 
 def shards(cache: Path) -> list[Path]:
