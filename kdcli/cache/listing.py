@@ -14,6 +14,7 @@ from kdcli.cache.choices import places_in
 from kdcli.cache.entry import CREATING, USED
 from kdcli.cache.holding import HOLDER, LOCK, taken
 from kdcli.cache.layout import is_shard
+from kdcli.cache.place import written_here
 from kdcli.errors import UsageError, did_you_mean
 from kdcli.runs import writing
 
@@ -101,7 +102,7 @@ def remove(entries: Iterable[Listed]) -> int:
         LockedError: a process fills one of them.
         StorageError: it cannot be removed.
     """
-    with ExitStack() as stack:
+    with written_here(), ExitStack() as stack:
         held = []
         for entry in entries:
             stack.callback(taken(entry.path).release)

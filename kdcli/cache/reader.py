@@ -7,12 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from kdcli.cache.layout import Layout, Shard
+from kdcli.runs.mapping import AROUND_BYTES, KEPT_BYTES
 from kdcli.runs.packed import Mapped, numpy_type
 
-# Mapped pages count as resident memory: they are dropped when about so much was read.
-_MOST_RESIDENT = 64_000_000
-# Around a page that is looked at, Linux maps its neighbours: up to 2 MB where the file lies in large folios.
-_AROUND = 1 << 21
 # That a process has open beside the shards.
 _OTHER_FILES = 1_024
 
@@ -62,7 +59,7 @@ class Reader:
             number = int(numbers[begin])
             array = self._mapped[view, number].arrays[name]
             taken[order[begin:end]] = array[ordered[begin:end] - number * layout.shard]
-            self._touch((view, number), int(end - begin) * max(_AROUND, spec.bytes))
+            self._touch((view, number), int(end - begin) * max(AROUND_BYTES, spec.bytes))
         return taken
 
     def everything(self, name: str) -> np.ndarray:
@@ -81,7 +78,7 @@ class Reader:
         now = min(before + count, len(self._mapped[key].mapping))
         self._touched[key] = now
         self._resident += now - before
-        if self._resident > _MOST_RESIDENT:
+        if self._resident > KEPT_BYTES:
             touched, self._touched, self._resident = self._touched, {}, 0
             for shard in touched:
                 self._mapped[shard].drop_pages()

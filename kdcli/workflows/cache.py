@@ -10,6 +10,7 @@ from typing import Any
 from kdcli.cache.choices import forget
 from kdcli.cache.listing import Listed, entry_called, listed, remove
 from kdcli.cache.place import cache_folder
+from kdcli.errors import StorageError
 from kdcli.runs.results import relative
 
 
@@ -32,8 +33,14 @@ class Kept:
 
 
 def kept_answers() -> Kept:
-    """What lies in the cache; nothing is written."""
+    """What lies in the cache; nothing is written.
+
+    Raises:
+        StorageError: no cache can be there.
+    """
     folder = cache_folder()
+    if folder.exists() and not folder.is_dir():
+        raise StorageError(f"{folder}: it is a file", hint="another KD_CACHE_DIR")
     return Kept(folder, tuple(listed(folder)))
 
 
@@ -45,9 +52,12 @@ def show_answers(key: str) -> dict[str, Any]:
 
     Raises:
         UsageError: no entry is called so, or several.
+        StorageError: it is damaged.
     """
     entry = entry_called(key, kept_answers().entries)
-    said = {} if entry.about is None else entry.about.to_json()
+    if entry.about is None:
+        raise StorageError(f"{entry.path}: what the entry says about itself is damaged", hint=f"kd cache rm {key}")
+    said = entry.about.to_json()
     names = ("fingerprint", "components", "layout", "choices", "versions", "created")
     document = {"schema": "kd.cache-show/1", "path": relative(entry.path), **entry.to_json()}
     return document | {name: said.get(name) for name in names}

@@ -66,7 +66,9 @@ def open_teaching(
             hint="--set train.jit=off, or --set teacher.targets=memory",
         )
     if keeping.mode == "live":
-        measured = replace(measured, precision=_live_precision(recipe.teacher.precision, measured, network))
+        precision = _live_precision(recipe.teacher.precision, network)
+        texts = measured.texts if precision == measured.precision else (f"the teacher answers in {precision}",)
+        measured = replace(measured, precision=precision, texts=texts)
     return Teaching(
         opened,
         dataset,
@@ -144,20 +146,22 @@ def _keep(recipe: Recipe, plain: PlainAnswers, measured: Measured, *, view_bytes
     return Keeping(**plain.around.workers.share(choose))
 
 
-def _live_precision(asked: str, measured: Measured, network: Network) -> str:
-    """In which precision a teacher answers that is asked in every step.
+def _live_precision(asked: str, network: Network) -> str:
+    """In which precision a teacher answers that is asked in every step: float32, unless a recipe says otherwise.
+
+    What was measured is a pass of its own, in a graph that is made for it; in a step layers are told.
 
     Raises:
         UsageError: half precision for a graph, which would reach the student too.
     """
-    if measured.precision == "float32" or isinstance(network, KerasNetwork):
-        return measured.precision
-    if asked != "auto":
+    if asked in ("auto", "float32"):
+        return "float32"
+    if not isinstance(network, KerasNetwork):
         raise UsageError(
             f"teacher.precision: {asked} cannot be for a SavedModel that is asked in every step",
             hint="--set teacher.precision=float32, or --set teacher.views=8 keeps its answers",
         )
-    return "float32"
+    return asked
 
 
 def _room(recipe: Recipe, plain: PlainAnswers, measured: Measured, epochs: int) -> Room:
@@ -169,7 +173,7 @@ def _room(recipe: Recipe, plain: PlainAnswers, measured: Measured, epochs: int) 
     free = psutil.virtual_memory().available
     if plain.folder is None or plain.base is None:
         return Room(None, free, plain.unkept)
-    count = recipe.teacher.views if isinstance(recipe.teacher.views, int) else min(AUTO_VIEWS, epochs)
+    count = min(recipe.teacher.views if isinstance(recipe.teacher.views, int) else AUTO_VIEWS, epochs)
     train = plain.dataset.train
     components = training_components(
         plain.base,

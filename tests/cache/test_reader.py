@@ -67,7 +67,7 @@ def test_only_the_shards_that_are_needed_are_touched(tmp_path):
 def test_pages_are_dropped_after_so_much_was_read_and_the_rows_stay_right(tmp_path, monkeypatch):
     reader = fill(tmp_path)[0].reader()
     dropped = []
-    monkeypatch.setattr(module, "_MOST_RESIDENT", 50_000)
+    monkeypatch.setattr(module, "KEPT_BYTES", 50_000)
     monkeypatch.setattr(Mapped, "drop_pages", lambda mapped: dropped.append(mapped.document["number"]))
     # A row counts 2 MB, and no shard (20 KB) counts more than its size.
     for start, expected in ((0, []), (2_048, []), (4_096, [0, 1, 2]), (0, [0, 1, 2])):

@@ -95,7 +95,7 @@ def test_ls_as_json(kd, own_cache):
     }
 
 
-def test_a_damaged_entry_is_listed_shown_and_removed(kd, own_cache):
+def test_a_damaged_entry_is_listed_refused_and_removed(kd, own_cache):
     entry = add(own_cache)
     (entry.path / "about.json").write_text("{")
     assert kd("cache", "ls").out.splitlines()[1].split()[:2] == [entry.fingerprint[:12], "damaged"]
@@ -106,9 +106,10 @@ def test_a_damaged_entry_is_listed_shown_and_removed(kd, own_cache):
         None,
         False,
     )
-    shown = kd("cache", "show", entry.fingerprint[:4], "--json")
-    assert (shown.code, shown.document["components"], shown.document["fingerprint"]) == (0, None, None)
-    assert kd("cache", "show", entry.fingerprint[:4]).code == 0
+    shown = kd("cache", "show", entry.fingerprint[:4])
+    assert (shown.code, shown.out) == (5, "")
+    assert "says about itself is damaged" in shown.err
+    assert f"hint: kd cache rm {entry.fingerprint[:4]}" in shown.err
     assert kd("cache", "rm", entry.fingerprint[:4]).code == 0
     assert not entry.path.exists()
 
@@ -224,3 +225,11 @@ def test_help_needs_neither_pydantic_nor_numpy(tmp_path):
     )
     ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
+
+
+def test_a_file_in_the_place_of_the_cache_is_refused(kd, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("KD_CACHE_DIR", str(tmp_path / "file"))
+    ran = kd("cache", "ls")
+    assert (ran.code, ran.out) == (5, "")
+    assert "it is a file" in ran.err and "KD_CACHE_DIR" in ran.err
