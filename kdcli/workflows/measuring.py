@@ -74,7 +74,7 @@ def _look(precision: str, plain: PlainAnswers, taps: tuple[str, ...]) -> Measure
     choice = choose_precision(precision, network, sample, taps=taps, on_batch=told)
     storage = choose_storage(choice.answers, head=network.head)
     plain.known(SAMPLE_SPLIT, sample, choice.answers[LOGITS])
-    texts = (f"the teacher answers in {choice.text}", f"kept are {storage.text}")
+    texts = (f"the teacher answers in {choice.text}", f"answers are kept as {storage.text}")
     measured = Measured(choice.precision, storage.specs, texts, choice.answers)
     remember_measured(precision, measured, plain, taps)
     return measured

@@ -412,6 +412,14 @@ def test_few_examples_are_answered_in_float32(folder, own_cache, tmp_path):
     assert distill(folder, tmp_path / "a", dry_run=True).targets["precision"] == "float32"
 
 
+@pytest.mark.parametrize(("asked_for", "used"), [("auto", "float32"), ("mixed_bfloat16", "mixed_bfloat16")])
+def test_a_live_teacher_answers_in_float32_unless_it_is_written(folder, own_cache, tmp_path, asked_for, used):
+    section = {"targets": "live", "precision": asked_for}
+    plan = distill(folder, tmp_path / "a", section=section, dry_run=True)
+    assert (plan.targets["mode"], plan.targets["precision"]) == ("live", used)
+    assert distill(folder, tmp_path / "a", section=section).targets["precision"] == used
+
+
 def pixel_reader() -> keras.Model:
     """Answers with numbers that tell every picture from every other: sums of its bytes by whole-number weights."""
     inputs = keras.Input((8, 8, 1))
