@@ -98,6 +98,8 @@ def main():
             for what, sizes in series.items():
                 for size in sizes:
                     given = {"width": size, "cache": warm[size]} if what == "width, warm" else {what: size}
+                    # No more views are answered than there are epochs.
+                    given |= {"epochs": max(VIEWS)} if what == "views" else {}
                     found[what][size].append(bench(**given))
     threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count()
     print(f"TensorFlow {tf.__version__}, {platform.machine()}, {threads} threads, {arguments.rounds} rounds")

@@ -72,7 +72,7 @@ class MappedTargets:
                 return self._reader.take(name, int(view), positions)
 
             rows = tf.numpy_function(take, [batch.slot, batch.positions], tf.as_dtype(spec.dtype))
-            found[spec.name] = tf.cast(tf.ensure_shape(rows, (None, *spec.shape)), tf.float32)
+            found[spec.name] = tf.cast(tf.ensure_shape(rows, (*batch.positions.shape, *spec.shape)), tf.float32)
         return found
 
 

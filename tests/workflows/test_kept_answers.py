@@ -12,6 +12,7 @@ import pytest
 from conftest import bar_reader, blobs, save_npz
 
 import kdcli
+from kdcli.distillation.targets import MappedTargets
 from kdcli.distillation.teacher_pass import TeacherPass
 from kdcli.errors import Interrupted, ModelError, StorageError, UsageError
 from kdcli.events import EpochEnded, Note, Progress
@@ -143,6 +144,20 @@ def test_disk_memory_and_live_train_the_same_student(folder, own_cache, tmp_path
     assert same(runs[0], runs[1])
     for a, b in zip(weights(runs[0]), weights(runs[2]), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_answers_that_stay_on_disk_train_the_same_student(folder, own_cache, tmp_path, monkeypatch):
+    first = distill(folder, tmp_path / "a", losses=HINT)
+    monkeypatch.setattr("kdcli.workflows.teaching.RESIDENT_BYTES", 0)
+    made = []
+    monkeypatch.setattr(
+        MappedTargets, "at", lambda self, batch, at=MappedTargets.at: made.append(1) or at(self, batch)
+    )
+    second = distill(folder, tmp_path / "b", losses=HINT)
+    assert made and same(first, second)
+    with pytest.raises(UsageError, match="XLA needs the teacher's answers in memory"):
+        monkeypatch.setattr("kdcli.workflows.choosing.RESIDENT_BYTES", 0)
+        distill(folder, tmp_path / "c", losses=HINT, train={"jit": "on"})
 
 
 def test_answers_in_memory_or_asked_live_leave_nothing_on_disk(folder, own_cache, tmp_path):
