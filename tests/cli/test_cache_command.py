@@ -196,13 +196,6 @@ def test_rm_of_what_another_process_fills_names_it_and_removes_nothing(kd, own_c
     assert entry.path.exists() and other.path.exists()
 
 
-def test_a_file_in_the_place_of_the_cache_has_no_entries(kd, own_cache):
-    own_cache.write_text("mine")
-    assert kd("cache", "ls").out == "0 entries, 0 bytes in own-cache\n"
-    assert kd("cache", "rm", "--all").code == 0
-    assert own_cache.read_text() == "mine"
-
-
 def test_neither_tensorflow_nor_keras_is_needed(own_cache, tmp_path):
     key = add(own_cache).fingerprint[:12]
     code = (

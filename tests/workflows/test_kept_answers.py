@@ -265,7 +265,7 @@ def test_a_value_that_the_first_examples_did_not_show_is_kept_in_another_type(
     save_npz(tmp_path / "data.npz", x_train=x, y_train=y)
     given = {
         "teacher": tmp_path / "large.keras",
-        "data": tmp_path / "data.npz",
+        "examples": tmp_path / "data.npz",
         "preflight": False,
         "losses": HINT,
     }
