@@ -32,7 +32,10 @@ def test_auto_keeps_as_many_views_as_fit_and_four_at_least(cache, count):
     found = chosen(room=Room(cache=cache, memory=10**9))
     assert (found.mode, found.views) == ("live" if count is None else "disk", count)
     if count is None:
-        assert found.reason == "400 bytes of answers are too many: the cache may take 399 (--cache-limit)"
+        assert found.reason == (
+            "400 bytes of answers are too many: the cache may take 399 (--cache-limit); "
+            "teacher.targets=memory would hold them"
+        )
     else:
         assert ("as many as fit (8 are usual)" in found.reason) == (count < 8)
 
@@ -41,6 +44,15 @@ def test_views_that_are_asked_for_are_kept_or_asked_live():
     assert chosen(views=3) == Keeping("disk", 3, "they fit into the cache")
     assert chosen(views=3, room=Room(cache=299, memory=10**9)).mode == "live"
     assert chosen(views=3, room=Room(cache=299, memory=10**9)).views == 3
+
+
+def test_no_more_views_are_answered_than_there_are_epochs():
+    assert chosen(views=16, epochs=5).views == 5
+
+
+def test_answers_that_lie_in_the_cache_already_are_said():
+    found = chosen(augmented=False, room=Room(cache=100, memory=10**9, there=True))
+    assert found.reason == "all of them lie in the cache already"
 
 
 def test_all_views_are_asked_live():
@@ -73,7 +85,7 @@ def test_without_a_cache_answers_go_to_memory_where_they_fit_twice():
     live = chosen(augmented=False, room=Room(cache=None, memory=399, unusable=unusable))
     assert (live.mode, live.reason) == (
         "live",
-        "100 bytes of answers are too many: 399 bytes are free (--cache-limit)",
+        "100 bytes of answers are too many: 399 bytes are free",
     )
 
 
