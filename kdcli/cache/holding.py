@@ -85,11 +85,8 @@ def held(path: Path, *, on_wait: Callable[[str], None], stop: Callable[[], int |
 
 def holder_of(path: Path) -> str:
     """Who works on the entry in a folder, in words."""
-    try:
-        document = json.loads((path / HOLDER).read_text("utf-8"))
-        return f"process {int(document['process'])} on {document['host']}"
-    except (OSError, ValueError, TypeError, KeyError):
-        return "another process"
+    holder = _holder(path)
+    return "another process" if holder is None else f"process {holder[0]} on {holder[1]}"
 
 
 def sweep(path: Path, *, dead: int | None = None) -> None:
@@ -106,8 +103,14 @@ def sweep(path: Path, *, dead: int | None = None) -> None:
 
 def _process_in(path: Path) -> int | None:
     """The process of this machine that worked there and died."""
+    holder = _holder(path)
+    return holder[0] if holder is not None and holder[1] == socket.gethostname() else None
+
+
+def _holder(path: Path) -> tuple[int, str] | None:
+    """The process and the host that are written beside the lock."""
     try:
         document = json.loads((path / HOLDER).read_text("utf-8"))
-        return int(document["process"]) if document["host"] == socket.gethostname() else None
+        return int(document["process"]), str(document["host"])
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -124,6 +124,11 @@ class Views:
         return found
 
 
+def as_they_are(examples: Examples) -> Views:
+    """The one view of examples without augmentation."""
+    return Views((), seed=0, count=1, examples=len(examples))
+
+
 def _with_channels(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
     return {
         name: images[..., None] if len(images.shape) == 3 else tf.convert_to_tensor(images)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kdcli.data.examples import Examples
-from kdcli.data.views import Views
+from kdcli.data.views import as_they_are
 from kdcli.distillation.agreement import agreement, largest_change
 from kdcli.distillation.teacher_pass import TeacherPass
 from kdcli.errors import UsageError
@@ -140,7 +140,7 @@ def choose_precision(
     sample = sample.subset(np.arange(min(len(sample), SAMPLE)))
     tried, reason = _tried(wanted, teacher, len(sample))
     asked = ["float32"] if tried is None else ["float32", tried]
-    views = Views((), seed=0, count=1, examples=len(sample))
+    views = as_they_are(sample)
     with ExitStack() as stack:
         passes = {
             name: stack.enter_context(

@@ -42,7 +42,13 @@ def mapping_of(array: Any) -> mmap.mmap | None:
 def give_back(array: Any) -> None:
     """Take the pages of a mapped array out of resident memory, where the system can; their content stays."""
     mapping = mapping_of(array)
-    if mapping is not None and hasattr(mapping, "madvise"):
+    if mapping is not None:
+        drop_pages(mapping)
+
+
+def drop_pages(mapping: mmap.mmap) -> None:
+    """Take the pages of a shared mapping out of resident memory, where the system can."""
+    if hasattr(mmap, "MADV_DONTNEED"):
         mapping.madvise(mmap.MADV_DONTNEED)
 
 

@@ -20,6 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from kdcli.errors import StorageError
+from kdcli.runs.mapping import drop_pages
 
 _MAGIC = b"KDCKPT1\n"
 # Magic and the header's length; the sha256.
@@ -71,8 +72,7 @@ class Mapped:
 
     def drop_pages(self) -> None:
         """Give back the memory of what was read; it is read again when it is looked at."""
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self.mapping.madvise(mmap.MADV_DONTNEED)
+        drop_pages(self.mapping)
 
 
 def pack(saved: Saved) -> bytes:

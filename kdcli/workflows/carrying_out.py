@@ -20,6 +20,7 @@ from kdcli.runs.directory import Run, summary_when_there
 from kdcli.runs.gated import GateResult
 from kdcli.runs.recording import versions
 from kdcli.runs.results import FinishedRun, RunResult, relative
+from kdcli.training.loop import Trained
 from kdcli.workflows.finishing import write_end, write_start
 from kdcli.workflows.fitting import evaluate_split, write_model, write_predictions
 from kdcli.workflows.job import Job
@@ -71,8 +72,7 @@ def _carried_out(job: Job, place: Place) -> RunResult | FinishedRun:
             )
         job.fit.workers.barrier()
         since = time.perf_counter()
-        with teaching.asked_live() if teaching else nullcontext():
-            trained = job.fit.run(run, targets)
+        trained = _trained(job, run, targets)
         # A run that went on has the seconds of all its processes.
         job.clock.took("training", trained.seconds, since)
         result = _measured(job, run, trained)
@@ -93,6 +93,11 @@ def _carried_out(job: Job, place: Place) -> RunResult | FinishedRun:
     return result
 
 
+def _trained(job: Job, run: Run, targets: Targets | None) -> Trained:
+    with job.teaching.asked_live() if job.teaching else nullcontext():
+        return job.fit.run(run, targets)
+
+
 def _answers_record(job: Job, place: Place, since: float) -> dict[str, Any] | None:
     """What the teacher's answers took; a run that goes on has paid for them when it began."""
     if job.teaching is None:
@@ -107,10 +112,9 @@ def _answers_record(job: Job, place: Place, since: float) -> dict[str, Any] | No
 def _followed(job: Job, place: Place, targets: Targets | None) -> FinishedRun:
     """What a worker does that is not the chief: it trains along and reads what the chief has written."""
     job.fit.workers.barrier()
-    run, teaching = Run.followed(place.path), job.teaching
+    run = Run.followed(place.path)
     try:
-        with teaching.asked_live() if teaching else nullcontext():
-            job.fit.run(run, targets)
+        _trained(job, run, targets)
     except Interrupted as interrupted:
         interrupted.run = run.path
         raise
@@ -139,7 +143,7 @@ def _changed_since(job: Job, place: Place, *, died: bool) -> list[str]:
     return texts
 
 
-def _measured(job: Job, run: Run, trained: Any) -> RunResult:
+def _measured(job: Job, run: Run, trained: Trained) -> RunResult:
     since = time.perf_counter()
     fit, dataset, network = job.fit, job.fit.dataset, job.trained.network
 

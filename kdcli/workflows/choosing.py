@@ -69,16 +69,8 @@ def open_teaching(
         precision = _live_precision(recipe.teacher.precision, network)
         texts = measured.texts if precision == measured.precision else (f"the teacher answers in {precision}",)
         measured = replace(measured, precision=precision, texts=texts)
-    return Teaching(
-        opened,
-        dataset,
-        views_of(recipe, dataset, keeping.views),
-        keeping,
-        measured,
-        recipe.teacher.precision,
-        wanted,
-        plain,
-    )
+    views = views_of(recipe, dataset, keeping.views)
+    return Teaching(views, keeping, measured, recipe.teacher.precision, wanted, plain)
 
 
 def plain_answers(asked: Asked, dataset: Dataset, opened: Opened, around: Surroundings) -> PlainAnswers:

@@ -46,11 +46,9 @@ def teacher_components(opened: Opened, code: Sequence[Path]) -> dict[str, Any] |
 def split_components(split: str, examples: Examples, views: Views, once: Once) -> dict[str, Any]:
     """Which examples are answered, and in which views."""
     augments = json.dumps([augment.model_dump(mode="json") for augment in views.augments], sort_keys=True)
-    content = once(
-        # The arrays of a data set live as long as what was opened once.
-        ("split sha256", *map(id, examples.inputs.values()), hash_arrays([examples.rows])),
-        lambda: hash_arrays([*examples.content, examples.rows]),
-    )
+    # The arrays of a data set live as long as what was opened once; splits and samples of it share them.
+    inputs = once(("inputs sha256", *map(id, examples.inputs.values())), lambda: hash_arrays(examples.content))
+    content = hashlib.sha256(f"{inputs} {hash_arrays([examples.rows])}".encode()).hexdigest()
     known: dict[str, Any] = {"split": split, "data.content": content, "data.examples": len(examples)}
     if views.augments:
         known |= {"views.augment": augments, "views.seed": views.seed, "views.count": views.count}

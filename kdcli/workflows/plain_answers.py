@@ -15,7 +15,7 @@ from kdcli.cache.entry import ArraySpec, Entry, Layout
 from kdcli.cache.place import allowed_bytes
 from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
-from kdcli.data.views import Views
+from kdcli.data.views import as_they_are
 from kdcli.distillation.filling import Ask, Filling, Share, fill_cache, fill_memory
 from kdcli.distillation.precision_choice import SAMPLE
 from kdcli.distillation.teacher_pass import TeacherPass
@@ -124,11 +124,6 @@ def described(opened: Opened, dataset: Dataset, split: str) -> dict[str, str]:
 def sample_of(train: Examples) -> Examples:
     """Training examples from the whole split, on which choices are made: 2,048, or all."""
     return train.subset(np.linspace(0, len(train) - 1, min(SAMPLE, len(train))).astype(int))
-
-
-def as_they_are(examples: Examples) -> Views:
-    """The one view of examples without augmentation."""
-    return Views((), seed=0, count=1, examples=len(examples))
 
 
 def filling_in(around: Surroundings, total: int, what: str, *, patience: float = 0.0) -> Filling:

@@ -9,6 +9,7 @@ import numpy as np
 from kdcli.data.examples import Examples
 from kdcli.data.feed import RESIDENT_BYTES, Batch
 from kdcli.data.stream import AHEAD_BYTES
+from kdcli.data.views import as_they_are
 from kdcli.distillation.preflight import refuse_chance, refuse_idle_terms, refuse_same
 from kdcli.evaluation.footprint import weight_bytes
 from kdcli.lazy import tf
@@ -17,7 +18,7 @@ from kdcli.models.recorded import RecordedNetwork
 from kdcli.models.values import unchanged
 from kdcli.runs.results import Plan
 from kdcli.workflows.job import Job
-from kdcli.workflows.plain_answers import SAMPLE_SPLIT, as_they_are, sample_of
+from kdcli.workflows.plain_answers import SAMPLE_SPLIT, sample_of
 from kdcli.workflows.planning import pair_rows, settings_table
 from kdcli.workflows.teaching import Teaching
 

@@ -15,7 +15,7 @@ from kdcli.cache.entry import ArraySpec, Entry, Layout, fingerprint_of, why_not
 from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
 from kdcli.data.feed import RESIDENT_BYTES
-from kdcli.data.views import Views
+from kdcli.data.views import Views, as_they_are
 from kdcli.distillation.filling import fill_cache, fill_memory
 from kdcli.distillation.keeping import Keeping
 from kdcli.distillation.precision_choice import FEATURES
@@ -29,7 +29,7 @@ from kdcli.models.recorded import RecordedNetwork
 from kdcli.workflows.fingerprints import training_components
 from kdcli.workflows.measuring import Measured, remember_measured
 from kdcli.workflows.networks import Opened
-from kdcli.workflows.plain_answers import PATIENCE, PlainAnswers, as_they_are, described, filling_in, sample_of
+from kdcli.workflows.plain_answers import PATIENCE, PlainAnswers, described, filling_in, sample_of
 
 
 @dataclass
@@ -37,18 +37,15 @@ class Teaching:
     """How the teacher of a run is asked, and where its answers are kept.
 
     Args:
-        opened: the teacher.
-        dataset: whose training examples it answers, in `views`.
+        views: of the training examples that it answers.
         keeping: where the answers go.
         measured: in which precision it answers, and in which types that is kept.
         asked: the precision that the recipe asks for.
         wanted: whether any term asks for its answers.
-        plain: its logits of whole splits, and the cache.
+        plain: the teacher, its logits of whole splits, the data and the cache.
         hit: whether all training answers were there before.
     """
 
-    opened: Opened
-    dataset: Dataset
     views: Views
     keeping: Keeping
     measured: Measured
@@ -56,6 +53,16 @@ class Teaching:
     wanted: bool
     plain: PlainAnswers
     hit: bool = False
+
+    @property
+    def opened(self) -> Opened:
+        """The teacher."""
+        return self.plain.opened
+
+    @property
+    def dataset(self) -> Dataset:
+        """Whose training examples it answers."""
+        return self.plain.dataset
 
     @property
     def network(self) -> Any:
@@ -94,7 +101,7 @@ class Teaching:
         """How the training answers are kept."""
         return Layout(len(self.dataset.train), self.views.count or 1, self.arrays)
 
-    @property
+    @cached_property
     def components(self) -> dict[str, Any] | None:
         """What the training answers follow from; None where nothing tells."""
         if self.plain.base is None:
@@ -186,7 +193,8 @@ class Teaching:
             arrays = tuple(wider if spec == overflow.spec else spec for spec in self.measured.arrays)
             self.measured = replace(self.measured, arrays=arrays)
             remember_measured(self.asked, self.measured, self.plain, self.taps)
-            self.__dict__.pop("_entry", None)
+            for follows in ("components", "_entry"):
+                self.__dict__.pop(follows, None)
             self.plain.around.on_event(Note(f"{overflow}: it is kept as bfloat16", warning=True))
             return self._filled()
 
