@@ -20,7 +20,8 @@ from documentation_models import build_student
 from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.feed import Feed
 from kdcli.data.views import Views
-from kdcli.distillation.objective import Objective, Term
+from kdcli.distillation.objective import Objective
+from kdcli.distillation.terms import Term
 from kdcli.lazy import keras, tf
 from kdcli.losses import make
 from kdcli.models.keras_network import KerasNetwork

@@ -7,7 +7,6 @@ there is no factory and no registry.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
@@ -71,84 +70,6 @@ Temperature = Annotated[Weight, AfterValidator(_above_zero)]
 def value_at(value: float | Change, progress: Any) -> Any:
     """A setting's value when the share `progress` of training is done."""
     return value.at(progress) if isinstance(value, Change) else value
-
-
-class Loss(Spec):
-    """One weighted term of what the student minimises.
-
-    Calling it gives a tensor whose mean over the batch is the loss: `(batch,)`, or a scalar where the value
-    depends on the whole batch (`whole_batch`). The weight is applied outside.
-
-    Args:
-        name: what the log and `--set` call the term; the kind when left out.
-        weight: used as written, or a `Change`.
-        warmup: share of training over which the weight rises from 0.
-    """
-
-    needs_teacher: ClassVar[bool] = True
-    needs_labels: ClassVar[bool] = False
-    whole_batch: ClassVar[bool] = False
-    shape_text: ClassVar[str] = "student, teacher (batch, ..., classes) → (batch,)"
-
-    # The verb of every kind: `loss(student=..., teacher=..., labels=..., ...)`, what it does not need it ignores.
-    __call__: ClassVar[Callable[..., Any]]
-
-    kind: str
-    name: str | None = None
-    weight: Weight = 1.0
-    warmup: Share = 0.0
-
-    @property
-    def label(self) -> str:
-        """The term's name in logs and in `--set`."""
-        return self.name or self.kind
-
-    def weight_at(self, progress: Any) -> Any:
-        """The weight when the share `progress` of training is done, warm-up included."""
-        weight = value_at(self.weight, progress)
-        if self.warmup == 0:
-            return weight
-        return weight * ops.minimum(ops.convert_to_tensor(progress, dtype="float32") / self.warmup, 1.0)
-
-
-def _text_or_list(value: Any) -> str:
-    return "list" if isinstance(value, list | tuple) else "text"
-
-
-LayerNames = Annotated[
-    Annotated[str | None, Tag("text")] | Annotated[Names, Tag("list")], Discriminator(_text_or_list)
-]
-
-
-class FeatureLoss(Loss):
-    """A loss between inner tensors. `student` and `teacher` are one feature or a list of features, in pairs.
-
-    Args:
-        teacher_layer: tap name or names in the teacher; chosen by depth and size when left out.
-        student_layer: the student's, one for each of the teacher's.
-    """
-
-    projects: ClassVar[bool] = False
-    shape_text: ClassVar[str] = "student, teacher (batch, ..., channels), or lists of them → (batch,)"
-
-    teacher_layer: LayerNames = None
-    student_layer: LayerNames = None
-
-    @property
-    def teacher_layers(self) -> tuple[str, ...]:
-        """The teacher's tap names as a tuple, empty when they are to be chosen."""
-        return _as_names(self.teacher_layer)
-
-    @property
-    def student_layers(self) -> tuple[str, ...]:
-        """The student's tap names as a tuple, empty when they are to be chosen."""
-        return _as_names(self.student_layer)
-
-
-def _as_names(value: str | Sequence[str] | None) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) else tuple(value)
 
 
 class Source(Spec):

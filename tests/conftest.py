@@ -113,3 +113,16 @@ def bar_reader(*, size: int = 8, classes: int = 3) -> Any:
         kernel[row : row + 2, :, label] = 0.6
     model.layers[-1].set_weights([kernel.reshape(-1, classes), np.zeros(classes, np.float32)])
     return model
+
+
+@pytest.fixture(params=["float64", "float32"])
+def dtype(request):
+    """A float type, which is also Keras' own while the test runs: layers that a loss builds compute in it."""
+    import keras
+
+    before = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx(request.param)
+    keras.config.set_dtype_policy(request.param)
+    yield request.param
+    keras.config.set_floatx(before[0])
+    keras.config.set_dtype_policy(before[1])

@@ -39,7 +39,7 @@ def show(kind: Annotated[str, typer.Argument(metavar="KIND")], json: o.Json = Fa
 
 
 def _entry(kind: str, member: Any) -> dict[str, Any]:
-    from kdcli.spec import FeatureLoss
+    from kdcli.loss import FeatureLoss
 
     wants = {
         "labels": member.needs_labels,

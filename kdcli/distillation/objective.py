@@ -3,63 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from kdcli.data.feed import Batch
-from kdcli.distillation.pairing import Pair, pair_layers
-from kdcli.distillation.projection import Projection, make_projection
 from kdcli.distillation.targets import Targets
+from kdcli.distillation.terms import Term
 from kdcli.errors import ModelError
 from kdcli.lazy import ops, tf
+from kdcli.loss import Loss
 from kdcli.models.answering import LOGITS
 from kdcli.models.network import Answer, Network
-from kdcli.spec import FeatureLoss, Loss
 
 REGULARIZATION = "regularization"
-
-
-@dataclass(frozen=True)
-class Term:
-    """One loss with what it needs: its pairs of layers and a projection for each of them."""
-
-    loss: Loss
-    pairs: tuple[Pair, ...] = ()
-    projections: tuple[Projection | None, ...] = field(default=())
-
-    @property
-    def variables(self) -> list[Any]:
-        """The weights of the term's own parts."""
-        return [variable for part in self.projections if part for variable in part.variables]
-
-
-def build_terms(losses: Sequence[Loss], *, student: Network, teacher: Network | None) -> tuple[Term, ...]:
-    """Pair layers and size projections from traced shapes.
-
-    Raises:
-        ModelError: a layer that does not exist, or features that cannot be matched.
-    """
-    terms = []
-    for loss in losses:
-        if not isinstance(loss, FeatureLoss):
-            terms.append(Term(loss))
-            continue
-        assert teacher is not None
-        pairs = pair_layers(loss, student=student, teacher=teacher)
-        projections = []
-        for pair in pairs:
-            name = f"losses.{loss.label}: {pair.student} → {pair.teacher}"
-            shapes = student.taps[pair.student], teacher.taps[pair.teacher]
-            projections.append(make_projection(*shapes, pair=name) if loss.projects else None)
-        terms.append(Term(loss, pairs, tuple(projections)))
-    return tuple(terms)
-
-
-def teacher_taps(terms: Sequence[Term]) -> tuple[str, ...]:
-    """The teacher's features that the terms ask for, each once."""
-    return tuple(dict.fromkeys(pair.teacher for term in terms for pair in term.pairs))
 
 
 class Objective:
@@ -103,7 +60,7 @@ class Objective:
     @property
     def trainable_variables(self) -> list[Any]:
         """What gradients are taken for."""
-        parts = [variable for variable in self.parts if variable.trainable]
+        parts = [variable for term in self.terms for variable in term.trainable_variables]
         return self.network.trainable_variables + parts
 
     def __call__(self, batch: Batch, progress: Any) -> tuple[Any, Any]:
@@ -138,6 +95,7 @@ class Objective:
             output_kind=self.network.head,
             label_smoothing=self.label_smoothing,
             progress=progress,
+            parts=term.parts,
         )
         if term.loss.whole_batch:
             return ops.cast(losses, "float32") / self.replicas

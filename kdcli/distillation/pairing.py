@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdcli.errors import ModelError, UsageError
+from kdcli.loss import FeatureLoss
 from kdcli.models.network import Network, check_taps
-from kdcli.spec import FeatureLoss
 
 
 @dataclass(frozen=True)

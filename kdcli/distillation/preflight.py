@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from kdcli.data.feed import Batch
-from kdcli.distillation.objective import Objective, Term
+from kdcli.distillation.objective import Objective
 from kdcli.distillation.targets import LiveTargets, Targets
+from kdcli.distillation.terms import Term
 from kdcli.errors import ModelError
 from kdcli.lazy import tf
 from kdcli.models.network import Network
@@ -88,7 +89,8 @@ def refuse_idle_terms(
     if not student.trainable_variables:
         raise ModelError(f"the student ({student.name}) has nothing to train: every layer is frozen")
     # A training pass moves BatchNorm statistics and random states: the run starts from where it was.
-    with unchanged(student.variables):
+    parts = [variable for term in terms for variable in term.variables]
+    with unchanged([*student.variables, *parts]):
         _refuse_idle(terms, student, teacher, batch, targets)
 
 

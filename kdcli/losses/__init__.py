@@ -7,15 +7,16 @@ from typing import Annotated, Any, get_args
 from pydantic import Field, ValidationError
 
 from kdcli.errors import UsageError, did_you_mean
+from kdcli.loss import Loss
 from kdcli.losses.hint import Hint
 from kdcli.losses.labels import Labels
 from kdcli.losses.logit_mse import LogitMse
 from kdcli.losses.soft_cross_entropy import SoftCrossEntropy
 from kdcli.losses.soft_targets import SoftTargets
-from kdcli.spec import Loss
+from kdcli.losses.variational_information import VariationalInformation
 
 AnyLoss = Annotated[
-    Labels | SoftTargets | SoftCrossEntropy | LogitMse | Hint,
+    Labels | SoftTargets | SoftCrossEntropy | LogitMse | Hint | VariationalInformation,
     Field(discriminator="kind"),
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kdcli.lazy import keras, ops
+from kdcli.loss import NO_PARTS, Loss, Parts
 
 NARROW = ("float16", "bfloat16")
 
@@ -20,6 +21,24 @@ def per_example(values: Any) -> Any:
     """Mean over every axis but the first: (batch, ...) → (batch,)."""
     axes = tuple(range(1, len(values.shape)))
     return ops.mean(values, axis=axes) if axes else values
+
+
+def owned(parts: Parts, loss: Loss) -> Parts:
+    """The parts of a loss that cannot do without.
+
+    Raises:
+        ValueError: it was called without them.
+    """
+    if parts is NO_PARTS:
+        raise ValueError(
+            f"{loss.kind} has parts of its own: parts=loss.build(kdcli.loss.Given(student=[...], teacher=[...]))"
+        )
+    return parts
+
+
+def features(tensor: Any) -> list[Any]:
+    """A feature, or a list of them, as a list in at least float32."""
+    return [wide(feature) for feature in _as_list(tensor)]
 
 
 def pairs(student: Any, teacher: Any) -> list[tuple[Any, Any]]:

@@ -7,14 +7,15 @@ from typing import Any, ClassVar, Literal
 from pydantic import model_validator
 
 from kdcli.lazy import ops
+from kdcli.loss import FeatureLoss
 from kdcli.losses.convention import pairs, per_example
-from kdcli.spec import FeatureLoss, Temperature, Weight, value_at
+from kdcli.spec import Temperature, Weight, value_at
 
 
 class Hint(FeatureLoss):
     """Distance between the projected student feature and the teacher's, per example; pairs are summed.
 
-    FitNets: Romero et al. 2014, arXiv:1412.6550, as the mean of squares (`l2`). `kl` is T² times the
+    FitNets as the mean of squares (`l2`). `kl` is T² times the
     divergence of softmax over the channels, mean over positions; `cosine` is 1 − cos over the channels.
 
     Shapes: student, teacher (batch, ..., channels), equal after projection → (batch,).
@@ -30,6 +31,8 @@ class Hint(FeatureLoss):
         1.0
     """
 
+    known_as: ClassVar[str] = "FitNets"
+    paper: ClassVar[str] = "Romero et al. 2014, arXiv:1412.6550"
     projects: ClassVar[bool] = True
 
     kind: Literal["hint"] = "hint"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from kdcli.lazy import ops
+from kdcli.loss import Loss
 from kdcli.losses.convention import per_example, wide
-from kdcli.spec import Loss
 
 
 class Labels(Loss):
@@ -28,8 +28,11 @@ class Labels(Loss):
         0.6931
     """
 
+    known_as: ClassVar[str] = "hard-label loss"
     needs_teacher: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
+    heads: ClassVar[tuple[str, ...]] = ("logits", "sigmoid", "values")
+    zero_when_equal: ClassVar[bool] = False
     shape_text: ClassVar[str] = "student (batch, ..., classes), labels (batch, ...) → (batch,)"
 
     kind: Literal["labels"] = "labels"

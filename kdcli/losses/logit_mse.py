@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from kdcli.lazy import ops
+from kdcli.loss import Loss
 from kdcli.losses.convention import per_example, wide
-from kdcli.spec import Loss
 
 
 class LogitMse(Loss):
     """Mean over the classes of (student − teacher)², per example, on logits.
 
-    Ba & Caruana 2014, arXiv:1312.6184. There is no temperature: it would only scale the loss.
+    There is no temperature: it would only scale the loss.
 
     Shapes: student, teacher (batch, ..., classes) logits → (batch,).
 
@@ -22,6 +22,10 @@ class LogitMse(Loss):
         >>> float(loss(student=[[1.0, 3.0]], teacher=[[1.0, 1.0]])[0])
         2.0
     """
+
+    known_as: ClassVar[str] = "logit matching"
+    paper: ClassVar[str] = "Ba & Caruana 2014, arXiv:1312.6184"
+    heads: ClassVar[tuple[str, ...]] = ("logits", "sigmoid", "values")
 
     kind: Literal["logit_mse"] = "logit_mse"
 

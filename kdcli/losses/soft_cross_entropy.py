@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from kdcli.lazy import ops
+from kdcli.loss import Loss
 from kdcli.losses.convention import per_example, wide
-from kdcli.spec import Loss, Temperature, value_at
+from kdcli.spec import Temperature, value_at
 
 
 class SoftCrossEntropy(Loss):
     """T² · cross-entropy of softmax(student / T) against softmax(teacher / T), per example.
 
-    Ba & Caruana 2014, arXiv:1312.6184, and offline distillation. Its gradient is that of `soft_targets`; the
+    Its gradient is that of `soft_targets`; the
     value is larger by the teacher's entropy. Sigmoid heads take the binary cross-entropy of each output.
 
     Shapes: student, teacher (batch, ..., classes) logits → (batch,).
@@ -26,6 +27,11 @@ class SoftCrossEntropy(Loss):
         >>> round(float(loss(student=[[0.0, 0.0]], teacher=[[0.0, 0.0]])[0]), 4)
         0.6931
     """
+
+    known_as: ClassVar[str] = "soft labels, offline distillation"
+    paper: ClassVar[str] = "Ba & Caruana 2014, arXiv:1312.6184"
+    heads: ClassVar[tuple[str, ...]] = ("logits", "sigmoid")
+    zero_when_equal: ClassVar[bool] = False
 
     kind: Literal["soft_cross_entropy"] = "soft_cross_entropy"
     temperature: Temperature = 1.0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
 from kdcli.lazy import ops
+from kdcli.loss import Loss
 from kdcli.losses.convention import per_example, wide
-from kdcli.spec import Loss, Temperature, Weight, value_at
+from kdcli.spec import Temperature, Weight, value_at
 
 STANDARDIZED = {"temperature": 2.0, "weight": 9.0}
 
@@ -16,7 +17,7 @@ STANDARDIZED = {"temperature": 2.0, "weight": 9.0}
 class SoftTargets(Loss):
     """T² · KL(softmax(teacher / T) ‖ softmax(student / T)), per example.
 
-    Hinton, Vinyals & Dean 2015, arXiv:1503.02531. T² keeps the gradient's size independent of T.
+    T² keeps the gradient's size independent of T.
     `standardize` first brings each example's logits to mean 0 and (unbiased) deviation 1: Sun et al. 2024,
     arXiv:2403.01427. Sigmoid heads take the Bernoulli divergence of each output, values the squared error.
 
@@ -32,6 +33,10 @@ class SoftTargets(Loss):
         >>> float(loss(student=[[1.0, 2.0]], teacher=[[1.0, 2.0]])[0])
         0.0
     """
+
+    known_as: ClassVar[str] = "KD, Hinton"
+    paper: ClassVar[str] = "Hinton, Vinyals & Dean 2015, arXiv:1503.02531"
+    heads: ClassVar[tuple[str, ...]] = ("logits", "sigmoid", "values")
 
     kind: Literal["soft_targets"] = "soft_targets"
     weight: Weight = 0.9

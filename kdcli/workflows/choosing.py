@@ -15,7 +15,7 @@ from kdcli.data.dataset import Dataset
 from kdcli.data.feed import RESIDENT_BYTES
 from kdcli.data.views import Views
 from kdcli.distillation.keeping import AUTO_VIEWS, Keeping, Room, choose_keeping
-from kdcli.distillation.objective import Term, teacher_taps
+from kdcli.distillation.terms import Term, teacher_taps
 from kdcli.errors import StorageError, UsageError
 from kdcli.models.answering import LOGITS
 from kdcli.models.keras_network import KerasNetwork

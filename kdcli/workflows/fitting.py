@@ -16,8 +16,9 @@ from kdcli.data.dataset import Dataset, class_weights
 from kdcli.data.examples import Examples
 from kdcli.data.feed import Feed
 from kdcli.data.views import Views
-from kdcli.distillation.objective import Objective, Term
+from kdcli.distillation.objective import Objective
 from kdcli.distillation.targets import Targets
+from kdcli.distillation.terms import Term
 from kdcli.errors import UsageError
 from kdcli.evaluation.quality import MAIN, measure
 from kdcli.events import OnEvent, Progress

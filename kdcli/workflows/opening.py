@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdcli.data.dataset import Dataset, with_outputs
-from kdcli.distillation.objective import Term, build_terms
+from kdcli.distillation.terms import Term, build_terms
 from kdcli.errors import UsageError
 from kdcli.events import Note, OnEvent
 from kdcli.lazy import keras
@@ -61,8 +61,15 @@ def open_distillation(place: Place, around: Surroundings) -> Job:
         check_heads(recipe, dataset, teacher.network, student.network)
         # Projections start the same however the models were opened, which uses up random numbers.
         keras.utils.set_random_seed(recipe.train.seed)
-        terms = build_terms(recipe.losses, student=student.network, teacher=teacher.network)
-    train = with_length(recipe.train, len(dataset.train))
+        train = with_length(recipe.train, len(dataset.train))
+        terms = build_terms(
+            recipe.losses,
+            student=student.network,
+            teacher=teacher.network,
+            examples=len(dataset.train),
+            steps=train.steps or 1,
+            seed=recipe.train.seed,
+        )
     teaching = open_teaching(asked, dataset, teacher, terms, around, epochs=train.epochs or 1)
     monitor = monitored(train, dataset, with_teacher=True)
     views = teaching.views

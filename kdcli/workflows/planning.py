@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from kdcli.distillation.objective import Term
+from kdcli.distillation.terms import Term
 from kdcli.recipe.document import Path, dotted, leaves
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.sections import Recipe

@@ -130,7 +130,8 @@ def _measured_seconds(job: Job) -> dict[str, float | None]:
         examples, targets = teaching.look()
         targets = teaching.targets() if teaching.keeping.mode == "live" else targets
         teacher_seconds = _teacher_seconds(teaching)
-    with unchanged(fit.network.variables), computing_in(fit.network, fit.train.precision):
+    parts = [variable for term in fit.terms for variable in term.variables]
+    with unchanged([*fit.network.variables, *parts]), computing_in(fit.network, fit.train.precision):
         stepper = fit.stepper(targets)
         batch = min(fit.train.batch_size, len(fit.dataset.train))
         stepper.start(

@@ -8,13 +8,13 @@ from pathlib import Path
 from kdcli.augment import Mixing
 from kdcli.data.dataset import Dataset, class_weights
 from kdcli.errors import ModelError, UsageError
+from kdcli.loss import FeatureLoss, Loss
 from kdcli.losses.labels import Labels
 from kdcli.losses.soft_cross_entropy import SoftCrossEntropy
 from kdcli.models.formats import KERAS, model_file, model_format
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.recipe.sections import Recipe
-from kdcli.spec import FeatureLoss, Loss
 from kdcli.training.replicas import normalizing
 from kdcli.workflows.asking import Asked
 from kdcli.zoo import Clone, File, has_weights

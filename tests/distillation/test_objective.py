@@ -9,8 +9,9 @@ import tensorflow as tf
 from conftest import blobs
 
 from kdcli.data.feed import Batch
-from kdcli.distillation.objective import Objective, build_terms, teacher_taps
+from kdcli.distillation.objective import Objective
 from kdcli.distillation.targets import LiveTargets
+from kdcli.distillation.terms import build_terms, teacher_taps
 from kdcli.losses import make
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.preparation import Preparation

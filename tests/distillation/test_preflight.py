@@ -10,8 +10,8 @@ from conftest import blobs
 
 from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.feed import Batch
-from kdcli.distillation.objective import build_terms
 from kdcli.distillation.preflight import refuse_chance, refuse_idle_terms, refuse_same
+from kdcli.distillation.terms import build_terms
 from kdcli.errors import ModelError
 from kdcli.losses import make
 from kdcli.models.answering import Answering

@@ -7,74 +7,12 @@ compares log-probabilities with probabilities): bugs of the published code, whic
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-from conftest import SHARED
+from published import Case, mean, needs_fixtures
 
 from kdcli.losses import make
 
-FOLDER = SHARED / "fixtures/losses"
-# dtype: (relative error of the loss, error of the gradient as a share of its largest entry).
-TOLERANCE = {"float64": (1e-8, 1e-6), "float32": (2e-5, 1e-4)}
-
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no reference values: {FOLDER} is not there")
-
-
-class Case:
-    """One case of a fixture file, in one dtype."""
-
-    def __init__(self, file: str, number: int, dtype: str) -> None:
-        with np.load(FOLDER / f"{file}.npz") as arrays:
-            prefix = f"c{number}_"
-            self.arrays = {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
-        self.dtype = dtype
-
-    def __getitem__(self, name: str):
-        """An array as a tensor: labels and masks as they are, feature maps with the channels last."""
-        import tensorflow as tf
-
-        array = self.arrays.get(f"{name}_nhwc", self.arrays[name])
-        return tf.constant(array, self.dtype if array.dtype.kind == "f" else array.dtype)
-
-    def hyper(self, name: str) -> float:
-        return float(self.arrays[f"hp_{name}"])
-
-    def gradient(self, name: str) -> np.ndarray:
-        for form in ("_nhwc", "_hwio", "_kernel", ""):
-            if f"grad_{name}{form}" in self.arrays:
-                return self.arrays[f"grad_{name}{form}"]
-        raise KeyError(name)
-
-    def check(self, formula, **weights) -> None:
-        """Compare `formula(student)`, its student gradient and those of named layer weights."""
-        import tensorflow as tf
-
-        student = self["student"]
-        with tf.GradientTape() as tape:
-            tape.watch(student)
-            value = formula(student)
-        watched = {"student": student, **{name: variable.value for name, variable in weights.items()}}
-        found = dict(zip(watched, tape.gradient(value, list(watched.values())), strict=True))
-        loss_error, gradient_error = TOLERANCE[self.dtype]
-        assert value.dtype == self.dtype
-        assert float(value) == pytest.approx(float(self.arrays["loss"]), rel=loss_error)
-        largest = max(np.abs(self.gradient(name)).max() for name in watched)
-        for name, gradient in found.items():
-            expected = self.gradient(name)
-            # A bias in front of batch statistics has no gradient but rounding: the case's own size counts.
-            scale = largest if name == "w_bias" and "w_gamma" in watched else np.abs(expected).max()
-            np.testing.assert_allclose(gradient, expected, rtol=0, atol=gradient_error * scale, err_msg=name)
-
-
-@pytest.fixture(params=TOLERANCE)
-def dtype(request):
-    return request.param
-
-
-def mean(loss, **given):
-    import tensorflow as tf
-
-    return tf.reduce_mean(loss(**given))
+pytestmark = needs_fixtures
 
 
 @pytest.mark.parametrize(
@@ -96,7 +34,7 @@ def mean(loss, **given):
     ],
 )
 def test_the_loss_is_the_published_one_times_a_constant(file, number, kind, options, factor, dtype):
-    case = Case(file, number, dtype)
+    case = Case(file, number, dtype, kind)
     temperature = case.hyper("temperature")
     loss = make(kind) if options is None else make(kind, temperature=temperature, **options)
     if isinstance(factor, str):
@@ -107,7 +45,7 @@ def test_the_loss_is_the_published_one_times_a_constant(file, number, kind, opti
 @pytest.mark.parametrize(("number", "factor"), [(8, 1), (10, 6)])
 def test_labels_and_soft_targets_mixed(number, factor, dtype):
     # Convention C is alpha · labels + beta · ours; c10 sums over its 6 examples where we take the mean.
-    case = Case("kd", number, dtype)
+    case = Case("kd", number, dtype, "soft_targets")
     alpha, beta = case.hyper("alpha"), case.hyper("beta")
     soft, hard = make("soft_targets", temperature=case.hyper("temperature")), make("labels")
     assert factor in (1, case["student"].shape[0])
@@ -123,7 +61,7 @@ def test_squared_error_of_probabilities(dtype):
     # Convention E is w · T² · labels(mse) of softened probabilities + (1 − w) · labels.
     import tensorflow as tf
 
-    case = Case("kd", 12, dtype)
+    case = Case("kd", 12, dtype, "soft_targets")
     temperature, weight = case.hyper("temperature"), case.hyper("distil_weight")
     target = tf.nn.softmax(case["teacher"] / temperature)
 
@@ -137,23 +75,19 @@ def test_squared_error_of_probabilities(dtype):
 
 def test_soft_targets_at_a_learned_temperature(dtype):
     # The peer learns its temperature; ours is a setting, so that gradient is not compared.
-    case = Case("kd", 18, dtype)
+    case = Case("kd", 18, dtype, "soft_targets")
     loss = make("soft_targets", temperature=float(case.arrays["temp"][0]))
     case.check(lambda student: mean(loss, student=student, teacher=case["teacher"]))
 
 
 def test_labels_that_are_probabilities(dtype):
-    case = Case("soft_ce", 4, dtype)
+    case = Case("soft_ce", 4, dtype, "labels")
     case.check(lambda student: mean(make("labels"), student=student, labels=case["target_probs"]))
 
 
 def projected(case, layers, **weights):
     """Check a hint behind Keras layers that are called in order, with the fixture's weights in them."""
     import keras
-
-    for name, variable in weights.items():
-        form = {"w_conv": "_hwio", "w_convt": "_hwio", "w_lin": "_kernel"}.get(name, "")
-        variable.assign(case.arrays[f"{name}{form}"])
 
     def formula(student, distance="l2"):
         for layer in layers:
@@ -168,7 +102,7 @@ def projected(case, layers, **weights):
 def test_hint_behind_a_normalized_projection(number, dtype):
     from keras import layers
 
-    case = Case("fitnet", number, dtype)
+    case = Case("fitnet", number, dtype, "hint")
     if number == 0:
         convolution, name = layers.Conv2D(5, 1, dtype=dtype), "w_conv"
     else:
@@ -184,7 +118,7 @@ def test_hint_behind_a_normalized_projection(number, dtype):
 def test_hint_behind_a_plain_convolution(dtype):
     from keras import layers
 
-    case = Case("fitnet", 4, dtype)
+    case = Case("fitnet", 4, dtype, "hint")
     layer = layers.Conv2D(5, 1, dtype=dtype)
     layer.build(case["student"].shape)
     weights = {"w_conv": layer.kernel, "w_bias": layer.bias}
@@ -192,7 +126,7 @@ def test_hint_behind_a_plain_convolution(dtype):
 
 
 def test_hint_without_a_projection(dtype):
-    case = Case("fitnet", 6, dtype)
+    case = Case("fitnet", 6, dtype, "hint")
     case.check(projected(case, []))
 
 
@@ -203,7 +137,7 @@ def test_hint_without_a_projection(dtype):
 def test_hint_behind_a_dense_projection(file, number, units, activation, distance, dtype):
     from keras import layers
 
-    case = Case(file, number, dtype)
+    case = Case(file, number, dtype, "hint")
     layer = layers.Dense(units, activation=activation, dtype=dtype)
     layer.build(case["student"].shape)
     weights = {"w_lin": layer.kernel, "w_bias": layer.bias}
@@ -212,13 +146,13 @@ def test_hint_behind_a_dense_projection(file, number, units, activation, distanc
 
 
 def test_cosine_hint(dtype):
-    case = Case("cosine_feature", 0, dtype)
+    case = Case("cosine_feature", 0, dtype, "hint")
     case.check(lambda student: projected(case, [])(student, "cosine"))
 
 
 def test_cosine_hint_on_the_positions_of_a_mask(dtype):
     # Our hint knows no mask: the positions that count are picked out before.
-    case = Case("cosine_feature", 2, dtype)
+    case = Case("cosine_feature", 2, dtype, "hint")
     kept = case.arrays["mask"] != 0
     loss = make("hint", distance="cosine")
     case.check(lambda student: mean(loss, student=student[kept], teacher=case["teacher"][kept]))
@@ -226,6 +160,6 @@ def test_cosine_hint_on_the_positions_of_a_mask(dtype):
 
 def test_distance_of_normalized_features(dtype):
     # |s/|s| − t/|t||² is 2 − 2 cos: twice ours, at position 0.
-    case = Case("cosine_feature", 6, dtype)
+    case = Case("cosine_feature", 6, dtype, "hint")
     loss = make("hint", distance="cosine")
     case.check(lambda student: 2 * mean(loss, student=student[:, 0], teacher=case["teacher"][:, 0]))

@@ -11,7 +11,8 @@ from conftest import blobs
 from kdcli.data.examples import Examples
 from kdcli.data.feed import Feed
 from kdcli.data.views import Views
-from kdcli.distillation.objective import Objective, Term
+from kdcli.distillation.objective import Objective
+from kdcli.distillation.terms import Term
 from kdcli.errors import Interrupted, TrainingError
 from kdcli.evaluation.quality import measure
 from kdcli.events import EpochEnded, Note, Progress

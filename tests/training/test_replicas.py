@@ -29,7 +29,8 @@ from kdcli.data.examples import Examples
 from kdcli.data.feed import Feed
 from kdcli.data.views import Views
 from kdcli.augment import Cutmix, Mixup, Shift
-from kdcli.distillation.objective import Objective, build_terms, teacher_taps
+from kdcli.distillation.objective import Objective
+from kdcli.distillation.terms import build_terms, teacher_taps
 from kdcli.distillation.targets import ResidentTargets
 from kdcli.distillation.teacher_pass import TeacherPass
 from kdcli.losses import make

@@ -50,7 +50,7 @@ def run(strategy, out, *, losses=(), model=None, batch_size=8, **given):
     notes, settings = [], given.pop("settings", ())
     recipe = {"losses": [{"kind": "soft_targets"}]}
     # Recipes name kinds of the package: an own one takes its place where terms are made.
-    opening.build_terms = lambda asked, **sides: build_terms(losses or asked, **sides)
+    opening.build_terms = lambda asked, **given: build_terms(losses or asked, **given)
     x, y = blobs(64)
     ran = None
     with strategy.scope():

@@ -1,0 +1,191 @@
+"""What every loss is: a weighted term, what it needs, and the parts of its own that it may have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Discriminator, Tag
+
+from kdcli.lazy import ops
+from kdcli.spec import Names, Share, Spec, Weight, value_at
+
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a loss may make its parts from.
+
+    Args:
+        student: shapes of the student's features, without the batch axis; as projected, where the loss
+            `projects`. For a loss on outputs: of its logits.
+        teacher: the teacher's, in the same order.
+        examples: training examples, for memories by index.
+        steps: of the whole run, for schedules of the parts' own.
+        seed: of random starts.
+        normalizations: for each of the teacher's features the (scale, shift) of the batch normalisation that
+            made it, each (channels,), or None where none did.
+    """
+
+    student: tuple[Shape, ...]
+    teacher: tuple[Shape, ...]
+    examples: int = 1
+    steps: int = 1
+    seed: int = 0
+    normalizations: tuple[tuple[Any, Any] | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a term owns beside its settings; all of it is in checkpoints and none of it in the exported student.
+
+    Args:
+        trained: built Keras layers and variables that learn with the student, by name; a list of them counts too.
+        kept: what only the loss changes: memories, random states, an opponent and its optimizer.
+    """
+
+    trained: Mapping[str, Any] = field(default_factory=dict)
+    kept: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def trainable_variables(self) -> list[Any]:
+        """What learns with the student."""
+        return [variable for variable in _variables(self.trained) if variable.trainable]
+
+    @property
+    def variables(self) -> list[Any]:
+        """Everything that a checkpoint holds."""
+        return [*_variables(self.trained), *_variables(self.kept)]
+
+
+NO_PARTS = Parts()
+
+
+def _variables(owner: Any) -> Iterator[Any]:
+    """The variables in a mapping, a list, a layer, an optimizer or a random state, in order."""
+    if isinstance(owner, Mapping):
+        owner = list(owner.values())
+    if isinstance(owner, Sequence):
+        for item in owner:
+            yield from _variables(item)
+    elif hasattr(owner, "variables"):
+        yield from owner.variables
+    elif hasattr(owner, "state"):
+        yield owner.state
+    elif owner is not None:
+        yield owner
+
+
+class Loss(Spec):
+    """One weighted term of what the student minimises.
+
+    Calling it gives a tensor whose mean over the batch is the loss: `(batch,)`, or a scalar where the value
+    depends on the whole batch (`whole_batch`). The weight is applied outside.
+
+    A kind says of itself, in class variables: `known_as` and `paper` for the catalogue; what it `needs_...`;
+    the `heads` it can compare; the `least_batch` and `least_classes` that it works with; whether it works on
+    `one_device` only; for the contract, whether it is `non_negative` and `zero_when_equal`.
+
+    Args:
+        name: what the log and `--set` call the term; the kind when left out.
+        weight: used as written, or a `Change`.
+        warmup: share of training over which the weight rises from 0.
+    """
+
+    known_as: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    needs_teacher: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = False
+    whole_batch: ClassVar[bool] = False
+    one_device: ClassVar[bool] = False
+    heads: ClassVar[tuple[str, ...]] = ("logits",)
+    least_batch: ClassVar[int] = 1
+    least_classes: ClassVar[int] = 1
+    non_negative: ClassVar[bool] = True
+    zero_when_equal: ClassVar[bool] = True
+    # Whether logits may have axes between the batch and the classes: maps, tokens.
+    leading_axes: ClassVar[bool] = True
+    shape_text: ClassVar[str] = "student, teacher (batch, ..., classes) → (batch,)"
+
+    # The verb of every kind: `loss(student=..., teacher=..., labels=..., ...)`, what it does not need it ignores.
+    __call__: ClassVar[Callable[..., Any]]
+
+    kind: str
+    name: str | None = None
+    weight: Weight = 1.0
+    warmup: Share = 0.0
+
+    @property
+    def label(self) -> str:
+        """The term's name in logs and in `--set`."""
+        return self.name or self.kind
+
+    def weight_at(self, progress: Any) -> Any:
+        """The weight when the share `progress` of training is done, warm-up included."""
+        weight = value_at(self.weight, progress)
+        if self.warmup == 0:
+            return weight
+        return weight * ops.minimum(ops.convert_to_tensor(progress, dtype="float32") / self.warmup, 1.0)
+
+    @property
+    def owns_parts(self) -> bool:
+        """Whether calling it needs what `build` makes."""
+        return type(self).build is not Loss.build
+
+    def build(self, given: Given) -> Parts:
+        """The parts of its own, ready to be called; most losses have none."""
+        return NO_PARTS
+
+
+def _text_or_list(value: Any) -> str:
+    return "list" if isinstance(value, list | tuple) else "text"
+
+
+LayerNames = Annotated[
+    Annotated[str | None, Tag("text")] | Annotated[Names, Tag("list")], Discriminator(_text_or_list)
+]
+
+
+class FeatureLoss(Loss):
+    """A loss between inner tensors. `student` and `teacher` are one feature or a list of features, in pairs.
+
+    A kind says of itself: whether features are projected to the teacher's shape first (`projects`), the `axes`
+    a feature may have beside the batch (3: maps, 2: sequences, 1: vectors), how pairs are chosen where nobody
+    names them (`pairing`), the `least_pairs` it works with, what of the shapes must be `equal`, and whether
+    networks of one `family` only are known to gain from it.
+
+    Args:
+        teacher_layer: tap name or names in the teacher; chosen by depth and size when left out.
+        student_layer: the student's, one for each of the teacher's.
+    """
+
+    heads: ClassVar[tuple[str, ...]] = ("logits", "sigmoid", "values")
+    projects: ClassVar[bool] = False
+    axes: ClassVar[tuple[int, ...]] = (3, 2, 1)
+    pairing: ClassVar[Literal["last", "several"]] = "last"
+    least_pairs: ClassVar[int] = 1
+    # "channels" and "space" (height and width, or steps); a loss that projects needs neither.
+    equal: ClassVar[tuple[str, ...]] = ()
+    family: ClassVar[bool] = False
+    shape_text: ClassVar[str] = "student, teacher (batch, ..., channels), or lists of them → (batch,)"
+
+    teacher_layer: LayerNames = None
+    student_layer: LayerNames = None
+
+    @property
+    def teacher_layers(self) -> tuple[str, ...]:
+        """The teacher's tap names as a tuple, empty when they are to be chosen."""
+        return _as_names(self.teacher_layer)
+
+    @property
+    def student_layers(self) -> tuple[str, ...]:
+        """The student's tap names as a tuple, empty when they are to be chosen."""
+        return _as_names(self.student_layer)
+
+
+def _as_names(value: str | Sequence[str] | None) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(value)

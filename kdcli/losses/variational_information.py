@@ -1,0 +1,65 @@
+"""Variational information: the student's feature predicts the teacher's, with a variance that is learned."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, Literal
+
+from kdcli.lazy import keras, ops
+from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts
+from kdcli.losses.convention import features, owned, per_example
+from kdcli.losses.pooling import same_size
+
+# The variance that training starts from, and what keeps it above 0.
+START, LEAST = 5.0, 1e-5
+
+
+class VariationalInformation(FeatureLoss):
+    """½ · ((μ(student) − teacher)² / σ² + log σ²), mean over positions and channels; pairs are summed.
+
+    μ is three dense layers over the channels with ReLU between them; σ² = softplus(s) + 1e-5 is learned for each
+    channel of the teacher, from 5. The larger map is averaged down to the smaller. The value may be negative.
+
+    Shapes: student, teacher (batch, ..., channels) → (batch,).
+
+    Example:
+        >>> import kdcli
+        >>> kdcli.losses.make("variational_information").weight
+        1.0
+    """
+
+    known_as: ClassVar[str] = "VID"
+    paper: ClassVar[str] = "Ahn et al. 2019, arXiv:1904.05835"
+    non_negative: ClassVar[bool] = False
+    zero_when_equal: ClassVar[bool] = False
+
+    kind: Literal["variational_information"] = "variational_information"
+
+    def build(self, given: Given) -> Parts:
+        """A regressor and the variances for each pair."""
+        regressors, spreads = [], []
+        for ours, theirs in zip(given.student, given.teacher, strict=True):
+            layers = [_dense(theirs[-1], "relu"), _dense(theirs[-1], "relu"), _dense(theirs[-1], None)]
+            for layer, channels in zip(layers, (ours[-1], theirs[-1], theirs[-1]), strict=True):
+                layer.build((None, channels))
+            regressors.append(layers)
+            start = keras.initializers.Constant(math.log(math.expm1(START - LEAST)))
+            spreads.append(keras.Variable(start, shape=theirs[-1:], name="variance"))
+        return Parts({"regressors": regressors, "spreads": spreads})
+
+    def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
+        """The negative log-likelihood without its constant, per example."""
+        total = 0.0
+        owns = owned(parts, self).trained
+        pairs = zip(features(student), features(teacher), owns["regressors"], owns["spreads"], strict=True)
+        for feature, target, layers, spread in pairs:
+            feature, target = same_size(feature, ops.stop_gradient(target))
+            for layer in layers:
+                feature = layer(feature)
+            variance = ops.softplus(spread) + LEAST
+            total = total + per_example(0.5 * (ops.square(feature - target) / variance + ops.log(variance)))
+        return total
+
+
+def _dense(units: int | None, activation: str | None) -> Any:
+    return keras.layers.Dense(units, activation=activation, use_bias=False)
