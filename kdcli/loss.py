@@ -23,6 +23,7 @@ class Given:
             `projects`. For a loss on outputs: of its logits.
         teacher: the teacher's, in the same order.
         examples: training examples, for memories by index.
+        batch: examples in a batch, for parts whose size follows it.
         steps: of the whole run, for schedules of the parts' own.
         seed: of random starts.
         normalizations: for each of the teacher's features the (scale, shift) of the batch normalisation that
@@ -32,6 +33,7 @@ class Given:
     student: tuple[Shape, ...]
     teacher: tuple[Shape, ...]
     examples: int = 1
+    batch: int = 1
     steps: int = 1
     seed: int = 0
     normalizations: tuple[tuple[Any, Any] | None, ...] = ()
@@ -85,8 +87,10 @@ class Loss(Spec):
     depends on the whole batch (`whole_batch`). The weight is applied outside.
 
     A kind says of itself, in class variables: `known_as` and `paper` for the catalogue; what it `needs_...`;
-    the `heads` it can compare; the `least_batch` and `least_classes` that it works with; whether it works on
-    `one_device` only; for the contract, whether it is `non_negative` and `zero_when_equal`.
+    whether its labels must name `one_class` for each example (mixed ones are refused); the `heads` it can
+    compare; the `least_batch` and `least_classes` that it works with; whether it works on `one_device` only; what
+    it `keeps` beside weights (a memory, a discriminator); `notes` on what differs from another method in one
+    line; for the contract, whether it is `non_negative` and `zero_when_equal`.
 
     Args:
         name: what the log and `--set` call the term; the kind when left out.
@@ -96,8 +100,11 @@ class Loss(Spec):
 
     known_as: ClassVar[str] = ""
     paper: ClassVar[str] = ""
+    keeps: ClassVar[tuple[str, ...]] = ()
+    notes: ClassVar[tuple[str, ...]] = ()
     needs_teacher: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = False
+    one_class: ClassVar[bool] = False
     whole_batch: ClassVar[bool] = False
     one_device: ClassVar[bool] = False
     heads: ClassVar[tuple[str, ...]] = ("logits",)
@@ -128,6 +135,11 @@ class Loss(Spec):
         if self.warmup == 0:
             return weight
         return weight * ops.minimum(ops.convert_to_tensor(progress, dtype="float32") / self.warmup, 1.0)
+
+    @property
+    def on_logits(self) -> bool:
+        """Whether it compares outputs; else inner layers, which a run then pairs."""
+        return True
 
     @property
     def owns_parts(self) -> bool:
@@ -169,10 +181,24 @@ class FeatureLoss(Loss):
     # "channels" and "space" (height and width, or steps); a loss that projects needs neither.
     equal: ClassVar[tuple[str, ...]] = ()
     family: ClassVar[bool] = False
+    # Whether every student layer is compared with every teacher layer: each comes once, not once for each pair.
+    all_with_all: ClassVar[bool] = False
+    # Whether features from before an activation are chosen, or attention scores, where nobody names them.
+    before_activation: ClassVar[bool] = False
+    attention_scores: ClassVar[bool] = False
+    # Whether the teacher's features must come out of batch normalisation: `Given.normalizations`.
+    needs_normalization: ClassVar[bool] = False
+    # Whether a run builds the loss's layers into the student itself, so that they ship with it.
+    grows_student: ClassVar[bool] = False
     shape_text: ClassVar[str] = "student, teacher (batch, ..., channels), or lists of them → (batch,)"
 
     teacher_layer: LayerNames = None
     student_layer: LayerNames = None
+
+    @property
+    def on_logits(self) -> bool:
+        """Whether it compares outputs instead of inner layers, as its options say."""
+        return False
 
     @property
     def teacher_layers(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 ROWS = {
     **dict.fromkeys(("errors", "lazy", "events"), 0),
     "spec": 1,
-    "loss": 2,
+    **dict.fromkeys(("loss", "own_kinds"), 2),
     **dict.fromkeys(("losses", "sources", "augment", "zoo", "exports"), 3),
     **dict.fromkeys(("recipe", "runs", "screening"), 4),
     **dict.fromkeys(("data", "models", "cache"), 5),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 
 from kdcli.augment.brightness import Brightness
 from kdcli.augment.contrast import Contrast
@@ -16,10 +16,14 @@ from kdcli.augment.mixing import Mixing
 from kdcli.augment.mixup import Mixup
 from kdcli.augment.rotate import Rotate
 from kdcli.augment.shift import Shift
+from kdcli.own_kinds import OrOwn
+from kdcli.spec import Augment
 
 AnyAugment = Annotated[
     Flip | Shift | Crop | Rotate | Brightness | Contrast | Cutout | Mixup | Cutmix,
     Field(discriminator="kind"),
+    OrOwn(Augment),
+    SerializeAsAny(),
 ]
 
 __all__ = [

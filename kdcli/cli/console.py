@@ -131,6 +131,9 @@ class Output:
         else:
             # A table that is wider than the terminal runs over: a cut number would be another number.
             wide, kept = Measurement.get(to, to.options.update(max_width=10_000), part).maximum, to.width
+            if any(not column.no_wrap for column in part.columns):
+                # Columns of text give way; below this width they would be a letter wide.
+                wide = min(wide, max(kept, 72))
             to.width = max(wide, kept)
             to.print(part, crop=False, soft_wrap=wide > kept)
             to.width = kept
@@ -181,13 +184,18 @@ def _progress_line(event: events.Progress) -> str:
     return "  ".join(part for part in (stage, _count_line(event), _figures_line(event)) if part)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
-    """A table whose first column is text and whose others are figures; nothing in it is cut."""
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, texts: Sequence[str] = ()) -> Any:
+    """A table whose first column is a name and whose others are figures; nothing in it is cut.
+
+    Columns in `texts` are sentences: on a narrow terminal they go on in the next line.
+    """
     from rich.table import Table
 
     made = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for number, name in enumerate(columns):
-        made.add_column(name, justify="left" if number == 0 else "right", no_wrap=True, overflow="ignore")
+        wraps = name in texts
+        side: Any = "left" if wraps or number == 0 else "right"
+        made.add_column(name, justify=side, no_wrap=not wraps, overflow="fold" if wraps else "ignore")
     for row in rows:
         made.add_row(*(escape(cell) for cell in row))
     return made
@@ -200,25 +208,26 @@ def _targets_line(targets: dict[str, Any]) -> str:
     return f"targets   {targets['mode']}, {targets['precision']}, {views}{size}: {targets['why']}"
 
 
+def _side_text(side: dict[str, Any]) -> str:
+    """One model of a plan in a line."""
+    scales = {f", scale {entry['scale']}" for entry in side["input"].values() if entry["scale"]}
+    sizes = {f", resized to {e['resize'][0]}×{e['resize'][1]}" for e in side["input"].values() if e["resize"]}
+    text = f"{side['parameters']} parameters, weights {side['start']}, {side['output_kind']}"
+    text += f", logits {side['logits_from']}" if side["logits_from"] != "output" else ""
+    return f"{side['name']}: {text}{''.join([*sorted(scales), *sorted(sizes)])}"
+
+
 def plan_parts(plan: Any, *, whole: bool) -> list[Any]:
     """The plan for a person; `whole` adds every setting with its origin."""
     lines = []
     data = plan.data
     splits = ", ".join(f"{data[name]} {name}" for name in ("train", "validation", "test") if data[name])
     lines.append(f"data      {data['name']}: {splits}; {data['task']}, {data['outputs']} outputs")
-    for role in ("teacher", "student"):
-        side = getattr(plan, role)
-        if side is None:
-            continue
-        scales = {entry["scale"] for entry in side["input"].values() if entry["scale"]}
-        sizes = {f"{e['resize'][0]}×{e['resize'][1]}" for e in side["input"].values() if e["resize"]}
-        text = f"{side['parameters']} parameters, weights {side['start']}, {side['output_kind']}"
-        text += f", logits {side['logits_from']}" if side["logits_from"] != "output" else ""
-        text += "".join(f", scale {scale}" for scale in sorted(scales))
-        text += "".join(f", resized to {size}" for size in sorted(sizes))
-        lines.append(f"{role:9} {side['name']}: {text}")
+    for role, side in (("teacher", plan.teacher), ("student", plan.student)):
+        lines += [f"{role:9} {_side_text(one)}" for one in (side, *side.get("members", ()))] if side else []
     for pair in plan.pairs:
-        how = f" ({pair['projection']})" if pair["projection"] else ""
+        through = [text for text in (pair["projection"], pair["parts"]) if text]
+        how = f" ({'; '.join(through)})" if through else ""
         chosen = "" if not pair["automatic"] else ", paired automatically"
         lines.append(
             f"pair      {pair['loss']}: student {pair['student']} → teacher {pair['teacher']}{how}{chosen}"

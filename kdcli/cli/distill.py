@@ -7,7 +7,7 @@ from kdcli.cli.training import run_training
 
 
 def command(
-    teacher: o.Teacher = None,
+    teacher: o.Teachers = None,
     student: o.Student = None,
     recipe: o.Recipe = None,
     set_: o.Set = None,

@@ -1,56 +1,124 @@
-"""kd losses: the catalogue."""
+"""kd losses: the catalogue, and the contract that every loss keeps."""
 
 from __future__ import annotations
 
-import inspect
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kdcli.cli import options as o
 
-app = typer.Typer(help="Losses: list, show.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from kdcli.losses.describing import Description
+
+app = typer.Typer(help="Losses: list, show, check.", no_args_is_help=True)
+# The command ran fine, and what it looked at does not hold: as for a gate.
+FAILED = 7
 
 
 @app.command("ls")
 def ls(json: o.Json = False) -> None:
     """List the kinds of losses."""
-    from kdcli.cli.console import Output
+    from kdcli.cli.console import Output, table
     from kdcli.losses import KINDS
+    from kdcli.losses.describing import describe
 
-    rows = [_entry(kind, member) for kind, member in KINDS.items()]
-    lines = [f"{row['kind']:20} {', '.join(row['needs']) or 'nothing':29} {row['summary']}" for row in rows]
-    heading = f"{'kind':20} {'needs':29} summary"
-    Output(json_=json).result({"schema": "kd.losses/1", "losses": rows}, human=[heading, *lines])
+    found = [describe(member) for member in KINDS.values()]
+    rows = [[one.kind, one.year, f"{one.weight:g}", one.known_as, ", ".join(one.needs)] for one in found]
+    shown = table("", ("kind", "year", "weight", "known as", "needs"), rows, texts=("known as", "needs"))
+    Output(json_=json).result({"schema": "kd.losses/1", "losses": [_entry(one) for one in found]}, human=[shown])
 
 
 @app.command("show")
-def show(kind: Annotated[str, typer.Argument(metavar="KIND")], json: o.Json = False) -> None:
-    """Show a kind: formula, source, shapes, options with their defaults."""
-    from kdcli.cli.console import Output
+def show(kind: Annotated[str, typer.Argument(metavar="KIND")], code: o.Code = None, json: o.Json = False) -> None:
+    """Show a kind: formula, paper, shapes, options, what it needs, an entry for a recipe."""
+    from kdcli.cli.console import Output, table
+    from kdcli.loss import Loss
     from kdcli.losses import find
+    from kdcli.losses.describing import describe
+    from kdcli.models.own_code import find_kinds
 
-    member = find(kind)
-    entry = {**_entry(kind, member), "text": inspect.getdoc(member), "options": _options(member)}
-    lines = [entry["text"], "", "options:"]
-    lines += [f"  {name}: {default}" for name, default in entry["options"].items()]
-    lines += ["", f"in a recipe:  losses: [{{kind: {kind}, weight: {entry['options']['weight']}}}]"]
-    Output(json_=json).result({"schema": "kd.loss/1", **entry}, human=lines)
-
-
-def _entry(kind: str, member: Any) -> dict[str, Any]:
-    from kdcli.loss import FeatureLoss
-
-    wants = {
-        "labels": member.needs_labels,
-        "teacher": member.needs_teacher,
-        "features": issubclass(member, FeatureLoss),
-        "projection": getattr(member, "projects", False),
+    one = describe(find_kinds(code or ()).of(Loss).get(kind) or find(kind))
+    rows = [[f"  {option.name}", _default(option), option.type, option.meaning] for option in one.options]
+    options = table("", ("options", "default", "takes", "meaning"), rows, texts=("takes", "meaning"))
+    human = [*_lines(one), "", options, "", f"in a recipe:  {one.entry}"]
+    details = [
+        {"name": option.name, "type": option.type, "default": option.default, "meaning": option.meaning}
+        for option in one.options
+    ]
+    document = {
+        "schema": "kd.loss/1",
+        **_entry(one),
+        "text": "\n\n".join(part for part in (one.formula, one.text) if part),
+        "shapes": one.shapes,
+        "refuses": list(one.refuses),
+        "pairing": one.pairing or None,
+        "notes": list(one.notes),
+        "entry": one.entry,
+        "options": {option.name: option.default for option in one.options},
+        "details": details,
     }
-    summary = (inspect.getdoc(member) or "").splitlines()[0]
-    return {"kind": kind, "needs": [name for name, wanted in wants.items() if wanted], "summary": summary}
+    Output(json_=json).result(document, human=human)
 
 
-def _options(member: Any) -> dict[str, Any]:
-    fields = {field.alias or name: field.default for name, field in member.model_fields.items()}
-    return {name: default for name, default in fields.items() if name not in ("kind", "name")}
+@app.command("check")
+def check(
+    what: Annotated[str, typer.Argument(metavar="FILE.py|KIND", help="A file with own losses, or a kind.")],
+    json: o.Json = False,
+) -> None:
+    """Try the contract that every loss keeps; exit 7 where a kind breaks it."""
+    from kdcli.cli.console import Output, table
+    from kdcli.workflows.check_losses import check_losses
+
+    output, human = Output(json_=json), []
+    checked = check_losses(what)
+    for loss in checked:
+        rows = [[point.name, point.state, point.reason] for point in loss.points]
+        human.append(table(loss.kind, ("contract", "state", "reason"), rows, texts=("state", "reason")))
+        count = {
+            state: sum(point.state == state for point in loss.points) for state in ("passed", "skipped", "failed")
+        }
+        human.append(f"{loss.kind}: " + ", ".join(f"{number} {state}" for state, number in count.items()))
+    document = {"schema": "kd.losses-check/1", "checked": what, "losses": [loss.to_json() for loss in checked]}
+    output.result(document, human=human)
+    if any(loss.failed for loss in checked):
+        raise typer.Exit(FAILED)
+
+
+def _entry(one: Description) -> dict[str, Any]:
+    return {
+        "kind": one.kind,
+        "needs": list(one.needs),
+        "summary": one.formula,
+        "known_as": one.known_as or None,
+        "paper": one.paper or None,
+        "year": int(one.year) if one.year else None,
+        "family": one.family,
+        "weight": one.weight,
+    }
+
+
+def _lines(one: Description) -> list[str]:
+    """All but the options and the entry."""
+    named = ", ".join(part for part in (one.known_as, one.paper) if part)
+    lines = [f"{one.kind}: {named}" if named else one.kind, "", one.formula]
+    lines += ["", " ".join(one.text.split("\n"))] if one.text else []
+    about = {
+        "shapes": one.shapes,
+        "needs": ", ".join(one.needs),
+        "refuses": "; ".join(one.refuses),
+        "layers": one.pairing,
+    }
+    lines += ["", *(f"{name:8} {words}" for name, words in about.items() if words)]
+    return [*lines, *(f"{'note':8} {note}" for note in one.notes)]
+
+
+def _default(option: Any) -> str:
+    if option.required:
+        return "none"
+    value = option.default
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "-" if value is None else str(value)

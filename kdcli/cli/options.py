@@ -13,6 +13,15 @@ Teacher = Annotated[
     Path | None,
     typer.Option("--teacher", metavar="FILE", help="Model file or run directory.", rich_help_panel=COMMON),
 ]
+Teachers = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--teacher",
+        metavar="FILE",
+        help="Model file or run directory; repeatable: an ensemble.",
+        rich_help_panel=COMMON,
+    ),
+]
 Student = Annotated[
     Path | None,
     typer.Option("--student", metavar="FILE", help="Model file or run directory.", rich_help_panel=COMMON),
@@ -62,7 +71,7 @@ Code = Annotated[
     typer.Option(
         "--code",
         metavar="FILE.py",
-        help="Run a file that registers your own layers; repeatable.",
+        help="Run a file that defines your own layers or kinds; repeatable.",
         rich_help_panel=COMMON,
     ),
 ]

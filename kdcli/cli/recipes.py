@@ -55,21 +55,25 @@ def cp(
 def check(
     recipe: Annotated[str, typer.Argument(metavar="FILE", help="A path, a shipped name, or - for stdin.")],
     set_: o.Set = None,
+    code: o.Code = None,
     json: o.Json = False,
 ) -> None:
     """Report every fault of a recipe, with line and column."""
     from kdcli.cli.console import Output
     from kdcli.errors import RecipeError
+    from kdcli.models.own_code import find_kinds
     from kdcli.recipe.reading import read_recipe
 
     source = recipe
     if "/" not in recipe and recipe != "-" and Path(recipe).is_file():
         source = f"./{recipe}"
+    own = find_kinds(code or ())
     try:
-        read = read_recipe(source, settings=set_ or ())
+        read = read_recipe(source, settings=set_ or (), own=own)
     except RecipeError as error:
-        # Its hint is to run this command.
-        error.hint = None
+        # Its hint may be to run this command.
+        if (error.hint or "").startswith("kd recipes check"):
+            error.hint = None
         raise
     values = read.recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
     document = {"schema": "kd.recipe-check/1", "recipe": recipe, "faults": [], "values": values}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from kdcli.cli.gates import enforce, gate_tables, take_gates
@@ -37,7 +38,7 @@ def run_training(command: str, workflow: Callable[..., Any], given: dict[str, An
         finally:
             output.close()
     if isinstance(result, Plan):
-        shown = plan_parts(result, whole=output.verbose)
+        shown = [*_stages(result.stages), *plan_parts(result, whole=output.verbose)]
         output.result(result.to_json(), human=[*shown, "nothing was written"])
         return
     if isinstance(result, FinishedRun) and result.followed:
@@ -48,8 +49,17 @@ def run_training(command: str, workflow: Callable[..., Any], given: dict[str, An
     document = result.to_json()
     shown = [*_summary(document), *gate_tables(result.gates)]
     output.result(document, path=document["model"], human=shown)
-    output.next_command(_next(command, document, result))
+    output.next_command(_next(command, document, given["code"]))
     enforce(result.gates, strict=strict)
+
+
+def _stages(stages: Sequence[dict[str, Any]]) -> list[str]:
+    """Several distillations, one a line; the plan below is of the first one that is left."""
+    return [
+        f"stage {stage['stage']}   {stage['run']}: taught by {stage['teacher']}, {', '.join(stage['losses'])}"
+        + (", finished" if stage["finished"] else "")
+        for stage in stages
+    ]
 
 
 def _summary(document: dict[str, Any]) -> list[Any]:
@@ -86,15 +96,15 @@ def _summary(document: dict[str, Any]) -> list[Any]:
     ]
 
 
-def _next(command: str, document: dict[str, Any], result: Any) -> str:
+def _next(command: str, document: dict[str, Any], code: Sequence[Path]) -> str:
     import shlex
-    from pathlib import Path
 
-    from kdcli.recipe.reading import read_recipe
+    from kdcli.recipe.reading import read_run
 
+    brought = [word for file in code for word in ("--code", str(file))]
     if command == "distill":
-        return shlex.join(["kd", "evaluate", document["run"]])
+        return shlex.join(["kd", "evaluate", document["run"], *brought])
     recipe = f"{document['run']}/recipe.yaml"
-    words = ["kd", "distill", "--teacher", document["run"], "--recipe", recipe]
-    needs_student = read_recipe(Path(recipe)).recipe.student.model is None
+    words = ["kd", "distill", "--teacher", document["run"], "--recipe", recipe, *brought]
+    needs_student = read_run(Path(recipe)).student.model is None
     return shlex.join(words) + (" --student FILE" if needs_student else "")

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from kdcli.data.feed import Batch
+from kdcli.distillation.ensemble import Voices
 from kdcli.distillation.targets import Targets
 from kdcli.distillation.terms import Term
-from kdcli.errors import ModelError
+from kdcli.errors import ModelError, first_line
 from kdcli.lazy import ops, tf
 from kdcli.loss import Loss
+from kdcli.losses.masking import Masked
 from kdcli.models.answering import LOGITS
 from kdcli.models.network import Answer, Network
 
@@ -84,19 +86,28 @@ class Objective:
     def _value(self, term: Term, student: Answer, targets: dict[str, Any], batch: Batch, progress: Any) -> Any:
         given: dict[str, Any] = {"student": student.logits}
         if term.loss.needs_teacher:
-            given["teacher"] = targets[LOGITS]
+            answer = targets[LOGITS]
+            given["teacher"] = answer.to(term.loss, progress) if isinstance(answer, Voices) else answer
         if term.pairs:
             given["student"], given["teacher"] = self._features(term, student, targets)
+        if isinstance(term.loss, Masked) and term.loss.mask_input is not None:
+            given["mask"] = ops.not_equal(batch.inputs[term.loss.mask_input], 0)
         labels, weights = self._truth(term.loss, batch)
-        losses = term.loss(
-            **given,
-            labels=labels,
-            index=batch.positions,
-            output_kind=self.network.head,
-            label_smoothing=self.label_smoothing,
-            progress=progress,
-            parts=term.parts,
-        )
+        try:
+            losses = term.loss(
+                **given,
+                labels=labels,
+                index=batch.positions,
+                output_kind=self.network.head,
+                label_smoothing=self.label_smoothing,
+                progress=progress,
+                parts=term.parts,
+            )
+        # A kind says so when it is first traced, before any step.
+        except ValueError as error:
+            raise ModelError(
+                f"losses.{term.loss.label}: {first_line(error):.300}", hint=f"kd losses show {term.loss.kind}"
+            ) from error
         if term.loss.whole_batch:
             return ops.cast(losses, "float32") / self.replicas
         losses = ops.cast(losses, "float32")
@@ -107,11 +118,12 @@ class Objective:
         return ops.sum(losses) / batch.total
 
     def _features(self, term: Term, student: Answer, targets: dict[str, Any]) -> tuple[list[Any], list[Any]]:
-        students, teachers = [], []
-        for pair, projection in zip(term.pairs, term.projections, strict=True):
-            feature = student.features[pair.student]
-            students.append(projection(ops.cast(feature, "float32")) if projection else feature)
-            teachers.append(targets[pair.teacher])
+        ours, theirs = term.sides
+        students, teachers = [student.features[name] for name in ours], [targets[name] for name in theirs]
+        for place, projection in enumerate(term.projections):
+            if projection:
+                students[place] = projection(ops.cast(students[place], "float32"))
+                teachers[place] = projection.of_teacher(teachers[place])
         return students, teachers
 
     def _truth(self, loss: Loss, batch: Batch) -> tuple[Any, Any]:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdcli.errors import ModelError, UsageError
+from kdcli.distillation.pair_checks import check_names, check_shapes, fitting, too_few
+from kdcli.distillation.projection import can_become
+from kdcli.distillation.stages import Stage, aligned, evenly, last_stages, stages
+from kdcli.errors import ModelError
 from kdcli.loss import FeatureLoss
-from kdcli.models.network import Network, check_taps
+from kdcli.models.network import Network
+
+MOST_PAIRS = 4
+# Axes beside the batch of student and teacher, the best first; what differs only where a projection is made.
+_SAME = ((3, 3), (2, 2), (1, 1))
+_PROJECTED = ((3, 3), (2, 2), (3, 2), (2, 3), (1, 1), (3, 1), (2, 1))
+_WORDS = {3: "maps", 2: "sequences", 1: "vectors"}
+
+Stages = dict[int, tuple[Stage, ...]]
 
 
 @dataclass(frozen=True)
@@ -19,51 +31,70 @@ class Pair:
 
 
 def pair_layers(loss: FeatureLoss, *, student: Network, teacher: Network) -> tuple[Pair, ...]:
-    """The pairs of a feature loss: as named, or the last feature of the highest rank that both have.
+    """The pairs of a feature loss: as named, or chosen as the kind's `pairing` says.
+
+    `last` is the last feature of the highest rank that both have; `several` are at most 4 pairs by relative depth
+    and size.
 
     Raises:
-        UsageError: a name that is no layer, or different numbers of names.
-        ModelError: networks without features of the same rank.
+        UsageError: a name that is no layer, or numbers of names that do not fit.
+        ModelError: networks without features that the kind can compare.
     """
     teachers, students = loss.teacher_layers, loss.student_layers
-    check_taps(teacher, teachers, who="teacher", loss=loss.label)
-    check_taps(student, students, who="student", loss=loss.label)
-    if teachers and students and len(teachers) != len(students):
-        raise UsageError(
-            f"losses.{loss.label}: {len(teachers)} teacher layers but {len(students)} student layers",
-            hint="name as many student_layer as teacher_layer, or leave both out",
-        )
-    if max(len(teachers), len(students)) > 1 and not (teachers and students):
-        missing = "student_layer" if teachers else "teacher_layer"
-        raise UsageError(f"losses.{loss.label}: several layers are named, so {missing} must name as many")
+    check_names(loss, student=student, teacher=teacher)
     if teachers and students:
-        return tuple(Pair(s, t, False) for s, t in zip(students, teachers, strict=True))
-    ours = {len(student.taps[students[0]]): students[0]} if students else last_features(student)
-    theirs = {len(teacher.taps[teachers[0]]): teachers[0]} if teachers else last_features(teacher)
-    for rank in (3, 2, 1):
-        if rank in ours and rank in theirs:
-            return (Pair(ours[rank], theirs[rank], True),)
+        pairs = tuple(Pair(s, t, False) for s, t in zip(students, teachers, strict=True))
+    else:
+        ours = _named(student, students[0]) if students else _found(loss, student)
+        theirs = _named(teacher, teachers[0]) if teachers else _found(loss, teacher)
+        pairs = tuple(Pair(one.tap, other.tap, True) for one, other in _chosen(loss, ours, theirs))
+    for pair in pairs:
+        name = f"losses.{loss.label}: {pair.student} → {pair.teacher}"
+        check_shapes(loss, student.taps[pair.student], teacher.taps[pair.teacher], pair=name)
+    return pairs
+
+
+def _named(network: Network, tap: str) -> Stages:
+    return {len(network.taps[tap]): (Stage(tap, network.taps[tap], 1.0),)}
+
+
+def _found(loss: FeatureLoss, network: Network) -> Stages:
+    if loss.pairing == "several" or loss.least_pairs > 1:
+        return stages(network, loss)
+    return {rank: (stage,) for rank, stage in last_stages(network, loss).items()}
+
+
+def _chosen(loss: FeatureLoss, ours: Stages, theirs: Stages) -> Sequence[tuple[Stage, Stage]]:
+    common, most = [], 0
+    for own, other in _PROJECTED if loss.projects else _SAME:
+        if own in ours and other in theirs and other in loss.axes and (loss.projects or own in loss.axes):
+            common.append((ours[own], theirs[other]))
+            found = _matched(loss, ours[own], theirs[other])
+            if found and len(found) >= loss.least_pairs:
+                return found
+            most = max(most, len(found))
+    if common:
+        raise too_few(loss, *common[0], found=most)
+    takes = " or ".join(_WORDS[rank] for rank in loss.axes if rank in _WORDS)
+    only = f"; {loss.kind} compares {takes}" if loss.axes != FeatureLoss.axes else ""
+    scores = "a MultiHeadAttention has them, as NAME/scores in kd inspect" if loss.attention_scores else None
     raise ModelError(
-        f"losses.{loss.label}: the student has features of {_ranks(ours)}, the teacher of {_ranks(theirs)}",
-        hint="name a teacher_layer and a student_layer",
+        f"losses.{loss.label}: the student has features of {_ranks(ours)}, the teacher of {_ranks(theirs)}{only}",
+        hint=scores or "name a teacher_layer and a student_layer",
     )
 
 
-def last_features(network: Network) -> dict[int, str]:
-    """The last feature by its number of axes: maps (3) and sequences (2) before pooling, vectors (1) of any kind.
+def _matched(loss: FeatureLoss, ours: Sequence[Stage], theirs: Sequence[Stage]) -> Sequence[tuple[Stage, Stage]]:
+    def fits(one: Stage, other: Stage) -> bool:
+        become = not loss.projects or can_become(one.shape, other.shape)
+        return become and fitting(loss, one.shape, other.shape)
 
-    What makes the output is left out, the logits before a softmax too.
-    """
-    found: dict[int, str] = {}
-    for name, shape in network.taps.items():
-        rank = len(shape)
-        point = rank > 1 and all(side == 1 for side in shape[:-1])
-        logits = rank == 1 and shape == (network.outputs,)
-        if not (name in network.secondary or point or logits):
-            found[rank] = name
-    return found
+    # Blocks of one size, and vectors, have no sizes to go by.
+    if len({stage.shape[:-1] for stage in ours}) == len({stage.shape[:-1] for stage in theirs}) == 1:
+        pairs = evenly(ours, theirs, MOST_PAIRS)
+        return pairs if all(fits(*pair) for pair in pairs) else ()
+    return aligned(ours, theirs, fits)[-MOST_PAIRS:]
 
 
-def _ranks(found: dict[int, str]) -> str:
-    words = {3: "maps", 2: "sequences", 1: "vectors"}
-    return ", ".join(words[rank] for rank in found if rank in words) or "no kind"
+def _ranks(found: Stages) -> str:
+    return ", ".join(_WORDS[rank] for rank in found if rank in _WORDS) or "no kind"

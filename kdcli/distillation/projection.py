@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
+from kdcli.distillation.reshaping import Rows
 from kdcli.errors import ModelError
-from kdcli.lazy import keras
 
 Shape = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
 class Projection:
-    """Stock Keras layers in a row, and what they do in words."""
+    """Stock Keras layers in a row, and what they do in words.
+
+    Args:
+        layers: from the student's feature to the teacher's shape.
+        text: what they do.
+        teacher_layers: what the teacher's feature goes through: a class token is left out. They have no weights.
+        shape: of both features after that, without the batch axis.
+    """
 
     layers: tuple[Any, ...]
     text: str
+    teacher_layers: tuple[Any, ...] = ()
+    shape: Shape = ()
 
     def __call__(self, feature: Any) -> Any:
-        """The projected feature."""
+        """The projected feature of the student."""
         for layer in self.layers:
+            feature = layer(feature)
+        return feature
+
+    def of_teacher(self, feature: Any) -> Any:
+        """The teacher's feature as the student's is compared with it."""
+        for layer in self.teacher_layers:
             feature = layer(feature)
         return feature
 
@@ -30,14 +46,47 @@ class Projection:
         return [variable for layer in self.layers for variable in layer.variables]
 
 
-def make_projection(student: Shape, teacher: Shape, *, pair: str) -> Projection | None:
+def can_become(student: Shape, teacher: Shape) -> bool:
+    """Whether there is a projection from a student's shape to a teacher's."""
+    if student == teacher:
+        return True
+    if None in student or None in teacher or len(student) > 3 or len(teacher) > 3:
+        return False
+    if len(student) == 3 and len(teacher) == 2:
+        return grid_of(int(teacher[0] or 0)) is not None
+    if len(student) == 2 and len(teacher) == 3:
+        return grid_of(int(student[0] or 0), like=teacher) is not None
+    return len(student) == len(teacher) or len(teacher) == 1
+
+
+def grid_of(steps: int, *, like: Shape = ()) -> tuple[int, int, int] | None:
+    """Height, width and class tokens (0 or 1) of a picture's tokens; None where they are no grid.
+
+    Args:
+        steps: length of the sequence.
+        like: the shape of a map that may have as many positions.
+    """
+    positions = math.prod(side or 0 for side in like[:2])
+    for tokens in (0, 1):
+        if like and steps - tokens == positions:
+            return int(like[0] or 0), int(like[1] or 0), tokens
+    for tokens in (0, 1):
+        side = math.isqrt(max(steps - tokens, 0))
+        if side > 1 and side * side == steps - tokens:
+            return side, side, tokens
+    return None
+
+
+def make_projection(student: Shape, teacher: Shape, *, pair: str, pictures: bool = False) -> Projection | None:
     """The projection that a pair of features needs, or None when the shapes are equal.
 
-    Pooling or resizing for height and width, a 1×1 convolution or dense layer for channels.
+    Pooling or resizing for space, a reshape between tokens and maps (a class token is left out), a 1×1
+    convolution or dense layer for channels.
 
     Args:
         student, teacher: shapes without the batch axis: (h, w, c), (steps, c) or (c,).
         pair: what messages call it.
+        pictures: whether the tokens are those of pictures, which are resized as a grid.
 
     Raises:
         ModelError: shapes that cannot be matched.
@@ -48,46 +97,50 @@ def make_projection(student: Shape, teacher: Shape, *, pair: str) -> Projection 
         raise ModelError(
             f"{pair}: shapes {student} and {teacher} are not fixed", hint="name layers of fixed shape"
         )
-    layers: list[Any] = []
-    words: list[str] = []
-    shape = list(student)
-    if len(shape) > 1 and len(teacher) == 1:
-        pool = keras.layers.GlobalAveragePooling2D if len(shape) == 3 else keras.layers.GlobalAveragePooling1D
-        layers.append(pool(name="projection_pooling"))
-        words.append("average over positions")
-        shape = shape[-1:]
-    if len(shape) != len(teacher):
-        raise ModelError(
-            f"{pair}: a student feature of shape {student} cannot become {teacher}",
-            hint="pair a map with a map, or a vector with any teacher vector",
-        )
-    if len(shape) == 3 and shape[:2] != list(teacher[:2]):
-        layer, text = _resizing(shape[:2], teacher[:2])
-        layers.append(layer)
-        words.append(text)
-        shape = [*teacher[:2], shape[2]]
-    if len(shape) == 2 and shape[0] != teacher[0]:
-        raise ModelError(
-            f"{pair}: {shape[0]} steps cannot become {teacher[0]}", hint="name layers of equal length"
-        )
-    if shape[-1] != teacher[-1]:
-        if len(shape) == 3:
-            layers.append(keras.layers.Conv2D(teacher[-1], 1, name="projection_channels"))
-        else:
-            layers.append(keras.layers.Dense(teacher[-1], name="projection_channels"))
-        words.append(f"{'1×1 convolution' if len(shape) == 3 else 'dense'} {shape[-1]} → {teacher[-1]}")
-    built: Shape = (None, *student)
-    for layer in layers:
-        layer.build(built)
-        built = layer.compute_output_shape(built)
-    return Projection(tuple(layers), ", ".join(words))
+    if not can_become(student, teacher):
+        raise _impossible(student, teacher, pair)
+    rows = Rows(student)
+    target = Rows(teacher)
+    if len(teacher) == 1 and len(student) > 1:
+        rows.average()
+    elif len(teacher) == 2:
+        _to_sequence(rows, target, pictures)
+    elif len(teacher) == 3:
+        if len(student) == 2:
+            height, width, tokens = grid_of(int(student[0] or 0), like=teacher) or (0, 0, 0)
+            rows.drop_tokens(tokens)
+            rows.to_map(height, width)
+        rows.resize(teacher[:2])
+    rows.channels(target.shape[-1])
+    text = ", ".join([*rows.words, *(f"{words} of the teacher" for words in target.words)])
+    return Projection(tuple(rows.layers), text, tuple(target.layers), tuple(target.shape))
 
 
-def _resizing(size: list[Any], wanted: Any) -> tuple[Any, str]:
-    height, width = wanted
-    if size[0] % height == 0 and size[1] % width == 0:
-        window = (size[0] // height, size[1] // width)
-        layer = keras.layers.AveragePooling2D(window, name="projection_pooling")
-        return layer, f"average pool {window[0]}×{window[1]}"
-    layer = keras.layers.Resizing(height, width, name="projection_resizing")
-    return layer, f"resize {size[0]}×{size[1]} → {height}×{width}"
+def _to_sequence(rows: Rows, target: Rows, pictures: bool) -> None:
+    """Tokens or a map to as many steps as the teacher has."""
+    steps = target.shape[0]
+    grid = grid_of(steps)
+    if len(rows.shape) == 3:
+        assert grid is not None
+        height, width, tokens = grid_of(steps, like=tuple(rows.shape)) or grid
+        target.drop_tokens(tokens)
+        rows.resize((height, width))
+        rows.to_steps()
+        return
+    own = grid_of(rows.shape[0])
+    if not pictures or grid is None or own is None or rows.shape[0] == steps:
+        rows.resize((steps,))
+        return
+    rows.drop_tokens(own[2])
+    target.drop_tokens(grid[2])
+    if rows.shape[0] != target.shape[0]:
+        rows.to_map(*own[:2])
+        rows.resize(grid[:2])
+        rows.to_steps()
+
+
+def _impossible(student: Shape, teacher: Shape, pair: str) -> ModelError:
+    hint = "pair a map with a map, or a vector with any teacher vector"
+    if len(student) > 1 and len(teacher) > 1 and len(student) <= 3 and len(teacher) <= 3:
+        hint = "tokens become a map where their number is a square, or a square and a class token"
+    return ModelError(f"{pair}: a student feature of shape {student} cannot become {teacher}", hint=hint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from kdcli.cache.entry import Reader
 from kdcli.data.examples import Examples
 from kdcli.data.feed import Batch
+from kdcli.distillation.ensemble import Ensemble, Voices
 from kdcli.lazy import tf
 from kdcli.models.answering import LOGITS
 from kdcli.models.network import Network
@@ -20,7 +22,7 @@ class Targets(Protocol):
     """What the objective asks for in every step."""
 
     def at(self, batch: Batch) -> dict[str, Any]:
-        """`logits` and the tapped features of the teacher for a batch, in float32."""
+        """The teacher's `logits` (of several: `Voices`) and tapped features for a batch, in float32."""
         ...
 
 
@@ -74,6 +76,43 @@ class MappedTargets:
             rows = tf.numpy_function(take, [batch.slot, batch.positions], tf.as_dtype(spec.dtype))
             found[spec.name] = tf.cast(tf.ensure_shape(rows, (*batch.positions.shape, *spec.shape)), tf.float32)
         return found
+
+
+class EnsembleTargets:
+    """The answers of several teachers, each from where it lies; features are the first one's.
+
+    Args:
+        members: of each teacher.
+        ensemble: how they are mixed.
+    """
+
+    def __init__(self, members: Sequence[Targets], ensemble: Ensemble) -> None:
+        self.members = tuple(members)
+        self.ensemble = ensemble
+
+    def at(self, batch: Batch) -> dict[str, Any]:
+        """Every teacher is asked, or looked up, once."""
+        first, *others = (member.at(batch) for member in self.members)
+        answers = (first[LOGITS], *(other[LOGITS] for other in others))
+        return {**first, LOGITS: Voices(answers, self.ensemble)}
+
+
+class SomeTargets:
+    """The answers to some of the examples, by their position among those.
+
+    Args:
+        targets: to all of them.
+        positions: (n,), of those that a batch is going to name 0 to n - 1.
+    """
+
+    def __init__(self, targets: Targets, positions: np.ndarray) -> None:
+        self._targets = targets
+        self._positions = tf.constant(positions)
+
+    def at(self, batch: Batch) -> dict[str, Any]:
+        """The rows of a batch."""
+        positions = tf.gather(self._positions, batch.positions)
+        return self._targets.at(replace(batch, positions=positions))
 
 
 def recorded_targets(teacher: RecordedNetwork, examples: Examples) -> ResidentTargets:

@@ -8,8 +8,11 @@ from typing import Any
 
 from kdcli.distillation.pairing import Pair, pair_layers
 from kdcli.distillation.projection import Projection, make_projection
+from kdcli.errors import ModelError, UsageError, did_you_mean
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Loss, Parts
+from kdcli.losses.masking import Masked
 from kdcli.models.network import Network
+from kdcli.models.normalization import normalization_of, normalized_taps
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,11 @@ class Term:
     pairs: tuple[Pair, ...] = ()
     projections: tuple[Projection | None, ...] = field(default=())
     parts: Parts = NO_PARTS
+
+    @property
+    def sides(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The student's and the teacher's taps: pair by pair, or each once where all meet all."""
+        return sides_of(self.loss, self.pairs)
 
     @property
     def trainable_variables(self) -> list[Any]:
@@ -39,6 +47,7 @@ def build_terms(
     student: Network,
     teacher: Network | None,
     examples: int = 1,
+    batch: int = 1,
     steps: int = 1,
     seed: int = 0,
 ) -> tuple[Term, ...]:
@@ -48,6 +57,7 @@ def build_terms(
         losses: of the recipe.
         student, teacher: the two sides; no teacher where no loss asks for one.
         examples: for training, for memories by index.
+        batch: examples in a batch.
         steps: of the whole run.
         seed: of what is drawn.
 
@@ -61,21 +71,87 @@ def build_terms(
         projections: list[Projection | None] = []
         ours: list[Any] = [student.output_shape]
         theirs: list[Any] = [teacher.output_shape] if teacher is not None else []
-        if isinstance(loss, FeatureLoss):
+        if isinstance(loss, FeatureLoss) and not loss.on_logits:
             assert teacher is not None
+            _check_mask(loss, student)
             pairs = pair_layers(loss, student=student, teacher=teacher)
-            ours, theirs = [student.taps[p.student] for p in pairs], [teacher.taps[p.teacher] for p in pairs]
+            taps = sides_of(loss, pairs)
+            ours, theirs = [student.taps[name] for name in taps[0]], [teacher.taps[name] for name in taps[1]]
+            pictures = any(len(spec.shape) == 3 for spec in student.inputs)
             for place, pair in enumerate(pairs):
                 name = f"losses.{loss.label}: {pair.student} → {pair.teacher}"
-                made = make_projection(ours[place], theirs[place], pair=name) if loss.projects else None
+                made = None
+                if loss.projects:
+                    made = make_projection(ours[place], theirs[place], pair=name, pictures=pictures)
                 projections.append(made)
-                ours[place] = theirs[place] if made else ours[place]
+                if made is not None:
+                    ours[place] = theirs[place] = made.shape
         parts = NO_PARTS
-        if loss.owns_parts:
-            given = Given(tuple(ours), tuple(theirs), examples=examples, steps=steps, seed=seed + number)
+        # What the student has grown by is a part of it already.
+        if loss.owns_parts and not (isinstance(loss, FeatureLoss) and loss.grows_student):
+            given = Given(
+                tuple(ours),
+                tuple(theirs),
+                examples=examples,
+                batch=batch,
+                steps=steps,
+                seed=seed + number,
+                normalizations=_normalizations(loss, pairs, teacher),
+            )
             parts = loss.build(given)
         terms.append(Term(loss, pairs, tuple(projections), parts))
     return tuple(terms)
+
+
+def _check_mask(loss: FeatureLoss, student: Network) -> None:
+    """Refuse a mask that the data does not hold.
+
+    Raises:
+        UsageError: with the inputs that it does.
+    """
+    name = loss.mask_input if isinstance(loss, Masked) else None
+    if name is not None and name not in student.preparations:
+        suggestion = did_you_mean(name, student.preparations)
+        raise UsageError(
+            f"losses.{loss.label}.mask_input: the data has no input {name!r}; {suggestion}"
+            f"inputs: {', '.join(student.preparations)}",
+            hint=f"kd losses show {loss.kind}",
+        )
+
+
+def _normalizations(loss: Loss, pairs: Sequence[Pair], teacher: Network | None) -> tuple[Any, ...]:
+    """The scale and shift of the batch normalisation behind each of the teacher's features, where they count.
+
+    Raises:
+        ModelError: a feature that comes out of none.
+    """
+    if teacher is None or not (isinstance(loss, FeatureLoss) and loss.needs_normalization):
+        return ()
+    found = [normalization_of(teacher, pair.teacher) for pair in pairs]
+    missing = [pair.teacher for pair, one in zip(pairs, found, strict=True) if one is None]
+    if missing:
+        known = normalized_taps(teacher)
+        raise ModelError(
+            f"losses.{loss.label}: {missing[0]} of the teacher ({teacher.name}) does not come out of batch "
+            "normalisation, which the margins are taken from",
+            hint=f"--set losses.{loss.label}.teacher_layer={known[-1]}, and a student_layer for it"
+            if known
+            else "this teacher has none that kd can see: hint compares features of any kind",
+        )
+    return tuple(found)
+
+
+def sides_of(loss: Loss, pairs: Sequence[Pair]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The taps of both sides that a loss compares.
+
+    Args:
+        loss: decides whether a layer comes once for each pair, or once.
+        pairs: of the loss.
+    """
+    ours, theirs = (pair.student for pair in pairs), (pair.teacher for pair in pairs)
+    if isinstance(loss, FeatureLoss) and loss.all_with_all:
+        return tuple(dict.fromkeys(ours)), tuple(dict.fromkeys(theirs))
+    return tuple(ours), tuple(theirs)
 
 
 def teacher_taps(terms: Sequence[Term]) -> tuple[str, ...]:

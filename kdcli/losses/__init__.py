@@ -2,22 +2,83 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializeAsAny, ValidationError
 
 from kdcli.errors import UsageError, did_you_mean
 from kdcli.loss import Loss
+from kdcli.losses.activation_boundary import ActivationBoundary
+from kdcli.losses.adversarial import Adversarial
+from kdcli.losses.attention_maps import AttentionMaps
+from kdcli.losses.attention_transfer import AttentionTransfer
+from kdcli.losses.channel_wise import ChannelWise
+from kdcli.losses.classifier_reuse import ClassifierReuse
+from kdcli.losses.contrastive import Contrastive
+from kdcli.losses.correlation_congruence import CorrelationCongruence
+from kdcli.losses.decoupled import Decoupled
+from kdcli.losses.dist import Dist
+from kdcli.losses.factor_transfer import FactorTransfer
+from kdcli.losses.feature_overhaul import FeatureOverhaul
+from kdcli.losses.hidden_states import HiddenStates
 from kdcli.losses.hint import Hint
+from kdcli.losses.instance_graph import InstanceGraph
 from kdcli.losses.labels import Labels
 from kdcli.losses.logit_mse import LogitMse
+from kdcli.losses.masked_generative import MaskedGenerative
+from kdcli.losses.multi_level import MultiLevel
+from kdcli.losses.neuron_selectivity import NeuronSelectivity
+from kdcli.losses.normalized import Normalized
+from kdcli.losses.probabilistic_transfer import ProbabilisticTransfer
+from kdcli.losses.relational import Relational
+from kdcli.losses.review import Review
+from kdcli.losses.semantic_calibration import SemanticCalibration
+from kdcli.losses.similarity_preserving import SimilarityPreserving
+from kdcli.losses.singular_vectors import SingularVectors
 from kdcli.losses.soft_cross_entropy import SoftCrossEntropy
 from kdcli.losses.soft_targets import SoftTargets
+from kdcli.losses.solution_flow import SolutionFlow
 from kdcli.losses.variational_information import VariationalInformation
+from kdcli.losses.weighted_soft_labels import WeightedSoftLabels
+from kdcli.own_kinds import OrOwn, kind_of
 
 AnyLoss = Annotated[
-    Labels | SoftTargets | SoftCrossEntropy | LogitMse | Hint | VariationalInformation,
+    Labels
+    | SoftTargets
+    | SoftCrossEntropy
+    | LogitMse
+    | Decoupled
+    | Dist
+    | Normalized
+    | MultiLevel
+    | WeightedSoftLabels
+    | Hint
+    | VariationalInformation
+    | ClassifierReuse
+    | Contrastive
+    | Review
+    | AttentionTransfer
+    | SimilarityPreserving
+    | Relational
+    | ProbabilisticTransfer
+    | CorrelationCongruence
+    | NeuronSelectivity
+    | SolutionFlow
+    | SingularVectors
+    | InstanceGraph
+    | ChannelWise
+    | ActivationBoundary
+    | FeatureOverhaul
+    | FactorTransfer
+    | MaskedGenerative
+    | HiddenStates
+    | AttentionMaps
+    | SemanticCalibration
+    | Adversarial,
     Field(discriminator="kind"),
+    OrOwn(Loss),
+    SerializeAsAny(),
 ]
 
 KINDS: dict[str, type[Loss]] = {
@@ -42,7 +103,16 @@ def make(kind: str, **options: Any) -> Loss:
         >>> kdcli.losses.make("soft_targets", temperature=2.0).temperature
         2.0
     """
-    member = find(kind)
+    return made(find(kind), options)
+
+
+def made(member: type[Loss], options: Mapping[str, Any]) -> Loss:
+    """A loss of a class, a user's own as well.
+
+    Raises:
+        kdcli.errors.UsageError: an unknown, missing or impossible option.
+    """
+    kind = kind_of(member)
     try:
         return member(**options)
     except ValidationError as error:

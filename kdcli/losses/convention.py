@@ -56,6 +56,15 @@ def pairs(student: Any, teacher: Any) -> list[tuple[Any, Any]]:
     return matched
 
 
+def cosine(student: Any, teacher: Any) -> Any:
+    """The cosine over the last axis; that of a zero feature is 0, with no gradient."""
+    ours, theirs = (ops.sum(feature * feature, axis=-1) for feature in (student, teacher))
+    known = (ours > 0) & (theirs > 0)
+    # 1e-12 under the root, as the published losses have it.
+    norms = ops.sqrt((ours + 1e-12) * (theirs + 1e-12))
+    return ops.where(known, ops.sum(student * teacher, axis=-1) / norms, ops.zeros_like(norms))
+
+
 def _as_list(features: Any) -> list[Any]:
     """A list of tensors as it is; one tensor, or one written as nested lists of numbers, as a list of one."""
     several = isinstance(features, list | tuple) and all(hasattr(item, "shape") for item in features)

@@ -8,7 +8,7 @@ from pydantic import model_validator
 
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
-from kdcli.losses.convention import pairs, per_example
+from kdcli.losses.convention import cosine, pairs, per_example
 from kdcli.spec import Temperature, Weight, value_at
 
 
@@ -33,6 +33,9 @@ class Hint(FeatureLoss):
 
     known_as: ClassVar[str] = "FitNets"
     paper: ClassVar[str] = "Romero et al. 2014, arXiv:1412.6550"
+    notes: ClassVar[tuple[str, ...]] = (
+        "`{kind: hint, distance: cosine}` compares directions only; `channel_wise` is `kl` over the positions.",
+    )
     projects: ClassVar[bool] = True
 
     kind: Literal["hint"] = "hint"
@@ -59,15 +62,9 @@ class Hint(FeatureLoss):
         if self.distance == "l1":
             return ops.abs(student - teacher)
         if self.distance == "cosine":
-            return 1.0 - _cosine(student, teacher)
+            return 1.0 - cosine(student, teacher)
         temperature = ops.cast(value_at(self.temperature, progress), student.dtype)
         log_student = ops.log_softmax(student / temperature, axis=-1)
         log_teacher = ops.log_softmax(teacher / temperature, axis=-1)
         divergence = ops.sum(ops.exp(log_teacher) * (log_teacher - log_student), axis=-1)
         return temperature * temperature * divergence
-
-
-def _cosine(student: Any, teacher: Any) -> Any:
-    # 1e-12 under the root, so that a zero feature has cosine 0 and a finite gradient.
-    norms = (ops.sum(student * student, axis=-1) + 1e-12) * (ops.sum(teacher * teacher, axis=-1) + 1e-12)
-    return ops.sum(student * teacher, axis=-1) / ops.sqrt(norms)

@@ -25,6 +25,9 @@ class LogitMse(Loss):
 
     known_as: ClassVar[str] = "logit matching"
     paper: ClassVar[str] = "Ba & Caruana 2014, arXiv:1312.6184"
+    notes: ClassVar[tuple[str, ...]] = (
+        "`soft_targets` with a high T tends to half of it, where the logits of both sides have mean 0.",
+    )
     heads: ClassVar[tuple[str, ...]] = ("logits", "sigmoid", "values")
 
     kind: Literal["logit_mse"] = "logit_mse"

@@ -30,6 +30,9 @@ class SoftCrossEntropy(Loss):
 
     known_as: ClassVar[str] = "soft labels, offline distillation"
     paper: ClassVar[str] = "Ba & Caruana 2014, arXiv:1312.6184"
+    notes: ClassVar[tuple[str, ...]] = (
+        "Differs from `soft_targets` by the teacher's entropy, which has no gradient.",
+    )
     heads: ClassVar[tuple[str, ...]] = ("logits", "sigmoid")
     zero_when_equal: ClassVar[bool] = False
 

@@ -9,6 +9,7 @@ from pydantic import model_validator
 from kdcli.lazy import ops
 from kdcli.loss import Loss
 from kdcli.losses.convention import per_example, wide
+from kdcli.losses.deviation import deviation
 from kdcli.spec import Temperature, Weight, value_at
 
 STANDARDIZED = {"temperature": 2.0, "weight": 9.0}
@@ -36,6 +37,9 @@ class SoftTargets(Loss):
 
     known_as: ClassVar[str] = "KD, Hinton"
     paper: ClassVar[str] = "Hinton, Vinyals & Dean 2015, arXiv:1503.02531"
+    notes: ClassVar[tuple[str, ...]] = (
+        "Logit standardisation is `{kind: soft_targets, standardize: true}`, with weight 9 and T 2.",
+    )
     heads: ClassVar[tuple[str, ...]] = ("logits", "sigmoid", "values")
 
     kind: Literal["soft_targets"] = "soft_targets"
@@ -67,12 +71,8 @@ class SoftTargets(Loss):
 
 def standardized(logits: Any) -> Any:
     """Logits with mean 0 and unbiased standard deviation 1 over the last axis; 1e-7 is added to it."""
-    centred = logits - ops.mean(logits, axis=-1, keepdims=True)
-    variance = ops.sum(centred * centred, axis=-1, keepdims=True) / max(logits.shape[-1] - 1, 1)
-    # The square root has no finite gradient at 0: constant logits take the safe branch.
-    safe = ops.where(variance > 0, variance, ops.ones_like(variance))
-    deviation = ops.where(variance > 0, ops.sqrt(safe), ops.zeros_like(variance))
-    return centred / (deviation + 1e-7)
+    centred, norm = deviation(logits, axis=-1)
+    return centred / (norm / max(logits.shape[-1] - 1, 1) ** 0.5 + 1e-7)
 
 
 def _categorical(student: Any, teacher: Any) -> Any:

@@ -30,6 +30,7 @@ class VariationalInformation(FeatureLoss):
 
     known_as: ClassVar[str] = "VID"
     paper: ClassVar[str] = "Ahn et al. 2019, arXiv:1904.05835"
+    notes: ClassVar[tuple[str, ...]] = ("With a fixed variance and one linear layer it would be `hint`.",)
     non_negative: ClassVar[bool] = False
     zero_when_equal: ClassVar[bool] = False
 

@@ -23,6 +23,7 @@ from kdcli.models.graph_saving import save_function
 from kdcli.models.graph_taps import Tap
 from kdcli.models.network import Answer, Network, OutputSpec
 from kdcli.models.preparation import Preparation, prepare
+from kdcli.models.tap_roles import Roles
 
 _INFERENCE = (
     "a SavedModel is trained as it answers: BatchNorm keeps its statistics, dropout is off; it is saved as a "
@@ -225,6 +226,8 @@ class GraphNetwork(Network):
         self._logits = part.last.logits if part.last else None
         self.taps = {name: tap.shape for name, tap in part.taps.items()}
         self.secondary = frozenset(name for name, tap in part.taps.items() if tap.secondary)
+        self.roles = Roles(linear=part.linear - self.secondary)
+        self.architecture = part.architecture
 
     def _check_trainable(self, frozen: FrozenGraph) -> None:
         if not any(weight.trainable for weight in frozen.weights):

@@ -8,12 +8,15 @@ from typing import Any
 
 from kdcli.errors import ModelError
 from kdcli.lazy import tf
+from kdcli.models.architecture import architecture_of
 from kdcli.models.graph_choice import fixed_size, output_shape, start_tensor
 from kdcli.models.graph_freezing import GraphTensor, WeightInfo
 from kdcli.models.graph_function import GraphFunction, without_constants
 from kdcli.models.graph_output import LastActivation, last_activation, picture_after_decoding
 from kdcli.models.graph_taps import Tap, find_taps
 from kdcli.models.graph_tracing import Shape, Traced, measured, trace
+
+_LINEAR = ("Conv2D", "DepthwiseConv2dNative", "MatMul", "BiasAdd", "Add", "AddV2", "FusedBatchNormV3")
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,15 @@ class GraphPart:
         output_shape: without the batch axis.
         last: the softmax or sigmoid that makes the output, where there is one.
         taps: by name, in the order in which they are computed.
+        linear: names of the taps before an activation, as far as their last operation tells.
+        architecture: what the part is built of, in words.
     """
 
     output_shape: Shape
     last: LastActivation | None
     taps: Mapping[str, Tap]
+    linear: frozenset[str]
+    architecture: str
 
 
 class GraphReading:
@@ -70,7 +77,11 @@ class GraphReading:
         shape = output_shape(self._chosen, traced, name=self.name)
         last = last_activation(traced.tensor(self._chosen.tensor), outputs=shape[-1])
         makes = [self._chosen.tensor, *([last.logits] if last else [])]
-        return GraphPart(shape, last, find_taps(traced, outputs=makes, exported=self._exported))
+        taps = find_taps(traced, outputs=makes, exported=self._exported)
+        linear = (name for name, tap in taps.items() if traced.tensor(tap.tensor).op.type in _LINEAR)
+        inputs = [tensor for op in traced.operations if op.type == "Placeholder" for tensor in op.outputs]
+        architecture = architecture_of(traced.operations, inputs)
+        return GraphPart(shape, last, taps, frozenset(linear), architecture)
 
     def start(self, wanted: str, feeds: Sequence[GraphTensor]) -> GraphTensor:
         """The inner tensor, a tap or a full name, from which the network shall start.

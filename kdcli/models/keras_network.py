@@ -7,11 +7,13 @@ from typing import Any, Self
 
 from kdcli.errors import KdError, ModelError, first_line
 from kdcli.lazy import keras, ops, tf
+from kdcli.models.architecture import architecture_of
 from kdcli.models.fixed_batch import in_parts
 from kdcli.models.keras_inputs import fixed_batch, taken_inputs
 from kdcli.models.network import Answer, Network, OutputSpec, choose_output
 from kdcli.models.preparation import Preparation, prepare
 from kdcli.models.structures import filled, leaf_names, leaves
+from kdcli.models.tap_roles import find_roles
 from kdcli.models.tapping import last_activation, layers_by_path, recording
 
 
@@ -51,6 +53,14 @@ class KerasNetwork(Network):
     def called(self) -> list[Any]:
         """The layers that returned one tensor, in the order in which they did so."""
         return [self._layers[path] for path, _ in self._calls.values()]
+
+    def layer_of(self, tap: str) -> Any:
+        """The layer that made an inner tensor."""
+        return self._layers[self._calls[tap][0]]
+
+    def source_of(self, tap: str) -> str | None:
+        """The inner tensor that a layer passed on, or else was given, as it is; None where it was another's."""
+        return self._sources.get(tap)
 
     @property
     def last_layer(self) -> Any:
@@ -132,7 +142,8 @@ class KerasNetwork(Network):
     ) -> tuple[Any, dict[str, Any]]:
         for layer in self._remembering:
             layer.reset_state()
-        with recording(self._layers, bare=self._last if bare else None) as recorded:
+        wanted = {self._calls[name][0] for name in taps}
+        with recording(self._layers, bare=self._last if bare else None, taps=wanted) as recorded:
             output = leaves(self.model(arranged, training=training))[self.chosen]
         return output, {name: recorded.outputs[self._calls[name]] for name in taps}
 
@@ -165,17 +176,21 @@ class KerasNetwork(Network):
         traced = {name: tuple(recorded.outputs[call].shape) for name, call in calls.items()}
         self._calls = {name: call for name, call in calls.items() if traced[name][:1] == (self.batch,)}
         self.taps = {name: traced[name][1:] for name in self._calls}
+        sources, named = recorded.sources(), {call: name for name, call in self._calls.items()}
+        self._sources = {named[call]: named.get(source) for call, source in sources.items() if call in named}
         self.output_shape = tuple(output.shape[1:])
         if not self.output_shape or self.output_shape[-1] is None:
             raise ModelError(
                 f"{self.name}: the output has shape {tuple(output.shape)}; its last axis must be fixed"
             )
         self.outputs = int(self.output_shape[-1])
-        self.secondary = frozenset(
-            name
-            for name, call in self._calls.items()
-            if recorded.outputs[call] is output or _is_secondary(self._layers[call[0]], self.taps[name])
-        )
+        paths = {name: path for name, (path, _) in self._calls.items()}
+        self.roles = find_roles(self.taps, paths, self._layers)
+        makes = {name for name, call in self._calls.items() if recorded.outputs[call] is output}
+        self.secondary = self.roles.secondary | makes
+        # Behind the arguments come the variables.
+        given = output.graph.inputs[: len(self.inputs)]
+        self.architecture = architecture_of(output.graph.get_operations(), given)
         last = recorded.last(output)
         # A layer that is used elsewhere too cannot leave its activation out: the logarithm is taken instead.
         self._last = last[0] if last and recorded.counts[last[0]] == 1 and not used else None
@@ -223,9 +238,3 @@ class KerasNetwork(Network):
 def _uncallable(name: str, error: Exception) -> ModelError:
     reason = first_line(error)
     return ModelError(f"{name}: the model cannot be called: {reason:.300}")
-
-
-def _is_secondary(layer: Any, shape: tuple[int | None, ...]) -> bool:
-    """Whether a layer only drops, or pools or reshapes a map, by the name of its class."""
-    name = type(layer).__name__
-    return "Dropout" in name or (len(shape) > 1 and ("Pooling" in name or name == "Reshape"))

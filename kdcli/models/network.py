@@ -13,6 +13,7 @@ from typing import Any, Self
 from kdcli.errors import UsageError, did_you_mean
 from kdcli.lazy import ops
 from kdcli.models.preparation import Preparation
+from kdcli.models.tap_roles import Roles
 
 # Below this a probability carries no information in float32, and its logarithm would run away.
 SMALLEST = 1e-7
@@ -59,7 +60,8 @@ class Network(ABC):
     `output_kind` is what the saved model itself returns, `outputs` and `output_shape` (without the batch axis)
     its size; `output_name` is the one of `all_outputs` that was chosen. `taps` are the inner tensors that carry
     the batch axis, with their shapes without it; `secondary` those that automatic pairing passes over: dropout,
-    pooled maps, what makes the output. `notes` are sentences for the plan.
+    pooled maps, what makes the output; `roles` tell more of them where it is known. `architecture` is what it is
+    built of, in words, empty where that is not known. `notes` are sentences for the plan.
     """
 
     name: str
@@ -72,6 +74,8 @@ class Network(ABC):
     all_outputs: tuple[OutputSpec, ...] = ()
     taps: Mapping[str, tuple[int | None, ...]] = MappingProxyType({})
     secondary: frozenset[str] = frozenset()
+    roles: Roles = Roles()
+    architecture: str = ""
     preparations: Mapping[str, Preparation] = MappingProxyType({})
     notes: tuple[str, ...] = ()
     # What the logits are read before, in words, where they need not be computed from the output.
@@ -153,6 +157,13 @@ class Network(ABC):
         other.outputs = 2
         other.head = "logits"
         return other
+
+    def reads_like(self, other: Network) -> Self:
+        """The same network with its output read as another one's: its kind, its head, its columns."""
+        same = self.understood(other.output_kind, head=other.head)
+        same.outputs = other.outputs
+        same._one_sigmoid, same._columns = other._one_sigmoid, other._columns
+        return same
 
     def with_columns(self, columns: Sequence[int]) -> Self:
         """The same network with some of its outputs, in another order."""

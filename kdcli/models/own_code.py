@@ -1,31 +1,64 @@
-"""Layers that a user brings along: a Python file that registers them with Keras."""
+"""Python files that a user brings along: layers that they register with Keras, and kinds of their own."""
 
 from __future__ import annotations
 
+import ast
 import runpy
-from collections.abc import Sequence
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from kdcli.errors import UsageError
+from kdcli.errors import KdError, UsageError, first_line
 from kdcli.lazy import keras
+from kdcli.models.own_classes import classes_in
+from kdcli.own_kinds import OwnKinds, kind_of
+from kdcli.spec import Spec
+
+
+def find_kinds(files: Sequence[Path]) -> OwnKinds:
+    """Run the files that may define kinds, before a recipe is read, and collect what they define.
+
+    A file defines kinds only when it imports kdcli, whose classes they are subclasses of. All others wait for
+    `bring_code`: they are about layers, and may compute something as soon as TensorFlow has been set up.
+
+    Raises:
+        UsageError: a file is missing, fails or defines nothing, or a kind cannot be one.
+    """
+    members: list[tuple[str, type[Spec]]] = []
+    for file in files:
+        if not file.is_file():
+            raise UsageError(f"--code {file}: no such file", hint="a Python file that defines own layers or kinds")
+        if file.name in [other.name for other in files if other is not file]:
+            raise UsageError(f"--code {file}: two files of this name", hint="recipes name files without folders")
+        if not _imports_kdcli(file):
+            continue
+        namespace, registered = _run(file)
+        found = classes_in(namespace, module=file.stem, file=str(file))
+        if not found and not registered:
+            raise UsageError(
+                f"--code {file} defines nothing: no subclass of Loss, FeatureLoss, Source or Augment",
+                hint="kd losses check FILE.py tries a file that defines losses",
+            )
+        for member in found:
+            _refuse_twice(member, file, members)
+            members.append((file.name, member))
+    return OwnKinds(tuple(members), tuple(files))
 
 
 def bring_code(files: Sequence[Path]) -> None:
-    """Run files that register classes or functions with Keras, each once in a process.
+    """Run the files that only register classes or functions with Keras; `find_kinds` has run the others.
 
     Raises:
         UsageError: a file fails, or registers nothing.
     """
     for file in files:
-        known = dict(keras.saving.get_custom_objects())
-        try:
-            runpy.run_path(str(file), run_name=file.stem)
-        # The user's own code may raise anything.
-        except Exception as error:
-            place = f"{type(error).__name__}: {error}"
-            raise UsageError(f"--code {file}: {place}", hint=f"python {file} shows where") from error
-        found = keras.saving.get_custom_objects()
-        if not any(known.get(name) is not found[name] for name in found):
+        if _imports_kdcli(file):
+            continue
+        _, registered = _run(file)
+        if not registered:
             raise UsageError(
                 f"--code {file} registers nothing",
                 hint="put @keras.saving.register_keras_serializable() above each class",
@@ -35,3 +68,86 @@ def bring_code(files: Sequence[Path]) -> None:
 def registered_names() -> frozenset[str]:
     """The names under which own classes and functions stand in a model's configuration."""
     return frozenset(keras.saving.get_custom_objects())
+
+
+@contextmanager
+def blamed(files: Sequence[Path]) -> Iterator[None]:
+    """What is raised in the user's own files while the block runs is theirs: one line, with the place.
+
+    Raises:
+        UsageError: naming the file, the line and the error.
+    """
+    try:
+        yield
+    except Exception as error:
+        # What kd says of a loss that cannot be computed is about another error, whose link TensorFlow may cut.
+        cause = (error.__cause__ or error.__context__) if isinstance(error, KdError) else error
+        for file in files:
+            if cause is not None and not isinstance(cause, KdError) and _line_in(file, cause):
+                raise _failed(file, cause, hint=f"kd losses check {file} tries the losses in it") from cause
+        raise
+
+
+def _line_in(file: Path, error: BaseException) -> int | None:
+    """The line of a file in which an error was raised, or through which it came; None when it was elsewhere."""
+    if isinstance(error, SyntaxError) and error.filename == str(file):
+        return error.lineno
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    return lines[-1] if lines else None
+
+
+def _said(error: BaseException) -> str:
+    """The error in one line."""
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error.msg}"
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def _run(file: Path) -> tuple[Mapping[str, Any], bool]:
+    """Run a file: its names, and whether it has registered something with Keras."""
+    if _mentions(file, "keras", "tensorflow"):
+        # They load more quietly from here than from there.
+        keras.saving.get_custom_objects()
+    known = dict(_registered())
+    try:
+        namespace = runpy.run_path(str(file), run_name=file.stem)
+    # The user's own code may raise anything, and may want to end the program.
+    except (Exception, SystemExit) as error:
+        raise _failed(file, error) from error
+    found = _registered()
+    return namespace, any(known.get(name) is not found[name] for name in found)
+
+
+def _registered() -> Mapping[str, Any]:
+    return keras.saving.get_custom_objects() if "keras" in sys.modules else {}
+
+
+def _failed(file: Path, error: BaseException, *, hint: str | None = None) -> UsageError:
+    line = _line_in(file, error)
+    place = f"{file}:{line}" if line else str(file)
+    return UsageError(f"--code {place}: {_said(error)}", hint=hint or f"python {file} shows where")
+
+
+def _refuse_twice(member: type[Spec], file: Path, before: Sequence[tuple[str, type[Spec]]]) -> None:
+    for other_file, other in before:
+        if kind_of(other) == kind_of(member):
+            raise UsageError(
+                f"--code {file}: {member.__name__}: {other_file} has the kind {kind_of(member)!r} already"
+            )
+
+
+def _imports_kdcli(file: Path) -> bool:
+    return _mentions(file, "kdcli")
+
+
+def _mentions(file: Path, *packages: str) -> bool:
+    """Whether a file imports one of these packages anywhere."""
+    try:
+        tree = ast.parse(file.read_bytes(), filename=str(file))
+    except (SyntaxError, ValueError) as error:
+        raise _failed(file, error) from error
+    except OSError as error:
+        raise UsageError(f"--code {file}: cannot be read: {error.strerror}") from None
+    named = [name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names]
+    named += [str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return any(name.split(".")[0] in packages for name in named)

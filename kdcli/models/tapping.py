@@ -1,13 +1,15 @@
 """Inner tensors by name: one mechanism for functional, nested and subclassed Keras models.
 
 While a model is traced, the `call` of each layer instance is wrapped to keep what it returns, and put back
-afterwards. A tap is the layer's path (`block/convolution`); a layer called twice gives `name:0`, `name:1`.
+afterwards. A tap is the layer's path (`block/convolution`); a layer called twice gives `name:0`, `name:1`. Where
+each token of a sequence attends to is `attention/scores`, after the softmax.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 from kdcli.lazy import keras
 
 Call = tuple[str, int]
+SCORES = "scores"
 
 
 @dataclass
@@ -23,16 +26,19 @@ class Recorded:
 
     Args:
         outputs: (layer path, number of the call) → tensor, in the order in which the calls ended.
+        inputs: the same → the first argument of the call.
         layers: layer path → layer.
     """
 
     layers: Mapping[str, Any]
     outputs: dict[Call, Any] = field(default_factory=dict)
+    inputs: dict[Call, Any] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
 
-    def keep(self, path: str, output: Any) -> None:
-        """Keep the output of one call."""
+    def keep(self, path: str, output: Any, given: Any) -> None:
+        """Keep the output of one call, and what it was given."""
         self.outputs[path, self.counts[path]] = output
+        self.inputs[path, self.counts[path]] = given
         self.counts[path] += 1
 
     def names(self) -> dict[str, Call]:
@@ -43,8 +49,21 @@ class Recorded:
             if hasattr(self.outputs[path, number], "shape")
         }
 
+    def sources(self) -> dict[Call, Call]:
+        """Call → the call whose result it passed on, or else was given as its first argument, as it is."""
+        made: dict[int, Call] = {}
+        for call, output in self.outputs.items():
+            made.setdefault(id(output), call)
+        found: dict[Call, Call] = {}
+        for call, output in self.outputs.items():
+            first = made[id(output)]
+            source = first if first != call else made.get(id(self.inputs[call]))
+            if source is not None and source != call:
+                found[call] = source
+        return found
+
     def last(self, output: Any) -> Call | None:
-        """The innermost call whose result is the model's own output."""
+        """The innermost call whose result is a tensor: the model's own output, say."""
         return next((call for call, kept in self.outputs.items() if kept is output), None)
 
 
@@ -58,11 +77,25 @@ def layers_by_path(model: Any) -> dict[str, Any]:
             if id(layer) in seen or isinstance(layer, keras.layers.InputLayer):
                 continue
             seen.add(id(layer))
-            found[f"{prefix}{layer.name}"] = layer
-            walk(layer, f"{prefix}{layer.name}/")
+            path = f"{prefix}{_name(layer, parent)}"
+            found[path] = layer
+            walk(layer, f"{path}/")
 
     walk(model, "")
     return found
+
+
+def _name(layer: Any, parent: Any) -> str:
+    """Its name; what attention makes inside itself is numbered anew in every process, and needs one that stays."""
+    if _attends(parent) and isinstance(layer, keras.layers.Softmax):
+        return SCORES
+    if _attends(parent) and isinstance(layer, keras.layers.Dropout):
+        return "dropout"
+    return str(layer.name)
+
+
+def _attends(layer: Any) -> bool:
+    return isinstance(layer, keras.layers.MultiHeadAttention | keras.layers.GroupQueryAttention)
 
 
 def _inside(parent: Any) -> list[Any]:
@@ -76,18 +109,24 @@ def _inside(parent: Any) -> list[Any]:
 
 
 @contextmanager
-def recording(layers: Mapping[str, Any], *, bare: str | None = None) -> Iterator[Recorded]:
+def recording(
+    layers: Mapping[str, Any], *, bare: str | None = None, taps: Collection[str] | None = None
+) -> Iterator[Recorded]:
     """Record the output of each layer while the block runs.
 
     Args:
         layers: layer path → layer.
         bare: the path of a last layer that shall leave its softmax or sigmoid out, so that logits come out.
+        taps: layer paths that are wanted; all when left out. Attention computes its scores only for them.
     """
     recorded = Recorded(layers)
     try:
         for path, layer in layers.items():
             # Straight into the instance's dictionary: Keras' own attribute tracking must not see this.
-            vars(layer)["call"] = _keeping(path, layer, recorded, skip=path == bare and _is_softmax(layer))
+            scores = _attends(layer) and (taps is None or f"{path}/{SCORES}" in taps)
+            original = _scoring(layer.call) if scores else layer.call
+            skip = path == bare and _is_softmax(layer)
+            vars(layer)["call"] = _keeping(path, original, recorded, skip=skip)
         with _without_activation(layers.get(bare) if bare else None):
             yield recorded
     finally:
@@ -95,12 +134,25 @@ def recording(layers: Mapping[str, Any], *, bare: str | None = None) -> Iterator
             vars(layer).pop("call", None)
 
 
-def _keeping(path: str, layer: Any, recorded: Recorded, *, skip: bool) -> Any:
-    original = layer.call
+def _scoring(original: Any) -> Any:
+    """The call of an attention layer, made to go by its scores: without dropout it otherwise never has them."""
+    asked = "return_attention_scores"
+    signature = inspect.signature(original)
 
     def call(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs)
+        if asked not in signature.parameters or given.arguments.get(asked):
+            return original(*args, **kwargs)
+        given.arguments[asked] = True
+        return original(*given.args, **given.kwargs)[0]
+
+    return call
+
+
+def _keeping(path: str, original: Any, recorded: Recorded, *, skip: bool) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
         output = args[0] if skip else original(*args, **kwargs)
-        recorded.keep(path, output)
+        recorded.keep(path, output, args[0] if args else None)
         return output
 
     return call

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from kdcli.spec import Names, PositiveFloat, Share
 
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 def _kind_of(value: Any) -> str:
@@ -48,3 +49,18 @@ ClassWeight = Annotated[
     Annotated[Literal["none", "balanced"], Tag("word")] | Annotated[Weights, Tag("mapping")],
     Discriminator(_kind_of),
 ]
+
+
+def is_file_name(name: str) -> bool:
+    """Whether it is the name of a Python file, without a folder."""
+    return name.endswith(".py") and "/" not in name and "\\" not in name
+
+
+def _file_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not is_file_name(name):
+            raise ValueError(f"must be names of Python files without folders, such as my_loss.py, got {name!r}")
+    return names
+
+
+CodeFiles = Annotated[Names, AfterValidator(_file_names)]

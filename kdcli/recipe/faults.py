@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import ValidationError
 
 from kdcli.errors import Fault, did_you_mean
+from kdcli.own_kinds import NO_OWN, OwnKinds, specs_in
 from kdcli.recipe.document import Document, Path, dotted
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.sections import Recipe
@@ -34,7 +35,7 @@ _TYPES = {
 }
 
 
-def faults_of(error: ValidationError, document: Document, origins: Origins) -> list[Fault]:
+def faults_of(error: ValidationError, document: Document, origins: Origins, own: OwnKinds = NO_OWN) -> list[Fault]:
     """Every fault of a validation, in the order of the text."""
     details = error.errors(include_url=False)
     paths = [_path_in(detail["loc"], document.values) for detail in details]
@@ -44,7 +45,7 @@ def faults_of(error: ValidationError, document: Document, origins: Origins) -> l
         inner = any(len(other) > len(path) and other[: len(path)] == path for other in paths)
         if detail["type"] == "too_short" and inner:
             continue
-        faults.append(_fault(detail, path, document, origins))
+        faults.append(_fault(detail, path, document, origins, own))
     return faults
 
 
@@ -68,8 +69,8 @@ def _is_tag(part: Any, at: dict) -> bool:
     return part in (at.get("kind"), at.get("name"), "change", "number", "mapping", "list", "word", "text")
 
 
-def _fault(detail: Any, path: Path, document: Document, origins: Origins) -> Fault:
-    message, suggestion = _words(detail, path, document)
+def _fault(detail: Any, path: Path, document: Document, origins: Origins, own: OwnKinds) -> Fault:
+    message, suggestion = _words(detail, path, document, own)
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
         path = (*path, _discriminator(detail))
     origin = origins.given(path)
@@ -98,10 +99,10 @@ def _discriminator(detail: Any) -> str:
     return detail["ctx"]["discriminator"].strip("'").removesuffix("()")
 
 
-def _words(detail: Any, path: Path, document: Document) -> tuple[str, str | None]:
+def _words(detail: Any, path: Path, document: Document, own: OwnKinds) -> tuple[str, str | None]:
     kind, context, value = detail["type"], detail.get("ctx", {}), detail.get("input")
     if kind == "extra_forbidden":
-        known = known_keys(path[:-1], document.values)
+        known = known_keys(path[:-1], document.values, own)
         return "unknown key", _suggest(str(path[-1]), known)
     if kind == "missing":
         return "is missing", None
@@ -139,7 +140,7 @@ def _short(value: Any) -> str:
     return "nothing" if value is None else f"{value!r:.60}" if isinstance(value, str) else f"{value}"[:60]
 
 
-def known_keys(path: Path, values: Any) -> list[str]:
+def known_keys(path: Path, values: Any, own: OwnKinds = NO_OWN) -> list[str]:
     """The keys that the recipe accepts at a path, given what stands there."""
     found: Any = Recipe
     at = values
@@ -148,15 +149,15 @@ def known_keys(path: Path, values: Any) -> list[str]:
         if isinstance(part, str):
             named = [f for n, f in found.model_fields.items() if part in (n, f.alias)]
             found = named[0].annotation if named else None
-        found = _member_for(found, at)
+        found = _member_for(found, at, own)
         if found is None:
             return []
     return [field.alias or name for name, field in found.model_fields.items()]
 
 
-def _member_for(annotation: Any, value: Any) -> type[Spec] | Any:
+def _member_for(annotation: Any, value: Any, own: OwnKinds) -> type[Spec] | Any:
     """The Spec inside an annotation that a value would become; containers are handed on for their items."""
-    members = list(_specs_in(annotation))
+    members = list(dict.fromkeys(specs_in(annotation, own)))
     if isinstance(value, list):
         return annotation
     if not isinstance(value, dict):
@@ -170,10 +171,3 @@ def _member_for(annotation: Any, value: Any) -> type[Spec] | Any:
     if len(members) > 1 and "kind" not in value:
         members = [member for member in members if member.model_fields.keys() & value.keys()]
     return members[0] if len(members) == 1 else None
-
-
-def _specs_in(annotation: Any) -> Iterable[type[Spec]]:
-    if isinstance(annotation, type) and issubclass(annotation, Spec):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _specs_in(argument)

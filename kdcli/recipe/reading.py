@@ -5,17 +5,20 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
 from pydantic import ValidationError
 
 from kdcli.errors import Fault, RecipeError, UsageError, did_you_mean
+from kdcli.own_kinds import AS_WRITTEN, NO_OWN, OwnKinds
+from kdcli.recipe.alternatives import is_file_name
 from kdcli.recipe.document import Document, Path, dotted, read_document, scalar
 from kdcli.recipe.faults import faults_of
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.sections import Recipe
+from kdcli.recipe.several import for_each, spread
 from kdcli.recipe.shipped import shipped_names, shipped_text
 
 NEWEST = 1
@@ -35,6 +38,8 @@ def read_recipe(
     *,
     settings: Sequence[str] = (),
     options: Mapping[str, tuple[str, Any]] | None = None,
+    own: OwnKinds = NO_OWN,
+    teachers: int = 0,
 ) -> ReadRecipe:
     """Read and check a recipe; defaults < recipe < `--set` < named options.
 
@@ -43,6 +48,8 @@ def read_recipe(
             mapping, or a `Recipe`.
         settings: `path=value` entries, the value read as YAML.
         options: value by dotted path, with the option's name: `{"train.epochs": ("--epochs", 3)}`.
+        own: the kinds of the user's own files.
+        teachers: how many are named beside the recipe.
 
     Raises:
         RecipeError: everything wrong with it, each with line and column.
@@ -51,27 +58,61 @@ def read_recipe(
     document = _document(recipe)
     origins = Origins(document)
     faults = list(document.faults)
+    if teachers:
+        spread(document, teachers)
     for setting in settings:
         faults.extend(_apply_setting(document, origins, setting))
-    for path, (option, value) in (options or {}).items():
-        _put(document.values, tuple(path.split(".")), value)
-        origins.outside[tuple(path.split("."))] = option
+    if teachers:
+        # A setting may have replaced the whole section.
+        spread(document, teachers)
+    for name, (option, value) in (options or {}).items():
+        for parts in for_each(document.values, name.split(".")):
+            path = tuple(int(part) if part.isdecimal() else part for part in parts)
+            _put(document.values, path, value)
+            origins.outside[path] = option
     _let_the_outside_win(document, origins)
     version = document.values.get("version")
     if isinstance(version, int) and version > NEWEST:
         message = f"recipe version {version} is newer than this kd reads ({NEWEST}); update kdcli"
         raise RecipeError(document.source, (Fault("version", message, None, *_line_of(document, "version")),))
+    missing = [] if own.as_written else _missing_files(document, own)
     try:
-        checked = Recipe.model_validate(document.values)
+        # What a file that is not here would have defined is no fault of its own.
+        checked = Recipe.model_validate(document.values, context=replace(own, as_written=True) if missing else own)
     except ValidationError as error:
-        faults.extend(faults_of(error, document, origins))
+        faults.extend(faults_of(error, document, origins, own))
+    faults += [fault for _, fault in missing]
     if faults:
         faults.sort(key=lambda fault: (fault.line or 0, fault.column or 0))
         hint = None
-        if document.source != "-" and any(fault.line for fault in faults):
-            hint = f"kd recipes check {document.source}"
+        if missing:
+            hint = " ".join(f"--code {name}" for name, _ in missing)
+        elif document.source != "-" and any(fault.line for fault in faults):
+            hint = " ".join(["kd recipes check", document.source, *(f"--code {path}" for path in own.paths)])
         raise RecipeError(document.source, tuple(faults), hint=hint)
     return ReadRecipe(checked, origins, document.source)
+
+
+def read_run(path: FilePath) -> Recipe:
+    """The recipe of a run, for a look at what it says beside its losses; own kinds in it stay as they are written.
+
+    Raises:
+        RecipeError: somebody has changed it, and it has faults now.
+    """
+    return read_recipe(path, own=AS_WRITTEN).recipe
+
+
+def _missing_files(document: Document, own: OwnKinds) -> list[tuple[str, Fault]]:
+    """The files that a recipe requires and nobody gave, each as a fault."""
+    names = document.values.get("requires")
+    found = []
+    for number, name in enumerate(names if isinstance(names, list | tuple) else ()):
+        if isinstance(name, str) and is_file_name(name) and name not in own.files:
+            place = document.value_places.get(("requires", number))
+            where = (*place, document.lines[place[0] - 1]) if place else ()
+            message = f"the recipe requires {name}, which was not given"
+            found.append((name, Fault(dotted(("requires", number)), message, None, *where)))
+    return found
 
 
 def _let_the_outside_win(document: Document, origins: Origins) -> None:
@@ -142,11 +183,12 @@ def _apply_setting(document: Document, origins: Origins, setting: str) -> list[F
         value, faults = scalar(right.strip()), []
     if faults:
         return [Fault(path_text, faults[0].message, origin="--set")]
-    path, fault = _resolve(document.values, path_text.split("."))
-    if fault:
-        return [Fault(path_text, fault, origin="--set")]
-    _put(document.values, path, value)
-    origins.outside[path] = f"--set {dotted(path)}"
+    for parts in for_each(document.values, path_text.split(".")):
+        path, fault = _resolve(document.values, parts)
+        if fault:
+            return [Fault(path_text, fault, origin="--set")]
+        _put(document.values, path, copy.deepcopy(value))
+        origins.outside[path] = f"--set {dotted(path)}"
     return []
 
 

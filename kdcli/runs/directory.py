@@ -23,7 +23,9 @@ MODEL_FOLDER, TEACHER_FOLDER = "student_saved_model", "teacher_saved_model"
 STUDENTS, MODELS = (MODEL, MODEL_FOLDER), (MODEL, MODEL_FOLDER, TEACHER, TEACHER_FOLDER)
 SUMMARY, RECIPE, ENVIRONMENT = "summary.json", "recipe.yaml", "environment.json"
 METRICS, PREDICTIONS, README, CHECKPOINT = "metrics.jsonl", "predictions.npz", "README.md", "checkpoint"
-NAMES = (*MODELS, SUMMARY, RECIPE, ENVIRONMENT, METRICS, PREDICTIONS, README, CHECKPOINT)
+# Earlier distillations of a chain, each a run, and beside them the recipe that lists them all.
+STAGES = "stages"
+NAMES = (*MODELS, SUMMARY, RECIPE, ENVIRONMENT, METRICS, PREDICTIONS, README, CHECKPOINT, STAGES)
 
 
 class Run:
@@ -204,15 +206,23 @@ def _clear(path: Path, inputs: Iterable[Path]) -> None:
     for given in inputs:
         if given.exists() and given.resolve().is_relative_to(path.resolve()):
             raise UsageError(f"--overwrite would delete an input: {given}", hint="choose another --out")
-    foreign = [name for name in _contents(path) if name not in NAMES]
+    foreign = _foreign(path)
+    for stage in (path / STAGES).glob("*"):
+        if (stage / LOCK).exists():
+            locked(stage).release()
+        foreign += _foreign(stage) if (stage / MARKER).exists() else [stage] * (stage.name != RECIPE)
     if foreign:
         raise UsageError(
-            f"--overwrite would delete what kd did not write: {path / foreign[0]}",
+            f"--overwrite would delete what kd did not write: {foreign[0]}",
             hint="move it away, or choose another --out",
         )
     for entry in path.iterdir():
         if entry.name != LOCK:
             writing.remove(entry)
+
+
+def _foreign(path: Path) -> list[Path]:
+    return [path / name for name in _contents(path) if name not in NAMES]
 
 
 def locked(path: Path, *, seconds: float = 0.0) -> FileLock:

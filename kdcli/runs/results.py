@@ -94,12 +94,14 @@ class Plan:
     seconds: dict[str, float | None] = field(default_factory=dict)
     findings: tuple[str, ...] = ()
     arms: tuple[dict[str, Any], ...] = ()
+    stages: tuple[dict[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """`kd.plan/1`; `arms` only in a comparison."""
+        """`kd.plan/1`; `arms` only in a comparison, `stages` only where there are several."""
         values = asdict(self)
-        if not self.arms:
-            del values["arms"]
+        for name in ("arms", "stages"):
+            if not values[name]:
+                del values[name]
         return {"schema": "kd.plan/1", **values}
 
 
@@ -123,9 +125,10 @@ class RunResult:
     teacher: dict[str, Any] | None = None
     targets: dict[str, Any] | None = None
     gates: tuple[GateResult, ...] = ()
+    stages: tuple[dict[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """`kd.run/1`."""
+        """`kd.run/1`; `stages` are the assistants that taught in between, where there are any."""
         document: dict[str, Any] = {"schema": "kd.run/1", "run": relative(self.run)}
         document["model"] = relative(self.model_path)
         for name in ("task", "parameters", "bytes", "epochs", "steps", "seed", "best_epoch", "validation"):
@@ -134,6 +137,8 @@ class RunResult:
         if self.teacher is not None:
             document["teacher"] = self.teacher
             document["targets"] = self.targets
+        if self.stages:
+            document["stages"] = list(self.stages)
         document["seconds"] = self.seconds
         document["examples_per_second"] = self.examples_per_second
         document["gates"] = [gate.to_json() for gate in self.gates]

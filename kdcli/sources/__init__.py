@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, SerializeAsAny
 
+from kdcli.own_kinds import OrOwn
 from kdcli.sources.arrays import Arrays
 from kdcli.sources.digits import Digits
 from kdcli.sources.images import Images
@@ -14,6 +15,7 @@ from kdcli.sources.one import Kinds, from_text, named
 from kdcli.sources.splits import SplitSources
 from kdcli.sources.table import Table
 from kdcli.sources.tfrecord import TfRecord
+from kdcli.spec import Source
 
 
 def _from_short(value: Any) -> Any:
@@ -23,7 +25,12 @@ def _from_short(value: Any) -> Any:
     return from_text(value)
 
 
-AnySource = Annotated[Annotated[Kinds | SplitSources, Field(discriminator="kind")], BeforeValidator(_from_short)]
+AnySource = Annotated[
+    Annotated[Kinds | SplitSources, Field(discriminator="kind")],
+    OrOwn(Source),
+    SerializeAsAny(),
+    BeforeValidator(_from_short),
+]
 
 __all__ = [
     "AnySource",

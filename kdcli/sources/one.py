@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from kdcli.errors import did_you_mean
+from kdcli.own_kinds import OrOwn
 from kdcli.sources.arrays import Arrays
 from kdcli.sources.digits import Digits
 from kdcli.sources.images import Images
 from kdcli.sources.keras import DATASETS, KerasDataset
 from kdcli.sources.table import Table
 from kdcli.sources.tfrecord import TfRecord
+from kdcli.spec import Source
 
 Kinds = Digits | KerasDataset | Arrays | Images | TfRecord | Table
 SUFFIXES = {".npz": "arrays", ".tfrecord": "tfrecord", ".csv": "table", ".parquet": "table"}
@@ -50,4 +52,6 @@ def from_text(value: Any) -> Any:
     return named(value) if isinstance(value, str) else value
 
 
-OneSource = Annotated[Annotated[Kinds, Field(discriminator="kind")], BeforeValidator(from_text)]
+OneSource = Annotated[
+    Annotated[Kinds, Field(discriminator="kind")], OrOwn(Source), SerializeAsAny(), BeforeValidator(from_text)
+]

@@ -9,18 +9,18 @@ from typing import Any
 
 from kdcli.errors import ModelError, UsageError
 from kdcli.models.formats import model_file
-from kdcli.recipe.gates import GatesSection
-from kdcli.recipe.reading import read_recipe
-from kdcli.recipe.sections import TeacherSection
+from kdcli.models.own_code import find_kinds
+from kdcli.recipe.reading import read_run
 from kdcli.runs.directory import SUMMARY, model_of_run, read_json, recipe_of_run
 from kdcli.runs.results import FinishedRun
 from kdcli.workflows.asking import Asked, ask, require
-from kdcli.workflows.opening import label_term, refuse_untrained
+from kdcli.workflows.members import check_members, members, taught_by
 from kdcli.workflows.placing import input_paths
-from kdcli.workflows.refusing import refuse_graph_afresh, refuse_trained_object
-from kdcli.zoo import Clone, File
+from kdcli.workflows.refusing import refuse_graph_afresh, refuse_trained_object, refuse_untrained
+from kdcli.workflows.stages import check_stages, last_stage, stages_of
+from kdcli.workflows.twins import SCRATCH, alone, is_alone_as
+from kdcli.zoo import File
 
-SCRATCH = "scratch"
 # What options say of a finished run, beside what its own recipe says.
 KEPT = ("data", "devices", "trust", "code")
 
@@ -83,24 +83,30 @@ def make_arms(
     """
     if distilled and not recipes:
         _refuse_without_effect(repeats=repeats, student=students or None, **options)
+    # Found once: two arms with the same own kind are equal then.
+    options["code"] = find_kinds([Path(file) for file in options.get("code") or ()])
     names: dict[str, str] = {}
     arms: list[Arm] = []
     for recipe in _once_each(recipes) or ([] if distilled else [None]):
         for student in _once_each(students) or [None]:
             asked = _fresh(ask(recipe, teacher=teacher, student=student, **options))
-            require(asked, "data", "teacher", "student")
-            refuse_untrained(asked)
-            refuse_trained_object(asked)
+            check_stages(stages_of(asked, Path()))
+            last = last_stage(asked)
+            require(last, "data", "teacher", "student")
+            check_members(asked)
+            for one in members(asked):
+                refuse_untrained(one)
+            refuse_trained_object(last)
             first = asked.recipe.train.seed
             seeds = tuple(range(first, first + (repeats or 3)))
             arms.append(_arm(asked, seeds, names, taken=arms))
     arms += _finished_arms(distilled, names, arms, teacher=teacher, options=options)
     _refuse_several_teachers(arms)
     for arm in arms:
-        for model in (arm.asked.recipe.teacher.model, arm.asked.recipe.student.model):
-            if isinstance(model, File):
-                model_file(Path(model.path), trust=arm.asked.trust)
-        refuse_graph_afresh(arm.asked)
+        for section in arm.asked.recipe.sides.values():
+            if isinstance(section.model, File):
+                model_file(Path(section.model.path), trust=arm.asked.trust)
+        refuse_graph_afresh(last_stage(arm.asked))
     twins: dict[str, Arm] = {}
     paired = []
     for arm in arms:
@@ -128,9 +134,11 @@ def _refuse_without_effect(**options: Any) -> None:
 
 
 def _refuse_several_teachers(arms: Sequence[Arm]) -> None:
-    teachers = {section.model_dump_json() for arm in arms if (section := arm.asked.recipe.teacher.model)}
+    teachers = {taught_by(arm.asked.recipe) for arm in arms} - {""}
     if len(teachers) > 1:
-        raise UsageError(f"a comparison has one teacher, the recipes name {len(teachers)}", hint="--teacher FILE")
+        raise UsageError(
+            f"a comparison has one teacher (or one list), the recipes name {len(teachers)}", hint="--teacher FILE"
+        )
 
 
 def _fresh(asked: Asked) -> Asked:
@@ -149,7 +157,7 @@ def _arm(
     taken: Sequence[Arm],
     finished: dict[int, FinishedRun] | None = None,
 ) -> Arm:
-    student = _student_name(asked, names)
+    student = _student_name(last_stage(asked), names)
     name = _unused(f"{student}/{asked.name}", (arm.name for arm in taken))
     return Arm(name, name, asked, None, seeds, finished or {})
 
@@ -181,15 +189,8 @@ def _unused(name: str, taken: Iterable[str]) -> str:
 
 def _twin(arm: Arm, twins: dict[str, Arm], arms: Sequence[Arm]) -> Arm:
     """The student alone: same weights at the start, same batches, steps and selection, labels only."""
-    recipe = arm.asked.recipe
-    # A clone is its teacher's architecture, so its twin needs to know the teacher too.
-    clone = isinstance(recipe.student.model, Clone)
-    models = {role: model for role, model in arm.asked.models.items() if role == "student" or clone}
-    teacher = recipe.teacher if clone else TeacherSection()
-    update = {"losses": (label_term(recipe),), "teacher": teacher, "description": "", "gates": GatesSection()}
-    alone = recipe.model_copy(update=update)
-    asked = replace(arm.asked, recipe=alone, name=SCRATCH, models=models)
-    key = f"{alone.model_dump_json()} {arm.own_splits} {[id(model) for model in models.values()]}"
+    asked = alone(last_stage(arm.asked), staged=bool(arm.asked.recipe.stages))
+    key = f"{is_alone_as(asked)} {arm.own_splits}"
     if key in twins:
         twin = twins[key]
         twins[key] = replace(twin, seeds=tuple(sorted({*twin.seeds, *arm.seeds})))
@@ -222,7 +223,7 @@ def _finished_arms(
         asked = ask(recipe, teacher=teacher, **kept)
         name = Path(recipe).parent.name
         require(asked, "data", "teacher", "student")
-        seed = read_recipe(recipe).recipe.train.seed
+        seed = read_run(recipe).train.seed
         run = FinishedRun(path, model, document)
         train = asked.recipe.train.model_copy(update={"seed": 0})
         key = asked.recipe.model_copy(update={"train": train}).model_dump_json()

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import UsageError
+from kdcli.models.own_code import find_kinds
+from kdcli.own_kinds import NO_OWN, OwnKinds
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.reading import read_recipe
 from kdcli.recipe.sections import Recipe
@@ -15,8 +17,6 @@ from kdcli.screening.verdict import NO_TRUST, Trust
 
 # Named options and the settings that they stand for.
 OPTIONS = {
-    "teacher": "teacher.model",
-    "student": "student.model",
     "data": "data.source",
     "limit": "data.limit",
     "batch_size": "train.batch_size",
@@ -36,11 +36,11 @@ class Asked:
         recipe: with every named option in it.
         origins: where each setting came from.
         name: what the recipe is called.
-        models: `keras.Model`s given in Python, by role.
+        models: `keras.Model`s given in Python, by role; of several teachers as `teacher.0`, `teacher.1`, ...
         arrays: data given in Python, or None.
         recipe_given: whether somebody named a recipe.
         trust: what files may do.
-        code: files with the user's own layers.
+        own: the user's own files, and the kinds that they define.
     """
 
     recipe: Recipe
@@ -50,7 +50,12 @@ class Asked:
     arrays: Any = None
     recipe_given: bool = True
     trust: Trust = NO_TRUST
-    code: tuple[Path, ...] = ()
+    own: OwnKinds = NO_OWN
+
+    @property
+    def code(self) -> tuple[Path, ...]:
+        """The user's own files."""
+        return self.own.paths
 
 
 def ask(
@@ -59,7 +64,7 @@ def ask(
     settings: Sequence[str] = (),
     default: str | Mapping[str, Any] = "soft-targets",
     trust: Trust = NO_TRUST,
-    code: Sequence[str | Path] = (),
+    code: Sequence[str | Path] | OwnKinds = (),
     role: str = "teacher",
     **options: Any,
 ) -> Asked:
@@ -69,24 +74,32 @@ def ask(
         recipe: a name, path, mapping or `Recipe`; `default` when None.
         settings: `path=value` texts.
         trust: what files may do; never said by a recipe.
-        code: files with the user's own layers.
+        code: files with the user's own layers and kinds, or what they have been found to define.
         role: whose `signature` and `output` the options are: `teacher`, or `student` for models on their own.
-        options: by the names in `OPTIONS` and `CHOICES`; None is not given. Models and arrays may be objects.
+        options: `teacher`, `student`, and by the names in `OPTIONS` and `CHOICES`; None is not given. Models and
+            arrays may be objects, and `teacher` a list of several.
 
     Raises:
         UsageError: the recipe, a setting or an option is wrong.
     """
+    own = code if isinstance(code, OwnKinds) else find_kinds([Path(file) for file in code])
     models: dict[str, Any] = {}
     arrays = None
     given: dict[str, tuple[str, Any]] = {}
+    teachers = 0
     for name, value in options.items():
-        if value is None:
+        if value is None or (name == "teacher" and isinstance(value, list | tuple) and not value):
             continue
         if name in ("teacher", "student"):
-            if not isinstance(value, str | Path):
-                models[name] = value
-                continue
-            value = {"kind": "file", "path": str(value)}
+            several = list(value) if isinstance(value, list | tuple) else [value]
+            for number, one in enumerate(several):
+                place = name if len(several) == 1 else f"{name}.{number}"
+                if not isinstance(one, str | Path):
+                    models[place] = one
+                else:
+                    given[f"{place}.model"] = (f"--{name}", {"kind": "file", "path": str(one)})
+            teachers = len(several) if name == "teacher" else teachers
+            continue
         elif name == "data" and not isinstance(value, str | Path):
             arrays = value
             continue
@@ -94,12 +107,10 @@ def ask(
             value = str(value)
         setting = f"{role}.{name}" if name in CHOICES else OPTIONS[name]
         given[setting] = (f"--{name.replace('_', '-')}", value)
-    read = read_recipe(default if recipe is None else recipe, settings=settings, options=given)
-    files = tuple(Path(file) for file in code)
-    for file in files:
-        if not file.is_file():
-            raise UsageError(f"--code {file}: no such file", hint="a Python file that registers own layers")
-    return Asked(read.recipe, read.origins, _stem(read.source), models, arrays, recipe is not None, trust, files)
+    read = read_recipe(
+        default if recipe is None else recipe, settings=settings, options=given, own=own, teachers=teachers
+    )
+    return Asked(read.recipe, read.origins, _stem(read.source), models, arrays, recipe is not None, trust, own)
 
 
 def require(asked: Asked, *sections: str) -> None:
@@ -111,7 +122,10 @@ def require(asked: Asked, *sections: str) -> None:
     recipe = asked.recipe
     missing = {
         "data": recipe.data.source is None and asked.arrays is None,
-        "teacher": recipe.teacher.model is None and "teacher" not in asked.models,
+        "teacher": any(
+            section.model is None and not {"teacher", f"teacher.{number}"} & asked.models.keys()
+            for number, section in enumerate(recipe.teachers)
+        ),
         "student": recipe.student.model is None and "student" not in asked.models,
     }
     for section in sections:

@@ -25,7 +25,7 @@ from kdcli.models.formats import KERAS, SAVED_MODEL, model_file
 from kdcli.models.opening import open_file
 from kdcli.models.preparation import SCALES
 from kdcli.models.runner_network import RunnerNetwork, explain
-from kdcli.recipe.reading import read_recipe
+from kdcli.recipe.reading import read_run
 from kdcli.runs.directory import recipe_of_run, role_of_run
 from kdcli.runs.exported import INPUTS
 from kdcli.runs.results import Quality
@@ -120,7 +120,7 @@ def open_candidate(
     own = recipe_of_run(given)
     if own is not None:
         role = role_of_run(given)
-        section = with_own_settings(section, getattr(read_recipe(own).recipe, role))
+        section = with_own_settings(section, getattr(read_run(own), role))
     said = _said_beside(path)
     file = open_file(path, trust=asked.trust, choice=choice_of(section), threads=threads, on_event=on_event)
     network, runs_alone = file.network, isinstance(file.network, RunnerNetwork)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 from kdcli.distillation.targets import Targets
@@ -14,7 +14,6 @@ from kdcli.evaluation.quality import measure
 from kdcli.events import Event, Note
 from kdcli.lazy import tf
 from kdcli.models.graph_network import GraphNetwork
-from kdcli.models.recorded import RecordedNetwork
 from kdcli.models.runner_network import explaining
 from kdcli.runs.directory import Run, summary_when_there
 from kdcli.runs.gated import GateResult
@@ -26,6 +25,7 @@ from kdcli.workflows.fitting import evaluate_split, write_model, write_predictio
 from kdcli.workflows.job import Job
 from kdcli.workflows.placing import Place
 from kdcli.workflows.recorded_teacher import answered_splits
+from kdcli.workflows.several_teachings import teacher_record
 from kdcli.workflows.starting import device_record
 
 
@@ -38,7 +38,9 @@ def carry_out(job: Job, place: Place) -> RunResult | FinishedRun:
         StorageError: the directory cannot be written.
         ModelError: a teacher in a process of its own that died.
     """
-    with explaining(job.teacher.network if job.teacher else None):
+    with ExitStack() as stack:
+        for one in job.teaching.members if job.teaching else ():
+            stack.enter_context(explaining(one.network))
         return _carried_out(job, place)
 
 
@@ -158,7 +160,7 @@ def _measured(job: Job, run: Run, trained: Trained) -> RunResult:
     if dataset.validation is not None:
         validation, _ = evaluate_split(network, dataset.validation, **measured)
     if dataset.test is not None:
-        if job.teaching is not None and not isinstance(job.teaching.network, RecordedNetwork):
+        if job.teaching is not None and not job.teaching.recorded:
             answers = job.teaching.plain("test", dataset.test)
             teacher_test = measure(answers, dataset.test.all_labels(), task=dataset.task)
         test, logits = evaluate_split(network, dataset.test, teacher=answers, **measured)
@@ -167,13 +169,6 @@ def _measured(job: Job, run: Run, trained: Trained) -> RunResult:
     size = file_bytes(path)
     job.clock.lap("evaluation", since)
     unmeasured = {"accuracy": None, "loss": None, "examples": 0}
-    teacher = None
-    if job.teacher is not None:
-        teacher = {
-            "path": relative(job.teacher.path) if job.teacher.path else None,
-            "accuracy": teacher_test.accuracy if teacher_test else None,
-            "agreement": test.agreement if test else None,
-        }
     gates: tuple[GateResult, ...] = ()
     if job.gates and test is not None:
         accuracy = teacher_test.accuracy if teacher_test else None
@@ -193,9 +188,10 @@ def _measured(job: Job, run: Run, trained: Trained) -> RunResult:
         test=test,
         seconds=job.clock.to_json(),
         examples_per_second=round(trained.examples_per_second, 1),
-        teacher=teacher,
+        teacher=teacher_record(job.teaching, teacher_test, test) if job.teaching else None,
         targets=_targets_record(job),
         gates=gates,
+        stages=job.stages,
     )
 
 
@@ -204,7 +200,11 @@ def _targets_record(job: Job) -> dict[str, Any] | None:
         return None
     planned = job.teaching.to_json()
     kept = ("mode", "bytes", "views", "precision", "kept", "fingerprint")
-    return {"hit": job.teaching.hit, **{name: planned[name] for name in kept}}
+    record = {"hit": job.teaching.hit, **{name: planned[name] for name in kept}}
+    if "members" in planned:
+        asked = zip(job.teaching.members, planned["members"], strict=True)
+        record["members"] = [{"hit": one.hit, **{name: its[name] for name in kept}} for one, its in asked]
+    return record
 
 
 def _answer_validation(job: Job) -> None:
@@ -212,7 +212,6 @@ def _answer_validation(job: Job) -> None:
     split = job.fit.dataset.validation
     if job.teaching is None or split is None:
         return
-    recorded = isinstance(job.teaching.network, RecordedNetwork)
     # What is recorded is about the training part only, and may be all that is known.
-    if not recorded or any(split is one for one in answered_splits(job.fit.dataset)):
+    if not job.teaching.recorded or any(split is one for one in answered_splits(job.fit.dataset)):
         job.fit.teacher_validation = job.teaching.plain("validation", split)

@@ -33,7 +33,14 @@ from kdcli.workflows.teaching import Teaching
 
 
 def open_teaching(
-    asked: Asked, dataset: Dataset, opened: Opened, terms: Sequence[Term], around: Surroundings, *, epochs: int
+    asked: Asked,
+    dataset: Dataset,
+    opened: Opened,
+    terms: Sequence[Term],
+    around: Surroundings,
+    *,
+    epochs: int,
+    beside: Sequence[Teaching] = (),
 ) -> Teaching:
     """The teacher of a run, ready to answer; what was measured is remembered in the cache.
 
@@ -44,6 +51,7 @@ def open_teaching(
         terms: what they ask it for.
         around: listener, limit of the cache, what is opened once.
         epochs: of the training.
+        beside: other teachers of the run, whose answers are kept too.
 
     Raises:
         UsageError: a precision or a number of views that cannot be.
@@ -59,7 +67,7 @@ def open_teaching(
     else:
         measured = measure_answers(recipe.teacher.precision, plain, teacher_taps(terms))
         view_bytes = Layout(len(dataset.train), 1, measured.arrays).bytes if wanted else 0
-        keeping = _keep(recipe, plain, measured, view_bytes=view_bytes, epochs=epochs)
+        keeping = _keep(recipe, plain, measured, view_bytes=view_bytes, epochs=epochs, beside=beside)
     if recipe.train.jit == "on" and keeping.mode == "disk" and (keeping.views or 1) * view_bytes > RESIDENT_BYTES:
         raise UsageError(
             f"train.jit: XLA needs the teacher's answers in memory, they are larger than {RESIDENT_BYTES} bytes",
@@ -121,7 +129,15 @@ def _folder(targets: str, base: Components | None, *, dry_run: bool) -> tuple[Pa
     return None, f"the cache cannot be used ({folder}: {reason})"
 
 
-def _keep(recipe: Recipe, plain: PlainAnswers, measured: Measured, *, view_bytes: int, epochs: int) -> Keeping:
+def _keep(
+    recipe: Recipe,
+    plain: PlainAnswers,
+    measured: Measured,
+    *,
+    view_bytes: int,
+    epochs: int,
+    beside: Sequence[Teaching],
+) -> Keeping:
     """Where the answers go and to how many views, as the chief of several workers decides."""
 
     def choose() -> dict[str, Any]:
@@ -131,11 +147,21 @@ def _keep(recipe: Recipe, plain: PlainAnswers, measured: Measured, *, view_bytes
             augmented=bool(recipe.data.augment),
             epochs=epochs,
             view_bytes=view_bytes,
-            room=_room(recipe, plain, measured, epochs),
+            room=_beside(_room(recipe, plain, measured, epochs), beside),
         )
         return asdict(keeping)
 
     return Keeping(**plain.around.workers.share(choose))
+
+
+def _beside(room: Room, others: Sequence[Teaching]) -> Room:
+    """The room that is left beside the answers of other teachers, which are not there yet."""
+    if room.there:
+        return room
+    taken = {mode: sum(one.bytes for one in others if one.keeping.mode == mode) for mode in ("disk", "memory")}
+    taken["disk"] -= sum(one.bytes for one in others if one.complete)
+    cache = None if room.cache is None else max(room.cache - taken["disk"], 0)
+    return replace(room, cache=cache, memory=max(room.memory - 4 * taken["memory"], 0))
 
 
 def _live_precision(asked: str, network: Network) -> str:

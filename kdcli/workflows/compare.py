@@ -99,6 +99,7 @@ def compare(
     )
     # From here on there is work for NumPy and TensorFlow: a bad recipe never gets this far.
     from kdcli.evaluation.gates import check_task, choose_gates
+    from kdcli.models.own_code import blamed
     from kdcli.runs.comparison import ComparisonDirectory
     from kdcli.workflows.around import Surroundings
     from kdcli.workflows.concluding import conclude
@@ -119,15 +120,18 @@ def compare(
         )
     start_tensorflow(threads=threads, seed=first.recipe.train.seed, code=first.code)
     around = Surroundings(threads, stop, on_event, cache_limit=cache_limit, dry_run=dry_run)
-    dataset = open_measurable(arms, around)
+    with blamed(first.code):
+        dataset = open_measurable(arms, around)
     for bounds in chosen.values():
         check_task(bounds, dataset.task, labelled=dataset.labelled)
     if dry_run:
-        return preview(arms, place, around, preflight=preflight)
+        with blamed(first.code):
+            return preview(arms, place, around, preflight=preflight)
     for arm in arms:
         on_event(Note(f"arm {arm.name}: {len(arm.seeds)} {'run' if len(arm.seeds) == 1 else 'runs'}"))
     place.open(inputs=[path for arm in arms for path in arm.inputs])
     trainings = Trainings(place.path, around, preflight=preflight)
-    trainings.run(arms)
+    with blamed(first.code):
+        trainings.run(arms)
     with place.concluding():
         return conclude(arms, trainings, place, dataset, latency=latency, gates=chosen)

@@ -10,29 +10,26 @@ from typing import Any
 
 from kdcli.data.dataset import Dataset
 from kdcli.data.duplicates import duplicates_between
-from kdcli.evaluation.footprint import file_bytes, flops
+from kdcli.evaluation.footprint import flops
 from kdcli.evaluation.gates import figures, judge
-from kdcli.evaluation.quality import measure
 from kdcli.evaluation.statistics import smallest_visible_gain
 from kdcli.models.network import Network
 from kdcli.models.opening import open_file
-from kdcli.models.recorded import RecordedNetwork
 from kdcli.recipe.gates import Gate
-from kdcli.recipe.reading import read_recipe
+from kdcli.recipe.reading import read_run
 from kdcli.runs import writing
 from kdcli.runs.compared import ComparedStudent, Comparison
 from kdcli.runs.comparison import ComparisonDirectory
 from kdcli.runs.directory import RECIPE
 from kdcli.runs.gated import GateResult
 from kdcli.runs.recording import machine, versions
-from kdcli.runs.results import Quality, relative
+from kdcli.runs.results import Quality
 from kdcli.runs.timed import Timing
 from kdcli.screening.verdict import Trust
 from kdcli.workflows.arms import Arm
-from kdcli.workflows.choosing import plain_answers
 from kdcli.workflows.judging import Judge
-from kdcli.workflows.networks import Opened, choice_of, with_own_settings
-from kdcli.workflows.opening import open_teacher
+from kdcli.workflows.networks import choice_of, with_own_settings
+from kdcli.workflows.reference import open_reference
 from kdcli.workflows.running import Trainings
 from kdcli.workflows.starting import device_record, strategy_for
 from kdcli.workflows.tabling import markdown
@@ -55,21 +52,16 @@ def conclude(
     """
     around = trainings.around
     asked = next(arm.asked for arm in arms if arm.baseline is not None)
-    teacher = open_teacher(asked, dataset, around)
     test = dataset.test
     assert test is not None
-    recorded = isinstance(teacher.network, RecordedNetwork)
-    # Recorded answers say nothing of the test split.
-    quality = Quality(dataset.task, 0)
-    if not recorded:
-        logits = plain_answers(asked, dataset, teacher, around)("test", test)
-        quality = measure(logits, test.all_labels(), task=dataset.task)
+    teacher = open_reference(asked, dataset, around)
+    quality = teacher.quality
     failed = {name: error.message for name, error in trainings.failed.items()}
     verdicts = Judge(arms, trainings.finished, failed, task=dataset.task)
     students = verdicts.students(quality.figure(verdicts.metric))
     disagreement = verdicts.disagreement()
     networks = _networks(verdicts, arms, dataset)
-    if not recorded:
+    if teacher.network is not None:
         networks = {TEACHER: teacher.network, **networks}
     timed = timed_before(place.earlier(), students) or Timed()
     if latency and not timed.latency:
@@ -82,13 +74,12 @@ def conclude(
         duplicates=duplicates_between(dataset.train, test),
         start=asked.recipe.student.start,
         teacher={
-            "path": relative(teacher.path) if teacher.path else None,
+            **teacher.to_json(),
             "metric": verdicts.metric,
             "score": quality.figure(verdicts.metric),
             "accuracy": quality.accuracy,
             "low": quality.low,
             "high": quality.high,
-            **_size(teacher),
             "latency": timed.latency.get(TEACHER),
         },
         students=tuple(_measured(student, networks, timed.latency) for student in students),
@@ -161,7 +152,7 @@ def _networks(verdicts: Judge, arms: Sequence[Arm], dataset: Dataset) -> dict[st
 
 
 def _network(model: Path, dataset: Dataset, trust: Trust) -> Network:
-    recipe = read_recipe(model.parent / RECIPE).recipe
+    recipe = read_run(model.parent / RECIPE)
     section = with_own_settings(recipe.student, recipe.student)
     return understand(
         open_file(model, trust=trust, choice=choice_of(section)).network,
@@ -174,14 +165,6 @@ def _network(model: Path, dataset: Dataset, trust: Trust) -> Network:
         seed=recipe.train.seed,
         on_event=lambda event: None,
     )
-
-
-def _size(opened: Opened) -> dict[str, Any]:
-    return {
-        "parameters": opened.network.parameters,
-        "bytes": file_bytes(opened.path) if opened.path else None,
-        "flops": flops(opened.network) if opened.network.preparations else None,
-    }
 
 
 def _measured(

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdcli.errors import UsageError
 from kdcli.events import OnEvent, Planned, ignore
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.workflows.asking import Asked, ask
@@ -16,7 +15,9 @@ from kdcli.workflows.starting import never
 if TYPE_CHECKING:
     from kdcli.recipe.gates import Gate, GatesSection
     from kdcli.runs.results import FinishedRun, Plan, RunResult
+    from kdcli.workflows.around import Surroundings
     from kdcli.workflows.placing import Place
+    from kdcli.workflows.staging import Chain
 
 
 def distill(
@@ -50,7 +51,7 @@ def distill(
 
     Args:
         teacher, student: a path, a run directory or a `keras.Model`; from the recipe when left out. A student
-            given as an object is the one that is trained.
+            given as an object is the one that is trained. A list of teachers is an ensemble.
         recipe: a shipped name, a path, a mapping or a `Recipe`; `soft-targets` when left out.
         data: a name, a path, (x, y), (x_train, y_train, x_test, y_test) or a mapping of arrays.
         out: the run directory; a new one below `runs/` when left out.
@@ -58,7 +59,7 @@ def distill(
         limit, batch_size, seed, epochs, devices: settings by name.
         signature, output: which signature of a SavedModel, and which of several outputs, of the teacher.
         trust: what files may do: `kdcli.Trust(model=True)` is `--trust-model`.
-        code: Python files that register own layers.
+        code: Python files that define own layers or kinds.
         cache_limit: bytes that the cache of teachers' answers may hold; a fifth of the free disk when left out.
         threads: of TensorFlow, before it has started.
         resume, overwrite: what to do with a run that lies in `out`.
@@ -97,9 +98,17 @@ def distill(
         trust=trust,
         code=code,
     )
-    from kdcli.evaluation.gates import check_task, choose_gates
+    from kdcli.evaluation.gates import choose_gates
     from kdcli.workflows.placing import find_place
+    from kdcli.workflows.staging import find_chain
 
+    chain = find_chain(asked, out=out, resume=resume, overwrite=overwrite)
+    if chain is not None:
+        chosen = choose_gates("distill", gates, chain.asked.recipe.gates, on_event=on_event)
+        from kdcli.workflows.around import Surroundings
+
+        around = Surroundings(threads, stop, on_event, cache_limit=cache_limit, dry_run=dry_run)
+        return _in_stages(chain, around, preflight=preflight, gates=chosen)
     place = find_place("distill", asked, out=out, resume=resume, overwrite=overwrite)
     chosen = choose_gates("distill", gates, _gate_section(asked, place), on_event=on_event)
     if place.finished is not None:
@@ -114,12 +123,7 @@ def distill(
     with working_together(place, out=out, on_event=on_event) as workers:
         around = Surroundings(threads, stop, on_event, cache_limit=cache_limit, dry_run=dry_run, workers=workers)
         job = open_distillation(place, around)
-        job.gates = chosen
-        check_task(chosen, job.fit.dataset.task, labelled=job.fit.dataset.labelled)
-        if chosen and job.fit.dataset.test is None:
-            raise UsageError(
-                "gates are checked on a test split, and the data has none", hint="leave the gates out"
-            )
+        job.hold_to(chosen)
         plan = make_plan(job, check_before(job) if preflight else (), measured=dry_run)
         if dry_run:
             return plan
@@ -127,14 +131,27 @@ def distill(
         return carry_out(job, place)
 
 
+def _in_stages(
+    chain: Chain, around: Surroundings, *, preflight: bool, gates: Sequence[Gate]
+) -> RunResult | FinishedRun | Plan:
+    """One distillation after another; a chain that is finished is only looked at."""
+    from kdcli.runs.results import FinishedRun
+    from kdcli.workflows.staging import carry_out_chain, plan_chain
+
+    if around.dry_run and not chain.is_finished:
+        return plan_chain(chain, around, preflight=preflight)
+    result = carry_out_chain(chain, around, preflight=preflight, gates=gates)
+    return _judged(result, gates) if isinstance(result, FinishedRun) else result
+
+
 def _gate_section(asked: Asked, place: Place) -> GatesSection:
     """The gates that are asked for; a run that goes on without a recipe has its own."""
-    from kdcli.recipe.reading import read_recipe
+    from kdcli.recipe.reading import read_run
     from kdcli.runs.directory import RECIPE
 
     section = asked.recipe.gates
     if place.earlier is not None and not asked.recipe_given and not section.gates():
-        return read_recipe(place.path / RECIPE).recipe.gates
+        return read_run(place.path / RECIPE).gates
     return section
 
 

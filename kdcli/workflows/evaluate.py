@@ -19,7 +19,7 @@ from kdcli.evaluation.session import Session
 from kdcli.events import Note, OnEvent, ignore
 from kdcli.models.formats import model_file, model_format
 from kdcli.recipe.gates import Gate
-from kdcli.recipe.reading import read_recipe
+from kdcli.recipe.reading import read_run
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.directory import recipe_of_run
 from kdcli.runs.evaluated import EvaluatedModel, Evaluation
@@ -75,7 +75,7 @@ def evaluate(
         batch_size: examples in a batch; 256 when left out. It changes the speed, not the figures.
         signature, output: which signature of a SavedModel, and which of several outputs, of each model.
         trust: what files may do: `kdcli.Trust(model=True)` is `--trust-model`.
-        code: Python files that register own layers.
+        code: Python files that define own layers or kinds.
         threads: of TensorFlow, before it has started, and of readers of `.tflite` files.
         latency: time the models, in turns, for about three seconds each.
         runtime: time only models that `tensorflow` or `litert` runs.
@@ -208,10 +208,12 @@ def _of_other_splits(models: Sequence[str | Path], split: str, asked: Asked) -> 
     ours, texts = _carving(asked.recipe), []
     for model in models:
         own = recipe_of_run(Path(model))
-        if own is not None and _carving(read_recipe(own).recipe) != ours:
+        if own is not None and _carving(read_run(own)) != ours:
             texts.append(f"{model} was trained on another split: it may have seen some of these examples")
     return texts
 
 
 def _carving(recipe: Recipe) -> tuple[Any, ...]:
-    return recipe.data.source, recipe.data.validation, recipe.data.limit, recipe.data_seed
+    # As entries: a source of the user's own may have been read without its class.
+    source = recipe.data.model_dump(mode="json", exclude_none=True).get("source")
+    return source, recipe.data.validation, recipe.data.limit, recipe.data_seed

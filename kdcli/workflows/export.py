@@ -90,7 +90,7 @@ def export(
         batch_size: examples in a batch when the model answers; 256 when left out.
         signature, output: which signature of a SavedModel, and which of several outputs.
         trust: what files may do: `kdcli.Trust(model=True)` is `--trust-model`.
-        code: Python files that register own layers.
+        code: Python files that define own layers or kinds.
         threads: of TensorFlow, before it has started, and of the other runtimes.
         latency: time the files, in turns, for about two seconds each.
         runtime: time only files of this one: `tensorflow`, `litert`, `onnxruntime`.

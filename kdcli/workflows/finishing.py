@@ -76,6 +76,7 @@ def model_card(
         ("Test accuracy", said(test.get("accuracy"), "{:.4f}")),
         ("Test examples", said(test.get("examples"), "{:,}")),
         ("Test loss", said(test.get("loss"), "{:.4f}")),
+        *([("Assistants", _assistants(document))] if document.get("stages") else []),
         ("Teacher's test accuracy", said(teacher.get("accuracy"), "{:.4f}")),
         ("Agreement with the teacher", said(teacher.get("agreement"), "{:.4f}")),
         ("Best epoch", f"{document['best_epoch']} of {document['epochs']}"),
@@ -87,6 +88,15 @@ def model_card(
     file = document["model"].rsplit("/", 1)[-1]
     made = f"Made by kd {__version__}. The recipe is in `recipe.yaml`, the machine in `environment.json`."
     return f"# {file}\n\n{made}\n\n| | |\n|---|---|\n{table}\n\n```python\n{_example(file, model)}\n```\n"
+
+
+def _assistants(document: dict[str, Any]) -> str:
+    """Who taught in between, from the teacher on; the last one is this student's own teacher."""
+    texts = []
+    for entry in document["stages"]:
+        accuracy = "" if entry["accuracy"] is None else f", accuracy {entry['accuracy']:.4f}"
+        texts.append(f"`{entry['model']}` ({entry['parameters']:,} parameters{accuracy})")
+    return ", then ".join(texts)
 
 
 def _example(file: str, model: dict[str, Any]) -> str:

@@ -11,13 +11,22 @@ from kdcli.data.examples import Examples
 from kdcli.data.order import limited
 from kdcli.errors import UsageError
 from kdcli.events import Note, OnEvent
-from kdcli.recipe.reading import read_recipe
+from kdcli.models.own_code import blamed
+from kdcli.own_kinds import as_written_in
+from kdcli.recipe.reading import read_run
+from kdcli.recipe.sections import Recipe
 from kdcli.runs.directory import recipe_of_run
 from kdcli.workflows.asking import Asked, ask
 
 
-def asked_for(models: Sequence[str | Path], recipe: Any, **options: Any) -> Asked:
+def asked_for(models: Sequence[str | Path], recipe: Any, *, with_data: bool = True, **options: Any) -> Asked:
     """The recipe given, else the data of the first run among the models, else the defaults.
+
+    Args:
+        models: files and runs.
+        recipe: as for `asking.ask`, or None.
+        with_data: whether examples will be read.
+        options: as for `asking.ask`.
 
     Raises:
         UsageError: the recipe, a setting or an option is wrong, or runs have different data.
@@ -30,14 +39,24 @@ def asked_for(models: Sequence[str | Path], recipe: Any, **options: Any) -> Aske
             _refuse_several_sources(runs)
         if own is not None:
             # Its data and split only: how its networks take their input is theirs alone.
-            values = read_recipe(own).recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
-            recipe = {"data": values["data"], "train": {"seed": values["train"]["seed"]}}
+            recipe = _data_of(read_run(own), with_source=with_data and options.get("data") is None)
     return ask(recipe, role="student", **options)
+
+
+def _data_of(run: Recipe, *, with_source: bool) -> dict[str, Any]:
+    values = run.model_dump(mode="json", by_alias=True, exclude_none=True)
+    # What is not used here is left out: one of the user's own would ask for its file.
+    unused = ("augment",) if with_source else ("augment", "source")
+    data = {name: value for name, value in values["data"].items() if name not in unused}
+    found: dict[str, Any] = {"data": data, "train": {"seed": values["train"]["seed"]}}
+    if with_source and as_written_in(run.data.source):
+        found["requires"] = values["requires"]
+    return found
 
 
 def _refuse_several_sources(runs: Mapping[str, Path]) -> None:
     """Refuse runs that were trained on different data, when nobody says which to take."""
-    sources = {name: read_recipe(path).recipe.data.source for name, path in runs.items()}
+    sources = {name: read_run(path).data.source for name, path in runs.items()}
     first, *others = sources
     for name in others:
         if sources[name] != sources[first]:
@@ -70,7 +89,8 @@ def open_given(asked: Asked, *, carve: bool, on_event: OnEvent) -> Dataset:
         DataError: anything that cannot be right.
     """
     recipe = asked.recipe
-    dataset = open_dataset(recipe.data, seed=recipe.data_seed, arrays=asked.arrays, carve=carve)
+    with blamed(asked.code):
+        dataset = open_dataset(recipe.data, seed=recipe.data_seed, arrays=asked.arrays, carve=carve)
     for text in dataset.notes:
         on_event(Note(text))
     return dataset

@@ -61,7 +61,7 @@ def inspect(
         batch_size: examples in a batch; 256 when left out.
         signature, output: which signature of a SavedModel, and which of several outputs, of the model.
         trust: what files may do: `kdcli.Trust(model=True)` is `--trust-model`.
-        code: Python files that register own layers.
+        code: Python files that define own layers or kinds.
         threads: of TensorFlow, before it has started, and of the reader of a `.tflite` file.
         on_event: told of progress.
 
@@ -84,6 +84,7 @@ def inspect(
     asked = asked_for(
         [given],
         recipe,
+        with_data=with_data,
         settings=settings,
         data=data,
         signature=signature,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kdcli.errors import UsageError
+from kdcli.evaluation.gates import check_task
 from kdcli.recipe.document import Path
 from kdcli.recipe.gates import Gate
 from kdcli.recipe.sections import Recipe
 from kdcli.workflows.asking import Asked
+from kdcli.workflows.ensembling import OpenedSeveral
 from kdcli.workflows.fitting import Clock, Fit
 from kdcli.workflows.networks import Opened
 from kdcli.workflows.planning import resolved_recipe
-from kdcli.workflows.teaching import Teaching
+from kdcli.workflows.several_teachings import AnyTeaching
 
 
 @dataclass
@@ -24,25 +28,41 @@ class Job:
         asked: what was asked for.
         fit: the training itself.
         trained: the model that it changes.
-        teaching: the teacher and its answers, None where labels alone teach.
+        teaching: the teacher, or several, with the answers; None where labels alone teach.
         resolved: a value for every `auto`, by path.
         inputs: path and sha256 of every input.
         clock: seconds by stage.
         gates: what its figures are held to.
+        stages: the assistants before it, where it is the last of several distillations.
     """
 
     command: str
     asked: Asked
     fit: Fit
     trained: Opened
-    teaching: Teaching | None
+    teaching: AnyTeaching | None
     resolved: dict[Path, Any]
     inputs: dict[str, Any]
     clock: Clock
     gates: tuple[Gate, ...] = ()
+    stages: tuple[dict[str, Any], ...] = ()
+
+    def hold_to(self, gates: Sequence[Gate]) -> None:
+        """Let its figures be judged by gates.
+
+        Raises:
+            UsageError: the data has no such figures.
+        """
+        dataset = self.fit.dataset
+        check_task(gates, dataset.task, labelled=dataset.labelled)
+        if gates and dataset.test is None:
+            raise UsageError(
+                "gates are checked on a test split, and the data has none", hint="leave the gates out"
+            )
+        self.gates = tuple(gates)
 
     @property
-    def teacher(self) -> Opened | None:
+    def teacher(self) -> Opened | OpenedSeveral | None:
         """Who answers."""
         return self.teaching.opened if self.teaching else None
 
@@ -54,4 +74,4 @@ class Job:
     @property
     def recipe(self) -> Recipe:
         """The recipe with every `auto` written out."""
-        return resolved_recipe(self.asked.recipe, self.resolved)
+        return resolved_recipe(self.asked.recipe, self.resolved, self.asked.own)

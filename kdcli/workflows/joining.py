@@ -13,6 +13,7 @@ from typing import Any
 from kdcli import __version__
 from kdcli.errors import UsageError
 from kdcli.events import Note, OnEvent
+from kdcli.models.own_code import blamed
 from kdcli.runs.directory import CHECKPOINT
 from kdcli.training.checkpoint import checkpoint_files
 from kdcli.training.cluster import VARIABLE, read_cluster
@@ -28,7 +29,7 @@ def working_together(place: Place, *, out: Any, on_event: OnEvent) -> Iterator[W
     """Who this process works with; while the block runs, the loss of one of them is said as such.
 
     Raises:
-        UsageError: what is wrong with `TF_CONFIG`.
+        UsageError: what is wrong with `TF_CONFIG`, or with the user's own files.
         WorkerLostError: naming the worker, the last checkpoint and the run.
     """
     workers = find_workers(place.asked.recipe.train.devices, out=out, on_event=on_event)
@@ -36,7 +37,7 @@ def working_together(place: Place, *, out: Any, on_event: OnEvent) -> Iterator[W
     def newest() -> Path | None:
         return next(reversed(checkpoint_files(place.path / CHECKPOINT)), None)
 
-    with workers.named_when_lost(place.path, newest=newest):
+    with blamed(place.asked.code), workers.named_when_lost(place.path, newest=newest):
         yield workers
 
 

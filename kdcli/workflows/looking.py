@@ -17,7 +17,7 @@ from kdcli.models.network import Network, SeveralOutputs
 from kdcli.models.opening import open_screened
 from kdcli.models.preparation import Preparation
 from kdcli.models.tapping import layers_by_path
-from kdcli.recipe.reading import read_recipe
+from kdcli.recipe.reading import read_run
 from kdcli.runs.directory import recipe_of_run, role_of_run
 from kdcli.runs.inspected import Inspection, Layer, Tensor
 from kdcli.workflows.asking import Asked
@@ -120,7 +120,7 @@ def _layers(network: Any) -> tuple[Layer, ...]:
 def _at_own_size(given: Path, network: Any) -> Any:
     """At its own input size; a run also knows how its model's output was understood, and the size of pictures."""
     own = recipe_of_run(given)
-    section = getattr(read_recipe(own).recipe, role_of_run(given)) if own else None
+    section = getattr(read_run(own), role_of_run(given)) if own else None
     if section is not None and section.output_kind != "auto":
         network = network.understood(section.output_kind, head=network.head)
     if any(spec.dtype == "string" for spec in network.inputs):

@@ -15,7 +15,7 @@ from kdcli.models.graph_network import GraphNetwork
 from kdcli.models.keras_model import check_finite, fresh_copy
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.opening import Choice, open_file
-from kdcli.recipe.reading import read_recipe
+from kdcli.recipe.reading import read_run
 from kdcli.recipe.sections import InputSection
 from kdcli.runs.directory import recipe_of_run, role_of_run
 from kdcli.runs.recording import hash_arrays
@@ -177,7 +177,7 @@ def as_recorded(path: Path, section: Any) -> Any:
     own = recipe_of_run(path)
     if own is None or section.input != InputSection() or section.output_kind != "auto":
         return section
-    recorded = getattr(read_recipe(own).recipe, role_of_run(path))
+    recorded = getattr(read_run(own), role_of_run(path))
     return with_own_settings(section, recorded)
 
 

@@ -13,25 +13,23 @@ from kdcli.events import Note, OnEvent
 from kdcli.lazy import keras
 from kdcli.losses.labels import Labels
 from kdcli.models.network import Network
-from kdcli.recipe.document import Path
+from kdcli.recipe.document import Path, dotted
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.recording import hash_file
 from kdcli.workflows.around import Surroundings
 from kdcli.workflows.asking import Asked, require
-from kdcli.workflows.choosing import open_teaching, views_of
+from kdcli.workflows.choosing import views_of
 from kdcli.workflows.fitting import Clock, Fit, monitored, with_length
 from kdcli.workflows.job import Job
 from kdcli.workflows.joining import start_together
-from kdcli.workflows.networks import Opened, open_network
+from kdcli.workflows.members import check_members, members
+from kdcli.workflows.networks import Opened
 from kdcli.workflows.placing import Place, check_inputs, data_key, data_sha256, open_data
-from kdcli.workflows.recorded_teacher import is_recorded, open_recorded
-from kdcli.workflows.refusing import (
-    check_effects,
-    check_heads,
-    check_precision,
-    check_synchronized,
-    refuse_untrained,
-)
+from kdcli.workflows.refusing import check_effects, check_precision, check_synchronized, refuse_untrained
+from kdcli.workflows.refusing_losses import check_heads
+from kdcli.workflows.reusing import reuse_classifier
+from kdcli.workflows.several_teachings import open_teachings, resolved_teaching
+from kdcli.workflows.sides import open_side, open_teacher, open_teachers
 from kdcli.workflows.starting import strategy_for
 from kdcli.zoo import Clone
 
@@ -44,7 +42,9 @@ def open_distillation(place: Place, around: Surroundings) -> Job:
     """
     asked, recipe = place.asked, place.asked.recipe
     require(asked, "data", "teacher", "student")
-    refuse_untrained(asked)
+    check_members(asked)
+    for one in members(asked):
+        refuse_untrained(one)
     if recipe.losses is None:
         raise UsageError(f"the recipe {asked.name!r} has no losses", hint="--recipe soft-targets")
     clock, on_event = Clock(), around.on_event
@@ -53,36 +53,38 @@ def open_distillation(place: Place, around: Surroundings) -> Job:
     strategy = strategy_for(recipe.train.devices, around.workers.strategy)
     check_effects(recipe, recipe.losses, dataset, replicas=strategy.num_replicas_in_sync)
     with strategy.scope():
-        teacher = open_teacher(asked, dataset, around)
+        teachers = open_teachers(asked, dataset, around)
+        teacher = teachers[0]
         dataset = with_outputs(dataset, teacher.network.outputs)
-        student = _side("student", asked, dataset, around, recipe.student.start, teacher.network)
+        student = open_side("student", asked, dataset, around, recipe.student.start, teacher.network)
         check_precision(recipe, student.network)
         _synchronize(recipe, student.network, strategy, on_event)
+        reused = reuse_classifier(recipe, student, teacher)
+        student = reused.student
         check_heads(recipe, dataset, teacher.network, student.network)
         # Projections start the same however the models were opened, which uses up random numbers.
         keras.utils.set_random_seed(recipe.train.seed)
         train = with_length(recipe.train, len(dataset.train))
         terms = build_terms(
-            recipe.losses,
+            reused.losses,
             student=student.network,
             teacher=teacher.network,
             examples=len(dataset.train),
+            batch=train.batch_size,
             steps=train.steps or 1,
             seed=recipe.train.seed,
         )
-    teaching = open_teaching(asked, dataset, teacher, terms, around, epochs=train.epochs or 1)
+    teaching = open_teachings(asked, dataset, teachers, terms, around, epochs=train.epochs or 1)
     monitor = monitored(train, dataset, with_teacher=True)
     views = teaching.views
     fit = Fit(recipe, train, dataset, views, student.network, terms, strategy, monitor, on_event, around.stop)
     fit.workers = around.workers
-    resolved = _resolved(recipe, dataset, {"teacher": teacher, "student": student}, terms, strategy)
-    resolved |= {
-        ("student", "start"): student.start,
-        ("teacher", "targets"): teaching.keeping.mode,
-        ("teacher", "views"): "all" if views.count is None else views.count,
-        ("teacher", "precision"): teaching.precision,
-    }
-    inputs = {"teacher": teacher.record, "student": student.record, **_code(asked)}
+    sides: dict[Path, Opened] = {("teacher", number): one for number, one in enumerate(teachers)}
+    if not recipe.is_ensemble:
+        sides = {("teacher",): teacher}
+    resolved = _resolved(recipe, dataset, {**sides, ("student",): student}, terms, strategy)
+    resolved |= {**reused.resolved, ("student", "start"): student.start, **resolved_teaching(teaching)}
+    inputs = {**{dotted(at): one.record for at, one in sides.items()}, "student": student.record, **_code(asked)}
     inputs["data"] = _data_record(asked, dataset, around)
     check_inputs(place, inputs)
     return Job("distill", asked, fit, student, teaching, resolved, inputs, clock)
@@ -112,9 +114,10 @@ def open_alone(role: str, place: Place, around: Surroundings) -> Job:
         if role == "student" and isinstance(recipe.student.model, Clone):
             # Who learns alone has a teacher too where it is the teacher's architecture.
             require(asked, "teacher")
-            refuse_untrained(asked)
-            teacher = open_teacher(asked, dataset, around).network
-        opened = _side(role, asked, dataset, around, getattr(recipe, role).start, teacher)
+            first = members(asked)[0]
+            refuse_untrained(first)
+            teacher = open_teacher(first, dataset, around).network
+        opened = open_side(role, asked, dataset, around, getattr(recipe, role).start, teacher)
         check_precision(recipe, opened.network)
         _synchronize(recipe, opened.network, strategy, on_event)
     views = views_of(recipe, dataset, None)
@@ -123,7 +126,7 @@ def open_alone(role: str, place: Place, around: Surroundings) -> Job:
     term = Term(label_term(recipe))
     fit = Fit(recipe, train, dataset, views, opened.network, (term,), strategy, monitor, on_event, around.stop)
     fit.workers = around.workers
-    resolved = _resolved(recipe, dataset, {role: opened}, (term,), strategy)
+    resolved = _resolved(recipe, dataset, {(role,): opened}, (term,), strategy)
     resolved[role, "start"] = opened.start
     inputs = {role: opened.record, "data": _data_record(asked, dataset, around), **_code(asked)}
     check_inputs(place, inputs)
@@ -135,16 +138,6 @@ def label_term(recipe: Recipe) -> Labels:
     """The loss of training alone: the recipe's own `labels` term, or the default, with weight 1."""
     labels = next((loss for loss in recipe.losses or () if isinstance(loss, Labels)), Labels())
     return labels.model_copy(update={"weight": 1.0, "warmup": 0.0})
-
-
-def open_teacher(asked: Asked, dataset: Dataset, around: Surroundings) -> Opened:
-    """The teacher, opened once."""
-    section = asked.recipe.teacher.model_dump_json()
-    key = ("teacher", *data_key(asked), section, id(asked.models.get("teacher")))
-    recorded = is_recorded(asked)
-    return around.once(
-        key, lambda: open_recorded(asked, dataset) if recorded else _side("teacher", asked, dataset, around)
-    )
 
 
 def _dataset(asked: Asked, clock: Clock, around: Surroundings) -> Dataset:
@@ -174,29 +167,8 @@ def _code(asked: Asked) -> dict[str, Any]:
     return {f"code {file.name}": {"path": str(file), "sha256": hash_file(file)} for file in asked.code}
 
 
-def _side(
-    role: str, asked: Asked, dataset: Dataset, around: Surroundings, start: str | None = None, teacher: Any = None
-) -> Opened:
-    """One side of a run; without a `start` it is no one's to train, and has its weights."""
-    section = getattr(asked.recipe, role)
-    return open_network(
-        role,
-        given=asked.models.get(role),
-        source=section.model,
-        start="file" if start in ("auto", None) else str(start),
-        dataset=dataset,
-        section=section,
-        seed=asked.recipe.train.seed,
-        on_event=around.on_event,
-        teacher=teacher,
-        trust=asked.trust,
-        trainable=start is not None,
-        threads=around.threads,
-    )
-
-
 def _resolved(
-    recipe: Recipe, dataset: Dataset, sides: dict[str, Opened], terms: Sequence[Term], strategy: Any
+    recipe: Recipe, dataset: Dataset, sides: dict[Path, Opened], terms: Sequence[Term], strategy: Any
 ) -> dict[Path, Any]:
     """A value for every `auto` that both commands know."""
     values: dict[Path, Any] = {("data", "task"): dataset.task}
@@ -204,13 +176,13 @@ def _resolved(
         values["train", "epochs"] = recipe.train.epochs or 10
     if strategy.num_replicas_in_sync == 1:
         values["train", "devices"] = "one"
-    for role, side in sides.items():
-        values[role, "output_kind"] = side.network.output_kind
+    for at, side in sides.items():
+        values[*at, "output_kind"] = side.network.output_kind
         # Recorded answers take nothing in.
         for preparation in list(side.network.preparations.values())[:1]:
-            values[role, "input", "scale"] = preparation.scale
+            values[*at, "input", "scale"] = preparation.scale
             if preparation.picture:
-                values[role, "input", "resize"] = list(preparation.prepared_shape[:2])
+                values[*at, "input", "resize"] = list(preparation.prepared_shape[:2])
     for number, loss in enumerate(recipe.losses or ()):
         if isinstance(loss, Labels) and loss.loss == "auto":
             values["losses", number, "loss"] = "mse" if dataset.task == "regression" else "cross_entropy"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,6 +45,12 @@ BY_CONTENT = (
 )
 
 
+# One of several teachers, or of several stages, is matched as one alone.
+_UNNUMBERED = re.compile(r"^(?:stages\.\d+\.)?((?:teacher|student)\.)(?:\d+\.)?")
+# A list that is empty, and one that an earlier version did not write.
+_NOTHING: tuple[Any, ...] = ([None, []], [[], None])
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a run goes.
@@ -70,7 +77,8 @@ class Place:
 
 def input_paths(recipe: Recipe) -> list[Path]:
     """The files and folders that a recipe reads: `--overwrite` never deletes one of them."""
-    models = [getattr(model, "path", None) for model in (recipe.teacher.model, recipe.student.model)]
+    sections = [*recipe.sides.values(), *(stage.student for stage in recipe.stages if stage.student)]
+    models = [getattr(section.model, "path", None) for section in sections]
     data = recipe.data.source.paths if recipe.data.source else ()
     return [Path(path) for path in (*models, *data) if path]
 
@@ -101,7 +109,7 @@ def find_place(
     earlier = read_json(environment)
     if earlier.get("command") != command:
         raise UsageError(f"{path} holds a run of `kd {earlier.get('command')}`, not of `kd {command}`")
-    _compare(asked, earlier["requested"], path)
+    refuse_other_settings(asked, earlier["requested"], path)
     if (path / SUMMARY).exists():
         document, model = read_json(path / SUMMARY), model_of_run(path)
         if model is None:
@@ -112,8 +120,8 @@ def find_place(
         check_inputs(place, given_inputs(asked, once or Once()))
         writing.remove(path / CHECKPOINT)
         return place
-    resolved = read_recipe(path / RECIPE)
-    recipe = _with_sources(resolved.recipe, asked)
+    resolved = read_recipe(path / RECIPE, own=asked.own)
+    recipe = with_sources(resolved.recipe, asked)
     return Place(path, replace(asked, recipe=recipe, origins=resolved.origins), True, False, earlier)
 
 
@@ -157,18 +165,21 @@ def data_sha256(asked: Asked, once: Once) -> str:
 def given_inputs(asked: Asked, once: Once) -> dict[str, Any]:
     """The sha256 of the inputs that were named again for a run that is finished."""
     recipe, inputs = asked.recipe, {}
-    for role in ("teacher", "student"):
-        model = getattr(recipe, role).model
-        if isinstance(model, File):
-            inputs[role] = {"sha256": hash_model(model_file(Path(model.path), trust=asked.trust))}
+    for name, section in recipe.sides.items():
+        if isinstance(section.model, File):
+            inputs[name] = {"sha256": hash_model(model_file(Path(section.model.path), trust=asked.trust))}
     if asked.origins.given(("data", "source")) or asked.recipe_given:
         if recipe.data.source is not None or asked.arrays is not None:
             inputs["data"] = {"sha256": data_sha256(asked, once)}
     return inputs
 
 
-def _compare(asked: Asked, requested: dict[str, Any], path: Path) -> None:
-    """With a recipe everything must be as it was; without one, what options and `--set` say."""
+def refuse_other_settings(asked: Asked, requested: dict[str, Any], path: Path) -> None:
+    """With a recipe everything must be as it was; without one, what options and `--set` say.
+
+    Raises:
+        UsageError: naming the differences.
+    """
     now = asked.recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
     around = [()] if asked.recipe_given else list(asked.origins.outside)
     compared = dict.fromkeys(
@@ -178,7 +189,8 @@ def _compare(asked: Asked, requested: dict[str, Any], path: Path) -> None:
     for setting in compared:
         name = dotted(setting)
         before, after = _at(requested, setting), _at(now, setting)
-        if before != after and not name.startswith((*BY_CONTENT, "description", "version", "gates")):
+        by_content = _UNNUMBERED.sub(r"\1", name).startswith((*BY_CONTENT, "description", "version", "gates"))
+        if before != after and [before, after] not in _NOTHING and not by_content:
             differences.append(f"{name} is {_said(before)}, asked for {_said(after)}")
     if differences:
         raise UsageError(f"{path} holds a run with other settings: {'; '.join(differences)}", hint=_way_on(path))
@@ -197,13 +209,14 @@ def _way_on(path: Path) -> str:
 def _at(values: Any, path: Setting) -> Any:
     for part in path:
         if isinstance(values, list):
-            values = values[int(part)] if int(part) < len(values) else None
+            number = int(part) if str(part).isdecimal() else len(values)
+            values = values[number] if number < len(values) else None
         else:
             values = values.get(part) if isinstance(values, dict) else None
     return values
 
 
-def _with_sources(resolved: Recipe, asked: Asked) -> Recipe:
+def with_sources(resolved: Recipe, asked: Asked) -> Recipe:
     """The resolved recipe with the files and devices as they are named now: they may be others."""
     origins: Origins = asked.origins
     updated = resolved
@@ -214,9 +227,13 @@ def _with_sources(resolved: Recipe, asked: Asked) -> Recipe:
         updated = updated.model_copy(
             update={"data": updated.data.model_copy(update={"source": asked.recipe.data.source})}
         )
-    for role in ("teacher", "student"):
-        model = getattr(asked.recipe, role).model
-        if model is not None and origins.of((role, "model")) != "default":
-            section = getattr(updated, role).model_copy(update={"model": model})
-            updated = updated.model_copy(update={role: section})
-    return updated
+    model = asked.recipe.student.model
+    if model is not None and origins.of(("student", "model")) != "default":
+        updated = updated.model_copy(update={"student": updated.student.model_copy(update={"model": model})})
+    several = updated.is_ensemble
+    sections = list(updated.teachers)
+    for number, named in enumerate(asked.recipe.teachers[: len(sections)]):
+        at: Setting = ("teacher", number, "model") if asked.recipe.is_ensemble else ("teacher", "model")
+        if named.model is not None and origins.of(at) != "default":
+            sections[number] = sections[number].model_copy(update={"model": named.model})
+    return updated.taught(*sections, several=several)

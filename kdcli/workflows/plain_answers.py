@@ -123,7 +123,12 @@ def described(opened: Opened, dataset: Dataset, split: str) -> dict[str, str]:
 
 def sample_of(train: Examples) -> Examples:
     """Training examples from the whole split, on which choices are made: 2,048, or all."""
-    return train.subset(np.linspace(0, len(train) - 1, min(SAMPLE, len(train))).astype(int))
+    return train.subset(sampled(train))
+
+
+def sampled(train: Examples) -> np.ndarray:
+    """The positions of those examples."""
+    return np.linspace(0, len(train) - 1, min(SAMPLE, len(train))).astype(int)
 
 
 def filling_in(around: Surroundings, total: int, what: str, *, patience: float = 0.0) -> Filling:

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
 from kdcli.distillation.terms import Term
+from kdcli.loss import Parts
+from kdcli.own_kinds import NO_OWN, OwnKinds
 from kdcli.recipe.document import Path, dotted, leaves
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.recording import hidden_secrets
 
 
-def resolved_recipe(recipe: Recipe, resolved: dict[Path, Any]) -> Recipe:
-    """The recipe with values in place of every `auto`."""
+def resolved_recipe(recipe: Recipe, resolved: dict[Path, Any], own: OwnKinds = NO_OWN) -> Recipe:
+    """The recipe with values in place of every `auto`, and the files required that define its own kinds."""
     values = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
     for path, value in resolved.items():
         at: Any = values
         for part in path[:-1]:
             at = at[int(part)] if isinstance(at, list) else at.setdefault(part, {})
         at[path[-1]] = value
-    return Recipe.model_validate(values)
+    required = [*recipe.requires, *own.files_of(recipe)]
+    if required:
+        values["requires"] = list(dict.fromkeys(required))
+    return Recipe.model_validate(values, context=own)
 
 
 def recipe_text(recipe: Recipe) -> str:
@@ -45,15 +51,27 @@ def settings_table(recipe: Recipe, origins: Origins, resolved: dict[Path, Any]) 
 
 
 def pair_rows(terms: Sequence[Term]) -> tuple[dict[str, Any], ...]:
-    """Which student layer learns from which teacher layer, and through what."""
-    return tuple(
-        {
-            "loss": term.loss.label,
-            "student": pair.student,
-            "teacher": pair.teacher,
-            "automatic": pair.automatic,
-            "projection": projection.text if projection else None,
-        }
-        for term in terms
-        for pair, projection in zip(term.pairs, term.projections, strict=True)
-    )
+    """Which student layer learns from which teacher layer, through what, and what the loss owns for it.
+
+    A loss that compares outputs is here when it has parts of its own, with `output` on both sides.
+    """
+    rows = []
+    for term in terms:
+        pairs = zip(term.pairs, term.projections, strict=True)
+        chosen = [(p.student, p.teacher, p.automatic, made.text if made else None) for p, made in pairs]
+        parts = parts_text(term.parts)
+        if parts and not chosen:
+            chosen = [("output", "output", False, None)]
+        for student, teacher, automatic, projection in chosen:
+            row = {"loss": term.loss.label, "student": student, "teacher": teacher, "automatic": automatic}
+            rows.append({**row, "projection": projection, "parts": parts})
+    return tuple(rows)
+
+
+def parts_text(parts: Parts) -> str | None:
+    """How many numbers a loss owns beside its settings: what learns with the student, and what only it changes."""
+    learning = sum(math.prod(variable.shape) for variable in parts.trainable_variables)
+    kept = sum(math.prod(variable.shape) for variable in parts.variables) - learning
+    words = [f"{learning} weights of its own"] if learning else []
+    words += [f"{kept} kept values"] if kept else []
+    return " and ".join(words) or None

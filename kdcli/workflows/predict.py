@@ -66,7 +66,7 @@ def predict(
         batch_size: examples in a batch; 256 when left out. It changes the speed, not the answers.
         signature, output: which signature of a SavedModel, and which of several outputs, of the model.
         trust: what files may do: `kdcli.Trust(model=True)` is `--trust-model`.
-        code: Python files that register own layers.
+        code: Python files that define own layers or kinds.
         threads: of TensorFlow, before it has started, and of the reader of a `.tflite` file.
         on_event: told of progress.
 

@@ -13,13 +13,15 @@ from kdcli.data.views import as_they_are
 from kdcli.distillation.preflight import refuse_chance, refuse_idle_terms, refuse_same
 from kdcli.evaluation.footprint import weight_bytes
 from kdcli.lazy import tf
+from kdcli.models.network import Network
 from kdcli.models.precision import computing_in
-from kdcli.models.recorded import RecordedNetwork
 from kdcli.models.values import unchanged
 from kdcli.runs.results import Plan
 from kdcli.workflows.job import Job
+from kdcli.workflows.loss_findings import loss_findings
 from kdcli.workflows.plain_answers import SAMPLE_SPLIT, sample_of
 from kdcli.workflows.planning import pair_rows, settings_table
+from kdcli.workflows.several_teachings import AnyTeaching
 from kdcli.workflows.teaching import Teaching
 
 # Steps that a dry run times, after one that compiles.
@@ -37,13 +39,7 @@ def check_before(job: Job) -> tuple[str, ...]:
     train = fit.dataset.train
     looked, answers = train, None
     if teaching is not None:
-        refuse_same(teaching.network, student.network)
-        sample = sample_of(train)
-        labels = sample.all_labels()
-        if fit.dataset.task == "classification" and labels is not None:
-            logits = teaching.plain(SAMPLE_SPLIT, sample)
-            accuracy = refuse_chance(logits, labels, name=teaching.network.name)
-            findings.append(f"the teacher's accuracy on training examples is {accuracy:.4f}")
+        findings.extend(_known_of(teaching, student.network, fit.dataset.task))
         looked, answers = teaching.look()
     network = teaching.network if teaching is not None else None
     batch = _sample_batch(looked, min(fit.train.batch_size, len(looked)))
@@ -51,10 +47,25 @@ def check_before(job: Job) -> tuple[str, ...]:
     findings.extend(_unscaled(train))
     if teaching is not None and fit.views.augments and fit.views.count == 1 and (fit.train.epochs or 1) > 1:
         findings.append("a single view for all epochs was worse than no augmentation: teacher.views=8 keeps 8")
-    whole = [term.loss.label for term in fit.terms if term.loss.whole_batch]
-    if whole and fit.strategy.num_replicas_in_sync > 1:
-        findings.append(f"{', '.join(whole)} depends on the whole batch and sees a share of it on each device")
     return tuple(findings)
+
+
+def _known_of(teaching: AnyTeaching, student: Network, task: str) -> list[str]:
+    """How good each teacher is on training examples.
+
+    Raises:
+        ModelError: one is at chance level, or is the student.
+    """
+    texts = []
+    sample = sample_of(teaching.dataset.train)
+    labels = sample.all_labels()
+    for one in teaching.members:
+        refuse_same(one.network, student)
+        if task == "classification" and labels is not None:
+            accuracy = refuse_chance(one.plain(SAMPLE_SPLIT, sample), labels, name=one.network.name)
+            who = "the teacher" if len(teaching.members) == 1 else one.network.name
+            texts.append(f"{who}'s accuracy on training examples is {accuracy:.4f}")
+    return texts
 
 
 def _unscaled(train: Examples) -> list[str]:
@@ -88,7 +99,8 @@ def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
     fit, dataset = job.fit, job.fit.dataset
     teaching = job.teaching
     targets = teaching.to_json() if teaching is not None else {}
-    teacher_parameters = (teaching.network.parameters or 0) if teaching is not None else 0
+    teachers = teaching.members if teaching is not None else ()
+    teacher_parameters = sum(one.network.parameters or 0 for one in teachers)
     kept = min(teaching.bytes, RESIDENT_BYTES) if teaching is not None else 0
     splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
     # Weights, their gradients and two moments of the optimizer, in float32.
@@ -111,15 +123,28 @@ def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
         memory_bytes=memory,
         student_bytes=weight_bytes(job.trained.network.parameters),
         seconds=_measured_seconds(job) if measured else {"teacher": None, "training": None},
-        findings=(*(teaching.texts if teaching is not None else ()), *findings, *_notes(job)),
+        findings=(*(teaching.texts if teaching is not None else ()), *findings, *_of_losses(job), *_notes(job)),
+    )
+
+
+def _of_losses(job: Job) -> tuple[str, ...]:
+    return loss_findings(
+        job.fit.terms,
+        student=job.trained.network,
+        teacher=job.teaching.network if job.teaching is not None else None,
+        replicas=job.fit.strategy.num_replicas_in_sync,
+        weighted=job.fit.dataset.train.weights is not None,
     )
 
 
 def _notes(job: Job) -> list[str]:
     """What the opened models have to say of themselves."""
-    sides = {"teacher": job.trained if job.role == "teacher" else job.teacher}
-    sides |= {"student": job.trained} if job.role == "student" else {}
-    return [f"{role}: {text}" for role, side in sides.items() if side is not None for text in side.network.notes]
+    sides = [(job.role, job.trained)]
+    if job.teaching is not None:
+        several = len(job.teaching.members) > 1
+        told = [(f"teacher {m.network.name}" if several else "teacher", m.opened) for m in job.teaching.members]
+        sides = [*told, *sides]
+    return [f"{role}: {text}" for role, side in sides for text in side.network.notes]
 
 
 def _measured_seconds(job: Job) -> dict[str, float | None]:
@@ -128,8 +153,7 @@ def _measured_seconds(job: Job) -> dict[str, float | None]:
     examples, targets, teacher_seconds = fit.dataset.train, None, None
     if teaching is not None:
         examples, targets = teaching.look()
-        targets = teaching.targets() if teaching.keeping.mode == "live" else targets
-        teacher_seconds = _teacher_seconds(teaching)
+        teacher_seconds = round(sum(_teacher_seconds(one) for one in teaching.members), 1)
     parts = [variable for term in fit.terms for variable in term.variables]
     with unchanged([*fit.network.variables, *parts]), computing_in(fit.network, fit.train.precision):
         stepper = fit.stepper(targets)
@@ -148,7 +172,7 @@ def _measured_seconds(job: Job) -> dict[str, float | None]:
 
 def _teacher_seconds(teaching: Teaching) -> float:
     """What answering all training examples would take; nothing where that is done, or no pass of its own."""
-    if teaching.keeping.mode == "live" or isinstance(teaching.network, RecordedNetwork) or teaching.complete:
+    if teaching.keeping.mode == "live" or teaching.recorded or teaching.complete or not teaching.arrays:
         return 0.0
     sample = sample_of(teaching.dataset.train)
     with teaching.asking(sample, as_they_are(sample), taps=teaching.taps) as teacher_pass:
@@ -157,4 +181,4 @@ def _teacher_seconds(teaching: Teaching) -> float:
         since = time.perf_counter()
         teacher_pass(0, 0, count)
         each = (time.perf_counter() - since) / count
-    return round(each * len(teaching.dataset.train) * (teaching.views.count or 1), 1)
+    return each * len(teaching.dataset.train) * (teaching.views.count or 1)

@@ -7,16 +7,15 @@ from pathlib import Path
 
 from kdcli.augment import Mixing
 from kdcli.data.dataset import Dataset, class_weights
-from kdcli.errors import ModelError, UsageError
-from kdcli.loss import FeatureLoss, Loss
-from kdcli.losses.labels import Labels
-from kdcli.losses.soft_cross_entropy import SoftCrossEntropy
+from kdcli.errors import UsageError
+from kdcli.loss import Loss
 from kdcli.models.formats import KERAS, model_file, model_format
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.recipe.sections import Recipe
 from kdcli.training.replicas import normalizing
 from kdcli.workflows.asking import Asked
+from kdcli.workflows.refusing_losses import check_losses
 from kdcli.zoo import Clone, File, has_weights
 
 
@@ -81,18 +80,7 @@ def check_effects(recipe: Recipe, losses: Sequence[Loss], dataset: Dataset, *, r
         UsageError: naming the setting.
     """
     train, values = recipe.train, dataset.task == "regression"
-    for loss in losses:
-        if loss.needs_labels and not dataset.labelled:
-            raise UsageError(
-                f"losses.{loss.label} needs labels, and the data has none",
-                hint="leave the term out: soft_targets and soft_cross_entropy need no labels",
-            )
-        entropy = isinstance(loss, SoftCrossEntropy) or (isinstance(loss, Labels) and loss.loss == "cross_entropy")
-        if entropy and values:
-            raise UsageError(
-                f"losses.{loss.label}: a cross-entropy needs classes, and the data has values",
-                hint="soft_targets compares values; labels takes loss: mse, mae or huber",
-            )
+    check_losses(recipe, losses, dataset, replicas=replicas)
     on_classes = any(loss.needs_labels for loss in losses) and not values
     idle = {
         "data.class_weight": recipe.data.class_weight != "none" and not on_classes,
@@ -103,7 +91,8 @@ def check_effects(recipe: Recipe, losses: Sequence[Loss], dataset: Dataset, *, r
             raise UsageError(
                 f"{setting} acts on losses that compare with classes; there is none", hint="leave it out"
             )
-    if isinstance(recipe.teacher.views, int) and recipe.teacher.views > 1 and not recipe.data.augment:
+    several = any(isinstance(section.views, int) and section.views > 1 for section in recipe.teachers)
+    if several and not recipe.data.augment:
         raise UsageError("teacher.views needs data.augment: all views are the same", hint="leave it out")
     _check_augment(recipe, dataset)
     class_weights(dataset, recipe.data.class_weight)
@@ -168,40 +157,3 @@ def check_precision(recipe: Recipe, student: Network) -> None:
             f"train.precision {recipe.train.precision} needs a Keras model; {student.name} is a graph",
             hint="--set train.precision=float32",
         )
-
-
-def check_heads(recipe: Recipe, dataset: Dataset, teacher: Network, student: Network) -> None:
-    """Refuse outputs that cannot be compared.
-
-    Raises:
-        ModelError: naming both.
-    """
-    for loss in recipe.losses or ():
-        if isinstance(loss, FeatureLoss) and not teacher.taps:
-            raise ModelError(
-                f"losses.{loss.label} compares inner layers, and the teacher ({teacher.name}) shows none: "
-                "only its outputs are known",
-                hint="soft_targets needs only outputs; or give the .keras file that it was made from",
-            )
-    on_logits = any(loss.needs_teacher and not isinstance(loss, FeatureLoss) for loss in recipe.losses or ())
-    if on_logits and teacher.head != student.head:
-        raise ModelError(
-            f"the teacher's outputs are {teacher.head}, the student's {student.head}: they cannot be compared",
-            hint="models with the same kind of output, or only feature losses",
-        )
-    if dataset.task == "segmentation":
-        labels = dataset.train.labels
-        wanted = student.output_shape[:-1] if labels is None else labels.shape[1:]
-        for role, network in (("teacher", teacher), ("student", student)):
-            _check_map(network, tuple(wanted), role)
-
-
-def _check_map(network: Network, wanted: tuple[int | None, ...], role: str) -> None:
-    """Refuse a segmentation network whose map has another size than the labels.
-
-    Raises:
-        ModelError: naming both sizes.
-    """
-    size = network.output_shape[:-1]
-    if None not in size and size != wanted:
-        raise ModelError(f"the {role} ({network.name}) answers maps of {size}, the labels are {wanted}")

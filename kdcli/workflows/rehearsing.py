@@ -17,6 +17,7 @@ from kdcli.workflows.asking import Asked
 from kdcli.workflows.opening import open_distillation
 from kdcli.workflows.placing import Place, check_inputs, data_key, given_inputs, open_data
 from kdcli.workflows.previewing import check_before, make_plan
+from kdcli.workflows.staging import find_chain, plan_chain
 
 
 def open_measurable(arms: Sequence[Arm], around: Surroundings) -> Dataset:
@@ -68,7 +69,10 @@ def preview(arms: Sequence[Arm], place: ComparisonDirectory, around: Surrounding
     if arm is None:
         raise UsageError("--dry-run shows how a student is distilled; every RUN here is finished")
     path = place.path / arm.folder / "dry-run"
+    listed = tuple({"name": one.name, "runs": len(one.seeds), "baseline": one.baseline} for one in arms)
+    chain = find_chain(arm.at(arm.seeds[0]), out=path, resume=False, overwrite=False)
+    if chain is not None:
+        return replace(plan_chain(chain, around, preflight=preflight), arms=listed)
     job = open_distillation(Place(path, arm.at(arm.seeds[0]), resume=False, overwrite=False), around)
     plan = make_plan(job, check_before(job) if preflight else (), measured=True)
-    listed = tuple({"name": one.name, "runs": len(one.seeds), "baseline": one.baseline} for one in arms)
     return replace(plan, arms=listed)

@@ -16,6 +16,7 @@ from kdcli.workflows.carrying_out import carry_out
 from kdcli.workflows.opening import open_alone, open_distillation
 from kdcli.workflows.placing import find_place
 from kdcli.workflows.previewing import check_before
+from kdcli.workflows.staging import Chain, carry_out_chain, find_chain
 
 # How long to wait before asking again for a run that another process works in.
 WAIT_SECONDS = 2.0
@@ -87,6 +88,10 @@ class Trainings:
     def _one(self, arm: Arm, seed: int, count: str) -> None:
         alone = arm.baseline is None
         path = self.out / arm.folder / f"seed-{seed}"
+        chain = find_chain(arm.at(seed), out=path, resume=True, overwrite=False)
+        if chain is not None:
+            self._chain(arm, seed, chain, count)
+            return
         place = find_place(
             "scratch" if alone else "distill",
             arm.at(seed),
@@ -106,6 +111,15 @@ class Trainings:
         self._checked.add(arm.name)
         self.finished[arm.name][seed] = carry_out(job, place)
         self.trained += 1
+
+    def _chain(self, arm: Arm, seed: int, chain: Chain, count: str) -> None:
+        """All stages of one seed."""
+        if not chain.is_finished:
+            self.around.on_event(Note(f"run {count}: {arm.name}, seed {seed}, in {len(chain.stages)} stages"))
+            self.trained += 1
+        preflight = self.preflight and arm.name not in self._checked
+        self.finished[arm.name][seed] = carry_out_chain(chain, self.around, preflight=preflight, aloud=False)
+        self._checked.add(arm.name)
 
     def _wait(self, *, everything: bool) -> None:
         """Let another process go on; only sleep when every run that is left is being worked on."""

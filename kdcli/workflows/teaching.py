@@ -20,7 +20,14 @@ from kdcli.distillation.filling import fill_cache, fill_memory
 from kdcli.distillation.keeping import Keeping
 from kdcli.distillation.precision_choice import FEATURES
 from kdcli.distillation.storage_choice import Overflow
-from kdcli.distillation.targets import LiveTargets, MappedTargets, ResidentTargets, Targets, recorded_targets
+from kdcli.distillation.targets import (
+    LiveTargets,
+    MappedTargets,
+    ResidentTargets,
+    SomeTargets,
+    Targets,
+    recorded_targets,
+)
 from kdcli.distillation.teacher_pass import TeacherPass
 from kdcli.events import Note
 from kdcli.models.answering import LOGITS
@@ -29,7 +36,7 @@ from kdcli.models.recorded import RecordedNetwork
 from kdcli.workflows.fingerprints import training_components
 from kdcli.workflows.measuring import Measured, remember_measured
 from kdcli.workflows.networks import Opened
-from kdcli.workflows.plain_answers import PATIENCE, PlainAnswers, described, filling_in, sample_of
+from kdcli.workflows.plain_answers import PATIENCE, PlainAnswers, described, filling_in, sampled
 
 
 @dataclass
@@ -68,6 +75,16 @@ class Teaching:
     def network(self) -> Any:
         """The teacher's network."""
         return self.opened.network
+
+    @property
+    def members(self) -> tuple[Teaching, ...]:
+        """The teachers: this one."""
+        return (self,)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether only its answers are there."""
+        return isinstance(self.network, RecordedNetwork)
 
     @property
     def _folder(self) -> Path | None:
@@ -154,7 +171,7 @@ class Teaching:
         """The answers to the training examples; None when no term asks for them."""
         if not self.arrays:
             return None
-        if isinstance(self.network, RecordedNetwork):
+        if self.recorded:
             return recorded_targets(self.network, self.dataset.train)
         if self.keeping.mode == "live":
             return LiveTargets(self.network, self.taps)
@@ -166,19 +183,26 @@ class Teaching:
         return self.plain.around.once(key, self._kept)
 
     def look(self) -> tuple[Examples, Targets | None]:
-        """Some training examples with their answers, before training; none where the teacher is asked live."""
-        if isinstance(self.network, RecordedNetwork) or self.complete:
+        """Some training examples with their answers, before training; None where nobody wants any."""
+        if self.recorded or self.complete:
             return self.dataset.train, self.targets()
-        examples = sample_of(self.dataset.train)
-        if self.keeping.mode == "live" or not self.arrays:
-            return examples, None
-        few = examples.subset(np.arange(min(FEATURES, len(examples))))
+        few = sampled(self.dataset.train)[:FEATURES]
+        return self.dataset.train.subset(few), self.about(few)
+
+    def about(self, positions: np.ndarray) -> Targets | None:
+        """The answers to the first ones of the sampled examples as they are, by their number in that order."""
+        if not self.arrays or self.keeping.mode == "live":
+            return self.targets()
+        known = self.targets() if self.recorded or self.complete else None
+        if known is not None:
+            return SomeTargets(known, positions)
+        few = self.dataset.train.subset(positions)
         looked = {name: values[: len(few)] for name, values in self.measured.answers.items()}
         if not looked:
             told = filling_in(self.plain.around, len(few), "some examples", patience=PATIENCE).on_examples
             with self.asking(few, as_they_are(few), taps=self.taps) as teacher_pass:
                 looked = teacher_pass(0, 0, len(few), on_batch=told)
-        return few, ResidentTargets(looked, examples=len(few))
+        return ResidentTargets(looked, examples=len(few))
 
     def asking(self, examples: Examples, views: Views, *, taps: tuple[str, ...] = ()) -> TeacherPass:
         """A pass of the teacher over examples, in its precision."""

@@ -69,7 +69,10 @@ def train_teacher(
         trust=trust,
         code=code,
     )
+    from kdcli.workflows.members import refuse_several
     from kdcli.workflows.placing import find_place
+
+    refuse_several(asked, command="kd train-teacher")
 
     place = find_place("train-teacher", asked, out=out, resume=resume, overwrite=overwrite)
     if place.finished is not None:

@@ -43,7 +43,7 @@ TABLE = {
     "demo": {"--out", "--threads", "--json", "--quiet", "--no-color"},
 }
 COMMANDS = list(TABLE)
-GROUPS = {"recipes": {"ls", "show", "cp", "check", "schema"}, "losses": {"ls", "show"}}
+GROUPS = {"recipes": {"ls", "show", "cp", "check", "schema"}, "losses": {"ls", "show", "check"}}
 GROUPS |= {"cache": {"ls", "show", "rm", "dir"}}
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import keras
 import pytest
 
-from kdcli.distillation.pairing import Pair, last_features, pair_layers
+from kdcli.distillation.pairing import Pair, pair_layers
+from kdcli.distillation.stages import last_stages
 from kdcli.errors import ModelError, UsageError
 from kdcli.losses import make
 from kdcli.models.keras_network import KerasNetwork
@@ -22,6 +23,10 @@ def cnn(**options):
 
 def mlp(**options):
     return network(Mlp(width=4, **options).build((8, 8, 1), 3))
+
+
+def last_features(given):
+    return {rank: stage.tap for rank, stage in last_stages(given).items()}
 
 
 def paired(student=None, teacher=None, **options):

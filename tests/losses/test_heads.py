@@ -67,3 +67,15 @@ def test_label_smoothing_mixes_in_the_uniform_distribution():
     binary = made(student=given["student"], labels=np.ones((4, 5)), output_kind="sigmoid", label_smoothing=0.2)
     soft = made(student=given["student"], labels=np.full((4, 5), 0.9), output_kind="sigmoid")
     assert binary.numpy() == pytest.approx(soft.numpy(), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["labels", "soft_targets", "soft_cross_entropy"])
+def test_extreme_logits_of_a_sigmoid_head_stay_finite(kind):
+    import tensorflow as tf
+
+    student = tensor([[1e4, -1e4]])
+    with tf.GradientTape() as tape:
+        tape.watch(student)
+        value = make(kind)(student=student, teacher=-student, labels=[[0, 1]], output_kind="sigmoid")
+    assert value.numpy()[0] > 1e3
+    assert np.isfinite(tape.gradient(value, student).numpy()).all()

@@ -1,11 +1,16 @@
-"""Layers that a user brings along."""
+"""Layers and kinds that a user brings along."""
 
 from __future__ import annotations
 
+import sys
+
+import numpy as np
 import pytest
 
-from kdcli.errors import UsageError
-from kdcli.models.own_code import bring_code, registered_names
+from kdcli.errors import ModelError, UsageError
+from kdcli.loss import Loss
+from kdcli.models.own_code import blamed, bring_code, find_kinds, registered_names
+from kdcli.spec import Augment, Source
 
 pytestmark = pytest.mark.usefixtures("own_layers_forgotten")
 LAYER = """
@@ -39,3 +44,150 @@ def test_a_file_that_fails_says_what_it_raised(tmp_path, content, said):
     file.write_text(content)
     with pytest.raises(UsageError, match=said):
         bring_code([file])
+
+
+KIND = """
+from typing import ClassVar, Literal
+import kdcli
+
+class {name}(kdcli.{parent}):
+    {body}
+"""
+LOSS = (
+    'kind: Literal["{kind}"] = "{kind}"\n\n    def __call__(self, *, student, **_):\n        return student[:, 0]'
+)
+
+
+def write(folder, text, name="mine.py"):
+    file = folder / name
+    file.write_text(text)
+    return file
+
+
+def loss(kind="mine", name="Mine", parent="Loss"):
+    return KIND.format(name=name, parent=parent, body=LOSS.format(kind=kind))
+
+
+def refused(*files):
+    with pytest.raises(UsageError) as caught:
+        find_kinds(files)
+    return caught.value
+
+
+def test_kinds_are_found_by_family_with_their_file(tmp_path):
+    both = (
+        loss()
+        + loss("other", "Other", "FeatureLoss")
+        + KIND.format(
+            name="Still",
+            parent="Augment",
+            body='kind: Literal["still"] = "still"\n\n    def __call__(self, images, draws): return images',
+        )
+    )
+    own = find_kinds([write(tmp_path, both), write(tmp_path, loss("third"), "third.py")])
+    assert list(own.of(Loss)) == ["mine", "other", "third"]
+    assert list(own.of(Augment)) == ["still"] and own.of(Source) == {}
+    assert own.files == ("mine.py", "third.py")
+    assert own.of(Loss)["third"]()(student=np.ones((2, 3))).tolist() == [1.0, 1.0]
+
+
+def test_a_file_runs_once_and_leaves_no_module_behind(tmp_path):
+    log = tmp_path / "log"
+    text = f"with open({str(log)!r}, 'a') as log:\n    log.write('ran ')\n"
+    file, layers = write(tmp_path, text + loss()), write(tmp_path, text + LAYER.format(name="Late"), "layers.py")
+    own = find_kinds([file, layers])
+    assert log.read_text() == "ran "
+    bring_code(own.paths)
+    assert log.read_text() == "ran ran "
+    assert "zoo_of_mine>Late" in registered_names()
+    assert "mine" not in sys.modules
+
+
+def test_a_file_may_define_kinds_and_layers(tmp_path):
+    own = find_kinds([write(tmp_path, LAYER.format(name="Beside") + loss())])
+    assert list(own.of(Loss)) == ["mine"]
+    assert "zoo_of_mine>Beside" in registered_names()
+    # One that imports kdcli for another reason defines layers all the same.
+    assert find_kinds([write(tmp_path, "import kdcli\n" + LAYER.format(name="Alone"), "b.py")]).members == ()
+
+
+def test_a_class_that_others_are_made_of_needs_no_kind(tmp_path):
+    text = KIND.format(name="Common", parent="Loss", body="power: float = 2.0")
+    text += loss("mine", "Mine").replace("kdcli.Loss", "Common")
+    assert list(find_kinds([write(tmp_path, text)]).of(Loss)) == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        (loss("hint"), "Mine: the kind 'hint' is taken, by kdcli's Hint", "another name"),
+        (loss() + loss(name="Twice"), "Twice: Mine has the kind 'mine' already", None),
+        (KIND.format(name="NoKind", parent="Loss", body="a: int = 1"), "NoKind has no kind", '"no_kind"'),
+        (
+            loss().replace('Literal["mine"]', "str"),
+            "Mine: its kind must be of the type Literal",
+            'Literal["mine"]',
+        ),
+        (loss("My Kind"), "Mine: a kind is a word of a-z, 0-9 and _, got 'My Kind'", None),
+        (
+            KIND.format(name="Empty", parent="Source", body='kind: Literal["empty"] = "empty"'),
+            "Empty has no load",
+            "docs/own-kinds.md",
+        ),
+        (
+            KIND.format(name="Silent", parent="Loss", body='kind: Literal["silent"] = "silent"'),
+            "Silent has no __call__",
+            "docs/own-kinds.md",
+        ),
+        ("import kdcli\n", "defines nothing: no subclass of Loss, FeatureLoss, Source or Augment", "check"),
+        ("import kdcli\n\n1 / 0\n", "mine.py:3: ZeroDivisionError: division by zero", "python"),
+        ("import kdcli\nraise SystemExit('enough')\n", "mine.py:2: SystemExit: enough", "python"),
+        ("import kdcli\ndef (\n", "mine.py:2: SyntaxError: ", "python"),
+        ("from kdcli.loss import Los\n", "mine.py:1: ImportError: cannot import name 'Los'", "python"),
+        (
+            "from __future__ import annotations\n"
+            + loss().replace("def __call__", "a: Unknown = 1\n\n    def __call__"),
+            "Mine: the type of a setting is not defined in the file",
+            None,
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_in_one_line(tmp_path, text, message, hint):
+    error = refused(write(tmp_path, text))
+    assert error.exit_code == 2
+    assert error.message.startswith(f"--code {tmp_path / 'mine.py'}") and "\n" not in error.message
+    assert message in error.message
+    assert (hint or "") in (error.hint or "")
+
+
+def test_two_files_that_define_one_kind_are_refused(tmp_path):
+    first, second = write(tmp_path, loss()), write(tmp_path, loss(), "second.py")
+    assert refused(first, second).message == f"--code {second}: Mine: mine.py has the kind 'mine' already"
+
+
+def test_two_files_of_one_name_are_refused(tmp_path):
+    (tmp_path / "b").mkdir()
+    first, second = write(tmp_path, loss()), write(tmp_path / "b", loss("other"))
+    assert "two files of this name" in refused(first, second).message
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    assert refused(tmp_path / "nowhere.py").message.endswith("nowhere.py: no such file")
+
+
+def test_an_error_in_the_users_file_names_the_line(tmp_path):
+    file = write(tmp_path, loss().replace("student[:, 0]", "student.nothing"))
+    (member,) = find_kinds([file]).of(Loss).values()
+    with pytest.raises(UsageError) as caught, blamed([file]):
+        member()(student=np.ones(3))
+    assert caught.value.message.startswith(f"--code {file}:9: AttributeError: ")
+    with pytest.raises(AttributeError), blamed([tmp_path / "other.py"]):
+        member()(student=np.ones(3))
+    with pytest.raises(UsageError, match="said by kd"), blamed([file]):
+        raise UsageError("said by kd")
+    # What kd says about an error of the file becomes the error itself.
+    with pytest.raises(UsageError, match=r"mine\.py:9: AttributeError"), blamed([file]):
+        try:
+            member()(student=np.ones(3))
+        except AttributeError as error:
+            raise ModelError("a loss failed") from error

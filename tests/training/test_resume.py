@@ -33,6 +33,20 @@ CASES = {
         "losses": [*LOSSES, {"kind": "hint", "teacher_layer": "features", "student_layer": "features"}],
         "train": {"optimizer": "muon", "gradient_clip": 1.0},
     },
+    "a memory and opponents": {
+        "losses": [
+            *LOSSES,
+            {"kind": "contrastive", "teacher_layer": "features", "student_layer": "features", "negatives": 20},
+            {"kind": "adversarial", "teacher_layer": "features", "student_layer": "features"},
+            {
+                "kind": "adversarial",
+                "name": "on logits",
+                "on": "logits",
+                "learning_rate": {"from": 0.01, "to": 0.001},
+            },
+        ],
+        "train": {"optimizer": "adam"},
+    },
     "adamw with a moving average and early stopping": {
         "teacher": {"views": 2},
         "train": {"optimizer": {"kind": "adamw", "use_ema": True}, "early_stopping": {"patience": 2}},

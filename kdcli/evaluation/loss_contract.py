@@ -1,0 +1,99 @@
+"""What every loss keeps, tried on inputs made for it: the contract of a kind, a user's own as well."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kdcli.errors import first_line
+from kdcli.evaluation import loss_gradients, loss_settings, loss_values
+from kdcli.evaluation.loss_trial import Trial, try_out
+from kdcli.evaluation.verdicts import Broken, Skipped
+from kdcli.lazy import keras
+from kdcli.loss import Loss
+
+State = Literal["passed", "failed", "skipped"]
+
+# What is tried, in this order; each takes a trial of the loss and raises `Broken` or `Skipped`.
+CHECKS: dict[str, Callable[[Trial], None]] = {
+    "mean over the batch": loss_values.has_its_own_value_for_each_example,
+    "compiled": loss_values.is_the_same_when_compiled,
+    "repeatable": loss_values.is_repeatable,
+    "not negative": loss_values.is_not_negative,
+    "zero when equal": loss_values.is_zero_when_equal,
+    "two shares": loss_values.is_the_same_in_two_shares,
+    "leading axes": loss_values.averages_leading_axes,
+    "feature shapes": loss_settings.takes_the_shapes_it_names,
+    "heads": loss_settings.takes_the_heads_it_names,
+    "labels": loss_settings.takes_the_labels_it_names,
+    "schedules": loss_settings.follows_schedules,
+    "student learns": loss_gradients.reaches_the_student,
+    "teacher is constant": loss_gradients.leaves_the_teacher,
+    "sample weights": loss_gradients.can_be_weighted,
+    "own parts": loss_gradients.trains_its_parts,
+    "half precision": loss_gradients.computes_in_float32,
+    "double precision": loss_gradients.stays_in_float64,
+    "extreme inputs": loss_gradients.stays_finite,
+}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One point of the contract, and whether a loss keeps it.
+
+    Args:
+        name: of the point, a key of `CHECKS`, or `runs`.
+        state: `passed`, `failed`, or `skipped` where it does not concern the kind.
+        reason: why it failed or was skipped, in one line; empty when it passed.
+    """
+
+    name: str
+    state: State
+    reason: str = ""
+
+
+def check(loss: Loss) -> tuple[Checked, ...]:
+    """Try every point of the contract on a loss; what its class variables say decides what concerns it.
+
+    Sets the random seed of Python, numpy and Keras, so that what is drawn is the same each time.
+
+    Args:
+        loss: of any kind, with any options.
+
+    Returns:
+        `runs` first, then one entry for each of `CHECKS`. When it does not run at all, the rest is skipped.
+    """
+    keras.utils.set_random_seed(0)
+    try:
+        trial = try_out(loss)
+        trial.value()
+    # The formula is somebody's own: it may raise anything.
+    except Exception as error:
+        skipped = [Checked(name, "skipped", "it does not run") for name in CHECKS]
+        return Checked("runs", "failed", _said(error, loss)), *skipped
+    return Checked("runs", "passed"), *(_checked(name, trial) for name in CHECKS)
+
+
+def _checked(name: str, trial: Trial) -> Checked:
+    try:
+        CHECKS[name](trial)
+    except Skipped as reason:
+        return Checked(name, "skipped", str(reason))
+    except Broken as reason:
+        return Checked(name, "failed", str(reason))
+    except Exception as error:
+        return Checked(name, "failed", _said(error, trial.loss))
+    return Checked(name, "passed")
+
+
+def _said(error: Exception, loss: Loss) -> str:
+    """What went wrong, with the line of the kind's own file where it passed through it."""
+    formula = vars(type(loss)).get("__call__")
+    source = inspect.getfile(formula) if inspect.isfunction(formula) else ""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == source]
+    place = f" ({Path(source).name}:{lines[-1]})" if lines else ""
+    return f"{type(error).__name__}: {first_line(error)}{place}"

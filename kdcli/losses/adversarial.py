@@ -1,0 +1,130 @@
+"""Adversarial matching: a discriminator learns to tell teacher from student, the student to be taken for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from kdcli.lazy import keras, ops, tf
+from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts, Shape
+from kdcli.losses.convention import owned, pairs
+from kdcli.spec import Share, Weight, value_at
+
+
+class Adversarial(FeatureLoss):
+    """softplus(−D(student)): −log of the chance that the discriminator D gives to "this is the teacher's".
+
+    After the value is taken, D makes one step of its own, with Adam, down the mean over the batch of
+    softplus(−D(teacher)) + softplus(D(student)) + penalty / 2 · |∇D(teacher)|². The last term is R1 (Mescheder et
+    al. 2018, arXiv:1801.04406): a D whose slope at the teacher's answers is small cannot get trivially strong, and
+    training settles once student and teacher are alike. D is two dense layers over the channels with leaky ReLU,
+    the mean over positions, and a dense layer to one number. Pairs have a discriminator each and are summed.
+
+    Shapes: student, teacher (batch, ..., channels), equal after projection, or logits → (batch,).
+
+    Args:
+        on: `features`, or `logits`, which need no layers.
+        units: width of D.
+        learning_rate: of D, a number or a `Change`.
+        momentum: of D's gradient in Adam; low, for its opponent moves.
+        penalty: weight of R1; 0 is none.
+
+    Example:
+        >>> import kdcli
+        >>> kdcli.losses.make("adversarial", on="logits").on_logits
+        True
+    """
+
+    known_as: ClassVar[str] = "adversarial network compression"
+    paper: ClassVar[str] = "Belagiannis et al. 2018, arXiv:1803.10750"
+    keeps: ClassVar[tuple[str, ...]] = ("discriminator",)
+    one_device: ClassVar[bool] = True
+    zero_when_equal: ClassVar[bool] = False
+    projects: ClassVar[bool] = True
+
+    kind: Literal["adversarial"] = "adversarial"
+    weight: Weight = 0.1
+    on: Literal["features", "logits"] = "features"
+    units: Annotated[int, Field(ge=1)] = 64
+    learning_rate: Weight = 1e-3
+    momentum: Annotated[Share, Field(lt=1)] = 0.5
+    penalty: Annotated[float, Field(ge=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _layers_are_used(self) -> Adversarial:
+        if self.on == "logits" and (self.teacher_layer is not None or self.student_layer is not None):
+            raise ValueError("teacher_layer and student_layer belong to on: features")
+        return self
+
+    @property
+    def on_logits(self) -> bool:
+        """Whether it compares outputs instead of inner layers."""
+        return self.on == "logits"
+
+    def build(self, given: Given) -> Parts:
+        """A discriminator for each pair, and the optimizer of them all."""
+        discriminators = [_discriminator(shape, self.units) for shape in given.teacher]
+        optimizer = keras.optimizers.Adam(float(value_at(self.learning_rate, 0.0)), beta_1=self.momentum)
+        optimizer.build(_weights(discriminators))
+        return Parts(kept={"discriminators": discriminators, "optimizer": optimizer})
+
+    def __call__(
+        self, *, student: Any, teacher: Any, progress: Any = 0.0, parts: Parts = NO_PARTS, **_: Any
+    ) -> Any:
+        """How little the student is taken for the teacher, per example; then the discriminators learn."""
+        owns = owned(parts, self).kept
+        students, teachers = zip(*pairs(student, teacher), strict=True)
+        total: Any = 0.0
+        for layers, feature in zip(owns["discriminators"], students, strict=True):
+            total = total + ops.softplus(-_score(layers, feature))
+        self._learn(students, teachers, owns["discriminators"], owns["optimizer"], progress)
+        return total
+
+    def _learn(
+        self, students: Any, teachers: Any, discriminators: Sequence[Any], optimizer: Any, progress: Any
+    ) -> None:
+        """One step of the discriminators, which nothing of the student's follows."""
+        weights = _weights(discriminators)
+        with tf.GradientTape() as tape:
+            total: Any = 0.0
+            for layers, feature, target in zip(discriminators, students, teachers, strict=True):
+                total = total + self._error(layers, ops.stop_gradient(feature), ops.stop_gradient(target))
+        slopes = tape.gradient(total, [weight.value for weight in weights])
+        optimizer.learning_rate = value_at(self.learning_rate, progress)
+        optimizer.apply(slopes, weights)
+
+    def _error(self, layers: Sequence[Any], student: Any, teacher: Any) -> Any:
+        """What a discriminator minimises."""
+        with tf.GradientTape() as tape:
+            tape.watch(teacher)
+            score = _score(layers, teacher)
+        error = ops.softplus(-score) + ops.softplus(_score(layers, student))
+        if self.penalty > 0:
+            slope = tape.gradient(score, teacher)
+            error = error + self.penalty / 2 * ops.sum(ops.square(slope), axis=tuple(range(1, slope.ndim)))
+        return ops.mean(error)
+
+
+def _discriminator(shape: Shape, units: int) -> list[Any]:
+    layers, width = [], shape[-1]
+    for size in (units, units, 1):
+        layers.append(keras.layers.Dense(size))
+        layers[-1].build((None, width))
+        width = size
+    return layers
+
+
+def _score(layers: Sequence[Any], feature: Any) -> Any:
+    """(batch,): above 0 for what looks like the teacher's."""
+    *hidden, last = layers
+    for layer in hidden:
+        feature = ops.leaky_relu(layer(feature), negative_slope=0.2)
+    if len(feature.shape) > 2:
+        feature = ops.mean(feature, axis=tuple(range(1, len(feature.shape) - 1)))
+    return last(feature)[:, 0]
+
+
+def _weights(discriminators: Sequence[Any]) -> list[Any]:
+    return [weight for layers in discriminators for layer in layers for weight in layer.trainable_variables]

@@ -1,0 +1,67 @@
+"""Attention transfer: the student looks where the teacher looks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from kdcli.lazy import ops
+from kdcli.loss import FeatureLoss
+from kdcli.losses.convention import per_example
+from kdcli.losses.matching import feature_pairs
+from kdcli.losses.pooling import same_size
+from kdcli.losses.rows import moderate, root, unit
+from kdcli.spec import Weight
+
+
+class AttentionTransfer(FeatureLoss):
+    """Mean over the positions of (a(student) − a(teacher))², a = mean over channels of featureᵖ, of length 1.
+
+    Pairs are summed. The larger map is averaged down to the smaller first. Odd powers keep the sign, as in the
+    published code.
+
+    Shapes: student, teacher (batch, ..., channels) → (batch,).
+
+    Args:
+        p: power of the feature.
+        mode: `code`, the formula above, or `paper`: the length of a(student) − a(teacher), not a mean of squares;
+            its values are larger by orders, so that a weight of about 1 belongs to it.
+
+    Example:
+        >>> import kdcli
+        >>> loss = kdcli.losses.make("attention_transfer")
+        >>> float(loss(student=[[[1.0], [0.0]]], teacher=[[[0.0], [2.0]]])[0])
+        1.0
+    """
+
+    known_as: ClassVar[str] = "AT"
+    paper: ClassVar[str] = "Zagoruyko & Komodakis 2016, arXiv:1612.03928"
+    axes: ClassVar[tuple[int, ...]] = (3, 2)
+    pairing: ClassVar[Literal["last", "several"]] = "several"
+    family: ClassVar[bool] = True
+
+    kind: Literal["attention_transfer"] = "attention_transfer"
+    weight: Weight = 1000.0
+    p: Annotated[int, Field(ge=1)] = 2
+    mode: Literal["code", "paper"] = "code"
+
+    def __call__(self, *, student: Any, teacher: Any, **_: Any) -> Any:
+        """The distance of the attention maps, per example."""
+        total = 0.0
+        for feature, target in feature_pairs(student, teacher):
+            feature, target = same_size(feature, ops.stop_gradient(target))
+            total = total + self._distance(self._attention(feature) - self._attention(target))
+        return total
+
+    def _attention(self, feature: Any) -> Any:
+        """(batch, positions), of length 1."""
+        # What is divided by its length has no scale: high powers of large features are brought into range.
+        feature = moderate(feature, tuple(range(1, len(feature.shape))), largest=1.0)
+        attention = ops.mean(ops.power(feature, self.p), axis=-1)
+        return unit(ops.reshape(attention, (ops.shape(attention)[0], -1)))
+
+    def _distance(self, difference: Any) -> Any:
+        if self.mode == "code":
+            return per_example(ops.square(difference))
+        return root(ops.sum(ops.square(difference), axis=-1))

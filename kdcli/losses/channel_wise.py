@@ -1,0 +1,54 @@
+"""Channel-wise distillation: each channel's distribution over the positions, for dense prediction."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from kdcli.lazy import ops
+from kdcli.loss import FeatureLoss
+from kdcli.losses.convention import pairs, per_example
+from kdcli.losses.rows import positions
+from kdcli.spec import Temperature, value_at
+
+
+class ChannelWise(FeatureLoss):
+    """τ² · KL(softmax(teacher / τ) ‖ softmax(student / τ)) over the positions, mean over the channels.
+
+    Pairs of layers are summed.
+
+    Shapes: student, teacher (batch, ..., channels), equal after projection → (batch,).
+
+    Args:
+        tau: τ, a number or a `Change`.
+
+    Example:
+        >>> import kdcli
+        >>> loss = kdcli.losses.make("channel_wise")
+        >>> float(loss(student=[[[1.0], [2.0]]], teacher=[[[3.0], [4.0]]])[0])
+        0.0
+    """
+
+    known_as: ClassVar[str] = "CWD"
+    paper: ClassVar[str] = "Shu et al. 2021, arXiv:2011.13256"
+    notes: ClassVar[tuple[str, ...]] = (
+        "Differs from `{kind: hint, distance: kl}`, which takes the softmax over the channels of a position.",
+    )
+    projects: ClassVar[bool] = True
+    axes: ClassVar[tuple[int, ...]] = (3, 2)
+
+    kind: Literal["channel_wise"] = "channel_wise"
+    tau: Temperature = 1.0
+
+    def __call__(self, *, student: Any, teacher: Any, progress: Any = 0.0, **_: Any) -> Any:
+        """The divergence, per example."""
+        total = 0.0
+        for feature, target in pairs(student, teacher):
+            tau = ops.cast(value_at(self.tau, progress), feature.dtype)
+            ours, theirs = _log_shares(feature / tau), _log_shares(ops.stop_gradient(target) / tau)
+            total = total + tau * tau * per_example(ops.sum(ops.exp(theirs) * (theirs - ours), axis=1))
+        return total
+
+
+def _log_shares(feature: Any) -> Any:
+    """(batch, positions, channels): the logarithm of each position's share in its channel."""
+    return ops.log_softmax(positions(feature), axis=1)

@@ -1,0 +1,84 @@
+"""What a kind of loss needs, refuses and is paired by, in words made of its class variables."""
+
+from __future__ import annotations
+
+from kdcli.loss import FeatureLoss, Loss
+
+_AXES = {3: "maps", 2: "sequences", 1: "vectors"}
+
+
+def needs_of(member: type[Loss]) -> tuple[str, ...]:
+    """Labels, teacher, features ..., each in a word or two."""
+    inner = issubclass(member, FeatureLoss)
+    wants = {
+        "labels": member.needs_labels,
+        "teacher": member.needs_teacher,
+        "features": inner,
+        "projection": getattr(member, "projects", False),
+        "own weights": member.build is not Loss.build,
+        **dict.fromkeys(member.keeps, True),
+        "normalization": getattr(member, "needs_normalization", False),
+        "whole batch": member.whole_batch,
+        "one device": member.one_device,
+    }
+    return tuple(name for name, wanted in wants.items() if wanted)
+
+
+def refusals_of(member: type[Loss]) -> tuple[str, ...]:
+    """What a run with this loss is refused for, before it trains."""
+    sentences = []
+    if member.needs_labels:
+        sentences.append("data without labels")
+    if member.one_class:
+        sentences.append("labels that are mixed or that are several classes at once")
+    if member.least_classes > 1:
+        sentences.append(f"fewer than {member.least_classes} classes")
+    missing = [head for head in ("logits", "sigmoid", "values") if head not in member.heads]
+    if missing and not issubclass(member, FeatureLoss):
+        sentences.append(f"heads of {' and '.join(missing)}")
+    if member.least_batch > 1:
+        sentences.append(f"batches of fewer than {member.least_batch} examples")
+    if not issubclass(member, FeatureLoss) and not member.leading_axes:
+        sentences.append("outputs with axes between the batch and the classes")
+    if issubclass(member, FeatureLoss):
+        sentences.extend(_shapes_refused(member))
+    if member.one_device:
+        sentences.append("several devices")
+    return tuple(sentences)
+
+
+def _shapes_refused(member: type[FeatureLoss]) -> list[str]:
+    sentences = []
+    other = [name for axes, name in _AXES.items() if axes not in member.axes]
+    if other:
+        sentences.append(f"features that are {_listed(other)}")
+    if member.equal and not member.projects:
+        sentences.append(f"features that differ in {' or '.join(member.equal)}")
+    if member.least_pairs > 1:
+        sentences.append(f"fewer than {member.least_pairs} pairs of layers")
+    if member.needs_normalization:
+        sentences.append("teacher layers that no batch normalisation made")
+    return sentences
+
+
+def _listed(words: list[str]) -> str:
+    """`a, b or c`."""
+    return " or ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
+
+
+def pairs_of(member: type[Loss]) -> str:
+    """How layers are chosen where a recipe names none; empty for a loss on outputs."""
+    if not issubclass(member, FeatureLoss):
+        return ""
+    kinds = "attention scores" if member.attention_scores else _listed([_AXES[axes] for axes in member.axes])
+    kinds += " from before an activation" if member.before_activation else ""
+    if member.pairing == "last":
+        chosen = f"the last of both networks before pooling ({kinds})"
+    else:
+        least = f", at least {member.least_pairs} pairs" if member.least_pairs > 1 else ""
+        chosen = f"several, by depth and size ({kinds}){least}"
+    if member.all_with_all:
+        chosen += "; every student layer meets every teacher layer"
+    if member.family:
+        chosen += "; warns when the architectures differ"
+    return chosen

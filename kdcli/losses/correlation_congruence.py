@@ -1,0 +1,74 @@
+"""Correlation congruence: what two examples in a row have in common against the teacher is taken off."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from kdcli.lazy import keras, ops
+from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts, Shape
+from kdcli.losses.convention import owned
+from kdcli.losses.matching import feature_pairs
+from kdcli.losses.rows import rows
+from kdcli.spec import Weight
+
+
+class CorrelationCongruence(FeatureLoss):
+    """Mean over i of the sum over the embedding of δᵢ · δᵢ₊₁, δ = |student − teacher|, i the examples of a batch.
+
+    Both sides are flattened and embedded by a dense layer each, which learn with the student. This is the
+    authors' code; the paper compares matrices of all correlations instead. Pairs of layers are summed.
+
+    Shapes: student, teacher (batch, ...), of any sizes → a scalar.
+
+    Args:
+        embed: units of the embedding; 0 compares features of one size as they are.
+
+    Example:
+        >>> import kdcli
+        >>> loss = kdcli.losses.make("correlation_congruence", embed=0)
+        >>> float(loss(student=[[1.0, 3.0], [2.0, 2.0]], teacher=[[0.0, 1.0], [0.0, 0.0]]))
+        6.0
+    """
+
+    known_as: ClassVar[str] = "CC"
+    paper: ClassVar[str] = "Peng et al. 2019, arXiv:1904.01802"
+    whole_batch: ClassVar[bool] = True
+    least_batch: ClassVar[int] = 2
+    zero_when_equal: ClassVar[bool] = False
+    shape_text: ClassVar[str] = "student, teacher (batch, ...), or lists of them → a scalar"
+
+    kind: Literal["correlation_congruence"] = "correlation_congruence"
+    weight: Weight = 0.02
+    embed: Annotated[int, Field(ge=0)] = 128
+
+    def build(self, given: Given) -> Parts:
+        """Two embeddings for each pair."""
+        if not self.embed:
+            return NO_PARTS
+        students, teachers = (
+            [self._embedding(shape) for shape in shapes] for shapes in (given.student, given.teacher)
+        )
+        return Parts({"students": students, "teachers": teachers})
+
+    def _embedding(self, shape: Shape) -> Any:
+        if None in shape:
+            raise ValueError(f"{self.kind}: a feature of shape {shape} has no fixed size to embed")
+        # Its own type, so that a half-precision policy of the student does not reach it.
+        layer = keras.layers.Dense(self.embed, dtype=keras.config.floatx(), name="embedding")
+        layer.build((None, math.prod(side for side in shape if side is not None)))
+        return layer
+
+    def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
+        """The products of differences of neighbours in a batch."""
+        total = 0.0
+        for number, (feature, target) in enumerate(feature_pairs(student, teacher)):
+            feature, target = rows(feature), rows(ops.stop_gradient(target))
+            if self.embed:
+                trained = owned(parts, self).trained
+                feature, target = trained["students"][number](feature), trained["teachers"][number](target)
+            difference = ops.abs(feature - target)
+            total = total + ops.mean(ops.sum(difference[:-1] * difference[1:], axis=-1))
+        return total

@@ -1,0 +1,73 @@
+"""Decoupled distillation: the target class against the rest, and the rest among themselves, weighted apart."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from kdcli.lazy import ops
+from kdcli.loss import Loss
+from kdcli.losses.convention import per_example, wide
+from kdcli.losses.one_class import OUT, log_others, own_class
+from kdcli.losses.soft_targets import standardized
+from kdcli.spec import Temperature, value_at
+
+
+class Decoupled(Loss):
+    """T² · (alpha · KL(target class, rest) + beta · KL among the other classes), per example.
+
+    The first divergence is between the pairs (p, 1 − p) of the labelled class, the second between the softmax
+    over the other classes alone; both of logits / T. With two classes the second is 0.
+
+    Shapes: student, teacher (batch, ..., classes) logits; labels (batch, ...) classes → (batch,).
+
+    Args:
+        alpha: weight of the target class, at least 0.
+        beta: weight of the other classes, at least 0.
+        temperature: T, a number or a `Change`.
+        standardize: first bring each example's logits to mean 0 and (unbiased) deviation 1.
+
+    Example:
+        >>> import kdcli
+        >>> loss = kdcli.losses.make("decoupled", beta=2.0)
+        >>> float(loss(student=[[1.0, 2.0, 0.0]], teacher=[[1.0, 2.0, 0.0]], labels=[1])[0])
+        0.0
+    """
+
+    known_as: ClassVar[str] = "DKD"
+    paper: ClassVar[str] = "Zhao et al. 2022, arXiv:2203.08679"
+    notes: ClassVar[tuple[str, ...]] = (
+        "With `beta` the teacher's chance of the other classes and `alpha` 1 it would be `soft_targets`.",
+    )
+    needs_labels: ClassVar[bool] = True
+    one_class: ClassVar[bool] = True
+    least_classes: ClassVar[int] = 3
+    shape_text: ClassVar[str] = "student, teacher (batch, ..., classes), labels (batch, ...) → (batch,)"
+
+    kind: Literal["decoupled"] = "decoupled"
+    alpha: Annotated[float, Field(ge=0)] = 1.0
+    beta: Annotated[float, Field(ge=0)] = 8.0
+    temperature: Temperature = 4.0
+    standardize: bool = False
+
+    def __call__(self, *, student: Any, teacher: Any, labels: Any = None, progress: Any = 0.0, **_: Any) -> Any:
+        """The two divergences with their weights, per example."""
+        student, teacher = wide(student), ops.stop_gradient(wide(teacher))
+        mask = own_class(labels, student, self)
+        if self.standardize:
+            student, teacher = standardized(student), standardized(teacher)
+        temperature = ops.cast(value_at(self.temperature, progress), student.dtype)
+        student, teacher = student / temperature, teacher / temperature
+        target = sum(ops.exp(t) * (t - s) for s, t in zip(_two(student, mask), _two(teacher, mask), strict=True))
+        log_teacher = log_others(teacher, mask)
+        shares = ops.where(mask, 0.0, ops.exp(log_teacher))
+        rest = ops.sum(shares * (log_teacher - log_others(student, mask)), axis=-1)
+        return temperature * temperature * per_example(self.alpha * target + self.beta * rest)
+
+
+def _two(logits: Any, mask: Any) -> tuple[Any, Any]:
+    """log p and log(1 − p) of the labelled class, by log-sum-exp: neither underflows."""
+    whole = ops.logsumexp(logits, axis=-1)
+    own = ops.sum(ops.where(mask, logits, 0.0), axis=-1)
+    return own - whole, ops.logsumexp(ops.where(mask, OUT, logits), axis=-1) - whole

@@ -1,0 +1,110 @@
+"""Feature overhaul: before the activation, what the teacher holds back the student need not copy exactly."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, Literal
+
+from kdcli.lazy import keras, ops
+from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts
+from kdcli.losses.connector import built, check_channels, convolution, normalization, through
+from kdcli.losses.convention import features, owned
+from kdcli.losses.pooling import pooled
+from kdcli.spec import Weight
+
+# A channel whose chance of being below 0 is smaller has its margin at three deviations.
+RARE = 0.001
+
+
+class FeatureOverhaul(FeatureLoss):
+    """Σ (r − t)² over a feature, where t = max(teacher, m); nothing where r ≤ t and the teacher is not above 0.
+
+    r = R(student): a convolution and batch normalisation. The margin m of each channel is what the teacher has on
+    average where it is below 0, from its own batch normalisation: E[x | x < 0] of a normal x with that scale and
+    shift. The teacher's map is averaged to the student's size. Of n pairs the i-th counts 2^(i − n): deeper ones
+    more. Layers before their activation are meant.
+
+    Shapes: student, teacher (batch, h, w, channels) or (batch, channels), or lists of them → (batch,).
+
+    Args:
+        kernel_size: of R's window in pixels: 1, 3, 5 or 7.
+
+    Example:
+        >>> import kdcli
+        >>> kdcli.losses.make("feature_overhaul").weight
+        0.001
+    """
+
+    known_as: ClassVar[str] = "OFD"
+    paper: ClassVar[str] = "Heo et al. 2019, arXiv:1904.01866"
+    axes: ClassVar[tuple[int, ...]] = (3, 1)
+    pairing: ClassVar[Literal["last", "several"]] = "several"
+    before_activation: ClassVar[bool] = True
+    needs_normalization: ClassVar[bool] = True
+    zero_when_equal: ClassVar[bool] = False
+
+    kind: Literal["feature_overhaul"] = "feature_overhaul"
+    weight: Weight = 0.001
+    kernel_size: Literal[1, 3, 5, 7] = 1
+
+    def build(self, given: Given) -> Parts:
+        """A connector and the margins for each pair.
+
+        Raises:
+            ValueError: the scale and shift of a teacher's batch normalisation are missing.
+        """
+        known = given.normalizations
+        if len(known) != len(given.teacher) or any(one is None for one in known):
+            raise ValueError(
+                "feature_overhaul takes its margins from the teacher's batch normalisation: "
+                "Given(..., normalizations=[(scale, shift), ...]), one for each teacher feature"
+            )
+        connectors, margins = [], []
+        for ours, theirs, normalized in zip(given.student, given.teacher, known, strict=True):
+            channels = int(theirs[-1] or 0)
+            layers = [convolution(channels, self.kernel_size, axes=len(ours)), normalization()]
+            connectors.append(built(layers, ours))
+            assert normalized is not None
+            start = margins_of(*normalized)
+            # In float32 whatever the rest is computed in, as the published margins are.
+            margins.append(
+                keras.Variable(start, shape=(channels,), dtype="float32", trainable=False, name="margin")
+            )
+        return Parts({"connectors": connectors}, {"margins": margins})
+
+    def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
+        """The squared error where it counts, per example."""
+        owns = owned(parts, self)
+        students, teachers = features(student), features(teacher)
+        total, count = 0.0, len(students)
+        pairs = zip(students, teachers, owns.trained["connectors"], owns.kept["margins"], strict=True)
+        for place, (feature, target, layers, margin) in enumerate(pairs):
+            feature, target = through(layers, feature), ops.stop_gradient(target)
+            check_channels(feature, target)
+            if len(feature.shape) == 4:
+                target = pooled(target, tuple(feature.shape[1:3]))
+            error = feature - ops.maximum(target, ops.cast(margin, target.dtype))
+            squares = ops.square(ops.where(target > 0, error, ops.relu(error)))
+            total = total + 2.0 ** (place + 1 - count) * ops.sum(squares, axis=tuple(range(1, len(squares.shape))))
+        return total
+
+
+def margins_of(scale: Any, shift: Any) -> list[float]:
+    """The mean of what is below 0 in each channel.
+
+    Args:
+        scale, shift: (channels,) of a batch normalisation: deviation (its sign does not count) and mean.
+    """
+    scales, shifts = (ops.convert_to_numpy(numbers).tolist() for numbers in (scale, shift))
+    return [_below_zero(abs(deviation), mean) for deviation, mean in zip(scales, shifts, strict=True)]
+
+
+def _below_zero(deviation: float, mean: float) -> float:
+    """E[x | x < 0] for a normal x; three deviations below 0 where that hardly ever happens."""
+    if deviation == 0:
+        return min(mean, 0.0)
+    place = mean / deviation
+    chance = math.erfc(place / math.sqrt(2)) / 2
+    if chance <= RARE:
+        return -3 * deviation
+    return mean - deviation * math.exp(-place * place / 2) / math.sqrt(2 * math.pi) / chance

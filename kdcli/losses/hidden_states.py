@@ -1,0 +1,64 @@
+"""Hidden states: the student's states after a transformer block learn to be the teacher's."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from kdcli.lazy import ops
+from kdcli.losses.convention import cosine, pairs, per_example
+from kdcli.losses.masking import Masked, shares
+
+
+class HiddenStates(Masked):
+    """Mean of (student − teacher)² over the states of a sequence, or of 1 − cos; pairs are summed.
+
+    A dense projection brings the student's states to the teacher's width. With `mask` the mean is over the tokens
+    that count in the whole batch. Patient distillation compares the first token only: its loss is twice the cosine
+    distance with a mask that keeps that token.
+
+    Shapes: student, teacher (batch, steps, channels), equal after projection, or (batch, channels), or lists;
+    mask (batch, steps) → (batch,).
+
+    Args:
+        distance: `mse` or `cosine`.
+        mask_input: name of an input of the data, (examples, tokens): tokens count where it is not 0. A padding
+            mask, or token ids with 0 for padding; all tokens count when left out.
+
+    Example:
+        >>> import kdcli
+        >>> loss = kdcli.losses.make("hidden_states")
+        >>> float(loss(student=[[[1.0], [3.0]]], teacher=[[[1.0], [1.0]]], mask=[[1, 0]])[0])
+        0.0
+    """
+
+    known_as: ClassVar[str] = "TinyBERT, PKD"
+    paper: ClassVar[str] = "Jiao et al. 2019, arXiv:1909.10351"
+    notes: ClassVar[tuple[str, ...]] = (
+        "Patient distillation (PKD) is `{kind: hidden_states, distance: cosine}` on the first token.",
+    )
+    projects: ClassVar[bool] = True
+    axes: ClassVar[tuple[int, ...]] = (2, 1)
+    pairing: ClassVar[Literal["last", "several"]] = "several"
+    shape_text: ClassVar[str] = (
+        "student, teacher (batch, steps, channels), or lists; mask (batch, steps) → (batch,)"
+    )
+
+    kind: Literal["hidden_states"] = "hidden_states"
+    distance: Literal["mse", "cosine"] = "mse"
+
+    def __call__(self, *, student: Any, teacher: Any, mask: Any = None, **_: Any) -> Any:
+        """The distance, per example.
+
+        Args:
+            student, teacher: states, or lists of them.
+            mask: 1 for tokens that count, 0 for padding; all count when left out.
+        """
+        total = 0.0
+        for feature, target in pairs(student, teacher):
+            target = ops.stop_gradient(target)
+            if self.distance == "mse":
+                apart = ops.mean(ops.square(feature - target), axis=-1)
+            else:
+                apart = 1.0 - cosine(feature, target)
+            total = total + per_example(apart if mask is None else apart * shares(mask, apart))
+        return total

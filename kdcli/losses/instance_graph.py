@@ -1,0 +1,76 @@
+"""Instance graph: the examples of a batch as a graph, its vertices, edges, and how edges change between layers."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from kdcli.lazy import ops
+from kdcli.loss import FeatureLoss
+from kdcli.losses.matching import feature_pairs
+from kdcli.losses.rows import moderate, products, rows, squared_distances
+
+InnerWeight = Annotated[float, Field(ge=0)]
+
+
+class InstanceGraph(FeatureLoss):
+    """`vertex` · (V(student) − V(teacher))² + `edge` · (A(s) − A(t))² + `transform` · (E(s) − E(t))², means.
+
+    V are the features of a layer; A the squared distances of all pairs of examples, divided by the largest;
+    E = (A − A of the next layer)². Layers are summed, transforms over layers two after two. Vertices are compared
+    in the layers where both features have the same shape: a student of other widths learns edges and transforms.
+
+    Shapes: lists of at least two features (batch, ...), of any sizes → a scalar.
+
+    Args:
+        vertex: inner weight of the vertices; 0 leaves them out.
+        edge: inner weight of the edges; 0 leaves them out.
+        transform: inner weight of the edges' change between layers; 0 leaves it out.
+
+    Example:
+        >>> import kdcli
+        >>> kdcli.losses.make("instance_graph", vertex=0.0).edge
+        1.0
+    """
+
+    known_as: ClassVar[str] = "IRG, graph distillation"
+    paper: ClassVar[str] = "Liu et al. 2019, CVPR 2019"
+    whole_batch: ClassVar[bool] = True
+    least_batch: ClassVar[int] = 3
+    pairing: ClassVar[Literal["last", "several"]] = "several"
+    least_pairs: ClassVar[int] = 2
+    shape_text: ClassVar[str] = "student, teacher lists of (batch, ...) → a scalar"
+
+    kind: Literal["instance_graph"] = "instance_graph"
+    vertex: InnerWeight = 1.0
+    edge: InnerWeight = 1.0
+    transform: InnerWeight = 1.0
+
+    @model_validator(mode="after")
+    def _something_is_compared(self) -> InstanceGraph:
+        if self.edge == 0 and self.transform == 0:
+            raise ValueError("edge and transform are both 0: without edges it is a hint; use kind: hint")
+        return self
+
+    def __call__(self, *, student: Any, teacher: Any, **_: Any) -> Any:
+        """The distance of the graphs of a batch."""
+        total, graphs = 0.0, []
+        for feature, target in feature_pairs(student, teacher, least=self.least_pairs):
+            target = ops.stop_gradient(target)
+            if self.vertex and tuple(feature.shape[1:]) == tuple(target.shape[1:]):
+                total = total + self.vertex * ops.mean(ops.square(feature - target))
+            graphs.append((_edges(feature), _edges(target)))
+            total = total + self.edge * ops.mean(ops.square(graphs[-1][0] - graphs[-1][1]))
+        for (ours, theirs), (our_next, their_next) in pairwise(graphs):
+            difference = ops.square(ours - our_next) - ops.square(theirs - their_next)
+            total = total + self.transform * ops.mean(ops.square(difference))
+        return total
+
+
+def _edges(feature: Any) -> Any:
+    """(batch, batch): squared distances, the largest 1, or all 0 where every example is the same."""
+    squared = squared_distances(products(moderate(rows(feature))))
+    largest = ops.max(squared)
+    return squared / ops.where(largest > 0, largest, ops.ones_like(largest))

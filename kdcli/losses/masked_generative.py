@@ -1,0 +1,68 @@
+"""Masked generation: from a student's map with holes a small block generates the teacher's whole map."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from kdcli.lazy import keras, ops
+from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts
+from kdcli.losses.connector import built, convolution
+from kdcli.losses.convention import owned, pairs
+from kdcli.spec import Share, Weight
+
+
+class MaskedGenerative(FeatureLoss):
+    """Σ (G(student · M) − teacher)² over positions and channels, per example; pairs are summed.
+
+    M is 0 at random positions and 1 elsewhere, drawn anew at every step for each example. G is two 3×3
+    convolutions with a ReLU between. As in the paper the squares are summed, so the usual weight is small.
+
+    Shapes: student, teacher (batch, h, w, channels), equal after projection → (batch,).
+
+    Args:
+        mask: share of the positions that is masked.
+
+    Example:
+        >>> import kdcli
+        >>> kdcli.losses.make("masked_generative").mask
+        0.65
+    """
+
+    known_as: ClassVar[str] = "MGD"
+    paper: ClassVar[str] = "Yang et al. 2022, arXiv:2205.01529"
+    notes: ClassVar[tuple[str, ...]] = (
+        "With `mask: 0` it is `hint` through two convolutions, as a sum instead of a mean.",
+    )
+    projects: ClassVar[bool] = True
+    axes: ClassVar[tuple[int, ...]] = (3,)
+    zero_when_equal: ClassVar[bool] = False
+    shape_text: ClassVar[str] = "student, teacher (batch, h, w, channels), or lists of them → (batch,)"
+
+    kind: Literal["masked_generative"] = "masked_generative"
+    weight: Weight = 2e-5
+    mask: Share = 0.65
+
+    def build(self, given: Given) -> Parts:
+        """A generating block for each pair, and the state that masks are drawn from."""
+        generators = []
+        for shape in given.teacher:
+            channels = int(shape[-1] or 0)
+            first, second = (convolution(channels, 3, bias=True) for _ in range(2))
+            generators.append(built([first, keras.layers.ReLU(), second], shape))
+        return Parts({"generators": generators}, {"draws": keras.random.SeedGenerator(given.seed)})
+
+    def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
+        """The squared error of what is generated, per example."""
+        owns = owned(parts, self)
+        total = 0.0
+        for (feature, target), layers in zip(pairs(student, teacher), owns.trained["generators"], strict=True):
+            feature = feature * self._mask(feature, owns.kept["draws"])
+            for layer in layers:
+                feature = layer(feature)
+            total = total + ops.sum(ops.square(feature - ops.stop_gradient(target)), axis=(1, 2, 3))
+        return total
+
+    def _mask(self, feature: Any, draws: Any) -> Any:
+        """(batch, h, w, 1) of 0 and 1."""
+        shape = (ops.shape(feature)[0], feature.shape[1], feature.shape[2], 1)
+        return ops.cast(keras.random.uniform(shape, seed=draws, dtype="float32") >= self.mask, feature.dtype)

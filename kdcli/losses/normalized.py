@@ -1,0 +1,55 @@
+"""Normalised distillation: the target class as it is, the other classes scaled to sum to one on both sides."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from kdcli.lazy import ops
+from kdcli.loss import Loss
+from kdcli.losses.convention import per_example, wide
+from kdcli.losses.one_class import log_others, own_class
+from kdcli.spec import Temperature, value_at
+
+
+class Normalized(Loss):
+    """−q log p of the labelled class − gamma · T² · Σ q̂ log p̂ of the other classes, per example.
+
+    p and q are the student's and the teacher's softmax (at T 1); p̂ and q̂ are softmax over the classes other than
+    the labelled one, of logits / T. The teacher's entropy is not subtracted: the least value is not 0.
+
+    Shapes: student, teacher (batch, ..., classes) logits; labels (batch, ...) classes → (batch,).
+
+    Args:
+        gamma: weight of the other classes, at least 0.
+        temperature: T of the other classes, a number or a `Change`.
+
+    Example:
+        >>> import kdcli
+        >>> loss = kdcli.losses.make("normalized", gamma=0.0)
+        >>> round(float(loss(student=[[0.0, 0.0]], teacher=[[0.0, 0.0]], labels=[1])[0]), 4)
+        0.3466
+    """
+
+    known_as: ClassVar[str] = "NKD"
+    paper: ClassVar[str] = "Yang et al. 2023, arXiv:2303.13005"
+    needs_labels: ClassVar[bool] = True
+    one_class: ClassVar[bool] = True
+    least_classes: ClassVar[int] = 2
+    zero_when_equal: ClassVar[bool] = False
+    shape_text: ClassVar[str] = "student, teacher (batch, ..., classes), labels (batch, ...) → (batch,)"
+
+    kind: Literal["normalized"] = "normalized"
+    gamma: Annotated[float, Field(ge=0)] = 1.5
+    temperature: Temperature = 1.0
+
+    def __call__(self, *, student: Any, teacher: Any, labels: Any = None, progress: Any = 0.0, **_: Any) -> Any:
+        """The two cross-entropies, per example."""
+        student, teacher = wide(student), ops.stop_gradient(wide(teacher))
+        mask = own_class(labels, student, self)
+        own = ops.where(mask, ops.softmax(teacher, axis=-1) * ops.log_softmax(student, axis=-1), 0.0)
+        temperature = ops.cast(value_at(self.temperature, progress), student.dtype)
+        shares = ops.where(mask, 0.0, ops.exp(log_others(teacher / temperature, mask)))
+        rest = ops.sum(shares * log_others(student / temperature, mask), axis=-1)
+        return per_example(-ops.sum(own, axis=-1) - self.gamma * temperature * temperature * rest)

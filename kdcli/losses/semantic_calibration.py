@@ -1,0 +1,116 @@
+"""Semantic calibration: every student layer learns from all teacher layers, as much as attention says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from kdcli.lazy import keras, ops
+from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts, Shape
+from kdcli.losses.connector import built, convolution, normalization, through
+from kdcli.losses.convention import features, owned, per_example
+from kdcli.losses.pooling import same_size
+from kdcli.losses.unit import unit
+from kdcli.spec import PositiveFloat, Weight
+
+
+class SemanticCalibration(FeatureLoss):
+    """Mean over examples and student layers s of Σ over teacher layers t of a(s, t) · |R(s) − t|².
+
+    a(s, t), for each example, is the softmax over t of q(s) · k(t) / soft. q and k are small networks with outputs
+    of length 1, one for each layer, that read the example's similarities (inner products of whole features) with
+    the batch. R, one for each two layers, is 1×1, 3×3 and 1×1 convolutions with batch normalisation and ReLU
+    between them; |·|² is a mean, and the larger map is averaged down to the smaller.
+
+    Shapes: student, teacher (batch, h, w, channels), or lists of them of any length → scalar. The batch is at
+    most the one that the parts are built for; in a smaller one, similarities with what is missing are 0.
+
+    Args:
+        soft: divides the products of q and k.
+        factor: q and k have as many outputs as there are examples in a batch, divided by this.
+
+    Example:
+        >>> import kdcli
+        >>> kdcli.losses.make("semantic_calibration").weight
+        400.0
+    """
+
+    known_as: ClassVar[str] = "SemCKD"
+    paper: ClassVar[str] = "Chen et al. 2021, arXiv:2012.03236"
+    whole_batch: ClassVar[bool] = True
+    one_device: ClassVar[bool] = True
+    zero_when_equal: ClassVar[bool] = False
+    # Below, the statistics of a map of one point have no spread.
+    least_batch: ClassVar[int] = 2
+    axes: ClassVar[tuple[int, ...]] = (3,)
+    pairing: ClassVar[Literal["last", "several"]] = "several"
+    # Of a single teacher layer there is nothing to choose.
+    least_pairs: ClassVar[int] = 2
+    all_with_all: ClassVar[bool] = True
+    shape_text: ClassVar[str] = "student, teacher (batch, h, w, channels), or lists of them of any length → scalar"
+
+    kind: Literal["semantic_calibration"] = "semantic_calibration"
+    weight: Weight = 400.0
+    soft: PositiveFloat = 1.0
+    factor: Annotated[int, Field(ge=1)] = 4
+
+    def build(self, given: Given) -> Parts:
+        """A query for each student layer, a key for each teacher layer, a regressor for each two."""
+        size = max(given.batch // self.factor, 1)
+        return Parts(
+            {
+                "queries": [_perceptron(given.batch, size) for _ in given.student],
+                "keys": [_perceptron(given.batch, size) for _ in given.teacher],
+                "regressors": [[_regressor(ours, theirs) for theirs in given.teacher] for ours in given.student],
+            }
+        )
+
+    def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
+        """The distances, weighted by attention."""
+        owns = owned(parts, self).trained
+        students, teachers = features(student), [ops.stop_gradient(target) for target in features(teacher)]
+        shares = self._attention(students, teachers, owns)
+        distances = []
+        for feature, regressors in zip(students, owns["regressors"], strict=True):
+            row = []
+            for target, layers in zip(teachers, regressors, strict=True):
+                ours, theirs = same_size(feature, target)
+                row.append(per_example(ops.square(through(layers, ours) - theirs)))
+            distances.append(ops.stack(row, axis=-1))
+        return ops.mean(ops.sum(shares * ops.stack(distances, axis=1), axis=-1))
+
+    def _attention(self, students: Sequence[Any], teachers: Sequence[Any], owns: Any) -> Any:
+        """(batch, student layers, teacher layers), with sum 1 over the teacher's."""
+        queries, keys = (
+            ops.stack([_read(layers, feature) for layers, feature in zip(networks, side, strict=True)], axis=1)
+            for networks, side in ((owns["queries"], students), (owns["keys"], teachers))
+        )
+        energies = ops.einsum("bsf,btf->bst", queries, keys) / self.soft
+        # Keras' own softmax warns of a single teacher layer, which simply gets all the attention.
+        return ops.exp(energies - ops.logsumexp(energies, axis=-1, keepdims=True))
+
+
+def _read(layers: Sequence[Any], feature: Any) -> Any:
+    """The direction that a network gives to each example's similarities with the batch."""
+    flat = ops.reshape(feature, (feature.shape[0], -1))
+    similarities = ops.matmul(flat, ops.transpose(flat))
+    missing = layers[0].kernel.shape[0] - similarities.shape[1]
+    if missing < 0:
+        raise ValueError(
+            f"semantic_calibration was built for batches of {layers[0].kernel.shape[0]}, "
+            f"got {similarities.shape[1]} examples: Given(..., batch=...)"
+        )
+    return unit(through(layers, ops.pad(similarities, ((0, 0), (0, missing)))))
+
+
+def _perceptron(inputs: int, outputs: int) -> list[Any]:
+    return built([keras.layers.Dense(2 * outputs, activation="relu"), keras.layers.Dense(outputs)], (inputs,))
+
+
+def _regressor(ours: Shape, theirs: Shape) -> list[Any]:
+    channels = int(theirs[-1] or 1)
+    layers = [convolution(2 * channels, 1), normalization(), keras.layers.ReLU()]
+    layers += [convolution(2 * channels, 3), normalization(), keras.layers.ReLU()]
+    return built([*layers, convolution(channels, 1)], (None, None, ours[-1]))

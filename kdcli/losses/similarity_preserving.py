@@ -1,0 +1,51 @@
+"""Similarity preserving: what is alike to the teacher becomes alike to the student."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from kdcli.lazy import ops
+from kdcli.loss import FeatureLoss
+from kdcli.losses.matching import feature_pairs
+from kdcli.losses.rows import moderate, rows, unit
+from kdcli.spec import Weight
+
+
+class SimilarityPreserving(FeatureLoss):
+    """Mean over all pairs of examples of (S(student) − S(teacher))², S = F · Fᵀ with rows of length 1.
+
+    F are the features of a batch, one flattened example in each row. Pairs of layers are summed.
+
+    Shapes: student, teacher (batch, ...), of any sizes → a scalar.
+
+    Example:
+        >>> import kdcli
+        >>> loss = kdcli.losses.make("similarity_preserving")
+        >>> float(loss(student=[[1.0], [0.0]], teacher=[[1.0, 0.0], [0.0, 1.0]]))
+        0.25
+    """
+
+    known_as: ClassVar[str] = "SP"
+    paper: ClassVar[str] = "Tung & Mori 2019, arXiv:1907.09682"
+    notes: ClassVar[tuple[str, ...]] = (
+        "Differs from `relational`: inner products instead of distances and angles.",
+    )
+    whole_batch: ClassVar[bool] = True
+    least_batch: ClassVar[int] = 2
+    shape_text: ClassVar[str] = "student, teacher (batch, ...), or lists of them → a scalar"
+
+    kind: Literal["similarity_preserving"] = "similarity_preserving"
+    weight: Weight = 3000.0
+
+    def __call__(self, *, student: Any, teacher: Any, **_: Any) -> Any:
+        """The distance of the similarities of a batch."""
+        total = 0.0
+        for feature, target in feature_pairs(student, teacher):
+            difference = _similarities(feature) - _similarities(ops.stop_gradient(target))
+            total = total + ops.mean(ops.square(difference))
+        return total
+
+
+def _similarities(feature: Any) -> Any:
+    vectors = moderate(rows(feature))
+    return unit(ops.matmul(vectors, ops.transpose(vectors)))

@@ -1,0 +1,56 @@
+"""Flow of the solution procedure: how one layer's channels go with the next one's."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, ClassVar, Literal
+
+from kdcli.lazy import ops
+from kdcli.loss import FeatureLoss
+from kdcli.losses.convention import per_example
+from kdcli.losses.matching import feature_pairs
+from kdcli.losses.pooling import same_size
+from kdcli.losses.rows import positions
+from kdcli.spec import Weight
+
+
+class SolutionFlow(FeatureLoss):
+    """Mean over channels i, j of (M(student) − M(teacher))², Mᵢⱼ = mean over positions of layerᵢ · next layerⱼ.
+
+    Layers are taken two after two, in the order given, and summed. Within a network the larger map is averaged
+    down to the smaller.
+
+    Shapes: lists of at least two features (batch, ..., channels), equal channels on both sides → (batch,).
+
+    Example:
+        >>> import kdcli
+        >>> kdcli.losses.make("solution_flow").weight
+        50.0
+    """
+
+    known_as: ClassVar[str] = "FSP"
+    paper: ClassVar[str] = "Yim et al. 2017, CVPR 2017"
+    axes: ClassVar[tuple[int, ...]] = (3, 2)
+    pairing: ClassVar[Literal["last", "several"]] = "several"
+    least_pairs: ClassVar[int] = 2
+    equal: ClassVar[tuple[str, ...]] = ("channels",)
+    shape_text: ClassVar[str] = "student, teacher lists of (batch, ..., channels) → (batch,)"
+
+    kind: Literal["solution_flow"] = "solution_flow"
+    weight: Weight = 50.0
+
+    def __call__(self, *, student: Any, teacher: Any, **_: Any) -> Any:
+        """The distance of the flows, per example."""
+        pairs = feature_pairs(student, teacher, least=self.least_pairs, equal_channels=True)
+        total = 0.0
+        for (feature, target), (following, wanted) in pairwise(pairs):
+            difference = _flow(feature, following) - _flow(ops.stop_gradient(target), ops.stop_gradient(wanted))
+            total = total + per_example(ops.square(difference))
+        return total
+
+
+def _flow(layer: Any, following: Any) -> Any:
+    """(batch, channels, channels of the next layer)."""
+    layer, following = same_size(layer, following)
+    layer, following = positions(layer), positions(following)
+    return ops.einsum("bpi,bpj->bij", layer, following) / ops.cast(ops.shape(layer)[1], layer.dtype)

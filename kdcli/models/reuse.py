@@ -1,0 +1,95 @@
+"""A student that goes on into its teacher's own classifier, as one Keras model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kdcli.errors import ModelError
+from kdcli.lazy import keras
+from kdcli.models.keras_network import KerasNetwork
+
+# Names in the grown student: the projected map, and the teacher's layers behind it.
+PROJECTED, CLASSIFIER = "projected_to_teacher", "teacher_classifier"
+
+
+def grown(
+    student: KerasNetwork, teacher: KerasNetwork, projector: Sequence[Any], *, ours: str, theirs: str
+) -> KerasNetwork:
+    """The student up to a map, a projector to the teacher's map, and what the teacher computes from it, frozen.
+
+    A larger map is averaged down to the teacher's; a smaller one reaches the teacher's layers by repetition, which
+    leaves its mean as it is. The student's layers are shared, the teacher's are copied.
+
+    Args:
+        student, teacher: models whose layers are known as a graph.
+        projector: built layers from the student's channels to the teacher's.
+        ours, theirs: taps that are maps, on both sides.
+
+    Raises:
+        ModelError: a subclassed model, a tap inside a nested model, or sizes that do not divide.
+    """
+    trunk = _tensor(student, ours, role="student")
+    mapped = keras.Model(student.model.input, trunk, name="student_trunk")
+    size, wanted = student.taps[ours][:2], teacher.taps[theirs][:2]
+    flow = mapped.output
+    if size != wanted and all(
+        a is not None and b is not None and a >= b for a, b in zip(size, wanted, strict=True)
+    ):
+        flow = keras.layers.AveragePooling2D(_factor(size, wanted, ours, theirs), name="averaged_to_teacher")(flow)
+    flow = keras.Sequential([keras.Input(flow.shape[1:]), *projector], name=PROJECTED)(flow)
+    if tuple(flow.shape[1:3]) != wanted:
+        factor = _factor(wanted, tuple(flow.shape[1:3]), ours, theirs)
+        flow = keras.layers.UpSampling2D(factor, name="repeated_to_teacher")(flow)
+    output = _classifier(teacher, theirs)(flow)
+    model = keras.Model(student.model.input, output, name=student.model.name)
+    network = KerasNetwork(model, name=student.name).reads_like(teacher)
+    return network.with_preparations(student.preparations)
+
+
+def _classifier(teacher: KerasNetwork, tap: str) -> Any:
+    """A frozen copy of what the teacher computes from a tap."""
+    inside = keras.Model(_tensor(teacher, tap, role="teacher"), teacher.model.outputs[teacher.chosen])
+    copy = keras.models.clone_model(inside, clone_function=_answering)
+    copy.set_weights(inside.get_weights())
+    head = keras.Model(copy.inputs[0], copy.outputs[0], name=CLASSIFIER)
+    head.trainable = False
+    return head
+
+
+def _answering(layer: Any) -> Any:
+    # Dropout would act while the student trains; the teacher answers without it.
+    if "Dropout" in type(layer).__name__:
+        return keras.layers.Identity(name=layer.name)
+    return layer.__class__.from_config(layer.get_config())
+
+
+def _tensor(network: KerasNetwork, tap: str, *, role: str) -> Any:
+    """The symbolic tensor of a tap.
+
+    Raises:
+        ModelError: there is none.
+    """
+    model = network.model
+    try:
+        return model.get_layer(tap).output
+    except (ValueError, AttributeError):
+        raise ModelError(
+            f"classifier_reuse needs the {role} ({network.name}) as a graph of layers, and {tap!r} is none of its "
+            "own: it is subclassed, or the layer lies in a nested model",
+            hint=f"--set losses.classifier_reuse.{role}_layer=NAME, a layer of the outer functional model",
+        ) from None
+
+
+def _factor(size: Any, wanted: Any, ours: str, theirs: str) -> tuple[int, int]:
+    """How many times the smaller size goes into the larger.
+
+    Raises:
+        ModelError: not evenly.
+    """
+    if any(a % b for a, b in zip(size, wanted, strict=True)):
+        raise ModelError(
+            f"losses.classifier_reuse: maps of {size} and {wanted} ({ours}, {theirs}): neither divides the other",
+            hint="name layers of sizes that do",
+        )
+    return size[0] // wanted[0], size[1] // wanted[1]

@@ -1,0 +1,85 @@
+"""Stages: one distillation after another, each student teaching the next."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, SerializationInfo, model_serializer, model_validator
+
+from kdcli.losses import AnyLoss
+from kdcli.recipe.sides import StudentSection
+from kdcli.recipe.training import TrainSection
+from kdcli.spec import Spec
+
+# What is one thing for the whole recipe.
+_COMMON = ("seed", "devices")
+Section = TypeVar("Section", bound=Spec)
+
+
+class StageSection(Spec):
+    """One of several distillations, in what it differs from the recipe around it.
+
+    The first stage has the recipe's teacher, each later one the student of the stage before.
+
+    Args:
+        description: of the stage.
+        student: what is said here replaces the recipe's `student`, key by key.
+        losses: instead of the recipe's.
+        train: what is said here replaces the recipe's `train`, key by key.
+    """
+
+    description: str = ""
+    student: StudentSection | None = None
+    losses: Annotated[tuple[AnyLoss, ...], Field(strict=False, min_length=1)] | None = None
+    train: TrainSection | None = None
+
+    @model_serializer(mode="plain")
+    def _only_what_is_said(self, info: SerializationInfo) -> dict[str, Any]:
+        # Written out, the defaults of a stage would hide what the recipe around it says.
+        how: dict[str, Any] = {"mode": info.mode, "by_alias": True}
+        found: dict[str, Any] = {}
+        for name in (name for name in type(self).model_fields if name in self.model_fields_set):
+            value = getattr(self, name)
+            if isinstance(value, tuple):
+                found[name] = [loss.model_dump(**how, exclude_none=True) for loss in value]
+            else:
+                found[name] = said(value, **how) if isinstance(value, Spec) else value
+        return found
+
+    @model_validator(mode="after")
+    def _what_is_common(self) -> StageSection:
+        given = [name for name in _COMMON if self.train and name in self.train.model_fields_set]
+        if given:
+            raise ValueError(f"train.{given[0]} holds for all stages: write it in the recipe's own train")
+        labels = [loss.label for loss in self.losses or ()]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"two losses are called {twice[0]!r}: give one of them a `name:`")
+        return self
+
+
+def said(section: Spec, **how: Any) -> dict[str, Any]:
+    """What somebody said in a section, without the defaults around it; a mapping with a `kind` as a whole."""
+    whole, found = section.model_dump(**how), {}
+    for name, field in type(section).model_fields.items():
+        if name in section.model_fields_set:
+            value = getattr(section, name)
+            partial = isinstance(value, Spec) and "kind" not in type(value).model_fields
+            found[field.alias or name] = said(value, **how) if partial else whole[field.alias or name]
+    return found
+
+
+def merged(whole: Section, own: Section | None, *, fixed: frozenset[str] = frozenset()) -> Section:
+    """A section with what a stage says of its own; a mapping with a `kind` is replaced as a whole.
+
+    Args:
+        whole: the recipe's.
+        own: the stage's, or None.
+        fixed: keys of which the recipe's value stays: somebody gave it for this run.
+    """
+    update = {}
+    for name in (own.model_fields_set if own is not None else set()) - fixed:
+        ours, theirs = getattr(whole, name), getattr(own, name)
+        same = isinstance(theirs, Spec) and type(ours) is type(theirs) and "kind" not in type(theirs).model_fields
+        update[name] = merged(ours, theirs) if same else theirs
+    return whole.model_copy(update=update)

@@ -1,0 +1,84 @@
+"""kd losses check: whether a kind of loss, a user's own as well, keeps what every loss keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdcli.errors import UsageError
+from kdcli.loss import Loss
+from kdcli.losses import find, made
+from kdcli.models.own_code import find_kinds
+from kdcli.own_kinds import kind_of
+
+if TYPE_CHECKING:
+    from kdcli.evaluation.loss_contract import Checked
+
+
+@dataclass(frozen=True)
+class CheckedLoss:
+    """A kind and the points of the contract.
+
+    Args:
+        kind: its name in recipes.
+        points: each with its state and, where it is not `passed`, the reason.
+    """
+
+    kind: str
+    points: tuple[Checked, ...]
+
+    @property
+    def failed(self) -> tuple[Checked, ...]:
+        """The points that it breaks."""
+        return tuple(point for point in self.points if point.state == "failed")
+
+    def to_json(self) -> dict[str, Any]:
+        """As `kd losses check --json` has it."""
+        points = [{"name": point.name, "state": point.state, "reason": point.reason} for point in self.points]
+        return {"kind": self.kind, "state": "failed" if self.failed else "passed", "points": points}
+
+
+def check_losses(
+    what: str | Path, *, on_kind: Callable[[CheckedLoss], None] = lambda checked: None
+) -> tuple[CheckedLoss, ...]:
+    """Try the contract on a kind, with its default options.
+
+    Args:
+        what: a file that defines losses (all of them are tried), or a kind of the catalogue.
+        on_kind: told of each kind when it has been tried.
+
+    Raises:
+        kdcli.errors.UsageError: no such kind, or a file that fails or defines no loss.
+    """
+    members, paths = _members(what)
+    # From here on there is work for TensorFlow: a file that fails never gets this far.
+    from kdcli.workflows.starting import start_tensorflow
+
+    start_tensorflow(threads=None, seed=0, code=paths)
+    checked = []
+    for member in members:
+        checked.append(CheckedLoss(kind_of(member), _points(member)))
+        on_kind(checked[-1])
+    return tuple(checked)
+
+
+def _members(what: str | Path) -> tuple[list[type[Loss]], tuple[Path, ...]]:
+    if not str(what).endswith(".py"):
+        return [find(str(what))], ()
+    own = find_kinds([Path(what)])
+    members = list(own.of(Loss).values())
+    if not members:
+        raise UsageError(f"{what} defines no loss: no subclass of Loss or FeatureLoss", hint="docs/own-kinds.md")
+    return members, own.paths
+
+
+def _points(member: type[Loss]) -> tuple[Checked, ...]:
+    from kdcli.evaluation.loss_contract import Checked, check
+
+    try:
+        loss = made(member, {})
+    except UsageError as error:
+        return (Checked("defaults", "failed", f"it cannot be made without options: {error.message}"),)
+    return check(loss)

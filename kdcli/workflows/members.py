@@ -1,0 +1,82 @@
+"""Several teachers in what is asked for: what is asked of each, and whether they make sense together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kdcli.errors import UsageError
+from kdcli.recipe.sections import Recipe
+from kdcli.workflows.asking import Asked
+
+
+def members(asked: Asked) -> tuple[Asked, ...]:
+    """What is asked of each teacher, as if it were the only one.
+
+    All of them answer the same views: a number that one of them has holds for those that leave it open.
+    """
+    recipe = asked.recipe
+    if not recipe.is_ensemble:
+        return (asked,)
+    counts = [section.views for section in recipe.teachers if section.views != "auto"]
+    found = []
+    for number, section in enumerate(recipe.teachers):
+        alone = {"weight": None, "temperature": None, "views": counts[0] if counts else "auto"}
+        models = {role: model for role, model in asked.models.items() if not role.startswith("teacher")}
+        given = asked.models.get(f"teacher.{number}", asked.models.get("teacher"))
+        if given is not None:
+            models["teacher"] = given
+        own = recipe.taught(section.model_copy(update=alone)).model_copy(update={"ensemble": None})
+        found.append(replace(asked, recipe=own, models=models))
+    return tuple(found)
+
+
+def check_members(asked: Asked) -> None:
+    """Refuse settings of several teachers where there is one, and views that differ.
+
+    Raises:
+        UsageError: naming the setting.
+    """
+    recipe = asked.recipe
+    if not recipe.is_ensemble:
+        given = {
+            "ensemble": recipe.ensemble,
+            "teacher.weight": recipe.teacher.weight,
+            "teacher.temperature": recipe.teacher.temperature,
+        }
+        for name, value in given.items():
+            if value is not None:
+                raise UsageError(
+                    f"{name} is for a list of teachers, and there is one",
+                    hint="--teacher FILE once for each, or a list as `teacher` in the recipe; a loss has a "
+                    "temperature of its own",
+                )
+        return
+    wanted = [(number, section.views) for number, section in enumerate(recipe.teachers) if section.views != "auto"]
+    for number, views in wanted[1:]:
+        if views != wanted[0][1]:
+            raise UsageError(
+                f"teacher.{number}.views is {views}, teacher.{wanted[0][0]}.views is {wanted[0][1]}: all teachers "
+                "see what the student sees",
+                hint=f"--set teacher.views={views} is for all of them",
+            )
+
+
+def refuse_several(asked: Asked, *, command: str) -> None:
+    """Refuse a list of teachers where there can be one.
+
+    Raises:
+        UsageError: with the way on.
+    """
+    if asked.recipe.is_ensemble:
+        raise UsageError(
+            f"the recipe lists {len(asked.recipe.teachers)} teachers, and {command} trains one",
+            hint="a recipe in which `teacher` is one mapping",
+        )
+
+
+def taught_by(recipe: Recipe) -> str:
+    """What tells a recipe's teacher, or its teachers, from another's; empty where it names none."""
+    models = [section.model.model_dump_json() for section in recipe.teachers if section.model]
+    shares = [(section.weight, section.temperature) for section in recipe.teachers]
+    mixed = f" {shares} {recipe.ensemble and recipe.ensemble.mix}" if recipe.is_ensemble else ""
+    return f"{models}{mixed}" if models else ""

@@ -1,0 +1,91 @@
+"""The teacher of a comparison, or its teachers as one: how good they are, and how large."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kdcli.data.dataset import Dataset
+from kdcli.evaluation.footprint import file_bytes, flops
+from kdcli.evaluation.quality import measure
+from kdcli.models.network import Network
+from kdcli.models.recorded import RecordedNetwork
+from kdcli.runs.results import Quality, relative
+from kdcli.workflows.around import Surroundings
+from kdcli.workflows.asking import Asked
+from kdcli.workflows.choosing import plain_answers
+from kdcli.workflows.members import members
+from kdcli.workflows.networks import Opened
+from kdcli.workflows.several_teachings import ensemble_of
+from kdcli.workflows.sides import open_teachers
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Whom the students are compared with.
+
+    Args:
+        opened: the teacher or teachers.
+        quality: on the test split: of several the mixture's at T 1; without figures where answers are recorded.
+        several: of a list of teachers, each one's path, share, temperature and accuracy.
+    """
+
+    opened: tuple[Opened, ...]
+    quality: Quality
+    several: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def network(self) -> Network | None:
+        """What is timed; several teachers and recorded answers are not."""
+        first: Network = self.opened[0].network
+        return None if len(self.opened) > 1 or isinstance(first, RecordedNetwork) else first
+
+    def to_json(self) -> dict[str, Any]:
+        """Path and size; of several teachers the sums."""
+        paths = [one.path for one in self.opened]
+        only = paths[0] if len(paths) == 1 else None
+        document = {
+            "path": relative(only) if only else None,
+            "parameters": _sum([one.network.parameters for one in self.opened]),
+            "bytes": _sum([file_bytes(path) if path else None for path in paths]),
+            "flops": _sum([flops(one.network) if one.network.preparations else None for one in self.opened]),
+        }
+        return {**document, "members": list(self.several)} if self.several else document
+
+
+def open_reference(asked: Asked, dataset: Dataset, around: Surroundings) -> Reference:
+    """The teacher of a recipe, or its teachers, with figures on the test split."""
+    test, opened = dataset.test, open_teachers(asked, dataset, around)
+    assert test is not None
+    labels = test.all_labels()
+    answers = [
+        None
+        if isinstance(one.network, RecordedNetwork)
+        else plain_answers(own, dataset, one, around)("test", test)
+        for own, one in zip(members(asked), opened, strict=True)
+    ]
+    each = [
+        Quality(dataset.task, 0) if one is None else measure(one, labels, task=dataset.task) for one in answers
+    ]
+    known = [one for one in answers if one is not None]
+    if not asked.recipe.is_ensemble:
+        return Reference(opened, each[0])
+    ensemble = ensemble_of(asked.recipe, opened)
+    # Recorded answers say nothing of the test split.
+    whole = len(known) == len(answers)
+    quality = measure(ensemble.of(known), labels, task=dataset.task) if whole else Quality(dataset.task, 0)
+    several = tuple(
+        {
+            "path": relative(one.path) if one.path else None,
+            "weight": share,
+            "temperature": temperature,
+            "accuracy": its.accuracy,
+        }
+        for one, share, temperature, its in zip(opened, ensemble.shares, ensemble.temperatures, each, strict=True)
+    )
+    return Reference(opened, quality, several)
+
+
+def _sum(figures: list[Any]) -> Any:
+    """The sum; None where one is not known."""
+    return None if None in figures else sum(figures)

@@ -1,0 +1,177 @@
+"""Stages: what is asked of each of several distillations, and where each goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kdcli.errors import UsageError
+from kdcli.models.formats import model_file
+from kdcli.recipe.document import Path as Setting
+from kdcli.recipe.gates import GatesSection
+from kdcli.recipe.origins import Origins
+from kdcli.recipe.sections import Recipe, TeacherSection, TrainSection
+from kdcli.recipe.stages import StageSection, merged
+from kdcli.runs.directory import STAGES
+from kdcli.workflows.asking import Asked, require
+from kdcli.zoo import File
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of several distillations.
+
+    Args:
+        number: from 1.
+        count: how many there are.
+        path: of its run.
+        asked: what to do, as a distillation of its own.
+    """
+
+    number: int
+    count: int
+    path: Path
+    asked: Asked
+
+    @property
+    def is_last(self) -> bool:
+        """Whether its student is the one that is wanted."""
+        return self.number == self.count
+
+
+def stages_of(asked: Asked, path: Path) -> tuple[Stage, ...]:
+    """The distillations of a recipe with stages, each taught by the student before it.
+
+    What is given for this run (`--epochs`, `--set train...`) holds in all stages; `--student` in the last one.
+
+    Args:
+        asked: what to do, stages and all.
+        path: of the whole: the run of the last stage; the others lie in `stages/1`, `stages/2`, ... below it.
+    """
+    count = len(asked.recipe.stages)
+    paths = [path / STAGES / str(number) for number in range(1, count)] + [path]
+    return tuple(
+        Stage(number, count, paths[number - 1], _asked_of(asked, number, paths)) for number in range(1, count + 1)
+    )
+
+
+def last_stage(asked: Asked) -> Asked:
+    """What is asked of the last stage, whose student is wanted; of a recipe without stages all of it."""
+    return stages_of(asked, Path())[-1].asked if asked.recipe.stages else asked
+
+
+def check_stages(stages: tuple[Stage, ...]) -> None:
+    """Refuse, before the first stage is trained, what a later one lacks.
+
+    Raises:
+        UsageError: no student, no losses, or an object that would be trained twice.
+        ModelError: a student's file that is not there.
+    """
+    for stage in stages:
+        asked = stage.asked
+        require(asked, "data", "student", *([] if stage.number > 1 else ["teacher"]))
+        if asked.recipe.losses is None:
+            raise UsageError(f"stage {stage.number} has no losses", hint="losses of the recipe, or of each stage")
+        if "student" not in asked.models and isinstance(asked.recipe.student.model, File):
+            model_file(Path(asked.recipe.student.model.path), trust=asked.trust)
+    if sum("student" in stage.asked.models for stage in stages) > 1:
+        raise UsageError(
+            "a model object is trained in place: it cannot be the student of several stages",
+            hint="a `student` in each stage before the last one, or the model as a file",
+        )
+
+
+def _asked_of(asked: Asked, number: int, paths: list[Path]) -> Asked:
+    """What is asked of one stage."""
+    recipe, own = asked.recipe, asked.recipe.stages[number - 1]
+    last = number == len(paths)
+    models = {role: model for role, model in asked.models.items() if number == 1 or not role.startswith("teacher")}
+    if own.student is not None and own.student.model is not None and not last:
+        models.pop("student", None)
+    update: dict[str, Any] = {
+        "stages": (),
+        "description": own.description or recipe.description,
+        "student": merged(recipe.student, own.student, fixed=_given(asked, "student") if last else frozenset()),
+        "losses": own.losses or recipe.losses,
+        "train": _train(asked, own),
+        "gates": recipe.gates if last else GatesSection(),
+    }
+    if number > 1:
+        # What was said of the teacher's answers holds for the assistants'; how a model is read, its run knows.
+        first = recipe.teacher
+        settings = {name: getattr(first, name) for name in ("precision", "targets", "views")}
+        assistant = TeacherSection(model=File(path=str(paths[number - 2])), **settings)
+        update |= {"taught_by": assistant, "ensemble": None}
+    origins = _origins_of(asked.origins, number - 1)
+    return replace(asked, recipe=recipe.model_copy(update=update), origins=origins, models=models)
+
+
+def _train(asked: Asked, own: StageSection) -> TrainSection:
+    fixed = _given(asked, "train")
+    length = frozenset({"epochs", "steps"})
+    train = merged(asked.recipe.train, own.train, fixed=fixed | (length if fixed & length else frozenset()))
+    said = own.train.model_fields_set & length if own.train is not None else set()
+    if said and not fixed & length:
+        # One setting in two units: the stage's replaces the other one of the recipe.
+        train = train.model_copy(update=dict.fromkeys(length - said))
+    return train
+
+
+def _given(asked: Asked, section: str) -> frozenset[str]:
+    """The keys of a section that somebody gave for this run, all of them where it was given as a whole."""
+    found: set[str] = set()
+    for path in asked.origins.outside:
+        if path == (section,):
+            found |= set(type(getattr(asked.recipe, section)).model_fields)
+        elif path[0] == section:
+            found.add(str(path[1]))
+    return frozenset(found)
+
+
+def _origins_of(origins: Origins, number: int) -> Origins:
+    """Where the settings of one stage came from: its own entry, else the recipe around it."""
+    at: Setting = (STAGES, number)
+
+    def own(places: Mapping[Setting, Any]) -> dict[Setting, Any]:
+        inner = {path[2:]: place for path, place in places.items() if path[:2] == at and len(path) > 2}
+        around = {path: place for path, place in places.items() if path[:1] != (STAGES,)}
+        return {**around, **inner}
+
+    document = replace(
+        origins.document, places=own(origins.document.places), value_places=own(origins.document.value_places)
+    )
+    return Origins(document, own(origins.outside))
+
+
+def listed(stages: tuple[Stage, ...], recipe: Recipe, *, finished: int) -> tuple[dict[str, Any], ...]:
+    """The stages as a plan lists them.
+
+    Args:
+        stages: all of them.
+        recipe: the whole.
+        finished: how many of them are done.
+    """
+    return tuple(
+        {
+            "stage": stage.number,
+            "run": str(stage.path),
+            "description": recipe.stages[stage.number - 1].description,
+            "teacher": str(stages[stage.number - 2].path) if stage.number > 1 else "the recipe's",
+            "student": _named(stage.asked),
+            "losses": [loss.label for loss in stage.asked.recipe.losses or ()],
+            "epochs": stage.asked.recipe.train.epochs,
+            "steps": stage.asked.recipe.train.steps,
+            "finished": stage.number <= finished,
+        }
+        for stage in stages
+    )
+
+
+def _named(asked: Asked) -> Any:
+    """A student as a recipe names it."""
+    if "student" in asked.models:
+        return asked.models["student"].name
+    model = asked.recipe.student.model
+    return model.model_dump(mode="json", exclude_none=True) if model else None

@@ -1,0 +1,195 @@
+"""Several distillations one after another: the teacher teaches an assistant, the assistant the student.
+
+Mirzadeh et al. 2020, "Improved Knowledge Distillation via Teacher Assistant", arXiv:1902.03393.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kdcli.errors import Interrupted, StorageError, UsageError
+from kdcli.events import Note, Planned
+from kdcli.recipe.gates import Gate
+from kdcli.recipe.reading import read_recipe
+from kdcli.runs import writing
+from kdcli.runs.directory import ENVIRONMENT, RECIPE, STAGES, SUMMARY, Run, check_place, default_out
+from kdcli.runs.results import FinishedRun, Plan, RunResult, relative
+from kdcli.workflows.around import Surroundings
+from kdcli.workflows.asking import Asked
+from kdcli.workflows.placing import Place, find_place, input_paths, refuse_other_settings, with_sources
+from kdcli.workflows.planning import recipe_text
+from kdcli.workflows.stages import Stage, check_stages, listed, stages_of
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Distillations of which each teaches the next one.
+
+    Args:
+        path: the directory of the whole, which is the run of the last stage.
+        asked: what to do.
+        stages: in order.
+        resume, overwrite: what to do with what lies there.
+    """
+
+    path: Path
+    asked: Asked
+    stages: tuple[Stage, ...]
+    resume: bool
+    overwrite: bool
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe with all stages, as it was asked for."""
+        return self.path / STAGES / RECIPE
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.resume and (self.path / SUMMARY).exists()
+
+    def open(self) -> None:
+        """Make or empty the directory and leave the recipe in it, so that `--resume` finds a chain.
+
+        Raises:
+            UsageError: it holds what nobody may delete.
+            StorageError: it cannot be written, or another process works in it.
+        """
+        inputs = input_paths(self.asked.recipe)
+        run = Run.open(self.path, resume=self.resume, overwrite=self.overwrite, inputs=inputs)
+        try:
+            if not self.recipe.exists():
+                writing.make_folder(self.recipe.parent)
+                writing.write_text(self.recipe, recipe_text(self.asked.recipe))
+        finally:
+            run.close()
+
+
+def find_chain(asked: Asked, *, out: str | Path | None, resume: bool, overwrite: bool) -> Chain | None:
+    """The chain that is asked for, or that lies there; None where there is one distillation only.
+
+    Raises:
+        UsageError: the directory is in the way, holds something else, or a stage lacks something.
+    """
+    kept = Path(out) / STAGES / RECIPE if out is not None and resume else None
+    if kept is not None and kept.is_file():
+        recipe = read_recipe(kept, own=asked.own).recipe
+        requested = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
+        refuse_other_settings(asked, requested, kept.parents[1])
+        if not asked.recipe_given:
+            asked = replace(asked, recipe=with_sources(recipe, asked), recipe_given=True)
+    if not asked.recipe.stages:
+        return None
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other: continue the run, or delete it")
+    if resume and out is None:
+        raise UsageError("--resume needs the run to continue", hint="--out runs/NAME --resume")
+    if asked.recipe.train.devices == "workers":
+        raise UsageError(
+            "train.devices: workers share one training; a recipe with stages has several",
+            hint="kd distill for each stage, with the run before as --teacher",
+        )
+    path = Path(out) if out is not None else default_out("distill", asked.name)
+    check_place(path, resume=resume, overwrite=overwrite)
+    if resume and (path / ENVIRONMENT).exists() and not (path / STAGES / RECIPE).exists():
+        raise UsageError(f"{path} holds a run without stages", hint="another --out, or --overwrite")
+    stages = stages_of(asked, path)
+    check_stages(stages)
+    return Chain(path, asked, stages, resume, overwrite)
+
+
+def carry_out_chain(
+    chain: Chain,
+    around: Surroundings,
+    *,
+    preflight: bool,
+    gates: Sequence[Gate] = (),
+    aloud: bool = True,
+) -> RunResult | FinishedRun:
+    """Train what is not finished, stage by stage; gives the last one.
+
+    Args:
+        chain: from `find_chain`.
+        around: threads, stop, listener, and what is opened once.
+        preflight: refuse what cannot work, before each stage.
+        gates: for the last stage.
+        aloud: whether the plan of each stage is told.
+
+    Raises:
+        Interrupted: `stop` said so; the same command with `--resume` goes on in the stage that it was in.
+        StorageError: a stage of a finished chain is gone.
+        KdError: everything that can go wrong in a distillation.
+    """
+    from kdcli.workflows.carrying_out import carry_out
+    from kdcli.workflows.opening import open_distillation
+    from kdcli.workflows.previewing import check_before, make_plan
+
+    done: list[RunResult | FinishedRun] = []
+    opened = chain.resume and chain.recipe.exists()
+    for stage in chain.stages:
+        place = _place(chain, stage, around, fresh=not (opened or chain.resume))
+        if place.finished is not None:
+            done.append(place.finished)
+            continue
+        if chain.is_finished:
+            raise StorageError(
+                f"{chain.path} is finished, but its stage {stage.number} ({stage.path}) is not there",
+                hint="start anew: --overwrite",
+            )
+        around.on_event(Note(f"stage {stage.number} of {stage.count}: {relative(stage.path)}"))
+        try:
+            job = open_distillation(place, around)
+            # What the last one cannot be held to is refused before the first one is trained.
+            job.hold_to(gates)
+            if stage.is_last:
+                job.stages = tuple(_record(result) for result in done)
+            else:
+                job.gates = ()
+            findings = check_before(job) if preflight else ()
+            if aloud:
+                around.on_event(Planned(make_plan(job, findings, measured=False)))
+            else:
+                for finding in findings:
+                    around.on_event(Note(f"stage {stage.number}: {finding}"))
+            if not opened:
+                chain.open()
+                opened = True
+            done.append(carry_out(job, place))
+        except Interrupted as interrupted:
+            interrupted.run = chain.path if opened else None
+            raise
+    return done[-1]
+
+
+def plan_chain(chain: Chain, around: Surroundings, *, preflight: bool) -> Plan:
+    """The plan of the first stage that is not finished, with the list of all of them; writes nothing."""
+    from kdcli.workflows.opening import open_distillation
+    from kdcli.workflows.previewing import check_before, make_plan
+
+    finished = 0
+    for stage in chain.stages:
+        place = _place(chain, stage, around, fresh=not chain.resume)
+        if place.finished is None:
+            break
+        finished += 1
+    job = open_distillation(place, around)
+    plan = make_plan(job, check_before(job) if preflight else (), measured=True)
+    return replace(plan, stages=listed(chain.stages, chain.asked.recipe, finished=finished))
+
+
+def _place(chain: Chain, stage: Stage, around: Surroundings, *, fresh: bool) -> Place:
+    """Where a stage goes; what lies there is not looked at where it is going to be deleted."""
+    if fresh:
+        return Place(stage.path, stage.asked, resume=True, overwrite=False)
+    return find_place("distill", stage.asked, out=stage.path, resume=True, overwrite=False, once=around.once)
+
+
+def _record(result: RunResult | FinishedRun) -> dict[str, Any]:
+    """What the summary of the last stage says of an assistant."""
+    document = result.to_json()
+    test = document["test"] or {}
+    names = ("run", "model", "parameters")
+    return {**{name: document[name] for name in names}, "accuracy": test.get("accuracy")}

@@ -1,0 +1,145 @@
+"""Several teachers as one: mixtures at every temperature, for every head, and each of them asked once.
+
+Reference values: tests/losses/test_ensembles.py.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kdcli.data.feed import Batch
+from kdcli.distillation.ensemble import Ensemble, Voices, temperature_of
+from kdcli.distillation.objective import Objective
+from kdcli.distillation.targets import EnsembleTargets, SomeTargets
+from kdcli.distillation.terms import Term
+from kdcli.losses import make
+from kdcli.models.answering import LOGITS
+from kdcli.models.network import Answer
+
+
+def softmax(logits):
+    raised = np.exp(logits - logits.max(-1, keepdims=True))
+    return raised / raised.sum(-1, keepdims=True)
+
+
+def drawn(number, shape=(5, 4), spread=3.0):
+    return np.random.default_rng(number).standard_normal(shape) * spread
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize("shape", [(5, 4), (2, 3, 3, 4)])
+def test_softmax_of_the_mixture_is_the_mixture_of_softmaxes(temperature, shape):
+    answers = [drawn(number, shape) for number in range(3)]
+    found = Ensemble((5.0, 3.0, 2.0), (1.0, 2.0, 0.5))(answers, temperature)
+    each = zip((0.5, 0.3, 0.2), answers, (1, 2, 0.5), strict=True)
+    parts = [share * softmax(a / (temperature * own)) for share, a, own in each]
+    np.testing.assert_allclose(softmax(found.numpy() / temperature), sum(parts), atol=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_sigmoid_of_the_mixture_is_the_mixture_of_chances(temperature):
+    answers = [drawn(number) for number in range(2)]
+    found = Ensemble((1.0, 3.0), (2.0, 1.0), head="sigmoid")(answers, temperature)
+    each = zip((0.25, 0.75), answers, (2, 1), strict=True)
+    parts = [share / (1 + np.exp(-a / (temperature * own))) for share, a, own in each]
+    np.testing.assert_allclose(1 / (1 + np.exp(-found.numpy() / temperature)), sum(parts), atol=1e-12)
+
+
+def test_logits_and_values_are_averaged():
+    answers = [drawn(number) for number in range(2)]
+    expected = 0.25 * answers[0] / 2.0 + 0.75 * answers[1]
+    np.testing.assert_allclose(Ensemble((1.0, 3.0), (2.0, 1.0), "logits")(answers, 4.0), expected, atol=1e-12)
+    values = Ensemble((1.0, 3.0), (1.0, 1.0), head="values")(answers, 4.0)
+    np.testing.assert_allclose(values, 0.25 * answers[0] + 0.75 * answers[1], atol=1e-12)
+
+
+@pytest.mark.parametrize("head", ["logits", "sigmoid"])
+def test_extreme_answers_stay_finite_and_keep_their_size(head):
+    extreme = [np.array([[1e4, 0.0, -1e4]], np.float32), np.array([[-1e4, 0.0, 1e4]], np.float32)]
+    found = Ensemble((1.0, 1.0), (1.0, 1.0), head=head)(extreme).numpy()
+    assert np.isfinite(found).all()
+    # They say the opposite of each other: on both ends the chance is one half.
+    np.testing.assert_allclose(found[0, [0, 2]], np.log(0.5) if head == "logits" else 0.0, atol=1e-3)
+    assert np.isfinite(Ensemble((1.0, 1.0), (1.0, 1.0), head=head)(extreme[:1] * 2).numpy()).all()
+
+
+def test_narrow_answers_are_mixed_in_float32_and_arrays_come_back_as_arrays():
+    answers = [drawn(number).astype(np.float16) for number in range(2)]
+    assert Ensemble((1.0, 1.0), (1.0, 1.0))([tf.constant(a) for a in answers]).dtype == tf.float32
+    mixed = Ensemble((1.0, 1.0), (1.0, 1.0)).of([a.astype(np.float32) for a in answers])
+    assert isinstance(mixed, np.ndarray) and mixed.dtype == np.float32
+
+
+def test_each_term_mixes_at_its_own_temperature_also_when_it_changes():
+    assert temperature_of(make("soft_targets", temperature=3.0), 0.0) == 3.0
+    assert temperature_of(make("logit_mse"), 0.0) == 1.0
+    changing = make("soft_targets", temperature={"from": 4.0, "to": 2.0, "over": 0.5})
+    assert float(temperature_of(changing, 0.25)) == 3.0
+    said = Voices((drawn(0), drawn(1)), Ensemble((1.0, 1.0), (1.0, 1.0)))
+    expected = said.ensemble(said.answers, 3.0)
+    np.testing.assert_allclose(said.to(changing, 0.25), expected, atol=1e-6)
+    assert np.abs(np.asarray(said.to(changing, 0.0)) - expected).max() > 0.01
+
+
+class Counted:
+    """Targets that count how often they are asked; by position."""
+
+    def __init__(self, logits, **features):
+        self.arrays = {LOGITS: logits, **features}
+        self.asked = 0
+
+    def at(self, batch):
+        self.asked += 1
+        return {name: tf.gather(tf.constant(a, tf.float32), batch.positions) for name, a in self.arrays.items()}
+
+
+class Student:
+    """Answers with one variable, and counts."""
+
+    head, has_regularization = "logits", False
+
+    def __init__(self):
+        self.logits = tf.Variable(drawn(7, (3, 4)).astype(np.float32))
+        self.trainable_variables = [self.logits]
+        self.asked = 0
+
+    def answer(self, inputs, *, taps=(), training=False):
+        self.asked += 1
+        return Answer(tf.identity(self.logits), {})
+
+
+def batch(positions):
+    return Batch({}, tf.constant([0, 1, 2]), None, tf.constant(positions), tf.constant(0), 3)
+
+
+def test_an_objective_asks_every_teacher_and_the_student_once_whatever_the_terms():
+    teachers = [Counted(drawn(number, (6, 4))) for number in range(3)]
+    ensemble = Ensemble((2.0, 1.0, 1.0), (1.0, 1.0, 2.0))
+    student = Student()
+    losses = [make("labels"), make("soft_targets", temperature=3.0), make("logit_mse")]
+    objective = Objective(
+        [Term(loss) for loss in losses], student=student, targets=EnsembleTargets(teachers, ensemble)
+    )
+    _, found = objective(batch([5, 0, 2]), tf.constant(0.0))
+    assert [one.asked for one in (*teachers, student)] == [1, 1, 1, 1]
+    answers = [one.arrays[LOGITS][[5, 0, 2]].astype(np.float32) for one in teachers]
+    for loss, value in list(zip(losses, found, strict=True))[1:]:
+        temperature = getattr(loss, "temperature", 1.0)
+        expected = tf.reduce_mean(loss(student=student.logits, teacher=ensemble(answers, temperature)))
+        assert float(value) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_features_are_those_of_the_first_teacher():
+    first, second = Counted(drawn(0, (6, 4)), map=drawn(2, (6, 2))), Counted(drawn(1, (6, 4)))
+    found = EnsembleTargets([first, second], Ensemble((1.0, 1.0), (1.0, 1.0))).at(batch([1, 2, 3]))
+    assert set(found) == {LOGITS, "map"}
+    np.testing.assert_allclose(found["map"], first.arrays["map"][1:4], rtol=1e-6)
+    assert len(found[LOGITS].answers) == 2
+
+
+def test_some_targets_are_those_of_the_positions_that_were_taken():
+    whole = Counted(drawn(0, (6, 4)))
+    some = SomeTargets(whole, np.array([4, 2, 0, 5]))
+    np.testing.assert_allclose(some.at(batch([0, 3, 1]))[LOGITS], whole.arrays[LOGITS][[4, 5, 2]], rtol=1e-6)

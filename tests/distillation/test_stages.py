@@ -1,0 +1,212 @@
+"""Where the stages of a network end, which of them make pairs, and what a network is built of."""
+
+from __future__ import annotations
+
+import keras
+import pytest
+from four_networks import BUILDS, network, small
+
+from kdcli.distillation.stages import Stage, aligned, evenly, last_stages, stages
+from kdcli.loss import FeatureLoss
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.zoo import Mlp
+
+
+class BeforeActivation(FeatureLoss):
+    before_activation = True
+    kind: str = "before"
+
+
+class Normalized(BeforeActivation):
+    needs_normalization = True
+
+
+class Scores(FeatureLoss):
+    attention_scores = True
+    kind: str = "scores"
+
+
+def names(given, rank, loss=None):
+    return [stage.tap for stage in stages(given, loss).get(rank, ())]
+
+
+@pytest.mark.parametrize(
+    ("name", "rank", "found"),
+    [
+        ("cnn", 3, ["block1", "block2", "block3"]),
+        ("residual", 3, ["stage1", "stage2", "stage3"]),
+        ("depthwise", 3, ["block1", "block3", "block5"]),
+        ("transformer", 2, ["block1", "block2", "block3"]),
+    ],
+)
+def test_a_stage_ends_with_the_last_map_of_a_size_or_with_a_block(name, rank, found):
+    given = small(name)
+    assert names(given, rank) == found
+    assert set(stages(given)) == {rank, 1}
+    assert [stage.depth for stage in stages(given)[rank]] == sorted(stage.depth for stage in stages(given)[rank])
+
+
+def test_the_map_of_patches_and_the_inside_of_attention_are_no_features():
+    last = last_stages(small("transformer", dropout=0.1))
+    assert {rank: stage.tap for rank, stage in last.items()} == {2: "normalization", 1: "pooling"}
+
+
+@pytest.mark.parametrize(
+    ("name", "rank", "linear", "normalized"),
+    [
+        ("cnn", 3, "block3_normalization", "block3_normalization"),
+        ("residual", 3, "stage3_sum", "stage3_second_normalization"),
+        ("depthwise", 3, "block5_pointwise_normalization", "block5_pointwise_normalization"),
+        ("transformer", 2, "block3", "block3"),
+    ],
+)
+def test_a_kind_may_want_what_comes_before_the_activation(name, rank, linear, normalized):
+    given = small(name)
+    assert last_stages(given, BeforeActivation())[rank].tap == linear
+    assert last_stages(given, Normalized())[rank].tap == normalized
+    several = names(given, rank, BeforeActivation())
+    assert several[-1] == linear
+    assert len(several) == 3
+    assert set(several) <= given.roles.linear
+
+
+def test_an_activation_inside_the_layer_hides_what_comes_before():
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(2, 3, name="plain")(inputs)
+    x = keras.layers.Conv2D(2, 3, padding="same", activation="relu", name="activated")(x)
+    given = network_of(inputs, x)
+    assert given.roles.linear == {"plain", "dense"}
+    assert last_stages(given, BeforeActivation())[3].tap == "plain"
+
+
+def network_of(inputs, x):
+    x = keras.layers.Dense(3, name="dense")(keras.layers.Flatten()(x))
+    return KerasNetwork(keras.Model(inputs, x), name="given")
+
+
+def test_attention_scores_are_found_where_the_layer_computes_them():
+    scores = last_stages(small("transformer", dropout=0.1), Scores())
+    assert scores[3].shape == (2, 16, 16)
+    assert scores[3].tap == "block3_attention/scores"
+    assert last_stages(small("transformer"), Scores())[3].tap == scores[3].tap
+    assert last_stages(small("cnn"), Scores()) == {}
+
+
+def test_blocks_are_found_where_they_are_layers_of_their_own():
+    @keras.saving.register_keras_serializable("test_stages")
+    class Block(keras.layers.Layer):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.normalization = keras.layers.LayerNormalization()
+            self.attention = keras.layers.MultiHeadAttention(2, 2)
+            self.dense = keras.layers.Dense(4)
+
+        def build(self, shape):
+            self.normalization.build(shape)
+            self.attention.build(shape, shape)
+            self.dense.build(shape)
+
+        def call(self, x):
+            y = self.normalization(x)
+            x = x + self.attention(y, y)
+            return x + self.dense(x)
+
+    inputs = keras.Input((9, 4))
+    x = inputs
+    for number in range(1, 6):
+        x = Block(name=f"block{number}")(x)
+    given = network_of(inputs, x)
+    assert names(given, 2) == [f"block{number}" for number in range(1, 6)]
+    assert given.architecture == "attention"
+
+
+def test_shorter_sequences_end_stages_as_smaller_maps_do():
+    inputs = keras.Input((32, 2))
+    x = inputs
+    for number, steps in enumerate((1, 2, 2), start=1):
+        x = keras.layers.Conv1D(4, 3, strides=steps, padding="same", name=f"first{number}")(x)
+        x = keras.layers.Conv1D(4, 3, padding="same", name=f"second{number}")(x)
+    assert names(network_of(inputs, x), 2) == ["second1", "second2", "second3"]
+
+
+def test_stages_inside_nested_models_have_their_paths_or_the_name_of_the_model():
+    body = [keras.Input((8, 8, 2))]
+    body += [keras.layers.Conv2D(3, 3, strides=2, padding="same", name=name) for name in ("wide", "deep")]
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(2, 3, padding="same", name="first")(inputs)
+    x = keras.Sequential(body, name="body")(x)
+    assert names(network_of(inputs, x), 3) == ["first", "body/wide", "body"]
+
+
+def test_all_hidden_vectors_are_stages_and_flattened_inputs_are_none():
+    given = network(Mlp(width=4).build((16, 16, 1), 3))
+    assert names(given, 1) == ["hidden1", "hidden2"]
+
+
+def stage(name, shape, depth):
+    return Stage(name, shape, depth)
+
+
+def maps(*sides):
+    return [stage(f"s{side}", (side, side, 2), (place + 1) / len(sides)) for place, side in enumerate(sides)]
+
+
+def paired(ours, theirs, fits=lambda one, other: True):
+    return [(one.tap, other.tap) for one, other in aligned(ours, theirs, fits)]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "pairs"),
+    [
+        ((32, 16, 8), (32, 16, 8), [(32, 32), (16, 16), (8, 8)]),
+        ((16, 8), (32, 16, 8, 4), [(16, 16), (8, 8)]),
+        ((32, 8), (32, 16, 8), [(32, 32), (8, 8)]),
+        ((16, 8, 4), (32, 16, 8), [(16, 32), (8, 16), (4, 8)]),
+        ((7,), (28, 14, 7), [(7, 7)]),
+    ],
+)
+def test_stages_of_the_same_size_are_paired_in_order(ours, theirs, pairs):
+    assert paired(maps(*ours), maps(*theirs)) == [(f"s{one}", f"s{other}") for one, other in pairs]
+
+
+def test_what_does_not_fit_is_left_out_and_the_others_are_paired():
+    ours, theirs = maps(32, 16, 8), maps(32, 16, 8)
+    assert paired(ours, theirs, lambda one, other: one.shape == other.shape != (16, 16, 2)) == [
+        ("s32", "s32"),
+        ("s8", "s8"),
+    ]
+    assert paired(ours, theirs, lambda one, other: False) == []
+    assert paired([], theirs) == []
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "pairs"),
+    [
+        (3, 12, [(1, 4), (2, 8), (3, 12)]),
+        (4, 4, [(1, 1), (2, 2), (3, 3), (4, 4)]),
+        (6, 12, [(2, 3), (3, 6), (4, 9), (6, 12)]),
+    ],
+)
+def test_blocks_are_paired_at_equal_relative_depth(ours, theirs, pairs):
+    sides = ([stage(n, (9, 4), n / count) for n in range(1, count + 1)] for count in (ours, theirs))
+    assert [(one.tap, other.tap) for one, other in evenly(*sides, 4)] == pairs
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [
+        ("cnn", "plain convolutions"),
+        ("residual", "plain convolutions with residual sums"),
+        ("depthwise", "depthwise convolutions"),
+        ("transformer", "attention"),
+    ],
+)
+def test_a_network_says_what_it_is_built_of(name, architecture):
+    assert set(BUILDS) == {"cnn", "residual", "depthwise", "transformer"}
+    assert small(name).architecture == architecture
+
+
+def test_recurrent_and_dense_networks_say_so():
+    inputs = keras.Input((9, 2))
+    assert network_of(inputs, keras.layers.GRU(3)(inputs)).architecture == "recurrence"
+    assert network(Mlp(width=4).build((16, 16, 1), 3)).architecture == "dense layers"

@@ -1,0 +1,51 @@
+"""Similarity preserving against the published code.
+
+Left out: c4, where torchdistill divides the rows by their L1 norm; INDEX.md calls it a bug.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from by_steps import check, draw, gradients
+from published import Case, mean, needs_fixtures
+
+from kdcli.losses import make
+
+
+@needs_fixtures
+@pytest.mark.parametrize("number", [0, 2])
+def test_it_is_the_published_loss(number, dtype):
+    case = Case("sp", number, dtype, "similarity_preserving")
+    loss, teacher = make("similarity_preserving"), case.several("teacher")
+    names = [f"student{place}" for place in range(len(teacher))]
+    case.check(lambda *student: mean(loss, student=list(student), teacher=teacher), inputs=names)
+
+
+def test_features_of_any_shape_are_flattened():
+    def similarities(feature):
+        flat = feature.reshape(len(feature), -1)
+        return np.array([row / np.linalg.norm(row) for row in flat @ flat.T])
+
+    def formula(student, teacher):
+        return ((similarities(student[0]) - similarities(teacher[0])) ** 2).sum() / len(student[0]) ** 2
+
+    check(make("similarity_preserving"), formula, draw((4, 3, 2, 2)), draw((4, 5), seed=1))
+
+
+def test_an_example_without_any_activation_has_a_small_gradient():
+    # The published code divides by 1e-12 there: its gradient is of the order of 1e11.
+    (student,), (teacher,) = draw((5, 8)), draw((5, 12), seed=1)
+    usual = np.abs(gradients(make("similarity_preserving"), [student], [teacher])[1][0]).max()
+    student[1] = 0.0
+    _, (slope,) = gradients(make("similarity_preserving"), [student], [teacher])
+    assert np.abs(slope).max() < 20 * usual
+
+
+def test_large_features_are_finite_and_do_not_depend_on_the_scale():
+    (student,), (teacher,) = draw((5, 8)), draw((5, 12), seed=1)
+    loss = make("similarity_preserving")
+    expected, _ = gradients(loss, [student], [teacher])
+    value, (slope,) = gradients(loss, [(1e20 * student).astype("float32")], [teacher.astype("float32")])
+    assert value == pytest.approx(expected, rel=1e-5)
+    assert np.isfinite(slope).all()

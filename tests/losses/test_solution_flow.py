@@ -1,0 +1,67 @@
+"""Flow of the solution procedure against the published code.
+
+Left out: fsp c4, torchdistill's with maximum pooling and unsquared norms, which is another loss.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from by_steps import check, draw, same_size
+from published import Case, mean, needs_fixtures
+
+from kdcli.losses import make
+
+
+@needs_fixtures
+@pytest.mark.parametrize("number", [0, 2])
+def test_it_is_the_published_loss(number, dtype):
+    case = Case("fsp", number, dtype, "solution_flow")
+    loss, teacher = make("solution_flow"), case.several("teacher")
+    names = [f"student{place}" for place in range(len(teacher))]
+    case.check(lambda *student: mean(loss, student=list(student), teacher=teacher), inputs=names)
+
+
+@needs_fixtures
+def test_it_is_the_published_loss_on_sequences(dtype):
+    # Our loss knows no mask: the steps that count are picked out before, which differ between the examples.
+    import tensorflow as tf
+
+    case = Case("textbrewer", 12, dtype, "solution_flow")
+    loss, mask, teacher = make("solution_flow"), case.arrays["mask"] != 0, case.several("teacher")
+
+    def picked(layers, row):
+        return [tf.boolean_mask(layer[row], mask[row])[None] for layer in layers]
+
+    def formula(*student):
+        sides = [(picked(student, row), picked(teacher, row)) for row in range(len(mask))]
+        return tf.reduce_mean([mean(loss, student=ours, teacher=theirs) for ours, theirs in sides])
+
+    case.check(formula, inputs=("student0", "student1"))
+
+
+def test_several_layers_of_any_size():
+    def flow(layer, following):
+        layer, following = same_size(layer, following)
+        sides = [side.reshape(len(side), -1, side.shape[-1]) for side in (layer, following)]
+        return np.array([a.T @ b / len(a) for a, b in zip(*sides, strict=True)])
+
+    def formula(student, teacher):
+        return sum(
+            ((flow(*student[place : place + 2]) - flow(*teacher[place : place + 2])) ** 2).mean()
+            for place in range(len(student) - 1)
+        )
+
+    student = draw((2, 6, 8, 3), (2, 3, 4, 4), (2, 5, 2, 5))
+    teacher = draw((2, 5, 5, 3), (2, 4, 4, 4), (2, 2, 2, 5), seed=1)
+    check(make("solution_flow"), formula, student, teacher)
+
+
+def test_one_layer_or_other_channels_are_refused():
+    loss, layer = make("solution_flow"), np.ones((2, 4, 4, 3))
+    with pytest.raises(ValueError, match="features of 1 layer; this loss is about 2 layers or more"):
+        loss(student=[layer], teacher=[layer])
+    with pytest.raises(ValueError, match="2 student features but 1 teacher features"):
+        loss(student=[layer, layer], teacher=[layer])
+    with pytest.raises(ValueError, match=r"\(2, 4, 4, 2\) have different numbers of channels"):
+        loss(student=[layer, layer], teacher=[layer, layer[..., :2]])

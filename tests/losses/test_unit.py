@@ -1,0 +1,38 @@
+"""Directions: length 1 wherever there is a direction, and a finite gradient everywhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kdcli.losses.unit import unit
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])
+def test_vectors_have_length_one_whatever_their_size(scale):
+    vectors = tf.constant([[3.0, 4.0], [-5.0, 12.0]], tf.float32) * scale
+    np.testing.assert_allclose(unit(vectors), [[0.6, 0.8], [-5 / 13, 12 / 13]], rtol=1e-6)
+
+
+def test_the_gradient_is_that_of_dividing_by_the_norm():
+    random = np.random.default_rng(0)
+    vectors, weights = (tf.constant(random.normal(size=(4, 3, 5))) for _ in range(2))
+    slopes = []
+    for formula in (unit, lambda given: given / tf.norm(given, axis=-1, keepdims=True)):
+        with tf.GradientTape() as tape:
+            tape.watch(vectors)
+            value = tf.reduce_sum(weights * formula(vectors))
+        slopes.append(tape.gradient(value, vectors).numpy())
+    np.testing.assert_allclose(*slopes, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e30])
+def test_no_vector_has_a_gradient_that_is_not_finite(scale):
+    vectors = tf.constant([[1.0, 2.0, 2.0], [0.0, 0.0, 0.0]]) * scale
+    with tf.GradientTape() as tape:
+        tape.watch(vectors)
+        directions = unit(vectors)
+        value = tf.reduce_sum(directions**3)
+    assert np.isfinite(tape.gradient(value, vectors).numpy()).all()
+    assert not directions[1].numpy().any()

@@ -1,0 +1,92 @@
+"""A student that is grown into its teacher's classifier."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from kdcli.errors import ModelError
+from kdcli.losses import make
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.preparation import Preparation
+from kdcli.models.reuse import PROJECTED, grown
+
+X = np.random.default_rng(0).random((3, 16, 16, 3)).astype(np.float32)
+RAW = {"x": Preparation((16, 16, 3), "float32", (16, 16, 3), "float32", "raw")}
+
+
+def network(width, *, pools=2, softmax=False, seed=0, nested=False):
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((16, 16, 3))
+    flow = inputs
+    for number in range(pools):
+        flow = keras.layers.Conv2D(width, 3, padding="same", activation="relu", name=f"conv{number}")(flow)
+        flow = keras.layers.MaxPooling2D(name=f"pool{number}")(flow)
+    last = keras.layers.Conv2D(2 * width, 3, padding="same", activation="relu", name="last")
+    if nested:
+        flow = keras.Sequential([keras.Input(flow.shape[1:]), last], name="block")(flow)
+    else:
+        flow = last(flow)
+    flow = keras.layers.GlobalAveragePooling2D(name="pooled")(flow)
+    flow = keras.layers.Dropout(0.5, name="dropout")(flow)
+    output = keras.layers.Dense(5, activation="softmax" if softmax else None, name="head")(flow)
+    return KerasNetwork(keras.Model(inputs, output), name=f"width {width}").with_preparations(RAW)
+
+
+def grow(student, teacher, *, ours="last", theirs="last"):
+    projector = make("classifier_reuse").projector(student.taps[ours], teacher.taps[theirs])
+    return grown(student, teacher, projector, ours=ours, theirs=theirs)
+
+
+@pytest.mark.parametrize("pools", [(2, 2), (1, 2), (2, 1)], ids=str)
+def test_the_logits_are_the_teachers_classifier_on_the_mean_of_the_projected_map(pools):
+    student, teacher = network(4, pools=pools[0]), network(8, pools=pools[1], softmax=True, seed=1)
+    model = grow(student, teacher)
+    answer = model.answer({"x": X}, taps=[PROJECTED])
+    kernel, bias = teacher.model.get_layer("head").get_weights()
+    expected = answer.features[PROJECTED].numpy().mean((1, 2)) @ kernel + bias
+    np.testing.assert_allclose(answer.logits, expected, atol=1e-5)
+    assert (model.output_kind, model.head, model.outputs) == ("probabilities", "logits", 5)
+
+
+def test_only_the_student_and_the_projector_learn():
+    student, teacher = network(4), network(8, seed=1)
+    model = grow(student, teacher)
+    # Three convolutions without bias, each with a scale and a shift.
+    kept = [variable for variable in student.model.trainable_variables if "head" not in variable.path]
+    assert len(model.trainable_variables) == len(kept) + 9
+    assert {id(variable) for variable in kept} <= {id(variable) for variable in model.trainable_variables}
+    head = model.model.get_layer("teacher_classifier")
+    assert not head.trainable_variables
+    assert all(ours is not theirs for ours in head.variables for theirs in teacher.model.variables)
+
+
+def test_the_classifier_answers_as_the_teacher_does_while_the_student_trains():
+    # Dropout of the teacher would draw in every step.
+    model = grow(network(4), network(8, seed=1))
+    head = model.model.get_layer("teacher_classifier")
+    feature = np.ones((2, *head.input_shape[1:]), np.float32)
+    np.testing.assert_array_equal(head(feature, training=True), head(feature, training=False))
+
+
+def test_it_opens_with_plain_keras(tmp_path):
+    model = grow(network(4), network(8, seed=1))
+    model.model.save(tmp_path / "student.keras")
+    opened = keras.models.load_model(tmp_path / "student.keras")
+    np.testing.assert_allclose(opened(X), model.model(X), atol=1e-6)
+
+
+def test_a_layer_of_a_nested_model_is_refused():
+    with pytest.raises(ModelError, match=r"needs the teacher .* as a graph of layers") as caught:
+        grow(network(4), network(8, nested=True), theirs="block/last")
+    assert "teacher_layer=NAME" in caught.value.hint
+
+
+def test_sizes_that_do_not_divide_are_refused():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((16, 16, 3))
+    flow = keras.layers.Conv2D(4, 6, name="last")(inputs)
+    odd = keras.Model(inputs, keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(flow)))
+    with pytest.raises(ModelError, match="neither divides the other"):
+        grow(KerasNetwork(odd, name="odd").with_preparations(RAW), network(8))

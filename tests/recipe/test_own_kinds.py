@@ -1,0 +1,161 @@
+"""Kinds of the user's own in a recipe: the same checks as for kd's, and known to nobody else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import pytest
+from pydantic import Field
+
+from kdcli.errors import RecipeError
+from kdcli.loss import Loss
+from kdcli.own_kinds import AS_WRITTEN, AsWritten, OwnKinds, as_written_in
+from kdcli.recipe.reading import read_recipe, read_run
+from kdcli.recipe.sections import Recipe
+from kdcli.spec import Augment, Source
+
+
+class Cauchy(Loss):
+    needs_labels: ClassVar[bool] = False
+
+    kind: Literal["cauchy"] = "cauchy"
+    scale: Annotated[float, Field(gt=0)] = 1.0
+
+    def __call__(self, **_):
+        return 0.0
+
+
+class Stripes(Source):
+    kind: Literal["stripes"] = "stripes"
+    examples: int = 10
+
+    def load(self):
+        return None
+
+
+class Dim(Augment):
+    kind: Literal["dim"] = "dim"
+
+    def __call__(self, images, draws):
+        return images
+
+
+OWN = OwnKinds((("mine.py", Cauchy), ("data.py", Stripes), ("data.py", Dim)), (Path("a/mine.py"), Path("data.py")))
+LOSSES = {"losses": [{"kind": "labels"}, {"kind": "cauchy", "scale": 2.0, "weight": 0.5}]}
+DATA = {"data": {"source": {"kind": "stripes", "examples": 20}, "augment": [{"kind": "flip"}, {"kind": "dim"}]}}
+
+
+def faults(recipe, own=OWN, **given):
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(recipe, own=own, **given)
+    assert caught.value.exit_code == 2
+    return caught.value
+
+
+def test_entries_become_objects_of_their_classes():
+    recipe = read_recipe({**LOSSES, **DATA}, own=OWN).recipe
+    assert recipe.losses[1] == Cauchy(scale=2.0, weight=0.5)
+    assert (recipe.data.source, recipe.data.augment[1]) == (Stripes(examples=20), Dim())
+    assert OWN.files_of(recipe) == ("data.py", "mine.py")
+    assert OWN.files_of(read_recipe({}, own=OWN).recipe) == ()
+
+
+def test_a_recipe_with_own_kinds_is_written_whole_and_read_back():
+    recipe = read_recipe({**LOSSES, **DATA, "requires": ["mine.py"]}, own=OWN).recipe
+    values = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
+    assert values["losses"][1] == {"kind": "cauchy", "scale": 2.0, "weight": 0.5, "warmup": 0.0}
+    assert values["data"]["source"] == {"kind": "stripes", "examples": 20}
+    assert Recipe.model_validate(values, context=OWN) == recipe
+    assert read_recipe(recipe, own=OWN).recipe == recipe
+    assert '"scale":2.0' in recipe.model_dump_json()
+
+
+def test_a_source_for_each_split_may_be_of_an_own_kind():
+    source = {"train": {"kind": "stripes", "examples": 7}, "test": "digits"}
+    assert read_recipe({"data": {"source": source}}, own=OWN).recipe.data.source.train == Stripes(examples=7)
+
+
+def test_a_setting_reaches_an_own_kind():
+    recipe = read_recipe(LOSSES, settings=["losses.cauchy.scale=3"], own=OWN).recipe
+    assert recipe.losses[1].scale == 3.0
+
+
+def test_faults_have_place_and_suggestion(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "losses:\n  - kind: cauchy\n    scal: 4\n  - {kind: cauchi}\n  - {kind: cauchy, scale: -1, name: b}\n"
+    )
+    error = faults(path)
+    assert error.message.splitlines() == [
+        f"3 problems in {path}",
+        f"  {path}:3:5  losses.0.scal: unknown key",
+        "     3 |     scal: 4",
+        "       |     ^^^^ did you mean 'scale'?",
+        f"  {path}:4:12 losses.1.kind: unknown kind 'cauchi'",
+        "     4 |   - {kind: cauchi}",
+        "       |            ^^^^^^ did you mean 'cauchy'?",
+        f"  {path}:5:27 losses.2.scale: must be > 0, got -1",
+        "     5 |   - {kind: cauchy, scale: -1, name: b}",
+        "       |                           ^^",
+    ]
+    assert error.hint == f"kd recipes check {path} --code a/mine.py --code data.py"
+
+
+@pytest.mark.parametrize("kind", ["hint", "labels"])
+def test_the_nearest_of_all_kinds_is_suggested(kind):
+    assert f"did you mean {kind!r}?" in faults({"losses": [{"kind": f"{kind}x"}]}).message
+
+
+def test_an_own_kind_is_of_one_family():
+    assert "unknown kind 'dim'" in faults({"losses": [{"kind": "dim"}]}).message
+    assert "unknown kind 'cauchy'" in faults({"data": {"source": {"kind": "cauchy"}}}).message
+
+
+def test_what_one_recipe_is_given_no_other_sees():
+    read_recipe(LOSSES, own=OWN)
+    assert "unknown kind 'cauchy'" in faults(LOSSES, own=OwnKinds()).message
+    assert "cauchy" not in str(Recipe.model_json_schema())
+
+
+def test_an_object_made_in_python_is_taken_also_from_another_copy_of_the_file():
+    class Copy(Loss):
+        kind: Literal["cauchy"] = "cauchy"
+        scale: float = 1.0
+
+    for made in (Cauchy(scale=5.0), Copy(scale=5.0)):
+        assert read_recipe({"losses": [made]}, own=OWN).recipe.losses == (Cauchy(scale=5.0),)
+
+
+def test_a_required_file_that_is_not_given_is_named_with_the_other_faults(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("requires: [mine.py, data.py]\nlosses: [{kind: cauchy, scale: 2}, {kind: labels, weigt: 1}]\n")
+    error = faults(path, own=OwnKinds((), (Path("data.py"),)))
+    assert [fault.setting for fault in error.faults] == ["requires.0", "losses.1.weigt"]
+    assert f"{path}:1:12 requires.0: the recipe requires mine.py, which was not given" in " ".join(
+        error.message.split()
+    )
+    assert error.hint == "--code mine.py"
+    with pytest.raises(RecipeError):
+        read_recipe({"requires": ["mine.py"]})
+    assert read_recipe({"requires": ["mine.py"]}, own=OWN).recipe.requires == ("mine.py",)
+
+
+@pytest.mark.parametrize("names", [["a/mine.py"], ["mine"], [r"a\mine.py"]])
+def test_files_are_required_by_name(names):
+    assert "must be names of Python files without folders" in faults({"requires": names}).message
+
+
+def test_a_run_is_read_without_its_files(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "requires: [mine.py]\nlosses: [{kind: cauchy, name: mine, scale: 2, weight: 0.5}]\n"
+        "data: {source: {kind: stripes}, augment: [{kind: dim}]}\n"
+    )
+    run = read_run(path)
+    assert isinstance(run.losses[0], AsWritten) and run.losses[0].label == "mine"
+    assert as_written_in(run.data.source) and not as_written_in(run.train)
+    values = run.model_dump(mode="json", by_alias=True, exclude_none=True)
+    assert values["losses"] == [{"kind": "cauchy", "name": "mine", "scale": 2, "weight": 0.5}]
+    assert Recipe.model_validate(values, context=OWN).losses[0].scale == 2.0
+    assert "unknown key" in faults({"train": {"epoch": 1}}, own=AS_WRITTEN).message

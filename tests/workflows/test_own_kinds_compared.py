@@ -1,0 +1,62 @@
+"""Own kinds in a comparison: found once, so that arms that share them are recognised as such."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import bar_reader
+
+from kdcli.errors import RecipeError
+from kdcli.workflows.arms import make_arms
+
+MINE = """
+from typing import Literal
+import numpy as np
+import kdcli
+
+class Noise(kdcli.Source):
+    kind: Literal["noise"] = "noise"
+
+    def load(self):
+        from kdcli.data.arrays import splits_from_arrays
+        pictures = np.random.default_rng(0).integers(0, 255, (12, 8, 8, 1), dtype=np.uint8)
+        return splits_from_arrays({"x": pictures, "y": np.arange(12) % 3}, name="noise")
+
+class Straight(kdcli.Loss):
+    kind: Literal["straight"] = "straight"
+    power: float = 1.0
+
+    def __call__(self, *, student, teacher, **_):
+        return student[:, 0] - teacher[:, 0]
+"""
+
+
+@pytest.fixture
+def given(tmp_path, monkeypatch):
+    """A recipe for each of two powers, and what else a comparison is made of."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(MINE, "utf-8")
+    bar_reader().save(tmp_path / "t.keras")
+    recipes = []
+    for power in (1, 2):
+        path = tmp_path / f"power{power}.yaml"
+        path.write_text(
+            f"requires: [mine.py]\ndata: {{source: {{kind: noise}}}}\n"
+            f"student: {{model: {{kind: zoo, name: mlp}}}}\nlosses: [{{kind: straight, power: {power}}}]\n"
+        )
+        recipes.append(path)
+    return {"teacher": "t.keras", "students": [], "recipes": recipes, "distilled": [], "repeats": 1}
+
+
+def test_arms_with_the_same_own_source_have_one_twin(given):
+    arms = make_arms(**given, code=["mine.py"])
+    assert [arm.name for arm in arms if arm.baseline is None] == ["scratch"]
+    powers = [arm.asked.recipe.losses[0].power for arm in arms if arm.baseline is not None]
+    assert powers == [1.0, 2.0]
+    assert {type(arm.asked.recipe.data.source) for arm in arms} == {type(arms[0].asked.recipe.data.source)}
+    assert all([path.name for path in arm.asked.code] == ["mine.py"] for arm in arms)
+
+
+def test_without_the_file_the_recipe_says_what_it_requires(given):
+    with pytest.raises(RecipeError, match=r"the recipe requires mine\.py") as caught:
+        make_arms(**given)
+    assert caught.value.hint == "--code mine.py"
