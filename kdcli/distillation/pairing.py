@@ -13,8 +13,7 @@ from kdcli.loss import FeatureLoss
 from kdcli.models.network import Network
 
 MOST_PAIRS = 4
-# Axes beside the batch of student and teacher, the best first; what differs only where a projection is made.
-_SAME = ((3, 3), (2, 2), (1, 1))
+# Axes beside the batch of student and teacher where a projection is made, the best first.
 _PROJECTED = ((3, 3), (2, 2), (3, 2), (2, 3), (1, 1), (3, 1), (2, 1))
 _WORDS = {3: "maps", 2: "sequences", 1: "vectors"}
 
@@ -66,7 +65,7 @@ def _found(loss: FeatureLoss, network: Network) -> Stages:
 
 def _chosen(loss: FeatureLoss, ours: Stages, theirs: Stages) -> Sequence[tuple[Stage, Stage]]:
     common, most = [], 0
-    for own, other in _PROJECTED if loss.projects else _SAME:
+    for own, other in _PROJECTED if loss.projects else [(rank, rank) for rank in loss.axes]:
         if own in ours and other in theirs and other in loss.axes and (loss.projects or own in loss.axes):
             common.append((ours[own], theirs[other]))
             found = _matched(loss, ours[own], theirs[other])

@@ -46,6 +46,8 @@ class Contrastive(FeatureLoss):
 
     known_as: ClassVar[str] = "CRD"
     paper: ClassVar[str] = "Tian et al. 2019, arXiv:1910.10699"
+    # The published code compares the vectors after pooling.
+    axes: ClassVar[tuple[int, ...]] = (1, 3, 2)
     keeps: ClassVar[tuple[str, ...]] = ("memory",)
     one_device: ClassVar[bool] = True
     zero_when_equal: ClassVar[bool] = False

@@ -35,6 +35,8 @@ class CorrelationCongruence(FeatureLoss):
 
     known_as: ClassVar[str] = "CC"
     paper: ClassVar[str] = "Peng et al. 2019, arXiv:1904.01802"
+    # The published code compares the vectors after pooling.
+    axes: ClassVar[tuple[int, ...]] = (1, 3, 2)
     whole_batch: ClassVar[bool] = True
     least_batch: ClassVar[int] = 2
     zero_when_equal: ClassVar[bool] = False

@@ -31,6 +31,8 @@ class ProbabilisticTransfer(FeatureLoss):
 
     known_as: ClassVar[str] = "PKT"
     paper: ClassVar[str] = "Passalis & Tefas 2018, arXiv:1803.10837"
+    # The published code compares the vectors after pooling.
+    axes: ClassVar[tuple[int, ...]] = (1, 3, 2)
     whole_batch: ClassVar[bool] = True
     least_batch: ClassVar[int] = 2
     shape_text: ClassVar[str] = "student, teacher (batch, ...), or lists of them → a scalar"

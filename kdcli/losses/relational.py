@@ -37,6 +37,8 @@ class Relational(FeatureLoss):
 
     known_as: ClassVar[str] = "RKD"
     paper: ClassVar[str] = "Park et al. 2019, arXiv:1904.05068"
+    # The published code compares the vectors after pooling.
+    axes: ClassVar[tuple[int, ...]] = (1, 3, 2)
     whole_batch: ClassVar[bool] = True
     least_batch: ClassVar[int] = 3
     shape_text: ClassVar[str] = "student, teacher (batch, ...), or lists of them → a scalar"
