@@ -9,8 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdcli.losses import KINDS
-from kdcli.losses.describing import (
+from kdcli.catalogue.describing import (
     FEATURES,
     OUTPUTS,
     RELATIONS,
@@ -19,6 +18,7 @@ from kdcli.losses.describing import (
     Description,
     describe,
 )
+from kdcli.losses import KINDS
 
 ROOT = Path(__file__).parents[1]
 PAGE, README = ROOT / "docs" / "losses.md", ROOT / "README.md"

@@ -165,8 +165,8 @@ class FeatureLoss(Loss):
 
     A kind says of itself: whether features are projected to the teacher's shape first (`projects`), the `axes`
     a feature may have beside the batch (3: maps, 2: sequences, 1: vectors; the first that both networks have is
-    chosen), how pairs are chosen where nobody names them (`pairing`), the `least_pairs` it works with, what of the shapes must be `equal`, and whether
-    networks of one `family` only are known to gain from it.
+    chosen), how pairs are chosen where nobody names them (`pairing`), the `least_pairs` it works with, what of
+    the shapes must be `equal`, and whether networks of one `family` only are known to gain from it.
 
     Args:
         teacher_layer: tap name or names in the teacher; chosen by depth and size when left out.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from kdcli.catalogue.describing import describe
 from kdcli.losses import KINDS
-from kdcli.losses.describing import describe
 
 ROOT = Path(__file__).parents[1]
 WRITER = runpy.run_path(str(ROOT / "docs" / "losses.py"))

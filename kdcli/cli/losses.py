@@ -9,7 +9,7 @@ import typer
 from kdcli.cli import options as o
 
 if TYPE_CHECKING:
-    from kdcli.losses.describing import Description
+    from kdcli.catalogue.describing import Description
 
 app = typer.Typer(help="Losses: list, show, check.", no_args_is_help=True)
 # The command ran fine, and what it looked at does not hold: as for a gate.
@@ -19,9 +19,9 @@ FAILED = 7
 @app.command("ls")
 def ls(json: o.Json = False) -> None:
     """List the kinds of losses."""
+    from kdcli.catalogue.describing import describe
     from kdcli.cli.console import Output, table
     from kdcli.losses import KINDS
-    from kdcli.losses.describing import describe
 
     found = [describe(member) for member in KINDS.values()]
     rows = [[one.kind, one.year, f"{one.weight:g}", one.known_as, ", ".join(one.needs)] for one in found]
@@ -32,10 +32,10 @@ def ls(json: o.Json = False) -> None:
 @app.command("show")
 def show(kind: Annotated[str, typer.Argument(metavar="KIND")], code: o.Code = None, json: o.Json = False) -> None:
     """Show a kind: formula, paper, shapes, options, what it needs, an entry for a recipe."""
+    from kdcli.catalogue.describing import describe
     from kdcli.cli.console import Output, table
     from kdcli.loss import Loss
     from kdcli.losses import find
-    from kdcli.losses.describing import describe
     from kdcli.models.own_code import find_kinds
 
     one = describe(find_kinds(code or ()).of(Loss).get(kind) or find(kind))

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from kdcli.formulas.convention import wide
 from kdcli.lazy import ops
 from kdcli.loss import Loss
-from kdcli.losses.convention import wide
 from kdcli.spec import value_at
 
 

@@ -12,9 +12,9 @@ from kdcli.distillation.ensemble import Voices
 from kdcli.distillation.targets import Targets
 from kdcli.distillation.terms import Term
 from kdcli.errors import ModelError, first_line
+from kdcli.formulas.masking import Masked
 from kdcli.lazy import ops, tf
 from kdcli.loss import Loss
-from kdcli.losses.masking import Masked
 from kdcli.models.answering import LOGITS
 from kdcli.models.network import Answer, Network
 

@@ -9,8 +9,8 @@ from typing import Any
 from kdcli.distillation.pairing import Pair, pair_layers
 from kdcli.distillation.projection import Projection, make_projection
 from kdcli.errors import ModelError, UsageError, did_you_mean
+from kdcli.formulas.masking import Masked
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Loss, Parts
-from kdcli.losses.masking import Masked
 from kdcli.models.network import Network
 from kdcli.models.normalization import normalization_of, normalized_taps
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from kdcli.formulas.connector import built, check_channels, convolution, normalization, through
+from kdcli.formulas.convention import features
+from kdcli.formulas.pooling import same_size
 from kdcli.lazy import keras, ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts, Shape
-from kdcli.losses.connector import built, check_channels, convolution, normalization, through
-from kdcli.losses.convention import features
-from kdcli.losses.pooling import same_size
 from kdcli.spec import PositiveFloat
 
 # What the published code multiplies the sum with.

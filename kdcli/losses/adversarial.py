@@ -7,9 +7,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from kdcli.formulas.convention import owned
+from kdcli.formulas.matching import equal_pairs
 from kdcli.lazy import keras, ops, tf
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts, Shape
-from kdcli.losses.convention import owned, pairs
 from kdcli.spec import Share, Weight, value_at
 
 
@@ -75,7 +76,7 @@ class Adversarial(FeatureLoss):
     ) -> Any:
         """How little the student is taken for the teacher, per example; then the discriminators learn."""
         owns = owned(parts, self).kept
-        students, teachers = zip(*pairs(student, teacher), strict=True)
+        students, teachers = zip(*equal_pairs(student, teacher), strict=True)
         total: Any = 0.0
         for layers, feature in zip(owns["discriminators"], students, strict=True):
             total = total + ops.softplus(-_score(layers, feature))

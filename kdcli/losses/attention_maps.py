@@ -6,9 +6,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
+from kdcli.formulas.convention import features, per_example
+from kdcli.formulas.masking import Masked, shares
 from kdcli.lazy import ops
-from kdcli.losses.convention import features, per_example
-from kdcli.losses.masking import Masked, shares
 
 # A score below this stands for a masked key in the published code, and counts as 0.
 MASKED = -1e-3

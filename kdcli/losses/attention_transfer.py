@@ -6,12 +6,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from kdcli.formulas.convention import per_example
+from kdcli.formulas.matching import feature_pairs
+from kdcli.formulas.pooling import same_size
+from kdcli.formulas.rows import moderate, root, unit
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
-from kdcli.losses.convention import per_example
-from kdcli.losses.matching import feature_pairs
-from kdcli.losses.pooling import same_size
-from kdcli.losses.rows import moderate, root, unit
 from kdcli.spec import Weight
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from kdcli.formulas.convention import per_example
+from kdcli.formulas.matching import equal_pairs
+from kdcli.formulas.rows import positions
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
-from kdcli.losses.convention import pairs, per_example
-from kdcli.losses.rows import positions
 from kdcli.spec import Temperature, value_at
 
 
@@ -42,7 +43,7 @@ class ChannelWise(FeatureLoss):
     def __call__(self, *, student: Any, teacher: Any, progress: Any = 0.0, **_: Any) -> Any:
         """The divergence, per example."""
         total = 0.0
-        for feature, target in pairs(student, teacher):
+        for feature, target in equal_pairs(student, teacher):
             tau = ops.cast(value_at(self.tau, progress), feature.dtype)
             ours, theirs = _log_shares(feature / tau), _log_shares(ops.stop_gradient(target) / tau)
             total = total + tau * tau * per_example(ops.sum(ops.exp(theirs) * (theirs - ours), axis=1))

@@ -6,11 +6,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from kdcli.formulas.connector import built, check_channels, convolution, normalization, through
+from kdcli.formulas.convention import features, per_example
+from kdcli.formulas.pooling import same_size
 from kdcli.lazy import keras, ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts, Shape
-from kdcli.losses.connector import built, check_channels, convolution, normalization, through
-from kdcli.losses.convention import features, per_example
-from kdcli.losses.pooling import same_size
 
 
 class ClassifierReuse(FeatureLoss):

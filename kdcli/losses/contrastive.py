@@ -8,10 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from kdcli.formulas.convention import features, owned
+from kdcli.formulas.rows import unit
 from kdcli.lazy import keras, ops, tf
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts
-from kdcli.losses.convention import features, owned
-from kdcli.losses.unit import unit
 from kdcli.spec import PositiveFloat, Weight
 
 # What the published code adds to the shares of the noise.

@@ -7,11 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from kdcli.formulas.convention import owned
+from kdcli.formulas.matching import feature_pairs
+from kdcli.formulas.rows import rows
 from kdcli.lazy import keras, ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts, Shape
-from kdcli.losses.convention import owned
-from kdcli.losses.matching import feature_pairs
-from kdcli.losses.rows import rows
 from kdcli.spec import Weight
 
 

@@ -6,10 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from kdcli.formulas.convention import wide
+from kdcli.formulas.deviation import deviation
 from kdcli.lazy import ops
 from kdcli.loss import Loss
-from kdcli.losses.convention import wide
-from kdcli.losses.deviation import deviation
 from kdcli.spec import Temperature, Weight, value_at
 
 # Added to the product of the norms, as the published code does.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar, Literal
 
+from kdcli.formulas.connector import built, check_channels, convolution, normalization, through
+from kdcli.formulas.convention import features, owned
+from kdcli.formulas.pooling import pooled
 from kdcli.lazy import keras, ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts
-from kdcli.losses.connector import built, check_channels, convolution, normalization, through
-from kdcli.losses.convention import features, owned
-from kdcli.losses.pooling import pooled
 from kdcli.spec import Weight
 
 # A channel whose chance of being below 0 is smaller has its margin at three deviations.

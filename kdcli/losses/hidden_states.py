@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from kdcli.formulas.convention import cosine, per_example
+from kdcli.formulas.masking import Masked, shares
+from kdcli.formulas.matching import equal_pairs
 from kdcli.lazy import ops
-from kdcli.losses.convention import cosine, pairs, per_example
-from kdcli.losses.masking import Masked, shares
 
 
 class HiddenStates(Masked):
@@ -54,7 +55,7 @@ class HiddenStates(Masked):
             mask: 1 for tokens that count, 0 for padding; all count when left out.
         """
         total = 0.0
-        for feature, target in pairs(student, teacher):
+        for feature, target in equal_pairs(student, teacher):
             target = ops.stop_gradient(target)
             if self.distance == "mse":
                 apart = ops.mean(ops.square(feature - target), axis=-1)

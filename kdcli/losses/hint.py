@@ -6,9 +6,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
+from kdcli.formulas.convention import cosine, per_example
+from kdcli.formulas.matching import equal_pairs
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
-from kdcli.losses.convention import cosine, pairs, per_example
 from kdcli.spec import Temperature, Weight, value_at
 
 
@@ -52,7 +53,7 @@ class Hint(FeatureLoss):
     def __call__(self, *, student: Any, teacher: Any, progress: Any = 0.0, **_: Any) -> Any:
         """The distance, per example."""
         total = 0.0
-        for feature, target in pairs(student, teacher):
+        for feature, target in equal_pairs(student, teacher):
             total = total + per_example(self._distance(feature, ops.stop_gradient(target), progress))
         return total
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from kdcli.formulas.convention import per_example, wide
 from kdcli.lazy import ops
 from kdcli.loss import Loss
-from kdcli.losses.convention import per_example, wide
 
 
 class LogitMse(Loss):

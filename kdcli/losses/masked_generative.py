@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from kdcli.formulas.connector import built, convolution
+from kdcli.formulas.convention import owned
+from kdcli.formulas.matching import equal_pairs
 from kdcli.lazy import keras, ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts
-from kdcli.losses.connector import built, convolution
-from kdcli.losses.convention import owned, pairs
 from kdcli.spec import Share, Weight
 
 
@@ -55,7 +56,9 @@ class MaskedGenerative(FeatureLoss):
         """The squared error of what is generated, per example."""
         owns = owned(parts, self)
         total = 0.0
-        for (feature, target), layers in zip(pairs(student, teacher), owns.trained["generators"], strict=True):
+        for (feature, target), layers in zip(
+            equal_pairs(student, teacher), owns.trained["generators"], strict=True
+        ):
             feature = feature * self._mask(feature, owns.kept["draws"])
             for layer in layers:
                 feature = layer(feature)

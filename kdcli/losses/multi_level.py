@@ -6,9 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from kdcli.formulas.convention import wide
 from kdcli.lazy import ops
 from kdcli.loss import Loss
-from kdcli.losses.convention import wide
 from kdcli.losses.soft_targets import standardized
 from kdcli.spec import Temperature, value_at
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from kdcli.formulas.convention import per_example
+from kdcli.formulas.matching import feature_pairs
+from kdcli.formulas.pooling import same_size
+from kdcli.formulas.rows import moderate, positions, unit
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
-from kdcli.losses.convention import per_example
-from kdcli.losses.matching import feature_pairs
-from kdcli.losses.pooling import same_size
-from kdcli.losses.rows import moderate, positions, unit
 from kdcli.spec import Weight
 
 

@@ -6,10 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from kdcli.formulas.convention import per_example, wide
+from kdcli.formulas.one_class import log_others, own_class
 from kdcli.lazy import ops
 from kdcli.loss import Loss
-from kdcli.losses.convention import per_example, wide
-from kdcli.losses.one_class import log_others, own_class
 from kdcli.spec import Temperature, value_at
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from kdcli.formulas.matching import feature_pairs
+from kdcli.formulas.rows import moderate, root, rows
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
-from kdcli.losses.matching import feature_pairs
-from kdcli.losses.rows import moderate, root, rows
 from kdcli.spec import Weight
 
 # Added to lengths and probabilities, as in the published code.

@@ -6,10 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from kdcli.formulas.matching import feature_pairs
+from kdcli.formulas.rows import LEAST_LENGTH, moderate, products, rows, squared_distances
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
-from kdcli.losses.matching import feature_pairs
-from kdcli.losses.rows import LEAST_LENGTH, moderate, products, rows, squared_distances
 
 InnerWeight = Annotated[float, Field(ge=0)]
 

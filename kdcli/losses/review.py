@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+from kdcli.formulas.connector import normalization
+from kdcli.formulas.convention import features, owned, per_example
+from kdcli.formulas.pooling import pooled
 from kdcli.lazy import keras, ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts
-from kdcli.losses.connector import normalization
-from kdcli.losses.convention import features, owned, per_example
-from kdcli.losses.pooling import pooled
 
 # Sides of the pooled maps that are compared beside the whole ones.
 SIDES = (4, 2, 1)

@@ -7,12 +7,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from kdcli.formulas.connector import built, convolution, normalization, through
+from kdcli.formulas.convention import features, owned, per_example
+from kdcli.formulas.pooling import same_size
+from kdcli.formulas.rows import unit
 from kdcli.lazy import keras, ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts, Shape
-from kdcli.losses.connector import built, convolution, normalization, through
-from kdcli.losses.convention import features, owned, per_example
-from kdcli.losses.pooling import same_size
-from kdcli.losses.unit import unit
 from kdcli.spec import PositiveFloat, Weight
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from kdcli.formulas.matching import feature_pairs
+from kdcli.formulas.rows import moderate, rows, unit
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
-from kdcli.losses.matching import feature_pairs
-from kdcli.losses.rows import moderate, rows, unit
 from kdcli.spec import Weight
 
 

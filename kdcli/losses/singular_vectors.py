@@ -7,11 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from kdcli.formulas.directions import leading_directions, main_directions
+from kdcli.formulas.matching import feature_pairs
+from kdcli.formulas.rows import positions
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
-from kdcli.losses.directions import leading_directions, main_directions
-from kdcli.losses.matching import feature_pairs
-from kdcli.losses.rows import positions
 
 # How many more of the student's directions one of the teacher's may be found among.
 MORE = 3

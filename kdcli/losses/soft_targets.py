@@ -6,10 +6,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
+from kdcli.formulas.convention import per_example, wide
+from kdcli.formulas.deviation import deviation
 from kdcli.lazy import ops
 from kdcli.loss import Loss
-from kdcli.losses.convention import per_example, wide
-from kdcli.losses.deviation import deviation
 from kdcli.spec import Temperature, Weight, value_at
 
 STANDARDIZED = {"temperature": 2.0, "weight": 9.0}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
+from kdcli.formulas.convention import per_example
+from kdcli.formulas.matching import feature_pairs
+from kdcli.formulas.pooling import same_size
+from kdcli.formulas.rows import positions
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
-from kdcli.losses.convention import per_example
-from kdcli.losses.matching import feature_pairs
-from kdcli.losses.pooling import same_size
-from kdcli.losses.rows import positions
 from kdcli.spec import Weight
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar, Literal
 
+from kdcli.formulas.convention import features, owned, per_example
+from kdcli.formulas.pooling import same_size
 from kdcli.lazy import keras, ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts
-from kdcli.losses.convention import features, owned, per_example
-from kdcli.losses.pooling import same_size
 
 # The variance that training starts from, and what keeps it above 0.
 START, LEAST = 5.0, 1e-5

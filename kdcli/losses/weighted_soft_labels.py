@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from kdcli.formulas.convention import per_example, wide
+from kdcli.formulas.one_class import own_class
 from kdcli.lazy import ops
 from kdcli.loss import Loss
-from kdcli.losses.convention import per_example, wide
-from kdcli.losses.one_class import own_class
 from kdcli.spec import Temperature, Weight, value_at
 
 # Keeps the ratio finite where the teacher is certain.

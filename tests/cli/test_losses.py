@@ -7,9 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
+from kdcli.catalogue.describing import describe
 from kdcli.cli.console import Output
 from kdcli.losses import KINDS
-from kdcli.losses.describing import describe
 
 GOOD = """
 from typing import ClassVar, Literal

@@ -15,9 +15,9 @@ from kdcli.distillation.pairing import pair_layers
 from kdcli.distillation.targets import LiveTargets
 from kdcli.distillation.terms import build_terms, teacher_taps
 from kdcli.errors import ModelError, UsageError
+from kdcli.formulas.pooling import same_size
 from kdcli.loss import FeatureLoss
 from kdcli.losses import KINDS, make
-from kdcli.losses.pooling import same_size
 from kdcli.zoo import Cnn, Mlp
 
 X, Y = blobs(6, size=16)

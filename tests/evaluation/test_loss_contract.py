@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from kdcli.evaluation.loss_contract import CHECKS, check
+from kdcli.formulas.convention import features, per_example, wide
 from kdcli.lazy import ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Loss, Parts
 from kdcli.losses import make
-from kdcli.losses.convention import features, per_example, wide
 from kdcli.spec import Temperature
 
 

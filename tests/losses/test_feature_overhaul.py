@@ -62,7 +62,7 @@ def test_margins_of_channels_that_are_hardly_ever_below_zero():
 
 @pytest.mark.parametrize(("ours", "theirs"), [((6, 6), (3, 3)), ((3, 3), (6, 6)), ((4, 4), (3, 5))])
 def test_the_teacher_is_averaged_to_the_students_size(ours, theirs):
-    from kdcli.losses.pooling import pooled
+    from kdcli.formulas.pooling import pooled
 
     random = np.random.default_rng(0)
     student = random.normal(size=(2, *ours, 3)).astype("float32")

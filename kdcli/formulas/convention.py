@@ -41,21 +41,6 @@ def features(tensor: Any) -> list[Any]:
     return [wide(feature) for feature in _as_list(tensor)]
 
 
-def pairs(student: Any, teacher: Any) -> list[tuple[Any, Any]]:
-    """Features as pairs of (student, teacher) in at least float32, whether given singly or as lists."""
-    students, teachers = _as_list(student), _as_list(teacher)
-    if len(students) != len(teachers):
-        raise ValueError(f"{len(students)} student features but {len(teachers)} teacher features")
-    matched = [(wide(s), wide(t)) for s, t in zip(students, teachers, strict=True)]
-    for s, t in matched:
-        if tuple(s.shape) != tuple(t.shape):
-            raise ValueError(
-                f"student feature {tuple(s.shape)} and teacher feature {tuple(t.shape)} differ; "
-                "a run makes a projection, a direct call needs equal shapes"
-            )
-    return matched
-
-
 def cosine(student: Any, teacher: Any) -> Any:
     """The cosine over the last axis; that of a zero feature is 0, with no gradient."""
     ours, theirs = (ops.sum(feature * feature, axis=-1) for feature in (student, teacher))

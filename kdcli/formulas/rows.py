@@ -44,10 +44,12 @@ def unit(vectors: Any, axis: int = -1) -> Any:
 
     There the published gradient is of the order of 1e12 and says nothing: ours is 0.
     """
-    squares = ops.sum(vectors * vectors, axis=axis, keepdims=True)
-    long = squares > LEAST_LENGTH**2
-    length = ops.sqrt(ops.where(long, squares, ops.ones_like(squares)))
-    return ops.where(long, vectors / length, ops.stop_gradient(vectors / LEAST_LENGTH))
+    # By the largest entry first, so that no square overflows; directions do not depend on it.
+    largest = ops.stop_gradient(ops.max(ops.abs(vectors), axis=axis, keepdims=True))
+    long = largest > LEAST_LENGTH
+    scaled = vectors / ops.where(long, largest, ops.ones_like(largest))
+    squares = ops.where(long, ops.sum(scaled * scaled, axis=axis, keepdims=True), ops.ones_like(largest))
+    return ops.where(long, scaled * ops.rsqrt(squares), ops.stop_gradient(vectors / LEAST_LENGTH))
 
 
 def root(squares: Any) -> Any:

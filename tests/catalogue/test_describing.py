@@ -8,9 +8,9 @@ from typing import Annotated, ClassVar, Literal
 import pytest
 from pydantic import Field
 
+from kdcli.catalogue.describing import describe, sections_of
 from kdcli.loss import FeatureLoss, Loss
 from kdcli.losses import KINDS
-from kdcli.losses.describing import describe, sections_of
 from kdcli.recipe.reading import read_recipe
 from kdcli.spec import Names, Temperature
 

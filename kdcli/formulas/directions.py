@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from kdcli.formulas.rows import moderate, unit
 from kdcli.lazy import keras, ops, tf
-from kdcli.losses.rows import moderate, unit
 
 # Eigenvalues closer than this share of the largest count as equal.
 NEAR = {"float64": 1e-8, "float32": 1e-5}

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kdcli.catalogue.conditions import needs_of, pairs_of, refusals_of
 from kdcli.loss import FeatureLoss, Loss
-from kdcli.losses.conditions import needs_of, pairs_of, refusals_of
 from kdcli.own_kinds import kind_of
 
 # The families of the catalogue, in its order.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kdcli.losses.unit import unit
+from kdcli.formulas.rows import unit
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])

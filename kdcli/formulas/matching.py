@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdcli.losses.convention import features
+from kdcli.formulas.convention import features
 
 
 def feature_pairs(
@@ -32,3 +32,19 @@ def feature_pairs(
                 "have different numbers of channels"
             )
     return list(zip(students, teachers, strict=True))
+
+
+def equal_pairs(student: Any, teacher: Any) -> list[tuple[Any, Any]]:
+    """Features as pairs of equal shapes, as projections leave them.
+
+    Raises:
+        ValueError: other numbers of layers, or shapes that differ.
+    """
+    pairs = feature_pairs(student, teacher)
+    for ours, theirs in pairs:
+        if tuple(ours.shape) != tuple(theirs.shape):
+            raise ValueError(
+                f"student feature {tuple(ours.shape)} and teacher feature {tuple(theirs.shape)} differ; "
+                "a run makes a projection, a direct call needs equal shapes"
+            )
+    return pairs

@@ -1,0 +1,1 @@
+"""What kinds of losses say of themselves, in words."""
