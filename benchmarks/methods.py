@@ -2,7 +2,7 @@
 
 Run: kd train-teacher --recipe cifar10 --data D --batch-size 128 --epochs 12 --out runs/cifar-teacher
      python benchmarks/methods.py --teacher runs/cifar-teacher --data D --out runs/methods
-         [--share 0.1] [--methods soft_targets decoupled ...] [--repeats 3]
+         [--share 0.1] [--methods soft_targets decoupled ...] [--repeats 3] [--second TEACHER]
 
 Every run lies in OUT/<share>/<method>/seed-<k>: a run that was stopped goes on, one that has ended is read, and
 other methods may be asked for later with the same OUT. Students of one seed start from the same weights and see
@@ -45,6 +45,10 @@ METHODS = {
     "instance_graph": [LABELS, {"kind": "instance_graph"}],
     "adversarial": [LABELS, {"kind": "adversarial"}],
 }
+SOFT = METHODS["soft_targets"]
+# Not other losses but other teachers: two at once, and an assistant of a size between teacher and student.
+METHODS |= {"ensemble": SOFT, "assistant": SOFT}
+ASSISTANT = {"description": "the assistant", "student": {"model": {"kind": "zoo", "name": "cnn", "width": 32}}}
 FAMILIES = (
     "scratch soft_targets decoupled dist hint attention_transfer relational contrastive classifier_reuse "
     "instance_graph"
@@ -64,6 +68,7 @@ def recipe(method, share, steps):
         "teacher": {"views": 16 if share < 0.5 else 4},
         "student": {"model": {"kind": "zoo", "name": "cnn", "width": 16}, "start": "fresh"},
         "losses": METHODS[method],
+        **({"stages": [ASSISTANT, {"description": "the student"}]} if method == "assistant" else {}),
         "train": {
             "steps": steps,
             "batch_size": 64,
@@ -77,7 +82,7 @@ def recipe(method, share, steps):
 def trained(arguments, method, seed):
     """The summary of one run, and which test examples it decides rightly."""
     run = kdcli.distill(
-        teacher=arguments.teacher,
+        teacher=[arguments.teacher, arguments.second] if method == "ensemble" else arguments.teacher,
         data=arguments.data,
         recipe=recipe(method, arguments.share, arguments.steps),
         seed=seed,
@@ -101,6 +106,7 @@ def gain(ours, theirs, alpha=0.05):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--teacher", required=True)
+    parser.add_argument("--second", help="another teacher, for the method `ensemble`")
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--share", type=float, default=0.1)
