@@ -132,18 +132,22 @@ def main():
         f"TensorFlow {tf.__version__}, {platform.machine()}, {os.cpu_count()} cores; {arguments.share:g} of the "
         f"training examples, {arguments.steps} steps, {arguments.repeats} repeats; teacher {100 * teacher:.2f} %"
     )
-    print("\n| method | test accuracy % | gain, points [95 %] | over all methods (Holm) | training s |")
-    print("|---|---|---|---|---|")
+    print(
+        "\n| method | parameters | test accuracy % | gain, points [95 %] | over all methods (Holm) | training s |"
+    )
+    print("|---|---|---|---|---|---|")
     document = {}
     for method in methods:
         scores = [100 * np.mean(decisions) for decisions in right[method]]
         seconds = float(np.median([summary["seconds"]["training"] for summary in summaries[method]]))
-        cells = [method, f"{fmean(scores):.2f} ({', '.join(f'{score:.2f}' for score in scores)})", "", ""]
-        document[method] = {"accuracies": scores, "seconds": seconds}
+        parameters = summaries[method][0]["parameters"]
+        mean = f"{fmean(scores):.2f} ({', '.join(f'{score:.2f}' for score in scores)})"
+        cells = [method, f"{parameters:,}", mean, "", ""]
+        document[method] = {"parameters": parameters, "accuracies": scores, "seconds": seconds}
         if method in gains:
             one = gains[method]
             wide = gain(right[method], right["scratch"], levels[others.index(method)])
-            cells[2:] = (
+            cells[3:] = (
                 "{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * value for value in (one.mean, one.low, one.high))),
                 verdict(wide.low, wide.high),
             )
