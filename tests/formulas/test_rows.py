@@ -9,10 +9,14 @@ import tensorflow as tf
 from kdcli.formulas.rows import unit
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])
+@pytest.mark.parametrize("scale", [1.0, 1e-11, 1e30])
 def test_vectors_have_length_one_whatever_their_size(scale):
     vectors = tf.constant([[3.0, 4.0], [-5.0, 12.0]], tf.float32) * scale
     np.testing.assert_allclose(unit(vectors), [[0.6, 0.8], [-5 / 13, 12 / 13]], rtol=1e-6)
+
+
+def test_vectors_shorter_than_the_published_clamp_are_divided_by_it():
+    np.testing.assert_allclose(unit(tf.constant([[3e-14, 4e-14]])), [[0.03, 0.04]], rtol=1e-6)
 
 
 def test_the_gradient_is_that_of_dividing_by_the_norm():
