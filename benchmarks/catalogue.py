@@ -84,7 +84,7 @@ def training(kind, inputs, labels):
     student, teacher = (network(width, seed).with_preparations(raw) for seed, width in enumerate((16, 32)))
     losses = [make("labels")] + ([make(kind)] if kind != "labels" else [])
     student, losses = with_reused_classifier(losses, student, teacher)
-    terms = build_terms(losses, student=student, teacher=teacher, examples=EXAMPLES, steps=1000)
+    terms = build_terms(losses, student=student, teacher=teacher, examples=EXAMPLES)
     taps = teacher_taps(terms)
     answer = teacher.answer({"x": tf.constant(inputs)}, taps=taps)
     kept = {LOGITS: answer.logits.numpy(), **{name: answer.features[name].numpy() for name in taps}}
@@ -106,15 +106,15 @@ def training(kind, inputs, labels):
 
 def with_reused_classifier(losses, student, teacher):
     """The student and the losses as a run has them where the last loss is `classifier_reuse`."""
-    from kdcli.models.reuse import PROJECTED, grown
+    from kdcli.models.reuse import grown
 
     loss = losses[-1]
     if loss.kind != "classifier_reuse":
         return student, losses
     ours = theirs = "relu2"
     projector = loss.projector(student.taps[ours], teacher.taps[theirs])
-    grown_student = grown(student, teacher, projector, ours=ours, theirs=theirs)
-    named = loss.model_copy(update={"student_layer": PROJECTED, "teacher_layer": theirs})
+    grown_student, projected = grown(student, teacher, projector, ours=ours, theirs=theirs)
+    named = loss.model_copy(update={"student_layer": projected, "teacher_layer": theirs})
     return grown_student, [*losses[:-1], named]
 
 

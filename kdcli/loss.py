@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Tag
+from pydantic import AfterValidator, Discriminator, Tag
 
 from kdcli.lazy import ops
 from kdcli.spec import Names, Share, Spec, Weight, value_at
@@ -24,7 +24,6 @@ class Given:
         teacher: the teacher's, in the same order.
         examples: training examples, for memories by index.
         batch: examples in a batch, for parts whose size follows it.
-        steps: of the whole run, for schedules of the parts' own.
         seed: of random starts.
         normalizations: for each of the teacher's features the (scale, shift) of the batch normalisation that
             made it, each (channels,), or None where none did.
@@ -34,7 +33,6 @@ class Given:
     teacher: tuple[Shape, ...]
     examples: int = 1
     batch: int = 1
-    steps: int = 1
     seed: int = 0
     normalizations: tuple[tuple[Any, Any] | None, ...] = ()
 
@@ -80,6 +78,16 @@ def _variables(owner: Any) -> Iterator[Any]:
         yield owner
 
 
+# Figures of the log beside the terms.
+RESERVED = ("loss", "regularization", "gradient norm")
+
+
+def _unreserved(name: str | None) -> str | None:
+    if name in RESERVED:
+        raise ValueError(f"{name!r} is what the log calls another figure; reserved: {', '.join(RESERVED)}")
+    return name
+
+
 class Loss(Spec):
     """One weighted term of what the student minimises.
 
@@ -120,7 +128,7 @@ class Loss(Spec):
     __call__: ClassVar[Callable[..., Any]]
 
     kind: str
-    name: str | None = None
+    name: Annotated[str | None, AfterValidator(_unreserved)] = None
     weight: Weight = 1.0
     warmup: Share = 0.0
 

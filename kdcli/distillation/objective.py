@@ -108,11 +108,17 @@ class Objective:
             raise ModelError(
                 f"losses.{term.loss.label}: {first_line(error):.300}", hint=f"kd losses show {term.loss.kind}"
             ) from error
-        if term.loss.whole_batch:
-            return ops.cast(losses, "float32") / self.replicas
+        expected = 0 if term.loss.whole_batch else 1
+        if losses is None or len(losses.shape) != expected:
+            found = "nothing" if losses is None else f"shape {tuple(losses.shape)}"
+            wanted = "one number for the whole batch" if term.loss.whole_batch else "one value for each example"
+            raise ModelError(
+                f"losses.{term.loss.label}: gives {found}, not {wanted}",
+                hint=f"kd losses check {term.loss.kind}, or the file that defines it",
+            )
         losses = ops.cast(losses, "float32")
-        if losses.shape.rank != 1:
-            raise ModelError(f"losses.{term.loss.label}: gives {losses.shape}, not one value an example")
+        if term.loss.whole_batch:
+            return losses / self.replicas
         if weights is not None:
             losses = losses * weights
         return ops.sum(losses) / batch.total

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kdcli.distillation.stages import Stage
+from kdcli.distillation.stage_ends import Feature
 from kdcli.errors import ModelError, UsageError
 from kdcli.loss import FeatureLoss
 from kdcli.models.network import Network, check_taps
@@ -78,7 +78,7 @@ def fitting(loss: FeatureLoss, student: Shape, teacher: Shape) -> bool:
     return channels and ("space" not in loss.equal or student[begin:-1] == teacher[begin:-1])
 
 
-def too_few(loss: FeatureLoss, ours: Sequence[Stage], theirs: Sequence[Stage], *, found: int) -> ModelError:
+def too_few(loss: FeatureLoss, ours: Sequence[Feature], theirs: Sequence[Feature], *, found: int) -> ModelError:
     """The refusal of networks in which not enough pairs are found."""
     equal = f" of equal {_equal(loss)}" if loss.equal else ""
     own, other = (", ".join("×".join(map(str, stage.shape)) for stage in side) for side in (ours, theirs))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kdcli.distillation.pair_checks import check_names, check_shapes, fitting, too_few
 from kdcli.distillation.projection import can_become
-from kdcli.distillation.stages import Stage, aligned, evenly, last_stages, stages
+from kdcli.distillation.stage_ends import Feature, aligned, evenly, last_features, stage_ends
 from kdcli.errors import ModelError
 from kdcli.loss import FeatureLoss
 from kdcli.models.network import Network
@@ -17,7 +17,7 @@ MOST_PAIRS = 4
 _PROJECTED = ((3, 3), (2, 2), (3, 2), (2, 3), (1, 1), (3, 1), (2, 1))
 _WORDS = {3: "maps", 2: "sequences", 1: "vectors"}
 
-Stages = dict[int, tuple[Stage, ...]]
+Features = dict[int, tuple[Feature, ...]]
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,17 @@ def pair_layers(loss: FeatureLoss, *, student: Network, teacher: Network) -> tup
     return pairs
 
 
-def _named(network: Network, tap: str) -> Stages:
-    return {len(network.taps[tap]): (Stage(tap, network.taps[tap], 1.0),)}
+def _named(network: Network, tap: str) -> Features:
+    return {len(network.taps[tap]): (Feature(tap, network.taps[tap], 1.0),)}
 
 
-def _found(loss: FeatureLoss, network: Network) -> Stages:
+def _found(loss: FeatureLoss, network: Network) -> Features:
     if loss.pairing == "several" or loss.least_pairs > 1:
-        return stages(network, loss)
-    return {rank: (stage,) for rank, stage in last_stages(network, loss).items()}
+        return stage_ends(network, loss)
+    return {rank: (stage,) for rank, stage in last_features(network, loss).items()}
 
 
-def _chosen(loss: FeatureLoss, ours: Stages, theirs: Stages) -> Sequence[tuple[Stage, Stage]]:
+def _chosen(loss: FeatureLoss, ours: Features, theirs: Features) -> Sequence[tuple[Feature, Feature]]:
     common, most = [], 0
     for own, other in _PROJECTED if loss.projects else [(rank, rank) for rank in loss.axes]:
         if own in ours and other in theirs and other in loss.axes and (loss.projects or own in loss.axes):
@@ -83,8 +83,10 @@ def _chosen(loss: FeatureLoss, ours: Stages, theirs: Stages) -> Sequence[tuple[S
     )
 
 
-def _matched(loss: FeatureLoss, ours: Sequence[Stage], theirs: Sequence[Stage]) -> Sequence[tuple[Stage, Stage]]:
-    def fits(one: Stage, other: Stage) -> bool:
+def _matched(
+    loss: FeatureLoss, ours: Sequence[Feature], theirs: Sequence[Feature]
+) -> Sequence[tuple[Feature, Feature]]:
+    def fits(one: Feature, other: Feature) -> bool:
         become = not loss.projects or can_become(one.shape, other.shape)
         return become and fitting(loss, one.shape, other.shape)
 
@@ -95,5 +97,5 @@ def _matched(loss: FeatureLoss, ours: Sequence[Stage], theirs: Sequence[Stage]) 
     return aligned(ours, theirs, fits)[-MOST_PAIRS:]
 
 
-def _ranks(found: Stages) -> str:
+def _ranks(found: Features) -> str:
     return ", ".join(_WORDS[rank] for rank in found if rank in _WORDS) or "no kind"

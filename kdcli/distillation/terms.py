@@ -48,7 +48,6 @@ def build_terms(
     teacher: Network | None,
     examples: int = 1,
     batch: int = 1,
-    steps: int = 1,
     seed: int = 0,
 ) -> tuple[Term, ...]:
     """Pair layers, size projections from traced shapes, build what a loss owns.
@@ -58,7 +57,6 @@ def build_terms(
         student, teacher: the two sides; no teacher where no loss asks for one.
         examples: for training, for memories by index.
         batch: examples in a batch.
-        steps: of the whole run.
         seed: of what is drawn.
 
     Raises:
@@ -94,11 +92,15 @@ def build_terms(
                 tuple(theirs),
                 examples=examples,
                 batch=batch,
-                steps=steps,
                 seed=seed + number,
                 normalizations=_normalizations(loss, pairs, teacher),
             )
             parts = loss.build(given)
+            if not isinstance(parts, Parts):
+                raise ModelError(
+                    f"losses.{loss.label}: build gives {type(parts).__name__}, not Parts",
+                    hint="return kdcli.Parts({name: layers}); docs/own-kinds.md",
+                )
         terms.append(Term(loss, pairs, tuple(projections), parts))
     return tuple(terms)
 

@@ -23,7 +23,7 @@ SHAPES: dict[int, tuple[Size, ...]] = {
 }
 SIDES = ("student", "teacher")
 CLASSES = 5
-EXAMPLES, STEPS = 24, 10
+EXAMPLES = 24
 
 
 @dataclass(frozen=True)
@@ -194,9 +194,7 @@ def _given(student: Sequence[Size], teacher: Sequence[Size], batch: int) -> Give
         (np.linspace(0.5, 1.5, shape[-1], dtype="float32"), np.linspace(-0.5, 0.5, shape[-1], dtype="float32"))
         for shape in teacher
     )
-    return Given(
-        tuple(student), tuple(teacher), examples=EXAMPLES, batch=batch, steps=STEPS, normalizations=normalizations
-    )
+    return Given(tuple(student), tuple(teacher), examples=EXAMPLES, batch=batch, normalizations=normalizations)
 
 
 @contextmanager

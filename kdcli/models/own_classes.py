@@ -76,6 +76,11 @@ def _method(member: type[Spec], name: str) -> Any:
     return next((vars(one)[name] for one in member.__mro__ if name in vars(one)), None)
 
 
+def _takes_more(method: Any) -> bool:
+    """Whether a method takes any argument by name."""
+    return any(one.kind is one.VAR_KEYWORD for one in inspect.signature(method).parameters.values())
+
+
 def _has_kind(member: type[Spec]) -> bool:
     field = member.model_fields["kind"]
     return "kind" in inspect.get_annotations(member) and isinstance(field.default, str)
@@ -99,5 +104,10 @@ def _refuse(member: type[Spec], family: Family, where: str) -> None:
         )
     if _method(member, family.verb) is _method(family.parent, family.verb):
         raise UsageError(f"{where} has no {family.verb}", hint="kd losses show soft_targets; docs/own-kinds.md")
+    if family.parent is Loss and not _takes_more(_method(member, "__call__")):
+        raise UsageError(
+            f"{where}: its __call__ must ignore what it does not use",
+            hint="def __call__(self, *, student, teacher, **_)",
+        )
     if member.model_rebuild(raise_errors=False) is False:
         raise UsageError(f"{where}: the type of a setting is not defined in the file")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ PROJECTED, CLASSIFIER = "projected_to_teacher", "teacher_classifier"
 
 def grown(
     student: KerasNetwork, teacher: KerasNetwork, projector: Sequence[Any], *, ours: str, theirs: str
-) -> KerasNetwork:
+) -> tuple[KerasNetwork, str]:
     """The student up to a map, a projector to the teacher's map, and what the teacher computes from it, frozen.
 
     A larger map is averaged down to the teacher's; a smaller one reaches the teacher's layers by repetition, which
@@ -26,6 +27,9 @@ def grown(
         projector: built layers from the student's channels to the teacher's.
         ours, theirs: taps that are maps, on both sides.
 
+    Returns:
+        The network, and its tap of the projected map.
+
     Raises:
         ModelError: a subclassed model, a tap inside a nested model, or sizes that do not divide.
     """
@@ -33,35 +37,47 @@ def grown(
     mapped = keras.Model(student.model.input, trunk, name="student_trunk")
     size, wanted = student.taps[ours][:2], teacher.taps[theirs][:2]
     flow = mapped.output
-    if size != wanted and all(
-        a is not None and b is not None and a >= b for a, b in zip(size, wanted, strict=True)
-    ):
-        flow = keras.layers.AveragePooling2D(_factor(size, wanted, ours, theirs), name="averaged_to_teacher")(flow)
-    flow = keras.Sequential([keras.Input(flow.shape[1:]), *projector], name=PROJECTED)(flow)
+    larger = all(a is not None and b is not None and a >= b for a, b in zip(size, wanted, strict=True))
+    if size != wanted and larger:
+        factor = _factor(size, wanted, ours, theirs)
+        flow = keras.layers.AveragePooling2D(factor, name=_unused("averaged_to_teacher", mapped))(flow)
+    projected = _unused(PROJECTED, mapped)
+    flow = keras.Sequential([keras.Input(flow.shape[1:]), *projector], name=projected)(flow)
     if tuple(flow.shape[1:3]) != wanted:
         factor = _factor(wanted, tuple(flow.shape[1:3]), ours, theirs)
-        flow = keras.layers.UpSampling2D(factor, name="repeated_to_teacher")(flow)
-    output = _classifier(teacher, theirs)(flow)
+        flow = keras.layers.UpSampling2D(factor, name=_unused("repeated_to_teacher", mapped))(flow)
+    output = _classifier(teacher, theirs, name=_unused(CLASSIFIER, mapped))(flow)
     model = keras.Model(student.model.input, output, name=student.model.name)
     network = KerasNetwork(model, name=student.name).reads_like(teacher)
-    return network.with_preparations(student.preparations)
+    return network.with_preparations(student.preparations), projected
 
 
-def _classifier(teacher: KerasNetwork, tap: str) -> Any:
+def _classifier(teacher: KerasNetwork, tap: str, *, name: str) -> Any:
     """A frozen copy of what the teacher computes from a tap."""
     inside = keras.Model(_tensor(teacher, tap, role="teacher"), teacher.model.outputs[teacher.chosen])
     copy = keras.models.clone_model(inside, clone_function=_answering)
     copy.set_weights(inside.get_weights())
-    head = keras.Model(copy.inputs[0], copy.outputs[0], name=CLASSIFIER)
+    head = keras.Model(copy.inputs[0], copy.outputs[0], name=name)
     head.trainable = False
     return head
 
 
 def _answering(layer: Any) -> Any:
-    # Dropout would act while the student trains; the teacher answers without it.
-    if "Dropout" in type(layer).__name__:
+    """A copy of a layer that answers while the student trains as it does otherwise, and asks nothing of it."""
+    kind = type(layer).__name__
+    if isinstance(layer, keras.Model):
+        return keras.models.clone_model(layer, clone_function=_answering)
+    if "Dropout" in kind or "Noise" in kind or kind.startswith("Random"):
         return keras.layers.Identity(name=layer.name)
-    return layer.__class__.from_config(layer.get_config())
+    settings = {name: value for name, value in layer.get_config().items() if not name.endswith("_regularizer")}
+    return type(layer).from_config(settings)
+
+
+def _unused(name: str, model: Any) -> str:
+    """The name, or one with a number where the model has a layer of it: a student that has grown before."""
+    taken = {layer.name for layer in model.layers}
+    numbered = (f"{name}_{number}" for number in itertools.count(2))
+    return name if name not in taken else next(one for one in numbered if one not in taken)
 
 
 def _tensor(network: KerasNetwork, tap: str, *, role: str) -> Any:

@@ -26,6 +26,11 @@ def loss_findings(
         found.append(f"{whole}: depends on the whole batch and sees a share of it on each device")
     if whole and weighted:
         found.append(f"{whole}: depends on the whole batch, so the weights of examples do not act on it")
+    normalized = [term.loss.label for term in terms if any("moving_mean" in v.path for v in term.parts.variables)]
+    if normalized and replicas > 1:
+        found.append(
+            f"{', '.join(normalized)}: batch normalisation of its own sees a share of the batch on each device"
+        )
     for term in terms:
         loss = term.loss
         if not isinstance(loss, FeatureLoss) or teacher is None:

@@ -71,7 +71,6 @@ def open_distillation(place: Place, around: Surroundings) -> Job:
             teacher=teacher.network,
             examples=len(dataset.train),
             batch=train.batch_size,
-            steps=train.steps or 1,
             seed=recipe.train.seed,
         )
     teaching = open_teachings(asked, dataset, teachers, terms, around, epochs=train.epochs or 1)

@@ -81,7 +81,7 @@ def check_effects(recipe: Recipe, losses: Sequence[Loss], dataset: Dataset, *, r
     """
     train, values = recipe.train, dataset.task == "regression"
     check_losses(recipe, losses, dataset, replicas=replicas)
-    on_classes = any(loss.needs_labels for loss in losses) and not values
+    on_classes = any(loss.needs_labels and not loss.needs_teacher for loss in losses) and not values
     idle = {
         "data.class_weight": recipe.data.class_weight != "none" and not on_classes,
         "train.label_smoothing": train.label_smoothing > 0 and not on_classes,
@@ -89,7 +89,8 @@ def check_effects(recipe: Recipe, losses: Sequence[Loss], dataset: Dataset, *, r
     for setting, useless in idle.items():
         if useless:
             raise UsageError(
-                f"{setting} acts on losses that compare with classes; there is none", hint="leave it out"
+                f"{setting} acts on losses that compare with labels alone; there is none",
+                hint="leave it out, or add {kind: labels}",
             )
     several = any(isinstance(section.views, int) and section.views > 1 for section in recipe.teachers)
     if several and not recipe.data.augment:

@@ -11,7 +11,7 @@ from kdcli.lazy import keras
 from kdcli.loss import Loss
 from kdcli.losses.classifier_reuse import ClassifierReuse
 from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.reuse import PROJECTED, grown
+from kdcli.models.reuse import grown
 from kdcli.recipe.document import Path
 from kdcli.recipe.sections import Recipe
 from kdcli.workflows.networks import Opened
@@ -60,10 +60,10 @@ def reuse_classifier(recipe: Recipe, student: Opened, teacher: Opened) -> Reused
     pair = pairs[0]
     keras.utils.set_random_seed(recipe.train.seed)
     projector = loss.projector(ours.taps[pair.student], theirs.taps[pair.teacher])
-    network = grown(ours, theirs, projector, ours=pair.student, theirs=pair.teacher)
+    network, projected = grown(ours, theirs, projector, ours=pair.student, theirs=pair.teacher)
     text = f"grown into the teacher's classifier: {ours.parameters:,} → {network.parameters:,} weights"
     network.notes = (*ours.notes, text)
-    named = loss.model_copy(update={"student_layer": PROJECTED, "teacher_layer": pair.teacher})
+    named = loss.model_copy(update={"student_layer": projected, "teacher_layer": pair.teacher})
     layers = {"student_layer": [pair.student], "teacher_layer": [pair.teacher]}
     return Reused(
         replace(student, network=network),

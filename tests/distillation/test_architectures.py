@@ -32,7 +32,7 @@ BATCH = Batch({"x": tf.convert_to_tensor(X)}, tf.constant(Y), None, tf.range(6),
 def trained_together(losses, *, student, teacher):
     """The terms of losses in one step, their values, and the norm of the gradient in the student."""
     keras.utils.set_random_seed(0)
-    terms = build_terms(losses, student=student, teacher=teacher, examples=6, batch=6, steps=10)
+    terms = build_terms(losses, student=student, teacher=teacher, examples=6, batch=6)
     objective = Objective(terms, student=student, targets=LiveTargets(teacher, teacher_taps(terms)))
     with tf.GradientTape() as tape:
         total, values = objective(BATCH, tf.constant(0.0))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import pytest
 
+from kdcli.distillation import stage_ends
 from kdcli.distillation.pairing import Pair, pair_layers
-from kdcli.distillation.stages import last_stages
 from kdcli.errors import ModelError, UsageError
 from kdcli.losses import make
 from kdcli.models.keras_network import KerasNetwork
@@ -26,7 +26,7 @@ def mlp(**options):
 
 
 def last_features(given):
-    return {rank: stage.tap for rank, stage in last_stages(given).items()}
+    return {rank: stage.tap for rank, stage in stage_ends.last_features(given).items()}
 
 
 def paired(student=None, teacher=None, **options):

@@ -36,7 +36,7 @@ def counted(model):
 def objective_of(losses, student, teacher, *, live=True):
     """All losses over targets that are asked for in every step, or that lie in memory."""
     keras.utils.set_random_seed(0)
-    terms = build_terms(losses, student=student, teacher=teacher, examples=12, batch=6, steps=4)
+    terms = build_terms(losses, student=student, teacher=teacher, examples=12, batch=6)
     targets = LiveTargets(teacher, teacher_taps(terms))
     if not live:
         answer = teacher.answer({"x": tf.constant(X)}, taps=teacher_taps(terms))

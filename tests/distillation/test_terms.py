@@ -33,7 +33,7 @@ def network(width, seed):
 def objective(*losses, seed=0):
     student, teacher = network(2, 1), network(4, 2)
     keras.utils.set_random_seed(seed)
-    terms = build_terms(losses, student=student, teacher=teacher, examples=EXAMPLES, batch=6, steps=9, seed=seed)
+    terms = build_terms(losses, student=student, teacher=teacher, examples=EXAMPLES, batch=6, seed=seed)
     return Objective(terms, student=student, targets=LiveTargets(teacher, teacher_taps(terms))), teacher
 
 

@@ -36,7 +36,7 @@ def network(width, *, pools=2, softmax=False, seed=0, nested=False):
 
 def grow(student, teacher, *, ours="last", theirs="last"):
     projector = make("classifier_reuse").projector(student.taps[ours], teacher.taps[theirs])
-    return grown(student, teacher, projector, ours=ours, theirs=theirs)
+    return grown(student, teacher, projector, ours=ours, theirs=theirs)[0]
 
 
 @pytest.mark.parametrize("pools", [(2, 2), (1, 2), (2, 1)], ids=str)
@@ -90,3 +90,24 @@ def test_sizes_that_do_not_divide_are_refused():
     odd = keras.Model(inputs, keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(flow)))
     with pytest.raises(ModelError, match="neither divides the other"):
         grow(KerasNetwork(odd, name="odd").with_preparations(RAW), network(8))
+
+
+def test_a_student_that_has_grown_before_grows_again():
+    teacher = network(8, seed=1)
+    twice = grow(grow(network(4), teacher), teacher, ours=PROJECTED)
+    answer = twice.answer({"x": X}, taps=[f"{PROJECTED}_2"])
+    assert answer.features[f"{PROJECTED}_2"].shape == (3, 4, 4, 16)
+
+
+def test_what_the_teacher_asks_of_its_own_training_is_left_behind():
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((16, 16, 3))
+    flow = keras.layers.Conv2D(8, 3, padding="same", name="last")(inputs)
+    flow = keras.layers.GlobalAveragePooling2D()(keras.layers.GaussianNoise(1.0)(flow))
+    head = keras.layers.Dense(5, activity_regularizer="l2", kernel_regularizer="l2")
+    teacher = KerasNetwork(keras.Model(inputs, head(flow)), name="teacher").with_preparations(RAW)
+    model = grow(network(4, pools=0), teacher)
+    assert not model.has_regularization
+    classifier = model.model.get_layer("teacher_classifier")
+    feature = np.ones((2, *classifier.input_shape[1:]), np.float32)
+    np.testing.assert_array_equal(classifier(feature, training=True), classifier(feature, training=False))

@@ -6,7 +6,7 @@ import keras
 import pytest
 from four_networks import BUILDS, network, small
 
-from kdcli.distillation.stages import Stage, aligned, evenly, last_stages, stages
+from kdcli.distillation.stage_ends import Feature, aligned, evenly, last_features, stage_ends
 from kdcli.loss import FeatureLoss
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.zoo import Mlp
@@ -27,7 +27,7 @@ class Scores(FeatureLoss):
 
 
 def names(given, rank, loss=None):
-    return [stage.tap for stage in stages(given, loss).get(rank, ())]
+    return [stage.tap for stage in stage_ends(given, loss).get(rank, ())]
 
 
 @pytest.mark.parametrize(
@@ -42,12 +42,13 @@ def names(given, rank, loss=None):
 def test_a_stage_ends_with_the_last_map_of_a_size_or_with_a_block(name, rank, found):
     given = small(name)
     assert names(given, rank) == found
-    assert set(stages(given)) == {rank, 1}
-    assert [stage.depth for stage in stages(given)[rank]] == sorted(stage.depth for stage in stages(given)[rank])
+    assert set(stage_ends(given)) == {rank, 1}
+    depths = [feature.depth for feature in stage_ends(given)[rank]]
+    assert depths == sorted(depths)
 
 
 def test_the_map_of_patches_and_the_inside_of_attention_are_no_features():
-    last = last_stages(small("transformer", dropout=0.1))
+    last = last_features(small("transformer", dropout=0.1))
     assert {rank: stage.tap for rank, stage in last.items()} == {2: "normalization", 1: "pooling"}
 
 
@@ -62,8 +63,8 @@ def test_the_map_of_patches_and_the_inside_of_attention_are_no_features():
 )
 def test_a_kind_may_want_what_comes_before_the_activation(name, rank, linear, normalized):
     given = small(name)
-    assert last_stages(given, BeforeActivation())[rank].tap == linear
-    assert last_stages(given, Normalized())[rank].tap == normalized
+    assert last_features(given, BeforeActivation())[rank].tap == linear
+    assert last_features(given, Normalized())[rank].tap == normalized
     several = names(given, rank, BeforeActivation())
     assert several[-1] == linear
     assert len(several) == 3
@@ -76,7 +77,7 @@ def test_an_activation_inside_the_layer_hides_what_comes_before():
     x = keras.layers.Conv2D(2, 3, padding="same", activation="relu", name="activated")(x)
     given = network_of(inputs, x)
     assert given.roles.linear == {"plain", "dense"}
-    assert last_stages(given, BeforeActivation())[3].tap == "plain"
+    assert last_features(given, BeforeActivation())[3].tap == "plain"
 
 
 def network_of(inputs, x):
@@ -85,11 +86,11 @@ def network_of(inputs, x):
 
 
 def test_attention_scores_are_found_where_the_layer_computes_them():
-    scores = last_stages(small("transformer", dropout=0.1), Scores())
+    scores = last_features(small("transformer", dropout=0.1), Scores())
     assert scores[3].shape == (2, 16, 16)
     assert scores[3].tap == "block3_attention/scores"
-    assert last_stages(small("transformer"), Scores())[3].tap == scores[3].tap
-    assert last_stages(small("cnn"), Scores()) == {}
+    assert last_features(small("transformer"), Scores())[3].tap == scores[3].tap
+    assert last_features(small("cnn"), Scores()) == {}
 
 
 def test_blocks_are_found_where_they_are_layers_of_their_own():
@@ -144,7 +145,7 @@ def test_all_hidden_vectors_are_stages_and_flattened_inputs_are_none():
 
 
 def stage(name, shape, depth):
-    return Stage(name, shape, depth)
+    return Feature(name, shape, depth)
 
 
 def maps(*sides):
