@@ -12,10 +12,15 @@ from pathlib import Path
 _AROUND = 60
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant, or None."""
+    return next(iter(get_close_matches(name, list(known), n=1, cutoff=0.6)), None)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`"did you mean 'x'? "` for the nearest known name, or nothing."""
-    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}? " if close else ""
+    close = nearest(name, known)
+    return f"did you mean {close!r}? " if close else ""
 
 
 def first_line(error: BaseException) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Discriminator, Tag
+from pydantic import AfterValidator, Discriminator, Tag, model_validator
 
 from kdcli.lazy import ops
 from kdcli.spec import Names, Share, Spec, Weight, value_at
@@ -150,6 +150,11 @@ class Loss(Spec):
         return True
 
     @property
+    def works_on(self) -> tuple[str, ...]:
+        """The heads that it can compare as its options are."""
+        return self.heads
+
+    @property
     def owns_parts(self) -> bool:
         """Whether calling it needs what `build` makes."""
         return type(self).build is not Loss.build
@@ -202,6 +207,18 @@ class FeatureLoss(Loss):
 
     teacher_layer: LayerNames = None
     student_layer: LayerNames = None
+
+    @model_validator(mode="after")
+    def _as_many_layers(self) -> FeatureLoss:
+        ours, theirs = len(self.student_layers), len(self.teacher_layers)
+        if ours and theirs and ours != theirs:
+            raise ValueError(f"teacher_layer has {theirs}, student_layer {ours}: name as many, or leave both out")
+        if max(ours, theirs) > 1 and not (ours and theirs):
+            missing = "student_layer" if theirs else "teacher_layer"
+            raise ValueError(f"several layers are named, so {missing} must name as many")
+        if 0 < max(ours, theirs) < self.least_pairs:
+            raise ValueError(f"1 layer on a side: {self.kind} compares lists of {self.least_pairs} layers or more")
+        return self
 
     @property
     def on_logits(self) -> bool:

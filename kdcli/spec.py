@@ -52,9 +52,16 @@ def _number_or_change(value: Any) -> str:
     return "change" if isinstance(value, dict | Change) else "number"
 
 
+def _not_nothing(value: Any) -> Any:
+    if isinstance(value, Change) and value.start == value.to == 0:
+        raise ValueError("from and to are both 0: leave the entry out")
+    return value
+
+
 Weight = Annotated[
     Annotated[PositiveFloat, Tag("number")] | Annotated[Change, Tag("change")],
     Discriminator(_number_or_change),
+    AfterValidator(_not_nothing),
 ]
 
 

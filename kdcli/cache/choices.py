@@ -16,6 +16,24 @@ from kdcli.runs import writing
 
 _SCHEMA = "kd.cache-choice/1"
 _NAME, _SUFFIX = 32, ".json"
+# What answers follow from, as people call it; `code.1` is found as `code`.
+_WORDS = {
+    "teacher.weights": "the teacher's weights",
+    "teacher.inputs": "the teacher's inputs",
+    "teacher.preparation": "how examples are prepared for the teacher",
+    "teacher.output": "how the teacher's output is read",
+    "teacher.columns": "which of the teacher's outputs are used",
+    "teacher.precision": "the teacher's precision",
+    "code": "own code",
+    "revision": "the version of kd",
+    "split": "the split",
+    "data.content": "the examples",
+    "data.examples": "the number of examples",
+    "views.augment": "the augmentation",
+    "views.seed": "the seed of the augmentation",
+    "views.count": "the number of views",
+    "kept": "which features are kept and in which number types",
+}
 
 
 def remember(folder: Path, components: Mapping[str, Any], document: Mapping[str, Any]) -> None:
@@ -53,21 +71,27 @@ def forget(folder: Path) -> int:
     return freed
 
 
-def why_not(folder: Path, components: Mapping[str, Any]) -> str | None:
-    """Why answers that are kept are not used: the nearest of the same teacher or the same examples, what differs.
+def why_not(folder: Path, components: Mapping[str, Any], *, teacher: str | None = None) -> str | None:
+    """Why answers that are kept are not used: the nearest ones that might have been meant, and what differs.
+
+    Those are of the same weights, or to the same examples by a teacher of the same path, which has changed.
 
     Args:
         folder: of the cache.
         components: names with text or numbers; `split` and `data.*` say which examples are answered, and
             `teacher.weights` by whom.
+        teacher: its path or name, as entries say it; None: whatever they say.
     """
     found = [
         (_differing(about.components, components), about.key)
         for about in entries_in(folder)
-        if about.components.get("split") == components.get("split") and _are_near(about.components, components)
+        if about.components.get("split") == components.get("split") and _is_near(about, components, teacher)
     ]
     nearest = min((pair for pair in found if pair[0]), key=lambda pair: len(pair[0]), default=None)
-    return nearest and f"the kept answers {nearest[1]} are not used: they are of another {', '.join(nearest[0])}"
+    if nearest is None:
+        return None
+    words = dict.fromkeys(_WORDS.get(name, _WORDS.get(name.split(".")[0], name)) for name in nearest[0])
+    return f"the kept answers {nearest[1]} are not used, for these differ: {', '.join(words)}"
 
 
 def entries_in(folder: Path) -> Iterator[About]:
@@ -90,9 +114,11 @@ def _place(folder: Path, components: Mapping[str, Any]) -> Path:
     return folder / CHOICES / f"{fingerprint_of(components)[:_NAME]}{_SUFFIX}"
 
 
-def _are_near(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
+def _is_near(about: About, ours: Mapping[str, Any], teacher: str | None) -> bool:
+    theirs = about.components
     data, others = ({n: v for n, v in one.items() if n.startswith("data.")} for one in (ours, theirs))
-    return data == others or theirs.get("teacher.weights", ours) == ours.get("teacher.weights")
+    known = teacher is None or about.described.get("teacher") == teacher
+    return (data == others and known) or theirs.get("teacher.weights", ours) == ours.get("teacher.weights")
 
 
 def _differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:

@@ -29,6 +29,7 @@ from kdcli.cli import (
     train_teacher,
 )
 from kdcli.cli.options import FOREIGN
+from kdcli.cli.repeated import Once
 from kdcli.errors import Interrupted, KdError, WorkerLostError
 
 app = typer.Typer(
@@ -37,15 +38,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-app.command("train-teacher", help="Train a teacher on labels.")(train_teacher.command)
-app.command("distill", help="Train a student under a teacher.")(distill.command)
-app.command("evaluate", help="Measure models on one split.")(evaluate.command)
-app.command("compare", help="Tell whether distillation beats the student alone.")(compare.command)
-app.command("export", help="Write a model as files that ship.")(export.command)
-app.command("predict", help="Write a model's answers to a file.")(predict.command)
-app.command("inspect", help="Look into a model: shapes, parameters, FLOPs, taps.")(inspect.command)
-app.command("demo", help="Show the whole story on embedded data, offline.")(demo.command)
-app.command("doctor", help="Versions, devices, missing extras.")(doctor.command)
+app.command("train-teacher", cls=Once, help="Train a teacher on labels.")(train_teacher.command)
+app.command("distill", cls=Once, help="Train a student under a teacher.")(distill.command)
+app.command("evaluate", cls=Once, help="Measure models on one split.")(evaluate.command)
+app.command("compare", cls=Once, help="Tell whether distillation beats the student alone.")(compare.command)
+app.command("export", cls=Once, help="Write a model as files that ship.")(export.command)
+app.command("predict", cls=Once, help="Write a model's answers to a file.")(predict.command)
+app.command("inspect", cls=Once, help="Look into a model: shapes, parameters, FLOPs, taps.")(inspect.command)
+app.command("demo", cls=Once, help="Show the whole story on embedded data, offline.")(demo.command)
+app.command("doctor", cls=Once, help="Versions, devices, missing extras.")(doctor.command)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(losses.app, name="losses")
 app.add_typer(cache.app, name="cache")
@@ -82,11 +83,12 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except SystemExit as ending:
+        # Typer and rich make an exit with 1 of a closed pipe.
+        if isinstance(ending.__context__, BrokenPipeError):
+            return _unread()
         return ending.code if isinstance(ending.code, int) else 1
     except BrokenPipeError:
-        # Whoever read our output has gone; there is nobody left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return _unread()
     except Exception as error:
         if _is_usage(error):
             message = _words_of(error)
@@ -98,6 +100,12 @@ def run(arguments: Sequence[str]) -> int:
         message = f"this is a bug in kd {__version__}: {type(error).__name__}: {error}"
         _show(arguments, error, 1, "internal", message, f"please report it with {_log(error)}", None)
         return 1
+
+
+def _unread() -> int:
+    """Whoever read our output has gone; there is nobody left to tell."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
 
 
 def _is_usage(error: Any) -> bool:

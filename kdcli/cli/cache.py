@@ -7,11 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from kdcli.cli import options as o
+from kdcli.cli.repeated import Once
 
 app = typer.Typer(help="Kept answers of teachers: list, show, remove.", no_args_is_help=True)
 
 
-@app.command("ls")
+@app.command("ls", cls=Once)
 def ls(json: o.Json = False) -> None:
     """List what is kept, the last used first."""
     from kdcli.cli.console import Output, table
@@ -26,7 +27,7 @@ def ls(json: o.Json = False) -> None:
     Output(json_=json).result(document, human=[*parts, total])
 
 
-@app.command("show")
+@app.command("show", cls=Once)
 def show(key: Annotated[str, typer.Argument(metavar="KEY")], json: o.Json = False) -> None:
     """Show everything about one entry: whose answers, from what they follow, how they lie."""
     from kdcli.cli.console import Output
@@ -37,7 +38,7 @@ def show(key: Annotated[str, typer.Argument(metavar="KEY")], json: o.Json = Fals
     Output(json_=json).result(document, human=human)
 
 
-@app.command("rm")
+@app.command("rm", cls=Once)
 def rm(
     keys: Annotated[list[str] | None, typer.Argument(metavar="KEY ...")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Remove all of them.")] = False,
@@ -53,7 +54,7 @@ def rm(
     Output(quiet=quiet).result({}, human=[f"{count} removed, {freed} bytes came free"])
 
 
-@app.command("dir")
+@app.command("dir", cls=Once)
 def folder() -> None:
     """Print the folder of the cache; KD_CACHE_DIR says where it is."""
     from kdcli.workflows.cache import kept_answers

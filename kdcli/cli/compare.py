@@ -99,7 +99,7 @@ def command(
     from kdcli.workflows.compare import compare
 
     output = Output(json_=json, quiet=quiet, verbose=verbose, no_color=no_color)
-    with stopping(parse_time(max_time)) as stop:
+    with stopping(parse_time(max_time), dry_run=dry_run) as stop:
         try:
             comparison = compare(
                 **{name: given[name] for name in PASSED_ON},

@@ -135,8 +135,12 @@ class Output:
                 # Columns of text give way; below this width they would be a letter wide.
                 wide = min(wide, max(kept, 72))
             to.width = max(wide, kept)
-            to.print(part, crop=False, soft_wrap=wide > kept)
+            with to.capture() as drawn:
+                to.print(part, crop=False, soft_wrap=wide > kept)
             to.width = kept
+            # Cells are filled up with blanks, which only a terminal does not show.
+            lines = drawn.get().splitlines(keepends=True)
+            to.file.write("".join(lines if to.is_terminal else [f"{line.rstrip()}\n" for line in lines]))
 
 
 def _console(stream: Any, plain: bool) -> Console:
@@ -219,29 +223,28 @@ def _side_text(side: dict[str, Any]) -> str:
 
 def plan_parts(plan: Any, *, whole: bool) -> list[Any]:
     """The plan for a person; `whole` adds every setting with its origin."""
-    lines = []
     data = plan.data
     splits = ", ".join(f"{data[name]} {name}" for name in ("train", "validation", "test") if data[name])
-    lines.append(f"data      {data['name']}: {splits}; {data['task']}, {data['outputs']} outputs")
+    lines = [f"data      {data['name']}: {splits}; {data['task']}, {data['outputs']} outputs"]
     for role, side in (("teacher", plan.teacher), ("student", plan.student)):
-        lines += [f"{role:9} {_side_text(one)}" for one in (side, *side.get("members", ()))] if side else []
+        several = side.get("members", ()) if side else ()
+        lines += [f"{role:9} {side['name']}: {side['parameters']} parameters in all"] if several else []
+        lines += [f"{role:9} {_side_text(one)}" for one in several or (side,) if one]
     for pair in plan.pairs:
         through = [text for text in (pair["projection"], pair["parts"]) if text]
         how = f" ({'; '.join(through)})" if through else ""
-        chosen = "" if not pair["automatic"] else ", paired automatically"
-        lines.append(
-            f"pair      {pair['loss']}: student {pair['student']} → teacher {pair['teacher']}{how}{chosen}"
-        )
+        chosen = ", paired automatically" if pair["automatic"] else ""
+        sides = f"student {pair['student']} → teacher {pair['teacher']}"
+        lines.append(f"pair      {pair['loss']}: {sides}{how}{chosen}")
     if plan.targets:
         lines.append(_targets_line(plan.targets))
-    lines.append(f"training  {plan.epochs} epochs, {plan.steps} steps")
+    epochs, steps = (f"{n} {word}{'s' * (n != 1)}" for n, word in ((plan.epochs, "epoch"), (plan.steps, "step")))
+    lines.append(f"training  {epochs}, {steps}")
     for stage, seconds in plan.seconds.items():
         if seconds is not None:
             lines.append(f"seconds   {stage}: about {seconds}")
     weights = ", ".join(f"{name} {size} bytes" for name, size in plan.student_bytes.items())
     lines.append(f"memory    about {plan.memory_bytes} bytes; the trained weights as {weights}")
     lines.extend(f"note      {finding}" for finding in plan.findings)
-    if not whole:
-        return lines
     rows = [[row["path"], str(row["value"]), row["origin"]] for row in plan.settings]
-    return [*lines, table("", ("setting", "value", "origin"), rows)]
+    return [*lines, table("", ("setting", "value", "origin"), rows)] if whole else lines

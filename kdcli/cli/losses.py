@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kdcli.cli import options as o
+from kdcli.cli.repeated import Once
 
 if TYPE_CHECKING:
     from kdcli.catalogue.describing import Description
@@ -16,20 +17,22 @@ app = typer.Typer(help="Losses: list, show, check.", no_args_is_help=True)
 FAILED = 7
 
 
-@app.command("ls")
-def ls(json: o.Json = False) -> None:
-    """List the kinds of losses."""
+@app.command("ls", cls=Once)
+def ls(code: o.Code = None, json: o.Json = False) -> None:
+    """List the kinds of losses, your own first."""
     from kdcli.catalogue.describing import describe
     from kdcli.cli.console import Output, table
+    from kdcli.loss import Loss
     from kdcli.losses import KINDS
+    from kdcli.models.own_code import find_kinds
 
-    found = [describe(member) for member in KINDS.values()]
+    found = [describe(member) for member in (*find_kinds(code or ()).of(Loss).values(), *KINDS.values())]
     rows = [[one.kind, one.year, f"{one.weight:g}", one.known_as, ", ".join(one.needs)] for one in found]
     shown = table("", ("kind", "year", "weight", "known as", "needs"), rows, texts=("known as", "needs"))
     Output(json_=json).result({"schema": "kd.losses/1", "losses": [_entry(one) for one in found]}, human=[shown])
 
 
-@app.command("show")
+@app.command("show", cls=Once)
 def show(kind: Annotated[str, typer.Argument(metavar="KIND")], code: o.Code = None, json: o.Json = False) -> None:
     """Show a kind: formula, paper, shapes, options, what it needs, an entry for a recipe."""
     from kdcli.catalogue.describing import describe
@@ -61,7 +64,7 @@ def show(kind: Annotated[str, typer.Argument(metavar="KIND")], code: o.Code = No
     Output(json_=json).result(document, human=human)
 
 
-@app.command("check")
+@app.command("check", cls=Once)
 def check(
     what: Annotated[str, typer.Argument(metavar="FILE.py|KIND", help="A file with own losses, or a kind.")],
     json: o.Json = False,

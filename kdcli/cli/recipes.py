@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from kdcli.cli import options as o
+from kdcli.cli.repeated import Once
 
 app = typer.Typer(help="Recipes: list, show, copy, check, schema.", no_args_is_help=True)
 
 
-@app.command("ls")
+@app.command("ls", cls=Once)
 def ls(json: o.Json = False) -> None:
     """List the shipped recipes."""
     from kdcli.cli.console import Output
@@ -25,7 +26,7 @@ def ls(json: o.Json = False) -> None:
     Output(json_=json).result(document, human=[f"{name:14} {text}" for name, text in rows])
 
 
-@app.command("show")
+@app.command("show", cls=Once)
 def show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Print a shipped recipe."""
     from kdcli.recipe.reading import shipped_recipe
@@ -33,7 +34,7 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     typer.echo(shipped_recipe(name), nl=False)
 
 
-@app.command("cp")
+@app.command("cp", cls=Once)
 def cp(
     name: Annotated[str, typer.Argument(metavar="NAME")],
     destination: Annotated[
@@ -51,7 +52,7 @@ def cp(
     output.next_command(f"kd recipes check {target}")
 
 
-@app.command("check")
+@app.command("check", cls=Once)
 def check(
     recipe: Annotated[str, typer.Argument(metavar="FILE", help="A path, a shipped name, or - for stdin.")],
     set_: o.Set = None,
@@ -80,7 +81,7 @@ def check(
     Output(json_=json).result(document, human=[f"{recipe}: no fault found"])
 
 
-@app.command("schema")
+@app.command("schema", cls=Once)
 def schema() -> None:
     """Print the JSON schema of recipes, for editors."""
     from kdcli.recipe.sections import Recipe

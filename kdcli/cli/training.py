@@ -32,7 +32,7 @@ def run_training(command: str, workflow: Callable[..., Any], given: dict[str, An
     given["limit"] = parse_limit(given["limit"])
     given["cache_limit"] = parse_bytes(given["cache_limit"])
     given["preflight"] = not given.pop("no_preflight")
-    with stopping(parse_time(given.pop("max_time"))) as stop:
+    with stopping(parse_time(given.pop("max_time")), dry_run=given["dry_run"]) as stop:
         try:
             result = workflow(**given, stop=stop, on_event=output.on_event)
         finally:

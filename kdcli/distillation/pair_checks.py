@@ -5,38 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdcli.distillation.stage_ends import Feature
-from kdcli.errors import ModelError, UsageError
+from kdcli.errors import ModelError
 from kdcli.loss import FeatureLoss
-from kdcli.models.network import Network, check_taps
 
 Shape = tuple[int | None, ...]
 _NAMES = {3: "maps (h, w, channels)", 2: "sequences (steps, channels)", 1: "vectors (channels)"}
 _SCORES = {3: "attention scores (heads, queries, keys)"}
-
-
-def check_names(loss: FeatureLoss, *, student: Network, teacher: Network) -> None:
-    """Refuse names of layers that are not there, or too many or too few of them.
-
-    Raises:
-        UsageError: naming the layer, or both numbers.
-    """
-    teachers, students = loss.teacher_layers, loss.student_layers
-    check_taps(teacher, teachers, who="teacher", loss=loss.label)
-    check_taps(student, students, who="student", loss=loss.label)
-    if teachers and students and len(teachers) != len(students):
-        raise UsageError(
-            f"losses.{loss.label}: {len(teachers)} teacher layers but {len(students)} student layers",
-            hint="name as many student_layer as teacher_layer, or leave both out",
-        )
-    if max(len(teachers), len(students)) > 1 and not (teachers and students):
-        missing = "student_layer" if teachers else "teacher_layer"
-        raise UsageError(f"losses.{loss.label}: several layers are named, so {missing} must name as many")
-    named = max(len(teachers), len(students))
-    if 0 < named < loss.least_pairs:
-        raise UsageError(
-            f"losses.{loss.label}: {named} layer on a side; {loss.kind} compares {loss.least_pairs} or more",
-            hint="lists in teacher_layer and student_layer, or leave both out",
-        )
 
 
 def check_shapes(loss: FeatureLoss, student: Shape, teacher: Shape, *, pair: str) -> None:
@@ -85,7 +59,17 @@ def too_few(loss: FeatureLoss, ours: Sequence[Feature], theirs: Sequence[Feature
     return ModelError(
         f"losses.{loss.label}: {loss.kind} needs {loss.least_pairs} pair{'s' * (loss.least_pairs > 1)} of layers"
         f"{equal}, {found} found: the student has {own}, the teacher {other}",
-        hint="name layers in teacher_layer and student_layer; hint projects whatever their shapes",
+        hint=_instead(loss, ours, theirs),
+    )
+
+
+def _instead(loss: FeatureLoss, ours: Sequence[Feature], theirs: Sequence[Feature]) -> str:
+    """What can be done: naming layers only where some of the two sides can be compared."""
+    if loss.projects or any(fitting(loss, one.shape, other.shape) for one in ours for other in theirs):
+        return "name layers in teacher_layer and student_layer; hint projects whatever their shapes"
+    return (
+        f"these networks have no layers of equal {_equal(loss)} where kd looks: build the student with some of "
+        "the teacher's sizes, or take a kind that needs none equal, such as hint or attention_transfer"
     )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdcli.distillation.pair_checks import check_names, check_shapes, fitting, too_few
+from kdcli.distillation.pair_checks import check_shapes, fitting, too_few
 from kdcli.distillation.projection import can_become
 from kdcli.distillation.stage_ends import Feature, aligned, evenly, last_features, stage_ends
 from kdcli.errors import ModelError
 from kdcli.loss import FeatureLoss
-from kdcli.models.network import Network
+from kdcli.models.network import Network, check_taps
 
 MOST_PAIRS = 4
 # Axes beside the batch of student and teacher where a projection is made, the best first.
@@ -36,11 +36,12 @@ def pair_layers(loss: FeatureLoss, *, student: Network, teacher: Network) -> tup
     and size.
 
     Raises:
-        UsageError: a name that is no layer, or numbers of names that do not fit.
+        UsageError: a name that is no layer.
         ModelError: networks without features that the kind can compare.
     """
     teachers, students = loss.teacher_layers, loss.student_layers
-    check_names(loss, student=student, teacher=teacher)
+    check_taps(teacher, teachers, who="teacher", loss=loss.label)
+    check_taps(student, students, who="student", loss=loss.label)
     if teachers and students:
         pairs = tuple(Pair(s, t, False) for s, t in zip(students, teachers, strict=True))
     else:
@@ -74,12 +75,18 @@ def _chosen(loss: FeatureLoss, ours: Features, theirs: Features) -> Sequence[tup
             most = max(most, len(found))
     if common:
         raise too_few(loss, *common[0], found=most)
+    if loss.attention_scores:
+        without = " and the ".join(role for role, has in (("student", ours), ("teacher", theirs)) if 3 not in has)
+        raise ModelError(
+            f"losses.{loss.label}: {loss.kind} compares attention scores (heads, queries, keys), "
+            f"and kd finds none in the {without}",
+            hint="a MultiHeadAttention has them, as NAME/scores in kd inspect; for other networks kd losses ls",
+        )
     takes = " or ".join(_WORDS[rank] for rank in loss.axes if rank in _WORDS)
     only = f"; {loss.kind} compares {takes}" if loss.axes != FeatureLoss.axes else ""
-    scores = "a MultiHeadAttention has them, as NAME/scores in kd inspect" if loss.attention_scores else None
     raise ModelError(
         f"losses.{loss.label}: the student has features of {_ranks(ours)}, the teacher of {_ranks(theirs)}{only}",
-        hint=scores or "name a teacher_layer and a student_layer",
+        hint="name a teacher_layer and a student_layer",
     )
 
 

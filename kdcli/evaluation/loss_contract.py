@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kdcli.errors import first_line
 from kdcli.evaluation import loss_gradients, loss_settings, loss_values
 from kdcli.evaluation.loss_trial import Trial, try_out
-from kdcli.evaluation.verdicts import Broken, Skipped
+from kdcli.evaluation.verdicts import Broken, Skipped, said
 from kdcli.lazy import keras
 from kdcli.loss import Loss
 
@@ -96,4 +95,4 @@ def _said(error: Exception, loss: Loss) -> str:
     source = inspect.getfile(formula) if inspect.isfunction(formula) else ""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == source]
     place = f" ({Path(source).name}:{lines[-1]})" if lines else ""
-    return f"{type(error).__name__}: {first_line(error)}{place}"
+    return f"{said(error)}{place}"

@@ -36,6 +36,8 @@ def can_be_weighted(trial: Trial) -> None:
     """An example with a sample weight of 0 has no part in the gradient."""
     if trial.loss.whole_batch:
         raise Skipped("the value is of the whole batch: sample weights do not act")
+    if trial.value().shape.rank != 1:
+        raise Skipped("it gives no value for each example to weight")
     half = trial.batch // 2
     weights = tf.cast(tf.range(trial.batch) < half, "float32")
     with settled(trial.parts):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdcli.errors import first_line
 from kdcli.evaluation.loss_trial import CLASSES, Trial, labels_of, try_out, usual_shapes
-from kdcli.evaluation.verdicts import Broken, Skipped, same, shown
+from kdcli.evaluation.verdicts import Broken, Skipped, said, same, shown
 from kdcli.lazy import tf
 from kdcli.loss import FeatureLoss, Loss
 from kdcli.spec import Change
@@ -30,7 +29,7 @@ def takes_the_shapes_it_names(trial: Trial) -> None:
                 value = try_out(loss, student=student, teacher=shapes).value()
             # The formula is somebody's own: it may raise anything.
             except Exception as error:
-                raise Broken(f"{met}: {type(error).__name__}: {first_line(error)}") from error
+                raise Broken(f"{met}: {said(error)}") from error
             if not np.isfinite(value).all():
                 raise Broken(f"{met}: {shown(value)}")
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 
+from kdcli.errors import first_line
+
 # Between two ways to compute the same in float32.
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
+# Characters of a reason; TensorFlow's own go on for pages in one line.
+_LONGEST = 100
 
 
 class Broken(Exception):
@@ -25,8 +30,12 @@ def same(found: Any, expected: Any, otherwise: str) -> None:
         Broken: with both values.
     """
     ours, theirs = np.asarray(found, "float64"), np.asarray(expected, "float64")
-    bound = RELATIVE * float(np.max(np.abs(theirs))) + ABSOLUTE
-    if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=0, atol=bound):
+    sizes = np.abs(theirs[np.isfinite(theirs)])
+    bound = RELATIVE * float(np.max(sizes, initial=0.0)) + ABSOLUTE
+    # What is no number on both sides is the same; that it is none, another point tells.
+    with np.errstate(invalid="ignore"):
+        alike = ours.shape == theirs.shape and np.allclose(ours, theirs, rtol=0, atol=bound, equal_nan=True)
+    if not alike:
         raise Broken(f"{otherwise}: {shown(ours)} against {shown(theirs)}")
 
 
@@ -39,3 +48,13 @@ def largest_of(slopes: list[Any]) -> float:
 def shown(value: Any) -> str:
     """Numbers in one short line."""
     return np.array2string(np.asarray(value), precision=4, threshold=6, edgeitems=2, separator=", ")
+
+
+def said(error: Exception) -> str:
+    """The class of an error and its first sentence."""
+    # TensorFlow begins with a template of the operation and its node.
+    text = re.sub(r"^(\{\{[^}]*\}\} ?)+", "", first_line(error))
+    sentence = re.split(r"(?<=[.!?;])\s|\s\[Op:", text)[0]
+    if len(sentence) > _LONGEST:
+        sentence = f"{sentence[:_LONGEST].rsplit(' ', 1)[0]} ..."
+    return f"{type(error).__name__}: {sentence}"

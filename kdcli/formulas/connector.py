@@ -1,15 +1,38 @@
-"""Layers between the student's feature and the teacher's, each followed by batch normalisation."""
+"""Layers that losses own: made in Keras' float type whatever the policy of the student is, built, gone through."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from kdcli.lazy import keras
-from kdcli.loss import Shape
+from kdcli.lazy import keras, ops
+from kdcli.loss import Parts, Shape
 
 
-def convolution(channels: int, size: int = 1, *, axes: int = 3, bias: bool = False) -> Any:
+def layer(make: Any, *arguments: Any, **options: Any) -> Any:
+    """A Keras layer that computes in Keras' float type, also under a policy of half precision.
+
+    Args:
+        make: its class.
+        arguments, options: what the class takes, `dtype` excepted.
+    """
+    return make(*arguments, **options, dtype=keras.config.floatx())
+
+
+def dense(units: int, *, activation: str | None = None, bias: bool = True) -> Any:
+    """A dense layer over the last axis."""
+    return layer(keras.layers.Dense, units, activation=activation, use_bias=bias)
+
+
+def convolution(
+    channels: int,
+    size: int = 1,
+    *,
+    axes: int = 3,
+    bias: bool = False,
+    start: str = "glorot_uniform",
+    activation: str | None = None,
+) -> Any:
     """A convolution of a map that keeps its height and width; of sequences and vectors a dense layer.
 
     Args:
@@ -17,15 +40,18 @@ def convolution(channels: int, size: int = 1, *, axes: int = 3, bias: bool = Fal
         size: of the window in pixels.
         axes: of the feature beside the batch.
         bias: whether something is added.
+        start: what the kernel is drawn from.
+        activation: of what comes out.
     """
+    options = {"use_bias": bias, "kernel_initializer": start, "activation": activation}
     if axes == 3:
-        return keras.layers.Conv2D(channels, size, padding="same", use_bias=bias)
-    return keras.layers.Dense(channels, use_bias=bias)
+        return layer(keras.layers.Conv2D, channels, size, padding="same", **options)
+    return layer(keras.layers.Dense, channels, **options)
 
 
 def normalization() -> Any:
     """Batch normalisation as the published code has it."""
-    return keras.layers.BatchNormalization(epsilon=1e-5, momentum=0.9)
+    return layer(keras.layers.BatchNormalization, epsilon=1e-5, momentum=0.9)
 
 
 def built(layers: Sequence[Any], shape: Shape) -> list[Any]:
@@ -36,17 +62,26 @@ def built(layers: Sequence[Any], shape: Shape) -> list[Any]:
         shape: of the feature that goes in, without the batch axis.
     """
     flowing: Any = (None, *shape)
-    for layer in layers:
-        layer.build(flowing)
-        flowing = layer.compute_output_shape(flowing)
+    for one in layers:
+        one.build(flowing)
+        flowing = one.compute_output_shape(flowing)
     return list(layers)
 
 
+def layers_of(parts: Parts, name: str, pairs: int) -> list[list[Any]]:
+    """The layers of each pair; none where the parts have none of this name, as in a call without parts."""
+    return parts.trained.get(name, [[] for _ in range(pairs)])
+
+
 def through(layers: Sequence[Any], feature: Any) -> Any:
-    """The feature after all layers; batch normalisation counts the batch, for it learns with the student."""
-    for layer in layers:
-        feature = layer(feature, training=True)
-    return feature
+    """The feature after all layers, in its own float type.
+
+    Batch normalisation counts the batch, for it learns with the student.
+    """
+    flowing = feature
+    for one in layers:
+        flowing = one(flowing, training=True)
+    return ops.cast(flowing, feature.dtype)
 
 
 def check_channels(feature: Any, target: Any) -> None:

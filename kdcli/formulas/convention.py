@@ -1,9 +1,10 @@
-"""The convention that every loss keeps: at least float32, one value for each example."""
+"""The convention that every loss keeps: at least float32, both sides in one type, one value for each example."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from kdcli.formulas.rows import moderate
 from kdcli.lazy import keras, ops
 from kdcli.loss import NO_PARTS, Loss, Parts
 
@@ -15,6 +16,19 @@ def wide(tensor: Any) -> Any:
     tensor = ops.convert_to_tensor(tensor)
     name = keras.backend.standardize_dtype(tensor.dtype)
     return ops.cast(tensor, "float32") if name in NARROW or not name.startswith("float") else tensor
+
+
+def alike(*tensors: Any) -> list[Any]:
+    """The tensors in the widest of their float types, at least float32."""
+    widened = [wide(tensor) for tensor in tensors]
+    double = any(keras.backend.standardize_dtype(tensor.dtype) == "float64" for tensor in widened)
+    return [ops.cast(tensor, "float64") for tensor in widened] if double else widened
+
+
+def compared(student: Any, teacher: Any) -> tuple[Any, Any]:
+    """Logits of both sides in one float type, at least float32; no gradient reaches the teacher."""
+    student, teacher = alike(student, teacher)
+    return student, ops.stop_gradient(teacher)
 
 
 def per_example(values: Any) -> Any:
@@ -43,6 +57,8 @@ def features(tensor: Any) -> list[Any]:
 
 def cosine(student: Any, teacher: Any) -> Any:
     """The cosine over the last axis; that of a zero feature is 0, with no gradient."""
+    # A direction has no scale: large features are brought into a range whose squares fit.
+    student, teacher = moderate(student, (-1,)), moderate(teacher, (-1,))
     ours, theirs = (ops.sum(feature * feature, axis=-1) for feature in (student, teacher))
     known = (ours > 0) & (theirs > 0)
     # 1e-12 under the root, as the published losses have it.

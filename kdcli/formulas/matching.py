@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdcli.formulas.convention import features
+from kdcli.formulas.convention import alike, features
+
+
+def feature_lists(student: Any, teacher: Any) -> tuple[list[Any], list[Any]]:
+    """The features of both sides as lists, all in the widest of their float types, at least float32."""
+    students, teachers = features(student), features(teacher)
+    every = alike(*students, *teachers)
+    return every[: len(students)], every[len(students) :]
 
 
 def feature_pairs(
     student: Any, teacher: Any, *, least: int = 1, equal_channels: bool = False
 ) -> list[tuple[Any, Any]]:
-    """Features as pairs of (student, teacher) in at least float32; their shapes may differ.
+    """Features as pairs of (student, teacher) in one float type, at least float32; their shapes may differ.
 
     Args:
         student, teacher: a feature or a list of them.
@@ -20,7 +27,7 @@ def feature_pairs(
     Raises:
         ValueError: other numbers of layers or channels.
     """
-    students, teachers = features(student), features(teacher)
+    students, teachers = feature_lists(student, teacher)
     if len(students) != len(teachers):
         raise ValueError(f"{len(students)} student features but {len(teachers)} teacher features")
     if len(students) < least:

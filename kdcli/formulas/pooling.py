@@ -1,4 +1,4 @@
-"""Maps of two sizes: the larger is averaged down to the smaller, as the published losses do."""
+"""Maps of two sizes: the larger is averaged down to the smaller, or one is resized to the nearest point."""
 
 from __future__ import annotations
 
@@ -36,6 +36,15 @@ def pooled(feature: Any, size: tuple[int, int]) -> Any:
     rows = ops.convert_to_tensor(_windows(height, size[0]), dtype=feature.dtype)
     columns = ops.convert_to_tensor(_windows(width, size[1]), dtype=feature.dtype)
     return ops.einsum("ih,bhwc,jw->bijc", rows, feature, columns)
+
+
+def nearest(feature: Any, size: tuple[int, int]) -> Any:
+    """The point i · from / to, rounded down, for each i: neither end is shifted by half a point."""
+    for axis, wanted in enumerate(size, start=1):
+        length = feature.shape[axis]
+        if length != wanted:
+            feature = ops.take(feature, [place * length // wanted for place in range(wanted)], axis=axis)
+    return feature
 
 
 def _windows(length: int, count: int) -> list[list[float]]:

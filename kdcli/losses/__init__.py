@@ -130,6 +130,20 @@ def find(kind: str) -> type[Loss]:
         kdcli.errors.UsageError: an unknown kind, with the nearest one.
     """
     if kind not in KINDS:
-        suggestion = did_you_mean(kind, KINDS)
-        raise UsageError(f"unknown loss {kind!r}; {suggestion}known: {', '.join(KINDS)}", hint="kd losses ls")
+        suggestion = meant(kind, KINDS) or did_you_mean(kind, KINDS).strip() or f"there are {len(KINDS)} kinds"
+        raise UsageError(f"unknown loss {kind!r}; {suggestion}", hint="kd losses ls")
     return KINDS[kind]
+
+
+def meant(name: str, kinds: Mapping[str, type[Any]]) -> str | None:
+    """`"DKD is decoupled"` for a name that papers and other tools have for a kind, or None."""
+    wanted = _plain(name)
+    for kind, member in kinds.items():
+        known = [_plain(part) for part in getattr(member, "known_as", "").split(",")]
+        if wanted and wanted in (*known, _plain(kind)):
+            return f"{name} is {kind}"
+    return None
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalnum())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from kdcli.formulas.connector import built, check_channels, convolution, normalization, through
-from kdcli.formulas.convention import features
+from kdcli.formulas.connector import built, check_channels, convolution, layer, layers_of, normalization, through
+from kdcli.formulas.depth import deeper_more
+from kdcli.formulas.matching import feature_pairs
 from kdcli.formulas.pooling import same_size
 from kdcli.lazy import keras, ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts, Shape
@@ -54,16 +55,14 @@ class ActivationBoundary(FeatureLoss):
 
     def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
         """The hinge, per example; without parts the student's features are regressed already."""
-        students, teachers = features(student), features(teacher)
-        regressors = [[] for _ in students] if parts is NO_PARTS else parts.trained["regressors"]
-        total, count = 0.0, len(students)
-        for place, (feature, target, layers) in enumerate(zip(students, teachers, regressors, strict=True)):
+        pairs, squares = feature_pairs(student, teacher), []
+        regressors = layers_of(parts, "regressors", len(pairs))
+        for (feature, target), layers in zip(pairs, regressors, strict=True):
             feature, target = same_size(through(layers, feature), ops.stop_gradient(target))
             check_channels(feature, target)
             missing = ops.where(target > 0, self.margin - feature, feature + self.margin)
-            squares = ops.square(ops.relu(missing))
-            total = total + 2.0 ** (place + 1 - count) * ops.sum(squares, axis=tuple(range(1, len(squares.shape))))
-        return SHARE * total
+            squares.append(ops.square(ops.relu(missing)))
+        return SHARE * deeper_more(squares)
 
 
 def _regressor(student: Shape, teacher: Shape) -> list[Any]:
@@ -81,10 +80,10 @@ def _between(size: Any, wanted: Any, channels: int) -> list[Any]:
         return []
     if all(a == 2 * b for a, b in zip(size, wanted, strict=True)):
         # A pixel on every side, as in the published code; Keras' own "same" has one on two sides only.
-        return [keras.layers.ZeroPadding2D(1), keras.layers.Conv2D(channels, 3, strides=2)]
+        return [layer(keras.layers.ZeroPadding2D, 1), layer(keras.layers.Conv2D, channels, 3, strides=2)]
     if all(2 * a == b for a, b in zip(size, wanted, strict=True)):
-        return [keras.layers.Conv2DTranspose(channels, 4, strides=2, padding="same")]
+        return [layer(keras.layers.Conv2DTranspose, channels, 4, strides=2, padding="same")]
     windows = [1 + a - b for a, b in zip(size, wanted, strict=True)]
     if all(1 <= window <= LARGEST_WINDOW for window in windows):
-        return [keras.layers.Conv2D(channels, windows)]
+        return [layer(keras.layers.Conv2D, channels, windows)]
     return []

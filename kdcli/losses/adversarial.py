@@ -7,11 +7,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from kdcli.formulas.connector import built, dense, through
 from kdcli.formulas.convention import owned
 from kdcli.formulas.matching import equal_pairs
 from kdcli.lazy import keras, ops, tf
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts, Shape
-from kdcli.spec import Share, Weight, value_at
+from kdcli.spec import Weight, value_at
 
 
 class Adversarial(FeatureLoss):
@@ -50,7 +51,7 @@ class Adversarial(FeatureLoss):
     on: Literal["features", "logits"] = "features"
     units: Annotated[int, Field(ge=1)] = 64
     learning_rate: Weight = 1e-3
-    momentum: Annotated[Share, Field(lt=1)] = 0.5
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
     penalty: Annotated[float, Field(ge=0)] = 1.0
 
     @model_validator(mode="after")
@@ -109,22 +110,17 @@ class Adversarial(FeatureLoss):
 
 
 def _discriminator(shape: Shape, units: int) -> list[Any]:
-    layers, width = [], shape[-1]
-    for size in (units, units, 1):
-        layers.append(keras.layers.Dense(size))
-        layers[-1].build((None, width))
-        width = size
-    return layers
+    return built([dense(size) for size in (units, units, 1)], shape[-1:])
 
 
 def _score(layers: Sequence[Any], feature: Any) -> Any:
     """(batch,): above 0 for what looks like the teacher's."""
     *hidden, last = layers
     for layer in hidden:
-        feature = ops.leaky_relu(layer(feature), negative_slope=0.2)
+        feature = ops.leaky_relu(through([layer], feature), negative_slope=0.2)
     if len(feature.shape) > 2:
         feature = ops.mean(feature, axis=tuple(range(1, len(feature.shape) - 1)))
-    return last(feature)[:, 0]
+    return through([last], feature)[:, 0]
 
 
 def _weights(discriminators: Sequence[Any]) -> list[Any]:

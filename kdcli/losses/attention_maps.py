@@ -6,8 +6,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from kdcli.formulas.convention import features, per_example
+from kdcli.formulas.convention import per_example
 from kdcli.formulas.masking import Masked, shares
+from kdcli.formulas.matching import feature_pairs
 from kdcli.lazy import ops
 
 # A score below this stands for a masked key in the published code, and counts as 0.
@@ -73,7 +74,7 @@ class AttentionMaps(Masked):
             mask: 1 for tokens that count, 0 for padding; all count when left out.
         """
         total = 0.0
-        for ours, theirs in zip(features(student), features(teacher), strict=True):
+        for ours, theirs in feature_pairs(student, teacher):
             ours, theirs = self._merged(ours, ops.stop_gradient(theirs))
             if tuple(ours.shape[1:]) != tuple(theirs.shape[1:]):
                 raise ValueError(

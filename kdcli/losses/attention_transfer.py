@@ -6,10 +6,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from kdcli.formulas.attention import attention
 from kdcli.formulas.convention import per_example
 from kdcli.formulas.matching import feature_pairs
 from kdcli.formulas.pooling import same_size
-from kdcli.formulas.rows import moderate, root, unit
+from kdcli.formulas.rows import root
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
 from kdcli.spec import Weight
@@ -51,15 +52,8 @@ class AttentionTransfer(FeatureLoss):
         total = 0.0
         for feature, target in feature_pairs(student, teacher):
             feature, target = same_size(feature, ops.stop_gradient(target))
-            total = total + self._distance(self._attention(feature) - self._attention(target))
+            total = total + self._distance(attention(feature, self.p) - attention(target, self.p))
         return total
-
-    def _attention(self, feature: Any) -> Any:
-        """(batch, positions), of length 1."""
-        # What is divided by its length has no scale: high powers of large features are brought into range.
-        feature = moderate(feature, tuple(range(1, len(feature.shape))), largest=1.0)
-        attention = ops.mean(ops.power(feature, self.p), axis=-1)
-        return unit(ops.reshape(attention, (ops.shape(attention)[0], -1)))
 
     def _distance(self, difference: Any) -> Any:
         if self.mode == "code":

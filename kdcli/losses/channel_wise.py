@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from kdcli.formulas.convention import per_example
+from kdcli.formulas.divergence import divergence
 from kdcli.formulas.matching import equal_pairs
 from kdcli.formulas.rows import positions
 from kdcli.lazy import ops
@@ -45,11 +46,6 @@ class ChannelWise(FeatureLoss):
         total = 0.0
         for feature, target in equal_pairs(student, teacher):
             tau = ops.cast(value_at(self.tau, progress), feature.dtype)
-            ours, theirs = _log_shares(feature / tau), _log_shares(ops.stop_gradient(target) / tau)
-            total = total + tau * tau * per_example(ops.sum(ops.exp(theirs) * (theirs - ours), axis=1))
+            ours, theirs = positions(feature) / tau, positions(ops.stop_gradient(target)) / tau
+            total = total + tau * tau * per_example(divergence(ours, theirs, axis=1))
         return total
-
-
-def _log_shares(feature: Any) -> Any:
-    """(batch, positions, channels): the logarithm of each position's share in its channel."""
-    return ops.log_softmax(positions(feature), axis=1)

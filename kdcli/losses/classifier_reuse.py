@@ -6,8 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.formulas.connector import built, check_channels, convolution, normalization, through
-from kdcli.formulas.convention import features, per_example
+from kdcli.formulas.connector import built, check_channels, convolution, layer, layers_of, normalization, through
+from kdcli.formulas.convention import per_example
+from kdcli.formulas.matching import feature_pairs
 from kdcli.formulas.pooling import same_size
 from kdcli.lazy import keras, ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts, Shape
@@ -49,7 +50,7 @@ class ClassifierReuse(FeatureLoss):
         inner = max(wanted // self.factor, 1)
         layers: list[Any] = []
         for channels, size in ((inner, 1), (inner, 3), (wanted, 1)):
-            layers += [convolution(channels, size), normalization(), keras.layers.ReLU()]
+            layers += [convolution(channels, size), normalization(), layer(keras.layers.ReLU)]
         return built(layers, student)
 
     def build(self, given: Given) -> Parts:
@@ -59,10 +60,10 @@ class ClassifierReuse(FeatureLoss):
 
     def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
         """The squared error, per example; pairs are summed."""
-        students, teachers = features(student), features(teacher)
-        projectors = [[] for _ in students] if parts is NO_PARTS else parts.trained["projector"]
+        pairs = feature_pairs(student, teacher)
+        projectors = layers_of(parts, "projector", len(pairs))
         total = 0.0
-        for feature, target, layers in zip(students, teachers, projectors, strict=True):
+        for (feature, target), layers in zip(pairs, projectors, strict=True):
             feature, target = same_size(feature, ops.stop_gradient(target))
             feature = through(layers, feature)
             check_channels(feature, target)

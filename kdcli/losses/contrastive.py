@@ -8,8 +8,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.formulas.convention import features, owned
-from kdcli.formulas.rows import unit
+from kdcli.formulas.connector import dense, through
+from kdcli.formulas.convention import owned
+from kdcli.formulas.drawing import among_others
+from kdcli.formulas.matching import feature_pairs
+from kdcli.formulas.rows import rows, unit
 from kdcli.lazy import keras, ops, tf
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts
 from kdcli.spec import PositiveFloat, Weight
@@ -64,28 +67,47 @@ class Contrastive(FeatureLoss):
         draws = keras.random.SeedGenerator(given.seed)
         embeddings, memories = [], []
         for shapes in zip(given.student, given.teacher, strict=True):
-            layers = [keras.layers.Dense(self.embed) for _ in shapes]
-            for layer, shape in zip(layers, shapes, strict=True):
-                layer.build((None, math.prod(side or 1 for side in shape)))
+            layers = [dense(self.embed) for _ in shapes]
+            for one, shape in zip(layers, shapes, strict=True):
+                one.build((None, math.prod(side or 1 for side in shape)))
             embeddings.append(layers)
             memories.append(self._memory(given.examples, draws))
         return Parts({"embeddings": embeddings}, {"memories": memories, "draws": draws})
 
-    def __call__(self, *, student: Any, teacher: Any, index: Any = None, parts: Parts = NO_PARTS, **_: Any) -> Any:
-        """The loss against the memories, per example; they are then moved."""
+    def __call__(
+        self,
+        *,
+        student: Any,
+        teacher: Any,
+        index: Any = None,
+        contrast: Any = None,
+        parts: Parts = NO_PARTS,
+        **_: Any,
+    ) -> Any:
+        """The loss against the memories, per example; they are then moved.
+
+        Args:
+            student, teacher: features, or lists of them.
+            index: (batch,) places in the memory.
+            contrast: (batch, 1 + K) places, the example itself and then the others; drawn when left out.
+            parts: embeddings and memories.
+        """
         owns = owned(parts, self)
         if index is None:
             raise ValueError(f"{self.kind} needs index: the place of each example in the memory")
         index = ops.cast(index, "int32")
         total = 0.0
-        pairs = zip(
-            features(student), features(teacher), owns.trained["embeddings"], owns.kept["memories"], strict=True
-        )
-        for ours, theirs, layers, memory in pairs:
-            our_layer, their_layer = layers
-            embedded, target = unit(our_layer(_flat(ours))), unit(their_layer(_flat(ops.stop_gradient(theirs))))
-            contrast = self._contrast(index, memory, owns.kept["draws"])
-            total = total + self._loss(embedded, target, index, contrast, memory)
+        embeddings_and_memories = zip(owns.trained["embeddings"], owns.kept["memories"], strict=True)
+        for (ours, theirs), (layers, memory) in zip(
+            feature_pairs(student, teacher), embeddings_and_memories, strict=True
+        ):
+            sides = zip(layers, (ours, ops.stop_gradient(theirs)), strict=True)
+            embedded, target = (unit(through([one], rows(side))) for one, side in sides)
+            places = contrast
+            if places is None:
+                count = memory["student"].shape[0]
+                places = among_others(index, self.negatives, examples=count, draws=owns.kept["draws"])
+            total = total + self._loss(embedded, target, index, ops.cast(places, "int32"), memory)
         return total
 
     def _loss(self, student: Any, teacher: Any, index: Any, contrast: Any, memory: Mapping[str, Any]) -> Any:
@@ -121,32 +143,18 @@ class Contrastive(FeatureLoss):
             memory[name] = keras.Variable("zeros", shape=size, trainable=False, name=name)
         return memory
 
-    def _contrast(self, index: Any, memory: Mapping[str, Any], draws: Any) -> Any:
-        examples = memory["student"].shape[0]
-        if self.negatives >= examples - 1:
-            steps = ops.arange(1, examples, dtype="int32")[None]
-        else:
-            shape = (index.shape[0], self.negatives)
-            steps = keras.random.randint(shape, 1, examples, dtype="int32", seed=draws)
-        others = (index[:, None] + steps) % examples
-        return ops.concatenate([index[:, None], others], axis=1)
-
     def _move(self, bank: Any, index: Any, embedding: Any) -> None:
         old = ops.take(bank, index, axis=0)
-        new = unit(self.momentum * old + (1 - self.momentum) * embedding)
+        new = unit(self.momentum * old + (1 - self.momentum) * ops.cast(embedding, bank.dtype))
         # An example that is there twice: each of its rows carries the value of the last one.
         same = ops.cast(index[:, None] == index[None], "int32")
         last = ops.argmax(same * ops.arange(1, same.shape[1] + 1, dtype="int32"), axis=1)
         bank.value.scatter_update(tf.IndexedSlices(ops.take(new, last, axis=0), index))
 
 
-def _flat(feature: Any) -> Any:
-    return ops.reshape(feature, (feature.shape[0], -1))
-
-
 def _similarities(embedding: Any, bank: Any, contrast: Any) -> Any:
     """(batch, 1 + K): the product of each embedding with the memories at its places."""
-    bank = ops.convert_to_tensor(bank)
+    bank = ops.cast(ops.convert_to_tensor(bank), embedding.dtype)
     if bank.shape[0] > WHOLE * contrast.shape[1]:
         return ops.einsum("be,bke->bk", embedding, ops.take(bank, contrast, axis=0))
     # The same numbers, without a copy of all the memories for each example.
@@ -157,7 +165,7 @@ def _constants(exponents: list[Any], memory: Mapping[str, Any]) -> Any:
     """log Z of both sides: from this batch where it is the first one."""
     examples, log_constants, known = memory["student"].shape[0], memory["log_constants"], memory["known"]
     found = [ops.logsumexp(side) + math.log(examples / math.prod(side.shape)) for side in exponents]
-    constants = ops.where(known > 0, log_constants, ops.stop_gradient(ops.stack(found)))
+    constants = ops.where(known > 0, ops.cast(log_constants, found[0].dtype), ops.stop_gradient(ops.stack(found)))
     log_constants.assign(constants)
     known.assign(ops.ones_like(known))
     return constants

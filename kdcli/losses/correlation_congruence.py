@@ -7,10 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from kdcli.formulas.connector import built, dense, through
 from kdcli.formulas.convention import owned
 from kdcli.formulas.matching import feature_pairs
 from kdcli.formulas.rows import rows
-from kdcli.lazy import keras, ops
+from kdcli.lazy import ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts, Shape
 from kdcli.spec import Weight
 
@@ -58,10 +59,7 @@ class CorrelationCongruence(FeatureLoss):
     def _embedding(self, shape: Shape) -> Any:
         if None in shape:
             raise ValueError(f"{self.kind}: a feature of shape {shape} has no fixed size to embed")
-        # Its own type, so that a half-precision policy of the student does not reach it.
-        layer = keras.layers.Dense(self.embed, dtype=keras.config.floatx(), name="embedding")
-        layer.build((None, math.prod(side for side in shape if side is not None)))
-        return layer
+        return built([dense(self.embed)], (math.prod(side for side in shape if side is not None),))[0]
 
     def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
         """The products of differences of neighbours in a batch."""
@@ -70,7 +68,8 @@ class CorrelationCongruence(FeatureLoss):
             feature, target = rows(feature), rows(ops.stop_gradient(target))
             if self.embed:
                 trained = owned(parts, self).trained
-                feature, target = trained["students"][number](feature), trained["teachers"][number](target)
+                feature = through([trained["students"][number]], feature)
+                target = through([trained["teachers"][number]], target)
             difference = ops.abs(feature - target)
             total = total + ops.mean(ops.sum(difference[:-1] * difference[1:], axis=-1))
         return total

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from kdcli.formulas.convention import per_example, wide
+from kdcli.formulas.convention import compared, per_example
+from kdcli.formulas.deviation import standardized
 from kdcli.formulas.one_class import OUT, log_others, own_class
 from kdcli.lazy import ops
 from kdcli.loss import Loss
-from kdcli.losses.soft_targets import standardized
 from kdcli.spec import Temperature, value_at
 
 
@@ -51,9 +51,15 @@ class Decoupled(Loss):
     temperature: Temperature = 4.0
     standardize: bool = False
 
+    @model_validator(mode="after")
+    def _something_is_compared(self) -> Decoupled:
+        if self.alpha == 0 and self.beta == 0:
+            raise ValueError("alpha and beta are both 0: nothing is compared")
+        return self
+
     def __call__(self, *, student: Any, teacher: Any, labels: Any = None, progress: Any = 0.0, **_: Any) -> Any:
         """The two divergences with their weights, per example."""
-        student, teacher = wide(student), ops.stop_gradient(wide(teacher))
+        student, teacher = compared(student, teacher)
         mask = own_class(labels, student, self)
         if self.standardize:
             student, teacher = standardized(student), standardized(teacher)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from kdcli.formulas.convention import wide
+from kdcli.formulas.convention import compared
 from kdcli.formulas.deviation import deviation
 from kdcli.lazy import ops
 from kdcli.loss import Loss
@@ -49,9 +49,15 @@ class Dist(Loss):
     gamma: Annotated[float, Field(ge=0)] = 1.0
     tau: Temperature = 1.0
 
+    @model_validator(mode="after")
+    def _something_is_compared(self) -> Dist:
+        if self.beta == 0 and self.gamma == 0:
+            raise ValueError("beta and gamma are both 0: nothing is compared")
+        return self
+
     def __call__(self, *, student: Any, teacher: Any, progress: Any = 0.0, **_: Any) -> Any:
         """The two relations of the whole batch, a scalar."""
-        student, teacher = wide(student), ops.stop_gradient(wide(teacher))
+        student, teacher = compared(student, teacher)
         tau = ops.cast(value_at(self.tau, progress), student.dtype)
         ours, theirs = (
             ops.softmax(ops.reshape(logits, (-1, logits.shape[-1])) / tau, axis=-1)

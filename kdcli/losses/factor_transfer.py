@@ -6,10 +6,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.formulas.connector import built, convolution, normalization, through
-from kdcli.formulas.convention import features, per_example
+from kdcli.formulas.attention import attention
+from kdcli.formulas.connector import built, convolution, layer, layers_of, normalization, through
+from kdcli.formulas.convention import per_example
+from kdcli.formulas.matching import feature_pairs
 from kdcli.formulas.pooling import same_size
-from kdcli.formulas.rows import unit
 from kdcli.lazy import keras, ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts, Shape
 from kdcli.spec import Weight
@@ -67,14 +68,11 @@ class FactorTransfer(FeatureLoss):
 
     def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
         """The distance of the factors and the paraphraser's own error, per example."""
-        students, teachers = features(student), features(teacher)
-        none: list[list[Any]] = [[] for _ in students]
-        translators, encoders, decoders = (
-            parts.trained.get(name, none) for name in ("translators", "encoders", "decoders")
-        )
+        pairs = feature_pairs(student, teacher)
+        names = ("translators", "encoders", "decoders")
+        owns = (layers_of(parts, name, len(pairs)) for name in names)
         total = 0.0
-        for feature, target, *layers in zip(students, teachers, translators, encoders, decoders, strict=True):
-            translator, encoder, decoder = layers
+        for (feature, target), translator, encoder, decoder in zip(pairs, *owns, strict=True):
             target = ops.stop_gradient(target)
             factor = through(encoder, target)
             if decoder:
@@ -82,14 +80,9 @@ class FactorTransfer(FeatureLoss):
                 total = total + RECONSTRUCTION * per_example(again)
             # The paraphraser learns from its own error alone.
             ours, theirs = same_size(through(translator, feature), ops.stop_gradient(factor))
-            error = ops.abs(self._pattern(ours) - self._pattern(theirs))
+            error = ops.abs(attention(ours, self.p1) - attention(theirs, self.p1))
             total = total + per_example(error if self.p2 == 1 else ops.square(error))
         return total
-
-    def _pattern(self, factor: Any) -> Any:
-        """A of a factor: (batch, h, w, channels) → (batch, h · w)."""
-        flat = ops.mean(factor**self.p1, axis=-1)
-        return unit(ops.reshape(flat, (-1, flat.shape[1] * flat.shape[2])))
 
 
 def _chain(
@@ -98,9 +91,9 @@ def _chain(
     layers: list[Any] = []
     for number in channels:
         if transposed:
-            layers.append(keras.layers.Conv2DTranspose(number, 3, padding="same"))
+            layers.append(layer(keras.layers.Conv2DTranspose, number, 3, padding="same"))
         else:
             layers.append(convolution(number, 3, bias=True))
         layers += [normalization()] if normalized else []
-        layers.append(keras.layers.LeakyReLU(negative_slope=SLOPE))
+        layers.append(layer(keras.layers.LeakyReLU, negative_slope=SLOPE))
     return built(layers, shape)

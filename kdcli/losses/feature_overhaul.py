@@ -6,7 +6,9 @@ import math
 from typing import Any, ClassVar, Literal
 
 from kdcli.formulas.connector import built, check_channels, convolution, normalization, through
-from kdcli.formulas.convention import features, owned
+from kdcli.formulas.convention import owned
+from kdcli.formulas.depth import deeper_more
+from kdcli.formulas.matching import feature_pairs
 from kdcli.formulas.pooling import pooled
 from kdcli.lazy import keras, ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts
@@ -75,18 +77,16 @@ class FeatureOverhaul(FeatureLoss):
     def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
         """The squared error where it counts, per example."""
         owns = owned(parts, self)
-        students, teachers = features(student), features(teacher)
-        total, count = 0.0, len(students)
-        pairs = zip(students, teachers, owns.trained["connectors"], owns.kept["margins"], strict=True)
-        for place, (feature, target, layers, margin) in enumerate(pairs):
+        layers_and_margins = zip(owns.trained["connectors"], owns.kept["margins"], strict=True)
+        pairs, squares = feature_pairs(student, teacher), []
+        for (feature, target), (layers, margin) in zip(pairs, layers_and_margins, strict=True):
             feature, target = through(layers, feature), ops.stop_gradient(target)
             check_channels(feature, target)
             if len(feature.shape) == 4:
                 target = pooled(target, tuple(feature.shape[1:3]))
             error = feature - ops.maximum(target, ops.cast(margin, target.dtype))
-            squares = ops.square(ops.where(target > 0, error, ops.relu(error)))
-            total = total + 2.0 ** (place + 1 - count) * ops.sum(squares, axis=tuple(range(1, len(squares.shape))))
-        return total
+            squares.append(ops.square(ops.where(target > 0, error, ops.relu(error))))
+        return deeper_more(squares)
 
 
 def margins_of(scale: Any, shift: Any) -> list[float]:

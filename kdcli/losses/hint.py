@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import model_validator
 
 from kdcli.formulas.convention import cosine, per_example
+from kdcli.formulas.divergence import divergence
 from kdcli.formulas.matching import equal_pairs
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
@@ -23,7 +24,7 @@ class Hint(FeatureLoss):
 
     Args:
         distance: `l2`, `l1`, `cosine` or `kl`.
-        temperature: T of `kl`, a number or a `Change`.
+        temperature: T of `kl`, a number or a `Change`; refused with another distance.
 
     Example:
         >>> import kdcli
@@ -65,7 +66,4 @@ class Hint(FeatureLoss):
         if self.distance == "cosine":
             return 1.0 - cosine(student, teacher)
         temperature = ops.cast(value_at(self.temperature, progress), student.dtype)
-        log_student = ops.log_softmax(student / temperature, axis=-1)
-        log_teacher = ops.log_softmax(teacher / temperature, axis=-1)
-        divergence = ops.sum(ops.exp(log_teacher) * (log_teacher - log_student), axis=-1)
-        return temperature * temperature * divergence
+        return temperature * temperature * divergence(student / temperature, teacher / temperature)

@@ -49,7 +49,7 @@ class Labels(Loss):
     ) -> Any:
         """The loss, per example; smoothing mixes the one-hot label with the uniform distribution."""
         logits = wide(student)
-        target = _as_target(labels, logits, output_kind)
+        target = ops.stop_gradient(_as_target(labels, logits, output_kind))
         if output_kind != "values" and label_smoothing:
             share = logits.shape[-1] if output_kind == "logits" else 2
             target = target * (1.0 - label_smoothing) + label_smoothing / share

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from kdcli.formulas.convention import per_example, wide
+from kdcli.formulas.convention import compared, per_example
 from kdcli.lazy import ops
 from kdcli.loss import Loss
 
@@ -34,4 +34,5 @@ class LogitMse(Loss):
 
     def __call__(self, *, student: Any, teacher: Any, **_: Any) -> Any:
         """The squared error, per example."""
-        return per_example(ops.square(wide(student) - ops.stop_gradient(wide(teacher))))
+        student, teacher = compared(student, teacher)
+        return per_example(ops.square(student - teacher))

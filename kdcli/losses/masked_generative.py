@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from kdcli.formulas.connector import built, convolution
+from kdcli.formulas.connector import built, convolution, layer, through
 from kdcli.formulas.convention import owned
 from kdcli.formulas.matching import equal_pairs
 from kdcli.lazy import keras, ops
@@ -49,7 +49,7 @@ class MaskedGenerative(FeatureLoss):
         for shape in given.teacher:
             channels = int(shape[-1] or 0)
             first, second = (convolution(channels, 3, bias=True) for _ in range(2))
-            generators.append(built([first, keras.layers.ReLU(), second], shape))
+            generators.append(built([first, layer(keras.layers.ReLU), second], shape))
         return Parts({"generators": generators}, {"draws": keras.random.SeedGenerator(given.seed)})
 
     def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
@@ -60,8 +60,7 @@ class MaskedGenerative(FeatureLoss):
             equal_pairs(student, teacher), owns.trained["generators"], strict=True
         ):
             feature = feature * self._mask(feature, owns.kept["draws"])
-            for layer in layers:
-                feature = layer(feature)
+            feature = through(layers, feature)
             total = total + ops.sum(ops.square(feature - ops.stop_gradient(target)), axis=(1, 2, 3))
         return total
 

@@ -6,10 +6,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from kdcli.formulas.convention import wide
+from kdcli.formulas.convention import compared
+from kdcli.formulas.deviation import standardized
+from kdcli.formulas.divergence import divergence
 from kdcli.lazy import ops
 from kdcli.loss import Loss
-from kdcli.losses.soft_targets import standardized
 from kdcli.spec import Temperature, value_at
 
 Temperatures = Annotated[tuple[Temperature, ...], Field(strict=False, min_length=1)]
@@ -60,23 +61,29 @@ class MultiLevel(Loss):
 
     def __call__(self, *, student: Any, teacher: Any, progress: Any = 0.0, **_: Any) -> Any:
         """The levels with their weights at all temperatures, a scalar."""
-        student, teacher = wide(student), ops.stop_gradient(wide(teacher))
+        student, teacher = compared(student, teacher)
         if len(student.shape) != 2:
             raise ValueError(f"multi_level takes logits (batch, classes), got {tuple(student.shape)}")
-        total = 0.0
+        given = (standardized(student), standardized(teacher)) if self.standardize else (student, teacher)
+        total: Any = 0.0
         for setting in self.temperatures:
             temperature = ops.cast(value_at(setting, progress), student.dtype)
-            total = total + self._at(student, teacher, temperature)
+            if self.instance_level:
+                ours, theirs = (logits / temperature for logits in given)
+                found = temperature * temperature * ops.mean(divergence(ours, theirs))
+                total = total + self.instance_level * found
+            if self.batch_level or self.class_level:
+                total = total + self._likeness(student / temperature, teacher / temperature)
         return total
 
-    def _at(self, student: Any, teacher: Any, temperature: Any) -> Any:
-        plain = student / temperature, teacher / temperature
-        given = standardized(student) / temperature, standardized(teacher) / temperature
-        ours, theirs = (ops.log_softmax(logits, axis=-1) for logits in (given if self.standardize else plain))
-        divergence = ops.mean(ops.sum(ops.exp(theirs) * (theirs - ours), axis=-1))
-        total = self.instance_level * temperature * temperature * divergence
-        ours, theirs = (ops.softmax(logits, axis=-1) for logits in plain)
-        examples = ops.matmul(theirs, ops.transpose(theirs)) - ops.matmul(ours, ops.transpose(ours))
-        classes = ops.matmul(ops.transpose(theirs), theirs) - ops.matmul(ops.transpose(ours), ours)
-        total = total + self.batch_level * ops.mean(ops.sum(examples * examples, axis=-1))
-        return total + self.class_level * ops.mean(ops.sum(classes * classes, axis=-1))
+    def _likeness(self, student: Any, teacher: Any) -> Any:
+        """The levels of a batch and of its classes, with their weights."""
+        ours, theirs = ops.softmax(student, axis=-1), ops.softmax(teacher, axis=-1)
+        total: Any = 0.0
+        if self.batch_level:
+            examples = ops.matmul(theirs, ops.transpose(theirs)) - ops.matmul(ours, ops.transpose(ours))
+            total = total + self.batch_level * ops.mean(ops.sum(examples * examples, axis=-1))
+        if self.class_level:
+            classes = ops.matmul(ops.transpose(theirs), theirs) - ops.matmul(ops.transpose(ours), ours)
+            total = total + self.class_level * ops.mean(ops.sum(classes * classes, axis=-1))
+        return total

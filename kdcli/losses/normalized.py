@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.formulas.convention import per_example, wide
+from kdcli.formulas.convention import compared, per_example
 from kdcli.formulas.one_class import log_others, own_class
 from kdcli.lazy import ops
 from kdcli.loss import Loss
@@ -46,7 +46,7 @@ class Normalized(Loss):
 
     def __call__(self, *, student: Any, teacher: Any, labels: Any = None, progress: Any = 0.0, **_: Any) -> Any:
         """The two cross-entropies, per example."""
-        student, teacher = wide(student), ops.stop_gradient(wide(teacher))
+        student, teacher = compared(student, teacher)
         mask = own_class(labels, student, self)
         own = ops.where(mask, ops.softmax(teacher, axis=-1) * ops.log_softmax(student, axis=-1), 0.0)
         temperature = ops.cast(value_at(self.temperature, progress), student.dtype)

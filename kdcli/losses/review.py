@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from kdcli.formulas.connector import normalization
-from kdcli.formulas.convention import features, owned, per_example
-from kdcli.formulas.pooling import pooled
-from kdcli.lazy import keras, ops
+from kdcli.formulas.connector import convolution, normalization, through
+from kdcli.formulas.convention import per_example
+from kdcli.formulas.matching import equal_pairs, feature_pairs
+from kdcli.formulas.pooling import nearest, pooled
+from kdcli.lazy import ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts
 
 # Sides of the pooled maps that are compared beside the whole ones.
 SIDES = (4, 2, 1)
 # Channels that levels are fused in, at most.
 WIDEST = 512
+# What their kernels are drawn from.
+START = "lecun_uniform"
 
 
 class Review(FeatureLoss):
@@ -26,6 +29,7 @@ class Review(FeatureLoss):
     fused with. HCL, hierarchical context: the mean of squares between the maps and, with weights ½, ¼, ⅛, between
     both averaged to 4×4, 2×2, 1×1 where the map is larger, divided by the sum of the weights. Maps are resized to
     the nearest point. A vector is a map of one point, so that what is left after pooling can be the last level.
+    Called without `parts`, it is HCL alone, of features of equal shapes.
 
     Shapes: student, teacher (batch, h, w, channels) or (batch, channels), lists from shallow to deep → (batch,).
 
@@ -56,9 +60,14 @@ class Review(FeatureLoss):
 
     def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
         """The distances of all levels, per example."""
-        levels = zip(features(student), features(teacher), owned(parts, self).trained["fusions"], strict=True)
-        total, deeper = 0.0, None
-        for feature, target, fusion in reversed(list(levels)):
+        total: Any = 0.0
+        if parts is NO_PARTS:
+            for feature, target in equal_pairs(student, teacher):
+                total = total + _distance(_as_map(feature), ops.stop_gradient(_as_map(target)))
+            return total
+        levels = zip(feature_pairs(student, teacher), parts.trained["fusions"], strict=True)
+        deeper = None
+        for (feature, target), fusion in reversed(list(levels)):
             target = ops.stop_gradient(_as_map(target))
             fused, deeper = _fused(_as_map(feature), deeper, fusion, target.shape[1:3])
             total = total + _distance(fused, target)
@@ -66,30 +75,26 @@ class Review(FeatureLoss):
 
 
 def _fusion(ours: Any, channels: int, theirs: Any, *, attends: bool) -> dict[str, Any]:
-    own = _convolution(channels, 1)
-    out = _convolution(theirs, 3)
+    own = convolution(channels, start=START)
+    out = convolution(theirs, 3, start=START)
     fusion = {"own": own, "own_scale": normalization(), "out": out, "out_scale": normalization()}
     for name, width in (("own", ours), ("own_scale", channels), ("out", channels), ("out_scale", theirs)):
         fusion[name].build((None, None, None, width))
     if attends:
-        fusion["attention"] = keras.layers.Conv2D(2, 1, activation="sigmoid")
+        fusion["attention"] = convolution(2, bias=True, activation="sigmoid")
         fusion["attention"].build((None, None, None, 2 * channels))
     return fusion
 
 
-def _convolution(channels: Any, size: int) -> Any:
-    return keras.layers.Conv2D(channels, size, padding="same", use_bias=False, kernel_initializer="lecun_uniform")
-
-
 def _fused(feature: Any, deeper: Any, fusion: Mapping[str, Any], size: tuple[int, int]) -> tuple[Any, Any]:
     """What is compared with the teacher, and what is passed on to the level above."""
-    own = fusion["own_scale"](fusion["own"](feature), training=True)
+    own = through([fusion["own"], fusion["own_scale"]], feature)
     if deeper is not None:
-        deeper = _nearest(deeper, own.shape[1:3])
-        attention = fusion["attention"](ops.concatenate([own, deeper], axis=-1))
+        deeper = nearest(deeper, own.shape[1:3])
+        attention = through([fusion["attention"]], ops.concatenate([own, deeper], axis=-1))
         own = own * attention[..., :1] + deeper * attention[..., 1:]
-    own = _nearest(own, size)
-    return fusion["out_scale"](fusion["out"](own), training=True), own
+    own = nearest(own, size)
+    return through([fusion["out"], fusion["out_scale"]], own), own
 
 
 def _distance(student: Any, teacher: Any) -> Any:
@@ -106,12 +111,3 @@ def _distance(student: Any, teacher: Any) -> Any:
 
 def _as_map(feature: Any) -> Any:
     return feature[:, None, None, :] if len(feature.shape) == 2 else feature
-
-
-def _nearest(feature: Any, size: tuple[int, int]) -> Any:
-    """The point i · from / to, rounded down, for each i: neither end is shifted by half a point."""
-    for axis, wanted in enumerate(size, start=1):
-        length = feature.shape[axis]
-        if length != wanted:
-            feature = ops.take(feature, [place * length // wanted for place in range(wanted)], axis=axis)
-    return feature

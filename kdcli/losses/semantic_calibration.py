@@ -7,10 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.formulas.connector import built, convolution, normalization, through
-from kdcli.formulas.convention import features, owned, per_example
+from kdcli.formulas.connector import built, convolution, dense, layer, normalization, through
+from kdcli.formulas.convention import owned, per_example
+from kdcli.formulas.matching import feature_lists
 from kdcli.formulas.pooling import same_size
-from kdcli.formulas.rows import unit
+from kdcli.formulas.rows import rows, unit
 from kdcli.lazy import keras, ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts, Shape
 from kdcli.spec import PositiveFloat, Weight
@@ -70,7 +71,8 @@ class SemanticCalibration(FeatureLoss):
     def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
         """The distances, weighted by attention."""
         owns = owned(parts, self).trained
-        students, teachers = features(student), [ops.stop_gradient(target) for target in features(teacher)]
+        students, targets = feature_lists(student, teacher)
+        teachers = [ops.stop_gradient(target) for target in targets]
         shares = self._attention(students, teachers, owns)
         distances = []
         for feature, regressors in zip(students, owns["regressors"], strict=True):
@@ -94,7 +96,7 @@ class SemanticCalibration(FeatureLoss):
 
 def _read(layers: Sequence[Any], feature: Any) -> Any:
     """The direction that a network gives to each example's similarities with the batch."""
-    flat = ops.reshape(feature, (feature.shape[0], -1))
+    flat = rows(feature)
     similarities = ops.matmul(flat, ops.transpose(flat))
     missing = layers[0].kernel.shape[0] - similarities.shape[1]
     if missing < 0:
@@ -106,11 +108,11 @@ def _read(layers: Sequence[Any], feature: Any) -> Any:
 
 
 def _perceptron(inputs: int, outputs: int) -> list[Any]:
-    return built([keras.layers.Dense(2 * outputs, activation="relu"), keras.layers.Dense(outputs)], (inputs,))
+    return built([dense(2 * outputs, activation="relu"), dense(outputs)], (inputs,))
 
 
 def _regressor(ours: Shape, theirs: Shape) -> list[Any]:
     channels = int(theirs[-1] or 1)
-    layers = [convolution(2 * channels, 1), normalization(), keras.layers.ReLU()]
-    layers += [convolution(2 * channels, 3), normalization(), keras.layers.ReLU()]
+    layers = [convolution(2 * channels, 1), normalization(), layer(keras.layers.ReLU)]
+    layers += [convolution(2 * channels, 3), normalization(), layer(keras.layers.ReLU)]
     return built([*layers, convolution(channels, 1)], (None, None, ours[-1]))

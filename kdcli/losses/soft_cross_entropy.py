@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from kdcli.formulas.convention import per_example, wide
+from kdcli.formulas.convention import compared, per_example
+from kdcli.formulas.divergence import cross_entropy
 from kdcli.lazy import ops
 from kdcli.loss import Loss
 from kdcli.spec import Temperature, value_at
@@ -43,7 +44,7 @@ class SoftCrossEntropy(Loss):
         self, *, student: Any, teacher: Any, output_kind: str = "logits", progress: Any = 0.0, **_: Any
     ) -> Any:
         """The cross-entropy, per example."""
-        student, teacher = wide(student), ops.stop_gradient(wide(teacher))
+        student, teacher = compared(student, teacher)
         if output_kind == "values":
             raise ValueError("soft_cross_entropy needs a classifier; this head gives values: use soft_targets")
         temperature = ops.cast(value_at(self.temperature, progress), student.dtype)
@@ -52,5 +53,5 @@ class SoftCrossEntropy(Loss):
             chance = ops.sigmoid(teacher)
             entropy = -chance * ops.log_sigmoid(student) - (1.0 - chance) * ops.log_sigmoid(-student)
         else:
-            entropy = -ops.sum(ops.softmax(teacher, axis=-1) * ops.log_softmax(student, axis=-1), axis=-1)
+            entropy = cross_entropy(student, teacher)
         return temperature * temperature * per_example(entropy)

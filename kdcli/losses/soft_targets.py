@@ -6,8 +6,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from kdcli.formulas.convention import per_example, wide
-from kdcli.formulas.deviation import deviation
+from kdcli.formulas.convention import compared, per_example
+from kdcli.formulas.deviation import standardized
+from kdcli.formulas.divergence import divergence
 from kdcli.lazy import ops
 from kdcli.loss import Loss
 from kdcli.spec import Temperature, Weight, value_at
@@ -26,7 +27,7 @@ class SoftTargets(Loss):
 
     Args:
         temperature: T, a number or a `Change`; 4, or 2 with `standardize`.
-        standardize: logit standardisation; the weight is then 9 unless given.
+        standardize: logit standardisation, of class logits only; the weight is then 9 unless given.
 
     Example:
         >>> import kdcli
@@ -54,30 +55,29 @@ class SoftTargets(Loss):
             return {**STANDARDIZED, **values}
         return values
 
+    @property
+    def works_on(self) -> tuple[str, ...]:
+        """Every head; logits of classes alone where they are standardised."""
+        return ("logits",) if self.standardize else self.heads
+
     def __call__(
         self, *, student: Any, teacher: Any, output_kind: str = "logits", progress: Any = 0.0, **_: Any
     ) -> Any:
         """The divergence, per example."""
-        student, teacher = wide(student), ops.stop_gradient(wide(teacher))
+        student, teacher = compared(student, teacher)
+        if self.standardize and output_kind != "logits":
+            raise ValueError(
+                f"soft_targets: standardize needs a classifier with logits; this head gives {output_kind}: leave "
+                "standardize out"
+            )
         if output_kind == "values":
             return per_example(ops.square(student - teacher))
-        if self.standardize and output_kind == "logits":
+        if self.standardize:
             student, teacher = standardized(student), standardized(teacher)
         temperature = ops.cast(value_at(self.temperature, progress), student.dtype)
         student, teacher = student / temperature, teacher / temperature
-        divergence = _bernoulli if output_kind == "sigmoid" else _categorical
-        return temperature * temperature * per_example(divergence(student, teacher))
-
-
-def standardized(logits: Any) -> Any:
-    """Logits with mean 0 and unbiased standard deviation 1 over the last axis; 1e-7 is added to it."""
-    centred, norm = deviation(logits, axis=-1)
-    return centred / (norm / max(logits.shape[-1] - 1, 1) ** 0.5 + 1e-7)
-
-
-def _categorical(student: Any, teacher: Any) -> Any:
-    log_teacher = ops.log_softmax(teacher, axis=-1)
-    return ops.sum(ops.exp(log_teacher) * (log_teacher - ops.log_softmax(student, axis=-1)), axis=-1)
+        apart = _bernoulli if output_kind == "sigmoid" else divergence
+        return temperature * temperature * per_example(apart(student, teacher))
 
 
 def _bernoulli(student: Any, teacher: Any) -> Any:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar, Literal
 
-from kdcli.formulas.convention import features, owned, per_example
+from kdcli.formulas.connector import built, dense, through
+from kdcli.formulas.convention import owned, per_example
+from kdcli.formulas.matching import feature_pairs
 from kdcli.formulas.pooling import same_size
 from kdcli.lazy import keras, ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts
@@ -40,10 +42,9 @@ class VariationalInformation(FeatureLoss):
         """A regressor and the variances for each pair."""
         regressors, spreads = [], []
         for ours, theirs in zip(given.student, given.teacher, strict=True):
-            layers = [_dense(theirs[-1], "relu"), _dense(theirs[-1], "relu"), _dense(theirs[-1], None)]
-            for layer, channels in zip(layers, (ours[-1], theirs[-1], theirs[-1]), strict=True):
-                layer.build((None, channels))
-            regressors.append(layers)
+            channels = int(theirs[-1] or 0)
+            layers = [dense(channels, activation=name, bias=False) for name in ("relu", "relu", None)]
+            regressors.append(built(layers, ours[-1:]))
             start = keras.initializers.Constant(math.log(math.expm1(START - LEAST)))
             spreads.append(keras.Variable(start, shape=theirs[-1:], name="variance"))
         return Parts({"regressors": regressors, "spreads": spreads})
@@ -52,15 +53,12 @@ class VariationalInformation(FeatureLoss):
         """The negative log-likelihood without its constant, per example."""
         total = 0.0
         owns = owned(parts, self).trained
-        pairs = zip(features(student), features(teacher), owns["regressors"], owns["spreads"], strict=True)
-        for feature, target, layers, spread in pairs:
+        layers_and_spreads = zip(owns["regressors"], owns["spreads"], strict=True)
+        for (feature, target), (layers, spread) in zip(
+            feature_pairs(student, teacher), layers_and_spreads, strict=True
+        ):
             feature, target = same_size(feature, ops.stop_gradient(target))
-            for layer in layers:
-                feature = layer(feature)
-            variance = ops.softplus(spread) + LEAST
+            feature = through(layers, feature)
+            variance = ops.cast(ops.softplus(spread) + LEAST, feature.dtype)
             total = total + per_example(0.5 * (ops.square(feature - target) / variance + ops.log(variance)))
         return total
-
-
-def _dense(units: int | None, activation: str | None) -> Any:
-    return keras.layers.Dense(units, activation=activation, use_bias=False)

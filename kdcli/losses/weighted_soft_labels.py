@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from kdcli.formulas.convention import per_example, wide
+from kdcli.formulas.convention import compared, per_example
+from kdcli.formulas.divergence import cross_entropy
 from kdcli.formulas.one_class import own_class
 from kdcli.lazy import ops
 from kdcli.loss import Loss
@@ -46,12 +47,11 @@ class WeightedSoftLabels(Loss):
 
     def __call__(self, *, student: Any, teacher: Any, labels: Any = None, progress: Any = 0.0, **_: Any) -> Any:
         """The weighted cross-entropy, per example."""
-        student, teacher = wide(student), ops.stop_gradient(wide(teacher))
+        student, teacher = compared(student, teacher)
         mask = own_class(labels, student, self)
         ratio = _surprise(ops.stop_gradient(student), mask) / (_surprise(teacher, mask) + LEAST)
         temperature = ops.cast(value_at(self.temperature, progress), student.dtype)
-        chances = ops.softmax(teacher / temperature, axis=-1)
-        entropy = -ops.sum(chances * ops.log_softmax(student / temperature, axis=-1), axis=-1)
+        entropy = cross_entropy(student / temperature, teacher / temperature)
         return temperature * temperature * per_example((1.0 - ops.exp(-ratio)) * entropy)
 
 

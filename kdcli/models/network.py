@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, Self
 
-from kdcli.errors import UsageError, did_you_mean
+from kdcli.errors import UsageError, did_you_mean, nearest
 from kdcli.lazy import ops
 from kdcli.models.preparation import Preparation
 from kdcli.models.tap_roles import Roles
@@ -238,5 +238,11 @@ def check_taps(network: Network, names: Sequence[str], *, who: str, loss: str) -
             known = ", ".join(network.taps)
             raise UsageError(
                 f"losses.{loss}: the {who} ({network.name}) has no layer {name!r}; {suggestion}layers: {known}",
-                hint=f"--set losses.{loss}.{who}_layer={next(iter(network.taps), 'NAME')}",
+                hint=_instead(network, name, names, setting=f"losses.{loss}.{who}_layer"),
             )
+
+
+def _instead(network: Network, name: str, names: Sequence[str], *, setting: str) -> str:
+    """The setting with the tap that was probably meant, where one is near."""
+    right = [nearest(name, network.taps) or "NAME" if one == name else one for one in names]
+    return f"--set {setting}={right[0]}" if len(right) == 1 else f"--set '{setting}=[{', '.join(right)}]'"

@@ -55,7 +55,7 @@ def bring_code(files: Sequence[Path]) -> None:
         UsageError: a file fails, or registers nothing.
     """
     for file in files:
-        if _imports_kdcli(file):
+        if file in run_early(files):
             continue
         _, registered = _run(file)
         if not registered:
@@ -63,6 +63,11 @@ def bring_code(files: Sequence[Path]) -> None:
                 f"--code {file} registers nothing",
                 hint="put @keras.saving.register_keras_serializable() above each class",
             )
+
+
+def run_early(files: Sequence[Path]) -> tuple[Path, ...]:
+    """The files that `find_kinds` runs, before TensorFlow has been set up."""
+    return tuple(file for file in files if _imports_kdcli(file))
 
 
 def registered_names() -> frozenset[str]:

@@ -33,8 +33,7 @@ def grown(
     Raises:
         ModelError: a subclassed model, a tap inside a nested model, or sizes that do not divide.
     """
-    trunk = _tensor(student, ours, role="student")
-    mapped = keras.Model(student.model.input, trunk, name="student_trunk")
+    mapped = _until(student, ours)
     size, wanted = student.taps[ours][:2], teacher.taps[theirs][:2]
     flow = mapped.output
     larger = all(a is not None and b is not None and a >= b for a, b in zip(size, wanted, strict=True))
@@ -47,14 +46,14 @@ def grown(
         factor = _factor(wanted, tuple(flow.shape[1:3]), ours, theirs)
         flow = keras.layers.UpSampling2D(factor, name=_unused("repeated_to_teacher", mapped))(flow)
     output = _classifier(teacher, theirs, name=_unused(CLASSIFIER, mapped))(flow)
-    model = keras.Model(student.model.input, output, name=student.model.name)
+    model = keras.Model(mapped.input, output, name=student.model.name)
     network = KerasNetwork(model, name=student.name).reads_like(teacher)
     return network.with_preparations(student.preparations), projected
 
 
 def _classifier(teacher: KerasNetwork, tap: str, *, name: str) -> Any:
     """A frozen copy of what the teacher computes from a tap."""
-    inside = keras.Model(_tensor(teacher, tap, role="teacher"), teacher.model.outputs[teacher.chosen])
+    inside = _behind(teacher, tap)
     copy = keras.models.clone_model(inside, clone_function=_answering)
     copy.set_weights(inside.get_weights())
     head = keras.Model(copy.inputs[0], copy.outputs[0], name=name)
@@ -78,6 +77,30 @@ def _unused(name: str, model: Any) -> str:
     taken = {layer.name for layer in model.layers}
     numbered = (f"{name}_{number}" for number in itertools.count(2))
     return name if name not in taken else next(one for one in numbered if one not in taken)
+
+
+def _until(student: KerasNetwork, tap: str) -> Any:
+    """The student up to a tap, of its own layers."""
+    model, tensor = student.model, _tensor(student, tap, role="student")
+    # The layers of a sequential model may have been called before, for another graph: one of its own is laid.
+    if not isinstance(model, keras.Sequential):
+        return keras.Model(model.input, tensor, name="student_trunk")
+    flow = inputs = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype)
+    for layer in model.layers[: _place(model, tap) + 1]:
+        flow = layer(flow)
+    return keras.Model(inputs, flow, name="student_trunk")
+
+
+def _behind(teacher: KerasNetwork, tap: str) -> Any:
+    """What the teacher computes from a tap, of its own layers."""
+    model, tensor = teacher.model, _tensor(teacher, tap, role="teacher")
+    if not isinstance(model, keras.Sequential):
+        return keras.Model(tensor, model.outputs[teacher.chosen])
+    return keras.Sequential([keras.Input(teacher.taps[tap]), *model.layers[_place(model, tap) + 1 :]])
+
+
+def _place(model: Any, tap: str) -> int:
+    return next(number for number, layer in enumerate(model.layers) if layer.name == tap)
 
 
 def _tensor(network: KerasNetwork, tap: str, *, role: str) -> Any:

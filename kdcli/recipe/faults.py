@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdcli.errors import Fault, did_you_mean
+from kdcli.losses import KINDS, meant
 from kdcli.own_kinds import NO_OWN, OwnKinds, specs_in
 from kdcli.recipe.document import Document, Path, dotted
 from kdcli.recipe.origins import Origins
@@ -109,8 +110,9 @@ def _words(detail: Any, path: Path, document: Document, own: OwnKinds) -> tuple[
     if kind == "union_tag_not_found":
         return f"a mapping needs `{_discriminator(detail)}:`, got {_short(value)}", None
     if kind == "union_tag_invalid":
-        known = [word.strip(" '") for word in context["expected_tags"].split(",")]
-        return f"unknown {_discriminator(detail)} {context['tag']!r}", _suggest(str(context["tag"]), known)
+        known, name = [word.strip(" '") for word in context["expected_tags"].split(",")], str(context["tag"])
+        suggestion = _loss_suggestion(name, known) if "losses" in path else _suggest(name, known)
+        return f"unknown {_discriminator(detail)} {context['tag']!r}", suggestion
     if kind == "literal_error":
         known = [word.strip(" '") for word in context["expected"].replace(" or ", ",").split(",")]
         return f"must be {' | '.join(known)}, got {_short(value)}", did_you_mean(str(value), known).strip() or None
@@ -130,6 +132,11 @@ def _words(detail: Any, path: Path, document: Document, own: OwnKinds) -> tuple[
 def _suggest(name: str, known: Iterable[str]) -> str:
     known = list(known)
     return did_you_mean(name, known).strip() or f"known: {', '.join(known)}"
+
+
+def _loss_suggestion(name: str, known: Iterable[str]) -> str:
+    """The kind that papers call so, or the nearest one: all of them are too many for a line."""
+    return meant(name, KINDS) or did_you_mean(name, known).strip() or "kd losses ls lists them"
 
 
 def _short(value: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdcli.errors import Fault, RecipeError, UsageError, did_you_mean
-from kdcli.own_kinds import AS_WRITTEN, NO_OWN, OwnKinds
+from kdcli.own_kinds import AS_WRITTEN, NO_OWN, OwnKinds, specs_in
 from kdcli.recipe.alternatives import is_file_name
 from kdcli.recipe.document import Document, Path, dotted, read_document, scalar
 from kdcli.recipe.faults import faults_of
@@ -22,6 +22,8 @@ from kdcli.recipe.several import for_each, spread
 from kdcli.recipe.shipped import shipped_names, shipped_text
 
 NEWEST = 1
+# Where a mapping stands, or a list of them.
+SECTIONS = {field.alias or name for name, field in Recipe.model_fields.items() if any(specs_in(field.annotation))}
 
 
 @dataclass(frozen=True)
@@ -218,11 +220,20 @@ def _resolve(values: Any, parts: list[str]) -> tuple[Path, str | None]:
 
 def _put(values: Any, path: Path, value: Any) -> None:
     at: Any = values
-    for part in path[:-1]:
+    for depth, part in enumerate(path[:-1]):
         inside = at[int(part)] if isinstance(at, list) else at.get(part)
+        is_section = path[0] in SECTIONS and (depth == 0 or (depth == 1 and isinstance(at, list)))
+        if is_section and inside is not None and not _takes(inside, path[depth + 1]):
+            # Left as it is: the check of the whole says what should stand there.
+            return
         if not isinstance(inside, dict | list):
             # A short form such as `optimizer: adam` becomes the mapping that it stands for.
             inside = {"kind": inside} if isinstance(inside, str) else {}
             at[part] = inside
         at = inside
     at[path[-1]] = value
+
+
+def _takes(inside: Any, part: str | int) -> bool:
+    """Whether a key, or a number in a list, can be set in what stands there."""
+    return isinstance(inside, dict) or (isinstance(inside, list) and isinstance(part, int))

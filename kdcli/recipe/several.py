@@ -28,7 +28,8 @@ def spread(document: Document, count: int) -> None:
             f"{len(listed)}",
             hint="--teacher FILE once for each of them, in the recipe's order",
         )
-    if isinstance(listed, list) or count == 1:
+    # What is no section at all is left to the check of the whole.
+    if count == 1 or not isinstance(listed, dict | None):
         return
     document.values[TEACHER] = [copy.deepcopy(listed or {}) for _ in range(count)]
     for places in (document.places, document.value_places):

@@ -69,16 +69,20 @@ def said(section: Spec, **how: Any) -> dict[str, Any]:
     return found
 
 
-def merged(whole: Section, own: Section | None, *, fixed: frozenset[str] = frozenset()) -> Section:
+def without(own: Section, keys: frozenset[str]) -> Section:
+    """What a stage says of its own, less some keys: there the recipe around it holds."""
+    return type(own)(**{name: getattr(own, name) for name in own.model_fields_set - keys})
+
+
+def merged(whole: Section, own: Section | None) -> Section:
     """A section with what a stage says of its own; a mapping with a `kind` is replaced as a whole.
 
     Args:
         whole: the recipe's.
         own: the stage's, or None.
-        fixed: keys of which the recipe's value stays: somebody gave it for this run.
     """
     update = {}
-    for name in (own.model_fields_set if own is not None else set()) - fixed:
+    for name in own.model_fields_set if own is not None else ():
         ours, theirs = getattr(whole, name), getattr(own, name)
         same = isinstance(theirs, Spec) and type(ours) is type(theirs) and "kind" not in type(theirs).model_fields
         update[name] = merged(ours, theirs) if same else theirs

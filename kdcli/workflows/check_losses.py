@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,14 +39,11 @@ class CheckedLoss:
         return {"kind": self.kind, "state": "failed" if self.failed else "passed", "points": points}
 
 
-def check_losses(
-    what: str | Path, *, on_kind: Callable[[CheckedLoss], None] = lambda checked: None
-) -> tuple[CheckedLoss, ...]:
+def check_losses(what: str | Path) -> tuple[CheckedLoss, ...]:
     """Try the contract on a kind, with its default options.
 
     Args:
         what: a file that defines losses (all of them are tried), or a kind of the catalogue.
-        on_kind: told of each kind when it has been tried.
 
     Raises:
         kdcli.errors.UsageError: no such kind, or a file that fails or defines no loss.
@@ -57,11 +53,7 @@ def check_losses(
     from kdcli.workflows.starting import start_tensorflow
 
     start_tensorflow(threads=None, seed=0, code=paths)
-    checked = []
-    for member in members:
-        checked.append(CheckedLoss(kind_of(member), _points(member)))
-        on_kind(checked[-1])
-    return tuple(checked)
+    return tuple(CheckedLoss(kind_of(member), _points(member)) for member in members)
 
 
 def _members(what: str | Path) -> tuple[list[type[Loss]], tuple[Path, ...]]:

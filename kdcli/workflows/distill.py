@@ -135,12 +135,14 @@ def _in_stages(
     chain: Chain, around: Surroundings, *, preflight: bool, gates: Sequence[Gate]
 ) -> RunResult | FinishedRun | Plan:
     """One distillation after another; a chain that is finished is only looked at."""
+    from kdcli.models.own_code import blamed
     from kdcli.runs.results import FinishedRun
     from kdcli.workflows.staging import carry_out_chain, plan_chain
 
-    if around.dry_run and not chain.is_finished:
-        return plan_chain(chain, around, preflight=preflight)
-    result = carry_out_chain(chain, around, preflight=preflight, gates=gates)
+    with blamed(chain.asked.code):
+        if around.dry_run and not chain.is_finished:
+            return plan_chain(chain, around, preflight=preflight)
+        result = carry_out_chain(chain, around, preflight=preflight, gates=gates)
     return _judged(result, gates) if isinstance(result, FinishedRun) else result
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from kdcli.distillation.terms import Term
 from kdcli.loss import FeatureLoss
 from kdcli.models.network import Network
+from kdcli.workflows.planning import size_of
 
 
 def loss_findings(
@@ -31,8 +32,15 @@ def loss_findings(
         found.append(
             f"{', '.join(normalized)}: batch normalisation of its own sees a share of the batch on each device"
         )
+    size = size_of(student.trainable_variables)
     for term in terms:
         loss = term.loss
+        own = size_of(term.trainable_variables)
+        if own > size:
+            found.append(
+                f"{loss.label}: the loss's own layers have {own} weights, the student {size}: "
+                "they learn with it and are not in the exported student"
+            )
         if not isinstance(loss, FeatureLoss) or teacher is None:
             continue
         ours, theirs = student.architecture, teacher.architecture

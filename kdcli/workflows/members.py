@@ -38,18 +38,12 @@ def check_members(asked: Asked) -> None:
     """
     recipe = asked.recipe
     if not recipe.is_ensemble:
-        given = {
-            "ensemble": recipe.ensemble,
-            "teacher.weight": recipe.teacher.weight,
-            "teacher.temperature": recipe.teacher.temperature,
-        }
-        for name, value in given.items():
-            if value is not None:
-                raise UsageError(
-                    f"{name} is for a list of teachers, and there is one",
-                    hint="--teacher FILE once for each, or a list as `teacher` in the recipe; a loss has a "
-                    "temperature of its own",
-                )
+        for name in _of_several(recipe):
+            raise UsageError(
+                f"{name} is for a list of teachers, and there is one",
+                hint="--teacher FILE once for each, or a list as `teacher` in the recipe; a loss has a "
+                "temperature of its own",
+            )
         return
     wanted = [(number, section.views) for number, section in enumerate(recipe.teachers) if section.views != "auto"]
     for number, views in wanted[1:]:
@@ -62,7 +56,7 @@ def check_members(asked: Asked) -> None:
 
 
 def refuse_several(asked: Asked, *, command: str) -> None:
-    """Refuse a list of teachers where there can be one.
+    """Refuse a list of teachers, and settings of such a list, where there can be one.
 
     Raises:
         UsageError: with the way on.
@@ -72,6 +66,22 @@ def refuse_several(asked: Asked, *, command: str) -> None:
             f"the recipe lists {len(asked.recipe.teachers)} teachers, and {command} trains one",
             hint="a recipe in which `teacher` is one mapping",
         )
+    for name in _of_several(asked.recipe):
+        raise UsageError(
+            f"{name} is for a list of teachers, and {command} trains one",
+            hint="a recipe without it: --recipe FILE",
+        )
+
+
+def _of_several(recipe: Recipe) -> list[str]:
+    """The settings of several teachers that a recipe with one has."""
+    first = recipe.teacher
+    given = {
+        "ensemble": recipe.ensemble,
+        "teacher.weight": first.weight,
+        "teacher.temperature": first.temperature,
+    }
+    return [name for name, value in given.items() if value is not None]
 
 
 def taught_by(recipe: Recipe) -> str:

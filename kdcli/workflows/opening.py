@@ -15,7 +15,6 @@ from kdcli.losses.labels import Labels
 from kdcli.models.network import Network
 from kdcli.recipe.document import Path, dotted
 from kdcli.recipe.sections import Recipe
-from kdcli.runs.recording import hash_file
 from kdcli.workflows.around import Surroundings
 from kdcli.workflows.asking import Asked, require
 from kdcli.workflows.choosing import views_of
@@ -24,7 +23,7 @@ from kdcli.workflows.job import Job
 from kdcli.workflows.joining import start_together
 from kdcli.workflows.members import check_members, members
 from kdcli.workflows.networks import Opened
-from kdcli.workflows.placing import Place, check_inputs, data_key, data_sha256, open_data
+from kdcli.workflows.placing import Place, check_inputs, code_inputs, data_key, data_sha256, open_data
 from kdcli.workflows.refusing import check_effects, check_precision, check_synchronized, refuse_untrained
 from kdcli.workflows.refusing_losses import check_heads
 from kdcli.workflows.reusing import reuse_classifier
@@ -83,7 +82,11 @@ def open_distillation(place: Place, around: Surroundings) -> Job:
         sides = {("teacher",): teacher}
     resolved = _resolved(recipe, dataset, {**sides, ("student",): student}, terms, strategy)
     resolved |= {**reused.resolved, ("student", "start"): student.start, **resolved_teaching(teaching)}
-    inputs = {**{dotted(at): one.record for at, one in sides.items()}, "student": student.record, **_code(asked)}
+    inputs = {
+        **{dotted(at): one.record for at, one in sides.items()},
+        "student": student.record,
+        **code_inputs(asked),
+    }
     inputs["data"] = _data_record(asked, dataset, around)
     check_inputs(place, inputs)
     return Job("distill", asked, fit, student, teaching, resolved, inputs, clock)
@@ -127,7 +130,7 @@ def open_alone(role: str, place: Place, around: Surroundings) -> Job:
     fit.workers = around.workers
     resolved = _resolved(recipe, dataset, {(role,): opened}, (term,), strategy)
     resolved[role, "start"] = opened.start
-    inputs = {role: opened.record, "data": _data_record(asked, dataset, around), **_code(asked)}
+    inputs = {role: opened.record, "data": _data_record(asked, dataset, around), **code_inputs(asked)}
     check_inputs(place, inputs)
     command = "train-teacher" if role == "teacher" else "scratch"
     return Job(command, asked, fit, opened, None, resolved, inputs, clock)
@@ -160,10 +163,6 @@ def _say(notes: Sequence[str], on_event: OnEvent) -> None:
 
 def _data_record(asked: Asked, dataset: Dataset, around: Surroundings) -> dict[str, Any]:
     return {"name": dataset.name, "sha256": data_sha256(asked, around.once)}
-
-
-def _code(asked: Asked) -> dict[str, Any]:
-    return {f"code {file.name}": {"path": str(file), "sha256": hash_file(file)} for file in asked.code}
 
 
 def _resolved(

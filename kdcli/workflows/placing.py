@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 from kdcli.data.dataset import Dataset, fingerprint, open_dataset
 from kdcli.errors import StorageError, UsageError
 from kdcli.models.formats import model_file
+from kdcli.own_kinds import as_written_in
 from kdcli.recipe.document import Path as Setting
-from kdcli.recipe.document import dotted, leaves
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.reading import read_recipe
 from kdcli.recipe.sections import Recipe
@@ -20,7 +19,6 @@ from kdcli.runs import writing
 from kdcli.runs.directory import (
     CHECKPOINT,
     ENVIRONMENT,
-    MODEL,
     RECIPE,
     SUMMARY,
     Run,
@@ -29,26 +27,12 @@ from kdcli.runs.directory import (
     model_of_run,
     read_json,
 )
-from kdcli.runs.recording import hash_model
+from kdcli.runs.recording import hash_file, hash_model
 from kdcli.runs.results import FinishedRun
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.once import Once
+from kdcli.workflows.same_settings import refuse_other_settings
 from kdcli.zoo import File
-
-# Inputs are matched by content, not by path; where a run was computed is no setting of it.
-BY_CONTENT = (
-    "train.devices",
-    "data.source.path",
-    *(f"data.source.{split}.path" for split in ("train", "validation", "test")),
-    "teacher.model.path",
-    "student.model.path",
-)
-
-
-# One of several teachers, or of several stages, is matched as one alone.
-_UNNUMBERED = re.compile(r"^(?:stages\.\d+\.)?((?:teacher|student)\.)(?:\d+\.)?")
-# A list that is empty, and one that an earlier version did not write.
-_NOTHING: tuple[Any, ...] = ([None, []], [[], None])
 
 
 @dataclass(frozen=True)
@@ -83,6 +67,21 @@ def input_paths(recipe: Recipe) -> list[Path]:
     return [Path(path) for path in (*models, *data) if path]
 
 
+def find_path(command: str, asked: Asked, *, out: str | Path | None, resume: bool, overwrite: bool) -> Path:
+    """The directory of a run, which may go there.
+
+    Raises:
+        UsageError: the directory is in the way, or options that exclude each other.
+    """
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other: continue the run, or delete it")
+    if resume and out is None:
+        raise UsageError("--resume needs the run to continue", hint="--out runs/NAME --resume")
+    path = Path(out) if out is not None else default_out(command, asked.name)
+    check_place(path, resume=resume, overwrite=overwrite)
+    return path
+
+
 def find_place(
     command: str,
     asked: Asked,
@@ -97,12 +96,7 @@ def find_place(
     Raises:
         UsageError: the directory is in the way, or holds a run of other settings.
     """
-    if resume and overwrite:
-        raise UsageError("--resume and --overwrite exclude each other: continue the run, or delete it")
-    if resume and out is None:
-        raise UsageError("--resume needs the run to continue", hint="--out runs/NAME --resume")
-    path = Path(out) if out is not None else default_out(command, asked.name)
-    check_place(path, resume=resume, overwrite=overwrite)
+    path = find_path(command, asked, out=out, resume=resume, overwrite=overwrite)
     environment = path / ENVIRONMENT
     if not resume or not environment.exists():
         return Place(path, asked, resume, overwrite)
@@ -162,58 +156,22 @@ def data_sha256(asked: Asked, once: Once) -> str:
     return once(("fingerprint", *data_key(asked)), lambda: fingerprint(open_data(asked, once)))
 
 
+def code_inputs(asked: Asked) -> dict[str, Any]:
+    """The user's own files with their sha256, each as an input."""
+    return {f"code {file.name}": {"path": str(file), "sha256": hash_file(file)} for file in asked.code}
+
+
 def given_inputs(asked: Asked, once: Once) -> dict[str, Any]:
     """The sha256 of the inputs that were named again for a run that is finished."""
-    recipe, inputs = asked.recipe, {}
+    recipe, inputs = asked.recipe, code_inputs(asked)
     for name, section in recipe.sides.items():
         if isinstance(section.model, File):
             inputs[name] = {"sha256": hash_model(model_file(Path(section.model.path), trust=asked.trust))}
-    if asked.origins.given(("data", "source")) or asked.recipe_given:
-        if recipe.data.source is not None or asked.arrays is not None:
+    source = recipe.data.source
+    if (asked.origins.given(("data", "source")) or asked.recipe_given) and not as_written_in(source):
+        if source is not None or asked.arrays is not None:
             inputs["data"] = {"sha256": data_sha256(asked, once)}
     return inputs
-
-
-def refuse_other_settings(asked: Asked, requested: dict[str, Any], path: Path) -> None:
-    """With a recipe everything must be as it was; without one, what options and `--set` say.
-
-    Raises:
-        UsageError: naming the differences.
-    """
-    now = asked.recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
-    around = [()] if asked.recipe_given else list(asked.origins.outside)
-    compared = dict.fromkeys(
-        setting for path in around for values in (requested, now) for setting, _ in leaves(_at(values, path), path)
-    )
-    differences = []
-    for setting in compared:
-        name = dotted(setting)
-        before, after = _at(requested, setting), _at(now, setting)
-        by_content = _UNNUMBERED.sub(r"\1", name).startswith((*BY_CONTENT, "description", "version", "gates"))
-        if before != after and [before, after] not in _NOTHING and not by_content:
-            differences.append(f"{name} is {_said(before)}, asked for {_said(after)}")
-    if differences:
-        raise UsageError(f"{path} holds a run with other settings: {'; '.join(differences)}", hint=_way_on(path))
-
-
-def _said(value: Any) -> str:
-    return "not set" if value is None else str(value)
-
-
-def _way_on(path: Path) -> str:
-    if (path / SUMMARY).exists():
-        return f"to train on: --student {path / MODEL} --set student.start=file with another --out"
-    return "give the same settings, or another --out"
-
-
-def _at(values: Any, path: Setting) -> Any:
-    for part in path:
-        if isinstance(values, list):
-            number = int(part) if str(part).isdecimal() else len(values)
-            values = values[number] if number < len(values) else None
-        else:
-            values = values.get(part) if isinstance(values, dict) else None
-    return values
 
 
 def with_sources(resolved: Recipe, asked: Asked) -> Recipe:

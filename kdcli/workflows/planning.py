@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import yaml
@@ -53,7 +53,8 @@ def settings_table(recipe: Recipe, origins: Origins, resolved: dict[Path, Any]) 
 def pair_rows(terms: Sequence[Term]) -> tuple[dict[str, Any], ...]:
     """Which student layer learns from which teacher layer, through what, and what the loss owns for it.
 
-    A loss that compares outputs is here when it has parts of its own, with `output` on both sides.
+    A loss that compares outputs is here when it has parts of its own, with `output` on both sides. `parts` stands
+    in the first of a loss's rows: what it owns is there once, for all of its pairs.
     """
     rows = []
     for term in terms:
@@ -65,13 +66,52 @@ def pair_rows(terms: Sequence[Term]) -> tuple[dict[str, Any], ...]:
         for student, teacher, automatic, projection in chosen:
             row = {"loss": term.loss.label, "student": student, "teacher": teacher, "automatic": automatic}
             rows.append({**row, "projection": projection, "parts": parts})
+            parts = None
     return tuple(rows)
 
 
 def parts_text(parts: Parts) -> str | None:
     """How many numbers a loss owns beside its settings: what learns with the student, and what only it changes."""
-    learning = sum(math.prod(variable.shape) for variable in parts.trainable_variables)
-    kept = sum(math.prod(variable.shape) for variable in parts.variables) - learning
+    learning = size_of(parts.trainable_variables)
+    kept = {
+        name.replace("_", " "): size_of(Parts(kept={name: part}).variables) for name, part in parts.kept.items()
+    }
+    # Statistics of batch normalisation are the rest of what is trained.
+    kept["running statistics"] = size_of(parts.variables) - learning - sum(kept.values())
     words = [f"{learning} weights of its own"] if learning else []
-    words += [f"{kept} kept values"] if kept else []
-    return " and ".join(words) or None
+    words += [f"{size} numbers of its {name}" for name, size in kept.items() if size]
+    return ", ".join(words) or None
+
+
+def size_of(variables: Iterable[Any]) -> int:
+    """How many numbers variables hold together."""
+    return sum(math.prod(variable.shape) for variable in variables)
+
+
+def brief(findings: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """Sentences about several teachers with the ends of their paths that differ, and what is said of each once.
+
+    Args:
+        findings: in the form `TEACHER: sentence` where they are about one of them.
+        names: of the teachers.
+    """
+    short = _ends(names)
+    told: dict[str, list[str]] = {}
+    for finding in findings:
+        who = next((name for name in names if finding.startswith(f"{name}: ")), None)
+        sentence = finding if who is None else finding.removeprefix(f"{who}: ")
+        told.setdefault(sentence, []).extend([] if who is None else [short[who]])
+    found = [f"{', '.join(dict.fromkeys(who))}: {sentence}" if who else sentence for sentence, who in told.items()]
+    for name in sorted(names, key=len, reverse=True):
+        found = [sentence.replace(name, short[name]) for sentence in found]
+    return tuple(found)
+
+
+def _ends(names: Sequence[str]) -> dict[str, str]:
+    """As much of the end of each path as tells it from the others."""
+    parts = {name: name.split("/") for name in names}
+    for length in range(1, max((len(one) for one in parts.values()), default=0) + 1):
+        ends = {name: "/".join(one[-length:]) for name, one in parts.items()}
+        if len(set(ends.values())) == len(parts):
+            return ends
+    return {name: name for name in names}

@@ -20,7 +20,7 @@ from kdcli.runs.results import Plan
 from kdcli.workflows.job import Job
 from kdcli.workflows.loss_findings import loss_findings
 from kdcli.workflows.plain_answers import SAMPLE_SPLIT, sample_of
-from kdcli.workflows.planning import pair_rows, settings_table
+from kdcli.workflows.planning import brief, pair_rows, settings_table
 from kdcli.workflows.several_teachings import AnyTeaching
 from kdcli.workflows.teaching import Teaching
 
@@ -123,7 +123,10 @@ def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
         memory_bytes=memory,
         student_bytes=weight_bytes(job.trained.network.parameters),
         seconds=_measured_seconds(job) if measured else {"teacher": None, "training": None},
-        findings=(*(teaching.texts if teaching is not None else ()), *findings, *_of_losses(job), *_notes(job)),
+        findings=brief(
+            (*(teaching.texts if teaching is not None else ()), *findings, *_of_losses(job), *_notes(job)),
+            names if len(names := [one.network.name for one in teachers]) > 1 else (),
+        ),
     )
 
 
@@ -142,7 +145,7 @@ def _notes(job: Job) -> list[str]:
     sides = [(job.role, job.trained)]
     if job.teaching is not None:
         several = len(job.teaching.members) > 1
-        told = [(f"teacher {m.network.name}" if several else "teacher", m.opened) for m in job.teaching.members]
+        told = [(m.network.name if several else "teacher", m.opened) for m in job.teaching.members]
         sides = [*told, *sides]
     return [f"{role}: {text}" for role, side in sides for text in side.network.notes]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from kdcli.workflows.asking import Asked
 from kdcli.workflows.choosing import plain_answers
 from kdcli.workflows.members import members
 from kdcli.workflows.networks import Opened
-from kdcli.workflows.several_teachings import ensemble_of
+from kdcli.workflows.several_teachings import ensemble_of, member_records
 from kdcli.workflows.sides import open_teachers
 
 
@@ -32,7 +33,7 @@ class Reference:
 
     opened: tuple[Opened, ...]
     quality: Quality
-    several: tuple[dict[str, Any], ...] = ()
+    several: Sequence[dict[str, Any]] = ()
 
     @property
     def network(self) -> Network | None:
@@ -74,16 +75,7 @@ def open_reference(asked: Asked, dataset: Dataset, around: Surroundings) -> Refe
     # Recorded answers say nothing of the test split.
     whole = len(known) == len(answers)
     quality = measure(ensemble.of(known), labels, task=dataset.task) if whole else Quality(dataset.task, 0)
-    several = tuple(
-        {
-            "path": relative(one.path) if one.path else None,
-            "weight": share,
-            "temperature": temperature,
-            "accuracy": its.accuracy,
-        }
-        for one, share, temperature, its in zip(opened, ensemble.shares, ensemble.temperatures, each, strict=True)
-    )
-    return Reference(opened, quality, several)
+    return Reference(opened, quality, member_records(opened, ensemble, [its.accuracy for its in each]))
 
 
 def _sum(figures: list[Any]) -> Any:

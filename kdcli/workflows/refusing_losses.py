@@ -56,7 +56,7 @@ def _check_labels(recipe: Recipe, loss: Loss, dataset: Dataset) -> None:
 
 def _check_task(loss: Loss, dataset: Dataset) -> None:
     cross_entropy = isinstance(loss, Labels) and loss.loss == "cross_entropy"
-    if dataset.task == "regression" and (cross_entropy or "values" not in loss.heads):
+    if dataset.task == "regression" and (cross_entropy or "values" not in loss.works_on):
         what = "a cross-entropy" if cross_entropy or "cross_entropy" in loss.kind else f"{loss.kind}"
         raise UsageError(
             f"losses.{loss.label}: {what} needs classes, and the data has values",
@@ -108,9 +108,9 @@ def check_heads(recipe: Recipe, dataset: Dataset, teacher: Network, student: Net
                 f"the teacher's outputs are {teacher.head}, the student's {student.head}: they cannot be compared",
                 hint="models with the same kind of output, or only feature losses",
             )
-        if student.head not in loss.heads:
+        if student.head not in loss.works_on:
             raise ModelError(
-                f"losses.{loss.label} works on {' or '.join(loss.heads)}; the outputs of the student "
+                f"losses.{loss.label} works on {' or '.join(loss.works_on)}; the outputs of the student "
                 f"({student.name}) are {student.head}",
                 hint="soft_targets and logit_mse compare outputs of every kind",
             )

@@ -114,17 +114,25 @@ def teacher_record(teaching: AnyTeaching, own: Quality | None, student: Quality 
     if isinstance(teaching, Teaching):
         path = teaching.opened.path
         return {**record, "path": relative(path) if path else None}
-    settings = zip(teaching.members, teaching.ensemble.shares, teaching.ensemble.temperatures, strict=True)
-    record["members"] = [
+    opened = [one.opened for one in teaching.members]
+    accuracies = [_accuracy(one) for one in teaching.members]
+    return {**record, "members": member_records(opened, teaching.ensemble, accuracies)}
+
+
+def member_records(
+    opened: Sequence[Opened], ensemble: Ensemble, accuracies: Sequence[float | None]
+) -> list[dict[str, Any]]:
+    """Of several teachers what each is, how much it counts, and how good it is alone."""
+    settings = zip(opened, ensemble.shares, ensemble.temperatures, accuracies, strict=True)
+    return [
         {
-            "path": relative(one.opened.path) if one.opened.path else None,
+            "path": relative(one.path) if one.path else None,
             "weight": share,
             "temperature": temperature,
-            "accuracy": _accuracy(one),
+            "accuracy": accuracy,
         }
-        for one, share, temperature in settings
+        for one, share, temperature, accuracy in settings
     ]
-    return record
 
 
 def _accuracy(teaching: Teaching) -> float | None:

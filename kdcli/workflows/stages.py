@@ -13,10 +13,13 @@ from kdcli.recipe.document import Path as Setting
 from kdcli.recipe.gates import GatesSection
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.sections import Recipe, TeacherSection, TrainSection
-from kdcli.recipe.stages import StageSection, merged
+from kdcli.recipe.stages import StageSection, merged, without
 from kdcli.runs.directory import STAGES
 from kdcli.workflows.asking import Asked, require
 from kdcli.zoo import File
+
+# One setting in two units.
+LENGTH = frozenset({"epochs", "steps"})
 
 
 @dataclass(frozen=True)
@@ -44,17 +47,39 @@ class Stage:
 def stages_of(asked: Asked, path: Path) -> tuple[Stage, ...]:
     """The distillations of a recipe with stages, each taught by the student before it.
 
-    What is given for this run (`--epochs`, `--set train...`) holds in all stages; `--student` in the last one.
-
     Args:
         asked: what to do, stages and all.
         path: of the whole: the run of the last stage; the others lie in `stages/1`, `stages/2`, ... below it.
     """
-    count = len(asked.recipe.stages)
+    asked, count = settled(asked), len(asked.recipe.stages)
     paths = [path / STAGES / str(number) for number in range(1, count)] + [path]
     return tuple(
         Stage(number, count, paths[number - 1], _asked_of(asked, number, paths)) for number in range(1, count + 1)
     )
+
+
+def settled(asked: Asked) -> Asked:
+    """What is asked, its stages without the keys that somebody gave for this run: so the recipe tells all of it.
+
+    What is given (`--epochs`, `--set train...`) holds in all stages; `--student` in the last one.
+    """
+    train, student = _given(asked, "train"), _given(asked, "student")
+    train |= LENGTH if train & LENGTH else frozenset()
+    stages = asked.recipe.stages
+    left = tuple(
+        _without(stage, train, student if number == len(stages) else frozenset())
+        for number, stage in enumerate(stages, 1)
+    )
+    return replace(asked, recipe=asked.recipe.model_copy(update={"stages": left}))
+
+
+def _without(stage: StageSection, train: frozenset[str], student: frozenset[str]) -> StageSection:
+    update: dict[str, Any] = {}
+    if stage.train is not None:
+        update["train"] = without(stage.train, train)
+    if stage.student is not None:
+        update["student"] = without(stage.student, student)
+    return stage.model_copy(update=update)
 
 
 def last_stage(asked: Asked) -> Asked:
@@ -93,9 +118,9 @@ def _asked_of(asked: Asked, number: int, paths: list[Path]) -> Asked:
     update: dict[str, Any] = {
         "stages": (),
         "description": own.description or recipe.description,
-        "student": merged(recipe.student, own.student, fixed=_given(asked, "student") if last else frozenset()),
+        "student": merged(recipe.student, own.student),
         "losses": own.losses or recipe.losses,
-        "train": _train(asked, own),
+        "train": _train(recipe, own),
         "gates": recipe.gates if last else GatesSection(),
     }
     if number > 1:
@@ -105,18 +130,17 @@ def _asked_of(asked: Asked, number: int, paths: list[Path]) -> Asked:
         assistant = TeacherSection(model=File(path=str(paths[number - 2])), **settings)
         update |= {"taught_by": assistant, "ensemble": None}
     origins = _origins_of(asked.origins, number - 1)
+    if number > 1:
+        # A chain that goes on may lie elsewhere now, and its assistants with it.
+        origins.outside["teacher", "model"] = f"stage {number - 1}"
     return replace(asked, recipe=recipe.model_copy(update=update), origins=origins, models=models)
 
 
-def _train(asked: Asked, own: StageSection) -> TrainSection:
-    fixed = _given(asked, "train")
-    length = frozenset({"epochs", "steps"})
-    train = merged(asked.recipe.train, own.train, fixed=fixed | (length if fixed & length else frozenset()))
-    said = own.train.model_fields_set & length if own.train is not None else set()
-    if said and not fixed & length:
-        # One setting in two units: the stage's replaces the other one of the recipe.
-        train = train.model_copy(update=dict.fromkeys(length - said))
-    return train
+def _train(recipe: Recipe, own: StageSection) -> TrainSection:
+    train = merged(recipe.train, own.train)
+    said = own.train.model_fields_set & LENGTH if own.train is not None else frozenset()
+    # The stage's length replaces the recipe's, also where that is in the other unit.
+    return train.model_copy(update=dict.fromkeys(LENGTH - said)) if said else train
 
 
 def _given(asked: Asked, section: str) -> frozenset[str]:

@@ -15,13 +15,14 @@ from kdcli.events import Note, Planned
 from kdcli.recipe.gates import Gate
 from kdcli.recipe.reading import read_recipe
 from kdcli.runs import writing
-from kdcli.runs.directory import ENVIRONMENT, RECIPE, STAGES, SUMMARY, Run, check_place, default_out
+from kdcli.runs.directory import ENVIRONMENT, RECIPE, STAGES, SUMMARY, Run
 from kdcli.runs.results import FinishedRun, Plan, RunResult, relative
 from kdcli.workflows.around import Surroundings
 from kdcli.workflows.asking import Asked
-from kdcli.workflows.placing import Place, find_place, input_paths, refuse_other_settings, with_sources
-from kdcli.workflows.planning import recipe_text
-from kdcli.workflows.stages import Stage, check_stages, listed, stages_of
+from kdcli.workflows.placing import Place, find_path, find_place, input_paths, with_sources
+from kdcli.workflows.planning import recipe_text, resolved_recipe
+from kdcli.workflows.same_settings import refuse_other_settings
+from kdcli.workflows.stages import Stage, check_stages, listed, settled, stages_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Chain:
 
     @property
     def recipe(self) -> Path:
-        """The recipe with all stages, as it was asked for."""
+        """The recipe with all stages, and with what was given beside it."""
         return self.path / STAGES / RECIPE
 
     @property
@@ -76,29 +77,42 @@ def find_chain(asked: Asked, *, out: str | Path | None, resume: bool, overwrite:
     """
     kept = Path(out) / STAGES / RECIPE if out is not None and resume else None
     if kept is not None and kept.is_file():
-        recipe = read_recipe(kept, own=asked.own).recipe
-        requested = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
-        refuse_other_settings(asked, requested, kept.parents[1])
-        if not asked.recipe_given:
-            asked = replace(asked, recipe=with_sources(recipe, asked), recipe_given=True)
+        asked = _going_on(asked, kept)
     if not asked.recipe.stages:
         return None
-    if resume and overwrite:
-        raise UsageError("--resume and --overwrite exclude each other: continue the run, or delete it")
-    if resume and out is None:
-        raise UsageError("--resume needs the run to continue", hint="--out runs/NAME --resume")
+    asked = _whole(asked)
     if asked.recipe.train.devices == "workers":
         raise UsageError(
             "train.devices: workers share one training; a recipe with stages has several",
             hint="kd distill for each stage, with the run before as --teacher",
         )
-    path = Path(out) if out is not None else default_out("distill", asked.name)
-    check_place(path, resume=resume, overwrite=overwrite)
+    path = find_path("distill", asked, out=out, resume=resume, overwrite=overwrite)
     if resume and (path / ENVIRONMENT).exists() and not (path / STAGES / RECIPE).exists():
         raise UsageError(f"{path} holds a run without stages", hint="another --out, or --overwrite")
     stages = stages_of(asked, path)
     check_stages(stages)
     return Chain(path, asked, stages, resume, overwrite)
+
+
+def _going_on(asked: Asked, kept: Path) -> Asked:
+    """What is asked of a chain that lies there: its own recipe where none is given."""
+    if (kept.parents[1] / SUMMARY).exists():
+        # A chain that is finished is shown without the user's own files.
+        asked = replace(asked, own=replace(asked.own, as_written=True))
+    recipe = read_recipe(kept, own=asked.own).recipe
+    requested = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if not asked.recipe_given:
+        refuse_other_settings(asked, requested, kept.parents[1])
+        asked = replace(asked, recipe=with_sources(recipe, asked), recipe_given=True)
+    # An option may be what the recipe says, and yet not what a stage says.
+    refuse_other_settings(_whole(asked), requested, kept.parents[1])
+    return asked
+
+
+def _whole(asked: Asked) -> Asked:
+    """What is asked, with a recipe that says by itself what was given beside it."""
+    asked = settled(asked)
+    return replace(asked, recipe=resolved_recipe(asked.recipe, {}, asked.own))
 
 
 def carry_out_chain(

@@ -9,7 +9,7 @@ from typing import Any
 
 from kdcli.errors import UsageError
 from kdcli.lazy import keras, tf
-from kdcli.models.own_code import bring_code
+from kdcli.models.own_code import bring_code, run_early
 
 
 def start_tensorflow(
@@ -36,11 +36,23 @@ def start_tensorflow(
             tf.config.threading.set_inter_op_parallelism_threads(threads)
         except RuntimeError:
             if tf.config.threading.get_intra_op_parallelism_threads() != threads:
-                raise UsageError("threads can only be chosen before TensorFlow has started") from None
+                raise _too_late(run_early(code)) from None
     tf.config.experimental.enable_op_determinism()
     join()
     bring_code(code)
     keras.utils.set_random_seed(seed)
+
+
+def _too_late(early: Sequence[Path]) -> UsageError:
+    """Why the threads cannot be chosen any more; the user's own files are where TensorFlow may have started."""
+    message = "threads can only be chosen before TensorFlow has started"
+    if not early:
+        return UsageError(message)
+    files = ", ".join(str(file) for file in early)
+    return UsageError(
+        f"--code {files}: {message}, and this runs before that",
+        hint="compute nothing there on import, only in classes and functions; or leave --threads out",
+    )
 
 
 def strategy_for(devices: str, joined: Any = None) -> Any:

@@ -228,10 +228,10 @@ class Teaching:
         filling = filling_in(self.plain.around, layout.views * layout.examples, "the training examples")
         if self._folder is None or components is None:
             return ResidentTargets(fill_memory(ask, layout, filling), examples=len(train))
-        reason = None if self._entry else why_not(self._folder, components)
+        words, choices = described(self.opened, self.dataset, "train"), {"measured": list(self.texts)}
+        reason = None if self._entry else why_not(self._folder, components, teacher=words["teacher"])
         if reason:
             self.plain.around.on_event(Note(reason))
-        words, choices = described(self.opened, self.dataset, "train"), {"measured": list(self.texts)}
         reader, self.hit = fill_cache(
             self._folder,
             components,

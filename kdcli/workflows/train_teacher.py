@@ -87,6 +87,8 @@ def train_teacher(
     ignored = [loss.label for loss in place.asked.recipe.losses or () if loss.needs_teacher]
     if ignored:
         on_event(Note(f"a teacher learns from labels alone: {', '.join(ignored)} of the recipe is left out"))
+    if place.asked.recipe.stages:
+        on_event(Note("stages are for the student: kd distill goes through those of the recipe"))
     if cache_limit is not None:
         on_event(Note("--cache-limit is for kd distill and kd compare: nobody answers a teacher in training"))
     if place.asked.recipe.gates.gates():

@@ -88,6 +88,12 @@ REFUSED = [
     (distill("dist", "--limit", "1", "--set", "data.validation=0"), 2, ["2 in a batch, got 1"], "1 training ex"),
     (distill("dist", models="_sigmoid", data="several.npz"), 4, ["works on logits", "are sigmoid"], "logit_mse"),
     (distill("dist", *VALUES, models="1", data="values.npz"), 2, ["dist needs classes", "has values"], "soft"),
+    (
+        distill("soft_targets", models="_sigmoid", data="several.npz", standardize="true"),
+        4,
+        ["works on logits;"],
+        "logit",
+    ),
     (distill("soft_cross_entropy", *VALUES, models="1", data="values.npz"), 2, ["a cross-entropy needs"], "mse"),
     (distill("multi_level", models="_map", data="pixels.npz"), 2, ["the task is segmentation"], "channel_wise"),
     (distill("solution_flow", models="_zoo", **ONE), 2, ["1 layer on a side"], "lists"),
@@ -106,7 +112,7 @@ def test_a_kind_without_what_it_needs_is_refused_with_the_way_on(kd, here, words
     assert error["exit_code"] == code
     for fragment in message:
         assert fragment in error["message"]
-    assert way_on in error["hint"]
+    assert way_on in f"{error['message']} {error['hint']}"
     assert not (here / "run").exists()
 
 

@@ -150,6 +150,26 @@ def test_show_of_an_unknown_kind_as_json(kd):
     assert ran.document["error"]["message"].startswith("unknown loss 'at'; ")
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"), [("DKD", "decoupled"), ("SimKD", "classifier_reuse"), ("fit-nets", "hint"), ("Hint", "hint")]
+)
+def test_the_name_of_a_paper_leads_to_the_kind(kd, tmp_path, name, kind):
+    ran = kd("losses", "show", name)
+    assert (ran.code, ran.err) == (2, f"error: unknown loss {name!r}; {name} is {kind}\nhint: kd losses ls\n")
+    (tmp_path / "one.yaml").write_text(f"losses: [{{kind: {name}}}, {{kind: nothing like it}}]\n")
+    ran = kd("recipes", "check", "one.yaml")
+    assert ran.code == 2
+    assert f"{name} is {kind}" in ran.err and "kd losses ls lists them" in ran.err
+    assert "soft_cross_entropy" not in ran.err
+
+
+def test_ls_shows_own_kinds_first_and_no_blanks_at_the_ends(kd, own):
+    ran = kd("losses", "ls", "--code", own[0])
+    assert ran.code == 0
+    assert ran.out.splitlines()[1].startswith("straight ")
+    assert [line for line in ran.out.splitlines() if line != line.rstrip()] == []
+
+
 def test_show_of_an_own_kind(kd, own):
     ran = kd("losses", "show", "straight", "--code", own[0])
     assert ran.code == 0

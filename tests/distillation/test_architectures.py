@@ -151,7 +151,9 @@ def test_attention_scores_are_paired_by_blocks_whatever_the_heads(kind):
     blocks = [(pair.student.split("_")[0], pair.teacher.split("_")[0]) for pair in term.pairs]
     assert blocks == [("block1", "block2"), ("block2", "block4")]
     assert value > 0 and norm > 0
-    with pytest.raises(ModelError, match="features of no kind") as caught:
+    with pytest.raises(
+        ModelError, match=r"compares attention scores .*none in the student and the teacher$"
+    ) as caught:
         trained_by(make(kind), student=small("cnn"), teacher=small("cnn", seed=1))
     assert "MultiHeadAttention" in caught.value.hint
 
@@ -202,8 +204,6 @@ VECTORS = named("pooling", "pooling")
 MAPS = named("block3", "block3")
 REFUSED = [
     ("relational", {"teacher_layer": "blok1"}, UsageError, ["no layer 'blok1'", "did you mean 'block1'?"]),
-    ("solution_flow", MAPS, UsageError, ["1 layer on a side", "compares 2 or more"]),
-    ("review", {"teacher_layer": ["block1", "block2"]}, UsageError, ["student_layer must name as many"]),
     ("channel_wise", VECTORS, ModelError, ["1 axes beside the batch, (12,)", "compares maps (h, w, channels) or"]),
     (
         "hidden_states",
@@ -226,6 +226,19 @@ def test_layers_that_a_kind_cannot_compare_are_refused_with_the_reason(kind, opt
     for text in said:
         assert text in caught.value.message
     assert caught.value.hint or error is UsageError
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "said"),
+    [
+        ("solution_flow", MAPS, "1 layer on a side: solution_flow compares lists of 2 layers or more"),
+        ("review", {"teacher_layer": ["block1", "block2"]}, "student_layer must name as many"),
+        ("hint", named(["block1", "block2"], "block1"), "teacher_layer has 2, student_layer 1"),
+    ],
+)
+def test_numbers_of_layers_that_do_not_fit_are_faults_of_the_recipe(kind, options, said):
+    with pytest.raises(UsageError, match=said):
+        make(kind, **options)
 
 
 def test_features_whose_size_is_not_known_are_refused():

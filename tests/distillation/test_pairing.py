@@ -114,9 +114,8 @@ def test_a_name_that_is_no_layer_is_a_fault_of_the_recipe():
 
 
 def test_different_numbers_of_names_are_refused_with_both():
-    with pytest.raises(UsageError, match=r"losses\.hint: 2 teacher layers but 1 student layers") as caught:
+    with pytest.raises(UsageError, match=r"teacher_layer has 2, student_layer 1: name as many, or leave both out"):
         paired(teacher_layer=["block1", "block2"], student_layer="block1")
-    assert "leave both out" in caught.value.hint
 
 
 def test_several_names_on_one_side_need_the_other_side():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kdcli.evaluation.loss_contract import CHECKS, check
+from kdcli.evaluation.verdicts import said
 from kdcli.formulas.convention import features, per_example, wide
 from kdcli.lazy import ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Loss, Parts
@@ -223,12 +224,48 @@ BREAKS = [
 ]
 
 
-@pytest.mark.parametrize(("member", "name", "said"), BREAKS, ids=lambda value: getattr(value, "__name__", None))
-def test_a_loss_that_breaks_a_point_fails_it(member, name, said):
+@pytest.mark.parametrize(("member", "name", "reason"), BREAKS, ids=lambda value: getattr(value, "__name__", None))
+def test_a_loss_that_breaks_a_point_fails_it(member, name, reason):
     (point,) = (point for point in check(member()) if point.name == name)
     assert point.state == "failed"
-    assert re.search(said, point.reason), point.reason
+    assert re.search(reason, point.reason), point.reason
     assert "\n" not in point.reason
+
+
+class NoNumber(Squared):
+    def __call__(self, **given):
+        return ops.log(-1.0 - super().__call__(**given))
+
+
+class Infinite(Squared):
+    def __call__(self, **given):
+        return super().__call__(**given) / 0.0
+
+
+@pytest.mark.parametrize("member", [NoNumber, Infinite])
+def test_what_is_no_number_is_found_by_its_own_points(member):
+    found = {point.name: point for point in check(member())}
+    for name in ("mean over the batch", "compiled", "repeatable", "two shares", "sample weights"):
+        assert found[name].state != "failed" or name == "sample weights", found[name]
+    assert found["extreme inputs"].reason == "large inputs: the value is not finite"
+    assert found["zero when equal"].state == "failed"
+    if member is NoNumber:
+        assert found["not negative"].reason == "it gave nan for inputs of a size of 1"
+
+
+def test_a_scalar_for_examples_has_nothing_to_weight():
+    found = {point.name: point for point in check(OneNumber())}
+    for name in ("two shares", "sample weights"):
+        assert found[name].state == "skipped" and "value for each example" in found[name].reason
+
+
+def test_a_reason_is_the_first_sentence_of_what_was_raised():
+    raw = (
+        "{{function_node __wrapped__MatMul_device_/job:localhost/device:CPU:0}} Sizes differ: 8 and 5 [Op:MatMul]"
+    )
+    assert said(ValueError(raw)) == "ValueError: Sizes differ: 8 and 5"
+    assert said(TypeError("One thing. Another thing.\nA third")) == "TypeError: One thing."
+    assert said(OSError("word " * 60)) == f"OSError: {'word ' * 19}word ..."
 
 
 def test_every_point_can_fail():

@@ -16,7 +16,7 @@ from kdcli.losses.adversarial import _score
 def built(shape=(4,), seed=0, **options):
     keras.utils.set_random_seed(seed)
     loss = make("adversarial", **options)
-    return loss, loss.build(Given((shape,), (shape,), steps=100))
+    return loss, loss.build(Given((shape,), (shape,)))
 
 
 def batch(shape=(4,), size=6, seed=0, scale=1.0):

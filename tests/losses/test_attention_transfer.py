@@ -1,6 +1,6 @@
 """Attention transfer against the published code.
 
-Case c6 is `mode: paper`. Left out: c8, where KD_Lib pools no channels, which is another loss.
+Case c6 is `mode: paper`. In c8 KD_Lib pools no channels: each number is a position of one channel.
 """
 
 from __future__ import annotations
@@ -21,6 +21,17 @@ def test_it_is_the_published_loss(number, options, dtype):
     loss, teacher = make("attention_transfer", **options), case.several("teacher")
     names = [f"student{place}" for place in range(len(teacher))]
     case.check(lambda *student: mean(loss, student=list(student), teacher=teacher), inputs=names)
+
+
+@needs_fixtures
+def test_it_is_the_published_loss_of_vectors(dtype):
+    case = Case("at", 8, dtype, "attention_transfer")
+    loss, teacher = make("attention_transfer"), [target[..., None] for target in case.several("teacher")]
+
+    def formula(*student):
+        return mean(loss, student=[feature[..., None] for feature in student], teacher=teacher)
+
+    case.check(formula, inputs=[f"student{place}" for place in range(len(teacher))])
 
 
 @pytest.mark.parametrize("mode", ["code", "paper"])

@@ -12,6 +12,7 @@ import pytest
 from kdcli import losses
 from kdcli.errors import UsageError
 from kdcli.evaluation.loss_contract import CHECKS, check
+from kdcli.evaluation.loss_trial import try_out
 from kdcli.loss import Loss
 from kdcli.losses import KINDS, make
 
@@ -33,8 +34,8 @@ MORE = [
     ("multi_level", {"instance_level": 0.0, "class_level": 0.0}),
     ("multi_level", {"instance_level": 0.0, "batch_level": 0.0}),
 ]
-# A choice that refuses what its kind else takes, by a message that test_heads.py reads.
-REFUSES = {("labels", "cross_entropy"): {"heads"}}
+# A choice that refuses heads that its kind else takes, by a message that test_heads.py reads.
+REFUSES = {("labels", "cross_entropy"), ("soft_targets", True)}
 
 
 def variants():
@@ -56,8 +57,8 @@ def test_it_keeps_the_contract(kind, options):
     found = check(make(kind, **options))
     assert [point.name for point in found] == ["runs", *CHECKS]
     failed = {point.name: point.reason for point in found if point.state == "failed"}
-    for name in REFUSES.get((kind, *options.values()), ()):
-        assert "needs a classifier" in failed.pop(name)
+    if (kind, *options.values()) in REFUSES:
+        assert "needs a classifier" in failed.pop("heads")
     assert failed == {}
     # What a kind says of itself may excuse it from some points, not from most.
     assert sum(point.state == "passed" for point in found) >= 12
@@ -125,9 +126,7 @@ def test_standardizing_brings_its_own_weight_and_temperature():
 
 
 def test_an_unknown_kind_names_the_nearest():
-    with pytest.raises(
-        UsageError, match=r"^unknown loss 'soft_target'; did you mean 'soft_targets'\? known: "
-    ) as caught:
+    with pytest.raises(UsageError, match=r"^unknown loss 'soft_target'; did you mean 'soft_targets'\?$") as caught:
         make("soft_target")
     assert caught.value.hint == "kd losses ls"
 
@@ -157,3 +156,37 @@ def test_what_a_kind_says_of_itself_is_whole(kind):
     assert member.one_class <= member.needs_labels
     # A memory or an opponent on one device has to say so: copies would go apart.
     assert member.one_device or not member.keeps
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [("decoupled", "alpha and beta"), ("dist", "beta and gamma"), ("relational", "distance and angle")],
+)
+def test_a_loss_that_compares_nothing_is_refused(kind, names):
+    with pytest.raises(UsageError, match=f"{kind}: .*{names} are both 0: nothing is compared"):
+        make(kind, **dict.fromkeys(names.split(" and "), 0.0))
+
+
+@pytest.mark.parametrize("temperature", [2.0, 4.0])
+def test_a_temperature_that_no_distance_uses_is_refused(temperature):
+    with pytest.raises(UsageError, match=r"hint: .*temperature belongs to distance: kl"):
+        make("hint", temperature=temperature)
+    assert make("hint", distance="kl", temperature=temperature).temperature == temperature
+
+
+@KIND
+def test_what_is_written_down_of_a_loss_can_be_read_again(kind):
+    loss = make(kind)
+    for mode in ("python", "json"):
+        assert KINDS[kind](**loss.model_dump(mode=mode, by_alias=True, exclude_none=True)) == loss
+
+
+KINDS_OF_LAYERS = [kind for kind, member in KINDS.items() if not make(kind).on_logits and not member.all_with_all]
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_LAYERS)
+def test_other_numbers_of_layers_are_refused_by_one_message(kind):
+    trial = try_out(make(kind))
+    students = trial.given["student"]
+    with pytest.raises(ValueError, match=f"{len(students) + 1} student features but {len(students)} teacher"):
+        trial.but(student=[*students, students[-1]]).value()

@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from published import Case, needs_fixtures
+from published import Case, mean, needs_fixtures
 
+from kdcli.formulas.drawing import among_others
 from kdcli.loss import Given
 from kdcli.losses import contrastive, make
 
@@ -45,13 +46,10 @@ def test_it_is_the_published_loss(number, whole, dtype, monkeypatch):
     case, loss, parts = published(number, dtype)
     ours, theirs = parts.trained["embeddings"][0]
     memory = parts.kept["memories"][0]
+    given = {"teacher": case["teacher"], "index": case["idx"], "contrast": case["contrast_idx"], "parts": parts}
 
     def formula(student):
-        embedded = [
-            contrastive.unit(layer(tf.reshape(feature, (feature.shape[0], -1))))
-            for layer, feature in ((ours, student), (theirs, case["teacher"]))
-        ]
-        return tf.reduce_mean(loss._loss(*embedded, case["idx"], case["contrast_idx"], memory))
+        return mean(loss, student=student, **given)
 
     weights = {"w_lin_s": ours.kernel, "w_bias_s": ours.bias, "w_lin_t": theirs.kernel, "w_bias_t": theirs.bias}
     case.check(formula, **weights)
@@ -115,7 +113,8 @@ def test_a_restored_state_gives_the_same_losses_to_the_last_bit():
 
 
 def drawn(loss, parts, index):
-    return loss._contrast(tf.constant(index), parts.kept["memories"][0], parts.kept["draws"]).numpy()
+    places = among_others(tf.constant(index), loss.negatives, examples=EXAMPLES, draws=parts.kept["draws"])
+    return places.numpy()
 
 
 def test_others_are_drawn_anew_and_are_never_the_example_itself():
@@ -157,7 +156,7 @@ def test_an_example_that_is_there_twice_is_remembered_as_it_came_last():
     given = batch((3, 7, 3))
     loss(**given, parts=parts)
     ours, _ = parts.trained["embeddings"][0]
-    embedded = contrastive.unit(ours(given["student"])).numpy()
+    embedded = tf.linalg.normalize(ours(given["student"]), axis=-1)[0].numpy()
     expected = 0.5 * before[3] + 0.5 * embedded[2]
     np.testing.assert_allclose(memory["student"][3], expected / np.linalg.norm(expected), rtol=1e-5)
 
@@ -226,6 +225,18 @@ def test_pairs_have_memories_of_their_own_and_are_summed():
         )
         alone = alone + loss(**given, parts=part)
     np.testing.assert_allclose(both, alone, rtol=1e-6)
+
+
+def test_a_call_draws_others_unless_it_is_given_them():
+    (loss, parts), (_, same) = built(), built()
+    given = batch()
+    places = drawn(loss, same, given["index"].numpy().astype("int32"))
+    expected = loss(**given, parts=parts).numpy()
+    _, parts = built()
+    state = parts.kept["draws"].state.numpy()
+    np.testing.assert_array_equal(loss(**given, contrast=places, parts=parts), expected)
+    np.testing.assert_array_equal(parts.kept["draws"].state, state)
+    assert (loss(**given, contrast=(places + 1) % EXAMPLES, parts=built()[1]).numpy() != expected).all()
 
 
 def test_it_says_what_is_missing():

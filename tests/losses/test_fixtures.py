@@ -145,6 +145,27 @@ def test_hint_behind_a_dense_projection(file, number, units, activation, distanc
     case.check(lambda student: formula(student, distance), **weights)
 
 
+def test_hint_and_logits_through_the_teachers_classifier(dtype):
+    # SRRL: the projected feature is the teacher's, and the teacher's classifier says the same of it.
+    import tensorflow as tf
+    from keras import layers
+
+    case = Case("extra", 4, dtype, "hint")
+    dense, normalization = layers.Dense(6, use_bias=False), layers.BatchNormalization(epsilon=1e-5)
+    dense.build(case["student"].shape)
+    normalization.build(case["teacher"].shape)
+    hint, logits = make("hint"), make("logit_mse")
+
+    def formula(student):
+        feature = tf.nn.relu(normalization(dense(student), training=True))
+        said = feature @ case["cls_kernel"] + case["cls_bias"]
+        found = mean(hint, student=feature, teacher=case["teacher"])
+        return found + mean(logits, student=said, teacher=case["teacher_logits"])
+
+    weights = {"w_gamma_transfer_1": normalization.gamma, "w_beta_transfer_1": normalization.beta}
+    case.check(formula, w_conv_transfer_0=dense.kernel, **weights)
+
+
 def test_cosine_hint(dtype):
     case = Case("cosine_feature", 0, dtype, "hint")
     case.check(lambda student: projected(case, [])(student, "cosine"))

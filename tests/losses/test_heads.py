@@ -50,6 +50,25 @@ def test_cross_entropy_refuses_values(kind, options):
         make(kind, **options)(**inputs(), output_kind="values")
 
 
+@pytest.mark.parametrize("head", ["sigmoid", "values"])
+def test_standardizing_refuses_what_is_no_logits_of_classes(head):
+    message = f"soft_targets: standardize needs a classifier with logits; this head gives {head}"
+    with pytest.raises(ValueError, match=message):
+        make("soft_targets", standardize=True)(**inputs(), output_kind=head)
+
+
+@pytest.mark.parametrize("loss", ["auto", "mse", "mae", "huber"])
+@pytest.mark.parametrize("head", ["logits", "sigmoid", "values"])
+def test_labels_get_no_gradient(loss, head):
+    import tensorflow as tf
+
+    student, labels = inputs()["student"], tensor(np.full((4, 5), 0.2))
+    with tf.GradientTape() as tape:
+        tape.watch(labels)
+        value = make("labels", loss=loss)(student=student, labels=labels, output_kind=head)
+    assert tape.gradient(value, labels) is None
+
+
 @pytest.mark.parametrize("loss", ["auto", "mse", "mae", "huber"])
 def test_labels_as_numbers_and_one_hot_are_the_same(loss):
     given = inputs((4, 3, 5))

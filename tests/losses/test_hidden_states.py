@@ -1,8 +1,7 @@
 """Hidden states against the published code, TextBrewer's `hid_mse_loss` and `cos_loss`.
 
 A mask's mean is over the tokens of the whole batch, there and here. BERT-PKD's `pkd_loss` is twice the cosine
-distance of the first token. TextBrewer's `fsp_loss` (products of two layers' states) and `mmd_loss` (products of
-the states with each other), its cases 11 to 14, are other losses.
+distance of the first token. TextBrewer's `fsp_loss` and `mmd_loss`, its cases 11 to 14, are `solution_flow`.
 """
 
 from __future__ import annotations

@@ -6,23 +6,21 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from published import Case, needs_fixtures
+from published import Case, mean, needs_fixtures
 
 from kdcli.loss import Given
-from kdcli.losses import make, review
+from kdcli.losses import make
 
 
 @needs_fixtures
 @pytest.mark.parametrize("number", [0, 2])
 def test_the_distance_is_the_published_one(number, dtype):
     case = Case("reviewkd", number, dtype, "review")
-    teachers = case.several("teacher")
-
-    def formula(*students):
-        pairs = zip(students, teachers, strict=True)
-        return tf.reduce_mean(sum(review._distance(student, teacher) for student, teacher in pairs))
-
-    case.check(formula, inputs=[f"student{level}" for level in range(len(teachers))])
+    teachers, loss = case.several("teacher"), make("review")
+    case.check(
+        lambda *students: mean(loss, student=list(students), teacher=teachers),
+        inputs=[f"student{level}" for level in range(len(teachers))],
+    )
 
 
 @needs_fixtures
@@ -47,7 +45,7 @@ def test_it_is_the_published_loss(number, dtype):
             weights[f"w_bias_abfs_{level}_att_conv_0"] = fusion["attention"].bias
     assert {name for name in case.arrays if name.startswith("w_") and not name.endswith("_hwio")} == set(weights)
     case.check(
-        lambda *students: tf.reduce_mean(loss(student=list(students), teacher=teachers, parts=parts)),
+        lambda *students: mean(loss, student=list(students), teacher=teachers, parts=parts),
         inputs=names,
         **weights,
     )
@@ -71,13 +69,6 @@ def batch(ours=OURS, theirs=THEIRS, size=4, seed=0, scale=1.0):
     return {"student": draw(ours), "teacher": draw(theirs)}
 
 
-def test_maps_are_resized_to_the_nearest_point():
-    row = tf.constant(np.arange(5.0).reshape(1, 1, 5, 1), tf.float32)
-    assert tf.squeeze(review._nearest(row, (1, 3))).numpy().tolist() == [0, 1, 3]
-    assert tf.squeeze(review._nearest(row, (1, 8))).numpy().tolist() == [0, 0, 1, 1, 2, 3, 3, 4]
-    assert review._nearest(row, (2, 5))[0, :, 4, 0].numpy().tolist() == [4, 4]
-
-
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
@@ -95,21 +86,36 @@ def test_it_takes_maps_of_all_sizes(ours, theirs):
 
 
 def test_a_deeper_level_reaches_the_shallow_ones_through_attention():
-    _, parts = built()
-    given = batch()
-    fusion = parts.trained["fusions"][0]
+    loss, parts = built()
+    given, (shallow, *deeper) = batch(), parts.trained["fusions"]
+    # What the deeper levels say to their own teachers no longer depends on the student.
+    for fusion in deeper:
+        fusion["out"].kernel.assign(0.0 * fusion["out"].kernel)
     with tf.GradientTape() as tape:
         tape.watch(given["student"])
-        passed = None
-        for feature, level, target in zip(
-            reversed(given["student"]), reversed(parts.trained["fusions"]), reversed(THEIRS), strict=True
-        ):
-            size = target[:2] if len(target) == 3 else (1, 1)
-            fused, passed = review._fused(review._as_map(feature), passed, level, size)
-            # Batch normalisation keeps the sum as it is.
-            value = tf.reduce_sum(fused**3)
-    assert all(np.abs(slope.numpy()).max() > 0 for slope in tape.gradient(value, given["student"]))
-    assert "attention" in fusion and "attention" not in parts.trained["fusions"][-1]
+        value = loss(**given, parts=parts)
+    assert all(np.abs(slope.numpy()).max() > 1e-6 for slope in tape.gradient(value, given["student"]))
+    assert "attention" in shallow and "attention" not in deeper[-1]
+
+
+def test_without_parts_features_are_compared_as_they_are():
+    loss, shapes = make("review"), ((8, 8, 3), (1, 1, 3), (6,))
+    given = batch(shapes, shapes)
+    watched = [*given["student"], *given["teacher"]]
+    with tf.GradientTape() as tape:
+        tape.watch(watched)
+        value = loss(**given)
+    errors = [(ours - theirs).numpy() for ours, theirs in zip(given["student"], given["teacher"], strict=True)]
+    squares = [np.mean(np.square(error), axis=tuple(range(1, error.ndim))) for error in errors]
+    for weight, side in ((1 / 2, 4), (1 / 4, 2), (1 / 8, 1)):
+        windows = errors[0].reshape(4, side, 8 // side, side, 8 // side, 3).mean(axis=(2, 4))
+        squares[0] = squares[0] + weight * np.mean(np.square(windows), axis=(1, 2, 3))
+    squares[0] = squares[0] / (1 + 7 / 8)
+    np.testing.assert_allclose(value, sum(squares), rtol=1e-5)
+    slopes = tape.gradient(value, watched)
+    assert all(slope is not None for slope in slopes[:3]) and slopes[3:] == [None] * 3
+    with pytest.raises(ValueError, match="a direct call needs equal shapes"):
+        loss(**batch())
 
 
 def test_batch_statistics_are_the_batchs_own_and_are_remembered():

@@ -1,6 +1,7 @@
 """Similarity preserving against the published code.
 
-Left out: c4, where torchdistill divides the rows by their L1 norm; INDEX.md calls it a bug.
+torchdistill's ChSim is the likeness of the channels of each example. Left out: c4, where torchdistill divides the
+rows by their L1 norm; INDEX.md calls it a bug.
 """
 
 from __future__ import annotations
@@ -20,6 +21,23 @@ def test_it_is_the_published_loss(number, dtype):
     loss, teacher = make("similarity_preserving"), case.several("teacher")
     names = [f"student{place}" for place in range(len(teacher))]
     case.check(lambda *student: mean(loss, student=list(student), teacher=teacher), inputs=names)
+
+
+@needs_fixtures
+def test_it_is_the_published_likeness_of_channels(dtype):
+    # The channels of one example stand for the batch; the peer divides by channels · examples², not by channels².
+    import tensorflow as tf
+
+    case = Case("extra", 0, dtype, "similarity_preserving")
+    loss = make("similarity_preserving")
+    examples, _, _, channels = case["student"].shape
+
+    def formula(student):
+        ours, theirs = (tf.transpose(side, (0, 3, 1, 2)) for side in (student, case["teacher"]))
+        found = sum(loss(student=one, teacher=other) for one, other in zip(ours, theirs, strict=True))
+        return channels / examples**2 * found
+
+    case.check(formula)
 
 
 def test_features_of_any_shape_are_flattened():

@@ -1,6 +1,7 @@
 """Flow of the solution procedure against the published code.
 
-Left out: fsp c4, torchdistill's with maximum pooling and unsquared norms, which is another loss.
+TextBrewer's `mmd_loss` is the flow of transposed states: each step is a channel, each number a position. Left
+out: fsp c4, torchdistill's with maximum pooling and unsquared norms, which is another loss.
 """
 
 from __future__ import annotations
@@ -22,20 +23,44 @@ def test_it_is_the_published_loss(number, dtype):
     case.check(lambda *student: mean(loss, student=list(student), teacher=teacher), inputs=names)
 
 
+def picked(layers, mask, row):
+    """The steps of one example that count, as a batch of its own; our loss knows no mask."""
+    import tensorflow as tf
+
+    return [tf.boolean_mask(layer[row], mask[row])[None] for layer in layers]
+
+
 @needs_fixtures
 def test_it_is_the_published_loss_on_sequences(dtype):
-    # Our loss knows no mask: the steps that count are picked out before, which differ between the examples.
     import tensorflow as tf
 
     case = Case("textbrewer", 12, dtype, "solution_flow")
     loss, mask, teacher = make("solution_flow"), case.arrays["mask"] != 0, case.several("teacher")
 
-    def picked(layers, row):
-        return [tf.boolean_mask(layer[row], mask[row])[None] for layer in layers]
+    def formula(*student):
+        sides = [(picked(student, mask, row), picked(teacher, mask, row)) for row in range(len(mask))]
+        return tf.reduce_mean([mean(loss, student=ours, teacher=theirs) for ours, theirs in sides])
+
+    case.check(formula, inputs=("student0", "student1"))
+
+
+@needs_fixtures
+def test_it_is_the_published_likeness_of_steps(dtype):
+    # The published mean is over all pairs of steps of the batch: an example counts by its length squared.
+    import tensorflow as tf
+
+    case = Case("textbrewer", 14, dtype, "solution_flow")
+    loss, mask, teacher = make("solution_flow"), case.arrays["mask"] != 0, case.several("teacher")
+    pairs = mask.sum(axis=1) ** 2
+
+    def turned(layers, row):
+        return [tf.transpose(layer, (0, 2, 1)) for layer in picked(layers, mask, row)]
 
     def formula(*student):
-        sides = [(picked(student, row), picked(teacher, row)) for row in range(len(mask))]
-        return tf.reduce_mean([mean(loss, student=ours, teacher=theirs) for ours, theirs in sides])
+        found = [
+            mean(loss, student=turned(student, row), teacher=turned(teacher, row)) for row in range(len(mask))
+        ]
+        return sum(share * value for share, value in zip(pairs / pairs.sum(), found, strict=True))
 
     case.check(formula, inputs=("student0", "student1"))
 

@@ -77,6 +77,22 @@ def test_it_opens_with_plain_keras(tmp_path):
     np.testing.assert_allclose(opened(X), model.model(X), atol=1e-6)
 
 
+def test_sequential_models_from_files(tmp_path):
+    opened = []
+    for width in (4, 8):
+        keras.utils.set_random_seed(width)
+        layers = [keras.Input((16, 16, 3)), keras.layers.Conv2D(width, 3, padding="same", name="last")]
+        layers += [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(5, name="head")]
+        keras.Sequential(layers).save(tmp_path / f"{width}.keras")
+        model = keras.models.load_model(tmp_path / f"{width}.keras")
+        opened.append(KerasNetwork(model, name=str(width)).with_preparations(RAW))
+    student, teacher = opened
+    answer = grow(student, teacher).answer({"x": X}, taps=[PROJECTED])
+    kernel, bias = teacher.model.get_layer("head").get_weights()
+    expected = answer.features[PROJECTED].numpy().mean((1, 2)) @ kernel + bias
+    np.testing.assert_allclose(answer.logits, expected, atol=1e-5)
+
+
 def test_a_layer_of_a_nested_model_is_refused():
     with pytest.raises(ModelError, match=r"needs the teacher .* as a graph of layers") as caught:
         grow(network(4), network(8, nested=True), theirs="block/last")

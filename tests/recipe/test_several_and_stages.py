@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from kdcli.errors import RecipeError
 from kdcli.recipe.reading import read_recipe
 from kdcli.recipe.sections import Recipe, TeacherSection, TrainSection
-from kdcli.recipe.stages import merged
+from kdcli.recipe.stages import merged, without
 
 WRITTEN = {
     "train": {"epochs": 5, "batch_size": 32, "checkpoint": {"every": "5m", "keep": 3}},
@@ -28,7 +30,8 @@ def test_a_stage_replaces_key_by_key_and_a_kind_as_a_whole():
     first = recipe.stages[0]
     train = merged(recipe.train, first.train)
     assert (train.batch_size, train.steps, train.checkpoint.every, train.checkpoint.keep) == (32, 7, "5m", 1)
-    assert merged(recipe.train, first.train, fixed=frozenset({"steps"})).steps is None
+    assert merged(recipe.train, without(first.train, frozenset({"steps", "checkpoint"}))).epochs == 5
+    assert without(first.train, frozenset({"steps"})).model_fields_set == {"early_stopping", "checkpoint"}
     student = merged(recipe.student, first.student)
     assert (student.model.name, student.model.width, student.start) == ("cnn", 32, "auto")
     assert merged(recipe.train, None) == recipe.train == merged(recipe.train, TrainSection())
@@ -112,3 +115,31 @@ def test_one_section_holds_for_all_teachers_that_are_named(tmp_path):
     assert [section.weight for section in read.recipe.teachers] == [2.0, None]
     assert read.origins.of(("teacher", 1, "model", "path")) == "--teacher"
     assert read.origins.of(("teacher", 1, "views")) == f"{path}:1"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("written", [3, "strong.keras", False])
+def test_a_teacher_that_is_no_section_is_a_fault_however_many_are_named(tmp_path, count, written):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(f"teacher: {json.dumps(written)}\n")
+    places = ["teacher.model"] if count == 1 else ["teacher.0.model", "teacher.1.model"]
+    options = {place: ("--teacher", {"kind": "file", "path": "t.keras"}) for place in places}
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(path, teachers=count, options=options)
+    (fault,) = caught.value.faults
+    assert (fault.setting, fault.line, fault.message) == ("teacher", 1, f"must be a mapping, got {written!r}")
+
+
+@pytest.mark.parametrize(
+    ("written", "setting", "named"),
+    [
+        ({"train": 3}, "train.epochs=2", "train"),
+        ({"losses": 3}, "losses.0.weight=2", "losses"),
+        ({"stages": [3]}, "stages.0.train.epochs=2", "stages.0"),
+        ({"teacher": [{}, 3]}, "teacher.1.weight=2", "teacher.1"),
+    ],
+)
+def test_a_setting_does_not_hide_what_is_no_section(written, setting, named):
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(written, settings=[setting])
+    assert [fault.setting for fault in caught.value.faults] == [named]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from conftest import bar_reader
+from conftest import bar_reader, save_npz
 
-from kdcli.errors import RecipeError
+import kdcli
+from kdcli.errors import RecipeError, UsageError
 from kdcli.workflows.arms import make_arms
 
 MINE = """
@@ -60,3 +61,19 @@ def test_without_the_file_the_recipe_says_what_it_requires(given):
     with pytest.raises(RecipeError, match=r"the recipe requires mine\.py") as caught:
         make_arms(**given)
     assert caught.value.hint == "--code mine.py"
+
+
+def test_seeds_that_are_finished_belong_to_the_file_as_it_was(given, tmp_path):
+    recipe = {
+        "data": {"source": str(save_npz(tmp_path / "data.npz"))},
+        "student": {"model": {"kind": "zoo", "name": "mlp", "width": 2}},
+        "losses": [{"kind": "straight"}],
+        "train": {"epochs": 1, "batch_size": 16},
+    }
+    asked = {"teacher": "t.keras", "recipes": [recipe], "repeats": 1, "latency": False, "preflight": False}
+    asked |= {"code": ["mine.py"], "out": tmp_path / "compared"}
+    first = kdcli.compare(**asked).to_json()
+    assert kdcli.compare(**asked, resume=True).to_json()["students"] == first["students"]
+    (tmp_path / "mine.py").write_text(MINE.replace("student[:, 0] -", "2 * student[:, 0] -"), "utf-8")
+    with pytest.raises(UsageError, match=r"was started with another code mine\.py"):
+        kdcli.compare(**asked, resume=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -119,6 +121,106 @@ def test_an_interrupted_chain_goes_on_where_it_stopped(run, folder, tmp_path, st
     ours, theirs = (keras.saving.load_model(one.model_path).get_weights() for one in (run, resumed))
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_what_was_given_at_the_start_holds_when_the_chain_goes_on(folder, tmp_path):
+    recipe = staged(folder)
+    recipe["stages"][1] = {"student": {"model": {**MLP, "width": 4}}, "train": {"epochs": 2, "batch_size": 32}}
+    given = {"epochs": 6, "student": folder / "student.keras", "settings": ["train.batch_size=8"]}
+    out, stop = tmp_path / "cut", StopAfter(2, 0)
+    with pytest.raises(Interrupted):
+        kdcli.distill(recipe=recipe, out=out, stop=stop, on_event=stop.heard, **given)
+    assert (out / "stages/1/summary.json").exists() and not (out / "environment.json").exists()
+    with pytest.raises(KdError, match=r"train\.epochs is 6, asked for 3"):
+        kdcli.distill(out=out, resume=True, epochs=3)
+    # With the recipe alone it would be another chain.
+    with pytest.raises(KdError, match=r"stages\.0\.train\.epochs is not set, asked for 12"):
+        kdcli.distill(recipe=recipe, out=out, resume=True)
+    resumed = kdcli.distill(out=out, resume=True)
+    assert (resumed.epochs, resumed.parameters, summary(out / "stages/1")["epochs"]) == (6, 195, 6)
+    assert resumed.steps == summary(out / "stages/1")["steps"] == 60
+    again = kdcli.distill(recipe=recipe, out=out, resume=True, **given)
+    assert again.document["test"] == resumed.to_json()["test"]
+
+
+def test_an_option_that_a_stage_had_said_otherwise_is_another_setting(folder, tmp_path):
+    recipe = staged(folder)
+    recipe["stages"][1] = {"train": {"epochs": 2}}
+    out, stop = tmp_path / "cut", StopAfter(1, 8)
+    with pytest.raises(Interrupted):
+        kdcli.distill(recipe=recipe, out=out, stop=stop, on_event=stop.heard)
+    with pytest.raises(KdError, match=r"stages\.1\.train\.epochs is 2, asked for not set") as caught:
+        kdcli.distill(out=out, resume=True, epochs=1)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("begun", ["here/stages/1", "here"])
+def test_a_chain_that_was_moved_goes_on(run, folder, tmp_path, monkeypatch, begun):
+    monkeypatch.chdir(tmp_path)
+    started = Path(begun) / "environment.json"
+    with pytest.raises(Interrupted):
+        kdcli.distill(recipe=staged(folder), out="here", stop=lambda: 130 if started.exists() else None)
+    assert (Path(begun) / "checkpoint").exists() and not (Path(begun) / "summary.json").exists()
+    shutil.move("here", tmp_path / "there")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    resumed = kdcli.distill(out="../there", resume=True)
+    ours, theirs = (keras.saving.load_model(one.model_path).get_weights() for one in (run, resumed))
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one, other)
+    shutil.move(tmp_path / "there", "again")
+    assert kdcli.distill(out="again", resume=True).document["test"] == resumed.to_json()["test"]
+
+
+OWN = """
+from typing import ClassVar, Literal
+import kdcli
+
+class Mine(kdcli.Loss):
+    needs_labels: ClassVar[bool] = False
+    kind: Literal["mine"] = "mine"
+    fails: bool = False
+
+    def __call__(self, *, student, teacher, **_):
+        if self.fails:
+            return student.nothing
+        return (student[:, 0] - teacher[:, 0]) ** 2
+"""
+
+
+def test_own_code_that_changed_between_stages_is_refused(folder, tmp_path):
+    mine, out, stop = tmp_path / "mine.py", tmp_path / "cut", StopAfter(2, 0)
+    mine.write_text(OWN)
+    recipe = staged(folder, losses=[*SOFT, {"kind": "mine"}])
+    with pytest.raises(Interrupted):
+        kdcli.distill(recipe=recipe, code=[mine], out=out, stop=stop, on_event=stop.heard)
+    with pytest.raises(KdError, match=r"the recipe requires mine\.py"):
+        kdcli.distill(out=out, resume=True)
+    mine.write_text(OWN.replace("** 2", "** 4"))
+    for given in ({}, {"recipe": recipe}):
+        with pytest.raises(KdError, match=r"was started with another code mine\.py") as caught:
+            kdcli.distill(out=out, resume=True, code=[mine], **given)
+        assert caught.value.exit_code == 2
+    mine.write_text(OWN)
+    run = kdcli.distill(out=out, resume=True, code=[mine])
+    mine.write_text(OWN.replace("** 2", "** 4"))
+    with pytest.raises(KdError, match="another code"):
+        kdcli.distill(out=out, resume=True, code=[mine])
+    # What is finished is shown without its files.
+    assert kdcli.distill(out=out, resume=True).document["test"] == run.to_json()["test"]
+
+
+def test_an_own_loss_that_fails_in_a_stage_is_named_with_its_line(folder, tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text(OWN)
+    recipe = staged(folder)
+    recipe["stages"][1] = {"losses": [{"kind": "mine", "fails": True}]}
+    for given in ({"out": tmp_path / "run"}, {"out": tmp_path / "no", "dry_run": True}):
+        if "dry_run" in given:
+            recipe["stages"].reverse()
+        with pytest.raises(KdError, match=rf"--code {mine}:12: AttributeError: .*nothing") as caught:
+            kdcli.distill(recipe=recipe, code=[mine], **given)
+        assert caught.value.exit_code == 2
 
 
 def test_overwrite_starts_the_whole_chain_anew_and_spares_what_is_foreign(folder, tmp_path):

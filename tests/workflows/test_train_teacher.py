@@ -137,6 +137,29 @@ def test_recipe_without_a_teacher_is_refused_by_name(folder, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("sections", "named"),
+    [
+        ({"ensemble": {"mix": "logits"}}, "ensemble"),
+        ({"teacher": {**RECIPE["teacher"], "weight": 2.0}}, r"teacher\.weight"),
+        ({"teacher": {**RECIPE["teacher"], "temperature": 3.0}}, r"teacher\.temperature"),
+    ],
+)
+def test_settings_of_several_teachers_are_refused(folder, tmp_path, sections, named):
+    with pytest.raises(UsageError, match=rf"^{named} is for a list of teachers, and kd train-teacher trains one$"):
+        train(folder, tmp_path / "a", recipe={**RECIPE, **sections})
+    assert os.listdir(tmp_path) == []
+
+
+def test_stages_are_left_to_the_student_and_that_is_said(folder, tmp_path):
+    notes = []
+    recipe = {**RECIPE, "stages": [{"train": {"epochs": 9}}, {}]}
+    train(folder, tmp_path / "a", recipe=recipe, dry_run=True, on_event=notes.append)
+    assert [event.text for event in notes if isinstance(event, Note) and "stages" in event.text] == [
+        "stages are for the student: kd distill goes through those of the recipe"
+    ]
+
+
 def test_dry_run_of_a_teacher_has_no_student_and_writes_nothing(folder, tmp_path):
     document = train(folder, tmp_path / "a", dry_run=True).to_json()
     assert document["student"] is None

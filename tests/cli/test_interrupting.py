@@ -1,0 +1,52 @@
+"""Signals, and readers that go away."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from kdcli.cli.interrupting import stopping
+
+
+def test_a_signal_is_remembered_until_somebody_asks():
+    before = signal.getsignal(signal.SIGTERM)
+    with stopping(None) as stop:
+        assert stop() is None
+        signal.raise_signal(signal.SIGTERM)
+        assert stop() == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_dry_run_ends_at_once_as_nobody_asks():
+    before = signal.getsignal(signal.SIGTERM)
+    with stopping(None, dry_run=True):
+        assert signal.getsignal(signal.SIGTERM) == before
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("command", ["distill", "train_teacher", "compare"])
+def test_every_dry_run_of_the_command_leaves_the_signals_alone(kd, monkeypatch, command):
+    seen = []
+
+    def interrupted(**given):
+        seen.append(given["dry_run"])
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(f"kdcli.workflows.{command}.{command}", interrupted)
+    assert kd(command.replace("_", "-"), "--dry-run").code == 130
+    assert seen == [True]
+
+
+@pytest.mark.parametrize("words", [("losses", "show", "decoupled", "--json"), ("losses", "ls"), ("--help",)])
+def test_a_closed_pipe_is_no_bug(words):
+    ran = subprocess.Popen(
+        [sys.executable, "-m", "kdcli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    ran.stdout.close()
+    said = ran.stderr.read()
+    ran.stderr.close()
+    assert (ran.wait(), said) == (141, "")

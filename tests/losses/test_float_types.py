@@ -1,0 +1,87 @@
+"""Every kind takes float types as they come: mixed ones, and layers under whatever policy Keras has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kdcli.evaluation.loss_trial import EXAMPLES, each, tensors, try_out
+from kdcli.loss import Given
+from kdcli.losses import KINDS, make
+
+KIND = pytest.mark.parametrize("kind", KINDS)
+
+
+def cast(trial, dtype, *sides):
+    return trial.but(**{side: each(trial.given[side], lambda tensor: tf.cast(tensor, dtype)) for side in sides})
+
+
+def shapes(given, side):
+    return tuple(tuple(tensor.shape[1:]) for tensor in tensors(given[side]))
+
+
+@KIND
+def test_sides_of_two_float_types_are_compared_in_the_wider_one(kind):
+    trial = try_out(make(kind))
+    expected = trial.value().numpy()
+    for side in ("student", "teacher"):
+        mixed = cast(trial, "float64", side)
+        value, slopes = mixed.slopes()
+        used = side == "student" or mixed.loss.needs_teacher
+        assert value.dtype == ("float64" if used else "float32")
+        np.testing.assert_allclose(value, expected, rtol=2e-4, atol=1e-5)
+        assert {slope.dtype for slope in slopes} == {tensors(mixed.given["student"])[0].dtype}
+
+
+@KIND
+def test_a_numpy_array_is_as_good_as_a_tensor(kind):
+    trial = try_out(make(kind))
+    arrays = {side: each(trial.given[side], lambda tensor: tensor.numpy()) for side in ("student", "teacher")}
+    given = trial.but(**{**arrays, "teacher": each(arrays["teacher"], lambda array: array.astype("float64"))})
+    np.testing.assert_allclose(given.value(), trial.value(), rtol=2e-4, atol=1e-5)
+
+
+@KIND
+def test_parts_of_another_float_type_fit_wider_features(kind):
+    trial = try_out(make(kind))
+    value, slopes = cast(trial, "float64", "student", "teacher").slopes()
+    assert {tensor.dtype for tensor in (value, *slopes)} == {tf.float64}
+    np.testing.assert_allclose(value, trial.value(), rtol=2e-4, atol=1e-5)
+
+
+@pytest.fixture(params=["mixed_bfloat16", "mixed_float16"])
+def half_precision(request):
+    """A policy for the layers of models, which those of losses do not follow."""
+    before = keras.config.dtype_policy()
+
+    def choose(name):
+        keras.config.set_dtype_policy(name)
+
+    yield lambda: choose(request.param)
+    choose(before)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, member in KINDS.items() if make(kind).owns_parts])
+def test_parts_compute_in_single_precision_under_any_policy(kind, half_precision):
+    trial = try_out(make(kind))
+    known = tuple((np.ones(shape[-1]), np.zeros(shape[-1])) for shape in shapes(trial.given, "teacher"))
+    given = Given(
+        shapes(trial.given, "student"),
+        shapes(trial.given, "teacher"),
+        examples=EXAMPLES,
+        batch=trial.batch,
+        normalizations=known,
+    )
+    found = []
+    for prepare in (lambda: None, half_precision):
+        prepare()
+        keras.utils.set_random_seed(0)
+        built = replace(trial, parts=trial.loss.build(given))
+        value, slopes = built.slopes("student", "parts")
+        assert {tensor.dtype for tensor in (value, *slopes) if tensor is not None} == {tf.float32}
+        found.append(value.numpy())
+    np.testing.assert_array_equal(*found)

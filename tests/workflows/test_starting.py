@@ -1,0 +1,35 @@
+"""TensorFlow's start: what cannot be chosen any more is refused, naming who was first."""
+
+from __future__ import annotations
+
+import pytest
+
+from kdcli.errors import UsageError
+from kdcli.lazy import tf
+from kdcli.workflows.starting import start_tensorflow
+
+LATE = "threads can only be chosen before TensorFlow has started"
+
+
+def refused(*files):
+    tf.constant(1.0)
+    with pytest.raises(UsageError) as caught:
+        start_tensorflow(threads=977, seed=0, code=files)
+    return caught.value
+
+
+def test_threads_are_refused_when_tensorflow_works_already(tmp_path):
+    layers = tmp_path / "layers.py"
+    layers.write_text("import keras\n")
+    for files in ((), (layers,)):
+        error = refused(*files)
+        assert (error.message, error.hint, error.exit_code) == (LATE, None, 2)
+
+
+def test_a_file_that_may_have_started_it_is_named(tmp_path):
+    loss, layers = tmp_path / "loss.py", tmp_path / "layers.py"
+    loss.write_text("import kdcli\nimport tensorflow as tf\n\ntf.constant(1.0)\n")
+    layers.write_text("import keras\n")
+    error = refused(layers, loss)
+    assert error.message == f"--code {loss}: {LATE}, and this runs before that"
+    assert "compute nothing there on import" in error.hint and "--threads" in error.hint
