@@ -43,9 +43,9 @@ METHODS = {
     "review": [LABELS, {"kind": "review"}],
     "classifier_reuse": [{"kind": "classifier_reuse"}],
     "instance_graph": [LABELS, {"kind": "instance_graph"}],
-    "adversarial": [LABELS, {"kind": "adversarial"}],
 }
 SOFT = METHODS["soft_targets"]
+METHODS["adversarial"] = [*SOFT, {"kind": "adversarial"}]
 # Not other losses but other teachers: two at once, and an assistant of a size between teacher and student.
 METHODS |= {"ensemble": SOFT, "assistant": SOFT}
 ASSISTANT = {"description": "the assistant", "student": {"model": {"kind": "zoo", "name": "cnn", "width": 32}}}

@@ -11,6 +11,14 @@ import pytest
 from kdcli.cli.interrupting import stopping
 
 
+@pytest.fixture(autouse=True)
+def as_in_a_terminal():
+    """A job in the background is started with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_a_signal_is_remembered_until_somebody_asks():
     before = signal.getsignal(signal.SIGTERM)
     with stopping(None) as stop:
