@@ -84,7 +84,7 @@ def training(kind, inputs, labels):
     student, teacher = (network(width, seed).with_preparations(raw) for seed, width in enumerate((16, 32)))
     losses = [make("labels")] + ([make(kind)] if kind != "labels" else [])
     student, losses = with_reused_classifier(losses, student, teacher)
-    terms = build_terms(losses, student=student, teacher=teacher, examples=EXAMPLES)
+    terms = build_terms(losses, student=student, teacher=teacher, examples=EXAMPLES, batch=BATCH)
     taps = teacher_taps(terms)
     answer = teacher.answer({"x": tf.constant(inputs)}, taps=taps)
     kept = {LOGITS: answer.logits.numpy(), **{name: answer.features[name].numpy() for name in taps}}
