@@ -95,7 +95,7 @@ class Case:
             scale = own if own > 1e-9 * largest else largest
             bound = absolute if absolute is not None else gradient_error * scale
             np.testing.assert_allclose(gradient, wanted, rtol=0, atol=bound, err_msg=name)
-            if scale > 0:
+            if scale > 0 and absolute is None:
                 worst = max(worst, float(np.abs(np.asarray(gradient) - wanted).max() / scale))
         error = abs(float(value) - expected) / max(abs(expected), 1e-30) if absolute is None else 0.0
         FOUND.append(

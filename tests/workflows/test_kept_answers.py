@@ -106,11 +106,15 @@ def test_the_same_teacher_in_another_file_is_the_same_teacher(folder, own_cache,
 
 
 OTHERS = {
-    "weights": ({"teacher": "other.keras"}, "teacher.weights"),
-    "preparation": ({"section": {"input": {"scale": "signed"}}}, "teacher.preparation"),
-    "views": ({"data": {"augment": CROP}, "section": {"views": 2}}, "views."),
-    "seed of the views": ({"data": {"augment": CROP, "seed": 5}, "section": {"views": 3}}, "views.seed"),
-    "taps": ({"losses": HINT}, "kept"),
+    # Of another file other answers are no surprise.
+    "weights": ({"teacher": "other.keras"}, None),
+    "preparation": ({"section": {"input": {"scale": "signed"}}}, "how examples are prepared for the teacher"),
+    "views": ({"data": {"augment": CROP}, "section": {"views": 2}}, "the number of views"),
+    "seed of the views": (
+        {"data": {"augment": CROP, "seed": 5}, "section": {"views": 3}},
+        "the seed of the augmentation",
+    ),
+    "taps": ({"losses": HINT}, "which features are kept"),
 }
 
 
@@ -127,7 +131,7 @@ def test_answers_to_anything_else_are_not_used_and_it_is_said_why(folder, own_ca
     assert not run.targets["hit"]
     assert asked
     said = [note for note in notes if note.startswith("the kept answers ")]
-    assert len(said) == 1 and named in said[0]
+    assert [named in note for note in said] == [True] * (named is not None)
 
 
 def test_other_examples_are_answered_anew(folder, own_cache, tmp_path):
