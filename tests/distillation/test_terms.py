@@ -30,7 +30,7 @@ def network(width, seed):
             flow
         )
         # XLA has no gradient of a maximum that is the same each time.
-        flow = keras.layers.AveragePooling2D()(flow)
+        flow = keras.layers.AveragePooling2D(2)(flow)
     model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(flow)))
     preparation = Preparation((8, 8, 1), "uint8", (8, 8, 1), "float32")
     return KerasNetwork(model, name="given").with_preparations({"x": preparation})
