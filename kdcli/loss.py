@@ -12,6 +12,8 @@ from kdcli.lazy import ops
 from kdcli.spec import Names, Share, Spec, Weight, value_at
 
 Shape = tuple[int | None, ...]
+# Features by their number of axes beside the batch, as people call them.
+AXES = {3: "maps", 2: "sequences", 1: "vectors"}
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from kdcli.loss import FeatureLoss, Loss
-
-_AXES = {3: "maps", 2: "sequences", 1: "vectors"}
+from kdcli.loss import AXES, FeatureLoss, Loss
 
 
 def needs_of(member: type[Loss]) -> tuple[str, ...]:
@@ -49,7 +47,7 @@ def refusals_of(member: type[Loss]) -> tuple[str, ...]:
 
 def _shapes_refused(member: type[FeatureLoss]) -> list[str]:
     sentences = []
-    other = [name for axes, name in _AXES.items() if axes not in member.axes]
+    other = [name for axes, name in AXES.items() if axes not in member.axes]
     if other:
         sentences.append(f"features that are {_listed(other)}")
     if member.equal and not member.projects:
@@ -70,7 +68,7 @@ def pairs_of(member: type[Loss]) -> str:
     """How layers are chosen where a recipe names none; empty for a loss on outputs."""
     if not issubclass(member, FeatureLoss):
         return ""
-    kinds = "attention scores" if member.attention_scores else _listed([_AXES[axes] for axes in member.axes])
+    kinds = "attention scores" if member.attention_scores else _listed([AXES[axes] for axes in member.axes])
     kinds += " from before an activation" if member.before_activation else ""
     if member.pairing == "last":
         chosen = f"the last of both networks before pooling ({kinds})"

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from kdcli.distillation.stage_ends import Feature
 from kdcli.errors import ModelError
-from kdcli.loss import FeatureLoss
+from kdcli.loss import FeatureLoss, Shape
 
-Shape = tuple[int | None, ...]
 _NAMES = {3: "maps (h, w, channels)", 2: "sequences (steps, channels)", 1: "vectors (channels)"}
 _SCORES = {3: "attention scores (heads, queries, keys)"}
 

@@ -9,13 +9,12 @@ from kdcli.distillation.pair_checks import check_shapes, fitting, too_few
 from kdcli.distillation.projection import can_become
 from kdcli.distillation.stage_ends import Feature, aligned, evenly, last_features, stage_ends
 from kdcli.errors import ModelError
-from kdcli.loss import FeatureLoss
+from kdcli.loss import AXES, FeatureLoss
 from kdcli.models.network import Network, check_taps
 
 MOST_PAIRS = 4
 # Axes beside the batch of student and teacher where a projection is made, the best first.
 _PROJECTED = ((3, 3), (2, 2), (3, 2), (2, 3), (1, 1), (3, 1), (2, 1))
-_WORDS = {3: "maps", 2: "sequences", 1: "vectors"}
 
 Features = dict[int, tuple[Feature, ...]]
 
@@ -82,7 +81,7 @@ def _chosen(loss: FeatureLoss, ours: Features, theirs: Features) -> Sequence[tup
             f"and kd finds none in the {without}",
             hint="a MultiHeadAttention has them, as NAME/scores in kd inspect; for other networks kd losses ls",
         )
-    takes = " or ".join(_WORDS[rank] for rank in loss.axes if rank in _WORDS)
+    takes = " or ".join(AXES[rank] for rank in loss.axes if rank in AXES)
     only = f"; {loss.kind} compares {takes}" if loss.axes != FeatureLoss.axes else ""
     raise ModelError(
         f"losses.{loss.label}: the student has features of {_ranks(ours)}, the teacher of {_ranks(theirs)}{only}",
@@ -105,4 +104,4 @@ def _matched(
 
 
 def _ranks(found: Features) -> str:
-    return ", ".join(_WORDS[rank] for rank in found if rank in _WORDS) or "no kind"
+    return ", ".join(AXES[rank] for rank in found if rank in AXES) or "no kind"

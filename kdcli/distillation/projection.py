@@ -8,8 +8,7 @@ from typing import Any
 
 from kdcli.distillation.reshaping import Rows
 from kdcli.errors import ModelError
-
-Shape = tuple[int | None, ...]
+from kdcli.loss import Shape
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdcli.loss import FeatureLoss
+from kdcli.loss import FeatureLoss, Shape
 from kdcli.models.network import Network
 
-Shape = tuple[int | None, ...]
 # Sequences whose lengths differ less belong to one stage: a class token makes one step more.
 SHORTER = 1.5
 

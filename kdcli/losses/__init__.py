@@ -81,9 +81,7 @@ AnyLoss = Annotated[
     SerializeAsAny(),
 ]
 
-KINDS: dict[str, type[Loss]] = {
-    member.model_fields["kind"].default: member for member in get_args(get_args(AnyLoss)[0])
-}
+KINDS: dict[str, type[Loss]] = {kind_of(member): member for member in get_args(get_args(AnyLoss)[0])}
 
 __all__ = ["KINDS", "AnyLoss", "find", "make"]
 

@@ -17,7 +17,7 @@ from kdcli.recipe.sides import (
     StudentSection,
     TeacherSection,
 )
-from kdcli.recipe.stages import StageSection
+from kdcli.recipe.stages import StageSection, check_names
 from kdcli.recipe.training import EarlyStopping, TrainSection
 from kdcli.sources import AnySource
 from kdcli.spec import Share, Spec
@@ -108,10 +108,7 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Recipe:
-        labels = [loss.label for loss in self.losses or ()]
-        twice = sorted({label for label in labels if labels.count(label) > 1})
-        if twice:
-            raise ValueError(f"two losses are called {twice[0]!r}: give one of them a `name:`")
+        check_names(self.losses or ())
         return self
 
 

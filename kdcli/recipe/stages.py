@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, SerializationInfo, model_serializer, model_validator
 
+from kdcli.loss import Loss
 from kdcli.losses import AnyLoss
 from kdcli.recipe.sides import StudentSection
 from kdcli.recipe.training import TrainSection
@@ -51,11 +53,20 @@ class StageSection(Spec):
         given = [name for name in _COMMON if self.train and name in self.train.model_fields_set]
         if given:
             raise ValueError(f"train.{given[0]} holds for all stages: write it in the recipe's own train")
-        labels = [loss.label for loss in self.losses or ()]
-        twice = sorted({label for label in labels if labels.count(label) > 1})
-        if twice:
-            raise ValueError(f"two losses are called {twice[0]!r}: give one of them a `name:`")
+        check_names(self.losses or ())
         return self
+
+
+def check_names(losses: Sequence[Loss]) -> None:
+    """Refuse two losses of one name.
+
+    Raises:
+        ValueError: naming it.
+    """
+    labels = [loss.label for loss in losses]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise ValueError(f"two losses are called {twice[0]!r}: give one of them a `name:`")
 
 
 def said(section: Spec, **how: Any) -> dict[str, Any]:

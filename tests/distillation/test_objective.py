@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import blobs
+from counting import counted
 
 from kdcli.data.feed import Batch
 from kdcli.distillation.objective import Objective
@@ -59,18 +60,6 @@ def gradients(made, given):
         total, _ = made(given, tf.constant(0.0))
     found = tape.gradient(total, [v.value for v in made.trainable_variables])
     return np.concatenate([np.ravel(tf.convert_to_tensor(gradient)) for gradient in found])
-
-
-def counted(model):
-    """How often a model is called from now on, as a list that grows."""
-    calls, original = [], model.call
-
-    def call(*args, **kwargs):
-        calls.append(kwargs.get("training"))
-        return original(*args, **kwargs)
-
-    vars(model)["call"] = call
-    return calls
 
 
 MANY = (

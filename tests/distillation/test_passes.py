@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import blobs
+from counting import counted
 from four_networks import network, small
 
 from kdcli.data.examples import Examples
@@ -19,18 +20,6 @@ from kdcli.losses import KINDS, make
 from kdcli.training.step import Stepper
 
 X, Y = blobs(12, size=16)
-
-
-def counted(model):
-    """How often a model is called from now on, as a list of whether in training; a compiled step calls it once."""
-    calls, original = [], model.call
-
-    def call(*args, **kwargs):
-        calls.append(kwargs.get("training"))
-        return original(*args, **kwargs)
-
-    vars(model)["call"] = call
-    return calls
 
 
 def objective_of(losses, student, teacher, *, live=True):
