@@ -198,8 +198,8 @@ def test_the_library_never_prints_exits_or_reads_the_command_line(name):
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(ROOT).as_posix())
-def test_a_file_has_at_most_250_lines(file):
-    assert len(file.read_text("utf-8").splitlines()) <= 250
+def test_a_file_has_at_most_400_lines(file):
+    assert len(file.read_text("utf-8").splitlines()) <= 400
 
 
 def test_no_file_is_named_after_nothing():
