@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from kdcli.lazy import ops
 
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 OutputKind = Literal["logits", "probabilities", "sigmoid", "values"]
 
@@ -46,6 +47,46 @@ class Change(Spec):
         if self.shape == "cosine":
             done = (1.0 - ops.cos(math.pi * done)) / 2.0
         return self.start + (self.to - self.start) * done
+
+
+class Standardization(Spec):
+    """Pixels minus a mean, divided by a deviation: `{mean: [33.3], deviation: [78.6]}`.
+
+    One number for all channels, or one for each. Numbers are in pixel values from 0 to 255; where all of them are
+    at most 1 they are read as those of images divided by 255, as most papers print them.
+
+    Args:
+        mean: what is subtracted.
+        deviation: what the difference is divided by.
+    """
+
+    mean: Annotated[tuple[FiniteFloat, ...], Field(strict=False, min_length=1)]
+    deviation: Annotated[tuple[PositiveFloat, ...], Field(strict=False, min_length=1)]
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Standardization:
+        lengths = {len(self.mean), len(self.deviation)} - {1}
+        if len(lengths) > 1:
+            raise ValueError(f"mean has {len(self.mean)} numbers, deviation {len(self.deviation)}")
+        return self
+
+    @property
+    def channels(self) -> int:
+        """For how many channels the numbers are; 1 where they hold for all."""
+        return max(len(self.mean), len(self.deviation))
+
+    @property
+    def in_pixels(self) -> Standardization:
+        """The same in pixel values from 0 to 255."""
+        if max(*map(abs, self.mean), *self.deviation) > 1:
+            return self
+        return Standardization(
+            mean=tuple(255 * value for value in self.mean), deviation=tuple(255 * d for d in self.deviation)
+        )
+
+    def __str__(self) -> str:
+        mean, deviation = (", ".join(f"{v:g}" for v in values) for values in (self.mean, self.deviation))
+        return f"{{mean: [{mean}], deviation: [{deviation}]}}"
 
 
 def _number_or_change(value: Any) -> str:

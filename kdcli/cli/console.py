@@ -212,9 +212,17 @@ def _targets_line(targets: dict[str, Any]) -> str:
     return f"targets   {targets['mode']}, {targets['precision']}, {views}{size}: {targets['why']}"
 
 
+def scale_text(scale: str | dict[str, Any]) -> str:
+    """An input scale of a plan for a person."""
+    if isinstance(scale, str):
+        return scale
+    mean, deviation = (", ".join(f"{value:g}" for value in scale[name]) for name in ("mean", "deviation"))
+    return f"mean {mean}, deviation {deviation}"
+
+
 def _side_text(side: dict[str, Any]) -> str:
     """One model of a plan in a line."""
-    scales = {f", scale {entry['scale']}" for entry in side["input"].values() if entry["scale"]}
+    scales = {f", scale {scale_text(entry['scale'])}" for entry in side["input"].values() if entry["scale"]}
     sizes = {f", resized to {e['resize'][0]}×{e['resize'][1]}" for e in side["input"].values() if e["resize"]}
     text = f"{side['parameters']} parameters, weights {side['start']}, {side['output_kind']}"
     text += f", logits {side['logits_from']}" if side["logits_from"] != "output" else ""

@@ -77,11 +77,13 @@ def _summary(document: dict[str, Any]) -> list[str]:
 
 
 def _checked(checked: dict[str, Any] | None) -> list[str]:
+    from kdcli.cli.console import scale_text
+
     if checked is None:
         return []
     figures = {name: value for name, value in checked.items() if isinstance(value, float)}
     shown = "".join(f", {name} {value:.4f}" for name, value in figures.items())
-    scales = {entry["scale"] for entry in checked["input"].values() if entry["scale"]}
+    scales = {scale_text(entry["scale"]) for entry in checked["input"].values() if entry["scale"]}
     scaled = "".join(f", input.scale {scale}" for scale in sorted(scales))
     answer = "×".join(str(side) for side in checked["answer"])
     count = f"{checked['examples']} examples of {checked['data']} ({checked['split']}, {checked['task']})"

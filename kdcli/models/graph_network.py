@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from kdcli.errors import ModelError
 from kdcli.lazy import ops, tf
 from kdcli.models.graph_choice import batch_size, choose_result, input_specs, output_shape
@@ -73,6 +75,7 @@ class GraphNetwork(Network):
         self.output_name = self._chosen.name
         self._last: LastActivation | None = None
         self._logits: str | None = None
+        self._first: str | None = None
         self._tapped: Mapping[str, Tap] = {}
         self._function: GraphFunction | SignatureFunction
         if frozen.graph is None:
@@ -145,6 +148,15 @@ class GraphNetwork(Network):
     def output(self, raw: Mapping[str, Any]) -> Any:
         """What the saved model itself returns, activation included."""
         return self._formed(self._ask(raw, [self._answered])[0])
+
+    def before_weights(self, raw: Mapping[str, Any]) -> np.ndarray | None:
+        """What raw examples have become where the first operation with weights takes them."""
+        if self._first is None or isinstance(self._function, SignatureFunction):
+            return None
+        if self._first.startswith("kd_feed_"):
+            given = prepare(self.preparations, raw)
+            return None if isinstance(given, dict) else ops.convert_to_numpy(given)
+        return ops.convert_to_numpy(self._ask(raw, [self._first])[0])
 
     def save(self, folder: Path) -> None:
         """Write the trained weights as a SavedModel with the same signature, arguments, results and types.
@@ -228,6 +240,7 @@ class GraphNetwork(Network):
         self.secondary = frozenset(name for name, tap in part.taps.items() if tap.secondary)
         self.roles = Roles(linear=part.linear - self.secondary)
         self.architecture = part.architecture
+        self._first = part.first
 
     def _check_trainable(self, frozen: FrozenGraph) -> None:
         if not any(weight.trainable for weight in frozen.weights):

@@ -15,6 +15,7 @@ from kdcli.models.graph_function import GraphFunction, without_constants
 from kdcli.models.graph_output import LastActivation, last_activation, picture_after_decoding
 from kdcli.models.graph_taps import Tap, find_taps
 from kdcli.models.graph_tracing import Shape, Traced, measured, trace
+from kdcli.models.input_range import first_weighted_input
 
 _LINEAR = ("Conv2D", "DepthwiseConv2dNative", "MatMul", "BiasAdd", "Add", "AddV2", "FusedBatchNormV3")
 
@@ -29,6 +30,7 @@ class GraphPart:
         taps: by name, in the order in which they are computed.
         linear: names of the taps before an activation, as far as their last operation tells.
         architecture: what the part is built of, in words.
+        first: the tensor that the first operation with weights takes; None where it is not known.
     """
 
     output_shape: Shape
@@ -36,6 +38,7 @@ class GraphPart:
     taps: Mapping[str, Tap]
     linear: frozenset[str]
     architecture: str
+    first: str | None
 
 
 class GraphReading:
@@ -81,7 +84,8 @@ class GraphReading:
         linear = (name for name, tap in taps.items() if traced.tensor(tap.tensor).op.type in _LINEAR)
         inputs = [tensor for op in traced.operations if op.type == "Placeholder" for tensor in op.outputs]
         architecture = architecture_of(traced.operations, inputs)
-        return GraphPart(shape, last, taps, frozenset(linear), architecture)
+        first = first_weighted_input(traced.graph.get_operations(), inputs, weights=self._weights)
+        return GraphPart(shape, last, taps, frozenset(linear), architecture, first and first.name)
 
     def start(self, wanted: str, feeds: Sequence[GraphTensor]) -> GraphTensor:
         """The inner tensor, a tap or a full name, from which the network shall start.

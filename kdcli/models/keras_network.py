@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+import numpy as np
+
 from kdcli.errors import KdError, ModelError, first_line
 from kdcli.lazy import keras, ops, tf
 from kdcli.models.architecture import architecture_of
 from kdcli.models.fixed_batch import in_parts
+from kdcli.models.input_range import first_weighted_input
 from kdcli.models.keras_inputs import fixed_batch, taken_inputs
 from kdcli.models.network import Answer, Network, OutputSpec, choose_output
 from kdcli.models.preparation import Preparation, prepare
@@ -39,6 +42,8 @@ class KerasNetwork(Network):
         # What a layer remembers of a batch is none of the next one's business.
         self._remembering = [one for one in self.layers if getattr(one, "stateful", False)]
         self._find_taps([spec.shape for spec in self.inputs])
+        # Shared by all copies, so that it is traced once.
+        self._first_layer = tf.function(self._reaching, autograph=False, reduce_retracing=True)
         kinds = {"softmax": "probabilities", "sigmoid": "sigmoid"}
         self.output_kind = kinds.get(self._activation or "", "logits")
         self._read_before(self.output_kind)
@@ -66,14 +71,6 @@ class KerasNetwork(Network):
     def last_layer(self) -> Any:
         """The layer whose result is the model's output; None when it is computed by something else."""
         return self._layers[self._last] if self._last else None
-
-    @property
-    def scales_itself(self) -> bool:
-        """Whether one of the first layers rescales or normalises: such a network wants raw pictures."""
-        first = [layer for layer in self.layers if not isinstance(layer, keras.layers.InputLayer | keras.Model)][
-            :4
-        ]
-        return any(isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization) for layer in first)
 
     @property
     def parameters(self) -> int:
@@ -137,6 +134,21 @@ class KerasNetwork(Network):
             return self._asked(prepared, ())[0]
         return in_parts(lambda part: self._asked(part, ())[0], prepared, size=self.batch)
 
+    def before_weights(self, raw: Mapping[str, Any]) -> np.ndarray | None:
+        """What raw examples have become where the first layer with weights takes them."""
+        given = prepare(self.preparations, raw)
+        if not self._changes_inputs:
+            # Nothing stands before the first layer, which is not known by name where there are several inputs.
+            return None if isinstance(given, dict) else ops.convert_to_numpy(given)
+        given = self._arranged(given)
+        if self.batch is not None:
+            return ops.convert_to_numpy(in_parts(self._first_layer, given, size=self.batch))
+        return ops.convert_to_numpy(self._first_layer(given))
+
+    def _reaching(self, arranged: Any) -> Any:
+        output = leaves(self.model(arranged, training=False))[self.chosen]
+        return first_weighted_input(output.graph.get_operations(), keras.tree.flatten(arranged))
+
     def _asked(
         self, arranged: Any, taps: Sequence[str], *, training: bool = False, bare: bool = False
     ) -> tuple[Any, dict[str, Any]]:
@@ -190,6 +202,8 @@ class KerasNetwork(Network):
         self.secondary = self.roles.secondary | makes
         # Behind the arguments come the variables.
         given = output.graph.inputs[: len(self.inputs)]
+        first = first_weighted_input(output.graph.get_operations(), given)
+        self._changes_inputs = first is not None and first.name not in {tensor.name for tensor in given}
         self.architecture = architecture_of(output.graph.get_operations(), given)
         last = recorded.last(output)
         # A layer that is used elsewhere too cannot leave its activation out: the logarithm is taken instead.

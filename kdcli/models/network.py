@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, Self
 
+import numpy as np
+
 from kdcli.errors import UsageError, did_you_mean, nearest
 from kdcli.lazy import ops
-from kdcli.models.preparation import Preparation
+from kdcli.models.preparation import Preparation, Scale, scale_to_json
 from kdcli.models.tap_roles import Roles
 
 # Below this a probability carries no information in float32, and its logarithm would run away.
@@ -99,11 +101,6 @@ class Network(ABC):
         return []
 
     @property
-    def scales_itself(self) -> bool:
-        """Whether it rescales or normalises pictures first: such a network wants them raw."""
-        return False
-
-    @property
     def has_regularization(self) -> bool:
         """Whether the model brings penalties of its own."""
         return False
@@ -127,7 +124,7 @@ class Network(ABC):
         columns = "all" if self._columns is None else ",".join(map(str, self._columns))
         return {
             "inputs": json.dumps(inputs),
-            "preparation": json.dumps(prepared, sort_keys=True),
+            "preparation": json.dumps(prepared, sort_keys=True, default=scale_to_json),
             "output": f"{self.output_name}: {self.output_kind} as {self.head}, {self.logits_from}",
             "columns": f"{columns}{' of one sigmoid as two classes' if self._one_sigmoid else ''}",
         }
@@ -143,6 +140,17 @@ class Network(ABC):
     @abstractmethod
     def output(self, raw: Mapping[str, Any]) -> Any:
         """What the saved model itself returns, its last activation included."""
+
+    def before_weights(self, raw: Mapping[str, Any]) -> np.ndarray | None:
+        """What raw examples have become where the first layer with weights takes them.
+
+        Args:
+            raw: by input name, (batch, ...) each.
+
+        Returns:
+            (batch, ...), or None where the network does not tell.
+        """
+        return None
 
     def understood(self, kind: str, *, head: str) -> Self:
         """The same network with its output understood as `kind` and its logits as those of `head`."""
@@ -181,8 +189,8 @@ class Network(ABC):
         other.preparations = dict(preparations)
         return other
 
-    def with_scale(self, scale: str) -> Self:
-        """The same network behind another scaling of its pictures."""
+    def with_scale(self, scale: Scale) -> Self:
+        """The same network behind another scaling of its images."""
         return self.with_preparations({n: p.with_scale(scale) for n, p in self.preparations.items()})
 
     def _as_logits(self, output: Any) -> Any:

@@ -10,8 +10,10 @@ import numpy as np
 
 from kdcli.errors import ModelError
 from kdcli.lazy import ops
+from kdcli.spec import Standardization
 
 SCALES = ("unit", "signed", "raw", "imagenet", "caffe")
+Scale = str | Standardization
 # Channel statistics of ImageNet, in the order and units in which the published weights expect them.
 IMAGENET_MEAN = np.array((0.485, 0.456, 0.406), np.float32)
 IMAGENET_DEVIATION = np.array((0.229, 0.224, 0.225), np.float32)
@@ -27,7 +29,7 @@ class Preparation:
         raw_dtype: its type; only `uint8` pictures are scaled.
         shape: the network's input shape, None where it takes any size.
         dtype: the network's input type.
-        scale: one of `SCALES`.
+        scale: one of `SCALES`, or a standardization in pixel values.
         size: (height, width) to resize to, or None to leave the size.
         fit: `stretch`, `crop` or `pad`.
     """
@@ -36,7 +38,7 @@ class Preparation:
     raw_dtype: str
     shape: tuple[int | None, ...]
     dtype: str
-    scale: str = "unit"
+    scale: Scale = "unit"
     size: tuple[int, int] | None = None
     fit: str = "stretch"
 
@@ -62,7 +64,7 @@ class Preparation:
             shape = (*self.size, *shape[2:])
         return tuple(shape)
 
-    def with_scale(self, scale: str) -> Preparation:
+    def with_scale(self, scale: Scale) -> Preparation:
         """The same with another scale."""
         return replace(self, scale=scale)
 
@@ -95,7 +97,7 @@ class Preparation:
     def to_json(self) -> dict[str, Any]:
         """What the plan and the run record."""
         size = list(self.size) if self.size else None
-        scale = self.scale if self.scaled else None
+        scale = scale_to_json(self.scale) if self.scaled else None
         return {
             "shape": list(self.prepared_shape),
             "dtype": self.dtype,
@@ -105,7 +107,25 @@ class Preparation:
         }
 
 
-def _scaled(batch: Any, scale: str) -> Any:
+def scale_to_json(scale: Scale) -> str | dict[str, Any]:
+    """The scale as a recipe writes it."""
+    return scale if isinstance(scale, str) else scale.model_dump(mode="json")
+
+
+def scale_from_json(given: Any) -> Scale | None:
+    """The scale that `scale_to_json` wrote; None for anything else."""
+    if isinstance(given, dict):
+        try:
+            return Standardization.model_validate(given)
+        except ValueError:
+            return None
+    return given if given in SCALES else None
+
+
+def _scaled(batch: Any, scale: Scale) -> Any:
+    if isinstance(scale, Standardization):
+        mean, deviation = (np.array(values, np.float32) for values in (scale.mean, scale.deviation))
+        return (batch - mean) / deviation
     if scale == "unit":
         return batch / 255.0
     if scale == "signed":
@@ -144,7 +164,9 @@ def make_preparation(
         size = tuple(section.resize) if tuple(section.resize) != tuple(raw_shape[:2]) else None
     elif _is_picture(raw_shape, raw_dtype) and len(shape) in (2, 3) and None not in shape[:2]:
         size = shape[:2] if tuple(raw_shape[:2]) != tuple(shape[:2]) else None
-    scale = "unit" if section.scale == "auto" else section.scale
+    scale: Scale = "unit" if section.scale == "auto" else section.scale
+    if isinstance(scale, Standardization):
+        scale = scale.in_pixels
     prepared = Preparation(raw_shape, raw_dtype, shape, dtype, scale, size, section.fit)
     given = prepared.prepared_shape
     fits = len(given) == len(shape) and all(w in (None, g) for g, w in zip(given, shape, strict=True))
@@ -156,8 +178,9 @@ def make_preparation(
             hint="channels must fit; for flat inputs put keras.layers.Flatten() in front of the model",
         )
     channels = given[-1] if len(given) == 3 else 1
-    if scale in ("imagenet", "caffe") and prepared.scaled and channels != 3:
-        raise ModelError(f"{who}: input.scale {scale} needs 3 channels, the data has {channels}")
+    needed = scale.channels if isinstance(scale, Standardization) else 3 if scale in ("imagenet", "caffe") else 1
+    if needed not in (1, channels) and prepared.scaled:
+        raise ModelError(f"{who}: input.scale {scale} needs {needed} channels, the data has {channels}")
     return prepared
 
 
@@ -171,4 +194,4 @@ def prepare(preparations: Mapping[str, Preparation], raw: Mapping[str, Any]) -> 
     return next(iter(prepared.values())) if len(prepared) == 1 else prepared
 
 
-__all__ = ["SCALES", "Preparation", "make_preparation", "prepare"]
+__all__ = ["SCALES", "Preparation", "Scale", "make_preparation", "prepare", "scale_from_json", "scale_to_json"]

@@ -11,8 +11,9 @@ import numpy as np
 from kdcli.errors import ModelError
 from kdcli.lazy import keras, ops, tf
 from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.preparation import CAFFE_MEAN, IMAGENET_DEVIATION, IMAGENET_MEAN, Preparation
+from kdcli.models.preparation import CAFFE_MEAN, IMAGENET_DEVIATION, IMAGENET_MEAN, Preparation, Scale
 from kdcli.models.structures import leaves
+from kdcli.spec import Standardization
 
 INPUT = "input"
 # Pixels of the pictures of which a resizing is found out at once.
@@ -54,7 +55,10 @@ class Serving:
         """The least and the largest value of an input, where the type or the scale says so."""
         if not self.preparation.scaled:
             return None
-        return (0.0, 255.0) if self.inside else _RANGES.get(self.preparation.scale)
+        if self.inside:
+            return 0.0, 255.0
+        scale = self.preparation.scale
+        return _RANGES.get(scale) if isinstance(scale, str) else None
 
     def taken(self, raw: Mapping[str, np.ndarray]) -> np.ndarray:
         """Raw examples as the file takes them."""
@@ -126,7 +130,7 @@ def _prepared(tensor: Any, preparation: Preparation) -> Any:
     return tensor if tensor.dtype == preparation.dtype else ops.cast(tensor, preparation.dtype)
 
 
-def _scaled(tensor: Any, scale: str) -> Any:
+def _scaled(tensor: Any, scale: Scale) -> Any:
     layers = keras.layers
     if scale == "raw":
         return tensor
@@ -138,8 +142,16 @@ def _scaled(tensor: Any, scale: str) -> Any:
         tensor = reverse(tensor)
         reverse.set_weights([np.eye(3, dtype=np.float32)[::-1], -CAFFE_MEAN])
         return tensor
-    factor: Any = {"unit": 1 / 255.0, "signed": 1 / 127.5}.get(scale)
-    offset: Any = {"unit": 0.0, "signed": -1.0}.get(scale)
+    factor: Any
+    offset: Any
+    if isinstance(scale, Standardization):
+        means, deviations = np.broadcast_arrays(np.array(scale.mean), np.array(scale.deviation))
+        # One number holds for all channels, and Rescaling takes it as such.
+        numbers = [(1 / deviations).tolist(), (-means / deviations).tolist()]
+        factor, offset = (one[0] if len(one) == 1 else one for one in numbers)
+        return layers.Rescaling(factor, offset, dtype="float32", name="prepare_scale")(tensor)
+    factor = {"unit": 1 / 255.0, "signed": 1 / 127.5}.get(scale)
+    offset = {"unit": 0.0, "signed": -1.0}.get(scale)
     if scale == "imagenet":
         factor = (1 / (255.0 * IMAGENET_DEVIATION.astype(np.float64))).tolist()
         offset = (-IMAGENET_MEAN.astype(np.float64) / IMAGENET_DEVIATION).tolist()

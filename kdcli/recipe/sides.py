@@ -7,18 +7,23 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from kdcli.recipe.alternatives import ClassColumns, WordOrSize, WordOrViews
-from kdcli.spec import OutputKind, PositiveFloat, Spec
+from kdcli.spec import OutputKind, PositiveFloat, Spec, Standardization
 from kdcli.zoo import AnyModel
 
-Scale = Literal["auto", "unit", "signed", "raw", "imagenet", "caffe"]
+Scale = Annotated[
+    Annotated[Literal["auto", "unit", "signed", "raw", "imagenet", "caffe"], Tag("word")]
+    | Annotated[Standardization, Tag("mapping")],
+    Discriminator(lambda value: "word" if isinstance(value, str) else "mapping"),
+]
 
 
 class InputSection(Spec):
-    """How a raw example becomes a network's input. Only `uint8` pictures are scaled.
+    """How a raw example becomes a network's input. Only `uint8` images are scaled.
 
     Args:
         scale: `unit` [0, 1], `signed` [-1, 1], `raw`, `imagenet` (mean and deviation), `caffe` (BGR minus
-            mean); `auto` is `unit` unless another one is clearly better.
+            mean), or `{mean: [...], deviation: [...]}` in pixel values. `auto` asks what range the model itself
+            maps 0..255 to, then compares the loss of a trained model under each scale; `unit` where neither tells.
         resize: `auto` (the network's own size) or [height, width].
         fit: `stretch`, `crop` (fill, then cut) or `pad` (fit, then fill with zeros).
         tensor: the inner tensor of a SavedModel that the examples are fed into, past what stands before it.

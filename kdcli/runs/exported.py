@@ -35,7 +35,7 @@ class TakenInput:
     range: tuple[float, float] | None
     batch: int | None
     prepare: str
-    scale: str | None
+    scale: str | dict[str, Any] | None
     resize: tuple[int, int] | None
     fit: str | None
     quantization: dict[str, float] | None

@@ -23,7 +23,7 @@ from kdcli.lazy import tf
 from kdcli.models.file_runner import RUNTIMES as FILE_RUNTIMES
 from kdcli.models.formats import KERAS, SAVED_MODEL, model_file
 from kdcli.models.opening import open_file
-from kdcli.models.preparation import SCALES
+from kdcli.models.preparation import Scale, scale_from_json
 from kdcli.models.runner_network import RunnerNetwork, explain
 from kdcli.recipe.reading import read_run
 from kdcli.runs.directory import recipe_of_run, role_of_run
@@ -132,8 +132,8 @@ def open_candidate(
         if section.input.scale not in ("auto", "raw") and own is None:
             on_event(Note(f"{path} takes raw pictures: {role}.input.scale {section.input.scale} is not for it"))
         section = _scaled(section, "raw")
-    elif said.get("scale") in SCALES and section.input.scale == "auto":
-        section = _scaled(section, said["scale"])
+    elif section.input.scale == "auto" and (scale := scale_from_json(said.get("scale"))) is not None:
+        section = _scaled(section, scale)
     network = understand(
         network,
         dataset.train,
@@ -150,7 +150,7 @@ def open_candidate(
     return Candidate(path, file.format, network, file.sha256, findings)
 
 
-def _scaled(section: Any, scale: str) -> Any:
+def _scaled(section: Any, scale: Scale) -> Any:
     return section.model_copy(update={"input": section.input.model_copy(update={"scale": scale})})
 
 

@@ -20,6 +20,7 @@ from kdcli.events import Note, OnEvent, Progress
 from kdcli.models.batches import Runner
 from kdcli.models.file_runner import FileRunner
 from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.preparation import scale_to_json
 from kdcli.models.serving import Serving, serve
 from kdcli.models.tensor_info import TensorInfo
 from kdcli.recipe.gates import Gate
@@ -165,7 +166,7 @@ def taken_input(made: Made, *, output_kind: str, classes: int) -> TakenInput:
         range=serving.value_range,
         batch=serving.batch,
         prepare="inside" if serving.inside else "outside",
-        scale=preparation.scale if preparation.scaled else None,
+        scale=scale_to_json(preparation.scale) if preparation.scaled else None,
         resize=preparation.size,
         fit=preparation.fit if preparation.size else None,
         quantization=quantization,

@@ -123,6 +123,12 @@ _SCALES = {
 }
 
 
+def _scaling(scale: str | dict[str, Any]) -> str:
+    if isinstance(scale, str):
+        return _SCALES[scale]
+    return f"uint8 minus {scale['mean']}, divided by {scale['deviation']}"
+
+
 def _feeding(name: str, entry: dict[str, Any]) -> str:
     """What to do to a raw example before plain Keras gets it."""
     shape = "×".join(str(side) for side in entry["shape"])
@@ -130,5 +136,5 @@ def _feeding(name: str, entry: dict[str, Any]) -> str:
     if entry["resize"]:
         steps.append(f"resized to {entry['resize'][0]}×{entry['resize'][1]} ({entry['fit']})")
     if entry["scale"]:
-        steps.append(_SCALES[entry["scale"]])
+        steps.append(_scaling(entry["scale"]))
     return ", ".join(steps)

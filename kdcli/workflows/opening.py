@@ -13,6 +13,7 @@ from kdcli.events import Note, OnEvent
 from kdcli.lazy import keras
 from kdcli.losses.labels import Labels
 from kdcli.models.network import Network
+from kdcli.models.preparation import scale_to_json
 from kdcli.recipe.document import Path, dotted
 from kdcli.recipe.sections import Recipe
 from kdcli.workflows.around import Surroundings
@@ -178,7 +179,7 @@ def _resolved(
         values[*at, "output_kind"] = side.network.output_kind
         # Recorded answers take nothing in.
         for preparation in list(side.network.preparations.values())[:1]:
-            values[*at, "input", "scale"] = preparation.scale
+            values[*at, "input", "scale"] = scale_to_json(preparation.scale)
             if preparation.picture:
                 values[*at, "input", "resize"] = list(preparation.prepared_shape[:2])
     for number, loss in enumerate(recipe.losses or ()):

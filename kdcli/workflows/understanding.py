@@ -9,7 +9,7 @@ import numpy as np
 
 from kdcli.data.examples import Examples
 from kdcli.errors import ModelError, UsageError
-from kdcli.evaluation.scaling import choose_scale
+from kdcli.evaluation.input_scale import choose_scale, find_mismatch
 from kdcli.events import Note, OnEvent
 from kdcli.lazy import ops, tf
 from kdcli.models.columns import columns_for
@@ -53,17 +53,40 @@ def understand(
     network = resolve_output(network, wanted=section.output_kind, task=task, outputs=count, answers=answers)
     if classes is not None:
         network = mapped(network, classes, task=task, class_names=class_names)
-    if section.input.scale == "auto" and not measured and network.scales_itself and _scaled(network):
-        network = network.with_scale("raw")
-        on_event(Note(f"{role} ({network.name}): input.scale is raw, the network rescales its pictures itself"))
-    if section.input.scale == "auto" and measured:
-        choice = choose_scale(network, examples, seed=seed)
+    return _scaled_for(
+        network, examples, section, role, task=task, measured=measured, seed=seed, on_event=on_event
+    )
+
+
+def _scaled_for(
+    network: Any,
+    examples: Examples,
+    section: Any,
+    role: str,
+    *,
+    task: str,
+    measured: bool,
+    seed: int,
+    on_event: OnEvent,
+) -> Any:
+    """The network behind the scale that it wants, with what has to be said about it."""
+    who, scale = f"{role} ({network.name})", section.input.scale
+    scaled = any(preparation.scaled for preparation in network.preparations.values())
+    images = any(preparation.picture for preparation in network.preparations.values())
+    if scaled and scale == "auto":
+        choice = choose_scale(network, examples, task=task, measured=measured, seed=seed)
         network = network.with_scale(choice.scale)
-        if choice.scale != "unit":
-            shown = ", ".join(f"{scale} {value:.3f}" for scale, value in choice.accuracies.items())
-            found = f"input.scale is {choice.scale}, by the accuracy on training examples ({shown})"
-            text = f"{role} ({network.name}): {found}"
-            on_event(Note(text))
+        if choice.assumed:
+            way = f"--set {role}.input.scale=... sets it"
+            on_event(Note(f"{who}: input.scale {choice.scale} is assumed, {choice.reason}; {way}"))
+        elif choice.reason:
+            on_event(Note(f"{who}: input.scale is {choice.scale}, {choice.reason}"))
+    elif images and not scaled and scale == "auto":
+        mismatch = find_mismatch(network, examples, task=task, measured=measured, seed=seed)
+        if mismatch:
+            on_event(Note(f"{who}: {mismatch}; store them as uint8 for input.scale to apply"))
+    elif images and not scaled and scale != "raw":
+        on_event(Note(f"{who}: input.scale {scale} has no effect, only uint8 images are scaled"))
     return network
 
 
@@ -76,10 +99,6 @@ def mapped(network: Any, classes: Any, *, task: str, class_names: Sequence[str])
     if task == "regression":
         raise UsageError("teacher.classes is for classes, and the data has values", hint="leave it out")
     return network.with_columns(columns_for(classes, outputs=network.outputs, class_names=class_names))
-
-
-def _scaled(network: Network) -> bool:
-    return any(preparation.scaled for preparation in network.preparations.values())
 
 
 def _refuse_bytes(network: Network, role: str) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kdcli.data.arrays import splits_from_arrays
-from kdcli.evaluation.scaling import choose_scale
+from kdcli.evaluation.input_scale import choose_scale
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.preparation import Preparation
 
