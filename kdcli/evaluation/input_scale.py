@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from kdcli.data.examples import Examples
-from kdcli.data.order import draws, limited
-from kdcli.evaluation.statistics import t_quantile
+from kdcli.evaluation.scale_comparison import LOOKS, Compared, Take, Trial, compare_scales
 from kdcli.lazy import keras, ops
-from kdcli.models.answering import LOGITS, Answering
 from kdcli.models.input_range import range_of
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.models.preparation import SCALES, Preparation, Scale
 from kdcli.spec import Standardization
 
-# How many training examples are compared: most choices are clear after the first look. A look that is not the last
-# demands more evidence, as there are several.
-LOOKS = ((64, 0.001), (512, 0.01))
-# Of the loss of guessing by the label frequencies: smaller differences decide nothing. A scale that only makes the
-# network more confident in the same decisions must win by more: on examples it was trained on, any factor does.
-FLOOR, FLOOR_OF_CONFIDENCE, SAME_DECISIONS = 0.02, 0.10, 0.99
-WORST = 1e6
 # Images whose mean and deviation are the seventh candidate; examples for the fit of BatchNorm's statistics.
 STATISTICS, FITTED, NORMALIZATIONS = 2048, 32, 3
 # Divergence of a channel from its stored statistics that still counts as a fit, and by what factor the next best
 # scale must be worse.
 FIT, FIT_RATIO = 0.5, 3.0
-_SHUFFLE = 11
 _INTEGERS = ("uint8", "int8", "int16", "uint16", "int32", "int64")
-
-Take = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -103,7 +92,7 @@ def find_mismatch(network: Network, examples: Examples, *, task: str, measured: 
     choice = _choose(trial, examples, take, task=task, measured=measured, seed=seed)
     are = f"the images are {preparation.raw_dtype} from {low:.4g} to {high:.4g} and go in as they are"
     if not choice.assumed and choice.reason and choice.scale != stored:
-        return f"{are}, but {choice.scale} would fit: {choice.reason}"
+        return f"{are}, but {choice.scale} would fit, {choice.reason}"
     plain = choice.assumed or (not measured and not choice.reason)
     if stored == "raw" and plain:
         return f"{are}: only uint8 images are scaled, and the network does not rescale them"
@@ -113,9 +102,9 @@ def find_mismatch(network: Network, examples: Examples, *, task: str, measured: 
 def _stored_as(low: float, high: float) -> str | None:
     if low >= 0 and 64 < high <= 255:
         return "raw"
-    if -1 <= low and 0.5 < high <= 1:
-        return "signed" if low < 0 else "unit"
-    return None
+    if -1 <= low < -0.3 and high <= 1:
+        return "signed"
+    return "unit" if low >= 0 and 0.3 < high <= 1 else None
 
 
 def _choose(
@@ -128,17 +117,17 @@ def _choose(
     if not measured:
         return ScaleChoice(structure, said) if structure else ScaleChoice("unit")
     scales = _candidates(images, take, len(examples))
-    trial = _Trial(network, take, task)
-    compared = _compare(trial, scales, examples, seed=seed)
+    trial = Trial(network, take, task)
+    compared = compare_scales(trial, scales, examples, seed=seed)
     if compared is not None and compared.indifferent:
         return ScaleChoice(structure or "unit", said)
     if compared is not None and compared.decided:
-        reason = "" if compared.best == "unit" and not structure else compared.text
+        reason = compared.text
         if structure:
             agrees = "too" if structure == compared.best else f", which speaks for {structure}"
             reason = f"{compared.text}; {said}{' ' if agrees == 'too' else ''}{agrees}"
         return ScaleChoice(compared.best, reason, losses=compared.means)
-    open_scales = compared.alive if compared is not None and compared.informed else list(scales.values())
+    open_scales = compared.open if compared is not None and compared.informed else list(scales.values())
     losses = {} if compared is None else compared.means
     if structure in open_scales:
         assert structure is not None
@@ -146,6 +135,10 @@ def _choose(
     fitting = _fitting(trial, open_scales, len(examples))
     if fitting is not None:
         return ScaleChoice(fitting, "by the stored statistics of its first BatchNorm layers", losses=losses)
+    usual = [scale for scale in open_scales if isinstance(scale, str)]
+    if compared is not None and compared.informed and len(usual) == 1:
+        # Statistics of the data that are hardly better do not make the one usual scale doubtful.
+        return ScaleChoice(usual[0], compared.text, losses=losses)
     return ScaleChoice(open_scales[0], _why_assumed(compared), assumed=True, losses=losses)
 
 
@@ -199,193 +192,14 @@ def _candidates(images: Mapping[str, Preparation], take: Take, count: int) -> di
     return scales
 
 
-class _Trial:
-    """A network asked under one scale after another; it is compiled once."""
-
-    def __init__(self, network: Network, take: Take, task: str) -> None:
-        self.network = network
-        self.task = task
-        self._take = take
-        # Images are scaled before they go in, so the network behind them stays the same.
-        self._plain = network.with_preparations(
-            {
-                name: replace(p, raw_shape=p.prepared_shape, raw_dtype=p.dtype, scale="raw", size=None)
-                for name, p in network.preparations.items()
-            }
-        )
-        self._answering = Answering(self._plain, batch_size=LOOKS[0][0])
-
-    def logits(self, scale: Scale, positions: np.ndarray) -> np.ndarray:
-        """Of some examples under a scale."""
-        return self._answering(self._under(scale, positions), len(positions))[LOGITS]
-
-    def features(self, scale: Scale, positions: np.ndarray, taps: Sequence[str]) -> Mapping[str, np.ndarray]:
-        """What some taps give under a scale."""
-        return Answering(self._plain, taps=taps, batch_size=FITTED)(self._under(scale, positions), len(positions))
-
-    def _under(self, scale: Scale, positions: np.ndarray) -> Take:
-        preparations = self.network.with_scale(scale).preparations
-
-        def take(some: np.ndarray) -> Mapping[str, np.ndarray]:
-            raw = self._take(positions[some])
-            return {name: ops.convert_to_numpy(p(raw[name])) for name, p in preparations.items()}
-
-        return take
-
-
-@dataclass(frozen=True)
-class _Compared:
-    """The losses of the scales.
-
-    Args:
-        alive: scales that no other one is clearly better than, in the order in which they are assumed.
-        best: of the least mean loss.
-        informed: whether the best is clearly better than guessing by the labels' frequencies.
-        indifferent: whether the scale makes no difference to the network.
-        means: by name.
-        text: a clause with the figures.
-    """
-
-    alive: list[Scale]
-    best: Scale
-    informed: bool
-    indifferent: bool
-    examples: int
-    means: dict[str, float]
-    text: str
-
-    @property
-    def decided(self) -> bool:
-        """Whether the examples tell one scale from all others."""
-        return self.informed and len(self.alive) == 1
-
-
-def _compare(trial: _Trial, scales: Mapping[str, Scale], examples: Examples, *, seed: int) -> _Compared | None:
-    """Compare the scales on more and more examples; None where there are no labels that fit."""
-    labels = examples.all_labels()
-    if labels is None:
-        return None
-    positions = limited(labels, len(examples), limit=LOOKS[-1][0], seed=seed)
-    positions = positions[np.argsort(draws(len(positions), seed, _SHUFFLE), kind="stable")]
-    alive = list(scales)
-    losses: dict[str, np.ndarray] = {name: np.empty(0) for name in scales}
-    decisions: dict[str, np.ndarray] = {}
-    confidence: dict[str, float] = {}
-    for look, alpha in LOOKS:
-        part = positions[:look]
-        for name in alive:
-            new = part[len(losses[name]) :]
-            logits = trial.logits(scales[name], new).astype(np.float64)
-            found = example_losses(logits, labels[new], task=trial.task, head=trial.network.head)
-            if found is None:
-                return None
-            losses[name] = np.concatenate([losses[name], found])
-            confidence[name] = float(np.std(logits, axis=-1).mean() + np.abs(logits).mean())
-            decided = _decisions(logits, trial.task)
-            decisions[name] = np.concatenate([decisions[name], decided]) if name in decisions else decided
-        best = min(alive, key=lambda name: losses[name].mean())
-        guessed = _guessing(labels[part], logits.shape, trial.task, trial.network.head)
-        informed = _above_zero(guessed - losses[best], alpha)
-        weight = float(guessed.mean())
-        if look == LOOKS[0][0]:
-            others = [losses[name] - losses[best] for name in alive]
-            same = all(np.array_equal(decisions[name], decisions[best]) for name in alive)
-            indifferent = same and max(float(np.abs(one).max()) for one in others) < 1e-3 * weight
-        kept = [best]
-        for name in alive:
-            agreeing = decisions[best].size and np.mean(decisions[name] == decisions[best]) >= SAME_DECISIONS
-            only_surer = agreeing and confidence[best] > confidence[name]
-            floor = (FLOOR_OF_CONFIDENCE if only_surer else FLOOR) * weight
-            difference = losses[name] - losses[best]
-            if name != best and not (difference.mean() > floor and _above_zero(difference, alpha)):
-                kept.append(name)
-        alive = [name for name in alive if name in kept]
-        if informed and len(alive) == 1:
-            break
-    means = {name: float(values.mean()) for name, values in losses.items()}
-    shown = ", ".join(f"{name} {value:.3g}" for name, value in means.items())
-    text = f"by the loss on {len(part)} training examples ({shown})"
-    open_scales = [scales[name] for name in alive]
-    return _Compared(open_scales, scales[best], informed, indifferent, len(part), means, text)
-
-
-def _above_zero(differences: np.ndarray, alpha: float) -> bool:
-    """Whether the paired interval of a mean lies above zero."""
-    if len(differences) < 2:
-        return False
-    error = differences.std(ddof=1) / math.sqrt(len(differences))
-    return float(differences.mean()) > t_quantile(alpha, len(differences) - 1) * error
-
-
-def example_losses(logits: np.ndarray, labels: np.ndarray, *, task: str, head: str) -> np.ndarray | None:
-    """The task's own loss of each example: cross-entropy, binary cross-entropy or squared error.
-
-    Args:
-        logits: (n, ..., outputs), as `head` says.
-        labels: (n, ...) classes, rows of probabilities, 0 and 1, or values.
-        task: of the data.
-        head: `logits`, `sigmoid` or `values`.
-
-    Returns:
-        (n,) float64, at most 1e6 each; None where the labels do not fit.
-    """
-    outputs = logits.shape[-1]
-    if task == "regression":
-        if labels.size != logits.size:
-            return None
-        loss = np.square(logits - labels.reshape(logits.shape).astype(np.float64))
-    elif task == "multilabel" or head == "sigmoid":
-        truth = labels if labels.shape == logits.shape else _one_hot(labels, outputs)
-        if truth.shape != logits.shape:
-            return None
-        loss = np.maximum(logits, 0) - logits * truth + np.log1p(np.exp(-np.abs(logits)))
-    else:
-        truth = labels if labels.shape == logits.shape else _one_hot(labels, outputs)
-        if truth.shape != logits.shape:
-            return None
-        shifted = logits - logits.max(-1, keepdims=True)
-        loss = np.log(np.exp(shifted).sum(-1, keepdims=True)) * truth - shifted * truth
-        loss = loss.sum(-1)
-    with np.errstate(invalid="ignore"):
-        loss = np.nan_to_num(loss, nan=WORST, posinf=WORST)
-        return np.minimum(loss.reshape(len(loss), -1).mean(-1), WORST)
-
-
-def _one_hot(labels: np.ndarray, outputs: int) -> np.ndarray:
-    """Rows for whole numbers; what is out of range, such as void pixels, gets a row of zeros and costs nothing."""
-    return (labels[..., None] == np.arange(outputs)).astype(np.float64)
-
-
-def _guessing(labels: np.ndarray, shape: tuple[int, ...], task: str, head: str) -> np.ndarray:
-    """The loss of each example under the one prediction that fits the labels best."""
-    outputs = shape[-1]
-    if task == "regression":
-        values = labels.reshape(len(labels), *shape[1:]).astype(np.float64)
-        constant = values.mean(0, keepdims=True)
-    else:
-        values = (labels if labels.ndim == len(shape) else _one_hot(labels, outputs)).astype(np.float64)
-        frequencies = values.reshape(-1, outputs).mean(0) + 1e-9
-        odds = np.clip(1 - frequencies, 1e-9, None) if task == "multilabel" or head == "sigmoid" else 1.0
-        constant = np.log(frequencies) - np.log(odds)
-    guessed = np.broadcast_to(constant, values.shape)
-    found = example_losses(guessed, labels, task=task, head=head)
-    assert found is not None
-    return found
-
-
-def _decisions(logits: np.ndarray, task: str) -> np.ndarray:
-    if task == "regression":
-        return np.empty(0)
-    return logits > 0 if task == "multilabel" or logits.shape[-1] == 1 else logits.argmax(-1)
-
-
-def _fitting(trial: _Trial, scales: Sequence[Scale], count: int) -> Scale | None:
+def _fitting(trial: Trial, scales: Sequence[Scale], count: int) -> Scale | None:
     """The scale under which the first BatchNorm layers see what their stored statistics say; None if none does."""
     network = trial.network
     if not isinstance(network, KerasNetwork) or len(scales) < 2:
         return None
     layers = {tap: network.layer_of(tap) for tap in network.taps}
     layers = {t: one for t, one in layers.items() if isinstance(one, keras.layers.BatchNormalization)}
+    layers = {t: one for t, one in layers.items() if _has_seen_data(one)}
     taps = [tap for tap, one in layers.items() if one.axis in (-1, len(network.taps[tap]))][:NORMALIZATIONS]
     if not taps:
         return None
@@ -395,11 +209,16 @@ def _fitting(trial: _Trial, scales: Sequence[Scale], count: int) -> Scale | None
         features = trial.features(scale, positions, taps)
         distances[number] = float(np.mean([_misfit(features[tap], layers[tap]) for tap in taps]))
     best, second = sorted(distances, key=lambda number: distances[number])[:2]
-    clear = distances[best] <= FIT and distances[second] >= FIT_RATIO * distances[best] + 0.1
+    clear = distances[best] <= FIT and distances[second] >= FIT_RATIO * distances[best] + 0.02
     return scales[best] if clear else None
 
 
-def _misfit(feature: np.ndarray, layer: object) -> float:
+def _has_seen_data(layer: Any) -> bool:
+    """Whether the stored statistics are no longer those that a new layer starts with."""
+    return bool(np.any(ops.convert_to_numpy(layer.moving_mean)))
+
+
+def _misfit(feature: np.ndarray, layer: Any) -> float:
     """The mean over channels of the divergence between what a BatchNorm layer gets and what it has stored.
 
     Without its own scale and offset its output has mean 0 and variance 1 where both agree.
@@ -416,7 +235,7 @@ def _misfit(feature: np.ndarray, layer: object) -> float:
     return float(np.mean(0.5 * (variance + np.square(plain.mean(0)) - 1 - np.log(variance))))
 
 
-def _why_assumed(compared: _Compared | None) -> str:
+def _why_assumed(compared: Compared | None) -> str:
     if compared is None:
         return "there are no labels to compare the loss by"
     if not compared.informed:

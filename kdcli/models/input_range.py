@@ -64,7 +64,7 @@ def range_of(network: Network, scale: Scale, raw: dict[str, np.ndarray]) -> tupl
     reached = network.with_scale(scale).before_weights(raw)
     if reached is None or reached.ndim < 2 or len(reached) != 2 or not reached.size:
         return None
-    # The median over an image: padding in front of the layer adds zeros that are no pixels.
-    axes = tuple(range(1, max(2, reached.ndim - 1)))
-    values = np.median(reached.astype(np.float64), axis=axes)
-    return float(values.min()), float(values.max())
+    values = reached.astype(np.float64)
+    # What is the same for both images is no pixel: padding in front of the layer, say.
+    pixels = values[:, np.abs(values[1] - values[0]) > 1e-9]
+    return (float(pixels.min()), float(pixels.max())) if pixels.size else None

@@ -79,7 +79,7 @@ def _scaled_for(
         if choice.assumed:
             way = f"--set {role}.input.scale=... sets it"
             on_event(Note(f"{who}: input.scale {choice.scale} is assumed, {choice.reason}; {way}"))
-        elif choice.reason:
+        elif choice.reason and choice.scale != "unit":
             on_event(Note(f"{who}: input.scale is {choice.scale}, {choice.reason}"))
     elif images and not scaled and scale == "auto":
         mismatch = find_mismatch(network, examples, task=task, measured=measured, seed=seed)

@@ -1,4 +1,4 @@
-"""The scale that a network wants, found on examples."""
+"""The scale that a network wants: by its graph, by its loss, by its statistics, or assumed and said."""
 
 from __future__ import annotations
 
@@ -7,80 +7,268 @@ import numpy as np
 import pytest
 
 from kdcli.data.arrays import splits_from_arrays
-from kdcli.evaluation.input_scale import choose_scale
+from kdcli.evaluation.input_scale import choose_scale, find_mismatch
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.preparation import Preparation
+from kdcli.spec import Standardization
 
+layers = keras.layers
 RANDOM = np.random.default_rng(0)
+PLACES = np.arange(480) % 3
+# Every twelfth label is wrong, so that nothing is learned without a doubt.
+LABELS = np.where(np.arange(480) % 12 == 5, (PLACES + 1) % 3, PLACES)
 
 
-def examples(*, dtype="uint8", channels=1, bright_share=0.5):
-    """Dark pictures of class 0 and bright ones of class 1."""
-    labels = (np.arange(200) < 200 * bright_share).astype(int)
-    pictures = RANDOM.integers(0, 90, (200, 4, 4, channels)) + 150 * labels[:, None, None, None]
-    return splits_from_arrays({"x": pictures.astype(dtype), "y": labels}, name="d").train
+def images(*, channels=1):
+    """Noisy images in which one of three rows is brighter; not all classes are told apart."""
+    pixels = RANDOM.integers(0, 120, (480, 6, 6, channels))
+    for number, label in enumerate(PLACES):
+        pixels[number, 2 * label : 2 * label + 2] += 60
+    return pixels.astype(np.uint8)
 
 
-def brightness(middle, *, dtype="uint8", channels=1, slope=1.0):
-    """A network that says class 1 when the mean of what it sees is above `middle`."""
-    inputs = keras.Input((4, 4, channels))
-    dense = keras.layers.Dense(2)
-    model = keras.Model(inputs, dense(keras.layers.GlobalAveragePooling2D()(inputs)))
-    kernel = np.zeros((channels, 2), np.float32)
-    kernel[:, 1] = slope / channels
-    dense.set_weights([kernel, np.array([slope * middle, 0], np.float32)])
-    preparation = Preparation((4, 4, channels), dtype, (4, 4, channels), "float32")
-    return KerasNetwork(model, name="given").with_preparations({"x": preparation})
+PIXELS = images()
+MEAN, DEVIATION = float(PIXELS.mean()), float(PIXELS.std())
+PREPROCESSED = {
+    "unit": lambda x: x / 255.0,
+    "signed": lambda x: x / 127.5 - 1.0,
+    "raw": lambda x: x.astype(np.float32),
+    "own": lambda x: (x - MEAN) / DEVIATION,
+}
 
 
-@pytest.mark.parametrize(("middle", "scale"), [(120, "raw"), (120 / 255, "unit"), (120 / 127.5 - 1, "signed")])
-def test_the_scale_that_a_network_was_made_for_is_found(middle, scale):
-    choice = choose_scale(brightness(middle), examples(), seed=0)
+def split(pixels=PIXELS, labels=LABELS):
+    given = {"x": pixels} if labels is None else {"x": pixels, "y": labels}
+    return splits_from_arrays(given, name="d").train
+
+
+def classifier(first=lambda x: x, *, norm=False, bias=True, shape=(6, 6, 1)):
+    inputs = keras.Input(shape)
+    x = layers.Conv2D(6, 3, use_bias=bias and not norm)(first(inputs))
+    x = layers.BatchNormalization(momentum=0.8)(x) if norm else x
+    x = layers.Flatten()(layers.ReLU()(x))
+    return keras.Model(inputs, layers.Dense(3, use_bias=bias)(x))
+
+
+def trained(model, given, labels=LABELS, *, epochs=12):
+    """By plain Keras, on what is given."""
+    keras.utils.set_random_seed(0)
+    for variable in model.trainable_variables:
+        if "kernel" in variable.path:
+            variable.assign(keras.initializers.GlorotUniform(seed=1)(variable.shape))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(5e-3), loss)
+    model.fit(given, labels, epochs=epochs, batch_size=24, verbose=0)
+    return model
+
+
+def network(model, *, pixels=PIXELS, head="logits"):
+    shape = pixels.shape[1:]
+    preparation = Preparation(shape, str(pixels.dtype), shape, "float32")
+    return KerasNetwork(model, name="m").understood(head, head=head).with_preparations({"x": preparation})
+
+
+def chosen(model, examples=None, *, task="classification", measured=True, head="logits"):
+    return choose_scale(network(model, head=head), examples or split(), task=task, measured=measured, seed=0)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("scale", ["unit", "signed", "raw", "own"])
+def test_a_trained_network_gets_the_scale_that_plain_keras_trained_it_on(scale, norm):
+    model = trained(classifier(norm=norm), PREPROCESSED[scale](PIXELS))
+    choice = chosen(model)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    ours = Preparation((6, 6, 1), "uint8", (6, 6, 1), "float32", choice.scale)(PIXELS)
+    reached = float(loss(LABELS, model.predict(keras.ops.convert_to_numpy(ours), verbose=0)))
+    own = float(loss(LABELS, model.predict(PREPROCESSED[scale](PIXELS), verbose=0)))
+    # The data's own statistics are rounded to four digits.
+    assert reached == pytest.approx(own, rel=0.02)
+    assert not choice.assumed
+
+
+@pytest.mark.parametrize("scale", ["unit", "signed", "raw", "own"])
+def test_without_labels_the_statistics_of_batch_norm_tell(scale):
+    model = trained(classifier(norm=True), PREPROCESSED[scale](PIXELS))
+    choice = chosen(model, split(labels=None))
+    assert (choice.scale if isinstance(choice.scale, str) else "own") == scale
+    assert not choice.assumed
+
+
+def test_a_network_without_biases_is_not_given_a_factor_that_only_makes_it_surer():
+    # It decides the same under every factor; on images it was trained on any larger one lowers the loss.
+    easy = PIXELS.copy()
+    for number, label in enumerate(PLACES):
+        easy[number, 2 * label : 2 * label + 2] += 70
+    model = trained(classifier(bias=False), easy / 255.0, PLACES)
+    same = model.predict(easy / 255.0, verbose=0).argmax(1) == model.predict(easy * 1.0, verbose=0).argmax(1)
+    assert same.all()
+    assert chosen(model, split(easy, PLACES)).scale == "unit"
+
+
+def test_labels_that_mean_nothing_to_the_network_leave_the_scale_assumed():
+    model = trained(classifier(), PREPROCESSED["signed"](PIXELS))
+    for count in (40, 480):
+        choice = chosen(model, split(PIXELS[:count], RANDOM.permutation(LABELS[:count])))
+        assert (choice.scale, choice.assumed) == ("unit", True)
+        assert "better than guessing" in choice.reason
+
+
+def test_a_network_that_names_one_class_knows_nothing():
+    model = classifier()
+    model.layers[-1].set_weights([np.zeros((96, 3)), np.array([9.0, 0, 0])])
+    assert chosen(model).assumed
+
+
+def normalization(pixels):
+    layer = layers.Normalization(axis=-1)
+    layer.adapt(pixels)
+    return layer
+
+
+INSIDE = {
+    "rescaling": (lambda x: layers.Rescaling(1 / 255)(x), "raw"),
+    "arithmetic": (lambda x: x / 127.5 - 1.0, "raw"),
+    "subtract, then divide": (lambda x: (x - 127.5) / 127.5, "raw"),
+    "normalization": (normalization(PIXELS.astype(np.float32)), "raw"),
+    "nested": (lambda x: keras.Sequential([layers.Rescaling(1 / 127.5, -1)])(x), "raw"),
+    "behind augmentation": (lambda x: layers.Rescaling(1 / 255)(layers.RandomRotation(0.1)(x)), "raw"),
+    "behind resizing": (lambda x: layers.Rescaling(1 / 255)(layers.Resizing(8, 8)(x)), "raw"),
+    "behind cropping": (lambda x: layers.Rescaling(1 / 255)(layers.CenterCrop(4, 4)(x)), "raw"),
+    "before padding": (lambda x: layers.ZeroPadding2D(3)(layers.Rescaling(1 / 127.5, -1)(x)), "raw"),
+    "behind padding": (lambda x: layers.Rescaling(1 / 127.5, -1)(layers.ZeroPadding2D(3)(x)), "raw"),
+    "cast": (lambda x: keras.ops.divide(keras.ops.cast(x, "float32"), 255.0), "raw"),
+    "from [0, 1] to [-1, 1]": (lambda x: x * 2 - 1.0, "unit"),
+    "normalization of [0, 1]": (normalization(PIXELS / 255.0), "unit"),
+    "nothing": (lambda x: x, "unit"),
+    "batch norm": (lambda x: layers.BatchNormalization()(x), "unit"),
+}
+
+
+@pytest.mark.parametrize("name", INSIDE)
+@pytest.mark.parametrize("measured", [False, True])
+def test_untrained_networks_are_asked_by_their_graph(name, measured):
+    first, scale = INSIDE[name]
+    choice = chosen(classifier(first), measured=measured)
     assert choice.scale == scale
-    assert choice.accuracies[scale] == 1.0
-    # No other one can be 5 points better than one that is always right.
-    assert set(choice.accuracies) == ({"unit"} if scale == "unit" else {"unit", "signed", "raw"})
+    speaks = name not in ("nothing", "batch norm")
+    assert ("the network itself maps 0..255 to" in choice.reason) is speaks
 
 
-def test_scales_for_colours_are_tried_on_pictures_with_three_channels():
-    choice = choose_scale(brightness((120 / 255 - 0.449) / 0.226, channels=3), examples(channels=3), seed=0)
-    assert set(choice.accuracies) == {"unit", "signed", "raw", "imagenet", "caffe"}
-    assert choice.accuracies["imagenet"] == 1.0
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.dense = layers.Conv2D(4, 3), layers.Dense(3)
+
+    def call(self, x):
+        return self.dense(keras.ops.mean(self.convolution(x / 255.0), (1, 2)))
 
 
-def test_unit_stays_where_another_scale_is_hardly_better():
-    known = examples()
-    flipped = known.labels.copy()
-    flipped[:8] = 1 - flipped[:8]
-    # Right under `unit` for all but the 8 flipped; no other scale is 5 points better.
-    noisy = splits_from_arrays({"x": known.inputs["x"], "y": flipped}, name="d").train
-    choice = choose_scale(brightness(120 / 255), noisy, seed=0)
-    assert (choice.scale, choice.accuracies["unit"]) == ("unit", 0.96)
+def test_a_subclassed_network_is_asked_by_its_graph_too():
+    model = Subclassed()
+    model(np.zeros((1, 6, 6, 1), np.float32))
+    assert chosen(model, measured=False).scale == "raw"
 
 
-def test_a_network_at_chance_gets_unit():
-    choice = choose_scale(brightness(1000), examples(), seed=0)
-    assert (choice.scale, set(choice.accuracies.values())) == ("unit", {0.5})
+def test_standardising_each_image_makes_every_scale_the_same_and_nothing_is_said():
+    def first(x):
+        mean = keras.ops.mean(x, axis=(1, 2, 3), keepdims=True)
+        return (x - mean) / keras.ops.std(x, axis=(1, 2, 3), keepdims=True)
+
+    model = trained(classifier(first), PIXELS)
+    assert (chosen(model).scale, chosen(model).reason) == ("unit", "")
 
 
-def test_a_network_that_only_names_one_class_is_at_chance_and_gets_unit():
-    # Names the rare class under `unit` and `signed` and the frequent one under `raw`, whatever the picture.
-    choice = choose_scale(brightness(10, slope=-1.0), examples(bright_share=0.1), seed=0)
-    assert choice.scale == "unit"
+def brightness(x):
+    return (x.mean((1, 2, 3)) / 255.0).astype(np.float32)
+
+
+@pytest.mark.parametrize("task", ["regression", "multilabel", "segmentation"])
+def test_other_tasks_are_measured_by_their_own_loss(task):
+    inputs = keras.Input((6, 6, 1))
+    x = layers.Conv2D(4, 3, padding="same", activation="relu")(inputs)
+    if task == "segmentation":
+        labels, x = (PIXELS[..., 0] > 100).astype(np.int64), layers.Conv2D(2, 1)(x)
+        loss, head = keras.losses.SparseCategoricalCrossentropy(from_logits=True), "logits"
+    elif task == "multilabel":
+        labels = np.stack([PIXELS[:, row : row + 2].mean((1, 2, 3)) > 75 for row in (0, 2)], 1).astype(np.int64)
+        x, head = layers.Dense(2)(layers.Flatten()(x)), "sigmoid"
+        loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    else:
+        labels, x, loss, head = brightness(PIXELS), layers.Dense(1)(layers.Flatten()(x)), "mse", "values"
+    model = keras.Model(inputs, x)
+    keras.utils.set_random_seed(0)
+    model.compile(keras.optimizers.Adam(0.01), loss)
+    model.fit(PREPROCESSED["signed"](PIXELS), labels, epochs=40, batch_size=24, verbose=0)
+    assert chosen(model, split(labels=labels), task=task, head=head).scale == "signed"
+
+
+def test_the_colour_scales_are_tried_on_three_channels_only():
+    pixels = images(channels=3)
+    shape = (6, 6, 3)
+    model = trained(classifier(shape=shape), keras.applications.imagenet_utils.preprocess_input(pixels * 1.0))
+    three = KerasNetwork(model, name="m").with_preparations({"x": Preparation(shape, "uint8", shape, "float32")})
+    choice = choose_scale(three, split(pixels), task="classification", measured=True, seed=0)
+    assert choice.scale == "caffe"
+    assert {"imagenet", "caffe"} <= set(choice.losses)
+    assert not {"imagenet", "caffe"} & set(chosen(trained(classifier(), PIXELS * 1.0)).losses)
+
+
+def test_rows_of_probabilities_are_labels_too():
+    model = trained(classifier(), PREPROCESSED["raw"](PIXELS))
+    soft = np.eye(3)[LABELS] * 0.9 + 0.1 / 3
+    assert chosen(model, split(labels=soft)).scale == "raw"
+
+
+def test_a_network_that_takes_bytes_gets_them():
+    inputs = keras.Input((6, 6, 1), dtype="uint8")
+    x = layers.Flatten()(layers.Rescaling(1 / 255)(inputs))
+    model = KerasNetwork(keras.Model(inputs, layers.Dense(3)(x)), name="m")
+    model = model.with_preparations({"x": Preparation((6, 6, 1), "uint8", (6, 6, 1), "uint8")})
+    assert choose_scale(model, split(), task="classification", measured=True, seed=0).scale == "raw"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int32"])
-def test_other_types_than_uint8_are_not_measured(dtype):
-    choice = choose_scale(brightness(120, dtype=dtype), examples(dtype=dtype), seed=0)
-    assert (choice.scale, choice.accuracies) == ("unit", {})
+def test_other_types_than_uint8_have_no_scale(dtype):
+    given = PIXELS.astype(dtype)
+    choice = choose_scale(
+        network(classifier(), pixels=given), split(given), task="classification", measured=True, seed=0
+    )
+    assert (choice.scale, choice.reason) == ("unit", "")
 
 
-def test_unlabelled_pictures_are_not_measured():
-    split = splits_from_arrays({"x": examples().inputs["x"]}, name="d").train
-    assert choose_scale(brightness(120), split, seed=0).accuracies == {}
+@pytest.mark.parametrize("stored", ["raw", "unit", "signed"])
+@pytest.mark.parametrize("wanted", ["raw", "unit", "signed"])
+def test_floats_in_another_range_than_the_network_was_trained_on_are_said(stored, wanted):
+    model = trained(classifier(), PREPROCESSED[wanted](PIXELS))
+    given = PREPROCESSED[stored](PIXELS).astype(np.float32)
+    said = find_mismatch(network(model, pixels=given), split(given), task="classification", measured=True, seed=0)
+    assert (said is None) is (stored == wanted)
+    assert said is None or f"but {wanted} would fit" in said
+
+
+def test_floats_from_0_to_255_into_a_fresh_network_are_said():
+    given = PIXELS.astype(np.float32)
+    plain, rescaling = classifier(), classifier(lambda x: layers.Rescaling(1 / 255)(x))
+    asked = {"task": "classification", "measured": False, "seed": 0}
+    assert "does not rescale" in find_mismatch(network(plain, pixels=given), split(given), **asked)
+    assert find_mismatch(network(rescaling, pixels=given), split(given), **asked) is None
+    given = (PIXELS / 255.0).astype(np.float32)
+    assert find_mismatch(network(plain, pixels=given), split(given), **asked) is None
+    assert "but raw would fit" in find_mismatch(network(rescaling, pixels=given), split(given), **asked)
+
+
+def test_a_standardization_is_what_numpy_computes():
+    scale = Standardization(mean=(120.0, 110.0, 100.0), deviation=(60.0,))
+    pixels = images(channels=3)
+    ours = Preparation((6, 6, 3), "uint8", (6, 6, 3), "float32", scale)(pixels)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(ours), (pixels - np.array([120.0, 110, 100])) / 60, atol=1e-5
+    )
+    papers = Standardization(mean=(0.5,), deviation=(0.25,)).in_pixels
+    assert (papers.mean, papers.deviation) == ((127.5,), (63.75,))
 
 
 def test_the_network_that_was_measured_stays_as_it_was():
-    network = brightness(120)
-    choose_scale(network, examples(), seed=0)
-    assert network.preparations["x"].scale == "unit"
+    given = network(trained(classifier(), PIXELS * 1.0))
+    choose_scale(given, split(), task="classification", measured=True, seed=0)
+    assert given.preparations["x"].scale == "unit"

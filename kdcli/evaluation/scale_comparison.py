@@ -1,0 +1,202 @@
+"""The loss of a network under one input scale after another, compared on the same examples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from kdcli.data.examples import Examples
+from kdcli.data.order import draws, limited
+from kdcli.evaluation.example_loss import example_losses, guessing_losses
+from kdcli.evaluation.statistics import t_quantile
+from kdcli.lazy import ops
+from kdcli.models.answering import LOGITS, Answering
+from kdcli.models.network import Network
+from kdcli.models.preparation import Scale
+
+# How many training examples are compared: most choices are clear after the first look. A look that is not the last
+# demands more evidence, as there are several.
+LOOKS = ((64, 0.001), (512, 0.01))
+# Of the loss of guessing by the label frequencies: smaller differences decide nothing. A scale that only makes the
+# network more confident in the same decisions must win by more: on examples it was trained on, any factor does.
+FLOOR, FLOOR_OF_CONFIDENCE, SAME_DECISIONS = 0.02, 0.10, 0.99
+# Mean distance of a logit from the others that no training leads to: a network fed with far too large numbers.
+SUREST = 100.0
+_SHUFFLE = 11
+
+Take = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+
+
+class Trial:
+    """A network asked under one scale after another; it is compiled once."""
+
+    def __init__(self, network: Network, take: Take, task: str) -> None:
+        self.network = network
+        self.task = task
+        self._take = take
+        # Images are scaled before they go in, so the network behind them stays the same.
+        self._plain = network.with_preparations(
+            {
+                name: replace(p, raw_shape=p.prepared_shape, raw_dtype=p.dtype, scale="raw", size=None)
+                for name, p in network.preparations.items()
+            }
+        )
+        self._answering = Answering(self._plain, batch_size=LOOKS[0][0])
+
+    def logits(self, scale: Scale, positions: np.ndarray) -> np.ndarray:
+        """Of some examples under a scale."""
+        return self._answering(self._under(scale, positions), len(positions))[LOGITS]
+
+    def features(self, scale: Scale, positions: np.ndarray, taps: Sequence[str]) -> Mapping[str, np.ndarray]:
+        """What some taps give under a scale."""
+        return Answering(self._plain, taps=taps, batch_size=len(positions))(
+            self._under(scale, positions), len(positions)
+        )
+
+    def _under(self, scale: Scale, positions: np.ndarray) -> Take:
+        preparations = self.network.with_scale(scale).preparations
+
+        def take(some: np.ndarray) -> Mapping[str, np.ndarray]:
+            raw = self._take(positions[some])
+            return {name: ops.convert_to_numpy(p(raw[name])) for name, p in preparations.items()}
+
+        return take
+
+
+class _Entrant:
+    """One scale with what the network does under it, for as many examples as it was asked for."""
+
+    def __init__(self, name: str, scale: Scale) -> None:
+        self.name = name
+        self.scale = scale
+        self.losses = np.empty(0)
+        self._decisions: list[np.ndarray] = []
+        self.sureness = 0.0
+
+    def ask(self, trial: Trial, positions: np.ndarray, labels: np.ndarray) -> tuple[int, ...] | None:
+        """Go on to all of these examples; the shape of the logits, None where the labels do not fit them."""
+        new = positions[len(self.losses) :]
+        if not len(new):
+            return None
+        logits = trial.logits(self.scale, new).astype(np.float64)
+        losses = example_losses(logits, labels[new], task=trial.task, head=trial.network.head)
+        if losses is None:
+            return None
+        self.losses = np.concatenate([self.losses, losses])
+        self.sureness = float(np.abs(logits - logits.mean(-1, keepdims=True)).mean() + np.abs(logits).mean())
+        if trial.task != "regression":
+            decided = logits > 0 if trial.task == "multilabel" or logits.shape[-1] == 1 else logits.argmax(-1)
+            self._decisions.append(decided)
+        return logits.shape
+
+    @property
+    def loss(self) -> float:
+        """The mean."""
+        return float(self.losses.mean())
+
+    def agreement(self, other: _Entrant) -> float:
+        """The fraction of equal decisions; 0 where nothing is decided."""
+        pairs = zip(self._decisions, other._decisions, strict=False)
+        return float(np.mean([np.mean(mine == its) for mine, its in pairs])) if self._decisions else 0.0
+
+    def informed(self, guessed: np.ndarray, alpha: float) -> bool:
+        """Whether its loss is lower than that of guessing."""
+        return _above_zero(guessed - self.losses, alpha)
+
+    def below(self, other: _Entrant, alpha: float) -> bool:
+        """Whether the paired interval says that its loss is lower."""
+        return _above_zero(other.losses - self.losses, alpha)
+
+    def beats(self, other: _Entrant, alpha: float, guessed: np.ndarray) -> bool:
+        """Whether its loss is lower by more than confidence alone could make it."""
+        guessing, floor = float(guessed.mean()), 0.0
+        far = other.loss - self.loss > guessing / 2
+        if far and self.informed(guessed, alpha) and not other.informed(guessed, alpha):
+            # A few enormous losses have an interval as wide as their mean.
+            return True
+        if self.sureness > other.sureness:
+            floor = FLOOR_OF_CONFIDENCE if self.agreement(other) >= SAME_DECISIONS else FLOOR
+        return self.below(other, alpha) and other.loss - self.loss > floor * guessing
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The losses of the scales.
+
+    Args:
+        open: scales that no other one beats, in the order in which they are assumed.
+        best: of the least mean loss among them.
+        informed: whether the best is better than guessing by the labels' frequencies.
+        indifferent: whether the scale makes no difference to the network.
+        examples: how many were compared.
+        means: by name.
+        text: a clause with the figures.
+    """
+
+    open: list[Scale]
+    best: Scale
+    informed: bool
+    indifferent: bool
+    examples: int
+    means: dict[str, float]
+    text: str
+
+    @property
+    def decided(self) -> bool:
+        """Whether the examples tell one scale from all others."""
+        return self.informed and len(self.open) == 1
+
+
+def compare_scales(trial: Trial, scales: Mapping[str, Scale], examples: Examples, *, seed: int) -> Compared | None:
+    """Compare the scales on more and more examples; None where there are no labels that fit."""
+    labels = examples.all_labels()
+    if labels is None:
+        return None
+    positions = limited(labels, len(examples), limit=LOOKS[-1][0], seed=seed)
+    positions = positions[np.argsort(draws(len(positions), seed, _SHUFFLE), kind="stable")]
+    entrants = [_Entrant(name, scale) for name, scale in scales.items()]
+    standing, indifferent = entrants, False
+    looks = [look for look in LOOKS if look[0] < len(positions)]
+    for size, alpha in [*looks, (len(positions), LOOKS[-1][1])]:
+        part = positions[:size]
+        shapes = [entrant.ask(trial, part, labels) for entrant in standing]
+        if shapes[0] is None:
+            return None
+        best = min(standing, key=_loss)
+        guessed = guessing_losses(labels[part], shapes[0], task=trial.task, head=trial.network.head)
+        informed = best.informed(guessed, alpha)
+        if standing is entrants:
+            apart = max(float(np.abs(one.losses - best.losses).max()) for one in standing)
+            same = trial.task == "regression" or all(one.agreement(best) == 1 for one in standing)
+            indifferent = same and apart < 1e-3 * float(guessed.mean())
+        standing = [one for one in standing if one is best or not best.beats(one, alpha, guessed)]
+        if informed and len(standing) == 1:
+            break
+    plausible = [one for one in standing if one.sureness <= SUREST and one.informed(guessed, alpha)]
+    if plausible and trial.task != "regression":
+        standing = plausible
+        best = min(standing, key=_loss)
+    usual = [one for one in standing if isinstance(one.scale, str)]
+    if usual and len(usual) < len(standing) and best in usual:
+        # The data's own statistics are a rare scale: they must win, they do not make another one doubtful.
+        standing = usual
+        best = min(standing, key=_loss)
+    means = {one.name: one.loss for one in entrants}
+    shown = ", ".join(f"{name} {value:.3g}" for name, value in means.items())
+    text = f"by the loss on {len(part)} training examples ({shown})"
+    return Compared([one.scale for one in standing], best.scale, informed, indifferent, len(part), means, text)
+
+
+def _loss(entrant: _Entrant) -> float:
+    return entrant.loss
+
+
+def _above_zero(differences: np.ndarray, alpha: float) -> bool:
+    """Whether the paired interval of a mean lies above zero."""
+    if len(differences) < 2:
+        return False
+    error = differences.std(ddof=1) / math.sqrt(len(differences))
+    return float(differences.mean()) > t_quantile(alpha, len(differences) - 1) * error
