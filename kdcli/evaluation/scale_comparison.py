@@ -23,6 +23,8 @@ LOOKS = ((64, 0.001), (512, 0.01))
 # Of the loss of guessing by the label frequencies: smaller differences decide nothing. A scale that only makes the
 # network more confident in the same decisions must win by more: on examples it was trained on, any factor does.
 FLOOR, FLOOR_OF_CONFIDENCE, SAME_DECISIONS = 0.02, 0.10, 0.99
+# By what fraction of the loss of guessing a network must be better to know anything.
+KNOWLEDGE = 0.15
 # Mean distance of a logit from the others that no training leads to: a network fed with far too large numbers.
 SUREST = 100.0
 _SHUFFLE = 11
@@ -103,8 +105,8 @@ class _Entrant:
         return float(np.mean([np.mean(mine == its) for mine, its in pairs])) if self._decisions else 0.0
 
     def informed(self, guessed: np.ndarray, alpha: float) -> bool:
-        """Whether its loss is lower than that of guessing."""
-        return _above_zero(guessed - self.losses, alpha)
+        """Whether its loss is lower than that of guessing, by more than a network with random weights may get."""
+        return _above_zero((1 - KNOWLEDGE) * guessed - self.losses, alpha)
 
     def below(self, other: _Entrant, alpha: float) -> bool:
         """Whether the paired interval says that its loss is lower."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -62,6 +64,12 @@ def trained(model, given, labels=LABELS, *, epochs=12):
     return model
 
 
+@functools.cache
+def trained_on(scale, *, norm=False):
+    """A classifier that plain Keras trained on images in a scale."""
+    return trained(classifier(norm=norm), PREPROCESSED[scale](PIXELS))
+
+
 def network(model, *, pixels=PIXELS, head="logits"):
     shape = pixels.shape[1:]
     preparation = Preparation(shape, str(pixels.dtype), shape, "float32")
@@ -75,7 +83,7 @@ def chosen(model, examples=None, *, task="classification", measured=True, head="
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("scale", ["unit", "signed", "raw", "own"])
 def test_a_trained_network_gets_the_scale_that_plain_keras_trained_it_on(scale, norm):
-    model = trained(classifier(norm=norm), PREPROCESSED[scale](PIXELS))
+    model = trained_on(scale, norm=norm)
     choice = chosen(model)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     ours = Preparation((6, 6, 1), "uint8", (6, 6, 1), "float32", choice.scale)(PIXELS)
@@ -88,7 +96,7 @@ def test_a_trained_network_gets_the_scale_that_plain_keras_trained_it_on(scale, 
 
 @pytest.mark.parametrize("scale", ["unit", "signed", "raw", "own"])
 def test_without_labels_the_statistics_of_batch_norm_tell(scale):
-    model = trained(classifier(norm=True), PREPROCESSED[scale](PIXELS))
+    model = trained_on(scale, norm=True)
     choice = chosen(model, split(labels=None))
     assert (choice.scale if isinstance(choice.scale, str) else "own") == scale
     assert not choice.assumed
@@ -106,7 +114,7 @@ def test_a_network_without_biases_is_not_given_a_factor_that_only_makes_it_surer
 
 
 def test_labels_that_mean_nothing_to_the_network_leave_the_scale_assumed():
-    model = trained(classifier(), PREPROCESSED["signed"](PIXELS))
+    model = trained_on("signed")
     for count in (40, 480):
         choice = chosen(model, split(PIXELS[:count], RANDOM.permutation(LABELS[:count])))
         assert (choice.scale, choice.assumed) == ("unit", True)
@@ -115,7 +123,11 @@ def test_labels_that_mean_nothing_to_the_network_leave_the_scale_assumed():
 
 def test_a_network_that_names_one_class_knows_nothing():
     model = classifier()
-    model.layers[-1].set_weights([np.zeros((96, 3)), np.array([9.0, 0, 0])])
+    kernel = np.zeros((96, 3))
+    kernel[:, 1] = 0.1
+    # Class 0 under `unit`, class 1 under `raw`, whatever the image.
+    model.layers[1].set_weights([np.ones((3, 3, 1, 6)) / 9, np.zeros(6)])
+    model.layers[-1].set_weights([kernel, np.array([90.0, 0, 0])])
     assert chosen(model).assumed
 
 
@@ -210,11 +222,11 @@ def test_the_colour_scales_are_tried_on_three_channels_only():
     choice = choose_scale(three, split(pixels), task="classification", measured=True, seed=0)
     assert choice.scale == "caffe"
     assert {"imagenet", "caffe"} <= set(choice.losses)
-    assert not {"imagenet", "caffe"} & set(chosen(trained(classifier(), PIXELS * 1.0)).losses)
+    assert not {"imagenet", "caffe"} & set(chosen(trained_on("raw")).losses)
 
 
 def test_rows_of_probabilities_are_labels_too():
-    model = trained(classifier(), PREPROCESSED["raw"](PIXELS))
+    model = trained_on("raw")
     soft = np.eye(3)[LABELS] * 0.9 + 0.1 / 3
     assert chosen(model, split(labels=soft)).scale == "raw"
 
@@ -239,7 +251,7 @@ def test_other_types_than_uint8_have_no_scale(dtype):
 @pytest.mark.parametrize("stored", ["raw", "unit", "signed"])
 @pytest.mark.parametrize("wanted", ["raw", "unit", "signed"])
 def test_floats_in_another_range_than_the_network_was_trained_on_are_said(stored, wanted):
-    model = trained(classifier(), PREPROCESSED[wanted](PIXELS))
+    model = trained_on(wanted)
     given = PREPROCESSED[stored](PIXELS).astype(np.float32)
     said = find_mismatch(network(model, pixels=given), split(given), task="classification", measured=True, seed=0)
     assert (said is None) is (stored == wanted)
@@ -269,6 +281,6 @@ def test_a_standardization_is_what_numpy_computes():
 
 
 def test_the_network_that_was_measured_stays_as_it_was():
-    given = network(trained(classifier(), PIXELS * 1.0))
+    given = network(trained_on("raw"))
     choose_scale(given, split(), task="classification", measured=True, seed=0)
     assert given.preparations["x"].scale == "unit"
