@@ -85,7 +85,7 @@ class GraphReading:
         inputs = [tensor for op in traced.operations if op.type == "Placeholder" for tensor in op.outputs]
         architecture = architecture_of(traced.operations, inputs)
         first = first_weighted_input(traced.graph.get_operations(), inputs, weights=self._weights)
-        return GraphPart(shape, last, taps, frozenset(linear), architecture, first and first.name)
+        return GraphPart(shape, last, taps, frozenset(linear), architecture, None if first is None else first.name)
 
     def start(self, wanted: str, feeds: Sequence[GraphTensor]) -> GraphTensor:
         """The inner tensor, a tap or a full name, from which the network shall start.

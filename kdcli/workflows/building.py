@@ -163,14 +163,15 @@ def _prepared_as(section: Any, teacher: KerasNetwork | None) -> Any:
 def _scaled_as_published(role: str, source: Application, dataset: Dataset, section: Any, on_event: OnEvent) -> Any:
     """The section with the scale of the architecture's own preprocessing, where that is one of ours."""
     shape, (dtype,) = zoo_shape(dataset, section.input), dataset.train.dtypes.values()
-    found = _scale_of(source)
+    found = published_scale(source)
     if dtype != np.uint8 or found is None or (found in ("imagenet", "caffe") and shape[-1] != 3):
         return section
-    on_event(Note(f"{role}: input.scale is {found}, as {source.architecture} prepares pictures"))
+    on_event(Note(f"{role}: input.scale is {found}, as {source.architecture} preprocesses images"))
     return section.model_copy(update={"input": section.input.model_copy(update={"scale": found})})
 
 
-def _scale_of(source: Application) -> str | None:
+def published_scale(source: Application) -> str | None:
+    """The scale that the architecture's own `preprocess_input` amounts to; None where it is none of ours."""
     probe = np.random.default_rng(0).integers(0, 256, (1, 4, 4, 3), dtype=np.uint8)
     wanted = np.asarray(source.preprocessing()(probe.astype(np.float32)))
     for scale in SCALES:

@@ -15,7 +15,7 @@ from kdcli.data.dataset import open_dataset
 from kdcli.errors import ModelError, UsageError
 from kdcli.events import Note
 from kdcli.recipe.sections import DataSection, StudentSection, TeacherSection
-from kdcli.workflows.building import _scale_of
+from kdcli.workflows.building import published_scale
 from kdcli.workflows.networks import open_network
 from kdcli.zoo import Application, Clone, Cnn
 
@@ -79,7 +79,7 @@ def test_resize_gives_a_zoo_model_its_input_shape():
     ],
 )
 def test_scale_is_that_of_the_architecture(architecture, scale):
-    assert _scale_of(Application(architecture=architecture)) == scale
+    assert published_scale(Application(architecture=architecture)) == scale
 
 
 def test_application_takes_its_own_scale_unless_one_is_given(small):
@@ -87,7 +87,7 @@ def test_application_takes_its_own_scale_unless_one_is_given(small):
     found = opened(source, data=colours(), notes=notes)
     assert found.network.preparations["x"].scale == "signed"
     assert [note.text for note in notes if isinstance(note, Note)] == [
-        "student: input.scale is signed, as MobileNet prepares pictures"
+        "student: input.scale is signed, as MobileNet preprocesses images"
     ]
     assert opened(source, data=colours(), section=with_input(scale="raw")).network.preparations["x"].scale == "raw"
     # ImageNet's channels mean nothing for grey pictures.

@@ -144,7 +144,7 @@ def test_model_that_wants_raw_pictures_is_found_out(tmp_path, folder):
     found = kdcli.evaluate(tmp_path / "raw.keras", data=folder / "data.npz", on_event=notes.append)
     assert found.models[0].quality.accuracy == 1.0
     texts = [event.text for event in notes if isinstance(event, Note)]
-    assert any("input.scale is raw" in text and "unit 0.333" in text for text in texts)
+    assert any("input.scale is raw, by the loss on" in text for text in texts)
     forced = kdcli.evaluate(
         tmp_path / "raw.keras", data=folder / "data.npz", settings=["student.input.scale=unit"]
     )

@@ -167,7 +167,7 @@ def test_dry_run_of_a_teacher_has_no_student_and_writes_nothing(folder, tmp_path
     assert os.listdir(tmp_path) == []
 
 
-def test_a_fresh_network_that_rescales_its_pictures_gets_them_raw(tmp_path):
+def test_a_fresh_network_that_rescales_its_images_gets_them_raw(tmp_path):
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Rescaling(1 / 255)(inputs)
     keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x))).save(tmp_path / "own.keras")
@@ -179,6 +179,6 @@ def test_a_fresh_network_that_rescales_its_pictures_gets_them_raw(tmp_path):
         out=tmp_path / "run",
         on_event=told.append,
     )
-    assert any("rescales its pictures itself" in getattr(event, "text", "") for event in told)
+    assert any("the network itself maps 0..255 to 0..1" in getattr(event, "text", "") for event in told)
     assert read_recipe(tmp_path / "run" / "recipe.yaml").recipe.teacher.input.scale == "raw"
     assert run.test.accuracy > 0.9
