@@ -9,9 +9,9 @@ import numpy as np
 
 from kdcli.data.examples import ONLY, Examples, Splits
 from kdcli.data.npz import read_arrays
+from kdcli.data.split_names import SPLITS
 from kdcli.errors import DataError, did_you_mean
 
-SPLITS = ("train", "validation", "test")
 _LAYOUT = "x_train, y_train, x_test, y_test (or x, y)"
 
 

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kdcli.data.examples import Splits
 from kdcli.data.feed import RESIDENT_BYTES
-from kdcli.data.pictures import BLOCK, SPLITS, Encoded, load_pictures
+from kdcli.data.pictures import BLOCK, Encoded, load_pictures
+from kdcli.data.split_names import SPLITS, UNLABELLED, splits_among
 from kdcli.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
-# What people call the folders of the splits, in any case.
-NAMES = {
-    "train": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-}
+# Files that hold data by themselves, and a folder of folders of folders that is looked into.
+OTHER_DATA = (".npz", ".csv", ".parquet")
+_DEEPEST = 8
 _LAYOUT = "expected DIR/train/CLASS/*, DIR/test/CLASS/*, or DIR/CLASS/*"
+ByClass = dict[str, list[Path]]
 
 
 def read_folders(
@@ -39,7 +38,8 @@ def read_folders(
     if not path.is_dir():
         raise DataError(f"{path}: no such folder", hint=_LAYOUT)
     ignored: Counter[str] = Counter()
-    found = {split: _classes_in(folder, ignored) for split, folder in _split_folders(path, ignored).items()}
+    notes: list[str] = []
+    found = _splits_in(path, ignored, notes)
     classes = _agreed(path, found)
 
     def blocks() -> Iterator[list[Encoded]]:
@@ -54,13 +54,17 @@ def read_folders(
         yield block
 
     read = load_pictures(blocks(), name=str(path), size=size, channels=channels, resident_bytes=resident_bytes)
-    notes = read.notes
     if ignored:
         kinds = ", ".join(f"{count} {kind}" for kind, count in ignored.most_common(5))
-        notes = (f"{path}: {ignored.total()} files are no pictures and were ignored ({kinds})", *notes)
+        notes.append(f"{path}: {ignored.total()} files are no pictures and were ignored ({kinds})")
     parts = read.splits
     return Splits(
-        str(path), parts["train"], parts.get("validation"), parts.get("test"), classes=classes, notes=notes
+        str(path),
+        parts["train"],
+        parts.get("validation"),
+        parts.get("test"),
+        classes=classes,
+        notes=(*notes, *read.notes),
     )
 
 
@@ -69,31 +73,113 @@ def shown(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _split_folders(path: Path, ignored: Counter[str]) -> dict[str, Path]:
-    """The folder of each split, in the order train, validation, test."""
-    folders = _folders_in(path, ignored)
-    named = {folder: NAMES[folder.name.lower()] for folder in folders if folder.name.lower() in NAMES}
+def _splits_in(path: Path, ignored: Counter[str], notes: list[str]) -> dict[str, ByClass]:
+    """The images of each split by class, in the order train, validation, test."""
+    inside = _unwrapped(path, notes)
+    folders = _folders_in(inside, ignored)
     if not folders:
-        raise DataError(f"{path}: holds no folder of pictures", hint=_LAYOUT)
-    if not named:
-        return {"train": path}
-    if len(named) < len(folders):
-        other = next(folder.name for folder in folders if folder not in named)
+        raise DataError(f"{path}: holds no folder of pictures", hint=_other_data(path) or _LAYOUT)
+    splits = splits_among(folder.name for folder in folders)
+    if not splits:
+        transposed = _splits_inside_classes(inside, folders)
+        if transposed:
+            notes.append(f"{path}: the folders {', '.join(transposed)} inside each class are its splits")
+            return {
+                split: {folder.name: list(_pictures_in(folder / name, ignored)) for folder in folders}
+                for name, split in transposed.items()
+            }
+        return {"train": _classes_in(inside, ignored)}
+    by_split = _split_folders(path, folders, splits)
+    for folder in (folder for folder in folders if splits[folder.name] == UNLABELLED):
+        notes.append(f"{folder}: has no classes by its name and was left out")
+    return {
+        split: _classes_in(_unwrapped(folder, notes, of_split=True), ignored) for split, folder in by_split.items()
+    }
+
+
+def _split_folders(path: Path, folders: list[Path], splits: Mapping[str, str]) -> dict[str, Path]:
+    """The folder of each split, in the order train, validation, test."""
+    by_split: dict[str, list[Path]] = {split: [] for split in (*SPLITS, UNLABELLED)}
+    for folder in folders:
+        if folder.name in splits:
+            by_split[splits[folder.name]].append(folder)
+    first = {split: by_split[split][0] for split in SPLITS if by_split[split]}
+    way_on = f"{_as_source(first)} says which is which" if "train" in first else None
+    other = next((folder for folder in folders if folder.name not in splits), None)
+    if other is not None:
         raise DataError(
-            f"{path}: {next(iter(named)).name} is the name of a split, but {other} lies beside it",
-            hint=f"{_LAYOUT}; a class of that name needs another one",
+            f"{path}: {next(iter(splits))} is the name of a split, but {other.name} lies beside it",
+            hint=way_on or f"{_LAYOUT}; a class of that name needs another one",
         )
-    result: dict[str, Path] = {}
     for split in SPLITS:
-        of_split = [folder for folder in folders if named[folder] == split]
-        if len(of_split) > 1:
-            raise DataError(f"{path}: {of_split[0].name} and {of_split[1].name} both name the {split} split")
-        if of_split:
-            result[split] = of_split[0]
-    if "train" not in result:
-        first = next(iter(result.values()))
-        raise DataError(f"{path}: has no train folder; there is {first.name}", hint=f"--data {first}")
-    return result
+        if len(by_split[split]) > 1:
+            one, two = (folder.name for folder in by_split[split][:2])
+            raise DataError(f"{path}: {one} and {two} both name the {split} split", hint=way_on)
+    if "train" not in first:
+        there = next(iter(first.values()), folders[0])
+        hint = f"--data {shlex.quote(str(there))}"
+        raise DataError(f"{path}: has no train folder; there is {there.name}", hint=hint)
+    return first
+
+
+def _unwrapped(path: Path, notes: list[str], *, of_split: bool = False) -> Path:
+    """The folder itself, or the only one in it where that holds nothing but folders, and so on."""
+    inside = path
+    for _ in range(_DEEPEST):
+        folders = _folders_in(inside, Counter())
+        if len(folders) != 1 or (splits_among([folders[0].name]) and not of_split):
+            break
+        if _has_pictures(inside) or _has_pictures(folders[0]) or not _folders_in(folders[0], Counter()):
+            break
+        inside = folders[0]
+    if inside != path:
+        notes.append(f"{path}: holds one folder; {inside} was read")
+    return inside
+
+
+def _splits_inside_classes(path: Path, folders: list[Path]) -> dict[str, str]:
+    """The splits by the names of their folders where every class holds the same ones, else nothing.
+
+    Raises:
+        DataError: every folder holds the same folders, whose names are no splits: probably all are splits.
+    """
+    inner = [
+        [] if _has_pictures(folder) else [one.name for one in _folders_in(folder, Counter())] for folder in folders
+    ]
+    if len(folders) < 2 or len(inner[0]) < 2 or any(names != inner[0] for names in inner):
+        return {}
+    splits = splits_among(inner[0])
+    if len(splits) == len(inner[0]) == len(set(splits.values())) and "train" in splits.values():
+        return {name: split for split in SPLITS for name in inner[0] if splits[name] == split}
+    counts = {folder: sum(1 for _ in _pictures_in(folder, Counter())) for folder in folders}
+    train, test = sorted(folders, key=lambda folder: -counts[folder])[:2]
+    some = f"{', '.join(inner[0][:5])}{', ...' if len(inner[0]) > 5 else ''}"
+    raise DataError(
+        f"{path}: {', '.join(folder.name for folder in folders[:5])} hold the same folders ({some}), as splits do "
+        "and classes do not",
+        hint=f"{_as_source({'train': train, 'test': test})} reads splits; as classes, each needs its images in "
+        "one folder",
+    )
+
+
+def _as_source(folders: Mapping[str, Path]) -> str:
+    """`--set 'data.source={train: D/x, test: D/y}'`, to type in a shell."""
+    entries = ", ".join(f"{split}: {_yaml(str(folder))}" for split, folder in folders.items())
+    return f"--set {shlex.quote(f'data.source={{{entries}}}')}"
+
+
+def _yaml(text: str) -> str:
+    return text if re.fullmatch(r"[\w./+-]*/[\w./+-]*", text) else json.dumps(text, ensure_ascii=False)
+
+
+def _other_data(path: Path) -> str | None:
+    """How to name files in a folder that hold data by themselves."""
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in OTHER_DATA)
+    splits = splits_among(file.stem for file in files)
+    by_split = {splits[file.stem]: file for file in files if splits.get(file.stem) in SPLITS}
+    if "train" in by_split:
+        return _as_source({split: by_split[split] for split in SPLITS if split in by_split})
+    return f"--data {shlex.quote(str(files[0]))}" if files else None
 
 
 def _folders_in(path: Path, ignored: Counter[str]) -> list[Path]:
@@ -109,11 +195,15 @@ def _folders_in(path: Path, ignored: Counter[str]) -> list[Path]:
     return folders
 
 
-def _classes_in(path: Path, ignored: Counter[str]) -> dict[str, list[Path]]:
+def _has_pictures(path: Path) -> bool:
+    return any(name.lower().endswith(SUFFIXES) and not _hidden(name) for name in os.listdir(path))
+
+
+def _classes_in(path: Path, ignored: Counter[str]) -> ByClass:
     folders = _folders_in(path, ignored)
     if not folders:
         raise DataError(f"{path}: holds no folder for a class", hint=_LAYOUT)
-    classes: dict[str, list[Path]] = {}
+    classes: ByClass = {}
     for folder in folders:
         try:
             folder.name.encode("utf-8")
@@ -143,7 +233,7 @@ def _pictures_in(folder: Path, ignored: Counter[str]) -> Iterator[Path]:
                 ignored[_kind(name)] += 1
 
 
-def _agreed(path: Path, found: dict[str, dict[str, list[Path]]]) -> tuple[str, ...]:
+def _agreed(path: Path, found: Mapping[str, ByClass]) -> tuple[str, ...]:
     classes = list(found["train"])
     for split, by_class in found.items():
         for one, other, here, there in ((classes, by_class, "train", split), (by_class, classes, split, "train")):

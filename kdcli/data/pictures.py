@@ -25,7 +25,6 @@ from kdcli.lazy import tf
 SIZE = (256, 256)
 # A file of a few bytes may claim to be larger than any memory.
 LARGEST = 100_000_000
-SPLITS = ("train", "validation", "test")
 BLOCK = 512
 
 

@@ -12,20 +12,12 @@ from typing import Any
 from kdcli.data.examples import Splits
 from kdcli.data.feed import RESIDENT_BYTES
 from kdcli.data.folders import shown
-from kdcli.data.pictures import BLOCK, SPLITS, Encoded, load_pictures
+from kdcli.data.pictures import BLOCK, Encoded, load_pictures
+from kdcli.data.split_names import SPLITS, split_of_file
 from kdcli.errors import DataError, did_you_mean
 from kdcli.lazy import tf
 
 SUFFIX = ".tfrecord"
-# How the name of a file begins, or a word in it, and the split that it belongs to.
-WORDS = {
-    "train": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-}
 
 
 def record_files(path: str) -> list[Path]:
@@ -72,7 +64,7 @@ def read_records(
 
 
 def _by_split(path: str, files: list[Path]) -> dict[str, list[Path]]:
-    splits = {file: split_of(file.name) for file in files}
+    splits = {file: split_of_file(file.name.lower().removesuffix(SUFFIX)) for file in files}
     if set(splits.values()) == {None} or (len(set(splits.values())) == 1 and not Path(path).is_dir()):
         return {"train": files}
     unknown = [shown(file) for file, split in splits.items() if split is None]
@@ -87,16 +79,6 @@ def _by_split(path: str, files: list[Path]) -> dict[str, list[Path]]:
         _refuse_gaps(files)
     grouped = {split: [file for file in files if splits[file] == split] for split in SPLITS}
     return {split: of_split for split, of_split in grouped.items() if of_split}
-
-
-def split_of(name: str) -> str | None:
-    """The split that the name of a file tells, or None."""
-    name = name.lower().removesuffix(SUFFIX)
-    words = re.split(r"[^a-z]+", name)
-    for word, split in WORDS.items():
-        if name.startswith(word) or word in words:
-            return split
-    return None
 
 
 def _refuse_gaps(files: list[Path]) -> None:

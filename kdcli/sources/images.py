@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class Images(Source):
     """A folder of pictures: `DIR/train/CLASS/*` and `DIR/test/CLASS/*`, or `DIR/CLASS/*`.
 
-    `val`, `valid`, `validation` and `dev` are validation. JPEG, PNG, BMP, GIF (its first picture) and WebP;
+    Splits go by the names that people use, in any case: `Training`, `test_set`, `seg_train`, `valid`, `dev` ...
+    One folder around all is looked into. JPEG, PNG, BMP, GIF (its first picture) and WebP;
     transparency is left out. Classes are in string order, as Keras has them.
 
     Pictures of more than 256 MB when decoded stay encoded, in a copy without a name in the temporary folder

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class TfRecord(Source):
     """TFRecord files of `tf.Example`s, each an encoded picture and its label.
 
-    `train*`, `validation*` (`valid*`, `val*`, `dev*`) and `test*` are the splits, by the names of the files. A
-    `labels.txt` beside them names the classes, one a line or as `0:name`.
+    `train*`, `validation*` (`valid*`, `val*`, `dev*`, `eval*`) and `test*` are the splits, by the names of the
+    files. A `labels.txt` beside them names the classes, one a line, as `0:name` or as `0 name`.
 
     Pictures of more than 256 MB when decoded stay encoded, in a copy without a name in the temporary folder
     (`TMPDIR`), and are decoded whenever they are needed.

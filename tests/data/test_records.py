@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kdcli.data.records import read_records, split_of
+from kdcli.data.records import read_records
+from kdcli.data.split_names import split_of_file
 from kdcli.errors import DataError
 
 RANDOM = np.random.default_rng(0)
@@ -67,10 +68,14 @@ def refused(path, **options):
         ("part-00000.tfrecord", None),
         ("interval.tfrecord", None),
         ("contest.tfrecord", None),
+        ("Training-1.tfrecord", "train"),
+        ("flowers_testing.tfrecord", "test"),
+        ("eval-0.tfrecord", "validation"),
+        ("flowers.training_set.tfrecord", "train"),
     ],
 )
 def test_the_name_of_a_file_tells_its_split(name, split):
-    assert split_of(name) == split
+    assert split_of_file(name.removesuffix(".tfrecord")) == split
 
 
 def test_a_folder_has_its_splits_in_the_order_of_the_files(tmp_path):
