@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from kdcli.data.decoding import DEEP
 from kdcli.data.examples import Splits
 from kdcli.data.feed import RESIDENT_BYTES
 from kdcli.data.pictures import BLOCK, Encoded, load_pictures
@@ -17,6 +18,8 @@ from kdcli.data.split_names import SPLITS, UNLABELLED, splits_among
 from kdcli.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+# Formats of images that TensorFlow does not decode.
+NOT_READ = (".tif", ".tiff", ".jfif", ".jp2", ".heic", ".heif", ".avif", ".ppm", ".pgm", ".pbm", ".tga", ".dcm")
 # Files that hold data by themselves, and a folder of folders of folders that is looked into.
 OTHER_DATA = (".npz", ".csv", ".parquet")
 _DEEPEST = 8
@@ -25,11 +28,17 @@ ByClass = dict[str, list[Path]]
 
 
 def read_folders(
-    path: Path, *, size: str | tuple[int, int], channels: str | int, resident_bytes: int = RESIDENT_BYTES
+    path: Path,
+    *,
+    size: str | tuple[int, int],
+    channels: str | int,
+    bits: int = DEEP,
+    resident_bytes: int = RESIDENT_BYTES,
 ) -> Splits:
     """The splits of a folder of pictures, with class names in string order.
 
     Args:
+        size, channels, bits: as for `load_pictures`.
         resident_bytes: decoded pictures up to this size are kept as an array, others stay encoded.
 
     Raises:
@@ -53,10 +62,10 @@ def read_folders(
                         block = []
         yield block
 
-    read = load_pictures(blocks(), name=str(path), size=size, channels=channels, resident_bytes=resident_bytes)
-    if ignored:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in ignored.most_common(5))
-        notes.append(f"{path}: {ignored.total()} files are no pictures and were ignored ({kinds})")
+    read = load_pictures(
+        blocks(), name=str(path), size=size, channels=channels, bits=bits, resident_bytes=resident_bytes
+    )
+    notes.extend(_left_out(path, ignored))
     parts = read.splits
     return Splits(
         str(path),
@@ -66,6 +75,21 @@ def read_folders(
         classes=classes,
         notes=(*notes, *read.notes),
     )
+
+
+def _left_out(path: Path, ignored: Counter[str]) -> Iterator[str]:
+    """Sentences about the files that were not read."""
+    images = Counter({kind: count for kind, count in ignored.items() if kind in NOT_READ})
+    others = ignored - images
+    if images:
+        kinds = ", ".join(SUFFIXES)
+        yield f"{path}: {images.total()} pictures were left out ({_counted(images)}): kd reads {kinds}"
+    if others:
+        yield f"{path}: {others.total()} files are no pictures and were ignored ({_counted(others)})"
+
+
+def _counted(kinds: Counter[str]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
 
 
 def shown(path: Path) -> str:
@@ -213,9 +237,11 @@ def _classes_in(path: Path, ignored: Counter[str]) -> ByClass:
     empty = [name for name, files in classes.items() if not files]
     if empty:
         more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+        there = Counter({kind: count for kind, count in ignored.items() if kind in NOT_READ})
         raise DataError(
             f"{path}: no picture in the folder of {', '.join(empty[:5])}{more}",
-            hint=f"kd reads {', '.join(SUFFIXES)}; remove an empty folder",
+            hint=f"kd reads {', '.join(SUFFIXES)}; "
+            + (f"convert the others ({_counted(there)}) to .png" if there else "remove an empty folder"),
         )
     return classes
 

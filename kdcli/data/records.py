@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kdcli.data.decoding import DEEP
 from kdcli.data.examples import Splits
 from kdcli.data.feed import RESIDENT_BYTES
 from kdcli.data.folders import shown
@@ -34,11 +35,13 @@ def read_records(
     label_key: str,
     size: str | tuple[int, int],
     channels: str | int,
+    bits: int = DEEP,
     resident_bytes: int = RESIDENT_BYTES,
 ) -> Splits:
     """The splits of TFRecord files, by the names of the files.
 
     Args:
+        size, channels, bits: as for `load_pictures`.
         resident_bytes: decoded pictures up to this size are kept as an array, others stay encoded.
 
     Raises:
@@ -54,7 +57,9 @@ def read_records(
             for file in of_split:
                 yield from _read_file(file, split, image_key, label_key)
 
-    read = load_pictures(blocks(), name=path, size=size, channels=channels, resident_bytes=resident_bytes)
+    read = load_pictures(
+        blocks(), name=path, size=size, channels=channels, bits=bits, resident_bytes=resident_bytes
+    )
     parts, names = read.splits, _class_names(files[0].parent)
     if "train" not in parts:
         raise DataError(f"{path}: holds no records")

@@ -18,3 +18,4 @@ PictureSize = Annotated[
     Annotated[Literal["auto"], Tag("word")] | Annotated[_Size, Tag("list")], Discriminator(_kind_of)
 ]
 Channels = Literal["auto", 1, 3]
+Bits = Annotated[int, Field(ge=8, le=16)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from kdcli.sources.form import Channels, PictureSize
+from kdcli.sources.form import Bits, Channels, PictureSize
 from kdcli.spec import Source
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class TfRecord(Source):
         size: [height, width] that pictures are stretched to; `auto` is their own when all are equal, else
             256×256.
         channels: 1 (grey), 3 (colour); `auto` is 1 when every picture is grey.
+        bits: how many of a PNG of 16 bits are used; the upper 8 of them become the pixel.
     """
 
     kind: Literal["tfrecord"] = "tfrecord"
@@ -35,6 +36,7 @@ class TfRecord(Source):
     label_key: str = "image/class/label"
     size: PictureSize = "auto"
     channels: Channels = "auto"
+    bits: Bits = 16
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -53,4 +55,5 @@ class TfRecord(Source):
             label_key=self.label_key,
             size=self.size,
             channels=self.channels,
+            bits=self.bits,
         )
