@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from kdcli.data.pictures import BLOCK, Encoded, load_pictures
 from kdcli.data.split_names import SPLITS, split_of_file
 from kdcli.errors import DataError, did_you_mean
 from kdcli.lazy import tf
+from kdcli.runs.class_names import read_class_names
+from kdcli.runs.exported import LABELS
 
 SUFFIX = ".tfrecord"
 
@@ -60,7 +61,11 @@ def read_records(
     read = load_pictures(
         blocks(), name=path, size=size, channels=channels, bits=bits, resident_bytes=resident_bytes
     )
-    parts, names = read.splits, _class_names(files[0].parent)
+    parts, labels = read.splits, files[0].parent / LABELS
+    names = read_class_names(labels, DataError) if labels.exists() else None
+    if names and len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{labels}: names {twice!r} twice")
     if "train" not in parts:
         raise DataError(f"{path}: holds no records")
     return Splits(
@@ -167,26 +172,3 @@ def _name_fault(file: Path, records: Any, done: int, image_key: str, label_key: 
             values = getattr(found[key], kind).value
             if len(values) != 1:
                 raise DataError(f"{where}: the feature {key!r} must hold one value of {kind}, got {len(values)}")
-
-
-def _class_names(folder: Path) -> tuple[str, ...] | None:
-    """The names in `labels.txt` beside the files: one a line, or as TF-Slim writes them, `0:name`."""
-    file = folder / "labels.txt"
-    if not file.exists():
-        return None
-    try:
-        lines = [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: cannot be read as text: {error}") from None
-    numbered = [re.fullmatch(r"(\d+):(.*)", line) for line in lines]
-    if not lines or not all(numbered):
-        names = tuple(lines)
-    else:
-        by_number = {int(match[1]): match[2].strip() for match in numbered if match}
-        if sorted(by_number) != list(range(len(lines))):
-            raise DataError(f"{file}: its numbers must be 0 to {len(lines) - 1}, each once")
-        names = tuple(by_number[number] for number in range(len(lines)))
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice or not names:
-        raise DataError(f"{file}: " + (f"names {twice[0]!r} twice" if twice else "is empty"))
-    return names

@@ -125,7 +125,10 @@ def test_sizes_and_channels_are_made_equal(tmp_path):
     assert "2 sizes (4×6, 5×5) are stretched to 256×256" in splits.notes[0]
 
 
-@pytest.mark.parametrize("text", ["cat\ndog\n", "0:cat\n1:dog\n", "1: dog\n0: cat", "cat\r\n\r\ndog"])
+@pytest.mark.parametrize(
+    "text",
+    ["cat\ndog\n", "0:cat\n1:dog\n", "1: dog\n0: cat", "cat\r\n\r\ndog", "0 cat\n1 dog", "\ufeff0  cat\r\n1 dog"],
+)
 def test_a_file_of_labels_names_the_classes(tmp_path, text):
     save(tmp_path / "a.tfrecord", pictures()[1])
     (tmp_path / "labels.txt").write_text(text, "utf-8")
@@ -145,7 +148,7 @@ def test_wrong_files_of_labels(tmp_path, content, message):
     save(tmp_path / "a.tfrecord", pictures()[1])
     (tmp_path / "labels.txt").write_bytes(content)
     found = refused(tmp_path / "a.tfrecord").message
-    assert found.startswith(f"{tmp_path / 'labels.txt'}: ")
+    assert found.startswith(f"{tmp_path / 'labels.txt'}")
     assert message in found
 
 
