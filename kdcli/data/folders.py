@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,6 +14,7 @@ from kdcli.data.feed import RESIDENT_BYTES
 from kdcli.data.pictures import BLOCK, Encoded, load_pictures
 from kdcli.data.split_names import SPLITS, UNLABELLED, splits_among
 from kdcli.errors import DataError
+from kdcli.recipe.document import typed
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 # Formats of images that TensorFlow does not decode.
@@ -188,12 +187,7 @@ def _splits_inside_classes(path: Path, folders: list[Path]) -> dict[str, str]:
 
 def _as_source(folders: Mapping[str, Path]) -> str:
     """`--set 'data.source={train: D/x, test: D/y}'`, to type in a shell."""
-    entries = ", ".join(f"{split}: {_yaml(str(folder))}" for split, folder in folders.items())
-    return f"--set {shlex.quote(f'data.source={{{entries}}}')}"
-
-
-def _yaml(text: str) -> str:
-    return text if re.fullmatch(r"[\w./+-]*/[\w./+-]*", text) else json.dumps(text, ensure_ascii=False)
+    return typed("data.source", {split: str(folder) for split, folder in folders.items()})
 
 
 def _other_data(path: Path) -> str | None:

@@ -18,6 +18,7 @@ from kdcli.errors import DataError, did_you_mean
 from kdcli.lazy import tf
 from kdcli.runs.class_names import read_class_names
 from kdcli.runs.exported import LABELS
+from kdcli.screening.pointer import refuse_pointer
 
 SUFFIX = ".tfrecord"
 
@@ -51,6 +52,8 @@ def read_records(
     files = record_files(path)
     if not files or not files[0].exists():
         raise DataError(f"{path}: no such file", hint="--data 'DIR/train-*.tfrecord' or --data DIR")
+    for file in files:
+        refuse_pointer(file, DataError)
     by_split = _by_split(path, files)
 
     def blocks() -> Iterator[list[Encoded]]:

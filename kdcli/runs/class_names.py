@@ -23,8 +23,10 @@ def read_class_names(path: Path, error: type[KdError], *, setting: str = "") -> 
     where = f"{setting}: {path}" if setting else str(path)
     try:
         lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as fault:
-        raise error(f"{where} cannot be read as text: {getattr(fault, 'strerror', None) or fault}") from None
+    except OSError as fault:
+        raise error(f"{where} cannot be read: {fault.strerror}") from None
+    except UnicodeDecodeError:
+        raise error(f"{where} is not UTF-8 text") from None
     numbered = [re.fullmatch(r"(\d+)(:|\s+)\s*(.+)", line) for line in lines]
     by_number = {int(match[1]): match[3] for match in numbered if match}
     if len(by_number) == len(lines) and sorted(by_number) == list(range(len(lines))):

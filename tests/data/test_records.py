@@ -141,7 +141,7 @@ def test_a_file_of_labels_names_the_classes(tmp_path, text):
         (b"cat\ncat\n", "names 'cat' twice"),
         (b"\n", "is empty"),
         (b"0:cat\n2:dog\n", "its numbers must be 0 to 1, each once"),
-        (b"\xff\xfe\xff", "cannot be read as text"),
+        (b"\xff\xfe\xff", "is not UTF-8 text"),
     ],
 )
 def test_wrong_files_of_labels(tmp_path, content, message):

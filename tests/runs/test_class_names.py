@@ -35,8 +35,8 @@ def test_names_with_and_without_numbers(tmp_path, text, names):
         (b"", "is empty"),
         (b"0:cat\n2:dog\n", "its numbers must be 0 to 1, each once"),
         (b"0:cat\n0:dog\n", "its numbers must be 0 to 1, each once"),
-        (b"\xff\xfe", "cannot be read as text"),
-        (None, "cannot be read as text"),
+        (b"\xff\xfe", "is not UTF-8 text"),
+        (None, "cannot be read: No such file or directory"),
     ],
 )
 def test_a_file_without_names_is_refused_with_the_setting(tmp_path, content, message):
