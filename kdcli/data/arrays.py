@@ -46,7 +46,8 @@ def splits_from_arrays(
             message = (
                 f"{name}: unknown array {key!r}; {did_you_mean(key, known)}expected {_LAYOUT}, found {listed}"
             )
-            raise DataError(message, hint="kd reads " + ", ".join(sorted(known)))
+            hint = f"kd reads {', '.join(sorted(known))}; np.savez(path, x=..., y=...) names the arrays"
+            raise DataError(message, hint=hint)
     found = {split: _split(arrays, split, name) for split in SPLITS}
     if found["train"] is None:
         raise DataError(f"{name}: has no x_train; expected {_LAYOUT}, found {listed}")

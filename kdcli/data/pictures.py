@@ -21,10 +21,11 @@ from kdcli.data.picture_header import Header, NotReadError, read_header
 from kdcli.data.store import Storing
 from kdcli.errors import DataError
 from kdcli.lazy import tf
+from kdcli.recipe.document import typed
 from kdcli.screening.pointer import HINT, POINTER
 
 # What pictures of different sizes become.
-SIZE = (256, 256)
+SIZE, SMALLER = (256, 256), (128, 128)
 # A file of a few bytes may claim to be larger than any memory.
 LARGEST = 100_000_000
 BLOCK = 512
@@ -180,7 +181,7 @@ def _as_decoded(content: bytes, header: Header) -> bytes:
     """The image in the form in which TensorFlow decodes it as it is meant."""
     if header.palette:
         return as_png(content)
-    if content[12:16] == b"VP8X" and content[20] & _MOVES:
+    if content[12:16] == b"VP8X" and content[20:21] and content[20] & _MOVES:
         # TensorFlow decodes an animation with transparency always, and writes past its memory where none is said.
         return content[:20] + bytes([content[20] | _TRANSPARENT]) + content[21:]
     return content
@@ -204,7 +205,7 @@ def _said_of(headers: Counter[Header], deep: np.ndarray, bits: int, name: str) -
     if used < min(bits, DEEP - 1):
         yield (
             f"{said} the upper 8 of {bits} bits are used, but {among}, so they become dark; "
-            f"--set data.source.bits={used} uses the upper 8 of {used} bits"
+            f"{typed('data.source.bits', used)} uses the upper 8 of {used} bits"
         )
     elif used > bits:
         yield f"{said} values of more than {bits} bits become 255; {among}"
@@ -233,7 +234,7 @@ def _common(
             frequent = ", ".join(f"{h}×{w}" for (h, w), _ in sizes.most_common(3))
             notes.append(
                 f"{name}: pictures of {len(sizes)} sizes ({frequent}{', ...' if len(sizes) > 3 else ''}) are "
-                f"stretched to {SIZE[0]}×{SIZE[1]}; `size: [h, w]` in data.source chooses"
+                f"stretched to {SIZE[0]}×{SIZE[1]}; {typed('data.source.size', SMALLER)} chooses another size"
             )
     grey = sum(count for header, count in headers.items() if header.channels == 1)
     if isinstance(channels, str):

@@ -14,8 +14,9 @@ from kdcli.data.feed import RESIDENT_BYTES
 from kdcli.data.folders import shown
 from kdcli.data.pictures import BLOCK, Encoded, load_pictures
 from kdcli.data.split_names import SPLITS, split_of_file
-from kdcli.errors import DataError, did_you_mean
+from kdcli.errors import DataError, did_you_mean, nearest
 from kdcli.lazy import tf
+from kdcli.recipe.document import typed
 from kdcli.runs.class_names import read_class_names
 from kdcli.runs.exported import LABELS
 from kdcli.screening.pointer import refuse_pointer
@@ -167,10 +168,12 @@ def _name_fault(file: Path, records: Any, done: int, image_key: str, label_key: 
             ("label_key", label_key, "int64_list"),
         ):
             if key not in found:
+                fitting = sorted(name for name in found if getattr(found[name], kind).value)
+                guess = nearest(key, fitting) or next(iter(fitting), None)
                 raise DataError(
                     f"{where} has no feature {key!r}; {did_you_mean(key, found)}features: "
                     f"{', '.join(sorted(found)) or 'none'}",
-                    hint=f"--set data.source.{setting}=NAME",
+                    hint=guess and f"{typed(f'data.source.{setting}', guess)} names another",
                 )
             values = getattr(found[key], kind).value
             if len(values) != 1:

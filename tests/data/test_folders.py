@@ -244,7 +244,7 @@ def test_pictures_of_different_sizes_are_stretched_and_it_is_said(tmp_path):
     assert (splits.train.inputs["x"][0] == 77).all()
     assert splits.notes == (
         f"{tmp_path}: pictures of 2 sizes (8×10, 9×10) are stretched to 256×256; "
-        "`size: [h, w]` in data.source chooses",
+        "--set 'data.source.size=[128, 128]' chooses another size",
     )
     chosen = read(tmp_path, size=(4, 5))
     assert (chosen.train.shapes, chosen.notes) == ({"x": (4, 5, 3)}, ())

@@ -182,6 +182,8 @@ def test_rotations_are_counted(tmp_path):
         (bmp(4)[:-30], "cut off"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a Git LFS pointer"),
         (b"<!DOCTYPE html>", "a web page"),
+        (b"RIFF\0\0\0\0WEBPVP8X", "damaged or cut off"),
+        (b"RIFF\0\0\0\0WEBPVP8X\0\0\0\0\x02\0\0\0", "damaged or cut off"),
     ],
 )
 def test_what_is_not_read_is_named(tmp_path, content, message):

@@ -214,7 +214,7 @@ def test_a_missing_feature_names_those_that_are_there(tmp_path):
         f"{path}: record 3 has no feature 'image/encoded'; did you mean 'image/encode'? "
         "features: image/encode, label"
     )
-    assert error.hint == "--set data.source.image_key=NAME"
+    assert error.hint == "--set data.source.image_key=image/encode names another"
     path = save(tmp_path / "b.tfrecord", [{"image/encoded": b"x"}])
     assert "has no feature 'image/class/label'; features: image/encoded" in refused(path).message
 
