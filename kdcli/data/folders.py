@@ -19,6 +19,9 @@ from kdcli.recipe.document import typed
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 # Formats of images that TensorFlow does not decode.
 NOT_READ = (".tif", ".tiff", ".jfif", ".jp2", ".heic", ".heif", ".avif", ".ppm", ".pgm", ".pbm", ".tga", ".dcm")
+# A folder of images, and one beside it of what belongs to each of them.
+_IMAGES = ("image", "images", "img", "imgs", "input", "inputs", "original", "originals")
+_MAPS = ("mask", "masks", "label", "labels", "annotation", "annotations", "gt", "ground_truth", "groundtruth")
 # Files that hold data by themselves, and a folder of folders of folders that is looked into.
 OTHER_DATA = (".npz", ".csv", ".parquet")
 _DEEPEST = 8
@@ -108,7 +111,7 @@ def _splits_in(path: Path, ignored: Counter[str], notes: list[str]) -> dict[str,
         if transposed:
             notes.append(f"{path}: the folders {', '.join(transposed)} inside each class are its splits")
             return {
-                split: {folder.name: list(_pictures_in(folder / name, ignored)) for folder in folders}
+                split: _classes_of(inside, {folder.name: folder / name for folder in folders}, ignored)
                 for name, split in transposed.items()
             }
         return {"train": _classes_in(inside, ignored)}
@@ -132,12 +135,18 @@ def _split_folders(path: Path, folders: list[Path], splits: Mapping[str, str]) -
     if other is not None:
         raise DataError(
             f"{path}: {next(iter(splits))} is the name of a split, but {other.name} lies beside it",
-            hint=way_on or f"{_LAYOUT}; a class of that name needs another one",
+            hint=f"{way_on or _LAYOUT}; a class of that name needs another one",
         )
     for split in SPLITS:
         if len(by_split[split]) > 1:
-            one, two = (folder.name for folder in by_split[split][:2])
-            raise DataError(f"{path}: {one} and {two} both name the {split} split", hint=way_on)
+            one, two = by_split[split][:2]
+            if way_on and split == "validation" and "test" not in first:
+                way_on = f"{_as_source({**first, 'test': two})} says which is which"
+            raise DataError(f"{path}: {one.name} and {two.name} both name the {split} split", hint=way_on)
+    for folder in first.values():
+        if folder != first.get("train") and not _folders_in(folder, Counter()):
+            hint = f"--data {shlex.quote(str(first['train']))} leaves it out" if "train" in first else _LAYOUT
+            raise DataError(f"{folder}: holds no folder for a class", hint=hint)
     if "train" not in first:
         there = next(iter(first.values()), folders[0])
         hint = f"--data {shlex.quote(str(there))}"
@@ -221,13 +230,30 @@ def _classes_in(path: Path, ignored: Counter[str]) -> ByClass:
     folders = _folders_in(path, ignored)
     if not folders:
         raise DataError(f"{path}: holds no folder for a class", hint=_LAYOUT)
+    return _classes_of(path, {folder.name: folder for folder in folders}, ignored)
+
+
+def _classes_of(path: Path, folders: Mapping[str, Path], ignored: Counter[str]) -> ByClass:
+    """The images of each class, by the folder that holds them.
+
+    Raises:
+        DataError: no classes but images and their maps, a name that is no text, a folder without images.
+    """
+    images = next((name for name in folders if name.lower() in _IMAGES), None)
+    maps = next((name for name in folders if name.lower() in _MAPS), None)
+    if images and maps:
+        raise DataError(
+            f"{path}: {images} and {maps} hold images and what belongs to them, not two classes",
+            hint="maps for segmentation are read from arrays: np.savez('data.npz', x_train=..., y_train=...), "
+            "then --data data.npz",
+        )
     classes: ByClass = {}
-    for folder in folders:
+    for name, folder in folders.items():
         try:
-            folder.name.encode("utf-8")
+            name.encode("utf-8")
         except UnicodeEncodeError:
             raise DataError(f"{shown(folder)}: the name of this class is no text (UTF-8)") from None
-        classes[folder.name] = list(_pictures_in(folder, ignored))
+        classes[name] = list(_pictures_in(folder, ignored))
     empty = [name for name, files in classes.items() if not files]
     if empty:
         more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
@@ -262,7 +288,8 @@ def _agreed(path: Path, found: Mapping[str, ByClass]) -> tuple[str, ...]:
                 more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
                 raise DataError(
                     f"{path}: classes differ between splits: {here} has {', '.join(missing[:5])}{more}, "
-                    f"{there} has not"
+                    f"{there} has not",
+                    hint="each split needs a folder with an image for each class",
                 )
     return tuple(classes)
 

@@ -171,6 +171,21 @@ def test_classes_with_folders_inside(tmp_path, inner):
     assert read(tmp_path).classes == ("cat", "dog")
 
 
+@pytest.mark.parametrize("layout", ["{}", "train/{}", "{}/train"])
+@pytest.mark.parametrize("names", [("images", "masks"), ("Images", "labels"), ("img", "ground_truth")])
+def test_images_beside_their_maps_are_no_classes(tmp_path, layout, names):
+    for name in names:
+        for split in ("train", "test"):
+            save(tmp_path / layout.format(name).replace("train", split) / "0.png")
+    assert f"{names[0]} and {names[1]} hold images and what belongs to them" in refused(tmp_path)
+
+
+def test_a_class_without_pictures_where_splits_are_inside_the_classes(tmp_path):
+    fill(tmp_path, splits=("cat", "dog"), classes=("train", "test"), each=1)
+    (tmp_path / "dog" / "test" / "0.png").unlink()
+    assert refused(tmp_path) == f"{tmp_path}: no picture in the folder of dog"
+
+
 def test_tables_in_place_of_pictures_are_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("Training", "test"):
@@ -285,7 +300,9 @@ def test_split_names_beside_classes(tmp_path):
 def test_a_split_without_classes(tmp_path):
     fill(tmp_path, splits=("train",))
     save(tmp_path / "test" / "0.png")
-    assert refused(tmp_path) == f"{tmp_path / 'test'}: holds no folder for a class"
+    found = error(tmp_path)
+    assert found.message == f"{tmp_path / 'test'}: holds no folder for a class"
+    assert found.hint == f"--data {tmp_path / 'train'} leaves it out"
 
 
 def test_no_train_folder(tmp_path):
@@ -296,7 +313,8 @@ def test_two_folders_for_one_split(tmp_path):
     fill(tmp_path, splits=("train", "val", "dev"))
     found = error(tmp_path)
     assert found.message == f"{tmp_path}: dev and val both name the validation split"
-    assert len(as_the_hint_says(found.hint).validation) == 4
+    splits = as_the_hint_says(found.hint)
+    assert (len(splits.validation), len(splits.test)) == (4, 4)
 
 
 def test_an_empty_class(tmp_path):
