@@ -85,7 +85,7 @@ def _left_out(path: Path, ignored: Counter[str]) -> Iterator[str]:
     others = ignored - images
     if images:
         kinds = ", ".join(SUFFIXES)
-        yield f"{path}: {images.total()} pictures were left out ({_counted(images)}): kd reads {kinds}"
+        yield f"{path}: images left out: {_counted(images)}; kd reads {kinds}"
     if others:
         yield f"{path}: {others.total()} files are no pictures and were ignored ({_counted(others)})"
 
@@ -161,7 +161,7 @@ def _unwrapped(path: Path, notes: list[str], *, of_split: bool = False) -> Path:
         folders = _folders_in(inside, Counter())
         if len(folders) != 1 or (splits_among([folders[0].name]) and not of_split):
             break
-        if _has_pictures(inside) or _has_pictures(folders[0]) or not _folders_in(folders[0], Counter()):
+        if _has_images(inside) or _has_images(folders[0]) or not _folders_in(folders[0], Counter()):
             break
         inside = folders[0]
     if inside != path:
@@ -176,7 +176,7 @@ def _splits_inside_classes(path: Path, folders: list[Path]) -> dict[str, str]:
         DataError: every folder holds the same folders, whose names are no splits: probably all are splits.
     """
     inner = [
-        [] if _has_pictures(folder) else [one.name for one in _folders_in(folder, Counter())] for folder in folders
+        [] if _has_images(folder) else [one.name for one in _folders_in(folder, Counter())] for folder in folders
     ]
     if len(folders) < 2 or len(inner[0]) < 2 or any(names != inner[0] for names in inner):
         return {}
@@ -222,7 +222,7 @@ def _folders_in(path: Path, ignored: Counter[str]) -> list[Path]:
     return folders
 
 
-def _has_pictures(path: Path) -> bool:
+def _has_images(path: Path) -> bool:
     return any(name.lower().endswith(SUFFIXES) and not _hidden(name) for name in os.listdir(path))
 
 

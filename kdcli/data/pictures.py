@@ -192,7 +192,7 @@ def _said_of(headers: Counter[Header], deep: np.ndarray, bits: int, name: str) -
     rotated = sum(count for header, count in headers.items() if header.rotated)
     if rotated:
         yield (
-            f"{name}: {rotated} of {headers.total()} pictures have a rotation in EXIF, which is not applied, as "
+            f"{name}: {rotated} of {headers.total()} images have a rotation in EXIF, which is not applied, as "
             "Keras does not; PIL.ImageOps.exif_transpose rotates them"
         )
     count = sum(count for header, count in headers.items() if header.depth == DEEP)
@@ -200,7 +200,7 @@ def _said_of(headers: Counter[Header], deep: np.ndarray, bits: int, name: str) -
         return
     largest = max(map(_largest, deep))
     used = max(largest.bit_length(), 8)
-    said = f"{name}: of {count} pictures with 16 bits a channel"
+    said = f"{name}: of {count} images with 16 bits a channel"
     among = f"the largest value in {len(deep)} of them is {largest}"
     if used < min(bits, DEEP - 1):
         yield (

@@ -18,7 +18,7 @@ from kdcli.screening.pointer import refuse_pointer
 
 WEIGHT = "weight"
 BLOCK = 8192
-# Names of columns that number the rows, and rows from which on 0, 1, 2, ... is no accident.
+# Names of columns that number the rows, and rows from which on 0, 1, 2, ... cannot be chance.
 _INDEX = re.compile(r"|(?i:unnamed:.*|index|idx|row|id|.*[_ -]id)|.*[a-z]I[dD]")
 FEWEST = 10
 

@@ -16,7 +16,7 @@ class Images(Source):
     """A folder of pictures: `DIR/train/CLASS/*` and `DIR/test/CLASS/*`, or `DIR/CLASS/*`.
 
     Splits go by the names that people use, in any case: `Training`, `test_set`, `seg_train`, `valid`, `dev` ...
-    One folder around all is looked into. JPEG, PNG, BMP, GIF and WebP (of an animation its first picture);
+    One folder around all is looked into. JPEG, PNG, BMP, GIF and WebP (of an animation its first image);
     transparency is left out and a rotation in EXIF is not applied. Classes are in string order, as Keras has them.
 
     Pictures of more than 256 MB when decoded stay encoded, in a copy without a name in the temporary folder

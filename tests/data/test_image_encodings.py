@@ -146,7 +146,7 @@ def test_16_bits_are_read_as_keras_reads_folders(tmp_path):
         tmp_path, color_mode="grayscale", image_size=(HEIGHT, WIDTH), batch_size=None, shuffle=False, verbose=False
     )
     np.testing.assert_array_equal(found, [image for image, _ in theirs.as_numpy_iterator()])
-    assert notes == (f"{tmp_path}: of 1 pictures with 16 bits a channel the upper 8 of 16 bits are used",)
+    assert notes == (f"{tmp_path}: of 1 images with 16 bits a channel the upper 8 of 16 bits are used",)
 
 
 @pytest.mark.parametrize("resident_bytes", [0, 10**6])
@@ -159,7 +159,7 @@ def test_12_of_16_bits_are_said_and_used_when_asked_for(tmp_path, resident_bytes
     found, notes = read(tmp_path, bits=12, resident_bytes=resident_bytes)
     exact = [np.asarray(Image.open(tmp_path / "00" / "a.png")) >> 4, np.asarray(GREY)]
     np.testing.assert_array_equal(found[np.arange(2)][..., 0], exact)
-    assert notes == (f"{tmp_path}: of 1 pictures with 16 bits a channel the upper 8 of 12 bits are used",)
+    assert notes == (f"{tmp_path}: of 1 images with 16 bits a channel the upper 8 of 12 bits are used",)
     found, (note,) = read(tmp_path, bits=9)
     assert "values of more than 9 bits become 255" in note
     np.testing.assert_array_equal(found[0, ..., 0], np.minimum(values >> 1, 255))
@@ -168,7 +168,7 @@ def test_12_of_16_bits_are_said_and_used_when_asked_for(tmp_path, resident_bytes
 def test_rotations_are_counted(tmp_path):
     save(tmp_path, {f"{number}.jpg": encoded(COLOUR, "jpeg", exif=exif(number)) for number in (1, 3, 6, 8)})
     (note,) = read(tmp_path)[1]
-    assert note.startswith(f"{tmp_path}: 3 of 4 pictures have a rotation in EXIF, which is not applied")
+    assert note.startswith(f"{tmp_path}: 3 of 4 images have a rotation in EXIF, which is not applied")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_files_of_other_formats_are_counted_by_name(tmp_path):
     save(tmp_path, {"good.png": encoded(GREY, "png"), "other.png": encoded(GREY, "png")})
     (tmp_path / "00" / "more.TIF").write_bytes(encoded(GREY, "tiff"))
     (note,) = read(tmp_path)[1]
-    assert note.startswith(f"{tmp_path}: 1 pictures were left out (1 .tif): kd reads .jpg, .jpeg, .png")
+    assert note.startswith(f"{tmp_path}: images left out: 1 .tif; kd reads .jpg, .jpeg, .png")
     (tmp_path / "00" / "good.png").unlink()
     with pytest.raises(DataError, match="no picture in the folder of 00") as caught:
         read(tmp_path)
