@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from kdcli.data.array_names import standard_names
 from kdcli.data.examples import ONLY, Examples, Splits
 from kdcli.data.npz import read_arrays
+from kdcli.data.split_names import SPLITS
 from kdcli.errors import DataError, did_you_mean
 
-SPLITS = ("train", "validation", "test")
 _LAYOUT = "x_train, y_train, x_test, y_test (or x, y)"
 
 
@@ -32,17 +33,25 @@ def splits_from_arrays(
     Raises:
         DataError: an unknown name, a missing part, lengths that differ, or an empty split.
     """
+    listed = ", ".join(arrays) or "nothing"
+    names = standard_names(arrays, name=name)
+    others = [f"{key} as {names[key]}" for key in arrays if names[key] != key.lower()]
+    notes = (f"{name}: reads {', '.join(others)}",) if others else ()
+    arrays = {names[key]: value for key, value in arrays.items()}
     if any(key in arrays or key.startswith("x.") for key in ("x", *arrays)) and "x_train" not in arrays:
         arrays = {_as_train(key): value for key, value in arrays.items()}
     known = {f"{part}_{split}" for part in ("x", "y") for split in SPLITS} | {"weight_train"}
     for key in arrays:
         if key.split(".")[0] not in known:
-            message = f"{name}: unknown array {key!r}; {did_you_mean(key, known)}expected {_LAYOUT}"
-            raise DataError(message, hint="kd reads " + ", ".join(sorted(known)))
+            message = (
+                f"{name}: unknown array {key!r}; {did_you_mean(key, known)}expected {_LAYOUT}, found {listed}"
+            )
+            hint = f"kd reads {', '.join(sorted(known))}; np.savez(path, x=..., y=...) names the arrays"
+            raise DataError(message, hint=hint)
     found = {split: _split(arrays, split, name) for split in SPLITS}
     if found["train"] is None:
-        raise DataError(f"{name}: has no x_train; expected {_LAYOUT}, found {', '.join(arrays) or 'nothing'}")
-    return Splits(name, found["train"], found["validation"], found["test"], classes)
+        raise DataError(f"{name}: has no x_train; expected {_LAYOUT}, found {listed}")
+    return Splits(name, found["train"], found["validation"], found["test"], classes, notes)
 
 
 def array_name(split: str, key: str) -> str:
@@ -72,7 +81,8 @@ def _split(arrays: Mapping[str, np.ndarray], split: str, name: str) -> Examples 
     lengths = {part: len(array) for part, array in parts.items() if array is not None}
     if len(set(lengths.values())) != 1:
         counts = ", ".join(f"{part} {length}" for part, length in lengths.items())
-        raise DataError(f"{name}: lengths differ: {counts}")
+        hint = "every example needs a row in each: store all of them again from the same examples"
+        raise DataError(f"{name}: lengths differ: {counts}", hint=hint)
     count = next(iter(lengths.values()))
     if count == 0:
         raise DataError(f"{name}: the {split} split is empty")

@@ -15,6 +15,7 @@ from kdcli.data.examples import ONLY, Examples, Splits
 from kdcli.data.labels import checked, find_labelling
 from kdcli.data.order import held_out, limited
 from kdcli.errors import DataError
+from kdcli.runs.class_names import read_class_names
 from kdcli.runs.recording import hash_arrays
 
 
@@ -170,11 +171,7 @@ def _from_python(arrays: Any) -> Splits:
 
 def _class_names(given: Any, splits: Splits) -> tuple[str, ...] | None:
     if isinstance(given, str):
-        try:
-            lines = Path(given).read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"data.classes: {given} cannot be read: {error}") from None
-        given = tuple(line.strip() for line in lines if line.strip())
+        given = read_class_names(Path(given), DataError, setting="data.classes")
     if given is not None:
         if len(set(given)) != len(given):
             raise DataError("data.classes: a name appears twice")

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from kdcli.lazy import tf
 
 # What grey is made of, where colour pictures are asked for in grey.
 GREY = (0.299, 0.587, 0.114)
-WEBP = b"RIFF"
+WEBP, PNG = b"RIFF", b"\x89PNG"
+DEEP = 16
 
 
 @dataclass(frozen=True)
 class Form:
-    """What all pictures become: height, width, and channels (1 grey, 3 colour)."""
+    """What all pictures become: height, width, and channels (1 grey, 3 colour).
+
+    `bits` is how many of a PNG of 16 bits are used: the upper 8 of these become the pixel.
+    """
 
     height: int
     width: int
     channels: int
+    bits: int = 16
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -53,6 +58,8 @@ def _picture(content: Any, form: Form) -> Any:
     def plain() -> Any:
         return tf.io.decode_image(content, channels=0, expand_animations=False)
 
+    if form.bits < DEEP:
+        plain = partial(tf.cond, _is_deep(content), lambda: _upper_bits(content, form.bits), plain)
     is_webp = tf.equal(tf.strings.substr(content, 0, len(WEBP)), WEBP)
     # An older TensorFlow knows no WebP; such a picture was refused by its header.
     picture = tf.cond(is_webp, lambda: _webp(content), plain) if hasattr(tf.io, "decode_webp") else plain()
@@ -60,6 +67,17 @@ def _picture(content: Any, form: Form) -> Any:
     size = tf.constant((form.height, form.width))
     fits = tf.reduce_all(tf.equal(tf.shape(picture)[:2], size))
     return tf.ensure_shape(tf.cond(fits, lambda: picture, lambda: _stretched(picture, size)), form.shape)
+
+
+def _is_deep(content: Any) -> Any:
+    """Whether it is a PNG of 16 bits."""
+    is_png = tf.equal(tf.strings.substr(content, 0, len(PNG)), PNG)
+    return tf.logical_and(is_png, tf.equal(tf.strings.substr(content, 24, 1), bytes([DEEP])))
+
+
+def _upper_bits(content: Any, bits: int) -> Any:
+    deep = tf.cast(tf.io.decode_png(content, channels=0, dtype=tf.uint16), tf.int32)
+    return tf.cast(tf.minimum(tf.bitwise.right_shift(deep, bits - 8), 255), tf.uint8)
 
 
 def _webp(content: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.data.decoding import Form, compiled
+from kdcli.data.decoding import DEEP, Form, compiled
 from kdcli.data.store import Stored
 from kdcli.errors import DataError
 from kdcli.lazy import tf
@@ -69,7 +69,7 @@ class EncodedPictures:
                 raise
             more = f", and {len(damaged) - 1} more of {len(rows)}" if len(damaged) > 1 else ""
             raise DataError(
-                f"{self.name(damaged[0])}: this picture is {DAMAGED}{more}", hint="repair or remove it"
+                f"{self.name(damaged[0])}: this picture is {DAMAGED}{more}", hint="copy it again, or remove it"
             ) from None
 
     def encoded(self, rows: np.ndarray) -> np.ndarray:
@@ -95,8 +95,10 @@ class EncodedPictures:
         return EncodedPictures(self.stored.part(rows), self.names.part(rows), self.form)
 
     def pieces(self) -> Iterator[np.ndarray]:
-        """Lengths and bytes of the encoded pictures, for a fingerprint."""
+        """Lengths and bytes of the encoded pictures, and how they are decoded, for a fingerprint."""
         yield from self.stored.pieces()
+        if self.form.bits != DEEP:
+            yield np.array([self.form.bits])
 
     def _decoded(self, rows: np.ndarray) -> np.ndarray:
         decode = compiled(self.form)

@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from kdcli.data.decoding import DEEP
 from kdcli.data.examples import Splits
 from kdcli.data.feed import RESIDENT_BYTES
-from kdcli.data.pictures import BLOCK, SPLITS, Encoded, load_pictures
+from kdcli.data.pictures import BLOCK, Encoded, load_pictures
+from kdcli.data.split_names import SPLITS, UNLABELLED, splits_among
 from kdcli.errors import DataError
+from kdcli.recipe.document import typed
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
-# What people call the folders of the splits, in any case.
-NAMES = {
-    "train": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-}
+# Formats of images that TensorFlow does not decode.
+NOT_READ = (".tif", ".tiff", ".jfif", ".jp2", ".heic", ".heif", ".avif", ".ppm", ".pgm", ".pbm", ".tga", ".dcm")
+# A folder of images, and one beside it of what belongs to each of them.
+_IMAGES = ("image", "images", "img", "imgs", "input", "inputs", "original", "originals")
+_MAPS = ("mask", "masks", "label", "labels", "annotation", "annotations", "gt", "ground_truth", "groundtruth")
+# Files that hold data by themselves, and a folder of folders of folders that is looked into.
+OTHER_DATA = (".npz", ".csv", ".parquet")
+_DEEPEST = 8
 _LAYOUT = "expected DIR/train/CLASS/*, DIR/test/CLASS/*, or DIR/CLASS/*"
+ByClass = dict[str, list[Path]]
 
 
 def read_folders(
-    path: Path, *, size: str | tuple[int, int], channels: str | int, resident_bytes: int = RESIDENT_BYTES
+    path: Path,
+    *,
+    size: str | tuple[int, int],
+    channels: str | int,
+    bits: int = DEEP,
+    resident_bytes: int = RESIDENT_BYTES,
 ) -> Splits:
     """The splits of a folder of pictures, with class names in string order.
 
     Args:
+        size, channels, bits: as for `load_pictures`.
         resident_bytes: decoded pictures up to this size are kept as an array, others stay encoded.
 
     Raises:
@@ -39,7 +49,8 @@ def read_folders(
     if not path.is_dir():
         raise DataError(f"{path}: no such folder", hint=_LAYOUT)
     ignored: Counter[str] = Counter()
-    found = {split: _classes_in(folder, ignored) for split, folder in _split_folders(path, ignored).items()}
+    notes: list[str] = []
+    found = _splits_in(path, ignored, notes)
     classes = _agreed(path, found)
 
     def blocks() -> Iterator[list[Encoded]]:
@@ -53,15 +64,34 @@ def read_folders(
                         block = []
         yield block
 
-    read = load_pictures(blocks(), name=str(path), size=size, channels=channels, resident_bytes=resident_bytes)
-    notes = read.notes
-    if ignored:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in ignored.most_common(5))
-        notes = (f"{path}: {ignored.total()} files are no pictures and were ignored ({kinds})", *notes)
+    read = load_pictures(
+        blocks(), name=str(path), size=size, channels=channels, bits=bits, resident_bytes=resident_bytes
+    )
+    notes.extend(_left_out(path, ignored))
     parts = read.splits
     return Splits(
-        str(path), parts["train"], parts.get("validation"), parts.get("test"), classes=classes, notes=notes
+        str(path),
+        parts["train"],
+        parts.get("validation"),
+        parts.get("test"),
+        classes=classes,
+        notes=(*notes, *read.notes),
     )
+
+
+def _left_out(path: Path, ignored: Counter[str]) -> Iterator[str]:
+    """Sentences about the files that were not read."""
+    images = Counter({kind: count for kind, count in ignored.items() if kind in NOT_READ})
+    others = ignored - images
+    if images:
+        kinds = ", ".join(SUFFIXES)
+        yield f"{path}: images left out: {_counted(images)}; kd reads {kinds}"
+    if others:
+        yield f"{path}: {others.total()} files are no pictures and were ignored ({_counted(others)})"
+
+
+def _counted(kinds: Counter[str]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
 
 
 def shown(path: Path) -> str:
@@ -69,31 +99,114 @@ def shown(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _split_folders(path: Path, ignored: Counter[str]) -> dict[str, Path]:
-    """The folder of each split, in the order train, validation, test."""
-    folders = _folders_in(path, ignored)
-    named = {folder: NAMES[folder.name.lower()] for folder in folders if folder.name.lower() in NAMES}
+def _splits_in(path: Path, ignored: Counter[str], notes: list[str]) -> dict[str, ByClass]:
+    """The images of each split by class, in the order train, validation, test."""
+    inside = _unwrapped(path, notes)
+    folders = _folders_in(inside, ignored)
     if not folders:
-        raise DataError(f"{path}: holds no folder of pictures", hint=_LAYOUT)
-    if not named:
-        return {"train": path}
-    if len(named) < len(folders):
-        other = next(folder.name for folder in folders if folder not in named)
+        raise DataError(f"{path}: holds no folder of pictures", hint=_other_data(path) or _LAYOUT)
+    splits = splits_among(folder.name for folder in folders)
+    if not splits:
+        transposed = _splits_inside_classes(inside, folders)
+        if transposed:
+            notes.append(f"{path}: the folders {', '.join(transposed)} inside each class are its splits")
+            return {
+                split: _classes_of(inside, {folder.name: folder / name for folder in folders}, ignored)
+                for name, split in transposed.items()
+            }
+        return {"train": _classes_in(inside, ignored)}
+    by_split = _split_folders(path, folders, splits)
+    for folder in (folder for folder in folders if splits[folder.name] == UNLABELLED):
+        notes.append(f"{folder}: has no classes by its name and was left out")
+    return {
+        split: _classes_in(_unwrapped(folder, notes, of_split=True), ignored) for split, folder in by_split.items()
+    }
+
+
+def _split_folders(path: Path, folders: list[Path], splits: Mapping[str, str]) -> dict[str, Path]:
+    """The folder of each split, in the order train, validation, test."""
+    by_split: dict[str, list[Path]] = {split: [] for split in (*SPLITS, UNLABELLED)}
+    for folder in folders:
+        if folder.name in splits:
+            by_split[splits[folder.name]].append(folder)
+    first = {split: by_split[split][0] for split in SPLITS if by_split[split]}
+    way_on = f"{_as_source(first)} says which is which" if "train" in first else None
+    other = next((folder for folder in folders if folder.name not in splits), None)
+    if other is not None:
         raise DataError(
-            f"{path}: {next(iter(named)).name} is the name of a split, but {other} lies beside it",
-            hint=f"{_LAYOUT}; a class of that name needs another one",
+            f"{path}: {next(iter(splits))} is the name of a split, but {other.name} lies beside it",
+            hint=f"{way_on or _LAYOUT}; a class of that name needs another one",
         )
-    result: dict[str, Path] = {}
     for split in SPLITS:
-        of_split = [folder for folder in folders if named[folder] == split]
-        if len(of_split) > 1:
-            raise DataError(f"{path}: {of_split[0].name} and {of_split[1].name} both name the {split} split")
-        if of_split:
-            result[split] = of_split[0]
-    if "train" not in result:
-        first = next(iter(result.values()))
-        raise DataError(f"{path}: has no train folder; there is {first.name}", hint=f"--data {first}")
-    return result
+        if len(by_split[split]) > 1:
+            one, two = by_split[split][:2]
+            if way_on and split == "validation" and "test" not in first:
+                way_on = f"{_as_source({**first, 'test': two})} says which is which"
+            raise DataError(f"{path}: {one.name} and {two.name} both name the {split} split", hint=way_on)
+    for folder in first.values():
+        if folder != first.get("train") and not _folders_in(folder, Counter()):
+            hint = f"--data {shlex.quote(str(first['train']))} leaves it out" if "train" in first else _LAYOUT
+            raise DataError(f"{folder}: holds no folder for a class", hint=hint)
+    if "train" not in first:
+        there = next(iter(first.values()), folders[0])
+        hint = f"--data {shlex.quote(str(there))}"
+        raise DataError(f"{path}: has no train folder; there is {there.name}", hint=hint)
+    return first
+
+
+def _unwrapped(path: Path, notes: list[str], *, of_split: bool = False) -> Path:
+    """The folder itself, or the only one in it where that holds nothing but folders, and so on."""
+    inside = path
+    for _ in range(_DEEPEST):
+        folders = _folders_in(inside, Counter())
+        if len(folders) != 1 or (splits_among([folders[0].name]) and not of_split):
+            break
+        if _has_images(inside) or _has_images(folders[0]) or not _folders_in(folders[0], Counter()):
+            break
+        inside = folders[0]
+    if inside != path:
+        notes.append(f"{path}: holds one folder; {inside} was read")
+    return inside
+
+
+def _splits_inside_classes(path: Path, folders: list[Path]) -> dict[str, str]:
+    """The splits by the names of their folders where every class holds the same ones, else nothing.
+
+    Raises:
+        DataError: every folder holds the same folders, whose names are no splits: probably all are splits.
+    """
+    inner = [
+        [] if _has_images(folder) else [one.name for one in _folders_in(folder, Counter())] for folder in folders
+    ]
+    if len(folders) < 2 or len(inner[0]) < 2 or any(names != inner[0] for names in inner):
+        return {}
+    splits = splits_among(inner[0])
+    if len(splits) == len(inner[0]) == len(set(splits.values())) and "train" in splits.values():
+        return {name: split for split in SPLITS for name in inner[0] if splits[name] == split}
+    counts = {folder: sum(1 for _ in _pictures_in(folder, Counter())) for folder in folders}
+    train, test = sorted(folders, key=lambda folder: -counts[folder])[:2]
+    some = f"{', '.join(inner[0][:5])}{', ...' if len(inner[0]) > 5 else ''}"
+    raise DataError(
+        f"{path}: {', '.join(folder.name for folder in folders[:5])} hold the same folders ({some}), as splits do "
+        "and classes do not",
+        hint=f"{_as_source({'train': train, 'test': test})} reads splits; as classes, each needs its images in "
+        "one folder",
+    )
+
+
+def _as_source(folders: Mapping[str, Path]) -> str:
+    """`--set 'data.source={train: D/x, test: D/y}'`, to type in a shell."""
+    return typed("data.source", {split: str(folder) for split, folder in folders.items()})
+
+
+def _other_data(path: Path) -> str | None:
+    """How to name files in a folder that hold data by themselves."""
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in OTHER_DATA)
+    splits = splits_among(file.stem for file in files)
+    by_split = {splits[file.stem]: file for file in files if splits.get(file.stem) in SPLITS}
+    if "train" in by_split:
+        return _as_source({split: by_split[split] for split in SPLITS if split in by_split})
+    return f"--data {shlex.quote(str(files[0]))}" if files else None
 
 
 def _folders_in(path: Path, ignored: Counter[str]) -> list[Path]:
@@ -109,23 +222,46 @@ def _folders_in(path: Path, ignored: Counter[str]) -> list[Path]:
     return folders
 
 
-def _classes_in(path: Path, ignored: Counter[str]) -> dict[str, list[Path]]:
+def _has_images(path: Path) -> bool:
+    return any(name.lower().endswith(SUFFIXES) and not _hidden(name) for name in os.listdir(path))
+
+
+def _classes_in(path: Path, ignored: Counter[str]) -> ByClass:
     folders = _folders_in(path, ignored)
     if not folders:
         raise DataError(f"{path}: holds no folder for a class", hint=_LAYOUT)
-    classes: dict[str, list[Path]] = {}
-    for folder in folders:
+    return _classes_of(path, {folder.name: folder for folder in folders}, ignored)
+
+
+def _classes_of(path: Path, folders: Mapping[str, Path], ignored: Counter[str]) -> ByClass:
+    """The images of each class, by the folder that holds them.
+
+    Raises:
+        DataError: no classes but images and their maps, a name that is no text, a folder without images.
+    """
+    images = next((name for name in folders if name.lower() in _IMAGES), None)
+    maps = next((name for name in folders if name.lower() in _MAPS), None)
+    if images and maps:
+        raise DataError(
+            f"{path}: {images} and {maps} hold images and what belongs to them, not two classes",
+            hint="maps for segmentation are read from arrays: np.savez('data.npz', x_train=..., y_train=...), "
+            "then --data data.npz",
+        )
+    classes: ByClass = {}
+    for name, folder in folders.items():
         try:
-            folder.name.encode("utf-8")
+            name.encode("utf-8")
         except UnicodeEncodeError:
             raise DataError(f"{shown(folder)}: the name of this class is no text (UTF-8)") from None
-        classes[folder.name] = list(_pictures_in(folder, ignored))
+        classes[name] = list(_pictures_in(folder, ignored))
     empty = [name for name, files in classes.items() if not files]
     if empty:
         more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+        there = Counter({kind: count for kind, count in ignored.items() if kind in NOT_READ})
         raise DataError(
             f"{path}: no picture in the folder of {', '.join(empty[:5])}{more}",
-            hint=f"kd reads {', '.join(SUFFIXES)}; remove an empty folder",
+            hint=f"kd reads {', '.join(SUFFIXES)}; "
+            + (f"convert the others ({_counted(there)}) to .png" if there else "remove an empty folder"),
         )
     return classes
 
@@ -143,7 +279,7 @@ def _pictures_in(folder: Path, ignored: Counter[str]) -> Iterator[Path]:
                 ignored[_kind(name)] += 1
 
 
-def _agreed(path: Path, found: dict[str, dict[str, list[Path]]]) -> tuple[str, ...]:
+def _agreed(path: Path, found: Mapping[str, ByClass]) -> tuple[str, ...]:
     classes = list(found["train"])
     for split, by_class in found.items():
         for one, other, here, there in ((classes, by_class, "train", split), (by_class, classes, split, "train")):
@@ -152,7 +288,8 @@ def _agreed(path: Path, found: dict[str, dict[str, list[Path]]]) -> tuple[str, .
                 more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
                 raise DataError(
                     f"{path}: classes differ between splits: {here} has {', '.join(missing[:5])}{more}, "
-                    f"{there} has not"
+                    f"{there} has not",
+                    hint="each split needs a folder with an image for each class",
                 )
     return tuple(classes)
 

@@ -148,4 +148,7 @@ def _check_inputs(examples: Examples, name: str) -> None:
         if wrong:
             shown = first_five(np.asarray(wrong))
             where = array_name(examples.split, key)
-            raise DataError(f"{name}: {where} holds NaN or infinity in examples {shown}")
+            raise DataError(
+                f"{name}: {where} holds NaN or infinity in examples {shown}",
+                hint="leave these examples out, or fill them, for example by np.nan_to_num",
+            )

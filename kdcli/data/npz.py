@@ -13,6 +13,7 @@ import numpy as np
 from kdcli.data.store import new_array
 from kdcli.errors import DataError
 from kdcli.runs.mapping import PART_BYTES, give_back, in_parts
+from kdcli.screening.pointer import refuse_pointer
 
 # Arrays up to this size are read into memory.
 READ_BYTES = 64_000_000
@@ -31,24 +32,31 @@ def read_arrays(path: Path, *, read_bytes: int = READ_BYTES) -> dict[str, np.nda
         DataError: missing, no `.npz`, damaged, or with pickled objects.
         StorageError: no room to unpack a large compressed array.
     """
+    refuse_pointer(path, DataError)
+    key = None
     try:
         # Handed anything but a zip, numpy takes it for a pickle, and leaves the file open when it fails.
         with open(path, "rb") as content:
             if not zipfile.is_zipfile(content):
-                raise zipfile.BadZipFile("it is no zip archive, or cut off")
+                raise zipfile.BadZipFile("not a zip archive, or cut off")
             content.seek(0)
             with np.load(content, allow_pickle=False) as file:
-                return {key: _array(path, file, key, read_bytes) for key in file.files}
+                arrays = {}
+                for key in file.files:
+                    arrays[key] = _array(path, file, key, read_bytes)
+                return arrays
     except FileNotFoundError:
         raise DataError(f"{path}: no such file", hint="--data NAME or --data FILE.npz") from None
     except ValueError as error:
         if "pickle" in str(error):
-            message = f"{path}: holds pickled objects, which could run code"
-            raise DataError(message, hint="save plain arrays: np.savez(path, x_train=..., ...)") from None
+            message = f"{path}: {key} holds pickled objects, which could run code"
+            hint = f"np.savez stores plain arrays: make {key} numbers of one shape, or texts by astype(str)"
+            raise DataError(message, hint=hint) from None
         raise DataError(f"{path}: not a readable .npz file: {error}") from None
     # A password is a RuntimeError, and so is (as NotImplementedError) a way of packing that nobody knows.
     except (OSError, EOFError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: not a readable .npz file: {error}", hint="np.savez writes one") from None
+        hint = "copy it again, or write it with np.savez"
+        raise DataError(f"{path}: not a readable .npz file: {error}", hint=hint) from None
 
 
 def _array(path: Path, file: Any, key: str, read_bytes: int) -> np.ndarray:

@@ -5,18 +5,53 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from kdcli.screening.pointer import POINTER
+from kdcli.screening.pointer import START as POINTER_START
+
+# What files are that hold images of other formats, by their first bytes.
+_OTHERS = {
+    b"II*\0": "a TIFF image",
+    b"MM\0*": "a TIFF image",
+    b"\0\0\0\x0cjP": "a JPEG 2000 image",
+    b"8BPS": "a Photoshop image",
+    b"<svg": "an SVG image",
+    b"<?xml": "an XML file",
+    b"<!DOC": "a web page",
+    b"<html": "a web page",
+    POINTER_START: POINTER,
+}
+_BOXED = {b"avif": "an AVIF image", b"avis": "an AVIF image", b"heic": "an HEIC image", b"heix": "an HEIC image"}
+_ORIENTATION = 0x0112
+# Blue, green and red of a BMP as TensorFlow takes them: bits of 32.
+_BGR = (0xFF0000, 0xFF00, 0xFF)
+
+
+class NotReadError(Exception):
+    """An image in a form that is not read, in words."""
+
 
 @dataclass(frozen=True)
 class Header:
-    """Size in pixels, and channels without transparency: 1 is grey, 3 is colour."""
+    """Size in pixels, channels without transparency (1 is grey, 3 is colour), and what needs a word.
+
+    `depth` is the bits of a channel, `rotated` whether EXIF says that the image is to be turned, `palette` whether
+    the colours of a BMP are in a table.
+    """
 
     height: int
     width: int
     channels: int
+    depth: int = 8
+    rotated: bool = False
+    palette: bool = False
 
 
 def read_header(content: bytes) -> Header | None:
-    """The header of a JPEG, PNG, GIF, BMP or WebP picture, by its content; None for anything else."""
+    """The header of a JPEG, PNG, GIF, BMP or WebP picture, by its content; None for anything else.
+
+    Raises:
+        NotReadError: a form of these formats, or another known format, that is not read.
+    """
     for magic, read in _READERS.items():
         if content.startswith(magic):
             try:
@@ -24,12 +59,17 @@ def read_header(content: bytes) -> Header | None:
             except (struct.error, IndexError):
                 return None
             return header if header and header.height > 0 and header.width > 0 else None
+    other = next((words for magic, words in _OTHERS.items() if content.startswith(magic)), None)
+    other = other or (_BOXED.get(content[8:12]) if content[4:8] == b"ftyp" else None)
+    if other:
+        raise NotReadError(other)
     return None
 
 
 def _png(content: bytes) -> Header | None:
-    width, height, _, colour = struct.unpack_from(">IIBB", content, 16)
-    return Header(height, width, 1 if colour in (0, 4) else 3) if content[12:16] == b"IHDR" else None
+    width, height, depth, colour = struct.unpack_from(">IIBB", content, 16)
+    channels = 1 if colour in (0, 4) else 3
+    return Header(height, width, channels, max(depth, 8)) if content[12:16] == b"IHDR" else None
 
 
 def _gif(content: bytes) -> Header:
@@ -38,24 +78,65 @@ def _gif(content: bytes) -> Header:
 
 
 def _bmp(content: bytes) -> Header:
+    (size,) = struct.unpack_from("<I", content, 14)
+    if size < 40:
+        raise NotReadError("a BMP of OS/2")
     # A negative height only says that the rows come from the top.
-    width, height, _, bits = struct.unpack_from("<iiHH", content, 18)
-    return Header(abs(height), width, 1 if bits == 8 else 3)
+    width, height, _, bits, compression = struct.unpack_from("<iiHHI", content, 18)
+    if compression in (1, 2):
+        raise NotReadError("a BMP with run-length compression")
+    if bits not in (1, 4, 8, 24, 32) or (compression == 3 and struct.unpack_from("<III", content, 54) != _BGR):
+        raise NotReadError(f"a BMP of {bits} bits with colours of its own")
+    if bits > 8:
+        return Header(abs(height), width, 3)
+    colours = bmp_palette(content)
+    grey = all(blue == green == red for blue, green, red in colours)
+    plain = bits == 8 and colours == [(level, level, level) for level in range(len(colours))]
+    return Header(abs(height), width, 1 if grey else 3, palette=not plain)
+
+
+def bmp_palette(content: bytes) -> list[tuple[int, ...]]:
+    """The colours in the table of a BMP, as blue, green and red."""
+    (size,) = struct.unpack_from("<I", content, 14)
+    (bits,) = struct.unpack_from("<H", content, 28)
+    (used,) = struct.unpack_from("<I", content, 46)
+    count = min(used or 256, 1 << bits)
+    return [struct.unpack_from("<BBB", content, 14 + size + 4 * number) for number in range(count)]
 
 
 def _jpeg(content: bytes) -> Header | None:
-    place = 2
+    place, rotated = 2, False
     while content[place] == 0xFF:
         marker = content[place + 1]
         if marker == 0xFF:
             place += 1
             continue
+        (length,) = struct.unpack_from(">H", content, place + 2)
+        if marker == 0xE1 and content[place + 4 : place + 10] == b"Exif\0\0":
+            rotated = _orientation(content[place + 10 : place + 2 + length]) > 1
         # The frame header; C4, C8 and CC are tables.
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width, channels = struct.unpack_from(">HHB", content, place + 5)
-            return Header(height, width, 1 if channels == 1 else 3)
-        place += 2 + struct.unpack_from(">H", content, place + 2)[0]
+            depth, height, width, channels = struct.unpack_from(">BHHB", content, place + 4)
+            if depth != 8:
+                raise NotReadError(f"a JPEG of {depth} bits a channel")
+            return Header(height, width, 1 if channels == 1 else 3, rotated=rotated)
+        place += 2 + length
     return None
+
+
+def _orientation(exif: bytes) -> int:
+    """How an image is to be turned: 1 is not at all."""
+    order = "<" if exif.startswith(b"II") else ">"
+    try:
+        (start,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, start)
+        for entry in range(start + 2, start + 2 + 12 * count, 12):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, entry)
+            if tag == _ORIENTATION:
+                return int(value)
+    except struct.error:
+        pass
+    return 1
 
 
 def _webp(content: bytes) -> Header | None:

@@ -7,26 +7,32 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from kdcli.data.decoding import WEBP, Form
+from kdcli.data.bmp import as_png
+from kdcli.data.decoding import DEEP, WEBP, Form
 from kdcli.data.encoded import DAMAGED, EncodedPictures
 from kdcli.data.examples import ONLY, Examples
 from kdcli.data.feed import RESIDENT_BYTES
-from kdcli.data.picture_header import Header, read_header
+from kdcli.data.picture_header import Header, NotReadError, read_header
 from kdcli.data.store import Storing
 from kdcli.errors import DataError
 from kdcli.lazy import tf
+from kdcli.recipe.document import typed
+from kdcli.screening.pointer import HINT, POINTER
 
 # What pictures of different sizes become.
-SIZE = (256, 256)
+SIZE, SMALLER = (256, 256), (128, 128)
 # A file of a few bytes may claim to be larger than any memory.
 LARGEST = 100_000_000
-SPLITS = ("train", "validation", "test")
 BLOCK = 512
+# Images of 16 bits whose largest value is looked for.
+LOOKED_AT = 64
+# Of the flags of a WebP file: it is an animation, it has transparency.
+_MOVES, _TRANSPARENT = 0x02, 0x10
 
 
 @dataclass(frozen=True)
@@ -51,16 +57,13 @@ class Pictures:
     notes: tuple[str, ...]
 
 
-class _Unreadable(Exception):
-    """A picture that cannot be used, with the reason."""
-
-
 def load_pictures(
     blocks: Iterable[Sequence[Encoded]],
     *,
     name: str,
     size: str | tuple[int, int] = "auto",
     channels: str | int = "auto",
+    bits: int = DEEP,
     resident_bytes: int = RESIDENT_BYTES,
 ) -> Pictures:
     """Read pictures once; decoded now where that fits in memory, else whenever they are asked for.
@@ -70,6 +73,7 @@ def load_pictures(
         name: what messages call the data.
         size: (height, width), or `auto`: the common size, else 256×256.
         channels: 1, 3, or `auto`: 1 when every picture is grey.
+        bits: how many of a PNG of 16 bits are used.
         resident_bytes: decoded pictures up to this size are kept as an array.
 
     Raises:
@@ -79,16 +83,21 @@ def load_pictures(
     labels = array.array("q")
     counts: Counter[str] = Counter()
     headers: Counter[Header] = Counter()
+    deep: list[int] = []
     with Storing() as contents, Storing() as names:
         for item, (header, content) in _each(blocks, name):
+            if header.depth == DEEP and len(deep) < LOOKED_AT:
+                deep.append(len(labels))
             labels.append(item.label)
             counts[item.split] += 1
             headers[header] += 1
             contents.append(content)
             names.append(item.name.encode("utf-8"))
         form, notes = _common(headers, size, channels, name)
+        form = replace(form, bits=bits)
         encoded = EncodedPictures(contents.finish(), names.finish(), form)
     pictures = _decoded(encoded, name) if encoded.nbytes <= resident_bytes else encoded
+    notes = (*notes, *_said_of(headers, encoded.encoded(np.array(deep, np.int64)), bits, name))
     return Pictures(_by_split(pictures, np.array(labels, np.int64), counts), notes)
 
 
@@ -129,20 +138,21 @@ def _each(blocks: Iterable[Sequence[Encoded]], name: str) -> Iterator[tuple[Enco
     failed: list[str] = []
     seen = 0
 
-    def careful(item: Encoded) -> tuple[Header, bytes] | _Unreadable:
+    def careful(item: Encoded) -> tuple[Header, bytes] | NotReadError:
         try:
             content = item.read()
-            return _header(content), content
-        except _Unreadable as error:
+            header = _header(content)
+            return header, _as_decoded(content, header)
+        except NotReadError as error:
             return error
         except OSError as error:
-            return _Unreadable(error.strerror or str(error))
+            return NotReadError(error.strerror or str(error))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for block in blocks:
             for item, result in zip(block, pool.map(careful, block), strict=True):
                 seen += 1
-                if isinstance(result, _Unreadable):
+                if isinstance(result, NotReadError):
                     failed.append(f"{item.name} ({result})")
                 elif not failed:
                     yield item, result
@@ -152,20 +162,63 @@ def _each(blocks: Iterable[Sequence[Encoded]], name: str) -> Iterator[tuple[Enco
 
 def _unreadable(failed: list[str], name: str, seen: int) -> DataError:
     shown = ", ".join(failed[:5]) + (f" and {len(failed) - 5} more" if len(failed) > 5 else "")
-    return DataError(
-        f"{name}: {len(failed)} of {seen} pictures cannot be read: {shown}", hint="repair or remove them"
-    )
+    hint = HINT if POINTER in shown else "copy them again, convert them to .png, or remove them"
+    return DataError(f"{name}: {len(failed)} of {seen} pictures cannot be read: {shown}", hint=hint)
 
 
 def _header(content: bytes) -> Header:
     header = read_header(content)
     if header is None:
-        raise _Unreadable("no JPEG, PNG, GIF, BMP or WebP picture")
+        raise NotReadError("no JPEG, PNG, GIF, BMP or WebP picture")
     if header.height * header.width > LARGEST:
-        raise _Unreadable(f"{header.height}×{header.width} pixels, more than {LARGEST}")
+        raise NotReadError(f"{header.height}×{header.width} pixels, more than {LARGEST}")
     if content.startswith(WEBP) and not hasattr(tf.io, "decode_webp"):
-        raise _Unreadable("this TensorFlow reads no WebP; TensorFlow 2.21 does")
+        raise NotReadError("this TensorFlow reads no WebP; TensorFlow 2.21 does")
     return header
+
+
+def _as_decoded(content: bytes, header: Header) -> bytes:
+    """The image in the form in which TensorFlow decodes it as it is meant."""
+    if header.palette:
+        return as_png(content)
+    if content[12:16] == b"VP8X" and content[20:21] and content[20] & _MOVES:
+        # TensorFlow decodes an animation with transparency always, and writes past its memory where none is said.
+        return content[:20] + bytes([content[20] | _TRANSPARENT]) + content[21:]
+    return content
+
+
+def _said_of(headers: Counter[Header], deep: np.ndarray, bits: int, name: str) -> Iterator[str]:
+    """Sentences about rotations and depth; `deep` are some images of 16 bits."""
+    rotated = sum(count for header, count in headers.items() if header.rotated)
+    if rotated:
+        yield (
+            f"{name}: {rotated} of {headers.total()} images have a rotation in EXIF, which is not applied, as "
+            "Keras does not; PIL.ImageOps.exif_transpose rotates them"
+        )
+    count = sum(count for header, count in headers.items() if header.depth == DEEP)
+    if not count:
+        return
+    largest = max(map(_largest, deep))
+    used = max(largest.bit_length(), 8)
+    said = f"{name}: of {count} images with 16 bits a channel"
+    among = f"the largest value in {len(deep)} of them is {largest}"
+    if used < min(bits, DEEP - 1):
+        yield (
+            f"{said} the upper 8 of {bits} bits are used, but {among}, so they become dark; "
+            f"{typed('data.source.bits', used)} uses the upper 8 of {used} bits"
+        )
+    elif used > bits:
+        yield f"{said} values of more than {bits} bits become 255; {among}"
+    else:
+        yield f"{said} the upper 8 of {bits} bits are used"
+
+
+def _largest(content: bytes) -> int:
+    """The largest value of a PNG of 16 bits; 0 where it is damaged, which is told when it is needed."""
+    try:
+        return int(np.asarray(tf.io.decode_png(content, dtype=tf.uint16)).max())
+    except (tf.errors.OpError, UnicodeDecodeError):
+        return 0
 
 
 def _common(
@@ -181,7 +234,7 @@ def _common(
             frequent = ", ".join(f"{h}×{w}" for (h, w), _ in sizes.most_common(3))
             notes.append(
                 f"{name}: pictures of {len(sizes)} sizes ({frequent}{', ...' if len(sizes) > 3 else ''}) are "
-                f"stretched to {SIZE[0]}×{SIZE[1]}; `size: [h, w]` in data.source chooses"
+                f"stretched to {SIZE[0]}×{SIZE[1]}; {typed('data.source.size', SMALLER)} chooses another size"
             )
     grey = sum(count for header, count in headers.items() if header.channels == 1)
     if isinstance(channels, str):

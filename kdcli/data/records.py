@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import glob
 import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kdcli.data.decoding import DEEP
 from kdcli.data.examples import Splits
 from kdcli.data.feed import RESIDENT_BYTES
 from kdcli.data.folders import shown
-from kdcli.data.pictures import BLOCK, SPLITS, Encoded, load_pictures
-from kdcli.errors import DataError, did_you_mean
+from kdcli.data.pictures import BLOCK, Encoded, load_pictures
+from kdcli.data.split_names import SPLITS, split_of_file
+from kdcli.errors import DataError, did_you_mean, nearest
 from kdcli.lazy import tf
+from kdcli.recipe.document import typed
+from kdcli.runs.class_names import read_class_names
+from kdcli.runs.exported import LABELS
+from kdcli.screening.pointer import refuse_pointer
 
 SUFFIX = ".tfrecord"
-# How the name of a file begins, or a word in it, and the split that it belongs to.
-WORDS = {
-    "train": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-}
 
 
 def record_files(path: str) -> list[Path]:
@@ -42,11 +38,13 @@ def read_records(
     label_key: str,
     size: str | tuple[int, int],
     channels: str | int,
+    bits: int = DEEP,
     resident_bytes: int = RESIDENT_BYTES,
 ) -> Splits:
     """The splits of TFRecord files, by the names of the files.
 
     Args:
+        size, channels, bits: as for `load_pictures`.
         resident_bytes: decoded pictures up to this size are kept as an array, others stay encoded.
 
     Raises:
@@ -55,6 +53,8 @@ def read_records(
     files = record_files(path)
     if not files or not files[0].exists():
         raise DataError(f"{path}: no such file", hint="--data 'DIR/train-*.tfrecord' or --data DIR")
+    for file in files:
+        refuse_pointer(file, DataError)
     by_split = _by_split(path, files)
 
     def blocks() -> Iterator[list[Encoded]]:
@@ -62,8 +62,14 @@ def read_records(
             for file in of_split:
                 yield from _read_file(file, split, image_key, label_key)
 
-    read = load_pictures(blocks(), name=path, size=size, channels=channels, resident_bytes=resident_bytes)
-    parts, names = read.splits, _class_names(files[0].parent)
+    read = load_pictures(
+        blocks(), name=path, size=size, channels=channels, bits=bits, resident_bytes=resident_bytes
+    )
+    parts, labels = read.splits, files[0].parent / LABELS
+    names = read_class_names(labels, DataError) if labels.exists() else None
+    if names and len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{labels}: names {twice!r} twice")
     if "train" not in parts:
         raise DataError(f"{path}: holds no records")
     return Splits(
@@ -72,7 +78,7 @@ def read_records(
 
 
 def _by_split(path: str, files: list[Path]) -> dict[str, list[Path]]:
-    splits = {file: split_of(file.name) for file in files}
+    splits = {file: split_of_file(file.name.lower().removesuffix(SUFFIX)) for file in files}
     if set(splits.values()) == {None} or (len(set(splits.values())) == 1 and not Path(path).is_dir()):
         return {"train": files}
     unknown = [shown(file) for file, split in splits.items() if split is None]
@@ -87,16 +93,6 @@ def _by_split(path: str, files: list[Path]) -> dict[str, list[Path]]:
         _refuse_gaps(files)
     grouped = {split: [file for file in files if splits[file] == split] for split in SPLITS}
     return {split: of_split for split, of_split in grouped.items() if of_split}
-
-
-def split_of(name: str) -> str | None:
-    """The split that the name of a file tells, or None."""
-    name = name.lower().removesuffix(SUFFIX)
-    words = re.split(r"[^a-z]+", name)
-    for word, split in WORDS.items():
-        if name.startswith(word) or word in words:
-            return split
-    return None
 
 
 def _refuse_gaps(files: list[Path]) -> None:
@@ -172,34 +168,13 @@ def _name_fault(file: Path, records: Any, done: int, image_key: str, label_key: 
             ("label_key", label_key, "int64_list"),
         ):
             if key not in found:
+                fitting = sorted(name for name in found if getattr(found[name], kind).value)
+                guess = nearest(key, fitting) or next(iter(fitting), None)
                 raise DataError(
                     f"{where} has no feature {key!r}; {did_you_mean(key, found)}features: "
                     f"{', '.join(sorted(found)) or 'none'}",
-                    hint=f"--set data.source.{setting}=NAME",
+                    hint=guess and f"{typed(f'data.source.{setting}', guess)} names another",
                 )
             values = getattr(found[key], kind).value
             if len(values) != 1:
                 raise DataError(f"{where}: the feature {key!r} must hold one value of {kind}, got {len(values)}")
-
-
-def _class_names(folder: Path) -> tuple[str, ...] | None:
-    """The names in `labels.txt` beside the files: one a line, or as TF-Slim writes them, `0:name`."""
-    file = folder / "labels.txt"
-    if not file.exists():
-        return None
-    try:
-        lines = [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: cannot be read as text: {error}") from None
-    numbered = [re.fullmatch(r"(\d+):(.*)", line) for line in lines]
-    if not lines or not all(numbered):
-        names = tuple(lines)
-    else:
-        by_number = {int(match[1]): match[2].strip() for match in numbered if match}
-        if sorted(by_number) != list(range(len(lines))):
-            raise DataError(f"{file}: its numbers must be 0 to {len(lines) - 1}, each once")
-        names = tuple(by_number[number] for number in range(len(lines)))
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice or not names:
-        raise DataError(f"{file}: " + (f"names {twice[0]!r} twice" if twice else "is empty"))
-    return names

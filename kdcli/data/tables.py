@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,19 +12,25 @@ from typing import Any
 import numpy as np
 
 from kdcli.data.examples import ONLY, Examples, Splits
-from kdcli.errors import DataError, ModelError, did_you_mean
+from kdcli.errors import DataError, ModelError, did_you_mean, nearest
+from kdcli.recipe.document import typed
+from kdcli.screening.pointer import refuse_pointer
 
 WEIGHT = "weight"
 BLOCK = 8192
+# Names of columns that number the rows, and rows from which on 0, 1, 2, ... cannot be chance.
+_INDEX = re.compile(r"|(?i:unnamed:.*|index|idx|row|id|.*[_ -]id)|.*[a-z]I[dD]")
+FEWEST = 10
 
 
-def read_table(path: Path, *, label: str | None, weight: str | None) -> Splits:
+def read_table(path: Path, *, label: str | None, weight: str | None, drop: Sequence[str] = ()) -> Splits:
     """A table as one training split, inputs (n, columns) in float32.
 
     Args:
         path: `.csv` (comma, a header line) or `.parquet`.
         label: name of the label column, None for none. Text becomes classes in string order.
         weight: name of the column of sample weights; a column `weight` when None.
+        drop: names of columns that are left out.
 
     Raises:
         DataError: missing, without a header, a cell that is no number, an unknown column.
@@ -31,30 +38,45 @@ def read_table(path: Path, *, label: str | None, weight: str | None) -> Splits:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file", hint="--data FILE.csv or --data FILE.parquet")
+    refuse_pointer(path, DataError)
     table = _Parquet(path) if path.suffix.lower() == ".parquet" else _Csv(path)
     columns = table.columns
-    for setting, name in (("label", label), ("weight", weight)):
+    for setting, name in (("label", label), ("weight", weight), *(("drop", name) for name in drop)):
         if name is not None and name not in columns:
+            guess = typed(f"data.source.{setting}", nearest(name, columns) or columns[-1])
             raise DataError(
                 f"{path}: no column {name!r}; {did_you_mean(name, columns)}columns: {', '.join(columns)}",
-                hint=f"--set data.source.{setting}=NAME"
-                + ("; null when there are no labels" if setting == "label" else ""),
+                hint=f"{guess} names one" + ("; null when there are no labels" if setting == "label" else ""),
             )
     notes: tuple[str, ...] = ()
     if weight is None and WEIGHT in columns and label != WEIGHT:
         weight = WEIGHT
         notes = (f"{path}: the column {WEIGHT!r} gives the sample weights, it is no input",)
-    features = [name for name in columns if name not in (label, weight)]
+    features = [name for name in columns if name not in (label, weight, *drop)]
     if not features:
         raise DataError(f"{path}: no column is left as input; columns: {', '.join(columns)}")
     numbers, texts = table.read([*features, *([weight] if weight else [])], label)
     if not len(numbers):
         raise DataError(f"{path}: has a header and no rows")
+    notes += tuple(_indexes(path, features, numbers))
     labels, classes = _labels(texts, f"{path}: the column {label!r}", table)
     weights = _weights(numbers[:, -1], f"{path}: the column {weight!r}", table) if weight else None
     inputs = {ONLY: np.ascontiguousarray(numbers[:, : len(features)], np.float32)}
     train = Examples("train", inputs, labels, weights, np.arange(len(numbers)))
     return Splits(str(path), train, classes=classes, notes=notes, columns=tuple(features))
+
+
+def _indexes(path: Path, names: Sequence[str], numbers: np.ndarray) -> Iterator[str]:
+    """Sentences about columns that number the rows: by their values, or by name where every value is another."""
+    for place, name in enumerate(names):
+        values = numbers[:, place]
+        counts = len(values) >= FEWEST and bool((np.diff(values) == 1).all()) and values[0] in (0, 1)
+        unique = bool((values == np.rint(values)).all()) and len(np.unique(values)) == len(values)
+        if counts or (unique and _INDEX.fullmatch(name)):
+            yield (
+                f"{path}: the column {name!r} seems to number the rows, and it is an input; "
+                f"{typed('data.source.drop', name)} leaves it out"
+            )
 
 
 class _Csv:
@@ -86,8 +108,11 @@ class _Csv:
         next(rows)
         for line, row in rows:
             if len(row) != len(self.columns):
+                cut_off = len(row) < len(self.columns) and next(rows, None) is None
                 raise DataError(
-                    f"{self.path}: line {line} has {len(row)} cells, expected {len(self.columns)} as in the header"
+                    f"{self.path}: line {line} has {len(row)} cells, "
+                    f"expected {len(self.columns)} as in the header",
+                    hint="copy the file again: its last line is cut off" if cut_off else None,
                 )
             self.lines.append(line)
             block.append([row[place] for place in places])
@@ -109,7 +134,8 @@ class _Csv:
                     if not _is_number(cell):
                         raise DataError(
                             f"{self.path}: line {self.lines[first + number]}, column {name!r}: "
-                            f"{cell[:40]!r} is no number"
+                            f"{cell[:40]!r} is no number",
+                            hint=f"{typed('data.source.drop', name)} leaves the column out",
                         ) from None
             last = self.lines[-1]
             raise DataError(f"{self.path}: lines {self.lines[first]} to {last} hold what is no number") from None
@@ -124,7 +150,8 @@ class _Csv:
         except UnicodeDecodeError as error:
             raise DataError(f"{self.path}: is no text in UTF-8 (byte {error.start})") from None
         except csv.Error as error:
-            raise DataError(f"{self.path}: line {reader.line_num}: {error}") from None
+            hint = "copy the file again: a quote is not closed" if "end of data" in str(error) else None
+            raise DataError(f"{self.path}: line {reader.line_num}: {error}", hint=hint) from None
         except OSError as error:
             raise DataError(f"{self.path}: cannot be read: {error.strerror}") from None
 
@@ -144,7 +171,8 @@ class _Parquet:
         try:
             self.table: Any = pyarrow.parquet.read_table(path)
         except (pyarrow.ArrowException, OSError) as error:
-            raise DataError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]:.200}") from None
+            message = f"{path}: not a readable Parquet file: {str(error).splitlines()[0]:.200}"
+            raise DataError(message, hint="copy the file again") from None
         self.columns = list(self.table.column_names)
 
     def where(self, row: int) -> str:
@@ -167,7 +195,8 @@ class _Parquet:
             raise DataError(f"{self.path}: row {row}, column {name!r}: the cell is empty")
         values = column.to_numpy()
         if values.dtype.kind not in "biuf":
-            raise DataError(f"{self.path}: column {name!r} holds {column.type}, expected numbers")
+            hint = f"{typed('data.source.drop', name)} leaves it out"
+            raise DataError(f"{self.path}: column {name!r} holds {column.type}, expected numbers", hint=hint)
         return values
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdcli.errors import UsageError, did_you_mean
+from kdcli.runs.class_names import read_class_names
 
 SETTING = "teacher.classes"
 
@@ -25,7 +26,7 @@ def columns_for(
         UsageError: numbers that the teacher has not, names for another number of outputs, or a class without one.
     """
     if isinstance(classes, str):
-        classes = _lines_of(Path(classes))
+        classes = read_class_names(Path(classes), UsageError, setting=SETTING)
     if not all(isinstance(one, str) for one in classes):
         return _checked_numbers([int(one) for one in classes], outputs, len(class_names))
     names = [str(one) for one in classes]
@@ -56,10 +57,3 @@ def _checked_numbers(numbers: list[int], outputs: int, wanted: int) -> tuple[int
     if len(set(numbers)) < len(numbers):
         raise UsageError(f"{SETTING}: two classes of the data have the same column")
     return tuple(numbers)
-
-
-def _lines_of(path: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{SETTING}: {path} cannot be read: {error}") from None

@@ -6,7 +6,9 @@ several documents and nesting past 32 are faults, because each hides what a reci
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -177,6 +179,21 @@ def _place(event: Any) -> tuple[int, int]:
 def dotted(path: Path) -> str:
     """`losses.1.weight`, as messages and `--set` write it."""
     return ".".join(str(part) for part in path)
+
+
+def typed(setting: str, value: Any) -> str:
+    """`--set losses.0.weight=2` as it is typed in a shell."""
+    return f"--set {shlex.quote(f'{setting}={_flow(value)}')}"
+
+
+def _flow(value: Any) -> str:
+    """A value as YAML on one line."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_flow(inner)}' for key, inner in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_flow, value))}]"
+    plain = isinstance(value, str) and re.fullmatch(r"[^\W\d][\w./+-]*( [\w./+-]+)*|[./][\w./+-]*", value)
+    return value if plain and scalar(value) == value else json.dumps(value, ensure_ascii=False)
 
 
 def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:

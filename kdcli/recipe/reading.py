@@ -20,10 +20,12 @@ from kdcli.recipe.origins import Origins
 from kdcli.recipe.sections import Recipe
 from kdcli.recipe.several import for_each, spread
 from kdcli.recipe.shipped import shipped_names, shipped_text
+from kdcli.sources import named
 
 NEWEST = 1
 # Where a mapping stands, or a list of them.
 SECTIONS = {field.alias or name for name, field in Recipe.model_fields.items() if any(specs_in(field.annotation))}
+SOURCE = ("data", "source")
 
 
 @dataclass(frozen=True)
@@ -62,15 +64,20 @@ def read_recipe(
     faults = list(document.faults)
     if teachers:
         spread(document, teachers)
+    options = dict(options or {})
+    if dotted(SOURCE) in options:
+        # `--set data.source.label=price` is about the source that `--data` names.
+        _put(document.values, SOURCE, options[dotted(SOURCE)][1])
     for setting in settings:
         faults.extend(_apply_setting(document, origins, setting))
     if teachers:
         # A setting may have replaced the whole section.
         spread(document, teachers)
-    for name, (option, value) in (options or {}).items():
+    for name, (option, value) in options.items():
         for parts in for_each(document.values, name.split(".")):
             path = tuple(int(part) if part.isdecimal() else part for part in parts)
-            _put(document.values, path, value)
+            if path != SOURCE or SOURCE in origins.outside:
+                _put(document.values, path, value)
             origins.outside[path] = option
     _let_the_outside_win(document, origins)
     version = document.values.get("version")
@@ -227,11 +234,24 @@ def _put(values: Any, path: Path, value: Any) -> None:
             # Left as it is: the check of the whole says what should stand there.
             return
         if not isinstance(inside, dict | list):
-            # A short form such as `optimizer: adam` becomes the mapping that it stands for.
-            inside = {"kind": inside} if isinstance(inside, str) else {}
-            at[part] = inside
+            entry = _entry(inside, path[: depth + 1])
+            if entry is None:
+                return
+            inside = at[part] = entry
         at = inside
     at[path[-1]] = value
+
+
+def _entry(short: Any, path: Path) -> dict[str, Any] | None:
+    """The mapping for a short form such as `optimizer: adam` or `source: a.csv`; None where it names nothing."""
+    if not isinstance(short, str):
+        return {}
+    if path[:2] != SOURCE:
+        return {"kind": short}
+    try:
+        return named(short)
+    except ValueError:
+        return None
 
 
 def _takes(inside: Any, part: str | int) -> bool:

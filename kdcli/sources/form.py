@@ -1,10 +1,12 @@
-"""What encoded pictures become: the settings that images and tfrecord share."""
+"""Types of settings that sources share."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
+
+from kdcli.spec import Names
 
 _Side = Annotated[int, Field(ge=1, le=8192)]
 _Size = Annotated[tuple[_Side, _Side], Field(strict=False)]
@@ -18,3 +20,5 @@ PictureSize = Annotated[
     Annotated[Literal["auto"], Tag("word")] | Annotated[_Size, Tag("list")], Discriminator(_kind_of)
 ]
 Channels = Literal["auto", 1, 3]
+Bits = Annotated[int, Field(ge=8, le=16)]
+Columns = Annotated[Annotated[str, Tag("word")] | Annotated[Names, Tag("list")], Discriminator(_kind_of)]

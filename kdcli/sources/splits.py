@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from kdcli.errors import DataError
 from kdcli.sources.one import OneSource
 from kdcli.spec import Source
 
@@ -39,4 +41,17 @@ class SplitSources(Source):
         from kdcli.data.parts import put_together
 
         given = {"train": self.train, "validation": self.validation, "test": self.test}
-        return put_together({split: source.load() for split, source in given.items() if source is not None})
+        return put_together(
+            {split: _loaded(split, source) for split, source in given.items() if source is not None}
+        )
+
+
+def _loaded(split: str, source: Source) -> Splits:
+    """What one source holds; settings that its sentences name are those of the split."""
+    ours, theirs = f"data.source.{split}.", "data.source."
+    try:
+        splits: Splits = source.load()
+    except DataError as error:
+        hint = error.hint and error.hint.replace(theirs, ours)
+        raise DataError(error.message, hint=hint, location=error.location) from error
+    return replace(splits, notes=tuple(note.replace(theirs, ours) for note in splits.notes))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from kdcli.sources.form import Columns
 from kdcli.spec import Source
 
 if TYPE_CHECKING:
@@ -20,12 +21,14 @@ class Table(Source):
         path: the file, relative to the current folder.
         label: the label column; text becomes classes in string order. `null` when there are no labels.
         weight: the column of sample weights; `weight` when there is one of that name.
+        drop: columns that are left out, such as a number of the row: a name, or a list of them.
     """
 
     kind: Literal["table"] = "table"
     path: str
     label: str | None = "label"
     weight: str | None = None
+    drop: Columns = ()
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -36,4 +39,5 @@ class Table(Source):
         """The rows as one training split."""
         from kdcli.data.tables import read_table
 
-        return read_table(Path(self.path), label=self.label, weight=self.weight)
+        drop = (self.drop,) if isinstance(self.drop, str) else self.drop
+        return read_table(Path(self.path), label=self.label, weight=self.weight, drop=drop)

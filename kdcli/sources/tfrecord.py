@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from kdcli.sources.form import Channels, PictureSize
+from kdcli.sources.form import Bits, Channels, PictureSize
 from kdcli.spec import Source
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class TfRecord(Source):
     """TFRecord files of `tf.Example`s, each an encoded picture and its label.
 
-    `train*`, `validation*` (`valid*`, `val*`, `dev*`) and `test*` are the splits, by the names of the files. A
-    `labels.txt` beside them names the classes, one a line or as `0:name`.
+    `train*`, `validation*` (`valid*`, `val*`, `dev*`, `eval*`) and `test*` are the splits, by the names of the
+    files. A `labels.txt` beside them names the classes, one a line, as `0:name` or as `0 name`.
 
     Pictures of more than 256 MB when decoded stay encoded, in a copy without a name in the temporary folder
     (`TMPDIR`), and are decoded whenever they are needed.
@@ -27,6 +27,7 @@ class TfRecord(Source):
         size: [height, width] that pictures are stretched to; `auto` is their own when all are equal, else
             256×256.
         channels: 1 (grey), 3 (colour); `auto` is 1 when every picture is grey.
+        bits: how many of a PNG of 16 bits are used; the upper 8 of them become the pixel.
     """
 
     kind: Literal["tfrecord"] = "tfrecord"
@@ -35,6 +36,7 @@ class TfRecord(Source):
     label_key: str = "image/class/label"
     size: PictureSize = "auto"
     channels: Channels = "auto"
+    bits: Bits = 16
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -53,4 +55,5 @@ class TfRecord(Source):
             label_key=self.label_key,
             size=self.size,
             channels=self.channels,
+            bits=self.bits,
         )

@@ -65,6 +65,69 @@ def test_several_inputs_keep_their_names(prefix):
     assert train.take(np.array([1]))["right"].tolist() == [[[1.0], [1.0], [1.0]]]
 
 
+TRAINING = ("x_train", "y_train")
+BOTH = (*TRAINING, "x_test", "y_test")
+
+
+@pytest.mark.parametrize(
+    ("names", "standard"),
+    [
+        (("X", "y"), TRAINING),
+        (("X", "Y", "sample_weight"), (*TRAINING, "weight_train")),
+        (("images", "labels"), TRAINING),
+        (("data", "target"), TRAINING),
+        (("features", "label"), TRAINING),
+        (("Inputs", "Targets"), TRAINING),
+        (("X_train", "Y_train", "X_test", "Y_test"), BOTH),
+        (("train_images", "train_labels", "test_images", "test_labels"), BOTH),
+        (("images_train", "labels_train", "imagesTest", "labelsTest"), BOTH),
+        (("trainX", "trainY", "testX", "testY"), BOTH),
+        (("Xtrain", "ytrain", "Xtest", "ytest"), BOTH),
+        (("train_x", "train_y", "test-x", "test-y"), BOTH),
+        (("train_set_x", "train_set_y", "test_set_x", "test_set_y"), BOTH),
+        (("train_data", "train_labels", "X_testing", "y_testing"), BOTH),
+        (("x_train", "y_train", "X_val", "y_val"), (*TRAINING, "x_validation", "y_validation")),
+        (("x_train", "y_train", "dev_x", "dev_y"), (*TRAINING, "x_validation", "y_validation")),
+        (("X_train.left", "X_train.right", "y_train"), ("x_train.left", "x_train.right", "y_train")),
+    ],
+)
+def test_the_names_that_people_use(names, standard):
+    values = {one: np.arange(6.0) + place for place, one in enumerate(names)}
+    found = splits_from_arrays(values, name="d")
+    expected = splits_from_arrays(dict(zip(standard, values.values(), strict=True)), name="d")
+    for split in ("train", "validation", "test"):
+        ours, theirs = getattr(found, split), getattr(expected, split)
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            assert {key: array.tolist() for key, array in ours.inputs.items()} == {
+                key: array.tolist() for key, array in theirs.inputs.items()
+            }
+            for part in ("labels", "weights"):
+                np.testing.assert_array_equal(getattr(ours, part), getattr(theirs, part))
+    said = [name for name in names if name.lower() not in (*standard, *(one.split("_")[0] for one in standard))]
+    assert bool(said) == bool(found.notes)
+    assert all(name in found.notes[0] for name in said)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("images", "data", "target"), "given: images and data may both be x; arrays: images, data, target"),
+        (("X_train", "train_images", "y_train"), "given: X_train and train_images may both be x_train; arrays: "),
+        (("x", "y", "labels"), "given: y and labels may both be y; arrays: x, y, labels"),
+    ],
+)
+def test_names_that_may_be_the_same_array_are_refused(names, message):
+    assert refused({name: np.zeros(3) for name in names}).message.startswith(message)
+
+
+@pytest.mark.parametrize("names", [("arr_0", "arr_1"), ("x1", "y1"), ("trainable", "texts")])
+def test_names_that_tell_nothing_are_refused_with_all_of_them(names):
+    message = refused({name: np.zeros(3) for name in names}).message
+    assert message.startswith(f"given: unknown array '{names[0]}'; ")
+    assert message.endswith(f"found {', '.join(names)}")
+
+
 def test_an_unknown_name_is_refused_with_the_nearest_one():
     error = refused({"x_train": np.zeros((2, 2)), "x_tset": np.zeros((2, 2))})
     assert "given: unknown array 'x_tset'; did you mean 'x_test'? expected x_train, y_train" in error.message

@@ -83,9 +83,10 @@ def test_class_names_come_from_a_list_and_count():
     assert (data.class_names, data.outputs) == (("a", "b", "c", "d"), 4)
 
 
-def test_class_names_come_from_a_file(tmp_path):
+@pytest.mark.parametrize("text", ["cat\n dog \n\nelk\n", "0 cat\n1 dog\n2 elk\n"])
+def test_class_names_come_from_a_file(tmp_path, text):
     path = tmp_path / "names.txt"
-    path.write_text("cat\n dog \n\nelk\n", "utf-8")
+    path.write_text(text, "utf-8")
     assert opened(classes=str(path)).class_names == ("cat", "dog", "elk")
 
 

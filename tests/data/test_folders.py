@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import os
+import shlex
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import tensorflow as tf
 from kdcli.data import encoded
 from kdcli.data.folders import read_folders
 from kdcli.errors import DataError
+from kdcli.recipe.reading import read_recipe
 
 RANDOM = np.random.default_rng(0)
 LOSSLESS_WEBP = base64.b64decode("UklGRhoAAABXRUJQVlA4TA0AAAAvAAAAEAcQERGIiP4HAA==")
@@ -43,11 +46,21 @@ def read(folder, *, size="auto", channels="auto"):
     return read_folders(folder, size=size, channels=channels)
 
 
-def refused(folder, **options):
+def error(folder, **options):
     with pytest.raises(DataError) as caught:
         read(folder, **options)
     assert caught.value.exit_code == 3
-    return caught.value.message
+    return caught.value
+
+
+def refused(folder, **options):
+    return error(folder, **options).message
+
+
+def as_the_hint_says(hint):
+    """The splits that the `--set` of a hint gives when it is typed."""
+    words = shlex.split(hint)
+    return read_recipe({}, settings=[words[words.index("--set") + 1]]).recipe.data.source.load()
 
 
 def test_splits_classes_and_pixels(tmp_path):
@@ -71,9 +84,114 @@ def test_folders_of_classes_alone_are_all_for_training(tmp_path):
     assert (len(splits.train), splits.validation, splits.test) == (6, None, None)
 
 
-@pytest.mark.parametrize("name", ["val", "valid", "validation", "dev", "Val"])
-def test_every_name_of_validation(tmp_path, name):
-    assert len(read(fill(tmp_path, splits=("train", name))).validation) == 4
+@pytest.mark.parametrize(
+    ("train", "validation", "test"),
+    [
+        ("train", "val", "test"),
+        ("Training", None, "Testing"),
+        ("TRAIN", "Valid", "TEST"),
+        ("training_set", None, "test_set"),
+        ("train_data", "validation_data", "test_data"),
+        ("seg_train", None, "seg_test"),
+        ("train-images", "val_images", "TestImages"),
+        ("trainset", "valset", "testset"),
+        ("train2017", "val2017", "test2017"),
+        ("asl_alphabet_train", None, "asl_alphabet_test"),
+        ("flowers-training", "flowers-dev", None),
+        ("train/train", None, "test/test"),
+        ("dataset/train", "dataset/validation", "dataset/test"),
+        ("a/b/Train/images", None, "a/b/Test/images"),
+        ("seg_train/seg_train", None, "seg_test/seg_test"),
+        ("train", "dev", None),
+        ("train", "Eval", "test"),
+    ],
+)
+def test_splits_by_the_names_that_people_use(tmp_path, train, validation, test):
+    names = {"train": (train, 3), "validation": (validation, 1), "test": (test, 2)}
+    for name, each in names.values():
+        if name:
+            fill(tmp_path, splits=(name,), classes=("cats", "dogs"), each=each)
+    splits = read(tmp_path)
+    assert splits.classes == ("cats", "dogs")
+    for split, (name, each) in names.items():
+        part = getattr(splits, split)
+        assert (part is None) == (name is None)
+        if part:
+            assert part.labels.tolist() == [0] * each + [1] * each
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [("contest", "latest"), ("steel_test", "copper_test"), ("test_a", "test_b"), ("pretrain", "cats"), ("x", "y")],
+)
+def test_classes_whose_names_only_resemble_splits(tmp_path, classes):
+    splits = read(fill(tmp_path, splits=(".",), classes=classes))
+    assert (splits.classes, splits.test, splits.notes) == (tuple(sorted(classes)), None, ())
+
+
+def test_one_folder_around_all_is_said(tmp_path):
+    fill(tmp_path, splits=("data/train", "data/test"))
+    assert read(tmp_path).notes == (f"{tmp_path}: holds one folder; {tmp_path / 'data'} was read",)
+
+
+def test_examples_without_classes_beside_the_splits_are_left_out_and_it_is_said(tmp_path):
+    fill(tmp_path, splits=("seg_train", "seg_test"))
+    save(tmp_path / "seg_pred" / "1.png")
+    splits = read(tmp_path)
+    assert (len(splits.train), len(splits.test), splits.classes) == (4, 4, ("cat", "dog"))
+    assert splits.notes == (f"{tmp_path / 'seg_pred'}: has no classes by its name and was left out",)
+
+
+def test_splits_inside_the_classes(tmp_path):
+    fill(tmp_path, splits=("cat", "dog", "emu"), classes=("train", "test"), each=3)
+    splits = read(tmp_path)
+    assert splits.classes == ("cat", "dog", "emu")
+    assert splits.train.labels.tolist() == splits.test.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    kept = tf.io.decode_png((tmp_path / "dog" / "test" / "1.png").read_bytes()).numpy()
+    np.testing.assert_array_equal(splits.test.inputs["x"][4], kept)
+    assert splits.notes == (f"{tmp_path}: the folders train, test inside each class are its splits",)
+
+
+def test_folders_that_hold_the_same_folders_are_refused_with_the_way_to_read_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "d", splits=("check it",), each=2)
+    fill(tmp_path / "d", splits=("learn",), each=3)
+    found = error(Path("d"))
+    expected = "d: check it, learn hold the same folders (cat, dog), as splits do and classes do not"
+    assert found.message == expected
+    splits = as_the_hint_says(found.hint)
+    assert (len(splits.train), len(splits.test), splits.classes) == (6, 4, ("cat", "dog"))
+
+
+@pytest.mark.parametrize("inner", [("images",), ("a", "b")])
+def test_classes_with_folders_inside(tmp_path, inner):
+    fill(tmp_path, splits=("cat", "dog"), classes=inner)
+    if len(inner) > 1:
+        save(tmp_path / "dog" / "0.png")
+    assert read(tmp_path).classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize("layout", ["{}", "train/{}", "{}/train"])
+@pytest.mark.parametrize("names", [("images", "masks"), ("Images", "labels"), ("img", "ground_truth")])
+def test_images_beside_their_maps_are_no_classes(tmp_path, layout, names):
+    for name in names:
+        for split in ("train", "test"):
+            save(tmp_path / layout.format(name).replace("train", split) / "0.png")
+    assert f"{names[0]} and {names[1]} hold images and what belongs to them" in refused(tmp_path)
+
+
+def test_a_class_without_pictures_where_splits_are_inside_the_classes(tmp_path):
+    fill(tmp_path, splits=("cat", "dog"), classes=("train", "test"), each=1)
+    (tmp_path / "dog" / "test" / "0.png").unlink()
+    assert refused(tmp_path) == f"{tmp_path}: no picture in the folder of dog"
+
+
+def test_tables_in_place_of_pictures_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("Training", "test"):
+        (tmp_path / f"{name}.csv").write_text("a,label\n1,x\n2,y\n")
+    splits = as_the_hint_says(error(Path(".")).hint)
+    assert (len(splits.train), len(splits.test)) == (2, 2)
 
 
 def test_every_format_in_any_case_with_odd_names(tmp_path):
@@ -141,7 +259,7 @@ def test_pictures_of_different_sizes_are_stretched_and_it_is_said(tmp_path):
     assert (splits.train.inputs["x"][0] == 77).all()
     assert splits.notes == (
         f"{tmp_path}: pictures of 2 sizes (8×10, 9×10) are stretched to 256×256; "
-        "`size: [h, w]` in data.source chooses",
+        "--set 'data.source.size=[128, 128]' chooses another size",
     )
     chosen = read(tmp_path, size=(4, 5))
     assert (chosen.train.shapes, chosen.notes) == ({"x": (4, 5, 3)}, ())
@@ -174,13 +292,17 @@ def test_a_folder_without_folders(tmp_path):
 def test_split_names_beside_classes(tmp_path):
     fill(tmp_path, splits=("train",))
     save(tmp_path / "cat" / "0.png")
-    assert refused(tmp_path) == f"{tmp_path}: train is the name of a split, but cat lies beside it"
+    found = error(tmp_path)
+    assert found.message == f"{tmp_path}: train is the name of a split, but cat lies beside it"
+    assert len(as_the_hint_says(found.hint).train) == 4
 
 
 def test_a_split_without_classes(tmp_path):
     fill(tmp_path, splits=("train",))
     save(tmp_path / "test" / "0.png")
-    assert refused(tmp_path) == f"{tmp_path / 'test'}: holds no folder for a class"
+    found = error(tmp_path)
+    assert found.message == f"{tmp_path / 'test'}: holds no folder for a class"
+    assert found.hint == f"--data {tmp_path / 'train'} leaves it out"
 
 
 def test_no_train_folder(tmp_path):
@@ -189,7 +311,10 @@ def test_no_train_folder(tmp_path):
 
 def test_two_folders_for_one_split(tmp_path):
     fill(tmp_path, splits=("train", "val", "dev"))
-    assert refused(tmp_path) == f"{tmp_path}: dev and val both name the validation split"
+    found = error(tmp_path)
+    assert found.message == f"{tmp_path}: dev and val both name the validation split"
+    splits = as_the_hint_says(found.hint)
+    assert (len(splits.validation), len(splits.test)) == (4, 4)
 
 
 def test_an_empty_class(tmp_path):

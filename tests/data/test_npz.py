@@ -94,8 +94,8 @@ def test_a_large_array_that_is_too_short_for_its_shape(tmp_path, packed):
 
 def test_a_large_array_of_pickled_objects_is_never_unpickled(tmp_path):
     path = tmp_path / "d.npz"
-    np.savez(path, x=np.array([{"a": "b" * 9000}], object))
-    assert refused(path) == f"{path}: holds pickled objects, which could run code"
+    np.savez(path, y=np.arange(3), x=np.array([{"a": "b" * 9000}], object))
+    assert refused(path) == f"{path}: x holds pickled objects, which could run code"
 
 
 def test_no_room_to_unpack_is_said_before_anything_is_written(tmp_path, monkeypatch):
@@ -103,3 +103,20 @@ def test_no_room_to_unpack_is_said_before_anything_is_written(tmp_path, monkeypa
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=5))
     with pytest.raises(StorageError, match="disk full"):
         read_arrays(path, read_bytes=5000)
+
+
+def test_a_file_that_was_not_fetched_is_called_a_pointer(tmp_path):
+    path = tmp_path / "d.npz"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n")
+    with pytest.raises(DataError) as caught:
+        read_arrays(path)
+    assert caught.value.message == f"{path}: a Git LFS pointer, the file itself was not fetched"
+    assert caught.value.hint == "git lfs pull fetches it"
+
+
+def test_a_file_that_is_cut_off_is_to_be_copied_again(tmp_path):
+    path = save(tmp_path / "d.npz")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match="not a zip archive, or cut off") as caught:
+        read_arrays(path)
+    assert caught.value.hint == "copy it again, or write it with np.savez"

@@ -39,7 +39,8 @@ def test_jpeg(channels, progressive):
 def test_gif_and_bmp():
     assert read_header(b"GIF89a" + struct.pack("<HH", 5, 7) + b"\0\0\0") == Header(7, 5, 3)
     for height, bits, channels in ((7, 24, 3), (-7, 32, 3), (7, 8, 1)):
-        content = b"BM" + bytes(16) + struct.pack("<iiHH", 5, height, 1, bits)
+        palette = b"".join(bytes((level, level, level, 0)) for level in range(256))
+        content = b"BM" + bytes(12) + struct.pack("<IiiHH", 40, 5, height, 1, bits) + bytes(24) + palette
         assert read_header(content) == Header(7, 5, channels)
 
 

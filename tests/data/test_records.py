@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kdcli.data.records import read_records, split_of
+from kdcli.data.records import read_records
+from kdcli.data.split_names import split_of_file
 from kdcli.errors import DataError
 
 RANDOM = np.random.default_rng(0)
@@ -67,10 +68,14 @@ def refused(path, **options):
         ("part-00000.tfrecord", None),
         ("interval.tfrecord", None),
         ("contest.tfrecord", None),
+        ("Training-1.tfrecord", "train"),
+        ("flowers_testing.tfrecord", "test"),
+        ("eval-0.tfrecord", "validation"),
+        ("flowers.training_set.tfrecord", "train"),
     ],
 )
 def test_the_name_of_a_file_tells_its_split(name, split):
-    assert split_of(name) == split
+    assert split_of_file(name.removesuffix(".tfrecord")) == split
 
 
 def test_a_folder_has_its_splits_in_the_order_of_the_files(tmp_path):
@@ -120,7 +125,10 @@ def test_sizes_and_channels_are_made_equal(tmp_path):
     assert "2 sizes (4×6, 5×5) are stretched to 256×256" in splits.notes[0]
 
 
-@pytest.mark.parametrize("text", ["cat\ndog\n", "0:cat\n1:dog\n", "1: dog\n0: cat", "cat\r\n\r\ndog"])
+@pytest.mark.parametrize(
+    "text",
+    ["cat\ndog\n", "0:cat\n1:dog\n", "1: dog\n0: cat", "cat\r\n\r\ndog", "0 cat\n1 dog", "\ufeff0  cat\r\n1 dog"],
+)
 def test_a_file_of_labels_names_the_classes(tmp_path, text):
     save(tmp_path / "a.tfrecord", pictures()[1])
     (tmp_path / "labels.txt").write_text(text, "utf-8")
@@ -133,14 +141,14 @@ def test_a_file_of_labels_names_the_classes(tmp_path, text):
         (b"cat\ncat\n", "names 'cat' twice"),
         (b"\n", "is empty"),
         (b"0:cat\n2:dog\n", "its numbers must be 0 to 1, each once"),
-        (b"\xff\xfe\xff", "cannot be read as text"),
+        (b"\xff\xfe\xff", "is not UTF-8 text"),
     ],
 )
 def test_wrong_files_of_labels(tmp_path, content, message):
     save(tmp_path / "a.tfrecord", pictures()[1])
     (tmp_path / "labels.txt").write_bytes(content)
     found = refused(tmp_path / "a.tfrecord").message
-    assert found.startswith(f"{tmp_path / 'labels.txt'}: ")
+    assert found.startswith(f"{tmp_path / 'labels.txt'}")
     assert message in found
 
 
@@ -206,7 +214,7 @@ def test_a_missing_feature_names_those_that_are_there(tmp_path):
         f"{path}: record 3 has no feature 'image/encoded'; did you mean 'image/encode'? "
         "features: image/encode, label"
     )
-    assert error.hint == "--set data.source.image_key=NAME"
+    assert error.hint == "--set data.source.image_key=image/encode names another"
     path = save(tmp_path / "b.tfrecord", [{"image/encoded": b"x"}])
     assert "has no feature 'image/class/label'; features: image/encoded" in refused(path).message
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 
 from kdcli.data.tables import read_table
 from kdcli.errors import DataError, ModelError
+from kdcli.recipe.reading import read_recipe
+from kdcli.sources import SplitSources, Table
 
 
 def save(tmp_path, text, name="a.csv", encoding="utf-8"):
@@ -17,15 +20,28 @@ def save(tmp_path, text, name="a.csv", encoding="utf-8"):
     return path
 
 
-def read(path, *, label="label", weight=None):
-    return read_table(path, label=label, weight=weight)
+def read(path, *, label="label", weight=None, drop=()):
+    return read_table(path, label=label, weight=weight, drop=drop)
 
 
-def refused(path, **options):
+def error(path, **options):
     with pytest.raises(DataError) as caught:
         read(path, **options)
     assert caught.value.exit_code == 3
-    return caught.value.message
+    return caught.value
+
+
+def refused(path, **options):
+    return error(path, **options).message
+
+
+def typed(text, path):
+    """The table as the `--set` in a sentence says, beside `--data PATH`."""
+    words = shlex.split(text)
+    settings = [words[words.index("--set") + 1]]
+    return read_recipe(
+        {}, settings=settings, options={"data.source": ("--data", str(path))}
+    ).recipe.data.source.load()
 
 
 def test_numbers_and_a_label(tmp_path):
@@ -158,3 +174,76 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
         read(path)
     assert caught.value.exit_code == 4
     assert caught.value.hint == "pip install 'kdcli[table]'"
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("id", [7, 3, 9, 12]),
+        ("Unnamed: 0", [4, 2, 1, 0]),
+        ("", [0, 1, 2, 3]),
+        ("PassengerId", [5, 6, 8, 9]),
+        ("customer id", [10, 30, 20, 11]),
+        ("any name", range(10)),
+        ("step", range(1, 12)),
+    ],
+)
+def test_a_column_that_numbers_the_rows_is_said_with_the_way_to_leave_it_out(tmp_path, name, values):
+    rows = "\n".join(f"{value},{row * row % 7 / 4},{row % 2}" for row, value in enumerate(values))
+    path = save(tmp_path, f"{name},a,label\n{rows}\n")
+    splits = read(path)
+    (note,) = splits.notes
+    assert note.startswith(f"{path}: the column {name!r} seems to number the rows, and it is an input; ")
+    assert splits.columns == (name, "a")
+    without = typed(note, path)
+    assert (without.columns, without.notes) == (("a",), ())
+    np.testing.assert_array_equal(without.train.inputs["x"], splits.train.inputs["x"][:, 1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("id", [1, 1, 2, 2]),
+        ("id", [0.5, 1, 2, 3]),
+        ("a", [0, 1, 2, 3]),
+        ("paid", [4, 7, 1, 2]),
+        ("b", range(5, 20)),
+    ],
+)
+def test_a_column_that_only_resembles_a_number_of_the_row(tmp_path, name, values):
+    rows = "\n".join(f"{value},{row % 2}" for row, value in enumerate(values))
+    assert read(save(tmp_path, f"{name},label\n{rows}\n")).notes == ()
+
+
+def test_columns_that_are_left_out_may_hold_text(tmp_path):
+    path = save(tmp_path, "name,a,when,label\nx,1,may,0\ny,2,june,1\n")
+    found = error(path)
+    assert found.message == f"{path}: line 2, column 'name': 'x' is no number"
+    assert found.hint == "--set data.source.drop=name leaves the column out"
+    splits = read(path, drop=("name", "when"))
+    assert (splits.columns, splits.train.inputs["x"].tolist()) == (("a",), [[1.0], [2.0]])
+    assert "no column 'b'; columns: name" in refused(path, drop=("name", "b"))
+
+
+@pytest.mark.parametrize("name", ["price", "sale price", "1", "true", "a: b", "it's"])
+def test_the_hint_for_another_label_works(tmp_path, name):
+    path = save(tmp_path, f"sqft,{name}\n500,1\n600,0\n")
+    splits = typed(error(path).hint, path)
+    assert (splits.train.labels.tolist(), splits.columns) == ([1, 0], ("sqft",))
+
+
+def test_the_hint_for_the_table_of_a_split_names_the_split(tmp_path):
+    good, bad = save(tmp_path, "a,label\n1,0\n2,1\n"), save(tmp_path, "a,kind\n1,0\n", "b.csv")
+    with pytest.raises(DataError) as caught:
+        SplitSources(train=Table(path=str(good)), test=Table(path=str(bad))).load()
+    assert caught.value.hint.startswith("--set data.source.test.label=kind ")
+
+
+@pytest.mark.parametrize("text", ["a,b,label\n1,2,0\n3,", 'a,label\n"1,0\n'])
+def test_a_table_that_is_cut_off_is_to_be_copied_again(tmp_path, text):
+    assert error(save(tmp_path, text)).hint.startswith("copy the file again")
+
+
+def test_a_table_that_was_not_fetched_is_called_a_pointer(tmp_path):
+    path = save(tmp_path, "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n")
+    assert refused(path) == f"{path}: a Git LFS pointer, the file itself was not fetched"

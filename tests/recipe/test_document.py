@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 
 import pytest
 
 from kdcli.errors import RecipeError
-from kdcli.recipe.document import DEEPEST, LARGEST, dotted, read_document, scalar
+from kdcli.recipe.document import DEEPEST, LARGEST, dotted, read_document, scalar, typed
 
 
 def faults_of(text):
@@ -203,3 +204,35 @@ def test_a_fault_carries_the_line_it_is_about():
 
 def test_paths_are_written_with_points():
     assert dotted(("losses", 1, "weight")) == "losses.1.weight"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "price",
+        "sale price",
+        "D/x y/Küche",
+        "",
+        "1",
+        "1e3",
+        "true",
+        "null",
+        "a: b",
+        "a, b",
+        "it's",
+        '"q"',
+        "#a",
+        "-",
+        " a ",
+        "a ",
+        12,
+        [224, 224],
+        ["a", "1"],
+        {"train": "D/x", "test": "2020"},
+    ],
+)
+def test_a_setting_that_is_typed_is_read_as_it_was_meant(value):
+    option, setting = shlex.split(typed("data.value", value))
+    path, _, text = setting.partition("=")
+    assert (option, path) == ("--set", "data.value")
+    assert read_document(f"value: {text}\n", "--set").values["value"] == value

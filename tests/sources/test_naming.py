@@ -122,3 +122,50 @@ def test_paths_are_what_is_read(folder):
     assert ANY.validate_python("a.npz").paths == ("a.npz",)
     assert TfRecord(path="records/*.tfrecord").paths == ("records/*.tfrecord", str(Path("records/train.tfrecord")))
     assert TfRecord(path="records").paths == ("records", str(Path("records/train.tfrecord")))
+
+
+FILES = {
+    "a.csv": {"label": "price", "weight": "w"},
+    "a.npz": {"path": "b.npz"},
+    "pictures": {"size": [4, 5], "channels": 1},
+    "records": {"image_key": "i", "label_key": "l", "size": [4, 5], "channels": 3},
+    "cifar10": {"name": "cifar100"},
+}
+
+
+@pytest.mark.parametrize("data", FILES)
+@pytest.mark.parametrize("named_by", ["option", "recipe"])
+def test_settings_of_a_source_go_with_the_data_that_is_named(folder, data, named_by):
+    settings = [f"data.source.{key}={json.dumps(value)}" for key, value in FILES[data].items()]
+    how = {"options": {"data.source": ("--data", data)}} if named_by == "option" else {}
+    read = read_recipe({"data": {"source": "digits" if how else data}}, settings=settings, **how)
+    assert read.recipe.data.source == ANY.validate_python({**named(data), **FILES[data]})
+    key = next(iter(FILES[data]))
+    assert read.origins.of(("data", "source", key)) == f"--set data.source.{key}"
+
+
+def test_settings_of_a_source_of_a_split_go_with_its_text():
+    settings = ["data.source={train: a.csv, test: b.csv}", "data.source.train.label=x", "data.source.test.label=y"]
+    source = read_recipe({}, settings=settings).recipe.data.source
+    assert source == SplitSources(train=Table(path="a.csv", label="x"), test=Table(path="b.csv", label="y"))
+
+
+@pytest.mark.parametrize(
+    ("data", "setting", "message"),
+    [
+        ("digits", "label=price", "--set data.source.label: unknown key (known: kind)"),
+        ("a.npz", "label=price", "--set data.source.label: unknown key (known: kind, path)"),
+        ("a.csv", "size=3", "--set data.source.size: unknown key (known: kind, path, label, weight"),
+        ("mnits", "label=price", "--data data.source: 'mnits' is no data: did you mean 'mnist'?"),
+    ],
+)
+def test_a_setting_that_the_kind_has_not_is_refused_with_those_it_has(data, setting, message):
+    with pytest.raises(UsageError) as caught:
+        read_recipe({}, settings=[f"data.source.{setting}"], options={"data.source": ("--data", data)})
+    assert message in caught.value.message
+
+
+def test_an_option_still_replaces_a_whole_source():
+    read = read_recipe({}, settings=["data.source=mnist"], options={"data.source": ("--data", "digits")})
+    assert read.recipe.data.source.kind == "digits"
+    assert read.origins.of(("data", "source")) == "--data"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -126,3 +127,20 @@ def test_evaluating_says_what_was_ignored(kd, tmp_path):
     ran = kd("evaluate", "run", "--data", "d")
     assert ran.code == 0, ran.err
     assert "1 files are no pictures and were ignored (1 .txt)" in " ".join(ran.err.split())
+
+
+def test_hints_about_data_work_when_they_are_typed(kd, tmp_path):
+    for split, seed in (("lessons", 0), ("trial", 1)):
+        save_folder(tmp_path / "d" / split, {".": blobs(24 if split == "lessons" else 12, seed=seed)})
+    (tmp_path / "t.csv").write_text("a,b,kind\n" + "".join(f"{n % 5},{n % 7},{n % 2}\n" for n in range(40)))
+    for data, count in (("d", 12), ("t.csv", 0)):
+        words = ("train-teacher", "--set", MLP, "--epochs", "1", "--batch-size", "8", "--out", f"run {data}")
+        ran = kd(*words, "--data", data, "--json")
+        assert ran.code == 3
+        hint = shlex.split(ran.document["error"]["hint"])
+        typed = hint[hint.index("--set") :][:2]
+        # A whole source is not about the one that `--data` names.
+        kept = () if typed[1].startswith("data.source=") else ("--data", data)
+        again = kd(*words, *kept, *typed, "--json")
+        assert again.code == 0, again.err
+        assert (again.document["test"] or {}).get("examples", 0) == count
