@@ -7,6 +7,7 @@ there is no factory and no registry.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
@@ -23,6 +24,15 @@ class Spec(BaseModel):
     """The base of every recipe entry: unknown keys are errors, types are not coerced, nothing changes later."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
+
+    @classmethod
+    def defaults(cls, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """The defaults of the options by name, with what is written in an entry; required options have none."""
+        return {
+            field.alias or name: field.default
+            for name, field in cls.model_fields.items()
+            if not field.is_required()
+        }
 
 
 class Change(Spec):

@@ -124,10 +124,22 @@ def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
         student_bytes=weight_bytes(job.trained.network.parameters),
         seconds=_measured_seconds(job) if measured else {"teacher": None, "training": None},
         findings=brief(
-            (*(teaching.texts if teaching is not None else ()), *findings, *_of_losses(job), *_notes(job)),
+            (
+                *_of_settings(job),
+                *(teaching.texts if teaching is not None else ()),
+                *findings,
+                *_of_losses(job),
+                *_notes(job),
+            ),
             names if len(names := [one.network.name for one in teachers]) > 1 else (),
         ),
     )
+
+
+def _of_settings(job: Job) -> list[str]:
+    """What is worth knowing of defaults that settings changed; of losses only where they are used."""
+    notes = job.asked.origins.notes
+    return notes if job.teaching is not None else [note for note in notes if not note.startswith("losses.")]
 
 
 def _of_losses(job: Job) -> tuple[str, ...]:
