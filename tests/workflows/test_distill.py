@@ -247,7 +247,14 @@ def test_dry_run_gives_the_plan_and_writes_nothing(folder, tmp_path):
     assert isinstance(plan, Plan)
     document = plan.to_json()
     assert (document["steps"], document["epochs"]) == (10, 2)
-    assert document["seconds"]["training"] is not None
+    seconds = document["seconds"]
+    stages = [seconds[name] for name in ("teacher", "training", "evaluation")]
+    assert seconds["total"] == pytest.approx(sum(stages), abs=0.11)
+    latency = document["student"]["latency"]
+    assert (latency["runtime"], latency["batch"]) == ("tensorflow", 1)
+    assert latency["p50_ms"] > 0
+    # A 3×3 convolution to 3×3 positions of 2 channels, then 18 numbers to 3.
+    assert document["student"]["flops"] == 2 * 9 * 9 * 2 + 2 * 18 * 3
     assert document["pairs"][0]["projection"] == "1×1 convolution 2 → 6"
     assert document["student_bytes"]["int8"] == small_student().count_params()
     assert os.listdir(tmp_path) == []
