@@ -122,7 +122,12 @@ class Augment(Spec):
 
 
 class ModelSource(Spec):
-    """Where a model comes from: a file, or the zoo, whose verb is `build(input_shape, classes)`."""
+    """Where a model comes from: a file, or the zoo, whose verb is `build(input_shape, classes)`.
+
+    `sizes` are options of a few smaller and larger ones, as `kd inspect zoo:NAME` lists them.
+    """
+
+    sizes: ClassVar[tuple[Mapping[str, Any], ...]] = ()
 
     kind: str
 
