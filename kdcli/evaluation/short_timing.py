@@ -1,4 +1,4 @@
-"""A model's work and its latency at a glance, for plans: about a third of a second beside compiling."""
+"""A model's work and its latency at a glance, for plans: about a tenth of a second beside compiling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kdcli.models.network import Network
 from kdcli.models.values import unchanged
 
 # The first calls choose how the graph is run.
-WARM_CALLS, MOST_CALLS, SECONDS = 5, 100, 0.3
+WARM_CALLS, MOST_CALLS, SECONDS = 5, 50, 0.1
 
 
 @dataclass(frozen=True)
