@@ -122,6 +122,8 @@ class Loss(Spec):
     least_classes: ClassVar[int] = 1
     non_negative: ClassVar[bool] = True
     zero_when_equal: ClassVar[bool] = True
+    # Defaults that another option changes: {("standardize", True): {"weight": 9.0}}.
+    implied: ClassVar[Mapping[tuple[str, Any], Mapping[str, Any]]] = {}
     # Whether logits may have axes between the batch and the classes: maps, tokens.
     leading_axes: ClassVar[bool] = True
     shape_text: ClassVar[str] = "student, teacher (batch, ..., classes) → (batch,)"
@@ -133,6 +135,21 @@ class Loss(Spec):
     name: Annotated[str | None, AfterValidator(_unreserved)] = None
     weight: Weight = 1.0
     warmup: Share = 0.0
+
+    @classmethod
+    def defaults(cls, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """The defaults of the options by name, with those that an option in the entry changes."""
+        return super().defaults(entry) | cls._implied_by(entry)
+
+    @classmethod
+    def _implied_by(cls, entry: Mapping[str, Any]) -> dict[str, Any]:
+        changed = [others for (option, value), others in cls.implied.items() if entry.get(option) == value]
+        return {name: default for others in changed for name, default in others.items()}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_implied(cls, values: Any) -> Any:
+        return {**cls._implied_by(values), **values} if isinstance(values, dict) else values
 
     @property
     def label(self) -> str:

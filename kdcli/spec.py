@@ -7,6 +7,7 @@ there is no factory and no registry.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -24,6 +25,15 @@ class Spec(BaseModel):
     """The base of every recipe entry: unknown keys are errors, types are not coerced, nothing changes later."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
+
+    @classmethod
+    def defaults(cls, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """The defaults of the options by name, with what is written in an entry; required options have none."""
+        return {
+            field.alias or name: field.default
+            for name, field in cls.model_fields.items()
+            if not field.is_required()
+        }
 
 
 class Change(Spec):
@@ -153,7 +163,12 @@ class Augment(Spec):
 
 
 class ModelSource(Spec):
-    """Where a model comes from: a file, or the zoo, whose verb is `build(input_shape, classes)`."""
+    """Where a model comes from: a file, or the zoo, whose verb is `build(input_shape, classes)`.
+
+    `sizes` are options of a few smaller and larger ones, as `kd inspect zoo:NAME` lists them.
+    """
+
+    sizes: ClassVar[tuple[Mapping[str, Any], ...]] = ()
 
     kind: str
 

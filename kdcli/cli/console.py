@@ -226,6 +226,9 @@ def _side_text(side: dict[str, Any]) -> str:
     sizes = {f", resized to {e['resize'][0]}×{e['resize'][1]}" for e in side["input"].values() if e["resize"]}
     text = f"{side['parameters']} parameters, weights {side['start']}, {side['output_kind']}"
     text += f", logits {side['logits_from']}" if side["logits_from"] != "output" else ""
+    text += f", {side['flops']} FLOPs" if side.get("flops") else ""
+    if side.get("latency"):
+        text += f", {side['latency']['p50_ms']:.3g} ms an example ({side['latency']['runtime']}, batch 1)"
     return f"{side['name']}: {text}{''.join([*sorted(scales), *sorted(sizes)])}"
 
 
@@ -241,7 +244,7 @@ def plan_parts(plan: Any, *, whole: bool) -> list[Any]:
     for pair in plan.pairs:
         through = [text for text in (pair["projection"], pair["parts"]) if text]
         how = f" ({'; '.join(through)})" if through else ""
-        chosen = ", paired automatically" if pair["automatic"] else ""
+        chosen = f", paired automatically: {pair['why']}" if pair["automatic"] else ""
         sides = f"student {pair['student']} → teacher {pair['teacher']}"
         lines.append(f"pair      {pair['loss']}: {sides}{how}{chosen}")
     if plan.targets:

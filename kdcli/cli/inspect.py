@@ -12,7 +12,9 @@ from kdcli.cli.parsing import parse_limit
 
 
 def command(
-    model: Annotated[Path, typer.Argument(metavar="MODEL|RUN", help="Model file or run directory.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL|RUN", help="Model file, run directory, or zoo:NAME with --data.")
+    ],
     data: o.Data = None,
     recipe: o.Recipe = None,
     set_: o.Set = None,
@@ -51,6 +53,9 @@ def command(
     document = inspection.to_json()
     layers = inspection.layers if verbose else ()
     output.result(document, path=document["path"], human=[*_summary(document), *_tables(document, layers)])
+    if inspection.sizes:
+        chosen = model_text(document["sizes"][0]["model"])
+        output.next_command(f"kd distill --teacher FILE --data {data} --set 'student.model={chosen}'")
     if inspection.refused is not None:
         # The verdict is the document: the failure is said beside it.
         output.failed(inspection.refused)
@@ -58,7 +63,8 @@ def command(
 
 
 def _summary(document: dict[str, Any]) -> list[str]:
-    lines = [f"{document['path']}: {document['format']}, {document['bytes']} bytes, sha256 {document['sha256']}"]
+    digest = f", sha256 {document['sha256']}" if document["sha256"] else ", untrained"
+    lines = [f"{document['path']}: {document['format']}, {document['bytes']} bytes{digest}"]
     for noun in ("input", "output"):
         for tensor in document[f"{noun}s"]:
             lines.append(f"{noun:10} {tensor['name']}: {_shape(tensor['shape'])} {tensor['dtype']}")
@@ -94,6 +100,20 @@ def _tables(document: dict[str, Any], layers: Any) -> list[Any]:
     from kdcli.cli.console import table
 
     tables = []
+    if document.get("sizes"):
+        rows = [
+            [
+                model_text(size["model"]),
+                f"{size['parameters']:,}",
+                f"{size['int8_bytes']:,}",
+                "n/a" if size["flops"] is None else f"{size['flops']:,}",
+                f"{size['latency']['p50_ms']:.3g}",
+            ]
+            for size in document["sizes"]
+        ]
+        runtime = document["sizes"][0]["latency"]["runtime"]
+        columns = ("student.model", "parameters", "int8 bytes", "FLOPs", f"p50 ms ({runtime})")
+        tables.append(table("", columns, rows))
     if document["taps"]:
         rows = [[tap["name"], _shape(tap["shape"])] for tap in document["taps"]]
         tables.append(table("", ("tap", "shape"), rows))
@@ -101,6 +121,11 @@ def _tables(document: dict[str, Any], layers: Any) -> list[Any]:
         rows = [[layer.name, layer.kind, str(layer.parameters)] for layer in layers]
         tables.append(table("", ("layer", "class", "parameters"), rows))
     return tables
+
+
+def model_text(model: dict[str, Any]) -> str:
+    """A zoo model as `--set student.model=` takes it."""
+    return "{" + ", ".join(f"{name}: {value}" for name, value in model.items()) + "}"
 
 
 def _shape(shape: list[int | None]) -> str:

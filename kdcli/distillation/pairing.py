@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kdcli.distillation.pair_checks import check_shapes, fitting, too_few
 from kdcli.distillation.projection import can_become
@@ -21,11 +21,12 @@ Features = dict[int, tuple[Feature, ...]]
 
 @dataclass(frozen=True)
 class Pair:
-    """A student tap and a teacher tap, and whether somebody named them."""
+    """A student tap and a teacher tap, whether kd chose one of them, and why that one."""
 
     student: str
     teacher: str
     automatic: bool
+    why: str | None = field(default=None, compare=False)
 
 
 def pair_layers(loss: FeatureLoss, *, student: Network, teacher: Network) -> tuple[Pair, ...]:
@@ -46,7 +47,9 @@ def pair_layers(loss: FeatureLoss, *, student: Network, teacher: Network) -> tup
     else:
         ours = _named(student, students[0]) if students else _found(loss, student)
         theirs = _named(teacher, teachers[0]) if teachers else _found(loss, teacher)
-        pairs = tuple(Pair(one.tap, other.tap, True) for one, other in _chosen(loss, ours, theirs))
+        found, how = _chosen(loss, ours, theirs)
+        how = how.format("the student" if teachers else "the teacher" if students else "both")
+        pairs = tuple(Pair(one.tap, other.tap, True, f"{how} ({_sizes(one, other)})") for one, other in found)
     for pair in pairs:
         name = f"losses.{loss.label}: {pair.student} → {pair.teacher}"
         check_shapes(loss, student.taps[pair.student], teacher.taps[pair.teacher], pair=name)
@@ -63,14 +66,20 @@ def _found(loss: FeatureLoss, network: Network) -> Features:
     return {rank: (stage,) for rank, stage in last_features(network, loss).items()}
 
 
-def _chosen(loss: FeatureLoss, ours: Features, theirs: Features) -> Sequence[tuple[Feature, Feature]]:
+def _sizes(one: Feature, other: Feature) -> str:
+    """The shapes of a student's and a teacher's feature."""
+    return ", ".join("×".join("any" if n is None else str(n) for n in side.shape) for side in (one, other))
+
+
+def _chosen(loss: FeatureLoss, ours: Features, theirs: Features) -> tuple[Sequence[tuple[Feature, Feature]], str]:
+    """The pairs, and how they were chosen, with a place for whose features they are."""
     common, most = [], 0
     for own, other in _PROJECTED if loss.projects else [(rank, rank) for rank in loss.axes]:
         if own in ours and other in theirs and other in loss.axes and (loss.projects or own in loss.axes):
             common.append((ours[own], theirs[other]))
-            found = _matched(loss, ours[own], theirs[other])
+            found, how = _matched(loss, ours[own], theirs[other])
             if found and len(found) >= loss.least_pairs:
-                return found
+                return found, how
             most = max(most, len(found))
     if common:
         raise too_few(loss, *common[0], found=most)
@@ -91,16 +100,21 @@ def _chosen(loss: FeatureLoss, ours: Features, theirs: Features) -> Sequence[tup
 
 def _matched(
     loss: FeatureLoss, ours: Sequence[Feature], theirs: Sequence[Feature]
-) -> Sequence[tuple[Feature, Feature]]:
+) -> tuple[Sequence[tuple[Feature, Feature]], str]:
     def fits(one: Feature, other: Feature) -> bool:
         become = not loss.projects or can_become(one.shape, other.shape)
         return become and fitting(loss, one.shape, other.shape)
 
+    kind = "attention scores" if loss.attention_scores else AXES.get(len(ours[0].shape), "features")
+    how = f"the last {kind} of {{}}"
     # Blocks of one size, and vectors, have no sizes to go by.
     if len({stage.shape[:-1] for stage in ours}) == len({stage.shape[:-1] for stage in theirs}) == 1:
         pairs = evenly(ours, theirs, MOST_PAIRS)
-        return pairs if all(fits(*pair) for pair in pairs) else ()
-    return aligned(ours, theirs, fits)[-MOST_PAIRS:]
+        how = how if len(ours) == len(theirs) == 1 else f"{kind} of {{}} at equal relative depth"
+        return (pairs if all(fits(*pair) for pair in pairs) else ()), how
+    if len(ours) > 1 or len(theirs) > 1:
+        how = f"{kind} at the ends of stages of {{}}, nearest in size"
+    return aligned(ours, theirs, fits)[-MOST_PAIRS:], how
 
 
 def _ranks(found: Features) -> str:

@@ -39,8 +39,13 @@ def flops(network: Network) -> int | None:
         The count, or None where the graph hides its work (loops, calls) or leaves a size open, or holds nothing
         that counts.
     """
+    return flops_in(compiled(network, batch=1))
+
+
+def flops_in(function: Any) -> int | None:
+    """The same of a compiled function that takes one example."""
     total = 0
-    for operation in compiled(network, batch=1).graph.get_operations():
+    for operation in function.graph.get_operations():
         if _HIDDEN.match(operation.type):
             return None
         if operation.type in _PRODUCTS:

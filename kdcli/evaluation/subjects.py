@@ -54,6 +54,7 @@ class KerasSubject:
         while len(functions) < instances and time.perf_counter() - began < COMPILE_SECONDS:
             functions.append(compiled(network, batch=batch))
         self.instances = len(functions)
+        self.function = functions[0]
         self._functions = cycle(functions)
 
     def time_block(self, requests: list[Request]) -> np.ndarray:

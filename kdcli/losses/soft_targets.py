@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
-
-from pydantic import model_validator
 
 from kdcli.formulas.convention import compared, per_example
 from kdcli.formulas.deviation import standardized
@@ -12,8 +11,6 @@ from kdcli.formulas.divergence import divergence
 from kdcli.lazy import ops
 from kdcli.loss import Loss
 from kdcli.spec import Temperature, Weight, value_at
-
-STANDARDIZED = {"temperature": 2.0, "weight": 9.0}
 
 
 class SoftTargets(Loss):
@@ -42,18 +39,14 @@ class SoftTargets(Loss):
         "Logit standardisation is `{kind: soft_targets, standardize: true}`, with weight 9 and T 2.",
     )
     heads: ClassVar[tuple[str, ...]] = ("logits", "sigmoid", "values")
+    implied: ClassVar[Mapping[tuple[str, Any], Mapping[str, Any]]] = {
+        ("standardize", True): {"weight": 9.0, "temperature": 2.0}
+    }
 
     kind: Literal["soft_targets"] = "soft_targets"
     weight: Weight = 0.9
     temperature: Temperature = 4.0
     standardize: bool = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _standardized_defaults(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("standardize") is True:
-            return {**STANDARDIZED, **values}
-        return values
 
     @property
     def works_on(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from kdcli.errors import ModelError, UsageError
 from kdcli.lazy import keras, ops
+from kdcli.models.initialization import drawing_from
 from kdcli.models.tapping import layers_by_path
 
 
@@ -22,18 +23,18 @@ def check_finite(model: Any, name: str) -> None:
 
 
 def fresh_copy(model: Any, *, seed: int) -> Any:
-    """The same architecture with new weights that follow from the seed.
+    """The same architecture with new weights that follow from the seed, also where initialisers have seeds.
 
     Raises:
         UsageError: a model that cannot be made anew from its configuration.
     """
-    keras.utils.set_random_seed(seed)
     try:
-        if type(model) in (keras.Model, keras.Sequential) or hasattr(model, "operations"):
-            copy = keras.models.clone_model(model)
-        else:
-            copy = type(model).from_config(model.get_config())
-            copy.build_from_config(model.get_build_config())
+        with drawing_from(seed):
+            if type(model) in (keras.Model, keras.Sequential) or hasattr(model, "operations"):
+                copy = keras.models.clone_model(model)
+            else:
+                copy = type(model).from_config(model.get_config())
+                copy.build_from_config(model.get_build_config())
     except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
         raise UsageError(
             f"start: fresh needs a model that can be made from its configuration ({error})",

@@ -41,6 +41,7 @@ class Document:
         places: (line, column) from 1 of every value's key or list item, by path.
         lines: the text's lines.
         faults: what was wrong with the YAML itself.
+        shipped: whether it comes with kd, so that the user wrote none of it.
     """
 
     source: str
@@ -49,6 +50,7 @@ class Document:
     value_places: dict[Path, tuple[int, int]] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
     faults: list[Fault] = field(default_factory=list)
+    shipped: bool = False
 
     def fault(self, place: tuple[int, int], message: str, setting: str = "") -> None:
         """Record a fault at a (line, column)."""

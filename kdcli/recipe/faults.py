@@ -149,17 +149,29 @@ def _short(value: Any) -> str:
 
 def known_keys(path: Path, values: Any, own: OwnKinds = NO_OWN) -> list[str]:
     """The keys that the recipe accepts at a path, given what stands there."""
+    found = class_at(path, values, own)
+    return [field.alias or name for name, field in found.model_fields.items()] if found else []
+
+
+def class_at(path: Path, values: Any, own: OwnKinds = NO_OWN) -> type[Spec] | None:
+    """The class of what stands at a path of a recipe, or None where that cannot be told."""
     found: Any = Recipe
     at = values
     for part in path:
-        at = at[part] if isinstance(at, dict | list) else None  # type: ignore[index]
+        at = _inside(at, part)
         if isinstance(part, str):
             named = [f for n, f in found.model_fields.items() if part in (n, f.alias)]
             found = named[0].annotation if named else None
         found = _member_for(found, at, own)
         if found is None:
-            return []
-    return [field.alias or name for name, field in found.model_fields.items()]
+            return None
+    return found if isinstance(found, type) else None
+
+
+def _inside(values: Any, part: Any) -> Any:
+    if isinstance(values, list):
+        return values[part] if isinstance(part, int) and part < len(values) else None
+    return values.get(part) if isinstance(values, dict) else None
 
 
 def _member_for(annotation: Any, value: Any, own: OwnKinds) -> type[Spec] | Any:

@@ -78,6 +78,9 @@ TABLE: dict[str, tuple[str, float, dict[str, Any]]] = {
     "schedule_free_adamw": ("ScheduleFreeAdamW", 2.5e-3, {**_ADAM, "warmup_steps": int}),
 }
 
+# Whose steps are as large as the gradient: the weight of a loss is a factor of their learning rate.
+FOLLOWS_THE_LOSS = ("sgd",)
+
 
 class Optimizer(Spec):
     """How gradients become updates. Arguments left out keep Keras' default.

@@ -14,10 +14,14 @@ class Origins:
     Args:
         document: the recipe's text, for its lines.
         outside: option or `--set` by path.
+        follows: defaults that hold because of another setting, by path.
+        notes: what the plan says of such defaults.
     """
 
     document: Document
     outside: dict[Path, str] = field(default_factory=dict)
+    follows: dict[Path, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def given(self, path: Path) -> str | None:
         """The option that gave the value at a path or around it, if one did."""
@@ -31,6 +35,8 @@ class Origins:
         option = self.given(path)
         if option:
             return option
+        if path in self.follows:
+            return self.follows[path]
         place = self.document.places.get(path) or self.document.value_places.get(path)
         if place:
             return f"{self.document.source}:{place[0]}"

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from kdcli.errors import Fault, RecipeError, UsageError, did_you_mean
 from kdcli.own_kinds import AS_WRITTEN, NO_OWN, OwnKinds, specs_in
 from kdcli.recipe.alternatives import is_file_name
+from kdcli.recipe.defaults import apply_changed_defaults, whole_entry
 from kdcli.recipe.document import Document, Path, dotted, read_document, scalar
 from kdcli.recipe.faults import faults_of
 from kdcli.recipe.origins import Origins
@@ -47,6 +48,9 @@ def read_recipe(
 ) -> ReadRecipe:
     """Read and check a recipe; defaults < recipe < `--set` < named options.
 
+    A setting may change the default of another option. What a shipped recipe wrote for that option then gives way
+    to the new default; what the user wrote in a recipe of their own, or gave beside it, stays.
+
     Args:
         recipe: a shipped name, a path (it contains `/` or ends in `.yaml`), `-` for standard input, a
             mapping, or a `Recipe`.
@@ -60,6 +64,7 @@ def read_recipe(
         UsageError: an unknown name or a missing file.
     """
     document = _document(recipe)
+    before = copy.deepcopy(document.values)
     origins = Origins(document)
     faults = list(document.faults)
     if teachers:
@@ -80,6 +85,7 @@ def read_recipe(
                 _put(document.values, path, value)
             origins.outside[path] = option
     _let_the_outside_win(document, origins)
+    apply_changed_defaults(document, origins, before, own)
     version = document.values.get("version")
     if isinstance(version, int) and version > NEWEST:
         message = f"recipe version {version} is newer than this kd reads ({NEWEST}); update kdcli"
@@ -93,10 +99,12 @@ def read_recipe(
     faults += [fault for _, fault in missing]
     if faults:
         faults.sort(key=lambda fault: (fault.line or 0, fault.column or 0))
-        hint = None
+        hint = whole_entry(document, origins, own, faults)
         if missing:
             hint = " ".join(f"--code {name}" for name, _ in missing)
-        elif document.source != "-" and any(fault.line for fault in faults):
+        elif all("losses." in fault.setting and fault.message.startswith("unknown kind") for fault in faults):
+            hint = "kd losses ls, or --code FILE.py where a file of your own defines it"
+        elif hint is None and document.source != "-" and any(fault.line for fault in faults):
             hint = " ".join(["kd recipes check", document.source, *(f"--code {path}" for path in own.paths)])
         raise RecipeError(document.source, tuple(faults), hint=hint)
     return ReadRecipe(checked, origins, document.source)
@@ -147,7 +155,7 @@ def _document(recipe: Any) -> Document:
         return read_document(sys.stdin.read(), "-")
     if "/" in name or name.endswith((".yaml", ".yml")) or isinstance(recipe, FilePath):
         return read_document(_text_of(name), name)
-    return read_document(shipped_recipe(name), name)
+    return replace(read_document(shipped_recipe(name), name), shipped=True)
 
 
 def shipped_recipe(name: str) -> str:

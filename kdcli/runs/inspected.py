@@ -71,19 +71,37 @@ class Checked:
 
 
 @dataclass(frozen=True)
+class ZooSize:
+    """One size of a zoo model, built for the data.
+
+    Args:
+        model: as a recipe writes it.
+        flops: None where the graph hides them.
+        latency: `runtime`, `threads`, `batch` and `p50_ms` of a short timing.
+    """
+
+    model: dict[str, Any]
+    parameters: int
+    int8_bytes: int
+    flops: int | None
+    latency: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Inspection:
-    """A model file, looked into. What its format does not tell, or what is refused, is None or empty.
+    """A model, looked into. What its format does not tell, or what is refused, is None or empty.
 
     Args:
         safe: whether screening found nothing to refuse, and the file opened.
         findings: what screening and opening said.
         refused: what other commands raise for it.
         signature, signatures: of a SavedModel: the one that was opened, and all.
+        sizes: of a zoo model, which has no file and no sha256.
     """
 
     path: Path
     format: str
-    sha256: str
+    sha256: str | None
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     bytes: int
@@ -99,6 +117,7 @@ class Inspection:
     refused: ModelError | None = None
     signature: str | None = None
     signatures: tuple[str, ...] | None = None
+    sizes: tuple[ZooSize, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """`kd.inspect/1`."""
@@ -111,4 +130,6 @@ class Inspection:
         if self.signatures is not None:
             document |= {"signature": self.signature, "signatures": list(self.signatures)}
         document |= {"safe": self.safe, "findings": list(self.findings)}
+        if self.sizes:
+            document["sizes"] = [asdict(size) for size in self.sizes]
         return document if self.checked is None else {**document, "checked": self.checked.to_json()}

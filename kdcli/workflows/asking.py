@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,6 +133,10 @@ def require(asked: Asked, *sections: str) -> None:
         if missing[section]:
             setting = {"data": "data.source"}.get(section, f"{section}.model")
             example = {"data": "--data digits"}.get(section, f"--{section} FILE.keras")
+            if section == "student":
+                source = asked.origins.document.values.get("data", {}).get("source")
+                data = source if isinstance(source, str) else "D"
+                example += f"; kd inspect zoo:cnn --data {shlex.quote(data)} lists small students to choose from"
             raise UsageError(
                 f"no {section}: neither the recipe {asked.name!r} nor an option gives {setting}", hint=example
             )

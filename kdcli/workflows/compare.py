@@ -103,7 +103,7 @@ def compare(
     from kdcli.runs.comparison import ComparisonDirectory
     from kdcli.workflows.around import Surroundings
     from kdcli.workflows.concluding import conclude
-    from kdcli.workflows.rehearsing import open_measurable, preview
+    from kdcli.workflows.rehearsing import baseline_findings, open_measurable, preview
     from kdcli.workflows.running import Trainings
     from kdcli.workflows.starting import start_tensorflow
 
@@ -129,6 +129,8 @@ def compare(
             return preview(arms, place, around, preflight=preflight)
     for arm in arms:
         on_event(Note(f"arm {arm.name}: {len(arm.seeds)} {'run' if len(arm.seeds) == 1 else 'runs'}"))
+    for text in baseline_findings(arms):
+        on_event(Note(text))
     place.open(inputs=[path for arm in arms for path in arm.inputs])
     trainings = Trainings(place.path, around, preflight=preflight)
     with blamed(first.code):

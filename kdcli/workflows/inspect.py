@@ -22,6 +22,7 @@ from kdcli.workflows.candidates import open_candidate
 from kdcli.workflows.given import asked_for, open_given, require_data
 from kdcli.workflows.looking import described, look_into
 from kdcli.workflows.starting import start_tensorflow
+from kdcli.workflows.zoo_inspection import PREFIX, inspect_zoo
 
 # Examples that are answered when data is given and no limit.
 EXAMPLES = 512
@@ -52,7 +53,8 @@ def inspect(
     `safe` is False, `findings` say why, and `refused` is what other commands raise.
 
     Args:
-        model: a file, the folder of a SavedModel, or a run directory.
+        model: a file, the folder of a SavedModel, a run directory, or `zoo:NAME` (with data: an untrained model of
+            the zoo, as it would be built for them, in a few sizes).
         data: a name, a path, or arrays as in `kdcli.distill`.
         recipe: for its `data` and `student.input`.
         settings: `path=value` texts, as for `--set`.
@@ -72,6 +74,25 @@ def inspect(
         >>> import kdcli
         >>> [tap.name for tap in kdcli.inspect("teacher.keras").taps]   # doctest: +SKIP
     """
+    if str(model).startswith(PREFIX):
+        given_too: dict[str, Any] = {
+            "--limit": limit,
+            "--batch-size": batch_size,
+            "--signature": signature,
+            "--output": output,
+        }
+        for option in (option for option, value in given_too.items() if value is not None):
+            raise UsageError(f"{option} has no effect on {model}, which is not trained yet", hint="leave it out")
+        return inspect_zoo(
+            str(model),
+            recipe=recipe,
+            settings=settings,
+            data=data,
+            threads=threads,
+            on_event=on_event,
+            trust=trust,
+            code=code,
+        )
     given, file = Path(model), model_file(Path(model), trust=trust)
     with_data = data is not None or recipe is not None
     idle = {"--set": settings, "--limit": limit is not None, "--batch-size": batch_size is not None}

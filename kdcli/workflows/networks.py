@@ -8,10 +8,11 @@ from typing import Any
 
 from kdcli.data.dataset import Dataset
 from kdcli.errors import ModelError, UsageError
-from kdcli.events import OnEvent
+from kdcli.events import Note, OnEvent
 from kdcli.lazy import keras
 from kdcli.models.formats import model_file
 from kdcli.models.graph_network import GraphNetwork
+from kdcli.models.initialization import undrawn
 from kdcli.models.keras_model import check_finite, fresh_copy
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.opening import Choice, open_file
@@ -146,7 +147,7 @@ def open_network(
         start, section, path, sha = built.start, built.section, built.path, built.sha256
         network = KerasNetwork(built.model, name=built.name)
     if start == "fresh" and (given is not None or isinstance(source, File)):
-        network = _renewed(network, section, role, seed=seed)
+        network = _renewed(network, section, role, seed=seed, on_event=on_event)
     if trainable and not isinstance(network, KerasNetwork | GraphNetwork):
         raise ModelError(
             f"{role} ({network.name}): a file of this format answers, but cannot be trained",
@@ -193,10 +194,15 @@ def with_own_settings(section: Any, recorded: Any) -> Any:
     return section.model_copy(update=update)
 
 
-def _renewed(network: Any, section: Any, role: str, *, seed: int) -> KerasNetwork:
+def _renewed(network: Any, section: Any, role: str, *, seed: int, on_event: OnEvent) -> KerasNetwork:
     if not isinstance(network, KerasNetwork):
         raise not_anew(role, network.name)
-    return KerasNetwork(fresh_copy(network.model, seed=seed), name=network.name, output=section.output)
+    model = fresh_copy(network.model, seed=seed)
+    same = undrawn(model, lambda other: fresh_copy(network.model, seed=other), seed=seed)
+    if same:
+        text = f"{role} ({network.name}): the code of a custom layer draws {', '.join(same)} from a fixed seed, "
+        on_event(Note(text + "so every train.seed starts from the same values there", warning=True))
+    return KerasNetwork(model, name=network.name, output=section.output)
 
 
 def _as_model(given: Any, dataset: Dataset) -> Any:

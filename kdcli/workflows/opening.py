@@ -25,7 +25,13 @@ from kdcli.workflows.joining import start_together
 from kdcli.workflows.members import check_members, members
 from kdcli.workflows.networks import Opened
 from kdcli.workflows.placing import Place, check_inputs, code_inputs, data_key, data_sha256, open_data
-from kdcli.workflows.refusing import check_effects, check_precision, check_synchronized, refuse_untrained
+from kdcli.workflows.refusing import (
+    check_effects,
+    check_precision,
+    check_quantized,
+    check_synchronized,
+    refuse_untrained,
+)
 from kdcli.workflows.refusing_losses import check_heads
 from kdcli.workflows.reusing import reuse_classifier
 from kdcli.workflows.several_teachings import open_teachings, resolved_teaching
@@ -58,6 +64,7 @@ def open_distillation(place: Place, around: Surroundings) -> Job:
         dataset = with_outputs(dataset, teacher.network.outputs)
         student = open_side("student", asked, dataset, around, recipe.student.start, teacher.network)
         check_precision(recipe, student.network)
+        _note_quantized(student)
         _synchronize(recipe, student.network, strategy, on_event)
         reused = reuse_classifier(recipe, student, teacher)
         student = reused.student
@@ -122,6 +129,7 @@ def open_alone(role: str, place: Place, around: Surroundings) -> Job:
             teacher = open_teacher(first, dataset, around).network
         opened = open_side(role, asked, dataset, around, getattr(recipe, role).start, teacher)
         check_precision(recipe, opened.network)
+        _note_quantized(opened)
         _synchronize(recipe, opened.network, strategy, on_event)
     views = views_of(recipe, dataset, None)
     train = with_length(recipe.train, len(dataset.train))
@@ -155,6 +163,12 @@ def _synchronize(recipe: Recipe, trained: Network, strategy: Any, on_event: OnEv
     idle = check_synchronized(recipe, trained, replicas=strategy.num_replicas_in_sync)
     if idle is not None:
         on_event(Note(idle))
+
+
+def _note_quantized(opened: Opened) -> None:
+    text = check_quantized(opened.network, start=opened.start)
+    if text is not None:
+        opened.network.notes = (*opened.network.notes, text)
 
 
 def _say(notes: Sequence[str], on_event: OnEvent) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import yaml
 
+from kdcli.distillation.pairing import Pair
 from kdcli.distillation.terms import Term
 from kdcli.loss import Parts
 from kdcli.own_kinds import NO_OWN, OwnKinds
@@ -59,12 +61,12 @@ def pair_rows(terms: Sequence[Term]) -> tuple[dict[str, Any], ...]:
     rows = []
     for term in terms:
         pairs = zip(term.pairs, term.projections, strict=True)
-        chosen = [(p.student, p.teacher, p.automatic, made.text if made else None) for p, made in pairs]
+        chosen = [(pair, made.text if made else None) for pair, made in pairs]
         parts = parts_text(term.parts)
         if parts and not chosen:
-            chosen = [("output", "output", False, None)]
-        for student, teacher, automatic, projection in chosen:
-            row = {"loss": term.loss.label, "student": student, "teacher": teacher, "automatic": automatic}
+            chosen = [(Pair("output", "output", False), None)]
+        for pair, projection in chosen:
+            row = {"loss": term.loss.label, **asdict(pair)}
             rows.append({**row, "projection": projection, "parts": parts})
             parts = None
     return tuple(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,9 @@ from kdcli.data.stream import AHEAD_BYTES
 from kdcli.data.views import as_they_are
 from kdcli.distillation.preflight import refuse_chance, refuse_idle_terms, refuse_same
 from kdcli.evaluation.footprint import weight_bytes
+from kdcli.evaluation.short_timing import time_shortly
 from kdcli.lazy import tf
+from kdcli.models.answering import Answering
 from kdcli.models.network import Network
 from kdcli.models.precision import computing_in
 from kdcli.models.values import unchanged
@@ -23,9 +26,10 @@ from kdcli.workflows.plain_answers import SAMPLE_SPLIT, sample_of
 from kdcli.workflows.planning import brief, pair_rows, settings_table
 from kdcli.workflows.several_teachings import AnyTeaching
 from kdcli.workflows.teaching import Teaching
+from kdcli.workflows.training_findings import training_findings
 
-# Steps that a dry run times, after one that compiles.
-TIMED_STEPS = 4
+# Steps that a dry run times, after one that compiles, and examples that a plan times.
+TIMED_STEPS, TIMED_EXAMPLES = 4, 16
 
 
 def check_before(job: Job) -> tuple[str, ...]:
@@ -109,7 +113,7 @@ def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
     return Plan(
         settings=settings_table(job.recipe, job.asked.origins, job.resolved),
         teacher=job.trained.to_json() if job.role == "teacher" else job.teacher.to_json() if job.teacher else None,
-        student=job.trained.to_json() if job.role == "student" else None,
+        student=_student(job) if job.role == "student" else None,
         pairs=pair_rows(fit.terms),
         targets=targets,
         data={
@@ -124,10 +128,23 @@ def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
         student_bytes=weight_bytes(job.trained.network.parameters),
         seconds=_measured_seconds(job) if measured else {"teacher": None, "training": None},
         findings=brief(
-            (*(teaching.texts if teaching is not None else ()), *findings, *_of_losses(job), *_notes(job)),
+            (
+                *training_findings(job),
+                *(teaching.texts if teaching is not None else ()),
+                *findings,
+                *_of_losses(job),
+                *_notes(job),
+            ),
             names if len(names := [one.network.name for one in teachers]) > 1 else (),
         ),
     )
+
+
+def _student(job: Job) -> dict[str, Any]:
+    """The student with what one answer of it costs."""
+    train, network = job.fit.dataset.train, job.trained.network
+    timed = time_shortly(network, train.take(np.arange(min(len(train), TIMED_EXAMPLES))))
+    return {**job.trained.to_json(), **timed.to_json()}
 
 
 def _of_losses(job: Job) -> tuple[str, ...]:
@@ -170,7 +187,25 @@ def _measured_seconds(job: Job) -> dict[str, float | None]:
         since = time.perf_counter()
         stepper.run(TIMED_STEPS, first=1)
         each = (time.perf_counter() - since) / TIMED_STEPS
-    return {"teacher": teacher_seconds, "training": round(each * (fit.train.steps or 0), 1)}
+    stages = {
+        "teacher": teacher_seconds,
+        "training": round(each * (fit.train.steps or 0), 1),
+        "evaluation": round(_evaluation_seconds(job), 1),
+    }
+    return {**stages, "total": round(sum(seconds or 0.0 for seconds in stages.values()), 1)}
+
+
+def _evaluation_seconds(job: Job) -> float:
+    """What answering the validation split after every epoch, and the test split once, would take."""
+    dataset, answering = job.fit.dataset, Answering(job.fit.network)
+    counts = [(dataset.validation, job.fit.train.epochs or 0), (dataset.test, 1)]
+    total = sum(len(split) * times for split, times in counts if split is not None)
+    count = min(256, len(dataset.train))
+    with unchanged(job.fit.network.variables):
+        answering(dataset.train.take, count)
+        since = time.perf_counter()
+        answering(dataset.train.take, count)
+    return (time.perf_counter() - since) / count * total
 
 
 def _teacher_seconds(teaching: Teaching) -> float:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from kdcli.augment import Mixing
 from kdcli.data.dataset import Dataset, class_weights
-from kdcli.errors import UsageError
+from kdcli.errors import ModelError, UsageError
 from kdcli.loss import Loss
 from kdcli.models.formats import KERAS, model_file, model_format
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.network import Network
+from kdcli.models.processor import has_gpu
 from kdcli.recipe.sections import Recipe
 from kdcli.training.replicas import normalizing
 from kdcli.workflows.asking import Asked
@@ -148,13 +150,57 @@ def check_synchronized(recipe: Recipe, trained: Network, *, replicas: int) -> st
 
 
 def check_precision(recipe: Recipe, student: Network) -> None:
-    """Refuse half precision where the layers cannot be told to use it.
+    """Refuse half precision where the layers cannot be told to use it, or where it takes many times as long.
 
     Raises:
         UsageError: naming the setting.
     """
+    if recipe.train.precision == "float32" and isinstance(student, KerasNetwork) and not has_gpu():
+        slow = [layer.name for layer in student.layers if layer.dtype_policy.compute_dtype == "float16"]
+        if slow:
+            raise UsageError(
+                f"{student.name}: its layers ({', '.join(slow[:3])}{' ...' if slow[3:] else ''}) compute in "
+                "mixed_float16, which processors do more than ten times slower",
+                hint="--set train.precision=mixed_bfloat16",
+            )
     if recipe.train.precision != "float32" and not isinstance(student, KerasNetwork):
         raise UsageError(
             f"train.precision {recipe.train.precision} needs a Keras model; {student.name} is a graph",
             hint="--set train.precision=float32",
         )
+
+
+def check_quantized(network: Network, *, start: str) -> str | None:
+    """Refuse to train what Keras has quantised as a whole; gives a sentence where only a part is quantised.
+
+    `model.quantize("int8")` leaves integer kernels that no gradient reaches; biases would learn alone. LoRA
+    weights beside such a kernel do learn.
+
+    Args:
+        network: what is trained.
+        start: `file`, or `fresh`, which cannot draw integer kernels.
+
+    Raises:
+        ModelError: none of its kernels learns.
+    """
+    if not isinstance(network, KerasNetwork):
+        return None
+    fixed = [
+        layer.name
+        for layer in network.layers
+        if getattr(layer, "quantization_mode", None) is not None and not _learns(layer)
+    ]
+    if not fixed:
+        return None
+    names = f"{', '.join(fixed[:3])}{' ...' if fixed[3:] else ''}"
+    if start == "fresh" or not any(len(variable.shape) > 1 for variable in network.trainable_variables):
+        raise ModelError(
+            f"{network.name} was quantised by Keras (model.quantize): the kernels of {names} are integers, which "
+            "do not learn",
+            hint="give the float model it was made from; kd export --quantize int8 quantises what was trained",
+        )
+    return f"{network.name} was quantised by Keras: the kernels of {names} are integers and do not learn"
+
+
+def _learns(layer: Any) -> bool:
+    return any(len(variable.shape) > 1 for variable in layer.trainable_variables)

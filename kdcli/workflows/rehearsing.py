@@ -17,7 +17,9 @@ from kdcli.workflows.asking import Asked
 from kdcli.workflows.opening import open_distillation
 from kdcli.workflows.placing import Place, check_inputs, data_key, given_inputs, open_data
 from kdcli.workflows.previewing import check_before, make_plan
+from kdcli.workflows.stages import last_stage
 from kdcli.workflows.staging import find_chain, plan_chain
+from kdcli.workflows.training_findings import rate_finding
 
 
 def open_measurable(arms: Sequence[Arm], around: Surroundings) -> Dataset:
@@ -72,7 +74,18 @@ def preview(arms: Sequence[Arm], place: ComparisonDirectory, around: Surrounding
     listed = tuple({"name": one.name, "runs": len(one.seeds), "baseline": one.baseline} for one in arms)
     chain = find_chain(arm.at(arm.seeds[0]), out=path, resume=False, overwrite=False)
     if chain is not None:
-        return replace(plan_chain(chain, around, preflight=preflight), arms=listed)
-    job = open_distillation(Place(path, arm.at(arm.seeds[0]), resume=False, overwrite=False), around)
-    plan = make_plan(job, check_before(job) if preflight else (), measured=True)
-    return replace(plan, arms=listed)
+        plan = plan_chain(chain, around, preflight=preflight)
+    else:
+        job = open_distillation(Place(path, arm.at(arm.seeds[0]), resume=False, overwrite=False), around)
+        plan = make_plan(job, check_before(job) if preflight else (), measured=True)
+    return replace(plan, arms=listed, findings=(*plan.findings, *baseline_findings(arms)))
+
+
+def baseline_findings(arms: Sequence[Arm]) -> tuple[str, ...]:
+    """How baselines are trained, and which arms learn at another rate."""
+    baselines = ", ".join(arm.name for arm in arms if arm.baseline is None)
+    found = [f"{baselines}: trained on labels alone with weight 1, as kd train-teacher does"]
+    for arm in arms:
+        if arm.baseline is not None:
+            found.append(rate_finding(last_stage(arm.asked).recipe, arm=arm.name, baseline=arm.baseline) or "")
+    return tuple(text for text in found if text)

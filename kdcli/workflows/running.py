@@ -17,6 +17,7 @@ from kdcli.workflows.opening import open_alone, open_distillation
 from kdcli.workflows.placing import find_place
 from kdcli.workflows.previewing import check_before
 from kdcli.workflows.staging import Chain, carry_out_chain, find_chain
+from kdcli.workflows.training_findings import training_findings
 
 # How long to wait before asking again for a run that another process works in.
 WAIT_SECONDS = 2.0
@@ -106,7 +107,7 @@ class Trainings:
         self.around.on_event(Note(f"run {count}: {arm.name}, seed {seed}"))
         job = open_alone("student", place, self.around) if alone else open_distillation(place, self.around)
         if self.preflight and arm.name not in self._checked:
-            for finding in check_before(job):
+            for finding in (*training_findings(job), *check_before(job)):
                 self.around.on_event(Note(f"{arm.name}: {finding}"))
         self._checked.add(arm.name)
         self.finished[arm.name][seed] = carry_out(job, place)

@@ -166,7 +166,7 @@ def _origins_of(origins: Origins, number: int) -> Origins:
     document = replace(
         origins.document, places=own(origins.document.places), value_places=own(origins.document.value_places)
     )
-    return Origins(document, own(origins.outside))
+    return Origins(document, own(origins.outside), own(origins.follows), list(origins.notes))
 
 
 def listed(stages: tuple[Stage, ...], recipe: Recipe, *, finished: int) -> tuple[dict[str, Any], ...]:

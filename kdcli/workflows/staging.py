@@ -140,6 +140,7 @@ def carry_out_chain(
     from kdcli.workflows.carrying_out import carry_out
     from kdcli.workflows.opening import open_distillation
     from kdcli.workflows.previewing import check_before, make_plan
+    from kdcli.workflows.training_findings import training_findings
 
     done: list[RunResult | FinishedRun] = []
     opened = chain.resume and chain.recipe.exists()
@@ -166,7 +167,7 @@ def carry_out_chain(
             if aloud:
                 around.on_event(Planned(make_plan(job, findings, measured=False)))
             else:
-                for finding in findings:
+                for finding in (*training_findings(job), *findings):
                     around.on_event(Note(f"stage {stage.number}: {finding}"))
             if not opened:
                 chain.open()

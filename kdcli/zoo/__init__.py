@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field
 
+from kdcli.errors import UsageError, did_you_mean
 from kdcli.spec import ModelSource
 from kdcli.zoo.application import Application
 from kdcli.zoo.clone import Clone
@@ -19,9 +20,34 @@ ZooModel = Annotated[Cnn | Mlp | Resnet | Mobile | Application | Clone, Field(di
 AnyModel = Annotated[ZooModel | File, Field(discriminator="kind")]
 
 
+def named(name: str) -> type[ModelSource]:
+    """The class of a zoo model.
+
+    Raises:
+        UsageError: the zoo has no model of that name.
+    """
+    members = {member.model_fields["name"].default: member for member in get_args(get_args(ZooModel)[0])}
+    if name not in members:
+        known = ", ".join(f"zoo:{one}" for one in members)
+        raise UsageError(f"unknown zoo model {name!r}; {did_you_mean(name, members)}known: {known}")
+    return members[name]
+
+
 def has_weights(source: ModelSource) -> bool:
     """Whether a model comes with weights that mean something, rather than with what a seed draws."""
     return isinstance(source, File) or (isinstance(source, Application) and source.weights != "none")
 
 
-__all__ = ["AnyModel", "Application", "Clone", "Cnn", "File", "Mlp", "Mobile", "Resnet", "ZooModel", "has_weights"]
+__all__ = [
+    "AnyModel",
+    "Application",
+    "Clone",
+    "Cnn",
+    "File",
+    "Mlp",
+    "Mobile",
+    "Resnet",
+    "ZooModel",
+    "has_weights",
+    "named",
+]

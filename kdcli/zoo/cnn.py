@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,6 +23,14 @@ class Cnn(ModelSource):
         convolutions: convolutions in each block.
         dropout: share dropped before the last layer.
     """
+
+    sizes: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {"width": 4},
+        {"width": 8},
+        {"width": 16},
+        {"width": 32},
+        {"width": 64},
+    )
 
     kind: Literal["zoo"] = "zoo"
     name: Literal["cnn"] = "cnn"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,6 +19,14 @@ class Mlp(ModelSource):
         depth: how many hidden layers.
         dropout: share dropped after each hidden layer.
     """
+
+    sizes: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {"width": 16},
+        {"width": 32},
+        {"width": 64},
+        {"width": 128},
+        {"width": 256},
+    )
 
     kind: Literal["zoo"] = "zoo"
     name: Literal["mlp"] = "mlp"

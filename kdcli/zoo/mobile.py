@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,6 +25,8 @@ class Mobile(ModelSource):
         width: channels of the first convolution.
         blocks: how many blocks; a side shorter than 4 pixels is not halved further.
     """
+
+    sizes: ClassVar[tuple[Mapping[str, Any], ...]] = ({"width": 4}, {"width": 8}, {"width": 16}, {"width": 32})
 
     kind: Literal["zoo"] = "zoo"
     name: Literal["mobile"] = "mobile"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -31,6 +32,14 @@ class Resnet(ModelSource):
         depth: layers with weights: 6n + 2 from 8 to 56, n blocks in each stage.
         width: channels of the first stage.
     """
+
+    sizes: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {"depth": 8, "width": 8},
+        {"depth": 20, "width": 8},
+        {"depth": 8, "width": 16},
+        {"depth": 20, "width": 16},
+        {"depth": 56, "width": 16},
+    )
 
     kind: Literal["zoo"] = "zoo"
     name: Literal["resnet"] = "resnet"

@@ -121,3 +121,30 @@ def test_different_numbers_of_names_are_refused_with_both():
 def test_several_names_on_one_side_need_the_other_side():
     with pytest.raises(UsageError, match=r"several layers are named, so student_layer must name as many"):
         paired(teacher_layer=["block1", "block2"])
+
+
+@pytest.mark.parametrize(
+    ("loss", "why"),
+    [
+        ({"kind": "hint"}, ["the last maps of both (2×2×8, 2×2×16)"]),
+        ({"kind": "hint", "teacher_layer": "block2"}, ["the last maps of the student (2×2×8, 4×4×4)"]),
+        ({"kind": "hint", "student_layer": "block1"}, ["the last maps of the teacher (8×8×2, 2×2×16)"]),
+        (
+            {"kind": "attention_transfer"},
+            [
+                f"maps at the ends of stages of both, nearest in size ({one}, {other})"
+                for one, other in (("8×8×2", "8×8×2"), ("4×4×4", "4×4×4"), ("2×2×8", "2×2×16"))
+            ],
+        ),
+        ({"kind": "hint", "teacher_layer": "block2", "student_layer": "block1"}, [None]),
+    ],
+)
+def test_a_pair_says_why_it_was_chosen(loss, why):
+    pairs = pair_layers(make(**loss), student=cnn(), teacher=cnn(blocks=4))
+    assert [pair.why for pair in pairs] == why
+
+
+def test_vectors_are_paired_by_depth_and_say_so():
+    deep = network(Mlp(width=4, depth=6).build((8, 8, 1), 3))
+    pairs = pair_layers(make("activation_boundary"), student=mlp(), teacher=deep)
+    assert {pair.why for pair in pairs} == {"vectors of both at equal relative depth (4, 4)"}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 
+import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from kdcli.recipe.optimizer import _EVERY, ADAM, MEMBERS, TABLE, AnyOptimizer
+from kdcli.recipe.optimizer import _EVERY, ADAM, FOLLOWS_THE_LOSS, MEMBERS, TABLE, AnyOptimizer
 
 # What Keras takes and a recipe does not: the scale belongs to the loop, the rest is no plain value.
 LEFT_OUT = {"self", "learning_rate", "name", "kwargs", "loss_scale_factor"}
@@ -102,3 +103,21 @@ def test_a_name_alone_is_an_optimizer():
 def test_an_impossible_optimizer_is_refused(entry, words):
     with pytest.raises(ValidationError, match=words):
         make(entry)
+
+
+@pytest.mark.parametrize("kind", TABLE)
+def test_whose_steps_follow_the_weight_of_a_loss_is_what_keras_does(kind):
+    import keras
+
+    moved = []
+    for weight in (1.0, 0.1):
+        variable = keras.Variable(np.zeros((4, 4), "float32"))
+        optimizer = make(kind).build(make(kind).learning_rate)
+        optimizer.build([variable])
+        random = np.random.default_rng(0)
+        for _ in range(20):
+            gradient = weight * (random.normal(size=(4, 4)) + 0.5)
+            optimizer.apply([keras.ops.convert_to_tensor(gradient.astype("float32"))], [variable])
+        moved.append(float(np.abs(variable.numpy()).mean()))
+    follows = moved[1] / moved[0] < 0.2
+    assert follows == (kind in FOLLOWS_THE_LOSS)

@@ -323,6 +323,31 @@ def test_a_dry_run_lists_the_arms_and_writes_nothing(folder):
     assert [arm["name"] for arm in plan.to_json()["arms"]] == ["scratch", "cnn/recipe"]
     assert [arm["runs"] for arm in plan.arms] == [3, 3]
     assert not (folder / "dry").exists()
+    assert "scratch: trained on labels alone with weight 1, as kd train-teacher does" in plan.findings
+    assert not [finding for finding in plan.findings if "times the rate" in finding]
+
+
+def test_an_arm_that_learns_at_another_rate_than_its_baseline_is_warned_of(folder):
+    told: list = []
+    sgd = {**TRAIN, "optimizer": "sgd"}
+    losses = [{"kind": "labels", "weight": 0.05}, {"kind": "soft_targets", "weight": 0.05}]
+    kdcli.compare(
+        teacher=folder / "teacher.keras",
+        recipes=[recipe(train=sgd, losses=losses)],
+        data=folder / "data.npz",
+        repeats=1,
+        latency=False,
+        out=folder / "rates",
+        on_event=lambda event: told.append(event.text) if isinstance(event, Note) else None,
+    )
+    (warned,) = (text for text in told if "times the rate" in text)
+    assert warned.startswith(
+        "cnn/recipe: its losses on labels and outputs have a total weight of 0.1, and the steps"
+    )
+    assert "scratch: trained on labels alone with weight 1, as kd train-teacher does" in told
+    # So the baseline is, in the recipe that its run leaves.
+    read = read_recipe(folder / "rates" / "cnn" / "scratch" / "seed-0" / "recipe.yaml").recipe
+    assert [(loss.kind, loss.weight) for loss in read.losses] == [("labels", 1.0)]
 
 
 def test_regression_is_compared_by_its_error(tmp_path):

@@ -15,6 +15,7 @@ import yaml
 from conftest import blobs, save_npz
 
 import kdcli
+from kdcli.errors import ModelError, RecipeError, UsageError
 from kdcli.recipe.reading import read_recipe
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.results import Plan
@@ -247,7 +248,82 @@ def test_dry_run_gives_the_plan_and_writes_nothing(folder, tmp_path):
     assert isinstance(plan, Plan)
     document = plan.to_json()
     assert (document["steps"], document["epochs"]) == (10, 2)
-    assert document["seconds"]["training"] is not None
+    seconds = document["seconds"]
+    stages = [seconds[name] for name in ("teacher", "training", "evaluation")]
+    assert seconds["total"] == pytest.approx(sum(stages), abs=0.11)
+    latency = document["student"]["latency"]
+    assert (latency["runtime"], latency["batch"]) == ("tensorflow", 1)
+    assert latency["p50_ms"] > 0
+    # A 3×3 convolution to 3×3 positions of 2 channels, then 18 numbers to 3.
+    assert document["student"]["flops"] == 2 * 9 * 9 * 2 + 2 * 18 * 3
     assert document["pairs"][0]["projection"] == "1×1 convolution 2 → 6"
     assert document["student_bytes"]["int8"] == small_student().count_params()
     assert os.listdir(tmp_path) == []
+
+
+def dense_student(*, convolution: bool = False) -> keras.Model:
+    keras.utils.set_random_seed(3)
+    inputs = x = keras.Input((8, 8, 1))
+    if convolution:
+        x = keras.layers.Conv2D(2, 3, name="first")(x)
+    x = keras.layers.Dense(6, activation="relu", name="hidden")(keras.layers.Flatten()(x))
+    return keras.Model(inputs, keras.layers.Dense(3, name="last")(x))
+
+
+def quantize(model: keras.Model) -> None:
+    """As `model.quantize("int8")` does, which warns of every layer without a kernel."""
+    for name in ("hidden", "last"):
+        model.get_layer(name).quantize("int8")
+
+
+@pytest.mark.parametrize(("convolution", "start"), [(False, "file"), (False, "fresh"), (True, "fresh")])
+def test_a_student_that_keras_quantised_is_refused_where_no_kernel_learns(folder, tmp_path, convolution, start):
+    model = dense_student(convolution=convolution)
+    quantize(model)
+    model.save(tmp_path / "q.keras")
+    asked = {"student": tmp_path / "q.keras", "losses": LOSSES[:2], "recipe": {"student": {"start": start}}}
+    with pytest.raises(ModelError, match=r"the kernels of hidden, last are integers") as refused:
+        distill(folder, tmp_path / "a", **asked)
+    assert "the float model it was made from" in refused.value.hint
+
+
+@pytest.mark.parametrize("how", ["partly", "lora"])
+def test_a_student_that_is_quantised_in_part_learns_what_it_can_and_says_so(folder, tmp_path, how):
+    model = dense_student(convolution=how == "partly")
+    quantize(model)
+    if how == "lora":
+        model.get_layer("hidden").enable_lora(2)
+    model.save(tmp_path / "q.keras")
+    asked = {"student": tmp_path / "q.keras", "losses": LOSSES[:2]}
+    findings = distill(folder, tmp_path / "a", dry_run=True, **asked).findings
+    fixed = "hidden, last" if how == "partly" else "last"
+    (text,) = (text for text in findings if "quantised" in text)
+    assert text.endswith(f"was quantised by Keras: the kernels of {fixed} are integers and do not learn")
+    # And so it is: an integer kernel is what it was after training, a float one is not.
+    made = keras.saving.load_model(distill(folder, tmp_path / "b", **asked).model_path)
+    kernels = [one.get_layer("last").get_weights()[-2] for one in (made, model)]
+    assert {kernel.dtype for kernel in kernels} == {np.dtype("int8")}
+    assert np.array_equal(*kernels)
+    # Keras saves LoRA weights merged into the kernel beside them.
+    moved = [one.get_layer("first" if how == "partly" else "hidden").get_weights()[-2:] for one in (made, model)]
+    assert any(not np.array_equal(after, before) for after, before in zip(*moved, strict=True))
+
+
+def test_a_student_that_computes_in_float16_is_refused_on_a_processor(folder, tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        dense_student().save(tmp_path / "half.keras")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    asked = {"student": tmp_path / "half.keras", "losses": LOSSES[:2]}
+    with pytest.raises(UsageError, match="compute in mixed_float16") as refused:
+        distill(folder, tmp_path / "a", **asked)
+    _, setting = refused.value.hint.split()
+    name, _, value = setting.partition("=")
+    assert name == "train.precision"
+    assert distill(folder, tmp_path / "b", train={"precision": value}, **asked).test.accuracy is not None
+
+
+def test_half_precision_that_processors_are_slow_in_names_the_other_one():
+    with pytest.raises(RecipeError, match="did you mean 'mixed_bfloat16'"):
+        read_recipe({}, settings=["train.precision=mixed_float16"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shlex
 from pathlib import Path
 
 import keras
@@ -12,6 +14,7 @@ from conftest import blobs, save_npz
 
 import kdcli
 from kdcli.errors import ModelError, UsageError
+from kdcli.zoo import Cnn
 
 KEYS = [
     "schema", "path", "format", "sha256", "inputs", "outputs", "output_kind", "parameters", "bytes",
@@ -253,3 +256,72 @@ def test_figures_without_a_name_are_not_made_up(folder):
     assert found.checked.figure is None
     assert "accuracy" not in found.to_json()["checked"]
     assert np.prod(found.checked.answer) == 3
+
+
+def test_a_zoo_model_is_listed_in_a_few_sizes(folder):
+    looked = kdcli.inspect("zoo:cnn", data=folder / "data.npz")
+    document = looked.to_json()
+    assert (document["path"], document["format"], document["sha256"]) == ("zoo:cnn", "zoo", None)
+    built = {width: Cnn(width=width).build((8, 8, 1), 3) for width in (4, 8, 16, 32, 64)}
+    assert [size["model"] for size in document["sizes"]] == [
+        {"kind": "zoo", "name": "cnn", "width": width} for width in built
+    ]
+    counts = [model.count_params() for model in built.values()]
+    assert [size["parameters"] for size in document["sizes"]] == counts
+    assert [size["int8_bytes"] for size in document["sizes"]] == counts
+    # Three convolutions of width, 2 and 4 times it at 8, 4 and 2 positions a side, then the logits.
+    for width, size in zip(built, document["sizes"], strict=True):
+        taken = [(64, 1, width), (16, width, 2 * width), (4, 2 * width, 4 * width)]
+        flops = sum(2 * positions * 9 * one * other for positions, one, other in taken) + 2 * 4 * width * 3
+        assert size["flops"] == flops
+        assert size["latency"]["runtime"] == "tensorflow" and size["latency"]["p50_ms"] > 0
+    # The default one is described as any model is: its taps are what a hint takes.
+    assert document["parameters"] == built[16].count_params()
+    assert {layer.name for layer in built[16].layers} >= {tap["name"] for tap in document["taps"]}
+    assert {layer.name for layer in looked.layers} == {layer.name for layer in built[16].layers[1:]}
+
+
+def test_a_zoo_model_is_described_as_settings_make_it(folder):
+    asked = {"data": folder / "data.npz", "settings": ["student.model.blocks=1", "student.model.width=3"]}
+    document = kdcli.inspect("zoo:cnn", **asked).to_json()
+    assert document["parameters"] == Cnn(width=3, blocks=1).build((8, 8, 1), 3).count_params()
+    first, second = document["sizes"][:2]
+    assert first["model"] == {"kind": "zoo", "name": "cnn", "blocks": 1, "width": 3}
+    assert second["parameters"] == Cnn(width=4, blocks=1).build((8, 8, 1), 3).count_params()
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet", "mobile"])
+def test_every_zoo_model_has_sizes_that_grow(folder, name):
+    sizes = kdcli.inspect(f"zoo:{name}", data=folder / "data.npz").sizes
+    assert len(sizes) >= 4
+    parameters = [size.parameters for size in sizes]
+    assert parameters == sorted(parameters)
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "message", "hint"),
+    [
+        ("zoo:cn", {"data": "digits"}, "unknown zoo model 'cn'", None),
+        ("zoo:clone", {"data": "digits"}, "the teacher's own architecture", "kd inspect TEACHER"),
+        ("zoo:application", {"data": "digits"}, "needs an architecture", "student.model.architecture=MobileNetV2"),
+        ("zoo:cnn", {}, "from the data, and there is none", "kd inspect zoo:cnn --data digits"),
+        ("zoo:cnn", {"data": "digits", "limit": 5}, "--limit has no effect on zoo:cnn", "leave it out"),
+        ("zoo:cnn", {"data": "digits", "recipe": "born-again"}, "student.model is not cnn", "without --recipe"),
+    ],
+)
+def test_a_zoo_model_that_cannot_be_shown_is_refused(model, given, message, hint):
+    with pytest.raises(UsageError, match=message) as refused:
+        kdcli.inspect(model, **given)
+    assert hint is None or hint in str(refused.value.hint)
+
+
+def test_the_command_lists_sizes_and_the_next_command_can_be_typed(kd, folder, tmp_path):
+    result = kd("inspect", "zoo:mlp", "--data", str(folder / "data.npz"))
+    assert result.code == 0, result.err
+    assert "{kind: zoo, name: mlp, width: 16}" in result.out
+    next_line = result.err.strip().splitlines()[-1]
+    words = shlex.split(next_line.removeprefix("next: kd ").replace("FILE", str(folder / "m.keras")))
+    planned = kd(*words, "--batch-size", "16", "--no-preflight", "--dry-run", "--json")
+    assert planned.code == 0, planned.err
+    settings = {row["path"]: row["value"] for row in json.loads(planned.out)["settings"]}
+    assert (settings["student.model.name"], settings["student.model.width"]) == ("mlp", 16)

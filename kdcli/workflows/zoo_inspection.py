@@ -1,0 +1,126 @@
+"""kd inspect zoo:NAME: a model of the zoo as it would be built for some data, in a few sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcli.data.dataset import Dataset
+from kdcli.errors import UsageError
+from kdcli.evaluation.footprint import weight_bytes
+from kdcli.evaluation.short_timing import time_shortly
+from kdcli.events import OnEvent, ignore
+from kdcli.recipe.sections import Recipe
+from kdcli.runs.inspected import Inspection, ZooSize
+from kdcli.spec import ModelSource
+from kdcli.workflows.asking import ask
+from kdcli.workflows.given import open_given
+from kdcli.workflows.looking import described
+from kdcli.workflows.networks import Opened, open_network
+from kdcli.workflows.starting import start_tensorflow
+from kdcli.zoo import Application, Clone, named
+
+PREFIX = "zoo:"
+# Examples that a size is timed on.
+EXAMPLES = 16
+
+
+def inspect_zoo(
+    model: str,
+    *,
+    recipe: Any,
+    settings: Sequence[str],
+    data: Any,
+    threads: int | None,
+    on_event: OnEvent,
+    **opening: Any,
+) -> Inspection:
+    """Build a zoo model for the data, untrained, and beside it a few of its sizes.
+
+    Args:
+        model: `zoo:NAME`; `--set student.model.width=8` describes another than the default.
+        recipe: its `student.model` is described where it is of that name.
+        settings: `path=value` texts.
+        data: gives the shape and the classes.
+        threads: of TensorFlow.
+        on_event: told of the data.
+        opening: `trust` and `code`.
+
+    Raises:
+        UsageError: the zoo has no such model, there is no data, or the model does not fit it.
+    """
+    name = model.removeprefix(PREFIX)
+    member = named(name)
+    if member is Clone:
+        raise UsageError("zoo clone is the teacher's own architecture", hint="kd inspect TEACHER shows it")
+    asked = ask(_recipe(recipe, name, settings), settings=settings, data=data, role="student", **opening)
+    if asked.recipe.data.source is None and asked.arrays is None:
+        raise UsageError(
+            "a zoo model takes its shape and its classes from the data, and there is none",
+            hint=f"kd inspect {model} --data digits",
+        )
+    source = asked.recipe.student.model
+    if not isinstance(source, member):
+        raise UsageError(f"student.model is not {name}", hint=f"kd inspect {model} without --recipe")
+    start_tensorflow(threads=threads, seed=asked.recipe.train.seed, code=asked.code)
+    dataset = open_given(asked, carve=False, on_event=on_event)
+    opened = _built(source, asked.recipe, dataset, on_event=on_event)
+    sizes = [source.model_copy(update=dict(size)) for size in source.sizes]
+    listed = sizes if source in sizes or not source.model_fields_set - {"kind", "name"} else [source, *sizes]
+    base = Inspection(
+        path=Path(model),
+        format="zoo",
+        sha256=None,
+        inputs=(),
+        outputs=(),
+        bytes=weight_bytes(opened.network.parameters)["float32"],
+    )
+    return _with_sizes(described(base, opened.network), listed or [source], asked.recipe, dataset)
+
+
+def _recipe(recipe: Any, name: str, settings: Sequence[str]) -> Any:
+    """The recipe given, or one that names the model."""
+    if recipe is not None:
+        return recipe
+    model = {"kind": "zoo", "name": name}
+    if named(name) is Application and not any("student.model" in setting for setting in settings):
+        raise UsageError(
+            "zoo application needs an architecture",
+            hint="kd inspect zoo:application --set student.model.architecture=MobileNetV2 --data D",
+        )
+    return {"student": {"model": model}}
+
+
+def _built(source: ModelSource, recipe: Recipe, dataset: Dataset, *, on_event: OnEvent) -> Opened:
+    return open_network(
+        "student",
+        given=None,
+        source=source,
+        start="auto",
+        dataset=dataset,
+        section=recipe.student,
+        seed=recipe.train.seed,
+        on_event=on_event,
+    )
+
+
+def _with_sizes(
+    looked: Inspection, sources: Sequence[ModelSource], recipe: Recipe, dataset: Dataset
+) -> Inspection:
+    raw = dataset.train.take(np.arange(min(len(dataset.train), EXAMPLES)))
+    found = []
+    for source in sources:
+        network = _built(source, recipe, dataset, on_event=ignore).network
+        found.append(
+            ZooSize(
+                model={"kind": "zoo", **source.model_dump(mode="json", exclude_unset=True)},
+                parameters=network.parameters,
+                int8_bytes=weight_bytes(network.parameters)["int8"],
+                **time_shortly(network, raw).to_json(),
+            )
+        )
+    return replace(looked, sizes=tuple(found))

@@ -1,0 +1,32 @@
+"""FLOPs and latency at a glance."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from kdcli.evaluation.footprint import flops
+from kdcli.evaluation.short_timing import time_shortly
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.preparation import Preparation
+
+
+def dense(units: int, depth: int) -> KerasNetwork:
+    inputs = x = keras.Input((units,))
+    for _ in range(depth):
+        x = keras.layers.Dropout(0.5, seed=1)(keras.layers.Dense(units)(x))
+    network = KerasNetwork(keras.Model(inputs, x), name="dense")
+    return network.with_preparations({"x": Preparation((units,), "float32", (units,), "float32")})
+
+
+def test_a_model_with_more_work_takes_longer_and_is_left_as_it_was():
+    small, large = dense(8, 1), dense(2048, 4)
+    before = [variable.numpy() for variable in large.variables]
+    timed = [time_shortly(one, {"x": np.ones((4, one.outputs), "float32")}) for one in (small, large)]
+    assert [one.flops for one in timed] == [2 * 8 * 8, 4 * 2 * 2048 * 2048] == [flops(small), flops(large)]
+    assert timed[1].p50_ms > timed[0].p50_ms > 0
+    for variable, value in zip(large.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    document = timed[0].to_json()
+    assert document["flops"] == 128
+    assert set(document["latency"]) == {"runtime", "threads", "batch", "p50_ms"}
