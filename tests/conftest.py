@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-# Data and reference values that are not part of the repository; tests that want them skip with this reason.
+# Real data sets are not part of the repository; tests that want them skip with this reason.
 SHARED = Path(__file__).parents[2] / "shared"
 
 
