@@ -138,7 +138,7 @@ class _Parquet:
             import pyarrow.parquet
         except ImportError:
             raise ModelError(
-                f"{path}: reading Parquet needs the package pyarrow", hint="pip install 'kdcli[table]'"
+                f"{path}: reading Parquet needs the package pyarrow", hint="pip install pyarrow"
             ) from None
         self.path = path
         try:

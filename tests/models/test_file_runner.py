@@ -273,9 +273,9 @@ def test_a_missing_package_is_said_before_anything_is_started(folder, monkeypatc
         "kdcli.models.extras.find_spec", lambda name: None if name == "ai_edge_litert" else found(name)
     )
     monkeypatch.setattr(file_runner.subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
-    with pytest.raises(ModelError, match="needs ai_edge_litert, which is not installed") as caught:
+    with pytest.raises(ModelError, match="needs ai-edge-litert, which is not installed") as caught:
         FileRunner(folder / "float.tflite")
-    assert caught.value.hint == "pip install 'kdcli[litert]'"
+    assert caught.value.hint == "pip install ai-edge-litert"
 
 
 def hostile_onnx(path: Path, kind: str) -> Path:
