@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hints import typed
 
 # Real data sets are not part of the repository; tests that want them skip with this reason.
 SHARED = Path(__file__).parents[2] / "shared"
@@ -26,6 +28,38 @@ class Ran:
     def document(self) -> Any:
         """The JSON document on stdout."""
         return json.loads(self.out)
+
+
+# The hints that a test has provoked, each with the words of the command that failed.
+_hints: dict[tuple[str, tuple[str, ...]], None] = {}
+_words: list[str] = []
+
+
+@pytest.fixture(autouse=True, scope="session")
+def hints_are_noted():
+    """Every hint is noted wherever its error is made."""
+    from kdcli.errors import KdError
+
+    made = KdError.__init__
+
+    def noting(self, message, *, hint=None, location=None):
+        made(self, message, hint=hint, location=location)
+        if hint:
+            _hints[hint, tuple(_words)] = None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(KdError, "__init__", noting)
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call():
+    """A test that provokes a hint also asserts that the hint can be typed."""
+    _hints.clear()
+    result = yield
+    for hint, words in _hints:
+        typed(hint, words)
+    return result
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -53,8 +87,12 @@ def kd(capsys, monkeypatch, tmp_path):
 
     def call(*words: str) -> Ran:
         capsys.readouterr()
-        code = run([str(word) for word in words])
+        _words[:] = [str(word) for word in words]
+        code = run(_words)
         captured = capsys.readouterr()
+        for hint in re.findall("^hint: (.*)", captured.err, re.MULTILINE):
+            _hints[hint, tuple(_words)] = None
+        _words.clear()
         return Ran(code, captured.out, captured.err)
 
     return call
