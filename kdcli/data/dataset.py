@@ -172,8 +172,10 @@ def _class_names(given: Any, splits: Splits) -> tuple[str, ...] | None:
     if isinstance(given, str):
         try:
             lines = Path(given).read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"data.classes: {given} cannot be read: {error}") from None
+        except OSError as error:
+            raise DataError(f"data.classes: {given} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise DataError(f"data.classes: {given} is not UTF-8 text") from None
         given = tuple(line.strip() for line in lines if line.strip())
     if given is not None:
         if len(set(given)) != len(given):

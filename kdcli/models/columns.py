@@ -61,5 +61,7 @@ def _checked_numbers(numbers: list[int], outputs: int, wanted: int) -> tuple[int
 def _lines_of(path: Path) -> list[str]:
     try:
         return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{SETTING}: {path} cannot be read: {error}") from None
+    except OSError as error:
+        raise UsageError(f"{SETTING}: {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{SETTING}: {path} is not UTF-8 text") from None
