@@ -32,14 +32,17 @@ def understand(
     seed: int,
     on_event: OnEvent,
     class_names: Sequence[str] = (),
+    who: str | None = None,
 ) -> Any:
     """Resolve preparation, output kind and the columns of the data's classes, on real examples.
 
     Args:
         measured: whether the weights mean something, so that scales can be compared.
         class_names: of the data, among which `classes` of a teacher's section are found.
+        who: what messages call the network; its role and its name when left out.
     """
-    network = network.with_preparations(_preparations(network, examples, section.input, role))
+    who = who or f"{role} ({network.name})"
+    network = network.with_preparations(_preparations(network, examples, section.input, role, who))
     sample = np.arange(min(256, len(examples)))
     try:
         answers = np.asarray(ops.convert_to_numpy(network.output(examples.take(sample))), np.float64)
@@ -47,7 +50,7 @@ def understand(
         if getattr(network, "failures", None):
             raise explain(network, error) from error
         reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{role} ({network.name}) cannot answer {len(sample)} examples: {reason:.300}") from error
+        raise ModelError(f"{who} cannot answer {len(sample)} examples: {reason:.300}") from error
     classes = getattr(section, "classes", None)
     count = outputs if classes is None else network.outputs
     network = resolve_output(network, wanted=section.output_kind, task=task, outputs=count, answers=answers)
@@ -55,15 +58,14 @@ def understand(
         network = mapped(network, classes, task=task, class_names=class_names)
     if section.input.scale == "auto" and not measured and network.scales_itself and _scaled(network):
         network = network.with_scale("raw")
-        on_event(Note(f"{role} ({network.name}): input.scale is raw, the network rescales its pictures itself"))
+        on_event(Note(f"{who}: input.scale is raw, the network rescales its pictures itself"))
     if section.input.scale == "auto" and measured:
         choice = choose_scale(network, examples, seed=seed)
         network = network.with_scale(choice.scale)
         if choice.scale != "unit":
             shown = ", ".join(f"{scale} {value:.3f}" for scale, value in choice.accuracies.items())
             found = f"input.scale is {choice.scale}, by the accuracy on training examples ({shown})"
-            text = f"{role} ({network.name}): {found}"
-            on_event(Note(text))
+            on_event(Note(f"{who}: {found}"))
     return network
 
 
@@ -82,26 +84,28 @@ def _scaled(network: Network) -> bool:
     return any(preparation.scaled for preparation in network.preparations.values())
 
 
-def _refuse_bytes(network: Network, role: str) -> None:
+def _refuse_bytes(network: Network, role: str, who: str) -> None:
     """Refuse a graph that takes the bytes of files: kd has decoded the pictures already."""
     inner = getattr(network, "starts_from_bytes", None)
     if inner is not None and any(spec.dtype == "string" for spec in network.inputs):
         raise ModelError(
-            f"{role} ({network.name}) starts from the bytes of picture files, the data are pictures",
+            f"{who} starts from the bytes of picture files, the data are pictures",
             hint=f"--set {role}.input.tensor={inner} starts it after decoding",
         )
 
 
-def _preparations(network: Network, examples: Examples, section: InputSection, role: str) -> dict[str, Any]:
+def _preparations(
+    network: Network, examples: Examples, section: InputSection, role: str, who: str
+) -> dict[str, Any]:
     names, specs = list(examples.shapes), {spec.name: spec for spec in network.inputs}
-    _refuse_bytes(network, role)
+    _refuse_bytes(network, role, who)
     if len(names) == 1 and len(specs) == 1:
         matched = {names[0]: next(iter(specs.values()))}
     elif set(names) == set(specs):
         matched = {name: specs[name] for name in specs}
     else:
         raise ModelError(
-            f"{role} ({network.name}) takes the inputs {', '.join(specs)}, the data has {', '.join(names)}",
+            f"{who} takes the inputs {', '.join(specs)}, the data has {', '.join(names)}",
             hint="arrays for several inputs are called x_train.NAME",
         )
     return {
@@ -111,7 +115,7 @@ def _preparations(network: Network, examples: Examples, section: InputSection, r
             raw_dtype=str(examples.dtypes[name]),
             shape=spec.shape,
             dtype=spec.dtype,
-            who=f"{role} ({network.name})",
+            who=who,
         )
         for name, spec in matched.items()
     }
