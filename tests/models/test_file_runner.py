@@ -213,7 +213,7 @@ def test_a_forgotten_reader_ends(folder):
     process = runner._process
     del runner
     # The thread that watches the clock may still know it for a moment.
-    for _ in range(100):
+    for _ in range(400):
         gc.collect()
         if process.returncode is not None:
             break
@@ -304,6 +304,7 @@ def hostile_onnx(path: Path, kind: str) -> Path:
     return path
 
 
+@pytest.mark.serial
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory")
 def test_memory_that_a_file_asks_for_is_bounded(tmp_path):
     began = time.perf_counter()
@@ -314,6 +315,7 @@ def test_memory_that_a_file_asks_for_is_bounded(tmp_path):
     assert time.perf_counter() - began < 5
 
 
+@pytest.mark.serial
 def test_a_file_that_never_answers_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(file_runner, "OPENING_SECONDS", 1.5)
     with pytest.raises(ModelError, match=r"loop\.onnx: onnxruntime hung on the file and was ended after 2 s"):
