@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kdcli.data.examples import ONLY, Examples, Splits
-from kdcli.errors import DataError, ModelError, did_you_mean
+from kdcli.errors import DataError, ModelError, did_you_mean, first_line
 
 WEIGHT = "weight"
 BLOCK = 8192
@@ -144,7 +144,7 @@ class _Parquet:
         try:
             self.table: Any = pyarrow.parquet.read_table(path)
         except (pyarrow.ArrowException, OSError) as error:
-            raise DataError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]:.200}") from None
+            raise DataError(f"{path}: not a readable Parquet file: {first_line(error):.200}") from None
         self.columns = list(self.table.column_names)
 
     def where(self, row: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kdcli.data.examples import Examples
-from kdcli.errors import ModelError, UsageError
+from kdcli.errors import ModelError, UsageError, first_line
 from kdcli.evaluation.scaling import choose_scale
 from kdcli.events import Note, OnEvent
 from kdcli.lazy import ops, tf
@@ -49,8 +49,7 @@ def understand(
     except (ValueError, TypeError, tf.errors.OpError) as error:
         if getattr(network, "failures", None):
             raise explain(network, error) from error
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{who} cannot answer {len(sample)} examples: {reason:.300}") from error
+        raise ModelError(f"{who} cannot answer {len(sample)} examples: {first_line(error):.300}") from error
     classes = getattr(section, "classes", None)
     count = outputs if classes is None else network.outputs
     network = resolve_output(network, wanted=section.output_kind, task=task, outputs=count, answers=answers)
