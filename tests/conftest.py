@@ -37,15 +37,16 @@ _words: list[str] = []
 
 @pytest.fixture(autouse=True, scope="session")
 def hints_are_noted():
-    """Every hint is noted wherever its error is made."""
+    """Every hint of the library is noted where its error is made."""
     from kdcli.errors import KdError
 
     made = KdError.__init__
 
     def noting(self, message, *, hint=None, location=None):
         made(self, message, hint=hint, location=location)
-        if hint:
-            _hints[hint, tuple(_words)] = None
+        # What a command says in the end is noted by `kd`.
+        if hint and not _words:
+            _hints[hint, ()] = None
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(KdError, "__init__", noting)
