@@ -35,6 +35,18 @@ _hints: dict[tuple[str, tuple[str, ...]], None] = {}
 _words: list[str] = []
 
 
+# Folders and files whose tests train nothing and open no model: all of them in a minute.
+QUICK = {"cache", "catalogue", "formulas", "recipe", "runs", "sources", "test_architecture.py", "test_hints.py"}
+QUICK |= {"test_help.py", "test_losses_page.py", "test_readme.py"}
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what `-m quick` runs."""
+    for item in items:
+        if {item.path.parent.name, item.path.name} & QUICK:
+            item.add_marker("quick")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def hints_are_noted():
     """Every hint of the library is noted where its error is made."""
