@@ -67,7 +67,7 @@ def hints_are_noted():
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call():
-    """A test that provokes a hint also asserts that the hint can be typed."""
+    """A test that provokes a hint, or the next command, also asserts that it can be typed."""
     _hints.clear()
     result = yield
     for hint, words in _hints:
@@ -103,8 +103,8 @@ def kd(capsys, monkeypatch, tmp_path):
         _words[:] = [str(word) for word in words]
         code = run(_words)
         captured = capsys.readouterr()
-        for hint in re.findall("^hint: (.*)", captured.err, re.MULTILINE):
-            _hints[hint, tuple(_words)] = None
+        for typed_next in re.findall("^(?:hint|next): (.*)", captured.err, re.MULTILINE):
+            _hints[typed_next, tuple(_words)] = None
         _words.clear()
         return Ran(code, captured.out, captured.err)
 
