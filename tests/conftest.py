@@ -83,6 +83,22 @@ def cache_of_the_tests(tmp_path_factory):
         yield
 
 
+@pytest.fixture(autouse=True, scope="module")
+def timing_is_brief(request):
+    """Where a command's output is tested, a few rounds of timing will do; tests/evaluation tests the timing."""
+    if request.path.parent.name not in ("cli", "workflows"):
+        yield
+        return
+    from kdcli.evaluation import latency
+
+    with pytest.MonkeyPatch.context() as patch:
+        brief = {"LEAST_SECONDS": 0.1, "SAMPLES_FOR_P99": 100}
+        for name, value in {**brief, "WARM_SECONDS": 0.05, "WARM_LIMIT": 0.5, "WARM_RATES": 0.2}.items():
+            patch.setattr(latency, name, value)
+        patch.setitem(latency.time_models.__kwdefaults__, "warm_limit", 0.5)
+        yield
+
+
 @pytest.fixture
 def own_cache(monkeypatch, tmp_path) -> Path:
     """An empty cache that no other test sees."""
