@@ -44,7 +44,7 @@ def typed(hint: str | None, words: Sequence[str] = ()) -> None:
 
 def _is_prose(following: Sequence[str]) -> bool:
     """Whether `kd` is a word of the sentence, as in "kd reads .npz files", or stands for any command."""
-    word = following[0] if following else "..."
+    word = following[0].rstrip(",;:)") if following else "..."
     return word == "..." or (word.endswith("s") and word not in _root().commands) or word == "can"
 
 

@@ -18,6 +18,7 @@ DISTILL = ("distill", "--teacher", "t.keras")
         ("kd recipes ls, or a path that contains / or ends in .yaml", ()),
         ("kd predict MODEL --data D --split train --out FILE.npz covers all of them", ()),
         ("kd reads .csv, .parquet; the teacher's file says which", ()),
+        ("no layers are equal where kd looks: name them", ()),
         ("leave --threads out", ("evaluate", "m.keras")),
         ("--set 'data.source={train: A.npz, test: B.npz}'", DISTILL),
         ("--set losses.hint.weight=2", ("distill", "--set", "losses=[{kind: hint}]", "--set", "train.epohs=2")),
