@@ -23,9 +23,30 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close!r}? " if close else ""
 
 
+# What Keras and TensorFlow write before what happened: which call, and where in which file.
+_CALLS = re.compile(
+    r"Exception encountered when calling|Graph execution error|Detected at node|in user code:"
+    r"|Arguments received by|File \"|\[\[|.*Error encountered:$"
+)
+# What they write into it: colours, names of nodes and operations.
+_NODES = re.compile(r"\x1b\[[0-9;]*m| for '\{\{node [^']*'|\{\{[^}]*\}\} ?|\s*\[Op:.*")
+
+
 def first_line(error: BaseException) -> str:
-    """What a library's error says, without the pages that follow; its class where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """What a library's error says, without calls, nodes and what follows; its class if it says nothing."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    # Below a position stands the line of the source, further in.
+    source = [
+        before.lstrip().startswith('File "') and _indent(line) > _indent(before)
+        for before, line in zip(["", *lines], lines, strict=False)
+    ]
+    said = [_NODES.sub("", line).strip() for line, is_source in zip(lines, source, strict=True) if not is_source]
+    said = [line for line in said if line]
+    return next((line for line in said if not _CALLS.match(line)), said[0] if said else type(error).__name__)
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 class KdError(Exception):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hints import typed
 
-# Data and reference values that are not part of the repository; tests that want them skip with this reason.
+# Real data sets are not part of the repository; tests that want them skip with this reason.
 SHARED = Path(__file__).parents[2] / "shared"
 
 
@@ -28,11 +30,72 @@ class Ran:
         return json.loads(self.out)
 
 
+# The hints that a test has provoked, each with the words of the command that failed.
+_hints: dict[tuple[str, tuple[str, ...]], None] = {}
+_words: list[str] = []
+
+
+# Folders and files whose tests train nothing and open no model: all of them in a minute.
+QUICK = {"cache", "catalogue", "formulas", "recipe", "runs", "sources", "test_architecture.py", "test_hints.py"}
+QUICK |= {"test_help.py", "test_losses_page.py", "test_readme.py"}
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what `-m quick` runs."""
+    for item in items:
+        if {item.path.parent.name, item.path.name} & QUICK:
+            item.add_marker("quick")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def hints_are_noted():
+    """Every hint of the library is noted where its error is made."""
+    from kdcli.errors import KdError
+
+    made = KdError.__init__
+
+    def noting(self, message, *, hint=None, location=None):
+        made(self, message, hint=hint, location=location)
+        # What a command says in the end is noted by `kd`.
+        if hint and not _words:
+            _hints[hint, ()] = None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(KdError, "__init__", noting)
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call():
+    """A test that provokes a hint, or the next command, also asserts that it can be typed."""
+    _hints.clear()
+    result = yield
+    for hint, words in _hints:
+        typed(hint, words)
+    return result
+
+
 @pytest.fixture(autouse=True, scope="session")
 def cache_of_the_tests(tmp_path_factory):
     """Tests keep teachers' answers in a cache of their own, not in the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KD_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def timing_is_brief(request):
+    """Where a command's output is tested, a few rounds of timing will do; tests/evaluation tests the timing."""
+    if request.path.parent.name not in ("cli", "workflows"):
+        yield
+        return
+    from kdcli.evaluation import latency
+
+    with pytest.MonkeyPatch.context() as patch:
+        brief = {"LEAST_SECONDS": 0.1, "SAMPLES_FOR_P99": 100}
+        for name, value in {**brief, "WARM_SECONDS": 0.05, "WARM_LIMIT": 0.5, "WARM_RATES": 0.2}.items():
+            patch.setattr(latency, name, value)
+        patch.setitem(latency.time_models.__kwdefaults__, "warm_limit", 0.5)
         yield
 
 
@@ -53,8 +116,12 @@ def kd(capsys, monkeypatch, tmp_path):
 
     def call(*words: str) -> Ran:
         capsys.readouterr()
-        code = run([str(word) for word in words])
+        _words[:] = [str(word) for word in words]
+        code = run(_words)
         captured = capsys.readouterr()
+        for typed_next in re.findall("^(?:hint|next): (.*)", captured.err, re.MULTILINE):
+            _hints[typed_next, tuple(_words)] = None
+        _words.clear()
         return Ran(code, captured.out, captured.err)
 
     return call

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ from kdcli.cli import (
 )
 from kdcli.cli.options import FOREIGN
 from kdcli.cli.repeated import Once
-from kdcli.errors import Interrupted, KdError, WorkerLostError
+from kdcli.errors import Interrupted, KdError, UsageError, WorkerLostError
 
 app = typer.Typer(
     name="kd",
@@ -91,7 +92,7 @@ def run(arguments: Sequence[str]) -> int:
         return _unread()
     except Exception as error:
         if _is_usage(error):
-            message = _words_of(error)
+            message = _words_of(error, arguments)
             if not message:
                 # A group without a command has shown its help.
                 return 0
@@ -113,16 +114,45 @@ def _is_usage(error: Any) -> bool:
     return hasattr(error, "format_message") and type(error).__module__.startswith("typer")
 
 
-def _words_of(error: Any) -> str:
-    return str(error.format_message())
+# How Typer words a value that is none of its type, and how kd does.
+_TYPER = (
+    ("a valid integer", "a whole number"),
+    ("a valid number", "a number"),
+    ("greater than or equal to ", ">= "),
+    ("greater than ", "> "),
+    ("less than or equal to ", "<= "),
+    ("less than ", "< "),
+)
+
+
+def _words_of(error: Any, arguments: Sequence[str]) -> str:
+    words = str(error.format_message())
+    wrong = re.match(r"Invalid value for '([^']+)': Input should be ([^,]+)", words)
+    if wrong is None:
+        return words
+    name, expected = wrong.groups()
+    for theirs, ours in _TYPER:
+        expected = expected.replace(theirs, ours)
+    return f"{name} must be {expected}{_given(name, arguments)}"
+
+
+def _given(option: str, arguments: Sequence[str]) -> str:
+    """`, got 'x'`: the value of an option on the command line, which Typer's error does not keep."""
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if word == option or word.startswith(f"{option}="):
+            return f", got {word[len(option) + 1 :] or following!r}"
+    return ""
 
 
 def _hint_for(arguments: Sequence[str], error: Any) -> str:
     for word in arguments:
         name = word.split("=")[0]
-        # A name may be foreign to one command and an option of another.
-        if name in FOREIGN and f"No such option: {name}" in _words_of(error):
-            return FOREIGN[name]
+        # A name may be foreign to one command and an option of another, which may not take ours either.
+        if name in FOREIGN and f"No such option: {name}" in _words_of(error, arguments):
+            ours = FOREIGN[name]
+            taken = {option for one in error.ctx.command.params for option in one.opts}
+            if not ours.startswith("--") or ours.split()[0] in taken:
+                return ours
     entries: list[Any] = [*app.registered_commands, *app.registered_groups]
     known = [entry.name for entry in entries]
     commands = [word for word in arguments if word in known][:1]
@@ -140,7 +170,8 @@ def _show(
 ) -> None:
     if isinstance(error, Interrupted | WorkerLostError):
         hint = hint or _resume_command(arguments, error)
-    if "--verbose" in arguments:
+    # What was typed wrong is not found in our code.
+    if "--verbose" in arguments and code != UsageError.exit_code:
         traceback.print_exception(error)
     # Without rich: a faulty recipe is reported before anything slow is imported.
     colored = sys.stderr.isatty() and "--no-color" not in arguments and not os.environ.get("NO_COLOR")

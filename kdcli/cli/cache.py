@@ -8,6 +8,7 @@ import typer
 
 from kdcli.cli import options as o
 from kdcli.cli.repeated import Once
+from kdcli.errors import UsageError
 
 app = typer.Typer(help="Kept answers of teachers: list, show, remove.", no_args_is_help=True)
 
@@ -49,7 +50,7 @@ def rm(
     from kdcli.workflows.cache import remove_answers
 
     if bool(keys) == everything:
-        raise typer.BadParameter("name what to remove: KEY ..., or --all")
+        raise UsageError("name what to remove: KEY ..., or --all", hint="kd cache ls")
     count, freed = remove_answers(keys or (), everything=everything)
     Output(quiet=quiet).result({}, human=[f"{count} removed, {freed} bytes came free"])
 

@@ -18,6 +18,16 @@ def command(json: o.Json = False, no_color: o.NoColor = False) -> None:
     output.result(document, human=_lines(document))
 
 
+# An extra with more packages than this is counted, not listed.
+LISTED = 4
+
+
+def _packages(found: dict[str, str | None]) -> str:
+    if len(found) > LISTED:
+        return f"{sum(version is not None for version in found.values())} of {len(found)} packages"
+    return ", ".join(f"{name} {version or 'missing'}" for name, version in found.items())
+
+
 def _lines(document: dict[str, Any]) -> list[str]:
     cores, memory = document["cores"], document["memory_bytes"]
     lines = [f"{name:18} {found or 'not installed'}" for name, found in document["versions"].items()]
@@ -35,7 +45,7 @@ def _lines(document: dict[str, Any]) -> list[str]:
     allowed = "no downloads: KD_OFFLINE is set" if document["offline"] else "downloads allowed"
     lines.append(f"{'network':18} {allowed}")
     for extra in document["extras"]:
-        packages = ", ".join(f"{name} {found or 'missing'}" for name, found in extra["packages"].items())
+        packages = _packages(extra["packages"])
         way_on = f": {extra['command']}" if extra["command"] else ""
         lines.append(f"{'extra ' + extra['name']:18} {packages}{way_on}")
     return [*lines, *(f"{'finding':18} {finding}" for finding in document["findings"])]

@@ -109,19 +109,20 @@ def _latencies(document: dict[str, Any]) -> list[Any]:
         found = model["latency"]
         if found is None:
             continue
-        per_call = f" of {found['calls_per_sample']}" if found["calls_per_sample"] > 1 else ""
-        quantiles = [f"{found[name]:.4g}" if found[name] else "" for name in ("p50_ms", "p90_ms", "p99_ms")]
+        calls = f" × {found['calls_per_sample']} calls" if found["calls_per_sample"] > 1 else ""
+        quantiles = [f"{found[name]:.4g}" if found[name] else "n/a" for name in ("p50_ms", "p90_ms", "p99_ms")]
         mean = f"{found['mean_ms']:.4g} ± {found['sd_ms']:.2g}"
         ratio = found["ratio"]
         against = f"{ratio['value']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]" if ratio else ""
-        samples = f"{found['samples']}{per_call}"
+        samples = f"{found['samples']}{calls}"
         rate = f"{found['examples_per_second']:.0f} at {found['best_batch']}"
         runtime = f"{found['runtime']}, {found['threads']} threads"
         rows.append([model["path"], runtime, *quantiles, mean, against, rate, samples, str(found["outliers"])])
     columns = ("model", "runtime", "p50 ms", "p90", "p99", "mean ± sd", "to teacher", "examples/s", "samples")
     floor = document["latency_noise_floor"]
     said = f"noise floor: a model to itself {floor['value']:.3f} [{floor['low']:.3f}, {floor['high']:.3f}]"
-    return [table("latency, batch 1", (*columns, "outliers"), rows), said]
+    few = ["p99 n/a: fewer than 1,000 samples"] if any("n/a" in row for row in rows) else []
+    return [table("latency, batch 1", (*columns, "outliers"), rows), *few, said]
 
 
 def _classes(document: dict[str, Any]) -> list[Any]:

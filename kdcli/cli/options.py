@@ -211,9 +211,12 @@ CacheLimit = Annotated[
 FOREIGN = {
     "--alpha": "a term's weight is a setting: --set losses.soft_targets.weight=0.9",
     "--temperature": "a setting of the loss: --set losses.soft_targets.temperature=4",
+    "--T": "a setting of the loss: --set losses.soft_targets.temperature=4",
     "-T": "a setting of the loss: --set losses.soft_targets.temperature=4",
     "--lr": "a setting: --set train.optimizer.learning_rate=1e-3",
     "--learning-rate": "a setting: --set train.optimizer.learning_rate=1e-3",
+    "--weight-decay": "a setting: --set 'train.optimizer={kind: adamw, weight_decay: 1e-4}'",
+    "--momentum": "a setting: --set 'train.optimizer={kind: sgd, momentum: 0.9}'",
     "--optimizer": "a setting: --set train.optimizer=sgd",
     "--loss": "losses stand in the recipe: kd losses ls, kd recipes show soft-targets",
     "--device": "--devices auto|one|workers",
@@ -227,6 +230,9 @@ FOREIGN = {
     "--config": "--recipe R",
     "--fp16": "a setting: --set train.precision=mixed_bfloat16",
     "--half": "a setting: --set train.precision=mixed_bfloat16",
+    "--amp": "a setting: --set train.precision=mixed_bfloat16",
+    "--quantize": "kd export RUN --format litert --quantize int8",
+    "--int8": "kd export RUN --format litert --quantize int8",
     "--precision": "a setting: --set teacher.precision=float32",
     "--targets": "a setting: --set teacher.targets=memory",
     "--views": "a setting: --set teacher.views=8",
@@ -235,7 +241,10 @@ FOREIGN = {
     "--cache-dir": "KD_CACHE_DIR says where answers are kept; kd cache dir",
     "--patience": "a setting: --set train.early_stopping.patience=3",
     "--workers": "kd uses every core (--threads N); several machines: --devices workers (docs/scale-out.md)",
+    "--num-workers": "kd uses every core: --threads N",
     "--force": "--overwrite",
+    "--output-dir": "--out DIR",
+    "--save-dir": "--out DIR",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-import typer
+from kdcli.errors import UsageError
 
 
 def parse_limit(text: str | None) -> int | float | None:
@@ -14,8 +14,8 @@ def parse_limit(text: str | None) -> int | float | None:
     try:
         return float(text) if "." in text or "e" in text.lower() else int(text)
     except ValueError:
-        raise typer.BadParameter(
-            f"--limit must be a count such as 500 or a share such as 0.1, got {text!r}"
+        raise UsageError(
+            f"--limit must be a count such as 500 or a share such as 0.1, got {text!r}", hint="--limit 500"
         ) from None
 
 
@@ -25,7 +25,7 @@ def parse_time(text: str | None) -> float | None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
     if not match or float(match[1]) == 0:
-        raise typer.BadParameter(f"--max-time must be a time such as 90s, 30m or 2h, got {text!r}")
+        raise UsageError(f"--max-time must be a time such as 90s, 30m or 2h, got {text!r}", hint="--max-time 30m")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
@@ -35,5 +35,7 @@ def parse_bytes(text: str | None) -> int | None:
         return None
     match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?) ?([kKMGT]?)B?", text)
     if not match:
-        raise typer.BadParameter(f"--cache-limit must be a size such as 500MB or 20GB, got {text!r}")
+        raise UsageError(
+            f"--cache-limit must be a size such as 500MB or 20GB, got {text!r}", hint="--cache-limit 20GB"
+        )
     return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))

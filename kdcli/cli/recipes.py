@@ -61,7 +61,7 @@ def check(
 ) -> None:
     """Report every fault of a recipe, with line and column."""
     from kdcli.cli.console import Output
-    from kdcli.errors import RecipeError
+    from kdcli.errors import RecipeError, UsageError
     from kdcli.models.own_code import find_kinds
     from kdcli.recipe.reading import read_recipe
 
@@ -75,6 +75,13 @@ def check(
         # Its hint may be to run this command.
         if (error.hint or "").startswith("kd recipes check"):
             error.hint = None
+        raise
+    except UsageError as error:
+        if error.hint is not None and error.hint.startswith("--recipe "):
+            shipped = error.hint.split()[1]
+            error.hint = (
+                f"kd recipes check {shipped} checks the shipped one; kd recipes cp {shipped} copies it here"
+            )
         raise
     values = read.recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
     document = {"schema": "kd.recipe-check/1", "recipe": recipe, "faults": [], "values": values}

@@ -89,7 +89,8 @@ def open_dataset(section: Any, *, seed: int, arrays: Any = None, carve: bool = T
     for key in ("train", "validation", "test"):
         part = getattr(splits, key)
         if part is not None and part.shapes != splits.train.shapes:
-            raise DataError(f"{splits.name}: x_{key} has shape {part.shapes}, x_train {splits.train.shapes}")
+            theirs, ours = ("; ".join(_shapes(one)) for one in (part, splits.train))
+            raise DataError(f"{splits.name}: x_{key} has shape {theirs}, x_train {ours}")
         parts[key] = checked(part, labelling, name=splits.name) if part is not None else None
     train, validation = parts["train"], parts["validation"]
     assert train is not None
@@ -167,6 +168,12 @@ def _from_python(arrays: Any) -> Splits:
     else:
         raise DataError("data: expected (x, y), (x_train, y_train, x_test, y_test) or a mapping of arrays")
     return splits_from_arrays(named, name="data")
+
+
+def _shapes(examples: Examples) -> list[str]:
+    """The shape of each input, with its name where there are several."""
+    shown = {name: "×".join(map(str, shape)) or "()" for name, shape in examples.shapes.items()}
+    return list(shown.values()) if len(shown) == 1 else [f"{name} {shape}" for name, shape in shown.items()]
 
 
 def _class_names(given: Any, splits: Splits) -> tuple[str, ...] | None:

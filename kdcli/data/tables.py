@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kdcli.data.examples import ONLY, Examples, Splits
-from kdcli.errors import DataError, ModelError, did_you_mean, nearest
+from kdcli.errors import DataError, ModelError, did_you_mean, first_line, nearest
 from kdcli.recipe.document import typed
 from kdcli.screening.pointer import refuse_pointer
 
@@ -165,13 +165,13 @@ class _Parquet:
             import pyarrow.parquet
         except ImportError:
             raise ModelError(
-                f"{path}: reading Parquet needs the package pyarrow", hint="pip install 'kdcli[table]'"
+                f"{path}: reading Parquet needs the package pyarrow", hint="pip install pyarrow"
             ) from None
         self.path = path
         try:
             self.table: Any = pyarrow.parquet.read_table(path)
         except (pyarrow.ArrowException, OSError) as error:
-            message = f"{path}: not a readable Parquet file: {str(error).splitlines()[0]:.200}"
+            message = f"{path}: not a readable Parquet file: {first_line(error):.200}"
             raise DataError(message, hint="copy the file again") from None
         self.columns = list(self.table.column_names)
 

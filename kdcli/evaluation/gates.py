@@ -73,7 +73,7 @@ def choose_gates(
     for gate in gates:
         why, hint = _missing(command, gate.metric, teacher=teacher, latency=latency)
         if why:
-            raise UsageError(f"gate {gate.metric} {gate.text}: {why}", hint=hint)
+            raise UsageError(f"gate {gate.metric} {gate.text}: {why}", hint=hint.removeprefix(f"kd {command} "))
     named = {gate.metric for gate in gates}
     for gate in section.gates():
         if gate.metric in named:
@@ -90,7 +90,7 @@ def _missing(command: str, metric: str, *, teacher: bool, latency: bool) -> tupl
     """Why a figure is not measured, and what measures it; empty where it is."""
     if metric not in COMMANDS[command]:
         other = next(name for name in COMMANDS if metric in COMMANDS[name])
-        option = " --latency" if other == "evaluate" and metric in TIMED else ""
+        option = " MODEL --latency" if other == "evaluate" and metric in TIMED else ""
         return f"kd {command} does not measure it", f"kd {other}{option}"
     if metric in TIMED and not latency:
         return "nothing is timed", f"kd {command} --latency"

@@ -52,9 +52,7 @@ def shown(value: Any) -> str:
 
 def said(error: Exception) -> str:
     """The class of an error and its first sentence."""
-    # TensorFlow begins with a template of the operation and its node.
-    text = re.sub(r"^(\{\{[^}]*\}\} ?)+", "", first_line(error))
-    sentence = re.split(r"(?<=[.!?;])\s|\s\[Op:", text)[0]
+    sentence = re.split(r"(?<=[.!?;])\s", first_line(error))[0]
     if len(sentence) > _LONGEST:
         sentence = f"{sentence[:_LONGEST].rsplit(' ', 1)[0]} ..."
     return f"{type(error).__name__}: {sentence}"

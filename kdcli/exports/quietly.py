@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from kdcli.errors import ModelError
+from kdcli.errors import ModelError, first_line
 from kdcli.lazy import quiet_descriptor
 
 # How LiteRT's converter names the operation, somewhere in a page of positions.
@@ -37,7 +37,6 @@ def quietly(what: str, *, hint: str = "--format keras keeps every layer as it is
         except Exception as error:
             failure = error
     if failure is not None:
-        lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
         named = _OPERATION.search(str(failure))
-        reason = named[0] if named else lines[0] if lines else type(failure).__name__
+        reason = named[0] if named else first_line(failure)
         raise ModelError(f"{what}: {reason:.300}", hint=hint) from failure

@@ -59,7 +59,8 @@ def screened_copy(
     form = model_format(path)
     if form not in OPENED:
         raise ModelError(
-            f"{path}: recorded answers are no model", hint=f"they can teach: kd distill --teacher {path}"
+            f"{path}: an .npz file holds data or recorded answers, not a model",
+            hint=f"recorded answers can teach: kd distill --teacher {path}",
         )
     with private_copy(path, form) as copied:
         verdict = _screen(copied, form, trust=trust, signature=signature, weights=weights)

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from kdcli.errors import ModelError
 
-# What each extra of the package brings, by the names under which it is imported.
+# What each extra of the package brings, by the names under which it is imported; pip takes them with hyphens.
 EXTRAS = {"litert": ("ai_edge_litert",), "onnx": ("onnx", "onnxruntime", "tf2onnx"), "legacy": ("tf_keras",)}
 
 
@@ -20,8 +20,11 @@ def require_extra(extra: str, *, what: str) -> None:
     Raises:
         ModelError: with the command that adds them.
     """
-    missing = [package for package in EXTRAS[extra] if find_spec(package) is None]
+    missing = [name.replace("_", "-") for name in EXTRAS[extra] if find_spec(name) is None]
     if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        # The packages themselves: `kdcli[...]` works only where pip knows kdcli by that name.
         raise ModelError(
-            f"{what} needs {' and '.join(missing)}, which is not installed", hint=f"pip install 'kdcli[{extra}]'"
+            f"{what} needs {' and '.join(missing)}, which {verb} not installed",
+            hint=f"pip install {' '.join(missing)}",
         )

@@ -185,7 +185,8 @@ def serve(request: Mapping[str, Any]) -> None:
         described = {"error": refused.message, "hint": refused.hint, "usage": isinstance(refused, UsageError)}
     # Whatever TensorFlow raises means that this file does not load; the parent says so.
     except Exception as error:
-        reason = first_line(error)
+        # The folder is a private copy that nobody has named.
+        reason = first_line(error).replace(f"{request['path']}/", "")
         described = {"error": f"it does not load: {reason:.300}", "hint": None, "usage": False}
     (scratch / DESCRIPTION).write_text(json.dumps(described), "utf-8")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdcli.errors import ModelError
+from kdcli.errors import ModelError, first_line
 from kdcli.lazy import tf
 from kdcli.models.architecture import architecture_of
 from kdcli.models.graph_choice import fixed_size, output_shape, start_tensor
@@ -105,8 +105,9 @@ class GraphReading:
         try:
             traced = trace(self._graph, feeds, [self._chosen.tensor], batch=batch)
         except ValueError as error:
-            reason = (str(error).strip().splitlines() or ["no reason given"])[0]
-            raise ModelError(f"{self.name}: the graph does not fit its inputs: {reason:.300}") from error
+            raise ModelError(
+                f"{self.name}: the graph does not fit its inputs: {first_line(error):.300}"
+            ) from error
         missing = [node for node in traced.missing if node not in self._weights]
         if missing or not traced.operations:
             why = f"also needs {', '.join(missing)}" if missing else "does not depend on it"

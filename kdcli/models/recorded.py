@@ -21,7 +21,10 @@ from kdcli.models.network import Answer, Network
 KINDS = {"logits": "logits", "probabilities": "probabilities", "values": "values"}
 # What an archive may become when it is unpacked.
 SPARE, EXPANSION = 16_000_000, 30
-HOW = "np.savez('answers.npz', logits=..., index=np.arange(n)) or kd predict --split train writes one"
+HOW = (
+    "kd predict MODEL --data D --split train --out FILE.npz writes one, "
+    "as does np.savez('answers.npz', logits=..., index=np.arange(n))"
+)
 
 
 class RecordedNetwork(Network):
@@ -62,7 +65,7 @@ class RecordedNetwork(Network):
             raise ModelError(
                 f"{self.name}: has no answer to {len(missing)} of {len(rows)} examples of the training part "
                 f"(index {first}{', ...' if len(missing) > 5 else ''})",
-                hint="kd predict MODEL --split train --out FILE.npz answers all of them",
+                hint="kd predict MODEL --data D --split train --out FILE.npz covers all of them",
             )
         return self._answers[places]
 

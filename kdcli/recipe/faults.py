@@ -21,6 +21,20 @@ _BOUNDS = {
     "less_than": ("lt", "<"),
     "less_than_equal": ("le", "<="),
 }
+# By the tags of settings that take values of several types.
+_TAGS = {
+    "word": "a word",
+    "text": "a word",
+    "count": "a whole number",
+    "share": "a share such as 0.1",
+    "number": "a number",
+    "numbers": "a list",
+    "list": "a list",
+    "mapping": "a mapping",
+    "change": "a mapping",
+}
+# What other tools call our keys.
+_FOREIGN = {"lr": "learning_rate", "T": "temperature", "alpha": "weight", "bs": "batch_size"}
 _TYPES = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -72,7 +86,7 @@ def _is_tag(part: Any, at: dict) -> bool:
 
 def _fault(detail: Any, path: Path, document: Document, origins: Origins, own: OwnKinds) -> Fault:
     message, suggestion = _words(detail, path, document, own)
-    if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
+    if detail["type"] in ("union_tag_invalid", "union_tag_not_found") and not _is_alternative(detail):
         path = (*path, _discriminator(detail))
     origin = origins.given(path)
     if origin:
@@ -100,17 +114,27 @@ def _discriminator(detail: Any) -> str:
     return detail["ctx"]["discriminator"].strip("'").removesuffix("()")
 
 
+def _is_alternative(detail: Any) -> bool:
+    """Whether a setting takes values of several types, told apart by a function: its tags are `_TAGS`."""
+    return detail["ctx"]["discriminator"].endswith("()")
+
+
 def _words(detail: Any, path: Path, document: Document, own: OwnKinds) -> tuple[str, str | None]:
     kind, context, value = detail["type"], detail.get("ctx", {}), detail.get("input")
     if kind == "extra_forbidden":
         known = known_keys(path[:-1], document.values, own)
-        return "unknown key", _suggest(str(path[-1]), known)
+        key = str(path[-1])
+        return "unknown key", _elsewhere(key, known) or _suggest(key, known)
     if kind == "missing":
-        return "is missing", None
+        tuples = path and isinstance(value, list | tuple)
+        return (f"has too few entries, got {_short(value)}" if tuples else "is missing"), None
     if kind == "union_tag_not_found":
-        return f"a mapping needs `{_discriminator(detail)}:`, got {_short(value)}", None
+        return f"a mapping needs `{_discriminator(detail)}:`, and this one has none", None
     if kind == "union_tag_invalid":
         known, name = [word.strip(" '") for word in context["expected_tags"].split(",")], str(context["tag"])
+        if _is_alternative(detail):
+            taken = dict.fromkeys(_TAGS.get(tag, f"a {tag}") for tag in known)
+            return f"must be {' or '.join(taken)}, got {_short(value)}", None
         suggestion = _loss_suggestion(name, known) if "losses" in path else _suggest(name, known)
         return f"unknown {_discriminator(detail)} {context['tag']!r}", suggestion
     if kind == "literal_error":
@@ -118,15 +142,41 @@ def _words(detail: Any, path: Path, document: Document, own: OwnKinds) -> tuple[
         return f"must be {' | '.join(known)}, got {_short(value)}", did_you_mean(str(value), known).strip() or None
     if kind in _BOUNDS:
         name, sign = _BOUNDS[kind]
-        return f"must be {sign} {context[name]:g}, got {_short(value)}", None
+        return f"must be {sign} {context[name]:.10g}, got {_short(value)}", None
     if kind in _TYPES:
-        return f"must be {_TYPES[kind]}, got {_short(value)}", None
+        return f"must be {_TYPES[kind]}, got {_short(value)}", _written_out(path, value)
     if kind == "too_short":
-        return f"needs at least {context['min_length']} of them", None
+        return f"must have at least {_entries(context['min_length'])}, got {_short(value)}", None
     if kind == "too_long":
-        return f"has at most {context['max_length']} of them", None
+        return f"must have at most {_entries(context['max_length'])}, got {_short(value)}", None
     message = detail["msg"].removeprefix("Value error, ")
     return message, None
+
+
+def _elsewhere(key: str, known: Iterable[str]) -> str | None:
+    """The key that other tools call so, where it can be set here or one level below."""
+    name = _FOREIGN.get(key, key)
+    if name in known:
+        return f"did you mean {name!r}?"
+    if name == "learning_rate" and "optimizer" in known:
+        return "did you mean 'optimizer.learning_rate'?"
+    return None
+
+
+def _written_out(path: Path, value: Any) -> str | None:
+    """What a word alone was probably meant to be: the mapping that it is short for."""
+    name = next((part for part in reversed(path) if isinstance(part, str)), "")
+    if not isinstance(value, str) or name not in ("losses", "augment", "model", "teacher", "student"):
+        return None
+    if name in ("losses", "augment"):
+        entry = f"{{kind: {value}}}"
+        return f"write {entry}" if isinstance(path[-1], int) else f"write [{entry}]"
+    entry = f"{{kind: file, path: {value}}}"
+    return f"write {entry}" if name == "model" else f"write {{model: {entry}}}"
+
+
+def _entries(count: int) -> str:
+    return f"{count} entr{'y' if count == 1 else 'ies'}"
 
 
 def _suggest(name: str, known: Iterable[str]) -> str:

@@ -11,9 +11,9 @@ class Extra:
     """An optional part of kd.
 
     Args:
-        name: as in `pip install 'kdcli[name]'`.
+        name: as the package's metadata has it.
         packages: what it needs, with the installed version or None.
-        command: adds what is missing; None when nothing is.
+        command: adds what is missing, however kd was installed; None when nothing is.
     """
 
     name: str

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Table(Source):
     """A `.csv` file (commas, a header line) or a `.parquet` file: columns of numbers, one of them the label.
 
-    All rows are for training; `{train: a.csv, test: b.csv}` gives splits. Parquet needs `kdcli[table]`.
+    All rows are for training; `{train: a.csv, test: b.csv}` gives splits. Parquet needs the package pyarrow.
 
     Args:
         path: the file, relative to the current folder.

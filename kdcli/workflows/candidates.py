@@ -119,8 +119,7 @@ def open_candidate(
     section = getattr(asked.recipe, role)
     own = recipe_of_run(given)
     if own is not None:
-        role = role_of_run(given)
-        section = with_own_settings(section, getattr(read_run(own), role))
+        section = with_own_settings(section, getattr(read_run(own), role_of_run(given)))
     said = _said_beside(path)
     file = open_file(path, trust=asked.trust, choice=choice_of(section), threads=threads, on_event=on_event)
     network, runs_alone = file.network, isinstance(file.network, RunnerNetwork)
@@ -145,6 +144,8 @@ def open_candidate(
         seed=asked.recipe.data_seed,
         on_event=on_event,
         class_names=dataset.class_names,
+        # Models on their own are known by their files; settings for them are those of a student.
+        who=network.name if role == "student" else None,
     )
     findings = tuple(str(finding) for finding in file.verdict.findings)
     return Candidate(path, file.format, network, file.sha256, findings)

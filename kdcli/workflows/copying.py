@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdcli.errors import UsageError
+from kdcli.errors import StorageError, UsageError
 from kdcli.recipe.reading import shipped_recipe
 from kdcli.runs.writing import write_text
 
@@ -14,6 +14,7 @@ def copy_recipe(name: str, destination: Path | None, *, overwrite: bool = False)
 
     Raises:
         UsageError: an unknown name, or a file that is there already.
+        StorageError: it cannot be written.
     """
     text = shipped_recipe(name)
     target = destination or Path(f"{name}.yaml")
@@ -21,5 +22,8 @@ def copy_recipe(name: str, destination: Path | None, *, overwrite: bool = False)
         target = target / f"{name}.yaml"
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists already", hint="another DEST, or --overwrite")
-    write_text(target, text)
+    try:
+        write_text(target, text)
+    except StorageError as error:
+        raise StorageError(error.message, hint="another DEST", location=error.location) from error
     return target

@@ -53,7 +53,8 @@ def demo(
     require_extra("litert", what="kd demo, which exports for LiteRT,")
     path = Path(out) if out is not None else default_out("demo", RECIPE)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageError(f"--out {path} is not empty", hint="another --out")
+        what = "is not empty" if path.is_dir() else "is a file, not a folder"
+        raise UsageError(f"--out {path} {what}", hint="another --out")
     around: dict[str, Any] = {"threads": threads, "stop": stop, "on_event": on_event}
     seconds: dict[str, float] = {}
 

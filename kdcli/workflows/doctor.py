@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from kdcli.runs.surroundings import Cache, Extra, Surroundings
 
 _PACKAGE = "kdcli"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME_AND_EXTRAS = re.compile(r"^[\w.-]+(?:\[[^\]]+\])?")
 _OF_EXTRA = re.compile(r"""extra\s*==\s*['"]([^'"]+)['"]""")
 
 
@@ -59,10 +61,12 @@ def _extras() -> tuple[Extra, ...]:
     extras = []
     for name in metadata(_PACKAGE).get_all("Provides-Extra") or ():
         packages: dict[str, str | None] = {}
+        missing: list[str] = []
         for text in _requirements(_PACKAGE, name):
-            packages |= _installed(text)
-        missing = any(found is None for found in packages.values())
-        command = f"pip install '{_PACKAGE}[{name}]'" if missing else None
+            found = _installed(text)
+            packages |= found
+            missing += [] if all(found.values()) else [shlex.quote(_NAME_AND_EXTRAS.findall(text)[0])]
+        command = f"pip install {' '.join(missing)}" if missing else None
         extras.append(Extra(name, packages, command))
     return tuple(extras)
 

@@ -36,7 +36,7 @@ from kdcli.workflows.candidates import (
     open_candidate,
     time_candidates,
 )
-from kdcli.workflows.given import asked_for, given_examples, require_data
+from kdcli.workflows.given import asked_for, check_counts, given_examples, require_data
 from kdcli.workflows.starting import start_tensorflow
 
 SPLITS = ("auto", "train", "validation", "test", "all")
@@ -94,6 +94,7 @@ def evaluate(
         raise UsageError("no model to evaluate", hint="kd evaluate MODEL|RUN ... --data D")
     if split not in SPLITS:
         raise UsageError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}")
+    check_counts(limit=limit, batch_size=batch_size)
     asked = asked_for(
         models,
         recipe,

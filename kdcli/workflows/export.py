@@ -33,7 +33,7 @@ from kdcli.workflows.exporting import (
     time_files,
     with_parity_gates,
 )
-from kdcli.workflows.given import asked_for
+from kdcli.workflows.given import asked_for, check_counts
 from kdcli.workflows.shipping import Shipped, ship_with_data, ship_without_data
 from kdcli.workflows.starting import start_tensorflow
 
@@ -110,6 +110,7 @@ def export(
     for one in chosen:
         if one.extra is not None:
             require_extra(one.extra, what=f"--format {one.kind}")
+    check_counts(limit=limit, batch_size=batch_size)
     check_options(chosen, prepare=prepare, batch=batch, split=split, latency=latency, runtime=runtime)
     place = Path(out) if out is not None else default_out("export", file.stem)
     check_empty(place)

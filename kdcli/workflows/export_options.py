@@ -57,7 +57,8 @@ def check_empty(place: Path) -> None:
     except OSError as error:
         raise writing.storage_error(place, error) from error
     if held:
-        raise UsageError(f"--out {place} is not empty", hint="another --out; kd export replaces nothing")
+        what = "is a file, not a folder" if place.is_file() else "is not empty"
+        raise UsageError(f"--out {place} {what}", hint="another --out; kd export replaces nothing")
 
 
 def check_without_data(

@@ -65,6 +65,21 @@ def _refuse_several_sources(runs: Mapping[str, Path]) -> None:
             )
 
 
+def check_counts(*, limit: float | None, batch_size: int | None) -> None:
+    """Refuse a limit or a batch that holds nothing.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    if limit is not None and not (limit >= 1 if isinstance(limit, int) else 0 < limit <= 1):
+        raise UsageError(
+            f"--limit must be a count of at least 1, or a share above 0 and up to 1.0, got {limit}",
+            hint="--limit 500, or --limit 0.1",
+        )
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(f"--batch-size must be at least 1, got {batch_size}", hint="--batch-size 64")
+
+
 def require_data(asked: Asked) -> None:
     """Refuse to go on without data.
 

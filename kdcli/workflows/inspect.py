@@ -19,13 +19,15 @@ from kdcli.runs.inspected import Checked, Inspection
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.candidates import open_candidate
-from kdcli.workflows.given import asked_for, open_given, require_data
+from kdcli.workflows.given import asked_for, check_counts, open_given, require_data
 from kdcli.workflows.looking import described, look_into
 from kdcli.workflows.starting import start_tensorflow
 from kdcli.workflows.zoo_inspection import PREFIX, inspect_zoo
 
 # Examples that are answered when data is given and no limit.
 EXAMPLES = 512
+# Settings that say which part of a file is opened: they count without data too.
+PARTS_OF_A_FILE = ("student.signature=", "student.output=", "student.input.tensor=")
 # What is looked into without TensorFlow.
 ALONE = ("tflite", "onnx", "npz")
 
@@ -93,9 +95,15 @@ def inspect(
             trust=trust,
             code=code,
         )
+    check_counts(limit=limit, batch_size=batch_size)
     given, file = Path(model), model_file(Path(model), trust=trust)
     with_data = data is not None or recipe is not None
-    idle = {"--set": settings, "--limit": limit is not None, "--batch-size": batch_size is not None}
+    others = [setting for setting in settings if not setting.startswith(PARTS_OF_A_FILE)]
+    idle = {
+        f"--set {' '.join(others[:1])}": others,
+        "--limit": limit is not None,
+        "--batch-size": batch_size is not None,
+    }
     unused = [option for option, there in idle.items() if there]
     if unused and not with_data:
         raise UsageError(

@@ -23,7 +23,7 @@ from kdcli.runs.predicted import Prediction
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.workflows.candidates import open_candidate
 from kdcli.workflows.evaluate import SPLITS
-from kdcli.workflows.given import asked_for, open_given, require_data, taken_from
+from kdcli.workflows.given import asked_for, check_counts, open_given, require_data, taken_from
 from kdcli.workflows.starting import start_tensorflow
 
 SUFFIXES = (".npz", ".csv")
@@ -81,6 +81,7 @@ def predict(
     _check_out(path)
     if split not in SPLITS:
         raise UsageError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}")
+    check_counts(limit=limit, batch_size=batch_size)
     file = model_file(given, trust=trust)
     asked = asked_for(
         [given],

@@ -114,5 +114,5 @@ def _check_fingerprint(asked: Asked, network: RecordedNetwork) -> None:
         theirs = network.fingerprint
         raise ModelError(
             f"{network.name}: answers to other data (its fingerprint {theirs:.12}, this data's {own:.12})",
-            hint="kd predict --data with the data of this run writes answers to it",
+            hint="kd predict MODEL --data D --split train --out FILE.npz, with the data of this run",
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdcli.augment import Mixing
 from kdcli.data.dataset import Dataset, class_weights
-from kdcli.errors import ModelError, UsageError
+from kdcli.errors import ModelError, UsageError, first_line
 from kdcli.loss import Loss
 from kdcli.models.formats import KERAS, model_file, model_format
 from kdcli.models.keras_network import KerasNetwork
@@ -111,7 +111,7 @@ def check_effects(recipe: Recipe, losses: Sequence[Loss], dataset: Dataset, *, r
     try:
         train.optimizer.build(train.optimizer.learning_rate)
     except (ValueError, TypeError) as error:
-        raise UsageError(f"train.optimizer: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"train.optimizer: {first_line(error)}") from error
 
 
 def _check_augment(recipe: Recipe, dataset: Dataset) -> None:

@@ -130,4 +130,5 @@ def _check_map(network: Network, wanted: tuple[int | None, ...], role: str) -> N
     """
     size = network.output_shape[:-1]
     if None not in size and size != wanted:
-        raise ModelError(f"the {role} ({network.name}) answers maps of {size}, the labels are {wanted}")
+        ours, theirs = ("×".join(map(str, sides)) for sides in (size, wanted))
+        raise ModelError(f"the {role} ({network.name}) answers maps of {ours}, the labels are {theirs}")

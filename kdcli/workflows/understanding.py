@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kdcli.data.examples import Examples
-from kdcli.errors import ModelError, UsageError
+from kdcli.errors import ModelError, UsageError, first_line
 from kdcli.evaluation.input_scale import choose_scale, find_mismatch
 from kdcli.events import Note, OnEvent
 from kdcli.lazy import ops, tf
@@ -32,29 +32,31 @@ def understand(
     seed: int,
     on_event: OnEvent,
     class_names: Sequence[str] = (),
+    who: str | None = None,
 ) -> Any:
     """Resolve preparation, output kind and the columns of the data's classes, on real examples.
 
     Args:
         measured: whether the weights mean something, so that scales can be compared.
         class_names: of the data, among which `classes` of a teacher's section are found.
+        who: what messages call the network; its role and its name when left out.
     """
-    network = network.with_preparations(_preparations(network, examples, section.input, role))
+    who = who or f"{role} ({network.name})"
+    network = network.with_preparations(_preparations(network, examples, section.input, role, who))
     sample = np.arange(min(256, len(examples)))
     try:
         answers = np.asarray(ops.convert_to_numpy(network.output(examples.take(sample))), np.float64)
     except (ValueError, TypeError, tf.errors.OpError) as error:
         if getattr(network, "failures", None):
             raise explain(network, error) from error
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{role} ({network.name}) cannot answer {len(sample)} examples: {reason:.300}") from error
+        raise ModelError(f"{who} cannot answer {len(sample)} examples: {first_line(error):.300}") from error
     classes = getattr(section, "classes", None)
     count = outputs if classes is None else network.outputs
     network = resolve_output(network, wanted=section.output_kind, task=task, outputs=count, answers=answers)
     if classes is not None:
         network = mapped(network, classes, task=task, class_names=class_names)
     return _scaled_for(
-        network, examples, section, role, task=task, measured=measured, seed=seed, on_event=on_event
+        network, examples, section, role, who=who, task=task, measured=measured, seed=seed, on_event=on_event
     )
 
 
@@ -64,13 +66,14 @@ def _scaled_for(
     section: Any,
     role: str,
     *,
+    who: str,
     task: str,
     measured: bool,
     seed: int,
     on_event: OnEvent,
 ) -> Any:
     """The network behind the scale that it wants, with what has to be said about it."""
-    who, scale = f"{role} ({network.name})", section.input.scale
+    scale = section.input.scale
     scaled = any(preparation.scaled for preparation in network.preparations.values())
     images = any(preparation.picture for preparation in network.preparations.values())
     if scaled and scale == "auto":
@@ -101,26 +104,28 @@ def mapped(network: Any, classes: Any, *, task: str, class_names: Sequence[str])
     return network.with_columns(columns_for(classes, outputs=network.outputs, class_names=class_names))
 
 
-def _refuse_bytes(network: Network, role: str) -> None:
+def _refuse_bytes(network: Network, role: str, who: str) -> None:
     """Refuse a graph that takes the bytes of files: kd has decoded the pictures already."""
     inner = getattr(network, "starts_from_bytes", None)
     if inner is not None and any(spec.dtype == "string" for spec in network.inputs):
         raise ModelError(
-            f"{role} ({network.name}) starts from the bytes of picture files, the data are pictures",
+            f"{who} starts from the bytes of picture files, the data are pictures",
             hint=f"--set {role}.input.tensor={inner} starts it after decoding",
         )
 
 
-def _preparations(network: Network, examples: Examples, section: InputSection, role: str) -> dict[str, Any]:
+def _preparations(
+    network: Network, examples: Examples, section: InputSection, role: str, who: str
+) -> dict[str, Any]:
     names, specs = list(examples.shapes), {spec.name: spec for spec in network.inputs}
-    _refuse_bytes(network, role)
+    _refuse_bytes(network, role, who)
     if len(names) == 1 and len(specs) == 1:
         matched = {names[0]: next(iter(specs.values()))}
     elif set(names) == set(specs):
         matched = {name: specs[name] for name in specs}
     else:
         raise ModelError(
-            f"{role} ({network.name}) takes the inputs {', '.join(specs)}, the data has {', '.join(names)}",
+            f"{who} takes the inputs {', '.join(specs)}, the data has {', '.join(names)}",
             hint="arrays for several inputs are called x_train.NAME",
         )
     return {
@@ -130,7 +135,7 @@ def _preparations(network: Network, examples: Examples, section: InputSection, r
             raw_dtype=str(examples.dtypes[name]),
             shape=spec.shape,
             dtype=spec.dtype,
-            who=f"{role} ({network.name})",
+            who=who,
         )
         for name, spec in matched.items()
     }

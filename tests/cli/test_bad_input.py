@@ -12,16 +12,18 @@ import pytest
 from conftest import blobs, save_npz
 
 
-def model(*, seed: int, outputs: int = 3, turned: int = 0, strength: float = 0.4) -> keras.Model:
+def model(
+    *, seed: int, outputs: int = 3, turned: int = 0, strength: float = 0.4, channels: int = 1
+) -> keras.Model:
     """Looks for the bar of each class; `turned` confuses the classes, `strength` 0 knows nothing."""
     keras.utils.set_random_seed(seed)
-    inputs = keras.Input((8, 8, 1))
+    inputs = keras.Input((8, 8, channels))
     x = keras.layers.Flatten(name="flat")(inputs)
     made = keras.Model(inputs, keras.layers.Dense(outputs, name="last")(x), name=f"model{seed}")
     kernel, bias = made.layers[-1].get_weights()
     for label in range(3):
-        bar = kernel.reshape(8, 8, outputs)[1 + 2 * label : 3 + 2 * label]
-        bar[:, :, (label + turned) % outputs] += strength
+        bar = kernel.reshape(8, 8, channels, outputs)[1 + 2 * label : 3 + 2 * label]
+        bar[..., (label + turned) % outputs] += strength
     made.layers[-1].set_weights([kernel * (strength > 0), bias])
     return made
 
@@ -35,6 +37,7 @@ def files(tmp_path_factory) -> Path:
     model(seed=3, outputs=4).save(folder / "four.keras")
     model(seed=4, turned=1).save(folder / "confused.keras")
     model(seed=5, strength=0.0).save(folder / "guessing.keras")
+    model(seed=6, channels=3).save(folder / "color.keras")
     good.layers[-1].set_weights([np.full((64, 3), np.nan, np.float32), np.zeros(3, np.float32)])
     good.save(folder / "nan.keras")
     (folder / "half.keras").write_bytes((folder / "good.keras").read_bytes()[:2000])
@@ -136,7 +139,7 @@ USAGE = [
     (distill("--resume", "--overwrite"), 2, ["--resume and --overwrite exclude each other"], None),
     (distill("--resume", out=None), 2, ["--resume needs the run to continue"], "--out"),
     (distill(epochs="0"), 2, ["--epochs", "got 0"], None),
-    (distill(epochs="many"), 2, ["--epochs", "valid integer"], None),
+    (distill(epochs="many"), 2, ["--epochs must be a whole number, got 'many'"], None),
     (distill(batch_size="0"), 2, ["--batch-size", "got 0"], None),
     (distill(seed="-1"), 2, ["--seed", "got -1"], None),
     (distill(limit="abc"), 2, ["--limit must be a count such as 500 or a share", "'abc'"], None),
@@ -154,12 +157,57 @@ USAGE = [
     (distill(lr="0.1"), 2, ["--lr"], "train.optimizer.learning_rate"),
     (["distil"], 2, ["distil"], None),
 ]
+# A setting of the wrong type says what the setting takes, in the recipe's words.
+TYPES = [
+    ("data.classes=3", "data.classes: must be a word or a list, got 3"),
+    ("data.class_weight=3", "data.class_weight: must be a word or a mapping, got 3"),
+    ("data.limit=x", "data.limit: must be a whole number or a share such as 0.1, got 'x'"),
+    ("data.augment=flip", "data.augment: must be a list, got 'flip' (write [{kind: flip}])"),
+    ("teacher.input.resize=96", "teacher.input.resize: must be a word or a list, got 96"),
+    ("teacher.input.resize=[96]", "teacher.input.resize: has too few entries, got a list of 1"),
+    ("teacher.classes=3", "teacher.classes: must be a word or a list, got 3"),
+    ("losses=soft_targets", "losses: must be a list, got 'soft_targets' (write [{kind: soft_targets}])"),
+    ("losses=[labels]", "losses.0: must be a mapping, got 'labels' (write {kind: labels})"),
+    ("losses=[]", "losses: must have at least 1 entry, got a list of 0"),
+    ("losses.labels.lr=1", "losses.0.lr: unknown key"),
+    ("losses.soft_targets.alpha=1", "losses.1.alpha: unknown key (did you mean 'weight'?)"),
+    ("train.lr=1", "train.lr: unknown key (did you mean 'optimizer.learning_rate'?)"),
+    ("train.seed=3000000000", "train.seed: must be < 2147483648, got 3000000000"),
+    ("student.model=s.keras", "write {kind: file, path: s.keras}"),
+    ("teacher=t.keras", "write {model: {kind: file, path: t.keras}}"),
+]
+SETTINGS = [(distill("--set", setting, student=None, teacher=None), 2, [said], None) for setting, said in TYPES]
 EVALUATE = [
     (["evaluate"], 2, ["MODEL"], "kd evaluate --help"),
     (["evaluate", "good.keras"], 2, ["no data"], "--data digits"),
     (["evaluate", "missing.keras", "--data", "data.npz"], 4, ["missing.keras: no such model file"], ".h5"),
     (["evaluate", "good.keras", "--data", "data.npz", "--split", "tests"], 2, ["--split", "tests"], None),
     (["evaluate", "four.keras", "--data", "data.npz"], 4, ["has 4 outputs, the data has 3"], None),
+    (["evaluate", "good.keras", "--data", "data.npz", "--limit", "0"], 2, ["--limit", "got 0"], "--limit 500"),
+    (["evaluate", "good.keras", "--data", "data.npz", "--limit", "1e9"], 2, ["--limit", "up to 1.0"], "--limit"),
+    (["predict", "good.keras", "--data", "data.npz", "--out", "a.npz", "--limit", "-3"], 2, ["got -3"], "--limit"),
+    (["inspect", "good.keras", "--data", "data.npz", "--limit", "0.0"], 2, ["--limit", "got 0.0"], "--limit 500"),
+    (["inspect", "good.keras", "--limit", "5"], 2, ["--limit is about the examples"], "--data D"),
+    (["export", "good.keras", "--format", "keras", "--batch-size", "0"], 2, ["--batch-size", "got 0"], "--batch"),
+    (
+        ["export", "good.keras", "--format", "keras", "--out", "file"],
+        2,
+        ["file is a file, not a"],
+        "another --out",
+    ),
+    # The only model is called by its file; a setting for it is one of the student's.
+    (
+        ["evaluate", "color.keras", "--data", "data.npz"],
+        4,
+        ["color.keras takes inputs of shape 8×8×3"],
+        "channels",
+    ),
+    (
+        ["evaluate", "good.keras", "--data", "data.npz", "--teacher", "color.keras"],
+        4,
+        ["teacher (color.keras) takes inputs of shape 8×8×3"],
+        "channels",
+    ),
     (["train-teacher", "--data", "data.npz", "--out", "run"], 2, ["no teacher: "], "--teacher"),
 ]
 
@@ -170,7 +218,7 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 @pytest.mark.parametrize(
     ("words", "code", "message", "way_on"),
-    [*MODELS, *DATA, *USAGE, *EVALUATE],
+    [*MODELS, *DATA, *USAGE, *SETTINGS, *EVALUATE],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
 )
 def test_bad_input_is_one_line_with_its_exit_code_and_leaves_nothing(kd, here, words, code, message, way_on):
@@ -186,6 +234,8 @@ def test_bad_input_is_one_line_with_its_exit_code_and_leaves_nothing(kd, here, w
     assert f"error: {error['message'].splitlines()[0]}" in ran.err
     for fragment in message:
         assert fragment in error["message"]
+    if words[0] == "evaluate" and "--teacher" not in words:
+        assert "student" not in error["message"]
     if way_on:
         assert way_on in error["hint"]
         assert f"hint: {error['hint']}" in ran.err

@@ -60,7 +60,7 @@ def test_a_stopped_comparison_prints_the_command_that_goes_on(kd, files):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--repeats", "0"], "Invalid value for '--repeats'"),
+        (["--repeats", "0"], "--repeats must be >= 1, got '0'"),
         (["--recipe", "nowhere"], "unknown recipe 'nowhere'"),
         (["--distilled", "nothing"], "nothing: no finished run"),
         (["--student", "missing.keras"], "missing.keras: no such model file"),

@@ -17,7 +17,7 @@ def test_a_missing_extra_is_named_before_any_work(kd, monkeypatch, tmp_path):
     monkeypatch.setattr("kdcli.models.extras.find_spec", lambda name: None)
     ran = kd("demo", "--out", "new")
     assert ran.code == 4
-    assert "pip install 'kdcli[litert]'" in ran.err
+    assert "pip install ai-edge-litert" in ran.err
     assert not (tmp_path / "new").exists()
 
 

@@ -137,10 +137,10 @@ def test_passed_gates_are_shown_and_are_no_news(kd, here):
     ("words", "message", "hint"),
     [
         ((*EVALUATE, "--min-gain", "0"), "gate gain >= 0: kd evaluate does not measure it", "kd compare"),
-        ((*EVALUATE, "--max-latency-ms", "5"), "nothing is timed", "kd evaluate --latency"),
-        ((*EVALUATE, "--min-agreement", "0.5"), "there is no teacher", "kd evaluate --teacher FILE"),
+        ((*EVALUATE, "--max-latency-ms", "5"), "nothing is timed", "hint: --latency"),
+        ((*EVALUATE, "--min-agreement", "0.5"), "there is no teacher", "hint: --teacher FILE"),
         ((*EVALUATE, "--min-accuracy", "97.5"), "a fraction, not percent: write 0.975", "accuracy>=0.975"),
-        ((*DISTILL, "--max-latency-ms", "5"), "kd distill does not measure it", "kd evaluate --latency"),
+        ((*DISTILL, "--max-latency-ms", "5"), "kd distill does not measure it", "kd evaluate MODEL --latency"),
         ((*DISTILL, "--gate", "mae<=1"), "not a figure of classification", "figures: accuracy"),
     ],
 )

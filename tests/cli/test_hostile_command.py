@@ -74,6 +74,7 @@ def saved_models(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 @pytest.mark.parametrize("build", [keras_files, saved_models])
 def test_every_hostile_file_ends_the_command_with_4_and_does_nothing(build, tmp_path):
     commands = list(build(tmp_path))

@@ -185,6 +185,21 @@ def test_tables_cut_no_number_however_narrow_the_terminal(kd, here, monkeypatch)
         assert str(model["bytes"]) in row
 
 
+@pytest.mark.parametrize(("p99", "shown"), [(0.3, False), (None, True)])
+def test_a_quantile_that_few_samples_do_not_show_says_so(p99, shown):
+    from kdcli.cli.evaluate import _latencies
+
+    figures = {"p50_ms": 0.1, "p90_ms": 0.2, "p99_ms": p99, "mean_ms": 0.1, "sd_ms": 0.01, "ratio": None}
+    counts = {"samples": 433, "calls_per_sample": 2, "best_batch": 8, "outliers": 0, "examples_per_second": 10.0}
+    latency = {"runtime": "litert", "threads": 2, **figures, **counts}
+    floor = {"value": 1.0, "low": 0.9, "high": 1.1}
+    document = {"latency_noise_floor": floor, "models": [{"path": "m.tflite", "latency": latency}]}
+    table, *lines = _latencies(document)
+    cells = [cell for column in table.columns for cell in column.cells]
+    assert "433 × 2 calls" in cells
+    assert ("n/a" in cells) is shown is ("p99 n/a: fewer than 1,000 samples" in lines)
+
+
 def test_evaluation_says_which_split_and_how_many(kd, here):
     ran = kd(*EVALUATE)
     assert "48 examples" in ran.out + ran.err

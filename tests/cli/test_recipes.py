@@ -125,7 +125,7 @@ def test_check_of_a_missing_file_names_the_shipped_recipe(kd):
     assert ran.code == 2
     assert ran.err.splitlines() == [
         "error: digits.yaml: no such recipe file",
-        "hint: --recipe digits uses the shipped one; kd recipes cp digits copies it here",
+        "hint: kd recipes check digits checks the shipped one; kd recipes cp digits copies it here",
     ]
 
 

@@ -101,6 +101,7 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.serial
 def test_two_workers_train_as_one_and_the_chief_writes(folder):
     two, one = start_two(folder, "two", "--epochs", "2"), start(folder, "one", "--epochs", "2")
     answers = [worker.communicate(timeout=200) for worker in two]
@@ -121,6 +122,7 @@ def test_two_workers_train_as_one_and_the_chief_writes(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 @pytest.mark.parametrize(("victim", "name"), [(1, "worker 1"), (0, "the chief")])
 def test_killed_worker_stops_the_other_and_one_alone_goes_on(folder, victim, name):
     words = ("--epochs", "40", "--set", "train.checkpoint.every=20 steps")
@@ -152,6 +154,7 @@ def test_killed_worker_stops_the_other_and_one_alone_goes_on(folder, victim, nam
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_signal_to_one_worker_stops_both_and_two_go_on(folder):
     words = ("--epochs", "40", "--set", "train.checkpoint.every=20 steps")
     two = start_two(folder, "stopped", *words)

@@ -173,7 +173,7 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
     with pytest.raises(ModelError, match="reading Parquet needs the package pyarrow") as caught:
         read(path)
     assert caught.value.exit_code == 4
-    assert caught.value.hint == "pip install 'kdcli[table]'"
+    assert caught.value.hint == "pip install pyarrow"
 
 
 @pytest.mark.parametrize(

@@ -37,12 +37,12 @@ def test_given_gates_win_over_those_of_the_recipe():
     ("command", "text", "options", "message", "hint"),
     [
         ("evaluate", "gain>=0", {}, "kd evaluate does not measure it", "kd compare"),
-        ("distill", "latency_ms<=1", {}, "kd distill does not measure it", "kd evaluate --latency"),
+        ("distill", "latency_ms<=1", {}, "kd distill does not measure it", "kd evaluate MODEL --latency"),
         ("distill", "max_abs_diff<=1", {}, "kd distill does not measure it", "kd export"),
-        ("evaluate", "latency_ms<=1", {"latency": False}, "nothing is timed", "kd evaluate --latency"),
-        ("evaluate", "agreement>=0.9", {"teacher": False}, "there is no teacher", "kd evaluate --teacher FILE"),
-        ("evaluate", "accuracy_drop<=0", {"teacher": False}, "there is no teacher", "kd evaluate --teacher FILE"),
-        ("evaluate", "latency_ratio<=1", {"teacher": False}, "there is no teacher", "kd evaluate --teacher FILE"),
+        ("evaluate", "latency_ms<=1", {"latency": False}, "nothing is timed", "--latency"),
+        ("evaluate", "agreement>=0.9", {"teacher": False}, "there is no teacher", "--teacher FILE"),
+        ("evaluate", "accuracy_drop<=0", {"teacher": False}, "there is no teacher", "--teacher FILE"),
+        ("evaluate", "latency_ratio<=1", {"teacher": False}, "there is no teacher", "--teacher FILE"),
     ],
 )
 def test_gate_that_cannot_be_measured_is_refused_with_the_command_that_can(command, text, options, message, hint):
@@ -57,7 +57,7 @@ def test_gate_of_a_recipe_that_cannot_be_measured_is_listed():
     assert gates == ["accuracy >= 0.9"]
     assert notes == [
         "gate gain >= 0.005 is not checked here: checked by kd compare",
-        "gate latency_ms <= 1 is not checked here: checked by kd evaluate --latency",
+        "gate latency_ms <= 1 is not checked here: checked by kd evaluate MODEL --latency",
     ]
     assert chosen("compare", section=section)[1] == []
 

@@ -182,6 +182,7 @@ def test_network_is_asked_what_it_would_be_asked_in_use(network):
     assert (taken.dtype, len(taken), (taken > 1000).all()) == (np.int64, 5, True)
 
 
+@pytest.mark.serial
 def test_real_network_against_itself_is_as_fast_as_itself(network):
     raw = {"x": np.random.default_rng(0).integers(0, 256, (40, 6, 6), dtype=np.uint8)}
     subject, pool = keras_at(network, raw)(1)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from conftest import SHARED
 
-FOLDER = SHARED / "fixtures/losses"
+FOLDER = Path(__file__).parents[1] / "fixtures/losses"
 # dtype: (relative error of the loss, error of the gradient as a share of its largest entry).
 TOLERANCE = {"float64": (1e-8, 1e-6), "float32": (2e-5, 1e-4)}
 # What every compared case came to, for the table of benchmarks/catalogue.py.
 FOUND: list[dict] = []
-
-needs_fixtures = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no reference values: {FOLDER} is not there")
 
 
 class Case:

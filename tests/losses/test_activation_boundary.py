@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from published import Case, mean, needs_fixtures
+from published import Case, mean
 
 from kdcli.loss import Given
 from kdcli.losses import make
 
 
-@needs_fixtures
 @pytest.mark.parametrize("number", [0, 2])
 def test_it_is_the_published_loss(number, dtype):
     case = Case("ab", number, dtype, "activation_boundary")
@@ -22,7 +21,6 @@ def test_it_is_the_published_loss(number, dtype):
     case.check(lambda *students: mean(loss, student=list(students), teacher=teachers), inputs=names)
 
 
-@needs_fixtures
 def test_layers_weighed_one_by_one_are_the_other_published_loss(dtype):
     case = Case("ab", 4, dtype, "activation_boundary")
     loss, teachers = make("activation_boundary", margin=case.hyper("margin")), case.several("teacher")

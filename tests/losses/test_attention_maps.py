@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from published import Case, mean, needs_fixtures
+from published import Case, mean
 
 from kdcli.errors import UsageError
 from kdcli.losses import make
@@ -27,7 +27,6 @@ def softmax(values):
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-@needs_fixtures
 @pytest.mark.parametrize(("number", "options"), CASES.items(), ids=str)
 def test_it_is_the_published_loss(number, options, dtype):
     case = Case("textbrewer", number, dtype, "attention_maps")

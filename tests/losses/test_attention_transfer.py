@@ -8,13 +8,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from by_steps import check, draw, gradients, same_size
-from published import Case, mean, needs_fixtures
+from published import Case, mean
 
 from kdcli.errors import UsageError
 from kdcli.losses import make
 
 
-@needs_fixtures
 @pytest.mark.parametrize(("number", "options"), [(0, {}), (2, {}), (4, {"p": 1}), (6, {"mode": "paper"})])
 def test_it_is_the_published_loss(number, options, dtype):
     case = Case("at", number, dtype, "attention_transfer")
@@ -23,7 +22,6 @@ def test_it_is_the_published_loss(number, options, dtype):
     case.check(lambda *student: mean(loss, student=list(student), teacher=teacher), inputs=names)
 
 
-@needs_fixtures
 def test_it_is_the_published_loss_of_vectors(dtype):
     case = Case("at", 8, dtype, "attention_transfer")
     loss, teacher = make("attention_transfer"), [target[..., None] for target in case.several("teacher")]

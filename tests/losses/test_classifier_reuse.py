@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from published import Case, mean, needs_fixtures
+from published import Case, mean
 
 from kdcli.loss import Given
 from kdcli.losses import make
@@ -20,7 +20,6 @@ def weights(layers):
     return found
 
 
-@needs_fixtures
 @pytest.mark.parametrize("number", [0, 2])
 def test_it_is_the_published_loss(number, dtype):
     case = Case("simkd", number, dtype, "classifier_reuse")
@@ -30,7 +29,6 @@ def test_it_is_the_published_loss(number, dtype):
     case.check(lambda student: mean(loss, student=student, teacher=teacher, parts=parts), **weights(layers))
 
 
-@needs_fixtures
 def test_what_is_projected_already_gives_the_same_value(dtype):
     import tensorflow as tf
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from published import Case, mean, needs_fixtures
+from published import Case, mean
 
 from kdcli.formulas.drawing import among_others
 from kdcli.loss import Given
@@ -38,7 +38,6 @@ def published(number, dtype):
     return case, loss, parts
 
 
-@needs_fixtures
 @pytest.mark.parametrize("whole", [0, 16])
 @pytest.mark.parametrize("number", [0, 2])
 def test_it_is_the_published_loss(number, whole, dtype, monkeypatch):

@@ -8,13 +8,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from by_steps import check, draw
-from published import Case, mean, needs_fixtures
+from published import Case, mean
 
 from kdcli.loss import NO_PARTS, Given
 from kdcli.losses import make
 
 
-@needs_fixtures
 def test_it_is_the_published_loss(dtype):
     # The case's features are embedded already.
     case = Case("cc", 0, dtype, "correlation_congruence")

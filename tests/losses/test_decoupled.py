@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from differences import compare, logits, softmax
-from published import Case, mean, needs_fixtures
+from published import Case, mean
 
 from kdcli.errors import UsageError
 from kdcli.losses import make
 
 
-@needs_fixtures
 @pytest.mark.parametrize("number", [0, 2, 4, 6])
 def test_it_is_the_published_loss(number, dtype):
     # c4 has alpha 0; c6 standardises the logits.

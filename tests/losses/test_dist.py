@@ -9,12 +9,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from differences import compare, logits, softmax
-from published import Case, mean, needs_fixtures
+from published import Case, mean
 
 from kdcli.losses import make
 
 
-@needs_fixtures
 @pytest.mark.parametrize("number", [0, 2, 4])
 def test_it_is_the_published_loss(number, dtype):
     # c4 has maps: positions are examples.

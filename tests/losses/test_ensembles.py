@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from published import Case, mean, needs_fixtures
+from published import Case, mean
 
 from kdcli.distillation.ensemble import Ensemble, Voices
 from kdcli.losses import make
@@ -14,7 +14,6 @@ def voices(case, *, mix, weights=None):
     return Voices(tuple(teachers), ensemble)
 
 
-@needs_fixtures
 def test_soft_targets_of_the_mean_of_logits_agree_with_the_published_value(dtype):
     # TextBrewer does not multiply by T².
     case = Case("ensemble", 0, dtype, "ensemble")
@@ -25,7 +24,6 @@ def test_soft_targets_of_the_mean_of_logits_agree_with_the_published_value(dtype
     case.check(lambda student: factor * mean(loss, student=student, teacher=teacher))
 
 
-@needs_fixtures
 def test_logit_matching_of_the_mean_of_logits_agrees_with_the_published_value(dtype):
     # There both sides are divided by T first.
     case = Case("ensemble", 2, dtype, "ensemble")
@@ -35,7 +33,6 @@ def test_logit_matching_of_the_mean_of_logits_agrees_with_the_published_value(dt
     case.check(lambda student: factor * mean(loss, student=student, teacher=teacher))
 
 
-@needs_fixtures
 def test_soft_targets_of_the_mean_of_probabilities_agree_with_the_reference(dtype):
     case = Case("ensemble", 4, dtype, "ensemble")
     loss = make("soft_targets", temperature=case.hyper("temperature"))

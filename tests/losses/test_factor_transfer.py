@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from published import Case, mean, needs_fixtures
+from published import Case, mean
 
 from kdcli.loss import Given, Parts
 from kdcli.losses import make
@@ -21,7 +21,6 @@ def maps(*shapes, seed=0):
     return [random.normal(size=shape).astype("float32") for shape in shapes]
 
 
-@needs_fixtures
 @pytest.mark.parametrize("number", [0, 2])
 def test_it_is_the_published_loss_of_factors(number, dtype):
     case = Case("ft", number, dtype, "factor_transfer")

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from published import Case, mean, needs_fixtures
+from published import Case, mean
 
 from kdcli.loss import Given
 from kdcli.losses import make
@@ -18,7 +18,6 @@ def built(loss, students, teachers, normalizations):
     return loss.build(Given(*map(tuple, shapes), normalizations=tuple(normalizations)))
 
 
-@needs_fixtures
 @pytest.mark.parametrize("number", [0, 2])
 def test_it_is_the_published_loss(number, dtype):
     case = Case("ofd", number, dtype, "feature_overhaul")

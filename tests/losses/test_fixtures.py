@@ -8,11 +8,9 @@ compares log-probabilities with probabilities): bugs of the published code, whic
 from __future__ import annotations
 
 import pytest
-from published import Case, mean, needs_fixtures
+from published import Case, mean
 
 from kdcli.losses import make
-
-pytestmark = needs_fixtures
 
 
 @pytest.mark.parametrize(

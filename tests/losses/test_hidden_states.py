@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from published import Case, mean, needs_fixtures
+from published import Case, mean
 
 from kdcli.losses import make
 
 
-@needs_fixtures
 def test_it_is_the_published_mse_without_a_mask(dtype):
     case = Case("textbrewer", 8, dtype, "hidden_states")
     case.check(lambda student: mean(make("hidden_states"), student=student, teacher=case["teacher"]))
 
 
-@needs_fixtures
 def test_it_is_the_published_mse_of_projected_states_with_a_mask(dtype):
     import keras
 
@@ -33,7 +31,6 @@ def test_it_is_the_published_mse_of_projected_states_with_a_mask(dtype):
     )
 
 
-@needs_fixtures
 @pytest.mark.parametrize("number", [0, 2])
 def test_it_is_the_published_cosine_distance(number, dtype):
     case = Case("cosine_feature", number, dtype, "hidden_states")
@@ -42,7 +39,6 @@ def test_it_is_the_published_cosine_distance(number, dtype):
     case.check(lambda student: mean(loss, student=student, teacher=case["teacher"], mask=mask))
 
 
-@needs_fixtures
 def test_twice_the_first_tokens_cosine_distance_is_patient_distillation(dtype):
     case = Case("cosine_feature", 6, dtype, "hidden_states")
     batch, steps, _ = case["student"].shape

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from differences import compare, logits, softmax
-from published import Case, mean, needs_fixtures
+from published import Case, mean
 
 from kdcli.errors import UsageError
 from kdcli.losses import make
@@ -23,7 +23,6 @@ def only(level, temperatures, **options):
     return make("multi_level", temperatures=temperatures, **levels, **options)
 
 
-@needs_fixtures
 @pytest.mark.parametrize("number", [0, 2, 4, 6, 8])
 def test_each_level_is_the_published_one(number, dtype):
     case = Case("mlkd", number, dtype, "multi_level")
@@ -38,7 +37,6 @@ def certain(teacher, axis):
     return np.mean(sizes <= np.percentile(sizes, 50))
 
 
-@needs_fixtures
 @pytest.mark.parametrize("number", [10, 14])
 def test_the_instance_level_of_the_published_training(number, dtype):
     # c14 standardises the logits.
@@ -56,7 +54,6 @@ def test_the_instance_level_of_the_published_training(number, dtype):
     case.check(formula, inputs=("student_weak", "student_strong"))
 
 
-@needs_fixtures
 def test_the_batch_level_of_the_published_training(dtype):
     case = Case("mlkd", 12, dtype, "multi_level")
     loss = only("batch_level", [2, 3, 4, 5, 6])

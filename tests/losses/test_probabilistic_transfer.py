@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from by_steps import check, draw, gradients
-from published import Case, mean, needs_fixtures
+from published import Case, mean
 
 from kdcli.losses import make
 
 
-@needs_fixtures
 @pytest.mark.parametrize("number", [0, 2])
 def test_it_is_the_published_loss(number, dtype):
     case = Case("pkt", number, dtype, "probabilistic_transfer")

@@ -6,13 +6,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from published import Case, mean, needs_fixtures
+from published import Case, mean
 
 from kdcli.loss import Given
 from kdcli.losses import make
 
 
-@needs_fixtures
 @pytest.mark.parametrize("number", [0, 2])
 def test_the_distance_is_the_published_one(number, dtype):
     case = Case("reviewkd", number, dtype, "review")
@@ -23,7 +22,6 @@ def test_the_distance_is_the_published_one(number, dtype):
     )
 
 
-@needs_fixtures
 @pytest.mark.parametrize("number", [4])
 def test_it_is_the_published_loss(number, dtype):
     case = Case("reviewkd", number, dtype, "review")

@@ -6,13 +6,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from published import Case, needs_fixtures
+from published import Case
 
 from kdcli.loss import Given
 from kdcli.losses import make
 
 
-@needs_fixtures
 @pytest.mark.parametrize("number", [0])
 def test_it_is_the_published_loss(number, dtype):
     case = Case("semckd", number, dtype, "semantic_calibration")

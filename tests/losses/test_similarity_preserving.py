@@ -9,12 +9,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from by_steps import check, draw, gradients
-from published import Case, mean, needs_fixtures
+from published import Case, mean
 
 from kdcli.losses import make
 
 
-@needs_fixtures
 @pytest.mark.parametrize("number", [0, 2])
 def test_it_is_the_published_loss(number, dtype):
     case = Case("sp", number, dtype, "similarity_preserving")
@@ -23,7 +22,6 @@ def test_it_is_the_published_loss(number, dtype):
     case.check(lambda *student: mean(loss, student=list(student), teacher=teacher), inputs=names)
 
 
-@needs_fixtures
 def test_it_is_the_published_likeness_of_channels(dtype):
     # The channels of one example stand for the batch; the peer divides by channels · examples², not by channels².
     import tensorflow as tf

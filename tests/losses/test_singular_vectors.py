@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from by_steps import check, draw, gradients
-from published import Case, mean, needs_fixtures
+from published import Case, mean
 
 from kdcli.losses import make
 
@@ -49,7 +49,6 @@ def formula_of(loss):
     return formula
 
 
-@needs_fixtures
 def test_it_is_the_published_loss(dtype):
     case = Case("kdsvd", 0, dtype, "singular_vectors")
     teacher = case.several("teacher")

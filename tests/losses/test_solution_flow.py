@@ -9,12 +9,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from by_steps import check, draw, same_size
-from published import Case, mean, needs_fixtures
+from published import Case, mean
 
 from kdcli.losses import make
 
 
-@needs_fixtures
 @pytest.mark.parametrize("number", [0, 2])
 def test_it_is_the_published_loss(number, dtype):
     case = Case("fsp", number, dtype, "solution_flow")
@@ -30,7 +29,6 @@ def picked(layers, mask, row):
     return [tf.boolean_mask(layer[row], mask[row])[None] for layer in layers]
 
 
-@needs_fixtures
 def test_it_is_the_published_loss_on_sequences(dtype):
     import tensorflow as tf
 
@@ -44,7 +42,6 @@ def test_it_is_the_published_loss_on_sequences(dtype):
     case.check(formula, inputs=("student0", "student1"))
 
 
-@needs_fixtures
 def test_it_is_the_published_likeness_of_steps(dtype):
     # The published mean is over all pairs of steps of the batch: an example counts by its length squared.
     import tensorflow as tf

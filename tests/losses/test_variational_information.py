@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from published import Case, mean, needs_fixtures
+from published import Case, mean
 
 from kdcli.loss import Given
 from kdcli.losses import make
-
-pytestmark = needs_fixtures
 
 
 @pytest.mark.parametrize("number", [0, 2])

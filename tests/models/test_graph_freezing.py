@@ -74,6 +74,13 @@ def test_a_damaged_savedmodel_does_not_load(folder, tmp_path):
     with pytest.raises(ModelError, match="given: it does not load: ") as caught:
         open_graph(damaged, name="given")
     assert caught.value.exit_code == 4 and "\n" not in caught.value.message
+    (index,) = damaged.glob("variables/*.index")
+    content = bytearray(index.read_bytes())
+    content[8:16] = b"\xff" * 8
+    index.write_bytes(content)
+    with pytest.raises(ModelError, match="given: it does not load: ") as caught:
+        open_graph(damaged, name="given")
+    assert str(damaged) not in caught.value.message
 
 
 # Stand-ins for a child: what a hostile model would do to the process that loads it.

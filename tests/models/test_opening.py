@@ -100,7 +100,7 @@ def test_a_choice_for_saved_models_is_refused(tmp_path, choice):
 
 def test_recorded_answers_are_no_model(tmp_path):
     np.savez(tmp_path / "answers.npz", logits=X, index=np.arange(3))
-    assert "recorded answers are no model" in refused(tmp_path / "answers.npz").message
+    assert "data or recorded answers, not a model" in refused(tmp_path / "answers.npz").message
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", bytes(5000), b"PK\x03\x04"])

@@ -193,11 +193,11 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_could_do_harm_is_refused(tmp_path, good, name):
     change, message = HOSTILE[name]
-    began = time.perf_counter()
+    began = time.process_time()
     verdict = screened(tmp_path, edited(good, change))
     assert not verdict.safe
     assert str(verdict.refused[0]).startswith(message)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_an_untouched_tree_passes(tmp_path, good):
@@ -215,10 +215,10 @@ def test_a_list_as_long_as_the_file_costs_nothing(tmp_path):
     count = 3_000_000
     head = struct.pack("<I4s", 20, b"TFL3") + struct.pack("<HHHHHH", 10, 8, 0, 0, 4, 0)
     content = head + struct.pack("<iII", 12, 4, count) + b"\0" * 4 * count
-    began = time.perf_counter()
+    began = time.process_time()
     verdict = screened(tmp_path, content)
     assert str(verdict.refused[0]) == "damaged: a list of 3000000 entries; 200000 are the most"
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_mutated_files_are_judged_and_never_raise(tmp_path, good):

@@ -153,11 +153,11 @@ HOSTILE = {
 def test_what_could_do_harm_is_refused(tmp_path, name):
     build, message = HOSTILE[name]
     model = build()
-    began = time.perf_counter()
+    began = time.process_time()
     verdict = screened(tmp_path, model)
     assert not verdict.safe
     assert str(verdict.refused[0]).startswith(message)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 NODES = {

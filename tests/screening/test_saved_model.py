@@ -36,9 +36,9 @@ def test_there_are_enough_of_them_and_each_has_a_name_of_its_own():
 def test_a_hostile_model_is_refused_for_what_it_does(hostile, tmp_path):
     folder, _ = built(hostile, tmp_path)
     left = sorted(tmp_path.rglob("*"))
-    started = time.perf_counter()
+    started = time.process_time()
     verdict = screen_saved_model(folder, signature=hostile.signature, tables=hostile.tables)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     assert hostile.rule in {finding.rule for finding in verdict.refused}, list(map(str, verdict.findings))
     assert sorted(tmp_path.rglob("*")) == left
 

@@ -54,9 +54,9 @@ def test_signatures_that_touch_files_are_refused_when_they_may_be_the_chosen_one
 @pytest.mark.parametrize("build", LARGE, ids=name)
 def test_large_networks_are_safe_and_quickly_read(build, tmp_path):
     build(tmp_path / "model")
-    started = time.perf_counter()
+    started = time.process_time()
     assert screen_saved_model(tmp_path / "model", signature=None, tables=False).findings == ()
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 # Keras 2 must not meet Keras 3 in one process.

@@ -48,6 +48,7 @@ def start(script: str, addresses: tuple[str, ...], index: int) -> subprocess.Pop
     )
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize(
     ("count", "victim", "name"),
     [(2, 1, "worker 1"), (2, 0, "the chief"), pytest.param(3, 2, "worker 2", marks=pytest.mark.slow)],

@@ -49,6 +49,7 @@ def meet(*places: tuple[tuple[str, ...], int, str], seconds: float = 5.0) -> lis
     return ended
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("count", [2, 5])
 def test_all_meet_and_leave_their_ports_free(count):
     addresses = free_addresses(count)
@@ -59,6 +60,7 @@ def test_all_meet_and_leave_their_ports_free(count):
         socket.create_server(("127.0.0.1", int(address.rpartition(":")[2]))).close()
 
 
+@pytest.mark.serial
 def test_who_did_not_come_is_named_to_all_who_did():
     addresses = free_addresses(3)
     since = time.monotonic()

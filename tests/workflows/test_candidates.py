@@ -138,6 +138,7 @@ def test_file_that_ends_its_reader_is_a_model_error(folder, tmp_path, monkeypatc
         kdcli.evaluate(tmp_path / "not.tflite", data=folder / "data.npz")
 
 
+@pytest.mark.serial
 def test_models_are_timed_beside_the_teacher(folder):
     names = ("logits.keras", "logits.tflite")
     notes = []

@@ -177,12 +177,25 @@ def test_batch_size_changes_no_figure(folder):
 
 @pytest.mark.parametrize(
     ("given", "option"),
-    [({"limit": 5}, "--limit"), ({"batch_size": 5}, "--batch-size"), ({"settings": ["train.epochs=1"]}, "--set")],
+    [
+        ({"limit": 5}, "--limit"),
+        ({"batch_size": 5}, "--batch-size"),
+        ({"settings": ["student.output=dense", "train.epochs=1"]}, "--set train.epochs=1"),
+    ],
 )
 def test_what_would_have_no_effect_without_data_is_refused(folder, given, option):
     with pytest.raises(UsageError, match=f"{option} is about the examples") as caught:
         kdcli.inspect(folder / "m.keras", **given)
     assert caught.value.hint == "--data D"
+
+
+def test_a_setting_chooses_a_part_of_the_file_without_data(tmp_path):
+    inputs = keras.Input((4,))
+    keras.Model(inputs, {name: keras.layers.Dense(size)(inputs) for name, size in (("a", 3), ("b", 2))}).save(
+        tmp_path / "two.keras"
+    )
+    looked = kdcli.inspect(tmp_path / "two.keras", settings=["student.output=b"])
+    assert [(one.name, one.shape) for one in looked.outputs] == [("b", (None, 2))]
 
 
 def test_what_cannot_be_inspected_is_refused(folder, tmp_path):

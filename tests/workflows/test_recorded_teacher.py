@@ -66,7 +66,7 @@ REFUSED = {
     "output": ({}, {"settings": ["teacher.output=label"]}, 2, "teacher.output is for a model file"),
     "kind": ({}, {"settings": ["teacher.output_kind=sigmoid"]}, 2, "but .* holds logits"),
     "features": ({}, {"recipe": {"losses": [{"kind": "hint"}]}}, 4, "losses.hint compares inner layers"),
-    "student": ({}, {"student": "edited.npz"}, 4, "recorded answers are no model"),
+    "student": ({}, {"student": "edited.npz"}, 4, "data or recorded answers, not a model"),
 }
 
 
