@@ -115,7 +115,8 @@ def _known(
     if student.bytes is None:
         return {}
     assert dataset.test is not None
-    quality = Quality(dataset.task, len(dataset.test), **student.test, agreement=student.agreement)
+    means: dict[str, Any] = student.test
+    quality = Quality(dataset.task, len(dataset.test), **means, agreement=student.agreement)
     ratio = student.latency["ratio"] if student.latency else None
     known = figures(
         quality,

@@ -10,7 +10,8 @@ from kdcli.data.examples import Examples
 from kdcli.data.feed import RESIDENT_BYTES, Batch
 from kdcli.data.stream import AHEAD_BYTES
 from kdcli.data.views import as_they_are
-from kdcli.distillation.preflight import refuse_chance, refuse_idle_terms, refuse_same
+from kdcli.distillation.preflight import refuse_idle_terms, refuse_same
+from kdcli.evaluation.chance import refuse_chance
 from kdcli.evaluation.footprint import weight_bytes
 from kdcli.lazy import tf
 from kdcli.models.network import Network
@@ -124,7 +125,12 @@ def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
         student_bytes=weight_bytes(job.trained.network.parameters),
         seconds=_measured_seconds(job) if measured else {"teacher": None, "training": None},
         findings=brief(
-            (*(teaching.texts if teaching is not None else ()), *findings, *_of_losses(job), *_notes(job)),
+            (
+                *(teaching.texts if teaching is not None else ()),
+                *findings,
+                *_of_losses(job),
+                *_notes(job),
+            ),
             names if len(names := [one.network.name for one in teachers]) > 1 else (),
         ),
     )
