@@ -13,6 +13,7 @@ from kdcli.data.views import as_they_are
 from kdcli.distillation.preflight import refuse_idle_terms, refuse_same
 from kdcli.evaluation.chance import refuse_chance
 from kdcli.evaluation.footprint import weight_bytes
+from kdcli.evaluation.gates import left_to_export
 from kdcli.lazy import tf
 from kdcli.models.network import Network
 from kdcli.models.precision import computing_in
@@ -105,6 +106,7 @@ def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
     kept = min(teaching.bytes, RESIDENT_BYTES) if teaching is not None else 0
     splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
     # Weights, their gradients and two moments of the optimizer, in float32.
+    left = left_to_export(job.exported_gates, "RUN") if measured else ()
     data = dataset.train.bytes if dataset.train.bytes <= RESIDENT_BYTES else AHEAD_BYTES
     memory = data + kept + 4 * (4 * job.trained.network.parameters + teacher_parameters)
     return Plan(
@@ -130,6 +132,7 @@ def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
                 *findings,
                 *_of_losses(job),
                 *_notes(job),
+                *left,
             ),
             names if len(names := [one.network.name for one in teachers]) > 1 else (),
         ),
