@@ -13,8 +13,8 @@ from kdcli.errors import LockedError, StorageError
 from kdcli.runs import writing
 
 VARIABLE = "KD_CACHE_DIR"
-# The folder of the answers, and that of small decisions, in the cache.
-ANSWERS, CHOICES = "answers", "choices"
+# The folder of the answers, that of small decisions and that of exported teachers, in the cache.
+ANSWERS, CHOICES, EXPORTS = "answers", "choices", "exports"
 # Of the free disk, where no limit is given.
 _SHARE = 5
 
@@ -51,7 +51,7 @@ def unusable(folder: Path) -> str | None:
 
 def kept_bytes(folder: Path) -> int:
     """What lies in a cache."""
-    return sum(_bytes_below(folder / name) for name in (ANSWERS, CHOICES))
+    return sum(_bytes_below(folder / name) for name in (ANSWERS, CHOICES, EXPORTS))
 
 
 def allowed_bytes(folder: Path, limit: int | None) -> int:

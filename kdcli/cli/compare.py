@@ -119,13 +119,18 @@ def command(
             output.close()
     document = comparison.to_json()
     if isinstance(comparison, Plan):
-        lines = [f"arm       {arm['name']}: {arm['runs']} runs" for arm in document["arms"]]
+        lines = [_arm_line(arm) for arm in document["arms"]]
         output.result(document, human=[*lines, *plan_parts(comparison, whole=verbose), "nothing was written"])
         return
     output.result(document, path=document["picked"], human=[*shown(document), *gate_tables(comparison.gates)])
     if document["picked"]:
         output.next_command(f"kd export {document['picked']} --format litert")
     enforce(comparison.gates, strict=strict_gates)
+
+
+def _arm_line(arm: dict[str, Any]) -> str:
+    time = "finished" if arm["seconds"] is None else f"about {arm['seconds']} seconds"
+    return f"arm       {arm['name']}: {arm['runs']} run{'s' * (arm['runs'] != 1)}, {time}"
 
 
 def shown(document: dict[str, Any]) -> list[Any]:

@@ -10,11 +10,13 @@ import typer
 from kdcli.cli import options as o
 from kdcli.cli.gates import enforce, gate_tables, take_gates
 from kdcli.cli.parsing import parse_limit
+from kdcli.runs.timed import FEW_SAMPLES
 
 PerClass = Annotated[
     bool,
     typer.Option("--per-class", help="Precision, recall and F1 of every class.", rich_help_panel=o.EVALUATION),
 ]
+QUANTILES = ("p50_ms", "p90_ms", "p99_ms")
 # Shown in this order, as far as any model has them.
 FIGURES = ("accuracy", "macro_f1", "mean_iou", "rmse", "mae", "loss", "top5", "ece", "balanced_accuracy")
 
@@ -74,7 +76,13 @@ def command(
     finally:
         output.close()
     document = evaluation.to_json()
-    human = [_table(document), *_latencies(document), *_classes(document), *gate_tables(evaluation.gates)]
+    human = [
+        _table(document),
+        *_sizes(document),
+        *_latencies(document),
+        *_classes(document),
+        *gate_tables(evaluation.gates),
+    ]
     output.result(document, path="\n".join(model["path"] for model in document["models"]), human=human)
     enforce(evaluation.gates, strict=strict_gates)
 
@@ -98,6 +106,15 @@ def _table(document: dict[str, Any]) -> Any:
     return table(title, ("model", *shown, "parameters", "FLOPs", "bytes"), rows)
 
 
+def _sizes(document: dict[str, Any]) -> list[str]:
+    """What files hold beside the model."""
+    return [
+        f"{one['path']}: {one['bytes']} bytes without the optimizer's state; the file has {one['file_bytes']}"
+        for one in document["models"]
+        if "file_bytes" in one
+    ]
+
+
 def _latencies(document: dict[str, Any]) -> list[Any]:
     """The times, and how far they can be trusted; nothing where nobody asked."""
     from kdcli.cli.console import table
@@ -109,20 +126,23 @@ def _latencies(document: dict[str, Any]) -> list[Any]:
         found = model["latency"]
         if found is None:
             continue
-        calls = f" × {found['calls_per_sample']} calls" if found["calls_per_sample"] > 1 else ""
-        quantiles = [f"{found[name]:.4g}" if found[name] else "n/a" for name in ("p50_ms", "p90_ms", "p99_ms")]
+        per_call = f" × {found['calls_per_sample']} calls" if found["calls_per_sample"] > 1 else ""
+        quantiles = ["-" if found[name] is None else f"{found[name]:.4g}" for name in QUANTILES]
         mean = f"{found['mean_ms']:.4g} ± {found['sd_ms']:.2g}"
         ratio = found["ratio"]
-        against = f"{ratio['value']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]" if ratio else ""
-        samples = f"{found['samples']}{calls}"
+        against = f"{ratio['value']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]" if ratio else "-"
+        samples = f"{found['samples']}{per_call}"
         rate = f"{found['examples_per_second']:.0f} at {found['best_batch']}"
         runtime = f"{found['runtime']}, {found['threads']} threads"
         rows.append([model["path"], runtime, *quantiles, mean, against, rate, samples, str(found["outliers"])])
     columns = ("model", "runtime", "p50 ms", "p90", "p99", "mean ± sd", "to teacher", "examples/s", "samples")
     floor = document["latency_noise_floor"]
-    said = f"noise floor: a model to itself {floor['value']:.3f} [{floor['low']:.3f}, {floor['high']:.3f}]"
-    few = ["p99 n/a: fewer than 1,000 samples"] if any("n/a" in row for row in rows) else []
-    return [table("latency, batch 1", (*columns, "outliers"), rows), *few, said]
+    said = [f"noise floor: a model to itself {floor['value']:.3f} [{floor['low']:.3f}, {floor['high']:.3f}]"]
+    timed = [model for model in document["models"] if model["latency"]]
+    said += [f"{one['path']}: {one['latency']['no_ratio']}" for one in timed if "no_ratio" in one["latency"]]
+    if any(one["latency"]["p99_ms"] is None for one in timed):
+        said.append(FEW_SAMPLES)
+    return [table("latency, batch 1", (*columns, "outliers"), rows), *said]
 
 
 def _classes(document: dict[str, Any]) -> list[Any]:

@@ -52,11 +52,33 @@ Batch = Annotated[
     int | None,
     typer.Option("--batch", metavar="N", min=1, help="The only batch size; any.", rich_help_panel=EXPORT),
 ]
-# What export refuses to leave behind has a bound of its own where nobody gives one.
 MaxAccuracyDrop = Annotated[
     float | None,
     typer.Option(
-        "--max-accuracy-drop", metavar="F", help="Gate, against the model; 0.01.", rich_help_panel=o.GATES
+        "--max-accuracy-drop", metavar="F", help="Gate, against the run's teacher.", rich_help_panel=o.GATES
+    ),
+]
+# What export refuses to leave behind has a bound of its own where nobody gives one.
+MaxExportDrop = Annotated[
+    float | None,
+    typer.Option(
+        "--max-export-drop", metavar="F", help="Gate, against MODEL itself; 0.01.", rich_help_panel=o.GATES
+    ),
+]
+MinGain = Annotated[
+    float | None, typer.Option("--min-gain", metavar="F", help="Checked by kd compare.", rich_help_panel=o.GATES)
+]
+MinAgreement = Annotated[
+    float | None,
+    typer.Option("--min-agreement", metavar="F", help="Gate, with the run's teacher.", rich_help_panel=o.GATES),
+]
+MaxLatencyRatio = Annotated[
+    float | None,
+    typer.Option(
+        "--max-latency-ratio",
+        metavar="F",
+        help="Gate, against the run's teacher in the same format.",
+        rich_help_panel=o.GATES,
     ),
 ]
 
@@ -91,10 +113,11 @@ def command(
     gate: o.Gate = None,
     min_accuracy: o.MinAccuracy = None,
     max_accuracy_drop: MaxAccuracyDrop = None,
-    min_gain: o.MinGain = None,
-    min_agreement: o.MinAgreement = None,
+    max_export_drop: MaxExportDrop = None,
+    min_gain: MinGain = None,
+    min_agreement: MinAgreement = None,
     max_latency_ms: o.MaxLatencyMs = None,
-    max_latency_ratio: o.MaxLatencyRatio = None,
+    max_latency_ratio: MaxLatencyRatio = None,
     max_size_mb: o.MaxSizeMb = None,
     strict_gates: o.StrictGates = False,
 ) -> None:

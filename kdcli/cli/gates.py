@@ -19,6 +19,7 @@ FAILED = 7
 SHORT = {
     "min_accuracy": ("accuracy", ">="),
     "max_accuracy_drop": ("accuracy_drop", "<="),
+    "max_export_drop": ("export_drop", "<="),
     "min_gain": ("gain", ">="),
     "min_agreement": ("agreement", ">="),
     "max_latency_ms": ("latency_ms", "<="),
@@ -46,7 +47,12 @@ def take_gates(given: dict[str, Any]) -> tuple[Gate, ...]:
 
 def gate_rows(results: Sequence[GateResult]) -> list[list[str]]:
     """Gate, model, value, bound and state of each, as cells."""
-    return [[gate.name, gate.model, _value(gate), gate.bound, gate.state] for gate in results]
+    return [[gate.name, _measured(gate), _value(gate), gate.bound, gate.state] for gate in results]
+
+
+def _measured(gate: GateResult) -> str:
+    """The file, or what it is the mean of."""
+    return gate.model if len(gate.files) < 2 else f"{gate.model}: mean of {', '.join(gate.files)}"
 
 
 def gate_tables(results: Sequence[GateResult]) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,36 +17,6 @@ from kdcli.models.network import Network
 from kdcli.models.values import unchanged
 
 SKIP = "--no-preflight skips this check"
-
-
-def refuse_chance(logits: np.ndarray, labels: np.ndarray, *, name: str) -> float:
-    """Refuse a teacher that knows nothing about the data; gives its accuracy on training examples.
-
-    The mean over the classes of the recall is compared with 1 / classes, so that always naming the most
-    frequent class counts as knowing nothing.
-
-    Args:
-        logits: (n, classes), the teacher's.
-        labels: (n,) classes.
-        name: of the teacher, for messages.
-
-    Raises:
-        ModelError: not above chance by two standard errors.
-    """
-    decided = logits.argmax(-1)
-    classes = np.unique(labels)
-    recalls = np.array([np.mean(decided[labels == c] == c) for c in classes])
-    sizes = np.array([np.sum(labels == c) for c in classes])
-    chance, mean = 1 / logits.shape[-1], float(recalls.mean())
-    error = math.sqrt(float(np.sum(np.maximum(recalls * (1 - recalls), chance / 4) / sizes))) / len(classes)
-    accuracy = float(np.mean(decided == labels))
-    if len(classes) > 1 and mean - 2 * error <= chance:
-        raise ModelError(
-            f"the teacher ({name}) is at chance level: accuracy {accuracy:.3f} on {len(labels)} training "
-            f"examples, mean recall {mean:.3f} against {chance:.3f} by guessing",
-            hint=f"check the order of the classes and teacher.input.scale; {SKIP}",
-        )
-    return accuracy
 
 
 def refuse_same(teacher: Network, student: Network) -> None:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
+import zipfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from kdcli.evaluation.compiling import compiled
+from kdcli.lazy import tf
 from kdcli.models.network import Network
 
+HDF5, KERAS_WEIGHTS = b"\x89HDF\r\n\x1a\n", "model.weights.h5"
+# The groups in which Keras 3 and Keras 2 keep what an optimizer remembers.
+_OPTIMIZERS = ("optimizer", "optimizer_weights")
+# Its variables in a checkpoint: of Keras 2, and the usual slots of TensorFlow 1.
+_SLOT = re.compile(
+    r"\.OPTIMIZER_SLOT/|^optimizer/|/(Adam|RMSProp|Momentum|Adagrad|Ftrl|Adadelta)(_\d+)?$|^beta\d_power"
+)
 WIDTHS = {"float32": 4, "float16": 2, "int8": 1}
 # Operations whose work is not seen in the graph: loops, branches, calls, transforms, sparse products.
 _HIDDEN = re.compile(
@@ -22,6 +33,64 @@ def file_bytes(path: Path) -> int:
     if path.is_dir():
         return sum(entry.stat().st_size for entry in path.rglob("*") if entry.is_file())
     return path.stat().st_size
+
+
+def model_bytes(path: Path) -> int:
+    """Bytes of a file without the state of an optimizer that a compiled model was saved with."""
+    return file_bytes(path) - optimizer_bytes(path)
+
+
+def optimizer_bytes(path: Path) -> int:
+    """Bytes that the state of an optimizer takes in a `.keras` or `.h5` file or a SavedModel; 0 in others."""
+    if path.is_dir():
+        return _slot_bytes(path / "variables" / "variables")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if KERAS_WEIGHTS not in archive.namelist():
+                return 0
+            info = archive.getinfo(KERAS_WEIGHTS)
+            with archive.open(info) as file:
+                return round(_group_bytes(file) * info.compress_size / max(info.file_size, 1))
+    with path.open("rb") as file:
+        return _group_bytes(file) if file.read(len(HDF5)) == HDF5 else 0
+
+
+def _group_bytes(file: IO[bytes]) -> int:
+    """What an HDF5 file is smaller by when it is written without its optimizer's group."""
+    import h5py
+
+    file.seek(0)
+    with h5py.File(file, "r") as weights:
+        if not any(name in weights for name in _OPTIMIZERS):
+            return 0
+        copies = []
+        for left_out in ((), _OPTIMIZERS):
+            buffer = io.BytesIO()
+            with h5py.File(buffer, "w") as copy:
+                for name in weights:
+                    if name not in left_out:
+                        weights.copy(name, copy)
+            copies.append(buffer.getbuffer().nbytes)
+        return copies[0] - copies[1]
+
+
+def _slot_bytes(checkpoint: Path) -> int:
+    """The same of a checkpoint, as Keras 2 and TensorFlow 1 write them into SavedModels."""
+    if not checkpoint.with_suffix(".index").is_file():
+        return 0
+    reader = tf.train.load_checkpoint(str(checkpoint))
+    types = reader.get_variable_to_dtype_map()
+    shapes = reader.get_variable_to_shape_map()
+    return sum(types[name].size * math.prod(shape) for name, shape in shapes.items() if _SLOT.search(name))
+
+
+def least_bytes(variables: Iterable[Any]) -> int:
+    """Bytes that no exported file of these weights is smaller than: 1 for each number of a kernel, as int8 has it.
+
+    Vectors are left out: what batch normalization learns is folded into kernels and biases.
+    """
+    floats = [variable for variable in variables if "float" in str(variable.dtype)]
+    return sum(math.prod(variable.shape) for variable in floats if len(variable.shape) > 1)
 
 
 def weight_bytes(parameters: int) -> dict[str, int]:

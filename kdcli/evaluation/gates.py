@@ -4,47 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Literal
 
 from kdcli.errors import UsageError
 from kdcli.events import Note, OnEvent
-from kdcli.recipe.gates import OF_TEACHER, TIMED, Gate, GatesSection, parse_gate
+from kdcli.recipe.gates import METRICS, Gate, GatesSection, parse_gate
 from kdcli.runs.gated import GateResult
 from kdcli.runs.results import Quality
 from kdcli.runs.timed import Timing
 
-_QUALITY = (
-    "accuracy",
-    "balanced_accuracy",
-    "top5",
-    "macro_f1",
-    "micro_f1",
-    "mean_average_precision",
-    "mean_iou",
-    "ece",
-    "loss",
-    "mae",
-    "rmse",
-    "r2",
-)
-_SIZE = ("size_mb", "parameters")
-# What each command measures of a model; the first one that measures a figure is named to who asks another.
+# What each command measures of a model.
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "distill": (*_QUALITY, *_SIZE, "accuracy_drop", "agreement"),
-    "evaluate": (*_QUALITY, *_SIZE, "flops", "accuracy_drop", "agreement", *TIMED),
-    "compare": (*_QUALITY, *_SIZE, "flops", "accuracy_drop", "agreement", "gain", *TIMED),
-    "export": ("accuracy", "accuracy_drop", "agreement", "size_mb", "max_abs_diff", "latency_ms"),
+    command: tuple(name for name, metric in METRICS.items() if command in metric.commands)
+    for command in ("distill", "evaluate", "compare", "export")
+}
+# What each of them needs on its command line.
+_WORDS = {
+    "distill": "--teacher FILE --student FILE --data D",
+    "evaluate": "MODEL",
+    "compare": "--distilled RUN",
+    "export": "MODEL --format litert",
 }
 # How many times too fast or too slow an unsteady session may be: bounds further off than that are decided.
 UNSTEADY = 2.0
-_CLASSES = ("accuracy", "ece", "top5", "balanced_accuracy", "macro_f1", "loss")
 UNSTABLE = "the times are not stable"
-_TASKS: dict[str, tuple[str, ...]] = {
-    "classification": _CLASSES,
-    "segmentation": ("accuracy", "loss", "mean_iou"),
-    "multilabel": ("accuracy", "loss", "macro_f1", "micro_f1", "mean_average_precision"),
-    "regression": ("loss", "mae", "rmse", "r2"),
-}
 
 
 def choose_gates(
@@ -71,59 +55,108 @@ def choose_gates(
     """
     gates = [parse_gate(gate) if isinstance(gate, str) else gate for gate in given]
     for gate in gates:
-        why, hint = _missing(command, gate.metric, teacher=teacher, latency=latency)
+        why, _, hint = _missing(command, gate, teacher=teacher, latency=latency)
         if why:
             raise UsageError(f"gate {gate.metric} {gate.text}: {why}", hint=hint.removeprefix(f"kd {command} "))
     named = {gate.metric for gate in gates}
     for gate in section.gates():
         if gate.metric in named:
             continue
-        why, hint = _missing(command, gate.metric, teacher=teacher, latency=latency)
+        why, other, _ = _missing(command, gate, teacher=teacher, latency=latency)
         if not why:
             gates.append(gate)
         else:
-            on_event(Note(f"gate {gate.metric} {gate.text} is not checked here: checked by {hint}"))
+            on_event(Note(f"gate {gate.metric} {gate.text} is not checked here: checked by {other}"))
     return tuple(gates)
 
 
-def _missing(command: str, metric: str, *, teacher: bool, latency: bool) -> tuple[str, str]:
-    """Why a figure is not measured, and what measures it; empty where it is."""
-    if metric not in COMMANDS[command]:
-        other = next(name for name in COMMANDS if metric in COMMANDS[name])
-        option = " MODEL --latency" if other == "evaluate" and metric in TIMED else ""
-        return f"kd {command} does not measure it", f"kd {other}{option}"
-    if metric in TIMED and not latency:
-        return "nothing is timed", f"kd {command} --latency"
-    if metric in OF_TEACHER and not teacher:
-        return "there is no teacher to compare with", f"kd {command} --teacher FILE"
-    return "", ""
+def _option(gate: Gate) -> str:
+    return f"--gate '{gate.metric}{gate.text.replace(' ', '')}'"
 
 
-def check_task(
-    gates: Sequence[Gate], task: str, *, labelled: bool = True, drop_as_agreement: bool = False
-) -> None:
-    """Refuse gates on figures that a task does not have.
+def _missing(command: str, gate: Gate, *, teacher: bool, latency: bool) -> tuple[str, str, str]:
+    """Why a metric is not measured, the command that measures it, and what to type; empty where it is measured."""
+    metric, option = METRICS[gate.metric], _option(gate)
+    if command not in metric.commands:
+        other = metric.commands[0]
+        timed = " --latency" if other == "evaluate" and metric.timed else ""
+        why = f"kd {command} does not measure it"
+        if gate.metric == "gain":
+            why += ", since only kd compare trains the same student alone"
+        seen = f"kd {other}{' MODEL' if timed else ''}{timed}"
+        return why, seen, f"kd {other} {_WORDS[other]}{timed} {option}"
+    if metric.timed and not latency:
+        return "nothing is timed", f"kd {command} --latency", f"kd {command} --latency"
+    if metric.of_teacher and not teacher:
+        why = "there is no teacher to compare with"
+        if command != "export":
+            return why, f"kd {command} --teacher FILE", f"kd {command} --teacher FILE"
+        own = gate.metric.removeprefix("accuracy_")
+        hint = f"--gate 'export_{own}{gate.text.replace(' ', '')}' compares with the model itself"
+        evaluating = f"kd evaluate {_WORDS['evaluate']} --teacher FILE"
+        return why, "kd evaluate --teacher FILE", f"{evaluating} --latency" if metric.timed else hint
+    return "", "", ""
+
+
+def check_task(command: str, gates: Sequence[Gate], task: str, *, labelled: bool = True) -> None:
+    """Refuse gates on metrics that a task does not have.
 
     Args:
-        gates: of a command.
+        command: one of `COMMANDS`.
+        gates: of it.
         task: of the data.
         labelled: whether it has labels.
-        drop_as_agreement: whether `accuracy_drop` bounds the share of changed decisions where there are none.
 
     Raises:
         UsageError: naming those it has.
     """
-    decides = task != "regression"
-    known = [*(_TASKS[task] if labelled else ()), *(("agreement",) if decides else ())]
-    if decides and (labelled or drop_as_agreement):
-        known += ["accuracy_drop", "gain"]
+    known = [
+        name
+        for name in COMMANDS[command]
+        if task in METRICS[name].tasks and (labelled or not METRICS[name].labelled)
+    ]
     for gate in gates:
-        if gate.metric in (*_QUALITY, "accuracy_drop", "gain", "agreement") and gate.metric not in known:
+        if METRICS[gate.metric].tasks and gate.metric not in known:
             kind = task if labelled else f"unlabelled {task}"
             raise UsageError(
                 f"gate {gate.metric} {gate.text}: not a figure of {kind}",
                 hint=f"figures: {', '.join(known)}" if known else "size_mb and latency_ms need no labels",
             )
+
+
+def check_weights(gates: Sequence[Gate], least: int, *, name: str) -> None:
+    """Refuse gates on the size that no file of a model can keep.
+
+    Args:
+        gates: of kd distill.
+        least: bytes of the smallest file of these weights.
+        name: of the model.
+
+    Raises:
+        UsageError: the weights alone exceed the bound.
+    """
+    for gate in gates:
+        if gate.metric == "size_mb" and gate.sign[0] == "<" and not gate.holds(least / 1e6):
+            raise UsageError(
+                f"gate size_mb {gate.text}: the kernels of {name} alone take {least / 1e6:.6g} MB in the smallest "
+                "format (int8)",
+                hint="a smaller student, or a larger bound",
+            )
+
+
+def left_to_export(gates: Sequence[Gate], run: str) -> tuple[str, ...]:
+    """Which gates of kd distill are checked on the exported file, and how.
+
+    Args:
+        gates: of kd distill.
+        run: its directory.
+    """
+    return tuple(
+        f"gate {gate.metric} {gate.text} is about the file that ships: checked by kd export {run} --format litert "
+        f"{_option(gate)}"
+        for gate in gates
+        if gate.metric == "size_mb"
+    )
 
 
 def figures(
@@ -146,7 +179,8 @@ def figures(
         latency: of the timed model.
         latency_ratio: its median over the teacher's.
     """
-    found: dict[str, float | None] = {name: quality.figure(name) for name in (*_QUALITY, "agreement")}
+    own = {field.name for field in fields(Quality)}
+    found: dict[str, float | None] = {name: quality.figure(name) for name in METRICS if name in own}
     drop = None
     if teacher_accuracy is not None and quality.accuracy is not None:
         drop = teacher_accuracy - quality.accuracy
@@ -158,30 +192,39 @@ def figures(
 
 
 def judge(
-    gates: Sequence[Gate], models: Mapping[str, Mapping[str, float | None]], *, doubts: Sequence[str] = ()
+    gates: Sequence[Gate],
+    models: Mapping[str, Mapping[str, float | None]],
+    *,
+    doubts: Sequence[str] = (),
+    unknown: Mapping[str, Mapping[str, str]] | None = None,
 ) -> tuple[GateResult, ...]:
     """Every gate on every model.
 
     Args:
         gates: as `choose_gates` gives them.
-        models: figures by the model's name; a figure that is missing or NaN fails its gate. Models that were
+        models: metrics by the model's file; a metric that is missing or NaN fails its gate. Models that were
             not timed are passed over by latency gates where others were.
         doubts: why the latency session was not stable: a gate whose value is within a factor of 2 of its bound
             is inconclusive then.
+        unknown: by model and metric, why it cannot be measured: its gate is inconclusive then.
     """
     results = []
     for gate in gates:
         timed = {name: known for name, known in models.items() if gate.metric in known}
-        for name, known in ((timed or models) if gate.metric in TIMED else models).items():
-            results.append(_judged(gate, name, known.get(gate.metric), doubts))
+        for name, known in ((timed or models) if METRICS[gate.metric].timed else models).items():
+            reason = (unknown or {}).get(name, {}).get(gate.metric)
+            results.append(_judged(gate, name, known.get(gate.metric), doubts, reason))
     return tuple(results)
 
 
-def _judged(gate: Gate, model: str, value: float | None, doubts: Sequence[str]) -> GateResult:
+def _judged(gate: Gate, model: str, value: float | None, doubts: Sequence[str], unknown: str | None) -> GateResult:
     state: Literal["passed", "failed", "inconclusive"] = "failed"
+    if value is None and unknown is not None:
+        return GateResult(gate.metric, None, gate.text, "inconclusive", model, unknown)
     if value is None or not math.isfinite(value):
-        return GateResult(gate.metric, None, gate.text, state, model, "no such figure was measured")
-    if gate.metric in TIMED and doubts and gate.holds(value / UNSTEADY) != gate.holds(value * UNSTEADY):
+        reason = "no such figure was measured" if value is None else f"it is {value}"
+        return GateResult(gate.metric, None, gate.text, state, model, reason)
+    if METRICS[gate.metric].timed and doubts and gate.holds(value / UNSTEADY) != gate.holds(value * UNSTEADY):
         return GateResult(gate.metric, value, gate.text, "inconclusive", model, UNSTABLE)
     state = "passed" if gate.holds(value) else "failed"
     return GateResult(gate.metric, value, gate.text, state, model)

@@ -24,12 +24,14 @@ class Reference:
         outputs: (n, ...) as the saved model returns them.
         labels: of the examples, or None.
         task: of the data; None without data.
+        teacher: the logits of the run's teacher, where gates compare with it.
     """
 
     network: KerasNetwork
     outputs: np.ndarray
     labels: np.ndarray | None = None
     task: str | None = None
+    teacher: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Parity:
         accuracy: of the file; None without labels or decisions.
         accuracy_drop: how much less that is than the model's own.
         unexplained: for values, the share of the variance of the model's answers that the file misses.
+        teacher_agreement, teacher_drop: the same beside the run's teacher, where there is one.
     """
 
     max_abs_diff: float
@@ -49,6 +52,8 @@ class Parity:
     accuracy: float | None = None
     accuracy_drop: float | None = None
     unexplained: float | None = None
+    teacher_agreement: float | None = None
+    teacher_drop: float | None = None
 
 
 def answered(
@@ -102,12 +107,19 @@ def compare(outputs: np.ndarray, reference: Reference) -> Parity:
         missed = np.square(difference).sum()
         return Parity(largest, unexplained=float(missed / spread) if spread else float(missed > 0))
     logits, own_logits = (_logits(one, reference.network) for one in (outputs, reference.outputs))
-    agreement = agree(logits, own_logits, task=task)
+    agreement, teacher = agree(logits, own_logits, task=task), reference.teacher
+    with_teacher = None if teacher is None else agree(logits, teacher, task=task)
     if reference.labels is None:
-        return Parity(largest, agreement)
+        return Parity(largest, agreement, teacher_agreement=with_teacher)
     accuracy, before = (measure(one, reference.labels, task=task).accuracy for one in (logits, own_logits))
     assert accuracy is not None and before is not None
-    return Parity(largest, agreement, accuracy, before - accuracy)
+    drop = None
+    if teacher is not None:
+        own_accuracy = measure(teacher, reference.labels, task=task).accuracy
+        drop = None if own_accuracy is None else own_accuracy - accuracy
+    return Parity(
+        largest, agreement, accuracy, before - accuracy, teacher_agreement=with_teacher, teacher_drop=drop
+    )
 
 
 def _logits(outputs: np.ndarray, network: KerasNetwork) -> np.ndarray:

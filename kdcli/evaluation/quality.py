@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from kdcli.evaluation.chance import measure_chance
 from kdcli.evaluation.statistics import wilson
 from kdcli.runs.results import Quality
 
@@ -38,7 +39,9 @@ def measure(
         "multilabel": _multilabel,
         "regression": _regression,
     }[task](logits, labels)
-    return Quality(task, len(logits), agreement=agreement, **figures)
+    chance = measure_chance(logits, labels, task=task)
+    at_chance = None if chance is None else chance.holds
+    return Quality(task, len(logits), agreement=agreement, at_chance=at_chance, **figures)
 
 
 def agree(logits: np.ndarray, teacher: np.ndarray, *, task: str) -> float | None:

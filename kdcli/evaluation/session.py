@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kdcli.runs.timed import Ratio, Timing
+from kdcli.runs.timed import SAMPLES_FOR_P99, Ratio, Timing
 
-# From so many samples on the slowest hundredth is more than a handful.
-SAMPLES_FOR_P99 = 1000
 RESAMPLES = 1000
 # The share of intervals of two equal models that may miss 1.
 ALPHA, FLOOR_ALPHA = 0.05, 0.001

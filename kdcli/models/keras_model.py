@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +50,29 @@ def fresh_copy(model: Any, *, seed: int) -> Any:
     return copy
 
 
+@contextmanager
+def _uncompiled(model: Any) -> Iterator[None]:
+    """A model given from Python may be compiled: its optimizer has nothing to do with what kd trained."""
+    if not getattr(model, "compiled", False):
+        yield
+        return
+    optimizer = model.optimizer
+    model.compiled, model.optimizer = False, None
+    try:
+        yield
+    finally:
+        model.compiled, model.optimizer = True, optimizer
+
+
 def saved_bytes(model: Any, folder: Path) -> bytes:
-    """The model as the bytes of a `.keras` file, written first to a scratch folder.
+    """The model as the bytes of a `.keras` file, written first to a scratch folder, without a state of optimizers.
 
     Keras writes in place and crashes the interpreter when HDF5 meets a full disk, so the file is made in
     memory-backed scratch space and its bytes go through `runs.writing`.
     """
     target = folder / "model.keras"
-    model.save(target)
+    with _uncompiled(model):
+        model.save(target)
     content = target.read_bytes()
     target.unlink()
     return content

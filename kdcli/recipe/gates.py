@@ -1,49 +1,72 @@
-"""Gates: bounds on measured figures, as an option or a recipe writes them."""
+"""Gates: bounds on metrics, as an option or a recipe writes them, and the table of all metrics."""
 
 from __future__ import annotations
 
 import math
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, ValidationInfo
+from pydantic import BeforeValidator, ValidationInfo, create_model
 
 from kdcli.errors import UsageError, did_you_mean
 from kdcli.spec import Spec
 
-# Figures that are shares: a bound such as 97.5 is a slip.
-FRACTIONS = (
-    "accuracy",
-    "balanced_accuracy",
-    "top5",
-    "macro_f1",
-    "micro_f1",
-    "mean_average_precision",
-    "mean_iou",
-    "agreement",
-    "ece",
-    "accuracy_drop",
-    "gain",
-)
-OTHERS = (
-    "loss",
-    "mae",
-    "rmse",
-    "r2",
-    "size_mb",
-    "parameters",
-    "flops",
-    "latency_ms",
-    "latency_ratio",
-    "examples_per_second",
-    "max_abs_diff",
-)
-METRICS = (*FRACTIONS, *OTHERS)
-# Figures that change with the machine's mood.
-TIMED = ("latency_ms", "latency_ratio", "examples_per_second")
-# What only makes sense beside a teacher.
-OF_TEACHER = ("accuracy_drop", "agreement", "latency_ratio")
+_EVERYWHERE = ("distill", "evaluate", "compare", "export")
+_TRAINED = ("distill", "evaluate", "compare")
+_DECIDED = ("classification", "segmentation", "multilabel")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a gate can bound.
+
+    Args:
+        commands: that measure it; the first is named to who asks another command for it.
+        tasks: that have it; empty for what every model has.
+        labelled: whether it needs labels.
+        fraction: whether it lies between -1 and 1, so that a bound such as 97.5 is a slip.
+        of_teacher: whether it compares with a teacher.
+        timed: whether it changes with the load of the machine.
+    """
+
+    commands: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
+    labelled: bool = True
+    fraction: bool = False
+    of_teacher: bool = False
+    timed: bool = False
+
+
+# Every metric that a gate knows. `size_mb` of a trained model is the file's before it is exported: kd distill
+# checks the weights alone, before training.
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric(_EVERYWHERE, _DECIDED, fraction=True),
+    "balanced_accuracy": Metric(_TRAINED, ("classification",), fraction=True),
+    "top5": Metric(_TRAINED, ("classification",), fraction=True),
+    "macro_f1": Metric(_TRAINED, ("classification", "multilabel"), fraction=True),
+    "micro_f1": Metric(_TRAINED, ("multilabel",), fraction=True),
+    "mean_average_precision": Metric(_TRAINED, ("multilabel",), fraction=True),
+    "mean_iou": Metric(_TRAINED, ("segmentation",), fraction=True),
+    "agreement": Metric(_EVERYWHERE, _DECIDED, labelled=False, of_teacher=True, fraction=True),
+    "ece": Metric(_TRAINED, ("classification",), fraction=True),
+    "accuracy_drop": Metric(_EVERYWHERE, _DECIDED, of_teacher=True, fraction=True),
+    "gain": Metric(("compare",), _DECIDED, fraction=True),
+    "export_drop": Metric(("export",), _DECIDED, labelled=False, fraction=True),
+    "export_agreement": Metric(("export",), _DECIDED, labelled=False, fraction=True),
+    "loss": Metric(_TRAINED, (*_DECIDED, "regression")),
+    "mae": Metric(_TRAINED, ("regression",)),
+    "rmse": Metric(_TRAINED, ("regression",)),
+    "r2": Metric(_TRAINED, ("regression",)),
+    "size_mb": Metric(_EVERYWHERE),
+    "parameters": Metric(_TRAINED),
+    "flops": Metric(("evaluate", "compare")),
+    "latency_ms": Metric(("evaluate", "compare", "export"), timed=True),
+    "latency_ratio": Metric(("evaluate", "compare", "export"), of_teacher=True, timed=True),
+    "examples_per_second": Metric(("evaluate", "compare"), timed=True),
+    "max_abs_diff": Metric(("export",)),
+    "unexplained": Metric(("export",), ("regression",), labelled=False),
+}
 
 _BOUND = re.compile(r"\s*(>=|<=|>|<)\s*(\S+)\s*")
 _GATE = re.compile(r"\s*([A-Za-z]\w*)\s*(.*)")
@@ -56,7 +79,7 @@ class Gate:
     """A figure and the bound that it must keep.
 
     Args:
-        metric: one of `METRICS`.
+        metric: of `METRICS`.
         sign: `>=`, `<=` (inclusive), `>` or `<`.
         bound: a fraction for shares, never percent.
     """
@@ -85,8 +108,9 @@ def parse_gate(text: str) -> Gate:
     match = _GATE.fullmatch(text)
     name, rest = (match[1], match[2]) if match else (text, "")
     if name not in METRICS:
+        guess = did_you_mean(name, tuple(METRICS))
         raise UsageError(
-            f"--gate {text!r}: unknown figure {name!r}; {did_you_mean(name, METRICS)}known: {', '.join(METRICS)}",
+            f"--gate {text!r}: unknown figure {name!r}; {guess}known: {', '.join(METRICS)}",
             hint="--gate 'accuracy>=0.97'",
         )
     return make_gate(name, rest, where=f"--gate {text!r}")
@@ -100,7 +124,7 @@ def make_gate(metric: str, bound: Any, *, where: str) -> Gate:
     """
     match = _BOUND.fullmatch(bound) if isinstance(bound, str) else None
     number = match[2] if match else ""
-    if metric in FRACTIONS:
+    if METRICS[metric].fraction:
         number = number.removesuffix("%")
     try:
         value = float(number)
@@ -110,7 +134,7 @@ def make_gate(metric: str, bound: Any, *, where: str) -> Gate:
         raise UsageError(
             f"{where}: expected a bound such as '>= 0.97', got {str(bound)!r}", hint=f"--gate '{metric}>=0.97'"
         )
-    if metric in FRACTIONS and (abs(value) > 1 or match[2].endswith("%")):
+    if METRICS[metric].fraction and (abs(value) > 1 or match[2].endswith("%")):
         raise UsageError(
             f"{where}: a fraction, not percent: write {value / 100:.10g}",
             hint=f"--gate '{metric}{match[1]}{value / 100:.10g}'",
@@ -129,43 +153,30 @@ def _checked(value: Any, info: ValidationInfo) -> Any:
 Bound = Annotated[str | None, BeforeValidator(_checked)]
 
 
-class GatesSection(Spec):
+class Bounds(Spec):
     """Bounds such as `accuracy: '>= 0.975'`; a command ends with exit code 7 where one fails.
 
     Args:
         accuracy, balanced_accuracy, top5, macro_f1, micro_f1, mean_average_precision, mean_iou: on the test split.
         agreement, accuracy_drop: with and against the teacher.
         gain: over the same student alone; checked by kd compare.
+        export_drop, export_agreement: of an exported file, against and with its own Keras model.
         ece, loss, mae, rmse, r2: on the test split.
         size_mb, parameters, flops: of the model; 10^6 bytes.
         latency_ms, latency_ratio, examples_per_second: the median, against the teacher, at the best batch.
-        max_abs_diff: of an exported file from its model.
+        max_abs_diff, unexplained: of an exported file from its model; the second is a share of the variance.
     """
-
-    accuracy: Bound = None
-    balanced_accuracy: Bound = None
-    top5: Bound = None
-    macro_f1: Bound = None
-    micro_f1: Bound = None
-    mean_average_precision: Bound = None
-    mean_iou: Bound = None
-    agreement: Bound = None
-    ece: Bound = None
-    accuracy_drop: Bound = None
-    gain: Bound = None
-    loss: Bound = None
-    mae: Bound = None
-    rmse: Bound = None
-    r2: Bound = None
-    size_mb: Bound = None
-    parameters: Bound = None
-    flops: Bound = None
-    latency_ms: Bound = None
-    latency_ratio: Bound = None
-    examples_per_second: Bound = None
-    max_abs_diff: Bound = None
 
     def gates(self) -> tuple[Gate, ...]:
         """Every bound that is given."""
-        given = {metric: getattr(self, metric) for metric in METRICS}
+        given = {metric: getattr(self, metric, None) for metric in METRICS}
         return tuple(make_gate(name, text, where="gates") for name, text in given.items() if text is not None)
+
+
+if TYPE_CHECKING:
+    GatesSection = Bounds
+else:
+    # One field for each row of the table.
+    GatesSection = create_model(
+        "GatesSection", __base__=Bounds, __doc__=Bounds.__doc__, **dict.fromkeys(METRICS, (Bound, None))
+    )

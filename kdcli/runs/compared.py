@@ -17,6 +17,7 @@ class ComparedRun:
     Args:
         score: the task's main figure on the test split (`accuracy` for classes).
         validation, validation_loss: the same figure and the loss on validation, which alone selects.
+        at_chance: whether guessing gives the same on the test split; None where that is not known.
     """
 
     seed: int
@@ -25,6 +26,7 @@ class ComparedRun:
     accuracy: float | None
     validation: float | None
     validation_loss: float | None
+    at_chance: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         """An entry of `runs`."""
@@ -64,7 +66,8 @@ class MeasuredGain:
 @dataclass(frozen=True)
 class ComparedStudent:
     """One arm of a comparison; `status` is `finished`, or what went wrong; `test` has means over its runs,
-    `mcnemar_seed` is that of the run that is best on validation."""
+    `mcnemar_seed` is that of the run that is best on validation; `teacher_gap` of a baseline is how much better
+    the teacher is."""
 
     name: str
     status: str
@@ -76,6 +79,7 @@ class ComparedStudent:
     accuracy_sd: float | None = None
     gain: MeasuredGain | None = None
     gap_recovered: float | None = None
+    teacher_gap: MeasuredGain | None = None
     pairs: tuple[PairedRun, ...] = ()
     mcnemar_p: float | None = None
     mcnemar_seed: int | None = None
@@ -86,6 +90,12 @@ class ComparedStudent:
     bytes: int | None = None
     flops: int | None = None
     latency: dict[str, Any] | None = None
+
+    @property
+    def at_chance(self) -> bool | None:
+        """Whether all its runs are; None where that is not known of one."""
+        known = [run.at_chance for run in self.runs]
+        return None if None in known or not known else all(known)
 
     def to_json(self) -> dict[str, Any]:
         """An entry of `students` in `kd.compare/1`."""
@@ -99,6 +109,8 @@ class ComparedStudent:
             "accuracy": {"mean": self.accuracy, "sd": self.accuracy_sd, "runs": runs},
             "gain": gain,
             "gap_recovered": self.gap_recovered,
+            "teacher_gap": None if self.teacher_gap is None else asdict(self.teacher_gap),
+            "at_chance": self.at_chance,
             "mcnemar_p": self.mcnemar_p,
             "mcnemar_seed": self.mcnemar_seed,
             "pairs": [asdict(pair) for pair in self.pairs],

@@ -19,7 +19,9 @@ class EvaluatedModel:
         format: `keras`, `h5` or `tflite`.
         parameters, flops: None where they cannot be counted.
         latency: None when it was not timed.
-        ratio: of its latency to the teacher's.
+        ratio: of its latency to the teacher's in the same runtime.
+        no_ratio: why there is none beside a teacher that is timed.
+        file_bytes: of the file with the state of an optimizer; `bytes` leaves that out.
         classes: of every class, when they were asked for.
     """
 
@@ -32,6 +34,8 @@ class EvaluatedModel:
     flops: int | None = None
     latency: Timing | None = None
     ratio: Ratio | None = None
+    no_ratio: str | None = None
+    file_bytes: int | None = None
     classes: tuple[ClassQuality, ...] = ()
 
     @property
@@ -45,6 +49,8 @@ class EvaluatedModel:
         document: dict[str, Any] = {"path": relative(self.path)}
         for name in ("format", "sha256", "parameters", "bytes", "flops"):
             document[name] = getattr(self, name)
+        if self.file_bytes not in (None, self.bytes):
+            document["file_bytes"] = self.file_bytes
         quality = self.quality
         document |= {"examples": quality.examples, "task": quality.task}
         document |= {"accuracy": quality.accuracy, "low": quality.low, "high": quality.high}
@@ -59,7 +65,9 @@ class EvaluatedModel:
     def _latency(self) -> dict[str, Any] | None:
         if self.latency is None:
             return None
-        return {**self.latency.to_json(), "ratio": self.ratio.to_json() if self.ratio else None}
+        ratio = self.ratio.to_json() if self.ratio else None
+        document = {**self.latency.to_json(), "ratio": ratio}
+        return document if self.no_ratio is None else {**document, "no_ratio": self.no_ratio}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def relative(path: Path) -> str:
 @dataclass(frozen=True)
 class Quality:
     """How good answers are on one split. Fractions, not percent; `loss` is the mean negative log-likelihood
-    of the labels (squared error for regression)."""
+    of the labels (squared error for regression). `at_chance`: whether guessing gives the same."""
 
     task: str
     examples: int
@@ -40,6 +40,7 @@ class Quality:
     r2: float | None = None
     mean_iou: float | None = None
     agreement: float | None = None
+    at_chance: bool | None = None
 
     def figure(self, name: str) -> float | None:
         """A figure by name."""

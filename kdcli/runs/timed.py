@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+# From so many samples on the slowest hundredth is more than a handful.
+SAMPLES_FOR_P99 = 1000
+FEW_SAMPLES = f"p99: -, it needs {SAMPLES_FOR_P99:,} samples"
+
 
 @dataclass(frozen=True)
 class Timing:

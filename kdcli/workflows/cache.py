@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.cache.choices import forget
+from kdcli.cache.exports import forget_exports
 from kdcli.cache.listing import Listed, entry_called, listed, remove
 from kdcli.cache.place import cache_folder
 from kdcli.errors import StorageError
@@ -68,7 +69,7 @@ def remove_answers(keys: Sequence[str] = (), *, everything: bool = False) -> tup
 
     Args:
         keys: the beginnings of keys.
-        everything: all entries, and the small decisions that are remembered beside them.
+        everything: all entries, and the small decisions and exported teachers beside them.
 
     Raises:
         UsageError: a key that no entry has, or several; nothing is removed then.
@@ -81,4 +82,6 @@ def remove_answers(keys: Sequence[str] = (), *, everything: bool = False) -> tup
         entry = entry_called(key, kept.entries)
         chosen[entry.path] = entry
     freed = remove(chosen.values())
-    return len(chosen), freed + (forget(kept.folder) if everything else 0)
+    if everything:
+        freed += forget(kept.folder) + forget_exports(kept.folder)
+    return len(chosen), freed

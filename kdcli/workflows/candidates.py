@@ -33,6 +33,7 @@ from kdcli.spec import OutputKind
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.fitting import evaluate_split
 from kdcli.workflows.networks import choice_of, with_own_settings
+from kdcli.workflows.teacher_file import TeacherFile
 from kdcli.workflows.understanding import understand
 
 RUNTIMES = {**dict.fromkeys((*KERAS, SAVED_MODEL), "tensorflow"), **FILE_RUNTIMES}
@@ -89,9 +90,8 @@ class Candidate:
                 raise explain(self.network, error) from error
             raise
 
-    def at_batch(self, examples: Examples) -> AtBatch:
-        """How it is timed, on real examples."""
-        raw = examples.take(np.arange(min(POOL, len(examples))))
+    def at_batch(self, raw: Mapping[str, np.ndarray]) -> AtBatch:
+        """How it is timed, on raw examples."""
         return network_at(self.network, raw)
 
 
@@ -159,6 +159,7 @@ def time_candidates(
     candidates: Mapping[str, Candidate],
     examples: Examples,
     *,
+    teachers: Mapping[str, TeacherFile],
     seed: int,
     runtime: str | None,
     on_event: OnEvent,
@@ -166,6 +167,7 @@ def time_candidates(
     """Time models in turns, the first of them twice: the ratio to itself is the noise floor.
 
     Args:
+        teachers: the teacher as files of other runtimes, by name.
         runtime: time only models of this one.
 
     Raises:
@@ -174,7 +176,9 @@ def time_candidates(
     timed = {name: one for name, one in candidates.items() if runtime in (None, RUNTIMES[one.format])}
     if not timed:
         raise UsageError(f"--runtime {runtime}: no model is run by it", hint="leave --runtime out")
-    entrants = {name: one.at_batch(examples) for name, one in timed.items()}
+    raw = examples.take(np.arange(min(POOL, len(examples))))
+    entrants = {name: one.at_batch(raw) for name, one in timed.items()}
+    entrants |= {name: one.at_batch(raw) for name, one in teachers.items()}
     entrants[AGAIN] = _same(entrants, next(iter(entrants)))
     return time_at_batches(entrants, seed=seed, seconds=SECONDS_EACH * len(entrants), on_event=on_event)
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from kdcli.distillation.targets import Targets
 from kdcli.errors import Interrupted, LockedError, TrainingError
+from kdcli.evaluation.chance import chance_sentence
 from kdcli.evaluation.footprint import file_bytes
-from kdcli.evaluation.gates import figures, judge
+from kdcli.evaluation.gates import figures, judge, left_to_export
 from kdcli.evaluation.quality import measure
 from kdcli.events import Event, Note
 from kdcli.lazy import tf
@@ -38,6 +39,8 @@ def carry_out(job: Job, place: Place) -> RunResult | FinishedRun:
         StorageError: the directory cannot be written.
         ModelError: a teacher in a process of its own that died.
     """
+    for text in left_to_export(job.exported_gates, relative(place.path)):
+        job.fit.on_event(Note(text))
     with ExitStack() as stack:
         for one in job.teaching.members if job.teaching else ():
             stack.enter_context(explaining(one.network))
@@ -168,12 +171,16 @@ def _measured(job: Job, run: Run, trained: Trained) -> RunResult:
     path = write_model(run, job.role, network)
     size = file_bytes(path)
     job.clock.lap("evaluation", since)
+    split, known = ("test", test) if test is not None else ("validation", validation)
+    if known is not None and known.at_chance:
+        advice = f"more epochs, another learning rate or {job.role}.input.scale may help"
+        fit.on_event(Note(f"{chance_sentence(known, relative(path), split)}; {advice}", warning=True))
     unmeasured = {"accuracy": None, "loss": None, "examples": 0}
     gates: tuple[GateResult, ...] = ()
     if job.gates and test is not None:
         accuracy = teacher_test.accuracy if teacher_test else None
-        known = figures(test, size=size, parameters=network.parameters, teacher_accuracy=accuracy)
-        gates = judge(job.gates, {relative(path): known})
+        measured_of = figures(test, size=size, parameters=network.parameters, teacher_accuracy=accuracy)
+        gates = judge(job.gates, {relative(path): measured_of})
     return RunResult(
         run=run.path,
         model_path=path,

@@ -103,7 +103,7 @@ def compare(
     from kdcli.runs.comparison import ComparisonDirectory
     from kdcli.workflows.around import Surroundings
     from kdcli.workflows.concluding import conclude
-    from kdcli.workflows.rehearsing import baseline_findings, open_measurable, preview
+    from kdcli.workflows.rehearsing import about_repeats, baseline_findings, open_measurable, preview
     from kdcli.workflows.running import Trainings
     from kdcli.workflows.starting import start_tensorflow
 
@@ -123,10 +123,12 @@ def compare(
     with blamed(first.code):
         dataset = open_measurable(arms, around)
     for bounds in chosen.values():
-        check_task(bounds, dataset.task, labelled=dataset.labelled)
+        check_task("compare", bounds, dataset.task, labelled=dataset.labelled)
     if dry_run:
         with blamed(first.code):
             return preview(arms, place, around, preflight=preflight)
+    for text in about_repeats(arms):
+        on_event(Note(text, warning=True))
     for arm in arms:
         on_event(Note(f"arm {arm.name}: {len(arm.seeds)} {'run' if len(arm.seeds) == 1 else 'runs'}"))
     for text in baseline_findings(arms):

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kdcli.data.dataset import Dataset
 from kdcli.data.duplicates import duplicates_between
 from kdcli.evaluation.footprint import flops
@@ -15,7 +17,7 @@ from kdcli.evaluation.gates import figures, judge
 from kdcli.evaluation.statistics import smallest_visible_gain
 from kdcli.models.network import Network
 from kdcli.models.opening import open_file
-from kdcli.recipe.gates import Gate
+from kdcli.recipe.gates import METRICS, Gate
 from kdcli.recipe.reading import read_run
 from kdcli.runs import writing
 from kdcli.runs.compared import ComparedStudent, Comparison
@@ -23,7 +25,7 @@ from kdcli.runs.comparison import ComparisonDirectory
 from kdcli.runs.directory import RECIPE
 from kdcli.runs.gated import GateResult
 from kdcli.runs.recording import machine, versions
-from kdcli.runs.results import Quality
+from kdcli.runs.results import Quality, relative
 from kdcli.runs.timed import Timing
 from kdcli.screening.verdict import Trust
 from kdcli.workflows.arms import Arm
@@ -58,7 +60,11 @@ def conclude(
     quality = teacher.quality
     failed = {name: error.message for name, error in trainings.failed.items()}
     verdicts = Judge(arms, trainings.finished, failed, task=dataset.task)
-    students = verdicts.students(quality.figure(verdicts.metric))
+    right = None
+    if teacher.logits is not None and dataset.task == "classification":
+        order = np.argsort(test.rows, kind="stable")
+        right = (teacher.logits.argmax(-1) == test.all_labels())[order]
+    students = verdicts.students(quality.figure(verdicts.metric), right)
     disagreement = verdicts.disagreement()
     networks = _networks(verdicts, arms, dataset)
     if teacher.network is not None:
@@ -80,6 +86,7 @@ def conclude(
             "accuracy": quality.accuracy,
             "low": quality.low,
             "high": quality.high,
+            "at_chance": quality.at_chance,
             "latency": timed.latency.get(TEACHER),
         },
         students=tuple(_measured(student, networks, timed.latency) for student in students),
@@ -96,16 +103,35 @@ def conclude(
         },
         out=place.path,
     )
-    results: list[GateResult] = []
-    for student in comparison.students:
-        if student.baseline is not None:
-            known = _known(student, dataset, quality.accuracy, timed.timing(student.name))
-            results += judge(gates[student.name], {student.name: known}, doubts=timed.doubts)
-    comparison = replace(comparison, gates=tuple(results))
+    results = _judged(comparison, dataset, quality.accuracy, timed, gates)
+    comparison = replace(comparison, gates=results)
     document = comparison.to_json()
     writing.write_text(place.tables, markdown(document))
     writing.write_text(place.report, json.dumps(document, indent=2) + "\n")
     return comparison
+
+
+def _judged(
+    comparison: Comparison,
+    dataset: Dataset,
+    teacher_accuracy: float | None,
+    timed: Timed,
+    gates: Mapping[str, Sequence[Gate]],
+) -> tuple[GateResult, ...]:
+    """The gates of each distilled arm, on the means over its runs, or on its first model, which was timed."""
+    results: list[GateResult] = []
+    for student in comparison.students:
+        if student.baseline is None:
+            continue
+        known = _known(student, dataset, teacher_accuracy, timed.timing(student.name))
+        why = (student.latency or {}).get("no_ratio")
+        unknown = {student.name: {"latency_ratio": why}} if why else {}
+        files = tuple(relative(run.model) for run in student.runs)
+        for row in judge(gates[student.name], {student.name: known}, doubts=timed.doubts, unknown=unknown):
+            # Of size and speed one file stands for all.
+            measured = files if METRICS[row.name].tasks else files[:1]
+            results.append(replace(row, model=measured[0] if len(measured) == 1 else row.model, files=measured))
+    return tuple(results)
 
 
 def _known(
@@ -115,7 +141,8 @@ def _known(
     if student.bytes is None:
         return {}
     assert dataset.test is not None
-    quality = Quality(dataset.task, len(dataset.test), **student.test, agreement=student.agreement)
+    means: dict[str, Any] = student.test
+    quality = Quality(dataset.task, len(dataset.test), **means, agreement=student.agreement)
     ratio = student.latency["ratio"] if student.latency else None
     known = figures(
         quality,

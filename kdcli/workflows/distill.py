@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdcli.events import OnEvent, Planned, ignore
+from kdcli.events import Note, OnEvent, Planned, ignore
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.workflows.asking import Asked, ask
 from kdcli.workflows.starting import never
@@ -112,7 +112,7 @@ def distill(
     place = find_place("distill", asked, out=out, resume=resume, overwrite=overwrite)
     chosen = choose_gates("distill", gates, _gate_section(asked, place), on_event=on_event)
     if place.finished is not None:
-        return _judged(place.finished, chosen)
+        return _judged(place.finished, chosen, on_event)
     # From here on there is work for NumPy and TensorFlow: a bad recipe never gets this far.
     from kdcli.workflows.around import Surroundings
     from kdcli.workflows.carrying_out import carry_out
@@ -143,7 +143,7 @@ def _in_stages(
         if around.dry_run and not chain.is_finished:
             return plan_chain(chain, around, preflight=preflight)
         result = carry_out_chain(chain, around, preflight=preflight, gates=gates)
-    return _judged(result, gates) if isinstance(result, FinishedRun) else result
+    return _judged(result, gates, around.on_event) if isinstance(result, FinishedRun) else result
 
 
 def _gate_section(asked: Asked, place: Place) -> GatesSection:
@@ -157,12 +157,15 @@ def _gate_section(asked: Asked, place: Place) -> GatesSection:
     return section
 
 
-def _judged(finished: FinishedRun, gates: Sequence[Gate]) -> FinishedRun:
+def _judged(finished: FinishedRun, gates: Sequence[Gate], on_event: OnEvent) -> FinishedRun:
     """A run that had ended before, with what its figures make of the gates."""
-    from kdcli.evaluation.gates import figures, judge
+    from kdcli.evaluation.gates import figures, judge, left_to_export
     from kdcli.runs.results import relative
 
     document, test = finished.document, finished.test
+    for text in left_to_export(gates, relative(finished.run)):
+        on_event(Note(text))
+    gates = [gate for gate in gates if gate.metric != "size_mb"]
     if not gates or test is None:
         return replace(finished, gates=())
     teacher = document.get("teacher") or {}

@@ -12,7 +12,8 @@ import numpy as np
 from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
 from kdcli.errors import UsageError
-from kdcli.evaluation.footprint import file_bytes
+from kdcli.evaluation.chance import chance_sentence
+from kdcli.evaluation.footprint import file_bytes, model_bytes
 from kdcli.evaluation.gates import check_task, choose_gates, figures, judge
 from kdcli.evaluation.per_class import measure_classes
 from kdcli.evaluation.session import Session
@@ -29,13 +30,13 @@ from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.candidates import (
     AGAIN,
-    RUNTIMES,
     TEACHER,
     Candidate,
     check_runtime,
     open_candidate,
     time_candidates,
 )
+from kdcli.workflows.counterparts import Counterparts, find_counterparts
 from kdcli.workflows.given import asked_for, check_counts, given_examples, require_data
 from kdcli.workflows.starting import start_tensorflow
 
@@ -111,13 +112,13 @@ def evaluate(
     )
     files = [model_file(Path(model), trust=trust) for model in (*models, *([teacher] if teacher else []))]
     check_runtime(runtime, [model_format(file) for file in files], latency=latency)
-    if teacher is not None and runtime not in (None, RUNTIMES.get(model_format(files[-1]))):
-        _refuse_ratio(chosen, str(runtime))
+    own = files[-1] if teacher is not None else None
+    held = _held_to_gates(files[: len(models)], own, chosen, on_event)
     require_data(asked)
     start_tensorflow(threads=threads, seed=asked.recipe.train.seed, code=asked.code)
     dataset, examples = given_examples(asked, split=split, limit=limit, on_event=on_event)
     labelled = examples.labels is not None
-    check_task(chosen, dataset.task, labelled=labelled)
+    check_task("evaluate", chosen, dataset.task, labelled=labelled)
     if per_class and (dataset.task == "regression" or not labelled):
         raise UsageError("--per-class needs labels that are classes", hint="leave --per-class out")
     for text in _of_other_splits(models, split, asked):
@@ -138,47 +139,71 @@ def evaluate(
             quality, logits = candidate.measure(examples, teacher=answers, **measuring)
             classes = _classes(logits, examples, dataset, answers) if per_class else ()
             measured.append((str(model), candidate, quality, classes))
-        session, floor = None, None
+            if quality.at_chance:
+                on_event(Note(chance_sentence(quality, str(model), examples.split), warning=True))
+        session, floor, against = None, None, Counterparts()
         doubts: tuple[str, ...] = ()
         if latency:
-            session = time_candidates(
-                candidates, examples, seed=asked.recipe.data_seed, runtime=runtime, on_event=on_event
-            )
+            timing: dict[str, Any] = {"runtime": runtime, "on_event": on_event}
+            against = find_counterparts(candidates, threads=threads, opened=opened, **timing)
+            seed = asked.recipe.data_seed
+            session = time_candidates(candidates, examples, teachers=against.files, seed=seed, **timing)
             floor = session.noise_floor(AGAIN, next(iter(session.subjects)))
             doubts = session.doubts(floor)
-        evaluated = [_evaluated(*one, session) for one in measured]
+        evaluated = [_evaluated(*one, session, against) for one in measured]
     for text in doubts:
         on_event(Note(f"latency: {text}", warning=True))
-    results = judge(chosen, {relative(one.path): _figures(one, accuracy) for one in evaluated}, doubts=doubts)
+    judged = [one for one, is_held in zip(evaluated, held, strict=True) if is_held]
+    known = {relative(one.path): _figures(one, accuracy) for one in judged}
+    unknown = {relative(one.path): {"latency_ratio": one.no_ratio} for one in judged if one.no_ratio}
+    results = judge(chosen, known, doubts=doubts, unknown=unknown)
     return Evaluation(examples.split, tuple(evaluated), results, floor, doubts)
 
 
-def _refuse_ratio(gates: Sequence[Gate], runtime: str) -> None:
-    for gate in gates:
-        if gate.metric == "latency_ratio":
-            raise UsageError(
-                f"gate {gate.metric} {gate.text}: with --runtime {runtime} the teacher is not timed",
-                hint="leave --runtime out",
-            )
+def _held_to_gates(
+    models: Sequence[Path], teacher: Path | None, gates: Sequence[Gate], on_event: OnEvent
+) -> list[bool]:
+    """Which models are held to gates: all but the teacher itself.
+
+    Raises:
+        UsageError: there is no other model.
+    """
+    held = [teacher is None or model.resolve() != teacher.resolve() for model in models]
+    if gates and not any(held):
+        raise UsageError(
+            f"gate {gates[0].metric} {gates[0].text}: gates are not for the teacher, and {models[0]} is --teacher",
+            hint="name another model, or leave --teacher out",
+        )
+    for model, is_held in zip(models, held, strict=True):
+        if gates and not is_held:
+            on_event(Note(f"{model} is the teacher: gates are not for it"))
+    return held
 
 
 def _evaluated(
-    name: str, candidate: Candidate, quality: Any, classes: tuple[Any, ...], session: Session | None
+    name: str,
+    candidate: Candidate,
+    quality: Any,
+    classes: tuple[Any, ...],
+    session: Session | None,
+    against: Counterparts,
 ) -> EvaluatedModel:
     timed = session is not None and name in session.subjects
     ratio: Ratio | None = None
-    if session is not None and timed and TEACHER in session.subjects:
-        ratio = session.ratio(name, TEACHER)
+    if session is not None and timed and name in against.names:
+        ratio = session.ratio(name, against.names[name])
     return EvaluatedModel(
         candidate.path,
         candidate.format,
         candidate.sha256,
         candidate.network.parameters,
-        file_bytes(candidate.path),
+        model_bytes(candidate.path),
         quality,
         candidate.flops,
         session.timing(name) if session is not None and timed else None,
         ratio,
+        against.reasons.get(name) if timed else None,
+        file_bytes(candidate.path),
         classes,
     )
 

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ from kdcli.events import Note, OnEvent, ignore
 from kdcli.exports.choosing import choose_formats
 from kdcli.models.extras import require_extra
 from kdcli.models.formats import model_file, model_format
-from kdcli.recipe.gates import Gate
+from kdcli.recipe.gates import METRICS, Gate
 from kdcli.runs import writing
 from kdcli.runs.directory import default_out
 from kdcli.runs.exported import INPUTS, LABELS, Artifact, Exported
 from kdcli.runs.gated import GateResult
+from kdcli.runs.results import relative
 from kdcli.screening.verdict import NO_TRUST, Trust
+from kdcli.workflows.around import Surroundings
 from kdcli.workflows.asking import Asked
+from kdcli.workflows.counterparts import Counterparts, export_counterparts
 from kdcli.workflows.export_options import check_empty, check_options, check_without_data
 from kdcli.workflows.exporting import (
     Made,
@@ -34,11 +38,12 @@ from kdcli.workflows.exporting import (
     with_parity_gates,
 )
 from kdcli.workflows.given import asked_for, check_counts
+from kdcli.workflows.run_teacher import RunTeacher, open_run_teacher, teacher_recipe
 from kdcli.workflows.shipping import Shipped, ship_with_data, ship_without_data
 from kdcli.workflows.starting import start_tensorflow
 
 # Figures that compare a file with its model: a file that fails one of them is not left behind.
-PARITY = ("accuracy_drop", "agreement", "unexplained", "max_abs_diff")
+PARITY = ("export_drop", "export_agreement", "unexplained", "max_abs_diff")
 
 
 def export(
@@ -69,7 +74,7 @@ def export(
     """Write a model as files that ship.
 
     Each file is opened again in its own runtime and compared with the model on the same raw examples. One that
-    loses more than 0.01 of the accuracy is not left behind (`accuracy_drop` sets another bound); without labels
+    loses more than 0.01 of the accuracy is not left behind (`export_drop` sets another bound); without labels
     the share of changed decisions counts, for values the share of the variance that is missed.
 
     Args:
@@ -124,7 +129,9 @@ def export(
         trust=trust,
         code=code,
     )
-    bounds = choose_gates("export", gates, asked.recipe.gates, latency=latency, on_event=on_event)
+    taught = teacher_recipe(given, asked.recipe)
+    measured: dict[str, Any] = {"teacher": taught is not None, "latency": latency, "on_event": on_event}
+    bounds = choose_gates("export", gates, asked.recipe.gates, **measured)
     with_data = asked.recipe.data.source is not None or asked.arrays is not None
     if not with_data:
         examples_only = {"--split": split != "auto", "--limit": limit is not None}
@@ -134,7 +141,16 @@ def export(
     shipped = _shipped(given, file, asked, with_data, split, limit, batch_size or 256, on_event)
     labelled, task = shipped.reference.labels is not None, shipped.reference.task
     if task is not None:
-        check_task(bounds, task, labelled=labelled, drop_as_agreement=True)
+        check_task("export", bounds, task, labelled=labelled)
+    teacher: RunTeacher | None = None
+    if (
+        taught is not None
+        and shipped.dataset is not None
+        and any(METRICS[one.metric].of_teacher for one in bounds)
+    ):
+        around = Surroundings(threads, on_event=on_event)
+        teacher = open_run_teacher(given, taught, asked, shipped.dataset, shipped.examples, around)
+        shipped = replace(shipped, reference=replace(shipped.reference, teacher=teacher.logits))
     bounds = with_parity_gates(bounds, task=task, labelled=labelled)
     try:
         # Converters keep several copies beside each other.
@@ -159,11 +175,21 @@ def export(
                     )
                     for one in chosen
                 ]
-                session = None
+                session, against = None, Counterparts()
                 if latency:
-                    seed = asked.recipe.data_seed
-                    session = time_files(files, shipped.examples, seed=seed, runtime=runtime, on_event=on_event)
-                artifacts, results = _judged(files, bounds, shipped, session, place, on_event)
+                    if teacher is not None and any(one.metric == "latency_ratio" for one in bounds):
+                        against = export_counterparts(
+                            files, teacher, threads=threads, opened=opened, on_event=on_event
+                        )
+                    session = time_files(
+                        files,
+                        shipped.examples,
+                        teachers=against.files,
+                        seed=asked.recipe.data_seed,
+                        runtime=runtime,
+                        on_event=on_event,
+                    )
+                artifacts, results = _judged(files, bounds, shipped, session, against, place, on_event)
             left = _placed(folder, place, artifacts, shipped.class_names)
     except OSError as error:
         raise writing.storage_error(place, error, again="run the same command again") from error
@@ -196,6 +222,7 @@ def _judged(
     bounds: Sequence[Gate],
     shipped: Shipped,
     session: Session | None,
+    against: Counterparts,
     place: Path,
     on_event: OnEvent,
 ) -> tuple[tuple[Artifact, ...], tuple[GateResult, ...]]:
@@ -203,8 +230,14 @@ def _judged(
     for text in doubts:
         on_event(Note(f"latency: {text}", warning=True))
     sizes = {made.path.name: file_bytes(made.path) for made in files}
-    known = {made.path.name: gate_figures(made, sizes[made.path.name], session) for made in files}
-    results = judge(bounds, known, doubts=doubts)
+    shown = {made.path.name: relative(place / made.path.name) for made in files}
+    known = {
+        shown[name]: gate_figures(made, sizes[name], session, against.names)
+        for made in files
+        if (name := made.path.name)
+    }
+    unknown = {shown[name]: {"latency_ratio": reason} for name, reason in against.reasons.items()}
+    results = judge(bounds, known, doubts=doubts, unknown=unknown)
     failed = {gate.model for gate in results if gate.name in PARITY and gate.state == "failed"}
     network, artifacts = shipped.network, []
     for made in files:
@@ -214,7 +247,7 @@ def _judged(
                 name,
                 made.format.kind,
                 made.format.variant,
-                None if name in failed else place / name,
+                None if shown[name] in failed else place / name,
                 sizes[name],
                 taken_input(made, output_kind=network.output_kind, classes=network.outputs),
                 parity.max_abs_diff,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from kdcli.models.tensor_info import TensorInfo
 from kdcli.recipe.gates import Gate
 from kdcli.runs.exported import TakenInput
 from kdcli.spec import ExportFormat
+from kdcli.workflows.teacher_file import TeacherFile
 
 # How much of the accuracy a file may lose; of decisions where there are no labels; of values, of their variance.
 DROP = 0.01
@@ -98,47 +99,69 @@ def make_file(
 
 def with_parity_gates(gates: Sequence[Gate], *, task: str | None, labelled: bool) -> tuple[Gate, ...]:
     """The gates with those that every file must pass to be left behind."""
-    named = {gate.metric: gate for gate in gates}
     if task is None:
         return tuple(gates)
-    if task == "regression":
-        return (*gates, Gate("unexplained", "<=", DROP))
-    drop = named.get("accuracy_drop", Gate("accuracy_drop", "<=", DROP))
-    if labelled:
-        return (*(gate for gate in gates if gate.metric != "accuracy_drop"), drop)
+    default = Gate("unexplained" if task == "regression" else "export_drop", "<=", DROP)
+    others = [gate for gate in gates if gate.metric != default.metric]
+    held = [gate for gate in gates if gate.metric == default.metric] or [default]
+    if task == "regression" or labelled:
+        return (*others, *held)
     # Without labels nobody knows what is right: what changes counts.
-    kept = tuple(gate for gate in gates if gate.metric not in ("accuracy_drop", "agreement"))
-    return (*kept, named.get("agreement", Gate("agreement", ">=", 1 - drop.bound)))
+    own = [gate for gate in others if gate.metric == "export_agreement"]
+    changed = own or [Gate("export_agreement", ">=", 1 - drop.bound) for drop in held]
+    return (*(gate for gate in others if gate not in own), *changed)
 
 
-def gate_figures(made: Made, size: int, session: Session | None) -> dict[str, float | None]:
-    """What gates know of a file."""
+def gate_figures(
+    made: Made, size: int, session: Session | None, against: Mapping[str, str]
+) -> dict[str, float | None]:
+    """What gates know of a file.
+
+    Args:
+        session: in which it was timed.
+        against: the name in it of the teacher as a file of the same format, by the file's name.
+    """
     parity = made.parity
     known: dict[str, float | None] = {
         "accuracy": parity.accuracy,
-        "accuracy_drop": parity.accuracy_drop,
-        "agreement": parity.agreement,
+        "accuracy_drop": parity.teacher_drop,
+        "agreement": parity.teacher_agreement,
+        "export_drop": parity.accuracy_drop,
+        "export_agreement": parity.agreement,
         "unexplained": parity.unexplained,
         "max_abs_diff": parity.max_abs_diff,
         "size_mb": size / 1e6,
     }
     p50 = p50_of(made, session)
-    return known if p50 is None else {**known, "latency_ms": p50}
+    if session is None or p50 is None:
+        return known
+    teacher = against.get(made.path.name)
+    ratio = None if teacher is None else session.ratio(made.path.name, teacher).value
+    return {**known, "latency_ms": p50, "latency_ratio": ratio}
 
 
 def time_files(
-    files: Sequence[Made], examples: Examples, *, seed: int, runtime: str | None, on_event: OnEvent
+    files: Sequence[Made],
+    examples: Examples,
+    *,
+    teachers: Mapping[str, TeacherFile],
+    seed: int,
+    runtime: str | None,
+    on_event: OnEvent,
 ) -> Session | None:
     """Time files in turns at batch 1, or at the only batch that they take; None where none is of the runtime."""
     timed = {made.path.name: made for made in files if runtime in (None, made.format.runtime)}
     if not timed:
         return None
     raw = examples.take(np.arange(min(POOL, len(examples))))
+    entrants: dict[str, Made | TeacherFile] = {**timed, **teachers}
+    # A file for one batch size is asked as often as a request needs.
+    batch = files[0].serving.batch or 1
     return time_models(
-        {name: made.runner for name, made in timed.items()},
-        {name: requests_of([made.serving.taken(raw)], made.serving.batch or 1) for name, made in timed.items()},
+        {name: one.runner for name, one in entrants.items()},
+        {name: requests_of([one.serving.taken(raw)], batch) for name, one in entrants.items()},
         seed=seed,
-        seconds=SECONDS_EACH * len(timed),
+        seconds=SECONDS_EACH * len(entrants),
         on_event=on_event,
     )
 

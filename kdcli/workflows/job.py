@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdcli.errors import UsageError
-from kdcli.evaluation.gates import check_task
+from kdcli.evaluation.footprint import least_bytes
+from kdcli.evaluation.gates import check_task, check_weights
 from kdcli.recipe.document import Path
 from kdcli.recipe.gates import Gate
 from kdcli.recipe.sections import Recipe
@@ -33,6 +34,7 @@ class Job:
         inputs: path and sha256 of every input.
         clock: seconds by stage.
         gates: what its figures are held to.
+        exported_gates: what kd export checks.
         stages: the assistants before it, where it is the last of several distillations.
     """
 
@@ -45,21 +47,30 @@ class Job:
     inputs: dict[str, Any]
     clock: Clock
     gates: tuple[Gate, ...] = ()
+    exported_gates: tuple[Gate, ...] = ()
     stages: tuple[dict[str, Any], ...] = ()
 
-    def hold_to(self, gates: Sequence[Gate]) -> None:
-        """Let its figures be judged by gates.
+    def hold_to(self, gates: Sequence[Gate], *, is_last: bool = True) -> None:
+        """Let its figures be judged by gates; what a file weighs is judged when it is exported.
+
+        Args:
+            gates: of the command.
+            is_last: whether it trains the student itself, and not an assistant.
 
         Raises:
-            UsageError: the data has no such figures.
+            UsageError: the data has no such figures, or the weights alone exceed a bound on the size.
         """
         dataset = self.fit.dataset
-        check_task(gates, dataset.task, labelled=dataset.labelled)
-        if gates and dataset.test is None:
+        check_task("distill", gates, dataset.task, labelled=dataset.labelled)
+        sizes = tuple(gate for gate in gates if gate.metric == "size_mb")
+        if is_last:
+            check_weights(sizes, least_bytes(self.trained.network.variables), name=self.trained.network.name)
+        others = tuple(gate for gate in gates if gate not in sizes)
+        if others and dataset.test is None:
             raise UsageError(
                 "gates are checked on a test split, and the data has none", hint="leave the gates out"
             )
-        self.gates = tuple(gates)
+        self.gates, self.exported_gates = others, sizes
 
     @property
     def teacher(self) -> Opened | OpenedSeveral | None:

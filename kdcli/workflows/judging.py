@@ -39,9 +39,18 @@ class Judge:
         self.metric = MAIN[task]
         self.task = task
         self._decisions: dict[Path, np.ndarray] = {}
+        self._teacher: tuple[float | None, np.ndarray | None] = (None, None)
 
-    def students(self, teacher_score: float | None) -> tuple[ComparedStudent, ...]:
-        """Every arm with its figures; the gains of all distilled arms are judged together (Holm)."""
+    def students(
+        self, teacher_score: float | None, teacher_right: np.ndarray | None = None
+    ) -> tuple[ComparedStudent, ...]:
+        """Every arm with its figures; the gains of all distilled arms are judged together (Holm).
+
+        Args:
+            teacher_score: the main figure on the test split.
+            teacher_right: which test examples the teacher decides rightly, in the order of their index.
+        """
+        self._teacher = (teacher_score, teacher_right)
         raw = {arm.name: self._gain(arm, ALPHA) for arm in self.arms if arm.baseline is not None}
         tested = [name for name, gain in raw.items() if gain is not None and gain.p is not None]
         levels = holm_levels([p for name in tested if (gain := raw[name]) and (p := gain.p) is not None])
@@ -49,7 +58,7 @@ class Judge:
         by_name = {arm.name: arm for arm in self.arms}
         for name, level in zip(tested, levels, strict=True):
             gains[name] = self._gain(by_name[name], level)
-        return tuple(self._student(arm, gains.get(arm.name), teacher_score) for arm in self.arms)
+        return tuple(self._student(arm, gains.get(arm.name)) for arm in self.arms)
 
     def disagreement(self) -> float | None:
         """The share of test examples that one model of a pair alone decides rightly, over all pairs."""
@@ -77,6 +86,7 @@ class Judge:
                     test["accuracy"],
                     document["validation"].get(self.metric),
                     document["validation"].get("loss"),
+                    test.get("at_chance"),
                 )
             )
         return tuple(rows)
@@ -122,7 +132,7 @@ class Judge:
         gain = gain_over_repeats(differences, sampling=sampling, alpha=alpha)
         return MeasuredGain(gain.mean, gain.low, gain.high, gain.p, 1 - alpha, "repeats")
 
-    def _student(self, arm: Arm, gain: MeasuredGain | None, teacher_score: float | None) -> ComparedStudent:
+    def _student(self, arm: Arm, gain: MeasuredGain | None) -> ComparedStudent:
         rows = self.runs(arm)
         status = f"failed: {self.failed[arm.name]}" if arm.name in self.failed else "finished"
         student = ComparedStudent(arm.name, status, arm.baseline, rows)
@@ -142,7 +152,7 @@ class Judge:
             bytes=first["bytes"],
         )
         if arm.baseline is None:
-            return student
+            return replace(student, teacher_gap=self._gap(arm.name, sorted(self.finished[arm.name])))
         recorded = [run.to_json().get("teacher") or {} for run in self.finished[arm.name].values()]
         known = [value for record in recorded if (value := record.get("agreement")) is not None]
         pairs = tuple(self._pair(arm, seed) for at, seed in self._pairs() if at is arm) if self._decides else ()
@@ -150,7 +160,7 @@ class Judge:
         return replace(
             student,
             gain=gain,
-            gap_recovered=self._recovered(arm, gain, teacher_score),
+            gap_recovered=self._recovered(arm, gain),
             pairs=pairs,
             mcnemar_p=next((pair.p for pair in pairs if pair.seed == shipped), None),
             mcnemar_seed=shipped if pairs else None,
@@ -164,14 +174,34 @@ class Judge:
         names = [name for name in tests[0] if all(isinstance(test.get(name), float) for test in tests)]
         return {name: fmean(test[name] for test in tests) for name in names}
 
-    def _recovered(self, arm: Arm, gain: MeasuredGain | None, teacher_score: float | None) -> float | None:
-        """The share of the gap between teacher and student alone that the gain closes."""
-        if gain is None or teacher_score is None or arm.baseline is None:
+    def _recovered(self, arm: Arm, gain: MeasuredGain | None) -> float | None:
+        """The share of the gap between teacher and baseline that the gain closes; None where there is no gap
+        beyond the noise."""
+        if gain is None or arm.baseline is None:
             return None
-        twins = self.finished[arm.baseline]
-        alone = fmean(self._score(twins[seed]) for seed in self.finished[arm.name] if seed in twins)
-        gap = self._sign * (teacher_score - alone)
-        return gain.mean / gap if gap > 0 else None
+        baselines = self.finished[arm.baseline]
+        gap = self._gap(arm.baseline, [seed for seed in sorted(self.finished[arm.name]) if seed in baselines])
+        return gain.mean / gap.mean if gap is not None and gap.low is not None and gap.low > 0 else None
+
+    def _gap(self, baseline: str, seeds: Sequence[int]) -> MeasuredGain | None:
+        """How much better the teacher is than a baseline, with an interval that covers seeds and test examples."""
+        score, right = self._teacher
+        runs = [self.finished[baseline][seed] for seed in seeds]
+        if score is None or not runs:
+            return None
+        differences = [round(self._sign * (score - self._score(run)), 12) for run in runs]
+        if right is None or not self._decides:
+            if len(runs) == 1:
+                return MeasuredGain(differences[0], None, None, None, None, "examples")
+            gap = gain_over_repeats(differences, sampling=0.0)
+        else:
+            won = [right.astype(float) - self._right(run.run) for run in runs]
+            if len(runs) == 1:
+                pair = Paired(len(right), int((won[0] > 0).sum()), int((won[0] < 0).sum()))
+                low, high = pair.interval()
+                return MeasuredGain(differences[0], low, high, pair.mcnemar(), 1 - ALPHA, "examples")
+            gap = gain_over_repeats(differences, sampling=_standard_error(np.mean(won, axis=0)))
+        return MeasuredGain(gap.mean, gap.low, gap.high, gap.p, 1 - ALPHA, "repeats")
 
     def _score(self, run: RunResult | FinishedRun) -> float:
         return float(run.to_json()["test"][self.metric])
@@ -191,8 +221,7 @@ class Judge:
         assert arm.baseline is not None
         ours, theirs = self.finished[arm.name], self.finished[arm.baseline]
         pairs = [(self._right(ours[seed].run), self._right(theirs[seed].run)) for seed in seeds]
-        mean = np.mean([mine.astype(float) - other for mine, other in pairs], axis=0)
-        return float(mean.std(ddof=1) / math.sqrt(len(mean))) if len(mean) > 1 else 0.0
+        return _standard_error(np.mean([mine.astype(float) - other for mine, other in pairs], axis=0))
 
     def _right(self, run: Path) -> np.ndarray:
         """Which test examples a run decides rightly, in the order of their index."""
@@ -207,6 +236,11 @@ class Judge:
                     f"{path}: the decisions of this run cannot be read: {error}", hint="start it anew: --overwrite"
                 ) from None
         return self._decisions[run]
+
+
+def _standard_error(differences: np.ndarray) -> float:
+    """Of the mean over examples."""
+    return float(differences.std(ddof=1) / math.sqrt(len(differences))) if len(differences) > 1 else 0.0
 
 
 def _verdict(gain: MeasuredGain) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import ModelError
-from kdcli.evaluation.footprint import file_bytes, flops, weight_bytes
+from kdcli.evaluation.footprint import file_bytes, flops, optimizer_bytes, weight_bytes
 from kdcli.events import OnEvent
 from kdcli.models.admission import ScreenedFile, admit, screened_copy
 from kdcli.models.graph_network import GraphNetwork
@@ -51,7 +51,10 @@ def look_into(given: Path, file: Path, asked: Asked, *, threads: int | None, on_
             return replace(told, safe=False, findings=(*told.findings, *known), refused=refused)
     try:
         looked = described(told, _at_own_size(given, network), several=outputs)
-        return replace(looked, findings=(*told.findings, *_notes(network, outputs)))
+        notes, spare = _notes(network, outputs), optimizer_bytes(told.path)
+        if spare:
+            notes.append(f"optimizer-state: {spare} of the file's {told.bytes} bytes; they are not in `bytes`")
+        return replace(looked, bytes=told.bytes - spare, findings=(*told.findings, *notes))
     finally:
         network.close()
 

@@ -11,8 +11,10 @@ from kdcli.data.examples import Examples
 from kdcli.data.feed import RESIDENT_BYTES, Batch
 from kdcli.data.stream import AHEAD_BYTES
 from kdcli.data.views import as_they_are
-from kdcli.distillation.preflight import refuse_chance, refuse_idle_terms, refuse_same
+from kdcli.distillation.preflight import refuse_idle_terms, refuse_same
+from kdcli.evaluation.chance import refuse_chance
 from kdcli.evaluation.footprint import weight_bytes
+from kdcli.evaluation.gates import left_to_export
 from kdcli.evaluation.short_timing import time_shortly
 from kdcli.lazy import tf
 from kdcli.models.answering import Answering
@@ -107,6 +109,7 @@ def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
     teacher_parameters = sum(one.network.parameters or 0 for one in teachers)
     kept = min(teaching.bytes, RESIDENT_BYTES) if teaching is not None else 0
     splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
+    left = left_to_export(job.exported_gates, "RUN") if measured else ()
     # Weights, their gradients and two moments of the optimizer, in float32.
     data = dataset.train.bytes if dataset.train.bytes <= RESIDENT_BYTES else AHEAD_BYTES
     memory = data + kept + 4 * (4 * job.trained.network.parameters + teacher_parameters)
@@ -134,6 +137,7 @@ def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
                 *findings,
                 *_of_losses(job),
                 *_notes(job),
+                *left,
             ),
             names if len(names := [one.network.name for one in teachers]) > 1 else (),
         ),

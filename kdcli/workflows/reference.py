@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from kdcli.data.dataset import Dataset
-from kdcli.evaluation.footprint import file_bytes, flops
+from kdcli.evaluation.footprint import flops, model_bytes
 from kdcli.evaluation.quality import measure
 from kdcli.models.network import Network
 from kdcli.models.recorded import RecordedNetwork
@@ -28,11 +30,13 @@ class Reference:
     Args:
         opened: the teacher or teachers.
         quality: on the test split: of several the mixture's at T 1; without figures where answers are recorded.
+        logits: on the test split, in its order; None where outputs are recorded.
         several: of a list of teachers, each one's path, share, temperature and accuracy.
     """
 
     opened: tuple[Opened, ...]
     quality: Quality
+    logits: np.ndarray | None = None
     several: Sequence[dict[str, Any]] = ()
 
     @property
@@ -48,7 +52,7 @@ class Reference:
         document = {
             "path": relative(only) if only else None,
             "parameters": _sum([one.network.parameters for one in self.opened]),
-            "bytes": _sum([file_bytes(path) if path else None for path in paths]),
+            "bytes": _sum([model_bytes(path) if path else None for path in paths]),
             "flops": _sum([flops(one.network) if one.network.preparations else None for one in self.opened]),
         }
         return {**document, "members": list(self.several)} if self.several else document
@@ -70,12 +74,13 @@ def open_reference(asked: Asked, dataset: Dataset, around: Surroundings) -> Refe
     ]
     known = [one for one in answers if one is not None]
     if not asked.recipe.is_ensemble:
-        return Reference(opened, each[0])
+        return Reference(opened, each[0], answers[0])
     ensemble = ensemble_of(asked.recipe, opened)
     # Recorded answers say nothing of the test split.
     whole = len(known) == len(answers)
-    quality = measure(ensemble.of(known), labels, task=dataset.task) if whole else Quality(dataset.task, 0)
-    return Reference(opened, quality, member_records(opened, ensemble, [its.accuracy for its in each]))
+    logits = ensemble.of(known) if whole else None
+    quality = Quality(dataset.task, 0) if logits is None else measure(logits, labels, task=dataset.task)
+    return Reference(opened, quality, logits, member_records(opened, ensemble, [its.accuracy for its in each]))
 
 
 def _sum(figures: list[Any]) -> Any:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from kdcli.data.dataset import Dataset
 from kdcli.errors import UsageError
+from kdcli.evaluation.statistics import ALPHA, t_quantile
 from kdcli.runs.comparison import ComparisonDirectory
 from kdcli.runs.directory import ENVIRONMENT, read_json
 from kdcli.runs.recording import hash_arrays
@@ -14,7 +17,7 @@ from kdcli.runs.results import Plan
 from kdcli.workflows.arms import Arm
 from kdcli.workflows.around import Surroundings
 from kdcli.workflows.asking import Asked
-from kdcli.workflows.opening import open_distillation
+from kdcli.workflows.opening import open_alone, open_distillation
 from kdcli.workflows.placing import Place, check_inputs, data_key, given_inputs, open_data
 from kdcli.workflows.previewing import check_before, make_plan
 from kdcli.workflows.stages import last_stage
@@ -61,24 +64,52 @@ def _refuse_unmeasurable(dataset: Dataset) -> None:
         raise UsageError(f"kd compare needs labels, and {dataset.name} has none", hint="another --data D")
 
 
+def about_repeats(arms: Sequence[Arm]) -> tuple[str, ...]:
+    """What one or two pairs cannot show, before any of them is trained."""
+    fewest = min(len(arm.seeds) for arm in arms if arm.baseline is not None)
+    if fewest == 1:
+        return (
+            "one pair has no variance estimate: the verdict will be about these two files, not about the recipe "
+            "(--repeats 3 or more)",
+        )
+    if fewest == 2:
+        factor = t_quantile(ALPHA, 1)
+        return (
+            f"two pairs show hardly anything: their 95 % interval reaches {factor:.1f} standard errors to each "
+            f"side, that of three {t_quantile(ALPHA, 2):.1f} (--repeats 3 or more)",
+        )
+    return ()
+
+
 def preview(arms: Sequence[Arm], place: ComparisonDirectory, around: Surroundings, *, preflight: bool) -> Plan:
-    """The plan of the first distilled arm that is to be trained, with the list of all arms; writes nothing.
+    """The plan of the first distilled arm that is to be trained, with the time of all arms; writes nothing.
 
     Raises:
         UsageError: every distilled arm is finished already.
     """
-    arm = next((arm for arm in arms if arm.baseline is not None and not arm.finished), None)
-    if arm is None:
+    first = next((arm for arm in arms if arm.baseline is not None and not arm.finished), None)
+    if first is None:
         raise UsageError("--dry-run shows how a student is distilled; every RUN here is finished")
-    path = place.path / arm.folder / "dry-run"
-    listed = tuple({"name": one.name, "runs": len(one.seeds), "baseline": one.baseline} for one in arms)
-    chain = find_chain(arm.at(arm.seeds[0]), out=path, resume=False, overwrite=False)
-    if chain is not None:
-        plan = plan_chain(chain, around, preflight=preflight)
-    else:
-        job = open_distillation(Place(path, arm.at(arm.seeds[0]), resume=False, overwrite=False), around)
-        plan = make_plan(job, check_before(job) if preflight else (), measured=True)
-    return replace(plan, arms=listed, findings=(*plan.findings, *baseline_findings(arms)))
+    plans = {first.name: _plan(first, place, around, preflight=preflight)}
+    listed: list[dict[str, Any]] = []
+    teachers: dict[str, float] = {}
+    total = 0.0
+    for arm in arms:
+        runs, seconds = sum(seed not in arm.finished for seed in arm.seeds), None
+        if runs:
+            plan, spent = plans.get(arm.name) or _plan(arm, place, around, preflight=False)
+            # Outputs that several arms want are computed once; the first stage of a chain stands for the others.
+            teachers[plan.targets.get("fingerprint") or arm.name] = plan.seconds["teacher"] or 0.0
+            seconds = round(runs * max(1, len(plan.stages)) * ((plan.seconds["training"] or 0.0) + spent), 1)
+            total += seconds
+        listed.append({"name": arm.name, "runs": len(arm.seeds), "baseline": arm.baseline, "seconds": seconds})
+    plan = plans[first.name][0]
+    return replace(
+        plan,
+        arms=tuple(listed),
+        seconds={**plan.seconds, "all arms": round(total + sum(teachers.values()), 1)},
+        findings=(*plan.findings, *about_repeats(arms), *baseline_findings(arms)),
+    )
 
 
 def baseline_findings(arms: Sequence[Arm]) -> tuple[str, ...]:
@@ -89,3 +120,17 @@ def baseline_findings(arms: Sequence[Arm]) -> tuple[str, ...]:
         if arm.baseline is not None:
             found.append(rate_finding(last_stage(arm.asked).recipe, arm=arm.name, baseline=arm.baseline) or "")
     return tuple(text for text in found if text)
+
+
+def _plan(arm: Arm, place: ComparisonDirectory, around: Surroundings, *, preflight: bool) -> tuple[Plan, float]:
+    """The plan of an arm's first run with the time of its steps, and the seconds until it could start."""
+    began = time.perf_counter()
+    asked, path = arm.at(arm.seeds[0]), place.path / arm.folder / "dry-run"
+    chain = find_chain(asked, out=path, resume=False, overwrite=False)
+    if chain is not None:
+        plan = plan_chain(chain, around, preflight=preflight)
+    else:
+        where = Place(path, asked, resume=False, overwrite=False)
+        job = open_alone("student", where, around) if arm.baseline is None else open_distillation(where, around)
+        plan = make_plan(job, check_before(job) if preflight else (), measured=True)
+    return plan, time.perf_counter() - began

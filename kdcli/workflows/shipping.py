@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.data.dataset import with_outputs
+from kdcli.data.dataset import Dataset, with_outputs
 from kdcli.data.examples import ONLY, Examples
 from kdcli.data.order import limited
 from kdcli.errors import ModelError
@@ -38,6 +38,7 @@ class Shipped:
         shown: raw training examples, by input name; None without data.
         class_names: in label order; empty where nothing has a name.
         accuracy: of the model on the examples; None without labels or decisions.
+        dataset: that the examples are of; None without data.
     """
 
     network: KerasNetwork
@@ -46,6 +47,7 @@ class Shipped:
     shown: dict[str, np.ndarray] | None = None
     class_names: tuple[str, ...] = ()
     accuracy: float | None = None
+    dataset: Dataset | None = None
 
 
 def ship_with_data(
@@ -77,7 +79,7 @@ def ship_with_data(
     train = dataset.train
     seen = train.take(limited(train.all_labels(), len(train), limit=SHOWN, seed=asked.recipe.data_seed))
     names = dataset.class_names if dataset.task != "regression" else ()
-    return Shipped(network, examples, reference, seen, names, compare(outputs, reference).accuracy)
+    return Shipped(network, examples, reference, seen, names, compare(outputs, reference).accuracy, dataset)
 
 
 def exportable(network: Any) -> KerasNetwork:

@@ -158,11 +158,11 @@ def carry_out_chain(
         try:
             job = open_distillation(place, around)
             # What the last one cannot be held to is refused before the first one is trained.
-            job.hold_to(gates)
+            job.hold_to(gates, is_last=stage.is_last)
             if stage.is_last:
                 job.stages = tuple(_record(result) for result in done)
             else:
-                job.gates = ()
+                job.gates = job.exported_gates = ()
             findings = check_before(job) if preflight else ()
             if aloud:
                 around.on_event(Planned(make_plan(job, findings, measured=False)))

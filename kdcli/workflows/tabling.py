@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdcli.recipe.sections import FALLING
+from kdcli.runs.timed import FEW_SAMPLES
 
 QUALITY_COLUMNS = ("gain", "verdict", "gap recovered", "won", "lost", "p", "runs")
 SIZE_COLUMNS = ("parameters", "MB", "MFLOPs", "p50 ms", "p90 ms", "p99 ms", "÷ teacher's", "examples/s")
@@ -29,16 +29,9 @@ def tables(document: dict[str, Any]) -> tuple[Table, ...]:
 def sentences(document: dict[str, Any]) -> list[str]:
     """What must be read beside the tables, the verdicts first."""
     students, teacher, metric = document["students"], document["teacher"], document["metric"]
-    lines = [_verdict(student, metric) for student in students if student["baseline"] is not None]
-    sign = -1 if metric in FALLING else 1
-    for student in students:
-        score = student["score"]["mean"]
-        known = student["baseline"] is None and score is not None and teacher["score"] is not None
-        if known and sign * (teacher["score"] - score) <= 0:
-            lines.append(
-                f"the teacher ({teacher['score']:.4f}) is not better than {student['name']} ({score:.4f}): "
-                "it has nothing to hand down, and no gap to recover"
-            )
+    lines = [_verdict(student, students, metric) for student in students if student["baseline"] is not None]
+    lines += _about_chance(document)
+    lines += [text for student in students if (text := _about_gap(student, teacher["score"]))]
     lines.append(
         "each pair starts from fresh weights of its seed"
         if document["start"] == "fresh"
@@ -65,7 +58,39 @@ def sentences(document: dict[str, Any]) -> list[str]:
             f"latency noise floor ±{100 * width:.1f} %: two models of one graph differ by {floor['value']:.3f}×"
         )
     lines += [f"latency: {doubt}" for doubt in document["latency_doubts"]]
+    timed = [entry["latency"] for entry in (teacher, *students) if entry.get("latency")]
+    lines += list(dict.fromkeys(entry["no_ratio"] for entry in timed if entry.get("no_ratio")))
+    if any(entry["p99_ms"] is None for entry in timed):
+        lines.append(FEW_SAMPLES)
     return lines + list(document["notes"])
+
+
+def _about_chance(document: dict[str, Any]) -> list[str]:
+    """Which models are no better than guessing."""
+    lines = ["the teacher is at chance on the test split"] if document["teacher"].get("at_chance") else []
+    for student in document["students"]:
+        runs = student["accuracy"]["runs"]
+        guessing = sum(bool(run.get("at_chance")) for run in runs)
+        if guessing:
+            count = f"{guessing} of its {len(runs)} runs are" if len(runs) > 1 else "its run is"
+            score = f"{document['metric']} {student['score']['mean']:.4f}"
+            lines.append(
+                f"{student['name']}: {count} at chance on the test split ({score}): it learned nothing there"
+            )
+    return lines
+
+
+def _about_gap(student: dict[str, Any], teacher: float | None) -> str | None:
+    """Why there is no gap between the teacher and a baseline that could be recovered."""
+    gap, score = student.get("teacher_gap"), student["score"]["mean"]
+    if gap is None or (gap["low"] is not None and gap["low"] > 0):
+        return None
+    sides = f"the teacher ({teacher:.4f})", f"{student['name']} ({score:.4f})"
+    if gap["mean"] <= 0:
+        return f"{sides[0]} is not better than {sides[1]}: it has nothing to hand down, and no gap to recover"
+    if gap["low"] is None:
+        return f"one run has no variance estimate: no gap recovered between {sides[0]} and {sides[1]} is given"
+    return f"{sides[0]} and {sides[1]} differ by less than the noise ({_gain(gap)}): no gap to recover"
 
 
 def markdown(document: dict[str, Any]) -> str:
@@ -98,7 +123,7 @@ def _quality(document: dict[str, Any]) -> Table:
                 student["name"],
                 mean,
                 _gain(student["gain"]),
-                student["verdict"] or ("" if student["status"] == "finished" else "failed"),
+                _shown_verdict(student, document["students"]),
                 "" if recovered is None else f"{round(100 * recovered) + 0:d} %",
                 str(pair["gained"]) if pair else "",
                 str(pair["lost"]) if pair else "",
@@ -122,7 +147,7 @@ def _size(document: dict[str, Any]) -> Table:
                 "n/a" if entry["parameters"] is None else f"{entry['parameters']:,}",
                 "n/a" if entry["bytes"] is None else f"{entry['bytes'] / 1e6:.3f}",
                 "n/a" if entry["flops"] is None else f"{entry['flops'] / 1e6:.3f}",
-                *(_figure(timed.get(name), "{:.3f}") for name in ("p50_ms", "p90_ms", "p99_ms")),
+                *(_time(timed, name) for name in ("p50_ms", "p90_ms", "p99_ms")),
                 f"{ratio['value']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]" if ratio else "",
                 _figure(timed.get("examples_per_second"), "{:,.0f}"),
             )
@@ -134,7 +159,18 @@ def _size(document: dict[str, Any]) -> Table:
     return Table(title, ("model", *SIZE_COLUMNS), tuple(rows))
 
 
-def _verdict(student: dict[str, Any], metric: str) -> str:
+def _both_at_chance(student: dict[str, Any], students: Sequence[dict[str, Any]]) -> bool:
+    baseline = next((one for one in students if one["name"] == student["baseline"]), {})
+    return bool(student.get("at_chance") and baseline.get("at_chance"))
+
+
+def _shown_verdict(student: dict[str, Any], students: Sequence[dict[str, Any]]) -> str:
+    if student["verdict"] is None:
+        return "" if student["status"] == "finished" else "failed"
+    return f"{student['verdict']}, both at chance" if _both_at_chance(student, students) else student["verdict"]
+
+
+def _verdict(student: dict[str, Any], students: Sequence[dict[str, Any]], metric: str) -> str:
     if student["status"] != "finished":
         return f"{student['name']}: {student['status']}"
     if student["verdict"] is None:
@@ -144,7 +180,10 @@ def _verdict(student: dict[str, Any], metric: str) -> str:
         "worse": "is worse than",
         "inconclusive": "cannot be told from",
     }[student["verdict"]]
-    return f"{student['name']} {words} {student['baseline']}: {metric} {_gain(student['gain'])}"
+    text = f"{student['name']} {words} {student['baseline']}: {metric} {_gain(student['gain'])}"
+    if _both_at_chance(student, students):
+        text += "; both are at chance, so this says nothing about the distillation"
+    return text
 
 
 def _about_the_split(document: dict[str, Any]) -> Sequence[str]:
@@ -175,6 +214,11 @@ def _gain(gain: dict[str, Any]) -> str:
         None if gain[name] is None else round(gain[name], 4) + 0.0 for name in ("mean", "low", "high")
     )
     return f"{mean:+.4f}" if low is None else f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
+
+
+def _time(timed: dict[str, Any], name: str) -> str:
+    """Empty where nothing was timed, a dash where there are too few samples."""
+    return "" if not timed else _figure(timed[name], "{:.3f}") or "-"
 
 
 def _figure(value: float | None, pattern: str = "{:.4f}") -> str:

@@ -68,7 +68,10 @@ def time_arms(
         on_event=on_event,
     )
     floor = _noise_floor(session, students)
-    latency = {name: _entry(session, name) for name in networks}
+    untimed = (
+        None if TEACHER in networks else "no latency ratio: several teachers or recorded outputs are not timed"
+    )
+    latency = {name: _entry(session, name, untimed) for name in networks}
     return Timed(latency, floor.to_json() if floor else None, session.doubts(floor))
 
 
@@ -98,7 +101,18 @@ def _noise_floor(session: Session, students: Sequence[ComparedStudent]) -> Ratio
     return None
 
 
-def _entry(session: Session, name: str) -> dict[str, Any]:
-    # Recorded answers have no time.
-    known = name != TEACHER and TEACHER in session.subjects
-    return {**session.timing(name).to_json(), "ratio": session.ratio(name, TEACHER).to_json() if known else None}
+def _entry(session: Session, name: str, teacher: str | None) -> dict[str, Any]:
+    """Its times, and the ratio to the teacher or why there is none.
+
+    Args:
+        teacher: why it is not timed; None where it is.
+    """
+    ratio, why = None, teacher
+    if name != TEACHER and why is None:
+        own, other = (session.subjects[one].runtime for one in (name, TEACHER))
+        if own == other:
+            ratio = session.ratio(name, TEACHER).to_json()
+        else:
+            why = f"no latency ratio: the teacher runs in {other}, the students in {own}"
+    document = {**session.timing(name).to_json(), "ratio": ratio}
+    return document if why is None or name == TEACHER else {**document, "no_ratio": why}

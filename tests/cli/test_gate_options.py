@@ -55,6 +55,7 @@ def test_short_forms_are_gates():
         "gate": ["ece<=0.1"],
         "min_accuracy": 0.97,
         "max_accuracy_drop": 0.01,
+        "max_export_drop": 0.02,
         "min_gain": None,
         "min_agreement": 0.9,
         "max_latency_ms": 5.0,
@@ -66,6 +67,7 @@ def test_short_forms_are_gates():
         Gate("ece", "<=", 0.1),
         Gate("accuracy", ">=", 0.97),
         Gate("accuracy_drop", "<=", 0.01),
+        Gate("export_drop", "<=", 0.02),
         Gate("agreement", ">=", 0.9),
         Gate("latency_ms", "<=", 5.0),
         Gate("latency_ratio", "<=", 0.5),
@@ -111,16 +113,42 @@ def test_state_decides_the_exit_code(capsys, monkeypatch, state, strict, code, s
 
 @pytest.mark.parametrize("words", [EVALUATE, DISTILL], ids=["evaluate", "distill"])
 def test_failed_gate_is_seven_after_one_whole_document(kd, here, words):
-    ran = kd(*words, "--gate", "accuracy>=0.5", "--max-size-mb", "0.001", "--json")
+    ran = kd(*words, "--gate", "accuracy>=0.5", "--gate", "parameters<=1", "--json")
     assert ran.code == 7
     assert ran.out == json.dumps(ran.document, indent=2) + "\n"
     gates = {gate["name"]: gate for gate in ran.document["gates"]}
-    assert (gates["accuracy"]["state"], gates["size_mb"]["state"]) == ("passed", "failed")
-    assert set(gates["size_mb"]) == {"name", "value", "bound", "state", "model"}
-    assert gates["size_mb"]["bound"] == "<= 0.001"
-    assert (here / gates["size_mb"]["model"]).exists()
+    assert (gates["accuracy"]["state"], gates["parameters"]["state"]) == ("passed", "failed")
+    assert set(gates["parameters"]) == {"name", "value", "bound", "state", "model"}
+    assert gates["parameters"]["bound"] == "<= 1"
+    assert (here / gates["parameters"]["model"]).exists()
     (said,) = [line for line in ran.err.splitlines() if "gate" in line]
-    assert said.startswith("error: gate failed: ") and "bound <= 0.001" in said
+    assert said.startswith("error: gate failed: ") and "bound <= 1" in said
+
+
+def test_a_size_that_the_weights_alone_exceed_is_refused_before_training(kd, here):
+    kernels = 64 * 3 / 1e6
+    before = sorted(os.listdir(here))
+    ran = kd(*DISTILL, "--max-size-mb", f"{kernels - 1e-6:.6f}")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.splitlines()[-2:] == [
+        "error: gate size_mb <= 0.000191: the kernels of student.keras alone take 0.000192 MB in the smallest "
+        "format (int8)",
+        "hint: a smaller student, or a larger bound",
+    ]
+    assert sorted(os.listdir(here)) == before
+
+
+def test_a_size_that_may_hold_is_left_to_the_file_that_ships(kd, here):
+    bound = f"{64 * 3 / 1e6:.6f}"
+    ran = kd(*DISTILL, "--out", "run", "--max-size-mb", bound, "--json")
+    assert (ran.code, ran.document["gates"]) == (0, [])
+    left = "gate size_mb <= 0.000192 is about the file that ships: checked by kd export"
+    assert ran.err.count(f"{left} run --format litert --gate 'size_mb<=0.000192'") == 1
+    plan = kd(*DISTILL, "--max-size-mb", bound, "--dry-run", "--json").document
+    assert any(finding.startswith(left) for finding in plan["findings"])
+    again = kd("distill", "--out", "run", "--resume", "--max-size-mb", bound, "--json")
+    assert (again.code, again.document["gates"]) == (0, [])
+    assert f"{left} run --format litert" in again.err
 
 
 def test_passed_gates_are_shown_and_are_no_news(kd, here):

@@ -10,11 +10,10 @@ from conftest import blobs
 
 from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.feed import Batch
-from kdcli.distillation.preflight import refuse_chance, refuse_idle_terms, refuse_same
+from kdcli.distillation.preflight import refuse_idle_terms, refuse_same
 from kdcli.distillation.terms import build_terms
 from kdcli.errors import ModelError
 from kdcli.losses import make
-from kdcli.models.answering import Answering
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.preparation import Preparation
 from kdcli.zoo import Cnn
@@ -59,11 +58,6 @@ def constant(label):
     return network(model)
 
 
-def chance(teacher, split):
-    logits = Answering(teacher)(split.take, len(split))["logits"]
-    return refuse_chance(logits, split.all_labels(), name=teacher.name)
-
-
 def batch():
     return Batch({"x": tf.constant(X[:12])}, tf.constant(Y[:12]), None, tf.range(12), tf.constant(0), 12)
 
@@ -75,33 +69,6 @@ def check_terms(*losses, student, teacher=None):
 
 def values(found):
     return [np.array(v.numpy()) for v in found.variables]
-
-
-def test_a_teacher_that_knows_passes_with_its_accuracy():
-    assert chance(reading_rows(), examples()) == 1.0
-
-
-def test_a_teacher_at_chance_is_refused_with_the_figures():
-    shuffled = np.random.default_rng(0).permutation(Y)
-    with pytest.raises(ModelError) as caught:
-        chance(reading_rows(), examples(y=shuffled))
-    assert "the teacher (t.keras) is at chance level: accuracy 0." in caught.value.message
-    assert "on 90 training examples" in caught.value.message
-    assert "against 0.333 by guessing" in caught.value.message
-    assert "--no-preflight" in caught.value.hint
-    assert caught.value.exit_code == 4
-
-
-def test_always_naming_the_frequent_class_is_chance():
-    rare = np.concatenate([np.flatnonzero(Y == 0), np.flatnonzero(Y)[:6]])
-    with pytest.raises(ModelError, match=r"accuracy 0\.833 on 36 .* mean recall 0\.333 against 0\.333"):
-        chance(constant(0), examples(X[rare], Y[rare]))
-
-
-def test_classes_in_another_order_are_refused():
-    with pytest.raises(ModelError, match=r"accuracy 0\.000") as caught:
-        chance(reading_rows((1, 2, 0)), examples())
-    assert "order of the classes" in caught.value.hint
 
 
 def test_a_student_that_is_its_teacher_is_refused():

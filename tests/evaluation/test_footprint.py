@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from kdcli.evaluation.compiling import compiled
-from kdcli.evaluation.footprint import file_bytes, flops, weight_bytes
+from kdcli.evaluation.footprint import file_bytes, flops, least_bytes, model_bytes, weight_bytes
+from kdcli.lazy import quiet_descriptor
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.preparation import Preparation
 
@@ -99,3 +102,43 @@ def test_bytes_of_a_file_and_of_a_folder(tmp_path):
     assert file_bytes(tmp_path / "one") == 10
     assert file_bytes(tmp_path) == 26
     assert weight_bytes(10) == {"float32": 40, "float16": 20, "int8": 10}
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_the_state_of_an_optimizer_does_not_count(tmp_path, suffix):
+    model = keras.Sequential([keras.Input((64,)), L.Dense(300, activation="relu"), L.Dense(3)])
+    plain, trained = tmp_path / f"plain{suffix}", tmp_path / f"trained{suffix}"
+    model.save(plain)
+    assert model_bytes(plain) == file_bytes(plain)
+    model.compile("adam", "mse")
+    model.fit(np.zeros((8, 64)), np.zeros((8, 3)), verbose=0)
+    model.save(trained)
+    # Adam has two numbers for each weight.
+    assert file_bytes(trained) > 2.5 * file_bytes(plain)
+    assert model_bytes(trained) == pytest.approx(file_bytes(plain), rel=0.1)
+
+
+def test_the_slots_of_a_saved_model_do_not_count(tmp_path):
+    class Trained(tf.Module):
+        def __init__(self):
+            self.kernel = tf.Variable(tf.zeros((30, 20)))
+            self.optimizer = tf.Module()
+            self.optimizer.moments = [tf.Variable(tf.zeros((30, 20))), tf.Variable(tf.zeros((), tf.int64))]
+
+    tf.saved_model.save(Trained(), str(tmp_path / "model"))
+    assert file_bytes(tmp_path / "model") - model_bytes(tmp_path / "model") == 30 * 20 * 4 + 8
+
+
+def test_no_file_is_smaller_than_its_kernels_in_int8(tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    layers = [L.Conv2D(40, 3), L.BatchNormalization(), L.ReLU(), L.Flatten(), L.Dense(3)]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
+    least = least_bytes(model.variables)
+    assert least == 9 * 40 + 6 * 6 * 40 * 3
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([np.ones((1, 8, 8, 1), np.float32)] for _ in range(3))
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    with quiet_descriptor(1), quiet_descriptor(2), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert least <= len(converter.convert()) < 4 * least

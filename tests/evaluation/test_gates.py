@@ -36,9 +36,41 @@ def test_given_gates_win_over_those_of_the_recipe():
 @pytest.mark.parametrize(
     ("command", "text", "options", "message", "hint"),
     [
-        ("evaluate", "gain>=0", {}, "kd evaluate does not measure it", "kd compare"),
-        ("distill", "latency_ms<=1", {}, "kd distill does not measure it", "kd evaluate MODEL --latency"),
-        ("distill", "max_abs_diff<=1", {}, "kd distill does not measure it", "kd export"),
+        (
+            "evaluate",
+            "gain>=0",
+            {},
+            "kd evaluate does not measure it",
+            "kd compare --distilled RUN --gate 'gain>=0'",
+        ),
+        (
+            "distill",
+            "latency_ms<=1",
+            {},
+            "kd distill does not measure it",
+            "kd evaluate MODEL --latency --gate 'latency_ms<=1'",
+        ),
+        (
+            "distill",
+            "max_abs_diff<=1",
+            {},
+            "kd distill does not measure it",
+            "kd export MODEL --format litert --gate 'max_abs_diff<=1'",
+        ),
+        (
+            "export",
+            "gain>=0.005",
+            {},
+            "only kd compare trains the same student alone",
+            "kd compare --distilled RUN --gate 'gain>=0.005'",
+        ),
+        (
+            "export",
+            "accuracy_drop<=0.01",
+            {"teacher": False},
+            "there is no teacher",
+            "--gate 'export_drop<=0.01' compares with the model itself",
+        ),
         ("evaluate", "latency_ms<=1", {"latency": False}, "nothing is timed", "--latency"),
         ("evaluate", "agreement>=0.9", {"teacher": False}, "there is no teacher", "--teacher FILE"),
         ("evaluate", "accuracy_drop<=0", {"teacher": False}, "there is no teacher", "--teacher FILE"),
@@ -78,10 +110,10 @@ def test_gate_of_a_recipe_that_cannot_be_measured_is_listed():
 def test_gate_on_a_figure_that_the_task_does_not_have_is_refused(text, task, labelled, known):
     gates = [parse_gate(text)]
     if known:
-        check_task(gates, task, labelled=labelled)
+        check_task("distill", gates, task, labelled=labelled)
         return
     with pytest.raises(UsageError, match=f"not a figure of (unlabelled )?{task}"):
-        check_task(gates, task, labelled=labelled)
+        check_task("distill", gates, task, labelled=labelled)
 
 
 def test_every_gate_is_judged_on_every_model():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import signal
 import warnings
 from pathlib import Path
@@ -14,12 +16,15 @@ import tensorflow as tf
 from conftest import blobs, save_npz
 
 import kdcli
+from kdcli.cache.place import kept_bytes
 from kdcli.errors import ModelError, UsageError
 from kdcli.evaluation import latency
 from kdcli.evaluation.footprint import flops
 from kdcli.events import Note
 from kdcli.lazy import quiet_descriptor
+from kdcli.models.file_runner import FileRunner
 from kdcli.workflows import candidates
+from kdcli.workflows.cache import remove_answers
 
 pytest.importorskip("ai_edge_litert")
 
@@ -155,7 +160,8 @@ def test_models_are_timed_beside_the_teacher(folder):
     assert file.latency.threads >= 1 and file.latency.batch == 1
     # A call of LiteRT on so small a model takes microseconds: several of them make a sample.
     assert file.latency.p50_ms < own.latency.p50_ms
-    assert file.ratio.low <= file.ratio.value < 1
+    # The teacher is timed in LiteRT too: it is the same model, whatever TensorFlow takes for it.
+    assert file.latency.p50_ms / own.latency.p50_ms < 0.2 < file.ratio.value < 5
     assert 0.2 < own.ratio.value < 5
     assert found.noise_floor.low <= found.noise_floor.value <= found.noise_floor.high
     assert own.latency.best_batch in (1, 8, 32)
@@ -167,6 +173,71 @@ def test_models_are_timed_beside_the_teacher(folder):
     assert states == wanted
     said = [event.text for event in notes if isinstance(event, Note) and event.warning]
     assert said == [f"latency: {doubt}" for doubt in found.doubts]
+
+
+def test_the_teacher_in_another_runtime_is_exported_once(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("KD_CACHE_DIR", str(tmp_path))
+    shipped = tmp_path / "shipped" / "raw.tflite"
+    shipped.parent.mkdir()
+    shutil.copy(folder / "raw.tflite", shipped)
+    said = {"raw.tflite": {"prepare": "inside", "output_kind": "logits"}}
+    (shipped.parent / "input.json").write_text(json.dumps(said))
+
+    def ratio():
+        notes = []
+        found = evaluated(
+            folder,
+            shipped,
+            teacher=folder / "logits.keras",
+            latency=True,
+            runtime="litert",
+            on_event=notes.append,
+        )
+        return found.models[0].ratio, [note.text for note in notes if "exporting" in getattr(note, "text", "")]
+
+    first, exporting = ratio()
+    (file,) = (tmp_path / "exports").iterdir()
+    assert first.value > 0 and len(exporting) == 1
+    # What was timed is the teacher, with its preprocessing, as raw.tflite has its own.
+    x, _ = blobs(8)
+    with FileRunner(file) as runner:
+        expected = keras.saving.load_model(folder / "logits.keras")(x / np.float32(255)).numpy()
+        np.testing.assert_allclose(runner.answer(x), expected, atol=1e-5)
+    assert ratio()[1] == []
+    file.write_bytes(b"damaged")
+    again, exporting = ratio()
+    assert again.value > 0 and len(exporting) == 1
+    assert kept_bytes(tmp_path) == file.stat().st_size == remove_answers(everything=True)[1]
+    assert not file.exists()
+
+
+def test_a_ratio_to_a_teacher_in_another_runtime_is_inconclusive_with_the_reason(folder, kd):
+    words = (
+        "evaluate",
+        folder / "logits.keras",
+        "--teacher",
+        folder / "logits.tflite",
+        "--data",
+        folder / "data.npz",
+    )
+    ran = kd(*words, "--latency", "--max-latency-ratio", "1000", "--json")
+    assert ran.code == 0
+    (gate,) = ran.document["gates"]
+    assert (gate["name"], gate["value"], gate["state"]) == ("latency_ratio", None, "inconclusive")
+    why = f"the teacher cannot be timed in tensorflow: {folder / 'logits.tflite'} is a tflite file"
+    latency = ran.document["models"][0]["latency"]
+    assert (latency["ratio"], latency["no_ratio"]) == (None, why)
+    assert why in ran.err
+    assert kd(*words, "--latency", "--max-latency-ratio", "1000", "--strict-gates").code == 7
+
+
+def test_what_was_not_measured_is_a_dash_and_said(folder, kd):
+    ran = kd("evaluate", folder / "logits.tflite", "--data", folder / "data.npz", "--latency")
+    lines = ran.out.splitlines()
+    (row,) = [line for line in lines if "litert, " in line]
+    assert re.search(r" \d+ × \d+ calls ", row)
+    few = row.split()[6] == "-"
+    assert few == ("p99: -, it needs 1,000 samples" in lines)
 
 
 def test_runtime_chooses_who_is_timed(folder):
@@ -201,14 +272,23 @@ def test_classes_are_measured_on_request(folder):
         )
 
 
-def test_gates_are_judged_on_every_model(folder):
+def test_gates_are_judged_on_every_model_but_the_teacher(folder, tmp_path):
+    shutil.copy(folder / "logits.keras", tmp_path / "teacher.keras")
+    notes = []
     found = evaluated(
         folder,
         "logits.keras",
         "logits.tflite",
-        teacher=folder / "logits.keras",
+        tmp_path / "teacher.keras",
+        teacher=tmp_path / "teacher.keras",
+        on_event=notes.append,
         gates=["accuracy>=1", "accuracy_drop<=0", "agreement>=1", "size_mb<=0.00001", "flops<=1000"],
     )
+    assert len(found.models) == 3
+    assert f"{tmp_path / 'teacher.keras'} is the teacher: gates are not for it" in [
+        note.text for note in notes if isinstance(note, Note)
+    ]
+    assert not any(gate.model.endswith("teacher.keras") for gate in found.gates)
     states = {(gate.name, Path(gate.model).suffix): gate.state for gate in found.gates}
     assert states == {
         ("accuracy", ".keras"): "passed",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import keras
@@ -81,7 +82,7 @@ def test_a_run_is_exported_with_its_data_its_preparation_and_its_class_names(run
         assert one["agreement"] >= 0.95 and one["accuracy"] >= 0.95
     assert document["artifacts"][0]["max_abs_diff"] < 1e-5
     assert [(gate["name"], gate["model"], gate["state"]) for gate in document["gates"]] == [
-        ("accuracy_drop", name, "passed") for name in names
+        ("export_drop", f"out/{name}", "passed") for name in names
     ]
     assert sorted(os.listdir(tmp_path / "out")) == sorted([*names, "input.json", "labels.txt"])
     assert (tmp_path / "out" / "labels.txt").read_text() == "low\nmiddle\nhigh\n"
@@ -188,16 +189,16 @@ def test_a_file_that_decides_otherwise_is_not_left_behind(folder, kd, tmp_path):
     assert (first["path"], second["path"]) == ("out/student_saved_model", None)
     assert second["accuracy"] < 0.5 < first["accuracy"]
     assert [(gate["model"], gate["state"]) for gate in ran.document["gates"]] == [
-        ("student_saved_model", "passed"),
-        ("student.keras", "failed"),
+        ("out/student_saved_model", "passed"),
+        ("out/student.keras", "failed"),
     ]
-    assert "gate failed: student.keras: accuracy_drop is" in ran.err
+    assert "gate failed: out/student.keras: export_drop is" in ran.err
     assert sorted(os.listdir(tmp_path / "out")) == ["input.json", "labels.txt", "student_saved_model"]
     assert list(json.loads((tmp_path / "out" / "input.json").read_text())) == ["student_saved_model"]
 
 
 @pytest.mark.usefixtures("spoiling")
-@pytest.mark.parametrize("bound", [[], ["--max-accuracy-drop", "1"]], ids=["default", "loose"])
+@pytest.mark.parametrize("bound", [[], ["--max-export-drop", "1"]], ids=["default", "loose"])
 def test_when_no_file_passes_nothing_is_written(folder, kd, tmp_path, bound):
     words = ["--format", "keras", "--data", folder / "data.npz", "--no-latency", *bound]
     ran = kd("export", folder / "student.keras", *words, "--out", "deep/out", "--quiet")
@@ -210,8 +211,101 @@ def test_without_labels_changed_decisions_count(folder, here):
     raw, _ = blobs(60)
     exported = kdcli.export(folder / "student.keras", formats=["keras"], data={"x": raw}, out="out", latency=False)
     (gate,) = exported.gates
-    assert (gate.name, gate.bound, gate.state) == ("agreement", ">= 0.99", "failed")
+    assert (gate.name, gate.bound, gate.state) == ("export_agreement", ">= 0.99", "failed")
     assert exported.path is None and not (here / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def worse(folder):
+    """A run whose student is worse than its teacher."""
+    student = bars()
+    kernel, bias = student.layers[-1].get_weights()
+    student.layers[-1].set_weights([kernel * np.array([1, 1, -1], np.float32), bias])
+    student.save(folder / "worse.keras")
+    return kdcli.distill(
+        teacher=folder / "softmax.keras",
+        student=folder / "worse.keras",
+        data=folder / "data.npz",
+        out=folder / "worse",
+        settings=["train.optimizer.learning_rate=1e-9"],
+        epochs=1,
+    ).run
+
+
+def test_drop_and_agreement_are_those_beside_the_teacher_of_the_run(worse, folder, kd, tmp_path):
+    words = ["--format", "keras", "--no-latency", "--max-accuracy-drop", "0.1", "--min-agreement", "0.1"]
+    ran = kd("export", worse, *words, "--max-export-drop", "0.02", "--out", "out", "--json")
+    assert ran.code == 7
+    raw, labels = blobs(48, seed=1)
+    file = keras.saving.load_model(tmp_path / "out" / "student.keras")(raw).numpy().argmax(-1)
+    teacher = keras.saving.load_model(folder / "softmax.keras")(raw / np.float32(255)).numpy().argmax(-1)
+    gates = {gate["name"]: gate for gate in ran.document["gates"]}
+    assert gates["accuracy_drop"]["value"] == pytest.approx((teacher == labels).mean() - (file == labels).mean())
+    assert gates["accuracy_drop"]["value"] > 0.2 and gates["accuracy_drop"]["state"] == "failed"
+    assert gates["agreement"]["value"] == pytest.approx((teacher == file).mean())
+    assert (gates["export_drop"]["value"], gates["export_drop"]["bound"]) == (0.0, "<= 0.02")
+    # The file is as good as its model: it is left behind, and every row names it.
+    assert {gate["model"] for gate in gates.values()} == {"out/student.keras"}
+    assert ran.document["artifacts"][0]["path"] == "out/student.keras"
+
+
+def test_a_latency_ratio_is_to_the_teacher_in_the_same_format(worse, kd):
+    pytest.importorskip("ai_edge_litert")
+    words = [
+        "--format",
+        "keras",
+        "--format",
+        "litert",
+        "--gate",
+        "latency_ratio<=1000",
+        "--gate",
+        "latency_ratio>=0",
+    ]
+    ran = kd("export", worse, *words, "--out", "out", "--json")
+    assert ran.code == 0
+    ratios = [gate["value"] for gate in ran.document["gates"] if gate["name"] == "latency_ratio"]
+    # Teacher and student are equally large; one in the other's runtime would be 20 times as fast.
+    assert len(ratios) == 4 and all(0.2 < ratio < 5 for ratio in ratios)
+
+
+def test_a_teacher_that_is_gone_is_named_with_the_way_on(worse, folder, kd, tmp_path):
+    shutil.copytree(worse, tmp_path / "run")
+    recipe = (worse / "recipe.yaml").read_text().replace("softmax.keras", "gone.keras")
+    (tmp_path / "run" / "recipe.yaml").write_text(recipe)
+    words = ["export", "run", "--format", "keras", "--no-latency", "--max-accuracy-drop", "0.5"]
+    ran = kd(*words)
+    assert ran.code == 4
+    assert ran.err.splitlines()[-2:] == [
+        f"error: run: the teacher of this run, {folder / 'gone.keras'}, does not exist",
+        "hint: --set 'teacher.model={kind: file, path: FILE}' says where it is",
+    ]
+    there = f"teacher.model={{kind: file, path: {folder / 'softmax.keras'}}}"
+    assert kd(*words, "--set", there, "--out", "out").code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (
+            ["--max-accuracy-drop", "0.1"],
+            "there is no teacher",
+            "--gate 'export_drop<=0.1' compares with the model",
+        ),
+        (
+            ["--min-agreement", "0.9"],
+            "there is no teacher",
+            "--gate 'export_agreement>=0.9' compares with the model",
+        ),
+        (["--max-latency-ratio", "1"], "there is no teacher", "kd evaluate MODEL|RUN --teacher FILE --latency"),
+        (["--min-gain", "0.01"], "only kd compare trains", "kd compare --distilled RUN --gate 'gain>=0.01'"),
+    ],
+)
+def test_what_needs_a_teacher_is_refused_for_a_file_without_one(folder, kd, tmp_path, words, message, hint):
+    data = ["--data", folder / "data.npz", "--format", "keras"]
+    ran = kd("export", folder / "student.keras", *data, *words)
+    assert ran.code == 2
+    assert message in ran.err.splitlines()[0] and hint in ran.err.splitlines()[1]
+    assert os.listdir(tmp_path) == []
 
 
 def test_other_gates_fail_the_command_and_keep_the_file(folder, kd, tmp_path):
@@ -220,7 +314,7 @@ def test_other_gates_fail_the_command_and_keep_the_file(folder, kd, tmp_path):
     assert ran.code == 7
     assert {gate["name"]: gate["state"] for gate in ran.document["gates"]} == {
         "size_mb": "failed",
-        "accuracy_drop": "passed",
+        "export_drop": "passed",
     }
     assert (tmp_path / "out" / "student.keras").exists()
 

@@ -1,0 +1,109 @@
+"""The teacher as a file of the same format as a student's, so that their times compare like with like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kdcli.cache.exports import export_path, store_export
+from kdcli.cache.place import cache_folder
+from kdcli.errors import ModelError
+from kdcli.evaluation.subjects import AtBatch, runner_at
+from kdcli.events import Note, OnEvent
+from kdcli.models.batches import Runner
+from kdcli.models.extras import require_extra
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.serving import Serving, serve
+from kdcli.runs import writing
+from kdcli.runs.recording import versions
+from kdcli.spec import ExportFormat
+
+
+@dataclass(frozen=True)
+class TeacherFile:
+    """A teacher that was exported, opened in its own runtime.
+
+    Args:
+        serving: what was written.
+        runner: runs it.
+    """
+
+    serving: Serving
+    runner: Runner
+
+    def at_batch(self, raw: Mapping[str, np.ndarray]) -> AtBatch:
+        """How it is timed, on raw examples."""
+        return runner_at(self.runner, [self.serving.taken(raw)])
+
+
+def open_teacher_file(
+    network: KerasNetwork,
+    chosen: ExportFormat,
+    *,
+    inside: bool,
+    sha256: str | None,
+    threads: int | None,
+    opened: ExitStack,
+    on_event: OnEvent,
+) -> TeacherFile:
+    """Export a teacher in float32 and open the file; the cache keeps it where the teacher's file is known.
+
+    Args:
+        network: the teacher behind its preprocessing.
+        chosen: the format, without quantization.
+        inside: whether the preprocessing is part of the file, as it is of the student's.
+        sha256: of the teacher's own file; None is an object.
+        threads: of the runtime.
+        opened: closes the file's runtime, and removes what the cache does not hold.
+        on_event: told of the conversion.
+
+    Raises:
+        ModelError: this teacher cannot be exported, or its runtime refuses the file.
+    """
+    if chosen.extra is not None:
+        require_extra(chosen.extra, what=f"the teacher as a {chosen.kind} file")
+    serving = serve(network, inside=inside)
+    known = {
+        "teacher": sha256,
+        "format": chosen.kind,
+        "inside": inside,
+        "preprocessing": str(serving.preparation),
+        "output": network.chosen,
+        "versions": str(versions()),
+    }
+    folder = cache_folder()
+    path = export_path(folder, known, chosen.suffix)
+    if sha256 is not None and path.is_file():
+        try:
+            return TeacherFile(serving, _open(chosen, path, threads, opened))
+        except ModelError:
+            # Damaged: it is made again.
+            pass
+    on_event(Note(f"{network.name}: exporting to {chosen.kind}, to be timed beside files of that format"))
+    scratch = opened.enter_context(writing.scratch_folder(50_000_000 + 12 * network.parameters))
+    made = scratch / f"teacher{chosen.suffix}"
+    serving = _written(network, chosen, made, inside=inside)
+    if sha256 is not None and made.is_file():
+        made = store_export(folder, path, made)
+    return TeacherFile(serving, _open(chosen, made, threads, opened))
+
+
+def _written(network: KerasNetwork, chosen: ExportFormat, path: Path, *, inside: bool) -> Serving:
+    serving = serve(network, inside=inside)
+    try:
+        chosen.write(serving, path)
+    except ModelError:
+        # Recurrent layers convert for one batch size only.
+        serving = serve(network, inside=inside, batch=1)
+        chosen.write(serving, path)
+    return serving
+
+
+def _open(chosen: ExportFormat, path: Path, threads: int | None, opened: ExitStack) -> Runner:
+    runner: Runner = chosen.open(path, threads=threads)
+    opened.callback(runner.close)
+    return runner
