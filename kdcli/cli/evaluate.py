@@ -16,7 +16,7 @@ PerClass = Annotated[
     typer.Option("--per-class", help="Precision, recall and F1 of every class.", rich_help_panel=o.EVALUATION),
 ]
 # Shown in this order, as far as any model has them.
-FIGURES = ("accuracy", "macro_f1", "mean_iou", "rmse", "mae", "loss", "top5", "ece", "balanced_accuracy")
+FIGURES = ("accuracy", "macro_f1", "mean_iou", "rmse", "mae", "psnr", "loss", "top5", "ece", "balanced_accuracy")
 
 
 def command(

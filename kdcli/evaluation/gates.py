@@ -26,6 +26,7 @@ _QUALITY = (
     "mae",
     "rmse",
     "r2",
+    "psnr",
 )
 _SIZE = ("size_mb", "parameters")
 # What each command measures of a model; the first one that measures a figure is named to who asks another.
@@ -43,7 +44,7 @@ _TASKS: dict[str, tuple[str, ...]] = {
     "classification": _CLASSES,
     "segmentation": ("accuracy", "loss", "mean_iou"),
     "multilabel": ("accuracy", "loss", "macro_f1", "micro_f1", "mean_average_precision"),
-    "regression": ("loss", "mae", "rmse", "r2"),
+    "regression": ("loss", "mae", "rmse", "r2", "psnr"),
 }
 
 

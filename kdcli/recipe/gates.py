@@ -31,6 +31,7 @@ OTHERS = (
     "mae",
     "rmse",
     "r2",
+    "psnr",
     "size_mb",
     "parameters",
     "flops",
@@ -137,6 +138,7 @@ class GatesSection(Spec):
         agreement, accuracy_drop: with and against the teacher.
         gain: over the same student alone; checked by kd compare.
         ece, loss, mae, rmse, r2: on the test split.
+        psnr: of images as targets, in dB; the mean over them.
         size_mb, parameters, flops: of the model; 10^6 bytes.
         latency_ms, latency_ratio, examples_per_second: the median, against the teacher, at the best batch.
         max_abs_diff: of an exported file from its model.
@@ -157,6 +159,7 @@ class GatesSection(Spec):
     mae: Bound = None
     rmse: Bound = None
     r2: Bound = None
+    psnr: Bound = None
     size_mb: Bound = None
     parameters: Bound = None
     flops: Bound = None

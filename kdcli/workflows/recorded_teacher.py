@@ -108,7 +108,9 @@ def _check_fingerprint(asked: Asked, network: RecordedNetwork) -> None:
         return
     recipe = asked.recipe
     # The answers are about the training part before a share of it is taken for validation.
-    whole = open_dataset(recipe.data, seed=recipe.data_seed, arrays=asked.arrays, carve=False)
+    whole = open_dataset(
+        recipe.data, seed=recipe.data_seed, arrays=asked.arrays, carve=False, outputs=recipe.outputs
+    )
     own = fingerprint(whole)
     if network.fingerprint != own:
         theirs = network.fingerprint

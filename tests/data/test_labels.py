@@ -105,8 +105,8 @@ def test_fractions_are_refused_as_classes_with_the_way_to_regression():
 
 
 def test_negative_labels_are_refused_with_their_positions():
-    with pytest.raises(DataError, match=r"y_train has 2 labels below 0 \(at 0, 2\)"):
-        found(np.array([-1, 0, -1, 1]))
+    with pytest.raises(DataError, match=r"y_train has 2 labels below 0 \(values -2; at 0, 2\)"):
+        found(np.array([-2, 0, -2, 1]))
 
 
 def test_labels_out_of_range_in_another_split_are_refused_with_values_and_positions():
