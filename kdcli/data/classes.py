@@ -75,7 +75,7 @@ def number_texts(splits: Splits, given: Any) -> Splits:
         found = np.minimum(np.searchsorted(known, texts), len(known) - 1)
         wrong = np.flatnonzero((known[found] != texts).any(axis=1))
         if texts.shape[1] != 1 or len(wrong):
-            example = texts[wrong[0], 0] if len(wrong) else texts.shape
+            example = str(texts[wrong[0], 0]) if len(wrong) else texts.shape
             raise DataError(
                 f"{splits.name}: y_{key} has {len(wrong)} labels that are not among the classes "
                 f"({example!r}; at {first_five(wrong)})",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from kdcli.data.arrays import array_name, first_five
+from kdcli.data.class_labels import AS_VALUES, FEW, count_classes, count_values
 from kdcli.data.classes import LISTED, Classes, classes_setting
 from kdcli.data.examples import Examples
 from kdcli.data.maps import fits_image, has_areas, needs_channel
@@ -15,11 +15,8 @@ from kdcli.data.soft_labels import are_rows, describe_rows, normalize_rows, refu
 from kdcli.errors import DataError
 from kdcli.runs.mapping import in_parts
 
-# Up to so many different whole numbers are classes, however few examples each has.
-_FEW = 20
 # What a pixel is called whose class counts for nothing.
 VOID = -1
-AS_VALUES = "--set data.task=regression when the labels are values, not classes"
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,10 @@ def find_labelling(
         soft = not _are_whole(labels)
         return Labelling(found, width, soft=soft, notes=(describe_rows(labels, where),) if soft else ())
     _check_classes(labels, where, maps=found == "segmentation")
-    return _of_classes(labels, known, where, task=task, found=found, ignore=ignore)
+    if known.count is not None:
+        return Labelling(found, known.count, known.values, ignore=ignore)
+    counted = count_classes(labels, where, sure=task != "auto", maps=found == "segmentation", ignore=ignore)
+    return Labelling(found, counted.count, counted.values, ignore=ignore, notes=counted.notes)
 
 
 def checked(examples: Examples, labelling: Labelling, *, name: str) -> Examples:
@@ -143,7 +143,7 @@ def _task_of(labels: np.ndarray, train: Examples, where: str) -> str:
     if not whole:
         return "regression"
     if labels.ndim in (3, 4) and fits:
-        many = len(_values_of(labels)[0]) > _FEW
+        many = len(count_values(labels)[0]) > FEW
         return "regression" if many and not has_areas(labels) else "segmentation"
     return "regression" if labels.dtype.kind == "f" else "classification"
 
@@ -173,99 +173,6 @@ def _of_values(labels: np.ndarray, train: Examples, where: str, scale: str) -> L
         "signed is [-1, 1], raw leaves 0 to 255)"
     )
     return Labelling("regression", outputs, scale="unit", notes=(text,))
-
-
-def _of_classes(
-    labels: np.ndarray, known: Classes, where: str, *, task: str, found: str, ignore: int | None
-) -> Labelling:
-    if known.count is not None:
-        return Labelling(found, known.count, known.values, ignore=ignore)
-    values, counts = _values_of(labels)
-    kept = values != ignore
-    values, counts = values[kept], counts[kept]
-    if not len(values):
-        raise DataError(f"{where} holds nothing but {ignore}, the label that data.ignore leaves out")
-    if values.tolist() == [0]:
-        raise DataError(
-            f"{where}: every label is 0, which says nothing of the other classes",
-            hint="--set 'data.classes=[0, 1]', or the names of all classes",
-        )
-    maps = found == "segmentation"
-    if values.tolist() == [-1, 1] or (maps and values.tolist() == [0, 255]):
-        low, high = values.tolist()
-        text = f"{where} is {low} or {high}: taken as the classes 0 and 1"
-        return Labelling(found, 2, (low, high), ignore=ignore, notes=(text,))
-    if values[0] < 0:
-        raise _negative(labels, values, where, maps=maps)
-    if task == "auto" and not maps:
-        _refuse_many(values, int(counts.sum()), where)
-    missing = (
-        sorted(set(range(int(values[-1]) + 1)) - set(values.tolist()))
-        if values[-1] < 10 * len(values) + 256
-        else []
-    )
-    lone = maps and values[-1] == 255 and 254 not in values
-    if values[-1] + 1 - len(values) > len(values) or lone:
-        raise _sparse(labels, values, counts, where, maps=maps)
-    notes = (_missing_text(missing, values, where),) if missing else ()
-    return Labelling(found, int(values[-1]) + 1, ignore=ignore, notes=notes)
-
-
-def _refuse_many(values: np.ndarray, examples: int, where: str) -> None:
-    """Refuse whole numbers of which there are more than examples of each: prices, ages, numbers of rows."""
-    dense = values[0] == 0 and values[-1] + 1 == len(values)
-    most = examples / (2 if dense else len(values))
-    if len(values) > _FEW and len(values) > most:
-        raise DataError(
-            f"{where} has {len(values)} different whole numbers from {values[0]} to {values[-1]} in {examples} "
-            "examples: values rather than classes",
-            hint="--set data.task=regression, or --set data.task=classification when each is a class",
-        )
-
-
-def _sparse(labels: np.ndarray, values: np.ndarray, counts: np.ndarray, where: str, *, maps: bool) -> DataError:
-    last = int(values[-1])
-    rows = np.flatnonzero((labels == last).reshape(len(labels), -1).any(axis=1))
-    unit = "pixels" if maps else "examples"
-    message = (
-        f"{where} has {len(values)} different labels up to {last}: {last + 1 - len(values)} classes in between "
-        f"would never occur ({last} in {counts[-1]} {unit}, at {first_five(rows)})"
-    )
-    rest = values[:-1]
-    if maps and last == 255:
-        return DataError(message, hint=f"--set data.ignore=255 when these pixels are void, or {_either(values)}")
-    if len(rest) and rest[-1] + 1 == len(rest) and counts[-1] <= 0.05 * counts.sum():
-        return DataError(message, hint=f"correct these labels, or {_either(values)}")
-    return DataError(message, hint=_either(values))
-
-
-def _either(values: np.ndarray) -> str:
-    named = classes_setting(values.tolist()) if len(values) <= LISTED else "number the classes 0, 1, 2, ..."
-    return f"{named} when they are classes; --set data.task=regression when they are values"
-
-
-def _negative(labels: np.ndarray, values: np.ndarray, where: str, *, maps: bool) -> DataError:
-    rows = np.flatnonzero((labels < 0).reshape(len(labels), -1).any(axis=1))
-    lowest = ", ".join(str(value) for value in values[values < 0][:5])
-    ignored = f"--set data.ignore={values[0]} when these pixels are void; " if maps else ""
-    return DataError(
-        f"{where} has {len(rows)} labels below 0 (values {lowest}; at {first_five(rows)})",
-        hint=ignored + _either(values),
-    )
-
-
-def _missing_text(missing: Sequence[int], values: np.ndarray, where: str) -> str:
-    if missing == [0]:
-        last = int(values[-1])
-        return (
-            f"{where} has the labels 1 to {last}: the class 0 of {last + 1} never occurs "
-            f"({classes_setting(range(1, last + 1))} when the first class is 1)"
-        )
-    shown = ", ".join(str(one) for one in missing[:5]) + (
-        f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-    )
-    occur = "occurs" if len(missing) == 1 else "occur (--set data.task=regression when the labels are values)"
-    return f"{where} has labels up to {values[-1]}, and {shown} never {occur}"
 
 
 def _numbered(labels: np.ndarray, labelling: Labelling, where: str) -> np.ndarray:
@@ -337,23 +244,9 @@ def _are_whole(labels: np.ndarray) -> bool:
     return all((part == np.floor(part)).all() for _, part in in_parts(labels))
 
 
-def _values_of(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The different labels in order, and how often each occurs."""
-    found: dict[int, int] = {}
-    for _, part in in_parts(labels):
-        if part.dtype == np.uint8:
-            counted = np.bincount(part.ravel(), minlength=256)
-            pairs = zip(np.flatnonzero(counted).tolist(), counted[counted > 0].tolist(), strict=True)
-        else:
-            values, counts = np.unique(part.astype(np.int64), return_counts=True)
-            pairs = zip(values.tolist(), counts.tolist(), strict=True)
-        for value, count in pairs:
-            found[value] = found.get(value, 0) + count
-    ordered = sorted(found)
-    return np.array(ordered, np.int64), np.array([found[value] for value in ordered], np.int64)
-
-
 def _check_classes(labels: np.ndarray, where: str, *, maps: bool) -> None:
+    if labels.ndim == 2 and labels.dtype.kind == "f" and labels.shape[1] > 1:
+        refuse_nearly_rows(labels, where)
     if (labels.ndim == 2 and labels.shape[1] != 1) or (labels.ndim > 2 and not maps):
         several = "--set data.task=multilabel or --set data.task=regression for several values"
         raise DataError(
@@ -375,7 +268,10 @@ def _check_finite(labels: np.ndarray, where: str) -> None:
     if labels.dtype.kind == "f":
         wrong = np.flatnonzero(~np.isfinite(labels).reshape(len(labels), -1).all(axis=1))
         if len(wrong):
-            raise DataError(f"{where} has {len(wrong)} labels that are NaN or infinite (at {first_five(wrong)})")
+            raise DataError(
+                f"{where} has {len(wrong)} labels that are NaN or infinite (at {first_five(wrong)})",
+                hint="leave these examples out, or give them labels",
+            )
 
 
 def _check_inputs(examples: Examples, name: str) -> None:

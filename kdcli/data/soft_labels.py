@@ -8,7 +8,7 @@ from kdcli.data.arrays import first_five
 from kdcli.errors import DataError
 
 # How far a row may be from 1: entries are rounded, to half precision or to two digits.
-_TOLERANCE = 0.02
+_LEAST, _EACH, _MOST = 0.02, 0.005, 0.1
 # Up to this fraction of rows with another sum they are slips; above it the rows are values of another kind.
 _SLIPS = 0.1
 
@@ -44,12 +44,13 @@ def refuse_nearly_rows(labels: np.ndarray, where: str) -> None:
     off = ~_sum_to_one(labels)
     if off.any() and off.mean() <= _SLIPS:
         raise DataError(
-            f"{where} has {labels.shape[1]} fractions an example, and {off.sum()} rows do not sum to 1 "
-            f"(sum {labels[off][0].astype(float).sum():.4g}; at {first_five(np.flatnonzero(off))})",
+            f"{where} has {labels.shape[1]} fractions an example, and {off.sum()} of {len(off)} rows have "
+            f"another sum than 1 ({labels[off][0].astype(float).sum():.4g}; at {first_five(np.flatnonzero(off))})",
             hint="divide each row by its sum; or --set data.task=regression when they are values",
         )
 
 
 def _sum_to_one(labels: np.ndarray) -> np.ndarray:
     in_range = (labels >= 0).all(-1) & (labels <= 1).all(-1)
-    return in_range & (np.abs(labels.sum(-1, dtype=np.float64) - 1) <= _TOLERANCE)
+    tolerance = np.clip(_EACH * labels.shape[-1], _LEAST, _MOST)
+    return in_range & (np.abs(labels.sum(-1, dtype=np.float64) - 1) <= tolerance)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from kdcli.data.arrays import first_five
+from kdcli.data.class_labels import AS_VALUES
 from kdcli.data.classes import classes_setting
 from kdcli.data.examples import Examples
-from kdcli.data.labels import AS_VALUES
 from kdcli.errors import DataError, ModelError
 from kdcli.models.network import Network
 
