@@ -165,7 +165,9 @@ def open_network(
         on_event=on_event,
         class_names=dataset.class_names,
     )
-    check_target_scale(network, dataset, role=role, measured=start == "file", on_event=on_event)
+    check_target_scale(
+        network, dataset, role=role, measured=role == "teacher" and start == "file", on_event=on_event
+    )
     return Opened(network, start, path, sha, form, findings)
 
 

@@ -47,15 +47,20 @@ def check_target_scale(network: Any, dataset: Dataset, *, role: str, measured: b
         for scale, values in known.items()
     }
     best = min(errors, key=lambda scale: errors[scale], default=dataset.target_scale)
-    if best != dataset.target_scale and errors[best] < CLOSER * errors[dataset.target_scale]:
+    # Outputs that are no better than a constant are no evidence.
+    knows = best in known and errors[best] * WIDTHS[best] < known[best].std()
+    if knows and best != dataset.target_scale and errors[best] < CLOSER * errors[dataset.target_scale]:
         raise ModelError(
             f"{role} ({network.name}): its outputs, {outputs.min():.4g} to {outputs.max():.4g}, fit targets of "
             f"the scale {best} (error {errors[best]:.3f} of the range) and not {dataset.target_scale} "
             f"({errors[dataset.target_scale]:.3f})",
             hint=f"--set data.target_scale={best}",
         )
+    if getattr(network, "activation", None) == "softmax":
+        text = "its last layer is a softmax, for classes; the data has values, compared with its probabilities"
+        on_event(Note(f"{role} ({network.name}): {text}", warning=True))
     largest, wanted = np.abs(outputs).max(), np.abs(targets).max()
-    if not known and max(largest, wanted) > RATIO * min(largest, wanted):
+    if max(largest, wanted) > RATIO * min(largest, wanted):
         text = f"its outputs reach {largest:.4g} and the targets {wanted:.4g}: they seem to have another scale"
         on_event(Note(f"{role} ({network.name}): {text}", warning=True))
 
@@ -85,6 +90,6 @@ def _refuse_beyond(network: Any, targets: np.ndarray, dataset: Dataset, role: st
 def _in_every_scale(targets: np.ndarray, scale: str) -> dict[str, np.ndarray]:
     """Targets of images in each scale; empty where they are values of another kind."""
     raw = {"unit": targets * 255, "signed": (targets + 1) * 127.5}.get(scale, targets)
-    if targets.ndim < 2 or raw.min() < 0 or raw.max() > 255 or raw.max() <= 2:
+    if targets.ndim < 2 or raw.min() < 0 or raw.max() > 255 or raw.max() < 100:
         return {}
     return {"unit": raw / 255, "signed": raw / 127.5 - 1, "raw": raw}
