@@ -92,8 +92,8 @@ def _check_settings(asked: Asked, dataset: Dataset) -> None:
             raise UsageError(f"teacher.{name} is for a model file; the teacher is a file of recorded answers")
     if section.input != InputSection():
         raise UsageError("teacher.input is for a model; recorded answers take nothing in", hint="leave it out")
-    if dataset.task == "segmentation":
-        raise UsageError("recorded answers are (n, outputs), and the data has maps of classes")
+    if dataset.is_dense:
+        raise UsageError("recorded answers are (n, outputs), and the data has maps of labels")
     if not dataset.labelled and dataset.validation is not None and len(answered_splits(dataset)) < 2:
         raise UsageError(
             "without labels the teacher's answers select the best weights, and recorded ones say nothing of a "
