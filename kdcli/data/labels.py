@@ -76,7 +76,7 @@ def find_labelling(
         )
     if found == "regression":
         return _of_values(labels, train, where, scale)
-    if scale != "auto":
+    if scale not in ("auto", "raw"):
         raise DataError(f"data.target_scale is for values; the task is {found}", hint="leave it out")
     if found == "multilabel":
         return Labelling(found, _width(labels, known, where, axes=2))

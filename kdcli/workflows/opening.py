@@ -170,8 +170,7 @@ def _resolved(
 ) -> dict[Path, Any]:
     """A value for every `auto` that both commands know."""
     values: dict[Path, Any] = {("data", "task"): dataset.task}
-    if dataset.task == "regression" and dataset.labelled:
-        values["data", "target_scale"] = dataset.target_scale
+    values["data", "target_scale"] = dataset.target_scale
     if dataset.label_name is not None:
         values["data", "labels"] = dataset.label_name
     if recipe.train.steps is None:
