@@ -18,7 +18,7 @@ PerClass = Annotated[
 ]
 QUANTILES = ("p50_ms", "p90_ms", "p99_ms")
 # Shown in this order, as far as any model has them.
-FIGURES = ("accuracy", "macro_f1", "mean_iou", "rmse", "mae", "loss", "top5", "ece", "balanced_accuracy")
+FIGURES = ("accuracy", "macro_f1", "mean_iou", "rmse", "mae", "psnr", "loss", "top5", "ece", "balanced_accuracy")
 
 
 def command(

@@ -74,6 +74,7 @@ def _summary(document: dict[str, Any]) -> list[Any]:
         "mean_iou",
         "rmse",
         "mae",
+        "psnr",
         "loss",
         "balanced_accuracy",
         "top5",

@@ -70,13 +70,19 @@ def _split(arrays: Mapping[str, np.ndarray], split: str, name: str) -> Examples 
     if f"x_{split}" in arrays:
         inputs[ONLY] = np.asarray(arrays[f"x_{split}"])
     if not inputs:
+        alone = next((key for key in arrays if key.split(".")[0] == f"y_{split}"), None)
+        if alone is not None and any(key.split(".")[0] == "x_train" for key in arrays):
+            raise DataError(f"{name}: has {alone}, but no x_{split}", hint=f"store both, or leave {alone} out")
         return None
     labels, weights = arrays.get(f"y_{split}"), arrays.get(f"weight_{split}")
-    named = {array_name(split, key): array for key, array in inputs.items()}
-    parts: dict[str, np.ndarray | None] = {**named, f"y_{split}": labels}
-    parts[f"weight_{split}"] = weights
+    head = f"y_{split}."
+    named = {key.removeprefix(head): _as_texts(arrays[key]) for key in arrays if key.startswith(head)}
+    labels = None if labels is None else _as_texts(labels)
+    parts: dict[str, np.ndarray | None] = {array_name(split, key): array for key, array in inputs.items()}
+    parts |= {f"y_{split}": labels, **{head + key: one for key, one in named.items()}, f"weight_{split}": weights}
     for part, array in parts.items():
-        if array is not None and (array.ndim == 0 or array.dtype.kind not in "biuf"):
+        kinds = "biufU" if part.startswith("y") else "biuf"
+        if array is not None and (array.ndim == 0 or array.dtype.kind not in kinds):
             raise DataError(f"{name}: {part} must hold numbers, got {array.dtype} of shape {array.shape}")
     lengths = {part: len(array) for part, array in parts.items() if array is not None}
     if len(set(lengths.values())) != 1:
@@ -88,7 +94,14 @@ def _split(arrays: Mapping[str, np.ndarray], split: str, name: str) -> Examples 
         raise DataError(f"{name}: the {split} split is empty")
     if weights is not None:
         weights = _checked_weights(np.asarray(weights), name, split)
-    return Examples(split, inputs, labels, weights, np.arange(count))
+    return Examples(split, inputs, labels, weights, np.arange(count), named_labels=named)
+
+
+def _as_texts(labels: np.ndarray) -> np.ndarray:
+    """Labels as they are, texts in NumPy's own type for them."""
+    labels = np.asarray(labels)
+    texts = labels.dtype.kind == "O" and all(isinstance(value, str) for value in labels.ravel())
+    return labels.astype(str) if texts or labels.dtype.kind == "S" else labels
 
 
 def _checked_weights(weights: np.ndarray, name: str, split: str) -> np.ndarray:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.chained import Chained
+from kdcli.data.classes import find_classes, number_texts
 from kdcli.data.examples import ONLY, Examples, Splits
-from kdcli.data.labels import checked, find_labelling
+from kdcli.data.heads import choose_labels
+from kdcli.data.labels import VOID, checked, find_labelling
 from kdcli.data.order import held_out, limited
 from kdcli.errors import DataError
-from kdcli.runs.class_names import read_class_names
 from kdcli.runs.recording import hash_arrays
 
 
@@ -31,7 +31,9 @@ class Dataset:
         outputs: how many outputs a network needs: classes, or values; 0 where nothing says.
         class_names: in label order; numbers where nothing named them.
         labelled: whether labels are used.
-        notes: sentences about how the source was read, for people.
+        notes: sentences about how the source was read and what labels mean, for people.
+        target_scale: of values: `unit`, `signed` or `raw`.
+        label_name: NAME where the labels are `y_train.NAME`.
     """
 
     name: str
@@ -43,11 +45,24 @@ class Dataset:
     class_names: tuple[str, ...]
     labelled: bool
     notes: tuple[str, ...] = ()
+    target_scale: str = "raw"
+    label_name: str | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one example of the first input."""
         return next(iter(self.train.shapes.values()))
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether there is a label for each pixel: a class, or values."""
+        return self.task == "segmentation" or bool(self.train.label_sides(self.task))
+
+    @property
+    def has_void(self) -> bool:
+        """Whether some pixels count for nothing."""
+        labels = self.train.labels
+        return self.task == "segmentation" and labels is not None and bool((labels == VOID).any())
 
     def split(self, name: str) -> Examples:
         """A split by name; `auto` is test where there is one, else everything; `all` is everything.
@@ -66,7 +81,9 @@ class Dataset:
         return present[name]
 
 
-def open_dataset(section: Any, *, seed: int, arrays: Any = None, carve: bool = True) -> Dataset:
+def open_dataset(
+    section: Any, *, seed: int, arrays: Any = None, carve: bool = True, outputs: Sequence[str] = ()
+) -> Dataset:
     """Open the data of a recipe's `data` section, or arrays given in Python.
 
     Args:
@@ -74,15 +91,24 @@ def open_dataset(section: Any, *, seed: int, arrays: Any = None, carve: bool = T
         seed: of the split and the limit.
         arrays: (x, y), (x_train, y_train, x_test, y_test) or a mapping as in a `.npz`, instead of the source.
         carve: split validation off the training part and apply the limit.
+        outputs: the outputs of models that were chosen, for labels that are stored by their names.
 
     Raises:
         DataError: anything that cannot be right.
     """
     splits = _from_python(arrays) if arrays is not None else section.source.load()
-    names = _class_names(section.classes, splits)
-    count = len(names) if names else splits.classes if isinstance(splits.classes, int) else None
+    splits, label_name = choose_labels(splits, section.labels, outputs=outputs)
+    splits = number_texts(splits, section.classes)
+    classes = find_classes(section.classes, splits)
     # Labels that are not used still say what the data is for, and how wide models must be.
-    labelling = find_labelling(splits.train, task=section.task, classes=count, name=splits.name)
+    labelling = find_labelling(
+        splits.train,
+        task=section.task,
+        classes=classes,
+        name=splits.name,
+        ignore=section.ignore,
+        scale=section.target_scale,
+    )
     if section.labels == "none":
         splits = _without_labels(splits)
     parts: dict[str, Examples | None] = {}
@@ -103,9 +129,11 @@ def open_dataset(section: Any, *, seed: int, arrays: Any = None, carve: bool = T
         parts["test"],
         labelling.task,
         labelling.outputs,
-        names or tuple(str(number) for number in range(labelling.outputs)),
+        classes.names or tuple(str(value) for value in labelling.values or range(labelling.outputs)),
         train.labels is not None,
-        splits.notes,
+        (*splits.notes, *labelling.notes),
+        labelling.scale,
+        label_name,
     )
 
 
@@ -119,7 +147,7 @@ def with_outputs(dataset: Dataset, outputs: int) -> Dataset:
 def fingerprint(dataset: Dataset) -> str:
     """A sha256 over the content of all splits: inputs, labels, weights, rows."""
     parts = [part for part in (dataset.train, dataset.validation, dataset.test) if part is not None]
-    arrays = (a for part in parts for a in (*part.content, part.labels, part.weights, part.rows))
+    arrays = (a for part in parts for a in (*part.content, part.labels, part.soft_labels, part.weights, part.rows))
     return hash_arrays(array for array in arrays if array is not None)
 
 
@@ -176,19 +204,9 @@ def _shapes(examples: Examples) -> list[str]:
     return list(shown.values()) if len(shown) == 1 else [f"{name} {shape}" for name, shape in shown.items()]
 
 
-def _class_names(given: Any, splits: Splits) -> tuple[str, ...] | None:
-    if isinstance(given, str):
-        given = read_class_names(Path(given), DataError, setting="data.classes")
-    if given is not None:
-        if len(set(given)) != len(given):
-            raise DataError("data.classes: a name appears twice")
-        return tuple(given)
-    return splits.classes if isinstance(splits.classes, tuple) else None
-
-
 def _without_labels(splits: Splits) -> Splits:
     parts = {
-        key: replace(part, labels=None)
+        key: replace(part, labels=None, soft_labels=None)
         for key in ("train", "validation")
         if (part := getattr(splits, key)) is not None
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -54,6 +54,8 @@ class Examples:
         labels: (n,) classes, or (n, ...) values; None when the data has none.
         weights: (n,) float32 sample weights, or None.
         rows: which rows of the arrays this split uses, in order; the position in it is the example index.
+        soft_labels: (n, ..., classes) probabilities where labels are soft; `labels` are their largest then.
+        named_labels: labels by the name of the output that they are for, until one is chosen.
     """
 
     split: str
@@ -61,6 +63,8 @@ class Examples:
     labels: np.ndarray | None
     weights: np.ndarray | None
     rows: np.ndarray
+    soft_labels: np.ndarray | None = None
+    named_labels: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -81,6 +85,18 @@ class Examples:
     def all_labels(self) -> np.ndarray | None:
         """Every label, in order."""
         return None if self.labels is None else self.labels[self.rows]
+
+    def trained_labels(self) -> np.ndarray | None:
+        """What label losses compare with, in order: soft labels where there are some."""
+        return self.all_labels() if self.soft_labels is None else self.soft_labels[self.rows]
+
+    def label_sides(self, task: str) -> tuple[int, ...] | None:
+        """The sides of a map of labels, () where an example has a class or a row; None without labels."""
+        if self.labels is None:
+            return None
+        return tuple(
+            self.labels.shape[1:] if task in ("segmentation", "classification") else self.labels.shape[1:-1]
+        )
 
     def subset(self, positions: np.ndarray, *, split: str | None = None) -> Examples:
         """The examples at some positions as a split of their own, without copying the arrays."""

@@ -25,7 +25,7 @@ class Batch:
 
     Args:
         inputs: raw inputs by name, augmented, in their stored type.
-        labels: labels, or None; where the view mixes pictures, shares of the classes (batch, classes).
+        labels: labels, or None; soft ones, and those of mixed pictures, are (batch, ..., classes).
         weights: sample weights (batch,), or None.
         positions: example indices (batch,).
         slot: which kept view this is, a scalar.
@@ -58,7 +58,7 @@ class Feed:
         self.classes = classes
         self.resident = examples.bytes <= resident_bytes
         self._inputs = resident_tensors(examples) if self.resident else None
-        labels = examples.all_labels()
+        labels = examples.trained_labels()
         self._labels = None if labels is None else tf.constant(labels)
         weights = examples.weights
         self._weights = None if weights is None else tf.constant(weights[examples.rows])
@@ -95,7 +95,8 @@ class Feed:
             counts = share if weight is None else share * weight
             weights += counts
             if label is not None:
-                labels += counts[:, None] * tf.one_hot(label, self.classes)
+                row = label if label.shape.rank > 1 else tf.one_hot(label, self.classes)
+                labels += counts[:, None] * row
         if self._labels is not None:
             labels = tf.math.divide_no_nan(labels, weights[:, None])
         return None if self._labels is None else labels, None if self._weights is None else weights

@@ -31,6 +31,7 @@ class Objective:
         class_weights: (classes,) weights on label losses, or None.
         label_smoothing: for label losses.
         replicas: how many devices share a batch.
+        void: whether labels below 0 stand for pixels that no loss on outputs sees.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Objective:
         class_weights: np.ndarray | None = None,
         label_smoothing: float = 0.0,
         replicas: int = 1,
+        void: bool = False,
     ) -> None:
         self.terms = tuple(terms)
         self.network = student
@@ -49,6 +51,7 @@ class Objective:
         self.class_weights = class_weights
         self.label_smoothing = label_smoothing
         self.replicas = replicas
+        self.void = void
         self._taps = tuple(dict.fromkeys(pair.student for term in self.terms for pair in term.pairs))
         self.names = tuple(term.loss.label for term in self.terms)
         if student.has_regularization:
@@ -93,11 +96,14 @@ class Objective:
         if isinstance(term.loss, Masked) and term.loss.mask_input is not None:
             given["mask"] = ops.not_equal(batch.inputs[term.loss.mask_input], 0)
         labels, weights = self._truth(term.loss, batch)
+        index, valid = batch.positions, None
+        if self.void and term.loss.on_logits:
+            given, labels, index, valid = _pixels_as_rows(given, labels, index)
         try:
             losses = term.loss(
                 **given,
                 labels=labels,
-                index=batch.positions,
+                index=index,
                 output_kind=self.network.head,
                 label_smoothing=self.label_smoothing,
                 progress=progress,
@@ -117,6 +123,8 @@ class Objective:
                 hint=f"kd losses check {term.loss.kind}, or the file that defines it",
             )
         losses = ops.cast(losses, "float32")
+        if valid is not None:
+            losses = _over_valid(losses, valid)
         if term.loss.whole_batch:
             return losses / self.replicas
         if weights is not None:
@@ -145,3 +153,17 @@ class Objective:
             by_class = tf.reduce_sum(labels, axis=-1)
             labels = tf.math.divide_no_nan(labels, by_class[:, None])
         return labels, by_class if batch.weights is None else batch.weights * by_class
+
+
+def _pixels_as_rows(given: dict[str, Any], labels: Any, index: Any) -> tuple[dict[str, Any], Any, Any, Any]:
+    """Each pixel as an example of its own, and which of them count (batch, pixels)."""
+    rows = {side: ops.reshape(logits, (-1, logits.shape[-1])) for side, logits in given.items()}
+    pixels = ops.reshape(labels, (labels.shape[0] or -1, labels.shape[1] * labels.shape[2]))
+    flat = ops.reshape(pixels, (-1,))
+    return rows, ops.maximum(flat, 0), ops.repeat(index, pixels.shape[1]), pixels >= 0
+
+
+def _over_valid(losses: Any, valid: Any) -> Any:
+    """The mean over the pixels that count, for each example; 0 where none does."""
+    losses = ops.where(valid, ops.reshape(losses, ops.shape(valid)), 0.0)
+    return ops.sum(losses, axis=1) / ops.maximum(ops.sum(ops.cast(valid, losses.dtype), axis=1), 1.0)

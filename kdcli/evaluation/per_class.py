@@ -21,7 +21,7 @@ def measure_classes(
 
     Args:
         logits: (n, ..., classes).
-        labels: (n, ...) classes, or (n, classes) of zeros and ones for `multilabel`.
+        labels: (n, ...) classes (below 0: void), or (n, classes) of zeros and ones for `multilabel`.
         task: `classification`, `segmentation` (a pixel is an example) or `multilabel`.
         names: of the classes.
         teacher: the teacher's logits on the same examples, for the change of F1.
@@ -50,7 +50,8 @@ def _counts(
     if task == "multilabel":
         named, present = logits > 0, labels > 0.5
         return (named & present).sum(0), named.sum(0), present.sum(0)
-    named, present = logits.argmax(-1).ravel(), labels.ravel()
+    valid = labels >= 0
+    named, present = logits.argmax(-1)[valid], labels[valid]
     hits = np.bincount(present[named == present], minlength=classes)
     return hits, np.bincount(named, minlength=classes), np.bincount(present, minlength=classes)
 

@@ -25,23 +25,29 @@ def measure(
 
     Args:
         logits: (n, ..., outputs) logits; values for regression.
-        labels: (n,) classes, (n, h, w) classes, or (n, outputs) values; None for unlabelled data.
+        labels: (n,) classes, (n, h, w) classes (below 0: void), or (n, ..., outputs) values; None for unlabelled
+            data.
         task: `classification`, `segmentation`, `multilabel` or `regression`.
         teacher: the teacher's logits on the same examples, for the agreement.
     """
     logits = logits.astype(np.float64)
+    examples = len(logits)
+    chance = None if labels is None else measure_chance(logits, labels, task=task)
+    at_chance = None if chance is None else chance.holds
+    if task == "segmentation" and labels is not None:
+        # Void pixels count for nothing.
+        valid = labels >= 0
+        logits, labels, teacher = logits[valid], labels[valid], None if teacher is None else teacher[valid]
     agreement = None if teacher is None else agree(logits, teacher, task=task)
     if labels is None:
-        return Quality(task, len(logits), agreement=agreement)
+        return Quality(task, examples, agreement=agreement)
     figures = {
         "classification": _classification,
         "segmentation": _segmentation,
         "multilabel": _multilabel,
         "regression": _regression,
     }[task](logits, labels)
-    chance = measure_chance(logits, labels, task=task)
-    at_chance = None if chance is None else chance.holds
-    return Quality(task, len(logits), agreement=agreement, at_chance=at_chance, **figures)
+    return Quality(task, examples, agreement=agreement, at_chance=at_chance, **figures)
 
 
 def agree(logits: np.ndarray, teacher: np.ndarray, *, task: str) -> float | None:
@@ -143,4 +149,19 @@ def _regression(values: np.ndarray, labels: np.ndarray) -> dict[str, float | Non
         "mae": float(np.abs(values - labels).mean()),
         "rmse": float(np.sqrt(squared.mean())),
         "r2": float(1 - squared.sum() / spread) if spread else None,
+        "psnr": _psnr(squared, labels) if labels.ndim == 4 else None,
     }
+
+
+def _psnr(squared: np.ndarray, labels: np.ndarray) -> float | None:
+    """The mean over the images of the peak signal-to-noise ratio, in dB; None where an image has no error."""
+    low, high = labels.min(), labels.max()
+    if low >= 0 and high <= 1:
+        peak = 1.0
+    elif low >= -1 and high <= 1:
+        peak = 2.0
+    else:
+        stored = low >= 0 and high <= 255 and bool((labels == np.floor(labels)).all())
+        peak = 255.0 if stored else float(high - low)
+    errors = squared.mean(axis=(1, 2, 3))
+    return float(np.mean(10 * np.log10(peak**2 / errors))) if errors.all() and peak else None

@@ -68,6 +68,11 @@ class KerasNetwork(Network):
         return self._sources.get(tap)
 
     @property
+    def activation(self) -> str | None:
+        """The activation of the layer whose result is the output, where that is known."""
+        return self._activation
+
+    @property
     def last_layer(self) -> Any:
         """The layer whose result is the model's output; None when it is computed by something else."""
         return self._layers[self._last] if self._last else None

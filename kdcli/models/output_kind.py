@@ -11,7 +11,15 @@ from kdcli.models.network import Network
 _TOLERANCE = 5e-3
 
 
-def resolve_output(network: Network, *, wanted: str, task: str, outputs: int, answers: np.ndarray) -> Network:
+def resolve_output(
+    network: Network,
+    *,
+    wanted: str,
+    task: str,
+    outputs: int,
+    answers: np.ndarray,
+    sides: tuple[int, ...] | None = None,
+) -> Network:
     """The network with its output understood, and checked against the task.
 
     Args:
@@ -19,6 +27,7 @@ def resolve_output(network: Network, *, wanted: str, task: str, outputs: int, an
         task: `classification`, `segmentation`, `multilabel` or `regression`.
         outputs: how many the data asks for.
         answers: (n, ..., outputs), what the saved model itself returned for some examples.
+        sides: of a map of labels, () where an example has one row; None where no labels tell.
 
     Raises:
         ModelError: the number of outputs does not fit, or the answers contradict what was said.
@@ -28,10 +37,7 @@ def resolve_output(network: Network, *, wanted: str, task: str, outputs: int, an
             f"{network.name}: answers NaN or infinity",
             hint="check input.scale, or the weights with kd evaluate",
         )
-    axes = 4 if task == "segmentation" else 2
-    if answers.ndim != axes:
-        shape = "×".join(str(side) for side in answers.shape[1:])
-        raise ModelError(f"{network.name}: an answer has the shape {shape}; {task} needs {axes - 1} axes")
+    _check_shape(network, task, answers, sides)
     if wanted == "values" and task != "regression":
         raise ModelError(f"{network.name}: output_kind is values, but the data is for {task}")
     if outputs and network.outputs != outputs:
@@ -50,6 +56,24 @@ def resolve_output(network: Network, *, wanted: str, task: str, outputs: int, an
     return network.understood(kind, head=_head_of(kind, task))
 
 
+def _check_shape(network: Network, task: str, answers: np.ndarray, sides: tuple[int, ...] | None) -> None:
+    """Refuse answers that have another shape than the labels.
+
+    Raises:
+        ModelError: with both shapes.
+    """
+    shape = "×".join(str(side) for side in answers.shape[1:])
+    axes = {"segmentation": 2, "regression": answers.ndim - 2}.get(task, 0)
+    if answers.ndim - 2 != axes:
+        raise ModelError(f"{network.name}: an answer has the shape {shape}; {task} needs {axes + 1} axes")
+    if sides is not None and answers.shape[1:-1] != sides:
+        wanted = "×".join(str(side) for side in (*sides, network.outputs))
+        raise ModelError(
+            f"{network.name}: an answer has the shape {shape}, the labels need {wanted}",
+            hint="labels of the size of the output; (n, h, w) as y[..., None] where the output has a channel",
+        )
+
+
 def _head_of(kind: str, task: str) -> str:
     if task == "regression" or kind == "values":
         return "values"
@@ -60,7 +84,7 @@ def _with_other_count(network: Network, *, wanted: str, task: str, outputs: int,
     hidden = wanted == "auto" and network.outputs == 1 and _within_one(answers)
     if (wanted == "sigmoid" or hidden) and network.output_kind != "sigmoid":
         network = network.understood("sigmoid", head="sigmoid")
-    if task == "classification" and network.outputs == 1 and outputs == 2:
+    if task in ("classification", "segmentation") and network.outputs == 1 and outputs == 2:
         # One output for two classes is z of a sigmoid, whether the sigmoid is in the model or not.
         return network.as_two_classes()
     noun = "values" if task == "regression" else "classes"

@@ -176,11 +176,11 @@ def _is_softmax(layer: Any) -> bool:
 
 
 def last_activation(layer: Any) -> str | None:
-    """`softmax`, `sigmoid` or `linear` where the layer's class tells; None where it does not."""
+    """`softmax`, `sigmoid`, `tanh` or `linear` where the layer's class tells; None where it does not."""
     if isinstance(layer, keras.layers.Softmax):
         return "softmax" if layer.axis in (-1,) else None
     activation = vars(layer).get("activation")
-    for name in ("softmax", "sigmoid", "linear"):
+    for name in ("softmax", "sigmoid", "tanh", "linear"):
         if activation is getattr(keras.activations, name):
             return name
     return None

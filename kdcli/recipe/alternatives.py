@@ -37,7 +37,10 @@ WordOrViews = Annotated[
 Limit = Annotated[
     Annotated[Count, Tag("count")] | Annotated[Share, Field(gt=0), Tag("share")], Discriminator(_kind_of)
 ]
-ClassNames = Annotated[Annotated[str, Tag("word")] | Annotated[Names, Tag("list")], Discriminator(_kind_of)]
+NamesOrLabels = Annotated[tuple[str | int, ...], Field(strict=False)]
+ClassNames = Annotated[
+    Annotated[str, Tag("word")] | Annotated[NamesOrLabels, Tag("list")], Discriminator(_kind_of)
+]
 Column = Annotated[int, Field(ge=0)]
 Columns = Annotated[tuple[Column, ...], Field(strict=False, min_length=1)]
 ClassColumns = Annotated[

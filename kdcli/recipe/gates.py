@@ -58,6 +58,7 @@ METRICS: dict[str, Metric] = {
     "mae": Metric(_TRAINED, ("regression",)),
     "rmse": Metric(_TRAINED, ("regression",)),
     "r2": Metric(_TRAINED, ("regression",)),
+    "psnr": Metric(_TRAINED, ("regression",)),
     "size_mb": Metric(_EVERYWHERE),
     "parameters": Metric(_TRAINED),
     "flops": Metric(("evaluate", "compare")),
@@ -162,6 +163,7 @@ class Bounds(Spec):
         gain: over the same student alone; checked by kd compare.
         export_drop, export_agreement: of an exported file, against and with its own Keras model.
         ece, loss, mae, rmse, r2: on the test split.
+        psnr: of images as targets, in dB; the mean over them.
         size_mb, parameters, flops: of the model; 10^6 bytes.
         latency_ms, latency_ratio, examples_per_second: the median, against the teacher, at the best batch.
         max_abs_diff, unexplained: of an exported file from its model; the second is a share of the variance.

@@ -34,8 +34,12 @@ class DataSection(Spec):
         source: a name, a path, a mapping with `kind`, or `{train: D, validation: D, test: D}` of such.
         validation: share of the training part that selects the best weights, unless the source has one.
         task: what the labels are; `auto` looks at them.
-        labels: `none` ignores labels; agreement with the teacher then selects.
-        classes: names in label order, or a text file with one a line.
+        labels: `none` ignores labels; agreement with the teacher then selects. A name chooses one `y_train.NAME`.
+        classes: names in the order of the outputs, or a text file with one a line; whole numbers are the labels
+            themselves, such as `[1, 2, 3]` or `[-1, 1]`.
+        ignore: the label of void pixels, such as 255: losses on outputs and metrics leave them out.
+        target_scale: of images as targets: `unit` divides by 255, `signed` gives [-1, 1], `raw` leaves them as
+            they are; `auto` is `unit` for bytes.
         class_weight: weights on label losses, by class name; `balanced` makes every class count the same.
         limit: how many training examples to use: a count, or a share written with a point.
         augment: augmentations, in order.
@@ -46,8 +50,10 @@ class DataSection(Spec):
     source: AnySource | None = None
     validation: Annotated[Share, Field(lt=1)] = 0.1
     task: Literal["auto", "classification", "multilabel", "regression", "segmentation"] = "auto"
-    labels: Literal["auto", "none"] = "auto"
+    labels: Annotated[str, Field(min_length=1)] = "auto"
     classes: ClassNames | None = None
+    ignore: int | None = None
+    target_scale: Literal["auto", "unit", "signed", "raw"] = "auto"
     class_weight: ClassWeight = "none"
     limit: Limit = 1.0
     augment: Annotated[tuple[AnyAugment, ...], Field(strict=False)] = ()
@@ -100,6 +106,11 @@ class Recipe(Spec):
     def taught(self, *teachers: TeacherSection, several: bool = False) -> Recipe:
         """The same recipe with another teacher, or a list of them."""
         return self.model_copy(update={"taught_by": teachers if several else teachers[0]})
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The outputs of models that are chosen by name."""
+        return tuple(name for name in (self.student.output, *(one.output for one in self.teachers)) if name)
 
     @property
     def data_seed(self) -> int:

@@ -38,6 +38,7 @@ class Quality:
     mae: float | None = None
     rmse: float | None = None
     r2: float | None = None
+    psnr: float | None = None
     mean_iou: float | None = None
     agreement: float | None = None
     at_chance: bool | None = None
@@ -49,7 +50,7 @@ class Quality:
     def to_validation(self) -> dict[str, Any]:
         """`validation` of `kd.run/1`: accuracy, loss, examples, and the task's own figure."""
         keys = ["accuracy", "loss", "examples"]
-        keys += [name for name in ("macro_f1", "rmse", "mean_iou") if self.figure(name) is not None]
+        keys += [name for name in ("macro_f1", "rmse", "psnr", "mean_iou") if self.figure(name) is not None]
         return {name: getattr(self, name) for name in keys}
 
     def to_json(self) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from kdcli.spec import OutputKind
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.fitting import evaluate_split
 from kdcli.workflows.networks import choice_of, with_own_settings
+from kdcli.workflows.target_scale import check_target_scale
 from kdcli.workflows.teacher_file import TeacherFile
 from kdcli.workflows.understanding import understand
 
@@ -147,6 +148,7 @@ def open_candidate(
         # Models on their own are known by their files; settings for them are those of a student.
         who=network.name if role == "student" else None,
     )
+    check_target_scale(network, dataset, role=role, measured=True, on_event=on_event)
     findings = tuple(str(finding) for finding in file.verdict.findings)
     return Candidate(path, file.format, network, file.sha256, findings)
 

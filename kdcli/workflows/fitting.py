@@ -115,6 +115,7 @@ class Fit:
             class_weights=class_weights(self.dataset, self.recipe.data.class_weight),
             label_smoothing=train.label_smoothing,
             replicas=replicas,
+            void=self.dataset.has_void,
         )
         with self.strategy.scope():
             rate = scheduled(train.optimizer.learning_rate, train.schedule, train.steps or 1)

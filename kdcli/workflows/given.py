@@ -105,7 +105,9 @@ def open_given(asked: Asked, *, carve: bool, on_event: OnEvent) -> Dataset:
     """
     recipe = asked.recipe
     with blamed(asked.code):
-        dataset = open_dataset(recipe.data, seed=recipe.data_seed, arrays=asked.arrays, carve=carve)
+        dataset = open_dataset(
+            recipe.data, seed=recipe.data_seed, arrays=asked.arrays, carve=carve, outputs=recipe.outputs
+        )
     for text in dataset.notes:
         on_event(Note(text))
     return dataset

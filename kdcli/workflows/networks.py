@@ -24,6 +24,7 @@ from kdcli.runs.results import relative
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.workflows.building import build_zoo, zoo_shape
 from kdcli.workflows.refusing import not_anew
+from kdcli.workflows.target_scale import check_target_scale
 from kdcli.workflows.understanding import understand
 from kdcli.zoo import File
 
@@ -164,6 +165,9 @@ def open_network(
         seed=seed,
         on_event=on_event,
         class_names=dataset.class_names,
+    )
+    check_target_scale(
+        network, dataset, role=role, measured=role == "teacher" and start == "file", on_event=on_event
     )
     return Opened(network, start, path, sha, form, findings)
 

@@ -185,6 +185,9 @@ def _resolved(
 ) -> dict[Path, Any]:
     """A value for every `auto` that both commands know."""
     values: dict[Path, Any] = {("data", "task"): dataset.task}
+    values["data", "target_scale"] = dataset.target_scale
+    if dataset.label_name is not None:
+        values["data", "labels"] = dataset.label_name
     if recipe.train.steps is None:
         values["train", "epochs"] = recipe.train.epochs or 10
     if strategy.num_replicas_in_sync == 1:

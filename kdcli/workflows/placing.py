@@ -139,14 +139,15 @@ def data_key(asked: Asked) -> tuple[Hashable, ...]:
     """What tells one opened data set from another."""
     # The seed stands beside it: written out or taken from `train.seed`, it is the same data.
     data = asked.recipe.data.model_copy(update={"seed": None})
-    return data.model_dump_json(), asked.recipe.data_seed, id(asked.arrays)
+    return data.model_dump_json(), asked.recipe.data_seed, asked.recipe.outputs, id(asked.arrays)
 
 
 def open_data(asked: Asked, once: Once) -> Dataset:
     """The data of a recipe, opened once."""
 
     def opened() -> Dataset:
-        return open_dataset(asked.recipe.data, seed=asked.recipe.data_seed, arrays=asked.arrays)
+        recipe = asked.recipe
+        return open_dataset(recipe.data, seed=recipe.data_seed, arrays=asked.arrays, outputs=recipe.outputs)
 
     return once(("data", *data_key(asked)), opened)
 

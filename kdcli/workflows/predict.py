@@ -99,8 +99,8 @@ def predict(
     if split == "validation" and whole.validation is None:
         dataset = open_given(asked, carve=True, on_event=ignore)
     examples = taken_from(dataset, asked, split=split, limit=limit, on_event=on_event)
-    if path.suffix == ".csv" and dataset.task == "segmentation":
-        raise UsageError(f"--out {path}: maps of classes do not fit into a table", hint="--out FILE.npz")
+    if path.suffix == ".csv" and dataset.is_dense:
+        raise UsageError(f"--out {path}: maps do not fit into a table", hint="--out FILE.npz")
     with ExitStack() as opened:
         candidate = open_candidate(
             given,

@@ -89,10 +89,10 @@ def _unscaled(train: Examples) -> list[str]:
 def _sample_batch(examples: Examples, size: int) -> Batch:
     positions = np.arange(size)
     raw = {name: tf.convert_to_tensor(value) for name, value in examples.take(positions).items()}
-    labels = examples.labels_at(positions)
+    labels = examples.trained_labels()
     return Batch(
         inputs=raw,
-        labels=None if labels is None else tf.convert_to_tensor(labels),
+        labels=None if labels is None else tf.convert_to_tensor(labels[positions]),
         weights=None,
         positions=tf.convert_to_tensor(positions),
         slot=tf.constant(0, tf.int64),
@@ -123,6 +123,7 @@ def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
             "name": dataset.name,
             "task": dataset.task,
             "outputs": dataset.outputs,
+            "notes": list(dataset.notes),
             **{name: len(split) if split is not None else 0 for name, split in splits.items()},
         },
         steps=fit.train.steps or 0,

@@ -92,8 +92,8 @@ def _check_settings(asked: Asked, dataset: Dataset) -> None:
             raise UsageError(f"teacher.{name} is for a model file; the teacher is a file of recorded answers")
     if section.input != InputSection():
         raise UsageError("teacher.input is for a model; recorded answers take nothing in", hint="leave it out")
-    if dataset.task == "segmentation":
-        raise UsageError("recorded answers are (n, outputs), and the data has maps of classes")
+    if dataset.is_dense:
+        raise UsageError("recorded answers are (n, outputs), and the data has maps of labels")
     if not dataset.labelled and dataset.validation is not None and len(answered_splits(dataset)) < 2:
         raise UsageError(
             "without labels the teacher's answers select the best weights, and recorded ones say nothing of a "
@@ -108,7 +108,9 @@ def _check_fingerprint(asked: Asked, network: RecordedNetwork) -> None:
         return
     recipe = asked.recipe
     # The answers are about the training part before a share of it is taken for validation.
-    whole = open_dataset(recipe.data, seed=recipe.data_seed, arrays=asked.arrays, carve=False)
+    whole = open_dataset(
+        recipe.data, seed=recipe.data_seed, arrays=asked.arrays, carve=False, outputs=recipe.outputs
+    )
     own = fingerprint(whole)
     if network.fingerprint != own:
         theirs = network.fingerprint

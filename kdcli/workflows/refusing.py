@@ -126,9 +126,9 @@ def _check_augment(recipe: Recipe, dataset: Dataset) -> None:
                 f"data.augment: {augment.kind} mixes the labels of classes; the task is {dataset.task}",
                 hint="leave it out, or --set data.task=classification",
             )
-        if augment.moves and dataset.task == "segmentation":
+        if augment.moves and dataset.is_dense:
             raise UsageError(
-                f"data.augment: {augment.kind} moves the picture, and its map of classes would stay behind",
+                f"data.augment: {augment.kind} moves the picture, and its map of labels would stay behind",
                 hint="brightness and contrast leave every pixel where it is",
             )
 

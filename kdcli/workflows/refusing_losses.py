@@ -47,6 +47,11 @@ def _check_labels(recipe: Recipe, loss: Loss, dataset: Dataset) -> None:
             f"losses.{loss.label} needs one class for each example, and data.augment {mixing} mixes classes",
             hint=f"leave {mixing} out, or soft_targets, which needs no labels",
         )
+    if dataset.train.soft_labels is not None:
+        raise UsageError(
+            f"losses.{loss.label} needs one class for each example; the labels are rows of probabilities",
+            hint="soft_targets and labels work with soft labels",
+        )
     if dataset.task == "multilabel":
         raise UsageError(
             f"losses.{loss.label} needs one class for each example; the task is multilabel",
@@ -62,10 +67,15 @@ def _check_task(loss: Loss, dataset: Dataset) -> None:
             f"losses.{loss.label}: {what} needs classes, and the data has values",
             hint="soft_targets compares values; labels takes loss: mse, mae or huber",
         )
-    if dataset.task == "segmentation" and loss.on_logits and not loss.leading_axes:
+    if dataset.is_dense and loss.on_logits and not loss.leading_axes:
         raise UsageError(
-            f"losses.{loss.label} compares one vector of logits for each example; the task is segmentation",
+            f"losses.{loss.label} compares one vector of outputs for each example; the task is {dataset.task}",
             hint="soft_targets compares every pixel, channel_wise maps of features",
+        )
+    if dataset.has_void and loss.on_logits and (loss.whole_batch or loss.owns_parts):
+        raise UsageError(
+            f"losses.{loss.label} compares pixels with each other, and data.ignore leaves some of them out",
+            hint="soft_targets and labels compare each pixel alone",
         )
 
 
@@ -115,20 +125,9 @@ def check_heads(recipe: Recipe, dataset: Dataset, teacher: Network, student: Net
                 hint="soft_targets and logit_mse compare outputs of every kind",
             )
         _check_classes(loss, student.outputs)
-    if dataset.task == "segmentation":
-        labels = dataset.train.labels
-        wanted = student.output_shape[:-1] if labels is None else labels.shape[1:]
-        for role, network in (("teacher", teacher), ("student", student)):
-            _check_map(network, tuple(wanted), role)
-
-
-def _check_map(network: Network, wanted: tuple[int | None, ...], role: str) -> None:
-    """Refuse a segmentation network whose map has another size than the labels.
-
-    Raises:
-        ModelError: naming both sizes.
-    """
-    size = network.output_shape[:-1]
-    if None not in size and size != wanted:
-        ours, theirs = ("×".join(map(str, sides)) for sides in (size, wanted))
-        raise ModelError(f"the {role} ({network.name}) answers maps of {ours}, the labels are {theirs}")
+    ours, theirs = student.output_shape[:-1], teacher.output_shape[:-1]
+    if None not in (*ours, *theirs) and ours != theirs:
+        raise ModelError(
+            f"the teacher ({teacher.name}) gives maps of {theirs}, the student ({student.name}) of {ours}",
+            hint="two models whose outputs have the same size",
+        )

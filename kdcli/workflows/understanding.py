@@ -18,6 +18,7 @@ from kdcli.models.output_kind import resolve_output
 from kdcli.models.preparation import make_preparation
 from kdcli.models.runner_network import explain
 from kdcli.recipe.sections import InputSection
+from kdcli.workflows.class_count import check_class_count
 
 
 def understand(
@@ -52,7 +53,15 @@ def understand(
         raise ModelError(f"{who} cannot answer {len(sample)} examples: {first_line(error):.300}") from error
     classes = getattr(section, "classes", None)
     count = outputs if classes is None else network.outputs
-    network = resolve_output(network, wanted=section.output_kind, task=task, outputs=count, answers=answers)
+    check_class_count(network, examples, task=task, outputs=count, class_names=class_names)
+    network = resolve_output(
+        network,
+        wanted=section.output_kind,
+        task=task,
+        outputs=count,
+        answers=answers,
+        sides=examples.label_sides(task),
+    )
     if classes is not None:
         network = mapped(network, classes, task=task, class_names=class_names)
     return _scaled_for(

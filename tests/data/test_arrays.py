@@ -169,9 +169,9 @@ def test_an_empty_split_is_refused_by_name():
     assert error.message == "given: the test split is empty"
 
 
-@pytest.mark.parametrize(("part", "other"), [("x", "y"), ("y", "x")])
-def test_text_is_refused_as_an_array(part, other):
-    error = refused({part: np.array(["cat", "dog"]), other: np.zeros(2)})
+def test_text_is_refused_as_an_input():
+    part = "x"
+    error = refused({part: np.array(["cat", "dog"]), "y": np.zeros(2)})
     assert f"given: {part}_train must hold numbers, got <U3 of shape (2,)" in error.message
 
 

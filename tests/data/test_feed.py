@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import blobs
 
+from kdcli.augment.mixup import Mixup
 from kdcli.augment.shift import Shift
 from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.feed import Feed
@@ -81,3 +84,16 @@ def test_data_above_the_limit_is_not_resident():
     views = Views([], seed=0, count=1, examples=len(split))
     assert Feed(split, views, resident_bytes=20 * 64).resident
     assert not Feed(split, views, resident_bytes=20 * 64 - 1).resident
+
+
+def test_soft_labels_follow_the_positions_and_mix_as_rows():
+    rows = np.random.default_rng(0).dirichlet(np.ones(3), 24).astype(np.float32)
+    split = replace(examples(), soft_labels=rows, weights=None)
+    np.testing.assert_array_equal(gathered(split, [5, 0], resident=True)[1], rows[[18, 23]])
+    views = Views([Mixup(alpha=1.0)], seed=0, count=None, examples=len(split))
+    feed, table, positions = Feed(split, views, classes=3), views.table(1), tf.constant([5, 0, 19])
+    mixed = feed.gather(positions, table, slot=tf.constant(0), total=3).labels
+    sources = views.sources(positions, table, size=(8, 8))
+    wanted = sum(share.numpy()[:, None] * rows[split.rows[at.numpy()]] for at, share in sources)
+    np.testing.assert_allclose(mixed, wanted, atol=1e-6)
+    assert np.abs(mixed - rows[[18, 23, 4]]).max() > 0.01

@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import blobs
 
 import kdcli
@@ -30,9 +31,19 @@ def network(width: int, outputs: int, *, seed: int, dense: bool = False, activat
     return keras.Model(inputs, keras.layers.Dense(outputs, activation=activation)(x))
 
 
-def distill(out: Path, data, *, losses=(LABELS, SOFT), outputs=3, dense=False, activation=None, data_section=None):
+def distill(
+    out: Path,
+    data,
+    *,
+    losses=(LABELS, SOFT),
+    outputs=3,
+    dense=False,
+    activation=None,
+    data_section=None,
+    train=None,
+):
     """Distil fresh copies of the same two models, without preflight: the teacher is not trained."""
-    train = {"epochs": 2, "batch_size": 8, "optimizer": {"kind": "adam", "learning_rate": 0.01}}
+    train = train or {"epochs": 2, "batch_size": 8, "optimizer": {"kind": "adam", "learning_rate": 0.01}}
     return kdcli.distill(
         teacher=network(6, outputs, seed=1, dense=dense, activation=activation),
         student=network(2, outputs, seed=2, dense=dense, activation=activation),
@@ -178,3 +189,165 @@ def test_unknown_class_in_class_weight_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(DataError, match=r"data\.class_weight: no class 'cat'; classes: 0, 1, 2"):
         distill(tmp_path / "a", arrays(), data_section=weighted)
     assert not (tmp_path / "a").exists()
+
+
+# One step of plain gradient descent over all examples, which plain Keras can repeat.
+ONE_STEP = {"epochs": 1, "batch_size": 64, "optimizer": {"kind": "sgd", "learning_rate": 0.5}}
+HELD = {"x_validation": X_TEST, "y_validation": Y_TEST}
+
+
+def stepped(loss, *, outputs: int, dense: bool, activation: str | None) -> list[np.ndarray]:
+    """The student's weights after the same step in plain Keras, of a loss of (student's output, teacher's)."""
+    given = {"outputs": outputs, "dense": dense, "activation": activation}
+    teacher, student = network(6, seed=1, **given), network(2, seed=2, **given)
+    images = X.astype(np.float32) / 255
+    with tf.GradientTape() as tape:
+        value = loss(student(images, training=True), teacher(images))
+    gradients = tape.gradient(value, student.trainable_variables)
+    return [w.numpy() - 0.5 * g.numpy() for w, g in zip(student.trainable_variables, gradients, strict=True)]
+
+
+def assert_same(run, wanted) -> None:
+    for ours, theirs in zip(weights(run), wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
+
+
+def softened(chances, temperature: float):
+    """Probabilities at another temperature."""
+    raised = chances ** (1 / temperature)
+    return raised / tf.reduce_sum(raised, axis=-1, keepdims=True)
+
+
+def test_soft_labels_give_the_step_of_a_categorical_cross_entropy(tmp_path):
+    rows = np.random.default_rng(0).dirichlet(np.ones(3), 64)
+    data = {"x_train": X, "y_train": rows, **HELD, "x_test": X_TEST, "y_test": np.eye(3)[Y_TEST] * 0.7 + 0.1}
+    run = distill(tmp_path / "a", data, losses=[LABELS], activation="softmax", train=ONE_STEP)
+    truth = keras.losses.CategoricalCrossentropy()
+    wanted = stepped(lambda ours, _: 0.5 * truth(rows, ours), outputs=3, dense=False, activation="softmax")
+    assert run.task == "classification"
+    assert_same(run, wanted)
+    predicted = keras.saving.load_model(run.model_path)(X_TEST / np.float32(255)).numpy().argmax(-1)
+    assert run.test.accuracy == pytest.approx(np.mean(predicted == Y_TEST))
+
+
+@pytest.mark.parametrize("kind", ["decoupled", "normalized", "weighted_soft_labels"])
+def test_losses_that_need_one_class_refuse_soft_labels_by_name(tmp_path, kind):
+    rows = {"y_train": np.eye(3)[Y] * 0.7 + 0.1}
+    with pytest.raises(UsageError, match=rf"losses\.{kind} needs one class for each example") as caught:
+        distill(tmp_path / "a", arrays(**rows), losses=[{"kind": kind}])
+    assert "rows of probabilities" in caught.value.message
+
+
+@pytest.mark.parametrize("high", [1, 255])
+def test_one_sigmoid_for_each_pixel_is_a_binary_segmentation(tmp_path, high):
+    inside = (X > 120).astype(np.uint8), (X_TEST > 120).astype(np.uint8)
+    data = arrays(y_train=inside[0] * high, y_test=inside[1] * high, x_validation=X_TEST)
+    data |= {"y_validation": inside[1] * high}
+    run = distill(tmp_path / "a", data, outputs=1, dense=True, activation="sigmoid", train=ONE_STEP)
+    truth, apart = keras.losses.BinaryCrossentropy(), keras.losses.KLDivergence()
+
+    def loss(ours, theirs):
+        both = (tf.concat([1 - one, one], axis=-1) for one in (theirs, ours))
+        # soft_targets brings a weight of 0.9 and the square of its temperature.
+        return 0.5 * truth(inside[0], ours) + 0.9 * 4 * apart(*(softened(one, 2.0) for one in both))
+
+    assert run.task == "segmentation"
+    assert_same(run, stepped(loss, outputs=1, dense=True, activation="sigmoid"))
+    predicted = keras.saving.load_model(run.model_path)(X_TEST / np.float32(255)).numpy()
+    metric = keras.metrics.MeanIoU(2)
+    metric.update_state(inside[1], predicted > 0.5)
+    assert run.test.accuracy == pytest.approx(np.mean((predicted > 0.5) == inside[1]))
+    assert run.test.mean_iou == pytest.approx(float(metric.result()), abs=1e-6)
+
+
+def with_void(images):
+    """Two classes of pixels, and a fifth of them void."""
+    masks = (images[..., 0] > 120).astype(np.uint8)
+    masks[np.random.default_rng(0).random(masks.shape) < 0.2] = 255
+    return masks
+
+
+def test_void_pixels_count_neither_in_losses_nor_in_metrics(tmp_path):
+    masks, tested = with_void(X), with_void(X_TEST)
+    data = arrays(y_train=masks, y_test=tested, x_validation=X_TEST, y_validation=tested)
+    ignored = {"ignore": 255}
+    run = distill(
+        tmp_path / "a",
+        data,
+        outputs=2,
+        dense=True,
+        activation="softmax",
+        data_section=ignored,
+        train=ONE_STEP,
+    )
+    valid = tf.constant(masks != 255, tf.float32)
+    truth = keras.losses.SparseCategoricalCrossentropy(reduction=None)
+    apart = keras.losses.KLDivergence(reduction=None)
+
+    def loss(ours, theirs):
+        each = 0.5 * truth(np.where(masks == 255, 0, masks), ours)
+        each += 0.9 * 4 * apart(softened(theirs, 2.0), softened(ours, 2.0))
+        return tf.reduce_mean(tf.reduce_sum(each * valid, axis=(1, 2)) / tf.reduce_sum(valid, axis=(1, 2)))
+
+    assert_same(run, stepped(loss, outputs=2, dense=True, activation="softmax"))
+    model = keras.saving.load_model(run.model_path)
+    chances = model(X_TEST / np.float32(255)).numpy()
+    whole = keras.losses.SparseCategoricalCrossentropy(ignore_class=255)
+    metric = keras.metrics.MeanIoU(2, ignore_class=255)
+    metric.update_state(tested, chances.argmax(-1))
+    counted = tested != 255
+    assert run.test.accuracy == pytest.approx(np.mean((chances.argmax(-1) == tested)[counted]))
+    assert run.test.loss == pytest.approx(float(whole(tested, chances)), abs=1e-5)
+    assert run.test.mean_iou == pytest.approx(float(metric.result()), abs=1e-6)
+
+
+def test_losses_that_compare_pixels_with_each_other_refuse_void_ones(tmp_path):
+    with pytest.raises(UsageError, match=r"losses\.dist compares pixels with each other, and data\.ignore"):
+        distill(
+            tmp_path / "a",
+            arrays(y_train=with_void(X), y_test=with_void(X_TEST)),
+            losses=[{"kind": "dist"}],
+            outputs=2,
+            dense=True,
+            data_section={"ignore": 255},
+        )
+
+
+def test_images_as_targets_are_learned_and_measured_as_values(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, X.shape, dtype=np.uint8)
+    held = np.random.default_rng(1).integers(0, 256, X_TEST.shape, dtype=np.uint8)
+    data = arrays(y_train=noise, y_test=held, x_validation=X_TEST, y_validation=held)
+    run = distill(tmp_path / "a", data, outputs=1, dense=True, activation="sigmoid", train=ONE_STEP)
+    truth = keras.losses.MeanSquaredError()
+
+    def loss(ours, theirs):
+        return 0.5 * truth(noise / np.float32(255), ours) + 0.9 * truth(theirs, ours)
+
+    assert run.task == "regression"
+    assert_same(run, stepped(loss, outputs=1, dense=True, activation="sigmoid"))
+    predicted = keras.saving.load_model(run.model_path)(X_TEST / np.float32(255)).numpy()
+    wanted = held / np.float32(255)
+    assert run.test.rmse == pytest.approx(np.sqrt(np.mean(np.square(predicted - wanted))), rel=1e-5)
+    assert run.test.psnr == pytest.approx(float(tf.reduce_mean(tf.image.psnr(predicted, wanted, 1.0))), rel=1e-5)
+    assert json.loads((run.run / "summary.json").read_text())["test"]["psnr"] == run.test.psnr
+
+
+def test_augmentation_that_moves_images_is_refused_for_maps_of_values(tmp_path):
+    moved = {"augment": [{"kind": "shift", "pixels": 1}]}
+    depth = arrays(y_train=X / 255.0, y_test=X_TEST / 255.0)
+    with pytest.raises(UsageError, match="its map of labels would stay behind"):
+        distill(tmp_path / "a", depth, outputs=1, dense=True, data_section=moved)
+
+
+def test_labels_are_those_of_the_output_that_is_chosen(tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    flat = keras.layers.Flatten()(inputs)
+    heads = {"digit": keras.layers.Dense(3, name="digit")(flat), "big": keras.layers.Dense(2, name="big")(flat)}
+    keras.Model(inputs, heads).save(tmp_path / "two.keras")
+    big = Y_TEST % 2
+    data = {"x_train": X, "y_train.digit": Y, "y_train.big": Y % 2, "x_test": X_TEST}
+    data |= {"y_test.digit": Y_TEST, "y_test.big": big}
+    measured = kdcli.evaluate(tmp_path / "two.keras", data=data, output="big").models[0].quality
+    model = keras.saving.load_model(tmp_path / "two.keras")
+    predicted = model.predict(X_TEST / np.float32(255), verbose=0)["big"].argmax(-1)
+    assert measured.accuracy == np.mean(predicted == big)

@@ -1,0 +1,76 @@
+"""Labels by the name of the output that they are for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kdcli.data.dataset import open_dataset
+from kdcli.errors import DataError
+from kdcli.recipe.sections import DataSection
+
+X = np.zeros((12, 4))
+DIGIT, BIG = np.arange(12) % 3, np.arange(12) % 2
+BOTH = {"x_train": X, "y_train.digit": DIGIT, "y_train.big": BIG, "x_test": X}
+BOTH |= {"y_test.digit": DIGIT, "y_test.big": BIG}
+
+
+def opened(arrays, *, outputs=(), **section):
+    return open_dataset(DataSection(validation=0.0, **section), seed=0, arrays=arrays, outputs=outputs)
+
+
+def refused(arrays, **more):
+    with pytest.raises(DataError) as caught:
+        opened(arrays, **more)
+    assert caught.value.exit_code == 3
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "more", [{"outputs": ("big",)}, {"labels": "big"}, {"outputs": ("other",), "labels": "big"}]
+)
+def test_labels_are_chosen_by_output_or_by_name_and_what_is_left_out_is_said(more):
+    data = opened(BOTH, **more)
+    np.testing.assert_array_equal(data.train.labels, BIG)
+    np.testing.assert_array_equal(data.test.labels, BIG)
+    assert (data.outputs, data.label_name) == (2, "big")
+    assert data.notes == ("data: labels are y_train.big; y_train.digit left out",)
+
+
+@pytest.mark.parametrize("outputs", [(), ("dense",)])
+def test_several_labels_are_refused_by_name(outputs):
+    error = refused(BOTH, outputs=outputs)
+    assert error.message == "data: has several labels: y_train.digit, y_train.big"
+    assert "--output digit" in error.hint
+    assert "--set data.labels=digit" in error.hint
+
+
+def test_the_only_named_labels_are_taken_and_said():
+    data = opened({"x": X, "y.digit": DIGIT})
+    assert (data.outputs, data.notes) == (3, ("data: labels are y_train.digit",))
+
+
+def test_an_unknown_name_is_refused_with_the_nearest():
+    assert "has no y_train.bog; did you mean 'big'?" in refused(BOTH, labels="bog").message
+
+
+def test_labels_of_one_split_under_another_name_are_refused():
+    error = refused({"x_train": X, "y_train": DIGIT, "x_test": X, "y_test.labels": DIGIT})
+    assert error.message == "data: has y_test.labels, expected y_test as in the training part"
+
+
+def test_a_name_that_one_split_lacks_is_refused():
+    error = refused({key: value for key, value in BOTH.items() if key != "y_test.big"}, labels="digit")
+    assert "has y_test.digit, expected y_test.digit, y_test.big" in error.message
+
+
+def test_plain_labels_beside_named_ones_are_refused():
+    assert "y_train, y_train.big" in refused({"x": X, "y": DIGIT, "y.big": BIG}).message
+
+
+def test_labels_without_inputs_are_refused():
+    assert refused({"x_train": X, "y_train": DIGIT, "y_test": DIGIT}).message == "data: has y_test, but no x_test"
+
+
+def test_ignored_labels_need_no_choice():
+    assert opened(BOTH, labels="none", classes=["a", "b"]).train.labels is None
