@@ -36,7 +36,7 @@ TABLE = {
     | CHOICE
     | GATES
     | TIMING
-    | {"--out", "--split", "--format", "--quantize", "--prepare", "--io", "--batch"},
+    | {"--out", "--split", "--format", "--quantize", "--prepare", "--io", "--output-kind", "--batch"},
     "predict": COMMON | CHOICE | {"--out", "--split"},
     "inspect": COMMON | CHOICE,
     "doctor": {"--json", "--no-color"},
