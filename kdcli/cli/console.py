@@ -232,6 +232,13 @@ def _side_text(side: dict[str, Any]) -> str:
     return f"{side['name']}: {text}{''.join([*sorted(scales), *sorted(sizes)])}"
 
 
+def _format_lines(formats: dict[str, str]) -> list[str]:
+    """To what the trained model can be exported, and why not to the others."""
+    possible = ", ".join(kind for kind, state in formats.items() if state == "yes")
+    others = [f"exports   {kind}: {state}" for kind, state in formats.items() if state != "yes"]
+    return [f"exports   {possible}", *others] if possible else others
+
+
 def plan_parts(plan: Any, *, whole: bool) -> list[Any]:
     """The plan for a person; `whole` adds every setting with its origin."""
     data = plan.data
@@ -256,6 +263,7 @@ def plan_parts(plan: Any, *, whole: bool) -> list[Any]:
             lines.append(f"seconds   {stage}: about {seconds}")
     weights = ", ".join(f"{name} {size} bytes" for name, size in plan.student_bytes.items())
     lines.append(f"memory    about {plan.memory_bytes} bytes; the trained weights as {weights}")
+    lines.extend(_format_lines(plan.student_formats))
     lines.extend(f"note      {finding}" for finding in plan.findings)
     rows = [[row["path"], str(row["value"]), row["origin"]] for row in plan.settings]
     return [*lines, table("", ("setting", "value", "origin"), rows)] if whole else lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from kdcli.cli.parsing import parse_limit
 EXPORT = "Export"
 # Parameters of the workflow that are options by the same name.
 PASSED = (
-    *("formats", "prepare", "io", "batch", "data", "out", "recipe", "batch_size", "threads"),
+    *("formats", "prepare", "io", "batch", "output_kind", "data", "out", "recipe", "batch_size", "threads"),
     *("split", "latency", "runtime"),
 )
 Formats = Annotated[
@@ -46,11 +47,25 @@ Prepare = Annotated[
 ]
 Io = Annotated[
     str | None,
-    typer.Option("--io", metavar="float32|uint8|int8", help="Both ends of an int8 file.", rich_help_panel=EXPORT),
+    typer.Option(
+        "--io",
+        metavar="float32|uint8|int8",
+        help="Both ends of litert files; raw bytes in, floats out.",
+        rich_help_panel=EXPORT,
+    ),
 ]
 Batch = Annotated[
     int | None,
     typer.Option("--batch", metavar="N", min=1, help="The only batch size; any.", rich_help_panel=EXPORT),
+]
+OutputKind = Annotated[
+    str,
+    typer.Option(
+        "--output-kind",
+        metavar="teacher|probabilities|logits",
+        help="What files give: what the teacher's file gives, ...",
+        rich_help_panel=EXPORT,
+    ),
 ]
 MaxAccuracyDrop = Annotated[
     float | None,
@@ -58,7 +73,6 @@ MaxAccuracyDrop = Annotated[
         "--max-accuracy-drop", metavar="F", help="Gate, against the run's teacher.", rich_help_panel=o.GATES
     ),
 ]
-# What export refuses to leave behind has a bound of its own where nobody gives one.
 MaxExportDrop = Annotated[
     float | None,
     typer.Option(
@@ -90,6 +104,7 @@ def command(
     prepare: Prepare = None,
     io: Io = None,
     batch: Batch = None,
+    output_kind: OutputKind = "teacher",
     data: o.Data = None,
     out: o.Out = None,
     recipe: o.Recipe = None,
@@ -126,6 +141,7 @@ def command(
     gates = take_gates(given)
 
     from kdcli.cli.console import Output
+    from kdcli.errors import ModelError
     from kdcli.workflows.export import export
 
     output = Output(json_=json, quiet=quiet, verbose=verbose, no_color=no_color)
@@ -147,7 +163,12 @@ def command(
     lite = next((artifact for artifact in document["artifacts"] if artifact["format"] == "litert"), None)
     if lite is not None and lite["path"]:
         output.next_command(_next(lite["path"], model, data=data, recipe=recipe))
-    enforce(exported.gates, strict=strict_gates)
+    for failure in exported.failures:
+        output.failed(ModelError(failure.message, hint=failure.hint))
+    with suppress(typer.Exit) if exported.failures else nullcontext():
+        enforce(exported.gates, strict=strict_gates)
+    if exported.failures:
+        raise typer.Exit(ModelError.exit_code)
 
 
 def _path(exported: Any) -> str | None:
@@ -161,10 +182,8 @@ def _table(document: dict[str, Any]) -> Any:
 
     rows = []
     for artifact in document["artifacts"]:
-        taken = artifact["input"]
-        shape = "×".join(str(side) for side in taken["shape"])
-        limits = f" {taken['range'][0]:g} to {taken['range'][1]:g}" if taken["range"] else ""
-        cells = [str(artifact["bytes"]), f"{shape} {taken['dtype']}{limits}", f"{artifact['max_abs_diff']:.2g}"]
+        output = f"{artifact['output']['kind']} {artifact['output']['dtype']}"
+        cells = [str(artifact["bytes"]), _input(artifact["input"]), output, f"{artifact['max_abs_diff']:.2g}"]
         for name in ("agreement", "accuracy", "p50_ms"):
             cells.append("" if artifact[name] is None else f"{artifact[name]:.4f}")
         rows.append([artifact["path"] or f"{artifact['name']} (not left behind)", *cells])
@@ -172,8 +191,18 @@ def _table(document: dict[str, Any]) -> Any:
     compared = (
         f"{document['examples']} examples, {document['split']} split" if document["split"] else "random inputs"
     )
-    columns = ("file", "bytes", "input", "largest difference", "agreement", "accuracy", "p50 ms")
+    columns = ("file", "bytes", "input", "output", "largest difference", "agreement", "accuracy", "p50 ms")
     return table(f"beside {document['model']}{own}: {compared}", columns, rows)
+
+
+def _input(taken: dict[str, Any]) -> str:
+    """Shape, type and range of an input, and a fixed batch size."""
+    shape = "×".join(str(side) for side in taken["shape"])
+    limits = f" {taken['range'][0]:g} to {taken['range'][1]:g}" if taken["range"] else ""
+    # The bytes 0 to 255 in a signed byte.
+    shift = " minus 128" if limits and taken["dtype"] == "int8" else ""
+    batch = f", {taken['batch']} at a time" if taken["batch"] else ""
+    return f"{shape} {taken['dtype']}{limits}{shift}{batch}"
 
 
 def _next(path: str, model: Path, *, data: str | None, recipe: str | None) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from kdcli.data.examples import Examples
 from kdcli.evaluation.quality import agree, measure
 from kdcli.lazy import tf
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.network import SMALLEST
+from kdcli.models.inference import as_kind
+from kdcli.models.network import SMALLEST, Network
 from kdcli.models.serving import Serving
 
 
@@ -21,17 +22,24 @@ class Reference:
 
     Args:
         network: the model.
-        outputs: (n, ...) as the saved model returns them.
+        outputs: (n, ...) as its file shall return them.
+        output_kind: of the outputs; the network's own when left out.
         labels: of the examples, or None.
         task: of the data; None without data.
         teacher: the logits of the run's teacher, where gates compare with it.
     """
 
-    network: KerasNetwork
+    network: Network
     outputs: np.ndarray
     labels: np.ndarray | None = None
     task: str | None = None
     teacher: np.ndarray | None = None
+    output_kind: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """The output kind of the outputs."""
+        return self.output_kind or self.network.output_kind
 
 
 @dataclass(frozen=True)
@@ -72,9 +80,21 @@ def answered(
     return np.concatenate(found)
 
 
-def model_answers(network: KerasNetwork) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
-    """From raw examples to what the saved model returns, in float32."""
-    compiled = tf.function(network.output, autograph=False, reduce_retracing=True)
+def model_answers(network: Network, kind: str) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+    """From raw examples to what the model's file shall return, in float32.
+
+    Args:
+        kind: the output kind of that file. Logits are read before a last activation, where that can be.
+    """
+
+    def output(raw: dict[str, Any]) -> Any:
+        if kind == "logits" != network.output_kind:
+            logits = network.answer(raw).logits
+            # A single sigmoid as two classes is (0, z).
+            return logits[..., 1:] if network.has_one_sigmoid else logits
+        return as_kind(network.output(raw), network.output_kind, kind)
+
+    compiled = tf.function(output, autograph=False, reduce_retracing=True)
 
     def ask(raw: dict[str, np.ndarray]) -> np.ndarray:
         tensors = {name: tf.convert_to_tensor(value) for name, value in raw.items()}
@@ -106,7 +126,7 @@ def compare(outputs: np.ndarray, reference: Reference) -> Parity:
         spread = np.square(own - own.mean(0)).sum()
         missed = np.square(difference).sum()
         return Parity(largest, unexplained=float(missed / spread) if spread else float(missed > 0))
-    logits, own_logits = (_logits(one, reference.network) for one in (outputs, reference.outputs))
+    logits, own_logits = (_logits(one, reference) for one in (outputs, reference.outputs))
     agreement, teacher = agree(logits, own_logits, task=task), reference.teacher
     with_teacher = None if teacher is None else agree(logits, teacher, task=task)
     if reference.labels is None:
@@ -122,14 +142,14 @@ def compare(outputs: np.ndarray, reference: Reference) -> Parity:
     )
 
 
-def _logits(outputs: np.ndarray, network: KerasNetwork) -> np.ndarray:
-    """Outputs of the saved model as logits, with the columns that the data has."""
+def _logits(outputs: np.ndarray, reference: Reference) -> np.ndarray:
+    """Outputs of a file as logits, with the columns that the data has."""
     logits = outputs.astype(np.float64)
-    if network.output_kind in ("probabilities", "sigmoid"):
+    if reference.kind in ("probabilities", "sigmoid"):
         logits = np.log(np.clip(logits, SMALLEST, 1))
-    if network.output_kind == "sigmoid":
+    if reference.kind == "sigmoid":
         logits -= np.log(np.clip(1 - outputs.astype(np.float64), SMALLEST, 1))
-    if network.outputs == 2 and logits.shape[-1] == 1:
+    if reference.network.outputs == 2 and logits.shape[-1] == 1:
         # A single sigmoid for two classes: z against 0.
         logits = np.concatenate([np.zeros_like(logits), logits], -1)
     return logits

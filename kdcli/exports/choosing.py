@@ -46,7 +46,8 @@ def choose_formats(
     Args:
         formats: `keras`, `saved-model`, `litert` (or `tflite`), `onnx`.
         quantize: of `litert`: `none`, `float16`, `dynamic`, `int8`; `none` when left out.
-        io: of `int8` files: `float32`, `uint8`, `int8`; `float32` when left out.
+        io: both ends of litert files: `float32`, and of `int8` ones also `uint8` and `int8`. When left out raw
+            bytes of images go in and floats come out.
 
     Raises:
         UsageError: an unknown word, or one that would have no effect.
@@ -64,9 +65,13 @@ def choose_formats(
             f"--quantize {quantised[0]} is for litert files, asked for: {', '.join(kinds)}",
             hint=f"--format litert --quantize {quantised[0]}",
         )
-    if io is not None and "int8" not in quantize:
+    if io is not None and "litert" not in kinds:
         raise UsageError(
-            f"--io {io} is for int8 files; all others take floats or raw bytes as they come",
+            f"--io {io} is for litert files, asked for: {', '.join(kinds)}", hint=f"--format litert --io {io}"
+        )
+    if io in ("uint8", "int8") and "int8" not in quantize:
+        raise UsageError(
+            f"--io {io} is for int8 files; all others take the raw bytes of images, or floats, and give floats",
             hint=f"--format litert --quantize int8 --io {io}",
         )
     chosen: list[ExportFormat] = []
@@ -75,7 +80,7 @@ def choose_formats(
             chosen.append(KINDS[kind].model_validate({}))
             continue
         for variant in dict.fromkeys(quantize or ("none",)):
-            border = io if io and variant == "int8" else "float32"
+            border = io if io == "float32" or variant == "int8" else None
             chosen.append(Litert.model_validate({"quantize": variant, "io": border}))
     return tuple(chosen)
 

@@ -5,19 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from kdcli.errors import ModelError
 from kdcli.exports.quietly import quietly
 from kdcli.spec import ExportFormat
 
 
 class Keras(ExportFormat):
-    """The model behind its preparation, made of stock layers, with its weights in float32."""
+    """The model behind its preprocessing, made of stock layers, in float32 and in inference."""
 
     suffix: ClassVar[str] = ".keras"
 
     kind: Literal["keras"] = "keras"
 
     def write(self, serving: Any, path: Path) -> None:
-        """Save the model."""
+        """Save the model.
+
+        Raises:
+            ModelError: the network is a graph.
+        """
+        if serving.model is None:
+            raise ModelError(
+                f"{path.name}: only a model that Keras 3 opens can be written as .keras",
+                hint="--format saved-model",
+            )
         with quietly(f"{path.name}: Keras does not save the model"):
             serving.model.save(path)
 

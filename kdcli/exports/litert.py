@@ -22,8 +22,8 @@ class Litert(ExportFormat):
         quantize: `none` (float32), `float16` (weights), `dynamic` (weights in 8 bits, sums in float), `int8`
             (weights and activations in 8 bits, by what training examples give; Jacob et al. 2018,
             arXiv:1712.05877).
-        io: what goes into and comes out of an `int8` file; with `uint8` the raw bytes of a picture go in as
-            they are.
+        io: what goes in and comes out. None: the raw bytes of images, or else floats, go in, and floats come out.
+            `float32`: floats at both ends. `uint8` and `int8`: integers at both ends of an `int8` file.
     """
 
     extra: ClassVar[str | None] = "litert"
@@ -32,7 +32,7 @@ class Litert(ExportFormat):
 
     kind: Literal["litert"] = "litert"
     quantize: Quantize = "none"
-    io: Io = "float32"
+    io: Io | None = None
 
     @property
     def variant(self) -> str | None:
@@ -46,31 +46,32 @@ class Litert(ExportFormat):
 
     @property
     def takes_floats(self) -> bool:
-        """The converter puts the quantisation in front of floats, and takes it away for `io`."""
-        return self.quantize == "int8"
+        """The converter makes an `int8` file from floats, and then lets integers in where they are wanted."""
+        return self.quantize == "int8" or self.io == "float32"
 
     def write(self, serving: Any, path: Path) -> None:
-        """Convert by way of a SavedModel.
+        """Convert by way of a SavedModel of constants.
 
-        A concrete function of a Keras model is converted with wrong weights (TensorFlow 2.21); the SavedModel
-        that Keras writes is converted rightly.
+        A concrete function of a Keras model is converted with wrong weights (TensorFlow 2.21); a SavedModel is
+        converted rightly.
 
         Raises:
-            ModelError: an operation that LiteRT does not have, or a recurrent layer where none can be.
+            ModelError: an operation that LiteRT does not have, or a loop where none can be.
         """
         what = f"{path.name}: the model cannot be converted"
         what += "" if self.quantize == "none" else f" with --quantize {self.quantize}"
-        hint = "--format keras keeps every layer as it is"
-        recurrent = _recurrent(serving.model)
-        if recurrent and self.quantize == "int8":
+        hint = "--format keras keeps every layer as it is" if serving.model is not None else "--format saved-model"
+        with quietly(what, hint=hint):
+            constant = serving.constant
+        if self.quantize == "int8" and constant.has_loops:
             # The converter's calibration would end this process.
-            raise ModelError(f"{what}: the layer {recurrent} is recurrent", hint="--quantize dynamic")
-        if recurrent and serving.batch is None:
+            raise ModelError(f"{what}: {_looping(serving.model)}", hint="--quantize dynamic")
+        if constant.has_loops and serving.batch is None:
             hint = "--batch 1: recurrent layers need a fixed batch size"
         with tempfile.TemporaryDirectory(prefix="kd-", dir=path.parent) as folder:
             with quietly(what, hint=hint):
                 signature = [serving.signature]
-                serving.model.export(folder, format="tf_saved_model", input_signature=signature, verbose=False)
+                constant.model.export(folder, format="tf_saved_model", input_signature=signature, verbose=False)
                 content = self._converter(folder, serving).convert()
         path.write_bytes(content)
 
@@ -84,19 +85,23 @@ class Litert(ExportFormat):
         if self.quantize == "int8":
             converter.representative_dataset = lambda: ([one] for one in serving.representative)
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            converter.inference_input_type = converter.inference_output_type = getattr(tf, self.io)
+            converter.inference_input_type = getattr(
+                tf, self.io or ("uint8" if serving.takes_bytes else "float32")
+            )
+            converter.inference_output_type = getattr(tf, self.io or "float32")
         return converter
 
     def open(self, path: Path, *, threads: int | None = None) -> Any:
         """Open it in a process of its own."""
         from kdcli.models.file_runner import FileRunner
 
-        return FileRunner(path, form="tflite", threads=threads)
+        return FileRunner(path, form="tflite", name=path.name, threads=threads)
 
 
-def _recurrent(model: Any) -> str | None:
-    """The path of the first recurrent layer; None where there is none."""
+def _looping(model: Any) -> str:
+    """Which layer is recurrent, in words."""
     from kdcli.models.tapping import layers_by_path
 
-    layers = layers_by_path(model)
-    return next((path for path, layer in layers.items() if isinstance(layer, keras.layers.RNN)), None)
+    layers = layers_by_path(model) if model is not None else {}
+    first = next((path for path, layer in layers.items() if isinstance(layer, keras.layers.RNN)), None)
+    return f"the layer {first} is recurrent" if first else "it has a loop"

@@ -21,10 +21,12 @@ class Onnx(ExportFormat):
     def write(self, serving: Any, path: Path) -> None:
         """Convert the inference function."""
         with quietly(f"{path.name}: the model cannot be converted to ONNX"):
-            serving.model.export(path, format="onnx", input_signature=[serving.signature], verbose=False)
+            # What a layer holds as a tensor becomes an input of its own unless it is a constant.
+            model = serving.constant.model
+            model.export(path, format="onnx", input_signature=[serving.signature], verbose=False)
 
     def open(self, path: Path, *, threads: int | None = None) -> Any:
         """Open it with onnxruntime, in a process of its own."""
         from kdcli.models.file_runner import FileRunner
 
-        return FileRunner(path, form="onnx", threads=threads)
+        return FileRunner(path, form="onnx", name=path.name, threads=threads)

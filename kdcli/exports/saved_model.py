@@ -20,7 +20,8 @@ class SavedModel(ExportFormat):
         """Export the inference function."""
         with quietly(f"{path.name}: TensorFlow does not export the model"):
             signature = [serving.signature]
-            serving.model.export(path, format="tf_saved_model", input_signature=signature, verbose=False)
+            model = serving.constant.model if serving.model is None else serving.model
+            model.export(path, format="tf_saved_model", input_signature=signature, verbose=False)
 
     def open(self, path: Path, *, threads: int | None = None) -> Any:
         """Open it by its signature."""

@@ -29,7 +29,7 @@ from kdcli.models.tap_roles import Roles
 
 _INFERENCE = (
     "a SavedModel is trained as it answers: BatchNorm keeps its statistics, dropout is off; it is saved as a "
-    "SavedModel again, which kd export does not take"
+    "SavedModel again"
 )
 
 
@@ -37,7 +37,8 @@ class GraphNetwork(Network):
     """Answers through the frozen graph of a SavedModel's signature.
 
     `signature` is the one that was chosen, `signatures` are all. `starts_from_bytes`
-    names the first tensor of pictures in a graph that decodes files; None for every other graph.
+    names the first tensor of pictures in a graph that decodes files; None for every other graph. `unfrozen` is why
+    the signature is called as it is, a clause; None for a frozen graph.
 
     Args:
         frozen: from the child process.
@@ -69,6 +70,7 @@ class GraphNetwork(Network):
             for result in frozen.outputs
         )
         self.starts_from_bytes: str | None = None
+        self.unfrozen = frozen.unfrozen
         self._parameters = frozen.parameters
         self._outputs = frozen.outputs
         self._chosen = choose_result(frozen, output, name=name)
@@ -133,7 +135,7 @@ class GraphNetwork(Network):
             only = next(iter(preparations.values()))
             shapes = [preparations.get(spec.name, only).prepared_shape for spec in self.inputs]
             feeds = zip(self._feeds, shapes, strict=True)
-            other._read([replace(feed, shape=(self._batch, *shape)) for feed, shape in feeds])
+            other._read([replace(feed, shape=(self.batch, *shape)) for feed, shape in feeds])
         return other
 
     def answer(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Answer:
@@ -171,9 +173,9 @@ class GraphNetwork(Network):
     def _ask(self, raw: Mapping[str, Any], fetches: Sequence[str]) -> list[Any]:
         prepared = prepare(self.preparations, raw)
         inputs = [prepared[feed.name] for feed in self._feeds] if isinstance(prepared, dict) else [prepared]
-        if self._batch is None:
+        if self.batch is None:
             return self._function(inputs, fetches)
-        return in_fixed_batches(lambda given: self._function(given, fetches), inputs, self._batch)
+        return in_fixed_batches(lambda given: self._function(given, fetches), inputs, self.batch)
 
     def _formed(self, output: Any) -> Any:
         """The output, or what its last activation was given, in the output's own shape."""
@@ -196,7 +198,7 @@ class GraphNetwork(Network):
             )
         self._feeds = frozen.inputs
         self.inputs = input_specs(self._feeds)
-        self._batch = batch_size(self._feeds, name=self.name)
+        self.batch = batch_size(self._feeds, name=self.name)
         self._answered = self._chosen.name
         self.output_shape = output_shape(self._chosen, None, name=self.name)
         names = [feed.name for feed in self._feeds]
@@ -216,13 +218,13 @@ class GraphNetwork(Network):
             self._feeds = (reading.start(start_at, self._feeds),)
             notes.append(f"{self.name} starts at its tensor {start_at}")
         hint = self.starts_from_bytes and f"input.tensor: {self.starts_from_bytes} starts after decoding"
-        self._batch = batch_size(self._feeds, name=self.name, hint=hint)
+        self.batch = batch_size(self._feeds, name=self.name, hint=hint)
         self.inputs = input_specs(self._feeds)
         if trainable:
             self._check_trainable(frozen)
             notes.append(_INFERENCE)
-        if self._batch is not None:
-            notes.append(f"{self.name} is asked in batches of {self._batch}, the size it was saved with")
+        if self.batch is not None:
+            notes.append(f"{self.name} is asked in batches of {self.batch}, the size it was saved with")
         self._function = self._graph = GraphFunction(graph, self._feeds, weights=weights, trainable=trainable)
         # What starts further in may not have what other outputs need.
         self._saved = (self._chosen,) if start_at else self._outputs
@@ -232,7 +234,7 @@ class GraphNetwork(Network):
 
     def _read(self, feeds: Sequence[GraphTensor]) -> None:
         """Find what follows from the shapes of the inputs."""
-        part = self._reading.part(feeds, batch=self._batch, function=self._graph)
+        part = self._reading.part(feeds, batch=self.batch, function=self._graph)
         self.output_shape = part.output_shape
         self._last, self._tapped = part.last, part.taps
         self._logits = part.last.logits if part.last else None

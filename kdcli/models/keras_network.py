@@ -106,6 +106,8 @@ class KerasNetwork(Network):
             only = next(iter(preparations.values()))
             prepared = [preparations.get(spec.name, only).prepared_shape for spec in self.inputs]
             other._find_taps(prepared)
+            # A single sigmoid stays two classes.
+            other.outputs = self.outputs
         return other
 
     def answer(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Answer:
@@ -175,7 +177,7 @@ class KerasNetwork(Network):
         return filled(self._structure, given)
 
     def _find_taps(self, shapes: Sequence[tuple[int | None, ...]]) -> None:
-        self.batch: int | None = None
+        self.batch = None
         fixed = fixed_batch(self.model)
         try:
             recorded, output, used = self._traced(shapes)
@@ -207,9 +209,11 @@ class KerasNetwork(Network):
         self.secondary = self.roles.secondary | makes
         # Behind the arguments come the variables.
         given = output.graph.inputs[: len(self.inputs)]
-        first = first_weighted_input(output.graph.get_operations(), given)
+        operations = output.graph.get_operations()
+        first = first_weighted_input(operations, given)
         self._changes_inputs = first is not None and first.name not in {tensor.name for tensor in given}
-        self.architecture = architecture_of(output.graph.get_operations(), given)
+        self.architecture = architecture_of(operations, given)
+        self.operations = frozenset(operation.type for operation in operations)
         last = recorded.last(output)
         # A layer that is used elsewhere too cannot leave its activation out: the logarithm is taken instead.
         self._last = last[0] if last and recorded.counts[last[0]] == 1 and not used else None

@@ -80,6 +80,8 @@ class Network(ABC):
     architecture: str = ""
     preparations: Mapping[str, Preparation] = MappingProxyType({})
     notes: tuple[str, ...] = ()
+    # The only batch size that it takes; None for any.
+    batch: int | None = None
     # What the logits are read before, in words, where they need not be computed from the output.
     _bare: str | None = None
     _one_sigmoid = False
@@ -99,6 +101,11 @@ class Network(ABC):
     def trainable_variables(self) -> list[Any]:
         """What training changes."""
         return []
+
+    @property
+    def has_one_sigmoid(self) -> bool:
+        """Whether its only output, the logit of a sigmoid, is read as two classes."""
+        return self._one_sigmoid
 
     @property
     def has_regularization(self) -> bool:

@@ -1,18 +1,20 @@
-"""What ships: a model behind its preparation, as one Keras model made of stock layers."""
+"""What ships: a network in inference, behind its preprocessing, as one model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from kdcli.errors import ModelError
 from kdcli.lazy import keras, ops, tf
+from kdcli.models.inference import ConstantModel, as_kind, compute_stateless, keras_output, make_constant
 from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.network import Network
 from kdcli.models.preparation import CAFFE_MEAN, IMAGENET_DEVIATION, IMAGENET_MEAN, Preparation, Scale
-from kdcli.models.structures import leaves
 from kdcli.spec import Standardization
 
 INPUT = "input"
@@ -26,24 +28,38 @@ class Serving:
     """What is written to a file.
 
     Args:
-        model: a `keras.Model` from `input` to the answer of the saved model.
+        model: a `keras.Model` of stock layers from `input` to the output; None where the network is a graph.
+        compute: the same as a function from a batch to the output, always in inference.
         shape: of one example, without the batch axis.
         dtype: what the model takes.
         batch: the only batch size that the file takes, or None for any.
-        inside: whether the preparation is part of it, so that raw examples go in.
+        inside: whether the preprocessing is part of it, so that raw examples go in.
         preparation: how a raw example becomes what the network itself takes.
         name: of the raw input in the data.
+        output_kind: what comes out: `logits`, `probabilities`, `sigmoid` or `values`.
         representative: (1, *shape) examples that show which values occur; empty unless a format wants them.
     """
 
     model: Any
+    compute: Callable[[Any], Any]
     shape: tuple[int, ...]
     dtype: str
     batch: int | None
     inside: bool
     preparation: Preparation
     name: str
+    output_kind: str
     representative: tuple[np.ndarray, ...] = ()
+
+    @cached_property
+    def constant(self) -> ConstantModel:
+        """The inference function as one graph of constants, for converters."""
+        return make_constant(self.compute, new_input(self.shape, self.dtype, self.batch))
+
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether raw examples of bytes go in."""
+        return self.inside and self.preparation.raw_dtype == "uint8"
 
     @property
     def signature(self) -> Any:
@@ -65,7 +81,7 @@ class Serving:
         batch = raw[self.name]
         if self.inside:
             return np.ascontiguousarray(batch, self.dtype)
-        return ops.convert_to_numpy(self.preparation(batch))
+        return ops.convert_to_numpy(ops.cast(self.preparation(batch), self.dtype))
 
     def shown(self, raw: Mapping[str, np.ndarray]) -> Serving:
         """The same with examples that show which values occur.
@@ -74,21 +90,34 @@ class Serving:
         just the byte.
         """
         batch = np.array(self.taken(raw))
-        if self.inside and self.preparation.raw_dtype == "uint8":
+        if self.takes_bytes:
             batch[0].flat[0], batch[0].flat[-1] = 0, 255
         parts = tuple(np.repeat(one[None], self.batch or 1, axis=0) for one in batch)
         return replace(self, representative=parts)
 
 
-def serve(network: KerasNetwork, *, inside: bool, batch: int | None = None, floats: bool = False) -> Serving:
-    """Put a network and its preparation into one model.
+def new_input(shape: tuple[int, ...], dtype: str, batch: int | None) -> Any:
+    """The input of what ships."""
+    return keras.Input(shape, batch_size=batch, dtype=dtype, name=INPUT)
+
+
+def serve(
+    network: Network,
+    *,
+    inside: bool,
+    batch: int | None = None,
+    floats: bool = False,
+    output_kind: str | None = None,
+) -> Serving:
+    """Put a network and its preprocessing into one model.
 
     Args:
-        network: with its preparations.
+        network: with its preparations, made ready by `inference.ready`.
         inside: whether raw examples shall go in. Bytes stay bytes; raw values of other types go in as the
             network's own type.
         batch: the only batch size, or None for any.
         floats: let raw bytes go in as floats.
+        output_kind: of the file; the network's own when left out.
 
     Raises:
         ModelError: several inputs.
@@ -98,21 +127,27 @@ def serve(network: KerasNetwork, *, inside: bool, batch: int | None = None, floa
             f"{network.name}: has {len(network.preparations)} inputs; kd export writes models with one"
         )
     name, preparation = next(iter(network.preparations.items()))
-    shape, dtype = preparation.prepared_shape, preparation.dtype
+    # Half floats are rounded inside.
+    own = "float32" if preparation.dtype in ("float16", "bfloat16") else preparation.dtype
+    shape, dtype = preparation.prepared_shape, own
     if inside:
-        as_bytes = preparation.raw_dtype == "uint8" and not floats
-        shape, dtype = preparation.raw_shape, "uint8" if as_bytes else preparation.dtype
-    inputs = keras.Input(shape, batch_size=batch, dtype=dtype, name=INPUT)
+        shape, dtype = preparation.raw_shape, "uint8" if preparation.raw_dtype == "uint8" and not floats else own
+    kind = output_kind or network.output_kind
+    inputs = new_input(shape, dtype, batch)
     prepared = _prepared(inputs, preparation) if inside else inputs
-    model = keras.Model(inputs, _answer(network, prepared), name="served")
-    return Serving(model, shape, dtype, batch, inside, preparation, name)
+    if isinstance(network, KerasNetwork):
+        output = as_kind(keras_output(network, prepared), network.output_kind, kind)
+        model = keras.Model(inputs, output, name="served")
+        compute = partial(compute_stateless, model)
+        return Serving(model, compute, shape, dtype, batch, inside, preparation, name, kind)
+    preparing = keras.Model(inputs, prepared) if inside else lambda x: x
+    as_it_is = replace(preparation, raw_shape=preparation.prepared_shape, raw_dtype=own, size=None)
+    bare = network.with_preparations({name: as_it_is})
 
+    def answer(tensor: Any) -> Any:
+        return as_kind(bare.output({name: preparing(tensor)}), network.output_kind, kind)
 
-def _answer(network: KerasNetwork, prepared: Any) -> Any:
-    model = network.model
-    structure = getattr(model, "input", None)
-    output = model({next(iter(structure)): prepared} if isinstance(structure, dict) else prepared)
-    return leaves(output)[network.chosen]
+    return Serving(None, answer, shape, dtype, batch, inside, preparation, name, kind)
 
 
 def _prepared(tensor: Any, preparation: Preparation) -> Any:

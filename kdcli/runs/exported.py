@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +86,35 @@ class Artifact:
             "quantize": self.quantize,
             "path": relative(self.path) if self.path else None,
             "bytes": self.bytes,
-            "input": {name: taken[name] for name in ("shape", "dtype", "range")},
+            "input": {name: taken[name] for name in ("shape", "dtype", "range", "batch")},
+            "output": {"kind": self.input.output_kind, "dtype": self.input.output_dtype},
             "max_abs_diff": self.max_abs_diff,
             "agreement": self.agreement,
             "accuracy": self.accuracy,
             "p50_ms": self.p50_ms,
         }
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file that could not be written.
+
+    Args:
+        name: of the file or folder.
+        format, quantize: as of an `Artifact`.
+        message: what is wrong, one line that begins with the name.
+        hint: the way on.
+    """
+
+    name: str
+    format: str
+    quantize: str | None
+    message: str
+    hint: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """An entry of `failures`."""
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)
@@ -106,6 +129,7 @@ class Exported:
         split: that they were compared on; None without data.
         examples: how many.
         accuracy: of the model itself.
+        failures: formats that could not be written, beside those that were.
     """
 
     out: Path | None
@@ -115,7 +139,7 @@ class Exported:
     split: str | None = None
     examples: int = 0
     accuracy: float | None = None
-    doubts: tuple[str, ...] = field(default=())
+    failures: tuple[Failure, ...] = ()
 
     @property
     def path(self) -> Path | None:
@@ -133,5 +157,6 @@ class Exported:
             "examples": self.examples,
             "accuracy": self.accuracy,
             "artifacts": [artifact.to_json() for artifact in self.artifacts],
+            "failures": [failure.to_json() for failure in self.failures],
             "gates": [gate.to_json() for gate in self.gates],
         }

@@ -81,7 +81,10 @@ class ClassQuality:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is going to do, with every `auto` resolved; `student` is None when a teacher is trained."""
+    """What a run is going to do, with every `auto` resolved; `student` is None when a teacher is trained.
+
+    `student_formats` says for each export format whether the trained model will have it: `yes`, or why not.
+    """
 
     settings: tuple[dict[str, Any], ...]
     teacher: dict[str, Any] | None
@@ -93,6 +96,7 @@ class Plan:
     epochs: int
     memory_bytes: int
     student_bytes: dict[str, int]
+    student_formats: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float | None] = field(default_factory=dict)
     findings: tuple[str, ...] = ()
     arms: tuple[dict[str, Any], ...] = ()

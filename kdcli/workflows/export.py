@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from kdcli.errors import ModelError, UsageError
 from kdcli.evaluation.footprint import file_bytes
 from kdcli.evaluation.gates import check_task, choose_gates, judge
 from kdcli.evaluation.session import Session
@@ -20,10 +21,11 @@ from kdcli.models.formats import model_file, model_format
 from kdcli.recipe.gates import METRICS, Gate
 from kdcli.runs import writing
 from kdcli.runs.directory import default_out
-from kdcli.runs.exported import INPUTS, LABELS, Artifact, Exported
+from kdcli.runs.exported import INPUTS, LABELS, Artifact, Exported, Failure
 from kdcli.runs.gated import GateResult
 from kdcli.runs.results import relative
 from kdcli.screening.verdict import NO_TRUST, Trust
+from kdcli.spec import ExportFormat
 from kdcli.workflows.around import Surroundings
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.counterparts import Counterparts, export_counterparts
@@ -58,6 +60,7 @@ def export(
     prepare: str | None = None,
     io: str | None = None,
     batch: int | None = None,
+    output_kind: str = "teacher",
     split: str = "auto",
     limit: float | None = None,
     batch_size: int | None = None,
@@ -78,7 +81,7 @@ def export(
     the share of changed decisions counts, for values the share of the variance that is missed.
 
     Args:
-        model: a `.keras` or `.h5` file, or a run directory, which brings its data and preparation.
+        model: a `.keras` or `.h5` file or a SavedModel, or a run directory, which brings its data and preparation.
         formats: `keras`, `saved-model`, `litert`, `onnx`.
         quantize: of `litert`: `none`, `float16`, `dynamic`, `int8`; several give several files.
         data: a name, a path, or arrays as in `kdcli.distill`; of the run when left out. Without data files are
@@ -88,8 +91,11 @@ def export(
         settings: `path=value` texts, as for `--set`.
         prepare: `inside` lets raw examples go in, `outside` what the model itself takes; inside where there is
             data.
-        io: of `int8` files: `float32`, `uint8` or `int8` at both ends.
+        io: of litert files: `float32` at both ends, or of `int8` ones `uint8` or `int8`. When left out raw bytes
+            of images go in and floats come out.
         batch: the only batch size that the files take; any when left out (LiteRT opens at 1 and resizes).
+        output_kind: what files give: `teacher` (what the file of the run's teacher gives; of a model that is not
+            a run, what it gives itself), `probabilities` or `logits`.
         split: that files are compared on: `auto` (test where there is one, else everything), `train`, ...
         limit: how many examples of the split: a count, or a share written with a point; stratified.
         batch_size: examples in a batch when the model answers; 256 when left out.
@@ -116,7 +122,15 @@ def export(
         if one.extra is not None:
             require_extra(one.extra, what=f"--format {one.kind}")
     check_counts(limit=limit, batch_size=batch_size)
-    check_options(chosen, prepare=prepare, batch=batch, split=split, latency=latency, runtime=runtime)
+    check_options(
+        chosen,
+        prepare=prepare,
+        batch=batch,
+        output_kind=output_kind,
+        split=split,
+        latency=latency,
+        runtime=runtime,
+    )
     place = Path(out) if out is not None else default_out("export", file.stem)
     check_empty(place)
     asked = asked_for(
@@ -138,7 +152,11 @@ def export(
         examples_only |= {"--batch-size": batch_size is not None, "--set": bool(settings)}
         check_without_data(chosen, examples_only, bounds, prepare=prepare)
     start_tensorflow(threads=threads, seed=asked.recipe.train.seed, code=asked.code)
-    shipped = _shipped(given, file, asked, with_data, split, limit, batch_size or 256, on_event)
+    shipped = _shipped(given, file, asked, with_data, output_kind, split, limit, batch_size or 256, on_event)
+    if batch is not None and shipped.network.batch not in (None, batch):
+        raise UsageError(
+            f"--batch {batch}: {file} takes batches of {shipped.network.batch} only", hint="leave --batch out"
+        )
     labelled, task = shipped.reference.labels is not None, shipped.reference.task
     if task is not None:
         check_task("export", bounds, task, labelled=labelled)
@@ -154,27 +172,22 @@ def export(
     bounds = with_parity_gates(bounds, task=task, labelled=labelled)
     try:
         # Converters keep several copies beside each other.
-        with writing.scratch_folder(50_000_000 + 12 * shipped.network.parameters * len(chosen)) as scratch:
+        with writing.scratch_folder(50_000_000 + 12 * (shipped.network.parameters or 0) * len(chosen)) as scratch:
             folder = scratch / place.name
             folder.mkdir()
             with ExitStack() as opened:
-                files = [
-                    make_file(
-                        one,
-                        shipped.network,
-                        folder / one.file_name(file.stem),
-                        inside=with_data and prepare != "outside",
-                        batch=batch,
-                        shown=shipped.shown,
-                        examples=shipped.examples,
-                        reference=shipped.reference,
-                        batch_size=batch_size or 256,
-                        threads=threads,
-                        opened=opened,
-                        on_event=on_event,
-                    )
-                    for one in chosen
-                ]
+                files, failures = _make_files(
+                    chosen,
+                    shipped,
+                    folder,
+                    name=file.stem.removesuffix("_saved_model"),
+                    on_event=on_event,
+                    inside=with_data and prepare != "outside",
+                    batch=batch,
+                    batch_size=batch_size or 256,
+                    threads=threads,
+                    opened=opened,
+                )
                 session, against = None, Counterparts()
                 if latency:
                     if teacher is not None and any(one.metric == "latency_ratio" for one in bounds):
@@ -195,7 +208,7 @@ def export(
         raise writing.storage_error(place, error, again="run the same command again") from error
     split_used = shipped.examples.split if with_data else None
     count = len(shipped.examples) if with_data else 0
-    return Exported(left, file, artifacts, results, split_used, count, shipped.accuracy)
+    return Exported(left, file, artifacts, results, split_used, count, shipped.accuracy, failures)
 
 
 def _shipped(
@@ -203,6 +216,7 @@ def _shipped(
     file: Path,
     asked: Asked,
     with_data: bool,
+    output_kind: str,
     split: str,
     limit: float | None,
     batch_size: int,
@@ -210,11 +224,58 @@ def _shipped(
 ) -> Shipped:
     if with_data:
         return ship_with_data(
-            given, asked=asked, split=split, limit=limit, batch_size=batch_size, on_event=on_event
+            given,
+            asked=asked,
+            output_kind=output_kind,
+            split=split,
+            limit=limit,
+            batch_size=batch_size,
+            on_event=on_event,
         )
     text = "no data: files take what the model itself takes, and are compared on random inputs only"
     on_event(Note(text, warning=True))
-    return ship_without_data(file, asked=asked, on_event=on_event)
+    return ship_without_data(file, given=given, asked=asked, output_kind=output_kind, on_event=on_event)
+
+
+def _make_files(
+    chosen: Sequence[ExportFormat],
+    shipped: Shipped,
+    folder: Path,
+    *,
+    name: str,
+    on_event: OnEvent,
+    **options: Any,
+) -> tuple[list[Made], tuple[Failure, ...]]:
+    """Every file that can be written, and why the others cannot.
+
+    Raises:
+        ModelError: none can.
+    """
+    files, failures, errors = [], [], []
+    for one in chosen:
+        path = folder / one.file_name(name)
+        try:
+            made = make_file(
+                one,
+                shipped.network,
+                path,
+                shown=shipped.shown,
+                examples=shipped.examples,
+                reference=shipped.reference,
+                on_event=on_event,
+                **options,
+            )
+        except ModelError as error:
+            writing.remove(path)
+            errors.append(error)
+            failures.append(Failure(path.name, one.kind, one.variant, error.message, error.hint))
+        else:
+            files.append(made)
+    if errors and not files:
+        for other in errors[1:]:
+            on_event(Note(other.message, warning=True))
+        raise errors[0]
+    return files, tuple(failures)
 
 
 def _judged(
@@ -249,7 +310,7 @@ def _judged(
                 made.format.variant,
                 None if shown[name] in failed else place / name,
                 sizes[name],
-                taken_input(made, output_kind=network.output_kind, classes=network.outputs),
+                taken_input(made, classes=network.outputs),
                 parity.max_abs_diff,
                 parity.agreement,
                 parity.accuracy,

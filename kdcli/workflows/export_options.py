@@ -12,6 +12,8 @@ from kdcli.spec import ExportFormat
 from kdcli.workflows.evaluate import SPLITS
 
 PREPARES = ("inside", "outside")
+# What files give; `teacher` is what the teacher's file gives.
+WANTED = ("teacher", "probabilities", "logits")
 # What can be measured of a file on random inputs.
 WITHOUT_DATA = ("max_abs_diff", "size_mb", "latency_ms")
 
@@ -21,6 +23,7 @@ def check_options(
     *,
     prepare: str | None,
     batch: int | None,
+    output_kind: str,
     split: str,
     latency: bool,
     runtime: str | None,
@@ -34,6 +37,8 @@ def check_options(
         raise UsageError(f"--prepare must be one of {', '.join(PREPARES)}, got {prepare!r}")
     if batch is not None and batch < 1:
         raise UsageError(f"--batch must be at least 1, got {batch}")
+    if output_kind not in WANTED:
+        raise UsageError(f"--output-kind must be one of {', '.join(WANTED)}, got {output_kind!r}")
     if split not in SPLITS:
         raise UsageError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}")
     if runtime is None:

@@ -19,7 +19,7 @@ from kdcli.evaluation.subjects import POOL, requests_of
 from kdcli.events import Note, OnEvent, Progress
 from kdcli.models.batches import Runner
 from kdcli.models.file_runner import FileRunner
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.network import Network
 from kdcli.models.preparation import scale_to_json
 from kdcli.models.serving import Serving, serve
 from kdcli.models.tensor_info import TensorInfo
@@ -55,7 +55,7 @@ class Made:
 
 def make_file(
     chosen: ExportFormat,
-    network: KerasNetwork,
+    network: Network,
     path: Path,
     *,
     inside: bool,
@@ -70,6 +70,8 @@ def make_file(
 ) -> Made:
     """Write a file, open it as others would, and compare it with the model.
 
+    What cannot be converted for any batch size is tried with batches of one.
+
     Args:
         shown: raw training examples, for formats that look at them.
         examples: what both answer.
@@ -79,10 +81,23 @@ def make_file(
         ModelError: the model cannot be converted, or its file answers NaN or not as many values as the model.
     """
     on_event(Note(f"{path.name}: converting"))
-    serving = serve(network, inside=inside, batch=batch, floats=chosen.takes_floats)
-    if chosen.from_data and shown is not None:
-        serving = serving.shown(shown)
-    chosen.write(serving, path)
+
+    def write(size: int | None) -> Serving:
+        serving = serve(network, inside=inside, batch=size, floats=chosen.takes_floats, output_kind=reference.kind)
+        if chosen.from_data and shown is not None:
+            serving = serving.shown(shown)
+        chosen.write(serving, path)
+        return serving
+
+    try:
+        serving = write(batch or network.batch)
+    except ModelError:
+        if batch or network.batch or chosen.runtime == "tensorflow":
+            raise
+        # Where this fails too, its hint no longer names --batch 1.
+        serving = write(1)
+        text = f"{path.name}: takes one example at a time: it cannot be converted for batches of any size"
+        on_event(Note(text, warning=True))
     runner = chosen.open(path, threads=threads)
     opened.callback(runner.close)
 
@@ -173,7 +188,7 @@ def p50_of(made: Made, session: Session | None) -> float | None:
     return session.timing(made.path.name).p50_ms
 
 
-def taken_input(made: Made, *, output_kind: str, classes: int) -> TakenInput:
+def taken_input(made: Made, *, classes: int) -> TakenInput:
     """What somebody who uses the file must know."""
     serving, runner = made.serving, made.runner
     preparation = serving.preparation
@@ -193,7 +208,7 @@ def taken_input(made: Made, *, output_kind: str, classes: int) -> TakenInput:
         resize=preparation.size,
         fit=preparation.fit if preparation.size else None,
         quantization=quantization,
-        output_kind=output_kind,
+        output_kind=serving.output_kind,
         output_dtype=output_dtype,
         output_quantization=output_quantization,
         classes=classes,

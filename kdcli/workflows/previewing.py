@@ -22,6 +22,7 @@ from kdcli.models.network import Network
 from kdcli.models.precision import computing_in
 from kdcli.models.values import unchanged
 from kdcli.runs.results import Plan
+from kdcli.workflows.export_formats import exportable_formats
 from kdcli.workflows.job import Job
 from kdcli.workflows.loss_findings import loss_findings
 from kdcli.workflows.plain_answers import SAMPLE_SPLIT, sample_of
@@ -130,6 +131,7 @@ def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
         epochs=fit.train.epochs or 0,
         memory_bytes=memory,
         student_bytes=weight_bytes(job.trained.network.parameters),
+        student_formats=exportable_formats(job.trained.network),
         seconds=_measured_seconds(job) if measured else {"teacher": None, "training": None},
         findings=brief(
             (

@@ -1,4 +1,4 @@
-"""What is exported: a model with what it answers to real examples, or without data to random inputs."""
+"""What is exported: a model with its outputs on real examples, or without data on random inputs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ from kdcli.data.order import limited
 from kdcli.errors import ModelError
 from kdcli.evaluation.parity import Reference, answered, compare, model_answers
 from kdcli.events import OnEvent, Progress
+from kdcli.models.graph_network import GraphNetwork
+from kdcli.models.inference import ready, shipped_kind
 from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.network import Network
 from kdcli.models.opening import open_file
 from kdcli.models.preparation import Preparation
+from kdcli.recipe.reading import read_run
+from kdcli.runs.directory import recipe_of_run, role_of_run
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.candidates import open_candidate
 from kdcli.workflows.given import given_examples
@@ -32,7 +37,7 @@ class Shipped:
     """A model that is going to be exported.
 
     Args:
-        network: behind its preparation; without data it takes what the model itself takes.
+        network: in float32 behind its preparation; without data it takes what the model itself takes.
         examples: that files are compared on.
         reference: its own answers to them.
         shown: raw training examples, by input name; None without data.
@@ -41,7 +46,7 @@ class Shipped:
         dataset: that the examples are of; None without data.
     """
 
-    network: KerasNetwork
+    network: Network
     examples: Examples
     reference: Reference
     shown: dict[str, np.ndarray] | None = None
@@ -51,12 +56,20 @@ class Shipped:
 
 
 def ship_with_data(
-    given: Path, *, asked: Asked, split: str, limit: float | None, batch_size: int, on_event: OnEvent
+    given: Path,
+    *,
+    asked: Asked,
+    output_kind: str,
+    split: str,
+    limit: float | None,
+    batch_size: int,
+    on_event: OnEvent,
 ) -> Shipped:
-    """A model behind its preparation, with its answers to a split.
+    """A model behind its preparation, with its outputs on a split.
 
     Args:
         given: a file or a run directory.
+        output_kind: `teacher`, `probabilities` or `logits`, for `inference.shipped_kind`.
         split, limit: what it is compared on.
 
     Raises:
@@ -69,43 +82,58 @@ def ship_with_data(
             given, "student", asked=asked, dataset=dataset, threads=None, opened=opened, on_event=on_event
         )
     network = exportable(candidate.network)
+    kind = shipped_kind(network, output_kind, teachers=_teacher_kinds(given))
     dataset = with_outputs(dataset, network.outputs)
 
     def told(done: int) -> None:
         on_event(Progress("evaluation", done, len(examples), "examples"))
 
-    outputs = answered(model_answers(network), examples, batch_size=batch_size, on_batch=told)
-    reference = Reference(network, outputs, examples.all_labels(), dataset.task)
+    outputs = answered(model_answers(network, kind), examples, batch_size=batch_size, on_batch=told)
+    reference = Reference(network, outputs, examples.all_labels(), dataset.task, output_kind=kind)
     train = dataset.train
     seen = train.take(limited(train.all_labels(), len(train), limit=SHOWN, seed=asked.recipe.data_seed))
     names = dataset.class_names if dataset.task != "regression" else ()
-    return Shipped(network, examples, reference, seen, names, compare(outputs, reference).accuracy, dataset)
+    accuracy = compare(outputs, reference).accuracy
+    return Shipped(ready(network, kind), examples, reference, seen, names, accuracy, dataset)
 
 
-def exportable(network: Any) -> KerasNetwork:
+def _teacher_kinds(given: Path) -> list[str]:
+    """What the files of a run's teachers give; nothing for a file, and for a run that trained a teacher."""
+    own = recipe_of_run(given)
+    if own is None or role_of_run(given) == "teacher":
+        return []
+    return [section.output_kind for section in read_run(own).teachers]
+
+
+def exportable(network: Any) -> Network:
     """Refuse what no format can be written from.
 
     Raises:
-        ModelError: no Keras model, one of several outputs, or chosen columns.
+        ModelError: a file that is converted already, a SavedModel that is not frozen, several inputs.
     """
-    if not isinstance(network, KerasNetwork):
+    if not isinstance(network, KerasNetwork | GraphNetwork):
         raise ModelError(
-            f"{network.name}: kd export writes Keras models, and this is none",
-            hint="a student that is going to be exported is trained from a .keras file, not from a SavedModel",
+            f"{network.name}: a file of this format cannot be converted",
+            hint="export the .keras file or the SavedModel that it was made from",
         )
+    if isinstance(network, GraphNetwork) and network.unfrozen:
+        raise ModelError(
+            f"{network.name}: cannot be converted: {network.unfrozen}",
+            hint="export the .keras file that it was made from",
+        )
+    if len(network.inputs) != 1:
+        raise ModelError(f"{network.name}: has {len(network.inputs)} inputs; kd export writes models with one")
     return network
 
 
-def ship_without_data(file: Path, *, asked: Asked, on_event: OnEvent) -> Shipped:
-    """A model as it is, with its answers to seeded random inputs: normal, or for integers 0 and 1.
+def ship_without_data(file: Path, *, given: Path, asked: Asked, output_kind: str, on_event: OnEvent) -> Shipped:
+    """A model as it is, with its outputs on seeded random inputs: normal, or for integers 0 and 1.
 
     Raises:
         ModelError: several inputs, or an input of open size.
     """
     choice = choice_of(asked.recipe.student)
     network = exportable(open_file(file, trust=asked.trust, choice=choice, on_event=on_event).network)
-    if len(network.inputs) != 1:
-        raise ModelError(f"{file}: has {len(network.inputs)} inputs; kd export writes models with one")
     spec = network.inputs[0]
     if None in spec.shape:
         sides = "×".join("any" if side is None else str(side) for side in spec.shape)
@@ -120,5 +148,6 @@ def ship_without_data(file: Path, *, asked: Asked, on_event: OnEvent) -> Shipped
         drawn = drawn > 0
     inputs = drawn.astype(np.float32 if spec.dtype == "bfloat16" else spec.dtype)
     examples = Examples("random", {ONLY: inputs}, None, None, np.arange(DRAWN))
-    outputs = model_answers(network)(examples.take(np.arange(DRAWN)))
-    return Shipped(network, examples, Reference(network, outputs))
+    kind = shipped_kind(network, output_kind, teachers=_teacher_kinds(given))
+    outputs = model_answers(network, kind)(examples.take(np.arange(DRAWN)))
+    return Shipped(ready(network, kind), examples, Reference(network, outputs, output_kind=kind))

@@ -16,7 +16,8 @@ from kdcli.evaluation.subjects import AtBatch, runner_at
 from kdcli.events import Note, OnEvent
 from kdcli.models.batches import Runner
 from kdcli.models.extras import require_extra
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.inference import ready
+from kdcli.models.network import Network
 from kdcli.models.serving import Serving, serve
 from kdcli.runs import writing
 from kdcli.runs.recording import versions
@@ -41,7 +42,7 @@ class TeacherFile:
 
 
 def open_teacher_file(
-    network: KerasNetwork,
+    network: Network,
     chosen: ExportFormat,
     *,
     inside: bool,
@@ -66,13 +67,14 @@ def open_teacher_file(
     """
     if chosen.extra is not None:
         require_extra(chosen.extra, what=f"the teacher as a {chosen.kind} file")
-    serving = serve(network, inside=inside)
+    network = ready(network, network.output_kind)
+    serving = serve(network, inside=inside, batch=network.batch)
     known = {
         "teacher": sha256,
         "format": chosen.kind,
         "inside": inside,
         "preprocessing": str(serving.preparation),
-        "output": network.chosen,
+        "output": network.output_name,
         "versions": str(versions()),
     }
     folder = cache_folder()
@@ -84,7 +86,7 @@ def open_teacher_file(
             # Damaged: it is made again.
             pass
     on_event(Note(f"{network.name}: exporting to {chosen.kind}, to be timed beside files of that format"))
-    scratch = opened.enter_context(writing.scratch_folder(50_000_000 + 12 * network.parameters))
+    scratch = opened.enter_context(writing.scratch_folder(50_000_000 + 12 * (network.parameters or 0)))
     made = scratch / f"teacher{chosen.suffix}"
     serving = _written(network, chosen, made, inside=inside)
     if sha256 is not None and made.is_file():
@@ -92,11 +94,13 @@ def open_teacher_file(
     return TeacherFile(serving, _open(chosen, made, threads, opened))
 
 
-def _written(network: KerasNetwork, chosen: ExportFormat, path: Path, *, inside: bool) -> Serving:
-    serving = serve(network, inside=inside)
+def _written(network: Network, chosen: ExportFormat, path: Path, *, inside: bool) -> Serving:
+    serving = serve(network, inside=inside, batch=network.batch)
     try:
         chosen.write(serving, path)
     except ModelError:
+        if network.batch is not None:
+            raise
         # Recurrent layers convert for one batch size only.
         serving = serve(network, inside=inside, batch=1)
         chosen.write(serving, path)

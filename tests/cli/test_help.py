@@ -36,7 +36,8 @@ TABLE = {
     | CHOICE
     | GATES
     | TIMING
-    | {"--out", "--split", "--format", "--quantize", "--prepare", "--io", "--batch", "--max-export-drop"},
+    | {"--out", "--split", "--format", "--quantize", "--prepare", "--io", "--output-kind", "--batch"}
+    | {"--max-export-drop"},
     "predict": COMMON | CHOICE | {"--out", "--split"},
     "inspect": COMMON | CHOICE,
     "doctor": {"--json", "--no-color"},

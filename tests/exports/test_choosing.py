@@ -31,7 +31,12 @@ def test_each_file_is_asked_for_once_and_tflite_is_litert():
 
 def test_io_is_of_int8_files():
     first, second = choose_formats(["litert"], quantize=["none", "int8"], io="uint8")
-    assert (first.io, second.io) == ("float32", "uint8")
+    assert (first.io, second.io) == (None, "uint8")
+
+
+def test_floats_at_both_ends_are_of_every_litert_file():
+    chosen = choose_formats(["litert"], quantize=["none", "int8"], io="float32")
+    assert [one.io for one in chosen] == ["float32", "float32"]
 
 
 @pytest.mark.parametrize("word", FOREIGN_FORMATS)
@@ -59,6 +64,7 @@ def test_a_quantisation_of_other_tools_names_ours(word):
         (["onx"], {}, "--format must be one of"),
         (["onnx", "keras"], {"quantize": ["int8"]}, "--quantize int8 is for litert files, asked for: onnx, keras"),
         (["litert"], {"io": "uint8"}, "--io uint8 is for int8 files"),
+        (["onnx"], {"io": "float32"}, "--io float32 is for litert files, asked for: onnx"),
         (["litert"], {"quantize": ["int8"], "io": "uint16"}, "--io must be one of float32, uint8, int8"),
     ],
 )

@@ -76,7 +76,7 @@ def test_a_run_is_exported_with_its_data_its_preparation_and_its_class_names(run
     for one, name in zip(document["artifacts"], names, strict=True):
         assert one["format"] == "litert"
         assert one["bytes"] == (tmp_path / "out" / name).stat().st_size
-        assert one["input"] == {"shape": [8, 8, 1], "dtype": "uint8", "range": [0.0, 255.0]}
+        assert one["input"] == {"shape": [8, 8, 1], "dtype": "uint8", "range": [0.0, 255.0], "batch": None}
         assert all(one[figure] is not None for figure in FIGURES)
         assert one["p50_ms"] > 0
         assert one["agreement"] >= 0.95 and one["accuracy"] >= 0.95
@@ -98,7 +98,7 @@ def test_a_run_is_exported_with_its_data_its_preparation_and_its_class_names(run
         "resize": None,
         "fit": None,
         "quantization": {"scale": 1.0, "zero_point": 0},
-        "output_kind": "logits",
+        "output_kind": "probabilities",
         "output_dtype": "uint8",
         "output_quantization": taken["student_int8.tflite"]["output_quantization"],
         "classes": 3,
@@ -111,6 +111,118 @@ def test_a_run_is_exported_with_its_data_its_preparation_and_its_class_names(run
         assert (runner.answer(raw).argmax(-1) == labels).mean() == document["artifacts"][1]["accuracy"]
     evaluated = kd("evaluate", "out/student_int8.tflite", "--data", str(run.parent / "data.npz"), "--json")
     assert evaluated.document["models"][0]["accuracy"] == document["artifacts"][1]["accuracy"]
+
+
+@pytest.mark.parametrize("kind", ["teacher", "logits"])
+def test_a_student_gives_what_the_file_of_its_teacher_gives(run, here, kind):
+    pytest.importorskip("ai_edge_litert")
+    asked = {} if kind == "teacher" else {"output_kind": kind}
+    exported = kdcli.export(
+        run, formats=["keras", "litert"], quantize=["none", "int8"], out="out", latency=False, **asked
+    )
+    raw, _ = blobs(20, seed=3)
+    logits = keras.saving.load_model(run / "student.keras").predict(raw / np.float32(127.5) - 1, verbose=0)
+    wanted = logits if kind == "logits" else keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+    name = "logits" if kind == "logits" else "probabilities"
+    plain = keras.saving.load_model("out/student.keras")
+    np.testing.assert_allclose(plain.predict(raw, verbose=0), wanted, atol=1e-4)
+    for file in ("student.tflite", "student_int8.tflite"):
+        with FileRunner(Path("out") / file) as runner:
+            # Raw bytes go in and floats come out, in every quantisation.
+            assert (runner.input.dtype, runner.output.dtype) == ("uint8", "float32")
+            np.testing.assert_allclose(runner.answer(raw), wanted, atol=0.06 * np.abs(wanted).max())
+    taken = json.loads(Path("out/input.json").read_text())
+    assert {one["output_kind"] for one in taken.values()} == {name}
+    assert {one.to_json()["output"]["kind"] for one in exported.artifacts} == {name}
+
+
+def test_a_format_that_fails_leaves_the_others(folder, kd, tmp_path, monkeypatch):
+    from kdcli.exports import Onnx
+
+    def write(self, serving, path):
+        path.write_bytes(b"half")
+        raise ModelError(
+            f"{path.name}: the model cannot be converted to ONNX: no such operation", hint="--format x"
+        )
+
+    monkeypatch.setattr(Onnx, "write", write)
+    monkeypatch.setattr("kdcli.models.extras.find_spec", lambda name: True)
+    words = [
+        "--format",
+        "keras",
+        "--format",
+        "onnx",
+        "--data",
+        folder / "data.npz",
+        "--no-latency",
+        "--out",
+        "out",
+    ]
+    ran = kd("export", folder / "student.keras", *words, "--json")
+    assert ran.code == 4
+    assert [one["path"] for one in ran.document["artifacts"]] == ["out/student.keras"]
+    message = "student.onnx: the model cannot be converted to ONNX: no such operation"
+    assert ran.document["failures"] == [
+        {"name": "student.onnx", "format": "onnx", "quantize": None, "message": message, "hint": "--format x"}
+    ]
+    assert ran.err.splitlines()[-2:] == [f"error: {message}", "hint: --format x"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["input.json", "labels.txt", "student.keras"]
+    alone = kd("export", folder / "student.keras", "--format", "onnx", "--no-latency", "--out", "other")
+    assert (alone.code, alone.out, (tmp_path / "other").exists()) == (4, "", False)
+
+
+def test_what_only_converts_for_a_batch_of_one_is_written_so_and_said(kd, tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((None,), dtype="int32")
+    x = keras.layers.LSTM(4)(keras.layers.Embedding(20, 4, mask_zero=True)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x))
+    model.save("text.keras")
+    words = np.random.default_rng(0).integers(1, 20, (60, 6), dtype=np.int32)
+    wanted = model.predict(words, verbose=0)
+    labels = (wanted[:, 0] > np.median(wanted)).astype(int)
+    np.savez("text.npz", x_train=words, y_train=labels, x_test=words, y_test=labels)
+    ran = kd("export", "text.keras", "--data", "text.npz", "--format", "litert", "--no-latency", "--out", "out")
+    assert ran.code == 0
+    assert "warning: text.tflite: takes one example at a time" in ran.err and "1 at a time" in ran.out
+    with FileRunner(tmp_path / "out" / "text.tflite") as runner:
+        assert runner.batch == 1
+        np.testing.assert_allclose(runner.answer(words), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["saved-model", "keras-2"])
+def test_a_graph_is_converted_from_its_frozen_form(kind, kd, tmp_path):
+    import tensorflow as tf
+
+    pytest.importorskip("ai_edge_litert")
+    tf_keras = pytest.importorskip("tf_keras")
+    raw = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
+    tf_keras.utils.set_random_seed(0)
+    layers = tf_keras.layers
+    model = tf_keras.Sequential(
+        [layers.Conv2D(4, 3, input_shape=(8, 8, 1)), layers.DepthwiseConv2D(3), layers.Flatten(), layers.Dense(3)]
+    )
+    if kind == "keras-2":
+        with pytest.warns(UserWarning, match="HDF5"):
+            model.save("given.h5")
+    else:
+        tf.saved_model.save(model, "given_saved_model")
+    wanted = model.predict(raw / 127.5 - 1, verbose=0)
+    np.savez("data.npz", x_train=raw, y_train=wanted.argmax(-1), x_test=raw, y_test=wanted.argmax(-1))
+    file = "given.h5" if kind == "keras-2" else "given_saved_model"
+    words = ["--format", "litert", "--format", "saved-model", "--format", "keras", "--no-latency", "--out", "out"]
+    words += ["--set", "student.input.scale=signed"]
+    ran = kd("export", file, "--data", "data.npz", *words, "--max-accuracy-drop", "1", "--json")
+    assert ran.code == 4
+    assert ran.err.splitlines()[-2:] == [
+        "error: given.keras: only a model that Keras 3 opens can be written as .keras",
+        "hint: --format saved-model",
+    ]
+    assert [one["path"] for one in ran.document["artifacts"]] == ["out/given.tflite", "out/given_saved_model"]
+    with FileRunner(tmp_path / "out" / "given.tflite") as runner:
+        np.testing.assert_allclose(runner.answer(raw), wanted, atol=1e-4)
+    serve = tf.saved_model.load("out/given_saved_model").signatures["serving_default"]
+    np.testing.assert_allclose(next(iter(serve(input=raw).values())), wanted, atol=1e-4)
 
 
 def test_every_format_is_left_behind_beside_the_others(folder, here):
@@ -129,6 +241,7 @@ def test_every_format_is_left_behind_beside_the_others(folder, here):
     files = {"softmax.keras", "softmax_saved_model", "softmax.tflite", "softmax.onnx"}
     assert set(os.listdir(made)) == files | {"input.json", "labels.txt"}
     taken = json.loads((made / "input.json").read_text())
+    assert exported.failures == ()
     for artifact in exported.artifacts:
         assert artifact.max_abs_diff < 1e-5 and artifact.agreement == 1.0 and artifact.p50_ms is None
         assert taken[artifact.name]["output_kind"] == "probabilities"
@@ -158,7 +271,7 @@ def test_without_data_files_take_what_the_model_takes(folder, kd, tmp_path):
     (artifact,) = ran.document["artifacts"]
     assert (artifact["agreement"], artifact["accuracy"], ran.document["split"]) == (None, None, None)
     assert artifact["max_abs_diff"] < 1e-5
-    assert artifact["input"] == {"shape": [8, 8, 1], "dtype": "float32", "range": None}
+    assert artifact["input"] == {"shape": [8, 8, 1], "dtype": "float32", "range": None, "batch": None}
     assert sorted(os.listdir(tmp_path / "out")) == ["input.json", "student.keras"]
     assert json.loads((tmp_path / "out" / "input.json").read_text())["student.keras"]["prepare"] == "outside"
 
@@ -352,6 +465,7 @@ def test_a_full_disk_leaves_nothing(folder, here, monkeypatch, at):
         (["--format", "keras", "--prepare", "inside"], 2, "--prepare inside: without data", "--data D"),
         (["--format", "keras", "--prepare", "around"], 2, "--prepare must be one of inside, outside", None),
         (["--format", "keras", "--limit", "5"], 2, "--limit is about the examples", "--data D"),
+        (["--format", "keras", "--output-kind", "scores"], 2, "--output-kind must be one of teacher,", None),
         (["--format", "keras", "--split", "some"], 2, "--split must be one of", None),
         (["--format", "keras", "--set", "train.seed=1"], 2, "--set is about the examples", "--data D"),
         (["--format", "keras", "--min-accuracy", "0.5"], 2, "gate accuracy >= 0.5: there is no data", "--data D"),

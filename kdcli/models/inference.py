@@ -1,0 +1,163 @@
+"""What a file computes: a network in inference and in float32, with the output kind that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kdcli.errors import UsageError
+from kdcli.lazy import keras, ops, tf
+from kdcli.models.graph_constants import frozen
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.network import SMALLEST, Network
+from kdcli.models.opening import open_written
+from kdcli.models.structures import leaves
+from kdcli.models.tapping import last_activation
+from kdcli.runs import writing
+
+_HALF = ("float16", "bfloat16")
+_BOUNDED = ("probabilities", "sigmoid")
+_LOOPS = frozenset(("While", "StatelessWhile"))
+
+
+def shipped_kind(network: Network, wanted: str, *, teachers: Sequence[str] = ()) -> str:
+    """The output kind of a network's exported files.
+
+    Args:
+        network: its own output kind says what its own file gives.
+        wanted: `teacher` (what the teachers' files give), `probabilities` or `logits`.
+        teachers: the output kinds of its teachers' files; empty where it has none.
+
+    Raises:
+        UsageError: values were asked for as something else.
+    """
+    own = network.output_kind
+    if own == "values":
+        if wanted != "teacher":
+            raise UsageError(
+                f"--output-kind {wanted} is for classes, {network.name} gives values", hint="leave it out"
+            )
+        return own
+    if wanted == "teacher":
+        # Teachers of both kinds are mixed by their probabilities.
+        kinds = [kind for kind in teachers if kind in (*_BOUNDED, "logits")] or [own]
+        wanted = "probabilities" if any(kind in _BOUNDED for kind in kinds) else "logits"
+    if wanted == "logits" or own in _BOUNDED:
+        return "logits" if wanted == "logits" else own
+    return "sigmoid" if network.head == "sigmoid" or network.has_one_sigmoid else "probabilities"
+
+
+def ready(network: Network, kind: str) -> Network:
+    """Change a network for good into what ships: layers compute in float32, a last activation is left out.
+
+    A graph stays as it is; it computes in the types that it was saved with.
+
+    Args:
+        network: nobody else uses it any more.
+        kind: the output kind of its file, from `shipped_kind`.
+    """
+    if not isinstance(network, KerasNetwork):
+        return network
+    for layer in network.layers:
+        if not isinstance(layer, keras.Model):
+            _compute_in_float32(layer)
+    if any(keras.backend.standardize_dtype(one.dtype) in _HALF for one in network.model.weights):
+        network = copied(network)
+    last = network.last_layer
+    if kind == "logits" and network.output_kind in _BOUNDED and last is not None and "activation" in vars(last):
+        if last_activation(last) in ("softmax", "sigmoid"):
+            last.activation = keras.activations.linear
+            return network.understood("logits", head=network.head)
+    return network
+
+
+def _compute_in_float32(layer: Any) -> None:
+    policy = layer.dtype_policy
+    if isinstance(policy, keras.dtype_policies.QuantizedDTypePolicy):
+        return
+    if policy.compute_dtype in _HALF or policy.variable_dtype in _HALF:
+        layer.dtype_policy = keras.DTypePolicy("float32")
+
+
+def copied(network: KerasNetwork) -> KerasNetwork:
+    """The same network over a model of its own, with weights of the types that its layers ask for now."""
+    with writing.scratch_folder(4 * network.parameters) as folder:
+        network.model.save(folder / "model.keras")
+        model = open_written(folder / "model.keras")
+    other = KerasNetwork(model, name=network.name, output=network.output_name)
+    return other.with_preparations(network.preparations).reads_like(network)
+
+
+def as_kind(output: Any, own: str, kind: str) -> Any:
+    """An output of one kind as another: an activation more, or the logits that a probability stands for."""
+    if own == kind:
+        return output
+    if kind in _BOUNDED:
+        activation = "softmax" if kind == "probabilities" else "sigmoid"
+        return keras.layers.Activation(activation, dtype="float32", name=kind)(output)
+    clipped = ops.maximum(ops.cast(output, "float32"), SMALLEST)
+    if own == "probabilities":
+        return ops.log(clipped)
+    return ops.log(clipped) - ops.log(ops.maximum(1.0 - ops.cast(output, "float32"), SMALLEST))
+
+
+def keras_output(network: KerasNetwork, prepared: Any) -> Any:
+    """The chosen output of a Keras model in inference, from its only input."""
+    structure = getattr(network.model, "input", None)
+    given = {next(iter(structure)): prepared} if isinstance(structure, dict) else prepared
+    # Augmentation layers are on unless they are told otherwise.
+    return leaves(network.model(given, training=False))[network.chosen]
+
+
+def compute_stateless(model: Any, batch: Any) -> Any:
+    """The output of a model in inference; no variable changes, not even the state of random generators."""
+    with keras.StatelessScope():
+        return model(batch, training=False)
+
+
+@dataclass(frozen=True)
+class ConstantModel:
+    """A function as one graph of constants, without variables and without what inference does not need.
+
+    Args:
+        model: a `keras.Model` that computes it.
+        operations: the types of TensorFlow operations in it.
+    """
+
+    model: Any
+    operations: frozenset[str]
+
+    @property
+    def has_loops(self) -> bool:
+        """Whether it computes in a loop, as recurrent layers do."""
+        return bool(self.operations & _LOOPS)
+
+
+def make_constant(function: Callable[[Any], Any], inputs: Any) -> ConstantModel:
+    """Trace a function, and put constants in place of its variables.
+
+    Args:
+        function: from a batch to one tensor.
+        inputs: a `keras.Input`, whose shape, type and name the model takes.
+    """
+    spec = tf.TensorSpec(inputs.shape, inputs.dtype, name=inputs.name)
+    constant = frozen(tf.function(function, autograph=False).get_concrete_function(spec))
+    graph, (fed,), (result,) = constant.graph.as_graph_def(), constant.inputs, constant.outputs
+    nodes = [*graph.node, *(node for body in graph.library.function for node in body.node_def)]
+    for node in nodes:
+        # A gradient of its own, as of silu, needs tensors of the function that was traced.
+        node.attr.pop("_gradient_op_type", None)
+
+    def compute(batch: Any) -> Any:
+        (output,) = tf.graph_util.import_graph_def(
+            graph, input_map={fed.name: batch}, return_elements=[result.name], name=""
+        )
+        # Its shape follows from the graph for the usual operations only.
+        return tf.ensure_shape(output, result.shape)
+
+    layer = keras.layers.Lambda(
+        compute, output_shape=tuple(result.shape[1:]), dtype=result.dtype.name, autocast=False
+    )
+    model = keras.Model(inputs, layer(inputs), name="served")
+    return ConstantModel(model, frozenset(node.op for node in nodes))

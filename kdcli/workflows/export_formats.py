@@ -1,0 +1,50 @@
+"""Which formats a model can be exported to, known before it is trained."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from kdcli.errors import ModelError
+from kdcli.exports import KINDS, Litert
+from kdcli.exports.operations import CONVERTED
+from kdcli.models.inference import copied, ready
+from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.network import Network
+from kdcli.models.serving import serve
+from kdcli.runs import writing
+from kdcli.spec import ExportFormat
+
+YES, ONE_AT_A_TIME, UNKNOWN = "yes", "one example at a time, not int8", "not known before it is exported"
+
+
+def exportable_formats(network: Network) -> dict[str, str]:
+    """Each format with `YES`, `ONE_AT_A_TIME`, `UNKNOWN` or the reason why not.
+
+    A model of operations that every converter has is not converted for that; another one is, into scratch space.
+
+    Args:
+        network: behind its preparation; it stays as it is.
+    """
+    if not isinstance(network, KerasNetwork):
+        # It is trained as a graph with variables, and frozen when it is exported.
+        return {kind: YES if kind == "saved-model" else UNKNOWN for kind in KINDS if kind != "keras"}
+    known = dict.fromkeys(KINDS, YES)
+    if network.operations <= CONVERTED or len(network.preparations) != 1:
+        return known
+    tried = ready(copied(network), network.output_kind)
+    return {**known, **{kind: _tried(KINDS[kind].model_validate({}), tried) for kind in ("litert", "onnx")}}
+
+
+def _tried(chosen: ExportFormat, network: Network) -> str:
+    if not isinstance(chosen, Litert) and find_spec("tf2onnx") is None:
+        return UNKNOWN
+    reason = ""
+    with writing.scratch_folder(12 * (network.parameters or 0)) as folder:
+        for batch in (None, 1):
+            try:
+                chosen.write(serve(network, inside=True, batch=batch), folder / chosen.file_name("model"))
+            except ModelError as error:
+                reason = error.message.split(": ", 2)[-1]
+            else:
+                return YES if batch is None else ONE_AT_A_TIME
+    return reason
