@@ -16,7 +16,8 @@ from kdcli.evaluation.subjects import AtBatch, runner_at
 from kdcli.events import Note, OnEvent
 from kdcli.models.batches import Runner
 from kdcli.models.extras import require_extra
-from kdcli.models.inference import ready
+from kdcli.models.inference import copied, ready
+from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.models.serving import Serving, serve
 from kdcli.runs import writing
@@ -67,7 +68,8 @@ def open_teacher_file(
     """
     if chosen.extra is not None:
         require_extra(chosen.extra, what=f"the teacher as a {chosen.kind} file")
-    network = ready(network, network.output_kind)
+    # The teacher itself stays as it is: it is measured too.
+    network = ready(copied(network) if isinstance(network, KerasNetwork) else network, network.output_kind)
     serving = serve(network, inside=inside, batch=network.batch)
     known = {
         "teacher": sha256,
