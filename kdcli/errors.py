@@ -10,6 +10,19 @@ from pathlib import Path
 
 # Characters shown on each side of a fault in a long line.
 _AROUND = 60
+# What TensorFlow and Keras write above the line that says what is wrong; what they and onnxruntime put into it.
+_HEADINGS = (
+    "Graph execution error",
+    "Detected at node",
+    "Exception encountered when calling",
+    "Traceback ",
+    'File "',
+    "<stack traces",
+)
+_MARKS = re.compile(
+    r"\x1b\[[0-9;]*m|\{\{\w*node [^}]*\}\}| \[Op:\w+\]| with name 'None'| for '[^']* = \w+\[.*|"
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from \S+ failed:|/onnxruntime_src/.*\) (?=[A-Z])"
+)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -23,9 +36,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close!r}? " if close else ""
 
 
-def first_line(error: BaseException) -> str:
-    """What a library's error says, without the pages that follow; its class where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def first_line(error: BaseException | str) -> str:
+    """What a library's error says, without the pages around it; its class where it says nothing."""
+    lines = [_MARKS.sub("", line).strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith(_HEADINGS)]
+    return (told or [type(error).__name__])[0]
 
 
 class KdError(Exception):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdcli.errors import ModelError
+from kdcli.errors import ModelError, first_line
 from kdcli.lazy import tf
 from kdcli.models.architecture import architecture_of
 from kdcli.models.graph_choice import fixed_size, output_shape, start_tensor
@@ -101,7 +101,7 @@ class GraphReading:
         try:
             traced = trace(self._graph, feeds, [self._chosen.tensor], batch=batch)
         except ValueError as error:
-            reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+            reason = first_line(error)
             raise ModelError(f"{self.name}: the graph does not fit its inputs: {reason:.300}") from error
         missing = [node for node in traced.missing if node not in self._weights]
         if missing or not traced.operations:
