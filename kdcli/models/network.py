@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, Self
 
-from kdcli.errors import UsageError, did_you_mean, nearest
+from kdcli.errors import ModelError, UsageError, did_you_mean, nearest
 from kdcli.lazy import ops
 from kdcli.models.preparation import Preparation
 from kdcli.models.tap_roles import Roles
@@ -194,6 +194,10 @@ class Network(ABC):
         if self._one_sigmoid:
             output = ops.concatenate([ops.zeros_like(output), output], axis=-1)
         return output if self._columns is None else ops.take(output, self._columns, axis=-1)
+
+
+class UnfitModel(ModelError):
+    """A model that opens, in a form that distillation cannot use: an open shape, no batch axis."""
 
 
 class SeveralOutputs(UsageError):
