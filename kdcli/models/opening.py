@@ -112,7 +112,13 @@ def open_screened(
         network = _open_keras(file, choice, trainable=trainable, threads=threads)
     elif form == SAVED_MODEL:
         network = open_graph(
-            copied, signature=choice.signature, start_at=choice.tensor, trainable=trainable, **asked
+            copied,
+            signature=choice.signature,
+            start_at=choice.tensor,
+            values=choice.values,
+            section=choice.section,
+            trainable=trainable,
+            **asked,
         )
     else:
         network = open_runner(copied, form=form, **asked)
