@@ -10,6 +10,10 @@ from kdcli.errors import ModelError
 EXTRAS = {"litert": ("ai_edge_litert",), "onnx": ("onnx", "onnxruntime", "tf2onnx"), "legacy": ("tf_keras",)}
 
 
+class MissingExtra(ModelError):
+    """A file that needs a package which is not installed."""
+
+
 def require_extra(extra: str, *, what: str) -> None:
     """Refuse to go on without the packages of an extra.
 
@@ -18,10 +22,10 @@ def require_extra(extra: str, *, what: str) -> None:
         what: needs it, for the message.
 
     Raises:
-        ModelError: with the command that adds them.
+        MissingExtra: with the command that adds them.
     """
     missing = [package for package in EXTRAS[extra] if find_spec(package) is None]
     if missing:
-        raise ModelError(
+        raise MissingExtra(
             f"{what} needs {' and '.join(missing)}, which is not installed", hint=f"pip install 'kdcli[{extra}]'"
         )

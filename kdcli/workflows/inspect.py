@@ -27,6 +27,8 @@ from kdcli.workflows.starting import start_tensorflow
 EXAMPLES = 512
 # What is looked into without TensorFlow.
 ALONE = ("tflite", "onnx", "npz")
+# Settings that say how a file is opened, whatever the examples are.
+OPENING = ("student.input.values", "student.input.tensor")
 
 
 def inspect(
@@ -74,7 +76,11 @@ def inspect(
     """
     given, file = Path(model), model_file(Path(model), trust=trust)
     with_data = data is not None or recipe is not None
-    idle = {"--set": settings, "--limit": limit is not None, "--batch-size": batch_size is not None}
+    idle = {
+        "--set": [setting for setting in settings if not setting.startswith(OPENING)],
+        "--limit": limit is not None,
+        "--batch-size": batch_size is not None,
+    }
     unused = [option for option, there in idle.items() if there]
     if unused and not with_data:
         raise UsageError(

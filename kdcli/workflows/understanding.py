@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kdcli.data.examples import Examples
-from kdcli.errors import ModelError, UsageError
+from kdcli.errors import ModelError, UsageError, first_line
 from kdcli.evaluation.scaling import choose_scale
 from kdcli.events import Note, OnEvent
 from kdcli.lazy import ops, tf
@@ -40,14 +40,20 @@ def understand(
         class_names: of the data, among which `classes` of a teacher's section are found.
     """
     network = network.with_preparations(_preparations(network, examples, section.input, role))
+    if len(network.preparations) < len(examples.shapes):
+        taken, held = ", ".join(network.preparations), ", ".join(examples.shapes)
+        network.notes = (*network.notes, f"takes {taken} of the data's inputs {held}")
     sample = np.arange(min(256, len(examples)))
     try:
         answers = np.asarray(ops.convert_to_numpy(network.output(examples.take(sample))), np.float64)
     except (ValueError, TypeError, tf.errors.OpError) as error:
         if getattr(network, "failures", None):
             raise explain(network, error) from error
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{role} ({network.name}) cannot answer {len(sample)} examples: {reason:.300}") from error
+        reason = first_line(error)
+        message = f"{role} ({network.name}) cannot answer {len(sample)} examples: {reason:.300}"
+        outside = "is not in [0," in reason
+        hint = "a number in the data is outside of what an embedding or a lookup of the model knows"
+        raise ModelError(message, hint=hint if outside else None) from error
     classes = getattr(section, "classes", None)
     count = outputs if classes is None else network.outputs
     network = resolve_output(network, wanted=section.output_kind, task=task, outputs=count, answers=answers)
@@ -82,10 +88,16 @@ def _scaled(network: Network) -> bool:
     return any(preparation.scaled for preparation in network.preparations.values())
 
 
-def _refuse_bytes(network: Network, role: str) -> None:
-    """Refuse a graph that takes the bytes of files: kd has decoded the pictures already."""
+def _refuse_strings(network: Network, role: str) -> None:
+    """Refuse a model that takes strings, such as text or the bytes of files: examples are numbers."""
+    names = [spec.name for spec in network.inputs if spec.dtype == "string"]
     inner = getattr(network, "starts_from_bytes", None)
-    if inner is not None and any(spec.dtype == "string" for spec in network.inputs):
+    if names and inner is None:
+        raise ModelError(
+            f"{role} ({network.name}): the input {names[0]} takes strings, the data has numbers",
+            hint="save the part of the model behind its text or lookup layers, and give kd their numbers as data",
+        )
+    if names:
         raise ModelError(
             f"{role} ({network.name}) starts from the bytes of picture files, the data are pictures",
             hint=f"--set {role}.input.tensor={inner} starts it after decoding",
@@ -94,10 +106,11 @@ def _refuse_bytes(network: Network, role: str) -> None:
 
 def _preparations(network: Network, examples: Examples, section: InputSection, role: str) -> dict[str, Any]:
     names, specs = list(examples.shapes), {spec.name: spec for spec in network.inputs}
-    _refuse_bytes(network, role)
+    _refuse_strings(network, role)
     if len(names) == 1 and len(specs) == 1:
         matched = {names[0]: next(iter(specs.values()))}
-    elif set(names) == set(specs):
+    elif set(specs) <= set(names):
+        # By name: a student may take less than the data has.
         matched = {name: specs[name] for name in specs}
     else:
         raise ModelError(
