@@ -26,13 +26,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 # What Keras and TensorFlow write before what happened: which call, and where in which file.
 _CALLS = re.compile(
     r"Exception encountered when calling|Graph execution error|Detected at node|in user code:"
-    r"|Arguments received by|File \"|\[\[|.*Error encountered:$"
+    r"|Arguments received by|File \"|\[\[|.*Error encountered:$|Traceback |<stack traces"
 )
-# What they write into it: colours, names of nodes and operations.
-_NODES = re.compile(r"\x1b\[[0-9;]*m| for '\{\{node [^']*'|\{\{[^}]*\}\} ?|\s*\[Op:.*")
+# What they and onnxruntime write into it: colours, names of nodes and operations, files of their own.
+_NODES = re.compile(
+    r"\x1b\[[0-9;]*m| for '\{\{node [^']*'|\{\{[^}]*\}\} ?|\s*\[Op:.*| with name 'None'| for '[^']* = \w+\[.*"
+    r"|\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from \S+ failed:|/onnxruntime_src/.*\) (?=[A-Z])"
+)
 
 
-def first_line(error: BaseException) -> str:
+def first_line(error: BaseException | str) -> str:
     """What a library's error says, without calls, nodes and what follows; its class if it says nothing."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     # Below a position stands the line of the source, further in.

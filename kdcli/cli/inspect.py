@@ -67,7 +67,7 @@ def _summary(document: dict[str, Any]) -> list[str]:
     lines = [f"{document['path']}: {document['format']}, {document['bytes']} bytes{digest}"]
     for noun in ("input", "output"):
         for tensor in document[f"{noun}s"]:
-            lines.append(f"{noun:10} {tensor['name']}: {_shape(tensor['shape'])} {tensor['dtype']}")
+            lines.append(f"{noun:10} {tensor['name']}: {_shape(tensor['shape'])} {tensor['dtype']}{_held(tensor)}")
     if document["output_kind"]:
         lines[-1] += f", {document['output_kind']}"
     if document["parameters"] is not None:
@@ -76,10 +76,20 @@ def _summary(document: dict[str, Any]) -> list[str]:
         flops = document["flops"]
         lines.append(f"FLOPs      {'n/a' if flops is None else f'{flops} an example'}")
     if document.get("signatures"):
-        lines.append(f"signature  {document['signature']} of {', '.join(document['signatures'])}")
+        names = ", ".join(document["signatures"])
+        chosen = document["signature"]
+        lines.append(f"signature  {chosen} of {names}" if chosen else f"signatures {names}")
     lines.append(f"screening  safe: {str(document['safe']).lower()}")
     lines.extend(f"finding    {finding}" for finding in document["findings"])
     return [*lines, *_checked(document.get("checked"))]
+
+
+def _held(tensor: dict[str, Any]) -> str:
+    """The only batch size, and what stored integers mean."""
+    batch = tensor["shape"][0] if tensor["shape"] else None
+    fixed = "" if batch is None else f", batches of {batch}"
+    scaled = f", scale {tensor['scale']:.6g}, zero point {tensor['zero_point']}" if "scale" in tensor else ""
+    return fixed + scaled
 
 
 def _checked(checked: dict[str, Any] | None) -> list[str]:
@@ -128,6 +138,8 @@ def model_text(model: dict[str, Any]) -> str:
     return "{" + ", ".join(f"{name}: {value}" for name, value in model.items()) + "}"
 
 
-def _shape(shape: list[int | None]) -> str:
+def _shape(shape: list[int | None] | None) -> str:
     """Without the batch axis."""
+    if shape is None:
+        return "unknown"
     return "×".join("any" if side is None else str(side) for side in shape[1:]) or "one"

@@ -74,16 +74,23 @@ def admit(file: ScreenedFile, signature: str | None, *, on_event: OnEvent) -> No
         ModelError: refused.
         UsageError: one of several signatures has to be chosen first.
     """
-    if file.format == SAVED_MODEL and file.verdict.refused:
+    if file.verdict.refused:
         # Without a choice every signature was screened: which one is meant comes first.
-        _check_signature(file, signature)
+        require_signature(file, signature)
     if not file.trusted:
         file.verdict.require(file.path)
     for finding in file.verdict.refused:
         on_event(Note(f"{file.path} is opened because of --trust-model, although {finding}", warning=True))
 
 
-def _check_signature(file: ScreenedFile, wanted: str | None) -> None:
+def require_signature(file: ScreenedFile, wanted: str | None) -> None:
+    """Refuse a choice of signature that a SavedModel does not offer, or that has to be made.
+
+    Raises:
+        UsageError: with the names.
+    """
+    if file.format != SAVED_MODEL:
+        return
     facts = describe_saved_model(file.copied)
     names = [signature.name for signature in facts.signatures] if facts else []
     if not names:
@@ -92,7 +99,7 @@ def _check_signature(file: ScreenedFile, wanted: str | None) -> None:
     try:
         choose_signature(names, wanted)
     except UsageError as error:
-        raise UsageError(f"{file.path}: {error.message}", hint=error.hint) from None
+        raise type(error)(f"{file.path}: {error.message}", hint=error.hint) from None
 
 
 def _screen(copied: Path, form: str, *, trust: Trust, signature: str | None, weights: bool) -> Verdict:

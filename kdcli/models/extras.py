@@ -10,6 +10,10 @@ from kdcli.errors import ModelError
 EXTRAS = {"litert": ("ai_edge_litert",), "onnx": ("onnx", "onnxruntime", "tf2onnx"), "legacy": ("tf_keras",)}
 
 
+class MissingExtra(ModelError):
+    """A file that needs a package which is not installed."""
+
+
 def require_extra(extra: str, *, what: str) -> None:
     """Refuse to go on without the packages of an extra.
 
@@ -18,13 +22,13 @@ def require_extra(extra: str, *, what: str) -> None:
         what: needs it, for the message.
 
     Raises:
-        ModelError: with the command that adds them.
+        MissingExtra: with the command that adds them.
     """
     missing = [name.replace("_", "-") for name in EXTRAS[extra] if find_spec(name) is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         # The packages themselves: `kdcli[...]` works only where pip knows kdcli by that name.
-        raise ModelError(
+        raise MissingExtra(
             f"{what} needs {' and '.join(missing)}, which {verb} not installed",
             hint=f"pip install {' '.join(missing)}",
         )

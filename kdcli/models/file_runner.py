@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.errors import ModelError
+from kdcli.errors import ModelError, first_line
 from kdcli.models import runner_process
 from kdcli.models.extras import require_extra
 from kdcli.models.formats import model_format
@@ -178,7 +178,9 @@ class FileRunner:
         except (EOFError, OSError, ValueError) as error:
             raise ModelError(f"{self.name}: {self._ending(seconds)}", hint="make the file anew") from error
         if "error" in answer:
-            reason = (answer["error"].strip().splitlines() or ["no reason given"])[0]
+            reason = first_line(answer["error"])
+            if "Select TensorFlow op" in reason:
+                reason = "it has operations of TensorFlow (Flex), which this runtime does not have"
             raise ModelError(f"{self.name}: {_CALLED[self.form]} does not run the file: {reason:.300}")
         return answer, found
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from kdcli.errors import ModelError
 from kdcli.models.remote import fetched
 from kdcli.runs.directory import model_of_run
-from kdcli.screening.verdict import NO_TRUST, Trust
+from kdcli.screening.verdict import COPY, NO_TRUST, Trust
 
 # What each kind of file is called when it has to have a name that says it.
 SUFFIXES = {"keras": ".keras", "h5": ".h5", "tflite": ".tflite", "onnx": ".onnx", "npz": ".npz"}
@@ -21,6 +21,7 @@ KERAS = ("keras", "h5")
 OPENED = (*KERAS, SAVED_MODEL, "tflite", "onnx")
 KNOWN = "a model is a .keras, .h5, .tflite or .onnx file, a SavedModel folder, or a run directory"
 _ZIP = b"PK\x03\x04"
+_POINTER = b"version https://git-lfs.github.com/spec/"
 _HDF5, _LITERT = b"\x89HDF\r\n\x1a\n", b"TFL3"
 GRAPHS = ("saved_model.pb", "saved_model.pbtxt")
 # An ONNX file has no mark: it begins with field 1 (a version below this) and a field that follows it.
@@ -54,7 +55,10 @@ def model_format(path: Path) -> str:
         ModelError: none of them, or it cannot be read.
     """
     if path.is_dir():
+        for part in (*(path / name for name in GRAPHS), *path.glob("variables/*")):
+            _refuse_pointer(part)
         return SAVED_MODEL
+    _refuse_pointer(path)
     try:
         # Opening a pipe waits for somebody who writes to it, and a device never ends.
         if not stat.S_ISREG(path.stat().st_mode):
@@ -77,7 +81,24 @@ def model_format(path: Path) -> str:
         return "onnx"
     called = next((form for form, suffix in SUFFIXES.items() if suffix == path.suffix), None)
     said = f"it is called {path.suffix}, but holds no such model" if called else "no model that kd opens"
+    if not head or (called and head.startswith(_ZIP) and not members):
+        why = "its end is missing" if head else "it is empty"
+        raise ModelError(f"{path}: {said}: {why}", hint=COPY)
+    if head.lstrip().startswith(b"<"):
+        raise ModelError(f"{path}: a web page, not a model", hint="download the file, not its page")
     raise ModelError(f"{path}: {said}: damaged, or of another kind", hint=KNOWN)
+
+
+def _refuse_pointer(path: Path) -> None:
+    """Refuse what Git leaves in the place of a large file that was not fetched."""
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            with open(path, "rb") as file:
+                if file.read(len(_POINTER)) == _POINTER:
+                    raise ModelError(f"{path}: a Git LFS pointer, not the file itself", hint="git lfs pull")
+    except OSError:
+        # Whoever reads it says so.
+        return
 
 
 def _is_saved_model(folder: Path) -> bool:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ class FrozenGraph:
         signatures: all that the model has.
         parameters: float weights.
         exported: whether `model.export` of Keras 3 wrote it, which numbers the scopes of layers.
+        random: whether the same batch twice gave different outputs.
     """
 
     signature: str
@@ -80,6 +82,7 @@ class FrozenGraph:
     unfrozen: str | None
     graph: bytes | None
     exported: bool = False
+    random: bool = False
 
 
 class Freezing:
@@ -91,6 +94,7 @@ class Freezing:
         signature: which one; `serving_default` or the only one when left out.
         legacy: open it with `tf_keras`.
         threads: of the child's operations.
+        values: what some inputs hold in every answer, by name.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class Freezing:
         signature: str | None = None,
         legacy: bool = False,
         threads: int | None = None,
+        values: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
         entries = [path, *path.rglob("*")] if path.is_dir() else [path]
@@ -113,6 +118,7 @@ class Freezing:
             "scratch": self._scratch.name,
             "signature": signature,
             "legacy": legacy,
+            "values": dict(values or {}),
             "threads": threads or 0,
             "largest": min(LARGEST, psutil.virtual_memory().available // MEMORY_PER_BYTE),
             "memory": self._memory,

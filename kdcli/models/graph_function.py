@@ -74,18 +74,21 @@ class SignatureFunction:
     Args:
         signature: of a loaded SavedModel.
         names: its arguments, in the order in which inputs come.
+        values: of its other arguments.
         owner: the loaded object, kept alive as long as the function is asked.
     """
 
-    def __init__(self, signature: Any, names: Sequence[str], *, owner: Any) -> None:
+    def __init__(self, signature: Any, names: Sequence[str], *, values: Mapping[str, Any], owner: Any) -> None:
         self.weights: list[Weight] = []
         self._signature = signature
         self._names = tuple(names)
         self._owner = owner
+        specs = signature.structured_input_signature[1]
+        self._values = {name: tf.constant(value, specs[name].dtype) for name, value in values.items()}
 
     def __call__(self, inputs: Sequence[Any], fetches: Sequence[str]) -> list[Any]:
         """The results `fetches`, by their names in the signature."""
-        answered = self._signature(**dict(zip(self._names, inputs, strict=True)))
+        answered = self._signature(**dict(zip(self._names, inputs, strict=True)), **self._values)
         return [answered[name] for name in fetches]
 
 

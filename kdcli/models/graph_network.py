@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from kdcli.errors import ModelError
 from kdcli.lazy import ops, tf
-from kdcli.models.graph_choice import batch_size, choose_result, input_specs, output_shape
+from kdcli.models.graph_choice import batch_size, choose_result, input_specs, output_shape, require_values
 from kdcli.models.graph_freezing import FrozenGraph, GraphTensor
 from kdcli.models.graph_function import (
     GraphFunction,
@@ -45,6 +46,8 @@ class GraphNetwork(Network):
         name: what messages call it.
         output: which output, where there are several.
         start_at: a tap or tensor from which the network starts, instead of the signature's inputs.
+        values: what inputs that the frozen graph does not have any more hold.
+        section: `teacher` or `student`, for hints.
         trainable: whether the constants that were variables become variables again.
         loaded: the loaded SavedModel, for one that is not frozen.
 
@@ -60,10 +63,13 @@ class GraphNetwork(Network):
         name: str,
         output: str | None = None,
         start_at: str | None = None,
+        values: Mapping[str, Any] | None = None,
+        section: str = "student",
         trainable: bool = False,
         loaded: Any = None,
     ) -> None:
         self.name = name
+        self._values, self._section = dict(values or {}), section
         self.signature, self.signatures = frozen.signature, frozen.signatures
         self.all_outputs = tuple(
             OutputSpec(result.name, tuple((result.shape or (None,))[1:]), result.dtype)
@@ -88,6 +94,8 @@ class GraphNetwork(Network):
         self.output_kind = self._last.kind if self._last else "logits"
         self.head = "sigmoid" if self.output_kind == "sigmoid" else "logits"
         self._read_before(self.output_kind)
+        if frozen.random:
+            self.notes = (*self.notes, f"{self.name} draws random numbers: the same example gives other outputs")
 
     @property
     def parameters(self) -> int:
@@ -108,7 +116,8 @@ class GraphNetwork(Network):
     def reading(self) -> dict[str, str]:
         """How raw examples go in, through which signature, and how logits are read."""
         fed = ", ".join(feed.tensor for feed in self._feeds)
-        return {**super().reading, "signature": f"{self.signature} from {fed}"}
+        fixed = f" with {json.dumps(self._values, sort_keys=True)}" if self._values else ""
+        return {**super().reading, "signature": f"{self.signature} from {fed}{fixed}"}
 
     def understood(self, kind: str, *, head: str) -> Self:
         """The same network with its output understood as `kind` and its logits as those of `head`."""
@@ -127,7 +136,7 @@ class GraphNetwork(Network):
             what = "the bytes of picture files" if inner else "strings"
             raise ModelError(
                 f"{self.name} starts from {what}, the data are numbers",
-                hint=f"input.tensor: {inner} starts after decoding" if inner else None,
+                hint=f"--set {self._section}.input.tensor={inner} starts after decoding" if inner else None,
             )
         other = super().with_preparations(preparations)
         if isinstance(self._function, GraphFunction) and any(None in spec.shape for spec in self.inputs):
@@ -197,12 +206,14 @@ class GraphNetwork(Network):
                 f"{self.name} cannot be {verb}: {frozen.unfrozen}", hint="it can teach by its outputs"
             )
         self._feeds = frozen.inputs
+        require_values(self._feeds, name=self.name, section=self._section)
         self.inputs = input_specs(self._feeds)
         self.batch = batch_size(self._feeds, name=self.name)
         self._answered = self._chosen.name
         self.output_shape = output_shape(self._chosen, None, name=self.name)
         names = [feed.name for feed in self._feeds]
-        self._function = SignatureFunction(loaded.signatures[frozen.signature], names, owner=loaded)
+        signature = loaded.signatures[frozen.signature]
+        self._function = SignatureFunction(signature, names, values=self._values, owner=loaded)
         self.notes = (f"{self.name} teaches by its outputs only: {frozen.unfrozen}",)
 
     def _use_graph(self, frozen: FrozenGraph, *, start_at: str | None, trainable: bool) -> None:
@@ -217,7 +228,9 @@ class GraphNetwork(Network):
         if start_at is not None:
             self._feeds = (reading.start(start_at, self._feeds),)
             notes.append(f"{self.name} starts at its tensor {start_at}")
-        hint = self.starts_from_bytes and f"input.tensor: {self.starts_from_bytes} starts after decoding"
+        require_values(self._feeds, name=self.name, section=self._section)
+        inner = self.starts_from_bytes
+        hint = f"--set {self._section}.input.tensor={inner} starts after decoding" if inner else None
         self.batch = batch_size(self._feeds, name=self.name, hint=hint)
         self.inputs = input_specs(self._feeds)
         if trainable:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from kdcli.errors import ModelError
 from kdcli.models.extras import require_extra
@@ -17,6 +19,8 @@ def open_graph(
     signature: str | None = None,
     output: str | None = None,
     start_at: str | None = None,
+    values: Mapping[str, Any] | None = None,
+    section: str = "student",
     trainable: bool = False,
     threads: int | None = None,
 ) -> GraphNetwork:
@@ -28,6 +32,8 @@ def open_graph(
         signature: `serving_default`, or the only one, when left out.
         output: which output, where there are several.
         start_at: a tap or tensor from which the network starts.
+        values: what some inputs hold in every answer, by name.
+        section: `teacher` or `student`, for hints.
         trainable: whether it is going to be trained.
         threads: of the process that freezes it.
 
@@ -36,10 +42,19 @@ def open_graph(
     """
     from kdcli.models.opening import open_exported
 
-    with Freezing(folder, name=name, signature=signature, threads=threads) as freezing:
+    with Freezing(folder, name=name, signature=signature, values=values, threads=threads) as freezing:
         frozen = freezing.result()
     loaded = open_exported(folder) if frozen.graph is None and not (trainable or start_at) else None
-    return GraphNetwork(frozen, name=name, output=output, start_at=start_at, trainable=trainable, loaded=loaded)
+    return GraphNetwork(
+        frozen,
+        name=name,
+        output=output,
+        start_at=start_at,
+        values=values,
+        section=section,
+        trainable=trainable,
+        loaded=loaded,
+    )
 
 
 def open_legacy(

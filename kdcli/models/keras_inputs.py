@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdcli.errors import ModelError
 from kdcli.lazy import keras
-from kdcli.models.network import InputSpec
+from kdcli.models.network import InputSpec, UnfitModel
 from kdcli.models.structures import leaf_names
 
 
@@ -46,7 +45,7 @@ def taken_inputs(model: Any, name: str) -> tuple[Any, tuple[InputSpec, ...]]:
         specs = tuple(InputSpec(key, tuple(shapes[key][1:]), dtype) for key in sorted(shapes))
         return dict.fromkeys(sorted(shapes), 0), specs
     if not _is_shape(shapes):
-        raise ModelError(
+        raise UnfitModel(
             f"{name}: the shape of the model's input is unknown", hint="call the model once before saving it"
         )
     return 0, (InputSpec("x", tuple(shapes[1:]), dtype),)

@@ -11,6 +11,9 @@ from kdcli.errors import ModelError, UsageError
 from kdcli.lazy import keras, ops
 from kdcli.models.initialization import drawing_from
 from kdcli.models.tapping import layers_by_path
+from kdcli.screening.verdict import COPY
+
+DIVERGED = "an earlier checkpoint of it: training went wrong before it was saved"
 
 
 def check_finite(model: Any, name: str) -> None:
@@ -21,7 +24,19 @@ def check_finite(model: Any, name: str) -> None:
     """
     for variable in model.weights:
         if "float" in str(variable.dtype) and not bool(ops.all(ops.isfinite(variable.value))):
-            raise ModelError(f"{name}: the weight {variable.path} holds NaN or infinity")
+            raise ModelError(f"{name}: the weight {variable.path} holds NaN or infinity", hint=DIVERGED)
+
+
+def check_vocabularies(model: Any, name: str) -> None:
+    """Refuse layers that look words up and have none: Keras loads a file without its assets in silence.
+
+    Raises:
+        ModelError: with the first such layer.
+    """
+    kinds = (keras.layers.StringLookup, keras.layers.IntegerLookup, keras.layers.TextVectorization)
+    for path, layer in layers_by_path(model).items():
+        if isinstance(layer, kinds) and not layer.get_vocabulary(include_special_tokens=False):
+            raise ModelError(f"{name}: the layer {path} has no vocabulary, its file is missing", hint=COPY)
 
 
 def fresh_copy(model: Any, *, seed: int) -> Any:

@@ -13,7 +13,7 @@ from kdcli.models.architecture import architecture_of
 from kdcli.models.fixed_batch import in_parts
 from kdcli.models.input_range import first_weighted_input
 from kdcli.models.keras_inputs import fixed_batch, taken_inputs
-from kdcli.models.network import Answer, Network, OutputSpec, choose_output
+from kdcli.models.network import Answer, Network, OutputSpec, UnfitModel, choose_output
 from kdcli.models.preparation import Preparation, prepare
 from kdcli.models.structures import filled, leaf_names, leaves
 from kdcli.models.tap_roles import find_roles
@@ -44,6 +44,8 @@ class KerasNetwork(Network):
         self._find_taps([spec.shape for spec in self.inputs])
         # Shared by all copies, so that it is traced once.
         self._first_layer = tf.function(self._reaching, autograph=False, reduce_retracing=True)
+        # Found once: two classes of one sigmoid, or some of the columns, stay when the size of inputs is known.
+        self.outputs = int(self.output_shape[-1] or 0)
         kinds = {"softmax": "probabilities", "sigmoid": "sigmoid"}
         self.output_kind = kinds.get(self._activation or "", "logits")
         self._read_before(self.output_kind)
@@ -199,10 +201,9 @@ class KerasNetwork(Network):
         self._sources = {named[call]: named.get(source) for call, source in sources.items() if call in named}
         self.output_shape = tuple(output.shape[1:])
         if not self.output_shape or self.output_shape[-1] is None:
-            raise ModelError(
+            raise UnfitModel(
                 f"{self.name}: the output has shape {tuple(output.shape)}; its last axis must be fixed"
             )
-        self.outputs = int(self.output_shape[-1])
         paths = {name: path for name, (path, _) in self._calls.items()}
         self.roles = find_roles(self.taps, paths, self._layers)
         makes = {name for name, call in self._calls.items() if recorded.outputs[call] is output}

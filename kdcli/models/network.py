@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from kdcli.errors import UsageError, did_you_mean, nearest
+from kdcli.errors import ModelError, UsageError, did_you_mean, nearest
 from kdcli.lazy import ops
 from kdcli.models.preparation import Preparation, Scale, scale_to_json
 from kdcli.models.tap_roles import Roles
@@ -209,6 +209,10 @@ class Network(ABC):
         if self._one_sigmoid:
             output = ops.concatenate([ops.zeros_like(output), output], axis=-1)
         return output if self._columns is None else ops.take(output, self._columns, axis=-1)
+
+
+class UnfitModel(ModelError):
+    """A model that opens, in a form that distillation cannot use: an open shape, no batch axis."""
 
 
 class SeveralOutputs(UsageError):

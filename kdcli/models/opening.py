@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcli.errors import ModelError, UsageError, first_line
+from kdcli.errors import ModelError, UsageError
 from kdcli.events import OnEvent, ignore
 from kdcli.lazy import keras, tf
 from kdcli.models.admission import ScreenedFile, admit, screened_copy
 from kdcli.models.extras import require_extra
 from kdcli.models.formats import KERAS, SAVED_MODEL, written_by
-from kdcli.models.keras_model import check_finite
+from kdcli.models.keras_failure import why_not
+from kdcli.models.keras_model import check_finite, check_vocabularies
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.models.tensor_sizes import check_tensor_sizes
 from kdcli.models.weight_limit import limited_weights
 from kdcli.screening.verdict import NO_TRUST, Trust, Verdict
-
-OWN_LAYERS = "a model with own layers: --code FILE.py registers them"
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,15 @@ class Choice:
         signature: of a SavedModel; `serving_default`, or the only one, when left out.
         output: which of several outputs.
         tensor: the inner tensor of a SavedModel that inputs are fed into.
+        values: what some inputs of a SavedModel hold in every answer, by name.
+        section: `teacher` or `student`, whose settings these are; for hints.
     """
 
     signature: str | None = None
     output: str | None = None
     tensor: str | None = None
+    values: Mapping[str, Any] | None = None
+    section: str = "student"
 
 
 ALL = Choice()
@@ -108,7 +112,13 @@ def open_screened(
         network = _open_keras(file, choice, trainable=trainable, threads=threads)
     elif form == SAVED_MODEL:
         network = open_graph(
-            copied, signature=choice.signature, start_at=choice.tensor, trainable=trainable, **asked
+            copied,
+            signature=choice.signature,
+            start_at=choice.tensor,
+            values=choice.values,
+            section=choice.section,
+            trainable=trainable,
+            **asked,
         )
     else:
         network = open_runner(copied, form=form, **asked)
@@ -156,18 +166,16 @@ def _open_keras(file: ScreenedFile, choice: Choice, *, trainable: bool, threads:
         raise
     # Keras raises whatever its deserialisation meets: every one of them means that this file does not load.
     except Exception as error:
-        reason = first_line(error)
-        # Keras appends the whole configuration; its first sentences say what is wrong.
-        reason = reason.split(" Full object config")[0]
         version = written_by(file.copied, file.format)
         if version is None or version.startswith("3"):
-            message = f"{name}: the {file.format} file does not load: {reason:.400}"
-            raise ModelError(message, hint=OWN_LAYERS) from error
+            reason, hint = why_not(error)
+            raise ModelError(f"{name}: the {file.format} file does not load: {reason}", hint=hint) from error
         require_extra("legacy", what=f"{name}: a file of Keras {version}, which Keras 3 does not load,")
         return open_legacy(file.copied, name=name, output=choice.output, trainable=trainable, threads=threads)
     if not isinstance(model, keras.Model):
         raise ModelError(f"{name}: holds a {type(model).__name__}, not a model")
     check_finite(model, name)
+    check_vocabularies(model, name)
     if not file.trusted:
         check_tensor_sizes(model, name)
     return KerasNetwork(model, name=name, output=choice.output)
@@ -175,6 +183,7 @@ def _open_keras(file: ScreenedFile, choice: Choice, *, trainable: bool, threads:
 
 def _check_choice(path: Path, form: str, choice: Choice) -> None:
     """Refuse choices that would have no effect."""
-    for option, value in (("signature", choice.signature), ("input.tensor", choice.tensor)):
-        if value is not None and form != SAVED_MODEL:
+    choices = {"signature": choice.signature, "input.tensor": choice.tensor, "input.values": choice.values}
+    for option, value in choices.items():
+        if value and form != SAVED_MODEL:
             raise UsageError(f"{path}: {option} {value!r} is for SavedModels, the file is {form}")

@@ -9,12 +9,14 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from kdcli.errors import KdError, UsageError, first_line
 from kdcli.lazy import keras
 from kdcli.models.own_classes import classes_in
 from kdcli.own_kinds import OwnKinds, kind_of
+from kdcli.screening.keras_names import FUNCTIONS
 from kdcli.spec import Spec
 
 
@@ -49,19 +51,21 @@ def find_kinds(files: Sequence[Path]) -> OwnKinds:
 
 
 def bring_code(files: Sequence[Path]) -> None:
-    """Run the files that only register classes or functions with Keras; `find_kinds` has run the others.
+    """Run the files that only define classes or functions of Keras models; `find_kinds` has run the others.
+
+    Each is known under its bare name too, as Keras saves what no decorator has registered.
 
     Raises:
-        UsageError: a file fails, or registers nothing.
+        UsageError: a file fails, or defines nothing.
     """
     for file in files:
         if file in run_early(files):
             continue
-        _, registered = _run(file)
+        _, registered = _run(file, functions=True)
         if not registered:
             raise UsageError(
-                f"--code {file} registers nothing",
-                hint="put @keras.saving.register_keras_serializable() above each class",
+                f"--code {file} registers nothing: no layer, model, loss, metric or function of a Keras model",
+                hint="a file that defines, or imports, the classes that the model was saved with",
             )
 
 
@@ -108,8 +112,8 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
 
 
-def _run(file: Path) -> tuple[Mapping[str, Any], bool]:
-    """Run a file: its names, and whether it has registered something with Keras."""
+def _run(file: Path, *, functions: bool = False) -> tuple[Mapping[str, Any], bool]:
+    """Run a file: its names, and whether something in it is registered with Keras now."""
     if _mentions(file, "keras", "tensorflow"):
         # They load more quietly from here than from there.
         keras.saving.get_custom_objects()
@@ -119,8 +123,32 @@ def _run(file: Path) -> tuple[Mapping[str, Any], bool]:
     # The user's own code may raise anything, and may want to end the program.
     except (Exception, SystemExit) as error:
         raise _failed(file, error) from error
+    if "keras" in sys.modules:
+        _register_bare(namespace, module=file.stem, functions=functions)
     found = _registered()
     return namespace, any(known.get(name) is not found[name] for name in found)
+
+
+def _register_bare(namespace: Mapping[str, Any], *, module: str, functions: bool) -> None:
+    """Register classes under their bare names, and the file's own functions unless Keras has one of that name."""
+    known = keras.saving.get_custom_objects()
+    parents = (
+        keras.layers.Layer,
+        keras.losses.Loss,
+        keras.metrics.Metric,
+        keras.initializers.Initializer,
+        keras.regularizers.Regularizer,
+        keras.constraints.Constraint,
+        keras.optimizers.Optimizer,
+    )
+    for member in namespace.values():
+        if isinstance(member, type) and issubclass(member, parents):
+            own = member.__module__.split(".")[0] not in ("keras", "keras_hub", "tf_keras", "tensorflow")
+        else:
+            own = functions and isinstance(member, FunctionType) and member.__module__ == module
+            own = own and member.__name__ not in FUNCTIONS
+        if own:
+            known[member.__name__] = member
 
 
 def _registered() -> Mapping[str, Any]:

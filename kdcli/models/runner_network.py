@@ -12,7 +12,7 @@ import numpy as np
 from kdcli.errors import KdError, ModelError, first_line
 from kdcli.lazy import tf
 from kdcli.models.file_runner import FileRunner
-from kdcli.models.network import Answer, InputSpec, Network, OutputSpec
+from kdcli.models.network import Answer, InputSpec, Network, OutputSpec, UnfitModel
 from kdcli.models.preparation import prepare
 from kdcli.models.tensor_info import TensorInfo
 
@@ -43,7 +43,7 @@ class RunnerNetwork(Network):
         self.all_outputs = tuple(OutputSpec(one.name, _sides(one.shape), one.dtype) for one in runner.outputs)
         self.output_shape = _sides(output.shape)
         if not self.output_shape or self.output_shape[-1] is None:
-            raise ModelError(f"{name}: the size of the output's last axis must be fixed")
+            raise UnfitModel(f"{name}: the size of the output's last axis must be fixed")
         self.outputs = int(self.output_shape[-1])
         self.output_kind = "probabilities" if _in_steps(output, self.outputs) else "logits"
         # Shared by all copies, as the reader is.

@@ -9,6 +9,10 @@ from kdcli.errors import ModelError, UsageError
 SERVING = "serving_default"
 
 
+class SeveralSignatures(UsageError):
+    """A SavedModel with several signatures, none of which was chosen."""
+
+
 def choose_signature(names: Sequence[str], wanted: str | None) -> str:
     """The signature that was named, else `serving_default`, else the only one.
 
@@ -30,4 +34,5 @@ def choose_signature(names: Sequence[str], wanted: str | None) -> str:
     if wanted is None and (SERVING in names or len(names) == 1):
         return SERVING if SERVING in names else names[0]
     told = "several signatures and no serving_default" if wanted is None else f"no signature {wanted!r}"
-    raise UsageError(f"the SavedModel has {told} (got {', '.join(names)})", hint=f"--signature {names[0]}")
+    kind = SeveralSignatures if wanted is None else UsageError
+    raise kind(f"the SavedModel has {told} (got {', '.join(names)})", hint=f"--signature {names[0]}")

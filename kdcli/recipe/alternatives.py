@@ -53,6 +53,15 @@ ClassWeight = Annotated[
     Discriminator(_kind_of),
 ]
 
+InputValue = Annotated[
+    Annotated[bool, Tag("flag")]
+    | Annotated[int, Tag("whole")]
+    | Annotated[str, Tag("word")]
+    | Annotated[float, Tag("number")],
+    Discriminator(lambda value: {bool: "flag", int: "whole", str: "word"}.get(type(value), "number")),
+]
+InputValues = Annotated[dict[str, InputValue], Field(min_length=1)]
+
 
 def is_file_name(name: str) -> bool:
     """Whether it is the name of a Python file, without a folder."""

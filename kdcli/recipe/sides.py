@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from kdcli.recipe.alternatives import ClassColumns, WordOrSize, WordOrViews
+from kdcli.recipe.alternatives import ClassColumns, InputValues, WordOrSize, WordOrViews
 from kdcli.spec import OutputKind, PositiveFloat, Spec, Standardization
 from kdcli.zoo import AnyModel
 
@@ -27,12 +27,14 @@ class InputSection(Spec):
         resize: `auto` (the network's own size) or [height, width].
         fit: `stretch`, `crop` (fill, then cut) or `pad` (fit, then fill with zeros).
         tensor: the inner tensor of a SavedModel that the examples are fed into, past what stands before it.
+        values: what inputs of a SavedModel that are not data hold, such as `{keep_prob: 1.0}`.
     """
 
     scale: Scale = "auto"
     resize: WordOrSize = "auto"
     fit: Literal["stretch", "crop", "pad"] = "stretch"
     tensor: str | None = None
+    values: InputValues | None = None
 
 
 class TeacherSection(Spec):

@@ -18,18 +18,25 @@ class Tensor:
 
     Args:
         name: for a tap, what `teacher_layer` takes.
-        shape: with the batch axis first, None where it takes any size.
+        shape: with the batch axis first, None where it takes any size; None as a whole where it is not known.
         dtype: of its values; None for a tap.
+        quantization: scale and zero point, where a stored integer q means `scale * (q - zero_point)`.
     """
 
     name: str
-    shape: Shape
+    shape: Shape | None
     dtype: str | None = None
+    quantization: tuple[float, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Name, shape and, where it is known, type."""
-        document: dict[str, Any] = {"name": self.name, "shape": list(self.shape)}
-        return document if self.dtype is None else {**document, "dtype": self.dtype}
+        """Name, shape and, where they are known, type and quantization."""
+        shape = None if self.shape is None else list(self.shape)
+        document: dict[str, Any] = {"name": self.name, "shape": shape}
+        if self.dtype is not None:
+            document["dtype"] = self.dtype
+        if self.quantization is not None:
+            document["scale"], document["zero_point"] = self.quantization
+        return document
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,8 @@ class Inspection:
     """A model, looked into. What its format does not tell, or what is refused, is None or empty.
 
     Args:
-        safe: whether screening found nothing to refuse, and the file opened.
+        safe: whether screening found nothing to refuse, and the file opened. A model in a form that kd cannot
+            use may be safe.
         findings: what screening and opening said.
         refused: what other commands raise for it.
         signature, signatures: of a SavedModel: the one that was opened, and all.

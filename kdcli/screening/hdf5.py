@@ -14,8 +14,9 @@ from typing import Any
 
 from kdcli.errors import ModelError
 from kdcli.screening import hdf5_process
+from kdcli.screening.hdf5_process import UNREADABLE
 from kdcli.screening.keras_config import check_config
-from kdcli.screening.verdict import Finding, Verdict
+from kdcli.screening.verdict import COPY, Finding, Verdict
 
 # What the child may take: so much for itself, and so much for each byte of the file.
 MEMORY, CPU_SECONDS, SECONDS = 700_000_000, 2, 30
@@ -109,21 +110,22 @@ def read_hdf5(path: Path, *, start: int, size: int, member: str | None = None) -
     try:
         answer, _ = process.communicate(json.dumps(request).encode() + b"\n", timeout=seconds)
     except subprocess.TimeoutExpired:
-        return _damaged(f"reading it hung and was ended after {seconds:.0f} s")
+        return Hdf5((_damaged(f"reading it hung and was ended after {seconds:.0f} s"),))
     finally:
         if process.poll() is None:
             process.kill()
             process.communicate()
     if process.returncode < 0:
         number = -process.returncode
-        return _damaged(f"it ended its reader (signal {number}, {signal.Signals(number).name})")
+        return Hdf5((_damaged(f"it ended its reader (signal {number}, {signal.Signals(number).name})"),))
     try:
         found: dict[str, Any] = json.loads(answer)
-        findings = tuple(Finding(rule, message) for rule, message in found["faults"])
+        faults = found["faults"]
+        findings = tuple(_damaged(text) if rule == UNREADABLE else Finding(rule, text) for rule, text in faults)
         return Hdf5(findings, found["values"], found["config"])
     except (ValueError, KeyError, TypeError):
-        return _damaged(f"its reader ended without an answer (exit code {process.returncode})")
+        return Hdf5((_damaged(f"its reader ended without an answer (exit code {process.returncode})"),))
 
 
-def _damaged(message: str) -> Hdf5:
-    return Hdf5((Finding("unreadable", f"damaged: {message}"),))
+def _damaged(message: str) -> Finding:
+    return Finding(UNREADABLE, f"damaged: {message}", hint=COPY)

@@ -16,6 +16,8 @@ from kdcli.errors import first_line
 from kdcli.screening.hdf5_walk import Refusal, Walk
 from kdcli.screening.limits import limit
 
+UNREADABLE = "unreadable"
+
 
 class Part:
     """A stretch of a file as a file of its own: weights that lie uncompressed in an archive."""
@@ -73,11 +75,8 @@ def describe(request: dict[str, Any]) -> dict[str, Any]:
         # The library's errors for damaged files have every type.
         except Exception as error:
             reason = first_line(error)
-            return {
-                "faults": [["unreadable", f"damaged, it does not read: {reason[:150]}"]],
-                "values": 0,
-                "config": None,
-            }
+            said = "its end is missing" if "truncated file" in reason else f"it does not read: {reason[:150]}"
+            return {"faults": [[UNREADABLE, said]], "values": 0, "config": None}
     faults = [[fault.rule, str(fault)] for fault in walk.faults]
     return {"faults": faults, "values": walk.values, "config": walk.config}
 

@@ -14,7 +14,7 @@ from kdcli.screening.hdf5 import Hdf5, read_hdf5, size_of
 from kdcli.screening.keras_config import check_config
 from kdcli.screening.keras_json import MOST_BYTES as MOST_CONFIG_BYTES
 from kdcli.screening.keras_objects import shown
-from kdcli.screening.verdict import Finding, Verdict
+from kdcli.screening.verdict import COPY, Finding, Verdict
 
 CONFIG, METADATA, WEIGHTS, ASSETS = "config.json", "metadata.json", "model.weights.h5", "assets/"
 MOST_MEMBERS, MOST_METADATA_BYTES = 10_000, 1_000_000
@@ -55,7 +55,7 @@ def screen_keras(path: Path, *, code: Collection[str]) -> Verdict:
             config, weights = archive.read(CONFIG), archive.getinfo(WEIGHTS)
             start = _start(file, weights)
     except _DAMAGED as error:
-        finding = Finding("unreadable", f"damaged, or no archive: {str(error)[:150]}")
+        finding = Finding("unreadable", f"damaged, or no archive: {str(error)[:150]}", hint=COPY)
         return Verdict((*findings, finding))
     packed = weights.compress_type != zipfile.ZIP_STORED
     read: Hdf5 = read_hdf5(path, start=start, size=weights.file_size, member=WEIGHTS if packed else None)
@@ -88,7 +88,7 @@ def _check_names(members: list[zipfile.ZipInfo]) -> Iterator[Finding]:
             yield Finding("member", f"Keras writes no member {shown(name)}; it is not used", refused=False)
     for name in (CONFIG, WEIGHTS):
         if name not in names:
-            yield Finding("unreadable", f"its {name} is missing")
+            yield Finding("unreadable", f"its {name} is missing", hint=COPY)
 
 
 def _is_inside(name: str) -> bool:

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from kdcli.screening.flatbuffer import Broken, Table, root
-from kdcli.screening.verdict import Finding, Verdict
+from kdcli.screening.verdict import COPY, Finding, Verdict
 
-_ANEW = "make the file anew: this one is damaged"
 IDENTIFIER = b"TFL3"
 # No model that people run is anywhere near these.
 MOST_BYTES, MOST_ENTRIES, MOST_AXES = 8_000_000_000, 200_000, 16
 # A tensor between two layers, for one example; a constant lies in the file, whose size bounds it.
 MOST_TENSOR_BYTES = 500_000_000
 # Operations by their number: what is not LiteRT's own, and the last one that this schema knows.
+_CONVERTED = "convert the model without operations of other libraries, or give kd the model it was made from"
 _CUSTOM, _DELEGATE, _CUSTOM_CALL, _PLACEHOLDER, _LAST = 32, 51, 173, 127, 209
 _OPERATIONS = {_DELEGATE: "DELEGATE", _CUSTOM_CALL: "STABLEHLO_CUSTOM_CALL", _PLACEHOLDER: "PLACEHOLDER"}
 # Bits of a value by the number of its type; the other types have no fixed size.
@@ -44,14 +44,14 @@ def screen_litert(path: Path) -> Verdict:
         return Verdict((Finding("size", f"it has {size} bytes, {MOST_BYTES} are the most"),))
     content = path.read_bytes()
     if content[4:8] != IDENTIFIER:
-        return Verdict((Finding("damaged", f"its identifier {IDENTIFIER.decode()} is missing", hint=_ANEW),))
+        return Verdict((Finding("damaged", f"its identifier {IDENTIFIER.decode()} is missing", hint=COPY),))
     findings: list[Finding] = []
     try:
         # A file of damaged parts may have one fault in each of them: the first hundred are enough.
         for finding, _ in zip(_found(root(content)), range(100), strict=False):
             findings.append(finding)
     except Broken as error:
-        findings.append(Finding("damaged", str(error), hint=_ANEW))
+        findings.append(Finding("damaged", str(error), hint=COPY))
     return Verdict(tuple(findings))
 
 
@@ -84,7 +84,7 @@ def _operation(code: Table, operation: int) -> Iterator[Finding]:
     if operation == _CUSTOM:
         name = code.text(1) or "?"
         told = "TensorFlow's own" if name.startswith("Flex") else "custom"
-        yield Finding("operation", f"the {told} operation {name!r} is not part of LiteRT")
+        yield Finding("operation", f"the {told} operation {name!r} is not part of LiteRT", hint=_CONVERTED)
     elif operation in _OPERATIONS or not 0 <= operation <= _LAST:
         name = _OPERATIONS.get(operation, f"number {operation}")
         yield Finding("operation", f"the operation {name} is unknown to kd")
@@ -120,7 +120,7 @@ def _tensor(tensor: Table, buffers: list[_Buffer], seen: set[int]) -> Iterator[F
         yield Finding("size", f"the tensor {name!r} of shape {shown} takes {declared} bytes")
     if buffer.size and declared and not sparse and declared != buffer.size:
         message = f"the tensor {name!r} takes {declared} bytes, {buffer.size} are there"
-        yield Finding("damaged", message, hint=_ANEW)
+        yield Finding("damaged", message, hint=COPY)
     elif buffer.size and kind in _FLOATS and number not in seen:
         seen.add(number)
         width = np.dtype(_FLOATS[kind]).itemsize

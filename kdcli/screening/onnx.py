@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.screening.verdict import Finding, Verdict
+from kdcli.screening.verdict import COPY, Finding, Verdict
 
-_ANEW = "make the file anew: this one is damaged"
 # A protobuf cannot be larger.
 MOST_BYTES = 2**31
 # After every function is put in where it is called.
@@ -68,7 +67,7 @@ def screen_onnx(path: Path) -> Verdict:
         model = onnx.ModelProto.FromString(path.read_bytes())
     # The parser's own error has no public name.
     except Exception:
-        return Verdict((Finding("damaged", "it is no ONNX model, or a damaged one", hint=_ANEW),))
+        return Verdict((Finding("damaged", "it is no ONNX model, or a damaged one", hint=COPY),))
     findings: list[Finding] = []
     for finding, _ in zip(_found(model), range(100), strict=False):
         findings.append(finding)
@@ -177,7 +176,7 @@ def _tensors(tensors: Iterable[Any]) -> Iterator[Finding]:
             declared = values if tensor.data_type == 8 else declared
         if any(side < 0 for side in tensor.dims) or declared != there:
             message = f"the tensor {tensor.name!r} of shape {_text(tensor.dims)} holds {there} values or bytes"
-            yield Finding("damaged", f"{message}, {declared} are declared"[:300], hint=_ANEW)
+            yield Finding("damaged", f"{message}, {declared} are declared"[:300], hint=COPY)
         elif tensor.data_type in _FLOATS and np.isnan(_floats(tensor)).any():
             yield Finding("weights", f"the tensor {tensor.name!r} holds NaN"[:200])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.screening.saved_model_constants import check_constants, check_texts
-from kdcli.screening.saved_model_files import MODEL, Contents, check_asset, check_shards, read_contents
+from kdcli.screening.saved_model_files import MODEL, WHOLE, Contents, check_asset, check_shards, read_contents
 from kdcli.screening.saved_model_objects import Objects
 from kdcli.screening.saved_model_operations import check_everywhere, check_reached, check_restoring, list_unused
 from kdcli.screening.saved_model_program import Program, index_program
@@ -52,8 +52,8 @@ def screen_saved_model(folder: Path, *, signature: str | None, tables: bool) -> 
             return Verdict((*contents.findings, Finding("meta-graphs", message)))
         found = list(_screen(meta_graphs[0], contents, signature=signature, tables=tables))
     # Numbers and names inside a damaged message lead nowhere: it is not a model then.
-    except (ValueError, IndexError, KeyError, OverflowError, RecursionError) as error:
-        found = [Finding("unreadable", f"{MODEL} is damaged: {type(error).__name__}: {str(error)[:200]!r}")]
+    except (ValueError, IndexError, KeyError, OverflowError, RecursionError):
+        found = [Finding("unreadable", f"{MODEL} is damaged, it does not read", hint=WHOLE)]
     return Verdict((*contents.findings, *_once(found)))
 
 

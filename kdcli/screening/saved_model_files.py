@@ -27,7 +27,7 @@ _SHARD = re.compile(r"variables/variables\.data-(\d{5})-of-(\d{5})")
 _KNOWN = {MODEL, _INDEX, "keras_metadata.pb", *_PARSED_BYTES}
 _KNOWN_FOLDERS = ("assets/", "assets.extra/")
 _ENTRIES = 10_000
-_WHOLE = "copy the whole folder again from where it came from"
+WHOLE = "copy the whole folder again from where it came from"
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def check_shards(contents: Contents) -> Iterator[Finding]:
     """What of the variables' files is missing; for a model that has variables."""
     if _INDEX not in contents.files:
         yield Finding(
-            "variables", f"{_INDEX} is missing: the model has variables, but not their values", hint=_WHOLE
+            "variables", f"{_INDEX} is missing: the model has variables, but not their values", hint=WHOLE
         )
         return
     found = [match for name in contents.files if (match := _SHARD.fullmatch(name))]
@@ -114,7 +114,7 @@ def check_shards(contents: Contents) -> Iterator[Finding]:
         range(expected)
     ):
         message = f"{len(found)} of {expected} files with the values of variables are there"
-        yield Finding("variables", message, hint=_WHOLE)
+        yield Finding("variables", message, hint=WHOLE)
 
 
 def check_asset(name: str, contents: Contents) -> Iterator[Finding]:
@@ -124,4 +124,4 @@ def check_asset(name: str, contents: Contents) -> Iterator[Finding]:
     if outside or not path.parts:
         yield Finding("asset", f"the asset {shown(name)} does not lie in the folder {ASSETS}")
     elif str(ASSETS / path) not in contents.files:
-        yield Finding("asset", f"the asset {shown(name)} is missing", refused=False, hint=_WHOLE)
+        yield Finding("asset", f"the asset {shown(name)} is missing", refused=False, hint=WHOLE)

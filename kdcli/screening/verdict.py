@@ -9,6 +9,7 @@ from pathlib import Path
 from kdcli.errors import ModelError
 
 TRUST = "--trust-model opens it all the same, if you know who made it"
+COPY = "copy it again from where it came from: it is damaged, or its end is missing"
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ def open_candidate(
     if own is not None:
         section = with_own_settings(section, getattr(read_run(own), role_of_run(given)))
     said = _said_beside(path)
-    file = open_file(path, trust=asked.trust, choice=choice_of(section), threads=threads, on_event=on_event)
+    file = open_file(path, trust=asked.trust, choice=choice_of(section, role), threads=threads, on_event=on_event)
     network, runs_alone = file.network, isinstance(file.network, RunnerNetwork)
     if runs_alone:
         opened.callback(network.close)

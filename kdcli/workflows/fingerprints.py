@@ -18,7 +18,7 @@ from kdcli.workflows.networks import Opened
 from kdcli.workflows.once import Once
 
 # Counts up whenever a preparation or an augmentation changes its meaning: older answers are no answers then.
-REVISION = 1
+REVISION = 2
 
 Components = Mapping[str, Any]
 

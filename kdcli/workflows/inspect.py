@@ -27,7 +27,7 @@ from kdcli.workflows.zoo_inspection import PREFIX, inspect_zoo
 # Examples that are answered when data is given and no limit.
 EXAMPLES = 512
 # Settings that say which part of a file is opened: they count without data too.
-PARTS_OF_A_FILE = ("student.signature=", "student.output=", "student.input.tensor=")
+PARTS_OF_A_FILE = ("student.signature=", "student.output=", "student.input.tensor=", "student.input.values")
 # What is looked into without TensorFlow.
 ALONE = ("tflite", "onnx", "npz")
 

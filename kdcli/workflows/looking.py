@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kdcli.errors import ModelError
+from kdcli.errors import KdError, ModelError
 from kdcli.evaluation.footprint import file_bytes, flops, optimizer_bytes, weight_bytes
 from kdcli.events import OnEvent
-from kdcli.models.admission import ScreenedFile, admit, screened_copy
+from kdcli.models.admission import ScreenedFile, admit, require_signature, screened_copy
+from kdcli.models.extras import MissingExtra
+from kdcli.models.formats import SAVED_MODEL
 from kdcli.models.graph_network import GraphNetwork
 from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.network import Network, SeveralOutputs
+from kdcli.models.network import Network, SeveralOutputs, UnfitModel
 from kdcli.models.opening import open_screened
 from kdcli.models.preparation import Preparation
+from kdcli.models.runner_network import RunnerNetwork
+from kdcli.models.signatures import SeveralSignatures, choose_signature
 from kdcli.models.tapping import layers_by_path
+from kdcli.models.tensor_info import TensorInfo
 from kdcli.recipe.reading import read_run
 from kdcli.runs.directory import recipe_of_run, role_of_run
 from kdcli.runs.inspected import Inspection, Layer, Tensor
+from kdcli.screening.saved_model_facts import SavedModelFacts, describe_saved_model
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.networks import as_recorded, choice_of
 
@@ -37,18 +44,26 @@ def look_into(given: Path, file: Path, asked: Asked, *, threads: int | None, on_
     section = as_recorded(given, asked.recipe.student)
     choice = choice_of(section)
     with screened_copy(file, trust=asked.trust, signature=choice.signature) as screened:
-        told = _told(screened)
+        told = _told(screened, choice.signature)
         try:
             admit(screened, choice.signature, on_event=on_event)
+            require_signature(screened, choice.signature)
             try:
                 network, outputs = open_screened(screened, choice=choice, threads=threads).network, None
             except SeveralOutputs as several:
                 outputs = several.names
                 one = replace(choice, output=outputs[0])
                 network = open_screened(screened, choice=one, threads=threads).network
+        except (UnfitModel, SeveralSignatures) as unfit:
+            way = f"; {unfit.hint}" if unfit.hint else ""
+            rule = "unfit" if isinstance(unfit, UnfitModel) else "several-signatures"
+            return replace(told, findings=(*told.findings, f"{rule}: {unfit.message}{way}"))
         except ModelError as refused:
-            known = () if screened.verdict.refused else (f"unreadable: {refused.message}",)
-            return replace(told, safe=False, findings=(*told.findings, *known), refused=refused)
+            rule = "extra" if isinstance(refused, MissingExtra) else "unreadable"
+            known = () if screened.verdict.refused else (f"{rule}: {refused.message}",)
+            # What is only not installed here may be safe.
+            safe = told.safe and isinstance(refused, MissingExtra)
+            return replace(told, safe=safe, findings=(*told.findings, *known), refused=refused)
     try:
         looked = described(told, _at_own_size(given, network), several=outputs)
         notes, spare = _notes(network, outputs), optimizer_bytes(told.path)
@@ -59,9 +74,9 @@ def look_into(given: Path, file: Path, asked: Asked, *, threads: int | None, on_
         network.close()
 
 
-def _told(screened: ScreenedFile) -> Inspection:
+def _told(screened: ScreenedFile, signature: str | None) -> Inspection:
     """What is known before anything is opened."""
-    return Inspection(
+    told = Inspection(
         path=screened.path,
         format=screened.format,
         sha256=screened.sha256,
@@ -71,6 +86,22 @@ def _told(screened: ScreenedFile) -> Inspection:
         safe=screened.verdict.safe,
         findings=tuple(str(finding) for finding in screened.verdict.findings),
     )
+    facts = describe_saved_model(screened.copied) if screened.format == SAVED_MODEL else None
+    return told if facts is None else _said(told, facts, signature)
+
+
+def _said(told: Inspection, facts: SavedModelFacts, wanted: str | None) -> Inspection:
+    """What a SavedModel says of its signatures, and of the tensors of the one that is meant."""
+    names = tuple(signature.name for signature in facts.signatures)
+    try:
+        chosen = choose_signature(names, wanted)
+    except KdError:
+        return replace(told, signatures=names)
+    meant = facts.signatures[names.index(chosen)]
+    inputs, outputs = (
+        tuple(Tensor(one.name, one.shape, one.dtype) for one in side) for side in (meant.inputs, meant.outputs)
+    )
+    return replace(told, inputs=inputs, outputs=outputs, signature=chosen, signatures=names)
 
 
 def _notes(network: Any, several: Sequence[str] | None) -> list[str]:
@@ -92,7 +123,7 @@ def described(told: Inspection, network: Any, *, several: Sequence[str] | None =
     alone = not isinstance(network, KerasNetwork | GraphNetwork)
     return replace(
         told,
-        inputs=tuple(Tensor(spec.name, (None, *spec.shape), spec.dtype) for spec in network.inputs),
+        inputs=_inputs(network),
         outputs=_outputs(network, several),
         output_kind=network.output_kind if not alone else None,
         parameters=parameters,
@@ -105,10 +136,27 @@ def described(told: Inspection, network: Any, *, several: Sequence[str] | None =
     )
 
 
+def _inputs(network: Network) -> tuple[Tensor, ...]:
+    if isinstance(network, RunnerNetwork):
+        return tuple(_tensor(one, network) for one in network.runner.inputs)
+    batch = getattr(network, "batch", None)
+    return tuple(Tensor(spec.name, (batch, *spec.shape), spec.dtype) for spec in network.inputs)
+
+
+def _tensor(one: TensorInfo, network: RunnerNetwork) -> Tensor:
+    """As the file holds it, with its only batch size."""
+    shape = (network.runner.batch, *(None if side < 0 else side for side in one.shape))
+    return Tensor(one.name, shape, one.dtype, None if one.scale is None else (one.scale, one.zero_point))
+
+
 def _outputs(network: Network, several: Sequence[str] | None) -> tuple[Tensor, ...]:
     """The one that was opened; where none was chosen, all."""
-    shown = [one for one in network.all_outputs if several or one.name == network.output_name]
-    return tuple(Tensor(one.name, (None, *one.shape), one.dtype) for one in shown)
+    names = [one.name for one in network.all_outputs if several or one.name == network.output_name]
+    if isinstance(network, RunnerNetwork):
+        return tuple(_tensor(one, network) for one in network.runner.outputs if one.name in names)
+    return tuple(
+        Tensor(one.name, (None, *one.shape), one.dtype) for one in network.all_outputs if one.name in names
+    )
 
 
 def _layers(network: Any) -> tuple[Layer, ...]:
@@ -117,7 +165,12 @@ def _layers(network: Any) -> tuple[Layer, ...]:
     layers = layers_by_path(network.model)
     # A layer that holds others counts what is in them: only the innermost are shown with their weights.
     innermost = [path for path in layers if not any(other.startswith(f"{path}/") for other in layers)]
-    return tuple(Layer(path, type(layers[path]).__name__, layers[path].count_params()) for path in innermost)
+    return tuple(Layer(path, type(layers[path]).__name__, _weights_in(layers[path])) for path in innermost)
+
+
+def _weights_in(layer: Any) -> int:
+    # Keras counts no layer without a `build` of its own, such as one that looks words up.
+    return sum(math.prod(variable.shape) for variable in layer.weights)
 
 
 def _at_own_size(given: Path, network: Any) -> Any:

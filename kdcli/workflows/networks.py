@@ -126,7 +126,7 @@ def open_network(
         opened = open_file(
             model_file(Path(source.path), trust=trust),
             trust=trust,
-            choice=choice_of(section),
+            choice=choice_of(section, role),
             trainable=trainable,
             threads=threads,
             on_event=on_event,
@@ -172,9 +172,9 @@ def open_network(
     return Opened(network, start, path, sha, form, findings)
 
 
-def choice_of(section: Any) -> Choice:
+def choice_of(section: Any, role: str = "student") -> Choice:
     """Which part of a file a section of the recipe asks for."""
-    return Choice(section.signature, section.output, section.input.tensor)
+    return Choice(section.signature, section.output, section.input.tensor, section.input.values, role)
 
 
 def as_recorded(path: Path, section: Any) -> Any:
@@ -189,9 +189,10 @@ def as_recorded(path: Path, section: Any) -> Any:
 def with_own_settings(section: Any, recorded: Any) -> Any:
     """A section with what a run recorded of the model that it left; another output or signature may be asked for.
 
-    One that started further in starts there now.
+    One that started further in starts there now, and inputs that had a value are inputs no more.
     """
-    update = {"output_kind": recorded.output_kind, "input": recorded.input.model_copy(update={"tensor": None})}
+    written = recorded.input.model_copy(update={"tensor": None, "values": None})
+    update = {"output_kind": recorded.output_kind, "input": written}
     for name in ("signature", "output"):
         if getattr(section, name) is None:
             update[name] = getattr(recorded, name)

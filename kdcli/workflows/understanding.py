@@ -44,13 +44,19 @@ def understand(
     """
     who = who or f"{role} ({network.name})"
     network = network.with_preparations(_preparations(network, examples, section.input, role, who))
+    if len(network.preparations) < len(examples.shapes):
+        taken, held = ", ".join(network.preparations), ", ".join(examples.shapes)
+        network.notes = (*network.notes, f"takes {taken} of the data's inputs {held}")
     sample = np.arange(min(256, len(examples)))
     try:
         answers = np.asarray(ops.convert_to_numpy(network.output(examples.take(sample))), np.float64)
     except (ValueError, TypeError, tf.errors.OpError) as error:
         if getattr(network, "failures", None):
             raise explain(network, error) from error
-        raise ModelError(f"{who} cannot answer {len(sample)} examples: {first_line(error):.300}") from error
+        reason = first_line(error)
+        hint = "a number in the data is outside of what an embedding or a lookup of the model knows"
+        message = f"{who} cannot answer {len(sample)} examples: {reason:.300}"
+        raise ModelError(message, hint=hint if "is not in [0," in reason else None) from error
     classes = getattr(section, "classes", None)
     count = outputs if classes is None else network.outputs
     check_class_count(network, examples, task=task, outputs=count, class_names=class_names)
@@ -113,10 +119,16 @@ def mapped(network: Any, classes: Any, *, task: str, class_names: Sequence[str])
     return network.with_columns(columns_for(classes, outputs=network.outputs, class_names=class_names))
 
 
-def _refuse_bytes(network: Network, role: str, who: str) -> None:
-    """Refuse a graph that takes the bytes of files: kd has decoded the pictures already."""
+def _refuse_strings(network: Network, role: str, who: str) -> None:
+    """Refuse a model that takes strings, such as text or the bytes of files: examples are numbers."""
+    names = [spec.name for spec in network.inputs if spec.dtype == "string"]
     inner = getattr(network, "starts_from_bytes", None)
-    if inner is not None and any(spec.dtype == "string" for spec in network.inputs):
+    if names and inner is None:
+        raise ModelError(
+            f"{who}: the input {names[0]} takes strings, the data has numbers",
+            hint="save the part of the model behind its text or lookup layers, and give kd their numbers as data",
+        )
+    if names:
         raise ModelError(
             f"{who} starts from the bytes of picture files, the data are pictures",
             hint=f"--set {role}.input.tensor={inner} starts it after decoding",
@@ -127,10 +139,11 @@ def _preparations(
     network: Network, examples: Examples, section: InputSection, role: str, who: str
 ) -> dict[str, Any]:
     names, specs = list(examples.shapes), {spec.name: spec for spec in network.inputs}
-    _refuse_bytes(network, role, who)
+    _refuse_strings(network, role, who)
     if len(names) == 1 and len(specs) == 1:
         matched = {names[0]: next(iter(specs.values()))}
-    elif set(names) == set(specs):
+    elif set(specs) <= set(names):
+        # By name: a student may take less than the data has.
         matched = {name: specs[name] for name in specs}
     else:
         raise ModelError(

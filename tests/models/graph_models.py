@@ -18,13 +18,12 @@ PICTURES = np.random.default_rng(0).random((7, 12, 12, 3), np.float32)
 TOKENS = np.random.default_rng(1).integers(0, 20, (7, 6)).astype(np.int32)
 
 
-def frozen_here(folder: Path, *, legacy=False, signature=None, limit=LARGEST):
+def frozen_here(folder: Path, *, legacy=False, signature=None, limit=LARGEST, values=None):
     """What the child process would leave."""
     scratch = folder.parent / f"{folder.name}-{signature}-{limit}"
     scratch.mkdir(exist_ok=True)
-    serve(
-        {"path": str(folder), "scratch": str(scratch), "legacy": legacy, "signature": signature, "largest": limit}
-    )
+    asked = {"legacy": legacy, "signature": signature, "largest": limit, "values": values}
+    serve({"path": str(folder), "scratch": str(scratch), **asked})
     return read_frozen(scratch, name=folder.name)
 
 
@@ -250,3 +249,38 @@ def first_version(folder: Path, *, frozen=False) -> tuple[Path, np.ndarray]:
 def _weight(name, shape, frozen):
     value = np.random.default_rng(len(shape)).standard_normal(shape).astype(np.float32)
     return tf.constant(value, name=name) if frozen else tf.compat.v1.get_variable(name, initializer=value)
+
+
+def version_1(folder: Path, build, array):
+    """A SavedModel as TensorFlow 1 writes it, and what a session of TensorFlow 1 says to an array.
+
+    Args:
+        build: from the placeholder `x` to (other inputs, the output, what the session is fed beside `x`).
+    """
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        # Without it nothing random is built where TensorFlow is deterministic already.
+        v1.set_random_seed(1)
+        x = v1.placeholder(tf.float32, [None, *array.shape[1:]])
+        inputs, output, fed = build(x)
+        session.run(v1.global_variables_initializer())
+        said = session.run(output, {x: array, **fed})
+        v1.saved_model.simple_save(session, str(folder), {"x": x, **inputs}, {"scores": output})
+    _forget_seeds(folder / "saved_model.pb")
+    return said
+
+
+def _forget_seeds(file: Path) -> None:
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    for node in saved.meta_graphs[0].graph_def.node:
+        if "seed2" in node.attr:
+            node.attr["seed"].i = node.attr["seed2"].i = 0
+    file.write_bytes(saved.SerializeToString())
+
+
+def linear(x):
+    """Twelve inputs, three softmaxed outputs, without a bias."""
+    kernel = np.random.default_rng(3).normal(size=(12, 3)).astype(np.float32)
+    return tf.nn.softmax(x @ tf.compat.v1.get_variable("kernel", initializer=kernel))

@@ -12,6 +12,7 @@ import pytest
 
 from kdcli.errors import ModelError
 from kdcli.models.formats import KNOWN, model_file, model_format, written_by
+from kdcli.screening.verdict import COPY
 
 
 def archive(path, **members):
@@ -50,8 +51,6 @@ def test_a_folder_with_a_graph_is_a_saved_model(tmp_path, name):
 @pytest.mark.parametrize(
     ("content", "name", "said"),
     [
-        (b"", "m.keras", "it is called .keras, but holds no such model"),
-        (b"PK\x03\x04 broken", "m.h5", "it is called .h5, but holds no such model"),
         (b"\x08", "m.onnx", "it is called .onnx, but holds no such model"),
         (b"hello, world", "notes.txt", "no model that kd opens"),
     ],
@@ -61,6 +60,36 @@ def test_what_is_no_model_is_refused_with_what_is_one(tmp_path, content, name, s
     with pytest.raises(ModelError, match=said) as failure:
         model_format(tmp_path / name)
     assert (failure.value.exit_code, failure.value.hint) == (4, KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "said", "hint"),
+    [
+        (b"", "m.keras", "holds no such model: it is empty", COPY),
+        (b"PK\x03\x04 broken", "m.h5", "holds no such model: its end is missing", COPY),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "m.onnx",
+            "a Git LFS pointer",
+            "git lfs pull",
+        ),
+        (b"<!DOCTYPE html><html>", "m.tflite", "a web page, not a model", "download the file, not its page"),
+    ],
+)
+def test_what_came_instead_of_a_model_is_said(tmp_path, content, name, said, hint):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelError, match=said) as failure:
+        model_format(tmp_path / name)
+    assert (failure.value.exit_code, failure.value.hint) == (4, hint)
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.data-00000-of-00001"])
+def test_a_pointer_inside_a_saved_model_is_said(tmp_path, name):
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ModelError, match=f"{name}: a Git LFS pointer"):
+        model_format(tmp_path)
 
 
 def test_a_zip_without_a_model_is_none(tmp_path):

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from graph_models import PICTURES, cnn, exported, frozen_here, plain, prepared
+from graph_models import PICTURES, cnn, exported, frozen_here, linear, plain, prepared, version_1
 
 from kdcli.errors import ModelError, UsageError
 from kdcli.models import graph_freezing
 from kdcli.models.graph_freezing import Freezing
+from kdcli.models.graph_network import GraphNetwork
 from kdcli.models.graph_opening import open_graph
 
 
@@ -138,3 +139,76 @@ def test_closing_early_ends_the_child(folder):
     freezing.close()
     assert freezing._process.returncode is not None
     assert not Path(freezing._scratch.name).exists()
+
+
+ROWS = np.random.default_rng(2).random((5, 12)).astype(np.float32)
+v1 = tf.compat.v1
+
+
+def many_dice(x):
+    """Dropout and noise that are off unless somebody feeds them, behind an optimizer's slots."""
+    off, keep = v1.placeholder_with_default(0.0, []), v1.placeholder_with_default(1.0, [])
+    training = v1.placeholder_with_default(False, [])
+    noise = v1.random_uniform(tf.shape(x)) + v1.truncated_normal(tf.shape(x)) + v1.random_normal(tf.shape(x))
+    x = tf.where(training, v1.random_shuffle(x), x + off * noise)
+    output = linear(tf.cond(training, lambda: v1.nn.dropout(x, rate=0.5), lambda: v1.nn.dropout(x, rate=1 - keep)))
+    v1.train.AdamOptimizer().minimize(tf.reduce_mean(output[:, 0]))
+    return {}, output, {}
+
+
+def test_dice_that_are_off_answer_as_a_session_of_tensorflow_1(tmp_path):
+    said = version_1(tmp_path / "dice", many_dice, ROWS)
+    tf.config.experimental.enable_op_determinism()
+    network = prepared(open_graph(tmp_path / "dice", name="dice"), x=ROWS)
+    np.testing.assert_allclose(network.output({"x": ROWS}), said, atol=1e-6)
+    # The optimizer's slots are no parameters, and nothing draws by default.
+    assert (network.parameters, network.notes) == (12 * 3, ())
+
+
+def test_outputs_that_are_drawn_are_said(tmp_path):
+    version_1(tmp_path / "noise", lambda x: ({}, linear(x + 5 * v1.random_uniform(tf.shape(x))), {}), ROWS)
+    tf.config.experimental.enable_op_determinism()
+    network = prepared(open_graph(tmp_path / "noise", name="noise"), x=ROWS)
+    assert "noise draws random numbers" in network.notes[0]
+    assert network.output({"x": ROWS}).shape == (5, 3)
+
+
+def settings(x):
+    """A number and a flag that are inputs, as graphs of TensorFlow 1 have them."""
+    keep, training = v1.placeholder(tf.float32, []), v1.placeholder(tf.bool, [])
+    output = linear(tf.where(training, -x, x) * keep)
+    return {"keep_prob": keep, "training": training}, output, {keep: 1.0, training: False}
+
+
+def test_inputs_with_one_value_are_named_and_take_it(tmp_path):
+    said = version_1(tmp_path / "settings", settings, ROWS)
+    with pytest.raises(ModelError, match="keep_prob, training are inputs with one value") as caught:
+        GraphNetwork(frozen_here(tmp_path / "settings"), name="settings", section="teacher")
+    assert caught.value.hint == "--set 'teacher.input.values={keep_prob: 1.0, training: false}'"
+    values = {"keep_prob": 1.0, "training": False}
+    frozen = frozen_here(tmp_path / "settings", values=values)
+    network = prepared(GraphNetwork(frozen, name="settings", values=values), x=ROWS)
+    np.testing.assert_allclose(network.output({"x": ROWS}), said, atol=1e-6)
+    # Cached outputs of other values are not its own.
+    other = GraphNetwork(frozen, name="settings", values={**values, "keep_prob": 0.5})
+    assert other.reading["signature"] != network.reading["signature"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"keep": 1.0}, "there is no input 'keep' \\(got keep_prob, training, x\\)"),
+        ({"keep_prob": "high"}, "keep_prob holds float32 \\(got 'high'\\)"),
+        ({"x": 1.0}, "x has shape \\(None, 12\\), which one value does not fill"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_wrong_use(tmp_path, values, message):
+    version_1(tmp_path / "settings", settings, ROWS)
+    with pytest.raises(UsageError, match=f"settings: input.values: .*{message}"):
+        frozen_here(tmp_path / "settings", values=values)
+
+
+def test_a_graph_that_was_frozen_before_it_was_saved_counts_its_constants(tmp_path):
+    kernel = np.random.default_rng(3).normal(size=(12, 3)).astype(np.float32)
+    version_1(tmp_path / "constant", lambda x: ({}, x @ tf.constant(kernel), {}), ROWS)
+    assert frozen_here(tmp_path / "constant").parameters == kernel.size

@@ -163,7 +163,7 @@ def test_a_graph_that_starts_from_files_starts_after_decoding(tmp_path):
     assert inner.endswith("TensorListStack:0") and network.inputs[0].dtype == "string"
     with pytest.raises(ModelError, match="decoding starts from the bytes of picture files") as caught:
         prepared(network, files=PICTURES)
-    assert caught.value.hint == f"input.tensor: {inner} starts after decoding"
+    assert caught.value.hint == f"--set student.input.tensor={inner} starts after decoding"
     raw = {inner: 255 * PICTURES}
     started = prepared(GraphNetwork(frozen, name="decoding", start_at=inner), **raw)
     assert started.inputs[0].shape == (12, 12, 3)

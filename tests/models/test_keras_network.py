@@ -234,3 +234,18 @@ def test_policies_are_put_back_after_a_failure():
         assert model.get_layer("conv").compute_dtype == "bfloat16"
         raise RuntimeError("inside")
     assert model.get_layer("conv").compute_dtype == "float32"
+
+
+def test_a_network_for_any_size_stays_as_it_was_understood():
+    inputs = keras.Input((None, None, 1))
+    pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, name="conv")(inputs))
+    prepared = {"x": Preparation(X.shape[1:], "float32", (None, None, 1), "float32")}
+    one = KerasNetwork(keras.Model(inputs, layers.Dense(1, "sigmoid")(pooled)), name="one").as_two_classes()
+    five = KerasNetwork(keras.Model(inputs, layers.Dense(5)(pooled)), name="five").with_columns([3, 1])
+    for network, outputs in ((one, 2), (five, 2)):
+        known = network.with_preparations(prepared)
+        assert (known.outputs, known.taps["conv"]) == (outputs, (6, 6, 4))
+        assert known.answer({"x": X}).logits.shape == (len(X), outputs)
+    np.testing.assert_allclose(
+        five.with_preparations(prepared).answer({"x": X}).logits, five.model(X).numpy()[:, [3, 1]], atol=1e-6
+    )

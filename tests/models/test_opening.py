@@ -14,6 +14,7 @@ from small_models import BUILDS, X, functional
 from kdcli.errors import ModelError, UsageError
 from kdcli.models.formats import model_file
 from kdcli.models.opening import Choice, open_file
+from kdcli.screening.verdict import COPY
 
 
 @pytest.fixture(params=BUILDS.values(), ids=list(BUILDS))
@@ -124,8 +125,8 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path, suffix, share):
     functional().save(path)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    message = refused(path).message
-    assert "holds no such model" in message or "refused, unreadable: " in message
+    error = refused(path)
+    assert "its end is missing" in error.message and error.hint == COPY
 
 
 def test_a_configuration_that_makes_no_sense_is_refused_on_one_line(tmp_path):
@@ -147,3 +148,17 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, bad):
     model.set_weights(values)
     model.save(tmp_path / "m.keras")
     assert "the weight out/kernel holds NaN or infinity" in refused(tmp_path / "m.keras").message
+
+
+def test_a_vocabulary_that_is_missing_is_not_taken_for_an_empty_one(tmp_path):
+    words = keras.layers.TextVectorization(20, output_sequence_length=4)
+    words.adapt(["a good film", "a bad film"])
+    inputs = keras.Input((1,), dtype="string")
+    hidden = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(20, 3)(words(inputs)))
+    keras.Model(inputs, keras.layers.Dense(2)(hidden)).save(tmp_path / "text.keras")
+    with zipfile.ZipFile(tmp_path / "text.keras") as whole, zipfile.ZipFile(tmp_path / "cut.keras", "w") as cut:
+        for name in whole.namelist():
+            if not name.startswith("assets/"):
+                cut.writestr(name, whole.read(name))
+    assert open_file(tmp_path / "text.keras").network.outputs == 2
+    assert "text_vectorization has no vocabulary" in refused(tmp_path / "cut.keras").message

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 
+import keras
 import numpy as np
 import pytest
 
 from kdcli.errors import ModelError, UsageError
 from kdcli.loss import Loss
+from kdcli.models.opening import open_file
 from kdcli.models.own_code import blamed, bring_code, find_kinds, registered_names
 from kdcli.spec import Augment, Source
 
@@ -33,9 +35,94 @@ def test_what_a_file_registers_is_known_by_the_name_in_a_configuration(tmp_path)
 def test_a_file_that_registers_nothing_is_refused(tmp_path):
     file = tmp_path / "layers.py"
     file.write_text("class Layer: pass\n")
-    with pytest.raises(UsageError, match="registers nothing") as failure:
+    with pytest.raises(UsageError, match="registers nothing: no layer, model, loss"):
         bring_code([file])
-    assert "register_keras_serializable" in failure.value.hint
+
+
+DEFINED = """
+import keras
+
+class Twice(keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+class Ones(keras.initializers.Initializer):
+    def __call__(self, shape, dtype=None):
+        return keras.ops.ones(shape, dtype)
+
+class Attention(keras.layers.Layer):
+    def call(self, x):
+        return 5 * x
+
+def double_relu(x):
+    return 2 * keras.ops.relu(x)
+
+def relu(x):
+    return x
+"""
+
+
+def defined(text=DEFINED):
+    """The names of a script that nobody registers: Keras saves its classes under their bare names."""
+    names = {"__name__": "__main__"}
+    exec(text, names)
+    return names
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_classes_and_functions_open_under_the_bare_names_that_they_were_saved_with(tmp_path, suffix):
+    made, inputs = defined(), keras.Input((4,))
+    hidden = keras.layers.Dense(3, activation=made["double_relu"], kernel_initializer=made["Ones"]())(inputs)
+    model = keras.Model(inputs, made["Attention"]()(made["Twice"]()(hidden)))
+    path, code = tmp_path / f"m.{suffix}", tmp_path / "layers.py"
+    model.save(path)
+    code.write_text(DEFINED)
+    with pytest.raises(ModelError, match="refused, class: ") as refused:
+        open_file(path)
+    assert refused.value.hint.startswith("--code FILE.py")
+    bring_code([code])
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    np.testing.assert_allclose(open_file(path).network.model(x), model(x), rtol=1e-6)
+    # Keras' own keep their names: layers of an archive, and every function.
+    assert keras.activations.get("relu") is keras.activations.relu
+    own = keras.layers.deserialize(keras.layers.serialize(keras.layers.Attention()))
+    assert type(own) is keras.layers.Attention
+
+
+def test_a_decorated_class_opens_what_was_saved_without_the_decorator(tmp_path):
+    inputs = keras.Input((4,))
+    keras.Model(inputs, defined()["Twice"]()(inputs)).save(tmp_path / "m.keras")
+    code = tmp_path / "layers.py"
+    code.write_text(DEFINED.replace("class Twice", "@keras.saving.register_keras_serializable()\nclass Twice"))
+    bring_code([code])
+    assert type(open_file(tmp_path / "m.keras").network.model.layers[-1]).__name__ == "Twice"
+
+
+@pytest.mark.parametrize(
+    ("signature", "said", "way"),
+    [
+        ("self, k=2", "the class Twice does not take 'name', which Keras gives every layer", "**kwargs"),
+        ("self, units, **given", "the class Twice needs 'units', which its get_config", "as defaults"),
+    ],
+)
+def test_a_class_that_cannot_be_made_anew_says_what_it_lacks(tmp_path, signature, said, way):
+    given = "**given" if "given" in signature else ""
+    text = DEFINED.replace(
+        "    def call(self, x):\n        return 2 * x",
+        f"    def __init__({signature}):\n        super().__init__({given})\n\n"
+        "    def call(self, x):\n        return 2 * x\n\n"
+        "    def get_config(self):\n        return keras.layers.Layer.get_config(self)",
+    )
+    inputs = keras.Input((4,))
+    layer = defined(text)["Twice"](**({"units": 3} if given else {}))
+    keras.Model(inputs, layer(inputs)).save(tmp_path / "m.keras")
+    code = tmp_path / "layers.py"
+    code.write_text(text)
+    bring_code([code])
+    with pytest.raises(ModelError, match="does not load") as caught:
+        open_file(tmp_path / "m.keras")
+    assert said in caught.value.message and way in caught.value.hint
+    assert "{" not in caught.value.message
 
 
 @pytest.mark.parametrize(("content", "said"), [("1 / 0", "ZeroDivisionError"), ("def (", "SyntaxError")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -285,3 +286,103 @@ def test_a_run_of_a_model_with_two_outputs_knows_its_own_and_takes_another(kd, d
     assert accuracy(run.run, data) == 1.0
     assert accuracy(run.run, data, output="turned") == 0.0
     assert [one.name for one in kdcli.inspect(run.run, output="turned").outputs] == ["turned"]
+
+
+def open_images(units, activation):
+    """A fully convolutional classifier for images of any size."""
+    inputs = keras.Input((None, None, 1))
+    hidden = keras.layers.Conv2D(4, 3, activation="relu", name="hidden")(inputs)
+    return keras.Model(
+        inputs, keras.layers.Dense(units, activation)(keras.layers.GlobalAveragePooling2D()(hidden))
+    )
+
+
+def open_text(units, activation):
+    """A classifier of token ids, however many there are."""
+    inputs = keras.Input((None,), dtype="int32")
+    hidden = keras.layers.LSTM(3, name="hidden")(keras.layers.Embedding(30, 4, mask_zero=True)(inputs))
+    return keras.Model(inputs, keras.layers.Dense(units, activation)(hidden))
+
+
+def open_series(units, activation):
+    """A classifier of series with three channels, however long they are."""
+    inputs = keras.Input((None, 3))
+    hidden = keras.layers.Conv1D(4, 3, name="hidden")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(units, activation)(keras.layers.GlobalMaxPooling1D()(hidden)))
+
+
+RANDOM = np.random.default_rng(0)
+OF_ANY_SIZE = {
+    "images": (open_images, RANDOM.random((48, 8, 8, 1), np.float32)),
+    "text": (open_text, RANDOM.integers(0, 30, (48, 7)).astype(np.int32)),
+    "series": (open_series, RANDOM.normal(size=(48, 9, 3)).astype(np.float32)),
+}
+
+
+@pytest.mark.parametrize("kind", OF_ANY_SIZE)
+@pytest.mark.parametrize("columns", [None, [3, 1]], ids=["one sigmoid", "columns"])
+def test_a_model_for_any_size_teaches_as_it_is_read(tmp_path, own_cache, kind, columns):
+    build, x = OF_ANY_SIZE[kind]
+    keras.utils.set_random_seed(1)
+    model = build(1, "sigmoid") if columns is None else build(5, "softmax")
+    y = np.arange(len(x)) % 2
+    model.save(tmp_path / "teacher.keras")
+    build(1 if columns is None else 2, "sigmoid" if columns is None else None).save(tmp_path / "student.keras")
+    np.savez(tmp_path / "data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    hint = {"kind": "hint", "teacher_layer": "hidden", "student_layer": "hidden"}
+    run = kdcli.distill(
+        teacher=tmp_path / "teacher.keras",
+        student=tmp_path / "student.keras",
+        data=tmp_path / "data.npz",
+        recipe={"losses": [{"kind": "soft_targets"}, hint], "train": {"epochs": 1}},
+        settings=[] if columns is None else [f"teacher.classes={columns}"],
+        preflight=False,
+        out=tmp_path / "run",
+    )
+    said = model.predict(x, verbose=0)
+    decided = said[:, 0] > 0.5 if columns is None else said[:, columns].argmax(1)
+    assert run.teacher["accuracy"] == pytest.approx(np.mean(decided == y))
+    student = keras.models.load_model(run.model_path).predict(x, verbose=0)
+    decided = student[:, 0] > 0.5 if columns is None else student.argmax(1)
+    assert run.test.accuracy == pytest.approx(np.mean(decided == y))
+
+
+def test_an_input_with_one_value_takes_it_as_the_hint_says(kd, data, tmp_path):
+    kernel, bias = bar_reader().layers[-1].get_weights()
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x, keep = v1.placeholder(tf.float32, [None, 8, 8, 1]), v1.placeholder(tf.float32, [])
+        weights = v1.get_variable("kernel", initializer=kernel)
+        scores = tf.nn.softmax(tf.reshape(x, [-1, 64]) @ weights * keep + bias)
+        session.run(v1.global_variables_initializer())
+        v1.saved_model.simple_save(session, str(tmp_path / "m"), {"x": x, "keep_prob": keep}, {"scores": scores})
+    looked = kd("inspect", tmp_path / "m", "--json")
+    assert looked.code == 0 and looked.document["safe"]
+    assert [one["name"] for one in looked.document["inputs"]] == ["keep_prob", "x"]
+    refused = kd("evaluate", tmp_path / "m", "--data", data)
+    assert refused.code == 4 and "keep_prob is an input with one value" in refused.err
+    hint = shlex.split(refused.err.split("hint: ")[1])
+    ran = kd("evaluate", tmp_path / "m", "--data", data, *hint, "--json")
+    assert (ran.code, ran.document["models"][0]["accuracy"]) == (0, 1.0)
+
+
+def test_a_student_takes_the_inputs_that_it_has_by_name(tmp_path):
+    a, b = RANDOM.normal(size=(48, 4)).astype(np.float32), RANDOM.normal(size=(48, 3)).astype(np.float32)
+    y = (a[:, 0] + b[:, 0] > 0).astype(int)
+    left, right = keras.Input((4,), name="a"), keras.Input((3,), name="b")
+    both = keras.layers.Dense(2)(keras.layers.Concatenate()([left, right]))
+    keras.Model([left, right], both).save(tmp_path / "teacher.keras")
+    keras.Model(left, keras.layers.Dense(2)(left)).save(tmp_path / "student.keras")
+    arrays = {f"x_{split}.{name}": x for split in ("train", "test") for name, x in (("a", a), ("b", b))}
+    np.savez(tmp_path / "data.npz", **arrays, y_train=y, y_test=y)
+    given = {"teacher": tmp_path / "teacher.keras", "data": tmp_path / "data.npz", "preflight": False}
+    given |= {"student": tmp_path / "student.keras", "epochs": 1}
+    plan = kdcli.distill(**given, dry_run=True)
+    assert any("takes a of the data's inputs a, b" in text for text in plan.findings)
+    run = kdcli.distill(**given, out=tmp_path / "run")
+    said = keras.models.load_model(run.model_path).predict(a, verbose=0).argmax(1)
+    assert run.test.accuracy == pytest.approx(np.mean(said == y))
+    other = keras.Input((3,), name="other")
+    keras.Model(other, keras.layers.Dense(2)(other)).save(tmp_path / "other.keras")
+    with pytest.raises(KdError, match="takes the inputs other, the data has a, b"):
+        kdcli.distill(**{**given, "student": tmp_path / "other.keras"}, out=tmp_path / "refused")

@@ -338,3 +338,96 @@ def test_the_command_lists_sizes_and_the_next_command_can_be_typed(kd, folder, t
     assert planned.code == 0, planned.err
     settings = {row["path"]: row["value"] for row in json.loads(planned.out)["settings"]}
     assert (settings["student.model.name"], settings["student.model.width"]) == ("mlp", 16)
+
+
+def text_model(kind):
+    """A classifier behind a layer that turns strings into numbers."""
+    layers, inputs = keras.layers, keras.Input((1,), dtype="string")
+    if kind == "vectorized":
+        words = layers.TextVectorization(20, output_sequence_length=4)
+        words.adapt(["a good film", "a bad film"])
+    else:
+        words = layers.StringLookup(vocabulary=["good", "bad"]) if kind == "looked up" else layers.Hashing(5)
+    hidden = layers.GlobalAveragePooling1D()(layers.Embedding(20, 3)(words(inputs)))
+    return keras.Model(inputs, layers.Dense(2, activation="softmax")(hidden))
+
+
+@pytest.mark.parametrize("kind", ["vectorized", "looked up", "hashed"])
+def test_models_that_take_strings_are_described_and_take_no_numbers(folder, tmp_path, kind):
+    model = text_model(kind)
+    model.save(tmp_path / "text.keras")
+    found = kdcli.inspect(tmp_path / "text.keras")
+    assert found.safe and [one.dtype for one in found.inputs] == ["string"]
+    assert found.parameters == sum(np.prod(weight.shape) for weight in model.trainable_weights)
+    assert sum(layer.parameters for layer in found.layers) == found.parameters
+    with pytest.raises(ModelError, match="takes strings, the data has numbers"):
+        kdcli.evaluate(tmp_path / "text.keras", data=folder / "data.npz")
+
+
+def test_a_saved_model_with_tables_shows_its_tensors_also_where_it_is_refused(kd, tmp_path):
+    text_model("looked up").export(tmp_path / "text", verbose=False)
+    refused = kd("inspect", tmp_path / "text", "--json")
+    assert (refused.code, refused.document["safe"]) == (4, False)
+    allowed = kd("inspect", tmp_path / "text", "--allow-tables", "--json")
+    assert (allowed.code, allowed.document["safe"]) == (0, True)
+    assert refused.document["inputs"] == allowed.document["inputs"]
+    assert refused.document["inputs"][0]["dtype"] == "string"
+
+
+def saved_module(path, **specs):
+    """A SavedModel that adds up whatever it is given, with a signature for each shape."""
+    import tensorflow as tf
+
+    functions = {
+        name: tf.function(lambda x: {"sum": tf.reduce_sum(x, -1, keepdims=True)}).get_concrete_function(
+            tf.TensorSpec(shape, tf.float32, name="x")
+        )
+        for name, shape in specs.items()
+    }
+    tf.saved_model.save(tf.Module(), str(path), signatures=functions)
+    return path
+
+
+def test_a_shape_that_is_unknown_is_described_and_safe(kd, folder, tmp_path):
+    saved_module(tmp_path / "m", serving_default=None)
+    ran = kd("inspect", tmp_path / "m", "--json")
+    assert (ran.code, ran.document["safe"]) == (0, True)
+    assert ran.document["inputs"] == [{"name": "x", "shape": None, "dtype": "float32"}]
+    assert ran.document["findings"][0].startswith("unfit: ")
+    assert "input      x: unknown float32" in kd("inspect", tmp_path / "m").out
+    assert kd("evaluate", tmp_path / "m", "--data", folder / "data.npz").code == 4
+
+
+def test_signatures_are_listed_where_one_has_to_be_chosen(kd, tmp_path):
+    saved_module(tmp_path / "m", embed=[None, 4], score=[None, 2, 3])
+    ran = kd("inspect", tmp_path / "m", "--json")
+    assert (ran.code, ran.document["safe"]) == (0, True)
+    assert (ran.document["signature"], ran.document["signatures"]) == (None, ["embed", "score"])
+    assert ran.document["findings"][0].endswith("; --signature embed")
+    chosen = kd("inspect", tmp_path / "m", "--signature", "score", "--json").document
+    assert (chosen["signature"], chosen["inputs"][0]["shape"]) == ("score", [None, 2, 3])
+
+
+@pytest.mark.filterwarnings("ignore:Statistics for quantized")
+def test_a_litert_file_shows_its_own_types_batch_and_quantization(tmp_path):
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    import tensorflow as tf
+
+    from kdcli.lazy import quiet_descriptor
+
+    inputs = keras.Input((8, 8, 1), batch_size=1)
+    converter = tf.lite.TFLiteConverter.from_keras_model(keras.Model(inputs, small()(inputs)))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([x[None] / np.float32(255)] for x in blobs(8)[0])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    path = tmp_path / "m.tflite"
+    with quiet_descriptor(1), quiet_descriptor(2):
+        path.write_bytes(converter.convert())
+    own = interpreter.Interpreter(str(path))
+    sides = (own.get_input_details(), own.get_output_details())
+    found = kdcli.inspect(path).to_json()
+    for noun, (detail,) in zip(("inputs", "outputs"), sides, strict=True):
+        (shown,) = found[noun]
+        assert (shown["shape"], shown["dtype"]) == (detail["shape"].tolist(), "int8")
+        assert (shown["scale"], shown["zero_point"]) == pytest.approx(detail["quantization"])
