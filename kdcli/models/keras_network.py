@@ -108,8 +108,6 @@ class KerasNetwork(Network):
             only = next(iter(preparations.values()))
             prepared = [preparations.get(spec.name, only).prepared_shape for spec in self.inputs]
             other._find_taps(prepared)
-            # A single sigmoid stays two classes.
-            other.outputs = self.outputs
         return other
 
     def answer(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Answer:
