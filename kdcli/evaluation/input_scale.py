@@ -23,6 +23,8 @@ STATISTICS, FITTED, NORMALIZATIONS = 2048, 32, 3
 # Divergence of a channel from its stored statistics that still counts as a fit, and by what factor the next best
 # scale must be worse.
 FIT, FIT_RATIO = 0.5, 3.0
+# The parts of the stored statistics that may have been learned.
+LEARNED = (1.0, 0.99, 0.97, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 _INTEGERS = ("uint8", "int8", "int16", "uint16", "int32", "int64")
 
 
@@ -219,20 +221,36 @@ def _has_seen_data(layer: Any) -> bool:
 
 
 def _misfit(feature: np.ndarray, layer: Any) -> float:
-    """The mean over channels of the divergence between what a BatchNorm layer gets and what it has stored.
+    """How far what a BatchNorm layer gets is from what it has stored: the mean divergence over channels.
 
-    Without its own scale and offset its output has mean 0 and variance 1 where both agree.
+    A layer that has seen few batches still stores a part of the mean 0 and the variance 1 that it began with, so
+    the part that it has learned is fitted.
     """
     channels = feature.shape[-1]
-    gamma, beta = (getattr(layer, name, None) for name in ("gamma", "beta"))
-    scale = np.ones(channels) if gamma is None else ops.convert_to_numpy(gamma).astype(np.float64)
-    offset = np.zeros(channels) if beta is None else ops.convert_to_numpy(beta).astype(np.float64)
+    stored, spread, gamma, beta = (
+        None if value is None else ops.convert_to_numpy(value).astype(np.float64)
+        for value in (layer.moving_mean, layer.moving_variance, layer.gamma, layer.beta)
+    )
+    assert stored is not None and spread is not None
+    scale = np.ones(channels) if gamma is None else gamma
+    offset = np.zeros(channels) if beta is None else beta
     used = np.abs(scale) > 1e-3
     if not used.any():
         return 0.0
+    # Back from the output to the input.
     plain = (feature.reshape(-1, channels).astype(np.float64)[:, used] - offset[used]) / scale[used]
-    variance = np.maximum(plain.var(0), 1e-6)
-    return float(np.mean(0.5 * (variance + np.square(plain.mean(0)) - 1 - np.log(variance))))
+    given = plain * np.sqrt(spread[used] + layer.epsilon) + stored[used]
+    mean, variance = given.mean(0), given.var(0)
+    return min(
+        _divergence(part * mean, part * variance + 1 - part, stored[used], spread[used]) for part in LEARNED
+    )
+
+
+def _divergence(mean: np.ndarray, variance: np.ndarray, stored: np.ndarray, spread: np.ndarray) -> float:
+    """The mean Kullback-Leibler divergence of normal distributions, with a little noise in both."""
+    ratio = (variance + 1e-6) / (spread + 1e-6)
+    apart = np.square(mean - stored) / (spread + 1e-6)
+    return float(np.mean(0.5 * (ratio + apart - 1 - np.log(ratio))))
 
 
 def _why_assumed(compared: Compared | None) -> str:

@@ -22,7 +22,7 @@ from kdcli.models.preparation import Scale
 LOOKS = ((64, 0.001), (512, 0.01))
 # Of the loss of guessing by the label frequencies: smaller differences decide nothing. A scale that only makes the
 # network more confident in the same decisions must win by more: on examples it was trained on, any factor does.
-FLOOR, FLOOR_OF_CONFIDENCE, SAME_DECISIONS = 0.02, 0.10, 0.99
+FLOOR, FLOOR_OF_CONFIDENCE, SAME_DECISIONS = 0.02, 0.50, 0.99
 # By what fraction of the loss of guessing a network must be better to know anything.
 KNOWLEDGE = 0.15
 # Mean distance of a logit from the others that no training leads to: a network fed with far too large numbers.

@@ -197,7 +197,7 @@ def check_quantized(network: Network, *, start: str) -> str | None:
         raise ModelError(
             f"{network.name} was quantised by Keras (model.quantize): the kernels of {names} are integers, which "
             "do not learn",
-            hint="give the float model it was made from; kd export --quantize int8 quantises what was trained",
+            hint="give the float model it was made from; what was trained can be quantised when it is exported",
         )
     return f"{network.name} was quantised by Keras: the kernels of {names} are integers and do not learn"
 

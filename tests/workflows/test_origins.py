@@ -138,7 +138,10 @@ def test_recorded_answers_do_nothing_else(saved, recorded, data, tmp_path):
         (lambda: kdcli.inspect(recorded), "data or recorded answers, not a model"),
         (lambda: kdcli.evaluate(recorded, data=data[0]), "data or recorded answers, not a model"),
         (lambda: kdcli.distill(teacher=recorded, student=classifier(), **given), "compares inner layers"),
-        (lambda: kdcli.distill(teacher=saved("keras")[0], student=recorded, **given), "recorded answers are no"),
+        (
+            lambda: kdcli.distill(teacher=saved("keras")[0], student=recorded, **given),
+            "recorded answers, not a model",
+        ),
     ]
     for refused, reason in refusals:
         with pytest.raises(KdError, match=reason) as failure:
