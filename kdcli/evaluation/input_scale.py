@@ -20,6 +20,8 @@ from kdcli.spec import Standardization
 
 # Images whose mean and deviation are the seventh candidate; examples for the fit of BatchNorm's statistics.
 STATISTICS, FITTED, NORMALIZATIONS = 2048, 32, 3
+# Half widths of a range that networks are trained on; the widest is that of 0..255 minus a mean for each channel.
+NARROWEST, WIDEST = 0.1, 150.0
 # Divergence of a channel from its stored statistics that still counts as a fit, and by what factor the next best
 # scale must be worse.
 FIT, FIT_RATIO = 0.5, 3.0
@@ -171,7 +173,7 @@ def _distance(low: float, high: float) -> float:
     """How far a range is from that of standardised values; infinite where it excludes zero or is out of bounds."""
     half = (high - low) / 2
     slack = 0.1 * half
-    if not 0.1 <= half <= 130 or low > slack or high < -slack:
+    if not NARROWEST <= half <= WIDEST or low > slack or high < -slack:
         return math.inf
     return abs(math.log(half))
 

@@ -166,6 +166,21 @@ def test_untrained_networks_are_asked_by_their_graph(name, measured):
     assert ("the network itself maps 0..255 to" in choice.reason) is speaks
 
 
+@pytest.mark.parametrize(
+    "module", ["resnet", "mobilenet_v2", "densenet"], ids=["caffe: BGR minus a mean", "tf: [-1, 1]", "torch"]
+)
+def test_arithmetic_of_the_applications_inside_the_graph_is_read(module):
+    preprocess = getattr(keras.applications, module).preprocess_input
+    three = np.repeat(PIXELS, 3, -1)
+    shape = three.shape[1:]
+    network = KerasNetwork(classifier(preprocess, shape=shape), name="m")
+    network = network.with_preparations({"x": Preparation(shape, "uint8", shape, "float32")})
+    choice = choose_scale(network, split(three), task="classification", measured=False, seed=0)
+    assert choice.scale == "raw"
+    reached = network.with_scale(choice.scale).before_weights({"x": three[:5]})
+    np.testing.assert_allclose(reached, preprocess(three[:5].astype(np.float32)), atol=1e-3)
+
+
 class Subclassed(keras.Model):
     def __init__(self):
         super().__init__()
