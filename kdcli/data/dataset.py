@@ -12,7 +12,7 @@ from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.chained import Chained
 from kdcli.data.classes import find_classes, number_texts
 from kdcli.data.examples import ONLY, Examples, Splits
-from kdcli.data.heads import choose_labels
+from kdcli.data.label_heads import choose_labels
 from kdcli.data.labels import VOID, checked, find_labelling
 from kdcli.data.order import held_out, limited
 from kdcli.errors import DataError

@@ -126,7 +126,7 @@ def _refuse_strings(network: Network, role: str, who: str) -> None:
     if names and inner is None:
         raise ModelError(
             f"{who}: the input {names[0]} takes strings, the data has numbers",
-            hint="save the part of the model behind its text or lookup layers, and give kd their numbers as data",
+            hint="save the part of the model behind its text or lookup layers; what these give is its data",
         )
     if names:
         raise ModelError(

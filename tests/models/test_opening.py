@@ -151,7 +151,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, bad):
 
 
 def test_a_vocabulary_that_is_missing_is_not_taken_for_an_empty_one(tmp_path):
-    words = keras.layers.TextVectorization(20, output_sequence_length=4)
+    words = keras.layers.TextVectorization(20, output_sequence_length=4, name="words")
     words.adapt(["a good film", "a bad film"])
     inputs = keras.Input((1,), dtype="string")
     hidden = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(20, 3)(words(inputs)))
@@ -161,4 +161,4 @@ def test_a_vocabulary_that_is_missing_is_not_taken_for_an_empty_one(tmp_path):
             if not name.startswith("assets/"):
                 cut.writestr(name, whole.read(name))
     assert open_file(tmp_path / "text.keras").network.outputs == 2
-    assert "text_vectorization has no vocabulary" in refused(tmp_path / "cut.keras").message
+    assert "the layer words has no vocabulary" in refused(tmp_path / "cut.keras").message

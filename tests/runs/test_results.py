@@ -106,7 +106,7 @@ def test_times_classes_and_gates_come_on_top_of_the_keys_that_stay():
         ClassQuality("owl", 0, None, None, None),
     )
     model = EvaluatedModel(
-        Path("a.keras"), "keras", "ab", 10, 100, quality(), 42, timing, Ratio(0.5, 0.4, 0.6), classes
+        Path("a.keras"), "keras", "ab", 10, 100, quality(), 42, timing, Ratio(0.5, 0.4, 0.6), classes=classes
     )
     gate = GateResult("accuracy", 0.9, ">= 0.97", "failed", "a.keras", "why")
     document = Evaluation("test", (model,), (gate,), Ratio(1.0, 0.99, 1.01), ("busy",)).to_json()

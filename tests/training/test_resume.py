@@ -187,7 +187,8 @@ def test_damaged_newest_checkpoint_is_said_and_the_older_one_gives_the_same_run(
     step = unpack(older.read_bytes(), older).document["step"]
     last = After()
     distill(folder, tmp_path / "parts", case, stop=last, resume=True)
-    warnings = [note.text for note in last.notes if note.warning]
+    # What is trained in so few steps is at chance, and that is a warning too.
+    warnings = [note.text for note in last.notes if note.warning and "is at chance" not in note.text]
     assert warnings == [f"{newest}: the file is damaged; an older checkpoint is used"]
     assert f"continuing at step {step} of 18" in [note.text for note in last.notes]
     assert_same(tmp_path / "parts", tmp_path / "whole")

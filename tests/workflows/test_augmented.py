@@ -107,6 +107,6 @@ def test_mixing_values_is_refused(tmp_path, kind):
 @pytest.mark.parametrize("kind", ["flip", "rotate", "cutout"])
 def test_moving_a_picture_under_its_map_of_labels_is_refused(tmp_path, kind):
     maps = {"labels": (X[..., 0] > 120).astype(int), "test": (X_TEST[..., 0] > 120).astype(int)}
-    with pytest.raises(UsageError, match=f"{kind} moves the picture, and its map of classes would stay behind"):
+    with pytest.raises(UsageError, match=f"{kind} moves the picture, and its map of labels would stay behind"):
         distill(tmp_path / "a", [{"kind": kind}], **maps)
     assert not (tmp_path / "a").exists()

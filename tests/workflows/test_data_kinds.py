@@ -47,7 +47,14 @@ def distill(
     return kdcli.distill(
         teacher=network(6, outputs, seed=1, dense=dense, activation=activation),
         student=network(2, outputs, seed=2, dense=dense, activation=activation),
-        recipe={"losses": list(losses), "train": train, "data": data_section or {}},
+        recipe={
+            "losses": list(losses),
+            "train": train,
+            "data": data_section or {},
+            # By its loss, random weights may seem to want another one.
+            "teacher": {"input": {"scale": "unit"}},
+            "student": {"input": {"scale": "unit"}},
+        },
         data=data,
         out=out,
         preflight=False,
