@@ -63,7 +63,7 @@ OutputKind = Annotated[
     typer.Option(
         "--output-kind",
         metavar="teacher|probabilities|logits",
-        help="What files give: what the teacher's file gives, ...",
+        help="What the files give; by default what the teacher's file gives.",
         rich_help_panel=EXPORT,
     ),
 ]
