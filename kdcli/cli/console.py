@@ -224,7 +224,8 @@ def _side_text(side: dict[str, Any]) -> str:
     """One model of a plan in a line."""
     scales = {f", scale {scale_text(entry['scale'])}" for entry in side["input"].values() if entry["scale"]}
     sizes = {f", resized to {e['resize'][0]}×{e['resize'][1]}" for e in side["input"].values() if e["resize"]}
-    text = f"{side['parameters']} parameters, weights {side['start']}, {side['output_kind']}"
+    count = "an unknown number of" if side["parameters"] is None else side["parameters"]
+    text = f"{count} parameters, weights {side['start']}, {side['output_kind']}"
     text += f", logits {side['logits_from']}" if side["logits_from"] != "output" else ""
     text += f", {side['flops']} FLOPs" if side.get("flops") else ""
     if side.get("latency"):
@@ -243,7 +244,8 @@ def plan_parts(plan: Any, *, whole: bool) -> list[Any]:
     """The plan for a person; `whole` adds every setting with its origin."""
     data = plan.data
     splits = ", ".join(f"{data[name]} {name}" for name in ("train", "validation", "test") if data[name])
-    lines = [f"data      {data['name']}: {splits}; {data['task']}, {data['outputs']} outputs"]
+    noun = "output" if data["outputs"] == 1 else "outputs"
+    lines = [f"data      {data['name']}: {splits}; {data['task']}, {data['outputs']} {noun}"]
     for role, side in (("teacher", plan.teacher), ("student", plan.student)):
         several = side.get("members", ()) if side else ()
         lines += [f"{role:9} {side['name']}: {side['parameters']} parameters in all"] if several else []

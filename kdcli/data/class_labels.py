@@ -74,6 +74,11 @@ def count_classes(labels: np.ndarray, where: str, *, sure: bool, maps: bool, ign
     return Counted(int(values[-1]) + 1, notes=tuple(notes))
 
 
+def _could_be_classes(values: np.ndarray) -> bool:
+    """Whether most numbers from the least to the largest occur."""
+    return int(values[-1]) + 1 - int(values[0]) <= 2 * len(values)
+
+
 def _check_many(values: np.ndarray, examples: int, where: str) -> list[str]:
     """Refuse whole numbers of which there are more than examples of each: prices, ages, numbers of rows.
 
@@ -86,7 +91,8 @@ def _check_many(values: np.ndarray, examples: int, where: str) -> list[str]:
         raise DataError(
             f"{where} has {len(values)} different whole numbers from {values[0]} to {values[-1]} in {examples} "
             "examples: values rather than classes",
-            hint="--set data.task=regression, or --set data.task=classification when each is a class",
+            hint="--set data.task=regression"
+            + (", or --set data.task=classification when each is a class" if _could_be_classes(values) else ""),
         )
     return [f"{where} has {len(values)} classes and {examples} examples ({AS_VALUES})"]
 

@@ -45,7 +45,8 @@ def choose_labels(splits: Splits, wanted: str, *, outputs: Sequence[str]) -> tup
     chosen = {
         key: replace(part, labels=part.named_labels.get(named), named_labels={}) for key, part in parts.items()
     }
-    left = [f"y_train.{name}" for name in names if name != named]
+    left = ["y_train"] if splits.train.labels is not None else []
+    left += [f"y_train.{name}" for name in names if name != named]
     without = f"; {', '.join(left)} left out" if left else ""
     note = f"{splits.name}: labels are y_train.{named}{without}"
     return replace(splits, notes=(*splits.notes, note), **chosen), named

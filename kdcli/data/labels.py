@@ -213,6 +213,12 @@ def _as_values(labels: np.ndarray, examples: Examples, labelling: Labelling, whe
         labels = labels[..., None]
     if labelling.outputs and labels.shape[-1] != labelling.outputs:
         raise DataError(f"{where} has {labels.shape[-1]} values an example, expected {labelling.outputs}")
+    if labelling.scale != "raw" and labels.dtype.kind == "f" and labels.size and labels.max() <= 1:
+        raise DataError(
+            f"{where} holds floats up to {labels.max():g}, and data.target_scale {labelling.scale} is for values "
+            "from 0 to 255",
+            hint="--set data.target_scale=raw, with the targets of all splits alike",
+        )
     values = labels.astype(np.float32)
     if labelling.scale == "unit":
         return values / np.float32(255)

@@ -102,12 +102,10 @@ def chance_sentence(quality: Quality, name: str, split: str) -> str:
     if quality.task == "regression":
         r2 = "" if quality.r2 is None else f": r² {quality.r2:.4f} on {on}"
         return f"{name} is not better than always giving the mean{r2}"
-    metric, value = next(
-        (metric, value)
-        for metric in ("mean_iou", "macro_f1", "accuracy")
-        if (value := quality.figure(metric)) is not None and (metric != "macro_f1" or quality.task == "multilabel")
-    )
-    return f"{name} is at chance: {metric} {value:.4f} on {on}, and guessing gives as much"
+    recall = quality.balanced_accuracy
+    if recall is not None:
+        return f"{name} is at chance: balanced accuracy {recall:.4f} on {on}, and guessing gives as much"
+    return f"{name} is at chance: on {on} its decisions have nothing to do with the labels"
 
 
 def _counts(chosen: np.ndarray, classes: int) -> np.ndarray:

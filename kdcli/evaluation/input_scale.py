@@ -75,8 +75,8 @@ def find_mismatch(network: Network, examples: Examples, *, task: str, measured: 
     Returns:
         A sentence, or None where nothing speaks against the images as they are.
     """
-    images = {n: p for n, p in network.preparations.items() if p.picture and p.raw_dtype != "uint8"}
-    if len(images) != 1 or len(next(iter(images.values())).raw_shape) != 3:
+    images = {n: p for n, p in network.preparations.items() if _is_unscaled_image(p)}
+    if len(images) != 1:
         return None
     ((name, preparation),) = images.items()
     shown = examples.take(np.arange(min(LOOKS[0][0], len(examples))))[name]
@@ -101,6 +101,10 @@ def find_mismatch(network: Network, examples: Examples, *, task: str, measured: 
     if stored == "raw" and plain:
         return f"{are}: only uint8 images are scaled, and the network does not rescale them"
     return None
+
+
+def _is_unscaled_image(preparation: Preparation) -> bool:
+    return len(preparation.prepared_shape) == 3 and preparation.raw_dtype != "uint8"
 
 
 def _stored_as(low: float, high: float) -> str | None:
@@ -128,8 +132,8 @@ def _choose(
     if compared is not None and compared.decided:
         reason = compared.text
         if structure:
-            agrees = "too" if structure == compared.best else f", which speaks for {structure}"
-            reason = f"{compared.text}; {said}{' ' if agrees == 'too' else ''}{agrees}"
+            agrees = "that fits its graph" if structure == compared.best else f"its graph speaks for {structure}"
+            reason = f"{compared.text}; {agrees}: {said}"
         return ScaleChoice(compared.best, reason, losses=compared.means)
     open_scales = compared.open if compared is not None and compared.informed else list(scales.values())
     losses = {} if compared is None else compared.means
@@ -139,10 +143,9 @@ def _choose(
     fitting = _fitting(trial, open_scales, len(examples))
     if fitting is not None:
         return ScaleChoice(fitting, "by the stored statistics of its first BatchNorm layers", losses=losses)
-    usual = [scale for scale in open_scales if isinstance(scale, str)]
-    if compared is not None and compared.informed and len(usual) == 1:
+    if compared is not None and compared.informed and len(compared.near) == 1:
         # Statistics of the data that are hardly better do not make the one usual scale doubtful.
-        return ScaleChoice(usual[0], compared.text, losses=losses)
+        return ScaleChoice(compared.near[0], compared.text, losses=losses)
     return ScaleChoice(open_scales[0], _why_assumed(compared), assumed=True, losses=losses)
 
 
@@ -259,6 +262,6 @@ def _why_assumed(compared: Compared | None) -> str:
     if compared is None:
         return "there are no labels to compare the loss by"
     if not compared.informed:
-        return f"under no scale is its loss on {compared.examples} training examples better than guessing"
+        return f"its loss on {compared.examples} training examples is no better than guessing under any scale"
     shown = ", ".join(f"{name} {value:.3g}" for name, value in compared.means.items())
     return f"{compared.examples} training examples cannot tell (loss {shown})"

@@ -154,7 +154,10 @@ def _regression(values: np.ndarray, labels: np.ndarray) -> dict[str, float | Non
 
 
 def _psnr(squared: np.ndarray, labels: np.ndarray) -> float | None:
-    """The mean over the images of the peak signal-to-noise ratio, in dB; None where an image has no error."""
+    """The mean over the images of the peak signal-to-noise ratio, in dB.
+
+    An image without an error counts as one with an error of a hundred-thousandth of the peak: 100 dB.
+    """
     low, high = labels.min(), labels.max()
     if low >= 0 and high <= 1:
         peak = 1.0
@@ -163,5 +166,7 @@ def _psnr(squared: np.ndarray, labels: np.ndarray) -> float | None:
     else:
         stored = low >= 0 and high <= 255 and bool((labels == np.floor(labels)).all())
         peak = 255.0 if stored else float(high - low)
-    errors = squared.mean(axis=(1, 2, 3))
-    return float(np.mean(10 * np.log10(peak**2 / errors))) if errors.all() and peak else None
+    if not peak:
+        return None
+    errors = np.maximum(squared.mean(axis=(1, 2, 3)), 1e-10 * peak**2)
+    return float(np.mean(10 * np.log10(peak**2 / errors)))

@@ -21,10 +21,12 @@ from kdcli.models.preparation import Scale
 # demands more evidence, as there are several.
 LOOKS = ((64, 0.001), (512, 0.01))
 # Of the loss of guessing by the label frequencies: smaller differences decide nothing. A scale that only makes the
-# network more confident in the same decisions must win by more: on examples it was trained on, any factor does.
-FLOOR, FLOOR_OF_CONFIDENCE, SAME_DECISIONS = 0.02, 0.50, 0.99
+# network more confident in the same decisions must win by more where these are all right: then any factor does.
+FLOOR, FLOOR_OF_CONFIDENCE, SAME_DECISIONS, FAULTLESS = 0.02, 0.50, 0.99, 0.99
+# Logits that are held at once.
+MOST_VALUES = 4_000_000
 # By what fraction of the loss of guessing a network must be better to know anything.
-KNOWLEDGE = 0.15
+KNOWLEDGE, HOPELESS = 0.15, 0.97
 # Mean distance of a logit from the others that no training leads to: a network fed with far too large numbers.
 SUREST = 100.0
 _SHUFFLE = 11
@@ -76,6 +78,7 @@ class _Entrant:
         self.scale = scale
         self.losses = np.empty(0)
         self._decisions: list[np.ndarray] = []
+        self._right: list[float] = []
         self.sureness = 0.0
 
     def ask(self, trial: Trial, positions: np.ndarray, labels: np.ndarray) -> tuple[int, ...] | None:
@@ -83,16 +86,27 @@ class _Entrant:
         new = positions[len(self.losses) :]
         if not len(new):
             return None
-        logits = trial.logits(self.scale, new).astype(np.float64)
-        losses = example_losses(logits, labels[new], task=trial.task, head=trial.network.head)
-        if losses is None:
-            return None
-        self.losses = np.concatenate([self.losses, losses])
-        self.sureness = float(np.abs(logits - logits.mean(-1, keepdims=True)).mean() + np.abs(logits).mean())
-        if trial.task != "regression":
-            decided = logits > 0 if trial.task == "multilabel" or logits.shape[-1] == 1 else logits.argmax(-1)
-            self._decisions.append(decided)
-        return logits.shape
+        shape: tuple[int, ...] = ()
+        # Maps of many classes are large: a few at a time.
+        sides = [side or 1 for side in trial.network.output_shape]
+        size = int(min(LOOKS[0][0], max(1, MOST_VALUES // math.prod(sides))))
+        for start in range(0, len(new), size):
+            some = new[start : start + size]
+            logits = trial.logits(self.scale, some).astype(np.float64)
+            losses = example_losses(logits, labels[some], task=trial.task, head=trial.network.head)
+            if losses is None:
+                return None
+            apart = np.abs(logits - logits.mean(-1, keepdims=True)).mean() + np.abs(logits).mean()
+            asked = len(self.losses)
+            self.sureness = (self.sureness * asked + float(apart) * len(some)) / (asked + len(some))
+            self.losses = np.concatenate([self.losses, losses])
+            if trial.task != "regression":
+                two = trial.task == "multilabel" or logits.shape[-1] == 1
+                decided = logits > 0 if two else logits.argmax(-1).astype(np.uint16)
+                self._decisions.append(decided)
+                self._right.append(float(np.mean(decided == _truth(labels[some], decided))))
+            shape = logits.shape
+        return shape
 
     @property
     def loss(self) -> float:
@@ -120,7 +134,8 @@ class _Entrant:
             # A few enormous losses have an interval as wide as their mean.
             return True
         if self.sureness > other.sureness:
-            floor = FLOOR_OF_CONFIDENCE if self.agreement(other) >= SAME_DECISIONS else FLOOR
+            only_surer = self.agreement(other) >= SAME_DECISIONS and np.mean(self._right or [0]) >= FAULTLESS
+            floor = FLOOR_OF_CONFIDENCE if only_surer else FLOOR
         return self.below(other, alpha) and other.loss - self.loss > floor * guessing
 
 
@@ -131,6 +146,7 @@ class Compared:
     Args:
         open: scales that no other one beats, in the order in which they are assumed.
         best: of the least mean loss among them.
+        near: the usual scales among the open ones, where the best is hardly better than one of them.
         informed: whether the best is better than guessing by the labels' frequencies.
         indifferent: whether the scale makes no difference to the network.
         examples: how many were compared.
@@ -140,6 +156,7 @@ class Compared:
 
     open: list[Scale]
     best: Scale
+    near: list[Scale]
     informed: bool
     indifferent: bool
     examples: int
@@ -177,6 +194,9 @@ def compare_scales(trial: Trial, scales: Mapping[str, Scale], examples: Examples
         standing = [one for one in standing if one is best or not best.beats(one, alpha, guessed)]
         if informed and len(standing) == 1:
             break
+        if best.loss > HOPELESS * float(guessed.mean()):
+            # More examples will not show that it knows anything.
+            break
     plausible = [one for one in standing if one.sureness <= SUREST and one.informed(guessed, alpha)]
     if plausible and trial.task != "regression":
         standing = plausible
@@ -187,9 +207,21 @@ def compare_scales(trial: Trial, scales: Mapping[str, Scale], examples: Examples
         standing = usual
         best = min(standing, key=_loss)
     means = {one.name: one.loss for one in entrants}
-    shown = ", ".join(f"{name} {value:.3g}" for name, value in means.items())
+    counts = {one.name: f" on {len(one.losses)}" if len(one.losses) < len(part) else "" for one in entrants}
+    shown = ", ".join(f"{name} {value:.3g}{counts[name]}" for name, value in means.items())
     text = f"by the loss on {len(part)} training examples ({shown})"
-    return Compared([one.scale for one in standing], best.scale, informed, indifferent, len(part), means, text)
+    hardly = best.loss + FLOOR * float(guessed.mean())
+    near: list[Scale] = [one.scale for one in standing if isinstance(one.scale, str)]
+    near = near if any(one.scale in near and one.loss <= hardly for one in standing) else []
+    open_scales = [one.scale for one in standing]
+    return Compared(open_scales, best.scale, near, informed, indifferent, len(part), means, text)
+
+
+def _truth(labels: np.ndarray, decided: np.ndarray) -> np.ndarray:
+    """What decisions should be: classes, or 0 and 1; rows of probabilities mean their largest."""
+    if decided.dtype == bool:
+        return labels.reshape(decided.shape) > 0.5 if labels.size == decided.size else np.zeros_like(decided)
+    return labels if labels.shape == decided.shape else labels.argmax(-1)
 
 
 def _loss(entrant: _Entrant) -> float:

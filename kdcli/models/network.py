@@ -103,6 +103,11 @@ class Network(ABC):
         return []
 
     @property
+    def activation(self) -> str | None:
+        """The activation of the layer whose result is the output; None where it is not known."""
+        return None
+
+    @property
     def has_one_sigmoid(self) -> bool:
         """Whether its only output, the logit of a sigmoid, is read as two classes."""
         return self._one_sigmoid

@@ -9,6 +9,8 @@ from kdcli.models.network import Network
 
 # How far a row of probabilities may be from 1, in half precision.
 _TOLERANCE = 5e-3
+# Between two probabilities of an 8-bit softmax.
+_STEP = 1 / 256
 
 
 def resolve_output(
@@ -19,6 +21,7 @@ def resolve_output(
     outputs: int,
     answers: np.ndarray,
     sides: tuple[int, ...] | None = None,
+    otherwise: np.ndarray | None = None,
 ) -> Network:
     """The network with its output understood, and checked against the task.
 
@@ -27,6 +30,8 @@ def resolve_output(
         task: `classification`, `segmentation`, `multilabel` or `regression`.
         outputs: how many the data asks for.
         answers: (n, ..., outputs), what the saved model itself returned for some examples.
+        otherwise: what it returned for the same examples under another input scale, where the scale is open: a
+            sigmoid or a softmax keeps its range under every one.
         sides: of a map of labels, () where an example has one row; None where no labels tell.
 
     Raises:
@@ -41,10 +46,11 @@ def resolve_output(
     if wanted == "values" and task != "regression":
         raise ModelError(f"{network.name}: output_kind is values, but the data is for {task}")
     if outputs and network.outputs != outputs:
-        network = _with_other_count(network, wanted=wanted, task=task, outputs=outputs, answers=answers)
+        bounded = _is_bounded(network, answers, otherwise)
+        network = _with_other_count(network, wanted=wanted, task=task, outputs=outputs, bounded=bounded)
     kind = wanted
     if wanted == "auto":
-        kind = _kind_of(network, task, answers)
+        kind = _kind_of(network, task, answers, bounded=_is_bounded(network, answers, otherwise))
     elif wanted == "probabilities" and not _sums_to_one(answers):
         raise ModelError(f"{network.name}: output_kind is probabilities, but the answers do not sum to 1")
     elif wanted == "logits" and network.output_kind in ("probabilities", "sigmoid") and task != "regression":
@@ -80,8 +86,15 @@ def _head_of(kind: str, task: str) -> str:
     return "sigmoid" if task == "multilabel" or kind == "sigmoid" else "logits"
 
 
-def _with_other_count(network: Network, *, wanted: str, task: str, outputs: int, answers: np.ndarray) -> Network:
-    hidden = wanted == "auto" and network.outputs == 1 and _within_one(answers)
+def _is_bounded(network: Network, answers: np.ndarray, otherwise: np.ndarray | None) -> bool:
+    """Whether the answers stay in [0, 1] for a reason: a last layer that is linear has none."""
+    if network.activation == "linear":
+        return False
+    return _within_one(answers) and (otherwise is None or _within_one(otherwise))
+
+
+def _with_other_count(network: Network, *, wanted: str, task: str, outputs: int, bounded: bool) -> Network:
+    hidden = wanted == "auto" and network.outputs == 1 and bounded
     if (wanted == "sigmoid" or hidden) and network.output_kind != "sigmoid":
         network = network.understood("sigmoid", head="sigmoid")
     if task in ("classification", "segmentation") and network.outputs == 1 and outputs == 2:
@@ -94,14 +107,14 @@ def _with_other_count(network: Network, *, wanted: str, task: str, outputs: int,
     )
 
 
-def _kind_of(network: Network, task: str, answers: np.ndarray) -> str:
+def _kind_of(network: Network, task: str, answers: np.ndarray, *, bounded: bool) -> str:
     if task == "regression":
         return "values"
     if network.output_kind in ("probabilities", "sigmoid"):
         return network.output_kind
     if task == "multilabel":
-        return "sigmoid" if _within_one(answers) else "logits"
-    return "probabilities" if _sums_to_one(answers) and answers.shape[-1] > 1 else "logits"
+        return "sigmoid" if bounded else "logits"
+    return "probabilities" if bounded and _sums_to_one(answers) and answers.shape[-1] > 1 else "logits"
 
 
 def _within_one(answers: np.ndarray) -> bool:
@@ -109,4 +122,10 @@ def _within_one(answers: np.ndarray) -> bool:
 
 
 def _sums_to_one(answers: np.ndarray) -> bool:
-    return _within_one(answers) and bool(np.abs(answers.sum(-1) - 1).max() < _TOLERANCE)
+    """Whether rows are probabilities; those of 8-bit files come in steps, each half a step off at most."""
+    if not _within_one(answers):
+        return False
+    tolerance = _TOLERANCE
+    if np.abs(answers / _STEP - np.rint(answers / _STEP)).max() < 1e-3:
+        tolerance += answers.shape[-1] * _STEP / 2
+    return bool(np.abs(answers.sum(-1) - 1).max() < tolerance)

@@ -175,13 +175,20 @@ def make_preparation(
         raise ModelError(
             f"{who} takes inputs of shape {_text(wanted)}, the data has {_text(raw_shape)}"
             + (f" (resized: {_text(given)})" if size else ""),
-            hint="channels must fit; for flat inputs put keras.layers.Flatten() in front of the model",
+            hint=_way_to_fit(given, wanted),
         )
     channels = given[-1] if len(given) == 3 else 1
     needed = scale.channels if isinstance(scale, Standardization) else 3 if scale in ("imagenet", "caffe") else 1
     if needed not in (1, channels) and prepared.scaled:
         raise ModelError(f"{who}: input.scale {scale} needs {needed} channels, the data has {channels}")
     return prepared
+
+
+def _way_to_fit(given: tuple, wanted: tuple) -> str:
+    if len(given) == len(wanted) == 3 and {given[-1], wanted[-1]} == {1, 3}:
+        colour = "in colour" if wanted[-1] == 3 else "in grey"
+        return f"--set data.source.channels={wanted[-1]} reads folders of images and TFRecord files {colour}"
+    return "channels must fit; for flat inputs put keras.layers.Flatten() in front of the model"
 
 
 def _text(shape: tuple) -> str:

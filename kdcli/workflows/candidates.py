@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
@@ -18,19 +17,17 @@ from kdcli.evaluation.footprint import flops
 from kdcli.evaluation.latency import time_at_batches
 from kdcli.evaluation.session import Session
 from kdcli.evaluation.subjects import POOL, AtBatch, network_at
-from kdcli.events import Note, OnEvent
+from kdcli.events import OnEvent
 from kdcli.lazy import tf
 from kdcli.models.file_runner import RUNTIMES as FILE_RUNTIMES
 from kdcli.models.formats import KERAS, SAVED_MODEL, model_file
 from kdcli.models.opening import open_file
-from kdcli.models.preparation import Scale, scale_from_json
 from kdcli.models.runner_network import RunnerNetwork, explain
 from kdcli.recipe.reading import read_run
 from kdcli.runs.directory import recipe_of_run, role_of_run
-from kdcli.runs.exported import INPUTS
 from kdcli.runs.results import Quality
-from kdcli.spec import OutputKind
 from kdcli.workflows.asking import Asked
+from kdcli.workflows.exported_file import as_exported
 from kdcli.workflows.fitting import evaluate_split
 from kdcli.workflows.networks import choice_of, with_own_settings
 from kdcli.workflows.target_scale import check_target_scale
@@ -38,8 +35,6 @@ from kdcli.workflows.teacher_file import TeacherFile
 from kdcli.workflows.understanding import understand
 
 RUNTIMES = {**dict.fromkeys((*KERAS, SAVED_MODEL), "tensorflow"), **FILE_RUNTIMES}
-# Bytes of what kd export writes beside its files.
-MOST_SAID = 1_000_000
 # About how long models are timed, for each of them.
 SECONDS_EACH = 3.0
 TEACHER, AGAIN = "--teacher", "the first model again"
@@ -121,19 +116,11 @@ def open_candidate(
     own = recipe_of_run(given)
     if own is not None:
         section = with_own_settings(section, getattr(read_run(own), role_of_run(given)))
-    said = _said_beside(path)
     file = open_file(path, trust=asked.trust, choice=choice_of(section, role), threads=threads, on_event=on_event)
     network, runs_alone = file.network, isinstance(file.network, RunnerNetwork)
     if runs_alone:
         opened.callback(network.close)
-    if said.get("output_kind") and section.output_kind == "auto":
-        section = section.model_copy(update={"output_kind": said["output_kind"]})
-    if said.get("prepare") == "inside" or (runs_alone and network.takes_bytes):
-        if section.input.scale not in ("auto", "raw") and own is None:
-            on_event(Note(f"{path} takes raw pictures: {role}.input.scale {section.input.scale} is not for it"))
-        section = _scaled(section, "raw")
-    elif section.input.scale == "auto" and (scale := scale_from_json(said.get("scale"))) is not None:
-        section = _scaled(section, scale)
+    section = as_exported(path, section, network, role=role, asked_for=own is None, on_event=on_event)
     network = understand(
         network,
         dataset.train,
@@ -151,10 +138,6 @@ def open_candidate(
     check_target_scale(network, dataset, role=role, measured=True, on_event=on_event)
     findings = tuple(str(finding) for finding in file.verdict.findings)
     return Candidate(path, file.format, network, file.sha256, findings)
-
-
-def _scaled(section: Any, scale: Scale) -> Any:
-    return section.model_copy(update={"input": section.input.model_copy(update={"scale": scale})})
 
 
 def time_candidates(
@@ -196,19 +179,6 @@ def _same(entrants: dict[str, AtBatch], first: str) -> AtBatch:
 
     entrants[first] = once
     return once
-
-
-def _said_beside(path: Path) -> dict[str, Any]:
-    """What `input.json` beside an exported file says of it; empty where kd wrote none."""
-    file = path.parent / INPUTS
-    try:
-        if not file.is_file() or file.stat().st_size > MOST_SAID:
-            return {}
-        entry = json.loads(file.read_text("utf-8"))[path.name]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return {}
-    known = isinstance(entry, dict) and entry.get("prepare") in ("inside", "outside")
-    return entry if known and entry.get("output_kind") in (None, *get_args(OutputKind)) else {}
 
 
 def check_runtime(runtime: str | None, formats: Sequence[str], *, latency: bool) -> None:

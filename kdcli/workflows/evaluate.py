@@ -107,6 +107,12 @@ def evaluate(
         code=code,
     )
     has_teacher = teacher is not None
+    idle = next((one for one in settings if one.startswith("teacher.")), None)
+    if idle is not None and not has_teacher:
+        raise UsageError(
+            f"--set {idle} has no effect without --teacher",
+            hint=f"for MODEL: --set student.{idle.partition('.')[2]}",
+        )
     chosen = choose_gates(
         "evaluate", gates, asked.recipe.gates, teacher=has_teacher, latency=latency, on_event=on_event
     )

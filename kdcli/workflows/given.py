@@ -46,7 +46,7 @@ def asked_for(models: Sequence[str | Path], recipe: Any, *, with_data: bool = Tr
 def _data_of(run: Recipe, *, with_source: bool) -> dict[str, Any]:
     values = run.model_dump(mode="json", by_alias=True, exclude_none=True)
     # What is not used here is left out: one of the user's own would ask for its file.
-    unused = ("augment",) if with_source else ("augment", "source")
+    unused = ("augment",) if with_source else ("augment", "source", "target_scale")
     data = {name: value for name, value in values["data"].items() if name not in unused}
     found: dict[str, Any] = {"data": data, "train": {"seed": values["train"]["seed"]}}
     if with_source and as_written_in(run.data.source):

@@ -23,6 +23,7 @@ from kdcli.runs.recording import hash_arrays
 from kdcli.runs.results import relative
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.workflows.building import build_zoo, zoo_shape
+from kdcli.workflows.exported_file import as_exported
 from kdcli.workflows.refusing import not_anew
 from kdcli.workflows.target_scale import check_target_scale
 from kdcli.workflows.understanding import understand
@@ -132,6 +133,7 @@ def open_network(
             on_event=on_event,
         )
         network, path, sha, form = opened.network, opened.path, opened.sha256, opened.format
+        section = as_exported(path, section, network, role=role, asked_for=True, on_event=on_event)
         findings = tuple(str(finding) for finding in opened.verdict.findings)
     else:
         built = build_zoo(

@@ -196,7 +196,8 @@ def _resolved(
         values[*at, "output_kind"] = side.network.output_kind
         # Recorded answers take nothing in.
         for preparation in list(side.network.preparations.values())[:1]:
-            values[*at, "input", "scale"] = scale_to_json(preparation.scale)
+            if preparation.scaled:
+                values[*at, "input", "scale"] = scale_to_json(preparation.scale)
             if preparation.picture:
                 values[*at, "input", "resize"] = list(preparation.prepared_shape[:2])
     for number, loss in enumerate(recipe.losses or ()):

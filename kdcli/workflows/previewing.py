@@ -51,7 +51,6 @@ def check_before(job: Job) -> tuple[str, ...]:
     network = teaching.network if teaching is not None else None
     batch = _sample_batch(looked, min(fit.train.batch_size, len(looked)))
     refuse_idle_terms(fit.terms, student=student.network, teacher=network, batch=batch, targets=answers)
-    findings.extend(_unscaled(train))
     if teaching is not None and fit.views.augments and fit.views.count == 1 and (fit.train.epochs or 1) > 1:
         findings.append("a single view for all epochs was worse than no augmentation: teacher.views=8 keeps 8")
     return tuple(findings)
@@ -72,18 +71,6 @@ def _known_of(teaching: AnyTeaching, student: Network, task: str) -> list[str]:
             accuracy = refuse_chance(one.plain(SAMPLE_SPLIT, sample), labels, name=one.network.name)
             who = "the teacher" if len(teaching.members) == 1 else one.network.name
             texts.append(f"{who}'s accuracy on training examples is {accuracy:.4f}")
-    return texts
-
-
-def _unscaled(train: Examples) -> list[str]:
-    """Pictures that are stored as numbers up to 255 in another type than the one that is scaled."""
-    texts = []
-    for name, array in train.inputs.items():
-        if array.ndim >= 3 and array.dtype != np.uint8 and array[:256].max() > 2:
-            texts.append(
-                f"{name} is {array.dtype} up to {array[:256].max():g} and passes as it is: only uint8 "
-                "pictures are scaled (store uint8, or divide by 255)"
-            )
     return texts
 
 

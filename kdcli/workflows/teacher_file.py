@@ -68,15 +68,13 @@ def open_teacher_file(
     """
     if chosen.extra is not None:
         require_extra(chosen.extra, what=f"the teacher as a {chosen.kind} file")
-    # The teacher itself stays as it is: it is measured too.
-    network = ready(copied(network) if isinstance(network, KerasNetwork) else network, network.output_kind)
     serving = serve(network, inside=inside, batch=network.batch)
     known = {
         "teacher": sha256,
         "format": chosen.kind,
         "inside": inside,
         "preprocessing": str(serving.preparation),
-        "output": network.output_name,
+        **network.reading,
         "versions": str(versions()),
     }
     folder = cache_folder()
@@ -90,6 +88,8 @@ def open_teacher_file(
     on_event(Note(f"{network.name}: exporting to {chosen.kind}, to be timed beside files of that format"))
     scratch = opened.enter_context(writing.scratch_folder(50_000_000 + 12 * (network.parameters or 0)))
     made = scratch / f"teacher{chosen.suffix}"
+    # The teacher itself stays as it is: it is measured too.
+    network = ready(copied(network) if isinstance(network, KerasNetwork) else network, network.output_kind)
     serving = _written(network, chosen, made, inside=inside)
     if sha256 is not None and made.is_file():
         made = store_export(folder, path, made)

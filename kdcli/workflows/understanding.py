@@ -67,12 +67,22 @@ def understand(
         outputs=count,
         answers=answers,
         sides=examples.label_sides(task),
+        otherwise=_under_raw(network, section.input, examples.take(sample)),
     )
     if classes is not None:
         network = mapped(network, classes, task=task, class_names=class_names)
     return _scaled_for(
         network, examples, section, role, who=who, task=task, measured=measured, seed=seed, on_event=on_event
     )
+
+
+def _under_raw(network: Any, section: InputSection, raw: Any) -> np.ndarray | None:
+    """What a network with an unknown last layer answers to images as they are, while its scale is open."""
+    scaled = any(preparation.scaled for preparation in network.preparations.values())
+    if section.scale != "auto" or not scaled or network.activation is not None or network.output_kind != "logits":
+        return None
+    answers = ops.convert_to_numpy(network.with_scale("raw").output(raw))
+    return np.nan_to_num(np.asarray(answers, np.float64), nan=np.inf)
 
 
 def _scaled_for(
@@ -90,13 +100,13 @@ def _scaled_for(
     """The network behind the scale that it wants, with what has to be said about it."""
     scale = section.input.scale
     scaled = any(preparation.scaled for preparation in network.preparations.values())
-    images = any(preparation.picture for preparation in network.preparations.values())
+    images = any(len(preparation.prepared_shape) == 3 for preparation in network.preparations.values())
     if scaled and scale == "auto":
         choice = choose_scale(network, examples, task=task, measured=measured, seed=seed)
         network = network.with_scale(choice.scale)
         if choice.assumed:
             way = f"--set {role}.input.scale=... sets it"
-            on_event(Note(f"{who}: input.scale {choice.scale} is assumed, {choice.reason}; {way}"))
+            on_event(Note(f"{who}: input.scale {choice.scale} is assumed: {choice.reason}; {way}"))
         elif choice.reason and choice.scale != "unit":
             on_event(Note(f"{who}: input.scale is {choice.scale}, {choice.reason}"))
     elif images and not scaled and scale == "auto":

@@ -123,9 +123,10 @@ def test_where_all_labels_are_the_same_nothing_is_said(logits, labels, task):
 
 def test_sentence_names_the_model_the_metric_and_the_split():
     quality = measure(deciding(np.zeros(300, int)), LABELS, task="classification")
-    accuracy = np.mean(LABELS == 0)
+    # Naming one class is right for all of it and for none of the others.
+    recall = 1 / len(np.unique(LABELS))
     assert chance_sentence(quality, "a.keras", "test") == (
-        f"a.keras is at chance: accuracy {accuracy:.4f} on 300 test examples, and guessing gives as much"
+        f"a.keras is at chance: balanced accuracy {recall:.4f} on 300 test examples, and guessing gives as much"
     )
     values = measure(np.ones((9, 1)), np.arange(9.0)[:, None], task="regression")
     assert "a.keras is not better than always giving the mean: r² -1.35" in chance_sentence(

@@ -39,22 +39,44 @@ def refused(*given, **more):
     ("activation", "task", "answers", "kind", "head"),
     [
         (None, "classification", LOGITS, "logits", "logits"),
-        (None, "classification", CHANCES, "probabilities", "logits"),
+        ("hidden", "classification", CHANCES, "probabilities", "logits"),
+        (None, "classification", CHANCES, "logits", "logits"),
         ("softmax", "classification", CHANCES, "probabilities", "logits"),
         ("sigmoid", "multilabel", SINGLE, "sigmoid", "sigmoid"),
-        (None, "multilabel", SINGLE, "sigmoid", "sigmoid"),
+        ("hidden", "multilabel", SINGLE, "sigmoid", "sigmoid"),
+        (None, "multilabel", SINGLE, "logits", "sigmoid"),
         (None, "multilabel", LOGITS, "logits", "sigmoid"),
         (None, "regression", LOGITS, "values", "values"),
         ("sigmoid", "regression", SINGLE, "values", "values"),
     ],
 )
 def test_auto_looks_at_the_last_layer_and_the_answers(activation, task, answers, kind, head):
-    found = resolved(network(activation), answers, task=task)
+    # What a linear layer gives stays in [0, 1] only by chance.
+    given = network(hidden=True) if activation == "hidden" else network(activation)
+    found = resolved(given, answers, task=task)
     assert (found.output_kind, found.head) == (kind, head)
 
 
 def test_probabilities_in_half_precision_are_still_probabilities():
-    assert resolved(network(), CHANCES.astype(np.float16).astype(np.float64)).output_kind == "probabilities"
+    half = CHANCES.astype(np.float16).astype(np.float64)
+    assert resolved(network(hidden=True), half).output_kind == "probabilities"
+
+
+def test_probabilities_in_steps_of_an_8_bit_file_are_still_probabilities():
+    steps = np.rint(RANDOM.dirichlet(np.ones(10), 64) * 256) / 256
+    assert np.abs(steps.sum(-1) - 1).max() > 5e-3
+    found = resolved(network(units=10, hidden=True), steps, outputs=10)
+    assert found.output_kind == "probabilities"
+
+
+def test_answers_that_leave_0_to_1_under_another_scale_are_logits():
+    given = network(units=1, hidden=True)
+    once, otherwise = RANDOM.random((8, 1)), RANDOM.normal(size=(8, 1)) * 3
+    for answers, kind in ((otherwise, "logits"), (once, "sigmoid")):
+        found = resolve_output(
+            given, wanted="auto", task="classification", outputs=2, answers=once, otherwise=answers
+        )
+        assert found.output_kind == kind
 
 
 def test_positive_answers_that_do_not_sum_to_one_are_logits():

@@ -157,7 +157,9 @@ def test_two_arms_at_chance_are_not_called_inconclusive_alone(folder, tmp_path):
     for student in result.students:
         assert student.at_chance
         for run in student.runs:
-            assert any(text.startswith(f"{os.path.relpath(run.model)} is at chance: acc") for text in warnings)
+            assert any(
+                text.startswith(f"{os.path.relpath(run.model)} is at chance: balanced acc") for text in warnings
+            )
     assert result.students[1].verdict == "inconclusive" and result.students[1].gap_recovered is None
     report = (tmp_path / "blind" / "compare.md").read_text()
     assert "| inconclusive, both at chance |" in report

@@ -519,3 +519,20 @@ def test_a_model_that_is_there_no_more_or_is_none(kd, tmp_path):
     (tmp_path / "a.tflite").write_bytes(b"\0\0\0\0TFL3")
     ran = kd("export", "a.tflite", "--format", "keras")
     assert ran.code == 4 and "refused, damaged: it has no graph" in ran.err
+
+
+def test_an_8_bit_file_of_probabilities_is_read_as_such_by_every_command(folder, here):
+    bars(last="softmax").save("soft.keras")
+    exported = kdcli.export(
+        "soft.keras", data=folder / "data.npz", formats=["litert"], quantize=["int8"], latency=False, out="x"
+    )
+    path = exported.artifacts[0].path
+    evaluated = kdcli.evaluate(path, data=folder / "data.npz").models[0].quality
+    assert evaluated.accuracy == exported.artifacts[0].accuracy
+    # Its own run's recipe says what the run's model gives, which is not what the file gives.
+    logits = kdcli.evaluate(path, data=folder / "data.npz", settings=["student.output_kind=logits"])
+    assert logits.models[0].quality.loss == evaluated.loss
+    told = kdcli.distill(
+        teacher=path, student=bars(), data=folder / "data.npz", settings=["student.start=fresh"], dry_run=True
+    )
+    assert told.teacher["output_kind"] == "probabilities"

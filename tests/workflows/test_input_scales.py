@@ -135,3 +135,37 @@ def test_a_scale_that_cannot_have_an_effect_is_said(folder, tmp_path):
     kdcli.evaluate(folder / "teacher.keras", data=data, settings=settings, on_event=told.append)
     texts = [event.text for event in told if isinstance(event, Note)]
     assert any("input.scale signed has no effect, only uint8 images are scaled" in text for text in texts)
+
+
+def test_one_logit_of_a_model_that_rescales_is_not_taken_for_a_sigmoid(tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    model = keras.Model(inputs, body(layers.Rescaling(1 / 255)(inputs), 1, None))
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    model.compile("adam", loss)
+    two, two_test = (Y == 1).astype(int), (Y_TEST == 1).astype(int)
+    model.fit(X, two, epochs=6, batch_size=16, verbose=0)
+    model.save(tmp_path / "m.keras")
+    data = save_npz(tmp_path / "d.npz", x_train=X, y_train=two, x_test=X_TEST, y_test=two_test)
+    found = kdcli.evaluate(tmp_path / "m.keras", data=data).models[0].quality
+    own = float(loss(two_test[:, None], model.predict(X_TEST.astype(np.float32), verbose=0)))
+    assert found.loss == pytest.approx(own, rel=1e-4)
+
+
+def test_a_run_on_floats_records_no_scale_and_finds_one_for_bytes(folder, tmp_path):
+    given = {"x_train": X / np.float32(255), "y_train": Y, "x_test": X_TEST / np.float32(255), "y_test": Y_TEST}
+    np.savez(tmp_path / "floats.npz", **given)
+    kdcli.distill(
+        teacher=folder / "teacher.keras",
+        student=folder / "teacher.keras",
+        data=tmp_path / "floats.npz",
+        settings=["student.start=fresh", "train.epochs=8", "train.batch_size=16"],
+        out=tmp_path / "run",
+    )
+    assert read_recipe(tmp_path / "run" / "recipe.yaml").recipe.student.input.scale == "auto"
+    floats = kdcli.evaluate(tmp_path / "run", data=tmp_path / "floats.npz").models[0].quality
+    as_bytes = kdcli.evaluate(tmp_path / "run", data=folder / "data.npz").models[0].quality
+    model = keras.saving.load_model(tmp_path / "run" / "student.keras")
+    own = float((model.predict(given["x_test"], verbose=0).argmax(1) == Y_TEST).mean())
+    assert floats.accuracy == as_bytes.accuracy == pytest.approx(own)
+    assert as_bytes.loss == pytest.approx(floats.loss, rel=1e-4)
