@@ -1,0 +1,78 @@
+"""Losses of single examples against Keras, and guessing against the frequencies of the labels."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from kdcli.evaluation.example_loss import example_losses, guessing_losses
+
+RANDOM = np.random.default_rng(0)
+MAPS = RANDOM.integers(0, 3, (5, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("task", "head", "labels", "logits", "loss"),
+    [
+        (
+            "classification",
+            "logits",
+            RANDOM.integers(0, 3, 8),
+            RANDOM.normal(size=(8, 3)),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None),
+        ),
+        (
+            "classification",
+            "logits",
+            RANDOM.dirichlet(np.ones(3), 8),
+            RANDOM.normal(size=(8, 3)),
+            keras.losses.CategoricalCrossentropy(from_logits=True, reduction=None),
+        ),
+        (
+            "segmentation",
+            "logits",
+            MAPS,
+            RANDOM.normal(size=(5, 4, 4, 3)),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None),
+        ),
+        (
+            "multilabel",
+            "sigmoid",
+            RANDOM.integers(0, 2, (8, 3)).astype(float),
+            RANDOM.normal(size=(8, 3)),
+            keras.losses.BinaryCrossentropy(from_logits=True, reduction=None),
+        ),
+        (
+            "regression",
+            "values",
+            RANDOM.normal(size=(8, 2)),
+            RANDOM.normal(size=(8, 2)),
+            keras.losses.MeanSquaredError(reduction=None),
+        ),
+    ],
+)
+def test_it_is_the_loss_of_keras(task, head, labels, logits, loss):
+    own = np.asarray(loss(labels, logits)).reshape(len(labels), -1).mean(-1)
+    np.testing.assert_allclose(example_losses(logits, labels, task=task, head=head), own, rtol=1e-5)
+
+
+@pytest.mark.parametrize("labels", [RANDOM.integers(0, 3, 40), MAPS])
+def test_guessing_is_the_loss_of_the_frequencies_of_the_labels(labels):
+    frequencies = np.bincount(labels.ravel(), minlength=3) / labels.size
+    logits = np.broadcast_to(np.log(frequencies), (*labels.shape, 3))
+    own = example_losses(logits, labels, task="segmentation", head="logits")
+    found = guessing_losses(labels, logits.shape, task="segmentation", head="logits")
+    np.testing.assert_allclose(found, own, rtol=1e-6)
+
+
+def test_void_pixels_cost_nothing():
+    void = np.where(RANDOM.random(MAPS.shape) < 0.5, -1, MAPS)
+    logits = RANDOM.normal(size=(5, 4, 4, 3))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None, ignore_class=-1)
+    own = np.asarray(loss(void, logits)).reshape(5, -1).mean(-1)
+    np.testing.assert_allclose(example_losses(logits, void, task="segmentation", head="logits"), own, rtol=1e-5)
+
+
+def test_labels_of_another_size_have_no_loss():
+    assert example_losses(np.zeros((4, 3)), np.zeros((4, 2)), task="regression", head="values") is None
