@@ -15,10 +15,10 @@ from kdcli.lazy import keras, ops
 from kdcli.models.input_range import range_of
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.network import Network
-from kdcli.models.preparation import SCALES, Preparation, Scale
+from kdcli.models.preparation import Preparation, Scale
 from kdcli.spec import Standardization
 
-# Images whose mean and deviation are the seventh candidate; examples for the fit of BatchNorm's statistics.
+# Images whose mean and deviation are the last candidate; examples for the fit of BatchNorm's statistics.
 STATISTICS, FITTED, NORMALIZATIONS = 2048, 32, 3
 # Half widths of a range that networks are trained on; the widest is that of 0..255 minus a mean for each channel.
 NARROWEST, WIDEST = 0.1, 150.0
@@ -184,8 +184,8 @@ def _distance(low: float, high: float) -> float:
 def _candidates(images: Mapping[str, Preparation], take: Take, count: int) -> dict[str, Scale]:
     """By name, in the order in which they are assumed where nothing tells them apart."""
     channels = {p.prepared_shape[-1] if len(p.prepared_shape) == 3 else 1 for p in images.values()}
-    known = [scale for scale in ("unit", "signed", "imagenet", "caffe", "raw") if scale in SCALES]
-    scales: dict[str, Scale] = {s: s for s in known if s not in ("imagenet", "caffe") or channels == {3}}
+    named = ("unit", "signed", *(("imagenet", "caffe") if channels == {3} else ()), "raw")
+    scales: dict[str, Scale] = {scale: scale for scale in named}
     if len(images) == 1:
         ((name, preparation),) = images.items()
         sample = take(np.unique(np.linspace(0, count - 1, min(STATISTICS, count)).astype(np.int64)))[name]

@@ -49,6 +49,7 @@ class Trial:
             }
         )
         self._answering = Answering(self._plain, batch_size=LOOKS[0][0])
+        self._tapped: Answering | None = None
 
     def logits(self, scale: Scale, positions: np.ndarray) -> np.ndarray:
         """Of some examples under a scale."""
@@ -56,9 +57,9 @@ class Trial:
 
     def features(self, scale: Scale, positions: np.ndarray, taps: Sequence[str]) -> Mapping[str, np.ndarray]:
         """What some taps give under a scale."""
-        return Answering(self._plain, taps=taps, batch_size=len(positions))(
-            self._under(scale, positions), len(positions)
-        )
+        if self._tapped is None or self._tapped.taps != tuple(taps):
+            self._tapped = Answering(self._plain, taps=taps, batch_size=len(positions))
+        return self._tapped(self._under(scale, positions), len(positions))
 
     def _under(self, scale: Scale, positions: np.ndarray) -> Take:
         preparations = self.network.with_scale(scale).preparations
@@ -122,10 +123,6 @@ class _Entrant:
         """Whether its loss is lower than that of guessing, by more than a network with random weights may get."""
         return _above_zero((1 - KNOWLEDGE) * guessed - self.losses, alpha)
 
-    def below(self, other: _Entrant, alpha: float) -> bool:
-        """Whether the paired interval says that its loss is lower."""
-        return _above_zero(other.losses - self.losses, alpha)
-
     def beats(self, other: _Entrant, alpha: float, guessed: np.ndarray) -> bool:
         """Whether its loss is lower by more than confidence alone could make it."""
         guessing, floor = float(guessed.mean()), 0.0
@@ -136,7 +133,8 @@ class _Entrant:
         if self.sureness > other.sureness:
             only_surer = self.agreement(other) >= SAME_DECISIONS and np.mean(self._right or [0]) >= FAULTLESS
             floor = FLOOR_OF_CONFIDENCE if only_surer else FLOOR
-        return self.below(other, alpha) and other.loss - self.loss > floor * guessing
+        lower = _above_zero(other.losses - self.losses, alpha)
+        return lower and other.loss - self.loss > floor * guessing
 
 
 @dataclass(frozen=True)

@@ -45,12 +45,12 @@ def resolve_output(
     _check_shape(network, task, answers, sides)
     if wanted == "values" and task != "regression":
         raise ModelError(f"{network.name}: output_kind is values, but the data is for {task}")
+    bounded = _is_bounded(network, answers, otherwise)
     if outputs and network.outputs != outputs:
-        bounded = _is_bounded(network, answers, otherwise)
         network = _with_other_count(network, wanted=wanted, task=task, outputs=outputs, bounded=bounded)
     kind = wanted
     if wanted == "auto":
-        kind = _kind_of(network, task, answers, bounded=_is_bounded(network, answers, otherwise))
+        kind = _kind_of(network, task, answers, bounded=bounded)
     elif wanted == "probabilities" and not _sums_to_one(answers):
         raise ModelError(f"{network.name}: output_kind is probabilities, but the answers do not sum to 1")
     elif wanted == "logits" and network.output_kind in ("probabilities", "sigmoid") and task != "regression":

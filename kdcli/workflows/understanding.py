@@ -48,8 +48,9 @@ def understand(
         taken, held = ", ".join(network.preparations), ", ".join(examples.shapes)
         network.notes = (*network.notes, f"takes {taken} of the data's inputs {held}")
     sample = np.arange(min(256, len(examples)))
+    raw = examples.take(sample)
     try:
-        answers = np.asarray(ops.convert_to_numpy(network.output(examples.take(sample))), np.float64)
+        answers = np.asarray(ops.convert_to_numpy(network.output(raw)), np.float64)
     except (ValueError, TypeError, tf.errors.OpError) as error:
         if getattr(network, "failures", None):
             raise explain(network, error) from error
@@ -67,7 +68,7 @@ def understand(
         outputs=count,
         answers=answers,
         sides=examples.label_sides(task),
-        otherwise=_under_raw(network, section.input, examples.take(sample)),
+        otherwise=_under_raw(network, section.input, raw),
     )
     if classes is not None:
         network = mapped(network, classes, task=task, class_names=class_names)
