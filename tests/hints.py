@@ -121,7 +121,7 @@ def _check_setting(setting: str, words: Sequence[str], hint: str | None) -> None
     """Read a recipe with the setting; only what is wrong with the setting itself counts."""
     from kdcli.errors import KdError, RecipeError
     from kdcli.models.own_code import find_kinds
-    from kdcli.recipe.reading import read_recipe
+    from kdcli.recipe.reader import read_recipe
 
     path = setting.partition("=")[0]
     values = {name: [b for a, b in itertools.pairwise(words) if a == name] for name in _OF_THE_RECIPE}

@@ -10,7 +10,7 @@ import pytest
 
 from kdcli.cli.app import app
 from kdcli.losses import KINDS
-from kdcli.recipe.shipped import shipped_names
+from kdcli.recipe.shipped_recipes import shipped_names
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

@@ -16,7 +16,7 @@ from kdcli.augment.mixing import Mixing
 from kdcli.augment.mixup import Mixup
 from kdcli.augment.rotate import Rotate
 from kdcli.augment.shift import Shift
-from kdcli.own_kinds import OrOwn
+from kdcli.custom_kinds import OrOwn
 from kdcli.spec import Augment
 
 AnyAugment = Annotated[

@@ -11,7 +11,7 @@ from typing import Any
 from kdcli.cache.layout import Layout
 from kdcli.cache.place import ANSWERS
 from kdcli.cache.sealed import fingerprint_of, read_sealed, write_sealed
-from kdcli.runs.recording import hidden_secrets, versions
+from kdcli.runs.records import hidden_secrets, versions
 
 ABOUT = "about.json"
 _SCHEMA = "kd.cache-entry/1"

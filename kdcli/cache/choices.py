@@ -12,7 +12,7 @@ from kdcli.cache.holding import sweep
 from kdcli.cache.place import ANSWERS, CHOICES
 from kdcli.cache.sealed import fingerprint_of, read_sealed, write_sealed
 from kdcli.errors import StorageError
-from kdcli.runs import writing
+from kdcli.runs import writer
 
 _SCHEMA = "kd.cache-choice/1"
 _NAME, _SUFFIX = 32, ".json"
@@ -46,7 +46,7 @@ def remember(folder: Path, components: Mapping[str, Any], document: Mapping[str,
     """
     path = _place(folder, components)
     with suppress(StorageError, OSError):
-        writing.make_folder(path.parent)
+        writer.make_folder(path.parent)
         sweep(path.parent)
         write_sealed(path, {"schema": _SCHEMA, "components": dict(components), "document": dict(document)})
 
@@ -67,7 +67,7 @@ def forget(folder: Path) -> int:
     for path in sorted((folder / CHOICES).glob(f"*{_SUFFIX}")):
         if read_sealed(path, _SCHEMA) is not None:
             freed += path.stat().st_size
-            writing.remove(path)
+            writer.remove(path)
     return freed
 
 

@@ -18,8 +18,8 @@ from kdcli.cache.place import written_here
 from kdcli.cache.reader import Reader, allow_open_files
 from kdcli.cache.sealed import fingerprint_of
 from kdcli.errors import StorageError
-from kdcli.runs import writing
-from kdcli.runs.packed import Mapped, Saved, check_file, map_file, numpy_type, pack, read_header
+from kdcli.runs import writer
+from kdcli.runs.packed_file import Mapped, Saved, check_file, map_file, numpy_type, pack, read_header
 
 # Its time is that of the last use; while an entry is made, others wait at the second.
 USED, CREATING = "used", ".creating.lock"
@@ -105,12 +105,12 @@ class Entry:
         path = place_of(folder, components)
         said: dict[str, Any] = {"layout": layout, "described": described, "choices": choices}
         with written_here():
-            writing.make_folder(path)
+            writer.make_folder(path)
             try:
                 with FileLock(path / CREATING, timeout=_CREATING_SECONDS):
                     return cls.find(folder, components) or cls(path, write_about(path, components, **said))
             except OSError as error:
-                raise writing.storage_error(path, error) from error
+                raise writer.storage_error(path, error) from error
 
     @contextmanager
     def lock(self, *, on_wait: Callable[[str], None], stop: Callable[[], int | None]) -> Iterator[None]:
@@ -153,7 +153,7 @@ class Entry:
         with written_here():
             self._keep_about()
             content = pack(Saved(self._document_of(shard), dict(arrays)))
-            writing.write_bytes(self.path / shard.file_name, content)
+            writer.write_bytes(self.path / shard.file_name, content)
         self._valid.add(shard)
 
     def reader(self, *, touch: bool = True) -> Reader:
@@ -175,7 +175,7 @@ class Entry:
             except FileNotFoundError:
                 absent.append(shard)
             except OSError as error:
-                raise writing.storage_error(path, error) from error
+                raise writer.storage_error(path, error) from error
         if absent:
             raise StorageError(
                 f"{self.path}: {len(absent)} of {len(self.layout.shards)} shards of kept answers are missing",
@@ -199,7 +199,7 @@ class Entry:
         except StorageError as error:
             wrong = error.message
         except OSError as error:
-            wrong = writing.storage_error(path, error).message
+            wrong = writer.storage_error(path, error).message
         if wrong is None:
             self._valid.add(shard)
             return True
@@ -227,7 +227,7 @@ class Entry:
     def _keep_about(self) -> None:
         """An entry that was removed while somebody waited for it, or fills it, is made again."""
         if not (self.path / ABOUT).exists():
-            writing.make_folder(self.path)
+            writer.make_folder(self.path)
             self.about.write(self.path)
 
 

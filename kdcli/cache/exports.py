@@ -9,7 +9,7 @@ from typing import Any
 from kdcli.cache.place import EXPORTS, allowed_bytes, unusable
 from kdcli.cache.sealed import fingerprint_of
 from kdcli.errors import StorageError
-from kdcli.runs import writing
+from kdcli.runs import writer
 
 # Characters of the fingerprint in a file's name.
 _NAME = 32
@@ -31,8 +31,8 @@ def store_export(folder: Path, path: Path, file: Path) -> Path:
     try:
         if unusable(folder) is not None or allowed_bytes(folder, None) < file.stat().st_size:
             return file
-        writing.make_folder(path.parent)
-        writing.write_bytes(path, file.read_bytes())
+        writer.make_folder(path.parent)
+        writer.write_bytes(path, file.read_bytes())
     except (OSError, StorageError):
         # A cache saves time; without it the file in the scratch folder does.
         return file
@@ -49,5 +49,5 @@ def forget_exports(folder: Path) -> int:
     for path in sorted((folder / EXPORTS).glob("*.*")):
         if len(path.stem) == _NAME and path.is_file():
             freed += path.stat().st_size
-            writing.remove(path)
+            writer.remove(path)
     return freed

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from kdcli.cache.place import written_here
 from kdcli.errors import Interrupted, LockedError, StorageError
-from kdcli.runs import writing
+from kdcli.runs import writer
 
 LOCK, HOLDER = ".lock", "holder.json"
 _POLL_SECONDS = 0.2
@@ -37,7 +37,7 @@ def taken(path: Path) -> FileLock:
             f"{path} is in use by {holder_of(path)}", hint="wait until it is done", location=str(path)
         ) from None
     except OSError as error:
-        raise writing.storage_error(path, error) from error
+        raise writer.storage_error(path, error) from error
     return lock
 
 
@@ -58,7 +58,7 @@ def held(path: Path, *, on_wait: Callable[[str], None], stop: Callable[[], int |
         try:
             with written_here():
                 # Whoever worked there may have removed it.
-                writing.make_folder(path)
+                writer.make_folder(path)
                 lock = taken(path)
             break
         except LockedError:
@@ -74,7 +74,7 @@ def held(path: Path, *, on_wait: Callable[[str], None], stop: Callable[[], int |
         sweep(path, dead=_process_in(path))
         own = {"process": os.getpid(), "host": socket.gethostname()}
         with written_here():
-            writing.write_text(path / HOLDER, json.dumps(own) + "\n")
+            writer.write_text(path / HOLDER, json.dumps(own) + "\n")
         yield
     finally:
         # While it is still held: after that it may be another process's.
@@ -94,11 +94,11 @@ def sweep(path: Path, *, dead: int | None = None) -> None:
 
     What cannot be removed stays: it is in nobody's way.
     """
-    for left in path.glob(f"{writing.TEMPORARY}*"):
+    for left in path.glob(f"{writer.TEMPORARY}*"):
         with suppress(OSError, StorageError):
-            own = dead is not None and left.name.startswith(f"{writing.TEMPORARY}{dead}-")
+            own = dead is not None and left.name.startswith(f"{writer.TEMPORARY}{dead}-")
             if own or time.time() - left.stat().st_mtime > _LEFT_SECONDS:
-                writing.remove(left)
+                writer.remove(left)
 
 
 def _process_in(path: Path) -> int | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from kdcli.runs.packed import numpy_type
+from kdcli.runs.packed_file import numpy_type
 
 # A shard is what is lost when a process dies: few examples, few bytes.
 _MOST_EXAMPLES, _MOST_BYTES = 2_048, 32_000_000

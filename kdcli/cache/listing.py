@@ -16,7 +16,7 @@ from kdcli.cache.holding import HOLDER, LOCK, taken
 from kdcli.cache.layout import is_shard
 from kdcli.cache.place import written_here
 from kdcli.errors import UsageError, did_you_mean
-from kdcli.runs import writing
+from kdcli.runs import writer
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _remove(path: Path) -> int:
     freed = 0
     for name in order:
         freed += (path / name).lstat().st_size
-        writing.remove(path / name)
+        writer.remove(path / name)
     with suppress(OSError):
         # Not empty: something in it is not ours.
         path.rmdir()
@@ -139,7 +139,7 @@ def _remove(path: Path) -> int:
 
 def _is_ours(name: str) -> bool:
     known = name in (ABOUT, HOLDER, USED, LOCK, CREATING)
-    return known or is_shard(name) or name.startswith(writing.TEMPORARY)
+    return known or is_shard(name) or name.startswith(writer.TEMPORARY)
 
 
 def _precision(about: About) -> str | None:

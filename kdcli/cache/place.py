@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kdcli.errors import LockedError, StorageError
-from kdcli.runs import writing
+from kdcli.runs import writer
 
 VARIABLE = "KD_CACHE_DIR"
 # The folder of the answers, that of small decisions and that of exported teachers, in the cache.
@@ -69,7 +69,7 @@ def allowed_bytes(folder: Path, limit: int | None) -> int:
     try:
         free = shutil.disk_usage(there).free
     except OSError as error:
-        raise writing.storage_error(there, error) from error
+        raise writer.storage_error(there, error) from error
     return free // _SHARE if limit is None else max(0, min(limit - kept_bytes(folder), free))
 
 

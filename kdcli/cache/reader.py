@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from kdcli.cache.layout import Layout, Shard
-from kdcli.runs.mapping import AROUND_BYTES, KEPT_BYTES
-from kdcli.runs.packed import Mapped, numpy_type
+from kdcli.runs.mapped_arrays import AROUND_BYTES, KEPT_BYTES
+from kdcli.runs.packed_file import Mapped, numpy_type
 
 # That a process has open beside the shards.
 _OTHER_FILES = 1_024

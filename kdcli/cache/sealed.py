@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdcli.runs import writing
+from kdcli.runs import writer
 
 _SEAL = "sha256"
 # Nothing of ours is larger; a file in its place may be.
@@ -31,7 +31,7 @@ def write_sealed(path: Path, document: Mapping[str, Any]) -> None:
         StorageError: it cannot be written.
     """
     sealed = {**document, _SEAL: hashlib.sha256(_canonical(document)).hexdigest()}
-    writing.write_text(path, json.dumps(sealed, indent=2) + "\n")
+    writer.write_text(path, json.dumps(sealed, indent=2) + "\n")
 
 
 def read_sealed(path: Path, schema: str) -> dict[str, Any] | None:

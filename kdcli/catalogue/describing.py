@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdcli.catalogue.conditions import needs_of, pairs_of, refusals_of
+from kdcli.custom_kinds import kind_of
 from kdcli.loss import FeatureLoss, Loss
-from kdcli.own_kinds import kind_of
 
 # The families of the catalogue, in its order.
 OUTPUTS, FEATURES, RELATIONS = "outputs", "features", "relations"

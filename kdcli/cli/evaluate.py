@@ -10,7 +10,7 @@ import typer
 from kdcli.cli import options as o
 from kdcli.cli.gates import enforce, gate_tables, take_gates
 from kdcli.cli.parsing import parse_limit
-from kdcli.runs.timed import FEW_SAMPLES
+from kdcli.runs.latency_results import FEW_SAMPLES
 
 PerClass = Annotated[
     bool,

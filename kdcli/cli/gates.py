@@ -12,7 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from kdcli.recipe.gates import Gate
-    from kdcli.runs.gated import GateResult
+    from kdcli.runs.gate_results import GateResult
 
 FAILED = 7
 # Short forms, by the name of their parameter.

@@ -18,8 +18,8 @@ app = typer.Typer(help="Recipes: list, show, copy, check, schema.", no_args_is_h
 def ls(json: o.Json = False) -> None:
     """List the shipped recipes."""
     from kdcli.cli.console import Output
-    from kdcli.recipe.reading import read_recipe
-    from kdcli.recipe.shipped import shipped_names
+    from kdcli.recipe.reader import read_recipe
+    from kdcli.recipe.shipped_recipes import shipped_names
 
     rows = [[name, read_recipe(name).recipe.description] for name in shipped_names()]
     document = {"schema": "kd.recipes/1", "recipes": [{"name": n, "description": d} for n, d in rows]}
@@ -29,7 +29,7 @@ def ls(json: o.Json = False) -> None:
 @app.command("show", cls=Once)
 def show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Print a shipped recipe."""
-    from kdcli.recipe.reading import shipped_recipe
+    from kdcli.recipe.reader import shipped_recipe
 
     typer.echo(shipped_recipe(name), nl=False)
 
@@ -63,7 +63,7 @@ def check(
     from kdcli.cli.console import Output
     from kdcli.errors import RecipeError, UsageError
     from kdcli.models.own_code import find_kinds
-    from kdcli.recipe.reading import read_recipe
+    from kdcli.recipe.reader import read_recipe
 
     source = recipe
     if "/" not in recipe and recipe != "-" and Path(recipe).is_file():

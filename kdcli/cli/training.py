@@ -100,7 +100,7 @@ def _summary(document: dict[str, Any]) -> list[Any]:
 def _next(command: str, document: dict[str, Any], code: Sequence[Path]) -> str:
     import shlex
 
-    from kdcli.recipe.reading import read_run
+    from kdcli.recipe.reader import read_run
 
     brought = [word for file in code for word in ("--code", str(file))]
     if command == "distill":

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kdcli.data.examples import Rows
-from kdcli.runs.mapping import InPieces, read_rows
+from kdcli.runs.mapped_arrays import InPieces, read_rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 from kdcli.data.arrays import first_five
 from kdcli.data.classes import LISTED, classes_setting
 from kdcli.errors import DataError
-from kdcli.runs.mapping import in_parts
+from kdcli.runs.mapped_arrays import in_parts
 
 # Up to so many different whole numbers are classes, however few examples each has.
 FEW = 20

@@ -16,7 +16,7 @@ from kdcli.data.label_heads import choose_labels
 from kdcli.data.labels import VOID, checked, find_labelling
 from kdcli.data.order import held_out, limited
 from kdcli.errors import DataError
-from kdcli.runs.recording import hash_arrays
+from kdcli.runs.records import hash_arrays
 
 
 @dataclass(frozen=True)

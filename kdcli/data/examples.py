@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kdcli.runs.mapping import read_rows
+from kdcli.runs.mapped_arrays import read_rows
 
 # The name of the input when a source has only one.
 ONLY = "x"

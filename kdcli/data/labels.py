@@ -13,7 +13,7 @@ from kdcli.data.examples import Examples
 from kdcli.data.maps import fits_image, has_areas, needs_channel
 from kdcli.data.soft_labels import are_rows, describe_rows, normalize_rows, refuse_nearly_rows
 from kdcli.errors import DataError
-from kdcli.runs.mapping import in_parts
+from kdcli.runs.mapped_arrays import in_parts
 
 # What a pixel is called whose class counts for nothing.
 VOID = -1

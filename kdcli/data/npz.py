@@ -12,7 +12,7 @@ import numpy as np
 
 from kdcli.data.store import new_array
 from kdcli.errors import DataError
-from kdcli.runs.mapping import PART_BYTES, give_back, in_parts
+from kdcli.runs.mapped_arrays import PART_BYTES, give_back, in_parts
 from kdcli.screening.pointer import refuse_pointer
 
 # Arrays up to this size are read into memory.

@@ -18,7 +18,7 @@ from kdcli.errors import DataError, did_you_mean, nearest
 from kdcli.lazy import tf
 from kdcli.recipe.document import typed
 from kdcli.runs.class_names import read_class_names
-from kdcli.runs.exported import LABELS
+from kdcli.runs.export_results import LABELS
 from kdcli.screening.pointer import refuse_pointer
 
 SUFFIX = ".tfrecord"

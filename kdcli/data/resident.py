@@ -8,7 +8,7 @@ import numpy as np
 
 from kdcli.data.examples import Examples
 from kdcli.lazy import tf
-from kdcli.runs.mapping import PART_BYTES
+from kdcli.runs.mapped_arrays import PART_BYTES
 
 # Where TensorFlow expects a tensor to begin, in bytes.
 ALIGNED = 64

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from kdcli.errors import StorageError
-from kdcli.runs.mapping import give_back, rows_at_once
-from kdcli.runs.writing import storage_error
+from kdcli.runs.mapped_arrays import give_back, rows_at_once
+from kdcli.runs.writer import storage_error
 
 # Byte strings up to this size together stay in memory.
 MEMORY_BYTES = 64_000_000

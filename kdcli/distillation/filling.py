@@ -13,7 +13,7 @@ import numpy as np
 from kdcli.cache.entry import Entry, Layout, Reader, Shard
 from kdcli.distillation.storage_choice import stored
 from kdcli.errors import StorageError
-from kdcli.runs.packed import numpy_type
+from kdcli.runs.packed_file import numpy_type
 
 
 class Answers(Protocol):

@@ -10,9 +10,9 @@ from typing import Literal
 from kdcli.errors import UsageError
 from kdcli.events import Note, OnEvent
 from kdcli.recipe.gates import METRICS, Gate, GatesSection, parse_gate
-from kdcli.runs.gated import GateResult
+from kdcli.runs.gate_results import GateResult
+from kdcli.runs.latency_results import Timing
 from kdcli.runs.results import Quality
-from kdcli.runs.timed import Timing
 
 # What each command measures of a model.
 COMMANDS: dict[str, tuple[str, ...]] = {

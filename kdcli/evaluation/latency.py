@@ -15,7 +15,7 @@ import numpy as np
 from kdcli.evaluation.session import Samples, Session
 from kdcli.evaluation.subjects import POOL, AtBatch, Request, Subject
 from kdcli.events import OnEvent, Progress, ignore
-from kdcli.runs.timed import SAMPLES_FOR_P99
+from kdcli.runs.latency_results import SAMPLES_FOR_P99
 
 BATCHES = (1, 8, 32)
 BLOCK = (10, 20)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kdcli.runs.timed import SAMPLES_FOR_P99, Ratio, Timing
+from kdcli.runs.latency_results import SAMPLES_FOR_P99, Ratio, Timing
 
 RESAMPLES = 1000
 # The share of intervals of two equal models that may miss 1.

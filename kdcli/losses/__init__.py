@@ -7,6 +7,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import Field, SerializeAsAny, ValidationError
 
+from kdcli.custom_kinds import OrOwn, kind_of
 from kdcli.errors import UsageError, did_you_mean
 from kdcli.loss import Loss
 from kdcli.losses.activation_boundary import ActivationBoundary
@@ -41,7 +42,6 @@ from kdcli.losses.soft_targets import SoftTargets
 from kdcli.losses.solution_flow import SolutionFlow
 from kdcli.losses.variational_information import VariationalInformation
 from kdcli.losses.weighted_soft_labels import WeightedSoftLabels
-from kdcli.own_kinds import OrOwn, kind_of
 
 AnyLoss = Annotated[
     Labels

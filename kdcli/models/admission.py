@@ -13,7 +13,7 @@ from kdcli.models.copying import private_copy
 from kdcli.models.formats import OPENED, SAVED_MODEL, model_format
 from kdcli.models.own_code import registered_names
 from kdcli.models.signatures import choose_signature
-from kdcli.runs.recording import hash_model
+from kdcli.runs.records import hash_model
 from kdcli.screening.hdf5 import screen_hdf5, screen_weights
 from kdcli.screening.keras_archive import screen_keras
 from kdcli.screening.litert import screen_litert

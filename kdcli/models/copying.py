@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kdcli.errors import ModelError
 from kdcli.models.formats import GRAPHS, SAVED_MODEL, SUFFIXES
-from kdcli.runs import writing
+from kdcli.runs import writer
 
 # A SavedModel has a handful of files in two folders; its assets may be more.
 DEEPEST, MOST = 20, 100_000
@@ -37,7 +37,7 @@ def private_copy(path: Path, form: str) -> Iterator[Path]:
             entries = _entries(path)
             _refuse_large_messages(path, form)
             size = sum(entry.lstat().st_size for entry in entries)
-            folder = kept.enter_context(writing.scratch_folder(size))
+            folder = kept.enter_context(writer.scratch_folder(size))
             if form == SAVED_MODEL:
                 copied = folder / "model"
                 _copy_folder(entries, copied)
@@ -47,7 +47,7 @@ def private_copy(path: Path, form: str) -> Iterator[Path]:
         except (PermissionError, FileNotFoundError) as error:
             raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
         except OSError as error:
-            raise writing.storage_error(path, error, needed=size, again="run the same command again") from error
+            raise writer.storage_error(path, error, needed=size, again="run the same command again") from error
         yield copied
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from kdcli.errors import ModelError, first_line
+from kdcli.extras import require_extra
 from kdcli.models import runner_process
-from kdcli.models.extras import require_extra
 from kdcli.models.formats import model_format
 from kdcli.models.network import choose_output
 from kdcli.models.runner_process import NUMBERS, receive, send

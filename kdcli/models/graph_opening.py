@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import ModelError
-from kdcli.models.extras import require_extra
+from kdcli.extras import require_extra
 from kdcli.models.graph_freezing import Freezing
 from kdcli.models.graph_network import GraphNetwork
 

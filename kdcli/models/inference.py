@@ -14,7 +14,7 @@ from kdcli.models.network import SMALLEST, Network
 from kdcli.models.opening import open_written
 from kdcli.models.structures import leaves
 from kdcli.models.tapping import last_activation
-from kdcli.runs import writing
+from kdcli.runs import writer
 
 _HALF = ("float16", "bfloat16")
 _BOUNDED = ("probabilities", "sigmoid")
@@ -82,7 +82,7 @@ def _compute_in_float32(layer: Any) -> None:
 
 def copied(network: KerasNetwork) -> KerasNetwork:
     """The same network over a model of its own, with weights of the types that its layers ask for now."""
-    with writing.scratch_folder(4 * network.parameters) as folder:
+    with writer.scratch_folder(4 * network.parameters) as folder:
         network.model.save(folder / "model.keras")
         model = open_written(folder / "model.keras")
     other = KerasNetwork(model, name=network.name, output=network.output_name)

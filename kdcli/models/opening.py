@@ -11,9 +11,9 @@ from typing import Any
 
 from kdcli.errors import ModelError, UsageError
 from kdcli.events import OnEvent, ignore
+from kdcli.extras import require_extra
 from kdcli.lazy import keras, tf
 from kdcli.models.admission import ScreenedFile, admit, screened_copy
-from kdcli.models.extras import require_extra
 from kdcli.models.formats import KERAS, SAVED_MODEL, written_by
 from kdcli.models.keras_failure import why_not
 from kdcli.models.keras_model import check_finite, check_vocabularies

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from kdcli.augment import AnyAugment
+from kdcli.custom_kinds import kind_of, specs_in
 from kdcli.errors import UsageError
 from kdcli.loss import Loss
 from kdcli.losses import AnyLoss
-from kdcli.own_kinds import kind_of, specs_in
 from kdcli.sources import AnySource
 from kdcli.spec import Augment, Source, Spec
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
+from kdcli.custom_kinds import OwnKinds, kind_of
 from kdcli.errors import KdError, UsageError, first_line
 from kdcli.lazy import keras
 from kdcli.models.own_classes import classes_in
-from kdcli.own_kinds import OwnKinds, kind_of
 from kdcli.screening.keras_names import FUNCTIONS
 from kdcli.spec import Spec
 

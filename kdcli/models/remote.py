@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kdcli.errors import ModelError, first_line
 from kdcli.lazy import tf
-from kdcli.runs import writing
+from kdcli.runs import writer
 from kdcli.screening.verdict import Trust
 
 # Paths collapse double slashes: `http:/x` is what is left of `http://x`.
@@ -61,7 +61,7 @@ def _download(url: str, scheme: str, rest: str) -> Path:
     if name in ("", ".", ".."):
         raise ModelError(f"{url}: names no file", hint="give the address of a file")
     target = folder / name
-    writing.make_folder(folder)
+    writer.make_folder(folder)
     try:
         if scheme in ("http", "https"):
             _over_http(url, target)
@@ -80,7 +80,7 @@ def _over_http(url: str, target: Path) -> None:
         declared = int(answer.headers.get("Content-Length") or -1)
         if declared > MOST:
             raise ValueError(f"it is {declared} bytes, {MOST} are the most")
-        writing.write_stream(target, answer, most=MOST)
+        writer.write_stream(target, answer, most=MOST)
     if declared >= 0 and target.stat().st_size != declared:
         target.unlink()
         raise ValueError("it broke off before its end")
@@ -91,7 +91,7 @@ def _through_tensorflow(url: str, target: Path) -> None:
     if tf.io.gfile.isdir(url):
         for folder, _, files in tf.io.gfile.walk(url):
             placed = target / folder[len(url) :].strip("/")
-            writing.make_folder(placed)
+            writer.make_folder(placed)
             for name in files:
                 tf.io.gfile.copy(f"{folder.rstrip('/')}/{name}", str(placed / name), overwrite=True)
     else:

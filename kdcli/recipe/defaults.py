@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
+from kdcli.custom_kinds import OwnKinds
 from kdcli.errors import Fault
-from kdcli.own_kinds import OwnKinds
 from kdcli.recipe.document import Document, Path, dotted
 from kdcli.recipe.faults import class_at
 from kdcli.recipe.origins import Origins

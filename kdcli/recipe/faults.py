@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from kdcli.custom_kinds import NO_OWN, OwnKinds, specs_in
 from kdcli.errors import Fault, did_you_mean
 from kdcli.losses import KINDS, meant
-from kdcli.own_kinds import NO_OWN, OwnKinds, specs_in
 from kdcli.recipe.document import Document, Path, dotted
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.sections import Recipe

@@ -8,9 +8,8 @@ from pydantic import ConfigDict, Field, model_validator
 
 from kdcli.augment import AnyAugment
 from kdcli.losses import AnyLoss
-from kdcli.recipe.alternatives import ClassNames, ClassWeight, CodeFiles, Limit, Seed
 from kdcli.recipe.gates import GatesSection
-from kdcli.recipe.sides import (
+from kdcli.recipe.model_sections import (
     EnsembleSection,
     InputSection,
     OneOrSeveral,
@@ -19,6 +18,7 @@ from kdcli.recipe.sides import (
 )
 from kdcli.recipe.stages import StageSection, check_names
 from kdcli.recipe.training import EarlyStopping, TrainSection
+from kdcli.recipe.types import ClassNames, ClassWeight, CodeFiles, Limit, Seed
 from kdcli.sources import AnySource
 from kdcli.spec import Share, Spec
 

@@ -9,7 +9,7 @@ from pydantic import Field, SerializationInfo, model_serializer, model_validator
 
 from kdcli.loss import Loss
 from kdcli.losses import AnyLoss
-from kdcli.recipe.sides import StudentSection
+from kdcli.recipe.model_sections import StudentSection
 from kdcli.recipe.training import TrainSection
 from kdcli.spec import Spec
 

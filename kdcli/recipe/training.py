@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from kdcli.recipe.alternatives import Count, Seed
 from kdcli.recipe.optimizer import ADAM, AnyOptimizer
 from kdcli.recipe.schedule import AnySchedule, Constant
+from kdcli.recipe.types import Count, Seed
 from kdcli.spec import PositiveFloat, Share, Spec
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from kdcli.errors import LockedError, StorageError, UsageError
-from kdcli.runs import writing
+from kdcli.runs import writer
 
 MARKER = ".kd"
 LOCK = ".kd.lock"
@@ -66,12 +66,12 @@ class Run:
         """
         held = check_place(path, resume=resume, overwrite=overwrite)
         made = not path.exists()
-        writing.make_folder(path)
+        writer.make_folder(path)
         lock = None
         try:
             lock = locked(path)
-            for left in path.rglob(f"{writing.TEMPORARY}*"):
-                writing.remove(left)
+            for left in path.rglob(f"{writer.TEMPORARY}*"):
+                writer.remove(left)
             if held and overwrite and not resume:
                 _clear(path, inputs)
                 held = []
@@ -135,7 +135,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise writing.storage_error(path, error) from error
+        raise writer.storage_error(path, error) from error
     except ValueError as error:
         raise StorageError(f"{path}: not readable as JSON: {error}", hint="start anew with --overwrite") from None
 
@@ -190,16 +190,16 @@ def _contents(path: Path) -> list[str]:
         if path.exists() and not path.is_dir():
             raise UsageError(f"--out {path} is a file, not a folder", hint="choose another --out")
         names = sorted(entry.name for entry in path.iterdir())
-        return [n for n in names if n not in (LOCK, MARKER) and not n.startswith(writing.TEMPORARY)]
+        return [n for n in names if n not in (LOCK, MARKER) and not n.startswith(writer.TEMPORARY)]
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise writing.storage_error(path, error) from error
+        raise writer.storage_error(path, error) from error
 
 
 def _mark(path: Path, *, ended: bool) -> None:
     content = {"process": os.getpid(), "started": time.time(), "ended": ended}
-    writing.write_text(path / MARKER, json.dumps(content))
+    writer.write_text(path / MARKER, json.dumps(content))
 
 
 def _clear(path: Path, inputs: Iterable[Path]) -> None:
@@ -218,7 +218,7 @@ def _clear(path: Path, inputs: Iterable[Path]) -> None:
         )
     for entry in path.iterdir():
         if entry.name != LOCK:
-            writing.remove(entry)
+            writer.remove(entry)
 
 
 def _foreign(path: Path) -> list[Path]:
@@ -243,7 +243,7 @@ def locked(path: Path, *, seconds: float = 0.0) -> FileLock:
             f"{path} is in use by {holder}", hint="wait for it, or choose another --out", location=str(path)
         ) from None
     except OSError as error:
-        raise writing.storage_error(path, error) from error
+        raise writer.storage_error(path, error) from error
     return lock
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from kdcli.runs.gated import GateResult
+from kdcli.runs.gate_results import GateResult
 
 # Figures of which only some tasks have a value; the contract's keys come first.
 _ALWAYS = ("accuracy", "loss", "top5", "ece", "balanced_accuracy", "examples")

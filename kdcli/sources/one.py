@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
+from kdcli.custom_kinds import OrOwn
 from kdcli.errors import did_you_mean
-from kdcli.own_kinds import OrOwn
 from kdcli.sources.arrays import Arrays
 from kdcli.sources.digits import Digits
 from kdcli.sources.images import Images

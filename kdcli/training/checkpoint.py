@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from kdcli.errors import StorageError
-from kdcli.runs import writing
-from kdcli.runs.packed import Saved, pack, unpack
+from kdcli.runs import writer
+from kdcli.runs.packed_file import Saved, pack, unpack
 
 _SUFFIX = ".checkpoint"
 
@@ -72,11 +72,11 @@ class Checkpoints:
 
     def save(self, step: int, document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Path:
         """Write the checkpoint of a step, then drop the oldest ones."""
-        writing.make_folder(self.folder)
+        writer.make_folder(self.folder)
         path = self.path_of(step)
-        writing.write_bytes(path, pack(Saved(dict(document), dict(arrays))))
+        writer.write_bytes(path, pack(Saved(dict(document), dict(arrays))))
         for old in self.paths()[: -self.keep]:
-            writing.remove(old)
+            writer.remove(old)
         self._since, self._step = self._clock(), step
         return path
 
@@ -104,7 +104,7 @@ class Checkpoints:
                 location=str(path),
             ) from None
         except OSError as error:
-            raise writing.storage_error(path, error) from error
+            raise writer.storage_error(path, error) from error
 
     def newest(self) -> tuple[Saved | None, list[str]]:
         """The newest valid checkpoint, and what was wrong with newer ones.
@@ -119,7 +119,7 @@ class Checkpoints:
             except StorageError as error:
                 wrong.append(error.message)
             except OSError as error:
-                wrong.append(writing.storage_error(path, error).message)
+                wrong.append(writer.storage_error(path, error).message)
             else:
                 self._step = int(saved.document["step"])
                 return saved, wrong

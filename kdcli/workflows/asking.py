@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kdcli.custom_kinds import NO_OWN, OwnKinds
 from kdcli.errors import UsageError
 from kdcli.models.own_code import find_kinds
-from kdcli.own_kinds import NO_OWN, OwnKinds
 from kdcli.recipe.origins import Origins
-from kdcli.recipe.reading import read_recipe
+from kdcli.recipe.reader import read_recipe
 from kdcli.recipe.sections import Recipe
 from kdcli.screening.verdict import NO_TRUST, Trust
 

@@ -18,7 +18,7 @@ from kdcli.models.keras_model import check_finite
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.preparation import SCALES, Preparation
 from kdcli.recipe.sections import InputSection
-from kdcli.runs.recording import hash_arrays, hash_file
+from kdcli.runs.records import hash_arrays, hash_file
 from kdcli.screening.verdict import Trust
 from kdcli.zoo import Application, Clone, has_weights
 

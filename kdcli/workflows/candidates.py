@@ -23,7 +23,7 @@ from kdcli.models.file_runner import RUNTIMES as FILE_RUNTIMES
 from kdcli.models.formats import KERAS, SAVED_MODEL, model_file
 from kdcli.models.opening import open_file
 from kdcli.models.runner_network import RunnerNetwork, explain
-from kdcli.recipe.reading import read_run
+from kdcli.recipe.reader import read_run
 from kdcli.runs.directory import recipe_of_run, role_of_run
 from kdcli.runs.results import Quality
 from kdcli.workflows.asking import Asked

@@ -17,8 +17,8 @@ from kdcli.lazy import tf
 from kdcli.models.graph_network import GraphNetwork
 from kdcli.models.runner_network import explaining
 from kdcli.runs.directory import Run, summary_when_there
-from kdcli.runs.gated import GateResult
-from kdcli.runs.recording import versions
+from kdcli.runs.gate_results import GateResult
+from kdcli.runs.records import versions
 from kdcli.runs.results import FinishedRun, RunResult, relative
 from kdcli.training.loop import Trained
 from kdcli.workflows.finishing import write_end, write_start

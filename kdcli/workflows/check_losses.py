@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdcli.custom_kinds import kind_of
 from kdcli.errors import UsageError
 from kdcli.loss import Loss
 from kdcli.losses import find, made
 from kdcli.models.own_code import find_kinds
-from kdcli.own_kinds import kind_of
 
 if TYPE_CHECKING:
     from kdcli.evaluation.loss_contract import Checked

@@ -22,7 +22,7 @@ from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.models.recorded import RecordedNetwork
 from kdcli.recipe.sections import Recipe
-from kdcli.runs.writing import make_folder
+from kdcli.runs.writer import make_folder
 from kdcli.workflows.around import Surroundings
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.fingerprints import Components, teacher_components, training_components

@@ -12,7 +12,7 @@ from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.workflows.starting import never
 
 if TYPE_CHECKING:
-    from kdcli.runs.compared import Comparison
+    from kdcli.runs.comparison_results import Comparison
     from kdcli.runs.results import Plan
 
 
@@ -100,7 +100,7 @@ def compare(
     # From here on there is work for NumPy and TensorFlow: a bad recipe never gets this far.
     from kdcli.evaluation.gates import check_task, choose_gates
     from kdcli.models.own_code import blamed
-    from kdcli.runs.comparison import ComparisonDirectory
+    from kdcli.runs.comparison_directory import ComparisonDirectory
     from kdcli.workflows.around import Surroundings
     from kdcli.workflows.concluding import conclude
     from kdcli.workflows.rehearsing import about_repeats, baseline_findings, open_measurable, preview

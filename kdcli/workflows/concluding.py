@@ -18,15 +18,15 @@ from kdcli.evaluation.statistics import smallest_visible_gain
 from kdcli.models.network import Network
 from kdcli.models.opening import open_file
 from kdcli.recipe.gates import METRICS, Gate
-from kdcli.recipe.reading import read_run
-from kdcli.runs import writing
-from kdcli.runs.compared import ComparedStudent, Comparison
-from kdcli.runs.comparison import ComparisonDirectory
+from kdcli.recipe.reader import read_run
+from kdcli.runs import writer
+from kdcli.runs.comparison_directory import ComparisonDirectory
+from kdcli.runs.comparison_results import ComparedStudent, Comparison
 from kdcli.runs.directory import RECIPE
-from kdcli.runs.gated import GateResult
-from kdcli.runs.recording import machine, versions
+from kdcli.runs.gate_results import GateResult
+from kdcli.runs.latency_results import Timing
+from kdcli.runs.records import machine, versions
 from kdcli.runs.results import Quality, relative
-from kdcli.runs.timed import Timing
 from kdcli.screening.verdict import Trust
 from kdcli.workflows.arms import Arm
 from kdcli.workflows.judging import Judge
@@ -106,8 +106,8 @@ def conclude(
     results = _judged(comparison, dataset, quality.accuracy, timed, gates)
     comparison = replace(comparison, gates=results)
     document = comparison.to_json()
-    writing.write_text(place.tables, markdown(document))
-    writing.write_text(place.report, json.dumps(document, indent=2) + "\n")
+    writer.write_text(place.tables, markdown(document))
+    writer.write_text(place.report, json.dumps(document, indent=2) + "\n")
     return comparison
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from kdcli.errors import StorageError, UsageError
-from kdcli.recipe.reading import shipped_recipe
-from kdcli.runs.writing import write_text
+from kdcli.recipe.reader import shipped_recipe
+from kdcli.runs.writer import write_text
 
 
 def copy_recipe(name: str, destination: Path | None, *, overwrite: bool = False) -> Path:

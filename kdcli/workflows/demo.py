@@ -13,8 +13,8 @@ from kdcli.events import Note, OnEvent, ignore
 from kdcli.workflows.starting import never
 
 if TYPE_CHECKING:
-    from kdcli.runs.demonstrated import DemonstratedModel, Demonstration
-    from kdcli.runs.exported import Exported
+    from kdcli.runs.demo_results import DemonstratedModel, Demonstration
+    from kdcli.runs.export_results import Exported
 
 RECIPE = "digits"
 SEEDS = (0, 1, 2)
@@ -42,8 +42,8 @@ def demo(
         >>> import kdcli
         >>> kdcli.demo(out="runs/demo").comparison["verdict"]   # doctest: +SKIP
     """
-    from kdcli.models.extras import require_extra
-    from kdcli.runs.demonstrated import Demonstration
+    from kdcli.extras import require_extra
+    from kdcli.runs.demo_results import Demonstration
     from kdcli.runs.directory import default_out
     from kdcli.workflows.compare import compare
     from kdcli.workflows.distill import distill
@@ -100,7 +100,7 @@ def demo(
 
 def _models(path: Path, compared: dict[str, Any], exported: Exported) -> tuple[DemonstratedModel, ...]:
     """The lines of the table: teacher, student alone, student distilled, and the files that ship."""
-    from kdcli.runs.demonstrated import DemonstratedModel
+    from kdcli.runs.demo_results import DemonstratedModel
 
     teacher, (scratch, distilled) = compared["teacher"], compared["students"]
     whole = teacher["bytes"]

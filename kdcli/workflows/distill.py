@@ -148,7 +148,7 @@ def _in_stages(
 
 def _gate_section(asked: Asked, place: Place) -> GatesSection:
     """The gates that are asked for; a run that goes on without a recipe has its own."""
-    from kdcli.recipe.reading import read_run
+    from kdcli.recipe.reader import read_run
     from kdcli.runs.directory import RECIPE
 
     section = asked.recipe.gates

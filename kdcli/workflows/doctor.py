@@ -14,8 +14,8 @@ import psutil
 from kdcli.cache.place import VARIABLE, cache_folder
 from kdcli.evaluation.footprint import file_bytes
 from kdcli.lazy import tf
-from kdcli.runs.recording import machine, versions
-from kdcli.runs.surroundings import Cache, Extra, Surroundings
+from kdcli.runs.environment import Cache, Extra, Surroundings
+from kdcli.runs.records import machine, versions
 
 _PACKAGE = "kdcli"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

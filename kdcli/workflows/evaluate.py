@@ -20,12 +20,12 @@ from kdcli.evaluation.session import Session
 from kdcli.events import Note, OnEvent, ignore
 from kdcli.models.formats import model_file, model_format
 from kdcli.recipe.gates import Gate
-from kdcli.recipe.reading import read_run
+from kdcli.recipe.reader import read_run
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.directory import recipe_of_run
-from kdcli.runs.evaluated import EvaluatedModel, Evaluation
+from kdcli.runs.evaluation_results import EvaluatedModel, Evaluation
+from kdcli.runs.latency_results import Ratio
 from kdcli.runs.results import relative
-from kdcli.runs.timed import Ratio
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.candidates import (

@@ -16,13 +16,13 @@ from kdcli.evaluation.gates import check_task, choose_gates, judge
 from kdcli.evaluation.session import Session
 from kdcli.events import Note, OnEvent, ignore
 from kdcli.exports.choosing import choose_formats
-from kdcli.models.extras import require_extra
+from kdcli.extras import require_extra
 from kdcli.models.formats import model_file, model_format
 from kdcli.recipe.gates import METRICS, Gate
-from kdcli.runs import writing
+from kdcli.runs import writer
 from kdcli.runs.directory import default_out
-from kdcli.runs.exported import INPUTS, LABELS, Artifact, Exported, Failure
-from kdcli.runs.gated import GateResult
+from kdcli.runs.export_results import INPUTS, LABELS, Artifact, Exported, Failure
+from kdcli.runs.gate_results import GateResult
 from kdcli.runs.results import relative
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.spec import ExportFormat
@@ -172,7 +172,7 @@ def export(
     bounds = with_parity_gates(bounds, task=task, labelled=labelled)
     try:
         # Converters keep several copies beside each other.
-        with writing.scratch_folder(50_000_000 + 12 * (shipped.network.parameters or 0) * len(chosen)) as scratch:
+        with writer.scratch_folder(50_000_000 + 12 * (shipped.network.parameters or 0) * len(chosen)) as scratch:
             folder = scratch / place.name
             folder.mkdir()
             with ExitStack() as opened:
@@ -205,7 +205,7 @@ def export(
                 artifacts, results = _judged(files, bounds, shipped, session, against, place, on_event)
             left = _placed(folder, place, artifacts, shipped.class_names)
     except OSError as error:
-        raise writing.storage_error(place, error, again="run the same command again") from error
+        raise writer.storage_error(place, error, again="run the same command again") from error
     split_used = shipped.examples.split if with_data else None
     count = len(shipped.examples) if with_data else 0
     return Exported(left, file, artifacts, results, split_used, count, shipped.accuracy, failures)
@@ -266,7 +266,7 @@ def _make_files(
                 **options,
             )
         except ModelError as error:
-            writing.remove(path)
+            writer.remove(path)
             errors.append(error)
             failures.append(Failure(path.name, one.kind, one.variant, error.message, error.hint))
         else:
@@ -333,5 +333,5 @@ def _placed(folder: Path, place: Path, artifacts: Sequence[Artifact], class_name
         (folder / LABELS).write_text("".join(f"{name}\n" for name in class_names), "utf-8")
     taken = {artifact.name: artifact.input.to_json() for artifact in kept}
     (folder / INPUTS).write_text(json.dumps(taken, indent=2) + "\n", "utf-8")
-    writing.place_folder(folder, place)
+    writer.place_folder(folder, place)
     return place

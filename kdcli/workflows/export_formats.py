@@ -11,7 +11,7 @@ from kdcli.models.inference import copied, ready
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.models.serving import serve
-from kdcli.runs import writing
+from kdcli.runs import writer
 from kdcli.spec import ExportFormat
 
 YES, ONE_AT_A_TIME, UNKNOWN = "yes", "one example at a time, not int8", "not known before it is exported"
@@ -39,7 +39,7 @@ def _tried(chosen: ExportFormat, network: Network) -> str:
     if not isinstance(chosen, Litert) and find_spec("tf2onnx") is None:
         return UNKNOWN
     reason = ""
-    with writing.scratch_folder(12 * (network.parameters or 0)) as folder:
+    with writer.scratch_folder(12 * (network.parameters or 0)) as folder:
         for batch in (None, 1):
             try:
                 chosen.write(serve(network, inside=True, batch=batch), folder / chosen.file_name("model"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kdcli.errors import UsageError
 from kdcli.recipe.gates import Gate
-from kdcli.runs import writing
+from kdcli.runs import writer
 from kdcli.spec import ExportFormat
 from kdcli.workflows.evaluate import SPLITS
 
@@ -60,7 +60,7 @@ def check_empty(place: Path) -> None:
     try:
         held = place.is_file() or (place.is_dir() and any(place.iterdir()))
     except OSError as error:
-        raise writing.storage_error(place, error) from error
+        raise writer.storage_error(place, error) from error
     if held:
         what = "is a file, not a folder" if place.is_file() else "is not empty"
         raise UsageError(f"--out {place} {what}", hint="another --out; kd export replaces nothing")

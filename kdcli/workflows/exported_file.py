@@ -10,7 +10,7 @@ from kdcli.events import Note, OnEvent
 from kdcli.models.network import Network
 from kdcli.models.preparation import Scale, scale_from_json
 from kdcli.models.runner_network import RunnerNetwork
-from kdcli.runs.exported import INPUTS
+from kdcli.runs.export_results import INPUTS
 from kdcli.spec import OutputKind
 
 # Bytes of an `input.json`; kd writes far less.

@@ -24,7 +24,7 @@ from kdcli.models.preparation import scale_to_json
 from kdcli.models.serving import Serving, serve
 from kdcli.models.tensor_info import TensorInfo
 from kdcli.recipe.gates import Gate
-from kdcli.runs.exported import TakenInput
+from kdcli.runs.export_results import TakenInput
 from kdcli.spec import ExportFormat
 from kdcli.workflows.teacher_file import TeacherFile
 

@@ -13,7 +13,7 @@ from kdcli.data.examples import Examples
 from kdcli.data.views import Views
 from kdcli.lazy import keras
 from kdcli.models.keras_network import KerasNetwork
-from kdcli.runs.recording import hash_arrays, hash_file
+from kdcli.runs.records import hash_arrays, hash_file
 from kdcli.workflows.networks import Opened
 from kdcli.workflows.once import Once
 

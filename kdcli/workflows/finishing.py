@@ -8,9 +8,9 @@ from typing import Any
 
 from kdcli import __version__
 from kdcli.recipe.sections import Recipe
-from kdcli.runs import writing
+from kdcli.runs import writer
 from kdcli.runs.directory import Run
-from kdcli.runs.recording import arguments, hidden_secrets, machine, versions
+from kdcli.runs.records import arguments, hidden_secrets, machine, versions
 from kdcli.runs.results import RunResult
 from kdcli.screening.verdict import Trust
 from kdcli.workflows.planning import recipe_text
@@ -41,8 +41,8 @@ def write_start(
         "requested": hidden_secrets(requested.model_dump(mode="json", by_alias=True, exclude_none=True)),
     }
     # The environment last: where it lies, `--resume` finds a run that can go on.
-    writing.write_text(run.recipe, recipe_text(resolved))
-    writing.write_text(run.environment, json.dumps(environment, indent=2) + "\n")
+    writer.write_text(run.recipe, recipe_text(resolved))
+    writer.write_text(run.environment, json.dumps(environment, indent=2) + "\n")
 
 
 def write_end(
@@ -50,9 +50,9 @@ def write_end(
 ) -> None:
     """The model card, then `summary.json`, whose presence says that the run finished."""
     document = result.to_json()
-    writing.write_text(run.readme, model_card(document, recipe=recipe, class_names=class_names, model=model))
-    writing.write_text(run.summary, json.dumps(document, indent=2) + "\n")
-    writing.remove(run.checkpoint)
+    writer.write_text(run.readme, model_card(document, recipe=recipe, class_names=class_names, model=model))
+    writer.write_text(run.summary, json.dumps(document, indent=2) + "\n")
+    writer.remove(run.checkpoint)
 
 
 def model_card(

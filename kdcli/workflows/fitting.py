@@ -29,7 +29,7 @@ from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.models.precision import computing_in
 from kdcli.recipe.sections import Recipe, TrainSection
-from kdcli.runs import writing
+from kdcli.runs import writer
 from kdcli.runs.directory import Run
 from kdcli.runs.results import Quality
 from kdcli.training.checkpoint import Checkpoints
@@ -193,7 +193,7 @@ def evaluate_split(
 
 def write_metrics(run: Run, history: list[dict[str, Any]]) -> None:
     """`metrics.jsonl`: one line an epoch."""
-    writing.write_text(run.metrics, "".join(json.dumps(line) + "\n" for line in history))
+    writer.write_text(run.metrics, "".join(json.dumps(line) + "\n" for line in history))
 
 
 def write_predictions(run: Run, logits: np.ndarray, split: Examples, *, task: str) -> None:
@@ -204,7 +204,7 @@ def write_predictions(run: Run, logits: np.ndarray, split: Examples, *, task: st
         answers["labels"] = labels
     file = io.BytesIO()
     np.savez(file, index=split.rows, **answers)
-    writing.write_bytes(run.predictions, file.getvalue())
+    writer.write_bytes(run.predictions, file.getvalue())
 
 
 def write_model(run: Run, role: str, network: KerasNetwork | GraphNetwork) -> Path:
@@ -212,15 +212,15 @@ def write_model(run: Run, role: str, network: KerasNetwork | GraphNetwork) -> Pa
     path = run.place_of(role, folder=isinstance(network, GraphNetwork))
     needed = 4 * (network.parameters or 0) + 1_000_000
     try:
-        with writing.scratch_folder(3 * needed) as scratch:
+        with writer.scratch_folder(3 * needed) as scratch:
             if isinstance(network, KerasNetwork):
                 content = saved_bytes(network.model, scratch)
             else:
                 network.save(scratch / path.name)
-                writing.remove(path)
-                writing.place_folder(scratch / path.name, path)
+                writer.remove(path)
+                writer.place_folder(scratch / path.name, path)
                 return path
     except OSError as error:
-        raise writing.storage_error(path, error, needed=needed) from error
-    writing.write_bytes(path, content)
+        raise writer.storage_error(path, error, needed=needed) from error
+    writer.write_bytes(path, content)
     return path

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdcli.custom_kinds import as_written_in
 from kdcli.data.dataset import Dataset, open_dataset
 from kdcli.data.examples import Examples
 from kdcli.data.order import limited
 from kdcli.errors import UsageError
 from kdcli.events import Note, OnEvent
 from kdcli.models.own_code import blamed
-from kdcli.own_kinds import as_written_in
-from kdcli.recipe.reading import read_run
+from kdcli.recipe.reader import read_run
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.directory import recipe_of_run
 from kdcli.workflows.asking import Asked, ask

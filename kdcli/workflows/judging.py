@@ -14,7 +14,7 @@ from kdcli.errors import StorageError
 from kdcli.evaluation.quality import MAIN
 from kdcli.evaluation.statistics import ALPHA, Paired, gain_over_repeats, holm_levels, verdict
 from kdcli.recipe.sections import FALLING
-from kdcli.runs.compared import ComparedRun, ComparedStudent, MeasuredGain, PairedRun
+from kdcli.runs.comparison_results import ComparedRun, ComparedStudent, MeasuredGain, PairedRun
 from kdcli.runs.directory import PREDICTIONS
 from kdcli.runs.results import FinishedRun, RunResult
 from kdcli.workflows.arms import Arm

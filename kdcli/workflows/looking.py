@@ -11,8 +11,8 @@ from typing import Any
 from kdcli.errors import KdError, ModelError
 from kdcli.evaluation.footprint import file_bytes, flops, optimizer_bytes, weight_bytes
 from kdcli.events import OnEvent
+from kdcli.extras import MissingExtra
 from kdcli.models.admission import ScreenedFile, admit, require_signature, screened_copy
-from kdcli.models.extras import MissingExtra
 from kdcli.models.formats import SAVED_MODEL
 from kdcli.models.graph_network import GraphNetwork
 from kdcli.models.keras_network import KerasNetwork
@@ -23,9 +23,9 @@ from kdcli.models.runner_network import RunnerNetwork
 from kdcli.models.signatures import SeveralSignatures, choose_signature
 from kdcli.models.tapping import layers_by_path
 from kdcli.models.tensor_info import TensorInfo
-from kdcli.recipe.reading import read_run
+from kdcli.recipe.reader import read_run
 from kdcli.runs.directory import recipe_of_run, role_of_run
-from kdcli.runs.inspected import Inspection, Layer, Tensor
+from kdcli.runs.inspection_results import Inspection, Layer, Tensor
 from kdcli.screening.saved_model_facts import SavedModelFacts, describe_saved_model
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.networks import as_recorded, choice_of

@@ -16,10 +16,10 @@ from kdcli.models.initialization import undrawn
 from kdcli.models.keras_model import check_finite, fresh_copy
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.opening import Choice, open_file
-from kdcli.recipe.reading import read_run
+from kdcli.recipe.reader import read_run
 from kdcli.recipe.sections import InputSection
 from kdcli.runs.directory import recipe_of_run, role_of_run
-from kdcli.runs.recording import hash_arrays
+from kdcli.runs.records import hash_arrays
 from kdcli.runs.results import relative
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.workflows.building import build_zoo, zoo_shape

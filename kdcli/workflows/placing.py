@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kdcli.custom_kinds import as_written_in
 from kdcli.data.dataset import Dataset, fingerprint, open_dataset
 from kdcli.errors import StorageError, UsageError
 from kdcli.models.formats import model_file
-from kdcli.own_kinds import as_written_in
 from kdcli.recipe.document import Path as Setting
 from kdcli.recipe.origins import Origins
-from kdcli.recipe.reading import read_recipe
+from kdcli.recipe.reader import read_recipe
 from kdcli.recipe.sections import Recipe
-from kdcli.runs import writing
+from kdcli.runs import writer
 from kdcli.runs.directory import (
     CHECKPOINT,
     ENVIRONMENT,
@@ -27,7 +27,7 @@ from kdcli.runs.directory import (
     model_of_run,
     read_json,
 )
-from kdcli.runs.recording import hash_file, hash_model
+from kdcli.runs.records import hash_file, hash_model
 from kdcli.runs.results import FinishedRun
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.once import Once
@@ -112,7 +112,7 @@ def find_place(
             )
         place = Place(path, asked, True, False, earlier, FinishedRun(path, model, document))
         check_inputs(place, given_inputs(asked, once or Once()))
-        writing.remove(path / CHECKPOINT)
+        writer.remove(path / CHECKPOINT)
         return place
     resolved = read_recipe(path / RECIPE, own=asked.own)
     recipe = with_sources(resolved.recipe, asked)

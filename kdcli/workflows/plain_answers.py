@@ -23,7 +23,7 @@ from kdcli.errors import Interrupted
 from kdcli.events import Note, Progress
 from kdcli.models.answering import LOGITS
 from kdcli.models.recorded import RecordedNetwork
-from kdcli.runs.recording import hash_arrays
+from kdcli.runs.records import hash_arrays
 from kdcli.workflows.around import Surroundings
 from kdcli.workflows.fingerprints import Components, split_components
 from kdcli.workflows.networks import Opened

@@ -10,14 +10,14 @@ from typing import Any
 
 import yaml
 
+from kdcli.custom_kinds import NO_OWN, OwnKinds
 from kdcli.distillation.pairing import Pair
 from kdcli.distillation.terms import Term
 from kdcli.loss import Parts
-from kdcli.own_kinds import NO_OWN, OwnKinds
 from kdcli.recipe.document import Path, dotted, leaves
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.sections import Recipe
-from kdcli.runs.recording import hidden_secrets
+from kdcli.runs.records import hidden_secrets
 
 
 def resolved_recipe(recipe: Recipe, resolved: dict[Path, Any], own: OwnKinds = NO_OWN) -> Recipe:

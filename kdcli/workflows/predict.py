@@ -18,8 +18,8 @@ from kdcli.evaluation.decisions import decided, probabilities
 from kdcli.events import OnEvent, ignore
 from kdcli.models.formats import model_file
 from kdcli.models.network import Network
-from kdcli.runs import writing
-from kdcli.runs.predicted import Prediction
+from kdcli.runs import writer
+from kdcli.runs.prediction_results import Prediction
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.workflows.candidates import open_candidate
 from kdcli.workflows.evaluate import SPLITS
@@ -114,11 +114,11 @@ def predict(
         _, logits = candidate.measure(examples, task=dataset.task, on_event=on_event, batch_size=batch_size or 256)
     network = candidate.network
     dataset = with_outputs(dataset, network.outputs)
-    writing.make_folder(path.parent)
+    writer.make_folder(path.parent)
     if path.suffix == ".npz":
-        writing.write_bytes(path, _npz(network, dataset, examples, logits, fingerprint(whole)))
+        writer.write_bytes(path, _npz(network, dataset, examples, logits, fingerprint(whole)))
     else:
-        writing.write_text(path, _csv(network, dataset, examples, logits))
+        writer.write_text(path, _csv(network, dataset, examples, logits))
     return Prediction(path, examples.split, len(examples), dataset.task, file)
 
 

@@ -10,9 +10,9 @@ from typing import Any
 from kdcli.data.dataset import Dataset
 from kdcli.errors import UsageError
 from kdcli.evaluation.statistics import ALPHA, t_quantile
-from kdcli.runs.comparison import ComparisonDirectory
+from kdcli.runs.comparison_directory import ComparisonDirectory
 from kdcli.runs.directory import ENVIRONMENT, read_json
-from kdcli.runs.recording import hash_arrays
+from kdcli.runs.records import hash_arrays
 from kdcli.runs.results import Plan
 from kdcli.workflows.arms import Arm
 from kdcli.workflows.around import Surroundings

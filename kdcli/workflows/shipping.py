@@ -21,7 +21,7 @@ from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.models.opening import open_file
 from kdcli.models.preparation import Preparation
-from kdcli.recipe.reading import read_run
+from kdcli.recipe.reader import read_run
 from kdcli.runs.directory import recipe_of_run, role_of_run
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.candidates import open_candidate

@@ -13,8 +13,8 @@ from typing import Any
 from kdcli.errors import Interrupted, StorageError, UsageError
 from kdcli.events import Note, Planned
 from kdcli.recipe.gates import Gate
-from kdcli.recipe.reading import read_recipe
-from kdcli.runs import writing
+from kdcli.recipe.reader import read_recipe
+from kdcli.runs import writer
 from kdcli.runs.directory import ENVIRONMENT, RECIPE, STAGES, SUMMARY, Run
 from kdcli.runs.results import FinishedRun, Plan, RunResult, relative
 from kdcli.workflows.around import Surroundings
@@ -63,8 +63,8 @@ class Chain:
         run = Run.open(self.path, resume=self.resume, overwrite=self.overwrite, inputs=inputs)
         try:
             if not self.recipe.exists():
-                writing.make_folder(self.recipe.parent)
-                writing.write_text(self.recipe, recipe_text(self.asked.recipe))
+                writer.make_folder(self.recipe.parent)
+                writer.write_text(self.recipe, recipe_text(self.asked.recipe))
         finally:
             run.close()
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdcli.runs.timed import FEW_SAMPLES
+from kdcli.runs.latency_results import FEW_SAMPLES
 
 QUALITY_COLUMNS = ("gain", "verdict", "gap recovered", "won", "lost", "p", "runs")
 SIZE_COLUMNS = ("parameters", "MB", "MFLOPs", "p50 ms", "p90 ms", "p99 ms", "÷ teacher's", "examples/s")

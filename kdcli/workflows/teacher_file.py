@@ -14,14 +14,14 @@ from kdcli.cache.place import cache_folder
 from kdcli.errors import ModelError
 from kdcli.evaluation.subjects import AtBatch, runner_at
 from kdcli.events import Note, OnEvent
+from kdcli.extras import require_extra
 from kdcli.models.batches import Runner
-from kdcli.models.extras import require_extra
 from kdcli.models.inference import copied, ready
 from kdcli.models.keras_network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.models.serving import Serving, serve
-from kdcli.runs import writing
-from kdcli.runs.recording import versions
+from kdcli.runs import writer
+from kdcli.runs.records import versions
 from kdcli.spec import ExportFormat
 
 
@@ -86,7 +86,7 @@ def open_teacher_file(
             # Damaged: it is made again.
             pass
     on_event(Note(f"{network.name}: exporting to {chosen.kind}, to be timed beside files of that format"))
-    scratch = opened.enter_context(writing.scratch_folder(50_000_000 + 12 * (network.parameters or 0)))
+    scratch = opened.enter_context(writer.scratch_folder(50_000_000 + 12 * (network.parameters or 0)))
     made = scratch / f"teacher{chosen.suffix}"
     # The teacher itself stays as it is: it is measured too.
     network = ready(copied(network) if isinstance(network, KerasNetwork) else network, network.output_kind)

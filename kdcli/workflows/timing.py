@@ -14,9 +14,9 @@ from kdcli.evaluation.session import Session
 from kdcli.evaluation.subjects import POOL, network_at
 from kdcli.events import OnEvent
 from kdcli.models.network import Network
-from kdcli.runs.compared import ComparedStudent
+from kdcli.runs.comparison_results import ComparedStudent
+from kdcli.runs.latency_results import Ratio, Timing
 from kdcli.runs.results import relative
-from kdcli.runs.timed import Ratio, Timing
 
 TEACHER = "teacher"
 # About how long the models are timed, for each of them.

@@ -15,7 +15,7 @@ from kdcli.evaluation.footprint import weight_bytes
 from kdcli.evaluation.short_timing import time_shortly
 from kdcli.events import OnEvent, ignore
 from kdcli.recipe.sections import Recipe
-from kdcli.runs.inspected import Inspection, ZooSize
+from kdcli.runs.inspection_results import Inspection, ZooSize
 from kdcli.spec import ModelSource
 from kdcli.workflows.asking import ask
 from kdcli.workflows.given import open_given

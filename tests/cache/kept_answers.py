@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from kdcli.cache.entry import ArraySpec, Entry, Layout
-from kdcli.runs.packed import numpy_type
+from kdcli.runs.packed_file import numpy_type
 
 LAYOUT = Layout(5_000, 2, (ArraySpec("logits", "float16", (3,)), ArraySpec("hint", "bfloat16", (1, 2))))
 COMPONENTS = {"teacher.weights": "abc", "teacher.precision": "float32", "split": "train", "data.content": "def"}

@@ -11,7 +11,7 @@ from kept_answers import COMPONENTS, fill, made
 
 from kdcli.cache.choices import forget, recall, remember, why_not
 from kdcli.cache.sealed import fingerprint_of, read_sealed, write_sealed
-from kdcli.runs import writing
+from kdcli.runs import writer
 
 DECIDED = {"precision": "mixed_bfloat16", "agreement": 0.9995, "texts": ["grün"], "nothing": None}
 
@@ -57,15 +57,15 @@ def test_a_cache_that_cannot_be_written_forgets(tmp_path, monkeypatch, step):
         if at == step:
             raise OSError(errno.ENOSPC, "")
 
-    monkeypatch.setattr(writing, "hook", failing)
+    monkeypatch.setattr(writer, "hook", failing)
     remember(tmp_path, COMPONENTS, DECIDED)
     assert recall(tmp_path, COMPONENTS) is None
-    assert not list(tmp_path.rglob(f"{writing.TEMPORARY}*"))
+    assert not list(tmp_path.rglob(f"{writer.TEMPORARY}*"))
 
 
 def test_what_a_killed_process_left_is_removed_later(tmp_path):
     remember(tmp_path, COMPONENTS, DECIDED)
-    left = tmp_path / "choices" / f"{writing.TEMPORARY}1-a.json"
+    left = tmp_path / "choices" / f"{writer.TEMPORARY}1-a.json"
     left.write_bytes(b"half")
     os.utime(left, (time.time() - 700, time.time() - 700))
     remember(tmp_path, COMPONENTS, DECIDED)

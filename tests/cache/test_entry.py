@@ -14,7 +14,7 @@ from kept_answers import COMPONENTS, DESCRIBED, LAYOUT, answers, assert_whole, f
 
 from kdcli.cache.entry import ArraySpec, Entry, Layout, fingerprint_of
 from kdcli.errors import StorageError
-from kdcli.runs import writing
+from kdcli.runs import writer
 
 
 def everything_in(folder):
@@ -151,7 +151,7 @@ def refusing(step, path):
 def test_a_complete_entry_is_read_without_any_write(tmp_path, monkeypatch):
     fill(tmp_path)
     before = everything_in(tmp_path)
-    monkeypatch.setattr(writing, "hook", refusing)
+    monkeypatch.setattr(writer, "hook", refusing)
     monkeypatch.setattr(Path, "touch", lambda path: refusing("touch", path))
     entry = Entry.find(tmp_path, COMPONENTS)
     assert entry.missing() == ()
@@ -176,7 +176,7 @@ def test_a_damaged_shard_of_a_read_only_folder_is_missing_and_stays(tmp_path, mo
     entry, _ = fill(tmp_path)
     path = entry.path / LAYOUT.shards[2].file_name
     path.write_bytes(path.read_bytes()[:-1])
-    monkeypatch.setattr(writing, "hook", refusing)
+    monkeypatch.setattr(writer, "hook", refusing)
     found = Entry.find(tmp_path, COMPONENTS)
     assert found.missing() == (LAYOUT.shards[2],)
     assert found.damaged == [f"{path}: the file is damaged"]
@@ -193,16 +193,16 @@ def test_a_full_disk_is_told_and_harms_nothing(tmp_path, monkeypatch, step):
         if at == step:
             raise OSError(errno.ENOSPC, "")
 
-    monkeypatch.setattr(writing, "hook", full)
+    monkeypatch.setattr(writer, "hook", full)
     with pytest.raises(StorageError, match="disk full") as caught:
         if step == "mkdir":
             made(tmp_path, {**COMPONENTS, "split": "test"})
         entry.write(second, part(answers(), second))
     assert caught.value.exit_code == 5
     assert "kd cache rm" in caught.value.hint and "--resume" in caught.value.hint
-    monkeypatch.setattr(writing, "hook", writing._no_hook)
+    monkeypatch.setattr(writer, "hook", writer._no_hook)
     assert Entry.find(tmp_path, COMPONENTS).missing() == LAYOUT.shards[1:]
-    assert not list(tmp_path.rglob(f"{writing.TEMPORARY}*"))
+    assert not list(tmp_path.rglob(f"{writer.TEMPORARY}*"))
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EACCES], ids=lambda n: errno.errorcode[n])
@@ -219,7 +219,7 @@ def test_a_disk_that_fails_at_any_step_of_any_write_harms_no_shard_and_leaves_no
             if len(seen) == call:
                 raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr(writing, "hook", failing)
+        monkeypatch.setattr(writer, "hook", failing)
         try:
             fill(folder)
             failed = False
@@ -227,7 +227,7 @@ def test_a_disk_that_fails_at_any_step_of_any_write_harms_no_shard_and_leaves_no
             assert error.exit_code == 5
             assert ("kd cache rm" if number == errno.ENOSPC else "KD_CACHE_DIR") in error.hint
         monkeypatch.undo()
-        assert not list(folder.rglob(f"{writing.TEMPORARY}*"))
+        assert not list(folder.rglob(f"{writer.TEMPORARY}*"))
         entry, count = fill(folder)
         assert entry.damaged == []
         # Folders, `about.json` and the holder are 12 steps; of a shard's five only the last is behind its name.
@@ -309,8 +309,8 @@ def test_what_is_removed_while_it_is_opened_counts_as_missing(tmp_path, monkeypa
 
 def test_an_interrupted_write_leaves_no_temporary_file_for_good(tmp_path):
     entry, _ = fill(tmp_path)
-    young = entry.path / f"{writing.TEMPORARY}1-0000-000000.answers"
-    old = entry.path / f"{writing.TEMPORARY}2-about.json"
+    young = entry.path / f"{writer.TEMPORARY}1-0000-000000.answers"
+    old = entry.path / f"{writer.TEMPORARY}2-about.json"
     for path in (young, old):
         path.write_bytes(b"half")
     os.utime(old, (1, 1))

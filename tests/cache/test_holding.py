@@ -18,7 +18,7 @@ from kept_answers import COMPONENTS, made, no_stop
 from kdcli.cache.entry import Entry
 from kdcli.cache.holding import held, holder_of, sweep, taken
 from kdcli.errors import Interrupted, LockedError, StorageError
-from kdcli.runs import writing
+from kdcli.runs import writer
 
 HERE = Path(__file__).parent
 HOLDING = """
@@ -88,8 +88,8 @@ def test_the_lock_of_a_process_that_was_killed_is_free_and_its_files_are_removed
     with Holder(tmp_path, 60) as holder:
         pass
     path = Entry.find(tmp_path, COMPONENTS).path
-    left = path / f"{writing.TEMPORARY}{holder.process.pid}-0000-000000.answers"
-    other = path / f"{writing.TEMPORARY}{os.getpid()}-0000-000001.answers"
+    left = path / f"{writer.TEMPORARY}{holder.process.pid}-0000-000000.answers"
+    other = path / f"{writer.TEMPORARY}{os.getpid()}-0000-000001.answers"
     for file in (left, other):
         file.write_bytes(b"half")
     assert (path / "holder.json").exists()
@@ -100,7 +100,7 @@ def test_the_lock_of_a_process_that_was_killed_is_free_and_its_files_are_removed
 def test_files_of_another_machine_are_removed_only_when_they_are_old(tmp_path):
     path = made(tmp_path).path
     (path / "holder.json").write_text(json.dumps({"process": 17, "host": "elsewhere"}))
-    young, old = path / f"{writing.TEMPORARY}17-a", path / f"{writing.TEMPORARY}17-b"
+    young, old = path / f"{writer.TEMPORARY}17-a", path / f"{writer.TEMPORARY}17-b"
     for file in (young, old):
         file.write_bytes(b"half")
     os.utime(old, (time.time() - 700, time.time() - 700))
@@ -112,9 +112,9 @@ def test_what_cannot_be_removed_stays(tmp_path, monkeypatch):
     def refusing(step, path):
         raise OSError(errno.EACCES, "")
 
-    left = tmp_path / f"{writing.TEMPORARY}1-a"
+    left = tmp_path / f"{writer.TEMPORARY}1-a"
     left.write_bytes(b"half")
-    monkeypatch.setattr(writing, "hook", refusing)
+    monkeypatch.setattr(writer, "hook", refusing)
     sweep(tmp_path, dead=1)
     assert left.exists()
 
@@ -148,7 +148,7 @@ def test_a_full_disk_lets_go_and_is_told(tmp_path, monkeypatch):
         if step == "write":
             raise OSError(errno.ENOSPC, "")
 
-    monkeypatch.setattr(writing, "hook", full)
+    monkeypatch.setattr(writer, "hook", full)
     with pytest.raises(StorageError, match="disk full"), held(tmp_path, on_wait=nobody, stop=no_stop):
         pytest.fail("there was no room to say who holds it")
     monkeypatch.undo()

@@ -12,7 +12,7 @@ from kept_answers import COMPONENTS, DESCRIBED, LAYOUT, answers, assert_whole, f
 from kdcli.cache.entry import Entry
 from kdcli.cache.listing import entry_called, listed, remove
 from kdcli.errors import LockedError, StorageError, UsageError
-from kdcli.runs import writing
+from kdcli.runs import writer
 
 OTHER = {**COMPONENTS, "split": "test"}
 
@@ -95,7 +95,7 @@ def test_what_kd_did_not_write_is_neither_listed_nor_removed(tmp_path):
 
 def test_removing_gives_the_bytes_that_came_free(tmp_path):
     first, second = fill(tmp_path)[0], fill(tmp_path, OTHER)[0]
-    (first.path / f"{writing.TEMPORARY}1-0000-000000.answers").write_bytes(b"half")
+    (first.path / f"{writer.TEMPORARY}1-0000-000000.answers").write_bytes(b"half")
     (entry,) = (entry for entry in listed(tmp_path) if entry.path == first.path)
     assert remove([entry]) == entry.bytes
     assert not first.path.exists()
@@ -134,7 +134,7 @@ def test_a_removal_that_fails_leaves_an_entry_that_is_listed_and_filled_again(tm
             if len(seen) > at:
                 raise OSError(errno.EIO, "")
 
-        monkeypatch.setattr(writing, "hook", failing)
+        monkeypatch.setattr(writer, "hook", failing)
         with pytest.raises(StorageError, match="Input/output error"):
             remove(listed(folder))
         monkeypatch.undo()

@@ -13,7 +13,7 @@ from kept_answers import answers, fill
 
 from kdcli.cache import reader as module
 from kdcli.cache.reader import allow_open_files
-from kdcli.runs.packed import Mapped
+from kdcli.runs.packed_file import Mapped
 
 HERE = Path(__file__).parent
 

@@ -11,7 +11,7 @@ import pytest
 from kept_answers import COMPONENTS, LAYOUT, assert_whole, fill
 
 from kdcli.cache.entry import Entry
-from kdcli.runs import writing
+from kdcli.runs import writer
 
 HERE = Path(__file__).parent
 FILLING = """
@@ -53,7 +53,7 @@ def check_sharing(folder):
     assert sum(told for _, told, _ in said) >= 1
     assert all(damaged == 0 for _, _, damaged in said)
     assert_whole(folder)
-    assert not list(folder.rglob(f"{writing.TEMPORARY}*"))
+    assert not list(folder.rglob(f"{writer.TEMPORARY}*"))
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -130,9 +130,9 @@ def test_a_process_that_is_killed_at_any_step_of_any_write_leaves_good_shards(ki
 def test_what_a_killed_process_left_does_not_stay_forever(killed):
     for folder in killed:
         entry, _ = fill(folder)
-        for left in entry.path.glob(f"{writing.TEMPORARY}*"):
+        for left in entry.path.glob(f"{writer.TEMPORARY}*"):
             # Only what was written before the process said that it was there waits until it is old.
             assert left.name.endswith(("about.json", "holder.json"))
             os.utime(left, (1, 1))
         entry.reader()
-        assert not list(folder.rglob(f"{writing.TEMPORARY}*"))
+        assert not list(folder.rglob(f"{writer.TEMPORARY}*"))

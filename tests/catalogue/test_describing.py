@@ -11,7 +11,7 @@ from pydantic import Field
 from kdcli.catalogue.describing import describe, sections_of
 from kdcli.loss import FeatureLoss, Loss
 from kdcli.losses import KINDS
-from kdcli.recipe.reading import read_recipe
+from kdcli.recipe.reader import read_recipe
 from kdcli.spec import Names, Temperature
 
 KIND = pytest.mark.parametrize("kind", KINDS)

@@ -14,7 +14,7 @@ def test_a_folder_in_use_is_refused_before_any_work(kd, tmp_path):
 
 
 def test_a_missing_extra_is_named_before_any_work(kd, monkeypatch, tmp_path):
-    monkeypatch.setattr("kdcli.models.extras.find_spec", lambda name: None)
+    monkeypatch.setattr("kdcli.extras.find_spec", lambda name: None)
     ran = kd("demo", "--out", "new")
     assert ran.code == 4
     assert "pip install ai-edge-litert" in ran.err

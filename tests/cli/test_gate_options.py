@@ -16,7 +16,7 @@ from conftest import save_npz
 from kdcli.cli.gates import enforce, take_gates
 from kdcli.errors import UsageError
 from kdcli.recipe.gates import Gate
-from kdcli.runs.gated import GateResult
+from kdcli.runs.gate_results import GateResult
 
 EVALUATE = ("evaluate", "model.keras", "--data", "data.npz")
 DISTILL = ("distill", "--teacher", "model.keras", "--student", "student.keras", "--data", "data.npz")

@@ -8,7 +8,7 @@ import json
 import pytest
 import yaml
 
-from kdcli.recipe.shipped import shipped_names, shipped_text
+from kdcli.recipe.shipped_recipes import shipped_names, shipped_text
 
 NAMES = shipped_names()
 FAULTY = "data: {source: digits}\nlosses:\n  - {kind: labels, wait: 1}\ntrain:\n  epochs: -1\n"

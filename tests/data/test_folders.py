@@ -15,7 +15,7 @@ import tensorflow as tf
 from kdcli.data import encoded
 from kdcli.data.folders import read_folders
 from kdcli.errors import DataError
-from kdcli.recipe.reading import read_recipe
+from kdcli.recipe.reader import read_recipe
 
 RANDOM = np.random.default_rng(0)
 LOSSLESS_WEBP = base64.b64decode("UklGRhoAAABXRUJQVlA4TA0AAAAvAAAAEAcQERGIiP4HAA==")

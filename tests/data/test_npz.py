@@ -10,7 +10,7 @@ import pytest
 
 from kdcli.data.npz import read_arrays
 from kdcli.errors import DataError, StorageError
-from kdcli.runs.mapping import mapping_of
+from kdcli.runs.mapped_arrays import mapping_of
 
 RANDOM = np.random.default_rng(0)
 ARRAYS = {

@@ -10,7 +10,7 @@ import pytest
 
 from kdcli.data.tables import read_table
 from kdcli.errors import DataError, ModelError
-from kdcli.recipe.reading import read_recipe
+from kdcli.recipe.reader import read_recipe
 from kdcli.sources import SplitSources, Table
 
 

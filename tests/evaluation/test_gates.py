@@ -10,8 +10,8 @@ import pytest
 from kdcli.errors import UsageError
 from kdcli.evaluation.gates import COMMANDS, check_task, choose_gates, figures, judge
 from kdcli.recipe.gates import METRICS, GatesSection, parse_gate
+from kdcli.runs.latency_results import Timing
 from kdcli.runs.results import Quality
-from kdcli.runs.timed import Timing
 
 NONE = GatesSection()
 

@@ -7,7 +7,7 @@ import pytest
 
 from kdcli.evaluation import session as module
 from kdcli.evaluation.session import Samples, Session
-from kdcli.runs.timed import Ratio
+from kdcli.runs.latency_results import Ratio
 
 
 def samples(times, *, rounds=20, batch=1, calls=1, settled=True):

@@ -9,7 +9,7 @@ import pytest
 
 from kdcli.errors import ModelError, StorageError
 from kdcli.models.copying import private_copy
-from kdcli.runs import writing
+from kdcli.runs import writer
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_no_room_for_the_copy_is_a_storage_error(tmp_path, monkeypatch):
     class Full:
         free = 0
 
-    monkeypatch.setattr(writing.shutil, "disk_usage", lambda path: Full)
+    monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: Full)
     with pytest.raises(StorageError, match=r"disk full \(1 bytes needed"), private_copy(given, "h5"):
         pass
 

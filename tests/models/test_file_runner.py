@@ -269,9 +269,7 @@ def test_a_reader_that_dies_or_hangs_is_a_model_error(folder, tmp_path, monkeypa
 
 def test_a_missing_package_is_said_before_anything_is_started(folder, monkeypatch):
     found = importlib.util.find_spec
-    monkeypatch.setattr(
-        "kdcli.models.extras.find_spec", lambda name: None if name == "ai_edge_litert" else found(name)
-    )
+    monkeypatch.setattr("kdcli.extras.find_spec", lambda name: None if name == "ai_edge_litert" else found(name))
     monkeypatch.setattr(file_runner.subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
     with pytest.raises(ModelError, match="needs ai-edge-litert, which is not installed") as caught:
         FileRunner(folder / "float.tflite")

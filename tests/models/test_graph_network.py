@@ -281,7 +281,7 @@ def test_a_file_of_keras_2_answers_from_a_process_with_keras_2(keras_2, suffix):
 
 
 def test_a_missing_tf_keras_is_said_before_anything_is_started(tmp_path, monkeypatch):
-    monkeypatch.setattr("kdcli.models.extras.find_spec", lambda name: None)
+    monkeypatch.setattr("kdcli.extras.find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"old: a file of Keras 2, .* needs tf-keras") as caught:
         open_legacy(tmp_path / "old.h5", name="old")
     assert caught.value.hint == "pip install tf-keras"

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pytest
 
+from kdcli.custom_kinds import OwnKinds, kind_of
 from kdcli.errors import RecipeError
 from kdcli.loss import Loss
 from kdcli.losses import KINDS, make
-from kdcli.own_kinds import OwnKinds, kind_of
-from kdcli.recipe.reading import read_recipe
-from kdcli.recipe.shipped import shipped_names
+from kdcli.recipe.reader import read_recipe
+from kdcli.recipe.shipped_recipes import shipped_names
 
 OWN = """\
 losses:

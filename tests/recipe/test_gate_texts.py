@@ -8,7 +8,7 @@ import pytest
 
 from kdcli.errors import RecipeError, UsageError
 from kdcli.recipe.gates import METRICS, Gate, GatesSection, parse_gate
-from kdcli.recipe.reading import read_recipe
+from kdcli.recipe.reader import read_recipe
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from typing import Annotated, ClassVar, Literal
 import pytest
 from pydantic import Field
 
+from kdcli.custom_kinds import AS_WRITTEN, AsWritten, OwnKinds, as_written_in
 from kdcli.errors import RecipeError
 from kdcli.loss import Loss
-from kdcli.own_kinds import AS_WRITTEN, AsWritten, OwnKinds, as_written_in
-from kdcli.recipe.reading import read_recipe, read_run
+from kdcli.recipe.reader import read_recipe, read_run
 from kdcli.recipe.sections import Recipe
 from kdcli.spec import Augment, Source
 

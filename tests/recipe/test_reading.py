@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from kdcli.errors import RecipeError, UsageError
-from kdcli.recipe.reading import read_recipe, shipped_recipe
-from kdcli.recipe.shipped import shipped_names
+from kdcli.recipe.reader import read_recipe, shipped_recipe
+from kdcli.recipe.shipped_recipes import shipped_names
 
 TWO_LOSSES = {"losses": [{"kind": "labels", "weight": 0.25}, {"kind": "soft_targets", "weight": 0.5}]}
 

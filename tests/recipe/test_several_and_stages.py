@@ -7,7 +7,7 @@ import json
 import pytest
 
 from kdcli.errors import RecipeError
-from kdcli.recipe.reading import read_recipe
+from kdcli.recipe.reader import read_recipe
 from kdcli.recipe.sections import Recipe, TeacherSection, TrainSection
 from kdcli.recipe.stages import merged, without
 

@@ -6,8 +6,8 @@ from itertools import takewhile
 
 import pytest
 
-from kdcli.recipe.reading import read_recipe
-from kdcli.recipe.shipped import shipped_names, shipped_text
+from kdcli.recipe.reader import read_recipe
+from kdcli.recipe.shipped_recipes import shipped_names, shipped_text
 
 NAMES = shipped_names()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kdcli.errors import StorageError, UsageError
-from kdcli.runs import writing
+from kdcli.runs import writer
 from kdcli.runs.directory import MARKER, Run, check_place, default_out, model_of_run, read_json, recipe_of_run
 
 
@@ -177,7 +177,7 @@ def test_directory_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkey
         if len(calls) - 1 == at:
             raise OSError(errno.EACCES, "")
 
-    monkeypatch.setattr(writing, "hook", hook)
+    monkeypatch.setattr(writer, "hook", hook)
     with pytest.raises(StorageError, match="Permission denied"):
         open_run(tmp_path / "a")
     assert os.listdir(tmp_path) == []

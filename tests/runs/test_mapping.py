@@ -9,9 +9,9 @@ import numpy as np
 import psutil
 import pytest
 
-from kdcli.runs import mapping
-from kdcli.runs.mapping import give_back, in_parts, mapping_of, read_rows
-from kdcli.runs.recording import hash_arrays
+from kdcli.runs import mapped_arrays
+from kdcli.runs.mapped_arrays import give_back, in_parts, mapping_of, read_rows
+from kdcli.runs.records import hash_arrays
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="resident pages are counted on Linux")
 MB = 1_000_000
@@ -72,7 +72,7 @@ def test_walking_a_large_array_keeps_little_of_it(tmp_path):
 
 @LINUX
 def test_reading_single_rows_keeps_little_of_the_array(tmp_path, monkeypatch):
-    monkeypatch.setattr(mapping, "KEPT_BYTES", 8 * MB)
+    monkeypatch.setattr(mapped_arrays, "KEPT_BYTES", 8 * MB)
     content, array = mapped(tmp_path / "a")
     order = np.random.default_rng(0).permutation(len(array)).reshape(-1, 50)
     before, most = resident(), 0
@@ -84,7 +84,7 @@ def test_reading_single_rows_keeps_little_of_the_array(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("rows", [np.array([], int), np.array([99, 0, 0, 3]), np.arange(100)])
 def test_rows_are_read_in_any_order(tmp_path, monkeypatch, rows):
-    monkeypatch.setattr(mapping, "KEPT_BYTES", 3 * mapping.AROUND_BYTES)
+    monkeypatch.setattr(mapped_arrays, "KEPT_BYTES", 3 * mapped_arrays.AROUND_BYTES)
     content, array = mapped(tmp_path / "a", 100)
     read = read_rows(array, rows)
     np.testing.assert_array_equal(read, content[rows])

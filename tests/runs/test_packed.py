@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from kdcli.errors import StorageError
-from kdcli.runs.packed import Saved, check_file, map_file, numpy_type, pack, read_header, unpack
+from kdcli.runs.packed_file import Saved, check_file, map_file, numpy_type, pack, read_header, unpack
 
 HERE = Path("some.answers")
 
@@ -182,7 +182,7 @@ def test_the_types_of_tensorflow_are_imported_only_where_one_is_met():
         "import sys\n"
         "from pathlib import Path\n"
         "import numpy as np\n"
-        "from kdcli.runs.packed import Saved, pack, unpack\n"
+        "from kdcli.runs.packed_file import Saved, pack, unpack\n"
         "unpack(pack(Saved({}, {'a': np.zeros(3, np.float32)})), Path('a'))\n"
         "assert not {'ml_dtypes', 'tensorflow', 'pydantic'} & set(sys.modules)\n"
     )

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from kdcli.runs.recording import arguments, hash_file, hidden_secrets, machine, versions, without_secrets
+from kdcli.runs.records import arguments, hash_file, hidden_secrets, machine, versions, without_secrets
 
 
 @pytest.mark.parametrize(

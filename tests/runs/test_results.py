@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from kdcli.runs.evaluated import EvaluatedModel, Evaluation
-from kdcli.runs.gated import GateResult
+from kdcli.runs.evaluation_results import EvaluatedModel, Evaluation
+from kdcli.runs.gate_results import GateResult
+from kdcli.runs.latency_results import Ratio, Timing
 from kdcli.runs.results import ClassQuality, FinishedRun, Plan, Quality, RunResult
-from kdcli.runs.timed import Ratio, Timing
 
 # The keys of contract.md, in its order.
 RUN = ["schema", "run", "model", "task", "parameters", "bytes", "epochs", "steps", "seed", "best_epoch"]

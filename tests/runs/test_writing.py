@@ -8,7 +8,7 @@ import os
 import pytest
 
 from kdcli.errors import StorageError
-from kdcli.runs import writing
+from kdcli.runs import writer
 
 STEPS = ("open", "write", "fsync", "rename", "fsync_folder")
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES)
@@ -28,8 +28,8 @@ def failing(at: int, error: BaseException, seen: list[str] | None = None):
 
 def test_write_is_hooked_before_each_of_its_steps(tmp_path, monkeypatch):
     seen: list[str] = []
-    monkeypatch.setattr(writing, "hook", failing(-1, OSError(), seen))
-    writing.write_text(tmp_path / "a.txt", "grün")
+    monkeypatch.setattr(writer, "hook", failing(-1, OSError(), seen))
+    writer.write_text(tmp_path / "a.txt", "grün")
     assert tuple(seen) == STEPS
     assert (tmp_path / "a.txt").read_bytes() == "grün".encode()
     assert os.listdir(tmp_path) == ["a.txt"]
@@ -40,9 +40,9 @@ def test_write_is_hooked_before_each_of_its_steps(tmp_path, monkeypatch):
 def test_failed_write_leaves_the_old_file_whole_and_nothing_temporary(tmp_path, monkeypatch, at, number):
     path = tmp_path / "summary.json"
     path.write_bytes(b"old")
-    monkeypatch.setattr(writing, "hook", failing(at, OSError(number, os.strerror(number))))
+    monkeypatch.setattr(writer, "hook", failing(at, OSError(number, os.strerror(number))))
     with pytest.raises(StorageError) as caught:
-        writing.write_bytes(path, b"the new content")
+        writer.write_bytes(path, b"the new content")
     # Once it is renamed the new file stands there whole; before that the old one does.
     assert path.read_bytes() == (b"the new content" if STEPS[at] == "fsync_folder" else b"old")
     assert os.listdir(tmp_path) == ["summary.json"]
@@ -54,16 +54,16 @@ def test_failed_write_leaves_the_old_file_whole_and_nothing_temporary(tmp_path, 
 
 @pytest.mark.parametrize("at", range(4), ids=STEPS[:4])
 def test_failed_first_write_leaves_no_file(tmp_path, monkeypatch, at):
-    monkeypatch.setattr(writing, "hook", failing(at, OSError(errno.EIO, "")))
+    monkeypatch.setattr(writer, "hook", failing(at, OSError(errno.EIO, "")))
     with pytest.raises(StorageError, match="Input/output error"):
-        writing.write_bytes(tmp_path / "a", b"content")
+        writer.write_bytes(tmp_path / "a", b"content")
     assert os.listdir(tmp_path) == []
 
 
 def test_full_disk_names_the_bytes_needed_and_free_and_how_to_go_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(writing, "hook", failing(1, OSError(errno.ENOSPC, "")))
+    monkeypatch.setattr(writer, "hook", failing(1, OSError(errno.ENOSPC, "")))
     with pytest.raises(StorageError) as caught:
-        writing.write_bytes(tmp_path / "a", b"x" * 1234)
+        writer.write_bytes(tmp_path / "a", b"x" * 1234)
     assert "disk full (1234 bytes needed, " in caught.value.message
     assert caught.value.message.endswith(" free)")
     assert "--resume" in caught.value.hint
@@ -73,30 +73,30 @@ def test_full_disk_names_the_bytes_needed_and_free_and_how_to_go_on(tmp_path, mo
 def test_interrupted_write_leaves_nothing_temporary(tmp_path, monkeypatch, ending):
     path = tmp_path / "a"
     path.write_bytes(b"old")
-    monkeypatch.setattr(writing, "hook", failing(2, ending()))
+    monkeypatch.setattr(writer, "hook", failing(2, ending()))
     with pytest.raises(ending):
-        writing.write_bytes(path, b"new")
+        writer.write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a"]
 
 
 def test_write_into_a_missing_folder_is_a_storage_error_with_the_path(tmp_path):
     with pytest.raises(StorageError, match="No such file or directory") as caught:
-        writing.write_text(tmp_path / "missing" / "a", "x")
+        writer.write_text(tmp_path / "missing" / "a", "x")
     assert caught.value.location == str(tmp_path / "missing" / "a")
     assert os.listdir(tmp_path) == []
 
 
 def test_make_folder_makes_parents_and_accepts_what_is_there(tmp_path):
-    writing.make_folder(tmp_path / "a" / "b")
-    writing.make_folder(tmp_path / "a" / "b")
+    writer.make_folder(tmp_path / "a" / "b")
+    writer.make_folder(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").is_dir()
 
 
 def test_make_folder_below_a_file_is_a_storage_error(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(StorageError, match="Not a directory"):
-        writing.make_folder(tmp_path / "file" / "run")
+        writer.make_folder(tmp_path / "file" / "run")
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -105,7 +105,7 @@ def test_remove_takes_files_and_folders_and_ignores_what_is_not_there(tmp_path):
     (tmp_path / "folder" / "inner" / "a").write_text("x")
     (tmp_path / "b").write_text("x")
     for name in ("folder", "b", "missing"):
-        writing.remove(tmp_path / name)
+        writer.remove(tmp_path / name)
     assert os.listdir(tmp_path) == []
 
 
@@ -113,16 +113,16 @@ def test_remove_takes_a_link_and_leaves_what_it_points_to(tmp_path):
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "a").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "kept")
-    writing.remove(tmp_path / "link")
+    writer.remove(tmp_path / "link")
     assert (tmp_path / "kept" / "a").read_text() == "mine"
     assert os.listdir(tmp_path) == ["kept"]
 
 
 def test_failed_remove_is_a_storage_error(tmp_path, monkeypatch):
     (tmp_path / "a").write_text("x")
-    monkeypatch.setattr(writing, "hook", failing(0, OSError(errno.EACCES, "")))
+    monkeypatch.setattr(writer, "hook", failing(0, OSError(errno.EACCES, "")))
     with pytest.raises(StorageError, match="Permission denied"):
-        writing.remove(tmp_path / "a")
+        writer.remove(tmp_path / "a")
     assert (tmp_path / "a").exists()
 
 
@@ -142,7 +142,7 @@ def test_a_folder_is_placed_whole(tmp_path, there):
     source = folder_with_files(tmp_path / "source")
     if there:
         (tmp_path / "out" / "exports").mkdir(parents=True)
-    writing.place_folder(source, tmp_path / "out" / "exports")
+    writer.place_folder(source, tmp_path / "out" / "exports")
     assert everything_in(tmp_path / "out") == ["exports", "exports/a", "exports/inner", "exports/inner/b"]
     assert (tmp_path / "out" / "exports" / "inner" / "b").read_bytes() == b"second"
 
@@ -153,17 +153,17 @@ def test_a_folder_is_placed_whole(tmp_path, there):
 def test_a_folder_that_cannot_be_placed_leaves_nothing(tmp_path, monkeypatch, at, number):
     source = folder_with_files(tmp_path / "source")
     seen: list[str] = []
-    monkeypatch.setattr(writing, "hook", failing(at, OSError(number, os.strerror(number)), seen))
+    monkeypatch.setattr(writer, "hook", failing(at, OSError(number, os.strerror(number)), seen))
     with pytest.raises(StorageError) as caught:
-        writing.place_folder(source, tmp_path / "exports")
+        writer.place_folder(source, tmp_path / "exports")
     assert seen == ["mkdir", "open", "fsync", "open", "fsync", "rename"][: at + 1]
     assert os.listdir(tmp_path) == ["source"]
     assert caught.value.hint and "--resume" not in caught.value.hint
 
 
 def test_scratch_is_gone_afterwards_and_refused_where_there_is_no_room(tmp_path, monkeypatch):
-    with writing.scratch_folder(1000) as folder:
+    with writer.scratch_folder(1000) as folder:
         (folder / "a").write_text("x")
     assert not folder.exists()
-    with pytest.raises(OSError, match="No space"), writing.scratch_folder(10**18):
+    with pytest.raises(OSError, match="No space"), writer.scratch_folder(10**18):
         raise AssertionError("there cannot be room")

@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from kdcli.errors import UsageError
-from kdcli.recipe.reading import read_recipe
+from kdcli.recipe.reader import read_recipe
 from kdcli.recipe.sections import Recipe
 from kdcli.sources import AnySource, Images, SplitSources, Table, TfRecord, named
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kdcli.errors import StorageError
-from kdcli.runs import writing
+from kdcli.runs import writer
 from kdcli.training.checkpoint import Checkpoints, Saved, pack, parse_period, unpack
 
 HERE = Path("step.checkpoint")
@@ -158,7 +158,7 @@ def test_failed_save_keeps_the_older_checkpoints(tmp_path, monkeypatch):
                 raise OSError(errno.ENOSPC, "")
 
         steps.clear()
-        monkeypatch.setattr(writing, "hook", hook)
+        monkeypatch.setattr(writer, "hook", hook)
         with pytest.raises(StorageError, match="disk full"):
             save(made, 2)
         assert os.listdir(tmp_path) == ["step-000000001.checkpoint"]
@@ -167,7 +167,7 @@ def test_failed_save_keeps_the_older_checkpoints(tmp_path, monkeypatch):
 
 def test_file_left_by_a_killed_save_is_ignored(tmp_path):
     save(checkpoints(tmp_path), 1)
-    (tmp_path / f"{writing.TEMPORARY}1-step-000000002.checkpoint").write_bytes(b"half")
+    (tmp_path / f"{writer.TEMPORARY}1-step-000000002.checkpoint").write_bytes(b"half")
     found, wrong = checkpoints(tmp_path).newest()
     assert_same(found, sample(1))
     assert wrong == []

@@ -14,7 +14,7 @@ from conftest import save_npz
 import kdcli
 from kdcli.errors import Interrupted, StorageError
 from kdcli.events import Note, Progress
-from kdcli.runs import writing
+from kdcli.runs import writer
 from kdcli.training.checkpoint import unpack
 
 LOSSES = [{"kind": "labels", "weight": 0.1}, {"kind": "soft_targets", "weight": 0.9, "temperature": 2.0}]
@@ -220,7 +220,7 @@ def killed_at(monkeypatch, call: int) -> list[str]:
         if len(seen) >= call:
             raise Killed
 
-    monkeypatch.setattr(writing, "hook", hook)
+    monkeypatch.setattr(writer, "hook", hook)
     return seen
 
 
@@ -232,12 +232,12 @@ def check_death_at(folder, tmp_path, monkeypatch, case, call: int) -> bool:
     except Killed:
         assert len(seen) >= call
     finally:
-        monkeypatch.setattr(writing, "hook", writing._no_hook)
+        monkeypatch.setattr(writer, "hook", writer._no_hook)
     if len(seen) < call:
         return False
     distill(folder, out, case, resume=True)
     assert_same(out, tmp_path / "whole")
-    assert not [path for path in out.rglob("*") if path.name.startswith(writing.TEMPORARY)]
+    assert not [path for path in out.rglob("*") if path.name.startswith(writer.TEMPORARY)]
     return True
 
 

@@ -16,7 +16,7 @@ from scipy import stats
 import kdcli
 from kdcli.errors import Interrupted, LockedError, ModelError, TrainingError, UsageError
 from kdcli.events import Note
-from kdcli.recipe.reading import read_recipe
+from kdcli.recipe.reader import read_recipe
 from kdcli.runs.directory import Run
 from kdcli.runs.results import FinishedRun, Plan
 from kdcli.workflows.arms import Arm, make_arms

@@ -16,7 +16,7 @@ from conftest import blobs, save_npz
 
 import kdcli
 from kdcli.errors import ModelError, RecipeError, UsageError
-from kdcli.recipe.reading import read_recipe
+from kdcli.recipe.reader import read_recipe
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.results import Plan
 

@@ -16,7 +16,7 @@ from conftest import blobs, save_npz
 import kdcli
 from kdcli.errors import ModelError, StorageError, UsageError
 from kdcli.models.file_runner import FileRunner
-from kdcli.runs import writing
+from kdcli.runs import writer
 
 FIGURES = ("max_abs_diff", "agreement", "accuracy", "p50_ms")
 
@@ -146,7 +146,7 @@ def test_a_format_that_fails_leaves_the_others(folder, kd, tmp_path, monkeypatch
         )
 
     monkeypatch.setattr(Onnx, "write", write)
-    monkeypatch.setattr("kdcli.models.extras.find_spec", lambda name: True)
+    monkeypatch.setattr("kdcli.extras.find_spec", lambda name: True)
     words = [
         "--format",
         "keras",
@@ -450,7 +450,7 @@ def test_a_full_disk_leaves_nothing(folder, here, monkeypatch, at):
         if len(calls) == at + 1:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(writing, "hook", hook)
+    monkeypatch.setattr(writer, "hook", hook)
     with pytest.raises(StorageError, match="disk full"):
         kdcli.export(folder / "student.keras", formats=["keras"], out="out", latency=False)
     assert os.listdir(here) == []
@@ -485,7 +485,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(folder, kd, tmp_
 
 
 def test_a_missing_extra_is_said_before_any_work(folder, kd, tmp_path, monkeypatch):
-    monkeypatch.setattr("kdcli.models.extras.find_spec", lambda name: None)
+    monkeypatch.setattr("kdcli.extras.find_spec", lambda name: None)
     ran = kd("export", folder / "student.keras", "--format", "onnx")
     assert ran.code == 4
     assert ran.err.splitlines() == [

@@ -13,7 +13,7 @@ from conftest import blobs
 
 import kdcli
 from kdcli.errors import StorageError
-from kdcli.runs import writing
+from kdcli.runs import writer
 
 RECIPE = {
     "teacher": {"targets": "live"},
@@ -52,7 +52,7 @@ def check_failure_at(call: int, number: int, out: Path, whole: Path, monkeypatch
         if len(seen) == call or (stays and len(seen) > call):
             raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(writing, "hook", hook)
+    monkeypatch.setattr(writer, "hook", hook)
     try:
         distill(out)
         assert len(seen) < call, f"a failed write ({seen[call - 1]}) was not told"
@@ -60,10 +60,10 @@ def check_failure_at(call: int, number: int, out: Path, whole: Path, monkeypatch
         assert error.exit_code == 5
         assert str(out) in error.message
     finally:
-        monkeypatch.setattr(writing, "hook", writing._no_hook)
+        monkeypatch.setattr(writer, "hook", writer._no_hook)
     if len(seen) < call:
         return False
-    left = [path.name for path in out.rglob("*") if path.name.startswith(writing.TEMPORARY)]
+    left = [path.name for path in out.rglob("*") if path.name.startswith(writer.TEMPORARY)]
     assert left == [], seen[call - 1]
     distill(out, resume=True)
     for ours, theirs in zip(weights(out), weights(whole), strict=True):

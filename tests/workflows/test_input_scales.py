@@ -9,7 +9,7 @@ from conftest import blobs, save_npz
 
 import kdcli
 from kdcli.events import Note
-from kdcli.recipe.reading import read_recipe
+from kdcli.recipe.reader import read_recipe
 
 layers = keras.layers
 X, Y = blobs(192, seed=0)

@@ -16,7 +16,7 @@ from kdcli.distillation.targets import MappedTargets
 from kdcli.distillation.teacher_pass import TeacherPass
 from kdcli.errors import Interrupted, ModelError, StorageError, UsageError
 from kdcli.events import EpochEnded, Note, Progress
-from kdcli.runs import writing
+from kdcli.runs import writer
 from kdcli.runs.results import Plan
 from kdcli.training.step import Stepper
 from kdcli.zoo import Cnn
@@ -392,7 +392,7 @@ def test_a_full_disk_is_told_and_leaves_the_good_cache_alone(folder, own_cache, 
         if step == "write" and path.suffix == ".answers":
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writing, "hook", full)
+    monkeypatch.setattr(writer, "hook", full)
     with pytest.raises(StorageError, match="disk full"):
         distill(folder, tmp_path / "b", limit=50)
     monkeypatch.undo()

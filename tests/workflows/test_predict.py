@@ -15,7 +15,7 @@ import kdcli
 from kdcli.data.dataset import fingerprint, open_dataset
 from kdcli.errors import DataError, StorageError, UsageError
 from kdcli.recipe.sections import DataSection
-from kdcli.runs import writing
+from kdcli.runs import writer
 
 # What is not trained has no scale that it wants: by chance another one could seem better.
 UNIT = ["student.input.scale=unit"]
@@ -250,7 +250,7 @@ def test_a_full_disk_leaves_nothing(folder, tmp_path, monkeypatch):
         if step == "write":
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writing, "hook", full)
+    monkeypatch.setattr(writer, "hook", full)
     with pytest.raises(StorageError, match="disk full"):
         kdcli.predict(folder / "m.keras", data=folder / "data.npz", out=tmp_path / "a.npz")
     assert os.listdir(tmp_path) == []

@@ -12,7 +12,7 @@ from conftest import bar_reader, blobs, save_npz
 
 import kdcli
 from kdcli.errors import KdError
-from kdcli.recipe.reading import read_recipe
+from kdcli.recipe.reader import read_recipe
 
 SOFT = [{"kind": "labels", "weight": 0.1}, {"kind": "soft_targets", "temperature": 3.0}]
 HINT = {"kind": "hint", "teacher_layer": "wide", "student_layer": "narrow"}

@@ -15,7 +15,7 @@ from conftest import blobs, save_npz
 import kdcli
 from kdcli.errors import UsageError
 from kdcli.events import Note
-from kdcli.recipe.reading import read_recipe
+from kdcli.recipe.reader import read_recipe
 
 RECIPE = {
     "teacher": {"model": {"kind": "zoo", "name": "mlp", "width": 8, "depth": 1}},

@@ -8,7 +8,7 @@ from conftest import bar_reader, save_npz
 
 import kdcli
 from kdcli.data.order import shuffled
-from kdcli.recipe.reading import read_recipe
+from kdcli.recipe.reader import read_recipe
 from kdcli.runs.results import Plan
 from kdcli.training.loop import steps_per_epoch
 from kdcli.workflows.training_findings import partial_batch, rate_finding

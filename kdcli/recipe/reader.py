@@ -11,16 +11,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from kdcli.custom_kinds import AS_WRITTEN, NO_OWN, OwnKinds, specs_in
 from kdcli.errors import Fault, RecipeError, UsageError, did_you_mean
-from kdcli.own_kinds import AS_WRITTEN, NO_OWN, OwnKinds, specs_in
-from kdcli.recipe.alternatives import is_file_name
 from kdcli.recipe.defaults import apply_changed_defaults, whole_entry
 from kdcli.recipe.document import Document, Path, dotted, read_document, scalar
 from kdcli.recipe.faults import faults_of
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.sections import Recipe
-from kdcli.recipe.several import for_each, spread
-from kdcli.recipe.shipped import shipped_names, shipped_text
+from kdcli.recipe.shipped_recipes import shipped_names, shipped_text
+from kdcli.recipe.teacher_list import for_each, spread
+from kdcli.recipe.types import is_file_name
 from kdcli.sources import named
 
 NEWEST = 1

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.runs.mapping import InPieces, in_parts
+from kdcli.runs.mapped_arrays import InPieces, in_parts
 
 PACKAGES = ("kdcli", "tensorflow", "keras", "numpy", "typer", "pydantic", "PyYAML")
 _SECRET = re.compile(r"(?i)(token|secret|passw|api[-_]?key|credential)")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from kdcli.recipe.alternatives import ClassColumns, InputValues, WordOrSize, WordOrViews
+from kdcli.recipe.types import ClassColumns, InputValues, WordOrSize, WordOrViews
 from kdcli.spec import OutputKind, PositiveFloat, Spec, Standardization
 from kdcli.zoo import AnyModel
 

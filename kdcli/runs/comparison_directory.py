@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock
 
 from kdcli.errors import UsageError
-from kdcli.runs import writing
+from kdcli.runs import writer
 from kdcli.runs.directory import LOCK, MARKER, NAMES, default_out, locked
 
 REPORT, TABLES = "compare.json", "compare.md"
@@ -67,9 +67,9 @@ class ComparisonDirectory:
         """
         if self._overwrite:
             self._clear(inputs)
-        writing.make_folder(self.path)
+        writer.make_folder(self.path)
         if not (self.path / MARKER).exists():
-            writing.write_text(self.path / MARKER, json.dumps({"comparison": True}))
+            writer.write_text(self.path / MARKER, json.dumps({"comparison": True}))
 
     def earlier(self) -> dict[str, Any] | None:
         """The report that lies there, None where there is none that can be read."""
@@ -101,10 +101,10 @@ class ComparisonDirectory:
                     hint="move it away, or choose another --out",
                 )
         for entry in list(self.path.iterdir()):
-            writing.remove(entry)
+            writer.remove(entry)
 
     def _ours(self, file: Path) -> bool:
-        if file.name.startswith(writing.TEMPORARY):
+        if file.name.startswith(writer.TEMPORARY):
             return True
         if file.parent == self.path:
             return file.name in (REPORT, TABLES, MARKER, LOCK)
@@ -116,7 +116,7 @@ class ComparisonDirectory:
 
 def _nothing(name: str) -> bool:
     """What a process leaves behind that did not get to anything."""
-    return name in (MARKER, LOCK) or name.startswith(writing.TEMPORARY)
+    return name in (MARKER, LOCK) or name.startswith(writer.TEMPORARY)
 
 
 def _is_comparison(path: Path) -> bool:

@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from kdcli.errors import StorageError
-from kdcli.runs.mapping import drop_pages
+from kdcli.runs.mapped_arrays import drop_pages
 
 _MAGIC = b"KDCKPT1\n"
 # Magic and the header's length; the sha256.

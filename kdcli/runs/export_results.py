@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcli.runs.gated import GateResult
+from kdcli.runs.gate_results import GateResult
 from kdcli.runs.results import relative
 
 LABELS, INPUTS = "labels.txt", "input.json"

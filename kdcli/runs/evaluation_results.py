@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcli.runs.gated import GateResult
+from kdcli.runs.gate_results import GateResult
+from kdcli.runs.latency_results import Ratio, Timing
 from kdcli.runs.results import ClassQuality, Quality, relative
-from kdcli.runs.timed import Ratio, Timing
 
 
 @dataclass(frozen=True)
