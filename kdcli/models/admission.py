@@ -14,12 +14,12 @@ from kdcli.models.formats import OPENED, SAVED_MODEL, model_format
 from kdcli.models.own_code import registered_names
 from kdcli.models.signatures import choose_signature
 from kdcli.runs.records import hash_model
-from kdcli.screening.hdf5 import screen_hdf5, screen_weights
-from kdcli.screening.keras_archive import screen_keras
+from kdcli.screening.keras.archive import screen_keras
+from kdcli.screening.keras.hdf5 import screen_hdf5, screen_weights
 from kdcli.screening.litert import screen_litert
 from kdcli.screening.onnx import screen_onnx
-from kdcli.screening.saved_model import screen_saved_model
-from kdcli.screening.saved_model_facts import describe_saved_model
+from kdcli.screening.saved_model.facts import describe_saved_model
+from kdcli.screening.saved_model.screen import screen_saved_model
 from kdcli.screening.verdict import NO_TRUST, Trust, Verdict
 
 

@@ -21,7 +21,7 @@ from kdcli.errors import KdError, ModelError, UsageError, first_line
 from kdcli.models.graph_constants import frozen
 from kdcli.models.graph_loading import load_exported, load_keras_2
 from kdcli.models.keras_model import DIVERGED
-from kdcli.screening.limits import limit
+from kdcli.screening.process_limits import limit
 
 DESCRIPTION, GRAPH = "description.json", "graph.pb"
 # Sizes tried on axes that take any size, when a graph is asked for the first time.

@@ -16,7 +16,7 @@ from kdcli.custom_kinds import OwnKinds, kind_of
 from kdcli.errors import KdError, UsageError, first_line
 from kdcli.lazy import keras
 from kdcli.models.own_classes import classes_in
-from kdcli.screening.keras_names import FUNCTIONS
+from kdcli.screening.keras.allowed_names import FUNCTIONS
 from kdcli.spec import Spec
 
 

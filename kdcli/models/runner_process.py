@@ -120,7 +120,7 @@ class Reader:
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Open the file that the first message names, then answer until the other side has gone."""
     from kdcli.models.runner_files import FILES
-    from kdcli.screening.limits import limit
+    from kdcli.screening.process_limits import limit
 
     first, _ = receive(requests)
     # A large file may be asked for days: how long is up to the other side.

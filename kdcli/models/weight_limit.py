@@ -14,7 +14,7 @@ from typing import Any
 
 from kdcli.errors import ModelError
 from kdcli.lazy import keras
-from kdcli.screening.keras_weights import PACKED, SPARE
+from kdcli.screening.keras.weights import PACKED, SPARE
 from kdcli.screening.verdict import TRUST
 
 

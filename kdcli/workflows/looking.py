@@ -26,7 +26,7 @@ from kdcli.models.tensor_info import TensorInfo
 from kdcli.recipe.reader import read_run
 from kdcli.runs.directory import recipe_of_run, role_of_run
 from kdcli.runs.inspection_results import Inspection, Layer, Tensor
-from kdcli.screening.saved_model_facts import SavedModelFacts, describe_saved_model
+from kdcli.screening.saved_model.facts import SavedModelFacts, describe_saved_model
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.networks import as_recorded, choice_of
 

@@ -13,7 +13,7 @@ import pytest
 
 from kdcli.errors import ModelError
 from kdcli.models.weight_limit import limited_weights
-from kdcli.screening.hdf5 import screen_hdf5
+from kdcli.screening.keras.hdf5 import screen_hdf5
 
 
 def chained(path, units: int, layers: int):

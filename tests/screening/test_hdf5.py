@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from kdcli.screening import hdf5, hdf5_process, hdf5_walk
-from kdcli.screening.hdf5 import read_hdf5, screen_hdf5
+from kdcli.screening.keras import hdf5, hdf5_process, hdf5_walk
+from kdcli.screening.keras.hdf5 import read_hdf5, screen_hdf5
 
 
 def read(path: Path):
@@ -87,7 +87,7 @@ def test_a_child_that_hangs_is_ended(file, monkeypatch):
 
 
 def test_a_child_that_computes_without_end_is_ended(file, monkeypatch):
-    body = "from kdcli.screening.limits import limit\nlimit(memory=10**9, cpu_seconds=1)\nwhile True: pass"
+    body = "from kdcli.screening.process_limits import limit\nlimit(memory=10**9, cpu_seconds=1)\nwhile True: pass"
     (finding,) = dead(file, monkeypatch, body).findings
     assert "ended its reader (signal" in finding.message
 

@@ -13,8 +13,8 @@ import keras
 import pytest
 
 from kdcli.errors import ModelError
-from kdcli.screening.hdf5 import screen_hdf5
-from kdcli.screening.keras_archive import screen_keras
+from kdcli.screening.keras.archive import screen_keras
+from kdcli.screening.keras.hdf5 import screen_hdf5
 
 SCREENS = {".keras": screen_keras, ".h5": screen_hdf5}
 

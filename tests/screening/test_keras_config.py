@@ -9,10 +9,9 @@ from typing import Any
 import hostile_keras
 import pytest
 
-from kdcli.screening.keras_config import check_config
-from kdcli.screening.keras_json import Unreadable, parse_json
-from kdcli.screening.keras_objects import Found
-from kdcli.screening.keras_weights import least_weights
+from kdcli.screening.keras.config import Unreadable, check_config, parse_json
+from kdcli.screening.keras.objects import Found
+from kdcli.screening.keras.weights import least_weights
 
 
 def found(config: Any, *, held: int = 15, code=()) -> list[str]:

@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
-START = "from kdcli.screening.limits import limit\nlimit(memory=300_000_000, cpu_seconds=1, file_bytes=1000)\n"
+START = (
+    "from kdcli.screening.process_limits import limit\nlimit(memory=300_000_000, cpu_seconds=1, file_bytes=1000)\n"
+)
 
 
 def ran(body, tmp_path):
@@ -43,7 +45,7 @@ def test_what_is_within_the_limits_runs(tmp_path):
 
 def test_only_the_standard_library_is_needed(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", "import sys; import kdcli.screening.limits; print('numpy' in sys.modules)"],
+        [sys.executable, "-c", "import sys; import kdcli.screening.process_limits; print('numpy' in sys.modules)"],
         capture_output=True,
         text=True,
         cwd=tmp_path,

@@ -7,7 +7,15 @@ import inspect
 import pytest
 import tensorflow as tf
 
-from kdcli.screening.operations import ALLOWED, DEBUGGING, FOLDED, GROUPS, RESTORING, TABLES, does
+from kdcli.screening.saved_model.allowed_operations import (
+    ALLOWED,
+    DEBUGGING,
+    FOLDED,
+    GROUPS,
+    RESTORING,
+    TABLES,
+    does,
+)
 
 # Operations that exist in graphs only, without a function in Python.
 HIDDEN = {"_Arg", "_Retval"}

@@ -14,7 +14,7 @@ from hostile_folders import FOLDERS
 from hostile_graphs import GRAPHS, initializer
 from hostile_messages import MESSAGES, edited, nodes, save_good
 
-from kdcli.screening.saved_model import screen_saved_model
+from kdcli.screening.saved_model.screen import screen_saved_model
 
 ALL = (*GRAPHS, *FIRST, *MESSAGES, *FOLDERS)
 

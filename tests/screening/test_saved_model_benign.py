@@ -10,7 +10,7 @@ from importlib.util import find_spec
 import pytest
 from benign_graphs import LARGE, PLAIN, WITH_TABLES, on_device_training
 
-from kdcli.screening.saved_model import screen_saved_model
+from kdcli.screening.saved_model.screen import screen_saved_model
 
 
 def name(build):

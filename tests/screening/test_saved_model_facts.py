@@ -8,7 +8,7 @@ from benign_graphs import convolutions, dictionaries, flat, module, static_table
 from hostile_graphs import several_signatures
 from hostile_messages import many_parts, no_meta_graph, truncated
 
-from kdcli.screening.saved_model_facts import SignatureFacts, TensorFacts, describe_saved_model
+from kdcli.screening.saved_model.facts import SignatureFacts, TensorFacts, describe_saved_model
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import tensorflow as tf
 
-from kdcli.screening.saved_model_program import call_order, index_program
+from kdcli.screening.saved_model.program import call_order, index_program
 
 
 def library(**functions):

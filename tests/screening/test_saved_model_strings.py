@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kdcli.screening.saved_model_strings import holds_graph
+from kdcli.screening.saved_model.constants import holds_graph
 
 
 def graph_with(operation):

@@ -10,10 +10,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO
 
-from kdcli.screening.hdf5 import Hdf5, read_hdf5, size_of
-from kdcli.screening.keras_config import check_config
-from kdcli.screening.keras_json import MOST_BYTES as MOST_CONFIG_BYTES
-from kdcli.screening.keras_objects import shown
+from kdcli.screening.keras.config import MOST_BYTES as MOST_CONFIG_BYTES
+from kdcli.screening.keras.config import check_config
+from kdcli.screening.keras.hdf5 import Hdf5, read_hdf5, size_of
+from kdcli.screening.keras.objects import shown
 from kdcli.screening.verdict import COPY, Finding, Verdict
 
 CONFIG, METADATA, WEIGHTS, ASSETS = "config.json", "metadata.json", "model.weights.h5", "assets/"

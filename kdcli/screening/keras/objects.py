@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kdcli.screening.keras_names import (
+from kdcli.screening.keras.allowed_names import (
     APPLICATIONS,
     FUNCTIONS,
     KERAS_2_FUNCTIONS,

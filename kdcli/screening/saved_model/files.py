@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from kdcli.screening.saved_model_proto import shown
+from kdcli.screening.saved_model.proto import shown
 from kdcli.screening.verdict import Finding
 
 MODEL = "saved_model.pb"

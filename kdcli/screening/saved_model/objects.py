@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdcli.lazy import tf
-from kdcli.screening.saved_model_proto import shown
+from kdcli.screening.saved_model.proto import shown
 
 # Set on an object of TensorFlow, a function under one of these names is called as if it were TensorFlow's own.
 _SELF = ("_self_", "__")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from math import prod
 from typing import Any
 
-from kdcli.screening.keras_objects import Found
+from kdcli.screening.keras.objects import Found
 from kdcli.screening.verdict import Finding
 
 # Weights that a model may have although its file holds none: 40 MB.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kdcli.screening.operations import FILE_TABLES
-from kdcli.screening.saved_model_objects import Objects, Root
-from kdcli.screening.saved_model_program import MAIN, Body, Program
-from kdcli.screening.saved_model_proto import shown, source
-from kdcli.screening.saved_model_running import Reached
+from kdcli.screening.saved_model.allowed_operations import FILE_TABLES
+from kdcli.screening.saved_model.objects import Objects, Root
+from kdcli.screening.saved_model.program import MAIN, Body, Program
+from kdcli.screening.saved_model.proto import shown, source
+from kdcli.screening.saved_model.reachable import Reached
 from kdcli.screening.verdict import Finding
 
 # Their n-th input is the n-th argument of the function that they call.

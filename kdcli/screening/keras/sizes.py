@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any
 
-from kdcli.screening.keras_names import MODELS, OPERATION_MODULES
-from kdcli.screening.keras_objects import VALUES, Found, shown
+from kdcli.screening.keras.allowed_names import MODELS, OPERATION_MODULES
+from kdcli.screening.keras.objects import VALUES, Found, shown
 from kdcli.screening.verdict import Finding
 
 # A single number: padding, units, the length of an axis. Larger ones only say which, or are never asked for.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from kdcli.screening.saved_model_proto import shown, source
+from kdcli.screening.saved_model.proto import shown, source
 
 # The name of the main graph among the bodies.
 MAIN = ""

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import ModelError
-from kdcli.screening import hdf5_process
-from kdcli.screening.hdf5_process import UNREADABLE
-from kdcli.screening.keras_config import check_config
+from kdcli.screening.keras import hdf5_process
+from kdcli.screening.keras.config import check_config
+from kdcli.screening.keras.hdf5_process import UNREADABLE
 from kdcli.screening.verdict import COPY, Finding, Verdict
 
 # What the child may take: so much for itself, and so much for each byte of the file.

@@ -13,8 +13,8 @@ from io import BytesIO
 from typing import IO, Any
 
 from kdcli.errors import first_line
-from kdcli.screening.hdf5_walk import Refusal, Walk
-from kdcli.screening.limits import limit
+from kdcli.screening.keras.hdf5_walk import Refusal, Walk
+from kdcli.screening.process_limits import limit
 
 UNREADABLE = "unreadable"
 

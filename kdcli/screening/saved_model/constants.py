@@ -7,9 +7,17 @@ from math import isfinite, prod
 from typing import Any
 
 from kdcli.lazy import tf
-from kdcli.screening.saved_model_program import Body, Program
-from kdcli.screening.saved_model_proto import declared_bytes, dtype_bytes, shown, source
-from kdcli.screening.saved_model_strings import holds_graph
+from kdcli.screening.saved_model.program import Body, Program
+from kdcli.screening.saved_model.proto import (
+    declared_bytes,
+    dtype_bytes,
+    parse_function,
+    parse_graph,
+    parse_library,
+    parse_saved_model,
+    shown,
+    source,
+)
 from kdcli.screening.verdict import Finding
 
 _CONSTANT_BYTES = 2**28
@@ -131,3 +139,39 @@ def _constant(body: Body, tensor: str) -> list[float]:
     except (TypeError, ValueError):
         return []
     return [value for value in values if isinstance(value, int | float) and isfinite(value)]
+
+
+# The smallest message with an operation: its tags, a name of one letter and the shortest name of an operation.
+_SHORTEST = 10
+# The tags that begin every node: its first field, and the name of its operation.
+_TAGS = (b"\n", b"\x12")
+
+
+def holds_graph(text: bytes) -> bool:
+    """Whether some bytes are a message with operations in it: a graph, a function, a library or a SavedModel."""
+    if len(text) < _SHORTEST or not all(tag in text for tag in _TAGS):
+        return False
+    return any(_is_real(node) for node in _nodes(text))
+
+
+def _nodes(text: bytes) -> Iterator[Any]:
+    for parse in (parse_graph, parse_function, parse_library, parse_saved_model):
+        try:
+            message = parse(text)
+        except ValueError:
+            continue
+        if parse is parse_graph:
+            yield from message.node
+            yield from (node for function in message.library.function for node in function.node_def)
+        elif parse is parse_function:
+            yield from message.node_def
+        elif parse is parse_library:
+            yield from (node for function in message.function for node in function.node_def)
+        else:
+            for meta in message.meta_graphs:
+                yield from meta.graph_def.node
+                yield from (node for function in meta.graph_def.library.function for node in function.node_def)
+
+
+def _is_real(node: Any) -> bool:
+    return bool(node.name) and node.op.isidentifier() and hasattr(tf.raw_ops, node.op)

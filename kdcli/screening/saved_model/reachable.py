@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kdcli.screening.saved_model_objects import Objects, Root
-from kdcli.screening.saved_model_program import Program
-from kdcli.screening.saved_model_proto import parse_asset, parse_variable, shown, tensor_names
+from kdcli.screening.saved_model.objects import Objects, Root
+from kdcli.screening.saved_model.program import Program
+from kdcli.screening.saved_model.proto import parse_asset, parse_variable, shown, tensor_names
 
 DEFAULT = "serving_default"
 # Entries among the signatures that are none.

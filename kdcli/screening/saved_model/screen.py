@@ -6,21 +6,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kdcli.screening.saved_model_constants import check_constants, check_texts
-from kdcli.screening.saved_model_files import MODEL, WHOLE, Contents, check_asset, check_shards, read_contents
-from kdcli.screening.saved_model_objects import Objects
-from kdcli.screening.saved_model_operations import check_everywhere, check_reached, check_restoring, list_unused
-from kdcli.screening.saved_model_program import Program, index_program
-from kdcli.screening.saved_model_proto import parse_saved_model, source
-from kdcli.screening.saved_model_running import Running, find_running, first_assets, has_objects, reach
-from kdcli.screening.saved_model_sizes import (
+from kdcli.screening.saved_model.check_operations import (
+    check_everywhere,
+    check_reached,
+    check_restoring,
+    list_unused,
+)
+from kdcli.screening.saved_model.constants import check_constants, check_texts
+from kdcli.screening.saved_model.files import MODEL, WHOLE, Contents, check_asset, check_shards, read_contents
+from kdcli.screening.saved_model.objects import Objects
+from kdcli.screening.saved_model.program import Program, index_program
+from kdcli.screening.saved_model.proto import parse_saved_model, source
+from kdcli.screening.saved_model.reachable import Running, find_running, first_assets, has_objects, reach
+from kdcli.screening.saved_model.sizes import (
     check_calls,
     check_counts,
     check_density,
     check_specifications,
     check_variables,
 )
-from kdcli.screening.saved_model_tables import FileNames
+from kdcli.screening.saved_model.tables import FileNames
 from kdcli.screening.verdict import Finding, Verdict
 
 # A hostile file could hold a million of them.

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from kdcli.lazy import tf
-from kdcli.screening.operations import ALLOWED, DEBUGGING, FOLDED, RESTORING, TABLES, does
-from kdcli.screening.saved_model_program import Body, Program
-from kdcli.screening.saved_model_proto import shown, source
-from kdcli.screening.saved_model_running import Reached
+from kdcli.screening.saved_model.allowed_operations import ALLOWED, DEBUGGING, FOLDED, RESTORING, TABLES, does
+from kdcli.screening.saved_model.program import Body, Program
+from kdcli.screening.saved_model.proto import shown, source
+from kdcli.screening.saved_model.reachable import Reached
 from kdcli.screening.verdict import Finding
 
 _PRINTS = (b"", b"stdout", b"stderr", b"log(info)", b"log(warning)", b"log(error)")

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.screening.saved_model_files import Contents
-from kdcli.screening.saved_model_objects import Objects
-from kdcli.screening.saved_model_program import Program, call_order
-from kdcli.screening.saved_model_proto import declared_bytes, dtype_bytes, shown
+from kdcli.screening.saved_model.files import Contents
+from kdcli.screening.saved_model.objects import Objects
+from kdcli.screening.saved_model.program import Program, call_order
+from kdcli.screening.saved_model.proto import declared_bytes, dtype_bytes, shown
 from kdcli.screening.verdict import Finding
 
 _MANY = 500_000

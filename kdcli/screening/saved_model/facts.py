@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcli.screening.operations import TABLES
-from kdcli.screening.saved_model_files import MODEL
-from kdcli.screening.saved_model_proto import dtype_name, parse_saved_model
-from kdcli.screening.saved_model_running import has_objects, signature_names
-from kdcli.screening.saved_model_sizes import check_density
+from kdcli.screening.saved_model.allowed_operations import TABLES
+from kdcli.screening.saved_model.files import MODEL
+from kdcli.screening.saved_model.proto import dtype_name, parse_saved_model
+from kdcli.screening.saved_model.reachable import has_objects, signature_names
+from kdcli.screening.saved_model.sizes import check_density
 
 _KERAS_2 = "_tf_keras_"
 # What `keras.Model.export` of Keras 3 puts beside the signatures.
