@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from kdcli.cache.about import ABOUT, About, place_of, read_about, write_about
-from kdcli.cache.choices import recall, remember, why_not
-from kdcli.cache.holding import held, sweep
+from kdcli.cache.checksummed_json import fingerprint_of
+from kdcli.cache.decisions import recall, remember, why_not
+from kdcli.cache.folder import written_here
 from kdcli.cache.layout import ArraySpec, Layout, Shard
-from kdcli.cache.place import written_here
+from kdcli.cache.locks import held, sweep
+from kdcli.cache.metadata import ABOUT, About, place_of, read_about, write_about
 from kdcli.cache.reader import Reader, allow_open_files
-from kdcli.cache.sealed import fingerprint_of
 from kdcli.errors import StorageError
 from kdcli.runs import writer
 from kdcli.runs.packed_file import Mapped, Saved, check_file, map_file, numpy_type, pack, read_header

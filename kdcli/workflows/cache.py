@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcli.cache.choices import forget
-from kdcli.cache.exports import forget_exports
-from kdcli.cache.listing import Listed, entry_called, listed, remove
-from kdcli.cache.place import cache_folder
+from kdcli.cache.decisions import forget
+from kdcli.cache.exported_models import forget_exports
+from kdcli.cache.folder import cache_folder
+from kdcli.cache.inventory import Listed, entry_called, listed, remove
 from kdcli.errors import StorageError
 from kdcli.runs.results import relative
 

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 
 from kdcli.cache.entry import ArraySpec, Layout
-from kdcli.cache.place import allowed_bytes, cache_folder, is_asked_for, is_writable, unusable
+from kdcli.cache.folder import allowed_bytes, cache_folder, is_asked_for, is_writable, unusable
 from kdcli.data.dataset import Dataset
 from kdcli.data.feed import RESIDENT_BYTES
 from kdcli.data.views import Views

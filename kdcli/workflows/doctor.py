@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from kdcli.cache.place import VARIABLE, cache_folder
+from kdcli.cache.folder import VARIABLE, cache_folder
 from kdcli.evaluation.footprint import file_bytes
 from kdcli.lazy import tf
 from kdcli.runs.environment import Cache, Extra, Surroundings

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.cache.choices import recall, remember
+from kdcli.cache.decisions import recall, remember
 from kdcli.cache.entry import ArraySpec
 from kdcli.data.views import as_they_are
 from kdcli.distillation.precision_choice import choose_precision

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kdcli.cache.entry import ArraySpec, Entry, Layout
-from kdcli.cache.place import allowed_bytes
+from kdcli.cache.folder import allowed_bytes
 from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
 from kdcli.data.views import as_they_are

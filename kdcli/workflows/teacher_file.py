@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kdcli.cache.exports import export_path, store_export
-from kdcli.cache.place import cache_folder
+from kdcli.cache.exported_models import export_path, store_export
+from kdcli.cache.folder import cache_folder
 from kdcli.errors import ModelError
 from kdcli.evaluation.subjects import AtBatch, runner_at
 from kdcli.events import Note, OnEvent

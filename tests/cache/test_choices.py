@@ -9,8 +9,8 @@ import time
 import pytest
 from kept_answers import COMPONENTS, fill, made
 
-from kdcli.cache.choices import forget, recall, remember, why_not
-from kdcli.cache.sealed import fingerprint_of, read_sealed, write_sealed
+from kdcli.cache.checksummed_json import fingerprint_of, read_sealed, write_sealed
+from kdcli.cache.decisions import forget, recall, remember, why_not
 from kdcli.runs import writer
 
 DECIDED = {"precision": "mixed_bfloat16", "agreement": 0.9995, "texts": ["grün"], "nothing": None}

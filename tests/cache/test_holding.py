@@ -16,7 +16,7 @@ import pytest
 from kept_answers import COMPONENTS, made, no_stop
 
 from kdcli.cache.entry import Entry
-from kdcli.cache.holding import held, holder_of, sweep, taken
+from kdcli.cache.locks import held, holder_of, sweep, taken
 from kdcli.errors import Interrupted, LockedError, StorageError
 from kdcli.runs import writer
 

@@ -10,7 +10,7 @@ import pytest
 from kept_answers import COMPONENTS, DESCRIBED, LAYOUT, answers, assert_whole, fill, made, no_stop, part
 
 from kdcli.cache.entry import Entry
-from kdcli.cache.listing import entry_called, listed, remove
+from kdcli.cache.inventory import entry_called, listed, remove
 from kdcli.errors import LockedError, StorageError, UsageError
 from kdcli.runs import writer
 

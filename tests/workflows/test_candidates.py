@@ -16,7 +16,7 @@ import tensorflow as tf
 from conftest import blobs, save_npz
 
 import kdcli
-from kdcli.cache.place import kept_bytes
+from kdcli.cache.folder import kept_bytes
 from kdcli.errors import ModelError, UsageError
 from kdcli.evaluation import latency
 from kdcli.evaluation.footprint import flops

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdcli.cache.checksummed_json import fingerprint_of, read_sealed, write_sealed
+from kdcli.cache.folder import ANSWERS
 from kdcli.cache.layout import Layout
-from kdcli.cache.place import ANSWERS
-from kdcli.cache.sealed import fingerprint_of, read_sealed, write_sealed
 from kdcli.runs.records import hidden_secrets, versions
 
 ABOUT = "about.json"

@@ -7,10 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from kdcli.cache.about import About, is_place, read_about
-from kdcli.cache.holding import sweep
-from kdcli.cache.place import ANSWERS, CHOICES
-from kdcli.cache.sealed import fingerprint_of, read_sealed, write_sealed
+from kdcli.cache.checksummed_json import fingerprint_of, read_sealed, write_sealed
+from kdcli.cache.folder import ANSWERS, CHOICES
+from kdcli.cache.locks import sweep
+from kdcli.cache.metadata import About, is_place, read_about
 from kdcli.errors import StorageError
 from kdcli.runs import writer
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcli.cache.about import ABOUT, KEY, About, read_about
-from kdcli.cache.choices import places_in
+from kdcli.cache.decisions import places_in
 from kdcli.cache.entry import CREATING, USED
-from kdcli.cache.holding import HOLDER, LOCK, taken
+from kdcli.cache.folder import written_here
 from kdcli.cache.layout import is_shard
-from kdcli.cache.place import written_here
+from kdcli.cache.locks import HOLDER, LOCK, taken
+from kdcli.cache.metadata import ABOUT, KEY, About, read_about
 from kdcli.errors import UsageError, did_you_mean
 from kdcli.runs import writer
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from kdcli.cache.place import written_here
+from kdcli.cache.folder import written_here
 from kdcli.errors import Interrupted, LockedError, StorageError
 from kdcli.runs import writer
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdcli.cache.place import EXPORTS, allowed_bytes, unusable
-from kdcli.cache.sealed import fingerprint_of
+from kdcli.cache.checksummed_json import fingerprint_of
+from kdcli.cache.folder import EXPORTS, allowed_bytes, unusable
 from kdcli.errors import StorageError
 from kdcli.runs import writer
 
