@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 
-from kdcli.data.picture_header import NotReadError, bmp_palette
+from kdcli.data.image_header import NotReadError, bmp_palette
 
 
 def as_png(content: bytes) -> bytes:

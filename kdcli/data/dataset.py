@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from kdcli.data.arrays import splits_from_arrays
-from kdcli.data.chained import Chained
 from kdcli.data.classes import find_classes, number_texts
+from kdcli.data.concatenation import Chained
 from kdcli.data.examples import ONLY, Examples, Splits
-from kdcli.data.label_heads import choose_labels
 from kdcli.data.labels import VOID, checked, find_labelling
+from kdcli.data.named_labels import choose_labels
 from kdcli.data.order import held_out, limited
 from kdcli.errors import DataError
 from kdcli.runs.records import hash_arrays

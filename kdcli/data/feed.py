@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.data.decoding import decoded
-from kdcli.data.encoded import EncodedPictures
+from kdcli.data.encoded_images import EncodedPictures
 from kdcli.data.examples import Examples
-from kdcli.data.resident import resident_tensors
+from kdcli.data.image_decoder import decoded
+from kdcli.data.resident_inputs import resident_tensors
 from kdcli.data.views import Views
 from kdcli.lazy import tf
 

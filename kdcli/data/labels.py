@@ -9,8 +9,8 @@ import numpy as np
 from kdcli.data.arrays import array_name, first_five
 from kdcli.data.class_labels import AS_VALUES, FEW, count_classes, count_values
 from kdcli.data.classes import LISTED, Classes, classes_setting
+from kdcli.data.dense_targets import fits_image, has_areas, needs_channel
 from kdcli.data.examples import Examples
-from kdcli.data.maps import fits_image, has_areas, needs_channel
 from kdcli.data.soft_labels import are_rows, describe_rows, normalize_rows, refuse_nearly_rows
 from kdcli.errors import DataError
 from kdcli.runs.mapped_arrays import in_parts

@@ -43,6 +43,6 @@ class Images(Source):
 
     def load(self) -> Splits:
         """The splits that the folder holds, pictures in uint8."""
-        from kdcli.data.folders import read_folders
+        from kdcli.data.image_folders import read_folders
 
         return read_folders(Path(self.path), size=self.size, channels=self.channels, bits=self.bits)

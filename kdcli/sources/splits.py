@@ -38,7 +38,7 @@ class SplitSources(Source):
 
     def load(self) -> Splits:
         """The splits, from one source each."""
-        from kdcli.data.parts import put_together
+        from kdcli.data.split_parts import put_together
 
         given = {"train": self.train, "validation": self.validation, "test": self.test}
         return put_together(

@@ -41,13 +41,13 @@ class TfRecord(Source):
     @property
     def paths(self) -> tuple[str, ...]:
         """The files that the path stands for, and the folder that was named."""
-        from kdcli.data.records import record_files
+        from kdcli.data.tfrecords import record_files
 
         return (self.path, *map(str, record_files(self.path)))
 
     def load(self) -> Splits:
         """The splits that the files hold, pictures in uint8."""
-        from kdcli.data.records import read_records
+        from kdcli.data.tfrecords import read_records
 
         return read_records(
             self.path,

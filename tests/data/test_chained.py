@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdcli.data.chained import Chained
+from kdcli.data.concatenation import Chained
 from kdcli.data.dataset import open_dataset
 from kdcli.recipe.sections import DataSection
 from kdcli.runs.records import hash_arrays

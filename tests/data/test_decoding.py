@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kdcli.data.decoding import Form, compiled
+from kdcli.data.image_decoder import Form, compiled
 
 RANDOM = np.random.default_rng(0)
 

@@ -12,12 +12,12 @@ import tensorflow as tf
 from kdcli.augment import Mixup, Shift
 from kdcli.data import store
 from kdcli.data.dataset import fingerprint, open_dataset
-from kdcli.data.encoded import EncodedPictures
+from kdcli.data.encoded_images import EncodedPictures
 from kdcli.data.examples import Examples
 from kdcli.data.feed import Feed, from_host
-from kdcli.data.folders import read_folders
-from kdcli.data.records import read_records
+from kdcli.data.image_folders import read_folders
 from kdcli.data.stream import INPUTS, Stream
+from kdcli.data.tfrecords import read_records
 from kdcli.data.views import Views
 from kdcli.errors import DataError
 from kdcli.recipe.sections import DataSection

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kdcli.data.folders import read_folders
+from kdcli.data.image_folders import read_folders
 from kdcli.errors import DataError
 
 RANDOM = np.random.default_rng(0)

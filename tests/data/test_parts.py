@@ -7,7 +7,7 @@ import pytest
 from conftest import blobs, save_npz
 
 from kdcli.data.arrays import splits_from_arrays
-from kdcli.data.parts import put_together
+from kdcli.data.split_parts import put_together
 from kdcli.errors import DataError
 from kdcli.sources import Digits
 

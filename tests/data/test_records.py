@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kdcli.data.records import read_records
 from kdcli.data.split_names import split_of_file
+from kdcli.data.tfrecords import read_records
 from kdcli.errors import DataError
 
 RANDOM = np.random.default_rng(0)

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from kdcli.data.examples import Examples
-from kdcli.data.resident import resident_tensors
+from kdcli.data.resident_inputs import resident_tensors
 
 TYPES = ["bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))]
 
@@ -30,7 +30,7 @@ def test_values_of_every_type_are_those_of_the_rows(name):
 
 
 def test_several_inputs_in_several_parts(monkeypatch):
-    monkeypatch.setattr("kdcli.data.resident.PART_BYTES", 50)
+    monkeypatch.setattr("kdcli.data.resident_inputs.PART_BYTES", 50)
     inputs = {"left": np.arange(40.0).reshape(20, 2), "right": np.arange(20, dtype=np.uint8)}
     rows = np.random.default_rng(0).permutation(20)[:17]
     tensors = resident_tensors(examples(rows, **inputs))

@@ -11,7 +11,7 @@ from conftest import blobs
 from kdcli.augment import Mixup, Shift
 from kdcli.data.examples import Examples
 from kdcli.data.feed import Feed
-from kdcli.data.pictures import Encoded, load_pictures
+from kdcli.data.images import Encoded, load_pictures
 from kdcli.data.views import Views
 from kdcli.errors import DataError
 from kdcli.training.step import NORM, Stepper

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from kdcli.data.decoding import DEEP
 from kdcli.data.examples import Splits
 from kdcli.data.feed import RESIDENT_BYTES
-from kdcli.data.pictures import BLOCK, Encoded, load_pictures
+from kdcli.data.image_decoder import DEEP
+from kdcli.data.images import BLOCK, Encoded, load_pictures
 from kdcli.data.split_names import SPLITS, UNLABELLED, splits_among
 from kdcli.errors import DataError
 from kdcli.recipe.document import typed

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kdcli.data.decoding import DEEP
 from kdcli.data.examples import Splits
 from kdcli.data.feed import RESIDENT_BYTES
-from kdcli.data.folders import shown
-from kdcli.data.pictures import BLOCK, Encoded, load_pictures
+from kdcli.data.image_decoder import DEEP
+from kdcli.data.image_folders import shown
+from kdcli.data.images import BLOCK, Encoded, load_pictures
 from kdcli.data.split_names import SPLITS, split_of_file
 from kdcli.errors import DataError, did_you_mean, nearest
 from kdcli.lazy import tf

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from kdcli.data.bmp import as_png
-from kdcli.data.decoding import DEEP, WEBP, Form
-from kdcli.data.encoded import DAMAGED, EncodedPictures
+from kdcli.data.encoded_images import DAMAGED, EncodedPictures
 from kdcli.data.examples import ONLY, Examples
 from kdcli.data.feed import RESIDENT_BYTES
-from kdcli.data.picture_header import Header, NotReadError, read_header
+from kdcli.data.image_decoder import DEEP, WEBP, Form
+from kdcli.data.image_header import Header, NotReadError, read_header
 from kdcli.data.store import Storing
 from kdcli.errors import DataError
 from kdcli.lazy import tf

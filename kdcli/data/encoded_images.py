@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.data.decoding import DEEP, Form, compiled
+from kdcli.data.image_decoder import DEEP, Form, compiled
 from kdcli.data.store import Stored
 from kdcli.errors import DataError
 from kdcli.lazy import tf
