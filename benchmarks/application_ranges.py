@@ -16,8 +16,8 @@ import numpy as np
 
 from kdcli.data.arrays import splits_from_arrays
 from kdcli.evaluation.input_scale import choose_scale
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.preparation import Preparation
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.preprocessing import Preparation
 from kdcli.workflows.building import published_scale
 from kdcli.zoo.application import Application
 

@@ -47,7 +47,7 @@ def network(width, seed):
     """A small convolutional network with batch normalisation, 16×16 pictures."""
     import keras
 
-    from kdcli.models.keras_network import KerasNetwork
+    from kdcli.models.keras.network import KerasNetwork
 
     keras.utils.set_random_seed(seed)
     inputs = keras.Input((16, 16, 3))
@@ -76,8 +76,8 @@ def training(kind, inputs, labels):
     from kdcli.distillation.targets import ResidentTargets
     from kdcli.distillation.terms import build_terms, teacher_taps
     from kdcli.losses import make
-    from kdcli.models.answering import LOGITS
-    from kdcli.models.preparation import Preparation
+    from kdcli.models.prediction import LOGITS
+    from kdcli.models.preprocessing import Preparation
     from kdcli.training.step import Stepper
 
     raw = {"x": Preparation(inputs.shape[1:], "float32", inputs.shape[1:], "float32", "raw")}
@@ -106,7 +106,7 @@ def training(kind, inputs, labels):
 
 def with_reused_classifier(losses, student, teacher):
     """The student and the losses as a run has them where the last loss is `classifier_reuse`."""
-    from kdcli.models.reuse import grown
+    from kdcli.models.keras.classifier_reuse import grown
 
     loss = losses[-1]
     if loss.kind != "classifier_reuse":

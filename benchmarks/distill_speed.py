@@ -84,8 +84,8 @@ def teacher_alone(folder, data):
     from kdcli.data.arrays import splits_from_arrays
     from kdcli.data.views import Views
     from kdcli.distillation.teacher_pass import TeacherPass
-    from kdcli.models.opening import open_file
-    from kdcli.models.preparation import Preparation
+    from kdcli.models.files.open import open_file
+    from kdcli.models.preprocessing import Preparation
 
     since = time.perf_counter()
     with np.load(data) as file:

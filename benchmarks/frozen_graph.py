@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from kdcli.lazy import keras, tf
-from kdcli.models.graph_opening import open_graph
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.preparation import Preparation
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.preprocessing import Preparation
+from kdcli.models.saved_model.open import open_graph
 
 BATCHES = (1, 32, 256)
 

@@ -14,8 +14,8 @@ from documentation_models import build_student
 from kdcli.evaluation.latency import time_at_batches
 from kdcli.evaluation.subjects import keras_at
 from kdcli.lazy import keras
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.preparation import Preparation
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.preprocessing import Preparation
 
 
 def network(seed):

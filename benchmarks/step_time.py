@@ -24,8 +24,8 @@ from kdcli.distillation.objective import Objective
 from kdcli.distillation.terms import Term
 from kdcli.lazy import keras, tf
 from kdcli.losses import make
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.preparation import Preparation
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.preprocessing import Preparation
 from kdcli.recipe.optimizer import ADAM
 from kdcli.training.step import Stepper
 

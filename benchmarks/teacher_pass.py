@@ -30,10 +30,10 @@ from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.views import Views
 from kdcli.distillation.teacher_pass import TeacherPass
 from kdcli.lazy import keras, tf
-from kdcli.models.graph_opening import open_graph
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.preparation import Preparation
-from kdcli.models.processor import is_fast_in, processor_flags
+from kdcli.models.hardware import is_fast_in, processor_flags
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.preprocessing import Preparation
+from kdcli.models.saved_model.open import open_graph
 from kdcli.zoo import Resnet
 
 EXAMPLES = 6144

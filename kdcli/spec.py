@@ -207,7 +207,7 @@ class ExportFormat(Spec):
         return f"{name}_{variant}{self.suffix}" if variant not in (None, "none") else f"{name}{self.suffix}"
 
     def write(self, serving: Any, path: Any) -> None:
-        """Write `kdcli.models.serving.Serving` to a path in a scratch folder."""
+        """Write `kdcli.models.keras.serving.Serving` to a path in a scratch folder."""
         raise TypeError(f"{type(self).__name__} cannot be written")
 
     def open(self, path: Any, *, threads: int | None = None) -> Any:

@@ -120,7 +120,7 @@ def _check_settings(arguments: Sequence[str], words: Sequence[str], hint: str | 
 def _check_setting(setting: str, words: Sequence[str], hint: str | None) -> None:
     """Read a recipe with the setting; only what is wrong with the setting itself counts."""
     from kdcli.errors import KdError, RecipeError
-    from kdcli.models.own_code import find_kinds
+    from kdcli.models.custom_code import find_kinds
     from kdcli.recipe.reader import read_recipe
 
     path = setting.partition("=")[0]

@@ -24,7 +24,7 @@ def ls(code: o.Code = None, json: o.Json = False) -> None:
     from kdcli.cli.console import Output, table
     from kdcli.loss import Loss
     from kdcli.losses import KINDS
-    from kdcli.models.own_code import find_kinds
+    from kdcli.models.custom_code import find_kinds
 
     found = [describe(member) for member in (*find_kinds(code or ()).of(Loss).values(), *KINDS.values())]
     rows = [[one.kind, one.year, f"{one.weight:g}", one.known_as, ", ".join(one.needs)] for one in found]
@@ -39,7 +39,7 @@ def show(kind: Annotated[str, typer.Argument(metavar="KIND")], code: o.Code = No
     from kdcli.cli.console import Output, table
     from kdcli.loss import Loss
     from kdcli.losses import find
-    from kdcli.models.own_code import find_kinds
+    from kdcli.models.custom_code import find_kinds
 
     one = describe(find_kinds(code or ()).of(Loss).get(kind) or find(kind))
     rows = [[f"  {option.name}", _default(option), option.type, option.meaning] for option in one.options]

@@ -62,7 +62,7 @@ def check(
     """Report every fault of a recipe, with line and column."""
     from kdcli.cli.console import Output
     from kdcli.errors import RecipeError, UsageError
-    from kdcli.models.own_code import find_kinds
+    from kdcli.models.custom_code import find_kinds
     from kdcli.recipe.reader import read_recipe
 
     source = recipe

@@ -15,8 +15,8 @@ from kdcli.errors import ModelError, first_line
 from kdcli.formulas.masking import Masked
 from kdcli.lazy import ops, tf
 from kdcli.loss import Loss
-from kdcli.models.answering import LOGITS
 from kdcli.models.network import Answer, Network
+from kdcli.models.prediction import LOGITS
 
 REGULARIZATION = "regularization"
 

@@ -15,11 +15,11 @@ from kdcli.data.views import as_they_are
 from kdcli.distillation.agreement import agreement, largest_change
 from kdcli.distillation.teacher_pass import TeacherPass
 from kdcli.errors import UsageError
-from kdcli.models.answering import LOGITS
-from kdcli.models.graph_network import GraphNetwork
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.hardware import has_gpu, is_fast_in
+from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
-from kdcli.models.processor import has_gpu, is_fast_in
+from kdcli.models.prediction import LOGITS
+from kdcli.models.saved_model.network import GraphNetwork
 
 # Training examples that both precisions answer.
 SAMPLE = 2048

@@ -14,7 +14,7 @@ from kdcli.distillation.terms import Term
 from kdcli.errors import ModelError
 from kdcli.lazy import tf
 from kdcli.models.network import Network
-from kdcli.models.values import unchanged
+from kdcli.models.variables import unchanged
 
 SKIP = "--no-preflight skips this check"
 

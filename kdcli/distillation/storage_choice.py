@@ -9,7 +9,7 @@ import numpy as np
 
 from kdcli.cache.entry import ArraySpec
 from kdcli.distillation.agreement import agreement, relative_error, soft_target_error
-from kdcli.models.answering import LOGITS
+from kdcli.models.prediction import LOGITS
 from kdcli.runs.packed_file import numpy_type
 
 # float16 ends at 65,504; answers to other examples may be larger than those of the sample.

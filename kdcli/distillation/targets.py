@@ -13,9 +13,9 @@ from kdcli.data.examples import Examples
 from kdcli.data.feed import Batch
 from kdcli.distillation.ensemble import Ensemble, Voices
 from kdcli.lazy import tf
-from kdcli.models.answering import LOGITS
+from kdcli.models.files.recorded import RecordedNetwork
 from kdcli.models.network import Network
-from kdcli.models.recorded import RecordedNetwork
+from kdcli.models.prediction import LOGITS
 
 
 class Targets(Protocol):

@@ -16,15 +16,14 @@ from kdcli.data.views import Views
 from kdcli.distillation.batch_size import FEW, BatchSize, bytes_of_an_example
 from kdcli.distillation.finite import check_finite
 from kdcli.lazy import ops, tf
-from kdcli.models.answering import LOGITS
-from kdcli.models.graph_constants import ConstantFunction
-from kdcli.models.graph_function import FOLDED
-from kdcli.models.graph_network import GraphNetwork
-from kdcli.models.graph_precision import graphs_computing_in
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.hardware import has_gpu, is_fast_in
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.keras.precision import computing_in
 from kdcli.models.network import Network
-from kdcli.models.precision import computing_in
-from kdcli.models.processor import has_gpu, is_fast_in
+from kdcli.models.prediction import LOGITS
+from kdcli.models.saved_model.constant_function import ConstantFunction, graphs_computing_in
+from kdcli.models.saved_model.function import FOLDED
+from kdcli.models.saved_model.network import GraphNetwork
 
 
 class TeacherPass:

@@ -11,8 +11,8 @@ from kdcli.distillation.projection import Projection, make_projection
 from kdcli.errors import ModelError, UsageError, did_you_mean
 from kdcli.formulas.masking import Masked
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Loss, Parts
+from kdcli.models.keras.batch_norm import normalization_of, normalized_taps
 from kdcli.models.network import Network
-from kdcli.models.normalization import normalization_of, normalized_taps
 
 
 @dataclass(frozen=True)

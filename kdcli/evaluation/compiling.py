@@ -9,7 +9,7 @@ import numpy as np
 
 from kdcli.lazy import ops, tf
 from kdcli.models.network import Network
-from kdcli.models.preparation import Preparation
+from kdcli.models.preprocessing import Preparation
 
 
 def compiled(network: Network, *, batch: int) -> Any:

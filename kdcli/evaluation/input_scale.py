@@ -13,9 +13,9 @@ from kdcli.data.examples import Examples
 from kdcli.evaluation.scale_comparison import LOOKS, Compared, Take, Trial, compare_scales
 from kdcli.lazy import keras, ops
 from kdcli.models.input_range import range_of
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
-from kdcli.models.preparation import Preparation, Scale
+from kdcli.models.preprocessing import Preparation, Scale
 from kdcli.spec import Standardization
 
 # Images whose mean and deviation are the last candidate; examples for the fit of BatchNorm's statistics.

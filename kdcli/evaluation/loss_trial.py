@@ -11,7 +11,7 @@ import numpy as np
 
 from kdcli.lazy import keras, tf
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Loss, Parts
-from kdcli.models.values import unchanged
+from kdcli.models.variables import unchanged
 
 Size = tuple[int, ...]
 

@@ -10,7 +10,7 @@ from kdcli.evaluation.loss_trial import SIDES, Trial, each, random_inputs, settl
 from kdcli.evaluation.verdicts import ABSOLUTE, RELATIVE, Broken, Skipped, largest_of, same, shown
 from kdcli.lazy import keras, tf
 from kdcli.loss import Parts
-from kdcli.models.values import unchanged
+from kdcli.models.variables import unchanged
 
 
 def has_its_own_value_for_each_example(trial: Trial) -> None:

@@ -12,8 +12,8 @@ from kdcli.data.examples import Examples
 from kdcli.evaluation.quality import agree, measure
 from kdcli.lazy import tf
 from kdcli.models.inference import as_kind
+from kdcli.models.keras.serving import Serving
 from kdcli.models.network import SMALLEST, Network
-from kdcli.models.serving import Serving
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from kdcli.data.order import draws, limited
 from kdcli.evaluation.example_loss import example_losses, guessing_losses
 from kdcli.evaluation.statistics import t_quantile
 from kdcli.lazy import ops
-from kdcli.models.answering import LOGITS, Answering
 from kdcli.models.network import Network
-from kdcli.models.preparation import Scale
+from kdcli.models.prediction import LOGITS, Answering
+from kdcli.models.preprocessing import Scale
 
 # How many training examples are compared: most choices are clear after the first look. A look that is not the last
 # demands more evidence, as there are several.

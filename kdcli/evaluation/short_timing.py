@@ -13,7 +13,7 @@ from kdcli.evaluation.compiling import prepared
 from kdcli.evaluation.footprint import flops_in
 from kdcli.evaluation.subjects import KerasSubject, requests_of
 from kdcli.models.network import Network
-from kdcli.models.values import unchanged
+from kdcli.models.variables import unchanged
 
 # The first calls choose how the graph is run.
 WARM_CALLS, MOST_CALLS, SECONDS = 5, 50, 0.1

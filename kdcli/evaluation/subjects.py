@@ -13,7 +13,7 @@ import numpy as np
 from kdcli.evaluation.compiling import compiled, prepared
 from kdcli.lazy import tf
 from kdcli.models.network import Network
-from kdcli.models.runner_network import RunnerNetwork
+from kdcli.models.runtimes.network import RunnerNetwork
 
 POOL = 256
 # TensorFlow decides for each compiled function, from its first calls, which operations another thread runs: two of

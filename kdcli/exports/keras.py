@@ -33,6 +33,6 @@ class Keras(ExportFormat):
 
     def open(self, path: Path, *, threads: int | None = None) -> Any:
         """Open it as anybody would."""
-        from kdcli.models.served import open_keras
+        from kdcli.models.runtimes.tensorflow import open_keras
 
         return open_keras(path)

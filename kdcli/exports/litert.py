@@ -93,14 +93,14 @@ class Litert(ExportFormat):
 
     def open(self, path: Path, *, threads: int | None = None) -> Any:
         """Open it in a process of its own."""
-        from kdcli.models.file_runner import FileRunner
+        from kdcli.models.runtimes.runner import FileRunner
 
         return FileRunner(path, form="tflite", name=path.name, threads=threads)
 
 
 def _looping(model: Any) -> str:
     """Which layer is recurrent, in words."""
-    from kdcli.models.tapping import layers_by_path
+    from kdcli.models.keras.taps import layers_by_path
 
     layers = layers_by_path(model) if model is not None else {}
     first = next((path for path, layer in layers.items() if isinstance(layer, keras.layers.RNN)), None)

@@ -27,6 +27,6 @@ class Onnx(ExportFormat):
 
     def open(self, path: Path, *, threads: int | None = None) -> Any:
         """Open it with onnxruntime, in a process of its own."""
-        from kdcli.models.file_runner import FileRunner
+        from kdcli.models.runtimes.runner import FileRunner
 
         return FileRunner(path, form="onnx", name=path.name, threads=threads)

@@ -25,6 +25,6 @@ class SavedModel(ExportFormat):
 
     def open(self, path: Path, *, threads: int | None = None) -> Any:
         """Open it by its signature."""
-        from kdcli.models.served import open_saved_model
+        from kdcli.models.runtimes.tensorflow import open_saved_model
 
         return open_saved_model(path)

@@ -8,12 +8,12 @@ from typing import Any
 
 from kdcli.errors import UsageError
 from kdcli.lazy import keras, ops, tf
-from kdcli.models.graph_constants import frozen
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.files.open import open_written
+from kdcli.models.keras.inputs import leaves
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.keras.taps import last_activation
 from kdcli.models.network import SMALLEST, Network
-from kdcli.models.opening import open_written
-from kdcli.models.structures import leaves
-from kdcli.models.tapping import last_activation
+from kdcli.models.saved_model.constant_function import frozen
 from kdcli.runs import writer
 
 _HALF = ("float16", "bfloat16")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kdcli.models.network import Network
-from kdcli.models.preparation import Scale
+from kdcli.models.preprocessing import Scale
 
 # What tells sizes, not values: a shape that is computed from an image is no image.
 _SIZES = ("Shape", "ShapeN", "Size", "Rank")

@@ -14,8 +14,8 @@ import numpy as np
 
 from kdcli.errors import ModelError, UsageError, did_you_mean, nearest
 from kdcli.lazy import ops
-from kdcli.models.preparation import Preparation, Scale, scale_to_json
-from kdcli.models.tap_roles import Roles
+from kdcli.models.keras.tap_roles import Roles
+from kdcli.models.preprocessing import Preparation, Scale, scale_to_json
 
 # Below this a probability carries no information in float32, and its logarithm would run away.
 SMALLEST = 1e-7

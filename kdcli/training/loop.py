@@ -13,7 +13,7 @@ import numpy as np
 from kdcli.data.order import shuffled
 from kdcli.errors import Interrupted, TrainingError
 from kdcli.events import EpochEnded, Note, OnEvent, Progress
-from kdcli.models.values import assign_all, unchanged, values_of
+from kdcli.models.variables import assign_all, unchanged, values_of
 from kdcli.recipe.sections import FALLING
 from kdcli.training.checkpoint import Checkpoints
 from kdcli.training.replicas import ALONE, Workers

@@ -17,7 +17,7 @@ import numpy as np
 from kdcli.errors import TrainingError, UsageError, WorkerLostError, first_line
 from kdcli.events import Note, OnEvent
 from kdcli.lazy import keras, tf
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.training.cluster import Cluster
 from kdcli.training.meeting import Meeting, waiting_seconds

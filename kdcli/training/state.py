@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kdcli.errors import StorageError
-from kdcli.models.values import assign_all, values_of
+from kdcli.models.variables import assign_all, values_of
 from kdcli.training.checkpoint import Saved
 
 

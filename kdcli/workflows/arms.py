@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import ModelError, UsageError
-from kdcli.models.formats import model_file
-from kdcli.models.own_code import find_kinds
+from kdcli.models.custom_code import find_kinds
+from kdcli.models.files.format import model_file
 from kdcli.recipe.reader import read_run
 from kdcli.runs.directory import SUMMARY, model_of_run, read_json, recipe_of_run
 from kdcli.runs.results import FinishedRun

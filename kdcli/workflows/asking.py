@@ -10,7 +10,7 @@ from typing import Any
 
 from kdcli.custom_kinds import NO_OWN, OwnKinds
 from kdcli.errors import UsageError
-from kdcli.models.own_code import find_kinds
+from kdcli.models.custom_code import find_kinds
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.reader import read_recipe
 from kdcli.recipe.sections import Recipe

@@ -12,11 +12,11 @@ from kdcli.data.dataset import Dataset
 from kdcli.errors import ModelError, UsageError
 from kdcli.events import Note, OnEvent
 from kdcli.lazy import ops
-from kdcli.models.admission import admit, screened_copy
-from kdcli.models.formats import KERAS, model_file
-from kdcli.models.keras_model import check_finite
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.preparation import SCALES, Preparation
+from kdcli.models.files.format import KERAS, model_file
+from kdcli.models.files.screened_copy import admit, screened_copy
+from kdcli.models.keras.model import check_finite
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.preprocessing import SCALES, Preparation
 from kdcli.recipe.sections import InputSection
 from kdcli.runs.records import hash_arrays, hash_file
 from kdcli.screening.verdict import Trust

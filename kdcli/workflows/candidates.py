@@ -19,10 +19,10 @@ from kdcli.evaluation.session import Session
 from kdcli.evaluation.subjects import POOL, AtBatch, network_at
 from kdcli.events import OnEvent
 from kdcli.lazy import tf
-from kdcli.models.file_runner import RUNTIMES as FILE_RUNTIMES
-from kdcli.models.formats import KERAS, SAVED_MODEL, model_file
-from kdcli.models.opening import open_file
-from kdcli.models.runner_network import RunnerNetwork, explain
+from kdcli.models.files.format import KERAS, SAVED_MODEL, model_file
+from kdcli.models.files.open import open_file
+from kdcli.models.runtimes.network import RunnerNetwork, explain
+from kdcli.models.runtimes.runner import RUNTIMES as FILE_RUNTIMES
 from kdcli.recipe.reader import read_run
 from kdcli.runs.directory import recipe_of_run, role_of_run
 from kdcli.runs.results import Quality
@@ -46,7 +46,7 @@ class Candidate:
 
     Args:
         path: its file.
-        format: from `kdcli.models.formats.model_format`.
+        format: from `kdcli.models.files.format.model_format`.
         network: behind its preparation.
         sha256: of what was opened.
         findings: what screening said of it.

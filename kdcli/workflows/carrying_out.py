@@ -14,8 +14,8 @@ from kdcli.evaluation.gates import figures, judge, left_to_export
 from kdcli.evaluation.quality import measure
 from kdcli.events import Event, Note
 from kdcli.lazy import tf
-from kdcli.models.graph_network import GraphNetwork
-from kdcli.models.runner_network import explaining
+from kdcli.models.runtimes.network import explaining
+from kdcli.models.saved_model.network import GraphNetwork
 from kdcli.runs.directory import Run, summary_when_there
 from kdcli.runs.gate_results import GateResult
 from kdcli.runs.records import versions

@@ -10,7 +10,7 @@ from kdcli.custom_kinds import kind_of
 from kdcli.errors import UsageError
 from kdcli.loss import Loss
 from kdcli.losses import find, made
-from kdcli.models.own_code import find_kinds
+from kdcli.models.custom_code import find_kinds
 
 if TYPE_CHECKING:
     from kdcli.evaluation.loss_contract import Checked

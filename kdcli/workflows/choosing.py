@@ -17,10 +17,10 @@ from kdcli.data.views import Views
 from kdcli.distillation.keeping import AUTO_VIEWS, Keeping, Room, choose_keeping
 from kdcli.distillation.terms import Term, teacher_taps
 from kdcli.errors import StorageError, UsageError
-from kdcli.models.answering import LOGITS
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.files.recorded import RecordedNetwork
+from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
-from kdcli.models.recorded import RecordedNetwork
+from kdcli.models.prediction import LOGITS
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.writer import make_folder
 from kdcli.workflows.around import Surroundings

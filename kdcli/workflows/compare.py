@@ -99,7 +99,7 @@ def compare(
     )
     # From here on there is work for NumPy and TensorFlow: a bad recipe never gets this far.
     from kdcli.evaluation.gates import check_task, choose_gates
-    from kdcli.models.own_code import blamed
+    from kdcli.models.custom_code import blamed
     from kdcli.runs.comparison_directory import ComparisonDirectory
     from kdcli.workflows.around import Surroundings
     from kdcli.workflows.concluding import conclude

@@ -15,8 +15,8 @@ from kdcli.data.duplicates import duplicates_between
 from kdcli.evaluation.footprint import flops
 from kdcli.evaluation.gates import figures, judge
 from kdcli.evaluation.statistics import smallest_visible_gain
+from kdcli.models.files.open import open_file
 from kdcli.models.network import Network
-from kdcli.models.opening import open_file
 from kdcli.recipe.gates import METRICS, Gate
 from kdcli.recipe.reader import read_run
 from kdcli.runs import writer

@@ -135,7 +135,7 @@ def _in_stages(
     chain: Chain, around: Surroundings, *, preflight: bool, gates: Sequence[Gate]
 ) -> RunResult | FinishedRun | Plan:
     """One distillation after another; a chain that is finished is only looked at."""
-    from kdcli.models.own_code import blamed
+    from kdcli.models.custom_code import blamed
     from kdcli.runs.results import FinishedRun
     from kdcli.workflows.staging import carry_out_chain, plan_chain
 

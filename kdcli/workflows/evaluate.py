@@ -18,7 +18,7 @@ from kdcli.evaluation.gates import check_task, choose_gates, figures, judge
 from kdcli.evaluation.per_class import measure_classes
 from kdcli.evaluation.session import Session
 from kdcli.events import Note, OnEvent, ignore
-from kdcli.models.formats import model_file, model_format
+from kdcli.models.files.format import model_file, model_format
 from kdcli.recipe.gates import Gate
 from kdcli.recipe.reader import read_run
 from kdcli.recipe.sections import Recipe

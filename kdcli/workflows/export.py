@@ -17,7 +17,7 @@ from kdcli.evaluation.session import Session
 from kdcli.events import Note, OnEvent, ignore
 from kdcli.exports.choosing import choose_formats
 from kdcli.extras import require_extra
-from kdcli.models.formats import model_file, model_format
+from kdcli.models.files.format import model_file, model_format
 from kdcli.recipe.gates import METRICS, Gate
 from kdcli.runs import writer
 from kdcli.runs.directory import default_out

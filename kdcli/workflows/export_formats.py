@@ -8,9 +8,9 @@ from kdcli.errors import ModelError
 from kdcli.exports import KINDS, Litert
 from kdcli.exports.operations import CONVERTED
 from kdcli.models.inference import copied, ready
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.keras.serving import serve
 from kdcli.models.network import Network
-from kdcli.models.serving import serve
 from kdcli.runs import writer
 from kdcli.spec import ExportFormat
 

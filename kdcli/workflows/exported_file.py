@@ -8,8 +8,8 @@ from typing import Any, get_args
 
 from kdcli.events import Note, OnEvent
 from kdcli.models.network import Network
-from kdcli.models.preparation import Scale, scale_from_json
-from kdcli.models.runner_network import RunnerNetwork
+from kdcli.models.preprocessing import Scale, scale_from_json
+from kdcli.models.runtimes.network import RunnerNetwork
 from kdcli.runs.export_results import INPUTS
 from kdcli.spec import OutputKind
 

@@ -17,12 +17,12 @@ from kdcli.evaluation.parity import Parity, Reference, answered, compare, file_a
 from kdcli.evaluation.session import Session
 from kdcli.evaluation.subjects import POOL, requests_of
 from kdcli.events import Note, OnEvent, Progress
-from kdcli.models.batches import Runner
-from kdcli.models.file_runner import FileRunner
+from kdcli.models.batching import Runner
+from kdcli.models.keras.serving import Serving, serve
 from kdcli.models.network import Network
-from kdcli.models.preparation import scale_to_json
-from kdcli.models.serving import Serving, serve
-from kdcli.models.tensor_info import TensorInfo
+from kdcli.models.preprocessing import scale_to_json
+from kdcli.models.runtimes.runner import FileRunner
+from kdcli.models.runtimes.tensor_info import TensorInfo
 from kdcli.recipe.gates import Gate
 from kdcli.runs.export_results import TakenInput
 from kdcli.spec import ExportFormat

@@ -12,7 +12,7 @@ from kdcli.cache.entry import ArraySpec
 from kdcli.data.examples import Examples
 from kdcli.data.views import Views
 from kdcli.lazy import keras
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.keras.network import KerasNetwork
 from kdcli.runs.records import hash_arrays, hash_file
 from kdcli.workflows.networks import Opened
 from kdcli.workflows.once import Once

@@ -22,12 +22,12 @@ from kdcli.distillation.terms import Term
 from kdcli.errors import UsageError
 from kdcli.evaluation.quality import MAIN, measure
 from kdcli.events import OnEvent, Progress
-from kdcli.models.answering import LOGITS, Answering
-from kdcli.models.graph_network import GraphNetwork
-from kdcli.models.keras_model import saved_bytes
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.keras.model import saved_bytes
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.keras.precision import computing_in
 from kdcli.models.network import Network
-from kdcli.models.precision import computing_in
+from kdcli.models.prediction import LOGITS, Answering
+from kdcli.models.saved_model.network import GraphNetwork
 from kdcli.recipe.sections import Recipe, TrainSection
 from kdcli.runs import writer
 from kdcli.runs.directory import Run

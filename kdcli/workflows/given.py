@@ -12,7 +12,7 @@ from kdcli.data.examples import Examples
 from kdcli.data.order import limited
 from kdcli.errors import UsageError
 from kdcli.events import Note, OnEvent
-from kdcli.models.own_code import blamed
+from kdcli.models.custom_code import blamed
 from kdcli.recipe.reader import read_run
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.directory import recipe_of_run

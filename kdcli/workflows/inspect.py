@@ -14,7 +14,7 @@ from kdcli.data.order import limited
 from kdcli.errors import UsageError
 from kdcli.evaluation.quality import MAIN
 from kdcli.events import OnEvent, ignore
-from kdcli.models.formats import model_file, model_format
+from kdcli.models.files.format import model_file, model_format
 from kdcli.runs.inspection_results import Checked, Inspection
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.workflows.asking import Asked

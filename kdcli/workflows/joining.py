@@ -13,7 +13,7 @@ from typing import Any
 from kdcli import __version__
 from kdcli.errors import UsageError
 from kdcli.events import Note, OnEvent
-from kdcli.models.own_code import blamed
+from kdcli.models.custom_code import blamed
 from kdcli.runs.directory import CHECKPOINT
 from kdcli.training.checkpoint import checkpoint_files
 from kdcli.training.cluster import VARIABLE, read_cluster

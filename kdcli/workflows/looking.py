@@ -12,17 +12,17 @@ from kdcli.errors import KdError, ModelError
 from kdcli.evaluation.footprint import file_bytes, flops, optimizer_bytes, weight_bytes
 from kdcli.events import OnEvent
 from kdcli.extras import MissingExtra
-from kdcli.models.admission import ScreenedFile, admit, require_signature, screened_copy
-from kdcli.models.formats import SAVED_MODEL
-from kdcli.models.graph_network import GraphNetwork
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.files.format import SAVED_MODEL
+from kdcli.models.files.open import open_screened
+from kdcli.models.files.screened_copy import ScreenedFile, admit, require_signature, screened_copy
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.keras.taps import layers_by_path
 from kdcli.models.network import Network, SeveralOutputs, UnfitModel
-from kdcli.models.opening import open_screened
-from kdcli.models.preparation import Preparation
-from kdcli.models.runner_network import RunnerNetwork
-from kdcli.models.signatures import SeveralSignatures, choose_signature
-from kdcli.models.tapping import layers_by_path
-from kdcli.models.tensor_info import TensorInfo
+from kdcli.models.preprocessing import Preparation
+from kdcli.models.runtimes.network import RunnerNetwork
+from kdcli.models.runtimes.tensor_info import TensorInfo
+from kdcli.models.saved_model.network import GraphNetwork
+from kdcli.models.saved_model.signatures import SeveralSignatures, choose_signature
 from kdcli.recipe.reader import read_run
 from kdcli.runs.directory import recipe_of_run, role_of_run
 from kdcli.runs.inspection_results import Inspection, Layer, Tensor

@@ -12,7 +12,7 @@ from kdcli.cache.entry import ArraySpec
 from kdcli.data.views import as_they_are
 from kdcli.distillation.precision_choice import choose_precision
 from kdcli.distillation.storage_choice import choose_storage
-from kdcli.models.answering import LOGITS
+from kdcli.models.prediction import LOGITS
 from kdcli.workflows.fingerprints import split_components
 from kdcli.workflows.plain_answers import PATIENCE, SAMPLE_SPLIT, PlainAnswers, filling_in, sample_of
 

@@ -10,12 +10,12 @@ from kdcli.data.dataset import Dataset
 from kdcli.errors import ModelError, UsageError
 from kdcli.events import Note, OnEvent
 from kdcli.lazy import keras
-from kdcli.models.formats import model_file
-from kdcli.models.graph_network import GraphNetwork
-from kdcli.models.initialization import undrawn
-from kdcli.models.keras_model import check_finite, fresh_copy
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.opening import Choice, open_file
+from kdcli.models.files.format import model_file
+from kdcli.models.files.open import Choice, open_file
+from kdcli.models.keras.initialization import undrawn
+from kdcli.models.keras.model import check_finite, fresh_copy
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.saved_model.network import GraphNetwork
 from kdcli.recipe.reader import read_run
 from kdcli.recipe.sections import InputSection
 from kdcli.runs.directory import recipe_of_run, role_of_run

@@ -13,7 +13,7 @@ from kdcli.events import Note, OnEvent
 from kdcli.lazy import keras
 from kdcli.losses.labels import Labels
 from kdcli.models.network import Network
-from kdcli.models.preparation import scale_to_json
+from kdcli.models.preprocessing import scale_to_json
 from kdcli.recipe.document import Path, dotted
 from kdcli.recipe.sections import Recipe
 from kdcli.workflows.around import Surroundings

@@ -10,7 +10,7 @@ from typing import Any
 from kdcli.custom_kinds import as_written_in
 from kdcli.data.dataset import Dataset, fingerprint, open_dataset
 from kdcli.errors import StorageError, UsageError
-from kdcli.models.formats import model_file
+from kdcli.models.files.format import model_file
 from kdcli.recipe.document import Path as Setting
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.reader import read_recipe

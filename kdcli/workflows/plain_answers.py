@@ -21,8 +21,8 @@ from kdcli.distillation.precision_choice import SAMPLE
 from kdcli.distillation.teacher_pass import TeacherPass
 from kdcli.errors import Interrupted
 from kdcli.events import Note, Progress
-from kdcli.models.answering import LOGITS
-from kdcli.models.recorded import RecordedNetwork
+from kdcli.models.files.recorded import RecordedNetwork
+from kdcli.models.prediction import LOGITS
 from kdcli.runs.records import hash_arrays
 from kdcli.workflows.around import Surroundings
 from kdcli.workflows.fingerprints import Components, split_components

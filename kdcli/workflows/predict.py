@@ -16,7 +16,7 @@ from kdcli.data.examples import Examples
 from kdcli.errors import UsageError
 from kdcli.evaluation.decisions import decided, probabilities
 from kdcli.events import OnEvent, ignore
-from kdcli.models.formats import model_file
+from kdcli.models.files.format import model_file
 from kdcli.models.network import Network
 from kdcli.runs import writer
 from kdcli.runs.prediction_results import Prediction

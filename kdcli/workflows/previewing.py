@@ -17,10 +17,10 @@ from kdcli.evaluation.footprint import weight_bytes
 from kdcli.evaluation.gates import left_to_export
 from kdcli.evaluation.short_timing import time_shortly
 from kdcli.lazy import tf
-from kdcli.models.answering import Answering
+from kdcli.models.keras.precision import computing_in
 from kdcli.models.network import Network
-from kdcli.models.precision import computing_in
-from kdcli.models.values import unchanged
+from kdcli.models.prediction import Answering
+from kdcli.models.variables import unchanged
 from kdcli.runs.results import Plan
 from kdcli.workflows.export_formats import exportable_formats
 from kdcli.workflows.job import Job

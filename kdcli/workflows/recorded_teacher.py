@@ -8,9 +8,9 @@ from typing import Any
 from kdcli.data.dataset import Dataset, fingerprint, open_dataset
 from kdcli.data.examples import Examples
 from kdcli.errors import ModelError, UsageError
-from kdcli.models.formats import model_file, model_format
-from kdcli.models.output_kind import resolve_output
-from kdcli.models.recorded import RecordedNetwork
+from kdcli.models.files.format import model_file, model_format
+from kdcli.models.files.recorded import RecordedNetwork
+from kdcli.models.outputs import resolve_output
 from kdcli.recipe.sections import InputSection
 from kdcli.workflows.asking import Asked
 from kdcli.workflows.networks import Opened

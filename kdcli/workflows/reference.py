@@ -11,8 +11,8 @@ import numpy as np
 from kdcli.data.dataset import Dataset
 from kdcli.evaluation.footprint import flops, model_bytes
 from kdcli.evaluation.quality import measure
+from kdcli.models.files.recorded import RecordedNetwork
 from kdcli.models.network import Network
-from kdcli.models.recorded import RecordedNetwork
 from kdcli.runs.results import Quality, relative
 from kdcli.workflows.around import Surroundings
 from kdcli.workflows.asking import Asked

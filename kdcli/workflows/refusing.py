@@ -10,10 +10,10 @@ from kdcli.augment import Mixing
 from kdcli.data.dataset import Dataset, class_weights
 from kdcli.errors import ModelError, UsageError, first_line
 from kdcli.loss import Loss
-from kdcli.models.formats import KERAS, model_file, model_format
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.files.format import KERAS, model_file, model_format
+from kdcli.models.hardware import has_gpu
+from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
-from kdcli.models.processor import has_gpu
 from kdcli.recipe.sections import Recipe
 from kdcli.training.replicas import normalizing
 from kdcli.workflows.asking import Asked

@@ -10,8 +10,8 @@ from kdcli.errors import ModelError, UsageError
 from kdcli.lazy import keras
 from kdcli.loss import Loss
 from kdcli.losses.classifier_reuse import ClassifierReuse
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.reuse import grown
+from kdcli.models.keras.classifier_reuse import grown
+from kdcli.models.keras.network import KerasNetwork
 from kdcli.recipe.document import Path
 from kdcli.recipe.sections import Recipe
 from kdcli.workflows.networks import Opened

@@ -12,7 +12,7 @@ from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
 from kdcli.errors import ModelError
 from kdcli.events import Note
-from kdcli.models.recorded import RecordedNetwork
+from kdcli.models.files.recorded import RecordedNetwork
 from kdcli.recipe.reader import read_run
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.directory import ENVIRONMENT, SUMMARY, read_json, recipe_of_run

@@ -15,12 +15,12 @@ from kdcli.data.order import limited
 from kdcli.errors import ModelError
 from kdcli.evaluation.parity import Reference, answered, compare, model_answers
 from kdcli.events import OnEvent, Progress
-from kdcli.models.graph_network import GraphNetwork
+from kdcli.models.files.open import open_file
 from kdcli.models.inference import ready, shipped_kind
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
-from kdcli.models.opening import open_file
-from kdcli.models.preparation import Preparation
+from kdcli.models.preprocessing import Preparation
+from kdcli.models.saved_model.network import GraphNetwork
 from kdcli.recipe.reader import read_run
 from kdcli.runs.directory import recipe_of_run, role_of_run
 from kdcli.workflows.asking import Asked

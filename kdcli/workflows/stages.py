@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import UsageError
-from kdcli.models.formats import model_file
+from kdcli.models.files.format import model_file
 from kdcli.recipe.document import Path as Setting
 from kdcli.recipe.gates import GatesSection
 from kdcli.recipe.origins import Origins

@@ -9,7 +9,7 @@ from typing import Any
 
 from kdcli.errors import UsageError
 from kdcli.lazy import keras, tf
-from kdcli.models.own_code import bring_code, run_early
+from kdcli.models.custom_code import bring_code, run_early
 
 
 def start_tensorflow(

@@ -15,11 +15,11 @@ from kdcli.errors import ModelError
 from kdcli.evaluation.subjects import AtBatch, runner_at
 from kdcli.events import Note, OnEvent
 from kdcli.extras import require_extra
-from kdcli.models.batches import Runner
+from kdcli.models.batching import Runner
 from kdcli.models.inference import copied, ready
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.keras.serving import Serving, serve
 from kdcli.models.network import Network
-from kdcli.models.serving import Serving, serve
 from kdcli.runs import writer
 from kdcli.runs.records import versions
 from kdcli.spec import ExportFormat

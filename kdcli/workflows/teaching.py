@@ -30,9 +30,9 @@ from kdcli.distillation.targets import (
 )
 from kdcli.distillation.teacher_pass import TeacherPass
 from kdcli.events import Note
-from kdcli.models.answering import LOGITS
-from kdcli.models.precision import computing_in
-from kdcli.models.recorded import RecordedNetwork
+from kdcli.models.files.recorded import RecordedNetwork
+from kdcli.models.keras.precision import computing_in
+from kdcli.models.prediction import LOGITS
 from kdcli.workflows.fingerprints import training_components
 from kdcli.workflows.measuring import Measured, remember_measured
 from kdcli.workflows.networks import Opened

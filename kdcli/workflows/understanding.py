@@ -12,11 +12,10 @@ from kdcli.errors import ModelError, UsageError, first_line
 from kdcli.evaluation.input_scale import choose_scale, find_mismatch
 from kdcli.events import Note, OnEvent
 from kdcli.lazy import ops, tf
-from kdcli.models.columns import columns_for
 from kdcli.models.network import Network
-from kdcli.models.output_kind import resolve_output
-from kdcli.models.preparation import make_preparation
-from kdcli.models.runner_network import explain
+from kdcli.models.outputs import columns_for, resolve_output
+from kdcli.models.preprocessing import make_preparation
+from kdcli.models.runtimes.network import explain
 from kdcli.recipe.sections import InputSection
 from kdcli.workflows.class_count import check_class_count
 

@@ -24,7 +24,7 @@ class Clone(ModelSource):
         Raises:
             UsageError: there is no teacher, or it cannot be made anew from its configuration.
         """
-        from kdcli.models.keras_model import fresh_copy
+        from kdcli.models.keras.model import fresh_copy
 
         if teacher is None:
             raise UsageError(

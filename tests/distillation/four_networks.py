@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import keras
 
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.preparation import Preparation
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.preprocessing import Preparation
 from kdcli.zoo import Cnn, Mobile, Resnet
 
 SHAPE = (16, 16, 1)

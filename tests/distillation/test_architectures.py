@@ -247,7 +247,7 @@ def test_features_whose_size_is_not_known_are_refused():
         x = keras.layers.Conv2D(2, 3, name="map")(inputs)
         return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
 
-    from kdcli.models.keras_network import KerasNetwork
+    from kdcli.models.keras.network import KerasNetwork
 
     unknown = KerasNetwork(any_size(), name="given")
     loss = make("attention_transfer", teacher_layer="block3", student_layer="map")

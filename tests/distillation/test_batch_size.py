@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from kdcli.distillation.batch_size import FEW, SETTLED, BatchSize, bytes_of_an_example
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.keras.network import KerasNetwork
 
 MANY = 100_000
 

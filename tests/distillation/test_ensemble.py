@@ -15,8 +15,8 @@ from kdcli.distillation.objective import Objective
 from kdcli.distillation.targets import EnsembleTargets, SomeTargets
 from kdcli.distillation.terms import Term
 from kdcli.losses import make
-from kdcli.models.answering import LOGITS
 from kdcli.models.network import Answer
+from kdcli.models.prediction import LOGITS
 
 
 def softmax(logits):

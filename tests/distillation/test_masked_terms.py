@@ -13,8 +13,8 @@ from kdcli.distillation.targets import LiveTargets
 from kdcli.distillation.terms import build_terms, teacher_taps
 from kdcli.errors import ModelError, UsageError
 from kdcli.losses import make
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.preparation import Preparation
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.preprocessing import Preparation
 
 WORDS = np.array([[5, 3, 0, 0], [1, 2, 3, 4], [7, 0, 0, 0]], np.int32)
 

@@ -14,8 +14,8 @@ from kdcli.distillation.objective import Objective
 from kdcli.distillation.targets import LiveTargets
 from kdcli.distillation.terms import build_terms, teacher_taps
 from kdcli.losses import make
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.preparation import Preparation
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.preprocessing import Preparation
 from kdcli.spec import Change
 from kdcli.zoo import Cnn, Mlp
 

@@ -9,7 +9,7 @@ from kdcli.distillation import stage_ends
 from kdcli.distillation.pairing import Pair, pair_layers
 from kdcli.errors import ModelError, UsageError
 from kdcli.losses import make
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.keras.network import KerasNetwork
 from kdcli.zoo import Cnn, Mlp
 
 

@@ -14,12 +14,12 @@ from kdcli.distillation import precision_choice
 from kdcli.distillation.precision_choice import check_precision, choose_precision
 from kdcli.distillation.teacher_pass import TeacherPass
 from kdcli.errors import UsageError
-from kdcli.models import processor
-from kdcli.models.answering import Answering
-from kdcli.models.graph_network import GraphNetwork
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models import hardware
+from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
-from kdcli.models.preparation import Preparation
+from kdcli.models.prediction import Answering
+from kdcli.models.preprocessing import Preparation
+from kdcli.models.saved_model.network import GraphNetwork
 
 EXAMPLES = splits_from_arrays(dict(zip("xy", blobs(600), strict=True)), name="d").train
 
@@ -212,7 +212,7 @@ def test_the_processor_says_whether_it_multiplies_bfloat16(tmp_path, text, flags
     path = tmp_path / "cpuinfo"
     if text is not None:
         path.write_text(text)
-    assert processor.processor_flags(path) == flags
+    assert hardware.processor_flags(path) == flags
 
 
 @pytest.mark.parametrize(
@@ -227,11 +227,11 @@ def test_the_processor_says_whether_it_multiplies_bfloat16(tmp_path, text, flags
     ],
 )
 def test_hardware_is_that_of_the_gpu_or_else_of_the_processor(monkeypatch, capabilities, flags, float16, bfloat16):
-    tf = processor.tf
-    monkeypatch.setattr(processor, "processor_flags", lambda: flags)
+    tf = hardware.tf
+    monkeypatch.setattr(hardware, "processor_flags", lambda: flags)
     monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: list(range(len(capabilities))))
     details = partial(lambda gpu: {"compute_capability": capabilities[gpu]} if capabilities[gpu] else {})
     monkeypatch.setattr(tf.config.experimental, "get_device_details", details)
-    assert processor.has_gpu() == bool(capabilities)
-    assert processor.is_fast_in("mixed_float16") == float16
-    assert processor.is_fast_in("mixed_bfloat16") == bfloat16
+    assert hardware.has_gpu() == bool(capabilities)
+    assert hardware.is_fast_in("mixed_float16") == float16
+    assert hardware.is_fast_in("mixed_bfloat16") == bfloat16

@@ -14,8 +14,8 @@ from kdcli.distillation.preflight import refuse_idle_terms, refuse_same
 from kdcli.distillation.terms import build_terms
 from kdcli.errors import ModelError
 from kdcli.losses import make
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.preparation import Preparation
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.preprocessing import Preparation
 from kdcli.zoo import Cnn
 
 X, Y = blobs(90)

@@ -8,7 +8,7 @@ from four_networks import BUILDS, network, small
 
 from kdcli.distillation.stage_ends import Feature, aligned, evenly, last_features, stage_ends
 from kdcli.loss import FeatureLoss
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.keras.network import KerasNetwork
 from kdcli.zoo import Mlp
 
 

@@ -18,8 +18,8 @@ from kdcli.data.views import Views
 from kdcli.distillation.filling import Filling, fill_cache, fill_memory
 from kdcli.distillation.targets import LiveTargets, MappedTargets, ResidentTargets
 from kdcli.distillation.teacher_pass import TeacherPass
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.preparation import Preparation
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.preprocessing import Preparation
 from kdcli.zoo import Cnn
 
 EXAMPLES = splits_from_arrays(dict(zip("xy", blobs(20), strict=True)), name="d").train.subset(np.arange(19, 1, -1))

@@ -17,14 +17,14 @@ from kdcli.data.views import Views
 from kdcli.distillation import batch_size
 from kdcli.distillation.teacher_pass import TeacherPass
 from kdcli.errors import DataError, ModelError
-from kdcli.models.answering import Answering
-from kdcli.models.graph_constants import ConstantFunction
-from kdcli.models.graph_freezing import LARGEST, read_frozen
-from kdcli.models.graph_network import GraphNetwork
-from kdcli.models.graph_process import serve
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.preparation import Preparation
-from kdcli.models.processor import processor_flags
+from kdcli.models.hardware import processor_flags
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.prediction import Answering
+from kdcli.models.preprocessing import Preparation
+from kdcli.models.saved_model.constant_function import ConstantFunction
+from kdcli.models.saved_model.freeze import LARGEST, read_frozen
+from kdcli.models.saved_model.freeze_process import serve
+from kdcli.models.saved_model.network import GraphNetwork
 from kdcli.zoo import Cnn, Resnet
 
 EXAMPLES = splits_from_arrays(dict(zip("xy", blobs(40), strict=True)), name="d").train.subset(np.arange(39, 1, -1))

@@ -14,8 +14,8 @@ from kdcli.distillation.preflight import refuse_idle_terms
 from kdcli.distillation.targets import LiveTargets
 from kdcli.distillation.terms import build_terms, teacher_taps
 from kdcli.losses import make
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.preparation import Preparation
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.preprocessing import Preparation
 
 EXAMPLES = 20
 X, Y = blobs(EXAMPLES)

@@ -12,8 +12,8 @@ import tensorflow as tf
 from kdcli.evaluation.compiling import compiled
 from kdcli.evaluation.footprint import file_bytes, flops, least_bytes, model_bytes, weight_bytes
 from kdcli.lazy import quiet_descriptor
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.preparation import Preparation
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.preprocessing import Preparation
 
 L = keras.layers
 

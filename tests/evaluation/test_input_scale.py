@@ -10,8 +10,8 @@ import pytest
 
 from kdcli.data.arrays import splits_from_arrays
 from kdcli.evaluation.input_scale import choose_scale, find_mismatch
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.preparation import Preparation
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.preprocessing import Preparation
 from kdcli.spec import Standardization
 
 layers = keras.layers

@@ -13,8 +13,8 @@ from kdcli.evaluation import latency
 from kdcli.evaluation.latency import time_at_batches, time_models
 from kdcli.evaluation.subjects import INSTANCES, KerasSubject, keras_at, requests_of, runner_at
 from kdcli.events import Progress
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.preparation import Preparation
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.preprocessing import Preparation
 
 
 class Simulated:

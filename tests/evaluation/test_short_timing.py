@@ -7,8 +7,8 @@ import numpy as np
 
 from kdcli.evaluation.footprint import flops
 from kdcli.evaluation.short_timing import time_shortly
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.preparation import Preparation
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.preprocessing import Preparation
 
 
 def dense(units: int, depth: int) -> KerasNetwork:

@@ -12,9 +12,9 @@ from conftest import blobs
 from kdcli.errors import ModelError
 from kdcli.exports import KINDS, Litert
 from kdcli.exports.choosing import BORDERS, QUANTIZATIONS, choose_formats
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.preparation import Preparation
-from kdcli.models.serving import serve
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.keras.serving import serve
+from kdcli.models.preprocessing import Preparation
 
 FORMATS = [*((kind, "none") for kind in KINDS), *(("litert", way) for way in QUANTIZATIONS if way != "none")]
 # Largest difference as a share of the largest answer.
@@ -113,7 +113,7 @@ def test_outside_takes_what_the_model_takes_and_a_fixed_batch_is_kept(kind, tmp_
 @pytest.mark.parametrize("io", BORDERS)
 def test_what_goes_in_and_comes_out_of_an_int8_file_is_chosen(io, tmp_path):
     pytest.importorskip("ai_edge_litert")
-    from kdcli.models.file_runner import FileRunner
+    from kdcli.models.runtimes.runner import FileRunner
 
     network, raw = pictures_network()
     format_ = Litert(quantize="int8", io=io)

@@ -8,9 +8,9 @@ import pytest
 
 from kdcli.exports.choosing import choose_formats
 from kdcli.models.inference import ready, shipped_kind
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.preparation import Preparation
-from kdcli.models.serving import serve
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.keras.serving import serve
+from kdcli.models.preprocessing import Preparation
 
 FORMATS = [("keras", "none"), ("saved-model", "none"), ("onnx", "none")]
 FORMATS += [("litert", quantize) for quantize in ("none", "float16", "dynamic", "int8")]

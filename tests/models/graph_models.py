@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kdcli.models.graph_freezing import LARGEST, read_frozen
-from kdcli.models.graph_network import GraphNetwork
-from kdcli.models.graph_process import serve
-from kdcli.models.preparation import Preparation
+from kdcli.models.preprocessing import Preparation
+from kdcli.models.saved_model.freeze import LARGEST, read_frozen
+from kdcli.models.saved_model.freeze_process import serve
+from kdcli.models.saved_model.network import GraphNetwork
 
 layers = keras.layers
 PICTURES = np.random.default_rng(0).random((7, 12, 12, 3), np.float32)

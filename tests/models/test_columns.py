@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kdcli.errors import UsageError
-from kdcli.models.columns import columns_for
+from kdcli.models.outputs import columns_for
 
 ANIMALS = ("ant", "bee", "cat", "dog", "elk")
 

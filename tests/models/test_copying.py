@@ -8,7 +8,7 @@ import stat
 import pytest
 
 from kdcli.errors import ModelError, StorageError
-from kdcli.models.copying import private_copy
+from kdcli.models.files.screened_copy import private_copy
 from kdcli.runs import writer
 
 

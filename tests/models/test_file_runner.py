@@ -16,10 +16,10 @@ import tensorflow as tf
 
 from kdcli.errors import ModelError, UsageError
 from kdcli.lazy import quiet_descriptor
-from kdcli.models import file_runner
-from kdcli.models.file_runner import FileRunner
 from kdcli.models.network import SeveralOutputs
-from kdcli.models.tensor_info import TensorInfo
+from kdcli.models.runtimes import runner
+from kdcli.models.runtimes.runner import FileRunner
+from kdcli.models.runtimes.tensor_info import TensorInfo
 
 pytest.importorskip("ai_edge_litert")
 
@@ -189,7 +189,7 @@ def test_several_inputs_and_one_of_several_outputs(two, form):
             "left": ((4,), "float32"),
             "tokens": ((6,), "int32"),
         }
-        assert (runner.runtime, runner.batch) == (file_runner.RUNTIMES[form], None)
+        assert (runner.runtime, runner.batch) == (runner.RUNTIMES[form], None)
         batch = [known[one.name] for one in runner.inputs]
         np.testing.assert_allclose(runner.answer(batch), known["size"], atol=1e-6)
         assert (runner.time_block([batch, tuple(batch)]) > 0).all()
@@ -258,9 +258,9 @@ LEAVING = "raise SystemExit(3)"
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_reader_that_dies_or_hangs_is_a_model_error(folder, tmp_path, monkeypatch, reader, message):
     (tmp_path / "reader.py").write_text(reader)
-    monkeypatch.setattr(file_runner.runner_process, "__file__", str(tmp_path / "reader.py"))
+    monkeypatch.setattr(runner.runner_process, "__file__", str(tmp_path / "reader.py"))
     if reader == HANGING:
-        monkeypatch.setattr(file_runner, "OPENING_SECONDS", 0.3)
+        monkeypatch.setattr(runner, "OPENING_SECONDS", 0.3)
     with pytest.raises(ModelError, match=message) as caught:
         FileRunner(folder / "float.tflite")
     assert caught.value.exit_code == 4
@@ -270,7 +270,7 @@ def test_a_reader_that_dies_or_hangs_is_a_model_error(folder, tmp_path, monkeypa
 def test_a_missing_package_is_said_before_anything_is_started(folder, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr("kdcli.extras.find_spec", lambda name: None if name == "ai_edge_litert" else found(name))
-    monkeypatch.setattr(file_runner.subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
+    monkeypatch.setattr(runner.subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
     with pytest.raises(ModelError, match="needs ai-edge-litert, which is not installed") as caught:
         FileRunner(folder / "float.tflite")
     assert caught.value.hint == "pip install ai-edge-litert"
@@ -315,7 +315,7 @@ def test_memory_that_a_file_asks_for_is_bounded(tmp_path):
 
 @pytest.mark.serial
 def test_a_file_that_never_answers_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(file_runner, "OPENING_SECONDS", 1.5)
+    monkeypatch.setattr(runner, "OPENING_SECONDS", 1.5)
     with pytest.raises(ModelError, match=r"loop\.onnx: onnxruntime hung on the file and was ended after 2 s"):
         FileRunner(hostile_onnx(tmp_path / "loop.onnx", "loop"), threads=1)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kdcli.errors import ModelError
-from kdcli.models.formats import KNOWN, model_file, model_format, written_by
+from kdcli.models.files.format import KNOWN, model_file, model_format, written_by
 from kdcli.screening.verdict import COPY
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kdcli.models.graph_constants import ConstantFunction
-from kdcli.models.processor import processor_flags
+from kdcli.models.hardware import processor_flags
+from kdcli.models.saved_model.constant_function import ConstantFunction
 
 RANDOM = np.random.default_rng(0)
 X = tf.constant(RANDOM.standard_normal((5, 16)), tf.float32)

@@ -14,10 +14,10 @@ import tensorflow as tf
 from graph_models import PICTURES, cnn, exported, frozen_here, linear, plain, prepared, version_1
 
 from kdcli.errors import ModelError, UsageError
-from kdcli.models import graph_freezing
-from kdcli.models.graph_freezing import Freezing
-from kdcli.models.graph_network import GraphNetwork
-from kdcli.models.graph_opening import open_graph
+from kdcli.models.saved_model import freeze
+from kdcli.models.saved_model.freeze import Freezing
+from kdcli.models.saved_model.network import GraphNetwork
+from kdcli.models.saved_model.open import open_graph
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_a_choice_that_is_not_there_is_wrong_use(tmp_path):
 
 
 def test_a_savedmodel_that_is_too_large_to_freeze_answers_as_it_is(folder, monkeypatch):
-    monkeypatch.setattr(graph_freezing, "LARGEST", 100)
+    monkeypatch.setattr(freeze, "LARGEST", 100)
     network = prepared(open_graph(folder, name="large"), picture=PICTURES)
     np.testing.assert_allclose(network.output({"picture": PICTURES}), cnn()(PICTURES), atol=1e-6)
     assert network.taps == {} and network.variables == []
@@ -104,12 +104,12 @@ GREEDY = READ + "kept = bytearray(300 << 20); kept[::4096] = bytes(len(kept[::40
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_child_that_dies_hangs_or_takes_everything_is_a_model_error(folder, monkeypatch, child, message):
-    monkeypatch.setattr(graph_freezing, "_COMMAND", ("-P", "-c", child))
+    monkeypatch.setattr(freeze, "_COMMAND", ("-P", "-c", child))
     if child == HANGING:
-        monkeypatch.setattr(graph_freezing, "SECONDS", 0.3)
-        monkeypatch.setattr(graph_freezing, "SECONDS_PER_BYTE", 0)
+        monkeypatch.setattr(freeze, "SECONDS", 0.3)
+        monkeypatch.setattr(freeze, "SECONDS_PER_BYTE", 0)
     if child == GREEDY:
-        monkeypatch.setattr(graph_freezing, "MEMORY", 50 << 20)
+        monkeypatch.setattr(freeze, "MEMORY", 50 << 20)
     with pytest.raises(ModelError, match=message) as caught:
         open_graph(folder, name="given")
     assert caught.value.exit_code == 4
@@ -126,9 +126,9 @@ def test_a_child_that_is_killed_while_it_loads_is_a_model_error(folder):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is Linux's")
 def test_memory_is_limited_inside_the_child(folder, monkeypatch):
     # Enough to start with, too little to load TensorFlow's libraries and a model.
-    monkeypatch.setattr(graph_freezing, "MEMORY", 100 << 20)
-    monkeypatch.setattr(graph_freezing, "MEMORY_PER_CORE", 0)
-    monkeypatch.setattr(graph_freezing, "_memory_of", lambda process: 0)
+    monkeypatch.setattr(freeze, "MEMORY", 100 << 20)
+    monkeypatch.setattr(freeze, "MEMORY_PER_CORE", 0)
+    monkeypatch.setattr(freeze, "_memory_of", lambda process: 0)
     with pytest.raises(ModelError, match=r"given: (the model ended its reader|its reader ended|it does not load)"):
         open_graph(folder, name="given")
 

@@ -24,10 +24,10 @@ from graph_models import (
 )
 
 from kdcli.errors import ModelError, UsageError
-from kdcli.models.graph_network import GraphNetwork
-from kdcli.models.graph_opening import open_legacy
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.opening import open_exported
+from kdcli.models.files.open import open_exported
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.saved_model.network import GraphNetwork
+from kdcli.models.saved_model.open import open_legacy
 
 WIDE = np.random.default_rng(2).standard_normal((7, 3)).astype(np.float32)
 ALONE = np.random.default_rng(4).standard_normal((7, 5)).astype(np.float32)
@@ -203,7 +203,7 @@ def test_what_cannot_be_frozen_teaches_by_its_outputs(tmp_path, module):
 def test_many_weights_are_not_folded_and_answer_the_same(tmp_path, monkeypatch):
     model = cnn()
     folded, raw = opened(exported(model, tmp_path / "cnn"), PICTURES)
-    monkeypatch.setattr("kdcli.models.graph_function.FOLDED", 0)
+    monkeypatch.setattr("kdcli.models.saved_model.function.FOLDED", 0)
     fed, _ = opened(tmp_path / "cnn", PICTURES)
     assert fed._function._held and not folded._function._held
     assert fed.variables == [] and fed.taps == folded.taps

@@ -25,8 +25,8 @@ from graph_models import (
 )
 
 from kdcli.errors import ModelError
-from kdcli.models.graph_network import GraphNetwork
-from kdcli.models.opening import open_exported
+from kdcli.models.files.open import open_exported
+from kdcli.models.saved_model.network import GraphNetwork
 
 LABELS = np.arange(7) % 5
 
@@ -213,8 +213,8 @@ import keras
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from graph_models import PICTURES, frozen_here, prepared
-from kdcli.models.graph_network import GraphNetwork
-from kdcli.models.opening import open_exported
+from kdcli.models.saved_model.network import GraphNetwork
+from kdcli.models.files.open import open_exported
 folder = Path(sys.argv[2])
 frozen, large = frozen_here(folder), frozen_here(folder, limit=10)
 assert large.graph is None

@@ -10,8 +10,8 @@ from graph_models import KERAS, PICTURES, cnn, exported, frozen_here, opened, pl
 from kdcli.distillation.pairing import pair_layers
 from kdcli.distillation.stage_ends import last_features
 from kdcli.losses.hint import Hint
-from kdcli.models.graph_network import GraphNetwork
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.saved_model.network import GraphNetwork
 
 
 def own(model, array):

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from kdcli.models.initialization import drawing_from, undrawn
-from kdcli.models.keras_model import fresh_copy
+from kdcli.models.keras.initialization import drawing_from, undrawn
+from kdcli.models.keras.model import fresh_copy
 
 layers, initializers = keras.layers, keras.initializers
 RANDOM = [

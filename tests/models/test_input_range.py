@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import pytest
 
+from kdcli.models.files.open import open_file
 from kdcli.models.input_range import range_of
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.opening import open_file
-from kdcli.models.preparation import Preparation
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.preprocessing import Preparation
 
 layers = keras.layers
 SHAPE = (8, 8, 3)

@@ -8,7 +8,7 @@ import pytest
 from small_models import BUILDS, X
 
 from kdcli.errors import UsageError
-from kdcli.models.keras_model import fresh_copy
+from kdcli.models.keras.model import fresh_copy
 
 
 class Stubborn(keras.Model):

@@ -11,10 +11,10 @@ import pytest
 import tensorflow as tf
 
 from kdcli.errors import ModelError
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.precision import computing_in
-from kdcli.models.preparation import Preparation
-from kdcli.models.tapping import layers_by_path, recording
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.keras.precision import computing_in
+from kdcli.models.keras.taps import layers_by_path, recording
+from kdcli.models.preprocessing import Preparation
 
 X = np.random.default_rng(0).random((5, 8, 8, 1), np.float32)
 layers = keras.layers

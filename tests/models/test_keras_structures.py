@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from kdcli.errors import ModelError, UsageError
-from kdcli.models.answering import LOGITS, Answering
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import SeveralOutputs
-from kdcli.models.preparation import Preparation
+from kdcli.models.prediction import LOGITS, Answering
+from kdcli.models.preprocessing import Preparation
 
 layers = keras.layers
 RANDOM = np.random.default_rng(0)

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.output_kind import resolve_output
-from kdcli.models.preparation import Preparation
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.outputs import resolve_output
+from kdcli.models.preprocessing import Preparation
 
 X = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
 layers = keras.layers

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.normalization import normalization_of, normalized_taps
+from kdcli.models.keras.batch_norm import normalization_of, normalized_taps
+from kdcli.models.keras.network import KerasNetwork
 
 
 def layers():

@@ -12,8 +12,8 @@ import pytest
 from small_models import BUILDS, X, functional
 
 from kdcli.errors import ModelError, UsageError
-from kdcli.models.formats import model_file
-from kdcli.models.opening import Choice, open_file
+from kdcli.models.files.format import model_file
+from kdcli.models.files.open import Choice, open_file
 from kdcli.screening.verdict import COPY
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from kdcli.errors import ModelError
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.output_kind import resolve_output
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.outputs import resolve_output
 
 RANDOM = np.random.default_rng(0)
 LOGITS = RANDOM.normal(size=(8, 3)) * 3

@@ -10,8 +10,8 @@ import pytest
 
 from kdcli.errors import ModelError, UsageError
 from kdcli.loss import Loss
-from kdcli.models.opening import open_file
-from kdcli.models.own_code import blamed, bring_code, find_kinds, registered_names
+from kdcli.models.custom_code import blamed, bring_code, find_kinds, registered_names
+from kdcli.models.files.open import open_file
 from kdcli.spec import Augment, Source
 
 pytestmark = pytest.mark.usefixtures("own_layers_forgotten")

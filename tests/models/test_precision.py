@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 from small_models import X, subclassed
 
-from kdcli.models.graph_precision import graphs_computing_in
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.precision import computing_in, making_logits
-from kdcli.models.preparation import Preparation
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.keras.precision import computing_in, making_logits
+from kdcli.models.preprocessing import Preparation
+from kdcli.models.saved_model.constant_function import graphs_computing_in
 
 layers = keras.layers
 

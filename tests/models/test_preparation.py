@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kdcli.errors import ModelError
-from kdcli.models.preparation import SCALES, make_preparation
+from kdcli.models.preprocessing import SCALES, make_preparation
 from kdcli.recipe.sections import InputSection
 
 RANDOM = np.random.default_rng(0)

@@ -11,9 +11,9 @@ import platformdirs
 import pytest
 
 from kdcli.errors import ModelError
-from kdcli.models import remote
-from kdcli.models.formats import model_file
-from kdcli.models.remote import _hugging_face, fetched, is_remote
+from kdcli.models.files import remote
+from kdcli.models.files.format import model_file
+from kdcli.models.files.remote import _hugging_face, fetched, is_remote
 from kdcli.screening.verdict import NO_TRUST, Trust
 
 ALLOWED = Trust(remote=True)

@@ -8,9 +8,9 @@ import pytest
 
 from kdcli.errors import ModelError
 from kdcli.losses import make
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.preparation import Preparation
-from kdcli.models.reuse import PROJECTED, grown
+from kdcli.models.keras.classifier_reuse import PROJECTED, grown
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.preprocessing import Preparation
 
 X = np.random.default_rng(0).random((3, 16, 16, 3)).astype(np.float32)
 RAW = {"x": Preparation((16, 16, 3), "float32", (16, 16, 3), "float32", "raw")}

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from kdcli.errors import ModelError
-from kdcli.models.answering import LOGITS, Answering
-from kdcli.models.preparation import Preparation
-from kdcli.models.runner_network import RunnerNetwork, explain, explaining
-from kdcli.models.tensor_info import TensorInfo
+from kdcli.models.prediction import LOGITS, Answering
+from kdcli.models.preprocessing import Preparation
+from kdcli.models.runtimes.network import RunnerNetwork, explain, explaining
+from kdcli.models.runtimes.tensor_info import TensorInfo
 
 
 class Reader:

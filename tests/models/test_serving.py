@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from kdcli.errors import ModelError
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.preparation import SCALES, make_preparation
-from kdcli.models.serving import serve
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.keras.serving import serve
+from kdcli.models.preprocessing import SCALES, make_preparation
 from kdcli.recipe.sections import InputSection
 
 # What 1 in a prepared picture is worth in raw bytes: equality is asked relative to it.

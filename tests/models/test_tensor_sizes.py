@@ -7,7 +7,7 @@ import pytest
 from keras import Input, Model, Sequential, layers, ops
 
 from kdcli.errors import ModelError
-from kdcli.models.tensor_sizes import check_tensor_sizes
+from kdcli.models.keras.size_limits import check_tensor_sizes
 
 
 def grown(times: int):

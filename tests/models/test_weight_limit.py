@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kdcli.errors import ModelError
-from kdcli.models.weight_limit import limited_weights
+from kdcli.models.keras.size_limits import limited_weights
 from kdcli.screening.keras.hdf5 import screen_hdf5
 
 

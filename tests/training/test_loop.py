@@ -17,9 +17,9 @@ from kdcli.errors import Interrupted, TrainingError
 from kdcli.evaluation.quality import measure
 from kdcli.events import EpochEnded, Note, Progress
 from kdcli.losses.labels import Labels
-from kdcli.models.answering import Answering
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.preparation import make_preparation
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.prediction import Answering
+from kdcli.models.preprocessing import make_preparation
 from kdcli.recipe.optimizer import TABLE
 from kdcli.recipe.sections import InputSection, TrainSection
 from kdcli.training.checkpoint import Checkpoints

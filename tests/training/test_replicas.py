@@ -34,8 +34,8 @@ from kdcli.distillation.terms import build_terms, teacher_taps
 from kdcli.distillation.targets import ResidentTargets
 from kdcli.distillation.teacher_pass import TeacherPass
 from kdcli.losses import make
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.preparation import make_preparation
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.preprocessing import make_preparation
 from kdcli.recipe.sections import InputSection, TrainSection
 from kdcli.training.step import Stepper
 

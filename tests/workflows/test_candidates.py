@@ -22,7 +22,7 @@ from kdcli.evaluation import latency
 from kdcli.evaluation.footprint import flops
 from kdcli.events import Note
 from kdcli.lazy import quiet_descriptor
-from kdcli.models.file_runner import FileRunner
+from kdcli.models.runtimes.runner import FileRunner
 from kdcli.workflows import candidates
 from kdcli.workflows.cache import remove_answers
 
@@ -125,7 +125,7 @@ def test_file_that_takes_bytes_says_so_beside_itself_or_is_found_out(folder, tmp
 
 
 def test_file_that_ends_its_reader_is_a_model_error(folder, tmp_path, monkeypatch):
-    from kdcli.models.file_runner import FileRunner
+    from kdcli.models.runtimes.runner import FileRunner
 
     real = FileRunner.answer
 
@@ -319,8 +319,8 @@ def test_gates_that_cannot_be_judged_are_refused_before_work(folder, tmp_path):
 
 
 def test_flops_of_a_network_are_in_the_document(folder):
-    from kdcli.models.keras_network import KerasNetwork
-    from kdcli.models.preparation import Preparation
+    from kdcli.models.keras.network import KerasNetwork
+    from kdcli.models.preprocessing import Preparation
 
     found = evaluated(folder, "logits.keras")
     network = KerasNetwork(bars(), name="bars")

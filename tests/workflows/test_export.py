@@ -15,7 +15,7 @@ from conftest import blobs, save_npz
 
 import kdcli
 from kdcli.errors import ModelError, StorageError, UsageError
-from kdcli.models.file_runner import FileRunner
+from kdcli.models.runtimes.runner import FileRunner
 from kdcli.runs import writer
 
 FIGURES = ("max_abs_diff", "agreement", "accuracy", "p50_ms")

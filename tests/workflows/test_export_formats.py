@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from kdcli.models.keras_network import KerasNetwork
-from kdcli.models.preparation import Preparation
-from kdcli.models.serving import Serving
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.keras.serving import Serving
+from kdcli.models.preprocessing import Preparation
 from kdcli.workflows.export_formats import ONE_AT_A_TIME, YES, exportable_formats
 
 

@@ -11,7 +11,7 @@ from kdcli.distillation.pairing import Pair
 from kdcli.distillation.terms import Term
 from kdcli.loss import Parts
 from kdcli.losses import make
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.keras.network import KerasNetwork
 from kdcli.workflows.loss_findings import loss_findings
 from kdcli.workflows.planning import brief, pair_rows, parts_text
 

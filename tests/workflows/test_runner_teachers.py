@@ -13,7 +13,7 @@ from conftest import bar_reader, save_npz
 import kdcli
 from kdcli.errors import ModelError
 from kdcli.lazy import quiet_descriptor
-from kdcli.models.file_runner import FileRunner
+from kdcli.models.runtimes.runner import FileRunner
 
 pytest.importorskip("ai_edge_litert")
 pytest.importorskip("tf2onnx")

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from kdcli.errors import UsageError
-from kdcli.models.keras_network import KerasNetwork
+from kdcli.models.keras.network import KerasNetwork
 from kdcli.recipe.sections import Recipe
 from kdcli.zoo import Application, Clone, Cnn, Mlp, Mobile, Resnet, ZooModel
 

@@ -1,0 +1,236 @@
+"""What ships: a network in inference, behind its preprocessing, as one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+
+from kdcli.errors import ModelError
+from kdcli.lazy import keras, ops, tf
+from kdcli.models.inference import ConstantModel, as_kind, compute_stateless, keras_output, make_constant
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.network import Network
+from kdcli.models.preprocessing import CAFFE_MEAN, IMAGENET_DEVIATION, IMAGENET_MEAN, Preparation, Scale
+from kdcli.spec import Standardization
+
+INPUT = "input"
+# Pixels of the pictures of which a resizing is found out at once.
+_PIXELS = 8_000_000
+_RANGES = {"unit": (0.0, 1.0), "signed": (-1.0, 1.0), "raw": (0.0, 255.0)}
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What is written to a file.
+
+    Args:
+        model: a `keras.Model` of stock layers from `input` to the output; None where the network is a graph.
+        compute: the same as a function from a batch to the output, always in inference.
+        shape: of one example, without the batch axis.
+        dtype: what the model takes.
+        batch: the only batch size that the file takes, or None for any.
+        inside: whether the preprocessing is part of it, so that raw examples go in.
+        preparation: how a raw example becomes what the network itself takes.
+        name: of the raw input in the data.
+        output_kind: what comes out: `logits`, `probabilities`, `sigmoid` or `values`.
+        representative: (1, *shape) examples that show which values occur; empty unless a format wants them.
+    """
+
+    model: Any
+    compute: Callable[[Any], Any]
+    shape: tuple[int, ...]
+    dtype: str
+    batch: int | None
+    inside: bool
+    preparation: Preparation
+    name: str
+    output_kind: str
+    representative: tuple[np.ndarray, ...] = ()
+
+    @cached_property
+    def constant(self) -> ConstantModel:
+        """The inference function as one graph of constants, for converters."""
+        return make_constant(self.compute, new_input(self.shape, self.dtype, self.batch))
+
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether raw examples of bytes go in."""
+        return self.inside and self.preparation.raw_dtype == "uint8"
+
+    @property
+    def signature(self) -> Any:
+        """The input as a `tf.TensorSpec`."""
+        return tf.TensorSpec((self.batch, *self.shape), self.dtype, name=INPUT)
+
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """The least and the largest value of an input, where the type or the scale says so."""
+        if not self.preparation.scaled:
+            return None
+        if self.inside:
+            return 0.0, 255.0
+        scale = self.preparation.scale
+        return _RANGES.get(scale) if isinstance(scale, str) else None
+
+    def taken(self, raw: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Raw examples as the file takes them."""
+        batch = raw[self.name]
+        if self.inside:
+            return np.ascontiguousarray(batch, self.dtype)
+        return ops.convert_to_numpy(ops.cast(self.preparation(batch), self.dtype))
+
+    def shown(self, raw: Mapping[str, np.ndarray]) -> Serving:
+        """The same with examples that show which values occur.
+
+        Raw bytes are shown from 0 to 255 whatever is in the examples, by two pixels: then an 8-bit input means
+        just the byte.
+        """
+        batch = np.array(self.taken(raw))
+        if self.takes_bytes:
+            batch[0].flat[0], batch[0].flat[-1] = 0, 255
+        parts = tuple(np.repeat(one[None], self.batch or 1, axis=0) for one in batch)
+        return replace(self, representative=parts)
+
+
+def new_input(shape: tuple[int, ...], dtype: str, batch: int | None) -> Any:
+    """The input of what ships."""
+    return keras.Input(shape, batch_size=batch, dtype=dtype, name=INPUT)
+
+
+def serve(
+    network: Network,
+    *,
+    inside: bool,
+    batch: int | None = None,
+    floats: bool = False,
+    output_kind: str | None = None,
+) -> Serving:
+    """Put a network and its preprocessing into one model.
+
+    Args:
+        network: with its preparations, made ready by `inference.ready`.
+        inside: whether raw examples shall go in. Bytes stay bytes; raw values of other types go in as the
+            network's own type.
+        batch: the only batch size, or None for any.
+        floats: let raw bytes go in as floats.
+        output_kind: of the file; the network's own when left out.
+
+    Raises:
+        ModelError: several inputs.
+    """
+    if len(network.preparations) != 1:
+        raise ModelError(
+            f"{network.name}: has {len(network.preparations)} inputs; kd export writes models with one"
+        )
+    name, preparation = next(iter(network.preparations.items()))
+    # Half floats are rounded inside.
+    own = "float32" if preparation.dtype in ("float16", "bfloat16") else preparation.dtype
+    shape, dtype = preparation.prepared_shape, own
+    if inside:
+        shape, dtype = preparation.raw_shape, "uint8" if preparation.raw_dtype == "uint8" and not floats else own
+    kind = output_kind or network.output_kind
+    inputs = new_input(shape, dtype, batch)
+    prepared = _prepared(inputs, preparation) if inside else inputs
+    if isinstance(network, KerasNetwork):
+        output = as_kind(keras_output(network, prepared), network.output_kind, kind)
+        model = keras.Model(inputs, output, name="served")
+        compute = partial(compute_stateless, model)
+        return Serving(model, compute, shape, dtype, batch, inside, preparation, name, kind)
+    preparing = keras.Model(inputs, prepared) if inside else lambda x: x
+    as_it_is = replace(preparation, raw_shape=preparation.prepared_shape, raw_dtype=own, size=None)
+    bare = network.with_preparations({name: as_it_is})
+
+    def answer(tensor: Any) -> Any:
+        return as_kind(bare.output({name: preparing(tensor)}), network.output_kind, kind)
+
+    return Serving(None, answer, shape, dtype, batch, inside, preparation, name, kind)
+
+
+def _prepared(tensor: Any, preparation: Preparation) -> Any:
+    """The same arithmetic as `Preparation`, in layers that every Keras has and every converter knows."""
+    layers = keras.layers
+    if preparation.size is not None:
+        tensor = _resized(tensor, preparation)
+    if tensor.shape[1:] != preparation.prepared_shape:
+        tensor = layers.Reshape(preparation.prepared_shape, name="prepare_shape")(tensor)
+    if preparation.scaled:
+        tensor = _scaled(tensor, preparation.scale)
+    if tensor.dtype != preparation.dtype:
+        # A multiplication by 1 in float32: the only stock layer that turns integers into floats.
+        tensor = layers.Rescaling(1.0, dtype="float32", name="prepare_type")(tensor)
+    return tensor if tensor.dtype == preparation.dtype else ops.cast(tensor, preparation.dtype)
+
+
+def _scaled(tensor: Any, scale: Scale) -> Any:
+    layers = keras.layers
+    if scale == "raw":
+        return tensor
+    if scale == "caffe":
+        # Channels the other way round, minus the mean: a matrix and an offset.
+        reverse = layers.Dense(3, dtype="float32", trainable=False, name="prepare_scale")
+        if tensor.dtype == "uint8":
+            tensor = layers.Rescaling(1.0, dtype="float32", name="prepare_bytes")(tensor)
+        tensor = reverse(tensor)
+        reverse.set_weights([np.eye(3, dtype=np.float32)[::-1], -CAFFE_MEAN])
+        return tensor
+    factor: Any
+    offset: Any
+    if isinstance(scale, Standardization):
+        means, deviations = np.broadcast_arrays(np.array(scale.mean), np.array(scale.deviation))
+        # One number holds for all channels, and Rescaling takes it as such.
+        numbers = [(1 / deviations).tolist(), (-means / deviations).tolist()]
+        factor, offset = (one[0] if len(one) == 1 else one for one in numbers)
+        return layers.Rescaling(factor, offset, dtype="float32", name="prepare_scale")(tensor)
+    factor = {"unit": 1 / 255.0, "signed": 1 / 127.5}.get(scale)
+    offset = {"unit": 0.0, "signed": -1.0}.get(scale)
+    if scale == "imagenet":
+        factor = (1 / (255.0 * IMAGENET_DEVIATION.astype(np.float64))).tolist()
+        offset = (-IMAGENET_MEAN.astype(np.float64) / IMAGENET_DEVIATION).tolist()
+    return layers.Rescaling(factor, offset, dtype="float32", name="prepare_scale")(tensor)
+
+
+def _resized(tensor: Any, preparation: Preparation) -> Any:
+    """Resize by two constant matrices, one for each side.
+
+    With antialiasing the operation that `Preparation` uses is in no converter, but it is linear and acts on
+    each side alone.
+    """
+    layers = keras.layers
+    height, width = preparation.raw_shape[:2]
+    channels = preparation.raw_shape[2] if len(preparation.raw_shape) == 3 else 1
+    tensor = layers.Reshape((height, width, channels), name="prepare_channels")(tensor)
+    if tensor.dtype != "float32":
+        tensor = layers.Rescaling(1.0, dtype="float32", name="prepare_bytes")(tensor)
+    for side, (axis, turn) in enumerate(zip(("height", "width"), ((2, 3, 1), (3, 2, 1)), strict=True)):
+        matrix = _matrix(preparation, side)
+        tensor = layers.Permute(turn, name=f"prepare_to_{axis}")(tensor)
+        dense = layers.Dense(
+            matrix.shape[1], use_bias=False, dtype="float32", trainable=False, name=f"prepare_{axis}"
+        )
+        tensor = dense(tensor)
+        dense.set_weights([matrix])
+    return layers.Permute((1, 3, 2), name="prepare_back")(tensor)
+
+
+def _matrix(preparation: Preparation, side: int) -> np.ndarray:
+    """(raw, resized) weights along one side: what becomes of pictures of which one row, or column, is 1."""
+    size = preparation.raw_shape[:2]
+    assert preparation.size is not None
+    probe = Preparation(
+        (*size, 1), "float32", (*preparation.size, 1), "float32", "raw", preparation.size, preparation.fit
+    )
+    middle = preparation.size[1 - side] // 2
+    step = max(1, _PIXELS // (size[0] * size[1]))
+    rows = []
+    for start in range(0, size[side], step):
+        marked = np.arange(start, min(start + step, size[side]))
+        pictures = np.zeros((len(marked), *size, 1), np.float32)
+        where = (np.arange(len(marked)), marked) if side == 0 else (np.arange(len(marked)), slice(None), marked)
+        pictures[where] = 1
+        resized = ops.convert_to_numpy(probe(pictures))[..., 0]
+        rows.append(resized[:, :, middle] if side == 0 else resized[:, middle, :])
+    return np.concatenate(rows)

@@ -1,0 +1,194 @@
+"""What distillation needs to know of a frozen graph, read from it: taps, last activation, shape of the output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kdcli.errors import ModelError, first_line
+from kdcli.lazy import tf
+from kdcli.models.architecture import architecture_of
+from kdcli.models.input_range import first_weighted_input
+from kdcli.models.saved_model.freeze import GraphTensor, WeightInfo
+from kdcli.models.saved_model.function import GraphFunction, without_constants
+from kdcli.models.saved_model.inputs_outputs import fixed_size, output_shape, start_tensor
+from kdcli.models.saved_model.taps import Tap, find_taps
+from kdcli.models.saved_model.trace import Shape, Traced, measured, trace
+
+_LINEAR = ("Conv2D", "DepthwiseConv2dNative", "MatMul", "BiasAdd", "Add", "AddV2", "FusedBatchNormV3")
+
+
+@dataclass(frozen=True)
+class GraphPart:
+    """The part of a graph between its inputs and one output.
+
+    Args:
+        output_shape: without the batch axis.
+        last: the softmax or sigmoid that makes the output, where there is one.
+        taps: by name, in the order in which they are computed.
+        linear: names of the taps before an activation, as far as their last operation tells.
+        architecture: what the part is built of, in words.
+        first: the tensor that the first operation with weights takes; None where it is not known.
+    """
+
+    output_shape: Shape
+    last: LastActivation | None
+    taps: Mapping[str, Tap]
+    linear: frozenset[str]
+    architecture: str
+    first: str | None
+
+
+class GraphReading:
+    """Reads a graph; the values of its weights are not needed for that.
+
+    Args:
+        graph: the `GraphDef`.
+        weights: the constants that were float variables.
+        chosen: the output.
+        name: what messages call the model.
+        exported: whether `model.export` of Keras 3 wrote it.
+    """
+
+    def __init__(
+        self, graph: Any, weights: Sequence[WeightInfo], chosen: GraphTensor, *, name: str, exported: bool
+    ) -> None:
+        self.name = name
+        self._exported = exported
+        self._weights = frozenset(weight.node for weight in weights)
+        # Shapes follow from the shapes of weights: their values are not copied about.
+        self._graph = without_constants(graph, sorted(self._weights))
+        self._chosen = chosen
+
+    def part(self, feeds: Sequence[GraphTensor], *, batch: int | None, function: GraphFunction) -> GraphPart:
+        """What lies between these inputs and the output.
+
+        Args:
+            feeds: with shapes as far as they are known.
+            batch: the only batch size, or None for any.
+            function: the same graph, asked where shapes alone do not tell.
+
+        Raises:
+            ModelError: the output needs other inputs too, has no batch axis or a last axis of unknown size.
+        """
+        traced = self._traced(feeds, batch=batch)
+        known = all(feed.shape and None not in feed.shape[1:] and feed.dtype != "string" for feed in feeds)
+        if traced.unsure and known:
+            traced = measured(traced, lambda size, names: function(_zeros(feeds, size), names))
+        shape = output_shape(self._chosen, traced, name=self.name)
+        last = last_activation(traced.tensor(self._chosen.tensor), outputs=shape[-1])
+        makes = [self._chosen.tensor, *([last.logits] if last else [])]
+        taps = find_taps(traced, outputs=makes, exported=self._exported)
+        linear = (name for name, tap in taps.items() if traced.tensor(tap.tensor).op.type in _LINEAR)
+        inputs = [tensor for op in traced.operations if op.type == "Placeholder" for tensor in op.outputs]
+        architecture = architecture_of(traced.operations, inputs)
+        first = first_weighted_input(traced.graph.get_operations(), inputs, weights=self._weights)
+        return GraphPart(shape, last, taps, frozenset(linear), architecture, None if first is None else first.name)
+
+    def start(self, wanted: str, feeds: Sequence[GraphTensor]) -> GraphTensor:
+        """The inner tensor, a tap or a full name, from which the network shall start.
+
+        Raises:
+            UsageError: no such tensor; ModelError: its shape is not known.
+        """
+        traced = self._traced(feeds, batch=fixed_size(feeds))
+        taps = {name: tap.tensor for name, tap in find_taps(traced, outputs=(), exported=self._exported).items()}
+        return start_tensor(wanted, traced, taps, name=self.name)
+
+    def picture_after_decoding(self, feeds: Sequence[GraphTensor]) -> str | None:
+        """The first tensor of pictures in a graph that starts from the bytes of files."""
+        return picture_after_decoding(self._traced(feeds, batch=fixed_size(feeds)))
+
+    def _traced(self, feeds: Sequence[GraphTensor], *, batch: int | None) -> Traced:
+        try:
+            traced = trace(self._graph, feeds, [self._chosen.tensor], batch=batch)
+        except ValueError as error:
+            raise ModelError(
+                f"{self.name}: the graph does not fit its inputs: {first_line(error):.300}"
+            ) from error
+        missing = [node for node in traced.missing if node not in self._weights]
+        if missing or not traced.operations:
+            why = f"also needs {', '.join(missing)}" if missing else "does not depend on it"
+            raise ModelError(f"{self.name} cannot start at {feeds[0].name}: the output {self._chosen.name} {why}")
+        return traced
+
+
+def _zeros(feeds: Sequence[GraphTensor], size: int) -> list[Any]:
+    return [tf.zeros((size, *(feed.shape or ())[1:]), feed.dtype) for feed in feeds]
+
+
+_KINDS = {"Softmax": "probabilities", "Sigmoid": "sigmoid"}
+# What only passes on, or only reshapes, what the activation made.
+_PASSING = frozenset(
+    (
+        "Identity",
+        "IdentityN",
+        "Cast",
+        "Reshape",
+        "Squeeze",
+        "ExpandDims",
+        "StopGradient",
+        "EnsureShape",
+        "PreventGradient",
+        "CheckNumerics",
+    )
+)
+# Operations that make pictures out of the bytes of a file.
+_DECODING = frozenset(
+    ("DecodeJpeg", "DecodePng", "DecodeBmp", "DecodeGif", "DecodeImage", "DecodeWebP", "DecodeAndCropJpeg")
+)
+
+
+@dataclass(frozen=True)
+class LastActivation:
+    """The softmax or sigmoid that makes an output.
+
+    Args:
+        operation: `Softmax` or `Sigmoid`.
+        kind: of output: `probabilities` or `sigmoid`.
+        logits: the tensor that goes into it.
+    """
+
+    operation: str
+    kind: str
+    logits: str
+
+
+def last_activation(tensor: Any, *, outputs: int | None) -> LastActivation | None:
+    """The activation behind an output tensor, or None where nothing is known.
+
+    Args:
+        tensor: of a `tf.Graph`.
+        outputs: the size of its last axis; a softmax over another number makes no probabilities of these.
+    """
+    while tensor.op.type in _PASSING and tensor.dtype.is_floating:
+        tensor = tensor.op.inputs[tensor.value_index if tensor.op.type == "IdentityN" else 0]
+    kind = _KINDS.get(tensor.op.type)
+    if kind is None:
+        return None
+    logits = tensor.op.inputs[0]
+    if kind == "probabilities" and (not tensor.shape.rank or tensor.shape[-1] != outputs):
+        return None
+    return LastActivation(tensor.op.type, kind, logits.name)
+
+
+def picture_after_decoding(traced: Traced) -> str | None:
+    """The first tensor of whole pictures behind the bytes of encoded ones; None for a graph without decoding.
+
+    Batches of pictures with a number of channels are preferred to single pictures.
+    """
+    graph = traced.graph.as_graph_def()
+    nodes = [*graph.node, *(node for body in graph.library.function for node in body.node_def)]
+    if not any(node.op in _DECODING for node in nodes):
+        return None
+    found = [
+        tensor
+        for op in traced.operations
+        for tensor in op.outputs
+        if (tensor.dtype.is_floating or tensor.dtype.name == "uint8")
+        and (tensor.shape.rank or 0) in (3, 4)
+        and tensor.shape[-1] in (1, 3, 4)
+    ]
+    batches = [tensor for tensor in found if tensor.shape.rank == 4]
+    return next((tensor.name for tensor in (*batches, *found)), None)
