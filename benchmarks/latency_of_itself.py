@@ -11,8 +11,8 @@ import argparse
 import numpy as np
 from documentation_models import build_student
 
-from kdcli.evaluation.latency import time_at_batches
-from kdcli.evaluation.subjects import keras_at
+from kdcli.evaluation.latency.measure import time_at_batches
+from kdcli.evaluation.latency.subjects import keras_at
 from kdcli.lazy import keras
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.preprocessing import Preparation

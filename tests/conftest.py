@@ -89,13 +89,13 @@ def timing_is_brief(request):
     if request.path.parent.name not in ("cli", "workflows"):
         yield
         return
-    from kdcli.evaluation import latency
+    from kdcli.evaluation.latency.measure import measure
 
     with pytest.MonkeyPatch.context() as patch:
         brief = {"LEAST_SECONDS": 0.1, "SAMPLES_FOR_P99": 100}
         for name, value in {**brief, "WARM_SECONDS": 0.05, "WARM_LIMIT": 0.5, "WARM_RATES": 0.2}.items():
-            patch.setattr(latency, name, value)
-        patch.setitem(latency.time_models.__kwdefaults__, "warm_limit", 0.5)
+            patch.setattr(measure, name, value)
+        patch.setitem(measure.time_models.__kwdefaults__, "warm_limit", 0.5)
         yield
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
-from kdcli.evaluation.compiling import compiled
+from kdcli.evaluation.latency.subjects import compiled
 from kdcli.lazy import tf
 from kdcli.models.network import Network
 

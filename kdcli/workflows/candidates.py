@@ -14,9 +14,9 @@ from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
 from kdcli.errors import UsageError
 from kdcli.evaluation.footprint import flops
-from kdcli.evaluation.latency import time_at_batches
-from kdcli.evaluation.session import Session
-from kdcli.evaluation.subjects import POOL, AtBatch, network_at
+from kdcli.evaluation.latency.measure import time_at_batches
+from kdcli.evaluation.latency.session import Session
+from kdcli.evaluation.latency.subjects import POOL, AtBatch, network_at
 from kdcli.events import OnEvent
 from kdcli.lazy import tf
 from kdcli.models.files.format import KERAS, SAVED_MODEL, model_file

@@ -13,7 +13,7 @@ from kdcli.losses import find, made
 from kdcli.models.custom_code import find_kinds
 
 if TYPE_CHECKING:
-    from kdcli.evaluation.loss_contract import Checked
+    from kdcli.loss_contract.check import Checked
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _members(what: str | Path) -> tuple[list[type[Loss]], tuple[Path, ...]]:
 
 
 def _points(member: type[Loss]) -> tuple[Checked, ...]:
-    from kdcli.evaluation.loss_contract import Checked, check
+    from kdcli.loss_contract.check import Checked, check
 
     try:
         loss = made(member, {})

@@ -15,8 +15,8 @@ from kdcli.errors import UsageError
 from kdcli.evaluation.chance import chance_sentence
 from kdcli.evaluation.footprint import file_bytes, model_bytes
 from kdcli.evaluation.gates import check_task, choose_gates, figures, judge
+from kdcli.evaluation.latency.session import Session
 from kdcli.evaluation.per_class import measure_classes
-from kdcli.evaluation.session import Session
 from kdcli.events import Note, OnEvent, ignore
 from kdcli.models.files.format import model_file, model_format
 from kdcli.recipe.gates import Gate

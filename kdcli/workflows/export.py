@@ -13,7 +13,7 @@ from typing import Any
 from kdcli.errors import ModelError, UsageError
 from kdcli.evaluation.footprint import file_bytes
 from kdcli.evaluation.gates import check_task, choose_gates, judge
-from kdcli.evaluation.session import Session
+from kdcli.evaluation.latency.session import Session
 from kdcli.events import Note, OnEvent, ignore
 from kdcli.exports.choosing import choose_formats
 from kdcli.extras import require_extra

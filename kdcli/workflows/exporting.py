@@ -12,10 +12,10 @@ import numpy as np
 
 from kdcli.data.examples import Examples
 from kdcli.errors import ModelError
-from kdcli.evaluation.latency import time_models
+from kdcli.evaluation.latency.measure import time_models
+from kdcli.evaluation.latency.session import Session
+from kdcli.evaluation.latency.subjects import POOL, requests_of
 from kdcli.evaluation.parity import Parity, Reference, answered, compare, file_answers
-from kdcli.evaluation.session import Session
-from kdcli.evaluation.subjects import POOL, requests_of
 from kdcli.events import Note, OnEvent, Progress
 from kdcli.models.batching import Runner
 from kdcli.models.keras.serving import Serving, serve

@@ -14,7 +14,7 @@ import numpy as np
 from kdcli.data.dataset import Dataset, fingerprint, with_outputs
 from kdcli.data.examples import Examples
 from kdcli.errors import UsageError
-from kdcli.evaluation.decisions import decided, probabilities
+from kdcli.evaluation.quality import decided, probabilities
 from kdcli.events import OnEvent, ignore
 from kdcli.models.files.format import model_file
 from kdcli.models.network import Network

@@ -15,7 +15,7 @@ from kdcli.distillation.preflight import refuse_idle_terms, refuse_same
 from kdcli.evaluation.chance import refuse_chance
 from kdcli.evaluation.footprint import weight_bytes
 from kdcli.evaluation.gates import left_to_export
-from kdcli.evaluation.short_timing import time_shortly
+from kdcli.evaluation.latency.short_session import time_shortly
 from kdcli.lazy import tf
 from kdcli.models.keras.precision import computing_in
 from kdcli.models.network import Network

@@ -12,7 +12,7 @@ import numpy as np
 from kdcli.cache.exported_models import export_path, store_export
 from kdcli.cache.folder import cache_folder
 from kdcli.errors import ModelError
-from kdcli.evaluation.subjects import AtBatch, runner_at
+from kdcli.evaluation.latency.subjects import AtBatch, runner_at
 from kdcli.events import Note, OnEvent
 from kdcli.extras import require_extra
 from kdcli.models.batching import Runner

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from kdcli.data.dataset import Dataset
-from kdcli.evaluation.latency import time_at_batches
-from kdcli.evaluation.session import Session
-from kdcli.evaluation.subjects import POOL, network_at
+from kdcli.evaluation.latency.measure import time_at_batches
+from kdcli.evaluation.latency.session import Session
+from kdcli.evaluation.latency.subjects import POOL, network_at
 from kdcli.events import OnEvent
 from kdcli.models.network import Network
 from kdcli.runs.comparison_results import ComparedStudent

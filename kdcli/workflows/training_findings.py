@@ -90,7 +90,7 @@ def _broken_contracts(job: Job) -> list[str]:
         names = job.asked.own.files_of(term.loss)
         if not names:
             continue
-        from kdcli.evaluation.loss_contract import IN_A_RUN, check
+        from kdcli.loss_contract.check import IN_A_RUN, check
 
         (path,) = (path for path in job.asked.own.paths if path.name == names[0])
         found += [

@@ -12,7 +12,7 @@ import numpy as np
 from kdcli.data.dataset import Dataset
 from kdcli.errors import UsageError
 from kdcli.evaluation.footprint import weight_bytes
-from kdcli.evaluation.short_timing import time_shortly
+from kdcli.evaluation.latency.short_session import time_shortly
 from kdcli.events import OnEvent, ignore
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.inspection_results import Inspection, ZooSize

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kdcli.evaluation.compiling import compiled
 from kdcli.evaluation.footprint import file_bytes, flops, least_bytes, model_bytes, weight_bytes
+from kdcli.evaluation.latency.subjects import compiled
 from kdcli.lazy import quiet_descriptor
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.preprocessing import Preparation

@@ -9,9 +9,8 @@ import keras
 import numpy as np
 import pytest
 
-from kdcli.evaluation import latency
-from kdcli.evaluation.latency import time_at_batches, time_models
-from kdcli.evaluation.subjects import INSTANCES, KerasSubject, keras_at, requests_of, runner_at
+from kdcli.evaluation.latency.measure import measure, time_at_batches, time_models
+from kdcli.evaluation.latency.subjects import INSTANCES, KerasSubject, keras_at, requests_of, runner_at
 from kdcli.events import Progress
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.preprocessing import Preparation
@@ -36,7 +35,7 @@ class Simulated:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(latency, "WARM_SECONDS", 0.01)
+    monkeypatch.setattr(measure, "WARM_SECONDS", 0.01)
 
 
 POOL = [np.full((1, 2), number, np.float32) for number in range(256)]
@@ -87,7 +86,7 @@ def test_calls_too_short_for_the_clock_are_timed_several_at_a_time(each, calls):
 
 
 def test_budget_makes_blocks_smaller_and_rounds_more(monkeypatch):
-    monkeypatch.setattr(latency, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(measure, "LEAST_SECONDS", 0.0)
     # 30 rounds of two models at 50 and 150 ms: 5 requests a block fit into 30 seconds.
     _, rounds = timed({"a": 50_000_000, "b": 150_000_000}, seconds=30)
     assert {len(one[0][1]) for one in rounds} == {5}
@@ -149,7 +148,7 @@ def test_requests_hold_real_examples_and_at_most_256_of_them():
 
 
 def test_rates_of_larger_batches_join_the_first_session(monkeypatch):
-    monkeypatch.setattr(latency, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(measure, "LEAST_SECONDS", 0.0)
 
     class Batched(Simulated):
         def time_block(self, requests):
@@ -210,7 +209,7 @@ def test_blocks_take_the_compiled_functions_of_a_model_in_turn(monkeypatch):
         return function
 
     made: list[int] = []
-    monkeypatch.setattr("kdcli.evaluation.subjects.compiled", counted)
+    monkeypatch.setattr("kdcli.evaluation.latency.subjects.compiled", counted)
     subject = KerasSubject(None, instances=3)
     for _ in range(4):
         subject.time_block([np.zeros((1, 2), np.float32)] * 2)

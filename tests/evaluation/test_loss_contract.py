@@ -8,11 +8,11 @@ from typing import ClassVar, Literal
 import numpy as np
 import pytest
 
-from kdcli.evaluation.loss_contract import CHECKS, check
-from kdcli.evaluation.verdicts import said
 from kdcli.formulas.convention import features, per_example, wide
 from kdcli.lazy import ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Loss, Parts
+from kdcli.loss_contract.check import CHECKS, check
+from kdcli.loss_contract.outcome import said
 from kdcli.losses import make
 from kdcli.spec import Temperature
 

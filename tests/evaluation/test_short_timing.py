@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from kdcli.evaluation.footprint import flops
-from kdcli.evaluation.short_timing import time_shortly
+from kdcli.evaluation.latency.short_session import time_shortly
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.preprocessing import Preparation
 

@@ -11,9 +11,9 @@ import pytest
 
 from kdcli import losses
 from kdcli.errors import UsageError
-from kdcli.evaluation.loss_contract import CHECKS, check
-from kdcli.evaluation.loss_trial import try_out
 from kdcli.loss import Loss
+from kdcli.loss_contract.check import CHECKS, check
+from kdcli.loss_contract.trial import try_out
 from kdcli.losses import KINDS, make
 
 KIND = pytest.mark.parametrize("kind", KINDS)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kdcli.evaluation.loss_trial import EXAMPLES, each, tensors, try_out
 from kdcli.loss import Given
+from kdcli.loss_contract.trial import EXAMPLES, each, tensors, try_out
 from kdcli.losses import KINDS, make
 
 KIND = pytest.mark.parametrize("kind", KINDS)

@@ -18,8 +18,8 @@ from conftest import blobs, save_npz
 import kdcli
 from kdcli.cache.folder import kept_bytes
 from kdcli.errors import ModelError, UsageError
-from kdcli.evaluation import latency
 from kdcli.evaluation.footprint import flops
+from kdcli.evaluation.latency.measure import measure
 from kdcli.events import Note
 from kdcli.lazy import quiet_descriptor
 from kdcli.models.runtimes.runner import FileRunner
@@ -73,9 +73,9 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(latency, "WARM_SECONDS", 0.01)
-    monkeypatch.setattr(latency, "WARM_LIMIT", 0.1)
-    monkeypatch.setattr(latency, "LEAST_SECONDS", 0.05)
+    monkeypatch.setattr(measure, "WARM_SECONDS", 0.01)
+    monkeypatch.setattr(measure, "WARM_LIMIT", 0.1)
+    monkeypatch.setattr(measure, "LEAST_SECONDS", 0.05)
     monkeypatch.setattr(candidates, "SECONDS_EACH", 0.2)
 
 
@@ -225,8 +225,8 @@ def test_a_ratio_to_a_teacher_in_another_runtime_is_inconclusive_with_the_reason
     (gate,) = ran.document["gates"]
     assert (gate["name"], gate["value"], gate["state"]) == ("latency_ratio", None, "inconclusive")
     why = f"the teacher cannot be timed in tensorflow: {folder / 'logits.tflite'} is a tflite file"
-    latency = ran.document["models"][0]["latency"]
-    assert (latency["ratio"], latency["no_ratio"]) == (None, why)
+    measure = ran.document["models"][0]["latency"]
+    assert (measure["ratio"], measure["no_ratio"]) == (None, why)
     assert why in ran.err
     assert kd(*words, "--latency", "--max-latency-ratio", "1000", "--strict-gates").code == 7
 

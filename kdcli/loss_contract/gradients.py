@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.evaluation.loss_trial import SIDES, Trial, each, settled, try_out
-from kdcli.evaluation.verdicts import Broken, Skipped, largest_of, same
 from kdcli.lazy import tf
+from kdcli.loss_contract.outcome import Broken, Skipped, largest_of, same
+from kdcli.loss_contract.trial import SIDES, Trial, each, settled, try_out
 
 HALF = ("float16", "bfloat16")
 LARGE = 1e4

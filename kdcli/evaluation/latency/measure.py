@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from kdcli.evaluation.session import Samples, Session
-from kdcli.evaluation.subjects import POOL, AtBatch, Request, Subject
+from kdcli.evaluation.latency.session import Samples, Session
+from kdcli.evaluation.latency.subjects import POOL, AtBatch, Request, Subject
 from kdcli.events import OnEvent, Progress, ignore
 from kdcli.runs.latency_results import SAMPLES_FOR_P99
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.evaluation.compiling import prepared
 from kdcli.evaluation.footprint import flops_in
-from kdcli.evaluation.subjects import KerasSubject, requests_of
+from kdcli.evaluation.latency.subjects import KerasSubject, prepared, requests_of
 from kdcli.models.network import Network
 from kdcli.models.variables import unchanged
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.evaluation.loss_trial import SIDES, Trial, each, random_inputs, settled, tensors, try_out
-from kdcli.evaluation.verdicts import ABSOLUTE, RELATIVE, Broken, Skipped, largest_of, same, shown
 from kdcli.lazy import keras, tf
 from kdcli.loss import Parts
+from kdcli.loss_contract.outcome import ABSOLUTE, RELATIVE, Broken, Skipped, largest_of, same, shown
+from kdcli.loss_contract.trial import SIDES, Trial, each, random_inputs, settled, tensors, try_out
 from kdcli.models.variables import unchanged
 
 

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kdcli.evaluation.compiling import compiled, prepared
-from kdcli.lazy import tf
+from kdcli.lazy import ops, tf
 from kdcli.models.network import Network
+from kdcli.models.preprocessing import Preparation
 from kdcli.models.runtimes.network import RunnerNetwork
 
 POOL = 256
@@ -98,3 +98,25 @@ def requests_of(arrays: Sequence[np.ndarray], batch: int) -> list[Request]:
     starts = range(0, max(count - batch, 0) + 1, batch)
     parts = [[array[np.arange(start, start + batch) % count] for array in arrays] for start in starts]
     return [tuple(part) if len(part) > 1 else part[0] for part in parts]
+
+
+def compiled(network: Network, *, batch: int) -> Any:
+    """The concrete function from prepared inputs, in the order of `preparations`, to the model's own output."""
+    identity = {name: _as_it_is(one) for name, one in network.preparations.items()}
+    bare = network.with_preparations(identity)
+
+    def answer(*tensors: Any) -> Any:
+        return bare.output(dict(zip(identity, tensors, strict=True)))
+
+    specs = [tf.TensorSpec((batch, *one.prepared_shape), one.dtype) for one in identity.values()]
+    return tf.function(answer, autograph=False).get_concrete_function(*specs)
+
+
+def prepared(preparations: Mapping[str, Preparation], raw: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
+    """Raw examples as a network takes them, in the order of its preparations."""
+    return [ops.convert_to_numpy(one(raw[name])) for name, one in preparations.items()]
+
+
+def _as_it_is(one: Preparation) -> Preparation:
+    """The preparation of what is prepared already: nothing is done to it."""
+    return Preparation(one.prepared_shape, one.dtype, one.shape, one.dtype, scale="raw")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdcli.evaluation.loss_trial import CLASSES, Trial, labels_of, try_out, usual_shapes
-from kdcli.evaluation.verdicts import Broken, Skipped, said, same, shown
 from kdcli.lazy import tf
 from kdcli.loss import FeatureLoss, Loss
+from kdcli.loss_contract.outcome import Broken, Skipped, said, same, shown
+from kdcli.loss_contract.trial import CLASSES, Trial, labels_of, try_out, usual_shapes
 from kdcli.spec import Change
 
 

@@ -9,34 +9,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kdcli.evaluation import loss_gradients, loss_settings, loss_values
-from kdcli.evaluation.loss_trial import Trial, try_out
-from kdcli.evaluation.verdicts import Broken, Skipped, said
 from kdcli.lazy import keras
 from kdcli.loss import Loss
+from kdcli.loss_contract import gradients, settings, values
+from kdcli.loss_contract.outcome import Broken, Skipped, said
+from kdcli.loss_contract.trial import Trial, try_out
 
 State = Literal["passed", "failed", "skipped"]
 
 # What is tried, in this order; each takes a trial of the loss and raises `Broken` or `Skipped`.
 CHECKS: dict[str, Callable[[Trial], None]] = {
-    "mean over the batch": loss_values.has_its_own_value_for_each_example,
-    "compiled": loss_values.is_the_same_when_compiled,
-    "repeatable": loss_values.is_repeatable,
-    "not negative": loss_values.is_not_negative,
-    "zero when equal": loss_values.is_zero_when_equal,
-    "two shares": loss_values.is_the_same_in_two_shares,
-    "leading axes": loss_values.averages_leading_axes,
-    "feature shapes": loss_settings.takes_the_shapes_it_names,
-    "heads": loss_settings.takes_the_heads_it_names,
-    "labels": loss_settings.takes_the_labels_it_names,
-    "schedules": loss_settings.follows_schedules,
-    "student learns": loss_gradients.reaches_the_student,
-    "teacher is constant": loss_gradients.leaves_the_teacher,
-    "sample weights": loss_gradients.can_be_weighted,
-    "own parts": loss_gradients.trains_its_parts,
-    "half precision": loss_gradients.computes_in_float32,
-    "double precision": loss_gradients.stays_in_float64,
-    "extreme inputs": loss_gradients.stays_finite,
+    "mean over the batch": values.has_its_own_value_for_each_example,
+    "compiled": values.is_the_same_when_compiled,
+    "repeatable": values.is_repeatable,
+    "not negative": values.is_not_negative,
+    "zero when equal": values.is_zero_when_equal,
+    "two shares": values.is_the_same_in_two_shares,
+    "leading axes": values.averages_leading_axes,
+    "feature shapes": settings.takes_the_shapes_it_names,
+    "heads": settings.takes_the_heads_it_names,
+    "labels": settings.takes_the_labels_it_names,
+    "schedules": settings.follows_schedules,
+    "student learns": gradients.reaches_the_student,
+    "teacher is constant": gradients.leaves_the_teacher,
+    "sample weights": gradients.can_be_weighted,
+    "own parts": gradients.trains_its_parts,
+    "half precision": gradients.computes_in_float32,
+    "double precision": gradients.stays_in_float64,
+    "extreme inputs": gradients.stays_finite,
 }
 
 # What decides whether a run trains what it says.

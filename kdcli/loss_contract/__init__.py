@@ -1,0 +1,1 @@
+"""TODO kdcli/loss_contract."""
