@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdcli.catalogue.describing import (
+from kdcli.catalogue.description import (
     FEATURES,
     OUTPUTS,
     RELATIONS,

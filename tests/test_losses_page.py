@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kdcli.catalogue.describing import describe
+from kdcli.catalogue.description import describe
 from kdcli.losses import KINDS
 
 ROOT = Path(__file__).parents[1]

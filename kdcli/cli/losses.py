@@ -10,7 +10,7 @@ from kdcli.cli import options as o
 from kdcli.cli.repeated import Once
 
 if TYPE_CHECKING:
-    from kdcli.catalogue.describing import Description
+    from kdcli.catalogue.description import Description
 
 app = typer.Typer(help="Losses: list, show, check.", no_args_is_help=True)
 # The command ran fine, and what it looked at does not hold: as for a gate.
@@ -20,7 +20,7 @@ FAILED = 7
 @app.command("ls", cls=Once)
 def ls(code: o.Code = None, json: o.Json = False) -> None:
     """List the kinds of losses, your own first."""
-    from kdcli.catalogue.describing import describe
+    from kdcli.catalogue.description import describe
     from kdcli.cli.console import Output, table
     from kdcli.loss import Loss
     from kdcli.losses import KINDS
@@ -35,7 +35,7 @@ def ls(code: o.Code = None, json: o.Json = False) -> None:
 @app.command("show", cls=Once)
 def show(kind: Annotated[str, typer.Argument(metavar="KIND")], code: o.Code = None, json: o.Json = False) -> None:
     """Show a kind: formula, paper, shapes, options, what it needs, an entry for a recipe."""
-    from kdcli.catalogue.describing import describe
+    from kdcli.catalogue.description import describe
     from kdcli.cli.console import Output, table
     from kdcli.loss import Loss
     from kdcli.losses import find

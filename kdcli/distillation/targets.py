@@ -11,7 +11,7 @@ import numpy as np
 from kdcli.cache.entry import Reader
 from kdcli.data.examples import Examples
 from kdcli.data.feed import Batch
-from kdcli.distillation.ensemble import Ensemble, Voices
+from kdcli.distillation.mixture import Ensemble, Voices
 from kdcli.lazy import tf
 from kdcli.models.files.recorded import RecordedNetwork
 from kdcli.models.network import Network

@@ -10,8 +10,8 @@ from pydantic import Field
 
 from kdcli.formulas.connector import dense, through
 from kdcli.formulas.convention import owned
-from kdcli.formulas.drawing import among_others
 from kdcli.formulas.matching import feature_pairs
+from kdcli.formulas.random_directions import among_others
 from kdcli.formulas.rows import rows, unit
 from kdcli.lazy import keras, ops, tf
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts

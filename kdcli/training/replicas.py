@@ -20,7 +20,7 @@ from kdcli.lazy import keras, tf
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.training.cluster import Cluster
-from kdcli.training.meeting import Meeting, waiting_seconds
+from kdcli.training.rendezvous import Meeting, waiting_seconds
 
 # A process can join one cluster, once.
 _joined: dict[Cluster, Any] = {}

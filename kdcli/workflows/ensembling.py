@@ -13,8 +13,8 @@ import numpy as np
 from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
 from kdcli.data.views import Views
-from kdcli.distillation.ensemble import Ensemble
 from kdcli.distillation.keeping import Keeping
+from kdcli.distillation.mixture import Ensemble
 from kdcli.distillation.precision_choice import FEATURES
 from kdcli.distillation.targets import EnsembleTargets, Targets
 from kdcli.workflows.networks import Opened

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from kdcli.data.dataset import Dataset
-from kdcli.distillation.ensemble import Ensemble
+from kdcli.distillation.mixture import Ensemble
 from kdcli.distillation.terms import Term
 from kdcli.evaluation.quality import measure
 from kdcli.recipe.document import Path

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 import pytest
 from pydantic import Field
 
-from kdcli.catalogue.describing import describe, sections_of
+from kdcli.catalogue.description import describe, sections_of
 from kdcli.loss import FeatureLoss, Loss
 from kdcli.losses import KINDS
 from kdcli.recipe.reader import read_recipe

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from kdcli.catalogue.describing import describe
+from kdcli.catalogue.description import describe
 from kdcli.cli.console import Output
 from kdcli.losses import KINDS
 

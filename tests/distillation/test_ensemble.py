@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from kdcli.data.feed import Batch
-from kdcli.distillation.ensemble import Ensemble, Voices, temperature_of
+from kdcli.distillation.mixture import Ensemble, Voices, temperature_of
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.targets import EnsembleTargets, SomeTargets
 from kdcli.distillation.terms import Term

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import pytest
 
-from kdcli.distillation import stage_ends
+from kdcli.distillation import network_stages
 from kdcli.distillation.pairing import Pair, pair_layers
 from kdcli.errors import ModelError, UsageError
 from kdcli.losses import make
@@ -26,7 +26,7 @@ def mlp(**options):
 
 
 def last_features(given):
-    return {rank: stage.tap for rank, stage in stage_ends.last_features(given).items()}
+    return {rank: stage.tap for rank, stage in network_stages.last_features(given).items()}
 
 
 def paired(student=None, teacher=None, **options):

@@ -6,7 +6,7 @@ import keras
 import pytest
 from four_networks import BUILDS, network, small
 
-from kdcli.distillation.stage_ends import Feature, aligned, evenly, last_features, stage_ends
+from kdcli.distillation.network_stages import Feature, aligned, evenly, last_features, stage_ends
 from kdcli.loss import FeatureLoss
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.zoo import Mlp

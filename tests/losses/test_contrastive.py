@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from published import Case, mean
 
-from kdcli.formulas.drawing import among_others
+from kdcli.formulas.random_directions import among_others
 from kdcli.loss import Given
 from kdcli.losses import contrastive, make
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from published import Case, mean
 
-from kdcli.distillation.ensemble import Ensemble, Voices
+from kdcli.distillation.mixture import Ensemble, Voices
 from kdcli.losses import make
 
 

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from graph_models import KERAS, PICTURES, cnn, exported, frozen_here, opened, plain, prepared
 
+from kdcli.distillation.network_stages import last_features
 from kdcli.distillation.pairing import pair_layers
-from kdcli.distillation.stage_ends import last_features
 from kdcli.losses.hint import Hint
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.saved_model.network import GraphNetwork

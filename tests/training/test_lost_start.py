@@ -15,7 +15,7 @@ SECONDS = 4
 VICTIM = """
 import os, sys
 from kdcli.training.cluster import Cluster
-from kdcli.training.meeting import Meeting
+from kdcli.training.rendezvous import Meeting
 with Meeting(Cluster(tuple(sys.argv[2:]), int(sys.argv[1])), subject="work") as meeting:
     meeting.wait(60, stop=lambda: None)
 os._exit(0)

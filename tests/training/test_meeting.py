@@ -10,14 +10,14 @@ import time
 import pytest
 
 from kdcli.errors import Interrupted, KdError, TrainingError, UsageError
-from kdcli.training import meeting
+from kdcli.training import rendezvous
 from kdcli.training.cluster import Cluster
-from kdcli.training.meeting import Meeting, waiting_seconds
+from kdcli.training.rendezvous import Meeting, waiting_seconds
 
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch):
-    monkeypatch.setattr(meeting, "PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(rendezvous, "PAUSE_SECONDS", 0.02)
 
 
 def free_addresses(count: int) -> tuple[str, ...]:
