@@ -18,7 +18,7 @@ from kdcli.data.arrays import splits_from_arrays
 from kdcli.evaluation.input_scale import choose_scale
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.preprocessing import Preparation
-from kdcli.workflows.building import published_scale
+from kdcli.setup.zoo_models import published_scale
 from kdcli.zoo.application import Application
 
 SHAPE, CLASSES = (96, 96, 3), 10

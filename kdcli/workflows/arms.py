@@ -13,10 +13,10 @@ from kdcli.models.files.format import model_file
 from kdcli.recipe.reader import read_run
 from kdcli.runs.directory import SUMMARY, model_of_run, read_json, recipe_of_run
 from kdcli.runs.results import FinishedRun
-from kdcli.workflows.asking import Asked, ask, require
-from kdcli.workflows.members import check_members, members, taught_by
-from kdcli.workflows.placing import input_paths
-from kdcli.workflows.refusing import refuse_graph_afresh, refuse_trained_object, refuse_untrained
+from kdcli.setup.checks import refuse_graph_afresh, refuse_trained_object, refuse_untrained
+from kdcli.setup.ensemble_members import check_members, members, taught_by
+from kdcli.setup.request import Asked, ask, require
+from kdcli.setup.run_location import input_paths
 from kdcli.workflows.stages import check_stages, last_stage, stages_of
 from kdcli.workflows.twins import SCRATCH, alone, is_alone_as
 from kdcli.zoo import File

@@ -20,14 +20,14 @@ from kdcli.runs.directory import Run, summary_when_there
 from kdcli.runs.gate_results import GateResult
 from kdcli.runs.records import versions
 from kdcli.runs.results import FinishedRun, RunResult, relative
+from kdcli.setup.open_teachers import answered_splits
+from kdcli.setup.run_location import Place
+from kdcli.setup.startup import device_record
 from kdcli.training.loop import Trained
 from kdcli.workflows.finishing import write_end, write_start
 from kdcli.workflows.fitting import evaluate_split, write_model, write_predictions
 from kdcli.workflows.job import Job
-from kdcli.workflows.placing import Place
-from kdcli.workflows.recorded_teacher import answered_splits
 from kdcli.workflows.several_teachings import teacher_record
-from kdcli.workflows.starting import device_record
 
 
 def carry_out(job: Job, place: Place) -> RunResult | FinishedRun:

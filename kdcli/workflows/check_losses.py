@@ -50,7 +50,7 @@ def check_losses(what: str | Path) -> tuple[CheckedLoss, ...]:
     """
     members, paths = _members(what)
     # From here on there is work for TensorFlow: a file that fails never gets this far.
-    from kdcli.workflows.starting import start_tensorflow
+    from kdcli.setup.startup import start_tensorflow
 
     start_tensorflow(threads=None, seed=0, code=paths)
     return tuple(CheckedLoss(kind_of(member), _points(member)) for member in members)

@@ -23,11 +23,11 @@ from kdcli.models.network import Network
 from kdcli.models.prediction import LOGITS
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.writer import make_folder
-from kdcli.workflows.around import Surroundings
-from kdcli.workflows.asking import Asked
+from kdcli.setup.context import Surroundings
+from kdcli.setup.open_models import Opened
+from kdcli.setup.request import Asked
 from kdcli.workflows.fingerprints import Components, teacher_components, training_components
 from kdcli.workflows.measuring import Measured, measure_answers
-from kdcli.workflows.networks import Opened
 from kdcli.workflows.plain_answers import PlainAnswers
 from kdcli.workflows.teaching import Teaching
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kdcli.errors import UsageError
 from kdcli.events import Note, OnEvent, ignore
 from kdcli.screening.verdict import NO_TRUST, Trust
-from kdcli.workflows.starting import never
+from kdcli.setup.startup import never
 
 if TYPE_CHECKING:
     from kdcli.runs.comparison_results import Comparison
@@ -101,11 +101,11 @@ def compare(
     from kdcli.evaluation.gates import check_task, choose_gates
     from kdcli.models.custom_code import blamed
     from kdcli.runs.comparison_directory import ComparisonDirectory
-    from kdcli.workflows.around import Surroundings
+    from kdcli.setup.context import Surroundings
+    from kdcli.setup.startup import start_tensorflow
     from kdcli.workflows.concluding import conclude
     from kdcli.workflows.rehearsing import about_repeats, baseline_findings, open_measurable, preview
     from kdcli.workflows.running import Trainings
-    from kdcli.workflows.starting import start_tensorflow
 
     first = arms[-1].asked
     place = ComparisonDirectory.find(out, first.name, resume=resume, overwrite=overwrite)

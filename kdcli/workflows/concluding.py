@@ -28,15 +28,15 @@ from kdcli.runs.latency_results import Timing
 from kdcli.runs.records import machine, versions
 from kdcli.runs.results import Quality, relative
 from kdcli.screening.verdict import Trust
+from kdcli.setup.fit_to_data import understand
+from kdcli.setup.open_models import choice_of, with_own_settings
+from kdcli.setup.startup import device_record, strategy_for
 from kdcli.workflows.arms import Arm
 from kdcli.workflows.judging import Judge
-from kdcli.workflows.networks import choice_of, with_own_settings
 from kdcli.workflows.reference import open_reference
 from kdcli.workflows.running import Trainings
-from kdcli.workflows.starting import device_record, strategy_for
 from kdcli.workflows.tabling import markdown
 from kdcli.workflows.timing import TEACHER, Timed, time_arms, timed_before
-from kdcli.workflows.understanding import understand
 
 
 def conclude(

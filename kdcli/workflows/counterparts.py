@@ -11,12 +11,12 @@ from kdcli.errors import KdError, ModelError
 from kdcli.events import OnEvent
 from kdcli.exports import Litert, Onnx
 from kdcli.exports.choosing import choose_formats
+from kdcli.setup.evaluated_models import RUNTIMES, TEACHER, Candidate
+from kdcli.setup.teacher_file import TeacherFile, open_teacher_file
 from kdcli.spec import ExportFormat
-from kdcli.workflows.candidates import RUNTIMES, TEACHER, Candidate
 from kdcli.workflows.exporting import Made
 from kdcli.workflows.run_teacher import RunTeacher
 from kdcli.workflows.shipping import exportable
-from kdcli.workflows.teacher_file import TeacherFile, open_teacher_file
 
 # What a teacher is exported as to run there.
 _FORMATS: dict[str, ExportFormat] = {"litert": Litert(), "onnxruntime": Onnx()}

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from kdcli.events import Note, OnEvent, Planned, ignore
 from kdcli.screening.verdict import NO_TRUST, Trust
-from kdcli.workflows.asking import Asked, ask
-from kdcli.workflows.starting import never
+from kdcli.setup.request import Asked, ask
+from kdcli.setup.startup import never
 
 if TYPE_CHECKING:
     from kdcli.recipe.gates import Gate, GatesSection
     from kdcli.runs.results import FinishedRun, Plan, RunResult
-    from kdcli.workflows.around import Surroundings
-    from kdcli.workflows.placing import Place
+    from kdcli.setup.context import Surroundings
+    from kdcli.setup.run_location import Place
     from kdcli.workflows.staging import Chain
 
 
@@ -99,13 +99,13 @@ def distill(
         code=code,
     )
     from kdcli.evaluation.gates import choose_gates
-    from kdcli.workflows.placing import find_place
+    from kdcli.setup.run_location import find_place
     from kdcli.workflows.staging import find_chain
 
     chain = find_chain(asked, out=out, resume=resume, overwrite=overwrite)
     if chain is not None:
         chosen = choose_gates("distill", gates, chain.asked.recipe.gates, on_event=on_event)
-        from kdcli.workflows.around import Surroundings
+        from kdcli.setup.context import Surroundings
 
         around = Surroundings(threads, stop, on_event, cache_limit=cache_limit, dry_run=dry_run)
         return _in_stages(chain, around, preflight=preflight, gates=chosen)
@@ -114,9 +114,9 @@ def distill(
     if place.finished is not None:
         return _judged(place.finished, chosen, on_event)
     # From here on there is work for NumPy and TensorFlow: a bad recipe never gets this far.
-    from kdcli.workflows.around import Surroundings
+    from kdcli.setup.context import Surroundings
+    from kdcli.setup.workers import working_together
     from kdcli.workflows.carrying_out import carry_out
-    from kdcli.workflows.joining import working_together
     from kdcli.workflows.opening import open_distillation
     from kdcli.workflows.previewing import check_before, make_plan
 

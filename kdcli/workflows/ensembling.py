@@ -17,7 +17,7 @@ from kdcli.distillation.keeping import Keeping
 from kdcli.distillation.mixture import Ensemble
 from kdcli.distillation.precision_choice import FEATURES
 from kdcli.distillation.targets import EnsembleTargets, Targets
-from kdcli.workflows.networks import Opened
+from kdcli.setup.open_models import Opened
 from kdcli.workflows.plain_answers import sampled
 from kdcli.workflows.teaching import Teaching
 

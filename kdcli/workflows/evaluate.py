@@ -27,8 +27,7 @@ from kdcli.runs.evaluation_results import EvaluatedModel, Evaluation
 from kdcli.runs.latency_results import Ratio
 from kdcli.runs.results import relative
 from kdcli.screening.verdict import NO_TRUST, Trust
-from kdcli.workflows.asking import Asked
-from kdcli.workflows.candidates import (
+from kdcli.setup.evaluated_models import (
     AGAIN,
     TEACHER,
     Candidate,
@@ -36,9 +35,9 @@ from kdcli.workflows.candidates import (
     open_candidate,
     time_candidates,
 )
+from kdcli.setup.request import Asked, asked_for, check_counts, given_examples, require_data
+from kdcli.setup.startup import start_tensorflow
 from kdcli.workflows.counterparts import Counterparts, find_counterparts
-from kdcli.workflows.given import asked_for, check_counts, given_examples, require_data
-from kdcli.workflows.starting import start_tensorflow
 
 SPLITS = ("auto", "train", "validation", "test", "all")
 

@@ -25,9 +25,10 @@ from kdcli.runs.export_results import INPUTS, LABELS, Artifact, Exported, Failur
 from kdcli.runs.gate_results import GateResult
 from kdcli.runs.results import relative
 from kdcli.screening.verdict import NO_TRUST, Trust
+from kdcli.setup.context import Surroundings
+from kdcli.setup.request import Asked, asked_for, check_counts
+from kdcli.setup.startup import start_tensorflow
 from kdcli.spec import ExportFormat
-from kdcli.workflows.around import Surroundings
-from kdcli.workflows.asking import Asked
 from kdcli.workflows.counterparts import Counterparts, export_counterparts
 from kdcli.workflows.export_options import check_empty, check_options, check_without_data
 from kdcli.workflows.exporting import (
@@ -39,10 +40,8 @@ from kdcli.workflows.exporting import (
     time_files,
     with_parity_gates,
 )
-from kdcli.workflows.given import asked_for, check_counts
 from kdcli.workflows.run_teacher import RunTeacher, open_run_teacher, teacher_recipe
 from kdcli.workflows.shipping import Shipped, ship_with_data, ship_without_data
-from kdcli.workflows.starting import start_tensorflow
 
 # Figures that compare a file with its model: a file that fails one of them is not left behind.
 PARITY = ("export_drop", "export_agreement", "unexplained", "max_abs_diff")

@@ -25,8 +25,8 @@ from kdcli.models.runtimes.runner import FileRunner
 from kdcli.models.runtimes.tensor_info import TensorInfo
 from kdcli.recipe.gates import Gate
 from kdcli.runs.export_results import TakenInput
+from kdcli.setup.teacher_file import TeacherFile
 from kdcli.spec import ExportFormat
-from kdcli.workflows.teacher_file import TeacherFile
 
 # How much of the accuracy a file may lose; of decisions where there are no labels; of values, of their variance.
 DROP = 0.01

@@ -14,8 +14,8 @@ from kdcli.data.views import Views
 from kdcli.lazy import keras
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.runs.records import hash_arrays, hash_file
-from kdcli.workflows.networks import Opened
-from kdcli.workflows.once import Once
+from kdcli.setup.context import Once
+from kdcli.setup.open_models import Opened
 
 # Counts up whenever a preparation or an augmentation changes its meaning: older answers are no answers then.
 REVISION = 2

@@ -12,10 +12,10 @@ from kdcli.evaluation.gates import check_task, check_weights
 from kdcli.recipe.document import Path
 from kdcli.recipe.gates import Gate
 from kdcli.recipe.sections import Recipe
-from kdcli.workflows.asking import Asked
+from kdcli.setup.open_models import Opened
+from kdcli.setup.request import Asked
 from kdcli.workflows.ensembling import OpenedSeveral
 from kdcli.workflows.fitting import Clock, Fit
-from kdcli.workflows.networks import Opened
 from kdcli.workflows.planning import resolved_recipe
 from kdcli.workflows.several_teachings import AnyTeaching
 

@@ -27,8 +27,8 @@ from kdcli.recipe.reader import read_run
 from kdcli.runs.directory import recipe_of_run, role_of_run
 from kdcli.runs.inspection_results import Inspection, Layer, Tensor
 from kdcli.screening.saved_model.facts import SavedModelFacts, describe_saved_model
-from kdcli.workflows.asking import Asked
-from kdcli.workflows.networks import as_recorded, choice_of
+from kdcli.setup.open_models import as_recorded, choice_of
+from kdcli.setup.request import Asked
 
 
 def look_into(given: Path, file: Path, asked: Asked, *, threads: int | None, on_event: OnEvent) -> Inspection:

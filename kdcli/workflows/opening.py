@@ -16,27 +16,27 @@ from kdcli.models.network import Network
 from kdcli.models.preprocessing import scale_to_json
 from kdcli.recipe.document import Path, dotted
 from kdcli.recipe.sections import Recipe
-from kdcli.workflows.around import Surroundings
-from kdcli.workflows.asking import Asked, require
-from kdcli.workflows.choosing import views_of
-from kdcli.workflows.fitting import Clock, Fit, monitored, with_length
-from kdcli.workflows.job import Job
-from kdcli.workflows.joining import start_together
-from kdcli.workflows.members import check_members, members
-from kdcli.workflows.networks import Opened
-from kdcli.workflows.placing import Place, check_inputs, code_inputs, data_key, data_sha256, open_data
-from kdcli.workflows.refusing import (
+from kdcli.setup.checks import (
     check_effects,
+    check_heads,
     check_precision,
     check_quantized,
     check_synchronized,
     refuse_untrained,
 )
-from kdcli.workflows.refusing_losses import check_heads
-from kdcli.workflows.reusing import reuse_classifier
+from kdcli.setup.classifier_reuse import reuse_classifier
+from kdcli.setup.context import Surroundings
+from kdcli.setup.ensemble_members import check_members, members
+from kdcli.setup.open_models import Opened
+from kdcli.setup.open_teachers import open_side, open_teacher, open_teachers
+from kdcli.setup.request import Asked, require
+from kdcli.setup.run_location import Place, check_inputs, code_inputs, data_key, data_sha256, open_data
+from kdcli.setup.startup import strategy_for
+from kdcli.setup.workers import start_together
+from kdcli.workflows.choosing import views_of
+from kdcli.workflows.fitting import Clock, Fit, monitored, with_length
+from kdcli.workflows.job import Job
 from kdcli.workflows.several_teachings import open_teachings, resolved_teaching
-from kdcli.workflows.sides import open_side, open_teacher, open_teachers
-from kdcli.workflows.starting import strategy_for
 from kdcli.zoo import Clone
 
 

@@ -24,9 +24,9 @@ from kdcli.events import Note, Progress
 from kdcli.models.files.recorded import RecordedNetwork
 from kdcli.models.prediction import LOGITS
 from kdcli.runs.records import hash_arrays
-from kdcli.workflows.around import Surroundings
+from kdcli.setup.context import Surroundings
+from kdcli.setup.open_models import Opened
 from kdcli.workflows.fingerprints import Components, split_components
-from kdcli.workflows.networks import Opened
 
 # What the cache calls the examples on which choices are made.
 SAMPLE_SPLIT = "sample"

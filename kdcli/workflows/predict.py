@@ -21,10 +21,10 @@ from kdcli.models.network import Network
 from kdcli.runs import writer
 from kdcli.runs.prediction_results import Prediction
 from kdcli.screening.verdict import NO_TRUST, Trust
-from kdcli.workflows.candidates import open_candidate
+from kdcli.setup.evaluated_models import open_candidate
+from kdcli.setup.request import asked_for, check_counts, open_given, require_data, taken_from
+from kdcli.setup.startup import start_tensorflow
 from kdcli.workflows.evaluate import SPLITS
-from kdcli.workflows.given import asked_for, check_counts, open_given, require_data, taken_from
-from kdcli.workflows.starting import start_tensorflow
 
 SUFFIXES = (".npz", ".csv")
 

@@ -14,13 +14,13 @@ from kdcli.evaluation.quality import measure
 from kdcli.models.files.recorded import RecordedNetwork
 from kdcli.models.network import Network
 from kdcli.runs.results import Quality, relative
-from kdcli.workflows.around import Surroundings
-from kdcli.workflows.asking import Asked
+from kdcli.setup.context import Surroundings
+from kdcli.setup.ensemble_members import members
+from kdcli.setup.open_models import Opened
+from kdcli.setup.open_teachers import open_teachers
+from kdcli.setup.request import Asked
 from kdcli.workflows.choosing import plain_answers
-from kdcli.workflows.members import members
-from kdcli.workflows.networks import Opened
 from kdcli.workflows.several_teachings import ensemble_of, member_records
-from kdcli.workflows.sides import open_teachers
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from kdcli.runs.comparison_directory import ComparisonDirectory
 from kdcli.runs.directory import ENVIRONMENT, read_json
 from kdcli.runs.records import hash_arrays
 from kdcli.runs.results import Plan
+from kdcli.setup.context import Surroundings
+from kdcli.setup.request import Asked
+from kdcli.setup.run_location import Place, check_inputs, data_key, given_inputs, open_data
 from kdcli.workflows.arms import Arm
-from kdcli.workflows.around import Surroundings
-from kdcli.workflows.asking import Asked
 from kdcli.workflows.opening import open_alone, open_distillation
-from kdcli.workflows.placing import Place, check_inputs, data_key, given_inputs, open_data
 from kdcli.workflows.previewing import check_before, make_plan
 from kdcli.workflows.stages import last_stage
 from kdcli.workflows.staging import find_chain, plan_chain

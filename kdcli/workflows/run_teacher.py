@@ -16,13 +16,13 @@ from kdcli.models.files.recorded import RecordedNetwork
 from kdcli.recipe.reader import read_run
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.directory import ENVIRONMENT, SUMMARY, read_json, recipe_of_run
-from kdcli.workflows.around import Surroundings
-from kdcli.workflows.asking import Asked
+from kdcli.setup.context import Surroundings
+from kdcli.setup.ensemble_members import members
+from kdcli.setup.open_models import Opened
+from kdcli.setup.open_teachers import open_teachers
+from kdcli.setup.request import Asked
 from kdcli.workflows.choosing import plain_answers
-from kdcli.workflows.members import members
-from kdcli.workflows.networks import Opened
 from kdcli.workflows.several_teachings import ensemble_of
-from kdcli.workflows.sides import open_teachers
 from kdcli.zoo import File
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from kdcli.errors import Interrupted, KdError, LockedError, UsageError
 from kdcli.events import Note
 from kdcli.runs.results import FinishedRun, RunResult
+from kdcli.setup.context import Surroundings
+from kdcli.setup.run_location import find_place
 from kdcli.workflows.arms import Arm
-from kdcli.workflows.around import Surroundings
 from kdcli.workflows.carrying_out import carry_out
 from kdcli.workflows.opening import open_alone, open_distillation
-from kdcli.workflows.placing import find_place
 from kdcli.workflows.previewing import check_before
 from kdcli.workflows.staging import Chain, carry_out_chain, find_chain
 from kdcli.workflows.training_findings import training_findings

@@ -13,12 +13,12 @@ from kdcli.evaluation.quality import measure
 from kdcli.recipe.document import Path
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.results import Quality, relative
-from kdcli.workflows.around import Surroundings
-from kdcli.workflows.asking import Asked
+from kdcli.setup.context import Surroundings
+from kdcli.setup.ensemble_members import members
+from kdcli.setup.open_models import Opened
+from kdcli.setup.request import Asked
 from kdcli.workflows.choosing import open_teaching
 from kdcli.workflows.ensembling import EnsembleTeaching
-from kdcli.workflows.members import members
-from kdcli.workflows.networks import Opened
 from kdcli.workflows.teaching import Teaching
 
 AnyTeaching = Teaching | EnsembleTeaching

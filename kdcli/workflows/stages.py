@@ -15,7 +15,7 @@ from kdcli.recipe.origins import Origins
 from kdcli.recipe.sections import Recipe, TeacherSection, TrainSection
 from kdcli.recipe.stages import StageSection, merged, without
 from kdcli.runs.directory import STAGES
-from kdcli.workflows.asking import Asked, require
+from kdcli.setup.request import Asked, require
 from kdcli.zoo import File
 
 # One setting in two units.

@@ -17,11 +17,10 @@ from kdcli.recipe.reader import read_recipe
 from kdcli.runs import writer
 from kdcli.runs.directory import ENVIRONMENT, RECIPE, STAGES, SUMMARY, Run
 from kdcli.runs.results import FinishedRun, Plan, RunResult, relative
-from kdcli.workflows.around import Surroundings
-from kdcli.workflows.asking import Asked
-from kdcli.workflows.placing import Place, find_path, find_place, input_paths, with_sources
+from kdcli.setup.context import Surroundings
+from kdcli.setup.request import Asked
+from kdcli.setup.run_location import Place, find_path, find_place, input_paths, refuse_other_settings, with_sources
 from kdcli.workflows.planning import recipe_text, resolved_recipe
-from kdcli.workflows.same_settings import refuse_other_settings
 from kdcli.workflows.stages import Stage, check_stages, listed, settled, stages_of
 
 

@@ -33,9 +33,9 @@ from kdcli.events import Note
 from kdcli.models.files.recorded import RecordedNetwork
 from kdcli.models.keras.precision import computing_in
 from kdcli.models.prediction import LOGITS
+from kdcli.setup.open_models import Opened
 from kdcli.workflows.fingerprints import training_components
 from kdcli.workflows.measuring import Measured, remember_measured
-from kdcli.workflows.networks import Opened
 from kdcli.workflows.plain_answers import PATIENCE, PlainAnswers, described, filling_in, sampled
 
 

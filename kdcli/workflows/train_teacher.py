@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from kdcli.events import Note, OnEvent, Planned, ignore
 from kdcli.screening.verdict import NO_TRUST, Trust
-from kdcli.workflows.asking import ask
-from kdcli.workflows.starting import never
+from kdcli.setup.request import ask
+from kdcli.setup.startup import never
 
 if TYPE_CHECKING:
     from kdcli.runs.results import FinishedRun, Plan, RunResult
@@ -69,8 +69,8 @@ def train_teacher(
         trust=trust,
         code=code,
     )
-    from kdcli.workflows.members import refuse_several
-    from kdcli.workflows.placing import find_place
+    from kdcli.setup.ensemble_members import refuse_several
+    from kdcli.setup.run_location import find_place
 
     refuse_several(asked, command="kd train-teacher")
 
@@ -78,9 +78,9 @@ def train_teacher(
     if place.finished is not None:
         return place.finished
     # From here on there is work for NumPy and TensorFlow: a bad recipe never gets this far.
-    from kdcli.workflows.around import Surroundings
+    from kdcli.setup.context import Surroundings
+    from kdcli.setup.workers import working_together
     from kdcli.workflows.carrying_out import carry_out
-    from kdcli.workflows.joining import working_together
     from kdcli.workflows.opening import open_alone
     from kdcli.workflows.previewing import check_before, make_plan
 

@@ -8,8 +8,8 @@ from typing import Any
 from kdcli.errors import UsageError
 from kdcli.recipe.gates import GatesSection
 from kdcli.recipe.sections import TeacherSection
-from kdcli.workflows.asking import Asked
-from kdcli.workflows.members import members
+from kdcli.setup.ensemble_members import members
+from kdcli.setup.request import Asked
 from kdcli.workflows.opening import label_term
 from kdcli.zoo import Clone
 

@@ -15,8 +15,8 @@ from kdcli.data.dataset import open_dataset
 from kdcli.errors import ModelError, UsageError
 from kdcli.events import Note
 from kdcli.recipe.sections import DataSection, StudentSection, TeacherSection
-from kdcli.workflows.building import published_scale
-from kdcli.workflows.networks import open_network
+from kdcli.setup.open_models import open_network
+from kdcli.setup.zoo_models import published_scale
 from kdcli.zoo import Application, Clone, Cnn
 
 

@@ -23,7 +23,7 @@ from kdcli.evaluation.latency.measure import measure
 from kdcli.events import Note
 from kdcli.lazy import quiet_descriptor
 from kdcli.models.runtimes.runner import FileRunner
-from kdcli.workflows import candidates
+from kdcli.setup import evaluated_models
 from kdcli.workflows.cache import remove_answers
 
 pytest.importorskip("ai_edge_litert")
@@ -76,7 +76,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(measure, "WARM_SECONDS", 0.01)
     monkeypatch.setattr(measure, "WARM_LIMIT", 0.1)
     monkeypatch.setattr(measure, "LEAST_SECONDS", 0.05)
-    monkeypatch.setattr(candidates, "SECONDS_EACH", 0.2)
+    monkeypatch.setattr(evaluated_models, "SECONDS_EACH", 0.2)
 
 
 def evaluated(folder, *names, **options):

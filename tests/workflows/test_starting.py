@@ -6,7 +6,7 @@ import pytest
 
 from kdcli.errors import UsageError
 from kdcli.lazy import tf
-from kdcli.workflows.starting import start_tensorflow
+from kdcli.setup.startup import start_tensorflow
 
 LATE = "threads can only be chosen before TensorFlow has started"
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kdcli.cache.entry import Entry
 from kdcli.events import OnEvent, ignore
+from kdcli.setup.startup import never
 from kdcli.training.replicas import ALONE, Workers
-from kdcli.workflows.once import Once
-from kdcli.workflows.starting import never
 
 
 @dataclass(frozen=True)
@@ -40,3 +39,22 @@ class Surroundings:
         """The kept answers that follow from some components, complete or not; each shard is checked once."""
         found = Entry.find(folder, components)
         return found and self.once(("entry", str(folder), found.fingerprint), lambda: found)
+
+
+Made = TypeVar("Made")
+
+
+class Once:
+    """Remembers by key what was expensive to make: the data, the teacher, the teacher's answers."""
+
+    def __init__(self) -> None:
+        self._made: dict[Hashable, Any] = {}
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._made
+
+    def __call__(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` gives, from the first call with this key on."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]

@@ -15,13 +15,13 @@ from kdcli.errors import UsageError
 from kdcli.events import Note, OnEvent
 from kdcli.models.custom_code import blamed
 from kdcli.runs.directory import CHECKPOINT
+from kdcli.setup.context import Surroundings
+from kdcli.setup.request import Asked
+from kdcli.setup.run_location import Place
+from kdcli.setup.startup import start_tensorflow
 from kdcli.training.checkpoint import checkpoint_files
 from kdcli.training.cluster import VARIABLE, read_cluster
 from kdcli.training.replicas import ALONE, Workers
-from kdcli.workflows.around import Surroundings
-from kdcli.workflows.asking import Asked
-from kdcli.workflows.placing import Place
-from kdcli.workflows.starting import start_tensorflow
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from kdcli.errors import UsageError
 from kdcli.recipe.sections import Recipe
-from kdcli.workflows.asking import Asked
+from kdcli.setup.request import Asked
 
 
 def members(asked: Asked) -> tuple[Asked, ...]:

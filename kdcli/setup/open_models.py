@@ -22,11 +22,11 @@ from kdcli.runs.directory import recipe_of_run, role_of_run
 from kdcli.runs.records import hash_arrays
 from kdcli.runs.results import relative
 from kdcli.screening.verdict import NO_TRUST, Trust
-from kdcli.workflows.building import build_zoo, zoo_shape
-from kdcli.workflows.exported_file import as_exported
-from kdcli.workflows.refusing import not_anew
-from kdcli.workflows.target_scale import check_target_scale
-from kdcli.workflows.understanding import understand
+from kdcli.setup.checks import not_anew
+from kdcli.setup.exported_file import as_exported
+from kdcli.setup.fit_to_data import understand
+from kdcli.setup.target_scale import check_target_scale
+from kdcli.setup.zoo_models import build_zoo, zoo_shape
 from kdcli.zoo import File
 
 

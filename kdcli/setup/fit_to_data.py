@@ -17,7 +17,7 @@ from kdcli.models.outputs import columns_for, resolve_output
 from kdcli.models.preprocessing import make_preparation
 from kdcli.models.runtimes.network import explain
 from kdcli.recipe.sections import InputSection
-from kdcli.workflows.class_count import check_class_count
+from kdcli.setup.class_count import check_class_count
 
 
 def understand(

@@ -26,13 +26,13 @@ from kdcli.models.runtimes.runner import RUNTIMES as FILE_RUNTIMES
 from kdcli.recipe.reader import read_run
 from kdcli.runs.directory import recipe_of_run, role_of_run
 from kdcli.runs.results import Quality
-from kdcli.workflows.asking import Asked
-from kdcli.workflows.exported_file import as_exported
+from kdcli.setup.exported_file import as_exported
+from kdcli.setup.fit_to_data import understand
+from kdcli.setup.open_models import choice_of, with_own_settings
+from kdcli.setup.request import Asked
+from kdcli.setup.target_scale import check_target_scale
+from kdcli.setup.teacher_file import TeacherFile
 from kdcli.workflows.fitting import evaluate_split
-from kdcli.workflows.networks import choice_of, with_own_settings
-from kdcli.workflows.target_scale import check_target_scale
-from kdcli.workflows.teacher_file import TeacherFile
-from kdcli.workflows.understanding import understand
 
 RUNTIMES = {**dict.fromkeys((*KERAS, SAVED_MODEL), "tensorflow"), **FILE_RUNTIMES}
 # About how long models are timed, for each of them.

@@ -14,7 +14,7 @@ from kdcli.models.keras.classifier_reuse import grown
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.recipe.document import Path
 from kdcli.recipe.sections import Recipe
-from kdcli.workflows.networks import Opened
+from kdcli.setup.open_models import Opened
 
 
 @dataclass(frozen=True)
