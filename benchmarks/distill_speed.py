@@ -83,9 +83,9 @@ def teacher_alone(folder, data):
 
     from kdcli.data.arrays import splits_from_arrays
     from kdcli.data.views import Views
-    from kdcli.distillation.teacher_pass import TeacherPass
     from kdcli.models.files.open import open_file
     from kdcli.models.preprocessing import Preparation
+    from kdcli.teacher.inference import TeacherPass
 
     since = time.perf_counter()
     with np.load(data) as file:

@@ -28,12 +28,12 @@ from documentation_models import build_teacher
 
 from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.views import Views
-from kdcli.distillation.teacher_pass import TeacherPass
 from kdcli.lazy import keras, tf
 from kdcli.models.hardware import is_fast_in, processor_flags
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.preprocessing import Preparation
 from kdcli.models.saved_model.open import open_graph
+from kdcli.teacher.inference import TeacherPass
 from kdcli.zoo import Resnet
 
 EXAMPLES = 6144

@@ -23,11 +23,11 @@ from kdcli.runs.results import FinishedRun, RunResult, relative
 from kdcli.setup.open_teachers import answered_splits
 from kdcli.setup.run_location import Place
 from kdcli.setup.startup import device_record
+from kdcli.teacher.ensemble import teacher_record
 from kdcli.training.loop import Trained
 from kdcli.workflows.finishing import write_end, write_start
 from kdcli.workflows.fitting import evaluate_split, write_model, write_predictions
 from kdcli.workflows.job import Job
-from kdcli.workflows.several_teachings import teacher_record
 
 
 def carry_out(job: Job, place: Place) -> RunResult | FinishedRun:

@@ -14,8 +14,8 @@ from kdcli.exports.choosing import choose_formats
 from kdcli.setup.evaluated_models import RUNTIMES, TEACHER, Candidate
 from kdcli.setup.teacher_file import TeacherFile, open_teacher_file
 from kdcli.spec import ExportFormat
+from kdcli.teacher.run_teacher import RunTeacher
 from kdcli.workflows.exporting import Made
-from kdcli.workflows.run_teacher import RunTeacher
 from kdcli.workflows.shipping import exportable
 
 # What a teacher is exported as to run there.

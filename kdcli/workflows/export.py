@@ -29,6 +29,7 @@ from kdcli.setup.context import Surroundings
 from kdcli.setup.request import Asked, asked_for, check_counts
 from kdcli.setup.startup import start_tensorflow
 from kdcli.spec import ExportFormat
+from kdcli.teacher.run_teacher import RunTeacher, open_run_teacher, teacher_recipe
 from kdcli.workflows.counterparts import Counterparts, export_counterparts
 from kdcli.workflows.export_options import check_empty, check_options, check_without_data
 from kdcli.workflows.exporting import (
@@ -40,7 +41,6 @@ from kdcli.workflows.exporting import (
     time_files,
     with_parity_gates,
 )
-from kdcli.workflows.run_teacher import RunTeacher, open_run_teacher, teacher_recipe
 from kdcli.workflows.shipping import Shipped, ship_with_data, ship_without_data
 
 # Figures that compare a file with its model: a file that fails one of them is not left behind.

@@ -14,10 +14,9 @@ from kdcli.recipe.gates import Gate
 from kdcli.recipe.sections import Recipe
 from kdcli.setup.open_models import Opened
 from kdcli.setup.request import Asked
-from kdcli.workflows.ensembling import OpenedSeveral
+from kdcli.teacher.ensemble import AnyTeaching, OpenedSeveral
 from kdcli.workflows.fitting import Clock, Fit
 from kdcli.workflows.planning import resolved_recipe
-from kdcli.workflows.several_teachings import AnyTeaching
 
 
 @dataclass

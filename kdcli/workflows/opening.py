@@ -33,10 +33,10 @@ from kdcli.setup.request import Asked, require
 from kdcli.setup.run_location import Place, check_inputs, code_inputs, data_key, data_sha256, open_data
 from kdcli.setup.startup import strategy_for
 from kdcli.setup.workers import start_together
-from kdcli.workflows.choosing import views_of
+from kdcli.teacher.ensemble import open_teachings, resolved_teaching
+from kdcli.teacher.resolve import views_of
 from kdcli.workflows.fitting import Clock, Fit, monitored, with_length
 from kdcli.workflows.job import Job
-from kdcli.workflows.several_teachings import open_teachings, resolved_teaching
 from kdcli.zoo import Clone
 
 

@@ -22,13 +22,13 @@ from kdcli.models.network import Network
 from kdcli.models.prediction import Answering
 from kdcli.models.variables import unchanged
 from kdcli.runs.results import Plan
+from kdcli.teacher.ensemble import AnyTeaching
+from kdcli.teacher.outputs import Teaching
+from kdcli.teacher.split_logits import SAMPLE_SPLIT, sample_of
 from kdcli.workflows.export_formats import exportable_formats
 from kdcli.workflows.job import Job
 from kdcli.workflows.loss_findings import loss_findings
-from kdcli.workflows.plain_answers import SAMPLE_SPLIT, sample_of
 from kdcli.workflows.planning import brief, pair_rows, settings_table
-from kdcli.workflows.several_teachings import AnyTeaching
-from kdcli.workflows.teaching import Teaching
 from kdcli.workflows.training_findings import training_findings
 
 # Steps that a dry run times, after one that compiles, and examples that a plan times.

@@ -6,8 +6,8 @@ import keras
 import psutil
 import pytest
 
-from kdcli.distillation.batch_size import FEW, SETTLED, BatchSize, bytes_of_an_example
 from kdcli.models.keras.network import KerasNetwork
+from kdcli.teacher.inference import FEW, SETTLED, BatchSize, bytes_of_an_example
 
 MANY = 100_000
 

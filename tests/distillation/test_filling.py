@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from kdcli.cache.entry import ArraySpec, Entry, Layout
-from kdcli.distillation.filling import Filling, Share, fill_cache, fill_memory
-from kdcli.distillation.storage_choice import Overflow
 from kdcli.errors import Interrupted
+from kdcli.teacher.fill_cache import Filling, Share, fill_cache, fill_memory
+from kdcli.teacher.storage_dtype import Overflow
 
 COMPONENTS = {"split": "train", "teacher.weights": "a"}
 

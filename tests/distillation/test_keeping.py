@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kdcli.distillation.keeping import Keeping, Room, choose_keeping
 from kdcli.errors import StorageError, UsageError
+from kdcli.teacher.placement import Keeping, Room, choose_keeping
 
 LARGE = Room(cache=10**9, memory=10**9)
 

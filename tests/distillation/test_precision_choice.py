@@ -10,9 +10,6 @@ import pytest
 from conftest import bar_reader, blobs
 
 from kdcli.data.arrays import splits_from_arrays
-from kdcli.distillation import precision_choice
-from kdcli.distillation.precision_choice import check_precision, choose_precision
-from kdcli.distillation.teacher_pass import TeacherPass
 from kdcli.errors import UsageError
 from kdcli.models import hardware
 from kdcli.models.keras.network import KerasNetwork
@@ -20,6 +17,9 @@ from kdcli.models.network import Network
 from kdcli.models.prediction import Answering
 from kdcli.models.preprocessing import Preparation
 from kdcli.models.saved_model.network import GraphNetwork
+from kdcli.teacher import precision
+from kdcli.teacher.inference import TeacherPass
+from kdcli.teacher.precision import check_precision, choose_precision
 
 EXAMPLES = splits_from_arrays(dict(zip("xy", blobs(600), strict=True)), name="d").train
 
@@ -58,8 +58,8 @@ class Clock:
 @pytest.fixture
 def fast(monkeypatch):
     """A machine with the hardware for bfloat16, whatever this one has; 600 examples are enough to choose by."""
-    monkeypatch.setattr(precision_choice, "is_fast_in", lambda precision: True)
-    monkeypatch.setattr(precision_choice, "SAMPLE", 600)
+    monkeypatch.setattr(precision, "is_fast_in", lambda precision: True)
+    monkeypatch.setattr(precision, "SAMPLE", 600)
 
 
 def test_half_precision_that_is_faster_and_answers_the_same_is_taken(teacher, fast, monkeypatch):
@@ -112,7 +112,7 @@ def test_half_precision_that_changes_answers_is_refused_unless_it_is_written(fas
 def test_float32_as_asked_and_without_hardware_is_not_compared(teacher, monkeypatch):
     found = choose_precision("float32", teacher, EXAMPLES)
     assert (found.precision, found.tried, found.text) == ("float32", None, "float32: as asked")
-    monkeypatch.setattr(precision_choice, "is_fast_in", lambda precision: False)
+    monkeypatch.setattr(precision, "is_fast_in", lambda precision: False)
     found = choose_precision("auto", teacher, EXAMPLES)
     assert found.text == "float32: this machine has no hardware for bfloat16"
 
@@ -132,7 +132,7 @@ def test_too_few_examples_to_choose_by_are_answered_in_float32(teacher, fast):
 
 
 def test_the_sample_has_at_most_2048_examples_and_may_be_smaller_than_a_batch(teacher, fast, monkeypatch):
-    monkeypatch.setattr(precision_choice, "SAMPLE", 300)
+    monkeypatch.setattr(precision, "SAMPLE", 300)
     told = []
     found = choose_precision("auto", teacher, EXAMPLES, on_batch=told.append)
     assert (found.examples, len(found.answers["logits"]), told) == (300, 300, [256, 300])
@@ -179,11 +179,11 @@ def test_a_network_in_a_process_of_its_own_answers_in_float32(teacher, fast):
 
 
 def test_float16_on_a_processor_is_refused_with_the_way_on(teacher, monkeypatch):
-    monkeypatch.setattr(precision_choice, "has_gpu", lambda: False)
+    monkeypatch.setattr(precision, "has_gpu", lambda: False)
     with pytest.raises(UsageError, match="mixed_float16 needs a GPU") as caught:
         check_precision("mixed_float16", teacher)
     assert caught.value.hint == "--set teacher.precision=mixed_bfloat16"
-    monkeypatch.setattr(precision_choice, "has_gpu", lambda: True)
+    monkeypatch.setattr(precision, "has_gpu", lambda: True)
     check_precision("mixed_float16", teacher)
 
 
@@ -191,8 +191,8 @@ def test_float16_on_a_processor_is_refused_with_the_way_on(teacher, monkeypatch)
 def test_a_graph_needs_the_hardware_that_its_option_is_for(monkeypatch, gpu, fast, hint):
     graph = GraphNetwork.__new__(GraphNetwork)
     graph.name = "model"
-    monkeypatch.setattr(precision_choice, "has_gpu", lambda: gpu)
-    monkeypatch.setattr(precision_choice, "is_fast_in", lambda precision: fast)
+    monkeypatch.setattr(precision, "has_gpu", lambda: gpu)
+    monkeypatch.setattr(precision, "is_fast_in", lambda precision: fast)
     check_precision("auto", graph)
     with pytest.raises(UsageError, match="mixed_bfloat16") as caught:
         check_precision("mixed_bfloat16", graph)

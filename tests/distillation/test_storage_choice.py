@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 
 from kdcli.cache.entry import ArraySpec
-from kdcli.distillation.agreement import agreement, largest_change, relative_error, soft_target_error
-from kdcli.distillation.storage_choice import Overflow, choose_storage, stored
+from kdcli.teacher.storage_dtype import (
+    Overflow,
+    agreement,
+    choose_storage,
+    largest_change,
+    relative_error,
+    soft_target_error,
+    stored,
+)
 
 RANDOM = np.random.default_rng(0)
 

@@ -15,11 +15,11 @@ from kdcli.cache.entry import ArraySpec, Layout
 from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.feed import Feed
 from kdcli.data.views import Views
-from kdcli.distillation.filling import Filling, fill_cache, fill_memory
 from kdcli.distillation.targets import LiveTargets, MappedTargets, ResidentTargets
-from kdcli.distillation.teacher_pass import TeacherPass
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.preprocessing import Preparation
+from kdcli.teacher.fill_cache import Filling, fill_cache, fill_memory
+from kdcli.teacher.inference import TeacherPass
 from kdcli.zoo import Cnn
 
 EXAMPLES = splits_from_arrays(dict(zip("xy", blobs(20), strict=True)), name="d").train.subset(np.arange(19, 1, -1))

@@ -14,8 +14,6 @@ from conftest import blobs
 from kdcli.augment import Flip, Mixup, Shift
 from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.views import Views
-from kdcli.distillation import batch_size
-from kdcli.distillation.teacher_pass import TeacherPass
 from kdcli.errors import DataError, ModelError
 from kdcli.models.hardware import processor_flags
 from kdcli.models.keras.network import KerasNetwork
@@ -25,6 +23,8 @@ from kdcli.models.saved_model.constant_function import ConstantFunction
 from kdcli.models.saved_model.freeze import LARGEST, read_frozen
 from kdcli.models.saved_model.freeze_process import serve
 from kdcli.models.saved_model.network import GraphNetwork
+from kdcli.teacher import inference
+from kdcli.teacher.inference import TeacherPass
 from kdcli.zoo import Cnn, Resnet
 
 EXAMPLES = splits_from_arrays(dict(zip("xy", blobs(40), strict=True)), name="d").train.subset(np.arange(39, 1, -1))
@@ -220,8 +220,8 @@ def test_memory_that_runs_out_makes_batches_smaller_and_loses_no_answer(teacher,
 
 
 def test_many_answers_find_the_batch_size_on_the_way_and_lose_none(teacher, monkeypatch):
-    monkeypatch.setattr(batch_size, "FIRST", 2)
-    monkeypatch.setattr(batch_size, "LARGEST", 4)
+    monkeypatch.setattr(inference, "FIRST", 2)
+    monkeypatch.setattr(inference, "LARGEST", 4)
     rows = np.arange(5000) % len(EXAMPLES)
     many = EXAMPLES.subset(rows)
     clock = partial(next, iter(range(10**6)))

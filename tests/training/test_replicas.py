@@ -32,7 +32,7 @@ from kdcli.augment import Cutmix, Mixup, Shift
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.terms import build_terms, teacher_taps
 from kdcli.distillation.targets import ResidentTargets
-from kdcli.distillation.teacher_pass import TeacherPass
+from kdcli.teacher.inference import TeacherPass
 from kdcli.losses import make
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.preprocessing import make_preparation

@@ -13,11 +13,11 @@ from conftest import bar_reader, blobs, save_npz
 
 import kdcli
 from kdcli.distillation.targets import MappedTargets
-from kdcli.distillation.teacher_pass import TeacherPass
 from kdcli.errors import Interrupted, ModelError, StorageError, UsageError
 from kdcli.events import EpochEnded, Note, Progress
 from kdcli.runs import writer
 from kdcli.runs.results import Plan
+from kdcli.teacher.inference import TeacherPass
 from kdcli.training.step import Stepper
 from kdcli.zoo import Cnn
 
@@ -152,7 +152,7 @@ def test_disk_memory_and_live_train_the_same_student(folder, own_cache, tmp_path
 
 def test_answers_that_stay_on_disk_train_the_same_student(folder, own_cache, tmp_path, monkeypatch):
     first = distill(folder, tmp_path / "a", losses=HINT)
-    monkeypatch.setattr("kdcli.workflows.teaching.RESIDENT_BYTES", 0)
+    monkeypatch.setattr("kdcli.teacher.outputs.RESIDENT_BYTES", 0)
     made = []
     monkeypatch.setattr(
         MappedTargets, "at", lambda self, batch, at=MappedTargets.at: made.append(1) or at(self, batch)
@@ -160,7 +160,7 @@ def test_answers_that_stay_on_disk_train_the_same_student(folder, own_cache, tmp
     second = distill(folder, tmp_path / "b", losses=HINT)
     assert made and same(first, second)
     with pytest.raises(UsageError, match="XLA needs the teacher's answers in memory"):
-        monkeypatch.setattr("kdcli.workflows.choosing.RESIDENT_BYTES", 0)
+        monkeypatch.setattr("kdcli.teacher.resolve.RESIDENT_BYTES", 0)
         distill(folder, tmp_path / "c", losses=HINT, train={"jit": "on"})
 
 

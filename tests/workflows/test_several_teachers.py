@@ -124,7 +124,7 @@ def test_the_inputs_of_a_run_are_matched_teacher_by_teacher(run, folder, tmp_pat
 
 
 def test_adding_a_teacher_asks_only_the_new_one(folder, tmp_path, own_cache, monkeypatch):
-    from kdcli.distillation.teacher_pass import TeacherPass
+    from kdcli.teacher.inference import TeacherPass
 
     asked = []
     called = TeacherPass.__call__

@@ -14,7 +14,6 @@ from kdcli.cache.folder import allowed_bytes, cache_folder, is_asked_for, is_wri
 from kdcli.data.dataset import Dataset
 from kdcli.data.feed import RESIDENT_BYTES
 from kdcli.data.views import Views
-from kdcli.distillation.keeping import AUTO_VIEWS, Keeping, Room, choose_keeping
 from kdcli.distillation.terms import Term, teacher_taps
 from kdcli.errors import StorageError, UsageError
 from kdcli.models.files.recorded import RecordedNetwork
@@ -26,10 +25,10 @@ from kdcli.runs.writer import make_folder
 from kdcli.setup.context import Surroundings
 from kdcli.setup.open_models import Opened
 from kdcli.setup.request import Asked
-from kdcli.workflows.fingerprints import Components, teacher_components, training_components
-from kdcli.workflows.measuring import Measured, measure_answers
-from kdcli.workflows.plain_answers import PlainAnswers
-from kdcli.workflows.teaching import Teaching
+from kdcli.teacher.cache_key import Components, teacher_components, training_components
+from kdcli.teacher.outputs import Measured, Teaching, measure_answers
+from kdcli.teacher.placement import AUTO_VIEWS, Keeping, Room, choose_keeping
+from kdcli.teacher.split_logits import PlainAnswers
 
 
 def open_teaching(

@@ -21,8 +21,8 @@ from kdcli.setup.ensemble_members import members
 from kdcli.setup.open_models import Opened
 from kdcli.setup.open_teachers import open_teachers
 from kdcli.setup.request import Asked
-from kdcli.workflows.choosing import plain_answers
-from kdcli.workflows.several_teachings import ensemble_of
+from kdcli.teacher.ensemble import ensemble_of
+from kdcli.teacher.resolve import plain_answers
 from kdcli.zoo import File
 
 

@@ -16,9 +16,6 @@ from kdcli.cache.folder import allowed_bytes
 from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
 from kdcli.data.views import as_they_are
-from kdcli.distillation.filling import Ask, Filling, Share, fill_cache, fill_memory
-from kdcli.distillation.precision_choice import SAMPLE
-from kdcli.distillation.teacher_pass import TeacherPass
 from kdcli.errors import Interrupted
 from kdcli.events import Note, Progress
 from kdcli.models.files.recorded import RecordedNetwork
@@ -26,7 +23,10 @@ from kdcli.models.prediction import LOGITS
 from kdcli.runs.records import hash_arrays
 from kdcli.setup.context import Surroundings
 from kdcli.setup.open_models import Opened
-from kdcli.workflows.fingerprints import Components, split_components
+from kdcli.teacher.cache_key import Components, split_components
+from kdcli.teacher.fill_cache import Ask, Filling, Share, fill_cache, fill_memory
+from kdcli.teacher.inference import TeacherPass
+from kdcli.teacher.precision import SAMPLE
 
 # What the cache calls the examples on which choices are made.
 SAMPLE_SPLIT = "sample"

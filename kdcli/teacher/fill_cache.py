@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from kdcli.cache.entry import Entry, Layout, Reader, Shard
-from kdcli.distillation.storage_choice import stored
 from kdcli.errors import StorageError
 from kdcli.runs.packed_file import numpy_type
+from kdcli.teacher.storage_dtype import stored
 
 
 class Answers(Protocol):

@@ -12,14 +12,14 @@ import numpy as np
 
 from kdcli.data.examples import Examples
 from kdcli.data.views import as_they_are
-from kdcli.distillation.agreement import agreement, largest_change
-from kdcli.distillation.teacher_pass import TeacherPass
 from kdcli.errors import UsageError
 from kdcli.models.hardware import has_gpu, is_fast_in
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.models.prediction import LOGITS
 from kdcli.models.saved_model.network import GraphNetwork
+from kdcli.teacher.inference import TeacherPass
+from kdcli.teacher.storage_dtype import agreement, largest_change
 
 # Training examples that both precisions answer.
 SAMPLE = 2048
