@@ -18,6 +18,7 @@ from kdcli.evaluation.latency.measure import time_at_batches
 from kdcli.evaluation.latency.session import Session
 from kdcli.evaluation.latency.subjects import POOL, AtBatch, network_at
 from kdcli.events import OnEvent
+from kdcli.jobs.training import evaluate_split
 from kdcli.lazy import tf
 from kdcli.models.files.format import KERAS, SAVED_MODEL, model_file
 from kdcli.models.files.open import open_file
@@ -32,7 +33,6 @@ from kdcli.setup.open_models import choice_of, with_own_settings
 from kdcli.setup.request import Asked
 from kdcli.setup.target_scale import check_target_scale
 from kdcli.setup.teacher_file import TeacherFile
-from kdcli.workflows.fitting import evaluate_split
 
 RUNTIMES = {**dict.fromkeys((*KERAS, SAVED_MODEL), "tensorflow"), **FILE_RUNTIMES}
 # About how long models are timed, for each of them.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import ModelError, UsageError
+from kdcli.jobs.stages import check_stages, last_stage, stages_of
 from kdcli.models.custom_code import find_kinds
 from kdcli.models.files.format import model_file
 from kdcli.recipe.reader import read_run
@@ -17,7 +18,6 @@ from kdcli.setup.checks import refuse_graph_afresh, refuse_trained_object, refus
 from kdcli.setup.ensemble_members import check_members, members, taught_by
 from kdcli.setup.request import Asked, ask, require
 from kdcli.setup.run_location import input_paths
-from kdcli.workflows.stages import check_stages, last_stage, stages_of
 from kdcli.workflows.twins import SCRATCH, alone, is_alone_as
 from kdcli.zoo import File
 

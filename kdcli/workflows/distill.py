@@ -13,11 +13,11 @@ from kdcli.setup.request import Asked, ask
 from kdcli.setup.startup import never
 
 if TYPE_CHECKING:
+    from kdcli.jobs.run_stages import Chain
     from kdcli.recipe.gates import Gate, GatesSection
     from kdcli.runs.results import FinishedRun, Plan, RunResult
     from kdcli.setup.context import Surroundings
     from kdcli.setup.run_location import Place
-    from kdcli.workflows.staging import Chain
 
 
 def distill(
@@ -99,8 +99,8 @@ def distill(
         code=code,
     )
     from kdcli.evaluation.gates import choose_gates
+    from kdcli.jobs.run_stages import find_chain
     from kdcli.setup.run_location import find_place
-    from kdcli.workflows.staging import find_chain
 
     chain = find_chain(asked, out=out, resume=resume, overwrite=overwrite)
     if chain is not None:
@@ -114,11 +114,11 @@ def distill(
     if place.finished is not None:
         return _judged(place.finished, chosen, on_event)
     # From here on there is work for NumPy and TensorFlow: a bad recipe never gets this far.
+    from kdcli.jobs.build import open_distillation
+    from kdcli.jobs.execute import carry_out
+    from kdcli.jobs.plan import check_before, make_plan
     from kdcli.setup.context import Surroundings
     from kdcli.setup.workers import working_together
-    from kdcli.workflows.carrying_out import carry_out
-    from kdcli.workflows.opening import open_distillation
-    from kdcli.workflows.previewing import check_before, make_plan
 
     with working_together(place, out=out, on_event=on_event) as workers:
         around = Surroundings(threads, stop, on_event, cache_limit=cache_limit, dry_run=dry_run, workers=workers)
@@ -135,9 +135,9 @@ def _in_stages(
     chain: Chain, around: Surroundings, *, preflight: bool, gates: Sequence[Gate]
 ) -> RunResult | FinishedRun | Plan:
     """One distillation after another; a chain that is finished is only looked at."""
+    from kdcli.jobs.run_stages import carry_out_chain, plan_chain
     from kdcli.models.custom_code import blamed
     from kdcli.runs.results import FinishedRun
-    from kdcli.workflows.staging import carry_out_chain, plan_chain
 
     with blamed(chain.asked.code):
         if around.dry_run and not chain.is_finished:

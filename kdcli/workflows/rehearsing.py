@@ -10,6 +10,11 @@ from typing import Any
 from kdcli.data.dataset import Dataset
 from kdcli.errors import UsageError
 from kdcli.evaluation.statistics import ALPHA, t_quantile
+from kdcli.jobs.build import open_alone, open_distillation
+from kdcli.jobs.plan import check_before, make_plan
+from kdcli.jobs.run_stages import find_chain, plan_chain
+from kdcli.jobs.stages import last_stage
+from kdcli.jobs.training_findings import rate_finding
 from kdcli.runs.comparison_directory import ComparisonDirectory
 from kdcli.runs.directory import ENVIRONMENT, read_json
 from kdcli.runs.records import hash_arrays
@@ -18,11 +23,6 @@ from kdcli.setup.context import Surroundings
 from kdcli.setup.request import Asked
 from kdcli.setup.run_location import Place, check_inputs, data_key, given_inputs, open_data
 from kdcli.workflows.arms import Arm
-from kdcli.workflows.opening import open_alone, open_distillation
-from kdcli.workflows.previewing import check_before, make_plan
-from kdcli.workflows.stages import last_stage
-from kdcli.workflows.staging import find_chain, plan_chain
-from kdcli.workflows.training_findings import rate_finding
 
 
 def open_measurable(arms: Sequence[Arm], around: Surroundings) -> Dataset:

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from kdcli.errors import Interrupted, KdError, LockedError, UsageError
 from kdcli.events import Note
+from kdcli.jobs.build import open_alone, open_distillation
+from kdcli.jobs.execute import carry_out
+from kdcli.jobs.plan import check_before
+from kdcli.jobs.run_stages import Chain, carry_out_chain, find_chain
+from kdcli.jobs.training_findings import training_findings
 from kdcli.runs.results import FinishedRun, RunResult
 from kdcli.setup.context import Surroundings
 from kdcli.setup.run_location import find_place
 from kdcli.workflows.arms import Arm
-from kdcli.workflows.carrying_out import carry_out
-from kdcli.workflows.opening import open_alone, open_distillation
-from kdcli.workflows.previewing import check_before
-from kdcli.workflows.staging import Chain, carry_out_chain, find_chain
-from kdcli.workflows.training_findings import training_findings
 
 # How long to wait before asking again for a run that another process works in.
 WAIT_SECONDS = 2.0

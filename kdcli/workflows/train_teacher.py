@@ -78,11 +78,11 @@ def train_teacher(
     if place.finished is not None:
         return place.finished
     # From here on there is work for NumPy and TensorFlow: a bad recipe never gets this far.
+    from kdcli.jobs.build import open_alone
+    from kdcli.jobs.execute import carry_out
+    from kdcli.jobs.plan import check_before, make_plan
     from kdcli.setup.context import Surroundings
     from kdcli.setup.workers import working_together
-    from kdcli.workflows.carrying_out import carry_out
-    from kdcli.workflows.opening import open_alone
-    from kdcli.workflows.previewing import check_before, make_plan
 
     ignored = [loss.label for loss in place.asked.recipe.losses or () if loss.needs_teacher]
     if ignored:

@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from kdcli.errors import UsageError
+from kdcli.jobs.build import label_term
 from kdcli.recipe.gates import GatesSection
 from kdcli.recipe.sections import TeacherSection
 from kdcli.setup.ensemble_members import members
 from kdcli.setup.request import Asked
-from kdcli.workflows.opening import label_term
 from kdcli.zoo import Clone
 
 SCRATCH = "scratch"

@@ -121,7 +121,7 @@ ALONE = [kind for kind, member in KINDS.items() if member.one_device]
 
 @pytest.mark.parametrize("kind", ALONE)
 def test_what_devices_cannot_share_is_refused_on_several(kd, here, monkeypatch, kind):
-    monkeypatch.setattr("kdcli.workflows.opening.strategy_for", lambda *_: SimpleNamespace(num_replicas_in_sync=2))
+    monkeypatch.setattr("kdcli.jobs.build.strategy_for", lambda *_: SimpleNamespace(num_replicas_in_sync=2))
     ran = kd(*distill(kind), "--json")
     assert ran.code == 2, ran.err
     assert "it needs one device, there are 2" in ran.document["error"]["message"]

@@ -10,9 +10,9 @@ from conftest import blobs
 
 from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.feed import Batch
-from kdcli.distillation.preflight import refuse_idle_terms, refuse_same
 from kdcli.distillation.terms import build_terms
 from kdcli.errors import ModelError
+from kdcli.jobs.preflight import refuse_idle_terms, refuse_same
 from kdcli.losses import make
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.preprocessing import Preparation

@@ -10,9 +10,9 @@ from conftest import blobs
 
 from kdcli.data.feed import Batch
 from kdcli.distillation.objective import Objective
-from kdcli.distillation.preflight import refuse_idle_terms
 from kdcli.distillation.targets import LiveTargets
 from kdcli.distillation.terms import build_terms, teacher_taps
+from kdcli.jobs.preflight import refuse_idle_terms
 from kdcli.losses import make
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.preprocessing import Preparation

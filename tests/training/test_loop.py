@@ -16,6 +16,7 @@ from kdcli.distillation.terms import Term
 from kdcli.errors import Interrupted, TrainingError
 from kdcli.evaluation.quality import measure
 from kdcli.events import EpochEnded, Note, Progress
+from kdcli.jobs.training import with_length
 from kdcli.losses.labels import Labels
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.prediction import Answering
@@ -25,7 +26,6 @@ from kdcli.recipe.sections import InputSection, TrainSection
 from kdcli.training.checkpoint import Checkpoints
 from kdcli.training.loop import Trainer
 from kdcli.training.step import Stepper, scheduled
-from kdcli.workflows.fitting import with_length
 
 TRAIN, HELD, BATCH = 40, 24, 8
 X, Y = blobs(TRAIN + HELD)

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import pytest
 
+from kdcli.jobs.export_formats import ONE_AT_A_TIME, YES, exportable_formats
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.keras.serving import Serving
 from kdcli.models.preprocessing import Preparation
-from kdcli.workflows.export_formats import ONE_AT_A_TIME, YES, exportable_formats
 
 
 def network_of(layer, shape=(6, 4)):

@@ -9,11 +9,11 @@ import pytest
 
 from kdcli.distillation.pairing import Pair
 from kdcli.distillation.terms import Term
+from kdcli.jobs.plan import brief, pair_rows, parts_text
+from kdcli.jobs.preflight import loss_findings
 from kdcli.loss import Parts
 from kdcli.losses import make
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.workflows.loss_findings import loss_findings
-from kdcli.workflows.planning import brief, pair_rows, parts_text
 
 PAIRS = (Pair("a", "b", True), Pair("c", "d", True))
 

@@ -8,10 +8,10 @@ from conftest import bar_reader, save_npz
 
 import kdcli
 from kdcli.data.order import shuffled
+from kdcli.jobs.training_findings import partial_batch, rate_finding
 from kdcli.recipe.reader import read_recipe
 from kdcli.runs.results import Plan
 from kdcli.training.loop import steps_per_epoch
-from kdcli.workflows.training_findings import partial_batch, rate_finding
 
 LOSSES = """
 from typing import Literal

@@ -9,14 +9,14 @@ from typing import Any
 from kdcli.errors import UsageError
 from kdcli.evaluation.footprint import least_bytes
 from kdcli.evaluation.gates import check_task, check_weights
+from kdcli.jobs.plan import resolved_recipe
+from kdcli.jobs.training import Clock, Fit
 from kdcli.recipe.document import Path
 from kdcli.recipe.gates import Gate
 from kdcli.recipe.sections import Recipe
 from kdcli.setup.open_models import Opened
 from kdcli.setup.request import Asked
 from kdcli.teacher.ensemble import AnyTeaching, OpenedSeveral
-from kdcli.workflows.fitting import Clock, Fit
-from kdcli.workflows.planning import resolved_recipe
 
 
 @dataclass

@@ -10,6 +10,8 @@ from kdcli.data.dataset import Dataset, with_outputs
 from kdcli.distillation.terms import Term, build_terms
 from kdcli.errors import UsageError
 from kdcli.events import Note, OnEvent
+from kdcli.jobs.job import Job
+from kdcli.jobs.training import Clock, Fit, monitored, with_length
 from kdcli.lazy import keras
 from kdcli.losses.labels import Labels
 from kdcli.models.network import Network
@@ -35,8 +37,6 @@ from kdcli.setup.startup import strategy_for
 from kdcli.setup.workers import start_together
 from kdcli.teacher.ensemble import open_teachings, resolved_teaching
 from kdcli.teacher.resolve import views_of
-from kdcli.workflows.fitting import Clock, Fit, monitored, with_length
-from kdcli.workflows.job import Job
 from kdcli.zoo import Clone
 
 

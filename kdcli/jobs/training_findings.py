@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from kdcli.jobs.job import Job
 from kdcli.lazy import keras
 from kdcli.loss import Loss
 from kdcli.recipe.optimizer import FOLLOWS_THE_LOSS
 from kdcli.recipe.sections import Recipe
 from kdcli.spec import Change
-from kdcli.workflows.job import Job
 
 # Shares of an epoch's examples that its last, partial batch may leave out, and that count as none.
 MANY_LEFT, FEW_LEFT = 0.05, 0.01

@@ -12,6 +12,8 @@ from typing import Any
 
 from kdcli.errors import Interrupted, StorageError, UsageError
 from kdcli.events import Note, Planned
+from kdcli.jobs.plan import recipe_text, resolved_recipe
+from kdcli.jobs.stages import Stage, check_stages, listed, settled, stages_of
 from kdcli.recipe.gates import Gate
 from kdcli.recipe.reader import read_recipe
 from kdcli.runs import writer
@@ -20,8 +22,6 @@ from kdcli.runs.results import FinishedRun, Plan, RunResult, relative
 from kdcli.setup.context import Surroundings
 from kdcli.setup.request import Asked
 from kdcli.setup.run_location import Place, find_path, find_place, input_paths, refuse_other_settings, with_sources
-from kdcli.workflows.planning import recipe_text, resolved_recipe
-from kdcli.workflows.stages import Stage, check_stages, listed, settled, stages_of
 
 
 @dataclass(frozen=True)
@@ -136,10 +136,10 @@ def carry_out_chain(
         StorageError: a stage of a finished chain is gone.
         KdError: everything that can go wrong in a distillation.
     """
-    from kdcli.workflows.carrying_out import carry_out
-    from kdcli.workflows.opening import open_distillation
-    from kdcli.workflows.previewing import check_before, make_plan
-    from kdcli.workflows.training_findings import training_findings
+    from kdcli.jobs.build import open_distillation
+    from kdcli.jobs.execute import carry_out
+    from kdcli.jobs.plan import check_before, make_plan
+    from kdcli.jobs.training_findings import training_findings
 
     done: list[RunResult | FinishedRun] = []
     opened = chain.resume and chain.recipe.exists()
@@ -180,8 +180,8 @@ def carry_out_chain(
 
 def plan_chain(chain: Chain, around: Surroundings, *, preflight: bool) -> Plan:
     """The plan of the first stage that is not finished, with the list of all of them; writes nothing."""
-    from kdcli.workflows.opening import open_distillation
-    from kdcli.workflows.previewing import check_before, make_plan
+    from kdcli.jobs.build import open_distillation
+    from kdcli.jobs.plan import check_before, make_plan
 
     finished = 0
     for stage in chain.stages:

@@ -7,13 +7,13 @@ from dataclasses import asdict
 from typing import Any
 
 from kdcli import __version__
+from kdcli.jobs.plan import recipe_text
 from kdcli.recipe.sections import Recipe
 from kdcli.runs import writer
 from kdcli.runs.directory import Run
 from kdcli.runs.records import arguments, hidden_secrets, machine, versions
 from kdcli.runs.results import RunResult
 from kdcli.screening.verdict import Trust
-from kdcli.workflows.planning import recipe_text
 
 
 def write_start(

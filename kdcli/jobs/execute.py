@@ -13,6 +13,9 @@ from kdcli.evaluation.footprint import file_bytes
 from kdcli.evaluation.gates import figures, judge, left_to_export
 from kdcli.evaluation.quality import measure
 from kdcli.events import Event, Note
+from kdcli.jobs.job import Job
+from kdcli.jobs.run_files import write_end, write_start
+from kdcli.jobs.training import evaluate_split, write_model, write_predictions
 from kdcli.lazy import tf
 from kdcli.models.runtimes.network import explaining
 from kdcli.models.saved_model.network import GraphNetwork
@@ -25,9 +28,6 @@ from kdcli.setup.run_location import Place
 from kdcli.setup.startup import device_record
 from kdcli.teacher.ensemble import teacher_record
 from kdcli.training.loop import Trained
-from kdcli.workflows.finishing import write_end, write_start
-from kdcli.workflows.fitting import evaluate_split, write_model, write_predictions
-from kdcli.workflows.job import Job
 
 
 def carry_out(job: Job, place: Place) -> RunResult | FinishedRun:
