@@ -75,7 +75,7 @@ def compare(
         >>> import kdcli
         >>> kdcli.compare(teacher="t.keras", recipes=["digits"]).students[1].verdict   # doctest: +SKIP
     """
-    from kdcli.workflows.arms import make_arms
+    from kdcli.comparison.arms import make_arms
 
     if repeats is not None and repeats < 1:
         raise UsageError(f"--repeats must be 1 or more, got {repeats}")
@@ -98,14 +98,14 @@ def compare(
         code=code,
     )
     # From here on there is work for NumPy and TensorFlow: a bad recipe never gets this far.
+    from kdcli.comparison.dry_run import about_repeats, baseline_findings, open_measurable, preview
+    from kdcli.comparison.report import conclude
+    from kdcli.comparison.train_arms import Trainings
     from kdcli.evaluation.gates import check_task, choose_gates
     from kdcli.models.custom_code import blamed
     from kdcli.runs.comparison_directory import ComparisonDirectory
     from kdcli.setup.context import Surroundings
     from kdcli.setup.startup import start_tensorflow
-    from kdcli.workflows.concluding import conclude
-    from kdcli.workflows.rehearsing import about_repeats, baseline_findings, open_measurable, preview
-    from kdcli.workflows.running import Trainings
 
     first = arms[-1].asked
     place = ComparisonDirectory.find(out, first.name, resume=resume, overwrite=overwrite)

@@ -14,14 +14,14 @@ from conftest import bar_reader, blobs, save_npz
 from scipy import stats
 
 import kdcli
+from kdcli.comparison.arms import Arm, make_arms
+from kdcli.comparison.gains import Judge
+from kdcli.comparison.tables import _about_gap
 from kdcli.errors import Interrupted, LockedError, ModelError, TrainingError, UsageError
 from kdcli.events import Note
 from kdcli.recipe.reader import read_recipe
 from kdcli.runs.directory import Run
 from kdcli.runs.results import FinishedRun, Plan
-from kdcli.workflows.arms import Arm, make_arms
-from kdcli.workflows.judging import Judge
-from kdcli.workflows.tabling import _about_gap
 
 TRAIN = {"epochs": 1, "batch_size": 16, "optimizer": {"kind": "adam", "learning_rate": 0.02}}
 SOFT = [{"kind": "labels", "weight": 0.1}, {"kind": "soft_targets", "weight": 0.9}]

@@ -6,8 +6,8 @@ import pytest
 from conftest import bar_reader, save_npz
 
 import kdcli
+from kdcli.comparison.arms import make_arms
 from kdcli.errors import RecipeError, UsageError
-from kdcli.workflows.arms import make_arms
 
 MINE = """
 from typing import Literal

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from kdcli.comparison.arms import Arm
 from kdcli.data.dataset import Dataset
 from kdcli.errors import UsageError
 from kdcli.evaluation.statistics import ALPHA, t_quantile
@@ -22,7 +23,6 @@ from kdcli.runs.results import Plan
 from kdcli.setup.context import Surroundings
 from kdcli.setup.request import Asked
 from kdcli.setup.run_location import Place, check_inputs, data_key, given_inputs, open_data
-from kdcli.workflows.arms import Arm
 
 
 def open_measurable(arms: Sequence[Arm], around: Surroundings) -> Dataset:

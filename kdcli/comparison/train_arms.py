@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
+from kdcli.comparison.arms import Arm
 from kdcli.errors import Interrupted, KdError, LockedError, UsageError
 from kdcli.events import Note
 from kdcli.jobs.build import open_alone, open_distillation
@@ -17,7 +18,6 @@ from kdcli.jobs.training_findings import training_findings
 from kdcli.runs.results import FinishedRun, RunResult
 from kdcli.setup.context import Surroundings
 from kdcli.setup.run_location import find_place
-from kdcli.workflows.arms import Arm
 
 # How long to wait before asking again for a run that another process works in.
 WAIT_SECONDS = 2.0

@@ -10,6 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from kdcli.comparison.arms import Arm
+from kdcli.comparison.gains import Judge
+from kdcli.comparison.latency import TEACHER, Timed, time_arms, timed_before
+from kdcli.comparison.tables import markdown
+from kdcli.comparison.teacher import open_reference
+from kdcli.comparison.train_arms import Trainings
 from kdcli.data.dataset import Dataset
 from kdcli.data.duplicates import duplicates_between
 from kdcli.evaluation.footprint import flops
@@ -31,12 +37,6 @@ from kdcli.screening.verdict import Trust
 from kdcli.setup.fit_to_data import understand
 from kdcli.setup.open_models import choice_of, with_own_settings
 from kdcli.setup.startup import device_record, strategy_for
-from kdcli.workflows.arms import Arm
-from kdcli.workflows.judging import Judge
-from kdcli.workflows.reference import open_reference
-from kdcli.workflows.running import Trainings
-from kdcli.workflows.tabling import markdown
-from kdcli.workflows.timing import TEACHER, Timed, time_arms, timed_before
 
 
 def conclude(

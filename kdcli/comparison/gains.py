@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 
+from kdcli.comparison.arms import Arm
 from kdcli.errors import StorageError
 from kdcli.evaluation.quality import MAIN
 from kdcli.evaluation.statistics import ALPHA, Paired, gain_over_repeats, holm_levels, verdict
@@ -17,7 +18,6 @@ from kdcli.recipe.sections import FALLING
 from kdcli.runs.comparison_results import ComparedRun, ComparedStudent, MeasuredGain, PairedRun
 from kdcli.runs.directory import PREDICTIONS
 from kdcli.runs.results import FinishedRun, RunResult
-from kdcli.workflows.arms import Arm
 
 Finished = Mapping[str, Mapping[int, RunResult | FinishedRun]]
 

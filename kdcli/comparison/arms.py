@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import ModelError, UsageError
+from kdcli.jobs.build import label_term
 from kdcli.jobs.stages import check_stages, last_stage, stages_of
 from kdcli.models.custom_code import find_kinds
 from kdcli.models.files.format import model_file
+from kdcli.recipe.gates import GatesSection
 from kdcli.recipe.reader import read_run
+from kdcli.recipe.sections import TeacherSection
 from kdcli.runs.directory import SUMMARY, model_of_run, read_json, recipe_of_run
 from kdcli.runs.results import FinishedRun
 from kdcli.setup.checks import refuse_graph_afresh, refuse_trained_object, refuse_untrained
 from kdcli.setup.ensemble_members import check_members, members, taught_by
 from kdcli.setup.request import Asked, ask, require
 from kdcli.setup.run_location import input_paths
-from kdcli.workflows.twins import SCRATCH, alone, is_alone_as
-from kdcli.zoo import File
+from kdcli.zoo import Clone, File
 
 # What options say of a finished run, beside what its own recipe says.
 KEPT = ("data", "devices", "trust", "code")
@@ -241,3 +243,40 @@ def _finished_arms(
 
 
 __all__ = ["SCRATCH", "Arm", "make_arms"]
+
+
+SCRATCH = "scratch"
+
+
+def alone(asked: Asked, *, staged: bool = False) -> Asked:
+    """The same student with labels only: same weights at the start, same batches, steps and selection.
+
+    Args:
+        asked: what is asked of the distilled one.
+        staged: whether it is the last one of several stages.
+
+    Raises:
+        UsageError: a clone of what is not there yet.
+    """
+    recipe, first = asked.recipe, members(asked)[0]
+    # A clone is its teacher's architecture, so its twin needs to know the teacher too.
+    clone = isinstance(recipe.student.model, Clone)
+    if clone and staged:
+        raise UsageError(
+            "the last student is a clone of an assistant, which is not there before it is trained",
+            hint="name its architecture, or kd compare --distilled RUN with a finished run",
+        )
+    models = {role: model for role, model in first.models.items() if role == "student" or clone}
+    update: dict[str, Any] = {
+        "losses": (label_term(recipe),),
+        "taught_by": first.recipe.teacher if clone else TeacherSection(),
+        "ensemble": None,
+        "description": "",
+        "gates": GatesSection(),
+    }
+    return replace(asked, recipe=recipe.model_copy(update=update), name=SCRATCH, models=models)
+
+
+def is_alone_as(asked: Asked) -> str:
+    """What tells one student alone from another."""
+    return f"{asked.recipe.model_dump_json()} {[id(model) for model in asked.models.values()]}"
