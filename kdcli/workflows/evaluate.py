@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kdcli.artifacts.counterparts import Counterparts, find_counterparts
 from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
 from kdcli.errors import UsageError
@@ -37,7 +38,6 @@ from kdcli.setup.evaluated_models import (
 )
 from kdcli.setup.request import Asked, asked_for, check_counts, given_examples, require_data
 from kdcli.setup.startup import start_tensorflow
-from kdcli.workflows.counterparts import Counterparts, find_counterparts
 
 SPLITS = ("auto", "train", "validation", "test", "all")
 

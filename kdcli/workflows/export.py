@@ -10,6 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from kdcli.artifacts.counterparts import Counterparts, export_counterparts
+from kdcli.artifacts.files import (
+    Made,
+    gate_figures,
+    make_file,
+    p50_of,
+    taken_input,
+    time_files,
+    with_parity_gates,
+)
+from kdcli.artifacts.source import Shipped, ship_with_data, ship_without_data
 from kdcli.errors import ModelError, UsageError
 from kdcli.evaluation.footprint import file_bytes
 from kdcli.evaluation.gates import check_task, choose_gates, judge
@@ -30,18 +41,7 @@ from kdcli.setup.request import Asked, asked_for, check_counts
 from kdcli.setup.startup import start_tensorflow
 from kdcli.spec import ExportFormat
 from kdcli.teacher.run_teacher import RunTeacher, open_run_teacher, teacher_recipe
-from kdcli.workflows.counterparts import Counterparts, export_counterparts
 from kdcli.workflows.export_options import check_empty, check_options, check_without_data
-from kdcli.workflows.exporting import (
-    Made,
-    gate_figures,
-    make_file,
-    p50_of,
-    taken_input,
-    time_files,
-    with_parity_gates,
-)
-from kdcli.workflows.shipping import Shipped, ship_with_data, ship_without_data
 
 # Figures that compare a file with its model: a file that fails one of them is not left behind.
 PARITY = ("export_drop", "export_agreement", "unexplained", "max_abs_diff")

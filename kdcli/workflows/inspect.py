@@ -14,14 +14,14 @@ from kdcli.data.order import limited
 from kdcli.errors import UsageError
 from kdcli.evaluation.quality import MAIN
 from kdcli.events import OnEvent, ignore
+from kdcli.inspection.file import described, look_into
+from kdcli.inspection.zoo_model import PREFIX, inspect_zoo
 from kdcli.models.files.format import model_file, model_format
 from kdcli.runs.inspection_results import Checked, Inspection
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.setup.evaluated_models import open_candidate
 from kdcli.setup.request import Asked, asked_for, check_counts, open_given, require_data
 from kdcli.setup.startup import start_tensorflow
-from kdcli.workflows.looking import described, look_into
-from kdcli.workflows.zoo_inspection import PREFIX, inspect_zoo
 
 # Examples that are answered when data is given and no limit.
 EXAMPLES = 512

@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from kdcli.artifacts.files import Made
+from kdcli.artifacts.source import exportable
 from kdcli.errors import KdError, ModelError
 from kdcli.events import OnEvent
 from kdcli.exports import Litert, Onnx
@@ -15,8 +17,6 @@ from kdcli.setup.evaluated_models import RUNTIMES, TEACHER, Candidate
 from kdcli.setup.teacher_file import TeacherFile, open_teacher_file
 from kdcli.spec import ExportFormat
 from kdcli.teacher.run_teacher import RunTeacher
-from kdcli.workflows.exporting import Made
-from kdcli.workflows.shipping import exportable
 
 # What a teacher is exported as to run there.
 _FORMATS: dict[str, ExportFormat] = {"litert": Litert(), "onnxruntime": Onnx()}

@@ -14,13 +14,13 @@ from kdcli.errors import UsageError
 from kdcli.evaluation.footprint import weight_bytes
 from kdcli.evaluation.latency.short_session import time_shortly
 from kdcli.events import OnEvent, ignore
+from kdcli.inspection.file import described
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.inspection_results import Inspection, ZooSize
 from kdcli.setup.open_models import Opened, open_network
 from kdcli.setup.request import ask, open_given
 from kdcli.setup.startup import start_tensorflow
 from kdcli.spec import ModelSource
-from kdcli.workflows.looking import described
 from kdcli.zoo import Application, Clone, named
 
 PREFIX = "zoo:"
