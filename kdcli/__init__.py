@@ -8,14 +8,14 @@ from typing import Any
 __version__ = "0.1.0"
 
 _WHERE = {
-    "distill": ("kdcli.workflows.distill", "distill"),
-    "train_teacher": ("kdcli.workflows.train_teacher", "train_teacher"),
-    "evaluate": ("kdcli.workflows.evaluate", "evaluate"),
-    "compare": ("kdcli.workflows.compare", "compare"),
-    "export": ("kdcli.workflows.export", "export"),
-    "demo": ("kdcli.workflows.demo", "demo"),
-    "inspect": ("kdcli.workflows.inspect", "inspect"),
-    "predict": ("kdcli.workflows.predict", "predict"),
+    "distill": ("kdcli.commands.distill", "distill"),
+    "train_teacher": ("kdcli.commands.train_teacher", "train_teacher"),
+    "evaluate": ("kdcli.commands.evaluate", "evaluate"),
+    "compare": ("kdcli.commands.compare", "compare"),
+    "export": ("kdcli.commands.export", "export"),
+    "demo": ("kdcli.commands.demo", "demo"),
+    "inspect": ("kdcli.commands.inspect", "inspect"),
+    "predict": ("kdcli.commands.predict", "predict"),
     "losses": ("kdcli.losses", None),
     "Recipe": ("kdcli.recipe.sections", "Recipe"),
     "Trust": ("kdcli.screening.verdict", "Trust"),

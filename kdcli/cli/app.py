@@ -30,7 +30,7 @@ from kdcli.cli import (
     train_teacher,
 )
 from kdcli.cli.options import FOREIGN
-from kdcli.cli.repeated import Once
+from kdcli.cli.repeated_options import Once
 from kdcli.errors import Interrupted, KdError, UsageError, WorkerLostError
 
 app = typer.Typer(

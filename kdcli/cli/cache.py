@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from kdcli.cli import options as o
-from kdcli.cli.repeated import Once
+from kdcli.cli.repeated_options import Once
 from kdcli.errors import UsageError
 
 app = typer.Typer(help="Kept answers of teachers: list, show, remove.", no_args_is_help=True)
@@ -17,7 +17,7 @@ app = typer.Typer(help="Kept answers of teachers: list, show, remove.", no_args_
 def ls(json: o.Json = False) -> None:
     """List what is kept, the last used first."""
     from kdcli.cli.console import Output, table
-    from kdcli.workflows.cache import kept_answers
+    from kdcli.commands.cache import kept_answers
 
     document = kept_answers().to_json()
     entries = document["entries"]
@@ -32,7 +32,7 @@ def ls(json: o.Json = False) -> None:
 def show(key: Annotated[str, typer.Argument(metavar="KEY")], json: o.Json = False) -> None:
     """Show everything about one entry: whose answers, from what they follow, how they lie."""
     from kdcli.cli.console import Output
-    from kdcli.workflows.cache import show_answers
+    from kdcli.commands.cache import show_answers
 
     document = show_answers(key)
     human = [line for name, value in document.items() if name != "schema" for line in _lines(name, value)]
@@ -47,7 +47,7 @@ def rm(
 ) -> None:
     """Remove what is kept under keys, or all of it."""
     from kdcli.cli.console import Output
-    from kdcli.workflows.cache import remove_answers
+    from kdcli.commands.cache import remove_answers
 
     if bool(keys) == everything:
         raise UsageError("name what to remove: KEY ..., or --all", hint="kd cache ls")
@@ -58,7 +58,7 @@ def rm(
 @app.command("dir", cls=Once)
 def folder() -> None:
     """Print the folder of the cache; KD_CACHE_DIR says where it is."""
-    from kdcli.workflows.cache import kept_answers
+    from kdcli.commands.cache import kept_answers
 
     typer.echo(kept_answers().folder.absolute())
 

@@ -9,8 +9,8 @@ import typer
 
 from kdcli.cli import options as o
 from kdcli.cli.gates import enforce, gate_tables, take_gates
-from kdcli.cli.interrupting import stopping
-from kdcli.cli.parsing import parse_bytes, parse_limit, parse_time
+from kdcli.cli.interrupts import stopping
+from kdcli.cli.values import parse_bytes, parse_limit, parse_time
 
 Students = Annotated[
     list[Path] | None,
@@ -95,8 +95,8 @@ def command(
     gates = take_gates(given)
 
     from kdcli.cli.console import Output, plan_parts
+    from kdcli.commands.compare import compare
     from kdcli.runs.results import Plan
-    from kdcli.workflows.compare import compare
 
     output = Output(json_=json, quiet=quiet, verbose=verbose, no_color=no_color)
     with stopping(parse_time(max_time), dry_run=dry_run) as stop:

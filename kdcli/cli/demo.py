@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kdcli.cli import options as o
-from kdcli.cli.interrupting import stopping
+from kdcli.cli.interrupts import stopping
 
 
 def command(
@@ -17,7 +17,7 @@ def command(
 ) -> None:
     """Show the whole story on embedded data, offline."""
     from kdcli.cli.console import Output
-    from kdcli.workflows.demo import demo
+    from kdcli.commands.demo import demo
 
     output = Output(json_=json, quiet=quiet, no_color=no_color)
     with stopping(None) as stop:

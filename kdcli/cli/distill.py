@@ -48,6 +48,6 @@ def command(
     """Train a student under a teacher."""
     given = dict(locals())
 
-    from kdcli.workflows.distill import distill
+    from kdcli.commands.distill import distill
 
     run_training("distill", distill, given)

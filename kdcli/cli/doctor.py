@@ -10,7 +10,7 @@ from kdcli.cli import options as o
 def command(json: o.Json = False, no_color: o.NoColor = False) -> None:
     """Show versions, devices, caches and missing extras."""
     from kdcli.cli.console import Output
-    from kdcli.workflows.doctor import doctor
+    from kdcli.commands.doctor import doctor
 
     found = doctor()
     output = Output(json_=json, no_color=no_color)

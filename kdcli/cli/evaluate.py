@@ -9,7 +9,7 @@ import typer
 
 from kdcli.cli import options as o
 from kdcli.cli.gates import enforce, gate_tables, take_gates
-from kdcli.cli.parsing import parse_limit
+from kdcli.cli.values import parse_limit
 from kdcli.runs.latency_results import FEW_SAMPLES
 
 PerClass = Annotated[
@@ -59,7 +59,7 @@ def command(
     gates = take_gates(given)
 
     from kdcli.cli.console import Output
-    from kdcli.workflows.evaluate import evaluate
+    from kdcli.commands.evaluate import evaluate
 
     output = Output(json_=json, quiet=quiet, verbose=verbose, no_color=no_color)
     names = ("data", "teacher", "recipe", "split", "batch_size", "threads", "latency", "runtime", "per_class")

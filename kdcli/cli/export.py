@@ -10,7 +10,7 @@ import typer
 
 from kdcli.cli import options as o
 from kdcli.cli.gates import enforce, gate_tables, take_gates
-from kdcli.cli.parsing import parse_limit
+from kdcli.cli.values import parse_limit
 
 EXPORT = "Export"
 # Parameters of the workflow that are options by the same name.
@@ -141,8 +141,8 @@ def command(
     gates = take_gates(given)
 
     from kdcli.cli.console import Output
+    from kdcli.commands.export import export
     from kdcli.errors import ModelError
-    from kdcli.workflows.export import export
 
     output = Output(json_=json, quiet=quiet, verbose=verbose, no_color=no_color)
     try:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from kdcli.cli import options as o
-from kdcli.cli.parsing import parse_limit
+from kdcli.cli.values import parse_limit
 
 
 def command(
@@ -36,7 +36,7 @@ def command(
     given = dict(locals())
 
     from kdcli.cli.console import Output
-    from kdcli.workflows.inspect import inspect
+    from kdcli.commands.inspect import inspect
 
     output = Output(json_=json, quiet=quiet, verbose=verbose, no_color=no_color)
     inspection = inspect(

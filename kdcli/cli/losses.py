@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kdcli.cli import options as o
-from kdcli.cli.repeated import Once
+from kdcli.cli.repeated_options import Once
 
 if TYPE_CHECKING:
     from kdcli.catalogue.description import Description
@@ -71,7 +71,7 @@ def check(
 ) -> None:
     """Try the contract that every loss keeps; exit 7 where a kind breaks it."""
     from kdcli.cli.console import Output, table
-    from kdcli.workflows.check_losses import check_losses
+    from kdcli.commands.check_losses import check_losses
 
     output, human = Output(json_=json), []
     checked = check_losses(what)

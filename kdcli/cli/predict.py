@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from kdcli.cli import options as o
-from kdcli.cli.parsing import parse_limit
+from kdcli.cli.values import parse_limit
 
 
 def command(
@@ -39,7 +39,7 @@ def command(
     given = dict(locals())
 
     from kdcli.cli.console import Output
-    from kdcli.workflows.predict import predict
+    from kdcli.commands.predict import predict
 
     output = Output(json_=json, quiet=quiet, verbose=verbose, no_color=no_color)
     prediction = predict(

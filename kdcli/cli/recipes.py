@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from kdcli.cli import options as o
-from kdcli.cli.repeated import Once
+from kdcli.cli.repeated_options import Once
 
 app = typer.Typer(help="Recipes: list, show, copy, check, schema.", no_args_is_help=True)
 
@@ -44,7 +44,7 @@ def cp(
 ) -> None:
     """Copy a shipped recipe, to change it."""
     from kdcli.cli.console import Output
-    from kdcli.workflows.copying import copy_recipe
+    from kdcli.commands.copy_recipe import copy_recipe
 
     target = copy_recipe(name, destination, overwrite=overwrite)
     output = Output()

@@ -36,6 +36,6 @@ def command(
     """Train a teacher on labels."""
     given = dict(locals())
 
-    from kdcli.workflows.train_teacher import train_teacher
+    from kdcli.commands.train_teacher import train_teacher
 
     run_training("train-teacher", train_teacher, given)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.cli.gates import enforce, gate_tables, take_gates
-from kdcli.cli.interrupting import stopping
+from kdcli.cli.interrupts import stopping
 from kdcli.cli.options import opening
-from kdcli.cli.parsing import parse_bytes, parse_limit, parse_time
+from kdcli.cli.values import parse_bytes, parse_limit, parse_time
 from kdcli.events import Note
 
 

@@ -252,7 +252,7 @@ def test_traceback_is_shown_with_verbose_only(kd, here):
 
 def test_bug_of_kd_itself_is_exit_1_with_a_log(kd, here, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(here / "state"))
-    monkeypatch.setattr("kdcli.workflows.evaluate.evaluate", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("kdcli.commands.evaluate.evaluate", lambda *a, **k: 1 / 0)
     ran = kd("evaluate", "good.keras", "--data", "data.npz")
     assert ran.code == 1
     assert "error: this is a bug in kd" in ran.err

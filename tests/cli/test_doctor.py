@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 
 from kdcli import __version__
-from kdcli.workflows import doctor as doctor_file
-from kdcli.workflows.doctor import _installed, _requirements, doctor
+from kdcli.commands import doctor as doctor_file
+from kdcli.commands.doctor import _installed, _requirements, doctor
 
 
 def test_the_document_has_everything(kd):

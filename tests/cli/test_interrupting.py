@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from kdcli.cli.interrupting import stopping
+from kdcli.cli.interrupts import stopping
 
 
 @pytest.fixture(autouse=True)

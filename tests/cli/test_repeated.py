@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kdcli.cli.app import app
-from kdcli.cli.repeated import Once
+from kdcli.cli.repeated_options import Once
 
 
 @pytest.mark.parametrize(

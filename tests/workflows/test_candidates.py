@@ -17,6 +17,7 @@ from conftest import blobs, save_npz
 
 import kdcli
 from kdcli.cache.folder import kept_bytes
+from kdcli.commands.cache import remove_answers
 from kdcli.errors import ModelError, UsageError
 from kdcli.evaluation.footprint import flops
 from kdcli.evaluation.latency.measure import measure
@@ -24,7 +25,6 @@ from kdcli.events import Note
 from kdcli.lazy import quiet_descriptor
 from kdcli.models.runtimes.runner import FileRunner
 from kdcli.setup import evaluated_models
-from kdcli.workflows.cache import remove_answers
 
 pytest.importorskip("ai_edge_litert")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from kdcli.commands.evaluate import SPLITS
 from kdcli.data.dataset import Dataset, fingerprint, with_outputs
 from kdcli.data.examples import Examples
 from kdcli.errors import UsageError
@@ -24,7 +25,6 @@ from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.setup.evaluated_models import open_candidate
 from kdcli.setup.request import asked_for, check_counts, open_given, require_data, taken_from
 from kdcli.setup.startup import start_tensorflow
-from kdcli.workflows.evaluate import SPLITS
 
 SUFFIXES = (".npz", ".csv")
 

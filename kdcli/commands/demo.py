@@ -42,13 +42,13 @@ def demo(
         >>> import kdcli
         >>> kdcli.demo(out="runs/demo").comparison["verdict"]   # doctest: +SKIP
     """
+    from kdcli.commands.compare import compare
+    from kdcli.commands.distill import distill
+    from kdcli.commands.export import export
+    from kdcli.commands.train_teacher import train_teacher
     from kdcli.extras import require_extra
     from kdcli.runs.demo_results import Demonstration
     from kdcli.runs.directory import default_out
-    from kdcli.workflows.compare import compare
-    from kdcli.workflows.distill import distill
-    from kdcli.workflows.export import export
-    from kdcli.workflows.train_teacher import train_teacher
 
     require_extra("litert", what="kd demo, which exports for LiteRT,")
     path = Path(out) if out is not None else default_out("demo", RECIPE)
