@@ -28,7 +28,7 @@ ROWS = {
     "teacher": 9,
     "jobs": 10,
     **dict.fromkeys(("comparison", "artifacts", "inspection"), 11),
-    **dict.fromkeys(("commands", "workflows"), 12),
+    "commands": 12,
     "cli": 13,
 }
 # What a row may import from outside at module top; TensorFlow and Keras come through `kdcli.lazy`.
@@ -136,8 +136,8 @@ def test_the_package_itself_knows_only_names():
     assert said(wrong) == []
 
 
-def test_workflows_are_imported_in_the_body_of_a_command():
-    wrong = [one for one in IMPORTS if room_of(one.file) == "cli" and one.room == "workflows" and not one.inside]
+def test_commands_are_imported_in_the_body_of_a_command():
+    wrong = [one for one in IMPORTS if room_of(one.file) == "cli" and one.room == "commands" and not one.inside]
     assert said(wrong) == []
 
 

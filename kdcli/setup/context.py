@@ -13,6 +13,25 @@ from kdcli.setup.startup import never
 from kdcli.training.replicas import ALONE, Workers
 
 
+Made = TypeVar("Made")
+
+
+class Once:
+    """Remembers by key what was expensive to make: the data, the teacher, the teacher's answers."""
+
+    def __init__(self) -> None:
+        self._made: dict[Hashable, Any] = {}
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._made
+
+    def __call__(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` gives, from the first call with this key on."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """What a job works in.
@@ -39,22 +58,3 @@ class Surroundings:
         """The kept answers that follow from some components, complete or not; each shard is checked once."""
         found = Entry.find(folder, components)
         return found and self.once(("entry", str(folder), found.fingerprint), lambda: found)
-
-
-Made = TypeVar("Made")
-
-
-class Once:
-    """Remembers by key what was expensive to make: the data, the teacher, the teacher's answers."""
-
-    def __init__(self) -> None:
-        self._made: dict[Hashable, Any] = {}
-
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._made
-
-    def __call__(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """What `make` gives, from the first call with this key on."""
-        if key not in self._made:
-            self._made[key] = make()
-        return self._made[key]

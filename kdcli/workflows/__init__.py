@@ -1,1 +1,0 @@
-"""One function for each command, read top to bottom."""
