@@ -13,7 +13,8 @@ import pytest
 from hints import typed
 
 # Real data sets are not part of the repository; tests that want them skip with this reason.
-SHARED = Path(__file__).parents[2] / "shared"
+HERE = Path(__file__).parent
+SHARED = HERE.parents[1] / "shared"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ QUICK |= {"test_help.py", "test_losses_page.py", "test_readme.py"}
 def pytest_collection_modifyitems(items):
     """Mark what `-m quick` runs."""
     for item in items:
-        if {item.path.parent.name, item.path.name} & QUICK:
+        if {item.path.relative_to(HERE).parts[0], item.path.name} & QUICK:
             item.add_marker("quick")
 
 

@@ -160,8 +160,8 @@ def test_private_and_replaced_modules_are_not_imported():
     banned = ("keras.src", "tensorflow.python", "tensorflow.keras", "tf_keras", "click")
     # Files of Keras 2 open in a process of their own; for freezing and reading graphs there is no public name.
     wrapped = {
-        ("models/opening.py", "tf_keras"),
-        ("models/graph_constants.py", "tensorflow.python.framework.convert_to_constants"),
+        ("models/files/load.py", "tf_keras"),
+        ("models/saved_model/constant_function.py", "tensorflow.python.framework.convert_to_constants"),
         ("training/replicas.py", "tensorflow.python.eager"),
     }
     wrong = [one for one in IMPORTS if one.module.startswith(banned)]
@@ -190,7 +190,7 @@ def test_models_are_loaded_in_one_file():
         for name, _ in calls_and_names(file)
         if name.endswith(loaders)
     }
-    assert users == {"models/opening.py"}
+    assert users == {"models/files/load.py"}
 
 
 @pytest.mark.parametrize("name", ["print", "sys.exit", "sys.argv", "exit", "os._exit", "typer"])

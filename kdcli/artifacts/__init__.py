@@ -1,1 +1,1 @@
-"""TODO kdcli/artifacts."""
+"""Files that ship: converted, opened again and compared with their model."""

@@ -80,7 +80,8 @@ def train_teacher(
     # From here on there is work for NumPy and TensorFlow: a bad recipe never gets this far.
     from kdcli.jobs.build import open_alone
     from kdcli.jobs.execute import carry_out
-    from kdcli.jobs.plan import check_before, make_plan
+    from kdcli.jobs.plan import make_plan
+    from kdcli.jobs.preflight import check_before
     from kdcli.setup.context import Surroundings
     from kdcli.setup.workers import working_together
 

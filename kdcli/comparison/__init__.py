@@ -1,1 +1,1 @@
-"""TODO kdcli/comparison."""
+"""Whether a distilled student beats the same student trained alone."""

@@ -12,7 +12,8 @@ from kdcli.data.dataset import Dataset
 from kdcli.errors import UsageError
 from kdcli.evaluation.statistics import ALPHA, t_quantile
 from kdcli.jobs.build import open_alone, open_distillation
-from kdcli.jobs.plan import check_before, make_plan
+from kdcli.jobs.plan import make_plan
+from kdcli.jobs.preflight import check_before
 from kdcli.jobs.run_stages import find_chain, plan_chain
 from kdcli.jobs.stages import last_stage
 from kdcli.jobs.training_findings import rate_finding

@@ -12,7 +12,7 @@ from kdcli.errors import Interrupted, KdError, LockedError, UsageError
 from kdcli.events import Note
 from kdcli.jobs.build import open_alone, open_distillation
 from kdcli.jobs.execute import carry_out
-from kdcli.jobs.plan import check_before
+from kdcli.jobs.preflight import check_before
 from kdcli.jobs.run_stages import Chain, carry_out_chain, find_chain
 from kdcli.jobs.training_findings import training_findings
 from kdcli.runs.results import FinishedRun, RunResult

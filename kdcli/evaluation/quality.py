@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from kdcli.data.examples import Examples
 from kdcli.evaluation.chance import measure_chance
 from kdcli.evaluation.statistics import wilson
+from kdcli.events import OnEvent, Progress
+from kdcli.models.network import Network
+from kdcli.models.prediction import LOGITS, Answering
 from kdcli.runs.results import Quality
 
 BINS = 15
@@ -194,3 +198,22 @@ def decided(logits: np.ndarray, *, task: str) -> np.ndarray | None:
     if task == "regression":
         return None
     return (logits > 0).astype(np.int64) if task == "multilabel" else logits.argmax(-1)
+
+
+def evaluate_split(
+    network: Network,
+    split: Examples,
+    *,
+    task: str,
+    on_event: OnEvent,
+    teacher: np.ndarray | None = None,
+    batch_size: int = 256,
+) -> tuple[Quality, np.ndarray]:
+    """The quality on a split, and the logits that it was measured on."""
+
+    def told(done: int) -> None:
+        on_event(Progress("evaluation", done, len(split), "examples"))
+
+    ask = Answering(network, batch_size=batch_size)
+    logits = ask(split.take, len(split), on_batch=told)[LOGITS]
+    return measure(logits, split.all_labels(), task=task, teacher=teacher), logits

@@ -1,1 +1,1 @@
-"""TODO kdcli/inspection."""
+"""What a model file or a zoo model holds, described."""

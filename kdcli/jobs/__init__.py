@@ -1,1 +1,1 @@
-"""TODO kdcli/jobs."""
+"""One training, from the opened models to the files of a run."""

@@ -11,11 +11,11 @@ from kdcli.errors import Interrupted, LockedError, TrainingError
 from kdcli.evaluation.chance import chance_sentence
 from kdcli.evaluation.footprint import file_bytes
 from kdcli.evaluation.gates import figures, judge, left_to_export
-from kdcli.evaluation.quality import measure
+from kdcli.evaluation.quality import evaluate_split, measure
 from kdcli.events import Event, Note
 from kdcli.jobs.job import Job
 from kdcli.jobs.run_files import write_end, write_start
-from kdcli.jobs.training import evaluate_split, write_model, write_predictions
+from kdcli.jobs.training import write_model, write_predictions
 from kdcli.lazy import tf
 from kdcli.models.runtimes.network import explaining
 from kdcli.models.saved_model.network import GraphNetwork

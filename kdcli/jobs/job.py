@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
+from kdcli.custom_kinds import NO_OWN, OwnKinds
 from kdcli.errors import UsageError
 from kdcli.evaluation.footprint import least_bytes
 from kdcli.evaluation.gates import check_task, check_weights
-from kdcli.jobs.plan import resolved_recipe
 from kdcli.jobs.training import Clock, Fit
 from kdcli.recipe.document import Path
 from kdcli.recipe.gates import Gate
 from kdcli.recipe.sections import Recipe
+from kdcli.runs.records import hidden_secrets
 from kdcli.setup.open_models import Opened
 from kdcli.setup.request import Asked
 from kdcli.teacher.ensemble import AnyTeaching, OpenedSeveral
@@ -85,3 +89,25 @@ class Job:
     def recipe(self) -> Recipe:
         """The recipe with every `auto` written out."""
         return resolved_recipe(self.asked.recipe, self.resolved, self.asked.own)
+
+
+def resolved_recipe(recipe: Recipe, resolved: dict[Path, Any], own: OwnKinds = NO_OWN) -> Recipe:
+    """The recipe with values in place of every `auto`, and the files required that define its own kinds."""
+    values = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
+    for path, value in resolved.items():
+        at: Any = values
+        for part in path[:-1]:
+            at = at[int(part)] if isinstance(at, list) else at.setdefault(part, {})
+        at[path[-1]] = value
+    required = [*recipe.requires, *own.files_of(recipe)]
+    if required:
+        values["requires"] = list(dict.fromkeys(required))
+    return Recipe.model_validate(values, context=own)
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """`recipe.yaml`: every setting, with the sha256 of the text below the first line."""
+    values = hidden_secrets(recipe.model_dump(mode="json", by_alias=True, exclude_none=True))
+    body = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    digest = hashlib.sha256(body.encode("utf-8")).hexdigest()
+    return f"# sha256 of the lines below: {digest}\n{body}"

@@ -2,67 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import yaml
 
-from kdcli.custom_kinds import NO_OWN, OwnKinds
-from kdcli.data.examples import Examples
-from kdcli.data.feed import RESIDENT_BYTES, Batch
+from kdcli.data.feed import RESIDENT_BYTES
 from kdcli.data.stream import AHEAD_BYTES
 from kdcli.data.views import as_they_are
 from kdcli.distillation.pairing import Pair
 from kdcli.distillation.terms import Term
-from kdcli.evaluation.chance import refuse_chance
 from kdcli.evaluation.footprint import weight_bytes
 from kdcli.evaluation.gates import left_to_export
 from kdcli.evaluation.latency.short_session import time_shortly
 from kdcli.jobs.export_formats import exportable_formats
 from kdcli.jobs.job import Job
-from kdcli.jobs.preflight import loss_findings, refuse_idle_terms, refuse_same
+from kdcli.jobs.preflight import (
+    loss_findings,
+)
 from kdcli.jobs.training_findings import training_findings
-from kdcli.lazy import tf
 from kdcli.loss import Parts
 from kdcli.models.keras.precision import computing_in
-from kdcli.models.network import Network
 from kdcli.models.prediction import Answering
-from kdcli.models.variables import unchanged
+from kdcli.models.variables import size_of, unchanged
 from kdcli.recipe.document import Path, dotted, leaves
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.records import hidden_secrets
 from kdcli.runs.results import Plan
-from kdcli.teacher.ensemble import AnyTeaching
 from kdcli.teacher.outputs import Teaching
-from kdcli.teacher.split_logits import SAMPLE_SPLIT, sample_of
-
-
-def resolved_recipe(recipe: Recipe, resolved: dict[Path, Any], own: OwnKinds = NO_OWN) -> Recipe:
-    """The recipe with values in place of every `auto`, and the files required that define its own kinds."""
-    values = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
-    for path, value in resolved.items():
-        at: Any = values
-        for part in path[:-1]:
-            at = at[int(part)] if isinstance(at, list) else at.setdefault(part, {})
-        at[path[-1]] = value
-    required = [*recipe.requires, *own.files_of(recipe)]
-    if required:
-        values["requires"] = list(dict.fromkeys(required))
-    return Recipe.model_validate(values, context=own)
-
-
-def recipe_text(recipe: Recipe) -> str:
-    """`recipe.yaml`: every setting, with the sha256 of the text below the first line."""
-    values = hidden_secrets(recipe.model_dump(mode="json", by_alias=True, exclude_none=True))
-    body = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    digest = hashlib.sha256(body.encode("utf-8")).hexdigest()
-    return f"# sha256 of the lines below: {digest}\n{body}"
+from kdcli.teacher.split_logits import sample_of
 
 
 def settings_table(recipe: Recipe, origins: Origins, resolved: dict[Path, Any]) -> tuple[dict[str, Any], ...]:
@@ -108,11 +79,6 @@ def parts_text(parts: Parts) -> str | None:
     return ", ".join(words) or None
 
 
-def size_of(variables: Iterable[Any]) -> int:
-    """How many numbers variables hold together."""
-    return sum(math.prod(variable.shape) for variable in variables)
-
-
 def brief(findings: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
     """Sentences about several teachers with the ends of their paths that differ, and what is said of each once.
 
@@ -144,59 +110,6 @@ def _ends(names: Sequence[str]) -> dict[str, str]:
 
 # Steps that a dry run times, after one that compiles, and examples that a plan times.
 TIMED_STEPS, TIMED_EXAMPLES = 4, 16
-
-
-def check_before(job: Job) -> tuple[str, ...]:
-    """Refuse what cannot work; gives what is worth knowing in sentences.
-
-    Raises:
-        ModelError: a teacher at chance level, teacher = student, a term without gradient.
-    """
-    findings = []
-    fit, teaching, student = job.fit, job.teaching, job.trained
-    train = fit.dataset.train
-    looked, answers = train, None
-    if teaching is not None:
-        findings.extend(_known_of(teaching, student.network, fit.dataset.task))
-        looked, answers = teaching.look()
-    network = teaching.network if teaching is not None else None
-    batch = _sample_batch(looked, min(fit.train.batch_size, len(looked)))
-    refuse_idle_terms(fit.terms, student=student.network, teacher=network, batch=batch, targets=answers)
-    if teaching is not None and fit.views.augments and fit.views.count == 1 and (fit.train.epochs or 1) > 1:
-        findings.append("a single view for all epochs was worse than no augmentation: teacher.views=8 keeps 8")
-    return tuple(findings)
-
-
-def _known_of(teaching: AnyTeaching, student: Network, task: str) -> list[str]:
-    """How good each teacher is on training examples.
-
-    Raises:
-        ModelError: one is at chance level, or is the student.
-    """
-    texts = []
-    sample = sample_of(teaching.dataset.train)
-    labels = sample.all_labels()
-    for one in teaching.members:
-        refuse_same(one.network, student)
-        if task == "classification" and labels is not None:
-            accuracy = refuse_chance(one.plain(SAMPLE_SPLIT, sample), labels, name=one.network.name)
-            who = "the teacher" if len(teaching.members) == 1 else one.network.name
-            texts.append(f"{who}'s accuracy on training examples is {accuracy:.4f}")
-    return texts
-
-
-def _sample_batch(examples: Examples, size: int) -> Batch:
-    positions = np.arange(size)
-    raw = {name: tf.convert_to_tensor(value) for name, value in examples.take(positions).items()}
-    labels = examples.trained_labels()
-    return Batch(
-        inputs=raw,
-        labels=None if labels is None else tf.convert_to_tensor(labels[positions]),
-        weights=None,
-        positions=tf.convert_to_tensor(positions),
-        slot=tf.constant(0, tf.int64),
-        total=len(positions),
-    )
 
 
 def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:

@@ -7,16 +7,20 @@ from typing import Any
 
 import numpy as np
 
+from kdcli.data.examples import Examples
 from kdcli.data.feed import Batch
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.targets import LiveTargets, Targets
 from kdcli.distillation.terms import Term
 from kdcli.errors import ModelError
-from kdcli.jobs.plan import size_of
+from kdcli.evaluation.chance import refuse_chance
+from kdcli.jobs.job import Job
 from kdcli.lazy import tf
 from kdcli.loss import FeatureLoss
 from kdcli.models.network import Network
-from kdcli.models.variables import unchanged
+from kdcli.models.variables import size_of, unchanged
+from kdcli.teacher.ensemble import AnyTeaching
+from kdcli.teacher.split_logits import SAMPLE_SPLIT, sample_of
 
 SKIP = "--no-preflight skips this check"
 
@@ -151,3 +155,56 @@ def _after_activation(term: Term, student: Network, teacher: Network) -> list[st
         for role, taps in sides.items()
         if taps
     ]
+
+
+def check_before(job: Job) -> tuple[str, ...]:
+    """Refuse what cannot work; gives what is worth knowing in sentences.
+
+    Raises:
+        ModelError: a teacher at chance level, teacher = student, a term without gradient.
+    """
+    findings = []
+    fit, teaching, student = job.fit, job.teaching, job.trained
+    train = fit.dataset.train
+    looked, answers = train, None
+    if teaching is not None:
+        findings.extend(_known_of(teaching, student.network, fit.dataset.task))
+        looked, answers = teaching.look()
+    network = teaching.network if teaching is not None else None
+    batch = _sample_batch(looked, min(fit.train.batch_size, len(looked)))
+    refuse_idle_terms(fit.terms, student=student.network, teacher=network, batch=batch, targets=answers)
+    if teaching is not None and fit.views.augments and fit.views.count == 1 and (fit.train.epochs or 1) > 1:
+        findings.append("a single view for all epochs was worse than no augmentation: teacher.views=8 keeps 8")
+    return tuple(findings)
+
+
+def _known_of(teaching: AnyTeaching, student: Network, task: str) -> list[str]:
+    """How good each teacher is on training examples.
+
+    Raises:
+        ModelError: one is at chance level, or is the student.
+    """
+    texts = []
+    sample = sample_of(teaching.dataset.train)
+    labels = sample.all_labels()
+    for one in teaching.members:
+        refuse_same(one.network, student)
+        if task == "classification" and labels is not None:
+            accuracy = refuse_chance(one.plain(SAMPLE_SPLIT, sample), labels, name=one.network.name)
+            who = "the teacher" if len(teaching.members) == 1 else one.network.name
+            texts.append(f"{who}'s accuracy on training examples is {accuracy:.4f}")
+    return texts
+
+
+def _sample_batch(examples: Examples, size: int) -> Batch:
+    positions = np.arange(size)
+    raw = {name: tf.convert_to_tensor(value) for name, value in examples.take(positions).items()}
+    labels = examples.trained_labels()
+    return Batch(
+        inputs=raw,
+        labels=None if labels is None else tf.convert_to_tensor(labels[positions]),
+        weights=None,
+        positions=tf.convert_to_tensor(positions),
+        slot=tf.constant(0, tf.int64),
+        total=len(positions),
+    )

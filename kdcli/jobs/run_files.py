@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from kdcli import __version__
-from kdcli.jobs.plan import recipe_text
+from kdcli.jobs.job import recipe_text
 from kdcli.recipe.sections import Recipe
 from kdcli.runs import writer
 from kdcli.runs.directory import Run

@@ -12,7 +12,7 @@ from typing import Any
 
 from kdcli.errors import Interrupted, StorageError, UsageError
 from kdcli.events import Note, Planned
-from kdcli.jobs.plan import recipe_text, resolved_recipe
+from kdcli.jobs.job import recipe_text, resolved_recipe
 from kdcli.jobs.stages import Stage, check_stages, listed, settled, stages_of
 from kdcli.recipe.gates import Gate
 from kdcli.recipe.reader import read_recipe
@@ -138,7 +138,8 @@ def carry_out_chain(
     """
     from kdcli.jobs.build import open_distillation
     from kdcli.jobs.execute import carry_out
-    from kdcli.jobs.plan import check_before, make_plan
+    from kdcli.jobs.plan import make_plan
+    from kdcli.jobs.preflight import check_before
     from kdcli.jobs.training_findings import training_findings
 
     done: list[RunResult | FinishedRun] = []
@@ -181,7 +182,8 @@ def carry_out_chain(
 def plan_chain(chain: Chain, around: Surroundings, *, preflight: bool) -> Plan:
     """The plan of the first stage that is not finished, with the list of all of them; writes nothing."""
     from kdcli.jobs.build import open_distillation
-    from kdcli.jobs.plan import check_before, make_plan
+    from kdcli.jobs.plan import make_plan
+    from kdcli.jobs.preflight import check_before
 
     finished = 0
     for stage in chain.stages:

@@ -21,7 +21,7 @@ from kdcli.distillation.targets import Targets
 from kdcli.distillation.terms import Term
 from kdcli.errors import UsageError
 from kdcli.evaluation.quality import MAIN, measure
-from kdcli.events import OnEvent, Progress
+from kdcli.events import OnEvent
 from kdcli.models.keras.model import saved_bytes
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.keras.precision import computing_in
@@ -31,7 +31,6 @@ from kdcli.models.saved_model.network import GraphNetwork
 from kdcli.recipe.sections import Recipe, TrainSection
 from kdcli.runs import writer
 from kdcli.runs.directory import Run
-from kdcli.runs.results import Quality
 from kdcli.training.checkpoint import Checkpoints
 from kdcli.training.loop import Trained, Trainer, steps_per_epoch
 from kdcli.training.replicas import ALONE, Workers, normalizing, synchronized
@@ -170,25 +169,6 @@ class Fit:
             return {name: value for name, value in figures.items() if value is not None}
 
         return validate
-
-
-def evaluate_split(
-    network: Network,
-    split: Examples,
-    *,
-    task: str,
-    on_event: OnEvent,
-    teacher: np.ndarray | None = None,
-    batch_size: int = 256,
-) -> tuple[Quality, np.ndarray]:
-    """The quality on a split, and the logits that it was measured on."""
-
-    def told(done: int) -> None:
-        on_event(Progress("evaluation", done, len(split), "examples"))
-
-    ask = Answering(network, batch_size=batch_size)
-    logits = ask(split.take, len(split), on_batch=told)[LOGITS]
-    return measure(logits, split.all_labels(), task=task, teacher=teacher), logits
 
 
 def write_metrics(run: Run, history: list[dict[str, Any]]) -> None:

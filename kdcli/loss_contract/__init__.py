@@ -1,1 +1,1 @@
-"""TODO kdcli/loss_contract."""
+"""The contract that every loss keeps."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdcli.errors import UsageError
 from kdcli.lazy import keras, ops, tf
-from kdcli.models.files.open import open_written
+from kdcli.models.files.load import open_written
 from kdcli.models.keras.inputs import leaves
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.keras.taps import last_activation

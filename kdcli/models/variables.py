@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,3 +29,8 @@ def unchanged(variables: Sequence[Any]) -> Iterator[None]:
         yield
     finally:
         assign_all(variables, kept)
+
+
+def size_of(variables: Iterable[Any]) -> int:
+    """How many numbers variables hold together."""
+    return sum(math.prod(variable.shape) for variable in variables)

@@ -1,1 +1,1 @@
-"""TODO kdcli/setup."""
+"""What a command works with: the request, the run directory, data and models."""

@@ -12,7 +12,6 @@ from kdcli.events import OnEvent, ignore
 from kdcli.setup.startup import never
 from kdcli.training.replicas import ALONE, Workers
 
-
 Made = TypeVar("Made")
 
 

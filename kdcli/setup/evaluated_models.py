@@ -17,8 +17,8 @@ from kdcli.evaluation.footprint import flops
 from kdcli.evaluation.latency.measure import time_at_batches
 from kdcli.evaluation.latency.session import Session
 from kdcli.evaluation.latency.subjects import POOL, AtBatch, network_at
+from kdcli.evaluation.quality import evaluate_split
 from kdcli.events import OnEvent
-from kdcli.jobs.training import evaluate_split
 from kdcli.lazy import tf
 from kdcli.models.files.format import KERAS, SAVED_MODEL, model_file
 from kdcli.models.files.open import open_file

@@ -1,1 +1,1 @@
-"""TODO kdcli/teacher."""
+"""The teacher's outputs: precision, storage, cache key, ensembles."""

@@ -7,7 +7,7 @@ import random
 import shutil
 
 import pytest
-from kept_answers import COMPONENTS, LAYOUT, assert_whole, fill, made
+from cached_outputs import COMPONENTS, LAYOUT, assert_whole, fill, made
 
 from kdcli.cache.entry import ArraySpec, Entry, Layout
 

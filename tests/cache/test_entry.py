@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kept_answers import COMPONENTS, DESCRIBED, LAYOUT, answers, assert_whole, fill, made, no_stop, part
+from cached_outputs import COMPONENTS, DESCRIBED, LAYOUT, answers, assert_whole, fill, made, no_stop, part
 
 from kdcli.cache.entry import ArraySpec, Entry, Layout, fingerprint_of
 from kdcli.errors import StorageError

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kept_answers import answers, fill
+from cached_outputs import answers, fill
 
 from kdcli.cache import reader as module
 from kdcli.cache.reader import allow_open_files
 from kdcli.runs.packed_file import Mapped
 
-HERE = Path(__file__).parent
+SUPPORT = Path(__file__).parents[1] / "support"
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_an_entry_of_more_shards_than_open_files_are_allowed_is_read(tmp_path):
     code = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from kept_answers import *\n"
+        "from cached_outputs import *\n"
         "soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))\n"
         "layout = Layout(100, 2, (ArraySpec('logits', 'float32', (3,)),))\n"
@@ -124,7 +124,7 @@ def test_an_entry_of_more_shards_than_open_files_are_allowed_is_read(tmp_path):
     )
     ran = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
-        cwd=HERE,
+        cwd=SUPPORT,
         capture_output=True,
         text=True,
         timeout=120,

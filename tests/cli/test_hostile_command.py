@@ -6,12 +6,8 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-# Where the hostile files are made.
-sys.path.insert(0, str(Path(__file__).parents[1] / "screening"))
 
 # Looks into each file as the command does, after TensorFlow has started.
 SCRIPT = """

@@ -1,1 +1,1 @@
-"""TODO kdcli/evaluation/latency."""
+"""How long models take for one request."""

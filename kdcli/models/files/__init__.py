@@ -1,1 +1,1 @@
-"""TODO kdcli/models/files."""
+"""Model files: detected, copied, screened and loaded."""

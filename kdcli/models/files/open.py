@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -12,9 +11,10 @@ from typing import Any
 from kdcli.errors import ModelError, UsageError
 from kdcli.events import OnEvent, ignore
 from kdcli.extras import require_extra
-from kdcli.lazy import keras, tf
+from kdcli.lazy import keras
 from kdcli.models.files.format import KERAS, SAVED_MODEL, written_by
 from kdcli.models.files.keras_failure import why_not
+from kdcli.models.files.load import load_keras
 from kdcli.models.files.screened_copy import ScreenedFile, admit, screened_copy
 from kdcli.models.keras.model import check_finite, check_vocabularies
 from kdcli.models.keras.network import KerasNetwork
@@ -124,43 +124,13 @@ def open_screened(
     return OpenedFile(network, file.path, form, file.sha256, file.verdict)
 
 
-def open_written(path: Path) -> Any:
-    """The `keras.Model` in a `.keras` file that this process wrote itself."""
-    return _load_keras(path, safe=True)
-
-
-def open_exported(folder: Path) -> Any:
-    """Load a SavedModel: one that kd wrote itself, or one that was screened, in a process that may be lost.
-
-    In kd's own process only what cannot be frozen is loaded: lookup tables that were allowed, or too many weights.
-
-    Returns:
-        The loaded object, whose `signatures` are functions; they live as long as it does.
-    """
-    return tf.saved_model.load(folder)
-
-
-def open_keras_2(path: Path) -> Any:
-    """Load a `.h5` or `.keras` file with Keras 2: in a process of its own, where Keras 3 is never imported."""
-    import tf_keras
-
-    return tf_keras.models.load_model(path, compile=False, safe_mode=True)
-
-
-def _load_keras(path: Path, *, safe: bool) -> Any:
-    with warnings.catch_warnings():
-        # About how somebody wrote a model once: nothing that who opens it could change.
-        warnings.simplefilter("ignore", UserWarning)
-        return keras.saving.load_model(path, compile=False, safe_mode=safe)
-
-
 def _open_keras(file: ScreenedFile, choice: Choice, *, trainable: bool, threads: int | None) -> Network:
     from kdcli.models.saved_model.open import open_legacy
 
     name = str(file.path)
     try:
         with nullcontext() if file.trusted else limited_weights(file.verdict.values, name=name):
-            model = _load_keras(file.copied, safe=not file.trusted)
+            model = load_keras(file.copied, safe=not file.trusted)
     except ModelError:
         raise
     # Keras raises whatever its deserialisation meets: every one of them means that this file does not load.

@@ -1,1 +1,1 @@
-"""TODO kdcli/models/keras."""
+"""Keras models as networks."""

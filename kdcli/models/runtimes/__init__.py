@@ -1,1 +1,1 @@
-"""TODO kdcli/models/runtimes."""
+"""Exported files, each in its own runtime."""

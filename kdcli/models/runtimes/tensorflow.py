@@ -11,7 +11,7 @@ import numpy as np
 
 from kdcli.lazy import tf
 from kdcli.models.batching import in_batches, time_in_batches
-from kdcli.models.files.open import open_exported, open_written
+from kdcli.models.files.load import open_exported, open_written
 
 
 class TensorFlowRunner:

@@ -1,1 +1,1 @@
-"""TODO kdcli/models/saved_model."""
+"""SavedModels as networks: frozen graphs and signatures."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import ModelError
-from kdcli.models.files.open import open_exported, open_keras_2
+from kdcli.models.files.load import open_exported, open_keras_2
 from kdcli.models.saved_model.signatures import SERVING, choose_signature
 
 

@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import psutil
 
 import kdcli
 from kdcli.errors import ModelError, UsageError
-from kdcli.models.saved_model.freeze_process import DESCRIPTION, GRAPH
+from kdcli.models.saved_model.frozen import DESCRIPTION, GRAPH, FrozenGraph, GraphTensor, WeightInfo
 
 # Bytes of weights that still fit into one graph of constants: protobuf ends at 2 GB.
 LARGEST = 1_800_000_000
@@ -31,58 +30,6 @@ FILE_BYTES = 2_100_000_000
 _WATCH = 0.05
 # Without the current folder among the places to import from.
 _COMMAND = ("-P", "-m", "kdcli.models.saved_model.freeze_process")
-
-
-@dataclass(frozen=True)
-class GraphTensor:
-    """An input or output of a signature.
-
-    Args:
-        name: the argument, or the name of the result.
-        tensor: in the graph.
-        shape: with the batch axis, None where any size is taken; None as a whole where it is not known.
-        dtype: `float32`, `int32`, `string`, ...
-    """
-
-    name: str
-    tensor: str
-    shape: tuple[int | None, ...] | None
-    dtype: str
-
-
-@dataclass(frozen=True)
-class WeightInfo:
-    """A constant of the graph that was a variable: its node, the variable's name, whether training changes it."""
-
-    node: str
-    name: str
-    trainable: bool
-
-
-@dataclass(frozen=True)
-class FrozenGraph:
-    """What the child process left of a model.
-
-    Args:
-        graph: the frozen graph's bytes; None where it is not frozen.
-        unfrozen: why it is not frozen, a clause.
-        signature: the one that was chosen.
-        signatures: all that the model has.
-        parameters: float weights.
-        exported: whether `model.export` of Keras 3 wrote it, which numbers the scopes of layers.
-        random: whether the same batch twice gave different outputs.
-    """
-
-    signature: str
-    signatures: tuple[str, ...]
-    inputs: tuple[GraphTensor, ...]
-    outputs: tuple[GraphTensor, ...]
-    weights: tuple[WeightInfo, ...]
-    parameters: int
-    unfrozen: str | None
-    graph: bytes | None
-    exported: bool = False
-    random: bool = False
 
 
 class Freezing:

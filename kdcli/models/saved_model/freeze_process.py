@@ -21,9 +21,9 @@ from kdcli.errors import KdError, ModelError, UsageError, first_line
 from kdcli.models.keras.model import DIVERGED
 from kdcli.models.saved_model.call import load_exported, load_keras_2
 from kdcli.models.saved_model.constant_function import frozen
+from kdcli.models.saved_model.frozen import DESCRIPTION, GRAPH
 from kdcli.screening.process_limits import limit
 
-DESCRIPTION, GRAPH = "description.json", "graph.pb"
 # Sizes tried on axes that take any size, when a graph is asked for the first time.
 _SIDES = (32, 224, 8, 1)
 _BATCH = 2

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.lazy import keras, tf
-from kdcli.models.saved_model.freeze import GraphTensor, WeightInfo
+from kdcli.models.saved_model.frozen import GraphTensor, WeightInfo
 
 # Bytes up to which weights stay constants, which TensorFlow folds into each other once. That makes answers faster,
 # and the first one slow: it takes about 0.05 s a megabyte, and for a while 20 times their memory.

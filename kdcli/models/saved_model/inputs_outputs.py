@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from kdcli.errors import UsageError, did_you_mean
 from kdcli.lazy import tf
 from kdcli.models.network import InputSpec, UnfitModel, choose_output
-from kdcli.models.saved_model.freeze import FrozenGraph, GraphTensor
+from kdcli.models.saved_model.frozen import FrozenGraph, GraphTensor
 from kdcli.models.saved_model.trace import Shape, Traced
 
 

@@ -15,7 +15,7 @@ from kdcli.lazy import ops, tf
 from kdcli.models.keras.tap_roles import Roles
 from kdcli.models.network import Answer, Network, OutputSpec
 from kdcli.models.preprocessing import Preparation, prepare
-from kdcli.models.saved_model.freeze import FrozenGraph, GraphTensor
+from kdcli.models.saved_model.frozen import FrozenGraph, GraphTensor
 from kdcli.models.saved_model.function import (
     GraphFunction,
     SignatureFunction,

@@ -40,7 +40,7 @@ def open_graph(
     Raises:
         ModelError: it does not load or cannot do what is asked; UsageError: a name that it does not have.
     """
-    from kdcli.models.files.open import open_exported
+    from kdcli.models.files.load import open_exported
 
     with Freezing(folder, name=name, signature=signature, values=values, threads=threads) as freezing:
         frozen = freezing.result()

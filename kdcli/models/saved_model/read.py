@@ -10,7 +10,7 @@ from kdcli.errors import ModelError, first_line
 from kdcli.lazy import tf
 from kdcli.models.architecture import architecture_of
 from kdcli.models.input_range import first_weighted_input
-from kdcli.models.saved_model.freeze import GraphTensor, WeightInfo
+from kdcli.models.saved_model.frozen import GraphTensor, WeightInfo
 from kdcli.models.saved_model.function import GraphFunction, without_constants
 from kdcli.models.saved_model.inputs_outputs import fixed_size, output_shape, start_tensor
 from kdcli.models.saved_model.taps import Tap, find_taps

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kdcli.lazy import tf
-from kdcli.models.saved_model.freeze import GraphTensor
+from kdcli.models.saved_model.frozen import GraphTensor
 
 Shape = tuple[int | None, ...]
 # Two batch sizes that no model has for anything else: the axis that follows both is the batch axis.

@@ -1,1 +1,1 @@
-"""TODO kdcli/screening/keras."""
+"""What a file of Keras could run or allocate, read without loading it."""

@@ -1,1 +1,1 @@
-"""TODO kdcli/screening/saved_model."""
+"""What a SavedModel could run, read without running it."""

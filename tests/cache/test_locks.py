@@ -13,18 +13,18 @@ import time
 from pathlib import Path
 
 import pytest
-from kept_answers import COMPONENTS, made, no_stop
+from cached_outputs import COMPONENTS, made, no_stop
 
 from kdcli.cache.entry import Entry
 from kdcli.cache.locks import held, holder_of, sweep, taken
 from kdcli.errors import Interrupted, LockedError, StorageError
 from kdcli.runs import writer
 
-HERE = Path(__file__).parent
+SUPPORT = Path(__file__).parents[1] / "support"
 HOLDING = """
 import sys, time
 from pathlib import Path
-from kept_answers import *
+from cached_outputs import *
 with made(Path(sys.argv[1])).lock(on_wait=print, stop=no_stop):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
@@ -36,7 +36,7 @@ class Holder:
 
     def __init__(self, folder, seconds):
         words = [sys.executable, "-c", HOLDING, str(folder), str(seconds)]
-        self.process = subprocess.Popen(words, cwd=HERE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(words, cwd=SUPPORT, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout.readline() == "held\n"
         self.name = f"process {self.process.pid} on {socket.gethostname()}"
 

@@ -7,7 +7,7 @@ import os
 import time
 
 import pytest
-from kept_answers import COMPONENTS, fill, made
+from cached_outputs import COMPONENTS, fill, made
 
 from kdcli.cache.checksummed_json import fingerprint_of, read_sealed, write_sealed
 from kdcli.cache.decisions import forget, recall, remember, why_not

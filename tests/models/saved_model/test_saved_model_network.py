@@ -24,7 +24,7 @@ from graph_models import (
 )
 
 from kdcli.errors import ModelError, UsageError
-from kdcli.models.files.open import open_exported
+from kdcli.models.files.load import open_exported
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.saved_model.network import GraphNetwork
 from kdcli.models.saved_model.open import open_legacy

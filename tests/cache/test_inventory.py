@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from kept_answers import COMPONENTS, DESCRIBED, LAYOUT, answers, assert_whole, fill, made, no_stop, part
+from cached_outputs import COMPONENTS, DESCRIBED, LAYOUT, answers, assert_whole, fill, made, no_stop, part
 
 from kdcli.cache.entry import Entry
 from kdcli.cache.inventory import entry_called, listed, remove

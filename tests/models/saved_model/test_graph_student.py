@@ -25,7 +25,7 @@ from graph_models import (
 )
 
 from kdcli.errors import ModelError
-from kdcli.models.files.open import open_exported
+from kdcli.models.files.load import open_exported
 from kdcli.models.saved_model.network import GraphNetwork
 
 LABELS = np.arange(7) % 5
@@ -262,7 +262,7 @@ print("the same")
 
 
 def test_two_replicas_train_like_one(folder):
-    words = [sys.executable, "-c", REPLICAS, str(Path(__file__).parent), str(folder)]
+    words = [sys.executable, "-c", REPLICAS, str(Path(__file__).parents[2] / "support"), str(folder)]
     ran = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     assert ran.stdout.splitlines()[-1:] == ["the same"], ran.stderr[-3000:]
 

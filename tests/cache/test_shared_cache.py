@@ -8,16 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from kept_answers import COMPONENTS, LAYOUT, assert_whole, fill
+from cached_outputs import COMPONENTS, LAYOUT, assert_whole, fill
 
 from kdcli.cache.entry import Entry
 from kdcli.runs import writer
 
-HERE = Path(__file__).parent
+SUPPORT = Path(__file__).parents[1] / "support"
 FILLING = """
 import sys
 from pathlib import Path
-from kept_answers import *
+from cached_outputs import *
 folder = Path(sys.argv[1])
 told = []
 print("ready", flush=True)
@@ -34,7 +34,7 @@ def share(folder):
     """Eight processes fill and read one entry at once; gives what each said."""
     words = [sys.executable, "-c", FILLING, str(folder)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    processes = [subprocess.Popen(words, cwd=HERE, text=True, **pipes) for _ in range(PROCESSES)]
+    processes = [subprocess.Popen(words, cwd=SUPPORT, text=True, **pipes) for _ in range(PROCESSES)]
     for process in processes:
         assert process.stdout.readline() == "ready\n", process.communicate()[1]
     for process in processes:
@@ -72,7 +72,7 @@ DYING = """
 import os, signal, sys
 from pathlib import Path
 from kdcli.runs import writing
-from kept_answers import *
+from cached_outputs import *
 
 folder, call = Path(sys.argv[1]), 0
 while True:
@@ -102,7 +102,7 @@ def killed(tmp_path_factory):
     """A folder for every step of every write at which a process that filled the entry was killed."""
     folder = tmp_path_factory.mktemp("killed")
     words = [sys.executable, "-c", DYING, str(folder)]
-    ran = subprocess.run(words, cwd=HERE, capture_output=True, text=True, timeout=120, check=False)
+    ran = subprocess.run(words, cwd=SUPPORT, capture_output=True, text=True, timeout=120, check=False)
     assert ran.returncode == 0, ran.stderr
     count = int(ran.stdout)
     # The folder twice, what it is about, who holds it, six shards: each file in five steps.

@@ -8,7 +8,7 @@ from collections import namedtuple
 
 import platformdirs
 import pytest
-from kept_answers import fill
+from cached_outputs import fill
 
 from kdcli.cache import folder
 from kdcli.errors import StorageError
