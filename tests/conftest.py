@@ -90,7 +90,7 @@ def timing_is_brief(request):
     if request.path.parent.name not in ("cli", "workflows"):
         yield
         return
-    from kdcli.evaluation.latency.measure import measure
+    from kdcli.evaluation.latency import measure
 
     with pytest.MonkeyPatch.context() as patch:
         brief = {"LEAST_SECONDS": 0.1, "SAMPLES_FOR_P99": 100}

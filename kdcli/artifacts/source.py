@@ -24,8 +24,9 @@ from kdcli.models.saved_model.network import GraphNetwork
 from kdcli.recipe.reader import read_run
 from kdcli.runs.directory import recipe_of_run, role_of_run
 from kdcli.setup.evaluated_models import open_candidate
+from kdcli.setup.named_models import given_examples
 from kdcli.setup.open_models import choice_of
-from kdcli.setup.request import Asked, given_examples
+from kdcli.setup.request import Asked
 
 # Training examples that an 8-bit file is calibrated with, and inputs that are drawn where there is no data.
 SHOWN, DRAWN = 200, 32

@@ -36,10 +36,9 @@ from kdcli.setup.evaluated_models import (
     open_candidate,
     time_candidates,
 )
-from kdcli.setup.request import Asked, asked_for, check_counts, given_examples, require_data
+from kdcli.setup.named_models import asked_for, check_counts, given_examples, require_data
+from kdcli.setup.request import SPLITS, Asked
 from kdcli.setup.startup import start_tensorflow
-
-SPLITS = ("auto", "train", "validation", "test", "all")
 
 
 def evaluate(

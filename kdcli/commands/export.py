@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from kdcli.artifacts.checks import check_empty, check_options, check_without_data
 from kdcli.artifacts.counterparts import Counterparts, export_counterparts
 from kdcli.artifacts.files import (
     Made,
@@ -21,7 +22,6 @@ from kdcli.artifacts.files import (
     with_parity_gates,
 )
 from kdcli.artifacts.source import Shipped, ship_with_data, ship_without_data
-from kdcli.commands.evaluate import SPLITS
 from kdcli.errors import ModelError, UsageError
 from kdcli.evaluation.footprint import file_bytes
 from kdcli.evaluation.gates import check_task, choose_gates, judge
@@ -38,7 +38,8 @@ from kdcli.runs.gate_results import GateResult
 from kdcli.runs.results import relative
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.setup.context import Surroundings
-from kdcli.setup.request import Asked, asked_for, check_counts
+from kdcli.setup.named_models import asked_for, check_counts
+from kdcli.setup.request import Asked
 from kdcli.setup.startup import start_tensorflow
 from kdcli.spec import ExportFormat
 from kdcli.teacher.run_teacher import RunTeacher, open_run_teacher, teacher_recipe
@@ -334,85 +335,3 @@ def _placed(folder: Path, place: Path, artifacts: Sequence[Artifact], class_name
     (folder / INPUTS).write_text(json.dumps(taken, indent=2) + "\n", "utf-8")
     writer.place_folder(folder, place)
     return place
-
-
-PREPARES = ("inside", "outside")
-# What files give; `teacher` is what the teacher's file gives.
-WANTED = ("teacher", "probabilities", "logits")
-# What can be measured of a file on random inputs.
-WITHOUT_DATA = ("max_abs_diff", "size_mb", "latency_ms")
-
-
-def check_options(
-    chosen: Sequence[ExportFormat],
-    *,
-    prepare: str | None,
-    batch: int | None,
-    output_kind: str,
-    split: str,
-    latency: bool,
-    runtime: str | None,
-) -> None:
-    """Refuse words that nobody knows, and options that would have no effect.
-
-    Raises:
-        UsageError: naming the option.
-    """
-    if prepare is not None and prepare not in PREPARES:
-        raise UsageError(f"--prepare must be one of {', '.join(PREPARES)}, got {prepare!r}")
-    if batch is not None and batch < 1:
-        raise UsageError(f"--batch must be at least 1, got {batch}")
-    if output_kind not in WANTED:
-        raise UsageError(f"--output-kind must be one of {', '.join(WANTED)}, got {output_kind!r}")
-    if split not in SPLITS:
-        raise UsageError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}")
-    if runtime is None:
-        return
-    if not latency:
-        raise UsageError("--runtime says which files are timed", hint="--latency times them")
-    known = sorted({one.runtime for one in chosen})
-    if runtime not in known:
-        raise UsageError(f"--runtime {runtime}: no file is run by it; there is {', '.join(known)}")
-
-
-def check_empty(place: Path) -> None:
-    """Refuse a folder that holds something.
-
-    Raises:
-        UsageError: it is not empty.
-        StorageError: it cannot be read.
-    """
-    try:
-        held = place.is_file() or (place.is_dir() and any(place.iterdir()))
-    except OSError as error:
-        raise writer.storage_error(place, error) from error
-    if held:
-        what = "is a file, not a folder" if place.is_file() else "is not empty"
-        raise UsageError(f"--out {place} {what}", hint="another --out; kd export replaces nothing")
-
-
-def check_without_data(
-    chosen: Sequence[ExportFormat], given: dict[str, bool], bounds: Sequence[Gate], *, prepare: str | None
-) -> None:
-    """Refuse what needs examples.
-
-    Raises:
-        UsageError: naming the option.
-    """
-    seen = next((one for one in chosen if one.from_data), None)
-    if seen is not None:
-        raise UsageError(
-            f"--quantize {seen.variant} is calibrated on training examples, and there is no data",
-            hint="--data D, or --quantize dynamic",
-        )
-    if prepare == "inside":
-        raise UsageError(
-            "--prepare inside: without data nobody knows what a raw example is",
-            hint="--data D, or --prepare outside",
-        )
-    for option, there in given.items():
-        if there:
-            raise UsageError(f"{option} is about the examples, and there is no data", hint="--data D")
-    for gate in bounds:
-        if gate.metric not in WITHOUT_DATA:
-            raise UsageError(f"gate {gate.metric} {gate.text}: there is no data to measure it on", hint="--data D")

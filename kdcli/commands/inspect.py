@@ -20,7 +20,8 @@ from kdcli.models.files.format import model_file, model_format
 from kdcli.runs.inspection_results import Checked, Inspection
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.setup.evaluated_models import open_candidate
-from kdcli.setup.request import Asked, asked_for, check_counts, open_given, require_data
+from kdcli.setup.named_models import asked_for, check_counts, open_given, require_data
+from kdcli.setup.request import Asked
 from kdcli.setup.startup import start_tensorflow
 
 # Examples that are answered when data is given and no limit.

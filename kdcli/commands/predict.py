@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.commands.evaluate import SPLITS
 from kdcli.data.dataset import Dataset, fingerprint, with_outputs
 from kdcli.data.examples import Examples
 from kdcli.errors import UsageError
@@ -23,7 +22,8 @@ from kdcli.runs import writer
 from kdcli.runs.prediction_results import Prediction
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.setup.evaluated_models import open_candidate
-from kdcli.setup.request import asked_for, check_counts, open_given, require_data, taken_from
+from kdcli.setup.named_models import asked_for, check_counts, open_given, require_data, taken_from
+from kdcli.setup.request import SPLITS
 from kdcli.setup.startup import start_tensorflow
 
 SUFFIXES = (".npz", ".csv")

@@ -17,8 +17,9 @@ from kdcli.events import OnEvent, ignore
 from kdcli.inspection.file import described
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.inspection_results import Inspection, ZooSize
+from kdcli.setup.named_models import open_given
 from kdcli.setup.open_models import Opened, open_network
-from kdcli.setup.request import ask, open_given
+from kdcli.setup.request import ask
 from kdcli.setup.startup import start_tensorflow
 from kdcli.spec import ModelSource
 from kdcli.zoo import Application, Clone, named

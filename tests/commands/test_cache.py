@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kdcli.cache.entry import ArraySpec, Entry, Layout
-from kdcli.commands.cache import remove_answers, show_answers
+from kdcli.commands.cache import kept_answers, remove_answers, show_answers
 from kdcli.errors import UsageError
 
 

@@ -20,7 +20,7 @@ from kdcli.cache.folder import kept_bytes
 from kdcli.commands.cache import remove_answers
 from kdcli.errors import ModelError, UsageError
 from kdcli.evaluation.footprint import flops
-from kdcli.evaluation.latency.measure import measure
+from kdcli.evaluation.latency import measure
 from kdcli.events import Note
 from kdcli.lazy import quiet_descriptor
 from kdcli.models.runtimes.runner import FileRunner

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from test_meeting import free_addresses
+from test_rendezvous import free_addresses
 
 SECONDS = 4
 

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import pytest
 
-from kdcli.evaluation.latency.measure import measure, time_at_batches, time_models
+from kdcli.evaluation.latency import measure
+from kdcli.evaluation.latency.measure import time_at_batches, time_models
 from kdcli.evaluation.latency.subjects import INSTANCES, KerasSubject, keras_at, requests_of, runner_at
 from kdcli.events import Progress
 from kdcli.models.keras.network import KerasNetwork

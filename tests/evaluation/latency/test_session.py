@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdcli.evaluation.latency.measure import session as module
+from kdcli.evaluation.latency import session as module
 from kdcli.evaluation.latency.session import Samples, Session
 from kdcli.runs.latency_results import Ratio
 

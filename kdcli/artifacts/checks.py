@@ -1,0 +1,97 @@
+"""What kd export refuses before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdcli.errors import UsageError
+from kdcli.recipe.gates import Gate
+from kdcli.runs import writer
+from kdcli.setup.request import SPLITS
+from kdcli.spec import ExportFormat
+
+PREPARES = ("inside", "outside")
+
+
+# What files give; `teacher` is what the teacher's file gives.
+WANTED = ("teacher", "probabilities", "logits")
+
+
+# What can be measured of a file on random inputs.
+WITHOUT_DATA = ("max_abs_diff", "size_mb", "latency_ms")
+
+
+def check_options(
+    chosen: Sequence[ExportFormat],
+    *,
+    prepare: str | None,
+    batch: int | None,
+    output_kind: str,
+    split: str,
+    latency: bool,
+    runtime: str | None,
+) -> None:
+    """Refuse words that nobody knows, and options that would have no effect.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    if prepare is not None and prepare not in PREPARES:
+        raise UsageError(f"--prepare must be one of {', '.join(PREPARES)}, got {prepare!r}")
+    if batch is not None and batch < 1:
+        raise UsageError(f"--batch must be at least 1, got {batch}")
+    if output_kind not in WANTED:
+        raise UsageError(f"--output-kind must be one of {', '.join(WANTED)}, got {output_kind!r}")
+    if split not in SPLITS:
+        raise UsageError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}")
+    if runtime is None:
+        return
+    if not latency:
+        raise UsageError("--runtime says which files are timed", hint="--latency times them")
+    known = sorted({one.runtime for one in chosen})
+    if runtime not in known:
+        raise UsageError(f"--runtime {runtime}: no file is run by it; there is {', '.join(known)}")
+
+
+def check_empty(place: Path) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        UsageError: it is not empty.
+        StorageError: it cannot be read.
+    """
+    try:
+        held = place.is_file() or (place.is_dir() and any(place.iterdir()))
+    except OSError as error:
+        raise writer.storage_error(place, error) from error
+    if held:
+        what = "is a file, not a folder" if place.is_file() else "is not empty"
+        raise UsageError(f"--out {place} {what}", hint="another --out; kd export replaces nothing")
+
+
+def check_without_data(
+    chosen: Sequence[ExportFormat], given: dict[str, bool], bounds: Sequence[Gate], *, prepare: str | None
+) -> None:
+    """Refuse what needs examples.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    seen = next((one for one in chosen if one.from_data), None)
+    if seen is not None:
+        raise UsageError(
+            f"--quantize {seen.variant} is calibrated on training examples, and there is no data",
+            hint="--data D, or --quantize dynamic",
+        )
+    if prepare == "inside":
+        raise UsageError(
+            "--prepare inside: without data nobody knows what a raw example is",
+            hint="--data D, or --prepare outside",
+        )
+    for option, there in given.items():
+        if there:
+            raise UsageError(f"{option} is about the examples, and there is no data", hint="--data D")
+    for gate in bounds:
+        if gate.metric not in WITHOUT_DATA:
+            raise UsageError(f"gate {gate.metric} {gate.text}: there is no data to measure it on", hint="--data D")
