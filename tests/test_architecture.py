@@ -16,7 +16,7 @@ ROOT = Path(kdcli.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 # A file imports from its own folder or from rows with a lower number.
 ROWS = {
-    **dict.fromkeys(("errors", "lazy", "events"), 0),
+    **dict.fromkeys(("errors", "lazy", "events", "tensors"), 0),
     **dict.fromkeys(("spec", "extras"), 1),
     **dict.fromkeys(("loss", "custom_kinds"), 2),
     **dict.fromkeys(("formulas", "catalogue"), 3),

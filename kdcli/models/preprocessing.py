@@ -184,14 +184,14 @@ def make_preparation(
     return prepared
 
 
-def _way_to_fit(given: tuple, wanted: tuple) -> str:
+def _way_to_fit(given: tuple[str | int, ...], wanted: tuple[str | int, ...]) -> str:
     if len(given) == len(wanted) == 3 and {given[-1], wanted[-1]} == {1, 3}:
         colour = "in colour" if wanted[-1] == 3 else "in grey"
         return f"--set data.source.channels={wanted[-1]} reads folders of images and TFRecord files {colour}"
     return "channels must fit; for flat inputs put keras.layers.Flatten() in front of the model"
 
 
-def _text(shape: tuple) -> str:
+def _text(shape: tuple[str | int, ...]) -> str:
     return "×".join(str(side) for side in shape) or "()"
 
 

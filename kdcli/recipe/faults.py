@@ -80,7 +80,7 @@ def _path_in(location: tuple[str | int, ...], values: Any) -> Path:
     return tuple(path)
 
 
-def _is_tag(part: Any, at: dict) -> bool:
+def _is_tag(part: Any, at: dict[str, Any]) -> bool:
     return part in (at.get("kind"), at.get("name"), "change", "number", "mapping", "list", "word", "text")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 from kdcli.errors import UsageError
 from kdcli.recipe.document import Document
@@ -38,7 +39,7 @@ def spread(document: Document, count: int) -> None:
                 places[TEACHER, number, *path[1:]] = places[path]
 
 
-def for_each(values: dict, parts: Sequence[str]) -> list[list[str]]:
+def for_each(values: dict[str, Any], parts: Sequence[str]) -> list[list[str]]:
     """The settings that a setting stands for: of several teachers, one without a number is for every one."""
     listed = values.get(TEACHER)
     whole = parts[0] != TEACHER or len(parts) < 2 or parts[1].isdecimal()

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from kdcli.errors import DataError
 from kdcli.lazy import keras
@@ -40,7 +40,7 @@ class KerasDataset(Source):
         arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
         return splits_from_arrays(arrays, name=self.name, classes=DATASETS[self.name])
 
-    def _read(self) -> tuple:
+    def _read(self) -> tuple[Any, Any]:
         hint = f"give the data as a file: --data {self.name}.npz (x_train, y_train, x_test, y_test)"
         if os.environ.get("KD_OFFLINE") and not self._cached():
             raise DataError(f"{self.name} is not cached and KD_OFFLINE is set", hint=hint)
