@@ -8,7 +8,7 @@ from pathlib import Path
 from kdcli.errors import UsageError
 from kdcli.recipe.gates import Gate
 from kdcli.runs import writer
-from kdcli.setup.request import SPLITS
+from kdcli.setup.request import SPLIT_OPTIONS
 from kdcli.spec import ExportFormat
 
 PREPARES = ("inside", "outside")
@@ -43,8 +43,8 @@ def check_options(
         raise UsageError(f"--batch must be at least 1, got {batch}")
     if output_kind not in WANTED:
         raise UsageError(f"--output-kind must be one of {', '.join(WANTED)}, got {output_kind!r}")
-    if split not in SPLITS:
-        raise UsageError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}")
+    if split not in SPLIT_OPTIONS:
+        raise UsageError(f"--split must be one of {', '.join(SPLIT_OPTIONS)}, got {split!r}")
     if runtime is None:
         return
     if not latency:

@@ -13,7 +13,7 @@ from kdcli.errors import KdError, ModelError
 from kdcli.events import OnEvent
 from kdcli.exports import Litert, Onnx
 from kdcli.exports.choosing import choose_formats
-from kdcli.setup.evaluated_models import RUNTIMES, TEACHER, Candidate
+from kdcli.setup.evaluated_models import RUNTIMES, TEACHER, EvaluatedFile
 from kdcli.setup.teacher_file import TeacherFile, open_teacher_file
 from kdcli.spec import ExportFormat
 from kdcli.teacher.run_teacher import RunTeacher
@@ -38,7 +38,7 @@ class Counterparts:
 
 
 def find_counterparts(
-    candidates: Mapping[str, Candidate],
+    candidates: Mapping[str, EvaluatedFile],
     *,
     runtime: str | None,
     threads: int | None,

@@ -23,10 +23,10 @@ from kdcli.models.preprocessing import Preparation
 from kdcli.models.saved_model.network import GraphNetwork
 from kdcli.recipe.reader import read_run
 from kdcli.runs.directory import recipe_of_run, role_of_run
-from kdcli.setup.evaluated_models import open_candidate
-from kdcli.setup.named_models import given_examples
+from kdcli.setup.evaluated_models import open_evaluated_file
+from kdcli.setup.named_models import open_examples
 from kdcli.setup.open_models import choice_of
-from kdcli.setup.request import Asked
+from kdcli.setup.request import Request
 
 # Training examples that an 8-bit file is calibrated with, and inputs that are drawn where there is no data.
 SHOWN, DRAWN = 200, 32
@@ -58,7 +58,7 @@ class Shipped:
 def ship_with_data(
     given: Path,
     *,
-    asked: Asked,
+    request: Request,
     output_kind: str,
     split: str,
     limit: float | None,
@@ -76,10 +76,10 @@ def ship_with_data(
         DataError: the data cannot be right.
         ModelError: the model does not fit the data.
     """
-    dataset, examples = given_examples(asked, split=split, limit=limit, on_event=on_event)
+    dataset, examples = open_examples(request, split=split, limit=limit, on_event=on_event)
     with ExitStack() as opened:
-        candidate = open_candidate(
-            given, "student", asked=asked, dataset=dataset, threads=None, opened=opened, on_event=on_event
+        candidate = open_evaluated_file(
+            given, "student", request=request, dataset=dataset, threads=None, opened=opened, on_event=on_event
         )
     network = exportable(candidate.network)
     kind = shipped_kind(network, output_kind, teachers=_teacher_kinds(given))
@@ -91,7 +91,7 @@ def ship_with_data(
     outputs = answered(model_answers(network, kind), examples, batch_size=batch_size, on_batch=told)
     reference = Reference(network, outputs, examples.all_labels(), dataset.task, output_kind=kind)
     train = dataset.train
-    seen = train.take(limited(train.all_labels(), len(train), limit=SHOWN, seed=asked.recipe.data_seed))
+    seen = train.take(limited(train.all_labels(), len(train), limit=SHOWN, seed=request.recipe.data_seed))
     names = dataset.class_names if dataset.task != "regression" else ()
     accuracy = compare(outputs, reference).accuracy
     return Shipped(ready(network, kind), examples, reference, seen, names, accuracy, dataset)
@@ -126,14 +126,16 @@ def exportable(network: Any) -> Network:
     return network
 
 
-def ship_without_data(file: Path, *, given: Path, asked: Asked, output_kind: str, on_event: OnEvent) -> Shipped:
+def ship_without_data(
+    file: Path, *, given: Path, request: Request, output_kind: str, on_event: OnEvent
+) -> Shipped:
     """A model as it is, with its outputs on seeded random inputs: normal, or for integers 0 and 1.
 
     Raises:
         ModelError: several inputs, or an input of open size.
     """
-    choice = choice_of(asked.recipe.student)
-    network = exportable(open_file(file, trust=asked.trust, choice=choice, on_event=on_event).network)
+    choice = choice_of(request.recipe.student)
+    network = exportable(open_file(file, trust=request.trust, choice=choice, on_event=on_event).network)
     spec = network.inputs[0]
     if None in spec.shape:
         sides = "×".join("any" if side is None else str(side) for side in spec.shape)
@@ -142,7 +144,7 @@ def ship_without_data(file: Path, *, given: Path, asked: Asked, output_kind: str
         )
     shape: tuple[int, ...] = tuple(side for side in spec.shape if side is not None)
     network = network.with_preparations({ONLY: Preparation(shape, spec.dtype, shape, spec.dtype, "raw")})
-    random = np.random.default_rng(asked.recipe.data_seed)
+    random = np.random.default_rng(request.recipe.data_seed)
     drawn: Any = random.standard_normal((DRAWN, *shape))
     if not spec.dtype.startswith(("float", "bfloat")):
         drawn = drawn > 0

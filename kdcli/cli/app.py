@@ -30,7 +30,7 @@ from kdcli.cli import (
     train_teacher,
 )
 from kdcli.cli.options import FOREIGN
-from kdcli.cli.repeated_options import Once
+from kdcli.cli.repeated_options import SingleOptions
 from kdcli.errors import Interrupted, KdError, UsageError, WorkerLostError
 
 app = typer.Typer(
@@ -39,15 +39,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-app.command("train-teacher", cls=Once, help="Train a teacher on labels.")(train_teacher.command)
-app.command("distill", cls=Once, help="Train a student under a teacher.")(distill.command)
-app.command("evaluate", cls=Once, help="Measure models on one split.")(evaluate.command)
-app.command("compare", cls=Once, help="Tell whether distillation beats the student alone.")(compare.command)
-app.command("export", cls=Once, help="Write a model as files that ship.")(export.command)
-app.command("predict", cls=Once, help="Write a model's answers to a file.")(predict.command)
-app.command("inspect", cls=Once, help="Look into a model: shapes, parameters, FLOPs, taps.")(inspect.command)
-app.command("demo", cls=Once, help="Show the whole story on embedded data, offline.")(demo.command)
-app.command("doctor", cls=Once, help="Versions, devices, missing extras.")(doctor.command)
+app.command("train-teacher", cls=SingleOptions, help="Train a teacher on labels.")(train_teacher.command)
+app.command("distill", cls=SingleOptions, help="Train a student under a teacher.")(distill.command)
+app.command("evaluate", cls=SingleOptions, help="Measure models on one split.")(evaluate.command)
+app.command("compare", cls=SingleOptions, help="Tell whether distillation beats the student alone.")(
+    compare.command
+)
+app.command("export", cls=SingleOptions, help="Write a model as files that ship.")(export.command)
+app.command("predict", cls=SingleOptions, help="Write a model's answers to a file.")(predict.command)
+app.command("inspect", cls=SingleOptions, help="Look into a model: shapes, parameters, FLOPs, taps.")(
+    inspect.command
+)
+app.command("demo", cls=SingleOptions, help="Show the whole story on embedded data, offline.")(demo.command)
+app.command("doctor", cls=SingleOptions, help="Versions, devices, missing extras.")(doctor.command)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(losses.app, name="losses")
 app.add_typer(cache.app, name="cache")

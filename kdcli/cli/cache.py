@@ -7,19 +7,19 @@ from typing import Annotated, Any
 import typer
 
 from kdcli.cli import options as o
-from kdcli.cli.repeated_options import Once
+from kdcli.cli.repeated_options import SingleOptions
 from kdcli.errors import UsageError
 
 app = typer.Typer(help="Kept answers of teachers: list, show, remove.", no_args_is_help=True)
 
 
-@app.command("ls", cls=Once)
+@app.command("ls", cls=SingleOptions)
 def ls(json: o.Json = False) -> None:
     """List what is kept, the last used first."""
     from kdcli.cli.console import Output, table
-    from kdcli.commands.cache import kept_answers
+    from kdcli.commands.cache import list_cache
 
-    document = kept_answers().to_json()
+    document = list_cache().to_json()
     entries = document["entries"]
     names = ("key", "answers of", "views", "examples", "precision", "shards", "bytes", "last used")
     parts: list[Any] = [table("", names, [_row(entry) for entry in entries])] if entries else []
@@ -28,18 +28,18 @@ def ls(json: o.Json = False) -> None:
     Output(json_=json).result(document, human=[*parts, total])
 
 
-@app.command("show", cls=Once)
+@app.command("show", cls=SingleOptions)
 def show(key: Annotated[str, typer.Argument(metavar="KEY")], json: o.Json = False) -> None:
     """Show everything about one entry: whose answers, from what they follow, how they lie."""
     from kdcli.cli.console import Output
-    from kdcli.commands.cache import show_answers
+    from kdcli.commands.cache import show_entry
 
-    document = show_answers(key)
+    document = show_entry(key)
     human = [line for name, value in document.items() if name != "schema" for line in _lines(name, value)]
     Output(json_=json).result(document, human=human)
 
 
-@app.command("rm", cls=Once)
+@app.command("rm", cls=SingleOptions)
 def rm(
     keys: Annotated[list[str] | None, typer.Argument(metavar="KEY ...")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Remove all of them.")] = False,
@@ -47,20 +47,20 @@ def rm(
 ) -> None:
     """Remove what is kept under keys, or all of it."""
     from kdcli.cli.console import Output
-    from kdcli.commands.cache import remove_answers
+    from kdcli.commands.cache import remove_entries
 
     if bool(keys) == everything:
         raise UsageError("name what to remove: KEY ..., or --all", hint="kd cache ls")
-    count, freed = remove_answers(keys or (), everything=everything)
+    count, freed = remove_entries(keys or (), everything=everything)
     Output(quiet=quiet).result({}, human=[f"{count} removed, {freed} bytes came free"])
 
 
-@app.command("dir", cls=Once)
+@app.command("dir", cls=SingleOptions)
 def folder() -> None:
     """Print the folder of the cache; KD_CACHE_DIR says where it is."""
-    from kdcli.commands.cache import kept_answers
+    from kdcli.commands.cache import list_cache
 
-    typer.echo(kept_answers().folder.absolute())
+    typer.echo(list_cache().folder.absolute())
 
 
 def _row(entry: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ import typer
 
 from kdcli.cli import options as o
 from kdcli.cli.gates import enforce, gate_tables, take_gates
-from kdcli.cli.interrupts import stopping
+from kdcli.cli.interrupts import interruptible
 from kdcli.cli.values import parse_bytes, parse_limit, parse_time
 
 Students = Annotated[
@@ -56,8 +56,8 @@ def command(
     repeats: Repeats = None,
     set_: o.Set = None,
     data: o.Data = None,
-    limit: o.Limit = None,
-    batch_size: o.BatchSize = None,
+    limit: o.LimitOption = None,
+    batch_size: o.BatchSizeOption = None,
     threads: o.Threads = None,
     code: o.Code = None,
     trust_model: o.TrustModel = False,
@@ -72,7 +72,7 @@ def command(
     out: o.Out = None,
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
-    seed: o.Seed = None,
+    seed: o.SeedOption = None,
     epochs: o.Epochs = None,
     devices: o.Devices = None,
     dry_run: o.DryRun = False,
@@ -80,7 +80,7 @@ def command(
     no_preflight: o.NoPreflight = False,
     cache_limit: o.CacheLimit = None,
     latency: o.Latency = True,
-    gate: o.Gate = None,
+    gate: o.GateOption = None,
     min_accuracy: o.MinAccuracy = None,
     max_accuracy_drop: o.MaxAccuracyDrop = None,
     min_gain: o.MinGain = None,
@@ -99,11 +99,11 @@ def command(
     from kdcli.runs.results import Plan
 
     output = Output(json_=json, quiet=quiet, verbose=verbose, no_color=no_color)
-    with stopping(parse_time(max_time), dry_run=dry_run) as stop:
+    with interruptible(parse_time(max_time), dry_run=dry_run) as stop:
         try:
             comparison = compare(
                 **{name: given[name] for name in PASSED_ON},
-                **o.opening(given),
+                **o.trust_options(given),
                 students=student or (),
                 recipes=recipe or (),
                 distilled=distilled or (),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kdcli.cli import options as o
-from kdcli.cli.interrupts import stopping
+from kdcli.cli.interrupts import interruptible
 
 
 def command(
@@ -20,7 +20,7 @@ def command(
     from kdcli.commands.demo import demo
 
     output = Output(json_=json, quiet=quiet, no_color=no_color)
-    with stopping(None) as stop:
+    with interruptible(None) as stop:
         try:
             shown = demo(out=out, threads=threads, stop=stop, on_event=output.on_event)
         finally:

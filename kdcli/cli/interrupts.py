@@ -30,7 +30,7 @@ class Stop:
 
 
 @contextmanager
-def stopping(seconds: float | None, *, dry_run: bool = False) -> Iterator[Stop]:
+def interruptible(seconds: float | None, *, dry_run: bool = False) -> Iterator[Stop]:
     """Listen to SIGINT and SIGTERM while the block runs.
 
     A dry run has nothing to save and asks nobody: there both keep their usual meaning and end it at once.

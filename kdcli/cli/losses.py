@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kdcli.cli import options as o
-from kdcli.cli.repeated_options import Once
+from kdcli.cli.repeated_options import SingleOptions
 
 if TYPE_CHECKING:
     from kdcli.catalogue.description import Description
@@ -17,7 +17,7 @@ app = typer.Typer(help="Losses: list, show, check.", no_args_is_help=True)
 FAILED = 7
 
 
-@app.command("ls", cls=Once)
+@app.command("ls", cls=SingleOptions)
 def ls(code: o.Code = None, json: o.Json = False) -> None:
     """List the kinds of losses, your own first."""
     from kdcli.catalogue.description import describe
@@ -32,7 +32,7 @@ def ls(code: o.Code = None, json: o.Json = False) -> None:
     Output(json_=json).result({"schema": "kd.losses/1", "losses": [_entry(one) for one in found]}, human=[shown])
 
 
-@app.command("show", cls=Once)
+@app.command("show", cls=SingleOptions)
 def show(kind: Annotated[str, typer.Argument(metavar="KIND")], code: o.Code = None, json: o.Json = False) -> None:
     """Show a kind: formula, paper, shapes, options, what it needs, an entry for a recipe."""
     from kdcli.catalogue.description import describe
@@ -64,7 +64,7 @@ def show(kind: Annotated[str, typer.Argument(metavar="KIND")], code: o.Code = No
     Output(json_=json).result(document, human=human)
 
 
-@app.command("check", cls=Once)
+@app.command("check", cls=SingleOptions)
 def check(
     what: Annotated[str, typer.Argument(metavar="FILE.py|KIND", help="A file with own losses, or a kind.")],
     json: o.Json = False,

@@ -26,7 +26,7 @@ Student = Annotated[
     Path | None,
     typer.Option("--student", metavar="FILE", help="Model file or run directory.", rich_help_panel=COMMON),
 ]
-Recipe = Annotated[
+RecipeOption = Annotated[
     str | None,
     typer.Option(
         "--recipe",
@@ -50,7 +50,7 @@ Data = Annotated[
         rich_help_panel=COMMON,
     ),
 ]
-Limit = Annotated[
+LimitOption = Annotated[
     str | None,
     typer.Option(
         "--limit",
@@ -59,7 +59,7 @@ Limit = Annotated[
         rich_help_panel=COMMON,
     ),
 ]
-BatchSize = Annotated[
+BatchSizeOption = Annotated[
     int | None, typer.Option("--batch-size", metavar="N", help="Examples in a batch.", rich_help_panel=COMMON)
 ]
 Threads = Annotated[
@@ -114,7 +114,7 @@ Resume = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Delete the run in --out first.", rich_help_panel=RUN)
 ]
-Seed = Annotated[
+SeedOption = Annotated[
     int | None, typer.Option("--seed", metavar="N", help="Of everything random.", rich_help_panel=RUN)
 ]
 Epochs = Annotated[
@@ -164,7 +164,7 @@ Runtime = Annotated[
         rich_help_panel=EVALUATION,
     ),
 ]
-Gate = Annotated[
+GateOption = Annotated[
     list[str] | None,
     typer.Option("--gate", metavar="'METRIC>=BOUND'", help="Exit 7 if it does not hold.", rich_help_panel=GATES),
 ]
@@ -248,7 +248,7 @@ FOREIGN = {
 }
 
 
-def opening(given: dict[str, Any]) -> dict[str, Any]:
+def trust_options(given: dict[str, Any]) -> dict[str, Any]:
     """What workflows take about opening models, made of a command's parameters, which are taken out of them."""
     from kdcli.screening.verdict import Trust
 

@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from kdcli.cli import options as o
-from kdcli.cli.repeated_options import Once
+from kdcli.cli.repeated_options import SingleOptions
 
 app = typer.Typer(help="Recipes: list, show, copy, check, schema.", no_args_is_help=True)
 
 
-@app.command("ls", cls=Once)
+@app.command("ls", cls=SingleOptions)
 def ls(json: o.Json = False) -> None:
     """List the shipped recipes."""
     from kdcli.cli.console import Output
@@ -26,7 +26,7 @@ def ls(json: o.Json = False) -> None:
     Output(json_=json).result(document, human=[f"{name:14} {text}" for name, text in rows])
 
 
-@app.command("show", cls=Once)
+@app.command("show", cls=SingleOptions)
 def show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Print a shipped recipe."""
     from kdcli.recipe.reader import shipped_recipe
@@ -34,7 +34,7 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     typer.echo(shipped_recipe(name), nl=False)
 
 
-@app.command("cp", cls=Once)
+@app.command("cp", cls=SingleOptions)
 def cp(
     name: Annotated[str, typer.Argument(metavar="NAME")],
     destination: Annotated[
@@ -52,7 +52,7 @@ def cp(
     output.next_command(f"kd recipes check {target}")
 
 
-@app.command("check", cls=Once)
+@app.command("check", cls=SingleOptions)
 def check(
     recipe: Annotated[str, typer.Argument(metavar="FILE", help="A path, a shipped name, or - for stdin.")],
     set_: o.Set = None,
@@ -88,7 +88,7 @@ def check(
     Output(json_=json).result(document, human=[f"{recipe}: no fault found"])
 
 
-@app.command("schema", cls=Once)
+@app.command("schema", cls=SingleOptions)
 def schema() -> None:
     """Print the JSON schema of recipes, for editors."""
     from kdcli.recipe.sections import Recipe

@@ -8,7 +8,7 @@ from typer.core import TyperCommand
 from kdcli.errors import UsageError
 
 
-class Once(TyperCommand):
+class SingleOptions(TyperCommand):
     """A command that refuses a second value for an option that has one."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]

@@ -8,11 +8,11 @@ from kdcli.cli.training import run_training
 
 def command(
     teacher: o.Teacher = None,
-    recipe: o.Recipe = None,
+    recipe: o.RecipeOption = None,
     set_: o.Set = None,
     data: o.Data = None,
-    limit: o.Limit = None,
-    batch_size: o.BatchSize = None,
+    limit: o.LimitOption = None,
+    batch_size: o.BatchSizeOption = None,
     threads: o.Threads = None,
     code: o.Code = None,
     trust_model: o.TrustModel = False,
@@ -25,7 +25,7 @@ def command(
     out: o.Out = None,
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
-    seed: o.Seed = None,
+    seed: o.SeedOption = None,
     epochs: o.Epochs = None,
     devices: o.Devices = None,
     dry_run: o.DryRun = False,

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.cli.gates import enforce, gate_tables, take_gates
-from kdcli.cli.interrupts import stopping
-from kdcli.cli.options import opening
+from kdcli.cli.interrupts import interruptible
+from kdcli.cli.options import trust_options
 from kdcli.cli.values import parse_bytes, parse_limit, parse_time
 from kdcli.events import Note
 
@@ -28,11 +28,11 @@ def run_training(command: str, workflow: Callable[..., Any], given: dict[str, An
     strict = given.pop("strict_gates", False)
     if "gate" in given:
         given["gates"] = take_gates(given)
-    given |= opening(given)
+    given |= trust_options(given)
     given["limit"] = parse_limit(given["limit"])
     given["cache_limit"] = parse_bytes(given["cache_limit"])
     given["preflight"] = not given.pop("no_preflight")
-    with stopping(parse_time(given.pop("max_time")), dry_run=given["dry_run"]) as stop:
+    with interruptible(parse_time(given.pop("max_time")), dry_run=given["dry_run"]) as stop:
         try:
             result = workflow(**given, stop=stop, on_event=output.on_event)
         finally:

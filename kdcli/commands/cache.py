@@ -16,7 +16,7 @@ from kdcli.runs.results import relative
 
 
 @dataclass(frozen=True)
-class Kept:
+class CacheContents:
     """All kept answers of a cache, the last used first."""
 
     folder: Path
@@ -33,7 +33,7 @@ class Kept:
         return {"schema": "kd.cache/1", "folder": relative(self.folder), "bytes": self.bytes, "entries": entries}
 
 
-def kept_answers() -> Kept:
+def list_cache() -> CacheContents:
     """What lies in the cache; nothing is written.
 
     Raises:
@@ -42,10 +42,10 @@ def kept_answers() -> Kept:
     folder = cache_folder()
     if folder.exists() and not folder.is_dir():
         raise StorageError(f"{folder}: it is a file", hint="another KD_CACHE_DIR")
-    return Kept(folder, tuple(listed(folder)))
+    return CacheContents(folder, tuple(listed(folder)))
 
 
-def show_answers(key: str) -> dict[str, Any]:
+def show_entry(key: str) -> dict[str, Any]:
     """Everything about one entry, `kd.cache-show/1`.
 
     Args:
@@ -55,7 +55,7 @@ def show_answers(key: str) -> dict[str, Any]:
         UsageError: no entry is called so, or several.
         StorageError: it is damaged.
     """
-    entry = entry_called(key, kept_answers().entries)
+    entry = entry_called(key, list_cache().entries)
     if entry.about is None:
         raise StorageError(f"{entry.path}: what the entry says about itself is damaged", hint=f"kd cache rm {key}")
     said = entry.about.to_json()
@@ -64,7 +64,7 @@ def show_answers(key: str) -> dict[str, Any]:
     return document | {name: said.get(name) for name in names}
 
 
-def remove_answers(keys: Sequence[str] = (), *, everything: bool = False) -> tuple[int, int]:
+def remove_entries(keys: Sequence[str] = (), *, everything: bool = False) -> tuple[int, int]:
     """Make room: gives how many entries were removed, and the bytes that came free.
 
     Args:
@@ -76,7 +76,7 @@ def remove_answers(keys: Sequence[str] = (), *, everything: bool = False) -> tup
         LockedError: a process works on one of them; nothing is removed then.
         StorageError: one cannot be removed.
     """
-    kept = kept_answers()
+    kept = list_cache()
     chosen = {entry.path: entry for entry in kept.entries if everything}
     for key in keys:
         entry = entry_called(key, kept.entries)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kdcli.errors import UsageError
 from kdcli.events import Note, OnEvent, ignore
 from kdcli.screening.verdict import NO_TRUST, Trust
-from kdcli.setup.startup import never
+from kdcli.setup.startup import never_stop
 
 if TYPE_CHECKING:
     from kdcli.runs.comparison_results import Comparison
@@ -43,7 +43,7 @@ def compare(
     overwrite: bool = False,
     dry_run: bool = False,
     preflight: bool = True,
-    stop: Callable[[], int | None] = never,
+    stop: Callable[[], int | None] = never_stop,
     on_event: OnEvent = ignore,
 ) -> Comparison | Plan:
     """Train every student under every recipe and alone, with the same seeds, and say what distillation gained.
@@ -104,38 +104,38 @@ def compare(
     from kdcli.evaluation.gates import check_task, choose_gates
     from kdcli.models.custom_code import blamed
     from kdcli.runs.comparison_directory import ComparisonDirectory
-    from kdcli.setup.context import Surroundings
+    from kdcli.setup.context import Context
     from kdcli.setup.startup import start_tensorflow
 
-    first = arms[-1].asked
-    place = ComparisonDirectory.find(out, first.name, resume=resume, overwrite=overwrite)
+    first = arms[-1].request
+    location = ComparisonDirectory.find(out, first.name, resume=resume, overwrite=overwrite)
     measured: dict[str, Any] = {"on_event": on_event, "latency": latency}
     distilling = [arm for arm in arms if arm.baseline is not None]
-    chosen = {a.name: choose_gates("compare", gates, a.asked.recipe.gates, **measured) for a in distilling}
+    chosen = {a.name: choose_gates("compare", gates, a.request.recipe.gates, **measured) for a in distilling}
     # A distilled run of workers has a twin that is trained here, alone.
-    if devices == "workers" or (not distilled and any(a.asked.recipe.train.devices == "workers" for a in arms)):
+    if devices == "workers" or (not distilled and any(a.request.recipe.train.devices == "workers" for a in arms)):
         raise UsageError(
             "train.devices: workers share one training; a comparison has many",
             hint="several processes with the same --out --resume share its runs, and --devices auto",
         )
     start_tensorflow(threads=threads, seed=first.recipe.train.seed, code=first.code)
-    around = Surroundings(threads, stop, on_event, cache_limit=cache_limit, dry_run=dry_run)
+    context = Context(threads, stop, on_event, cache_limit=cache_limit, dry_run=dry_run)
     with blamed(first.code):
-        dataset = open_measurable(arms, around)
+        dataset = open_measurable(arms, context)
     for bounds in chosen.values():
         check_task("compare", bounds, dataset.task, labelled=dataset.labelled)
     if dry_run:
         with blamed(first.code):
-            return preview(arms, place, around, preflight=preflight)
+            return preview(arms, location, context, preflight=preflight)
     for text in about_repeats(arms):
         on_event(Note(text, warning=True))
     for arm in arms:
         on_event(Note(f"arm {arm.name}: {len(arm.seeds)} {'run' if len(arm.seeds) == 1 else 'runs'}"))
     for text in baseline_findings(arms):
         on_event(Note(text))
-    place.open(inputs=[path for arm in arms for path in arm.inputs])
-    trainings = Trainings(place.path, around, preflight=preflight)
+    location.open(inputs=[path for arm in arms for path in arm.inputs])
+    trainings = Trainings(location.path, context, preflight=preflight)
     with blamed(first.code):
         trainings.run(arms)
-    with place.concluding():
-        return conclude(arms, trainings, place, dataset, latency=latency, gates=chosen)
+    with location.concluding():
+        return conclude(arms, trainings, location, dataset, latency=latency, gates=chosen)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdcli.errors import Interrupted, UsageError
 from kdcli.events import Note, OnEvent, ignore
-from kdcli.setup.startup import never
+from kdcli.setup.startup import never_stop
 
 if TYPE_CHECKING:
     from kdcli.runs.demo_results import DemonstratedModel, Demonstration
@@ -24,7 +24,7 @@ def demo(
     *,
     out: str | Path | None = None,
     threads: int | None = None,
-    stop: Callable[[], int | None] = never,
+    stop: Callable[[], int | None] = never_stop,
     on_event: OnEvent = ignore,
 ) -> Demonstration:
     """The whole story, offline, in about a minute and a half on two cores, with the commands' own functions.
@@ -55,7 +55,7 @@ def demo(
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         what = "is not empty" if path.is_dir() else "is a file, not a folder"
         raise UsageError(f"--out {path} {what}", hint="another --out")
-    around: dict[str, Any] = {"threads": threads, "stop": stop, "on_event": on_event}
+    context: dict[str, Any] = {"threads": threads, "stop": stop, "on_event": on_event}
     seconds: dict[str, float] = {}
 
     @contextmanager
@@ -73,14 +73,14 @@ def demo(
     # The same split and views for all seeds, so that their twins share them.
     still = "data.seed=0"
     with stage("teacher", f"train-teacher --recipe {RECIPE} --out {teacher}"):
-        train_teacher(recipe=RECIPE, out=teacher, **around)
+        train_teacher(recipe=RECIPE, out=teacher, **context)
     distilling = f"distill --recipe {RECIPE} --set {still} --teacher {teacher} --out {students[0]}"
     with stage("distill", f"{distilling}   (also --seed 1, 2)"):
         for seed, student in zip(SEEDS, students, strict=True):
-            distill(recipe=RECIPE, settings=[still], teacher=teacher, seed=seed, out=student, **around)
+            distill(recipe=RECIPE, settings=[still], teacher=teacher, seed=seed, out=student, **context)
     given = " ".join(f"--distilled {student}" for student in students)
     with stage("compare", f"compare {given} --out {path / 'compare'}"):
-        compared = compare(distilled=students, out=path / "compare", **around)
+        compared = compare(distilled=students, out=path / "compare", **context)
     kinds = "--format litert --quantize none --quantize int8"
     with stage("export", f"export {students[0]} {kinds} --out {path / 'export'}"):
         exported = export(

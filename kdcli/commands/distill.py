@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from kdcli.events import Note, OnEvent, Planned, ignore
 from kdcli.screening.verdict import NO_TRUST, Trust
-from kdcli.setup.request import Asked, ask
-from kdcli.setup.startup import never
+from kdcli.setup.request import Request, make_request
+from kdcli.setup.startup import never_stop
 
 if TYPE_CHECKING:
     from kdcli.jobs.run_stages import Chain
     from kdcli.recipe.gates import Gate, GatesSection
     from kdcli.runs.results import FinishedRun, Plan, RunResult
-    from kdcli.setup.context import Surroundings
-    from kdcli.setup.run_location import Place
+    from kdcli.setup.context import Context
+    from kdcli.setup.run_location import RunLocation
 
 
 def distill(
@@ -44,7 +44,7 @@ def distill(
     dry_run: bool = False,
     preflight: bool = True,
     gates: Sequence[str | Gate] = (),
-    stop: Callable[[], int | None] = never,
+    stop: Callable[[], int | None] = never_stop,
     on_event: OnEvent = ignore,
 ) -> RunResult | FinishedRun | Plan:
     """Distil a teacher into a student.
@@ -82,7 +82,7 @@ def distill(
         >>> run = kdcli.distill(recipe="digits", epochs=1, out="runs/a")   # doctest: +SKIP
         >>> run.test.accuracy                                              # doctest: +SKIP
     """
-    asked = ask(
+    request = make_request(
         recipe,
         settings=settings,
         teacher=teacher,
@@ -100,61 +100,61 @@ def distill(
     )
     from kdcli.evaluation.gates import choose_gates
     from kdcli.jobs.run_stages import find_chain
-    from kdcli.setup.run_location import find_place
+    from kdcli.setup.run_location import find_location
 
-    chain = find_chain(asked, out=out, resume=resume, overwrite=overwrite)
+    chain = find_chain(request, out=out, resume=resume, overwrite=overwrite)
     if chain is not None:
-        chosen = choose_gates("distill", gates, chain.asked.recipe.gates, on_event=on_event)
-        from kdcli.setup.context import Surroundings
+        chosen = choose_gates("distill", gates, chain.request.recipe.gates, on_event=on_event)
+        from kdcli.setup.context import Context
 
-        around = Surroundings(threads, stop, on_event, cache_limit=cache_limit, dry_run=dry_run)
-        return _in_stages(chain, around, preflight=preflight, gates=chosen)
-    place = find_place("distill", asked, out=out, resume=resume, overwrite=overwrite)
-    chosen = choose_gates("distill", gates, _gate_section(asked, place), on_event=on_event)
-    if place.finished is not None:
-        return _judged(place.finished, chosen, on_event)
+        context = Context(threads, stop, on_event, cache_limit=cache_limit, dry_run=dry_run)
+        return _in_stages(chain, context, preflight=preflight, gates=chosen)
+    location = find_location("distill", request, out=out, resume=resume, overwrite=overwrite)
+    chosen = choose_gates("distill", gates, _gate_section(request, location), on_event=on_event)
+    if location.finished is not None:
+        return _judged(location.finished, chosen, on_event)
     # From here on there is work for NumPy and TensorFlow: a bad recipe never gets this far.
-    from kdcli.jobs.build import open_distillation
-    from kdcli.jobs.execute import carry_out
+    from kdcli.jobs.build import build_distillation
+    from kdcli.jobs.execute import execute
     from kdcli.jobs.plan import make_plan
-    from kdcli.jobs.preflight import check_before
-    from kdcli.setup.context import Surroundings
-    from kdcli.setup.workers import working_together
+    from kdcli.jobs.preflight import check_job
+    from kdcli.setup.context import Context
+    from kdcli.setup.workers import worker_group
 
-    with working_together(place, out=out, on_event=on_event) as workers:
-        around = Surroundings(threads, stop, on_event, cache_limit=cache_limit, dry_run=dry_run, workers=workers)
-        job = open_distillation(place, around)
-        job.hold_to(chosen)
-        plan = make_plan(job, check_before(job) if preflight else (), measured=dry_run)
+    with worker_group(location, out=out, on_event=on_event) as workers:
+        context = Context(threads, stop, on_event, cache_limit=cache_limit, dry_run=dry_run, workers=workers)
+        job = build_distillation(location, context)
+        job.set_gates(chosen)
+        plan = make_plan(job, check_job(job) if preflight else (), measured=dry_run)
         if dry_run:
             return plan
         on_event(Planned(plan))
-        return carry_out(job, place)
+        return execute(job, location)
 
 
 def _in_stages(
-    chain: Chain, around: Surroundings, *, preflight: bool, gates: Sequence[Gate]
+    chain: Chain, context: Context, *, preflight: bool, gates: Sequence[Gate]
 ) -> RunResult | FinishedRun | Plan:
     """One distillation after another; a chain that is finished is only looked at."""
-    from kdcli.jobs.run_stages import carry_out_chain, plan_chain
+    from kdcli.jobs.run_stages import plan_chain, run_chain
     from kdcli.models.custom_code import blamed
     from kdcli.runs.results import FinishedRun
 
-    with blamed(chain.asked.code):
-        if around.dry_run and not chain.is_finished:
-            return plan_chain(chain, around, preflight=preflight)
-        result = carry_out_chain(chain, around, preflight=preflight, gates=gates)
-    return _judged(result, gates, around.on_event) if isinstance(result, FinishedRun) else result
+    with blamed(chain.request.code):
+        if context.dry_run and not chain.is_finished:
+            return plan_chain(chain, context, preflight=preflight)
+        result = run_chain(chain, context, preflight=preflight, gates=gates)
+    return _judged(result, gates, context.on_event) if isinstance(result, FinishedRun) else result
 
 
-def _gate_section(asked: Asked, place: Place) -> GatesSection:
+def _gate_section(request: Request, location: RunLocation) -> GatesSection:
     """The gates that are asked for; a run that goes on without a recipe has its own."""
     from kdcli.recipe.reader import read_run
     from kdcli.runs.directory import RECIPE
 
-    section = asked.recipe.gates
-    if place.earlier is not None and not asked.recipe_given and not section.gates():
-        return read_run(place.path / RECIPE).gates
+    section = request.recipe.gates
+    if location.earlier is not None and not request.recipe_given and not section.gates():
+        return read_run(location.path / RECIPE).gates
     return section
 
 

@@ -31,13 +31,13 @@ from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.setup.evaluated_models import (
     AGAIN,
     TEACHER,
-    Candidate,
+    EvaluatedFile,
     check_runtime,
-    open_candidate,
-    time_candidates,
+    open_evaluated_file,
+    time_files,
 )
-from kdcli.setup.named_models import asked_for, check_counts, given_examples, require_data
-from kdcli.setup.request import SPLITS, Asked
+from kdcli.setup.named_models import check_limits, open_examples, request_for_models, require_data
+from kdcli.setup.request import SPLIT_OPTIONS, Request
 from kdcli.setup.startup import start_tensorflow
 
 
@@ -91,10 +91,10 @@ def evaluate(
     """
     if not models:
         raise UsageError("no model to evaluate", hint="kd evaluate MODEL|RUN ... --data D")
-    if split not in SPLITS:
-        raise UsageError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}")
-    check_counts(limit=limit, batch_size=batch_size)
-    asked = asked_for(
+    if split not in SPLIT_OPTIONS:
+        raise UsageError(f"--split must be one of {', '.join(SPLIT_OPTIONS)}, got {split!r}")
+    check_limits(limit=limit, batch_size=batch_size)
+    request = request_for_models(
         models,
         recipe,
         settings=settings,
@@ -112,33 +112,33 @@ def evaluate(
             hint=f"for MODEL: --set student.{idle.partition('.')[2]}",
         )
     chosen = choose_gates(
-        "evaluate", gates, asked.recipe.gates, teacher=has_teacher, latency=latency, on_event=on_event
+        "evaluate", gates, request.recipe.gates, teacher=has_teacher, latency=latency, on_event=on_event
     )
     files = [model_file(Path(model), trust=trust) for model in (*models, *([teacher] if teacher else []))]
     check_runtime(runtime, [model_format(file) for file in files], latency=latency)
     own = files[-1] if teacher is not None else None
     held = _held_to_gates(files[: len(models)], own, chosen, on_event)
-    require_data(asked)
-    start_tensorflow(threads=threads, seed=asked.recipe.train.seed, code=asked.code)
-    dataset, examples = given_examples(asked, split=split, limit=limit, on_event=on_event)
+    require_data(request)
+    start_tensorflow(threads=threads, seed=request.recipe.train.seed, code=request.code)
+    dataset, examples = open_examples(request, split=split, limit=limit, on_event=on_event)
     labelled = examples.labels is not None
     check_task("evaluate", chosen, dataset.task, labelled=labelled)
     if per_class and (dataset.task == "regression" or not labelled):
         raise UsageError("--per-class needs labels that are classes", hint="leave --per-class out")
-    for text in _of_other_splits(models, split, asked):
+    for text in _of_other_splits(models, split, request):
         on_event(Note(text, warning=True))
     with ExitStack() as opened:
-        opening: dict[str, Any] = {"asked": asked, "dataset": dataset, "threads": threads}
+        opening: dict[str, Any] = {"asked": request, "dataset": dataset, "threads": threads}
         opening |= {"opened": opened, "on_event": on_event}
         measuring: dict[str, Any] = {"task": dataset.task, "on_event": on_event, "batch_size": batch_size or 256}
         candidates, answers, accuracy = {}, None, None
         if teacher is not None:
-            candidates[TEACHER] = open_candidate(Path(teacher), "teacher", **opening)
+            candidates[TEACHER] = open_evaluated_file(Path(teacher), "teacher", **opening)
             quality, answers = candidates[TEACHER].measure(examples, **measuring)
             accuracy = quality.accuracy
         measured = []
         for model in models:
-            candidate = open_candidate(Path(model), "student", **opening)
+            candidate = open_evaluated_file(Path(model), "student", **opening)
             candidates[str(model)] = candidate
             quality, logits = candidate.measure(examples, teacher=answers, **measuring)
             classes = _classes(logits, examples, dataset, answers) if per_class else ()
@@ -150,8 +150,8 @@ def evaluate(
         if latency:
             timing: dict[str, Any] = {"runtime": runtime, "on_event": on_event}
             against = find_counterparts(candidates, threads=threads, opened=opened, **timing)
-            seed = asked.recipe.data_seed
-            session = time_candidates(candidates, examples, teachers=against.files, seed=seed, **timing)
+            seed = request.recipe.data_seed
+            session = time_files(candidates, examples, teachers=against.files, seed=seed, **timing)
             floor = session.noise_floor(AGAIN, next(iter(session.subjects)))
             doubts = session.doubts(floor)
         evaluated = [_evaluated(*one, session, against) for one in measured]
@@ -186,7 +186,7 @@ def _held_to_gates(
 
 def _evaluated(
     name: str,
-    candidate: Candidate,
+    candidate: EvaluatedFile,
     quality: Any,
     classes: tuple[Any, ...],
     session: Session | None,
@@ -231,11 +231,11 @@ def _classes(
     return measure_classes(logits, labels, task=dataset.task, names=dataset.class_names, teacher=teacher)
 
 
-def _of_other_splits(models: Sequence[str | Path], split: str, asked: Asked) -> list[str]:
+def _of_other_splits(models: Sequence[str | Path], split: str, request: Request) -> list[str]:
     """Runs that were trained on other examples than the split is carved from."""
     if split not in ("train", "validation"):
         return []
-    ours, texts = _carving(asked.recipe), []
+    ours, texts = _carving(request.recipe), []
     for model in models:
         own = recipe_of_run(Path(model))
         if own is not None and _carving(read_run(own)) != ours:

@@ -37,9 +37,9 @@ from kdcli.runs.export_results import INPUTS, LABELS, Artifact, Exported, Failur
 from kdcli.runs.gate_results import GateResult
 from kdcli.runs.results import relative
 from kdcli.screening.verdict import NO_TRUST, Trust
-from kdcli.setup.context import Surroundings
-from kdcli.setup.named_models import asked_for, check_counts
-from kdcli.setup.request import Asked
+from kdcli.setup.context import Context
+from kdcli.setup.named_models import check_limits, request_for_models
+from kdcli.setup.request import Request
 from kdcli.setup.startup import start_tensorflow
 from kdcli.spec import ExportFormat
 from kdcli.teacher.run_teacher import RunTeacher, open_run_teacher, teacher_recipe
@@ -121,7 +121,7 @@ def export(
     for one in chosen:
         if one.extra is not None:
             require_extra(one.extra, what=f"--format {one.kind}")
-    check_counts(limit=limit, batch_size=batch_size)
+    check_limits(limit=limit, batch_size=batch_size)
     check_options(
         chosen,
         prepare=prepare,
@@ -133,7 +133,7 @@ def export(
     )
     place = Path(out) if out is not None else default_out("export", file.stem)
     check_empty(place)
-    asked = asked_for(
+    request = request_for_models(
         [given],
         recipe,
         settings=settings,
@@ -143,16 +143,16 @@ def export(
         trust=trust,
         code=code,
     )
-    taught = teacher_recipe(given, asked.recipe)
+    taught = teacher_recipe(given, request.recipe)
     measured: dict[str, Any] = {"teacher": taught is not None, "latency": latency, "on_event": on_event}
-    bounds = choose_gates("export", gates, asked.recipe.gates, **measured)
-    with_data = asked.recipe.data.source is not None or asked.arrays is not None
+    bounds = choose_gates("export", gates, request.recipe.gates, **measured)
+    with_data = request.recipe.data.source is not None or request.arrays is not None
     if not with_data:
         examples_only = {"--split": split != "auto", "--limit": limit is not None}
         examples_only |= {"--batch-size": batch_size is not None, "--set": bool(settings)}
         check_without_data(chosen, examples_only, bounds, prepare=prepare)
-    start_tensorflow(threads=threads, seed=asked.recipe.train.seed, code=asked.code)
-    shipped = _shipped(given, file, asked, with_data, output_kind, split, limit, batch_size or 256, on_event)
+    start_tensorflow(threads=threads, seed=request.recipe.train.seed, code=request.code)
+    shipped = _shipped(given, file, request, with_data, output_kind, split, limit, batch_size or 256, on_event)
     if batch is not None and shipped.network.batch not in (None, batch):
         raise UsageError(
             f"--batch {batch}: {file} takes batches of {shipped.network.batch} only", hint="leave --batch out"
@@ -166,8 +166,8 @@ def export(
         and shipped.dataset is not None
         and any(METRICS[one.metric].of_teacher for one in bounds)
     ):
-        around = Surroundings(threads, on_event=on_event)
-        teacher = open_run_teacher(given, taught, asked, shipped.dataset, shipped.examples, around)
+        context = Context(threads, on_event=on_event)
+        teacher = open_run_teacher(given, taught, request, shipped.dataset, shipped.examples, context)
         shipped = replace(shipped, reference=replace(shipped.reference, teacher=teacher.logits))
     bounds = with_parity_gates(bounds, task=task, labelled=labelled)
     try:
@@ -198,7 +198,7 @@ def export(
                         files,
                         shipped.examples,
                         teachers=against.files,
-                        seed=asked.recipe.data_seed,
+                        seed=request.recipe.data_seed,
                         runtime=runtime,
                         on_event=on_event,
                     )
@@ -214,7 +214,7 @@ def export(
 def _shipped(
     given: Path,
     file: Path,
-    asked: Asked,
+    request: Request,
     with_data: bool,
     output_kind: str,
     split: str,
@@ -225,7 +225,7 @@ def _shipped(
     if with_data:
         return ship_with_data(
             given,
-            asked=asked,
+            request=request,
             output_kind=output_kind,
             split=split,
             limit=limit,
@@ -234,7 +234,7 @@ def _shipped(
         )
     text = "no data: files take what the model itself takes, and are compared on random inputs only"
     on_event(Note(text, warning=True))
-    return ship_without_data(file, given=given, asked=asked, output_kind=output_kind, on_event=on_event)
+    return ship_without_data(file, given=given, request=request, output_kind=output_kind, on_event=on_event)
 
 
 def _make_files(

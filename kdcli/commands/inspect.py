@@ -19,9 +19,9 @@ from kdcli.inspection.zoo_model import PREFIX, inspect_zoo
 from kdcli.models.files.format import model_file, model_format
 from kdcli.runs.inspection_results import Checked, Inspection
 from kdcli.screening.verdict import NO_TRUST, Trust
-from kdcli.setup.evaluated_models import open_candidate
-from kdcli.setup.named_models import asked_for, check_counts, open_given, require_data
-from kdcli.setup.request import Asked
+from kdcli.setup.evaluated_models import open_evaluated_file
+from kdcli.setup.named_models import check_limits, open_named_data, request_for_models, require_data
+from kdcli.setup.request import Request
 from kdcli.setup.startup import start_tensorflow
 
 # Examples that are answered when data is given and no limit.
@@ -95,7 +95,7 @@ def inspect(
             trust=trust,
             code=code,
         )
-    check_counts(limit=limit, batch_size=batch_size)
+    check_limits(limit=limit, batch_size=batch_size)
     given, file = Path(model), model_file(Path(model), trust=trust)
     with_data = data is not None or recipe is not None
     others = [setting for setting in settings if not setting.startswith(PARTS_OF_A_FILE)]
@@ -110,7 +110,7 @@ def inspect(
             f"{unused[0]} is about the examples that a model is checked on, and there are none", hint="--data D"
         )
     form = model_format(file)
-    asked = asked_for(
+    request = request_for_models(
         [given],
         recipe,
         with_data=with_data,
@@ -122,18 +122,18 @@ def inspect(
         code=code,
     )
     if with_data:
-        require_data(asked)
+        require_data(request)
     if with_data or form not in ALONE:
-        start_tensorflow(threads=threads, seed=asked.recipe.train.seed, code=asked.code)
-    looked = look_into(given, file, asked, threads=threads, on_event=on_event)
+        start_tensorflow(threads=threads, seed=request.recipe.train.seed, code=request.code)
+    looked = look_into(given, file, request, threads=threads, on_event=on_event)
     if not with_data or looked.refused is not None:
         return looked
     with ExitStack() as opened:
-        dataset, examples = _examples(asked, limit, on_event)
-        candidate = open_candidate(
+        dataset, examples = _examples(request, limit, on_event)
+        candidate = open_evaluated_file(
             given,
             "student",
-            asked=asked,
+            request=request,
             dataset=dataset,
             threads=threads,
             opened=opened,
@@ -157,9 +157,9 @@ def inspect(
         return replace(described(looked, network), output_kind=network.output_kind, checked=checked)
 
 
-def _examples(asked: Asked, limit: float | None, on_event: OnEvent) -> tuple[Dataset, Examples]:
-    seed = asked.recipe.data_seed
-    dataset = open_given(asked, carve=False, on_event=on_event)
+def _examples(request: Request, limit: float | None, on_event: OnEvent) -> tuple[Dataset, Examples]:
+    seed = request.recipe.data_seed
+    dataset = open_named_data(request, carve=False, on_event=on_event)
     examples = dataset.split("auto")
     kept = limited(examples.all_labels(), len(examples), limit=limit or EXAMPLES, seed=seed)
     return dataset, examples.subset(kept)

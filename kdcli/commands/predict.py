@@ -21,9 +21,15 @@ from kdcli.models.network import Network
 from kdcli.runs import writer
 from kdcli.runs.prediction_results import Prediction
 from kdcli.screening.verdict import NO_TRUST, Trust
-from kdcli.setup.evaluated_models import open_candidate
-from kdcli.setup.named_models import asked_for, check_counts, open_given, require_data, taken_from
-from kdcli.setup.request import SPLITS
+from kdcli.setup.evaluated_models import open_evaluated_file
+from kdcli.setup.named_models import (
+    check_limits,
+    open_named_data,
+    request_for_models,
+    require_data,
+    select_examples,
+)
+from kdcli.setup.request import SPLIT_OPTIONS
 from kdcli.setup.startup import start_tensorflow
 
 SUFFIXES = (".npz", ".csv")
@@ -79,11 +85,11 @@ def predict(
     """
     path, given = Path(out), Path(model)
     _check_out(path)
-    if split not in SPLITS:
-        raise UsageError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}")
-    check_counts(limit=limit, batch_size=batch_size)
+    if split not in SPLIT_OPTIONS:
+        raise UsageError(f"--split must be one of {', '.join(SPLIT_OPTIONS)}, got {split!r}")
+    check_limits(limit=limit, batch_size=batch_size)
     file = model_file(given, trust=trust)
-    asked = asked_for(
+    request = request_for_models(
         [given],
         recipe,
         settings=settings,
@@ -93,19 +99,19 @@ def predict(
         trust=trust,
         code=code,
     )
-    require_data(asked)
-    start_tensorflow(threads=threads, seed=asked.recipe.train.seed, code=asked.code)
-    dataset = whole = open_given(asked, carve=False, on_event=on_event)
+    require_data(request)
+    start_tensorflow(threads=threads, seed=request.recipe.train.seed, code=request.code)
+    dataset = whole = open_named_data(request, carve=False, on_event=on_event)
     if split == "validation" and whole.validation is None:
-        dataset = open_given(asked, carve=True, on_event=ignore)
-    examples = taken_from(dataset, asked, split=split, limit=limit, on_event=on_event)
+        dataset = open_named_data(request, carve=True, on_event=ignore)
+    examples = select_examples(dataset, request, split=split, limit=limit, on_event=on_event)
     if path.suffix == ".csv" and dataset.is_dense:
         raise UsageError(f"--out {path}: maps do not fit into a table", hint="--out FILE.npz")
     with ExitStack() as opened:
-        candidate = open_candidate(
+        candidate = open_evaluated_file(
             given,
             "student",
-            asked=asked,
+            request=request,
             dataset=dataset,
             threads=threads,
             opened=opened,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from kdcli.events import Note, OnEvent, Planned, ignore
 from kdcli.screening.verdict import NO_TRUST, Trust
-from kdcli.setup.request import ask
-from kdcli.setup.startup import never
+from kdcli.setup.request import make_request
+from kdcli.setup.startup import never_stop
 
 if TYPE_CHECKING:
     from kdcli.runs.results import FinishedRun, Plan, RunResult
@@ -35,7 +35,7 @@ def train_teacher(
     overwrite: bool = False,
     dry_run: bool = False,
     preflight: bool = True,
-    stop: Callable[[], int | None] = never,
+    stop: Callable[[], int | None] = never_stop,
     on_event: OnEvent = ignore,
 ) -> RunResult | FinishedRun | Plan:
     """Train a teacher: the recipe's `teacher` with its `train` section and a `labels` term of weight 1.
@@ -56,7 +56,7 @@ def train_teacher(
         >>> import kdcli
         >>> run = kdcli.train_teacher(recipe="digits", out="runs/teacher")   # doctest: +SKIP
     """
-    asked = ask(
+    request = make_request(
         recipe,
         settings=settings,
         teacher=teacher,
@@ -69,36 +69,36 @@ def train_teacher(
         trust=trust,
         code=code,
     )
-    from kdcli.setup.ensemble_members import refuse_several
-    from kdcli.setup.run_location import find_place
+    from kdcli.setup.ensemble_members import refuse_ensemble
+    from kdcli.setup.run_location import find_location
 
-    refuse_several(asked, command="kd train-teacher")
+    refuse_ensemble(request, command="kd train-teacher")
 
-    place = find_place("train-teacher", asked, out=out, resume=resume, overwrite=overwrite)
-    if place.finished is not None:
-        return place.finished
+    location = find_location("train-teacher", request, out=out, resume=resume, overwrite=overwrite)
+    if location.finished is not None:
+        return location.finished
     # From here on there is work for NumPy and TensorFlow: a bad recipe never gets this far.
-    from kdcli.jobs.build import open_alone
-    from kdcli.jobs.execute import carry_out
+    from kdcli.jobs.build import build_label_training
+    from kdcli.jobs.execute import execute
     from kdcli.jobs.plan import make_plan
-    from kdcli.jobs.preflight import check_before
-    from kdcli.setup.context import Surroundings
-    from kdcli.setup.workers import working_together
+    from kdcli.jobs.preflight import check_job
+    from kdcli.setup.context import Context
+    from kdcli.setup.workers import worker_group
 
-    ignored = [loss.label for loss in place.asked.recipe.losses or () if loss.needs_teacher]
+    ignored = [loss.label for loss in location.request.recipe.losses or () if loss.needs_teacher]
     if ignored:
         on_event(Note(f"a teacher learns from labels alone: {', '.join(ignored)} of the recipe is left out"))
-    if place.asked.recipe.stages:
+    if location.request.recipe.stages:
         on_event(Note("stages are for the student: kd distill goes through those of the recipe"))
     if cache_limit is not None:
         on_event(Note("--cache-limit is for kd distill and kd compare: nobody answers a teacher in training"))
-    if place.asked.recipe.gates.gates():
+    if location.request.recipe.gates.gates():
         on_event(Note("gates are for the student: kd distill checks those of the recipe"))
-    with working_together(place, out=out, on_event=on_event) as workers:
-        around = Surroundings(threads, stop, on_event, dry_run=dry_run, workers=workers)
-        job = open_alone("teacher", place, around)
-        plan = make_plan(job, check_before(job) if preflight else (), measured=dry_run)
+    with worker_group(location, out=out, on_event=on_event) as workers:
+        context = Context(threads, stop, on_event, dry_run=dry_run, workers=workers)
+        job = build_label_training("teacher", location, context)
+        plan = make_plan(job, check_job(job) if preflight else (), measured=dry_run)
         if dry_run:
             return plan
         on_event(Planned(plan))
-        return carry_out(job, place)
+        return execute(job, location)

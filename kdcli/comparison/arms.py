@@ -17,9 +17,9 @@ from kdcli.recipe.reader import read_run
 from kdcli.recipe.sections import TeacherSection
 from kdcli.runs.directory import SUMMARY, model_of_run, read_json, recipe_of_run
 from kdcli.runs.results import FinishedRun
-from kdcli.setup.checks import refuse_graph_afresh, refuse_trained_object, refuse_untrained
-from kdcli.setup.ensemble_members import check_members, members, taught_by
-from kdcli.setup.request import Asked, ask, require
+from kdcli.setup.checks import refuse_fresh_graph, refuse_trained_object, refuse_untrained
+from kdcli.setup.ensemble_members import check_ensemble, member_requests, teachers_text
+from kdcli.setup.request import Request, make_request, require
 from kdcli.setup.run_location import input_paths
 from kdcli.zoo import Clone, File
 
@@ -42,7 +42,7 @@ class Arm:
 
     name: str
     folder: str
-    asked: Asked
+    request: Request
     baseline: str | None
     seeds: tuple[int, ...]
     finished: dict[int, FinishedRun] = field(default_factory=dict)
@@ -51,14 +51,14 @@ class Arm:
     @property
     def inputs(self) -> list[Path]:
         """Files and folders that the arm reads."""
-        return [*input_paths(self.asked.recipe), *(run.run for run in self.finished.values())]
+        return [*input_paths(self.request.recipe), *(run.run for run in self.finished.values())]
 
-    def at(self, seed: int) -> Asked:
+    def at(self, seed: int) -> Request:
         """What to do with one seed; split, limit and views stay those of the first, unless each has its own."""
-        recipe = self.asked.recipe
+        recipe = self.request.recipe
         train = recipe.train.model_copy(update={"seed": seed})
         data = recipe.data if self.own_splits else recipe.data.model_copy(update={"seed": recipe.data_seed})
-        return replace(self.asked, recipe=recipe.model_copy(update={"train": train, "data": data}))
+        return replace(self.request, recipe=recipe.model_copy(update={"train": train, "data": data}))
 
 
 def make_arms(
@@ -91,24 +91,24 @@ def make_arms(
     arms: list[Arm] = []
     for recipe in _once_each(recipes) or ([] if distilled else [None]):
         for student in _once_each(students) or [None]:
-            asked = _fresh(ask(recipe, teacher=teacher, student=student, **options))
-            check_stages(stages_of(asked, Path()))
-            last = last_stage(asked)
+            request = _fresh(make_request(recipe, teacher=teacher, student=student, **options))
+            check_stages(stages_of(request, Path()))
+            last = last_stage(request)
             require(last, "data", "teacher", "student")
-            check_members(asked)
-            for one in members(asked):
+            check_ensemble(request)
+            for one in member_requests(request):
                 refuse_untrained(one)
             refuse_trained_object(last)
-            first = asked.recipe.train.seed
+            first = request.recipe.train.seed
             seeds = tuple(range(first, first + (repeats or 3)))
-            arms.append(_arm(asked, seeds, names, taken=arms))
+            arms.append(_arm(request, seeds, names, taken=arms))
     arms += _finished_arms(distilled, names, arms, teacher=teacher, options=options)
     _refuse_several_teachers(arms)
     for arm in arms:
-        for section in arm.asked.recipe.sides.values():
+        for section in arm.request.recipe.sides.values():
             if isinstance(section.model, File):
-                model_file(Path(section.model.path), trust=arm.asked.trust)
-        refuse_graph_afresh(last_stage(arm.asked))
+                model_file(Path(section.model.path), trust=arm.request.trust)
+        refuse_fresh_graph(last_stage(arm.request))
     twins: dict[str, Arm] = {}
     paired = []
     for arm in arms:
@@ -136,38 +136,38 @@ def _refuse_without_effect(**options: Any) -> None:
 
 
 def _refuse_several_teachers(arms: Sequence[Arm]) -> None:
-    teachers = {taught_by(arm.asked.recipe) for arm in arms} - {""}
+    teachers = {teachers_text(arm.request.recipe) for arm in arms} - {""}
     if len(teachers) > 1:
         raise UsageError(
             f"a comparison has one teacher (or one list), the recipes name {len(teachers)}", hint="--teacher FILE"
         )
 
 
-def _fresh(asked: Asked) -> Asked:
+def _fresh(request: Request) -> Request:
     """In a comparison every seed has weights of its own, unless the recipe asks for the file's."""
-    student = asked.recipe.student
+    student = request.recipe.student
     if student.start == "auto":
         student = student.model_copy(update={"start": "fresh"})
-    return replace(asked, recipe=asked.recipe.model_copy(update={"student": student}), recipe_given=True)
+    return replace(request, recipe=request.recipe.model_copy(update={"student": student}), recipe_given=True)
 
 
 def _arm(
-    asked: Asked,
+    request: Request,
     seeds: tuple[int, ...],
     names: dict[str, str],
     *,
     taken: Sequence[Arm],
     finished: dict[int, FinishedRun] | None = None,
 ) -> Arm:
-    student = _student_name(last_stage(asked), names)
-    name = _unused(f"{student}/{asked.name}", (arm.name for arm in taken))
-    return Arm(name, name, asked, None, seeds, finished or {})
+    student = _student_name(last_stage(request), names)
+    name = _unused(f"{student}/{request.name}", (arm.name for arm in taken))
+    return Arm(name, name, request, None, seeds, finished or {})
 
 
-def _student_name(asked: Asked, names: dict[str, str]) -> str:
+def _student_name(request: Request, names: dict[str, str]) -> str:
     """A short name for the student; another one of the same name gets a number."""
-    model = asked.recipe.student.model
-    given = asked.models.get("student")
+    model = request.recipe.student.model
+    given = request.models.get("student")
     key = str(id(given)) if given is not None else model.model_dump_json() if model else ""
     if key not in names:
         short = "student"
@@ -191,8 +191,8 @@ def _unused(name: str, taken: Iterable[str]) -> str:
 
 def _twin(arm: Arm, twins: dict[str, Arm], arms: Sequence[Arm]) -> Arm:
     """The student alone: same weights at the start, same batches, steps and selection, labels only."""
-    asked = alone(last_stage(arm.asked), staged=bool(arm.asked.recipe.stages))
-    key = f"{is_alone_as(asked)} {arm.own_splits}"
+    request = alone(last_stage(arm.request), staged=bool(arm.request.recipe.stages))
+    key = f"{is_alone_as(request)} {arm.own_splits}"
     if key in twins:
         twin = twins[key]
         twins[key] = replace(twin, seeds=tuple(sorted({*twin.seeds, *arm.seeds})))
@@ -200,7 +200,7 @@ def _twin(arm: Arm, twins: dict[str, Arm], arms: Sequence[Arm]) -> Arm:
     student = arm.folder.rsplit("/", 1)[0]
     folder = _unused(f"{student}/{SCRATCH}", (one.folder for one in (*twins.values(), *arms)))
     name = folder if twins else SCRATCH
-    twins[key] = Arm(name, folder, asked, None, arm.seeds, own_splits=arm.own_splits)
+    twins[key] = Arm(name, folder, request, None, arm.seeds, own_splits=arm.own_splits)
     return twins[key]
 
 
@@ -222,13 +222,13 @@ def _finished_arms(
         if document.get("teacher") is None:
             raise ModelError(f"--distilled {path}: a run of kd train-teacher has no teacher to compare with")
         kept = {name: options[name] for name in KEPT if name in options}
-        asked = ask(recipe, teacher=teacher, **kept)
+        request = make_request(recipe, teacher=teacher, **kept)
         name = Path(recipe).parent.name
-        require(asked, "data", "teacher", "student")
+        require(request, "data", "teacher", "student")
         seed = read_run(recipe).train.seed
         run = FinishedRun(path, model, document)
-        train = asked.recipe.train.model_copy(update={"seed": 0})
-        key = asked.recipe.model_copy(update={"train": train}).model_dump_json()
+        train = request.recipe.train.model_copy(update={"seed": 0})
+        key = request.recipe.model_copy(update={"train": train}).model_dump_json()
         if key in found:
             before = found[key]
             if seed in before.finished:
@@ -236,9 +236,9 @@ def _finished_arms(
             finished = {**before.finished, seed: run}
             found[key] = replace(before, seeds=tuple(sorted(finished)), finished=finished)
             continue
-        asked = replace(asked, name=name, recipe_given=True)
-        arm = _arm(asked, (seed,), names, taken=[*arms, *found.values()], finished={seed: run})
-        found[key] = replace(arm, own_splits=asked.recipe.data.seed is None)
+        request = replace(request, name=name, recipe_given=True)
+        arm = _arm(request, (seed,), names, taken=[*arms, *found.values()], finished={seed: run})
+        found[key] = replace(arm, own_splits=request.recipe.data.seed is None)
     return list(found.values())
 
 
@@ -248,7 +248,7 @@ __all__ = ["SCRATCH", "Arm", "make_arms"]
 SCRATCH = "scratch"
 
 
-def alone(asked: Asked, *, staged: bool = False) -> Asked:
+def alone(request: Request, *, staged: bool = False) -> Request:
     """The same student with labels only: same weights at the start, same batches, steps and selection.
 
     Args:
@@ -258,7 +258,7 @@ def alone(asked: Asked, *, staged: bool = False) -> Asked:
     Raises:
         UsageError: a clone of what is not there yet.
     """
-    recipe, first = asked.recipe, members(asked)[0]
+    recipe, first = request.recipe, member_requests(request)[0]
     # A clone is its teacher's architecture, so its twin needs to know the teacher too.
     clone = isinstance(recipe.student.model, Clone)
     if clone and staged:
@@ -274,9 +274,9 @@ def alone(asked: Asked, *, staged: bool = False) -> Asked:
         "description": "",
         "gates": GatesSection(),
     }
-    return replace(asked, recipe=recipe.model_copy(update=update), name=SCRATCH, models=models)
+    return replace(request, recipe=recipe.model_copy(update=update), name=SCRATCH, models=models)
 
 
-def is_alone_as(asked: Asked) -> str:
+def is_alone_as(request: Request) -> str:
     """What tells one student alone from another."""
-    return f"{asked.recipe.model_dump_json()} {[id(model) for model in asked.models.values()]}"
+    return f"{request.recipe.model_dump_json()} {[id(model) for model in request.models.values()]}"

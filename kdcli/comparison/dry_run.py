@@ -11,9 +11,9 @@ from kdcli.comparison.arms import Arm
 from kdcli.data.dataset import Dataset
 from kdcli.errors import UsageError
 from kdcli.evaluation.statistics import ALPHA, t_quantile
-from kdcli.jobs.build import open_alone, open_distillation
+from kdcli.jobs.build import build_distillation, build_label_training
 from kdcli.jobs.plan import make_plan
-from kdcli.jobs.preflight import check_before
+from kdcli.jobs.preflight import check_job
 from kdcli.jobs.run_stages import find_chain, plan_chain
 from kdcli.jobs.stages import last_stage
 from kdcli.jobs.training_findings import rate_finding
@@ -21,12 +21,12 @@ from kdcli.runs.comparison_directory import ComparisonDirectory
 from kdcli.runs.directory import ENVIRONMENT, read_json
 from kdcli.runs.records import hash_arrays
 from kdcli.runs.results import Plan
-from kdcli.setup.context import Surroundings
-from kdcli.setup.request import Asked
-from kdcli.setup.run_location import Place, check_inputs, data_key, given_inputs, open_data
+from kdcli.setup.context import Context
+from kdcli.setup.request import Request
+from kdcli.setup.run_location import RunLocation, check_inputs, data_key, hash_named_inputs, open_data
 
 
-def open_measurable(arms: Sequence[Arm], around: Surroundings) -> Dataset:
+def open_measurable(arms: Sequence[Arm], context: Context) -> Dataset:
     """The data that every arm is tested on, before anything is trained.
 
     Raises:
@@ -35,24 +35,24 @@ def open_measurable(arms: Sequence[Arm], around: Surroundings) -> Dataset:
     tests = {}
     for arm in arms:
         for seed in arm.seeds if arm.own_splits else arm.seeds[:1]:
-            dataset = open_data(arm.at(seed), around.once)
+            dataset = open_data(arm.at(seed), context.memo)
             _refuse_unmeasurable(dataset)
-            tests[_test_sha256(arm.at(seed), dataset, around)] = dataset
+            tests[_test_sha256(arm.at(seed), dataset, context)] = dataset
     if len(tests) > 1:
         raise UsageError(f"a comparison has one test split, its arms have {len(tests)}", hint="--data D")
     for arm in arms:
         for seed, run in arm.finished.items():
             earlier = read_json(run.run / ENVIRONMENT)
-            place = Place(run.run, arm.at(seed), resume=True, overwrite=False, earlier=earlier)
-            check_inputs(place, given_inputs(arm.at(seed), around.once))
+            location = RunLocation(run.run, arm.at(seed), resume=True, overwrite=False, earlier=earlier)
+            check_inputs(location, hash_named_inputs(arm.at(seed), context.memo))
     return next(iter(tests.values()))
 
 
-def _test_sha256(asked: Asked, dataset: Dataset, around: Surroundings) -> str:
+def _test_sha256(request: Request, dataset: Dataset, context: Context) -> str:
     test = dataset.test
     assert test is not None and test.labels is not None
     arrays = [*test.content, test.labels, test.rows]
-    return around.once(("test sha256", *data_key(asked)), lambda: hash_arrays(arrays))
+    return context.memo(("test sha256", *data_key(request)), lambda: hash_arrays(arrays))
 
 
 def _refuse_unmeasurable(dataset: Dataset) -> None:
@@ -82,7 +82,7 @@ def about_repeats(arms: Sequence[Arm]) -> tuple[str, ...]:
     return ()
 
 
-def preview(arms: Sequence[Arm], place: ComparisonDirectory, around: Surroundings, *, preflight: bool) -> Plan:
+def preview(arms: Sequence[Arm], location: ComparisonDirectory, context: Context, *, preflight: bool) -> Plan:
     """The plan of the first distilled arm that is to be trained, with the time of all arms; writes nothing.
 
     Raises:
@@ -91,14 +91,14 @@ def preview(arms: Sequence[Arm], place: ComparisonDirectory, around: Surrounding
     first = next((arm for arm in arms if arm.baseline is not None and not arm.finished), None)
     if first is None:
         raise UsageError("--dry-run shows how a student is distilled; every RUN here is finished")
-    plans = {first.name: _plan(first, place, around, preflight=preflight)}
+    plans = {first.name: _plan(first, location, context, preflight=preflight)}
     listed: list[dict[str, Any]] = []
     teachers: dict[str, float] = {}
     total = 0.0
     for arm in arms:
         runs, seconds = sum(seed not in arm.finished for seed in arm.seeds), None
         if runs:
-            plan, spent = plans.get(arm.name) or _plan(arm, place, around, preflight=False)
+            plan, spent = plans.get(arm.name) or _plan(arm, location, context, preflight=False)
             # Outputs that several arms want are computed once; the first stage of a chain stands for the others.
             teachers[plan.targets.get("fingerprint") or arm.name] = plan.seconds["teacher"] or 0.0
             seconds = round(runs * max(1, len(plan.stages)) * ((plan.seconds["training"] or 0.0) + spent), 1)
@@ -119,19 +119,23 @@ def baseline_findings(arms: Sequence[Arm]) -> tuple[str, ...]:
     found = [f"{baselines}: trained on labels alone with weight 1, as kd train-teacher does"]
     for arm in arms:
         if arm.baseline is not None:
-            found.append(rate_finding(last_stage(arm.asked).recipe, arm=arm.name, baseline=arm.baseline) or "")
+            found.append(rate_finding(last_stage(arm.request).recipe, arm=arm.name, baseline=arm.baseline) or "")
     return tuple(text for text in found if text)
 
 
-def _plan(arm: Arm, place: ComparisonDirectory, around: Surroundings, *, preflight: bool) -> tuple[Plan, float]:
+def _plan(arm: Arm, location: ComparisonDirectory, context: Context, *, preflight: bool) -> tuple[Plan, float]:
     """The plan of an arm's first run with the time of its steps, and the seconds until it could start."""
     began = time.perf_counter()
-    asked, path = arm.at(arm.seeds[0]), place.path / arm.folder / "dry-run"
-    chain = find_chain(asked, out=path, resume=False, overwrite=False)
+    request, path = arm.at(arm.seeds[0]), location.path / arm.folder / "dry-run"
+    chain = find_chain(request, out=path, resume=False, overwrite=False)
     if chain is not None:
-        plan = plan_chain(chain, around, preflight=preflight)
+        plan = plan_chain(chain, context, preflight=preflight)
     else:
-        where = Place(path, asked, resume=False, overwrite=False)
-        job = open_alone("student", where, around) if arm.baseline is None else open_distillation(where, around)
-        plan = make_plan(job, check_before(job) if preflight else (), measured=True)
+        where = RunLocation(path, request, resume=False, overwrite=False)
+        job = (
+            build_label_training("student", where, context)
+            if arm.baseline is None
+            else build_distillation(where, context)
+        )
+        plan = make_plan(job, check_job(job) if preflight else (), measured=True)
     return plan, time.perf_counter() - began

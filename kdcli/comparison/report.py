@@ -34,15 +34,15 @@ from kdcli.runs.latency_results import Timing
 from kdcli.runs.records import machine, versions
 from kdcli.runs.results import Quality, relative
 from kdcli.screening.verdict import Trust
-from kdcli.setup.fit_to_data import understand
-from kdcli.setup.open_models import choice_of, with_own_settings
+from kdcli.setup.fit_to_data import fit_to_data
+from kdcli.setup.open_models import apply_recorded_settings, choice_of
 from kdcli.setup.startup import device_record, strategy_for
 
 
 def conclude(
     arms: Sequence[Arm],
     trainings: Trainings,
-    place: ComparisonDirectory,
+    location: ComparisonDirectory,
     dataset: Dataset,
     *,
     latency: bool,
@@ -52,11 +52,11 @@ def conclude(
 
     The gates of each distilled arm are judged by its means over the runs.
     """
-    around = trainings.around
-    asked = next(arm.asked for arm in arms if arm.baseline is not None)
+    context = trainings.context
+    request = next(arm.request for arm in arms if arm.baseline is not None)
     test = dataset.test
     assert test is not None
-    teacher = open_reference(asked, dataset, around)
+    teacher = open_reference(request, dataset, context)
     quality = teacher.quality
     failed = {name: error.message for name, error in trainings.failed.items()}
     verdicts = Judge(arms, trainings.finished, failed, task=dataset.task)
@@ -69,16 +69,16 @@ def conclude(
     networks = _networks(verdicts, arms, dataset)
     if teacher.network is not None:
         networks = {TEACHER: teacher.network, **networks}
-    timed = timed_before(place.earlier(), students) or Timed()
+    timed = timed_before(location.earlier(), students) or Timed()
     if latency and not timed.latency:
-        seed = asked.recipe.data_seed
-        timed = time_arms(networks, students, dataset, seed=seed, on_event=around.on_event)
+        seed = request.recipe.data_seed
+        timed = time_arms(networks, students, dataset, seed=seed, on_event=context.on_event)
     comparison = Comparison(
         repeats=max(len(arm.seeds) for arm in arms),
         metric=verdicts.metric,
         examples=len(test),
         duplicates=duplicates_between(dataset.train, test),
-        start=asked.recipe.student.start,
+        start=request.recipe.student.start,
         teacher={
             **teacher.to_json(),
             "metric": verdicts.metric,
@@ -99,15 +99,15 @@ def conclude(
         environment={
             "versions": versions(),
             "machine": machine(),
-            **device_record(strategy_for(asked.recipe.train.devices)),
+            **device_record(strategy_for(request.recipe.train.devices)),
         },
-        out=place.path,
+        out=location.path,
     )
     results = _judged(comparison, dataset, quality.accuracy, timed, gates)
     comparison = replace(comparison, gates=results)
     document = comparison.to_json()
-    writer.write_text(place.tables, markdown(document))
-    writer.write_text(place.report, json.dumps(document, indent=2) + "\n")
+    writer.write_text(location.tables, markdown(document))
+    writer.write_text(location.report, json.dumps(document, indent=2) + "\n")
     return comparison
 
 
@@ -159,7 +159,7 @@ def _known(
 def _about_selection(arms: Sequence[Arm], trainings: Trainings) -> list[str]:
     """A note where runs were selected on different examples."""
     splits = {
-        (arm.asked.recipe.data.validation, str(arm.asked.recipe.data.limit), seed if arm.own_splits else None)
+        (arm.request.recipe.data.validation, str(arm.request.recipe.data.limit), seed if arm.own_splits else None)
         for arm in arms
         for seed in trainings.finished.get(arm.name, {})
     }
@@ -174,14 +174,14 @@ def _networks(verdicts: Judge, arms: Sequence[Arm], dataset: Dataset) -> dict[st
     for arm in arms:
         runs = verdicts.runs(arm)
         if runs:
-            networks[arm.name] = _network(runs[0].model, dataset, arm.asked.trust)
+            networks[arm.name] = _network(runs[0].model, dataset, arm.request.trust)
     return networks
 
 
 def _network(model: Path, dataset: Dataset, trust: Trust) -> Network:
     recipe = read_run(model.parent / RECIPE)
-    section = with_own_settings(recipe.student, recipe.student)
-    return understand(
+    section = apply_recorded_settings(recipe.student, recipe.student)
+    return fit_to_data(
         open_file(model, trust=trust, choice=choice_of(section)).network,
         dataset.train,
         task=dataset.task,

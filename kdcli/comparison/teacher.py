@@ -14,13 +14,13 @@ from kdcli.evaluation.quality import measure
 from kdcli.models.files.recorded import RecordedNetwork
 from kdcli.models.network import Network
 from kdcli.runs.results import Quality, relative
-from kdcli.setup.context import Surroundings
-from kdcli.setup.ensemble_members import members
-from kdcli.setup.open_models import Opened
+from kdcli.setup.context import Context
+from kdcli.setup.ensemble_members import member_requests
+from kdcli.setup.open_models import OpenedModel
 from kdcli.setup.open_teachers import open_teachers
-from kdcli.setup.request import Asked
-from kdcli.teacher.ensemble import ensemble_of, member_records
-from kdcli.teacher.resolve import plain_answers
+from kdcli.setup.request import Request
+from kdcli.teacher.ensemble import make_ensemble, member_records
+from kdcli.teacher.resolve import open_split_logits
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Reference:
         several: of a list of teachers, each one's path, share, temperature and accuracy.
     """
 
-    opened: tuple[Opened, ...]
+    opened: tuple[OpenedModel, ...]
     quality: Quality
     logits: np.ndarray | None = None
     several: Sequence[dict[str, Any]] = ()
@@ -58,24 +58,24 @@ class Reference:
         return {**document, "members": list(self.several)} if self.several else document
 
 
-def open_reference(asked: Asked, dataset: Dataset, around: Surroundings) -> Reference:
+def open_reference(request: Request, dataset: Dataset, context: Context) -> Reference:
     """The teacher of a recipe, or its teachers, with figures on the test split."""
-    test, opened = dataset.test, open_teachers(asked, dataset, around)
+    test, opened = dataset.test, open_teachers(request, dataset, context)
     assert test is not None
     labels = test.all_labels()
     answers = [
         None
         if isinstance(one.network, RecordedNetwork)
-        else plain_answers(own, dataset, one, around)("test", test)
-        for own, one in zip(members(asked), opened, strict=True)
+        else open_split_logits(own, dataset, one, context)("test", test)
+        for own, one in zip(member_requests(request), opened, strict=True)
     ]
     each = [
         Quality(dataset.task, 0) if one is None else measure(one, labels, task=dataset.task) for one in answers
     ]
     known = [one for one in answers if one is not None]
-    if not asked.recipe.is_ensemble:
+    if not request.recipe.is_ensemble:
         return Reference(opened, each[0], answers[0])
-    ensemble = ensemble_of(asked.recipe, opened)
+    ensemble = make_ensemble(request.recipe, opened)
     # Recorded answers say nothing of the test split.
     whole = len(known) == len(answers)
     logits = ensemble.of(known) if whole else None

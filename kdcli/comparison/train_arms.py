@@ -10,14 +10,14 @@ from pathlib import Path
 from kdcli.comparison.arms import Arm
 from kdcli.errors import Interrupted, KdError, LockedError, UsageError
 from kdcli.events import Note
-from kdcli.jobs.build import open_alone, open_distillation
-from kdcli.jobs.execute import carry_out
-from kdcli.jobs.preflight import check_before
-from kdcli.jobs.run_stages import Chain, carry_out_chain, find_chain
+from kdcli.jobs.build import build_distillation, build_label_training
+from kdcli.jobs.execute import execute
+from kdcli.jobs.preflight import check_job
+from kdcli.jobs.run_stages import Chain, find_chain, run_chain
 from kdcli.jobs.training_findings import training_findings
 from kdcli.runs.results import FinishedRun, RunResult
-from kdcli.setup.context import Surroundings
-from kdcli.setup.run_location import find_place
+from kdcli.setup.context import Context
+from kdcli.setup.run_location import find_location
 
 # How long to wait before asking again for a run that another process works in.
 WAIT_SECONDS = 2.0
@@ -34,9 +34,9 @@ class Trainings:
         preflight: refuse what cannot work, with the first seed of each arm.
     """
 
-    def __init__(self, out: Path, around: Surroundings, *, preflight: bool) -> None:
+    def __init__(self, out: Path, context: Context, *, preflight: bool) -> None:
         self.out = out
-        self.around = around
+        self.context = context
         self.preflight = preflight
         self.finished: Runs = {}
         self.failed: dict[str, KdError] = {}
@@ -76,7 +76,7 @@ class Trainings:
                 raise
             except KdError as error:
                 self.failed[arm.name] = error
-                self.around.on_event(Note(f"{arm.name}, seed {seed} failed: {error.message}", warning=True))
+                self.context.on_event(Note(f"{arm.name}, seed {seed} failed: {error.message}", warning=True))
         pairs = [(arm.name, arm.baseline) for arm in arms if arm.baseline is not None]
         if self.failed and not any(set(self.finished[one]) & set(self.finished[other]) for one, other in pairs):
             raise next(iter(self.failed.values()))
@@ -93,38 +93,42 @@ class Trainings:
         if chain is not None:
             self._chain(arm, seed, chain, count)
             return
-        place = find_place(
+        location = find_location(
             "scratch" if alone else "distill",
             arm.at(seed),
             out=path,
             resume=True,
             overwrite=False,
-            once=self.around.once,
+            memo=self.context.memo,
         )
-        if place.finished is not None:
-            self.finished[arm.name][seed] = place.finished
+        if location.finished is not None:
+            self.finished[arm.name][seed] = location.finished
             return
-        self.around.on_event(Note(f"run {count}: {arm.name}, seed {seed}"))
-        job = open_alone("student", place, self.around) if alone else open_distillation(place, self.around)
+        self.context.on_event(Note(f"run {count}: {arm.name}, seed {seed}"))
+        job = (
+            build_label_training("student", location, self.context)
+            if alone
+            else build_distillation(location, self.context)
+        )
         if self.preflight and arm.name not in self._checked:
-            for finding in (*training_findings(job), *check_before(job)):
-                self.around.on_event(Note(f"{arm.name}: {finding}"))
+            for finding in (*training_findings(job), *check_job(job)):
+                self.context.on_event(Note(f"{arm.name}: {finding}"))
         self._checked.add(arm.name)
-        self.finished[arm.name][seed] = carry_out(job, place)
+        self.finished[arm.name][seed] = execute(job, location)
         self.trained += 1
 
     def _chain(self, arm: Arm, seed: int, chain: Chain, count: str) -> None:
         """All stages of one seed."""
         if not chain.is_finished:
-            self.around.on_event(Note(f"run {count}: {arm.name}, seed {seed}, in {len(chain.stages)} stages"))
+            self.context.on_event(Note(f"run {count}: {arm.name}, seed {seed}, in {len(chain.stages)} stages"))
             self.trained += 1
         preflight = self.preflight and arm.name not in self._checked
-        self.finished[arm.name][seed] = carry_out_chain(chain, self.around, preflight=preflight, aloud=False)
+        self.finished[arm.name][seed] = run_chain(chain, self.context, preflight=preflight, aloud=False)
         self._checked.add(arm.name)
 
     def _wait(self, *, everything: bool) -> None:
         """Let another process go on; only sleep when every run that is left is being worked on."""
-        code = self.around.stop()
+        code = self.context.stop()
         if code is not None:
             raise Interrupted("stopped while waiting for another process", exit_code=code, run=self.out)
         if everything:

@@ -27,11 +27,11 @@ from kdcli.recipe.reader import read_run
 from kdcli.runs.directory import recipe_of_run, role_of_run
 from kdcli.runs.inspection_results import Inspection, Layer, Tensor
 from kdcli.screening.saved_model.facts import SavedModelFacts, describe_saved_model
-from kdcli.setup.open_models import as_recorded, choice_of
-from kdcli.setup.request import Asked
+from kdcli.setup.open_models import apply_run_settings, choice_of
+from kdcli.setup.request import Request
 
 
-def look_into(given: Path, file: Path, asked: Asked, *, threads: int | None, on_event: OnEvent) -> Inspection:
+def look_into(given: Path, file: Path, request: Request, *, threads: int | None, on_event: OnEvent) -> Inspection:
     """Screen and open a model file; what is refused or does not open is told, not raised.
 
     Args:
@@ -41,9 +41,9 @@ def look_into(given: Path, file: Path, asked: Asked, *, threads: int | None, on_
         threads: of a file that runs in a process of its own.
         on_event: warned of what is opened although it was refused.
     """
-    section = as_recorded(given, asked.recipe.student)
+    section = apply_run_settings(given, request.recipe.student)
     choice = choice_of(section)
-    with screened_copy(file, trust=asked.trust, signature=choice.signature) as screened:
+    with screened_copy(file, trust=request.trust, signature=choice.signature) as screened:
         told = _told(screened, choice.signature)
         try:
             admit(screened, choice.signature, on_event=on_event)

@@ -17,9 +17,9 @@ from kdcli.events import OnEvent, ignore
 from kdcli.inspection.file import described
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.inspection_results import Inspection, ZooSize
-from kdcli.setup.named_models import open_given
-from kdcli.setup.open_models import Opened, open_network
-from kdcli.setup.request import ask
+from kdcli.setup.named_models import open_named_data
+from kdcli.setup.open_models import OpenedModel, open_model
+from kdcli.setup.request import make_request
 from kdcli.setup.startup import start_tensorflow
 from kdcli.spec import ModelSource
 from kdcli.zoo import Application, Clone, named
@@ -57,18 +57,20 @@ def inspect_zoo(
     member = named(name)
     if member is Clone:
         raise UsageError("zoo clone is the teacher's own architecture", hint="kd inspect TEACHER shows it")
-    asked = ask(_recipe(recipe, name, settings), settings=settings, data=data, role="student", **opening)
-    if asked.recipe.data.source is None and asked.arrays is None:
+    request = make_request(
+        _recipe(recipe, name, settings), settings=settings, data=data, role="student", **opening
+    )
+    if request.recipe.data.source is None and request.arrays is None:
         raise UsageError(
             "a zoo model takes its shape and its classes from the data, and there is none",
             hint=f"kd inspect {model} --data digits",
         )
-    source = asked.recipe.student.model
+    source = request.recipe.student.model
     if not isinstance(source, member):
         raise UsageError(f"student.model is not {name}", hint=f"kd inspect {model} without --recipe")
-    start_tensorflow(threads=threads, seed=asked.recipe.train.seed, code=asked.code)
-    dataset = open_given(asked, carve=False, on_event=on_event)
-    opened = _built(source, asked.recipe, dataset, on_event=on_event)
+    start_tensorflow(threads=threads, seed=request.recipe.train.seed, code=request.code)
+    dataset = open_named_data(request, carve=False, on_event=on_event)
+    opened = _built(source, request.recipe, dataset, on_event=on_event)
     sizes = [source.model_copy(update=dict(size)) for size in source.sizes]
     listed = sizes if source in sizes or not source.model_fields_set - {"kind", "name"} else [source, *sizes]
     base = Inspection(
@@ -79,7 +81,7 @@ def inspect_zoo(
         outputs=(),
         bytes=weight_bytes(opened.network.parameters)["float32"],
     )
-    return _with_sizes(described(base, opened.network), listed or [source], asked.recipe, dataset)
+    return _with_sizes(described(base, opened.network), listed or [source], request.recipe, dataset)
 
 
 def _recipe(recipe: Any, name: str, settings: Sequence[str]) -> Any:
@@ -95,8 +97,8 @@ def _recipe(recipe: Any, name: str, settings: Sequence[str]) -> Any:
     return {"student": {"model": model}}
 
 
-def _built(source: ModelSource, recipe: Recipe, dataset: Dataset, *, on_event: OnEvent) -> Opened:
-    return open_network(
+def _built(source: ModelSource, recipe: Recipe, dataset: Dataset, *, on_event: OnEvent) -> OpenedModel:
+    return open_model(
         "student",
         given=None,
         source=source,

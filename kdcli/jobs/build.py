@@ -11,7 +11,7 @@ from kdcli.distillation.terms import Term, build_terms
 from kdcli.errors import UsageError
 from kdcli.events import Note, OnEvent
 from kdcli.jobs.job import Job
-from kdcli.jobs.training import Clock, Fit, monitored, with_length
+from kdcli.jobs.training import Clock, Fit, monitored_metric, with_epochs_and_steps
 from kdcli.lazy import keras
 from kdcli.losses.labels import Labels
 from kdcli.models.network import Network
@@ -20,58 +20,58 @@ from kdcli.recipe.document import Path, dotted
 from kdcli.recipe.sections import Recipe
 from kdcli.setup.checks import (
     check_effects,
-    check_heads,
-    check_precision,
+    check_output_kinds,
     check_quantized,
     check_synchronized,
+    check_training_precision,
     refuse_untrained,
 )
 from kdcli.setup.classifier_reuse import reuse_classifier
-from kdcli.setup.context import Surroundings
-from kdcli.setup.ensemble_members import check_members, members
-from kdcli.setup.open_models import Opened
-from kdcli.setup.open_teachers import open_side, open_teacher, open_teachers
-from kdcli.setup.request import Asked, require
-from kdcli.setup.run_location import Place, check_inputs, code_inputs, data_key, data_sha256, open_data
+from kdcli.setup.context import Context
+from kdcli.setup.ensemble_members import check_ensemble, member_requests
+from kdcli.setup.open_models import OpenedModel
+from kdcli.setup.open_teachers import open_role, open_teacher, open_teachers
+from kdcli.setup.request import Request, require
+from kdcli.setup.run_location import RunLocation, check_inputs, data_key, hash_code, hash_data, open_data
 from kdcli.setup.startup import strategy_for
-from kdcli.setup.workers import start_together
-from kdcli.teacher.ensemble import open_teachings, resolved_teaching
-from kdcli.teacher.resolve import views_of
+from kdcli.setup.workers import start_workers
+from kdcli.teacher.ensemble import build_teacher_outputs, resolved_settings
+from kdcli.teacher.resolve import make_views
 from kdcli.zoo import Clone
 
 
-def open_distillation(place: Place, around: Surroundings) -> Job:
+def build_distillation(location: RunLocation, context: Context) -> Job:
     """Everything that a distillation needs.
 
     Raises:
         KdError: what is missing, cannot be read or does not fit.
     """
-    asked, recipe = place.asked, place.asked.recipe
-    require(asked, "data", "teacher", "student")
-    check_members(asked)
-    for one in members(asked):
+    request, recipe = location.request, location.request.recipe
+    require(request, "data", "teacher", "student")
+    check_ensemble(request)
+    for one in member_requests(request):
         refuse_untrained(one)
     if recipe.losses is None:
-        raise UsageError(f"the recipe {asked.name!r} has no losses", hint="--recipe soft-targets")
-    clock, on_event = Clock(), around.on_event
-    start_together(asked, around)
-    dataset = _dataset(asked, clock, around)
-    strategy = strategy_for(recipe.train.devices, around.workers.strategy)
+        raise UsageError(f"the recipe {request.name!r} has no losses", hint="--recipe soft-targets")
+    clock, on_event = Clock(), context.on_event
+    start_workers(request, context)
+    dataset = _dataset(request, clock, context)
+    strategy = strategy_for(recipe.train.devices, context.workers.strategy)
     check_effects(recipe, recipe.losses, dataset, replicas=strategy.num_replicas_in_sync)
     with strategy.scope():
-        teachers = open_teachers(asked, dataset, around)
+        teachers = open_teachers(request, dataset, context)
         teacher = teachers[0]
         dataset = with_outputs(dataset, teacher.network.outputs)
-        student = open_side("student", asked, dataset, around, recipe.student.start, teacher.network)
-        check_precision(recipe, student.network)
+        student = open_role("student", request, dataset, context, recipe.student.start, teacher.network)
+        check_training_precision(recipe, student.network)
         _note_quantized(student)
         _synchronize(recipe, student.network, strategy, on_event)
         reused = reuse_classifier(recipe, student, teacher)
         student = reused.student
-        check_heads(recipe, dataset, teacher.network, student.network)
+        check_output_kinds(recipe, dataset, teacher.network, student.network)
         # Projections start the same however the models were opened, which uses up random numbers.
         keras.utils.set_random_seed(recipe.train.seed)
-        train = with_length(recipe.train, len(dataset.train))
+        train = with_epochs_and_steps(recipe.train, len(dataset.train))
         terms = build_terms(
             reused.losses,
             student=student.network,
@@ -80,27 +80,27 @@ def open_distillation(place: Place, around: Surroundings) -> Job:
             batch=train.batch_size,
             seed=recipe.train.seed,
         )
-    teaching = open_teachings(asked, dataset, teachers, terms, around, epochs=train.epochs or 1)
-    monitor = monitored(train, dataset, with_teacher=True)
-    views = teaching.views
-    fit = Fit(recipe, train, dataset, views, student.network, terms, strategy, monitor, on_event, around.stop)
-    fit.workers = around.workers
-    sides: dict[Path, Opened] = {("teacher", number): one for number, one in enumerate(teachers)}
+    teacher_outputs = build_teacher_outputs(request, dataset, teachers, terms, context, epochs=train.epochs or 1)
+    monitor = monitored_metric(train, dataset, with_teacher=True)
+    views = teacher_outputs.views
+    fit = Fit(recipe, train, dataset, views, student.network, terms, strategy, monitor, on_event, context.stop)
+    fit.workers = context.workers
+    sides: dict[Path, OpenedModel] = {("teacher", number): one for number, one in enumerate(teachers)}
     if not recipe.is_ensemble:
         sides = {("teacher",): teacher}
     resolved = _resolved(recipe, dataset, {**sides, ("student",): student}, terms, strategy)
-    resolved |= {**reused.resolved, ("student", "start"): student.start, **resolved_teaching(teaching)}
+    resolved |= {**reused.resolved, ("student", "start"): student.start, **resolved_settings(teacher_outputs)}
     inputs = {
         **{dotted(at): one.record for at, one in sides.items()},
         "student": student.record,
-        **code_inputs(asked),
+        **hash_code(request),
     }
-    inputs["data"] = _data_record(asked, dataset, around)
-    check_inputs(place, inputs)
-    return Job("distill", asked, fit, student, teaching, resolved, inputs, clock)
+    inputs["data"] = _data_record(request, dataset, context)
+    check_inputs(location, inputs)
+    return Job("distill", request, fit, student, teacher_outputs, resolved, inputs, clock)
 
 
-def open_alone(role: str, place: Place, around: Surroundings) -> Job:
+def build_label_training(role: str, location: RunLocation, context: Context) -> Job:
     """Everything that training from labels alone needs: of a teacher, or of a student as its own baseline.
 
     Every epoch sees a new view, also where a distilled twin's teacher answers only some.
@@ -108,12 +108,12 @@ def open_alone(role: str, place: Place, around: Surroundings) -> Job:
     Raises:
         KdError: what is missing, cannot be read or does not fit.
     """
-    asked, recipe = place.asked, place.asked.recipe
-    require(asked, "data", role)
-    clock, on_event = Clock(), around.on_event
-    start_together(asked, around)
-    dataset = _dataset(asked, clock, around)
-    strategy = strategy_for(recipe.train.devices, around.workers.strategy)
+    request, recipe = location.request, location.request.recipe
+    require(request, "data", role)
+    clock, on_event = Clock(), context.on_event
+    start_workers(request, context)
+    dataset = _dataset(request, clock, context)
+    strategy = strategy_for(recipe.train.devices, context.workers.strategy)
     check_effects(recipe, [Labels()], dataset, replicas=strategy.num_replicas_in_sync)
     if not dataset.labelled:
         raise UsageError(
@@ -123,26 +123,26 @@ def open_alone(role: str, place: Place, around: Surroundings) -> Job:
         teacher = None
         if role == "student" and isinstance(recipe.student.model, Clone):
             # Who learns alone has a teacher too where it is the teacher's architecture.
-            require(asked, "teacher")
-            first = members(asked)[0]
+            require(request, "teacher")
+            first = member_requests(request)[0]
             refuse_untrained(first)
-            teacher = open_teacher(first, dataset, around).network
-        opened = open_side(role, asked, dataset, around, getattr(recipe, role).start, teacher)
-        check_precision(recipe, opened.network)
+            teacher = open_teacher(first, dataset, context).network
+        opened = open_role(role, request, dataset, context, getattr(recipe, role).start, teacher)
+        check_training_precision(recipe, opened.network)
         _note_quantized(opened)
         _synchronize(recipe, opened.network, strategy, on_event)
-    views = views_of(recipe, dataset, None)
-    train = with_length(recipe.train, len(dataset.train))
-    monitor = monitored(train, dataset, with_teacher=False)
+    views = make_views(recipe, dataset, None)
+    train = with_epochs_and_steps(recipe.train, len(dataset.train))
+    monitor = monitored_metric(train, dataset, with_teacher=False)
     term = Term(label_term(recipe))
-    fit = Fit(recipe, train, dataset, views, opened.network, (term,), strategy, monitor, on_event, around.stop)
-    fit.workers = around.workers
+    fit = Fit(recipe, train, dataset, views, opened.network, (term,), strategy, monitor, on_event, context.stop)
+    fit.workers = context.workers
     resolved = _resolved(recipe, dataset, {(role,): opened}, (term,), strategy)
     resolved[role, "start"] = opened.start
-    inputs = {role: opened.record, "data": _data_record(asked, dataset, around), **code_inputs(asked)}
-    check_inputs(place, inputs)
+    inputs = {role: opened.record, "data": _data_record(request, dataset, context), **hash_code(request)}
+    check_inputs(location, inputs)
     command = "train-teacher" if role == "teacher" else "scratch"
-    return Job(command, asked, fit, opened, None, resolved, inputs, clock)
+    return Job(command, request, fit, opened, None, resolved, inputs, clock)
 
 
 def label_term(recipe: Recipe) -> Labels:
@@ -151,10 +151,10 @@ def label_term(recipe: Recipe) -> Labels:
     return labels.model_copy(update={"weight": 1.0, "warmup": 0.0})
 
 
-def _dataset(asked: Asked, clock: Clock, around: Surroundings) -> Dataset:
+def _dataset(request: Request, clock: Clock, context: Context) -> Dataset:
     since = time.perf_counter()
-    dataset = open_data(asked, around.once)
-    around.once(("notes", *data_key(asked)), lambda: _say(dataset.notes, around.on_event))
+    dataset = open_data(request, context.memo)
+    context.memo(("notes", *data_key(request)), lambda: _say(dataset.notes, context.on_event))
     clock.lap("data", since)
     return dataset
 
@@ -165,7 +165,7 @@ def _synchronize(recipe: Recipe, trained: Network, strategy: Any, on_event: OnEv
         on_event(Note(idle))
 
 
-def _note_quantized(opened: Opened) -> None:
+def _note_quantized(opened: OpenedModel) -> None:
     text = check_quantized(opened.network, start=opened.start)
     if text is not None:
         opened.network.notes = (*opened.network.notes, text)
@@ -176,12 +176,12 @@ def _say(notes: Sequence[str], on_event: OnEvent) -> None:
         on_event(Note(text))
 
 
-def _data_record(asked: Asked, dataset: Dataset, around: Surroundings) -> dict[str, Any]:
-    return {"name": dataset.name, "sha256": data_sha256(asked, around.once)}
+def _data_record(request: Request, dataset: Dataset, context: Context) -> dict[str, Any]:
+    return {"name": dataset.name, "sha256": hash_data(request, context.memo)}
 
 
 def _resolved(
-    recipe: Recipe, dataset: Dataset, sides: dict[Path, Opened], terms: Sequence[Term], strategy: Any
+    recipe: Recipe, dataset: Dataset, sides: dict[Path, OpenedModel], terms: Sequence[Term], strategy: Any
 ) -> dict[Path, Any]:
     """A value for every `auto` that both commands know."""
     values: dict[Path, Any] = {("data", "task"): dataset.task}

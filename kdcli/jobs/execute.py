@@ -23,14 +23,14 @@ from kdcli.runs.directory import Run, summary_when_there
 from kdcli.runs.gate_results import GateResult
 from kdcli.runs.records import versions
 from kdcli.runs.results import FinishedRun, RunResult, relative
-from kdcli.setup.open_teachers import answered_splits
-from kdcli.setup.run_location import Place
+from kdcli.setup.open_teachers import splits_with_outputs
+from kdcli.setup.run_location import RunLocation
 from kdcli.setup.startup import device_record
 from kdcli.teacher.ensemble import teacher_record
 from kdcli.training.loop import Trained
 
 
-def carry_out(job: Job, place: Place) -> RunResult | FinishedRun:
+def execute(job: Job, location: RunLocation) -> RunResult | FinishedRun:
     """Let the teacher answer, train, measure, write; the directory is made once the answers are there.
 
     Raises:
@@ -39,39 +39,39 @@ def carry_out(job: Job, place: Place) -> RunResult | FinishedRun:
         StorageError: the directory cannot be written.
         ModelError: a teacher in a process of its own that died.
     """
-    for text in left_to_export(job.exported_gates, relative(place.path)):
+    for text in left_to_export(job.exported_gates, relative(location.path)):
         job.fit.on_event(Note(text))
     with ExitStack() as stack:
-        for one in job.teaching.members if job.teaching else ():
+        for one in job.teacher_outputs.members if job.teacher_outputs else ():
             stack.enter_context(explaining(one.network))
-        return _carried_out(job, place)
+        return _carried_out(job, location)
 
 
-def _carried_out(job: Job, place: Place) -> RunResult | FinishedRun:
+def _carried_out(job: Job, location: RunLocation) -> RunResult | FinishedRun:
     since = time.perf_counter()
-    teaching = job.teaching
-    targets = teaching.targets() if teaching else None
+    teacher_outputs = job.teacher_outputs
+    targets = teacher_outputs.targets() if teacher_outputs else None
     _answer_validation(job)
     job.clock.lap("teacher", since)
     if not job.fit.workers.is_chief:
-        return _followed(job, place, targets)
-    run = place.open()
+        return _followed(job, location, targets)
+    run = location.open()
     try:
-        if place.earlier is None and run.environment.exists():
+        if location.earlier is None and run.environment.exists():
             raise LockedError(
                 f"{run.path} was taken by another run meanwhile", hint="the same command with --resume"
             )
-        for text in _changed_since(job, place, died=run.died):
+        for text in _changed_since(job, location, died=run.died):
             job.fit.on_event(Note(text, warning=True))
-        answers = _answers_record(job, place, since)
-        if place.earlier is None:
+        answers = _answers_record(job, location, since)
+        if location.earlier is None:
             write_start(
                 run,
                 command=job.command,
-                requested=job.asked.recipe,
+                requested=job.request.recipe,
                 resolved=job.recipe,
                 inputs=job.inputs,
-                trust=job.asked.trust,
+                trust=job.request.trust,
                 device=device_record(job.fit.strategy),
                 answers=answers,
             )
@@ -99,25 +99,25 @@ def _carried_out(job: Job, place: Place) -> RunResult | FinishedRun:
 
 
 def _trained(job: Job, run: Run, targets: Targets | None) -> Trained:
-    with job.teaching.asked_live() if job.teaching else nullcontext():
+    with job.teacher_outputs.asked_live() if job.teacher_outputs else nullcontext():
         return job.fit.run(run, targets)
 
 
-def _answers_record(job: Job, place: Place, since: float) -> dict[str, Any] | None:
+def _answers_record(job: Job, location: RunLocation, since: float) -> dict[str, Any] | None:
     """What the teacher's answers took; a run that goes on has paid for them when it began."""
-    if job.teaching is None:
+    if job.teacher_outputs is None:
         return None
-    earlier = (place.earlier or {}).get("answers")
+    earlier = (location.earlier or {}).get("answers")
     if earlier:
-        job.teaching.hit = earlier["hit"]
+        job.teacher_outputs.hit = earlier["hit"]
         job.clock.took("teacher", earlier["seconds"] + job.clock.stages["teacher"], since)
-    return {"hit": job.teaching.hit, "seconds": round(job.clock.stages["teacher"], 3)}
+    return {"hit": job.teacher_outputs.hit, "seconds": round(job.clock.stages["teacher"], 3)}
 
 
-def _followed(job: Job, place: Place, targets: Targets | None) -> FinishedRun:
+def _followed(job: Job, location: RunLocation, targets: Targets | None) -> FinishedRun:
     """What a worker does that is not the chief: it trains along and reads what the chief has written."""
     job.fit.workers.barrier()
-    run = Run.followed(place.path)
+    run = Run.followed(location.path)
     try:
         _trained(job, run, targets)
     except Interrupted as interrupted:
@@ -129,20 +129,20 @@ def _followed(job: Job, place: Place, targets: Targets | None) -> FinishedRun:
     return FinishedRun(run.path, model, document, followed=True)
 
 
-def _changed_since(job: Job, place: Place, *, died: bool) -> list[str]:
+def _changed_since(job: Job, location: RunLocation, *, died: bool) -> list[str]:
     """What the first start did not have: reasons why a run that goes on may not end bit for bit the same."""
-    if place.earlier is None:
+    if location.earlier is None:
         return []
     now = {**device_record(job.fit.strategy), "versions": versions()}
     texts = [
-        f"not bit-identical to an uninterrupted run: {name} was {place.earlier.get(name)}, is {now[name]}"
+        f"not bit-identical to an uninterrupted run: {name} was {location.earlier.get(name)}, is {now[name]}"
         for name in ("threads", "devices", "versions")
-        if place.earlier.get(name) != now[name]
+        if location.earlier.get(name) != now[name]
     ]
     if died:
         size = job.fit.train.batch_size
         texts.append(
-            f"the last process in {place.path} ended without a word: killed, or out of memory at batch {size} "
+            f"the last process in {location.path} ended without a word: killed, or out of memory at batch {size} "
             "(then start another run with a smaller --batch-size)"
         )
     return texts
@@ -163,8 +163,8 @@ def _measured(job: Job, run: Run, trained: Trained) -> RunResult:
     if dataset.validation is not None:
         validation, _ = evaluate_split(network, dataset.validation, **measured)
     if dataset.test is not None:
-        if job.teaching is not None and not job.teaching.recorded:
-            answers = job.teaching.plain("test", dataset.test)
+        if job.teacher_outputs is not None and not job.teacher_outputs.recorded:
+            answers = job.teacher_outputs.plain("test", dataset.test)
             teacher_test = measure(answers, dataset.test.all_labels(), task=dataset.task)
         test, logits = evaluate_split(network, dataset.test, teacher=answers, **measured)
         write_predictions(run, logits, dataset.test, task=dataset.task)
@@ -195,7 +195,7 @@ def _measured(job: Job, run: Run, trained: Trained) -> RunResult:
         test=test,
         seconds=job.clock.to_json(),
         examples_per_second=round(trained.examples_per_second, 1),
-        teacher=teacher_record(job.teaching, teacher_test, test) if job.teaching else None,
+        teacher=teacher_record(job.teacher_outputs, teacher_test, test) if job.teacher_outputs else None,
         targets=_targets_record(job),
         gates=gates,
         stages=job.stages,
@@ -203,22 +203,22 @@ def _measured(job: Job, run: Run, trained: Trained) -> RunResult:
 
 
 def _targets_record(job: Job) -> dict[str, Any] | None:
-    if job.teaching is None:
+    if job.teacher_outputs is None:
         return None
-    planned = job.teaching.to_json()
+    planned = job.teacher_outputs.to_json()
     kept = ("mode", "bytes", "views", "precision", "kept", "fingerprint")
-    record = {"hit": job.teaching.hit, **{name: planned[name] for name in kept}}
+    record = {"hit": job.teacher_outputs.hit, **{name: planned[name] for name in kept}}
     if "members" in planned:
-        asked = zip(job.teaching.members, planned["members"], strict=True)
-        record["members"] = [{"hit": one.hit, **{name: its[name] for name in kept}} for one, its in asked]
+        request = zip(job.teacher_outputs.members, planned["members"], strict=True)
+        record["members"] = [{"hit": one.hit, **{name: its[name] for name in kept}} for one, its in request]
     return record
 
 
 def _answer_validation(job: Job) -> None:
     """The teacher's answers on validation: agreement is logged, and selects when there are no labels."""
     split = job.fit.dataset.validation
-    if job.teaching is None or split is None:
+    if job.teacher_outputs is None or split is None:
         return
     # What is recorded is about the training part only, and may be all that is known.
-    if not job.teaching.recorded or any(split is one for one in answered_splits(job.fit.dataset)):
-        job.fit.teacher_validation = job.teaching.plain("validation", split)
+    if not job.teacher_outputs.recorded or any(split is one for one in splits_with_outputs(job.fit.dataset)):
+        job.fit.teacher_validation = job.teacher_outputs.plain("validation", split)

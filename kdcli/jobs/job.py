@@ -18,9 +18,9 @@ from kdcli.recipe.document import Path
 from kdcli.recipe.gates import Gate
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.records import hidden_secrets
-from kdcli.setup.open_models import Opened
-from kdcli.setup.request import Asked
-from kdcli.teacher.ensemble import AnyTeaching, OpenedSeveral
+from kdcli.setup.open_models import OpenedModel
+from kdcli.setup.request import Request
+from kdcli.teacher.ensemble import AnyOutputs, OpenedEnsemble
 
 
 @dataclass
@@ -42,10 +42,10 @@ class Job:
     """
 
     command: str
-    asked: Asked
+    request: Request
     fit: Fit
-    trained: Opened
-    teaching: AnyTeaching | None
+    trained: OpenedModel
+    teacher_outputs: AnyOutputs | None
     resolved: dict[Path, Any]
     inputs: dict[str, Any]
     clock: Clock
@@ -53,7 +53,7 @@ class Job:
     exported_gates: tuple[Gate, ...] = ()
     stages: tuple[dict[str, Any], ...] = ()
 
-    def hold_to(self, gates: Sequence[Gate], *, is_last: bool = True) -> None:
+    def set_gates(self, gates: Sequence[Gate], *, is_last: bool = True) -> None:
         """Let its figures be judged by gates; what a file weighs is judged when it is exported.
 
         Args:
@@ -76,9 +76,9 @@ class Job:
         self.gates, self.exported_gates = others, sizes
 
     @property
-    def teacher(self) -> Opened | OpenedSeveral | None:
+    def teacher(self) -> OpenedModel | OpenedEnsemble | None:
         """Who answers."""
-        return self.teaching.opened if self.teaching else None
+        return self.teacher_outputs.opened if self.teacher_outputs else None
 
     @property
     def role(self) -> str:
@@ -88,7 +88,7 @@ class Job:
     @property
     def recipe(self) -> Recipe:
         """The recipe with every `auto` written out."""
-        return resolved_recipe(self.asked.recipe, self.resolved, self.asked.own)
+        return resolved_recipe(self.request.recipe, self.resolved, self.request.custom)
 
 
 def resolved_recipe(recipe: Recipe, resolved: dict[Path, Any], own: OwnKinds = NO_OWN) -> Recipe:

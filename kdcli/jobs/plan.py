@@ -32,8 +32,8 @@ from kdcli.recipe.origins import Origins
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.records import hidden_secrets
 from kdcli.runs.results import Plan
-from kdcli.teacher.outputs import Teaching
-from kdcli.teacher.split_logits import sample_of
+from kdcli.teacher.outputs import TeacherOutputs
+from kdcli.teacher.split_logits import sample_examples
 
 
 def settings_table(recipe: Recipe, origins: Origins, resolved: dict[Path, Any]) -> tuple[dict[str, Any], ...]:
@@ -79,7 +79,7 @@ def parts_text(parts: Parts) -> str | None:
     return ", ".join(words) or None
 
 
-def brief(findings: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+def merge_findings(findings: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
     """Sentences about several teachers with the ends of their paths that differ, and what is said of each once.
 
     Args:
@@ -115,18 +115,18 @@ TIMED_STEPS, TIMED_EXAMPLES = 4, 16
 def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
     """The plan of a distillation (or of a teacher's training, whose `teacher` is None)."""
     fit, dataset = job.fit, job.fit.dataset
-    teaching = job.teaching
-    targets = teaching.to_json() if teaching is not None else {}
-    teachers = teaching.members if teaching is not None else ()
+    teacher_outputs = job.teacher_outputs
+    targets = teacher_outputs.to_json() if teacher_outputs is not None else {}
+    teachers = teacher_outputs.members if teacher_outputs is not None else ()
     teacher_parameters = sum(one.network.parameters or 0 for one in teachers)
-    kept = min(teaching.bytes, RESIDENT_BYTES) if teaching is not None else 0
+    kept = min(teacher_outputs.bytes, RESIDENT_BYTES) if teacher_outputs is not None else 0
     splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
     left = left_to_export(job.exported_gates, "RUN") if measured else ()
     # Weights, their gradients and two moments of the optimizer, in float32.
     data = dataset.train.bytes if dataset.train.bytes <= RESIDENT_BYTES else AHEAD_BYTES
     memory = data + kept + 4 * (4 * job.trained.network.parameters + teacher_parameters)
     return Plan(
-        settings=settings_table(job.recipe, job.asked.origins, job.resolved),
+        settings=settings_table(job.recipe, job.request.origins, job.resolved),
         teacher=job.trained.to_json() if job.role == "teacher" else job.teacher.to_json() if job.teacher else None,
         student=_student(job) if job.role == "student" else None,
         pairs=pair_rows(fit.terms),
@@ -144,10 +144,10 @@ def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
         student_bytes=weight_bytes(job.trained.network.parameters),
         student_formats=exportable_formats(job.trained.network),
         seconds=_measured_seconds(job) if measured else {"teacher": None, "training": None},
-        findings=brief(
+        findings=merge_findings(
             (
                 *training_findings(job),
-                *(teaching.texts if teaching is not None else ()),
+                *(teacher_outputs.texts if teacher_outputs is not None else ()),
                 *findings,
                 *_of_losses(job),
                 *_notes(job),
@@ -169,7 +169,7 @@ def _of_losses(job: Job) -> tuple[str, ...]:
     return loss_findings(
         job.fit.terms,
         student=job.trained.network,
-        teacher=job.teaching.network if job.teaching is not None else None,
+        teacher=job.teacher_outputs.network if job.teacher_outputs is not None else None,
         replicas=job.fit.strategy.num_replicas_in_sync,
         weighted=job.fit.dataset.train.weights is not None,
     )
@@ -178,20 +178,20 @@ def _of_losses(job: Job) -> tuple[str, ...]:
 def _notes(job: Job) -> list[str]:
     """What the opened models have to say of themselves."""
     sides = [(job.role, job.trained)]
-    if job.teaching is not None:
-        several = len(job.teaching.members) > 1
-        told = [(m.network.name if several else "teacher", m.opened) for m in job.teaching.members]
+    if job.teacher_outputs is not None:
+        several = len(job.teacher_outputs.members) > 1
+        told = [(m.network.name if several else "teacher", m.opened) for m in job.teacher_outputs.members]
         sides = [*told, *sides]
     return [f"{role}: {text}" for role, side in sides for text in side.network.notes]
 
 
 def _measured_seconds(job: Job) -> dict[str, float | None]:
     """What the whole would take, from one step (compiled first) and one batch of the teacher; weights go back."""
-    fit, teaching = job.fit, job.teaching
+    fit, teacher_outputs = job.fit, job.teacher_outputs
     examples, targets, teacher_seconds = fit.dataset.train, None, None
-    if teaching is not None:
-        examples, targets = teaching.look()
-        teacher_seconds = round(sum(_teacher_seconds(one) for one in teaching.members), 1)
+    if teacher_outputs is not None:
+        examples, targets = teacher_outputs.look()
+        teacher_seconds = round(sum(_teacher_seconds(one) for one in teacher_outputs.members), 1)
     parts = [variable for term in fit.terms for variable in term.variables]
     with unchanged([*fit.network.variables, *parts]), computing_in(fit.network, fit.train.precision):
         stepper = fit.stepper(targets)
@@ -226,15 +226,20 @@ def _evaluation_seconds(job: Job) -> float:
     return (time.perf_counter() - since) / count * total
 
 
-def _teacher_seconds(teaching: Teaching) -> float:
+def _teacher_seconds(teacher_outputs: TeacherOutputs) -> float:
     """What answering all training examples would take; nothing where that is done, or no pass of its own."""
-    if teaching.keeping.mode == "live" or teaching.recorded or teaching.complete or not teaching.arrays:
+    if (
+        teacher_outputs.placement.mode == "live"
+        or teacher_outputs.recorded
+        or teacher_outputs.complete
+        or not teacher_outputs.arrays
+    ):
         return 0.0
-    sample = sample_of(teaching.dataset.train)
-    with teaching.asking(sample, as_they_are(sample), taps=teaching.taps) as teacher_pass:
+    sample = sample_examples(teacher_outputs.dataset.train)
+    with teacher_outputs.asking(sample, as_they_are(sample), taps=teacher_outputs.taps) as teacher_pass:
         count = min(256, len(sample))
         teacher_pass(0, 0, count)
         since = time.perf_counter()
         teacher_pass(0, 0, count)
         each = (time.perf_counter() - since) / count
-    return each * len(teaching.dataset.train) * (teaching.views.count or 1)
+    return each * len(teacher_outputs.dataset.train) * (teacher_outputs.views.count or 1)

@@ -19,8 +19,8 @@ from kdcli.lazy import tf
 from kdcli.loss import FeatureLoss
 from kdcli.models.network import Network
 from kdcli.models.variables import size_of, unchanged
-from kdcli.teacher.ensemble import AnyTeaching
-from kdcli.teacher.split_logits import SAMPLE_SPLIT, sample_of
+from kdcli.teacher.ensemble import AnyOutputs
+from kdcli.teacher.split_logits import SAMPLE_SPLIT, sample_examples
 
 SKIP = "--no-preflight skips this check"
 
@@ -157,41 +157,41 @@ def _after_activation(term: Term, student: Network, teacher: Network) -> list[st
     ]
 
 
-def check_before(job: Job) -> tuple[str, ...]:
+def check_job(job: Job) -> tuple[str, ...]:
     """Refuse what cannot work; gives what is worth knowing in sentences.
 
     Raises:
         ModelError: a teacher at chance level, teacher = student, a term without gradient.
     """
     findings = []
-    fit, teaching, student = job.fit, job.teaching, job.trained
+    fit, teacher_outputs, student = job.fit, job.teacher_outputs, job.trained
     train = fit.dataset.train
     looked, answers = train, None
-    if teaching is not None:
-        findings.extend(_known_of(teaching, student.network, fit.dataset.task))
-        looked, answers = teaching.look()
-    network = teaching.network if teaching is not None else None
+    if teacher_outputs is not None:
+        findings.extend(_known_of(teacher_outputs, student.network, fit.dataset.task))
+        looked, answers = teacher_outputs.look()
+    network = teacher_outputs.network if teacher_outputs is not None else None
     batch = _sample_batch(looked, min(fit.train.batch_size, len(looked)))
     refuse_idle_terms(fit.terms, student=student.network, teacher=network, batch=batch, targets=answers)
-    if teaching is not None and fit.views.augments and fit.views.count == 1 and (fit.train.epochs or 1) > 1:
+    if teacher_outputs is not None and fit.views.augments and fit.views.count == 1 and (fit.train.epochs or 1) > 1:
         findings.append("a single view for all epochs was worse than no augmentation: teacher.views=8 keeps 8")
     return tuple(findings)
 
 
-def _known_of(teaching: AnyTeaching, student: Network, task: str) -> list[str]:
+def _known_of(teacher_outputs: AnyOutputs, student: Network, task: str) -> list[str]:
     """How good each teacher is on training examples.
 
     Raises:
         ModelError: one is at chance level, or is the student.
     """
     texts = []
-    sample = sample_of(teaching.dataset.train)
+    sample = sample_examples(teacher_outputs.dataset.train)
     labels = sample.all_labels()
-    for one in teaching.members:
+    for one in teacher_outputs.members:
         refuse_same(one.network, student)
         if task == "classification" and labels is not None:
             accuracy = refuse_chance(one.plain(SAMPLE_SPLIT, sample), labels, name=one.network.name)
-            who = "the teacher" if len(teaching.members) == 1 else one.network.name
+            who = "the teacher" if len(teacher_outputs.members) == 1 else one.network.name
             texts.append(f"{who}'s accuracy on training examples is {accuracy:.4f}")
     return texts
 

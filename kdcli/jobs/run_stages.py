@@ -13,15 +13,22 @@ from typing import Any
 from kdcli.errors import Interrupted, StorageError, UsageError
 from kdcli.events import Note, Planned
 from kdcli.jobs.job import recipe_text, resolved_recipe
-from kdcli.jobs.stages import Stage, check_stages, listed, settled, stages_of
+from kdcli.jobs.stages import Stage, check_stages, describe_stages, resolve_stages, stages_of
 from kdcli.recipe.gates import Gate
 from kdcli.recipe.reader import read_recipe
 from kdcli.runs import writer
 from kdcli.runs.directory import ENVIRONMENT, RECIPE, STAGES, SUMMARY, Run
 from kdcli.runs.results import FinishedRun, Plan, RunResult, relative
-from kdcli.setup.context import Surroundings
-from kdcli.setup.request import Asked
-from kdcli.setup.run_location import Place, find_path, find_place, input_paths, refuse_other_settings, with_sources
+from kdcli.setup.context import Context
+from kdcli.setup.request import Request
+from kdcli.setup.run_location import (
+    RunLocation,
+    find_directory,
+    find_location,
+    input_paths,
+    refuse_other_settings,
+    replace_sources,
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Chain:
     """
 
     path: Path
-    asked: Asked
+    request: Request
     stages: tuple[Stage, ...]
     resume: bool
     overwrite: bool
@@ -58,17 +65,17 @@ class Chain:
             UsageError: it holds what nobody may delete.
             StorageError: it cannot be written, or another process works in it.
         """
-        inputs = input_paths(self.asked.recipe)
+        inputs = input_paths(self.request.recipe)
         run = Run.open(self.path, resume=self.resume, overwrite=self.overwrite, inputs=inputs)
         try:
             if not self.recipe.exists():
                 writer.make_folder(self.recipe.parent)
-                writer.write_text(self.recipe, recipe_text(self.asked.recipe))
+                writer.write_text(self.recipe, recipe_text(self.request.recipe))
         finally:
             run.close()
 
 
-def find_chain(asked: Asked, *, out: str | Path | None, resume: bool, overwrite: bool) -> Chain | None:
+def find_chain(request: Request, *, out: str | Path | None, resume: bool, overwrite: bool) -> Chain | None:
     """The chain that is asked for, or that lies there; None where there is one distillation only.
 
     Raises:
@@ -76,47 +83,47 @@ def find_chain(asked: Asked, *, out: str | Path | None, resume: bool, overwrite:
     """
     kept = Path(out) / STAGES / RECIPE if out is not None and resume else None
     if kept is not None and kept.is_file():
-        asked = _going_on(asked, kept)
-    if not asked.recipe.stages:
+        request = _going_on(request, kept)
+    if not request.recipe.stages:
         return None
-    asked = _whole(asked)
-    if asked.recipe.train.devices == "workers":
+    request = _whole(request)
+    if request.recipe.train.devices == "workers":
         raise UsageError(
             "train.devices: workers share one training; a recipe with stages has several",
             hint="kd distill for each stage, with the run before as --teacher",
         )
-    path = find_path("distill", asked, out=out, resume=resume, overwrite=overwrite)
+    path = find_directory("distill", request, out=out, resume=resume, overwrite=overwrite)
     if resume and (path / ENVIRONMENT).exists() and not (path / STAGES / RECIPE).exists():
         raise UsageError(f"{path} holds a run without stages", hint="another --out, or --overwrite")
-    stages = stages_of(asked, path)
+    stages = stages_of(request, path)
     check_stages(stages)
-    return Chain(path, asked, stages, resume, overwrite)
+    return Chain(path, request, stages, resume, overwrite)
 
 
-def _going_on(asked: Asked, kept: Path) -> Asked:
+def _going_on(request: Request, kept: Path) -> Request:
     """What is asked of a chain that lies there: its own recipe where none is given."""
     if (kept.parents[1] / SUMMARY).exists():
         # A chain that is finished is shown without the user's own files.
-        asked = replace(asked, own=replace(asked.own, as_written=True))
-    recipe = read_recipe(kept, own=asked.own).recipe
+        request = replace(request, custom=replace(request.custom, as_written=True))
+    recipe = read_recipe(kept, own=request.custom).recipe
     requested = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
-    if not asked.recipe_given:
-        refuse_other_settings(asked, requested, kept.parents[1])
-        asked = replace(asked, recipe=with_sources(recipe, asked), recipe_given=True)
+    if not request.recipe_given:
+        refuse_other_settings(request, requested, kept.parents[1])
+        request = replace(request, recipe=replace_sources(recipe, request), recipe_given=True)
     # An option may be what the recipe says, and yet not what a stage says.
-    refuse_other_settings(_whole(asked), requested, kept.parents[1])
-    return asked
+    refuse_other_settings(_whole(request), requested, kept.parents[1])
+    return request
 
 
-def _whole(asked: Asked) -> Asked:
+def _whole(request: Request) -> Request:
     """What is asked, with a recipe that says by itself what was given beside it."""
-    asked = settled(asked)
-    return replace(asked, recipe=resolved_recipe(asked.recipe, {}, asked.own))
+    request = resolve_stages(request)
+    return replace(request, recipe=resolved_recipe(request.recipe, {}, request.custom))
 
 
-def carry_out_chain(
+def run_chain(
     chain: Chain,
-    around: Surroundings,
+    context: Context,
     *,
     preflight: bool,
     gates: Sequence[Gate] = (),
@@ -136,71 +143,71 @@ def carry_out_chain(
         StorageError: a stage of a finished chain is gone.
         KdError: everything that can go wrong in a distillation.
     """
-    from kdcli.jobs.build import open_distillation
-    from kdcli.jobs.execute import carry_out
+    from kdcli.jobs.build import build_distillation
+    from kdcli.jobs.execute import execute
     from kdcli.jobs.plan import make_plan
-    from kdcli.jobs.preflight import check_before
+    from kdcli.jobs.preflight import check_job
     from kdcli.jobs.training_findings import training_findings
 
     done: list[RunResult | FinishedRun] = []
     opened = chain.resume and chain.recipe.exists()
     for stage in chain.stages:
-        place = _place(chain, stage, around, fresh=not (opened or chain.resume))
-        if place.finished is not None:
-            done.append(place.finished)
+        location = _place(chain, stage, context, fresh=not (opened or chain.resume))
+        if location.finished is not None:
+            done.append(location.finished)
             continue
         if chain.is_finished:
             raise StorageError(
                 f"{chain.path} is finished, but its stage {stage.number} ({stage.path}) is not there",
                 hint="start anew: --overwrite",
             )
-        around.on_event(Note(f"stage {stage.number} of {stage.count}: {relative(stage.path)}"))
+        context.on_event(Note(f"stage {stage.number} of {stage.count}: {relative(stage.path)}"))
         try:
-            job = open_distillation(place, around)
+            job = build_distillation(location, context)
             # What the last one cannot be held to is refused before the first one is trained.
-            job.hold_to(gates, is_last=stage.is_last)
+            job.set_gates(gates, is_last=stage.is_last)
             if stage.is_last:
                 job.stages = tuple(_record(result) for result in done)
             else:
                 job.gates = job.exported_gates = ()
-            findings = check_before(job) if preflight else ()
+            findings = check_job(job) if preflight else ()
             if aloud:
-                around.on_event(Planned(make_plan(job, findings, measured=False)))
+                context.on_event(Planned(make_plan(job, findings, measured=False)))
             else:
                 for finding in (*training_findings(job), *findings):
-                    around.on_event(Note(f"stage {stage.number}: {finding}"))
+                    context.on_event(Note(f"stage {stage.number}: {finding}"))
             if not opened:
                 chain.open()
                 opened = True
-            done.append(carry_out(job, place))
+            done.append(execute(job, location))
         except Interrupted as interrupted:
             interrupted.run = chain.path if opened else None
             raise
     return done[-1]
 
 
-def plan_chain(chain: Chain, around: Surroundings, *, preflight: bool) -> Plan:
+def plan_chain(chain: Chain, context: Context, *, preflight: bool) -> Plan:
     """The plan of the first stage that is not finished, with the list of all of them; writes nothing."""
-    from kdcli.jobs.build import open_distillation
+    from kdcli.jobs.build import build_distillation
     from kdcli.jobs.plan import make_plan
-    from kdcli.jobs.preflight import check_before
+    from kdcli.jobs.preflight import check_job
 
     finished = 0
     for stage in chain.stages:
-        place = _place(chain, stage, around, fresh=not chain.resume)
-        if place.finished is None:
+        location = _place(chain, stage, context, fresh=not chain.resume)
+        if location.finished is None:
             break
         finished += 1
-    job = open_distillation(place, around)
-    plan = make_plan(job, check_before(job) if preflight else (), measured=True)
-    return replace(plan, stages=listed(chain.stages, chain.asked.recipe, finished=finished))
+    job = build_distillation(location, context)
+    plan = make_plan(job, check_job(job) if preflight else (), measured=True)
+    return replace(plan, stages=describe_stages(chain.stages, chain.request.recipe, finished=finished))
 
 
-def _place(chain: Chain, stage: Stage, around: Surroundings, *, fresh: bool) -> Place:
+def _place(chain: Chain, stage: Stage, context: Context, *, fresh: bool) -> RunLocation:
     """Where a stage goes; what lies there is not looked at where it is going to be deleted."""
     if fresh:
-        return Place(stage.path, stage.asked, resume=True, overwrite=False)
-    return find_place("distill", stage.asked, out=stage.path, resume=True, overwrite=False, once=around.once)
+        return RunLocation(stage.path, stage.request, resume=True, overwrite=False)
+    return find_location("distill", stage.request, out=stage.path, resume=True, overwrite=False, memo=context.memo)
 
 
 def _record(result: RunResult | FinishedRun) -> dict[str, Any]:

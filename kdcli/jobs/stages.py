@@ -15,7 +15,7 @@ from kdcli.recipe.origins import Origins
 from kdcli.recipe.sections import Recipe, TeacherSection, TrainSection
 from kdcli.recipe.stages import StageSection, merged, without
 from kdcli.runs.directory import STAGES
-from kdcli.setup.request import Asked, require
+from kdcli.setup.request import Request, require
 from kdcli.zoo import File
 
 # One setting in two units.
@@ -36,7 +36,7 @@ class Stage:
     number: int
     count: int
     path: Path
-    asked: Asked
+    request: Request
 
     @property
     def is_last(self) -> bool:
@@ -44,33 +44,34 @@ class Stage:
         return self.number == self.count
 
 
-def stages_of(asked: Asked, path: Path) -> tuple[Stage, ...]:
+def stages_of(request: Request, path: Path) -> tuple[Stage, ...]:
     """The distillations of a recipe with stages, each taught by the student before it.
 
     Args:
         asked: what to do, stages and all.
         path: of the whole: the run of the last stage; the others lie in `stages/1`, `stages/2`, ... below it.
     """
-    asked, count = settled(asked), len(asked.recipe.stages)
+    request, count = resolve_stages(request), len(request.recipe.stages)
     paths = [path / STAGES / str(number) for number in range(1, count)] + [path]
     return tuple(
-        Stage(number, count, paths[number - 1], _asked_of(asked, number, paths)) for number in range(1, count + 1)
+        Stage(number, count, paths[number - 1], _asked_of(request, number, paths))
+        for number in range(1, count + 1)
     )
 
 
-def settled(asked: Asked) -> Asked:
+def resolve_stages(request: Request) -> Request:
     """What is asked, its stages without the keys that somebody gave for this run: so the recipe tells all of it.
 
     What is given (`--epochs`, `--set train...`) holds in all stages; `--student` in the last one.
     """
-    train, student = _given(asked, "train"), _given(asked, "student")
+    train, student = _given(request, "train"), _given(request, "student")
     train |= LENGTH if train & LENGTH else frozenset()
-    stages = asked.recipe.stages
+    stages = request.recipe.stages
     left = tuple(
         _without(stage, train, student if number == len(stages) else frozenset())
         for number, stage in enumerate(stages, 1)
     )
-    return replace(asked, recipe=asked.recipe.model_copy(update={"stages": left}))
+    return replace(request, recipe=request.recipe.model_copy(update={"stages": left}))
 
 
 def _without(stage: StageSection, train: frozenset[str], student: frozenset[str]) -> StageSection:
@@ -82,9 +83,9 @@ def _without(stage: StageSection, train: frozenset[str], student: frozenset[str]
     return stage.model_copy(update=update)
 
 
-def last_stage(asked: Asked) -> Asked:
+def last_stage(request: Request) -> Request:
     """What is asked of the last stage, whose student is wanted; of a recipe without stages all of it."""
-    return stages_of(asked, Path())[-1].asked if asked.recipe.stages else asked
+    return stages_of(request, Path())[-1].request if request.recipe.stages else request
 
 
 def check_stages(stages: tuple[Stage, ...]) -> None:
@@ -95,24 +96,26 @@ def check_stages(stages: tuple[Stage, ...]) -> None:
         ModelError: a student's file that is not there.
     """
     for stage in stages:
-        asked = stage.asked
-        require(asked, "data", "student", *([] if stage.number > 1 else ["teacher"]))
-        if asked.recipe.losses is None:
+        request = stage.request
+        require(request, "data", "student", *([] if stage.number > 1 else ["teacher"]))
+        if request.recipe.losses is None:
             raise UsageError(f"stage {stage.number} has no losses", hint="losses of the recipe, or of each stage")
-        if "student" not in asked.models and isinstance(asked.recipe.student.model, File):
-            model_file(Path(asked.recipe.student.model.path), trust=asked.trust)
-    if sum("student" in stage.asked.models for stage in stages) > 1:
+        if "student" not in request.models and isinstance(request.recipe.student.model, File):
+            model_file(Path(request.recipe.student.model.path), trust=request.trust)
+    if sum("student" in stage.request.models for stage in stages) > 1:
         raise UsageError(
             "a model object is trained in place: it cannot be the student of several stages",
             hint="a `student` in each stage before the last one, or the model as a file",
         )
 
 
-def _asked_of(asked: Asked, number: int, paths: list[Path]) -> Asked:
+def _asked_of(request: Request, number: int, paths: list[Path]) -> Request:
     """What is asked of one stage."""
-    recipe, own = asked.recipe, asked.recipe.stages[number - 1]
+    recipe, own = request.recipe, request.recipe.stages[number - 1]
     last = number == len(paths)
-    models = {role: model for role, model in asked.models.items() if number == 1 or not role.startswith("teacher")}
+    models = {
+        role: model for role, model in request.models.items() if number == 1 or not role.startswith("teacher")
+    }
     if own.student is not None and own.student.model is not None and not last:
         models.pop("student", None)
     update: dict[str, Any] = {
@@ -129,11 +132,11 @@ def _asked_of(asked: Asked, number: int, paths: list[Path]) -> Asked:
         settings = {name: getattr(first, name) for name in ("precision", "targets", "views")}
         assistant = TeacherSection(model=File(path=str(paths[number - 2])), **settings)
         update |= {"taught_by": assistant, "ensemble": None}
-    origins = _origins_of(asked.origins, number - 1)
+    origins = _origins_of(request.origins, number - 1)
     if number > 1:
         # A chain that goes on may lie elsewhere now, and its assistants with it.
         origins.outside["teacher", "model"] = f"stage {number - 1}"
-    return replace(asked, recipe=recipe.model_copy(update=update), origins=origins, models=models)
+    return replace(request, recipe=recipe.model_copy(update=update), origins=origins, models=models)
 
 
 def _train(recipe: Recipe, own: StageSection) -> TrainSection:
@@ -143,12 +146,12 @@ def _train(recipe: Recipe, own: StageSection) -> TrainSection:
     return train.model_copy(update=dict.fromkeys(LENGTH - said)) if said else train
 
 
-def _given(asked: Asked, section: str) -> frozenset[str]:
+def _given(request: Request, section: str) -> frozenset[str]:
     """The keys of a section that somebody gave for this run, all of them where it was given as a whole."""
     found: set[str] = set()
-    for path in asked.origins.outside:
+    for path in request.origins.outside:
         if path == (section,):
-            found |= set(type(getattr(asked.recipe, section)).model_fields)
+            found |= set(type(getattr(request.recipe, section)).model_fields)
         elif path[0] == section:
             found.add(str(path[1]))
     return frozenset(found)
@@ -159,9 +162,9 @@ def _origins_of(origins: Origins, number: int) -> Origins:
     at: Setting = (STAGES, number)
 
     def own(places: Mapping[Setting, Any]) -> dict[Setting, Any]:
-        inner = {path[2:]: place for path, place in places.items() if path[:2] == at and len(path) > 2}
-        around = {path: place for path, place in places.items() if path[:1] != (STAGES,)}
-        return {**around, **inner}
+        inner = {path[2:]: location for path, location in places.items() if path[:2] == at and len(path) > 2}
+        context = {path: location for path, location in places.items() if path[:1] != (STAGES,)}
+        return {**context, **inner}
 
     document = replace(
         origins.document, places=own(origins.document.places), value_places=own(origins.document.value_places)
@@ -169,7 +172,7 @@ def _origins_of(origins: Origins, number: int) -> Origins:
     return Origins(document, own(origins.outside), own(origins.follows), list(origins.notes))
 
 
-def listed(stages: tuple[Stage, ...], recipe: Recipe, *, finished: int) -> tuple[dict[str, Any], ...]:
+def describe_stages(stages: tuple[Stage, ...], recipe: Recipe, *, finished: int) -> tuple[dict[str, Any], ...]:
     """The stages as a plan lists them.
 
     Args:
@@ -183,19 +186,19 @@ def listed(stages: tuple[Stage, ...], recipe: Recipe, *, finished: int) -> tuple
             "run": str(stage.path),
             "description": recipe.stages[stage.number - 1].description,
             "teacher": str(stages[stage.number - 2].path) if stage.number > 1 else "the recipe's",
-            "student": _named(stage.asked),
-            "losses": [loss.label for loss in stage.asked.recipe.losses or ()],
-            "epochs": stage.asked.recipe.train.epochs,
-            "steps": stage.asked.recipe.train.steps,
+            "student": _named(stage.request),
+            "losses": [loss.label for loss in stage.request.recipe.losses or ()],
+            "epochs": stage.request.recipe.train.epochs,
+            "steps": stage.request.recipe.train.steps,
             "finished": stage.number <= finished,
         }
         for stage in stages
     )
 
 
-def _named(asked: Asked) -> Any:
+def _named(request: Request) -> Any:
     """A student as a recipe names it."""
-    if "student" in asked.models:
-        return asked.models["student"].name
-    model = asked.recipe.student.model
+    if "student" in request.models:
+        return request.models["student"].name
+    model = request.recipe.student.model
     return model.model_dump(mode="json", exclude_none=True) if model else None

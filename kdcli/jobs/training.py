@@ -60,14 +60,14 @@ class Clock:
         return {name: round(value, 3) for name, value in {**named, "total": total}.items()}
 
 
-def with_length(train: TrainSection, examples: int) -> TrainSection:
+def with_epochs_and_steps(train: TrainSection, examples: int) -> TrainSection:
     """The section with both `epochs` and `steps` filled in, for the loop."""
     each = steps_per_epoch(examples, train.batch_size)
     steps = train.steps or (train.epochs or 10) * each
     return train.model_copy(update={"epochs": -(-steps // each), "steps": steps})
 
 
-def monitored(train: TrainSection, dataset: Dataset, *, with_teacher: bool) -> str:
+def monitored_metric(train: TrainSection, dataset: Dataset, *, with_teacher: bool) -> str:
     """The validation figure that selects the best weights.
 
     Raises:

@@ -18,9 +18,9 @@ LIKE_ONE = (0.5, 2.0)
 def training_findings(job: Job) -> tuple[str, ...]:
     """Sentences about settings that do something else than they seem to."""
     fit = job.fit
-    notes = job.asked.origins.notes
+    notes = job.request.origins.notes
     # Who learns from labels alone has none of the recipe's losses.
-    if job.teaching is None:
+    if job.teacher_outputs is None:
         notes = [note for note in notes if not note.startswith("losses.")]
     replicas = fit.strategy.num_replicas_in_sync
     left = partial_batch(len(fit.dataset.train), fit.train.batch_size, replicas=replicas)
@@ -87,12 +87,12 @@ def _broken_contracts(job: Job) -> list[str]:
     """What the user's own losses break of the contract of losses, as far as it matters in a run."""
     found = []
     for term in job.fit.terms:
-        names = job.asked.own.files_of(term.loss)
+        names = job.request.custom.files_of(term.loss)
         if not names:
             continue
         from kdcli.loss_contract.check import IN_A_RUN, check
 
-        (path,) = (path for path in job.asked.own.paths if path.name == names[0])
+        (path,) = (path for path in job.request.custom.paths if path.name == names[0])
         found += [
             f"losses.{term.loss.label} breaks the contract of losses: {point.name}: {point.reason}; "
             f"kd losses check {path} tries all of it"

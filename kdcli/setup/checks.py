@@ -16,19 +16,19 @@ from kdcli.models.hardware import has_gpu
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.recipe.sections import Recipe
-from kdcli.setup.request import Asked
+from kdcli.setup.request import Request
 from kdcli.training.replicas import normalizing
 from kdcli.zoo import Clone, File, has_weights
 
 
-def refuse_untrained(asked: Asked) -> None:
+def refuse_untrained(request: Request) -> None:
     """Refuse a teacher from the zoo that knows nothing yet.
 
     Raises:
         UsageError: naming train-teacher.
     """
-    model = asked.recipe.teacher.model
-    if "teacher" in asked.models or isinstance(model, File | None) or has_weights(model):
+    model = request.recipe.teacher.model
+    if "teacher" in request.models or isinstance(model, File | None) or has_weights(model):
         return
     if isinstance(model, Clone):
         raise UsageError(
@@ -37,37 +37,37 @@ def refuse_untrained(asked: Asked) -> None:
         )
     raise UsageError(
         f"the teacher is a zoo model ({model.name}), which has no trained weights",
-        hint=f"kd train-teacher --recipe {asked.name} --out runs/teacher, then --teacher runs/teacher",
+        hint=f"kd train-teacher --recipe {request.name} --out runs/teacher, then --teacher runs/teacher",
     )
 
 
-def refuse_trained_object(asked: Asked) -> None:
+def refuse_trained_object(request: Request) -> None:
     """Refuse to compare from the weights of an object: training changes it.
 
     Raises:
         UsageError: with the two ways on.
     """
-    if "student" in asked.models and asked.recipe.student.start == "file":
+    if "student" in request.models and request.recipe.student.start == "file":
         raise UsageError(
             "a model object is trained in place: a comparison cannot start from its weights twice",
             hint="save it and give the file, or student.start=fresh",
         )
 
 
-def refuse_graph_afresh(asked: Asked) -> None:
+def refuse_fresh_graph(request: Request) -> None:
     """Refuse to start anew what has only its weights.
 
     Raises:
         UsageError: naming the file.
     """
-    student = asked.recipe.student
+    student = request.recipe.student
     if isinstance(student.model, File) and student.start == "fresh":
-        file = model_file(Path(student.model.path), trust=asked.trust)
+        file = model_file(Path(student.model.path), trust=request.trust)
         if model_format(file) not in KERAS:
-            raise not_anew("student", str(file))
+            raise reinitialization_error("student", str(file))
 
 
-def not_anew(role: str, name: str) -> UsageError:
+def reinitialization_error(role: str, name: str) -> UsageError:
     """The refusal of a fresh start for what has only its weights."""
     return UsageError(
         f"{role}.start is fresh, but {name} is no Keras model that can be made anew",
@@ -82,7 +82,7 @@ def check_effects(recipe: Recipe, losses: Sequence[Loss], dataset: Dataset, *, r
         UsageError: naming the setting.
     """
     train, values = recipe.train, dataset.task == "regression"
-    check_losses(recipe, losses, dataset, replicas=replicas)
+    check_loss_settings(recipe, losses, dataset, replicas=replicas)
     on_classes = any(loss.needs_labels and not loss.needs_teacher for loss in losses) and not values
     idle = {
         "data.class_weight": recipe.data.class_weight != "none" and not on_classes,
@@ -149,7 +149,7 @@ def check_synchronized(recipe: Recipe, trained: Network, *, replicas: int) -> st
     return "train.synchronized has no effect on one device" if replicas == 1 else None
 
 
-def check_precision(recipe: Recipe, student: Network) -> None:
+def check_training_precision(recipe: Recipe, student: Network) -> None:
     """Refuse half precision where the layers cannot be told to use it, or where it takes many times as long.
 
     Raises:
@@ -206,7 +206,7 @@ def _learns(layer: Any) -> bool:
     return any(len(variable.shape) > 1 for variable in layer.trainable_variables)
 
 
-def check_losses(recipe: Recipe, losses: Sequence[Loss], dataset: Dataset, *, replicas: int) -> None:
+def check_loss_settings(recipe: Recipe, losses: Sequence[Loss], dataset: Dataset, *, replicas: int) -> None:
     """Refuse losses that cannot work with this data, this batch or these devices, before a model is opened.
 
     Raises:
@@ -291,7 +291,7 @@ def _too_small(loss: Loss, batch: int, examples: int, replicas: int) -> UsageErr
     )
 
 
-def check_heads(recipe: Recipe, dataset: Dataset, teacher: Network, student: Network) -> None:
+def check_output_kinds(recipe: Recipe, dataset: Dataset, teacher: Network, student: Network) -> None:
     """Refuse outputs that cannot be compared, and inner layers of what shows none.
 
     Raises:

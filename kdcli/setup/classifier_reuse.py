@@ -14,11 +14,11 @@ from kdcli.models.keras.classifier_reuse import grown
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.recipe.document import Path
 from kdcli.recipe.sections import Recipe
-from kdcli.setup.open_models import Opened
+from kdcli.setup.open_models import OpenedModel
 
 
 @dataclass(frozen=True)
-class Reused:
+class ReusedClassifier:
     """What a recipe with `classifier_reuse` changes.
 
     Args:
@@ -27,12 +27,12 @@ class Reused:
         resolved: the layers as the run's recipe names them: a run that goes on grows its student again.
     """
 
-    student: Opened
+    student: OpenedModel
     losses: tuple[Loss, ...]
     resolved: dict[Path, Any] = field(default_factory=dict)
 
 
-def reuse_classifier(recipe: Recipe, student: Opened, teacher: Opened) -> Reused:
+def reuse_classifier(recipe: Recipe, student: OpenedModel, teacher: OpenedModel) -> ReusedClassifier:
     """Grow the student into the teacher's classifier where the recipe says so.
 
     Raises:
@@ -42,7 +42,7 @@ def reuse_classifier(recipe: Recipe, student: Opened, teacher: Opened) -> Reused
     losses = recipe.losses or ()
     places = [number for number, loss in enumerate(losses) if isinstance(loss, ClassifierReuse)]
     if not places:
-        return Reused(student, losses)
+        return ReusedClassifier(student, losses)
     loss: Any = losses[places[0]]
     if len(places) > 1:
         raise UsageError("two losses are classifier_reuse: a student goes on into one classifier")
@@ -65,7 +65,7 @@ def reuse_classifier(recipe: Recipe, student: Opened, teacher: Opened) -> Reused
     network.notes = (*ours.notes, text)
     named = loss.model_copy(update={"student_layer": projected, "teacher_layer": pair.teacher})
     layers = {"student_layer": [pair.student], "teacher_layer": [pair.teacher]}
-    return Reused(
+    return ReusedClassifier(
         replace(student, network=network),
         tuple(named if number == places[0] else one for number, one in enumerate(losses)),
         {("losses", places[0], name): value for name, value in layers.items()},

@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 
 from kdcli.cache.entry import Entry
 from kdcli.events import OnEvent, ignore
-from kdcli.setup.startup import never
+from kdcli.setup.startup import never_stop
 from kdcli.training.replicas import ALONE, Workers
 
-Made = TypeVar("Made")
+Value = TypeVar("Value")
 
 
-class Once:
+class Memo:
     """Remembers by key what was expensive to make: the data, the teacher, the teacher's answers."""
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Once:
     def __contains__(self, key: Hashable) -> bool:
         return key in self._made
 
-    def __call__(self, key: Hashable, make: Callable[[], Made]) -> Made:
+    def __call__(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """What `make` gives, from the first call with this key on."""
         if key not in self._made:
             self._made[key] = make()
@@ -32,7 +32,7 @@ class Once:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class Context:
     """What a job works in.
 
     Args:
@@ -46,9 +46,9 @@ class Surroundings:
     """
 
     threads: int | None = None
-    stop: Callable[[], int | None] = never
+    stop: Callable[[], int | None] = never_stop
     on_event: OnEvent = ignore
-    once: Once = field(default_factory=Once)
+    memo: Memo = field(default_factory=Memo)
     cache_limit: int | None = None
     dry_run: bool = False
     workers: Workers = ALONE
@@ -56,4 +56,4 @@ class Surroundings:
     def entry(self, folder: Path, components: Mapping[str, Any]) -> Entry | None:
         """The kept answers that follow from some components, complete or not; each shard is checked once."""
         found = Entry.find(folder, components)
-        return found and self.once(("entry", str(folder), found.fingerprint), lambda: found)
+        return found and self.memo(("entry", str(folder), found.fingerprint), lambda: found)

@@ -6,37 +6,37 @@ from dataclasses import replace
 
 from kdcli.errors import UsageError
 from kdcli.recipe.sections import Recipe
-from kdcli.setup.request import Asked
+from kdcli.setup.request import Request
 
 
-def members(asked: Asked) -> tuple[Asked, ...]:
+def member_requests(request: Request) -> tuple[Request, ...]:
     """What is asked of each teacher, as if it were the only one.
 
     All of them answer the same views: a number that one of them has holds for those that leave it open.
     """
-    recipe = asked.recipe
+    recipe = request.recipe
     if not recipe.is_ensemble:
-        return (asked,)
+        return (request,)
     counts = [section.views for section in recipe.teachers if section.views != "auto"]
     found = []
     for number, section in enumerate(recipe.teachers):
         alone = {"weight": None, "temperature": None, "views": counts[0] if counts else "auto"}
-        models = {role: model for role, model in asked.models.items() if not role.startswith("teacher")}
-        given = asked.models.get(f"teacher.{number}", asked.models.get("teacher"))
+        models = {role: model for role, model in request.models.items() if not role.startswith("teacher")}
+        given = request.models.get(f"teacher.{number}", request.models.get("teacher"))
         if given is not None:
             models["teacher"] = given
         own = recipe.taught(section.model_copy(update=alone)).model_copy(update={"ensemble": None})
-        found.append(replace(asked, recipe=own, models=models))
+        found.append(replace(request, recipe=own, models=models))
     return tuple(found)
 
 
-def check_members(asked: Asked) -> None:
+def check_ensemble(request: Request) -> None:
     """Refuse settings of several teachers where there is one, and views that differ.
 
     Raises:
         UsageError: naming the setting.
     """
-    recipe = asked.recipe
+    recipe = request.recipe
     if not recipe.is_ensemble:
         for name in _of_several(recipe):
             raise UsageError(
@@ -55,18 +55,18 @@ def check_members(asked: Asked) -> None:
             )
 
 
-def refuse_several(asked: Asked, *, command: str) -> None:
+def refuse_ensemble(request: Request, *, command: str) -> None:
     """Refuse a list of teachers, and settings of such a list, where there can be one.
 
     Raises:
         UsageError: with the way on.
     """
-    if asked.recipe.is_ensemble:
+    if request.recipe.is_ensemble:
         raise UsageError(
-            f"the recipe lists {len(asked.recipe.teachers)} teachers, and {command} trains one",
+            f"the recipe lists {len(request.recipe.teachers)} teachers, and {command} trains one",
             hint="a recipe in which `teacher` is one mapping",
         )
-    for name in _of_several(asked.recipe):
+    for name in _of_several(request.recipe):
         raise UsageError(
             f"{name} is for a list of teachers, and {command} trains one",
             hint="a recipe without it: --recipe FILE",
@@ -84,7 +84,7 @@ def _of_several(recipe: Recipe) -> list[str]:
     return [name for name, value in given.items() if value is not None]
 
 
-def taught_by(recipe: Recipe) -> str:
+def teachers_text(recipe: Recipe) -> str:
     """What tells a recipe's teacher, or its teachers, from another's; empty where it names none."""
     models = [section.model.model_dump_json() for section in recipe.teachers if section.model]
     shares = [(section.weight, section.temperature) for section in recipe.teachers]

@@ -27,10 +27,10 @@ from kdcli.models.runtimes.runner import RUNTIMES as FILE_RUNTIMES
 from kdcli.recipe.reader import read_run
 from kdcli.runs.directory import recipe_of_run, role_of_run
 from kdcli.runs.results import Quality
-from kdcli.setup.exported_file import as_exported
-from kdcli.setup.fit_to_data import understand
-from kdcli.setup.open_models import choice_of, with_own_settings
-from kdcli.setup.request import Asked
+from kdcli.setup.exported_file import apply_exported_settings
+from kdcli.setup.fit_to_data import fit_to_data
+from kdcli.setup.open_models import apply_recorded_settings, choice_of
+from kdcli.setup.request import Request
 from kdcli.setup.target_scale import check_target_scale
 from kdcli.setup.teacher_file import TeacherFile
 
@@ -41,7 +41,7 @@ TEACHER, AGAIN = "--teacher", "the first model again"
 
 
 @dataclass(frozen=True)
-class Candidate:
+class EvaluatedFile:
     """A model that can be measured.
 
     Args:
@@ -91,16 +91,16 @@ class Candidate:
         return network_at(self.network, raw)
 
 
-def open_candidate(
+def open_evaluated_file(
     given: Path,
     role: str,
     *,
-    asked: Asked,
+    request: Request,
     dataset: Dataset,
     threads: int | None,
     opened: ExitStack,
     on_event: OnEvent,
-) -> Candidate:
+) -> EvaluatedFile:
     """Open a model behind its preparation: a run brings its own, a file takes the recipe's.
 
     Args:
@@ -111,17 +111,19 @@ def open_candidate(
     Raises:
         ModelError: missing, unreadable, or it does not fit the data.
     """
-    path = model_file(given, trust=asked.trust)
-    section = getattr(asked.recipe, role)
+    path = model_file(given, trust=request.trust)
+    section = getattr(request.recipe, role)
     own = recipe_of_run(given)
     if own is not None:
-        section = with_own_settings(section, getattr(read_run(own), role_of_run(given)))
-    file = open_file(path, trust=asked.trust, choice=choice_of(section, role), threads=threads, on_event=on_event)
+        section = apply_recorded_settings(section, getattr(read_run(own), role_of_run(given)))
+    file = open_file(
+        path, trust=request.trust, choice=choice_of(section, role), threads=threads, on_event=on_event
+    )
     network, runs_alone = file.network, isinstance(file.network, RunnerNetwork)
     if runs_alone:
         opened.callback(network.close)
-    section = as_exported(path, section, network, role=role, asked_for=own is None, on_event=on_event)
-    network = understand(
+    section = apply_exported_settings(path, section, network, role=role, asked_for=own is None, on_event=on_event)
+    network = fit_to_data(
         network,
         dataset.train,
         task=dataset.task,
@@ -129,7 +131,7 @@ def open_candidate(
         section=section,
         role=role,
         measured=True,
-        seed=asked.recipe.data_seed,
+        seed=request.recipe.data_seed,
         on_event=on_event,
         class_names=dataset.class_names,
         # Models on their own are known by their files; settings for them are those of a student.
@@ -137,11 +139,11 @@ def open_candidate(
     )
     check_target_scale(network, dataset, role=role, measured=True, on_event=on_event)
     findings = tuple(str(finding) for finding in file.verdict.findings)
-    return Candidate(path, file.format, network, file.sha256, findings)
+    return EvaluatedFile(path, file.format, network, file.sha256, findings)
 
 
-def time_candidates(
-    candidates: Mapping[str, Candidate],
+def time_files(
+    candidates: Mapping[str, EvaluatedFile],
     examples: Examples,
     *,
     teachers: Mapping[str, TeacherFile],
@@ -172,13 +174,13 @@ def _same(entrants: dict[str, AtBatch], first: str) -> AtBatch:
     """The first entrant under a second name, with the very same subject."""
     at, made = entrants[first], {}
 
-    def once(batch: int) -> Any:
+    def memo(batch: int) -> Any:
         if batch not in made:
             made[batch] = at(batch)
         return made[batch]
 
-    entrants[first] = once
-    return once
+    entrants[first] = memo
+    return memo
 
 
 def check_runtime(runtime: str | None, formats: Sequence[str], *, latency: bool) -> None:

@@ -17,7 +17,7 @@ from kdcli.spec import OutputKind
 MOST_SAID = 1_000_000
 
 
-def as_exported(
+def apply_exported_settings(
     path: Path, section: Any, network: Network, *, role: str, asked_for: bool, on_event: OnEvent
 ) -> Any:
     """A section with what kd wrote beside a file that it exported: what goes in, and what comes out.

@@ -20,7 +20,7 @@ from kdcli.recipe.sections import InputSection
 from kdcli.setup.class_count import check_class_count
 
 
-def understand(
+def fit_to_data(
     network: Any,
     examples: Examples,
     *,
@@ -70,7 +70,7 @@ def understand(
         otherwise=_under_raw(network, section.input, raw),
     )
     if classes is not None:
-        network = mapped(network, classes, task=task, class_names=class_names)
+        network = select_columns(network, classes, task=task, class_names=class_names)
     return _scaled_for(
         network, examples, section, role, who=who, task=task, measured=measured, seed=seed, on_event=on_event
     )
@@ -118,7 +118,7 @@ def _scaled_for(
     return network
 
 
-def mapped(network: Any, classes: Any, *, task: str, class_names: Sequence[str]) -> Any:
+def select_columns(network: Any, classes: Any, *, task: str, class_names: Sequence[str]) -> Any:
     """The network with the columns that belong to the classes of the data.
 
     Raises:

@@ -16,10 +16,12 @@ from kdcli.models.custom_code import blamed
 from kdcli.recipe.reader import read_run
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.directory import recipe_of_run
-from kdcli.setup.request import Asked, ask
+from kdcli.setup.request import Request, make_request
 
 
-def asked_for(models: Sequence[str | Path], recipe: Any, *, with_data: bool = True, **options: Any) -> Asked:
+def request_for_models(
+    models: Sequence[str | Path], recipe: Any, *, with_data: bool = True, **options: Any
+) -> Request:
     """The recipe given, else the data of the first run among the models, else the defaults.
 
     Args:
@@ -40,7 +42,7 @@ def asked_for(models: Sequence[str | Path], recipe: Any, *, with_data: bool = Tr
         if own is not None:
             # Its data and split only: how its networks take their input is theirs alone.
             recipe = _data_of(read_run(own), with_source=with_data and options.get("data") is None)
-    return ask(recipe, role="student", **options)
+    return make_request(recipe, role="student", **options)
 
 
 def _data_of(run: Recipe, *, with_source: bool) -> dict[str, Any]:
@@ -65,7 +67,7 @@ def _refuse_several_sources(runs: Mapping[str, Path]) -> None:
             )
 
 
-def check_counts(*, limit: float | None, batch_size: int | None) -> None:
+def check_limits(*, limit: float | None, batch_size: int | None) -> None:
     """Refuse a limit or a batch that holds nothing.
 
     Raises:
@@ -80,19 +82,19 @@ def check_counts(*, limit: float | None, batch_size: int | None) -> None:
         raise UsageError(f"--batch-size must be at least 1, got {batch_size}", hint="--batch-size 64")
 
 
-def require_data(asked: Asked) -> None:
+def require_data(request: Request) -> None:
     """Refuse to go on without data.
 
     Raises:
         UsageError: naming the option.
     """
-    if asked.recipe.data.source is None and asked.arrays is None:
+    if request.recipe.data.source is None and request.arrays is None:
         raise UsageError(
             "no data: neither the recipe, a run nor an option gives data.source", hint="--data digits"
         )
 
 
-def open_given(asked: Asked, *, carve: bool, on_event: OnEvent) -> Dataset:
+def open_named_data(request: Request, *, carve: bool, on_event: OnEvent) -> Dataset:
     """The data for models that are named; what the source has to say is said.
 
     Args:
@@ -103,18 +105,18 @@ def open_given(asked: Asked, *, carve: bool, on_event: OnEvent) -> Dataset:
     Raises:
         DataError: anything that cannot be right.
     """
-    recipe = asked.recipe
-    with blamed(asked.code):
+    recipe = request.recipe
+    with blamed(request.code):
         dataset = open_dataset(
-            recipe.data, seed=recipe.data_seed, arrays=asked.arrays, carve=carve, outputs=recipe.outputs
+            recipe.data, seed=recipe.data_seed, arrays=request.arrays, carve=carve, outputs=recipe.outputs
         )
     for text in dataset.notes:
         on_event(Note(text))
     return dataset
 
 
-def given_examples(
-    asked: Asked, *, split: str, limit: float | None, on_event: OnEvent
+def open_examples(
+    request: Request, *, split: str, limit: float | None, on_event: OnEvent
 ) -> tuple[Dataset, Examples]:
     """The examples that models are measured on, and the data that they are from; which and how many is said.
 
@@ -128,11 +130,13 @@ def given_examples(
         DataError: anything that cannot be right, or no such split.
     """
     # The recipe's own limit is of its training part; the one given here is of what is measured.
-    dataset = open_given(asked, carve=split in ("train", "validation"), on_event=on_event)
-    return dataset, taken_from(dataset, asked, split=split, limit=limit, on_event=on_event)
+    dataset = open_named_data(request, carve=split in ("train", "validation"), on_event=on_event)
+    return dataset, select_examples(dataset, request, split=split, limit=limit, on_event=on_event)
 
 
-def taken_from(dataset: Dataset, asked: Asked, *, split: str, limit: float | None, on_event: OnEvent) -> Examples:
+def select_examples(
+    dataset: Dataset, request: Request, *, split: str, limit: float | None, on_event: OnEvent
+) -> Examples:
     """A split of data that is open, or the part of it that a limit leaves; which and how many is said.
 
     Raises:
@@ -140,7 +144,7 @@ def taken_from(dataset: Dataset, asked: Asked, *, split: str, limit: float | Non
     """
     examples = dataset.split(split)
     if limit is not None:
-        seed = asked.recipe.data_seed
+        seed = request.recipe.data_seed
         examples = examples.subset(limited(examples.all_labels(), len(examples), limit=limit, seed=seed))
     on_event(Note(f"{dataset.name}: {len(examples)} examples of the {examples.split} split"))
     return examples

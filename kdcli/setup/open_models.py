@@ -22,16 +22,16 @@ from kdcli.runs.directory import recipe_of_run, role_of_run
 from kdcli.runs.records import hash_arrays
 from kdcli.runs.results import relative
 from kdcli.screening.verdict import NO_TRUST, Trust
-from kdcli.setup.checks import not_anew
-from kdcli.setup.exported_file import as_exported
-from kdcli.setup.fit_to_data import understand
+from kdcli.setup.checks import reinitialization_error
+from kdcli.setup.exported_file import apply_exported_settings
+from kdcli.setup.fit_to_data import fit_to_data
 from kdcli.setup.target_scale import check_target_scale
-from kdcli.setup.zoo_models import build_zoo, zoo_shape
+from kdcli.setup.zoo_models import build_zoo_model, zoo_shape
 from kdcli.zoo import File
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedModel:
     """A network and where it came from.
 
     Args:
@@ -80,7 +80,7 @@ class Opened:
         return document if self.format is None else {**document, "format": self.format, "findings": self.findings}
 
 
-def open_network(
+def open_model(
     role: str,
     *,
     given: Any,
@@ -94,7 +94,7 @@ def open_network(
     trust: Trust = NO_TRUST,
     trainable: bool = False,
     threads: int | None = None,
-) -> Opened:
+) -> OpenedModel:
     """Open one side of a run.
 
     Args:
@@ -123,7 +123,7 @@ def open_network(
         sha = hash_arrays(variable.numpy() for variable in model.weights)
         network = KerasNetwork(model, name=f"{role} object", output=section.output)
     elif isinstance(source, File):
-        section = as_recorded(Path(source.path), section)
+        section = apply_run_settings(Path(source.path), section)
         opened = open_file(
             model_file(Path(source.path), trust=trust),
             trust=trust,
@@ -133,10 +133,10 @@ def open_network(
             on_event=on_event,
         )
         network, path, sha, form = opened.network, opened.path, opened.sha256, opened.format
-        section = as_exported(path, section, network, role=role, asked_for=True, on_event=on_event)
+        section = apply_exported_settings(path, section, network, role=role, asked_for=True, on_event=on_event)
         findings = tuple(str(finding) for finding in opened.verdict.findings)
     else:
-        built = build_zoo(
+        built = build_zoo_model(
             role,
             source,
             start=start,
@@ -156,7 +156,7 @@ def open_network(
             f"{role} ({network.name}): a file of this format answers, but cannot be trained",
             hint="give the .keras file or the SavedModel that it was made from",
         )
-    network = understand(
+    network = fit_to_data(
         network,
         dataset.train,
         task=dataset.task,
@@ -171,7 +171,7 @@ def open_network(
     check_target_scale(
         network, dataset, role=role, measured=role == "teacher" and start == "file", on_event=on_event
     )
-    return Opened(network, start, path, sha, form, findings)
+    return OpenedModel(network, start, path, sha, form, findings)
 
 
 def choice_of(section: Any, role: str = "student") -> Choice:
@@ -179,16 +179,16 @@ def choice_of(section: Any, role: str = "student") -> Choice:
     return Choice(section.signature, section.output, section.input.tensor, section.input.values, role)
 
 
-def as_recorded(path: Path, section: Any) -> Any:
+def apply_run_settings(path: Path, section: Any) -> Any:
     """A run directory brings its own preparation, output and output kind, where the recipe leaves them open."""
     own = recipe_of_run(path)
     if own is None or section.input != InputSection() or section.output_kind != "auto":
         return section
     recorded = getattr(read_run(own), role_of_run(path))
-    return with_own_settings(section, recorded)
+    return apply_recorded_settings(section, recorded)
 
 
-def with_own_settings(section: Any, recorded: Any) -> Any:
+def apply_recorded_settings(section: Any, recorded: Any) -> Any:
     """A section with what a run recorded of the model that it left; another output or signature may be asked for.
 
     One that started further in starts there now, and inputs that had a value are inputs no more.
@@ -203,7 +203,7 @@ def with_own_settings(section: Any, recorded: Any) -> Any:
 
 def _renewed(network: Any, section: Any, role: str, *, seed: int, on_event: OnEvent) -> KerasNetwork:
     if not isinstance(network, KerasNetwork):
-        raise not_anew(role, network.name)
+        raise reinitialization_error(role, network.name)
     model = fresh_copy(network.model, seed=seed)
     same = undrawn(model, lambda other: fresh_copy(network.model, seed=other), seed=seed)
     if same:

@@ -13,18 +13,18 @@ from kdcli.models.files.format import model_file, model_format
 from kdcli.models.files.recorded import RecordedNetwork
 from kdcli.models.outputs import resolve_output
 from kdcli.recipe.sections import InputSection
-from kdcli.setup.context import Surroundings
-from kdcli.setup.ensemble_members import members
-from kdcli.setup.fit_to_data import mapped
-from kdcli.setup.open_models import Opened, open_network
-from kdcli.setup.request import Asked
+from kdcli.setup.context import Context
+from kdcli.setup.ensemble_members import member_requests
+from kdcli.setup.fit_to_data import select_columns
+from kdcli.setup.open_models import OpenedModel, open_model
+from kdcli.setup.request import Request
 from kdcli.setup.run_location import data_key
 from kdcli.zoo import File
 
 
-def open_side(
-    role: str, asked: Asked, dataset: Dataset, around: Surroundings, start: str | None = None, teacher: Any = None
-) -> Opened:
+def open_role(
+    role: str, request: Request, dataset: Dataset, context: Context, start: str | None = None, teacher: Any = None
+) -> OpenedModel:
     """One side of a run; without a `start` it is no one's to train, and has its weights.
 
     Args:
@@ -33,53 +33,58 @@ def open_side(
         start: where its weights come from.
         teacher: what a clone is made like.
     """
-    section = getattr(asked.recipe, role)
-    return open_network(
+    section = getattr(request.recipe, role)
+    return open_model(
         role,
-        given=asked.models.get(role),
+        given=request.models.get(role),
         source=section.model,
         start="file" if start in ("auto", None) else str(start),
         dataset=dataset,
         section=section,
-        seed=asked.recipe.train.seed,
-        on_event=around.on_event,
+        seed=request.recipe.train.seed,
+        on_event=context.on_event,
         teacher=teacher,
-        trust=asked.trust,
+        trust=request.trust,
         trainable=start is not None,
-        threads=around.threads,
+        threads=context.threads,
     )
 
 
-def open_teacher(asked: Asked, dataset: Dataset, around: Surroundings) -> Opened:
+def open_teacher(request: Request, dataset: Dataset, context: Context) -> OpenedModel:
     """One teacher, opened once."""
-    section = asked.recipe.teacher.model_dump_json()
-    key = ("teacher", *data_key(asked), section, id(asked.models.get("teacher")))
-    recorded = is_recorded(asked)
-    return around.once(
-        key, lambda: open_recorded(asked, dataset) if recorded else open_side("teacher", asked, dataset, around)
+    section = request.recipe.teacher.model_dump_json()
+    key = ("teacher", *data_key(request), section, id(request.models.get("teacher")))
+    recorded = has_recorded_outputs(request)
+    return context.memo(
+        key,
+        lambda: (
+            open_recorded_outputs(request, dataset)
+            if recorded
+            else open_role("teacher", request, dataset, context)
+        ),
     )
 
 
-def open_teachers(asked: Asked, dataset: Dataset, around: Surroundings) -> tuple[Opened, ...]:
+def open_teachers(request: Request, dataset: Dataset, context: Context) -> tuple[OpenedModel, ...]:
     """All teachers of a run, in order.
 
     Raises:
         ModelError: two of them answer in ways that cannot be mixed.
         UsageError: a temperature of what gives values.
     """
-    first, *others = members(asked)
-    opened = [open_teacher(first, dataset, around)]
+    first, *others = member_requests(request)
+    opened = [open_teacher(first, dataset, context)]
     # Where the data does not say how many classes there are, the first teacher does.
     known = with_outputs(dataset, opened[0].network.outputs)
-    opened += [open_teacher(other, known, around) for other in others]
+    opened += [open_teacher(other, known, context) for other in others]
     _refuse_unlike(opened)
-    for number, section in enumerate(asked.recipe.teachers):
+    for number, section in enumerate(request.recipe.teachers):
         if section.temperature not in (None, 1.0) and opened[number].network.head == "values":
             raise UsageError(f"teacher.{number}.temperature is for classes, and the data has values")
     return tuple(opened)
 
 
-def _refuse_unlike(opened: Sequence[Opened]) -> None:
+def _refuse_unlike(opened: Sequence[OpenedModel]) -> None:
     """Refuse teachers whose answers are not the same kind of thing, or not of the same size."""
     first = opened[0].network
     for other in (one.network for one in opened[1:]):
@@ -103,28 +108,28 @@ def _said(head: str, shape: tuple[int | None, ...]) -> str:
     return f"{head} of {'×'.join('any' if side is None else str(side) for side in shape)}"
 
 
-def is_recorded(asked: Asked) -> bool:
+def has_recorded_outputs(request: Request) -> bool:
     """Whether the teacher is a file of recorded answers."""
-    model = asked.recipe.teacher.model
-    if "teacher" in asked.models or not isinstance(model, File):
+    model = request.recipe.teacher.model
+    if "teacher" in request.models or not isinstance(model, File):
         return False
-    return model_format(model_file(Path(model.path), trust=asked.trust)) == "npz"
+    return model_format(model_file(Path(model.path), trust=request.trust)) == "npz"
 
 
-def open_recorded(asked: Asked, dataset: Dataset) -> Opened:
+def open_recorded_outputs(request: Request, dataset: Dataset) -> OpenedModel:
     """Read recorded answers for the training and validation examples of the data.
 
     Raises:
         UsageError: settings that recorded answers cannot follow.
         ModelError: not such a file, answers to other data, or examples without one.
     """
-    recipe = asked.recipe
+    recipe = request.recipe
     assert isinstance(recipe.teacher.model, File)
-    _check_settings(asked, dataset)
-    path = model_file(Path(recipe.teacher.model.path), trust=asked.trust)
+    _check_settings(request, dataset)
+    path = model_file(Path(recipe.teacher.model.path), trust=request.trust)
     network = RecordedNetwork(path, name=str(path))
-    _check_fingerprint(asked, network)
-    for split in answered_splits(dataset):
+    _check_fingerprint(request, network)
+    for split in splits_with_outputs(dataset):
         network.recorded(split.rows)
     section, kind = recipe.teacher, network.recorded_as
     wanted = {"logits": "logits", "values": "values"}.get(kind)
@@ -143,11 +148,13 @@ def open_recorded(asked: Asked, dataset: Dataset) -> Opened:
         answers=network.recorded(dataset.train.rows),
     )
     if section.classes is not None:
-        understood = mapped(understood, section.classes, task=dataset.task, class_names=dataset.class_names)
-    return Opened(understood, "file", path, network.sha256, "npz")
+        understood = select_columns(
+            understood, section.classes, task=dataset.task, class_names=dataset.class_names
+        )
+    return OpenedModel(understood, "file", path, network.sha256, "npz")
 
 
-def answered_splits(dataset: Dataset) -> list[Examples]:
+def splits_with_outputs(dataset: Dataset) -> list[Examples]:
     """The splits that recorded answers are about: training, and validation where it was taken from that part."""
     splits = [dataset.train]
     if dataset.validation is not None and dataset.validation.inputs is dataset.train.inputs:
@@ -155,8 +162,8 @@ def answered_splits(dataset: Dataset) -> list[Examples]:
     return splits
 
 
-def _check_settings(asked: Asked, dataset: Dataset) -> None:
-    recipe, section = asked.recipe, asked.recipe.teacher
+def _check_settings(request: Request, dataset: Dataset) -> None:
+    recipe, section = request.recipe, request.recipe.teacher
     if recipe.data.augment:
         raise UsageError(
             "data.augment: recorded answers hold for the examples as they are",
@@ -179,7 +186,7 @@ def _check_settings(asked: Asked, dataset: Dataset) -> None:
         raise UsageError("teacher.input is for a model; recorded answers take nothing in", hint="leave it out")
     if dataset.is_dense:
         raise UsageError("recorded answers are (n, outputs), and the data has maps of labels")
-    if not dataset.labelled and dataset.validation is not None and len(answered_splits(dataset)) < 2:
+    if not dataset.labelled and dataset.validation is not None and len(splits_with_outputs(dataset)) < 2:
         raise UsageError(
             "without labels the teacher's answers select the best weights, and recorded ones say nothing of a "
             "validation split of its own",
@@ -187,14 +194,14 @@ def _check_settings(asked: Asked, dataset: Dataset) -> None:
         )
 
 
-def _check_fingerprint(asked: Asked, network: RecordedNetwork) -> None:
+def _check_fingerprint(request: Request, network: RecordedNetwork) -> None:
     """Refuse answers to other data."""
     if network.fingerprint is None:
         return
-    recipe = asked.recipe
+    recipe = request.recipe
     # The answers are about the training part before a share of it is taken for validation.
     whole = open_dataset(
-        recipe.data, seed=recipe.data_seed, arrays=asked.arrays, carve=False, outputs=recipe.outputs
+        recipe.data, seed=recipe.data_seed, arrays=request.arrays, carve=False, outputs=recipe.outputs
     )
     own = fingerprint(whole)
     if network.fingerprint != own:

@@ -26,11 +26,11 @@ OPTIONS = {
     "devices": "train.devices",
 }
 # Who a choice within a file is about: the teacher where one is named beside a student, else the models measured.
-CHOICES = ("signature", "output")
+MODEL_CHOICES = ("signature", "output")
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """A checked recipe and what came beside it.
 
     Args:
@@ -51,15 +51,15 @@ class Asked:
     arrays: Any = None
     recipe_given: bool = True
     trust: Trust = NO_TRUST
-    own: OwnKinds = NO_OWN
+    custom: OwnKinds = NO_OWN
 
     @property
     def code(self) -> tuple[Path, ...]:
         """The user's own files."""
-        return self.own.paths
+        return self.custom.paths
 
 
-def ask(
+def make_request(
     recipe: Any = None,
     *,
     settings: Sequence[str] = (),
@@ -68,7 +68,7 @@ def ask(
     code: Sequence[str | Path] | OwnKinds = (),
     role: str = "teacher",
     **options: Any,
-) -> Asked:
+) -> Request:
     """Read the recipe with named options on top.
 
     Args:
@@ -106,39 +106,39 @@ def ask(
             continue
         elif name == "data":
             value = str(value)
-        setting = f"{role}.{name}" if name in CHOICES else OPTIONS[name]
+        setting = f"{role}.{name}" if name in MODEL_CHOICES else OPTIONS[name]
         given[setting] = (f"--{name.replace('_', '-')}", value)
     read = read_recipe(
         default if recipe is None else recipe, settings=settings, options=given, own=own, teachers=teachers
     )
-    return Asked(read.recipe, read.origins, _stem(read.source), models, arrays, recipe is not None, trust, own)
+    return Request(read.recipe, read.origins, _stem(read.source), models, arrays, recipe is not None, trust, own)
 
 
-def require(asked: Asked, *sections: str) -> None:
+def require(request: Request, *sections: str) -> None:
     """Refuse what neither the recipe nor an option gives.
 
     Raises:
         UsageError: naming the option.
     """
-    recipe = asked.recipe
+    recipe = request.recipe
     missing = {
-        "data": recipe.data.source is None and asked.arrays is None,
+        "data": recipe.data.source is None and request.arrays is None,
         "teacher": any(
-            section.model is None and not {"teacher", f"teacher.{number}"} & asked.models.keys()
+            section.model is None and not {"teacher", f"teacher.{number}"} & request.models.keys()
             for number, section in enumerate(recipe.teachers)
         ),
-        "student": recipe.student.model is None and "student" not in asked.models,
+        "student": recipe.student.model is None and "student" not in request.models,
     }
     for section in sections:
         if missing[section]:
             setting = {"data": "data.source"}.get(section, f"{section}.model")
             example = {"data": "--data digits"}.get(section, f"--{section} FILE.keras")
             if section == "student":
-                source = asked.origins.document.values.get("data", {}).get("source")
+                source = request.origins.document.values.get("data", {}).get("source")
                 data = source if isinstance(source, str) else "D"
                 example += f"; kd inspect zoo:cnn --data {shlex.quote(data)} lists small students to choose from"
             raise UsageError(
-                f"no {section}: neither the recipe {asked.name!r} nor an option gives {setting}", hint=example
+                f"no {section}: neither the recipe {request.name!r} nor an option gives {setting}", hint=example
             )
 
 
@@ -146,4 +146,4 @@ def _stem(source: str) -> str:
     return "stdin" if source == "-" else Path(source).stem
 
 
-SPLITS = ("auto", "train", "validation", "test", "all")
+SPLIT_OPTIONS = ("auto", "train", "validation", "test", "all")

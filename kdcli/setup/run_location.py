@@ -32,13 +32,13 @@ from kdcli.runs.directory import (
 )
 from kdcli.runs.records import hash_file, hash_model
 from kdcli.runs.results import FinishedRun
-from kdcli.setup.context import Once
-from kdcli.setup.request import Asked
+from kdcli.setup.context import Memo
+from kdcli.setup.request import Request
 from kdcli.zoo import File
 
 
 @dataclass(frozen=True)
-class Place:
+class RunLocation:
     """Where a run goes.
 
     Args:
@@ -49,7 +49,7 @@ class Place:
     """
 
     path: Path
-    asked: Asked
+    request: Request
     resume: bool
     overwrite: bool
     earlier: dict[str, Any] | None = None
@@ -57,7 +57,7 @@ class Place:
 
     def open(self) -> Run:
         """Make and lock the directory."""
-        inputs = input_paths(self.asked.recipe)
+        inputs = input_paths(self.request.recipe)
         return Run.open(self.path, resume=self.resume, overwrite=self.overwrite, inputs=inputs)
 
 
@@ -69,7 +69,9 @@ def input_paths(recipe: Recipe) -> list[Path]:
     return [Path(path) for path in (*models, *data) if path]
 
 
-def find_path(command: str, asked: Asked, *, out: str | Path | None, resume: bool, overwrite: bool) -> Path:
+def find_directory(
+    command: str, request: Request, *, out: str | Path | None, resume: bool, overwrite: bool
+) -> Path:
     """The directory of a run, which may go there.
 
     Raises:
@@ -79,122 +81,122 @@ def find_path(command: str, asked: Asked, *, out: str | Path | None, resume: boo
         raise UsageError("--resume and --overwrite exclude each other: continue the run, or delete it")
     if resume and out is None:
         raise UsageError("--resume needs the run to continue", hint="--out runs/NAME --resume")
-    path = Path(out) if out is not None else default_out(command, asked.name)
+    path = Path(out) if out is not None else default_out(command, request.name)
     check_place(path, resume=resume, overwrite=overwrite)
     return path
 
 
-def find_place(
+def find_location(
     command: str,
-    asked: Asked,
+    request: Request,
     *,
     out: str | Path | None,
     resume: bool,
     overwrite: bool,
-    once: Once | None = None,
-) -> Place:
+    memo: Memo | None = None,
+) -> RunLocation:
     """Decide where the run goes, before anything is loaded and without writing.
 
     Raises:
         UsageError: the directory is in the way, or holds a run of other settings.
     """
-    path = find_path(command, asked, out=out, resume=resume, overwrite=overwrite)
+    path = find_directory(command, request, out=out, resume=resume, overwrite=overwrite)
     environment = path / ENVIRONMENT
     if not resume or not environment.exists():
-        return Place(path, asked, resume, overwrite)
+        return RunLocation(path, request, resume, overwrite)
     earlier = read_json(environment)
     if earlier.get("command") != command:
         raise UsageError(f"{path} holds a run of `kd {earlier.get('command')}`, not of `kd {command}`")
-    refuse_other_settings(asked, earlier["requested"], path)
+    refuse_other_settings(request, earlier["requested"], path)
     if (path / SUMMARY).exists():
         document, model = read_json(path / SUMMARY), model_of_run(path)
         if model is None:
             raise StorageError(
                 f"{path}: the run is finished but its model is gone", hint="start anew: --overwrite"
             )
-        place = Place(path, asked, True, False, earlier, FinishedRun(path, model, document))
-        check_inputs(place, given_inputs(asked, once or Once()))
+        location = RunLocation(path, request, True, False, earlier, FinishedRun(path, model, document))
+        check_inputs(location, hash_named_inputs(request, memo or Memo()))
         writer.remove(path / CHECKPOINT)
-        return place
-    resolved = read_recipe(path / RECIPE, own=asked.own)
-    recipe = with_sources(resolved.recipe, asked)
-    return Place(path, replace(asked, recipe=recipe, origins=resolved.origins), True, False, earlier)
+        return location
+    resolved = read_recipe(path / RECIPE, own=request.custom)
+    recipe = replace_sources(resolved.recipe, request)
+    return RunLocation(path, replace(request, recipe=recipe, origins=resolved.origins), True, False, earlier)
 
 
-def check_inputs(place: Place, inputs: dict[str, Any]) -> None:
+def check_inputs(location: RunLocation, inputs: dict[str, Any]) -> None:
     """Refuse to go on with other inputs than those of the first start.
 
     Raises:
         UsageError: naming the input.
     """
-    for name, before in (place.earlier or {}).get("inputs", {}).items():
+    for name, before in (location.earlier or {}).get("inputs", {}).items():
         now = inputs.get(name)
         if before and now and before.get("sha256") != now.get("sha256"):
             raise UsageError(
-                f"{place.path} was started with another {name}: {before.get('path') or before.get('name')} "
+                f"{location.path} was started with another {name}: {before.get('path') or before.get('name')} "
                 f"(sha256 {str(before['sha256'])[:12]}), this is {str(now['sha256'])[:12]}",
                 hint="give the same content again, or another --out",
             )
 
 
-def data_key(asked: Asked) -> tuple[Hashable, ...]:
+def data_key(request: Request) -> tuple[Hashable, ...]:
     """What tells one opened data set from another."""
     # The seed stands beside it: written out or taken from `train.seed`, it is the same data.
-    data = asked.recipe.data.model_copy(update={"seed": None})
-    return data.model_dump_json(), asked.recipe.data_seed, asked.recipe.outputs, id(asked.arrays)
+    data = request.recipe.data.model_copy(update={"seed": None})
+    return data.model_dump_json(), request.recipe.data_seed, request.recipe.outputs, id(request.arrays)
 
 
-def open_data(asked: Asked, once: Once) -> Dataset:
+def open_data(request: Request, memo: Memo) -> Dataset:
     """The data of a recipe, opened once."""
 
     def opened() -> Dataset:
-        recipe = asked.recipe
-        return open_dataset(recipe.data, seed=recipe.data_seed, arrays=asked.arrays, outputs=recipe.outputs)
+        recipe = request.recipe
+        return open_dataset(recipe.data, seed=recipe.data_seed, arrays=request.arrays, outputs=recipe.outputs)
 
-    return once(("data", *data_key(asked)), opened)
+    return memo(("data", *data_key(request)), opened)
 
 
-def data_sha256(asked: Asked, once: Once) -> str:
+def hash_data(request: Request, memo: Memo) -> str:
     """The fingerprint of a recipe's data, taken once."""
-    return once(("fingerprint", *data_key(asked)), lambda: fingerprint(open_data(asked, once)))
+    return memo(("fingerprint", *data_key(request)), lambda: fingerprint(open_data(request, memo)))
 
 
-def code_inputs(asked: Asked) -> dict[str, Any]:
+def hash_code(request: Request) -> dict[str, Any]:
     """The user's own files with their sha256, each as an input."""
-    return {f"code {file.name}": {"path": str(file), "sha256": hash_file(file)} for file in asked.code}
+    return {f"code {file.name}": {"path": str(file), "sha256": hash_file(file)} for file in request.code}
 
 
-def given_inputs(asked: Asked, once: Once) -> dict[str, Any]:
+def hash_named_inputs(request: Request, memo: Memo) -> dict[str, Any]:
     """The sha256 of the inputs that were named again for a run that is finished."""
-    recipe, inputs = asked.recipe, code_inputs(asked)
+    recipe, inputs = request.recipe, hash_code(request)
     for name, section in recipe.sides.items():
         if isinstance(section.model, File):
-            inputs[name] = {"sha256": hash_model(model_file(Path(section.model.path), trust=asked.trust))}
+            inputs[name] = {"sha256": hash_model(model_file(Path(section.model.path), trust=request.trust))}
     source = recipe.data.source
-    if (asked.origins.given(("data", "source")) or asked.recipe_given) and not as_written_in(source):
-        if source is not None or asked.arrays is not None:
-            inputs["data"] = {"sha256": data_sha256(asked, once)}
+    if (request.origins.given(("data", "source")) or request.recipe_given) and not as_written_in(source):
+        if source is not None or request.arrays is not None:
+            inputs["data"] = {"sha256": hash_data(request, memo)}
     return inputs
 
 
-def with_sources(resolved: Recipe, asked: Asked) -> Recipe:
+def replace_sources(resolved: Recipe, request: Request) -> Recipe:
     """The resolved recipe with the files and devices as they are named now: they may be others."""
-    origins: Origins = asked.origins
+    origins: Origins = request.origins
     updated = resolved
     if origins.of(("train", "devices")) != "default":
-        train = updated.train.model_copy(update={"devices": asked.recipe.train.devices})
+        train = updated.train.model_copy(update={"devices": request.recipe.train.devices})
         updated = updated.model_copy(update={"train": train})
-    if asked.recipe.data.source is not None and origins.of(("data", "source")) != "default":
+    if request.recipe.data.source is not None and origins.of(("data", "source")) != "default":
         updated = updated.model_copy(
-            update={"data": updated.data.model_copy(update={"source": asked.recipe.data.source})}
+            update={"data": updated.data.model_copy(update={"source": request.recipe.data.source})}
         )
-    model = asked.recipe.student.model
+    model = request.recipe.student.model
     if model is not None and origins.of(("student", "model")) != "default":
         updated = updated.model_copy(update={"student": updated.student.model_copy(update={"model": model})})
     several = updated.is_ensemble
     sections = list(updated.teachers)
-    for number, named in enumerate(asked.recipe.teachers[: len(sections)]):
-        at: Setting = ("teacher", number, "model") if asked.recipe.is_ensemble else ("teacher", "model")
+    for number, named in enumerate(request.recipe.teachers[: len(sections)]):
+        at: Setting = ("teacher", number, "model") if request.recipe.is_ensemble else ("teacher", "model")
         if named.model is not None and origins.of(at) != "default":
             sections[number] = sections[number].model_copy(update={"model": named.model})
     return updated.taught(*sections, several=several)
@@ -214,16 +216,19 @@ _UNNUMBERED = re.compile(r"^(?:stages\.\d+\.)?((?:teacher|student)\.)(?:\d+\.)?"
 _NOTHING: tuple[Any, ...] = ([None, []], [[], None], [None, {}], [{}, None])
 
 
-def refuse_other_settings(asked: Asked, requested: dict[str, Any], path: Path) -> None:
+def refuse_other_settings(request: Request, requested: dict[str, Any], path: Path) -> None:
     """With a recipe everything must be as it was; without one, what options and `--set` say.
 
     Raises:
         UsageError: naming the differences.
     """
-    now = asked.recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
-    around = [()] if asked.recipe_given else list(asked.origins.outside)
+    now = request.recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
+    context = [()] if request.recipe_given else list(request.origins.outside)
     compared = dict.fromkeys(
-        setting for path in around for values in (requested, now) for setting, _ in leaves(_at(values, path), path)
+        setting
+        for path in context
+        for values in (requested, now)
+        for setting, _ in leaves(_at(values, path), path)
     )
     differences = []
     for setting in compared:

@@ -76,6 +76,6 @@ def device_record(strategy: Any) -> dict[str, Any]:
     }
 
 
-def never() -> int | None:
+def never_stop() -> int | None:
     """The stop of somebody who does not interrupt."""
     return None

@@ -15,9 +15,9 @@ from kdcli.errors import UsageError
 from kdcli.events import Note, OnEvent
 from kdcli.models.custom_code import blamed
 from kdcli.runs.directory import CHECKPOINT
-from kdcli.setup.context import Surroundings
-from kdcli.setup.request import Asked
-from kdcli.setup.run_location import Place
+from kdcli.setup.context import Context
+from kdcli.setup.request import Request
+from kdcli.setup.run_location import RunLocation
 from kdcli.setup.startup import start_tensorflow
 from kdcli.training.checkpoint import checkpoint_files
 from kdcli.training.cluster import VARIABLE, read_cluster
@@ -25,19 +25,19 @@ from kdcli.training.replicas import ALONE, Workers
 
 
 @contextmanager
-def working_together(place: Place, *, out: Any, on_event: OnEvent) -> Iterator[Workers]:
+def worker_group(location: RunLocation, *, out: Any, on_event: OnEvent) -> Iterator[Workers]:
     """Who this process works with; while the block runs, the loss of one of them is said as such.
 
     Raises:
         UsageError: what is wrong with `TF_CONFIG`, or with the user's own files.
         WorkerLostError: naming the worker, the last checkpoint and the run.
     """
-    workers = find_workers(place.asked.recipe.train.devices, out=out, on_event=on_event)
+    workers = find_workers(location.request.recipe.train.devices, out=out, on_event=on_event)
 
     def newest() -> Path | None:
-        return next(reversed(checkpoint_files(place.path / CHECKPOINT)), None)
+        return next(reversed(checkpoint_files(location.path / CHECKPOINT)), None)
 
-    with blamed(place.asked.code), workers.named_when_lost(place.path, newest=newest):
+    with blamed(location.request.code), workers.named_when_lost(location.path, newest=newest):
         yield workers
 
 
@@ -61,16 +61,16 @@ def find_workers(devices: str, *, out: Any, on_event: OnEvent) -> Workers:
     return Workers(cluster)
 
 
-def start_together(asked: Asked, around: Surroundings) -> None:
+def start_workers(request: Request, context: Context) -> None:
     """Start TensorFlow, as one of the workers where there are several.
 
     Raises:
         UsageError: threads or code that cannot be, or a worker that came for something else.
         TrainingError: a worker that did not come.
     """
-    subject = json.dumps([__version__, _without_paths(asked.recipe.model_dump(mode="json", by_alias=True))])
-    join = partial(around.workers.join, subject=subject, stop=around.stop, on_event=around.on_event)
-    start_tensorflow(threads=around.threads, seed=asked.recipe.train.seed, code=asked.code, join=join)
+    subject = json.dumps([__version__, _without_paths(request.recipe.model_dump(mode="json", by_alias=True))])
+    join = partial(context.workers.join, subject=subject, stop=context.stop, on_event=context.on_event)
+    start_tensorflow(threads=context.threads, seed=request.recipe.train.seed, code=request.code, join=join)
 
 
 def _without_paths(values: Any) -> Any:

@@ -24,7 +24,7 @@ from kdcli.zoo import Application, Clone, has_weights
 
 
 @dataclass(frozen=True)
-class Built:
+class ZooResult:
     """A zoo model.
 
     Args:
@@ -44,7 +44,7 @@ class Built:
     sha256: str | None = None
 
 
-def build_zoo(
+def build_zoo_model(
     role: str,
     source: Any,
     *,
@@ -55,7 +55,7 @@ def build_zoo(
     teacher: Any,
     trust: Trust,
     on_event: OnEvent,
-) -> Built:
+) -> ZooResult:
     """Build the zoo model of one side of a run.
 
     Args:
@@ -76,7 +76,7 @@ def build_zoo(
     name = f"zoo {source.name}"
     if isinstance(source, Clone):
         model = source.build_from(_keras_model(teacher), seed=seed)
-        return Built(model, name, "fresh", _prepared_as(section, teacher))
+        return ZooResult(model, name, "fresh", _prepared_as(section, teacher))
     if not dataset.outputs:
         raise UsageError(
             f"{name}: neither labels nor names say how many classes there are",
@@ -93,17 +93,17 @@ def build_zoo(
     else:
         model = source.build(shape, dataset.outputs)
     if not isinstance(source, Application):
-        return Built(model, name, "fresh", section)
+        return ZooResult(model, name, "fresh", section)
     name += f" {source.architecture}"
     if source.path is None and section.input.scale == "auto":
         section = _scaled_as_published(role, source, dataset, section, on_event)
     if not has_weights(source):
-        return Built(model, name, "fresh", section)
+        return ZooResult(model, name, "fresh", section)
     name += f" ({source.weights})"
     check_finite(model, name)
     if source.path is not None:
-        return Built(model, name, "file", section, source.path, hash_file(source.path))
-    return Built(model, name, "file", section, None, hash_arrays(weight.numpy() for weight in model.weights))
+        return ZooResult(model, name, "file", section, source.path, hash_file(source.path))
+    return ZooResult(model, name, "file", section, None, hash_arrays(weight.numpy() for weight in model.weights))
 
 
 def zoo_shape(dataset: Dataset, section: InputSection) -> tuple[int, ...]:

@@ -14,8 +14,8 @@ from kdcli.data.views import Views
 from kdcli.lazy import keras
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.runs.records import hash_arrays, hash_file
-from kdcli.setup.context import Once
-from kdcli.setup.open_models import Opened
+from kdcli.setup.context import Memo
+from kdcli.setup.open_models import OpenedModel
 
 # Counts up whenever a preparation or an augmentation changes its meaning: older answers are no answers then.
 REVISION = 2
@@ -23,7 +23,7 @@ REVISION = 2
 Components = Mapping[str, Any]
 
 
-def teacher_components(opened: Opened, code: Sequence[Path]) -> dict[str, Any] | None:
+def teacher_components(opened: OpenedModel, code: Sequence[Path]) -> dict[str, Any] | None:
     """The teacher's weights, how examples go in and how its outputs are read; None where nothing identifies it.
 
     A Keras model of Keras' own layers is known by its configuration and weights, whatever file it lies in. What
@@ -43,11 +43,11 @@ def teacher_components(opened: Opened, code: Sequence[Path]) -> dict[str, Any] |
     return {"teacher.weights": content, **reading, **own, "teacher.precision": "float32", "revision": REVISION}
 
 
-def split_components(split: str, examples: Examples, views: Views, once: Once) -> dict[str, Any]:
+def split_components(split: str, examples: Examples, views: Views, memo: Memo) -> dict[str, Any]:
     """Which examples are answered, and in which views."""
     augments = json.dumps([augment.model_dump(mode="json") for augment in views.augments], sort_keys=True)
     # The arrays of a data set live as long as what was opened once; splits and samples of it share them.
-    inputs = once(("inputs sha256", *map(id, examples.inputs.values())), lambda: hash_arrays(examples.content))
+    inputs = memo(("inputs sha256", *map(id, examples.inputs.values())), lambda: hash_arrays(examples.content))
     content = hashlib.sha256(f"{inputs} {hash_arrays([examples.rows])}".encode()).hexdigest()
     known: dict[str, Any] = {"split": split, "data.content": content, "data.examples": len(examples)}
     if views.augments:
@@ -56,11 +56,11 @@ def split_components(split: str, examples: Examples, views: Views, once: Once) -
 
 
 def training_components(
-    base: Components, train: Examples, views: Views, *, precision: str, arrays: Sequence[ArraySpec], once: Once
+    base: Components, train: Examples, views: Views, *, precision: str, arrays: Sequence[ArraySpec], memo: Memo
 ) -> dict[str, Any]:
     """What the answers to training examples follow from, and how they are kept."""
     kept = ", ".join(f"{spec.name} {spec.dtype}" for spec in arrays)
-    return {**base, **split_components("train", train, views, once), "teacher.precision": precision, "kept": kept}
+    return {**base, **split_components("train", train, views, memo), "teacher.precision": precision, "kept": kept}
 
 
 def _is_plain(network: KerasNetwork) -> bool:

@@ -20,21 +20,21 @@ from kdcli.evaluation.quality import measure
 from kdcli.recipe.document import Path
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.results import Quality, relative
-from kdcli.setup.context import Surroundings
-from kdcli.setup.ensemble_members import members
-from kdcli.setup.open_models import Opened
-from kdcli.setup.request import Asked
-from kdcli.teacher.outputs import Teaching
-from kdcli.teacher.placement import Keeping
+from kdcli.setup.context import Context
+from kdcli.setup.ensemble_members import member_requests
+from kdcli.setup.open_models import OpenedModel
+from kdcli.setup.request import Request
+from kdcli.teacher.outputs import TeacherOutputs
+from kdcli.teacher.placement import Placement
 from kdcli.teacher.precision import FEATURES
-from kdcli.teacher.resolve import open_teaching
-from kdcli.teacher.split_logits import sampled
+from kdcli.teacher.resolve import build_member_outputs
+from kdcli.teacher.split_logits import sample_positions
 
 MIXED = "mixed"
 
 
 @dataclass(frozen=True)
-class OpenedSeveral:
+class OpenedEnsemble:
     """Several teachers as one, as the plan shows them.
 
     Args:
@@ -42,7 +42,7 @@ class OpenedSeveral:
         ensemble: how they are mixed.
     """
 
-    members: tuple[Opened, ...]
+    members: tuple[OpenedModel, ...]
     ensemble: Ensemble
 
     @property
@@ -72,7 +72,7 @@ class OpenedSeveral:
 
 
 @dataclass
-class EnsembleTeaching:
+class EnsembleOutputs:
     """How the teachers of a run are asked, with what a `Teaching` says of one.
 
     Args:
@@ -81,14 +81,14 @@ class EnsembleTeaching:
         mixing: whether any term wants the mixture; features are the first one's.
     """
 
-    members: tuple[Teaching, ...]
+    members: tuple[TeacherOutputs, ...]
     ensemble: Ensemble
     mixing: bool
 
     @property
-    def opened(self) -> OpenedSeveral:
+    def opened(self) -> OpenedEnsemble:
         """The teachers as one."""
-        return OpenedSeveral(tuple(one.opened for one in self.members), self.ensemble)
+        return OpenedEnsemble(tuple(one.opened for one in self.members), self.ensemble)
 
     @property
     def views(self) -> Views:
@@ -121,10 +121,10 @@ class EnsembleTeaching:
             one.hit = value
 
     @property
-    def keeping(self) -> Keeping:
+    def placement(self) -> Placement:
         """Where the answers go, in one word where it is one."""
-        modes, reasons = ([getattr(one.keeping, name) for one in self.members] for name in ("mode", "reason"))
-        return Keeping(_one_of(modes), self.views.count, "; ".join(dict.fromkeys(reasons)))
+        modes, reasons = ([getattr(one.placement, name) for one in self.members] for name in ("mode", "reason"))
+        return Placement(_one_of(modes), self.views.count, "; ".join(dict.fromkeys(reasons)))
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -154,8 +154,8 @@ class EnsembleTeaching:
         whole = None if None in prints else hashlib.sha256(" ".join(prints).encode()).hexdigest()
         return {
             **documents[0],
-            "mode": self.keeping.mode,
-            "why": self.keeping.reason,
+            "mode": self.placement.mode,
+            "why": self.placement.reason,
             "bytes": self.bytes,
             "precision": _one_of([document["precision"] for document in documents]),
             "fingerprint": whole,
@@ -176,7 +176,7 @@ class EnsembleTeaching:
 
     def look(self) -> tuple[Examples, Targets | None]:
         """Some training examples with their answers, before training."""
-        few = sampled(self.dataset.train)[:FEATURES]
+        few = sample_positions(self.dataset.train)[:FEATURES]
         return self.dataset.train.subset(few), self._joined([one.about(few) for one in self._asked])
 
     def plain(self, split: str, examples: Examples) -> np.ndarray:
@@ -184,7 +184,7 @@ class EnsembleTeaching:
         return self.ensemble.of([one.plain(split, examples) for one in self.members])
 
     @property
-    def _asked(self) -> Sequence[Teaching]:
+    def _asked(self) -> Sequence[TeacherOutputs]:
         """Who answers training examples."""
         return self.members if self.mixing else self.members[:1]
 
@@ -200,18 +200,18 @@ def _one_of(words: Sequence[str]) -> str:
     return words[0] if len(set(words)) == 1 else MIXED
 
 
-AnyTeaching = Teaching | EnsembleTeaching
+AnyOutputs = TeacherOutputs | EnsembleOutputs
 
 
-def open_teachings(
-    asked: Asked,
+def build_teacher_outputs(
+    request: Request,
     dataset: Dataset,
-    opened: Sequence[Opened],
+    opened: Sequence[OpenedModel],
     terms: Sequence[Term],
-    around: Surroundings,
+    context: Context,
     *,
     epochs: int,
-) -> AnyTeaching:
+) -> AnyOutputs:
     """The teacher of a run, or all of its teachers, ready to answer.
 
     Args:
@@ -227,30 +227,30 @@ def open_teachings(
         StorageError: a cache that was asked for and cannot be used.
         ModelError: an answer that is not finite.
     """
-    if not asked.recipe.is_ensemble:
-        return open_teaching(asked, dataset, opened[0], terms, around, epochs=epochs)
+    if not request.recipe.is_ensemble:
+        return build_member_outputs(request, dataset, opened[0], terms, context, epochs=epochs)
     on_logits = [term for term in terms if not term.pairs]
     mixing = any(term.loss.needs_teacher for term in on_logits)
 
-    def all_of(each: Sequence[Asked]) -> list[Teaching]:
-        found: list[Teaching] = []
+    def all_of(each: Sequence[Request]) -> list[TeacherOutputs]:
+        found: list[TeacherOutputs] = []
         for one, its in zip(each, opened, strict=True):
             # Only the first one is asked for features.
             wanted = on_logits if found else terms
-            found.append(open_teaching(one, dataset, its, wanted, around, epochs=epochs, beside=found))
+            found.append(build_member_outputs(one, dataset, its, wanted, context, epochs=epochs, beside=found))
         return found
 
-    each = members(asked)
+    each = member_requests(request)
     found = all_of(each)
     counts = {one.views.count for one in found}
     if len(counts) > 1:
         # Where one of them has room for fewer views, all of them see those.
         fewest = min(count for count in counts if count is not None)
         found = all_of([_seeing(one, fewest) for one in each])
-    return EnsembleTeaching(tuple(found), ensemble_of(asked.recipe, opened), mixing)
+    return EnsembleOutputs(tuple(found), make_ensemble(request.recipe, opened), mixing)
 
 
-def ensemble_of(recipe: Recipe, opened: Sequence[Opened]) -> Ensemble:
+def make_ensemble(recipe: Recipe, opened: Sequence[OpenedModel]) -> Ensemble:
     """How the teachers of a recipe are mixed."""
     return Ensemble(
         tuple(section.weight or 1.0 for section in recipe.teachers),
@@ -260,24 +260,24 @@ def ensemble_of(recipe: Recipe, opened: Sequence[Opened]) -> Ensemble:
     )
 
 
-def resolved_teaching(teaching: AnyTeaching) -> dict[Path, Any]:
+def resolved_settings(teacher_outputs: AnyOutputs) -> dict[Path, Any]:
     """A value for every `auto` about the teachers' answers, by its place in the recipe."""
     values: dict[Path, Any] = {}
-    several = isinstance(teaching, EnsembleTeaching)
-    if isinstance(teaching, EnsembleTeaching):
-        values["ensemble", "mix"] = teaching.ensemble.mix
-    for number, one in enumerate(teaching.members):
+    several = isinstance(teacher_outputs, EnsembleOutputs)
+    if isinstance(teacher_outputs, EnsembleOutputs):
+        values["ensemble", "mix"] = teacher_outputs.ensemble.mix
+    for number, one in enumerate(teacher_outputs.members):
         at: Path = ("teacher", number) if several else ("teacher",)
-        values[*at, "targets"] = one.keeping.mode
+        values[*at, "targets"] = one.placement.mode
         values[*at, "views"] = "all" if one.views.count is None else one.views.count
         values[*at, "precision"] = one.precision
-        if isinstance(teaching, EnsembleTeaching):
-            values[*at, "weight"] = teaching.ensemble.weights[number]
-            values[*at, "temperature"] = teaching.ensemble.temperatures[number]
+        if isinstance(teacher_outputs, EnsembleOutputs):
+            values[*at, "weight"] = teacher_outputs.ensemble.weights[number]
+            values[*at, "temperature"] = teacher_outputs.ensemble.temperatures[number]
     return values
 
 
-def teacher_record(teaching: AnyTeaching, own: Quality | None, student: Quality | None) -> dict[str, Any]:
+def teacher_record(teacher_outputs: AnyOutputs, own: Quality | None, student: Quality | None) -> dict[str, Any]:
     """`teacher` of the summary; of several teachers also what each is and how good it is alone.
 
     Args:
@@ -290,16 +290,16 @@ def teacher_record(teaching: AnyTeaching, own: Quality | None, student: Quality 
         "accuracy": own.accuracy if own else None,
         "agreement": student.agreement if student else None,
     }
-    if isinstance(teaching, Teaching):
-        path = teaching.opened.path
+    if isinstance(teacher_outputs, TeacherOutputs):
+        path = teacher_outputs.opened.path
         return {**record, "path": relative(path) if path else None}
-    opened = [one.opened for one in teaching.members]
-    accuracies = [_accuracy(one) for one in teaching.members]
-    return {**record, "members": member_records(opened, teaching.ensemble, accuracies)}
+    opened = [one.opened for one in teacher_outputs.members]
+    accuracies = [_accuracy(one) for one in teacher_outputs.members]
+    return {**record, "members": member_records(opened, teacher_outputs.ensemble, accuracies)}
 
 
 def member_records(
-    opened: Sequence[Opened], ensemble: Ensemble, accuracies: Sequence[float | None]
+    opened: Sequence[OpenedModel], ensemble: Ensemble, accuracies: Sequence[float | None]
 ) -> list[dict[str, Any]]:
     """Of several teachers what each is, how much it counts, and how good it is alone."""
     settings = zip(opened, ensemble.shares, ensemble.temperatures, accuracies, strict=True)
@@ -314,14 +314,16 @@ def member_records(
     ]
 
 
-def _accuracy(teaching: Teaching) -> float | None:
+def _accuracy(teacher_outputs: TeacherOutputs) -> float | None:
     """One teacher's accuracy on the test split; None where there is none, or nothing is recorded of it."""
-    test = teaching.dataset.test
-    if test is None or teaching.recorded:
+    test = teacher_outputs.dataset.test
+    if test is None or teacher_outputs.recorded:
         return None
-    return measure(teaching.plain("test", test), test.all_labels(), task=teaching.dataset.task).accuracy
+    return measure(
+        teacher_outputs.plain("test", test), test.all_labels(), task=teacher_outputs.dataset.task
+    ).accuracy
 
 
-def _seeing(asked: Asked, views: int) -> Asked:
-    section = asked.recipe.teacher.model_copy(update={"views": views})
-    return replace(asked, recipe=asked.recipe.taught(section))
+def _seeing(request: Request, views: int) -> Request:
+    section = request.recipe.teacher.model_copy(update={"views": views})
+    return replace(request, recipe=request.recipe.taught(section))

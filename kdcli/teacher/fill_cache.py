@@ -13,7 +13,7 @@ import numpy as np
 from kdcli.cache.entry import Entry, Layout, Reader, Shard
 from kdcli.errors import StorageError
 from kdcli.runs.packed_file import numpy_type
-from kdcli.teacher.storage_dtype import stored
+from kdcli.teacher.storage_dtype import convert_stored
 
 
 class Answers(Protocol):
@@ -30,7 +30,7 @@ Ask = Callable[[], AbstractContextManager[Answers]]
 
 
 @dataclass(frozen=True)
-class Share:
+class Slice:
     """Which part of the missing answers this process gives first, of several that work on the same run.
 
     Args:
@@ -56,7 +56,7 @@ class Filling:
     on_examples: Callable[[int], None]
     on_note: Callable[[str, bool], None]
     stop: Callable[[], int | None]
-    share: Share = field(default_factory=Share)
+    share: Slice = field(default_factory=Slice)
     writes: bool = True
 
 
@@ -152,7 +152,7 @@ def _answered(
         filling.on_examples(done + count)
 
     found = answers(shard.view, shard.start, shard.stop, on_batch=told)
-    return {spec.name: stored(found[spec.name], spec) for spec in layout.arrays}
+    return {spec.name: convert_stored(found[spec.name], spec) for spec in layout.arrays}
 
 
 def _say_damaged(entry: Entry, filling: Filling) -> None:

@@ -63,7 +63,7 @@ class TeacherPass:
         self.views = views
         self.precision = precision
         answers = len(examples) * (views.count or 1)
-        self._batch = BatchSize(batch_size, answers=answers, bytes_each=bytes_of_an_example(teacher))
+        self._batch = InferenceBatchSize(batch_size, answers=answers, bytes_each=bytes_of_an_example(teacher))
         self._clock = clock
         self._tables: dict[int, Any] = {}
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="kd-examples")
@@ -130,7 +130,7 @@ class TeacherPass:
             if on_batch is not None:
                 on_batch(at - start)
         for name, values in kept.items():
-            check_finite(self.teacher, name, values, start=start)
+            check_finite_outputs(self.teacher, name, values, start=start)
         return kept
 
     def _take(self, at: int, stop: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -204,7 +204,7 @@ _TIMED = 3
 _IN_VAIN = 2
 
 
-class BatchSize:
+class InferenceBatchSize:
     """Found while answering, so that no answer is wasted: each size is timed on batches that are wanted anyway.
 
     `size` is what the next batch should have.
@@ -262,7 +262,7 @@ def bytes_of_an_example(teacher: Network) -> int:
     return 4 * sum(prod(side or 1 for side in shape) for shape in shapes)
 
 
-def check_finite(teacher: Network, name: str, values: np.ndarray, *, start: int = 0) -> None:
+def check_finite_outputs(teacher: Network, name: str, values: np.ndarray, *, start: int = 0) -> None:
     """Refuse answers of which one is NaN or infinite.
 
     Args:

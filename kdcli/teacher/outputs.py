@@ -29,26 +29,26 @@ from kdcli.events import Note
 from kdcli.models.files.recorded import RecordedNetwork
 from kdcli.models.keras.precision import computing_in
 from kdcli.models.prediction import LOGITS
-from kdcli.setup.open_models import Opened
+from kdcli.setup.open_models import OpenedModel
 from kdcli.teacher.cache_key import split_components, training_components
 from kdcli.teacher.fill_cache import fill_cache, fill_memory
 from kdcli.teacher.inference import TeacherPass
-from kdcli.teacher.placement import Keeping
+from kdcli.teacher.placement import Placement
 from kdcli.teacher.precision import FEATURES, choose_precision
 from kdcli.teacher.split_logits import (
     PATIENCE,
     SAMPLE_SPLIT,
-    PlainAnswers,
-    described,
-    filling_in,
-    sample_of,
-    sampled,
+    SplitLogits,
+    entry_labels,
+    make_filling,
+    sample_examples,
+    sample_positions,
 )
 from kdcli.teacher.storage_dtype import Overflow, choose_storage
 
 
 @dataclass
-class Teaching:
+class TeacherOutputs:
     """How the teacher of a run is asked, and where its answers are kept.
 
     Args:
@@ -62,15 +62,15 @@ class Teaching:
     """
 
     views: Views
-    keeping: Keeping
-    measured: Measured
-    asked: str
+    placement: Placement
+    measured: MeasuredOutputs
+    request: str
     wanted: bool
-    plain: PlainAnswers
+    plain: SplitLogits
     hit: bool = False
 
     @property
-    def opened(self) -> Opened:
+    def opened(self) -> OpenedModel:
         """The teacher."""
         return self.plain.opened
 
@@ -85,7 +85,7 @@ class Teaching:
         return self.opened.network
 
     @property
-    def members(self) -> tuple[Teaching, ...]:
+    def members(self) -> tuple[TeacherOutputs, ...]:
         """The teachers: this one."""
         return (self,)
 
@@ -97,7 +97,7 @@ class Teaching:
     @property
     def _folder(self) -> Path | None:
         """The cache's, where answers go there."""
-        return self.plain.folder if self.keeping.mode == "disk" else None
+        return self.plain.folder if self.placement.mode == "disk" else None
 
     @property
     def precision(self) -> str:
@@ -137,19 +137,19 @@ class Teaching:
             self.views,
             precision=self.precision,
             arrays=self.arrays,
-            once=self.plain.around.once,
+            memo=self.plain.context.memo,
         )
 
     @cached_property
     def _entry(self) -> Entry | None:
         """The kept answers to the training examples, complete or not; each shard is checked once."""
         folder, components = self._folder, self.components
-        return self.plain.around.entry(folder, components) if folder and components else None
+        return self.plain.context.entry(folder, components) if folder and components else None
 
     @property
     def bytes(self) -> int:
         """Bytes of the kept training answers."""
-        return 0 if self.keeping.mode == "live" or not self.arrays else self.layout.bytes
+        return 0 if self.placement.mode == "live" or not self.arrays else self.layout.bytes
 
     @property
     def complete(self) -> bool:
@@ -158,10 +158,10 @@ class Teaching:
 
     def to_json(self) -> dict[str, Any]:
         """`targets` of the plan."""
-        components = self.components if self.keeping.mode == "disk" else None
+        components = self.components if self.placement.mode == "disk" else None
         return {
-            "mode": self.keeping.mode,
-            "why": self.keeping.reason,
+            "mode": self.placement.mode,
+            "why": self.placement.reason,
             "views": "all" if self.views.count is None else self.views.count,
             "bytes": self.bytes,
             "precision": self.precision,
@@ -172,7 +172,7 @@ class Teaching:
     @contextmanager
     def asked_live(self) -> Iterator[None]:
         """While it is asked in every step, the teacher computes in its precision."""
-        with computing_in(self.network, self.precision if self.keeping.mode == "live" else "float32"):
+        with computing_in(self.network, self.precision if self.placement.mode == "live" else "float32"):
             yield
 
     def targets(self) -> Targets | None:
@@ -181,25 +181,25 @@ class Teaching:
             return None
         if self.recorded:
             return recorded_targets(self.network, self.dataset.train)
-        if self.keeping.mode == "live":
+        if self.placement.mode == "live":
             return LiveTargets(self.network, self.taps)
         components = self.components
         if components is None:
             return self._kept()
-        key = ("targets", self.keeping.mode, *sorted(components.items()))
-        self.hit = key in self.plain.around.once
-        return self.plain.around.once(key, self._kept)
+        key = ("targets", self.placement.mode, *sorted(components.items()))
+        self.hit = key in self.plain.context.memo
+        return self.plain.context.memo(key, self._kept)
 
     def look(self) -> tuple[Examples, Targets | None]:
         """Some training examples with their answers, before training; None where nobody wants any."""
         if self.recorded or self.complete:
             return self.dataset.train, self.targets()
-        few = sampled(self.dataset.train)[:FEATURES]
+        few = sample_positions(self.dataset.train)[:FEATURES]
         return self.dataset.train.subset(few), self.about(few)
 
     def about(self, positions: np.ndarray) -> Targets | None:
         """The answers to the first ones of the sampled examples as they are, by their number in that order."""
-        if not self.arrays or self.keeping.mode == "live":
+        if not self.arrays or self.placement.mode == "live":
             return self.targets()
         known = self.targets() if self.recorded or self.complete else None
         if known is not None:
@@ -207,7 +207,7 @@ class Teaching:
         few = self.dataset.train.subset(positions)
         looked = {name: values[: len(few)] for name, values in self.measured.answers.items()}
         if not looked:
-            told = filling_in(self.plain.around, len(few), "some examples", patience=PATIENCE).on_examples
+            told = make_filling(self.plain.context, len(few), "some examples", patience=PATIENCE).on_examples
             with self.asking(few, as_they_are(few), taps=self.taps) as teacher_pass:
                 looked = teacher_pass(0, 0, len(few), on_batch=told)
         return ResidentTargets(looked, examples=len(few))
@@ -224,22 +224,22 @@ class Teaching:
             wider = replace(overflow.spec, dtype="bfloat16")
             arrays = tuple(wider if spec == overflow.spec else spec for spec in self.measured.arrays)
             self.measured = replace(self.measured, arrays=arrays)
-            remember_measured(self.asked, self.measured, self.plain, self.taps)
+            store_measured(self.request, self.measured, self.plain, self.taps)
             for follows in ("components", "_entry"):
                 self.__dict__.pop(follows, None)
-            self.plain.around.on_event(Note(f"{overflow}: it is kept as bfloat16", warning=True))
+            self.plain.context.on_event(Note(f"{overflow}: it is kept as bfloat16", warning=True))
             return self._filled()
 
     def _filled(self) -> Targets:
         train, layout, components = self.dataset.train, self.layout, self.components
         ask = partial(self.asking, train, self.views, taps=self.taps)
-        filling = filling_in(self.plain.around, layout.views * layout.examples, "the training examples")
+        filling = make_filling(self.plain.context, layout.views * layout.examples, "the training examples")
         if self._folder is None or components is None:
             return ResidentTargets(fill_memory(ask, layout, filling), examples=len(train))
-        words, choices = described(self.opened, self.dataset, "train"), {"measured": list(self.texts)}
+        words, choices = entry_labels(self.opened, self.dataset, "train"), {"measured": list(self.texts)}
         reason = None if self._entry else why_not(self._folder, components, teacher=words["teacher"])
         if reason:
-            self.plain.around.on_event(Note(reason))
+            self.plain.context.on_event(Note(reason))
         reader, self.hit = fill_cache(
             self._folder,
             components,
@@ -256,7 +256,7 @@ class Teaching:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredOutputs:
     """What a look at the teacher's answers told.
 
     Args:
@@ -277,49 +277,49 @@ class Measured:
         return {"precision": self.precision, "arrays": arrays, "texts": list(self.texts)}
 
     @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Measured:
+    def from_json(cls, document: dict[str, Any]) -> MeasuredOutputs:
         """What the cache remembered."""
         arrays = tuple(ArraySpec(name, dtype, tuple(shape)) for name, dtype, shape in document["arrays"])
         return cls(document["precision"], arrays, tuple(document["texts"]))
 
 
-def measure_answers(precision: str, plain: PlainAnswers, taps: tuple[str, ...]) -> Measured:
+def measure_outputs(precision: str, plain: SplitLogits, taps: tuple[str, ...]) -> MeasuredOutputs:
     """Precision and types, as the chief of several workers finds them."""
-    own: list[Measured] = []
+    own: list[MeasuredOutputs] = []
 
     def look() -> dict[str, Any]:
         own.append(_look(precision, plain, taps))
         return own[0].to_json()
 
-    document = plain.around.workers.share(look)
-    return own[0] if own else Measured.from_json(document)
+    document = plain.context.workers.share(look)
+    return own[0] if own else MeasuredOutputs.from_json(document)
 
 
-def remember_measured(asked: str, measured: Measured, plain: PlainAnswers, taps: tuple[str, ...]) -> None:
+def store_measured(request: str, measured: MeasuredOutputs, plain: SplitLogits, taps: tuple[str, ...]) -> None:
     """Let the cache remember a choice for what was asked, and for what it became: a resumed run asks for that."""
-    if plain.folder is not None and plain.base is not None and not plain.around.dry_run:
-        for precision in {asked, measured.precision}:
+    if plain.folder is not None and plain.base is not None and not plain.context.dry_run:
+        for precision in {request, measured.precision}:
             remember(plain.folder, _follows_from(precision, plain, taps), measured.to_json())
 
 
-def _look(precision: str, plain: PlainAnswers, taps: tuple[str, ...]) -> Measured:
+def _look(precision: str, plain: SplitLogits, taps: tuple[str, ...]) -> MeasuredOutputs:
     """Precision and types, from what the cache remembers or from answers to some examples."""
-    network, sample = plain.opened.network, sample_of(plain.dataset.train)
+    network, sample = plain.opened.network, sample_examples(plain.dataset.train)
     if plain.folder is not None and plain.base is not None:
         remembered = recall(plain.folder, _follows_from(precision, plain, taps))
         if remembered is not None:
-            return Measured.from_json(remembered)
-    told = filling_in(plain.around, len(sample), "a sample of the examples", patience=PATIENCE).on_examples
+            return MeasuredOutputs.from_json(remembered)
+    told = make_filling(plain.context, len(sample), "a sample of the examples", patience=PATIENCE).on_examples
     choice = choose_precision(precision, network, sample, taps=taps, on_batch=told)
     storage = choose_storage(choice.answers, head=network.head)
     plain.known(SAMPLE_SPLIT, sample, choice.answers[LOGITS])
     texts = (f"the teacher answers in {choice.text}", f"answers are kept as {storage.text}")
-    measured = Measured(choice.precision, storage.specs, texts, choice.answers)
-    remember_measured(precision, measured, plain, taps)
+    measured = MeasuredOutputs(choice.precision, storage.specs, texts, choice.answers)
+    store_measured(precision, measured, plain, taps)
     return measured
 
 
-def _follows_from(precision: str, plain: PlainAnswers, taps: tuple[str, ...]) -> dict[str, Any]:
-    sample = sample_of(plain.dataset.train)
-    examples = split_components(SAMPLE_SPLIT, sample, as_they_are(sample), plain.around.once)
+def _follows_from(precision: str, plain: SplitLogits, taps: tuple[str, ...]) -> dict[str, Any]:
+    sample = sample_examples(plain.dataset.train)
+    examples = split_components(SAMPLE_SPLIT, sample, as_they_are(sample), plain.context.memo)
     return {**(plain.base or {}), **examples, "asked": precision, "taps": ", ".join(taps)}

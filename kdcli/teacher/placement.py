@@ -11,7 +11,7 @@ AUTO_VIEWS, FEWEST_VIEWS = 8, 4
 
 
 @dataclass(frozen=True)
-class Keeping:
+class Placement:
     """What becomes of the teacher's answers.
 
     Args:
@@ -26,7 +26,7 @@ class Keeping:
 
 
 @dataclass(frozen=True)
-class Room:
+class FreeSpace:
     """What there is room for.
 
     Args:
@@ -44,9 +44,9 @@ class Room:
     there: bool = False
 
 
-def choose_keeping(
-    wanted: str, views: int | str, *, augmented: bool, epochs: int, view_bytes: int, room: Room
-) -> Keeping:
+def choose_placement(
+    wanted: str, views: int | str, *, augmented: bool, epochs: int, view_bytes: int, room: FreeSpace
+) -> Placement:
     """The mode and the number of views that a recipe asks for, or that fit.
 
     With augmentation `auto` keeps 8 views, or one for each epoch where there are fewer: each is answered once,
@@ -68,19 +68,19 @@ def choose_keeping(
     if not augmented:
         number = 1
     if wanted == "live":
-        return Keeping("live", number, "as asked")
+        return Placement("live", number, "as asked")
     if number is None and views == "all":
         if wanted != "auto":
             raise UsageError(
                 f"teacher.targets: {wanted} cannot be: a new view every epoch leaves nothing to keep",
                 hint="--set teacher.views=8 keeps 8 views",
             )
-        return Keeping("live", None, "a new view every epoch is asked for, so there is nothing to keep")
+        return Placement("live", None, "a new view every epoch is asked for, so there is nothing to keep")
     counts = [number] if number else list(range(min(AUTO_VIEWS, epochs), min(FEWEST_VIEWS, epochs) - 1, -1))
     for mode, space in _places(wanted, room):
         for count in counts:
             if space is None or count * view_bytes <= space:
-                return Keeping(mode, count, _reason(wanted, mode, count, epochs, room, chosen=number is None))
+                return Placement(mode, count, _reason(wanted, mode, count, epochs, room, chosen=number is None))
     needed = counts[-1] * view_bytes
     if wanted == "disk":
         raise StorageError(
@@ -92,10 +92,10 @@ def choose_keeping(
     if room.cache is not None:
         reason = f"{needed} bytes of answers are too many: the cache may take {room.cache} ({room.bound})"
         reason += "; teacher.targets=memory would hold them" if needed <= room.memory // 4 else ""
-    return Keeping("live", number, reason)
+    return Placement("live", number, reason)
 
 
-def _places(wanted: str, room: Room) -> list[tuple[str, int | None]]:
+def _places(wanted: str, room: FreeSpace) -> list[tuple[str, int | None]]:
     """Where answers may go, with the bytes that there are; None is not bounded."""
     if wanted == "memory":
         return [("memory", None)]
@@ -105,7 +105,7 @@ def _places(wanted: str, room: Room) -> list[tuple[str, int | None]]:
     return [("memory", room.memory // 4)] if wanted == "auto" else []
 
 
-def _reason(wanted: str, mode: str, count: int, epochs: int, room: Room, *, chosen: bool) -> str:
+def _reason(wanted: str, mode: str, count: int, epochs: int, room: FreeSpace, *, chosen: bool) -> str:
     where = "as asked" if wanted == mode else "they fit into the cache"
     where = "all of them lie in the cache already" if room.there else where
     if mode == "memory" and wanted == "auto":

@@ -26,7 +26,7 @@ SAMPLE = 2048
 # Features of so many examples are enough to choose how they are kept, and more could fill the memory.
 FEATURES = 256
 # What `auto` asks of half precision.
-AGREEMENT, CHANGE, FASTER = 0.999, 0.02, 1.1
+LEAST_PRECISION_AGREEMENT, CHANGE, FASTER = 0.999, 0.02, 1.1
 _BATCH = 256
 _FLOAT32 = "--set teacher.precision=float32"
 
@@ -75,7 +75,7 @@ class PrecisionChoice:
         return f"{self.precision}: {self.reason} ({self.tried} {measured})"
 
 
-def check_precision(wanted: str, teacher: Network) -> None:
+def check_teacher_precision(wanted: str, teacher: Network) -> None:
     """Refuse a precision that this teacher cannot answer in here.
 
     Args:
@@ -136,10 +136,10 @@ def choose_precision(
         UsageError: this teacher cannot answer in that here.
         ModelError: an answer is NaN or infinite.
     """
-    check_precision(wanted, teacher)
+    check_teacher_precision(wanted, teacher)
     sample = sample.subset(np.arange(min(len(sample), SAMPLE)))
     tried, reason = _tried(wanted, teacher, len(sample))
-    asked = ["float32"] if tried is None else ["float32", tried]
+    request = ["float32"] if tried is None else ["float32", tried]
     views = as_they_are(sample)
     with ExitStack() as stack:
         passes = {
@@ -148,7 +148,7 @@ def choose_precision(
                     teacher, taps, sample, views, precision=name, batch_size=_BATCH, folding=tried is not None
                 )
             )
-            for name in asked
+            for name in request
         }
         found, seconds = _in_turn(passes, len(sample), clock=clock, on_batch=on_batch)
     exact = found["float32"]
@@ -157,7 +157,7 @@ def choose_precision(
     same = agreement(exact[LOGITS], found[tried][LOGITS], head=teacher.head)
     change = largest_change(exact[LOGITS], found[tried][LOGITS], head=teacher.head)
     speed = statistics.median(a / max(b, 1e-9) for a, b in zip(seconds["float32"], seconds[tried], strict=True))
-    accepted = (same is None or same >= AGREEMENT) and change <= CHANGE
+    accepted = (same is None or same >= LEAST_PRECISION_AGREEMENT) and change <= CHANGE
     used = wanted != "auto" or (accepted and speed > FASTER)
     if wanted == "auto":
         reason = "it answers the same, and faster" if used else _refused(tried, accepted)

@@ -22,25 +22,25 @@ from kdcli.models.network import Network
 from kdcli.models.prediction import LOGITS
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.writer import make_folder
-from kdcli.setup.context import Surroundings
-from kdcli.setup.open_models import Opened
-from kdcli.setup.request import Asked
+from kdcli.setup.context import Context
+from kdcli.setup.open_models import OpenedModel
+from kdcli.setup.request import Request
 from kdcli.teacher.cache_key import Components, teacher_components, training_components
-from kdcli.teacher.outputs import Measured, Teaching, measure_answers
-from kdcli.teacher.placement import AUTO_VIEWS, Keeping, Room, choose_keeping
-from kdcli.teacher.split_logits import PlainAnswers
+from kdcli.teacher.outputs import MeasuredOutputs, TeacherOutputs, measure_outputs
+from kdcli.teacher.placement import AUTO_VIEWS, FreeSpace, Placement, choose_placement
+from kdcli.teacher.split_logits import SplitLogits
 
 
-def open_teaching(
-    asked: Asked,
+def build_member_outputs(
+    request: Request,
     dataset: Dataset,
-    opened: Opened,
+    opened: OpenedModel,
     terms: Sequence[Term],
-    around: Surroundings,
+    context: Context,
     *,
     epochs: int,
-    beside: Sequence[Teaching] = (),
-) -> Teaching:
+    beside: Sequence[TeacherOutputs] = (),
+) -> TeacherOutputs:
     """The teacher of a run, ready to answer; what was measured is remembered in the cache.
 
     Args:
@@ -57,44 +57,48 @@ def open_teaching(
         StorageError: a cache that was asked for and cannot be used.
         ModelError: an answer that is not finite.
     """
-    recipe, network = asked.recipe, opened.network
-    plain = plain_answers(asked, dataset, opened, around)
+    recipe, network = request.recipe, opened.network
+    plain = open_split_logits(request, dataset, opened, context)
     wanted = any(term.loss.needs_teacher for term in terms)
     if isinstance(network, RecordedNetwork):
-        measured = Measured("float32", (ArraySpec(LOGITS, "float32", (network.outputs,)),), ())
-        keeping, view_bytes = Keeping("memory", 1, "they are recorded"), 0
+        measured = MeasuredOutputs("float32", (ArraySpec(LOGITS, "float32", (network.outputs,)),), ())
+        placement, view_bytes = Placement("memory", 1, "they are recorded"), 0
     else:
-        measured = measure_answers(recipe.teacher.precision, plain, teacher_taps(terms))
+        measured = measure_outputs(recipe.teacher.precision, plain, teacher_taps(terms))
         view_bytes = Layout(len(dataset.train), 1, measured.arrays).bytes if wanted else 0
-        keeping = _keep(recipe, plain, measured, view_bytes=view_bytes, epochs=epochs, beside=beside)
-    if recipe.train.jit == "on" and keeping.mode == "disk" and (keeping.views or 1) * view_bytes > RESIDENT_BYTES:
+        placement = _keep(recipe, plain, measured, view_bytes=view_bytes, epochs=epochs, beside=beside)
+    if (
+        recipe.train.jit == "on"
+        and placement.mode == "disk"
+        and (placement.views or 1) * view_bytes > RESIDENT_BYTES
+    ):
         raise UsageError(
             f"train.jit: XLA needs the teacher's answers in memory, they are larger than {RESIDENT_BYTES} bytes",
             hint="--set train.jit=off, or --set teacher.targets=memory",
         )
-    if keeping.mode == "live":
+    if placement.mode == "live":
         precision = _live_precision(recipe.teacher.precision, network)
         texts = measured.texts if precision == measured.precision else (f"the teacher answers in {precision}",)
         measured = replace(measured, precision=precision, texts=texts)
-    views = views_of(recipe, dataset, keeping.views)
-    return Teaching(views, keeping, measured, recipe.teacher.precision, wanted, plain)
+    views = make_views(recipe, dataset, placement.views)
+    return TeacherOutputs(views, placement, measured, recipe.teacher.precision, wanted, plain)
 
 
-def plain_answers(asked: Asked, dataset: Dataset, opened: Opened, around: Surroundings) -> PlainAnswers:
+def open_split_logits(request: Request, dataset: Dataset, opened: OpenedModel, context: Context) -> SplitLogits:
     """The teacher's answers to whole splits, kept in the cache where the recipe lets them be.
 
     Raises:
         StorageError: a cache that was asked for and cannot be used.
     """
-    targets = asked.recipe.teacher.targets
+    targets = request.recipe.teacher.targets
     if isinstance(opened.network, RecordedNetwork):
-        return PlainAnswers(opened, dataset, None, None, around)
-    base = teacher_components(opened, asked.code)
-    folder, why = (None, "") if targets in ("live", "memory") else _folder(targets, base, dry_run=around.dry_run)
-    return PlainAnswers(opened, dataset, folder, base, around, why)
+        return SplitLogits(opened, dataset, None, None, context)
+    base = teacher_components(opened, request.code)
+    folder, why = (None, "") if targets in ("live", "memory") else _folder(targets, base, dry_run=context.dry_run)
+    return SplitLogits(opened, dataset, folder, base, context, why)
 
 
-def views_of(recipe: Recipe, dataset: Dataset, count: int | None) -> Views:
+def make_views(recipe: Recipe, dataset: Dataset, count: int | None) -> Views:
     """The views of the training examples; `count` None is a new one every epoch."""
     views = Views(recipe.data.augment, seed=recipe.data_seed, count=count, examples=len(dataset.train))
     views.check(dataset.train)
@@ -130,17 +134,17 @@ def _folder(targets: str, base: Components | None, *, dry_run: bool) -> tuple[Pa
 
 def _keep(
     recipe: Recipe,
-    plain: PlainAnswers,
-    measured: Measured,
+    plain: SplitLogits,
+    measured: MeasuredOutputs,
     *,
     view_bytes: int,
     epochs: int,
-    beside: Sequence[Teaching],
-) -> Keeping:
+    beside: Sequence[TeacherOutputs],
+) -> Placement:
     """Where the answers go and to how many views, as the chief of several workers decides."""
 
     def choose() -> dict[str, Any]:
-        keeping = choose_keeping(
+        placement = choose_placement(
             recipe.teacher.targets,
             recipe.teacher.views,
             augmented=bool(recipe.data.augment),
@@ -148,22 +152,22 @@ def _keep(
             view_bytes=view_bytes,
             room=_beside(_room(recipe, plain, measured, epochs), beside),
         )
-        return asdict(keeping)
+        return asdict(placement)
 
-    return Keeping(**plain.around.workers.share(choose))
+    return Placement(**plain.context.workers.share(choose))
 
 
-def _beside(room: Room, others: Sequence[Teaching]) -> Room:
+def _beside(room: FreeSpace, others: Sequence[TeacherOutputs]) -> FreeSpace:
     """The room that is left beside the answers of other teachers, which are not there yet."""
     if room.there:
         return room
-    taken = {mode: sum(one.bytes for one in others if one.keeping.mode == mode) for mode in ("disk", "memory")}
+    taken = {mode: sum(one.bytes for one in others if one.placement.mode == mode) for mode in ("disk", "memory")}
     taken["disk"] -= sum(one.bytes for one in others if one.complete)
     cache = None if room.cache is None else max(room.cache - taken["disk"], 0)
     return replace(room, cache=cache, memory=max(room.memory - 4 * taken["memory"], 0))
 
 
-def _live_precision(asked: str, network: Network) -> str:
+def _live_precision(request: str, network: Network) -> str:
     """In which precision a teacher answers that is asked in every step: float32, unless a recipe says otherwise.
 
     What was measured is a pass of its own, in a graph that is made for it; in a step layers are told.
@@ -171,17 +175,17 @@ def _live_precision(asked: str, network: Network) -> str:
     Raises:
         UsageError: half precision for a graph, which would reach the student too.
     """
-    if asked in ("auto", "float32"):
+    if request in ("auto", "float32"):
         return "float32"
     if not isinstance(network, KerasNetwork):
         raise UsageError(
-            f"teacher.precision: {asked} cannot be for a SavedModel that is asked in every step",
+            f"teacher.precision: {request} cannot be for a SavedModel that is asked in every step",
             hint="--set teacher.precision=float32, or --set teacher.views=8 keeps its answers",
         )
-    return asked
+    return request
 
 
-def _room(recipe: Recipe, plain: PlainAnswers, measured: Measured, epochs: int) -> Room:
+def _room(recipe: Recipe, plain: SplitLogits, measured: MeasuredOutputs, epochs: int) -> FreeSpace:
     """What there is room for; wanted answers that the cache holds already need none.
 
     Raises:
@@ -189,28 +193,28 @@ def _room(recipe: Recipe, plain: PlainAnswers, measured: Measured, epochs: int) 
     """
     free = psutil.virtual_memory().available
     if plain.folder is None or plain.base is None:
-        return Room(None, free, plain.unkept)
+        return FreeSpace(None, free, plain.unkept)
     count = min(recipe.teacher.views if isinstance(recipe.teacher.views, int) else AUTO_VIEWS, epochs)
     train = plain.dataset.train
     components = training_components(
         plain.base,
         train,
-        views_of(recipe, plain.dataset, count if recipe.data.augment else 1),
+        make_views(recipe, plain.dataset, count if recipe.data.augment else 1),
         precision=measured.precision,
         arrays=measured.arrays,
-        once=plain.around.once,
+        memo=plain.context.memo,
     )
-    entry = plain.around.entry(plain.folder, components)
+    entry = plain.context.entry(plain.folder, components)
     if entry is not None and not entry.missing():
-        return Room(entry.bytes, free, there=True)
+        return FreeSpace(entry.bytes, free, there=True)
     if not is_writable(plain.folder):
         if is_asked_for() or recipe.teacher.targets == "disk":
             raise StorageError(
                 f"{plain.folder}: it cannot be written, and lacks answers that are wanted",
                 hint="another KD_CACHE_DIR, or --set teacher.targets=memory",
             )
-        return Room(None, free, f"the cache cannot be written ({plain.folder})")
+        return FreeSpace(None, free, f"the cache cannot be written ({plain.folder})")
     there = 0 if entry is None else entry.bytes
-    limit = plain.around.cache_limit
+    limit = plain.context.cache_limit
     bound = "a fifth of the free disk; --cache-limit" if limit is None else "--cache-limit, and the free disk"
-    return Room(allowed_bytes(plain.folder, limit) + there, free, bound=bound)
+    return FreeSpace(allowed_bytes(plain.folder, limit) + there, free, bound=bound)

@@ -16,13 +16,13 @@ from kdcli.models.files.recorded import RecordedNetwork
 from kdcli.recipe.reader import read_run
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.directory import ENVIRONMENT, SUMMARY, read_json, recipe_of_run
-from kdcli.setup.context import Surroundings
-from kdcli.setup.ensemble_members import members
-from kdcli.setup.open_models import Opened
+from kdcli.setup.context import Context
+from kdcli.setup.ensemble_members import member_requests
+from kdcli.setup.open_models import OpenedModel
 from kdcli.setup.open_teachers import open_teachers
-from kdcli.setup.request import Asked
-from kdcli.teacher.ensemble import ensemble_of
-from kdcli.teacher.resolve import plain_answers
+from kdcli.setup.request import Request
+from kdcli.teacher.ensemble import make_ensemble
+from kdcli.teacher.resolve import open_split_logits
 from kdcli.zoo import File
 
 
@@ -35,7 +35,7 @@ class RunTeacher:
         logits: (n, ...) on the examples that files are compared on, mixed where there are several.
     """
 
-    opened: tuple[Opened, ...]
+    opened: tuple[OpenedModel, ...]
     logits: np.ndarray
 
     def only(self) -> tuple[Any, str | None]:
@@ -49,7 +49,7 @@ class RunTeacher:
         return self.opened[0].network, self.opened[0].sha256
 
 
-def teacher_recipe(given: Path, asked: Recipe) -> Recipe | None:
+def teacher_recipe(given: Path, request: Recipe) -> Recipe | None:
     """The recipe that names the teacher: the one that is given if it names a file, else the run's own.
 
     Args:
@@ -60,8 +60,8 @@ def teacher_recipe(given: Path, asked: Recipe) -> Recipe | None:
         None where no teacher's file is known: of a file outside of a run, of a run without a teacher, and of a
         teacher that was an object.
     """
-    if isinstance(asked.teacher.model, File):
-        return asked
+    if isinstance(request.teacher.model, File):
+        return request
     own = recipe_of_run(given)
     if own is None or not (own.parent / SUMMARY).is_file():
         return None
@@ -71,7 +71,7 @@ def teacher_recipe(given: Path, asked: Recipe) -> Recipe | None:
 
 
 def open_run_teacher(
-    given: Path, recipe: Recipe, asked: Asked, dataset: Dataset, examples: Examples, around: Surroundings
+    given: Path, recipe: Recipe, request: Request, dataset: Dataset, examples: Examples, context: Context
 ) -> RunTeacher:
     """Open the teacher and let it answer examples; the cache holds its outputs on the test split of the run.
 
@@ -84,29 +84,29 @@ def open_run_teacher(
         ModelError: the teacher's file is gone, or does not fit the data; or its outputs were recorded, which
             says nothing of other examples.
     """
-    taught = asked.recipe.model_copy(update={"taught_by": recipe.taught_by, "ensemble": recipe.ensemble})
-    asked = replace(asked, recipe=taught)
+    taught = request.recipe.model_copy(update={"taught_by": recipe.taught_by, "ensemble": recipe.ensemble})
+    request = replace(request, recipe=taught)
     for path in [Path(one.model.path) for one in taught.teachers if isinstance(one.model, File)]:
         if not path.exists() and "://" not in str(path):
             raise ModelError(
                 f"{given}: the teacher of this run, {path}, does not exist",
                 hint="--set 'teacher.model={kind: file, path: FILE}' says where it is",
             )
-    opened = open_teachers(asked, dataset, around)
-    _say_changes(given, opened, around)
+    opened = open_teachers(request, dataset, context)
+    _say_changes(given, opened, context)
     outputs = []
-    for own, one in zip(members(asked), opened, strict=True):
+    for own, one in zip(member_requests(request), opened, strict=True):
         if isinstance(one.network, RecordedNetwork):
             raise ModelError(
                 f"{one.network.name}: recorded outputs of the teacher are about training examples only",
                 hint="--set 'teacher.model={kind: file, path: FILE}' names the teacher itself",
             )
-        outputs.append(plain_answers(own, dataset, one, around)(examples.split, examples))
-    logits = ensemble_of(taught, opened).of(outputs) if taught.is_ensemble else outputs[0]
+        outputs.append(open_split_logits(own, dataset, one, context)(examples.split, examples))
+    logits = make_ensemble(taught, opened).of(outputs) if taught.is_ensemble else outputs[0]
     return RunTeacher(opened, logits)
 
 
-def _say_changes(given: Path, opened: tuple[Opened, ...], around: Surroundings) -> None:
+def _say_changes(given: Path, opened: tuple[OpenedModel, ...], context: Context) -> None:
     """Say that a teacher's file is not the one that taught."""
     own = recipe_of_run(given)
     if own is None:
@@ -116,4 +116,4 @@ def _say_changes(given: Path, opened: tuple[Opened, ...], around: Surroundings) 
         known = inputs.get("teacher" if len(opened) == 1 else f"teacher.{number}") or {}
         if known.get("sha256") not in (None, one.sha256):
             text = f"{one.path} is not the file that taught {given}: its content differs"
-            around.on_event(Note(text, warning=True))
+            context.on_event(Note(text, warning=True))

@@ -21,10 +21,10 @@ from kdcli.events import Note, Progress
 from kdcli.models.files.recorded import RecordedNetwork
 from kdcli.models.prediction import LOGITS
 from kdcli.runs.records import hash_arrays
-from kdcli.setup.context import Surroundings
-from kdcli.setup.open_models import Opened
+from kdcli.setup.context import Context
+from kdcli.setup.open_models import OpenedModel
 from kdcli.teacher.cache_key import Components, split_components
-from kdcli.teacher.fill_cache import Ask, Filling, Share, fill_cache, fill_memory
+from kdcli.teacher.fill_cache import Ask, Filling, Slice, fill_cache, fill_memory
 from kdcli.teacher.inference import TeacherPass
 from kdcli.teacher.precision import SAMPLE
 
@@ -35,7 +35,7 @@ PATIENCE = 5.0
 
 
 @dataclass(frozen=True)
-class PlainAnswers:
+class SplitLogits:
     """Answers to whole splits, from the cache where there is one.
 
     Args:
@@ -47,11 +47,11 @@ class PlainAnswers:
         unkept: why there is no cache, a clause.
     """
 
-    opened: Opened
+    opened: OpenedModel
     dataset: Dataset
     folder: Path | None
     base: Components | None
-    around: Surroundings
+    context: Context
     unkept: str = ""
 
     def __call__(self, split: str, examples: Examples) -> np.ndarray:
@@ -66,7 +66,7 @@ class PlainAnswers:
             Interrupted: `stop` said so.
         """
         ask = partial(TeacherPass, self.opened.network, (), examples, as_they_are(examples))
-        return self.around.once(self._key(split, examples), partial(self._logits, split, examples, ask))
+        return self.context.memo(self._key(split, examples), partial(self._logits, split, examples, ask))
 
     def known(self, split: str, examples: Examples, logits: np.ndarray) -> None:
         """Take answers that were measured on the way, and keep them like others."""
@@ -74,7 +74,7 @@ class PlainAnswers:
         def given(view: int, start: int, stop: int, **_: Any) -> dict[str, np.ndarray]:
             return {LOGITS: logits[start:stop]}
 
-        self.around.once(
+        self.context.memo(
             self._key(split, examples), lambda: self._logits(split, examples, lambda: nullcontext(given))
         )
 
@@ -88,15 +88,15 @@ class PlainAnswers:
         shape = tuple(int(side or 1) for side in (*network.output_shape[:-1], network.outputs))
         layout = Layout(len(examples), 1, (ArraySpec(LOGITS, "float32", shape),))
         what = f"the {split} examples"
-        filling = filling_in(self.around, len(examples), what)
-        patient = filling_in(self.around, len(examples), what, patience=PATIENCE)
+        filling = make_filling(self.context, len(examples), what)
+        patient = make_filling(self.context, len(examples), what, patience=PATIENCE)
         if self.folder is None or self.base is None:
             return fill_memory(ask, layout, patient)[LOGITS]
-        components = {**self.base, **split_components(split, examples, views, self.around.once)}
-        entry = self.around.entry(self.folder, components)
+        components = {**self.base, **split_components(split, examples, views, self.context.memo)}
+        entry = self.context.entry(self.folder, components)
         if not self._may_keep(self.folder, entry, layout):
             return fill_memory(ask, layout, patient)[LOGITS]
-        words = described(self.opened, self.dataset, split)
+        words = entry_labels(self.opened, self.dataset, split)
         reader, _ = fill_cache(
             self.folder,
             components,
@@ -113,25 +113,25 @@ class PlainAnswers:
         """Whether answers are there, or may be kept: a dry run writes nothing, and a full cache takes no more."""
         if entry is not None and not entry.missing():
             return True
-        return not self.around.dry_run and allowed_bytes(folder, self.around.cache_limit) >= layout.bytes
+        return not self.context.dry_run and allowed_bytes(folder, self.context.cache_limit) >= layout.bytes
 
 
-def described(opened: Opened, dataset: Dataset, split: str) -> dict[str, str]:
+def entry_labels(opened: OpenedModel, dataset: Dataset, split: str) -> dict[str, str]:
     """What an entry of the cache says to people."""
     return {"teacher": str(opened.path or opened.network.name), "data": dataset.name, "split": split}
 
 
-def sample_of(train: Examples) -> Examples:
+def sample_examples(train: Examples) -> Examples:
     """Training examples from the whole split, on which choices are made: 2,048, or all."""
-    return train.subset(sampled(train))
+    return train.subset(sample_positions(train))
 
 
-def sampled(train: Examples) -> np.ndarray:
+def sample_positions(train: Examples) -> np.ndarray:
     """The positions of those examples."""
     return np.linspace(0, len(train) - 1, min(SAMPLE, len(train))).astype(int)
 
 
-def filling_in(around: Surroundings, total: int, what: str, *, patience: float = 0.0) -> Filling:
+def make_filling(context: Context, total: int, what: str, *, patience: float = 0.0) -> Filling:
     """How filling reports, and stops when it is asked to.
 
     Args:
@@ -143,14 +143,14 @@ def filling_in(around: Surroundings, total: int, what: str, *, patience: float =
     since = time.monotonic()
 
     def told(done: int) -> None:
-        around.on_event(Progress("teacher", done, total, "examples"))
-        code = around.stop()
+        context.on_event(Progress("teacher", done, total, "examples"))
+        code = context.stop()
         if code is not None and time.monotonic() - since >= patience:
             text = f"stopped while the teacher was answering {what} ({done} of {total}; whole shards are kept)"
             raise Interrupted(text, exit_code=code)
 
     def note(text: str, warning: bool) -> None:
-        around.on_event(Note(text, warning=warning))
+        context.on_event(Note(text, warning=warning))
 
-    share = Share(around.workers.index, around.workers.count)
-    return Filling(told, note, around.stop, share, writes=not around.dry_run)
+    share = Slice(context.workers.index, context.workers.count)
+    return Filling(told, note, context.stop, share, writes=not context.dry_run)

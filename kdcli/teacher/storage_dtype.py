@@ -18,7 +18,7 @@ FEATURE_ERROR = 1e-3
 # Logits of an example up to so many bytes stay float32: there is little to save.
 SMALL = 4096
 # What narrower logits must keep.
-AGREEMENT, LOSS_ERROR = 0.999, 1e-4
+LEAST_DECISION_AGREEMENT, LOSS_ERROR = 0.999, 1e-4
 
 
 class Overflow(Exception):
@@ -70,7 +70,7 @@ def choose_storage(answers: Mapping[str, np.ndarray], *, head: str) -> StorageCh
     # What would be infinite counts as the largest number, so that the figures stay figures.
     narrow = _there_and_back(np.clip(logits, -LARGEST, LARGEST), "float16")
     same, error = agreement(logits, narrow, head=head), soft_target_error(logits, narrow, head=head)
-    keeps = same is not None and same >= AGREEMENT and error <= LOSS_ERROR and _fits(logits)
+    keeps = same is not None and same >= LEAST_DECISION_AGREEMENT and error <= LOSS_ERROR and _fits(logits)
     large = logits[:1].nbytes > SMALL
     specs = [ArraySpec(LOGITS, "float16" if large and keeps else "float32", logits.shape[1:])]
     errors = {}
@@ -81,7 +81,7 @@ def choose_storage(answers: Mapping[str, np.ndarray], *, head: str) -> StorageCh
     return StorageChoice(tuple(specs), same, error, errors)
 
 
-def stored(array: np.ndarray, spec: ArraySpec) -> np.ndarray:
+def convert_stored(array: np.ndarray, spec: ArraySpec) -> np.ndarray:
     """Float32 answers (n, ...) in the type in which they are kept.
 
     Raises:

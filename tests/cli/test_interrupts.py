@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from kdcli.cli.interrupts import stopping
+from kdcli.cli.interrupts import interruptible
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def as_in_a_terminal():
 
 def test_a_signal_is_remembered_until_somebody_asks():
     before = signal.getsignal(signal.SIGTERM)
-    with stopping(None) as stop:
+    with interruptible(None) as stop:
         assert stop() is None
         signal.raise_signal(signal.SIGTERM)
         assert stop() == 143
@@ -30,7 +30,7 @@ def test_a_signal_is_remembered_until_somebody_asks():
 
 def test_a_dry_run_ends_at_once_as_nobody_asks():
     before = signal.getsignal(signal.SIGTERM)
-    with stopping(None, dry_run=True):
+    with interruptible(None, dry_run=True):
         assert signal.getsignal(signal.SIGTERM) == before
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kdcli.cli.app import app
-from kdcli.cli.repeated_options import Once
+from kdcli.cli.repeated_options import SingleOptions
 
 
 @pytest.mark.parametrize(
@@ -45,4 +45,4 @@ def test_every_command_looks():
     groups = [group.typer_instance for group in app.registered_groups]
     commands = [command for group in (app, *groups) for command in group.registered_commands]
     assert len(commands) > 15
-    assert [command.name for command in commands if command.cls is not Once] == []
+    assert [command.name for command in commands if command.cls is not SingleOptions] == []

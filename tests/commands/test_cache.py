@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kdcli.cache.entry import ArraySpec, Entry, Layout
-from kdcli.commands.cache import kept_answers, remove_answers, show_answers
+from kdcli.commands.cache import list_cache, remove_entries, show_entry
 from kdcli.errors import UsageError
 
 
@@ -20,7 +20,7 @@ def entries(own_cache):
 
 
 def test_all_entries_are_told_with_their_bytes(entries, own_cache):
-    kept = kept_answers()
+    kept = list_cache()
     assert kept.folder == own_cache
     assert {entry.path for entry in kept.entries} == {entry.path for entry in entries}
     assert kept.bytes == sum(file.stat().st_size for entry in entries for file in entry.path.iterdir())
@@ -28,7 +28,7 @@ def test_all_entries_are_told_with_their_bytes(entries, own_cache):
 
 
 def test_one_entry_is_told_with_what_its_answers_follow_from(entries):
-    shown = show_answers(entries[1].fingerprint[:12])
+    shown = show_entry(entries[1].fingerprint[:12])
     assert shown["components"] == {"split": "validation"}
     assert (shown["shards"], shown["of_shards"], shown["complete"]) == (0, 1, False)
 
@@ -37,17 +37,17 @@ def test_removing_counts_each_entry_once(entries):
     first, _, third = entries
     freed = sum(file.stat().st_size for entry in (first, third) for file in entry.path.iterdir())
     keys = [first.fingerprint[:12], third.fingerprint[:12], first.fingerprint[:20]]
-    assert remove_answers(keys) == (2, freed)
+    assert remove_entries(keys) == (2, freed)
     assert [entry.path.exists() for entry in entries] == [False, True, False]
 
 
 def test_one_wrong_key_removes_nothing(entries):
     with pytest.raises(UsageError, match="no kept answers are called 'x'"):
-        remove_answers([entries[0].fingerprint[:12], "x"])
+        remove_entries([entries[0].fingerprint[:12], "x"])
     assert all(entry.path.exists() for entry in entries)
 
 
 def test_everything_is_removed(entries):
-    assert remove_answers(everything=True)[0] == 3
+    assert remove_entries(everything=True)[0] == 3
     assert not any(entry.path.exists() for entry in entries)
-    assert remove_answers() == (0, 0)
+    assert remove_entries() == (0, 0)

@@ -364,34 +364,44 @@ def test_a_recipe_called_scratch_does_not_meet_the_twin(folder):
 
 
 def test_overwrite_deletes_what_a_killed_process_left_and_nothing_foreign(folder, tmp_path):
-    asked = {"teacher": folder / "teacher.keras", "recipes": [recipe()], "data": folder / "data.npz", "repeats": 1}
+    request = {
+        "teacher": folder / "teacher.keras",
+        "recipes": [recipe()],
+        "data": folder / "data.npz",
+        "repeats": 1,
+    }
     out = tmp_path / "over"
-    kdcli.compare(**asked, latency=False, out=out)
+    kdcli.compare(**request, latency=False, out=out)
     run = out / "cnn" / "recipe" / "seed-0"
     (run / ".kd-writing-99-student.keras").write_bytes(b"half")
     foreign = out / "mine.txt"
     foreign.write_text("x")
     with pytest.raises(UsageError, match="would delete what kd did not write"):
-        kdcli.compare(**asked, latency=False, out=out, overwrite=True)
+        kdcli.compare(**request, latency=False, out=out, overwrite=True)
     assert run.exists()
     foreign.unlink()
     held = Run.open(run, resume=True, overwrite=False)
     try:
         with pytest.raises(LockedError, match="in use by process"):
-            kdcli.compare(**asked, latency=False, out=out, overwrite=True)
+            kdcli.compare(**request, latency=False, out=out, overwrite=True)
     finally:
         held.close()
-    kdcli.compare(**asked, latency=False, out=out, overwrite=True)
+    kdcli.compare(**request, latency=False, out=out, overwrite=True)
     assert not (run / ".kd-writing-99-student.keras").exists()
 
 
 def test_a_stopped_comparison_names_its_directory_and_goes_on(folder):
-    asked = {"teacher": folder / "teacher.keras", "recipes": [recipe()], "data": folder / "data.npz", "repeats": 1}
+    request = {
+        "teacher": folder / "teacher.keras",
+        "recipes": [recipe()],
+        "data": folder / "data.npz",
+        "repeats": 1,
+    }
     calls = iter([None] * 3)
     with pytest.raises(Interrupted) as caught:
-        kdcli.compare(**asked, latency=False, out=folder / "stopped", stop=lambda: next(calls, 143))
+        kdcli.compare(**request, latency=False, out=folder / "stopped", stop=lambda: next(calls, 143))
     assert caught.value.run == folder / "stopped"
-    result = kdcli.compare(**asked, latency=False, out=folder / "stopped", resume=True)
+    result = kdcli.compare(**request, latency=False, out=folder / "stopped", resume=True)
     assert [len(student.runs) for student in result.students] == [1, 1]
 
 
@@ -585,9 +595,9 @@ def test_a_latency_gate_without_latency_is_refused_before_anything_is_trained(fo
 
 def test_times_are_measured_once_for_the_files_that_lie_there(compared, folder):
     before = json.loads((compared.out / "compare.json").read_text())
-    asked = {"teacher": folder / "teacher.keras", "recipes": [recipe()], "data": folder / "data.npz", "seed": 4}
+    request = {"teacher": folder / "teacher.keras", "recipes": [recipe()], "data": folder / "data.npz", "seed": 4}
     for latency in (True, False):
-        again = kdcli.compare(**asked, repeats=3, latency=latency, out=compared.out, resume=True).to_json()
+        again = kdcli.compare(**request, repeats=3, latency=latency, out=compared.out, resume=True).to_json()
         assert [one["latency"] for one in again["students"]] == [one["latency"] for one in before["students"]]
         assert again["latency_noise_floor"] == before["latency_noise_floor"]
 

@@ -281,9 +281,9 @@ def test_a_student_that_keras_quantised_is_refused_where_no_kernel_learns(folder
     model = dense_student(convolution=convolution)
     quantize(model)
     model.save(tmp_path / "q.keras")
-    asked = {"student": tmp_path / "q.keras", "losses": LOSSES[:2], "recipe": {"student": {"start": start}}}
+    request = {"student": tmp_path / "q.keras", "losses": LOSSES[:2], "recipe": {"student": {"start": start}}}
     with pytest.raises(ModelError, match=r"the kernels of hidden, last are integers") as refused:
-        distill(folder, tmp_path / "a", **asked)
+        distill(folder, tmp_path / "a", **request)
     assert "the float model it was made from" in refused.value.hint
 
 
@@ -294,13 +294,13 @@ def test_a_student_that_is_quantised_in_part_learns_what_it_can_and_says_so(fold
     if how == "lora":
         model.get_layer("hidden").enable_lora(2)
     model.save(tmp_path / "q.keras")
-    asked = {"student": tmp_path / "q.keras", "losses": LOSSES[:2]}
-    findings = distill(folder, tmp_path / "a", dry_run=True, **asked).findings
+    request = {"student": tmp_path / "q.keras", "losses": LOSSES[:2]}
+    findings = distill(folder, tmp_path / "a", dry_run=True, **request).findings
     fixed = "hidden, last" if how == "partly" else "last"
     (text,) = (text for text in findings if "quantised" in text)
     assert text.endswith(f"was quantised by Keras: the kernels of {fixed} are integers and do not learn")
     # And so it is: an integer kernel is what it was after training, a float one is not.
-    made = keras.saving.load_model(distill(folder, tmp_path / "b", **asked).model_path)
+    made = keras.saving.load_model(distill(folder, tmp_path / "b", **request).model_path)
     kernels = [one.get_layer("last").get_weights()[-2] for one in (made, model)]
     assert {kernel.dtype for kernel in kernels} == {np.dtype("int8")}
     assert np.array_equal(*kernels)
@@ -315,13 +315,13 @@ def test_a_student_that_computes_in_float16_is_refused_on_a_processor(folder, tm
         dense_student().save(tmp_path / "half.keras")
     finally:
         keras.config.set_dtype_policy("float32")
-    asked = {"student": tmp_path / "half.keras", "losses": LOSSES[:2]}
+    request = {"student": tmp_path / "half.keras", "losses": LOSSES[:2]}
     with pytest.raises(UsageError, match="compute in mixed_float16") as refused:
-        distill(folder, tmp_path / "a", **asked)
+        distill(folder, tmp_path / "a", **request)
     _, setting = refused.value.hint.split()
     name, _, value = setting.partition("=")
     assert name == "train.precision"
-    assert distill(folder, tmp_path / "b", train={"precision": value}, **asked).test.accuracy is not None
+    assert distill(folder, tmp_path / "b", train={"precision": value}, **request).test.accuracy is not None
 
 
 def test_half_precision_that_processors_are_slow_in_names_the_other_one():

@@ -116,9 +116,9 @@ def test_a_run_is_exported_with_its_data_its_preparation_and_its_class_names(run
 @pytest.mark.parametrize("kind", ["teacher", "logits"])
 def test_a_student_gives_what_the_file_of_its_teacher_gives(run, here, kind):
     pytest.importorskip("ai_edge_litert")
-    asked = {} if kind == "teacher" else {"output_kind": kind}
+    request = {} if kind == "teacher" else {"output_kind": kind}
     exported = kdcli.export(
-        run, formats=["keras", "litert"], quantize=["none", "int8"], out="out", latency=False, **asked
+        run, formats=["keras", "litert"], quantize=["none", "int8"], out="out", latency=False, **request
     )
     raw, _ = blobs(20, seed=3)
     logits = keras.saving.load_model(run / "student.keras").predict(raw / np.float32(127.5) - 1, verbose=0)

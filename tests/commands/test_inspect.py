@@ -295,8 +295,8 @@ def test_a_zoo_model_is_listed_in_a_few_sizes(folder):
 
 
 def test_a_zoo_model_is_described_as_settings_make_it(folder):
-    asked = {"data": folder / "data.npz", "settings": ["student.model.blocks=1", "student.model.width=3"]}
-    document = kdcli.inspect("zoo:cnn", **asked).to_json()
+    request = {"data": folder / "data.npz", "settings": ["student.model.blocks=1", "student.model.width=3"]}
+    document = kdcli.inspect("zoo:cnn", **request).to_json()
     assert document["parameters"] == Cnn(width=3, blocks=1).build((8, 8, 1), 3).count_params()
     first, second = document["sizes"][:2]
     assert first["model"] == {"kind": "zoo", "name": "cnn", "blocks": 1, "width": 3}

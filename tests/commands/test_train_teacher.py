@@ -110,11 +110,11 @@ def test_trained_teacher_teaches_as_a_run(trained, folder, tmp_path):
 
 def test_interrupted_training_goes_on_to_the_same_teacher(trained, folder, tmp_path):
     run, _ = trained
-    asked = []
+    request = []
 
     def stop():
-        asked.append(1)
-        return 130 if len(asked) == 3 else None
+        request.append(1)
+        return 130 if len(request) == 3 else None
 
     with pytest.raises(kdcli.KdError, match=r"stopped at step \d+ of 30; saved: .*checkpoint") as caught:
         train(folder, tmp_path / "a", stop=stop)

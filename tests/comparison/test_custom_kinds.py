@@ -51,10 +51,10 @@ def given(tmp_path, monkeypatch):
 def test_arms_with_the_same_own_source_have_one_twin(given):
     arms = make_arms(**given, code=["mine.py"])
     assert [arm.name for arm in arms if arm.baseline is None] == ["scratch"]
-    powers = [arm.asked.recipe.losses[0].power for arm in arms if arm.baseline is not None]
+    powers = [arm.request.recipe.losses[0].power for arm in arms if arm.baseline is not None]
     assert powers == [1.0, 2.0]
-    assert {type(arm.asked.recipe.data.source) for arm in arms} == {type(arms[0].asked.recipe.data.source)}
-    assert all([path.name for path in arm.asked.code] == ["mine.py"] for arm in arms)
+    assert {type(arm.request.recipe.data.source) for arm in arms} == {type(arms[0].request.recipe.data.source)}
+    assert all([path.name for path in arm.request.code] == ["mine.py"] for arm in arms)
 
 
 def test_without_the_file_the_recipe_says_what_it_requires(given):
@@ -70,10 +70,10 @@ def test_seeds_that_are_finished_belong_to_the_file_as_it_was(given, tmp_path):
         "losses": [{"kind": "straight"}],
         "train": {"epochs": 1, "batch_size": 16},
     }
-    asked = {"teacher": "t.keras", "recipes": [recipe], "repeats": 1, "latency": False, "preflight": False}
-    asked |= {"code": ["mine.py"], "out": tmp_path / "compared"}
-    first = kdcli.compare(**asked).to_json()
-    assert kdcli.compare(**asked, resume=True).to_json()["students"] == first["students"]
+    request = {"teacher": "t.keras", "recipes": [recipe], "repeats": 1, "latency": False, "preflight": False}
+    request |= {"code": ["mine.py"], "out": tmp_path / "compared"}
+    first = kdcli.compare(**request).to_json()
+    assert kdcli.compare(**request, resume=True).to_json()["students"] == first["students"]
     (tmp_path / "mine.py").write_text(MINE.replace("student[:, 0] -", "2 * student[:, 0] -"), "utf-8")
     with pytest.raises(UsageError, match=r"was started with another code mine\.py"):
-        kdcli.compare(**asked, resume=True)
+        kdcli.compare(**request, resume=True)

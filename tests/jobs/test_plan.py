@@ -9,7 +9,7 @@ import pytest
 
 from kdcli.distillation.pairing import Pair
 from kdcli.distillation.terms import Term
-from kdcli.jobs.plan import brief, pair_rows, parts_text
+from kdcli.jobs.plan import merge_findings, pair_rows, parts_text
 from kdcli.jobs.preflight import loss_findings
 from kdcli.loss import Parts
 from kdcli.losses import make
@@ -66,13 +66,13 @@ def test_several_teachers_are_named_by_what_tells_them_apart_and_alike_sentences
         f"{names[1]}'s accuracy is 0.9",
         "hint: of no teacher",
     ]
-    assert brief(findings, names) == (
+    assert merge_findings(findings, names) == (
         "mixed: 0.5 a/teacher.keras, 0.5 b/teacher.keras",
         "a/teacher.keras, b/teacher.keras: it answers in float32",
         "a/teacher.keras: pictures are scaled",
         "b/teacher.keras's accuracy is 0.9",
         "hint: of no teacher",
     )
-    assert brief(findings, ()) == tuple(findings)
+    assert merge_findings(findings, ()) == tuple(findings)
     # One teacher that is listed twice has one name.
-    assert brief([f"{names[0]}: one", f"{names[0]}: one"], [names[0]] * 2) == ("teacher.keras: one",)
+    assert merge_findings([f"{names[0]}: one", f"{names[0]}: one"], [names[0]] * 2) == ("teacher.keras: one",)

@@ -271,11 +271,11 @@ def test_what_a_later_stage_lacks_is_refused_before_the_first_one(folder, tmp_pa
         "workers share one training": (staged(folder), {"devices": "workers"}, 2),
         "--resume needs the run": (staged(folder), {"resume": True}, 2),
     }
-    for message, (asked, options, code) in cases.items():
-        asked = {name: value for name, value in asked.items() if value is not None}
+    for message, (request, options, code) in cases.items():
+        request = {name: value for name, value in request.items() if value is not None}
         out = {} if "resume" in options else {"out": tmp_path / "no"}
         with pytest.raises(KdError, match=message) as caught:
-            kdcli.distill(recipe=asked, **out, **options)
+            kdcli.distill(recipe=request, **out, **options)
         assert caught.value.exit_code == code, message
         assert not (tmp_path / "no").exists()
 

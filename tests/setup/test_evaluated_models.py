@@ -17,7 +17,7 @@ from conftest import blobs, save_npz
 
 import kdcli
 from kdcli.cache.folder import kept_bytes
-from kdcli.commands.cache import remove_answers
+from kdcli.commands.cache import remove_entries
 from kdcli.errors import ModelError, UsageError
 from kdcli.evaluation.footprint import flops
 from kdcli.evaluation.latency import measure
@@ -207,7 +207,7 @@ def test_the_teacher_in_another_runtime_is_exported_once(folder, tmp_path, monke
     file.write_bytes(b"damaged")
     again, exporting = ratio()
     assert again.value > 0 and len(exporting) == 1
-    assert kept_bytes(tmp_path) == file.stat().st_size == remove_answers(everything=True)[1]
+    assert kept_bytes(tmp_path) == file.stat().st_size == remove_entries(everything=True)[1]
     assert not file.exists()
 
 

@@ -33,13 +33,13 @@ def distilled(folder, tmp_path, teacher="answers.npz", **options):
 
 
 def test_a_student_learns_the_same_as_from_the_model(folder, tmp_path):
-    recorded, asked = (distilled(folder, tmp_path, name) for name in ("answers.npz", "teacher.keras"))
-    ours, theirs = (keras.saving.load_model(run.model_path).get_weights() for run in (recorded, asked))
+    recorded, request = (distilled(folder, tmp_path, name) for name in ("answers.npz", "teacher.keras"))
+    ours, theirs = (keras.saving.load_model(run.model_path).get_weights() for run in (recorded, request))
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
     document = recorded.to_json()
     assert document["teacher"]["accuracy"] is None and document["teacher"]["agreement"] is None
-    assert document["test"]["accuracy"] == asked.to_json()["test"]["accuracy"]
+    assert document["test"]["accuracy"] == request.to_json()["test"]["accuracy"]
     assert document["targets"]["mode"] == "memory"
     assert document["teacher"]["path"].endswith("answers.npz")
 

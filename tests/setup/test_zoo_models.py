@@ -15,7 +15,7 @@ from kdcli.data.dataset import open_dataset
 from kdcli.errors import ModelError, UsageError
 from kdcli.events import Note
 from kdcli.recipe.sections import DataSection, StudentSection, TeacherSection
-from kdcli.setup.open_models import open_network
+from kdcli.setup.open_models import open_model
 from kdcli.setup.zoo_models import published_scale
 from kdcli.zoo import Application, Clone, Cnn
 
@@ -27,7 +27,7 @@ def colours(examples=12, size=8):
 
 def opened(source, *, role="student", start="file", data=None, section=None, notes=None, teacher=None, seed=0):
     dataset = open_dataset(DataSection(), seed=0, arrays=data or blobs(12))
-    return open_network(
+    return open_model(
         role,
         given=None,
         source=source,

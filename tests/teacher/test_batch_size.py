@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.teacher.inference import FEW, SETTLED, BatchSize, bytes_of_an_example
+from kdcli.teacher.inference import FEW, SETTLED, InferenceBatchSize, bytes_of_an_example
 
 MANY = 100_000
 
@@ -34,7 +34,7 @@ def free(monkeypatch):
 
 @pytest.mark.parametrize("best", [32, 64, 256, 1024])
 def test_the_size_doubles_while_the_rate_grows_by_more_than_a_twentieth(free, best):
-    batch = BatchSize(None, answers=MANY, bytes_each=1)
+    batch = InferenceBatchSize(None, answers=MANY, bytes_each=1)
     # From `best` on the time grows with the examples; below, half of it does not.
     sizes = answered(batch, lambda n: max(n, best) / 1000 + n / 1000)
     assert batch.size == best
@@ -44,13 +44,13 @@ def test_the_size_doubles_while_the_rate_grows_by_more_than_a_twentieth(free, be
 
 
 def test_a_growing_rate_that_falls_again_goes_back_to_the_best(free):
-    batch = BatchSize(None, answers=MANY, bytes_each=1)
+    batch = InferenceBatchSize(None, answers=MANY, bytes_each=1)
     answered(batch, lambda n: n / (1000 if n <= 128 else 400) + 0.1)
     assert batch.size == 128
 
 
 def test_the_first_batch_of_a_size_and_one_that_was_disturbed_do_not_count(free):
-    batch, calls = BatchSize(None, answers=MANY, bytes_each=1), []
+    batch, calls = InferenceBatchSize(None, answers=MANY, bytes_each=1), []
 
     def seconds(n):
         calls.append(n)
@@ -61,14 +61,14 @@ def test_the_first_batch_of_a_size_and_one_that_was_disturbed_do_not_count(free)
 
 
 def test_the_search_takes_few_batches(free):
-    batch = BatchSize(None, answers=MANY, bytes_each=1)
+    batch = InferenceBatchSize(None, answers=MANY, bytes_each=1)
     sizes = answered(batch, lambda n: 0.1)
     assert len(sizes) == 4 * 6
     assert sum(sizes) < MANY / 10
 
 
 def test_a_last_batch_that_is_smaller_says_nothing(free):
-    batch = BatchSize(None, answers=MANY, bytes_each=1)
+    batch = InferenceBatchSize(None, answers=MANY, bytes_each=1)
     for _ in range(20):
         batch.took(7, 1.0)
     assert (batch.size, batch.searching) == (32, True)
@@ -76,23 +76,23 @@ def test_a_last_batch_that_is_smaller_says_nothing(free):
 
 def test_memory_bounds_the_size(free):
     free(2000 * 100)
-    batch = BatchSize(None, answers=MANY, bytes_each=1000)
+    batch = InferenceBatchSize(None, answers=MANY, bytes_each=1000)
     answered(batch, lambda n: 1.0)
     assert batch.size == 64
     free(10_000)
-    assert BatchSize(None, answers=10, bytes_each=1000).size == 5
-    assert BatchSize(None, answers=10, bytes_each=10**9).size == 1
+    assert InferenceBatchSize(None, answers=10, bytes_each=1000).size == 5
+    assert InferenceBatchSize(None, answers=10, bytes_each=10**9).size == 1
 
 
 def test_few_answers_and_a_size_that_is_given_are_not_searched(free):
-    assert BatchSize(None, answers=FEW - 1, bytes_each=1).size == SETTLED
-    assert BatchSize(48, answers=MANY, bytes_each=10**12).size == 48
-    assert not BatchSize(48, answers=MANY, bytes_each=1).searching
-    assert BatchSize(None, answers=FEW, bytes_each=1).searching
+    assert InferenceBatchSize(None, answers=FEW - 1, bytes_each=1).size == SETTLED
+    assert InferenceBatchSize(48, answers=MANY, bytes_each=10**12).size == 48
+    assert not InferenceBatchSize(48, answers=MANY, bytes_each=1).searching
+    assert InferenceBatchSize(None, answers=FEW, bytes_each=1).searching
 
 
 def test_running_out_of_memory_ends_the_search_with_half_the_size(free):
-    batch = BatchSize(None, answers=MANY, bytes_each=1)
+    batch = InferenceBatchSize(None, answers=MANY, bytes_each=1)
     assert batch.ran_out_of_memory(64)
     assert (batch.size, batch.searching) == (32, False)
     assert batch.ran_out_of_memory(2)
@@ -105,6 +105,6 @@ def test_the_bytes_of_an_example_are_those_of_everything_between():
 
 
 def test_one_size_that_is_disturbed_throughout_does_not_end_the_search(free):
-    batch = BatchSize(None, answers=MANY, bytes_each=1)
+    batch = InferenceBatchSize(None, answers=MANY, bytes_each=1)
     answered(batch, lambda n: 9.0 if n == 64 else max(n, 256) / 1000)
     assert batch.size == 256

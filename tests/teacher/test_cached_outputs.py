@@ -46,7 +46,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def asked(monkeypatch) -> list[int]:
+def request(monkeypatch) -> list[int]:
     """How many examples teachers answer, pass by pass."""
     counts: list[int] = []
     call = TeacherPass.__call__
@@ -83,26 +83,26 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("losses", [SOFT, HINT], ids=["logits", "features"])
-def test_a_second_run_asks_the_teacher_nothing_and_trains_the_same(folder, own_cache, tmp_path, asked, losses):
+def test_a_second_run_asks_the_teacher_nothing_and_trains_the_same(folder, own_cache, tmp_path, request, losses):
     first = distill(folder, tmp_path / "a", losses=losses)
     assert (first.targets["mode"], first.targets["hit"]) == ("disk", False)
     # The training examples, validation, test, and looks before.
-    assert asked and asked.count(86) >= 1
-    asked.clear()
+    assert request and request.count(86) >= 1
+    request.clear()
     second = distill(folder, tmp_path / "b", losses=losses)
-    assert (second.targets["hit"], asked) == (True, [])
+    assert (second.targets["hit"], request) == (True, [])
     assert same(first, second)
     assert second.teacher == {**first.teacher}
     assert second.test == first.test
 
 
-def test_the_same_teacher_in_another_file_is_the_same_teacher(folder, own_cache, tmp_path, asked):
+def test_the_same_teacher_in_another_file_is_the_same_teacher(folder, own_cache, tmp_path, request):
     distill(folder, tmp_path / "a")
-    asked.clear()
+    request.clear()
     # Saved anew: other bytes, the same model.
     keras.saving.load_model(folder / "teacher.keras").save(tmp_path / "again.keras")
     assert distill(folder, tmp_path / "b", teacher=tmp_path / "again.keras").targets["hit"]
-    assert asked == []
+    assert request == []
 
 
 OTHERS = {
@@ -119,17 +119,17 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("other", OTHERS)
-def test_answers_to_anything_else_are_not_used_and_it_is_said_why(folder, own_cache, tmp_path, asked, other):
+def test_answers_to_anything_else_are_not_used_and_it_is_said_why(folder, own_cache, tmp_path, request, other):
     given, named = OTHERS[other]
     before = {"data": {"augment": CROP, "seed": 4}, "section": {"views": 3}} if "seed" in other else {}
     distill(folder, tmp_path / "a", **before)
     teacher(2.0).save(tmp_path / "other.keras")
     given = {**given, **({"teacher": tmp_path / "other.keras"} if "teacher" in given else {})}
-    asked.clear()
+    request.clear()
     notes: list[str] = []
     run = distill(folder, tmp_path / "b", notes=notes, **given)
     assert not run.targets["hit"]
-    assert asked
+    assert request
     said = [note for note in notes if note.startswith("the kept answers ")]
     assert [named in note for note in said] == [True] * (named is not None)
 
@@ -256,7 +256,7 @@ def test_a_teacher_with_layers_of_its_own_is_kept_in_memory_only(folder, own_cac
 
 @pytest.mark.parametrize("mode", ["disk", "memory"])
 def test_a_value_that_the_first_examples_did_not_show_is_kept_in_another_type(
-    folder, own_cache, tmp_path, asked, mode
+    folder, own_cache, tmp_path, request, mode
 ):
     inputs = keras.Input((8, 8, 1))
     flat = keras.layers.Flatten(name="flatten_features")(keras.layers.Rescaling(1000.0)(inputs))
@@ -279,9 +279,9 @@ def test_a_value_that_the_first_examples_did_not_show_is_kept_in_another_type(
     assert run.targets["kept"] == {"logits": "float32", "flatten_features": "bfloat16"}
     assert sum("kept as bfloat16" in note for note in notes) == 1
     if mode == "disk":
-        asked.clear()
+        request.clear()
         again = distill(folder, tmp_path / "b", section=section, **given)
-        assert (again.targets["hit"], asked) == (True, [])
+        assert (again.targets["hit"], request) == (True, [])
         assert same(run, again)
 
 
@@ -312,23 +312,23 @@ def shards(cache: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("harm", ["cut off", "a flipped bit", "emptied"])
-def test_a_damaged_shard_is_answered_again_and_it_is_said(folder, own_cache, tmp_path, asked, harm):
+def test_a_damaged_shard_is_answered_again_and_it_is_said(folder, own_cache, tmp_path, request, harm):
     first = distill(folder, tmp_path / "a")
     (shard,) = shards(own_cache)
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     harms = {"cut off": content[:-7], "a flipped bit": content, "emptied": b""}
     shard.write_bytes(harms[harm])
-    asked.clear()
+    request.clear()
     notes: list[str] = []
     second = distill(folder, tmp_path / "b", notes=notes)
     assert not second.targets["hit"]
-    assert asked
+    assert request
     assert any(shard.name in note and "answered again" in note for note in notes)
     assert same(first, second)
 
 
-def test_what_was_answered_before_a_stop_is_not_asked_again(folder, own_cache, tmp_path, asked, monkeypatch):
+def test_what_was_answered_before_a_stop_is_not_asked_again(folder, own_cache, tmp_path, request, monkeypatch):
     from kdcli.cache.layout import Layout
 
     monkeypatch.setattr(Layout, "shard", property(lambda self: 20))
@@ -346,11 +346,11 @@ def test_what_was_answered_before_a_stop_is_not_asked_again(folder, own_cache, t
     with pytest.raises(Interrupted, match="stopped while the teacher was answering the training examples"):
         distill(folder, tmp_path / "a", stop=stop, on_event=told, **given)
     assert not (tmp_path / "a").exists()
-    asked.clear()
+    request.clear()
     run = distill(folder, tmp_path / "a", **given)
     assert not run.targets["hit"]
     # Answered anew: a look at all 86, test, and the views but for what was kept of them: 86 and more.
-    assert sum(asked) - 86 - 48 - 10 <= 3 * 86 - 86
+    assert sum(request) - 86 - 48 - 10 <= 3 * 86 - 86
 
 
 def test_a_teacher_that_answers_nan_is_refused_and_nothing_of_it_is_kept(folder, own_cache, tmp_path):

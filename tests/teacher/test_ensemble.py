@@ -126,19 +126,19 @@ def test_the_inputs_of_a_run_are_matched_teacher_by_teacher(run, folder, tmp_pat
 def test_adding_a_teacher_asks_only_the_new_one(folder, tmp_path, own_cache, monkeypatch):
     from kdcli.teacher.inference import TeacherPass
 
-    asked = []
+    request = []
     called = TeacherPass.__call__
 
     def counted(self, *given, **more):
-        asked.append(self.teacher.name)
+        request.append(self.teacher.name)
         return called(self, *given, **more)
 
     monkeypatch.setattr(TeacherPass, "__call__", counted)
     distilled(folder, tmp_path / "one", teacher=[folder / "a.keras"])
-    assert asked
-    asked.clear()
+    assert request
+    request.clear()
     run = distilled(folder, tmp_path / "two", teacher=[folder / "a.keras", folder / "b.keras"])
-    assert {name[-7:] for name in asked} == {"b.keras"}
+    assert {name[-7:] for name in request} == {"b.keras"}
     assert [one["hit"] for one in run.to_json()["targets"]["members"]] == [True, False]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from kdcli.cache.entry import ArraySpec, Entry, Layout
 from kdcli.errors import Interrupted
-from kdcli.teacher.fill_cache import Filling, Share, fill_cache, fill_memory
+from kdcli.teacher.fill_cache import Filling, Slice, fill_cache, fill_memory
 from kdcli.teacher.storage_dtype import Overflow
 
 COMPONENTS = {"split": "train", "teacher.weights": "a"}
@@ -26,11 +26,11 @@ class Teacher:
     """Answers with the view and the position; counts what it is asked."""
 
     def __init__(self, scale: float = 1.0) -> None:
-        self.asked: list[tuple[int, int]] = []
+        self.request: list[tuple[int, int]] = []
         self.scale = scale
 
     def __call__(self, view, start, stop, *, on_batch=None):
-        self.asked.append((view, start))
+        self.request.append((view, start))
         if on_batch is not None:
             on_batch(stop - start)
         values = 100.0 * view + np.arange(start, stop, dtype=np.float32)
@@ -40,7 +40,7 @@ class Teacher:
 
 def filling(share=None, *, told=None, notes=None, stop=lambda: None) -> Filling:
     note = (lambda text, warning: notes.append(text)) if notes is not None else (lambda text, warning: None)
-    return Filling(told.append if told is not None else lambda done: None, note, stop, share or Share())
+    return Filling(told.append if told is not None else lambda done: None, note, stop, share or Slice())
 
 
 def fill(folder, layout, teacher, **options):
@@ -54,9 +54,9 @@ EVERY = [(view, start) for view in (0, 1) for start in (0, 10, 20)]
 def test_every_shard_is_answered_once_and_read_again(tmp_path, layout):
     teacher = Teacher()
     reader, hit = fill(tmp_path, layout, teacher)
-    assert (hit, teacher.asked) == (False, EVERY)
+    assert (hit, teacher.request) == (False, EVERY)
     again, hit = fill(tmp_path, layout, teacher)
-    assert (hit, teacher.asked) == (True, EVERY)
+    assert (hit, teacher.request) == (True, EVERY)
     for found in (reader, again):
         np.testing.assert_array_equal(found.take("logits", 1, np.array([24, 0, 7]))[:, 0], [124, 100, 107])
         assert found.take("features", 0, np.array([3])).dtype == np.float16
@@ -80,7 +80,7 @@ def test_progress_counts_the_answers_of_all_views_and_what_was_there(tmp_path, l
     told.clear()
     teacher = Teacher()
     fill(tmp_path, layout, teacher, told=told)
-    assert (teacher.asked, told) == ([(0, 20), (1, 0)], [40, 50])
+    assert (teacher.request, told) == ([(0, 20), (1, 0)], [40, 50])
 
 
 def test_after_a_stop_only_the_rest_is_answered(tmp_path, layout):
@@ -94,7 +94,7 @@ def test_after_a_stop_only_the_rest_is_answered(tmp_path, layout):
         fill_cache(tmp_path, COMPONENTS, lambda: nullcontext(Teacher()), **given)
     teacher = Teacher()
     _, hit = fill(tmp_path, layout, teacher)
-    assert (hit, teacher.asked) == (False, EVERY[1:])
+    assert (hit, teacher.request) == (False, EVERY[1:])
 
 
 def test_two_workers_begin_with_their_shares_and_ask_for_nothing_twice_where_they_share_a_disk(tmp_path, layout):
@@ -102,22 +102,22 @@ def test_two_workers_begin_with_their_shares_and_ask_for_nothing_twice_where_the
 
     class First(Teacher):
         def __call__(self, view, start, stop, **options):
-            if len(self.asked) == 2:
+            if len(self.request) == 2:
                 # Meanwhile the other worker answers its own share, and nothing of the first that is done.
-                fill(tmp_path, layout, other, share=Share(1, 2))
+                fill(tmp_path, layout, other, share=Slice(1, 2))
             return super().__call__(view, start, stop, **options)
 
     first = First()
-    _, hit = fill(tmp_path, layout, first, share=Share(0, 2))
+    _, hit = fill(tmp_path, layout, first, share=Slice(0, 2))
     assert not hit
-    assert first.asked == [(0, 0), (0, 20), (1, 10)]
-    assert other.asked == [(0, 10), (1, 0), (1, 20), (1, 10)]
+    assert first.request == [(0, 0), (0, 20), (1, 10)]
+    assert other.request == [(0, 10), (1, 0), (1, 20), (1, 10)]
 
 
 def test_a_worker_with_a_disk_of_its_own_answers_everything(tmp_path, layout):
     teacher = Teacher()
-    reader, _ = fill(tmp_path, layout, teacher, share=Share(1, 2))
-    assert teacher.asked == [(0, 10), (1, 0), (1, 20), (1, 10), (0, 20), (0, 0)]
+    reader, _ = fill(tmp_path, layout, teacher, share=Slice(1, 2))
+    assert teacher.request == [(0, 10), (1, 0), (1, 20), (1, 10), (0, 20), (0, 0)]
     assert len(reader.everything("logits")) == 50
 
 
@@ -128,7 +128,7 @@ def test_a_damaged_shard_is_told_and_answered_again(tmp_path, layout):
     notes: list[str] = []
     teacher = Teacher()
     fill(tmp_path, layout, teacher, notes=notes)
-    assert teacher.asked == [(1, 10)]
+    assert teacher.request == [(1, 10)]
     assert len(notes) == 1 and shard.name in notes[0] and notes[0].endswith("; it is answered again")
 
 

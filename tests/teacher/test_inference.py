@@ -49,8 +49,14 @@ def graph(tmp_path_factory):
     scratch = tmp_path_factory.mktemp("graph")
     Resnet(depth=8, width=4).build((8, 8, 1), 3).export(scratch / "model", format="tf_saved_model", verbose=False)
     # Frozen in this process: no child has to die.
-    asked = {"path": scratch / "model", "scratch": scratch, "legacy": False, "signature": None, "largest": LARGEST}
-    serve(asked)
+    request = {
+        "path": scratch / "model",
+        "scratch": scratch,
+        "legacy": False,
+        "signature": None,
+        "largest": LARGEST,
+    }
+    serve(request)
     opened = GraphNetwork(read_frozen(scratch, name="model"), name="model")
     return opened.with_preparations({"x": PREPARATION})
 
@@ -137,14 +143,14 @@ def test_examples_are_taken_while_the_teacher_answers(teacher, monkeypatch):
     with TeacherPass(teacher, (), slow, views(), batch_size=30) as ask:
         answer = ask._ask
 
-        def asked(*given):
+        def request(*given):
             if not first.is_set():
                 first.set()
                 # The second batch arrives although the first one is not answered yet.
                 assert taken.wait(20)
             return answer(*given)
 
-        monkeypatch.setattr(ask, "_ask", asked)
+        monkeypatch.setattr(ask, "_ask", request)
         assert len(ask(0, 0, len(EXAMPLES))["logits"]) == len(EXAMPLES)
 
 
@@ -200,19 +206,19 @@ def test_answers_that_are_not_finite_are_refused_naming_the_example():
 
 
 def test_memory_that_runs_out_makes_batches_smaller_and_loses_no_answer(teacher, monkeypatch):
-    asked = []
+    request = []
     with TeacherPass(teacher, (), EXAMPLES, views()) as ask:
         answer = ask._ask
 
         def scarce(raw, positions, table):
-            asked.append(len(positions))
+            request.append(len(positions))
             if len(positions) > 10:
                 raise tf.errors.ResourceExhaustedError(None, None, "no memory")
             return answer(raw, positions, table)
 
         monkeypatch.setattr(ask, "_ask", scarce)
         found = ask(0, 0, len(EXAMPLES))["logits"]
-        assert asked == [38, 19, 9, 9, 9, 9, 2]
+        assert request == [38, 19, 9, 9, 9, 9, 2]
         np.testing.assert_allclose(found, one_after_the_other(teacher, views(), 0)["logits"], atol=1e-6)
         monkeypatch.setattr(ask, "_ask", lambda *given: scarce(given[0], np.zeros(11), given[2]))
         with pytest.raises(tf.errors.ResourceExhaustedError):

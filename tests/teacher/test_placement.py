@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from kdcli.errors import StorageError, UsageError
-from kdcli.teacher.placement import Keeping, Room, choose_keeping
+from kdcli.teacher.placement import FreeSpace, Placement, choose_placement
 
-LARGE = Room(cache=10**9, memory=10**9)
+LARGE = FreeSpace(cache=10**9, memory=10**9)
 
 
-def chosen(wanted="auto", views="auto", *, augmented=True, epochs=24, view_bytes=100, room=LARGE) -> Keeping:
-    return choose_keeping(wanted, views, augmented=augmented, epochs=epochs, view_bytes=view_bytes, room=room)
+def chosen(wanted="auto", views="auto", *, augmented=True, epochs=24, view_bytes=100, room=LARGE) -> Placement:
+    return choose_placement(wanted, views, augmented=augmented, epochs=epochs, view_bytes=view_bytes, room=room)
 
 
 @pytest.mark.parametrize("views", ["auto", "all", 5])
@@ -29,7 +29,7 @@ def test_auto_keeps_a_view_for_each_epoch_and_eight_at_most(epochs, count):
 
 @pytest.mark.parametrize(("cache", "count"), [(800, 8), (799, 7), (400, 4), (399, None)])
 def test_auto_keeps_as_many_views_as_fit_and_four_at_least(cache, count):
-    found = chosen(room=Room(cache=cache, memory=10**9))
+    found = chosen(room=FreeSpace(cache=cache, memory=10**9))
     assert (found.mode, found.views) == ("live" if count is None else "disk", count)
     if count is None:
         assert found.reason == (
@@ -41,9 +41,9 @@ def test_auto_keeps_as_many_views_as_fit_and_four_at_least(cache, count):
 
 
 def test_views_that_are_asked_for_are_kept_or_asked_live():
-    assert chosen(views=3) == Keeping("disk", 3, "they fit into the cache")
-    assert chosen(views=3, room=Room(cache=299, memory=10**9)).mode == "live"
-    assert chosen(views=3, room=Room(cache=299, memory=10**9)).views == 3
+    assert chosen(views=3) == Placement("disk", 3, "they fit into the cache")
+    assert chosen(views=3, room=FreeSpace(cache=299, memory=10**9)).mode == "live"
+    assert chosen(views=3, room=FreeSpace(cache=299, memory=10**9)).views == 3
 
 
 def test_no_more_views_are_answered_than_there_are_epochs():
@@ -51,7 +51,7 @@ def test_no_more_views_are_answered_than_there_are_epochs():
 
 
 def test_answers_that_lie_in_the_cache_already_are_said():
-    found = chosen(augmented=False, room=Room(cache=100, memory=10**9, there=True))
+    found = chosen(augmented=False, room=FreeSpace(cache=100, memory=10**9, there=True))
     assert found.reason == "all of them lie in the cache already"
 
 
@@ -69,20 +69,20 @@ def test_all_views_cannot_be_kept(wanted):
 
 
 def test_live_is_obeyed():
-    assert chosen("live") == Keeping("live", None, "as asked")
-    assert chosen("live", 3) == Keeping("live", 3, "as asked")
-    assert chosen("live", augmented=False) == Keeping("live", 1, "as asked")
+    assert chosen("live") == Placement("live", None, "as asked")
+    assert chosen("live", 3) == Placement("live", 3, "as asked")
+    assert chosen("live", augmented=False) == Placement("live", 1, "as asked")
 
 
 def test_memory_is_obeyed_whatever_there_is():
-    assert chosen("memory", 3, room=Room(cache=0, memory=0)) == Keeping("memory", 3, "as asked")
+    assert chosen("memory", 3, room=FreeSpace(cache=0, memory=0)) == Placement("memory", 3, "as asked")
 
 
 def test_without_a_cache_answers_go_to_memory_where_they_fit_twice():
     unusable = "the cache cannot be used (/c: it cannot be written)"
-    kept = chosen(augmented=False, room=Room(cache=None, memory=400, unusable=unusable))
-    assert kept == Keeping("memory", 1, f"they fit in memory; {unusable}")
-    live = chosen(augmented=False, room=Room(cache=None, memory=399, unusable=unusable))
+    kept = chosen(augmented=False, room=FreeSpace(cache=None, memory=400, unusable=unusable))
+    assert kept == Placement("memory", 1, f"they fit in memory; {unusable}")
+    live = chosen(augmented=False, room=FreeSpace(cache=None, memory=399, unusable=unusable))
     assert (live.mode, live.reason) == (
         "live",
         "100 bytes of answers are too many: 399 bytes are free",
@@ -91,7 +91,7 @@ def test_without_a_cache_answers_go_to_memory_where_they_fit_twice():
 
 def test_a_disk_that_is_asked_for_and_too_small_is_refused():
     with pytest.raises(StorageError) as caught:
-        chosen("disk", 8, room=Room(cache=799, memory=10**9))
+        chosen("disk", 8, room=FreeSpace(cache=799, memory=10**9))
     assert caught.value.exit_code == 5
     assert "800 bytes of answers are needed, the cache may take 799" in caught.value.message
     assert "--cache-limit" in caught.value.hint

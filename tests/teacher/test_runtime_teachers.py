@@ -74,7 +74,7 @@ def test_as_a_student_it_is_refused(folder, tmp_path, form):
 
 
 def test_a_reader_that_dies_while_it_teaches_is_a_model_error(folder, tmp_path, monkeypatch):
-    asked = FileRunner.answer
+    request = FileRunner.answer
     seen = []
 
     def dying(runner, batch):
@@ -82,7 +82,7 @@ def test_a_reader_that_dies_while_it_teaches_is_a_model_error(folder, tmp_path, 
         # Batches of 16 are those of training.
         if seen.count(16) == 4:
             runner._process.kill()
-        return asked(runner, batch)
+        return request(runner, batch)
 
     monkeypatch.setattr(FileRunner, "answer", dying)
     with pytest.raises(ModelError, match=r"teacher\.tflite: the file ended its reader .signal 9, SIGKILL."):

@@ -10,10 +10,10 @@ from kdcli.teacher.storage_dtype import (
     Overflow,
     agreement,
     choose_storage,
+    convert_stored,
     largest_change,
     relative_error,
     soft_target_error,
-    stored,
 )
 
 RANDOM = np.random.default_rng(0)
@@ -88,7 +88,7 @@ def test_features_are_bfloat16_where_float16_ends(values, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_stored_answers_are_near_what_they_were(dtype):
     values = normal(7, 3, 2)
-    found = stored(values, ArraySpec("tap", dtype, (3, 2)))
+    found = convert_stored(values, ArraySpec("tap", dtype, (3, 2)))
     assert (found.dtype.name, found.shape) == (dtype, (7, 3, 2))
     np.testing.assert_allclose(found.astype(np.float32), values, rtol=1e-2)
 
@@ -98,14 +98,14 @@ def test_a_value_that_does_not_fit_is_told_before_it_is_kept():
     values[2, 1] = 70_000
     spec = ArraySpec("tap", "float16", (3,))
     with pytest.raises(Overflow, match="tap: a value does not fit into float16") as caught:
-        stored(values, spec)
+        convert_stored(values, spec)
     assert caught.value.spec is spec
-    assert np.isfinite(stored(values, ArraySpec("tap", "bfloat16", (3,))).astype(np.float32)).all()
+    assert np.isfinite(convert_stored(values, ArraySpec("tap", "bfloat16", (3,))).astype(np.float32)).all()
 
 
 def test_what_is_infinite_already_is_nothing_new():
     values = np.float32([[np.inf, 1.0]])
-    assert stored(values, ArraySpec("tap", "float16", (2,)))[0, 0] == np.inf
+    assert convert_stored(values, ArraySpec("tap", "float16", (2,)))[0, 0] == np.inf
 
 
 def test_agreement_counts_decisions():

@@ -19,7 +19,7 @@ from kdcli.models.preprocessing import Preparation
 from kdcli.models.saved_model.network import GraphNetwork
 from kdcli.teacher import precision
 from kdcli.teacher.inference import TeacherPass
-from kdcli.teacher.precision import check_precision, choose_precision
+from kdcli.teacher.precision import check_teacher_precision, choose_precision
 
 EXAMPLES = splits_from_arrays(dict(zip("xy", blobs(600), strict=True)), name="d").train
 
@@ -43,11 +43,11 @@ class Clock:
 
     def __init__(self, monkeypatch, **seconds):
         self.now = 0.0
-        asked = TeacherPass.__call__
+        request = TeacherPass.__call__
 
         def answer(ask, *given, **named):
             self.now += seconds[ask.precision]
-            return asked(ask, *given, **named)
+            return request(ask, *given, **named)
 
         monkeypatch.setattr(TeacherPass, "__call__", answer)
 
@@ -181,10 +181,10 @@ def test_a_network_in_a_process_of_its_own_answers_in_float32(teacher, fast):
 def test_float16_on_a_processor_is_refused_with_the_way_on(teacher, monkeypatch):
     monkeypatch.setattr(precision, "has_gpu", lambda: False)
     with pytest.raises(UsageError, match="mixed_float16 needs a GPU") as caught:
-        check_precision("mixed_float16", teacher)
+        check_teacher_precision("mixed_float16", teacher)
     assert caught.value.hint == "--set teacher.precision=mixed_bfloat16"
     monkeypatch.setattr(precision, "has_gpu", lambda: True)
-    check_precision("mixed_float16", teacher)
+    check_teacher_precision("mixed_float16", teacher)
 
 
 @pytest.mark.parametrize(("gpu", "fast", "hint"), [(False, False, "float32"), (True, True, "mixed_float16")])
@@ -193,9 +193,9 @@ def test_a_graph_needs_the_hardware_that_its_option_is_for(monkeypatch, gpu, fas
     graph.name = "model"
     monkeypatch.setattr(precision, "has_gpu", lambda: gpu)
     monkeypatch.setattr(precision, "is_fast_in", lambda precision: fast)
-    check_precision("auto", graph)
+    check_teacher_precision("auto", graph)
     with pytest.raises(UsageError, match="mixed_bfloat16") as caught:
-        check_precision("mixed_bfloat16", graph)
+        check_teacher_precision("mixed_bfloat16", graph)
     assert caught.value.hint == f"--set teacher.precision={hint}"
 
 

@@ -16,7 +16,7 @@ from kdcli.distillation.terms import Term
 from kdcli.errors import Interrupted, TrainingError
 from kdcli.evaluation.quality import measure
 from kdcli.events import EpochEnded, Note, Progress
-from kdcli.jobs.training import with_length
+from kdcli.jobs.training import with_epochs_and_steps
 from kdcli.losses.labels import Labels
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.prediction import Answering
@@ -43,7 +43,7 @@ class Setup:
         shape = {"raw_shape": (8, 8, 1), "raw_dtype": "uint8", "shape": (8, 8, 1), "dtype": "float32"}
         preparation = make_preparation(section, **shape, who="student")
         network = KerasNetwork(self.model, name="student").with_preparations({"x": preparation})
-        self.train = with_length(TrainSection.model_validate({"batch_size": BATCH, **train}), TRAIN)
+        self.train = with_epochs_and_steps(TrainSection.model_validate({"batch_size": BATCH, **train}), TRAIN)
         examples = Examples("train", {"x": X}, Y, None, ROWS[:TRAIN])
         self.held = Examples("validation", {"x": X}, Y, None, ROWS[TRAIN:])
         objective = Objective((Term(Labels()),), student=network)
