@@ -86,7 +86,7 @@ def training(kind, inputs, labels):
     student, losses = with_reused_classifier(losses, student, teacher)
     terms = build_terms(losses, student=student, teacher=teacher, examples=EXAMPLES, batch=BATCH)
     taps = teacher_taps(terms)
-    answer = teacher.answer({"x": tf.constant(inputs)}, taps=taps)
+    answer = teacher.compute({"x": tf.constant(inputs)}, taps=taps)
     kept = {LOGITS: answer.logits.numpy(), **{name: answer.features[name].numpy() for name in taps}}
     examples = splits_from_arrays({"x": inputs, "y": labels}, name="catalogue").train
     objective = Objective(terms, student=student, targets=ResidentTargets(kept, examples=EXAMPLES))

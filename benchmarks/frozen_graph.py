@@ -66,7 +66,7 @@ def both_forms(build):
 
     def compiled(network):
         network = network.with_preparations(preparation)
-        return tf.function(lambda x: network.answer({"picture": x}).logits, autograph=False, reduce_retracing=True)
+        return tf.function(lambda x: network.compute({"picture": x}).logits, autograph=False, reduce_retracing=True)
 
     return {form: compiled(network) for form, network in networks.items()}, shape
 

@@ -104,7 +104,7 @@ def make_file(
     def told(done: int) -> None:
         on_event(Progress("evaluation", done, len(examples), "examples"))
 
-    outputs = answered(file_answers(runner.answer, serving), examples, batch_size=batch_size, on_batch=told)
+    outputs = answered(file_answers(runner.predict, serving), examples, batch_size=batch_size, on_batch=told)
     if outputs.shape != reference.outputs.shape:
         raise ModelError(f"{path.name}: answers {outputs.shape}, the model {reference.outputs.shape}")
     if not np.isfinite(outputs).all():

@@ -154,7 +154,7 @@ def inspect(
             answer=tuple(answers.shape[1:]),
             figure=None if value is None else (main, value),
         )
-        return replace(described(looked, network), output_kind=network.output_kind, checked=checked)
+        return replace(described(looked, network), output_kind=network.saved_kind, checked=checked)
 
 
 def _examples(request: Request, limit: float | None, on_event: OnEvent) -> tuple[Dataset, Examples]:

@@ -143,7 +143,7 @@ def _npz(network: Network, dataset: Dataset, examples: Examples, logits: np.ndar
         arrays["values"] = logits
     else:
         arrays["logits"] = logits
-        arrays["probabilities"] = probabilities(logits, head=network.head)
+        arrays["probabilities"] = probabilities(logits, output_kind=network.output_kind)
         arrays["predicted"] = decided(logits, task=dataset.task)
     labels = examples.all_labels()
     if labels is not None:
@@ -162,7 +162,7 @@ def _csv(network: Network, dataset: Dataset, examples: Examples, logits: np.ndar
             columns[column] = names[values]
         elif values is not None:
             columns |= _spread(column, values, dataset.class_names)
-    shares = probabilities(logits, head=network.head)
+    shares = probabilities(logits, output_kind=network.output_kind)
     if shares is not None:
         columns |= {f"probability_{name}": shares[:, number] for number, name in enumerate(names)}
     # As text a float32 has the digits that tell it from its neighbours, and no more.

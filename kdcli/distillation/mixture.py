@@ -26,7 +26,7 @@ class Ensemble:
         weights: wₖ, above 0; they are divided by their sum.
         temperatures: Tₖ, what each teacher's logits are divided by first.
         mix: `probabilities` or `logits`.
-        head: what the logits are: `logits`, `sigmoid` or `values`.
+        output_kind: what the logits are: `logits`, `sigmoid` or `values`.
 
     Example:
         >>> Ensemble((3.0, 1.0), (1.0, 1.0)).shares
@@ -36,7 +36,7 @@ class Ensemble:
     weights: tuple[float, ...]
     temperatures: tuple[float, ...]
     mix: str = "probabilities"
-    head: str = "logits"
+    output_kind: str = "logits"
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -51,11 +51,11 @@ class Ensemble:
             temperature: T of the loss that is going to compare with it.
         """
         own = [wide(one) / each for one, each in zip(answers, self.temperatures, strict=True)]
-        if self.head == "values" or self.mix == "logits":
+        if self.output_kind == "values" or self.mix == "logits":
             return sum(share * one for share, one in zip(self.shares, own, strict=True))
         temperature = ops.cast(temperature, own[0].dtype)
         softened = [one / temperature for one in own]
-        if self.head == "sigmoid":
+        if self.output_kind == "sigmoid":
             # The logit of a chance is the difference of two logarithms: it needs no clipping.
             yes = self._mean_of([ops.log_sigmoid(one) for one in softened])
             return temperature * (yes - self._mean_of([ops.log_sigmoid(-one) for one in softened]))

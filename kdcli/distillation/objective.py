@@ -73,7 +73,7 @@ class Objective:
 
         Both are this replica's contribution: summed over the replicas they are means over the global batch.
         """
-        student = self.network.answer(batch.inputs, taps=self._taps, training=True)
+        student = self.network.compute(batch.inputs, taps=self._taps, training=True)
         penalty = self.network.regularization() if REGULARIZATION in self.names else None
         targets = self.targets.at(batch) if self.targets is not None else {}
         values, total = [], ops.zeros(())
@@ -104,7 +104,7 @@ class Objective:
                 **given,
                 labels=labels,
                 index=index,
-                output_kind=self.network.head,
+                output_kind=self.network.output_kind,
                 label_smoothing=self.label_smoothing,
                 progress=progress,
                 parts=term.parts,

@@ -35,7 +35,7 @@ class LiveTargets:
 
     def at(self, batch: Batch) -> dict[str, Any]:
         """One pass of the teacher, in inference mode and without gradient."""
-        answer = self.teacher.answer(batch.inputs, taps=self.taps, training=False)
+        answer = self.teacher.compute(batch.inputs, taps=self.taps, training=False)
         return {
             name: tf.stop_gradient(value) for name, value in {LOGITS: answer.logits, **answer.features}.items()
         }

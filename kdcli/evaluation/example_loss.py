@@ -7,14 +7,14 @@ import numpy as np
 WORST = 1e6
 
 
-def example_losses(logits: np.ndarray, labels: np.ndarray, *, task: str, head: str) -> np.ndarray | None:
+def example_losses(logits: np.ndarray, labels: np.ndarray, *, task: str, output_kind: str) -> np.ndarray | None:
     """The task's own loss of each example: cross-entropy, binary cross-entropy or squared error.
 
     Args:
         logits: (n, ..., outputs), as `head` says.
         labels: (n, ...) classes, rows of probabilities, 0 and 1, or values.
         task: of the data.
-        head: `logits`, `sigmoid` or `values`.
+        output_kind: `logits`, `sigmoid` or `values`.
 
     Returns:
         (n,) float64, at most 1e6 each; None where the labels do not fit.
@@ -24,7 +24,7 @@ def example_losses(logits: np.ndarray, labels: np.ndarray, *, task: str, head: s
         if labels.size != logits.size:
             return None
         loss = np.square(logits - labels.reshape(logits.shape).astype(np.float64))
-    elif task == "multilabel" or head == "sigmoid":
+    elif task == "multilabel" or output_kind == "sigmoid":
         truth = labels if labels.shape == logits.shape else _one_hot(labels, outputs)
         if truth.shape != logits.shape:
             return None
@@ -46,20 +46,20 @@ def _one_hot(labels: np.ndarray, outputs: int) -> np.ndarray:
     return (labels[..., None] == np.arange(outputs)).astype(np.float64)
 
 
-def guessing_losses(labels: np.ndarray, shape: tuple[int, ...], *, task: str, head: str) -> np.ndarray:
+def guessing_losses(labels: np.ndarray, shape: tuple[int, ...], *, task: str, output_kind: str) -> np.ndarray:
     """The task's own loss of each example under the one prediction that fits all labels best.
 
     Args:
         labels: as in `example_losses`.
         shape: of the logits, (n, ..., outputs).
         task: of the data.
-        head: of the network.
+        output_kind: of the network.
 
     Returns:
         (n,) float64.
     """
     outputs = shape[-1]
-    if labels.ndim < len(shape) and task in ("classification", "segmentation") and head != "sigmoid":
+    if labels.ndim < len(shape) and task in ("classification", "segmentation") and output_kind != "sigmoid":
         # Without a row for each pixel: maps are large.
         there = (labels >= 0) & (labels < outputs)
         numbers = np.where(there, labels, 0).astype(np.int64)
@@ -72,9 +72,9 @@ def guessing_losses(labels: np.ndarray, shape: tuple[int, ...], *, task: str, he
     else:
         values = (labels if labels.ndim == len(shape) else _one_hot(labels, outputs)).astype(np.float64)
         frequencies = values.reshape(-1, outputs).mean(0) + 1e-9
-        odds = np.clip(1 - frequencies, 1e-9, None) if task == "multilabel" or head == "sigmoid" else 1.0
+        odds = np.clip(1 - frequencies, 1e-9, None) if task == "multilabel" or output_kind == "sigmoid" else 1.0
         constant = np.log(frequencies) - np.log(odds)
     guessed = np.broadcast_to(constant, values.shape)
-    found = example_losses(guessed, labels, task=task, head=head)
+    found = example_losses(guessed, labels, task=task, output_kind=output_kind)
     assert found is not None
     return found

@@ -39,7 +39,7 @@ class Reference:
     @property
     def kind(self) -> str:
         """The output kind of the outputs."""
-        return self.output_kind or self.network.output_kind
+        return self.output_kind or self.network.saved_kind
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,11 @@ def model_answers(network: Network, kind: str) -> Callable[[dict[str, np.ndarray
     """
 
     def output(raw: dict[str, Any]) -> Any:
-        if kind == "logits" != network.output_kind:
-            logits = network.answer(raw).logits
+        if kind == "logits" != network.saved_kind:
+            logits = network.compute(raw).logits
             # A single sigmoid as two classes is (0, z).
             return logits[..., 1:] if network.has_one_sigmoid else logits
-        return as_kind(network.output(raw), network.output_kind, kind)
+        return as_kind(network.compute_saved_output(raw), network.saved_kind, kind)
 
     compiled = tf.function(output, autograph=False, reduce_retracing=True)
 

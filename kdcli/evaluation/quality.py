@@ -176,17 +176,17 @@ def _psnr(squared: np.ndarray, labels: np.ndarray) -> float | None:
     return float(np.mean(10 * np.log10(peak**2 / errors)))
 
 
-def probabilities(logits: np.ndarray, *, head: str) -> np.ndarray | None:
+def probabilities(logits: np.ndarray, *, output_kind: str) -> np.ndarray | None:
     """What logits say as probabilities, float32; None for values.
 
     Args:
         logits: (n, ..., outputs).
-        head: `logits` (classes that exclude each other), `sigmoid` (independent ones) or `values`.
+        output_kind: `logits` (classes that exclude each other), `sigmoid` (independent ones) or `values`.
     """
     exact = logits.astype(np.float64)
-    if head == "values":
+    if output_kind == "values":
         return None
-    if head == "sigmoid":
+    if output_kind == "sigmoid":
         # exp of a positive number could overflow: tanh is the same curve.
         return (0.5 + 0.5 * np.tanh(exact / 2)).astype(np.float32)
     raised = np.exp(exact - exact.max(-1, keepdims=True))

@@ -94,7 +94,7 @@ class _Entrant:
         for start in range(0, len(new), size):
             some = new[start : start + size]
             logits = trial.logits(self.scale, some).astype(np.float64)
-            losses = example_losses(logits, labels[some], task=trial.task, head=trial.network.head)
+            losses = example_losses(logits, labels[some], task=trial.task, output_kind=trial.network.output_kind)
             if losses is None:
                 return None
             apart = np.abs(logits - logits.mean(-1, keepdims=True)).mean() + np.abs(logits).mean()
@@ -183,7 +183,7 @@ def compare_scales(trial: Trial, scales: Mapping[str, Scale], examples: Examples
         if shapes[0] is None:
             return None
         best = min(standing, key=_loss)
-        guessed = guessing_losses(labels[part], shapes[0], task=trial.task, head=trial.network.head)
+        guessed = guessing_losses(labels[part], shapes[0], task=trial.task, output_kind=trial.network.output_kind)
         informed = best.informed(guessed, alpha)
         if standing is entrants:
             apart = max(float(np.abs(one.losses - best.losses).max()) for one in standing)

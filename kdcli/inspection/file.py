@@ -125,7 +125,7 @@ def described(told: Inspection, network: Any, *, several: Sequence[str] | None =
         told,
         inputs=_inputs(network),
         outputs=_outputs(network, several),
-        output_kind=network.output_kind if not alone else None,
+        output_kind=network.saved_kind if not alone else None,
         parameters=parameters,
         export_bytes=None if parameters is None else weight_bytes(parameters),
         flops=flops(network) if network.preparations and not alone else None,
@@ -178,7 +178,7 @@ def _at_own_size(given: Path, network: Any) -> Any:
     own = recipe_of_run(given)
     section = getattr(read_run(own), role_of_run(given)) if own else None
     if section is not None and section.output_kind != "auto":
-        network = network.understood(section.output_kind, head=network.head)
+        network = network.understood(section.output_kind, output_kind=network.output_kind)
     if any(spec.dtype == "string" for spec in network.inputs):
         return network
     own_size: dict[str, Preparation] = {}

@@ -193,7 +193,7 @@ def _resolved(
     if strategy.num_replicas_in_sync == 1:
         values["train", "devices"] = "one"
     for at, side in sides.items():
-        values[*at, "output_kind"] = side.network.output_kind
+        values[*at, "output_kind"] = side.network.saved_kind
         # Recorded answers take nothing in.
         for preparation in list(side.network.preparations.values())[:1]:
             if preparation.scaled:

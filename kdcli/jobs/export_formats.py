@@ -31,7 +31,7 @@ def exportable_formats(network: Network) -> dict[str, str]:
     known = dict.fromkeys(KINDS, YES)
     if network.operations <= CONVERTED or len(network.preparations) != 1:
         return known
-    tried = ready(copied(network), network.output_kind)
+    tried = ready(copied(network), network.saved_kind)
     return {**known, **{kind: _tried(KINDS[kind].model_validate({}), tried) for kind in ("litert", "onnx")}}
 
 

@@ -160,9 +160,9 @@ def usual_head(loss: Loss) -> str:
     return "logits" if "logits" in loss.heads or not loss.on_logits else loss.heads[0]
 
 
-def labels_of(head: str, outputs: Any) -> Any:
+def labels_of(output_kind: str, outputs: Any) -> Any:
     """Labels for outputs (batch, ..., classes): the largest as a class, or those above 0 as ones."""
-    return tf.argmax(outputs, axis=-1) if head == "logits" else tf.cast(outputs > 0, "float32")
+    return tf.argmax(outputs, axis=-1) if output_kind == "logits" else tf.cast(outputs > 0, "float32")
 
 
 def each(value: Any, change: Callable[[Any], Any]) -> Any:

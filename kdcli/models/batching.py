@@ -21,7 +21,7 @@ class Runner(Protocol):
     threads: int
     batch: int | None
 
-    def answer(self, batch: np.ndarray) -> np.ndarray:
+    def predict(self, batch: np.ndarray) -> np.ndarray:
         """Answers (n, ...) in float32 to examples (n, ...), as many as there are."""
         ...
 

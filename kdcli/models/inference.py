@@ -32,7 +32,7 @@ def shipped_kind(network: Network, wanted: str, *, teachers: Sequence[str] = ())
     Raises:
         UsageError: values were asked for as something else.
     """
-    own = network.output_kind
+    own = network.saved_kind
     if own == "values":
         if wanted != "teacher":
             raise UsageError(
@@ -45,7 +45,7 @@ def shipped_kind(network: Network, wanted: str, *, teachers: Sequence[str] = ())
         wanted = "probabilities" if any(kind in _BOUNDED for kind in kinds) else "logits"
     if wanted == "logits" or own in _BOUNDED:
         return "logits" if wanted == "logits" else own
-    return "sigmoid" if network.head == "sigmoid" or network.has_one_sigmoid else "probabilities"
+    return "sigmoid" if network.output_kind == "sigmoid" or network.has_one_sigmoid else "probabilities"
 
 
 def ready(network: Network, kind: str) -> Network:
@@ -65,10 +65,10 @@ def ready(network: Network, kind: str) -> Network:
     if any(keras.backend.standardize_dtype(one.dtype) in _HALF for one in network.model.weights):
         network = copied(network)
     last = network.last_layer
-    if kind == "logits" and network.output_kind in _BOUNDED and last is not None and "activation" in vars(last):
+    if kind == "logits" and network.saved_kind in _BOUNDED and last is not None and "activation" in vars(last):
         if last_activation(last) in ("softmax", "sigmoid"):
             last.activation = keras.activations.linear
-            return network.understood("logits", head=network.head)
+            return network.understood("logits", output_kind=network.output_kind)
     return network
 
 

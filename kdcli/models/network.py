@@ -22,17 +22,8 @@ SMALLEST = 1e-7
 
 
 @dataclass(frozen=True)
-class InputSpec:
-    """One input of a network: its shape without the batch axis (None: any size) and its type."""
-
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: str
-
-
-@dataclass(frozen=True)
-class OutputSpec:
-    """One output of a saved model: its shape without the batch axis (None: any size) and its type."""
+class TensorSpec:
+    """One input or output of a network: its shape without the batch axis (None: any size) and its type."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -44,7 +35,7 @@ class Answer:
     """What a network says to a batch.
 
     Args:
-        logits: (batch, ..., outputs): logits, the logits of sigmoids, or values (the network's `head`).
+        logits: (batch, ..., outputs): logits, the logits of sigmoids, or values (the network's `output_kind`).
         features: tap name → (batch, ...).
     """
 
@@ -58,8 +49,8 @@ class Network(ABC):
     A subclass opens one kind of model, sets the attributes below and answers. How raw examples go in and how
     outputs are read is the same for all: the methods that change it give a copy that shares everything else.
 
-    `head` tells what `Answer.logits` are: `logits`, `sigmoid` (logits of independent outputs) or `values`.
-    `output_kind` is what the saved model itself returns, `outputs` and `output_shape` (without the batch axis)
+    `output_kind` tells what `Answer.logits` are: `logits`, `sigmoid` (logits of independent outputs) or `values`.
+    `saved_kind` is what the saved model itself returns, `outputs` and `output_shape` (without the batch axis)
     its size; `output_name` is the one of `all_outputs` that was chosen. `taps` are the inner tensors that carry
     the batch axis, with their shapes without it; `secondary` those that automatic pairing passes over: dropout,
     pooled maps, what makes the output; `roles` tell more of them where it is known. `architecture` is what it is
@@ -67,13 +58,13 @@ class Network(ABC):
     """
 
     name: str
-    inputs: tuple[InputSpec, ...]
+    inputs: tuple[TensorSpec, ...]
     outputs: int
     output_shape: tuple[int | None, ...]
+    saved_kind: str = "logits"
     output_kind: str = "logits"
-    head: str = "logits"
     output_name: str = "output"
-    all_outputs: tuple[OutputSpec, ...] = ()
+    all_outputs: tuple[TensorSpec, ...] = ()
     taps: Mapping[str, tuple[int | None, ...]] = MappingProxyType({})
     secondary: frozenset[str] = frozenset()
     roles: Roles = Roles()
@@ -124,7 +115,7 @@ class Network(ABC):
     @property
     def logits_from(self) -> str:
         """How logits are got from what the saved model returns, in words."""
-        if self.output_kind in ("logits", "values"):
+        if self.saved_kind in ("logits", "values"):
             return "output"
         return f"before the {self._bare}" if self._bare else f"log of the output, clipped at {SMALLEST:g}"
 
@@ -137,7 +128,7 @@ class Network(ABC):
         return {
             "inputs": json.dumps(inputs),
             "preparation": json.dumps(prepared, sort_keys=True, default=scale_to_json),
-            "output": f"{self.output_name}: {self.output_kind} as {self.head}, {self.logits_from}",
+            "output": f"{self.output_name}: {self.saved_kind} as {self.output_kind}, {self.logits_from}",
             "columns": f"{columns}{' of one sigmoid as two classes' if self._one_sigmoid else ''}",
         }
 
@@ -146,11 +137,11 @@ class Network(ABC):
         return
 
     @abstractmethod
-    def answer(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Answer:
+    def compute(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Answer:
         """Prepare raw inputs and answer them."""
 
     @abstractmethod
-    def output(self, raw: Mapping[str, Any]) -> Any:
+    def compute_saved_output(self, raw: Mapping[str, Any]) -> Any:
         """What the saved model itself returns, its last activation included."""
 
     def before_weights(self, raw: Mapping[str, Any]) -> np.ndarray | None:
@@ -164,10 +155,10 @@ class Network(ABC):
         """
         return None
 
-    def understood(self, kind: str, *, head: str) -> Self:
-        """The same network with its output understood as `kind` and its logits as those of `head`."""
+    def understood(self, kind: str, *, output_kind: str) -> Self:
+        """The same network with its output understood as `kind` and its logits as those of `output_kind`."""
         other = copy.copy(self)
-        other.output_kind, other.head = kind, head
+        other.saved_kind, other.output_kind = kind, output_kind
         return other
 
     def as_two_classes(self) -> Self:
@@ -175,12 +166,12 @@ class Network(ABC):
         other = copy.copy(self)
         other._one_sigmoid = True
         other.outputs = 2
-        other.head = "logits"
+        other.output_kind = "logits"
         return other
 
     def reads_like(self, other: Network) -> Self:
         """The same network with its output read as another one's: its kind, its head, its columns."""
-        same = self.understood(other.output_kind, head=other.head)
+        same = self.understood(other.saved_kind, output_kind=other.output_kind)
         same.outputs = other.outputs
         same._one_sigmoid, same._columns = other._one_sigmoid, other._columns
         return same
@@ -207,10 +198,10 @@ class Network(ABC):
 
     def _as_logits(self, output: Any) -> Any:
         """Logits from what the model returned, or from what it returned before its last activation."""
-        if self.output_kind in ("probabilities", "sigmoid") and not self._bare:
+        if self.saved_kind in ("probabilities", "sigmoid") and not self._bare:
             output = ops.clip(ops.cast(output, "float32"), SMALLEST, 1.0)
             odds = ops.clip(1.0 - output, SMALLEST, 1.0)
-            output = ops.log(output) - (ops.log(odds) if self.output_kind == "sigmoid" else 0.0)
+            output = ops.log(output) - (ops.log(odds) if self.saved_kind == "sigmoid" else 0.0)
         if self._one_sigmoid:
             output = ops.concatenate([ops.zeros_like(output), output], axis=-1)
         return output if self._columns is None else ops.take(output, self._columns, axis=-1)

@@ -57,13 +57,13 @@ def resolve_output(
         kind = _kind_of(network, task, answers, bounded=bounded)
     elif wanted == "probabilities" and not _sums_to_one(answers):
         raise ModelError(f"{network.name}: output_kind is probabilities, but the answers do not sum to 1")
-    elif wanted == "logits" and network.output_kind in ("probabilities", "sigmoid") and task != "regression":
-        raise ModelError(f"{network.name}: output_kind is logits, but the last layer gives {network.output_kind}")
+    elif wanted == "logits" and network.saved_kind in ("probabilities", "sigmoid") and task != "regression":
+        raise ModelError(f"{network.name}: output_kind is logits, but the last layer gives {network.saved_kind}")
     elif wanted == "sigmoid" and (answers.min() < 0 or answers.max() > 1):
         raise ModelError(f"{network.name}: output_kind is sigmoid, but the answers leave [0, 1]")
     if network.outputs != answers.shape[-1]:
         return network
-    return network.understood(kind, head=_head_of(kind, task))
+    return network.understood(kind, output_kind=_head_of(kind, task))
 
 
 def _check_shape(network: Network, task: str, answers: np.ndarray, sides: tuple[int, ...] | None) -> None:
@@ -99,8 +99,8 @@ def _is_bounded(network: Network, answers: np.ndarray, otherwise: np.ndarray | N
 
 def _with_other_count(network: Network, *, wanted: str, task: str, outputs: int, bounded: bool) -> Network:
     hidden = wanted == "auto" and network.outputs == 1 and bounded
-    if (wanted == "sigmoid" or hidden) and network.output_kind != "sigmoid":
-        network = network.understood("sigmoid", head="sigmoid")
+    if (wanted == "sigmoid" or hidden) and network.saved_kind != "sigmoid":
+        network = network.understood("sigmoid", output_kind="sigmoid")
     if task in ("classification", "segmentation") and network.outputs == 1 and outputs == 2:
         # One output for two classes is z of a sigmoid, whether the sigmoid is in the model or not.
         return network.as_two_classes()
@@ -114,8 +114,8 @@ def _with_other_count(network: Network, *, wanted: str, task: str, outputs: int,
 def _kind_of(network: Network, task: str, answers: np.ndarray, *, bounded: bool) -> str:
     if task == "regression":
         return "values"
-    if network.output_kind in ("probabilities", "sigmoid"):
-        return network.output_kind
+    if network.saved_kind in ("probabilities", "sigmoid"):
+        return network.saved_kind
     if task == "multilabel":
         return "sigmoid" if bounded else "logits"
     return "probabilities" if bounded and _sums_to_one(answers) and answers.shape[-1] > 1 else "logits"

@@ -36,7 +36,7 @@ class Answering:
         self._compiled = tf.function(self._answer, autograph=False, reduce_retracing=True)
 
     def _answer(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-        answer = self.network.answer(raw, taps=self.taps, training=False)
+        answer = self.network.compute(raw, taps=self.taps, training=False)
         kept = {LOGITS: answer.logits, **answer.features}
         # Half precision is for computing; kept answers are float32, except features that are no floats.
         return {name: ops.cast(value, "float32") for name, value in kept.items()}

@@ -199,6 +199,3 @@ def prepare(preparations: Mapping[str, Preparation], raw: Mapping[str, Any]) -> 
     """The network's input from the raw inputs: a tensor, or a mapping where there are several."""
     prepared = {name: preparation(raw[name]) for name, preparation in preparations.items()}
     return next(iter(prepared.values())) if len(prepared) == 1 else prepared
-
-
-__all__ = ["SCALES", "Preparation", "Scale", "make_preparation", "prepare", "scale_from_json", "scale_to_json"]

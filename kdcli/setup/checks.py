@@ -306,15 +306,15 @@ def check_output_kinds(recipe: Recipe, dataset: Dataset, teacher: Network, stude
                     "only its outputs are known",
                     hint="soft_targets needs only outputs; or give the .keras file that it was made from",
                 )
-        if loss.on_logits and loss.needs_teacher and teacher.head != student.head:
+        if loss.on_logits and loss.needs_teacher and teacher.output_kind != student.output_kind:
             raise ModelError(
-                f"the teacher's outputs are {teacher.head}, the student's {student.head}: they cannot be compared",
+                f"the teacher's outputs are {teacher.output_kind}, the student's {student.output_kind}: they cannot be compared",
                 hint="models with the same kind of output, or only feature losses",
             )
-        if student.head not in loss.works_on:
+        if student.output_kind not in loss.works_on:
             raise ModelError(
                 f"losses.{loss.label} works on {' or '.join(loss.works_on)}; the outputs of the student "
-                f"({student.name}) are {student.head}",
+                f"({student.name}) are {student.output_kind}",
                 hint="soft_targets and logit_mse compare outputs of every kind",
             )
         _check_classes(loss, student.outputs)

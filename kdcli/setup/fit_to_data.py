@@ -49,7 +49,7 @@ def fit_to_data(
     sample = np.arange(min(256, len(examples)))
     raw = examples.take(sample)
     try:
-        answers = np.asarray(ops.convert_to_numpy(network.output(raw)), np.float64)
+        answers = np.asarray(ops.convert_to_numpy(network.compute_saved_output(raw)), np.float64)
     except (ValueError, TypeError, tf.errors.OpError) as error:
         if getattr(network, "failures", None):
             raise explain(network, error) from error
@@ -79,9 +79,9 @@ def fit_to_data(
 def _under_raw(network: Any, section: InputSection, raw: Any) -> np.ndarray | None:
     """What a network with an unknown last layer answers to images as they are, while its scale is open."""
     scaled = any(preparation.scaled for preparation in network.preparations.values())
-    if section.scale != "auto" or not scaled or network.activation is not None or network.output_kind != "logits":
+    if section.scale != "auto" or not scaled or network.activation is not None or network.saved_kind != "logits":
         return None
-    answers = ops.convert_to_numpy(network.with_scale("raw").output(raw))
+    answers = ops.convert_to_numpy(network.with_scale("raw").compute_saved_output(raw))
     return np.nan_to_num(np.asarray(answers, np.float64), nan=np.inf)
 
 

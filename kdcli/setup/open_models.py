@@ -58,7 +58,7 @@ class OpenedModel:
             "path": relative(self.path) if self.path else None,
             "start": self.start,
             "parameters": network.parameters,
-            "output_kind": network.output_kind,
+            "output_kind": network.saved_kind,
             "logits_from": network.logits_from,
             "input": {name: p.to_json() for name, p in network.preparations.items()},
             "notes": list(network.notes),

@@ -79,7 +79,7 @@ def open_teachers(request: Request, dataset: Dataset, context: Context) -> tuple
     opened += [open_teacher(other, known, context) for other in others]
     _refuse_unlike(opened)
     for number, section in enumerate(request.recipe.teachers):
-        if section.temperature not in (None, 1.0) and opened[number].network.head == "values":
+        if section.temperature not in (None, 1.0) and opened[number].network.output_kind == "values":
             raise UsageError(f"teacher.{number}.temperature is for classes, and the data has values")
     return tuple(opened)
 
@@ -101,11 +101,11 @@ def _refuse_unlike(opened: Sequence[OpenedModel]) -> None:
 
 def _answers(network: Any) -> tuple[str, tuple[int | None, ...]]:
     """What its answers are, and the shape of one."""
-    return network.head, (*network.output_shape[:-1], network.outputs)
+    return network.output_kind, (*network.output_shape[:-1], network.outputs)
 
 
-def _said(head: str, shape: tuple[int | None, ...]) -> str:
-    return f"{head} of {'×'.join('any' if side is None else str(side) for side in shape)}"
+def _said(output_kind: str, shape: tuple[int | None, ...]) -> str:
+    return f"{output_kind} of {'×'.join('any' if side is None else str(side) for side in shape)}"
 
 
 def has_recorded_outputs(request: Request) -> bool:

@@ -89,7 +89,7 @@ def open_teacher_file(
     scratch = opened.enter_context(writer.scratch_folder(50_000_000 + 12 * (network.parameters or 0)))
     made = scratch / f"teacher{chosen.suffix}"
     # The teacher itself stays as it is: it is measured too.
-    network = ready(copied(network) if isinstance(network, KerasNetwork) else network, network.output_kind)
+    network = ready(copied(network) if isinstance(network, KerasNetwork) else network, network.saved_kind)
     serving = _written(network, chosen, made, inside=inside)
     if sha256 is not None and made.is_file():
         made = store_export(folder, path, made)

@@ -60,7 +60,7 @@ class OpenedEnsemble:
             "name": f"{len(shown)} teachers",
             "path": None,
             "parameters": None if None in counts else sum(counts),
-            "output_kind": self.ensemble.head,
+            "output_kind": self.ensemble.output_kind,
             "logits_from": f"their {self.ensemble.mix}, mixed",
             "input": {},
             "notes": [],
@@ -256,7 +256,7 @@ def make_ensemble(recipe: Recipe, opened: Sequence[OpenedModel]) -> Ensemble:
         tuple(section.weight or 1.0 for section in recipe.teachers),
         tuple(section.temperature or 1.0 for section in recipe.teachers),
         recipe.ensemble.mix if recipe.ensemble else "probabilities",
-        opened[0].network.head,
+        opened[0].network.output_kind,
     )
 
 

@@ -176,7 +176,7 @@ class TeacherPass:
 
     def _answer(self, raw: Mapping[str, Any], positions: Any, table: Any) -> dict[str, Any]:
         seen = self.views.apply(raw, positions, table, take=lambda at: from_host(self.examples, at))
-        answer = self.teacher.answer(seen, taps=self.taps, training=False)
+        answer = self.teacher.compute(seen, taps=self.taps, training=False)
         kept = {LOGITS: answer.logits, **answer.features}
         # Half precision is for computing: whoever keeps the answers decides in which type.
         return {name: ops.cast(value, "float32") for name, value in kept.items()}

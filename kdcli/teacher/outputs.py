@@ -311,7 +311,7 @@ def _look(precision: str, plain: SplitLogits, taps: tuple[str, ...]) -> Measured
             return MeasuredOutputs.from_json(remembered)
     told = make_filling(plain.context, len(sample), "a sample of the examples", patience=PATIENCE).on_examples
     choice = choose_precision(precision, network, sample, taps=taps, on_batch=told)
-    storage = choose_storage(choice.answers, head=network.head)
+    storage = choose_storage(choice.answers, output_kind=network.output_kind)
     plain.known(SAMPLE_SPLIT, sample, choice.answers[LOGITS])
     texts = (f"the teacher answers in {choice.text}", f"answers are kept as {storage.text}")
     measured = MeasuredOutputs(choice.precision, storage.specs, texts, choice.answers)

@@ -44,7 +44,7 @@ class PrecisionChoice:
         largest_change: of a probability, or of a value in standard deviations of its output.
         accepted: whether it changes little enough; `auto` uses it only then.
         speed: how many times as fast as float32.
-        head: what the logits are.
+        output_kind: what the logits are.
         answers: the float32 answers to the sample: all logits, and the taps of its first 256 examples.
     """
 
@@ -56,7 +56,7 @@ class PrecisionChoice:
     largest_change: float | None = None
     accepted: bool | None = None
     speed: float | None = None
-    head: str = "logits"
+    output_kind: str = "logits"
     answers: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     @property
@@ -67,7 +67,7 @@ class PrecisionChoice:
         figures = []
         if self.agreement is not None:
             figures.append(f"{self.agreement:.4f} of the decisions agree with float32")
-        what = "value is {:.4f} standard deviations" if self.head == "values" else "probability is {:.4f}"
+        what = "value is {:.4f} standard deviations" if self.output_kind == "values" else "probability is {:.4f}"
         figures.append(f"the largest change of a {what.format(self.largest_change)}")
         measured = f"on {self.examples:,} examples {', '.join(figures)}, {self.speed:.1f} times as fast"
         if self.precision == self.tried:
@@ -153,9 +153,9 @@ def choose_precision(
         found, seconds = _in_turn(passes, len(sample), clock=clock, on_batch=on_batch)
     exact = found["float32"]
     if tried is None:
-        return PrecisionChoice("float32", reason, len(sample), head=teacher.head, answers=exact)
-    same = agreement(exact[LOGITS], found[tried][LOGITS], head=teacher.head)
-    change = largest_change(exact[LOGITS], found[tried][LOGITS], head=teacher.head)
+        return PrecisionChoice("float32", reason, len(sample), output_kind=teacher.output_kind, answers=exact)
+    same = agreement(exact[LOGITS], found[tried][LOGITS], output_kind=teacher.output_kind)
+    change = largest_change(exact[LOGITS], found[tried][LOGITS], output_kind=teacher.output_kind)
     speed = statistics.median(a / max(b, 1e-9) for a, b in zip(seconds["float32"], seconds[tried], strict=True))
     accepted = (same is None or same >= LEAST_PRECISION_AGREEMENT) and change <= CHANGE
     used = wanted != "auto" or (accepted and speed > FASTER)
@@ -170,7 +170,7 @@ def choose_precision(
         largest_change=change,
         accepted=accepted,
         speed=speed,
-        head=teacher.head,
+        output_kind=teacher.output_kind,
         answers=exact,
     )
 

@@ -55,7 +55,7 @@ class StorageChoice:
         return "; ".join([f"{kept}: with logits in float16 {same}{error}", *features])
 
 
-def choose_storage(answers: Mapping[str, np.ndarray], *, head: str) -> StorageChoice:
+def choose_storage(answers: Mapping[str, np.ndarray], *, output_kind: str) -> StorageChoice:
     """The types in which answers are kept, from some of them.
 
     Features are float16, or bfloat16 where a value is above 60,000 or float16 loses more than 0.001 of the norm
@@ -64,12 +64,12 @@ def choose_storage(answers: Mapping[str, np.ndarray], *, head: str) -> StorageCh
 
     Args:
         answers: float32 `logits` (n, ..., outputs) and taps (m, ...) of a sample.
-        head: `logits`, `sigmoid` or `values`.
+        output_kind: `logits`, `sigmoid` or `values`.
     """
     logits = answers[LOGITS]
     # What would be infinite counts as the largest number, so that the figures stay figures.
     narrow = _there_and_back(np.clip(logits, -LARGEST, LARGEST), "float16")
-    same, error = agreement(logits, narrow, head=head), soft_target_error(logits, narrow, head=head)
+    same, error = agreement(logits, narrow, output_kind=output_kind), soft_target_error(logits, narrow, output_kind=output_kind)
     keeps = same is not None and same >= LEAST_DECISION_AGREEMENT and error <= LOSS_ERROR and _fits(logits)
     large = logits[:1].nbytes > SMALL
     specs = [ArraySpec(LOGITS, "float16" if large and keeps else "float32", logits.shape[1:])]
@@ -119,34 +119,34 @@ def _there_and_back(values: np.ndarray, dtype: str) -> np.ndarray:
 TEMPERATURE = 4.0
 
 
-def agreement(exact: np.ndarray, other: np.ndarray, *, head: str) -> float | None:
+def agreement(exact: np.ndarray, other: np.ndarray, *, output_kind: str) -> float | None:
     """The share of decisions that are the same: the best class, or each yes and no; None for values.
 
     Args:
         exact, other: logits (n, ..., outputs).
-        head: `logits`, `sigmoid` or `values`.
+        output_kind: `logits`, `sigmoid` or `values`.
     """
-    if head == "values":
+    if output_kind == "values":
         return None
-    if head == "sigmoid":
+    if output_kind == "sigmoid":
         return float(np.mean((exact > 0) == (other > 0)))
     return float(np.mean(exact.argmax(-1) == other.argmax(-1)))
 
 
-def largest_change(exact: np.ndarray, other: np.ndarray, *, head: str) -> float:
+def largest_change(exact: np.ndarray, other: np.ndarray, *, output_kind: str) -> float:
     """The largest change of a probability; of a value, in standard deviations of that output.
 
     Args:
         exact, other: logits (n, ..., outputs).
-        head: `logits`, `sigmoid` or `values`.
+        output_kind: `logits`, `sigmoid` or `values`.
     """
-    if head == "values":
+    if output_kind == "values":
         spread = exact.reshape(-1, exact.shape[-1]).std(axis=0)
         return float(np.max(np.abs(exact - other) / np.maximum(spread, 1e-12)))
-    return float(np.max(np.abs(_probabilities(exact, head) - _probabilities(other, head))))
+    return float(np.max(np.abs(_probabilities(exact, output_kind) - _probabilities(other, output_kind))))
 
 
-def soft_target_error(exact: np.ndarray, other: np.ndarray, *, head: str) -> float:
+def soft_target_error(exact: np.ndarray, other: np.ndarray, *, output_kind: str) -> float:
     """What answers in a narrower type do to the loss of soft targets, as a share of it.
 
     The divergence from the exact soft targets to the narrower ones at temperature 4, relative to the entropy of
@@ -154,12 +154,12 @@ def soft_target_error(exact: np.ndarray, other: np.ndarray, *, head: str) -> flo
 
     Args:
         exact, other: logits (n, ..., outputs).
-        head: `logits`, `sigmoid` or `values`.
+        output_kind: `logits`, `sigmoid` or `values`.
     """
-    if head == "values":
+    if output_kind == "values":
         return relative_error(exact, other)
-    p, q = (_probabilities(np.asarray(z, np.float64) / TEMPERATURE, head) for z in (exact, other))
-    parts = [(p, q), (1 - p, 1 - q)] if head == "sigmoid" else [(p, q)]
+    p, q = (_probabilities(np.asarray(z, np.float64) / TEMPERATURE, output_kind) for z in (exact, other))
+    parts = [(p, q), (1 - p, 1 - q)] if output_kind == "sigmoid" else [(p, q)]
     tiny = np.finfo(np.float64).tiny
     divergence = sum(float(np.sum(a * np.log(np.maximum(a, tiny) / np.maximum(b, tiny)))) for a, b in parts)
     entropy = -sum(float(np.sum(a * np.log(np.maximum(a, tiny)))) for a, _ in parts)
@@ -172,9 +172,9 @@ def relative_error(exact: np.ndarray, other: np.ndarray) -> float:
     return float(difference / max(np.linalg.norm(exact.ravel().astype(np.float64)), np.finfo(np.float64).tiny))
 
 
-def _probabilities(logits: np.ndarray, head: str) -> np.ndarray:
+def _probabilities(logits: np.ndarray, output_kind: str) -> np.ndarray:
     exact = np.asarray(logits, np.float64)
-    if head == "sigmoid":
+    if output_kind == "sigmoid":
         # exp of a positive number could overflow: tanh is the same curve.
         return 0.5 + 0.5 * np.tanh(exact / 2)
     raised = np.exp(exact - exact.max(-1, keepdims=True))

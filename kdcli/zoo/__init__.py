@@ -48,6 +48,6 @@ __all__ = [
     "Mobile",
     "Resnet",
     "ZooModel",
-    "has_weights",
-    "named",
+    "has_trained_weights",
+    "get_zoo_class",
 ]

@@ -108,7 +108,7 @@ def test_a_run_is_exported_with_its_data_its_preparation_and_its_class_names(run
     # Whoever has only these files gets the same decisions from raw bytes.
     raw, labels = blobs(48, seed=1)
     with FileRunner(tmp_path / "out" / "student_int8.tflite") as runner:
-        assert (runner.answer(raw).argmax(-1) == labels).mean() == document["artifacts"][1]["accuracy"]
+        assert (runner.predict(raw).argmax(-1) == labels).mean() == document["artifacts"][1]["accuracy"]
     evaluated = kd("evaluate", "out/student_int8.tflite", "--data", str(run.parent / "data.npz"), "--json")
     assert evaluated.document["models"][0]["accuracy"] == document["artifacts"][1]["accuracy"]
 
@@ -130,7 +130,7 @@ def test_a_student_gives_what_the_file_of_its_teacher_gives(run, here, kind):
         with FileRunner(Path("out") / file) as runner:
             # Raw bytes go in and floats come out, in every quantisation.
             assert (runner.input.dtype, runner.output.dtype) == ("uint8", "float32")
-            np.testing.assert_allclose(runner.answer(raw), wanted, atol=0.06 * np.abs(wanted).max())
+            np.testing.assert_allclose(runner.predict(raw), wanted, atol=0.06 * np.abs(wanted).max())
     taken = json.loads(Path("out/input.json").read_text())
     assert {one["output_kind"] for one in taken.values()} == {name}
     assert {one.to_json()["output"]["kind"] for one in exported.artifacts} == {name}
@@ -187,7 +187,7 @@ def test_what_only_converts_for_a_batch_of_one_is_written_so_and_said(kd, tmp_pa
     assert "warning: text.tflite: takes one example at a time" in ran.err and "1 at a time" in ran.out
     with FileRunner(tmp_path / "out" / "text.tflite") as runner:
         assert runner.batch == 1
-        np.testing.assert_allclose(runner.answer(words), wanted, atol=1e-5)
+        np.testing.assert_allclose(runner.predict(words), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["saved-model", "keras-2"])
@@ -220,7 +220,7 @@ def test_a_graph_is_converted_from_its_frozen_form(kind, kd, tmp_path):
     ]
     assert [one["path"] for one in ran.document["artifacts"]] == ["out/given.tflite", "out/given_saved_model"]
     with FileRunner(tmp_path / "out" / "given.tflite") as runner:
-        np.testing.assert_allclose(runner.answer(raw), wanted, atol=1e-4)
+        np.testing.assert_allclose(runner.predict(raw), wanted, atol=1e-4)
     serve = tf.saved_model.load("out/given_saved_model").signatures["serving_default"]
     np.testing.assert_allclose(next(iter(serve(input=raw).values())), wanted, atol=1e-4)
 

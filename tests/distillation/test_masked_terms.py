@@ -42,7 +42,7 @@ def test_padding_in_an_input_of_the_data_masks_a_term(kind, layer, options):
     targets = LiveTargets(teacher, teacher_taps(terms))
     given = Batch({"words": tf.constant(WORDS)}, tf.zeros(3, tf.int64), None, tf.range(3), tf.constant(0), 3)
     found = float(Objective(terms, student=student, targets=targets)(given, tf.constant(0.0))[1][0])
-    sides = [side.answer(given.inputs, taps=[layer]).features[layer] for side in (student, teacher)]
+    sides = [side.compute(given.inputs, taps=[layer]).features[layer] for side in (student, teacher)]
     masked = loss(student=sides[0], teacher=sides[1], mask=WORDS != 0)
     assert found == pytest.approx(float(np.mean(masked)), rel=1e-5)
     assert found != pytest.approx(float(np.mean(loss(student=sides[0], teacher=sides[1]))), rel=1e-3)

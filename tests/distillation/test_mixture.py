@@ -41,7 +41,7 @@ def test_softmax_of_the_mixture_is_the_mixture_of_softmaxes(temperature, shape):
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
 def test_sigmoid_of_the_mixture_is_the_mixture_of_chances(temperature):
     answers = [drawn(number) for number in range(2)]
-    found = Ensemble((1.0, 3.0), (2.0, 1.0), head="sigmoid")(answers, temperature)
+    found = Ensemble((1.0, 3.0), (2.0, 1.0), output_kind="sigmoid")(answers, temperature)
     each = zip((0.25, 0.75), answers, (2, 1), strict=True)
     parts = [share / (1 + np.exp(-a / (temperature * own))) for share, a, own in each]
     np.testing.assert_allclose(1 / (1 + np.exp(-found.numpy() / temperature)), sum(parts), atol=1e-12)
@@ -51,18 +51,18 @@ def test_logits_and_values_are_averaged():
     answers = [drawn(number) for number in range(2)]
     expected = 0.25 * answers[0] / 2.0 + 0.75 * answers[1]
     np.testing.assert_allclose(Ensemble((1.0, 3.0), (2.0, 1.0), "logits")(answers, 4.0), expected, atol=1e-12)
-    values = Ensemble((1.0, 3.0), (1.0, 1.0), head="values")(answers, 4.0)
+    values = Ensemble((1.0, 3.0), (1.0, 1.0), output_kind="values")(answers, 4.0)
     np.testing.assert_allclose(values, 0.25 * answers[0] + 0.75 * answers[1], atol=1e-12)
 
 
 @pytest.mark.parametrize("head", ["logits", "sigmoid"])
 def test_extreme_answers_stay_finite_and_keep_their_size(head):
     extreme = [np.array([[1e4, 0.0, -1e4]], np.float32), np.array([[-1e4, 0.0, 1e4]], np.float32)]
-    found = Ensemble((1.0, 1.0), (1.0, 1.0), head=head)(extreme).numpy()
+    found = Ensemble((1.0, 1.0), (1.0, 1.0), output_kind=head)(extreme).numpy()
     assert np.isfinite(found).all()
     # They say the opposite of each other: on both ends the chance is one half.
     np.testing.assert_allclose(found[0, [0, 2]], np.log(0.5) if head == "logits" else 0.0, atol=1e-3)
-    assert np.isfinite(Ensemble((1.0, 1.0), (1.0, 1.0), head=head)(extreme[:1] * 2).numpy()).all()
+    assert np.isfinite(Ensemble((1.0, 1.0), (1.0, 1.0), output_kind=head)(extreme[:1] * 2).numpy()).all()
 
 
 def test_narrow_answers_are_mixed_in_float32_and_arrays_come_back_as_arrays():
@@ -105,7 +105,7 @@ class Student:
         self.trainable_variables = [self.logits]
         self.asked = 0
 
-    def answer(self, inputs, *, taps=(), training=False):
+    def compute(self, inputs, *, taps=(), training=False):
         self.asked += 1
         return Answer(tf.identity(self.logits), {})
 

@@ -103,7 +103,7 @@ def test_the_total_is_the_weighted_sum_of_the_named_terms():
 def test_a_term_is_the_mean_of_its_loss_over_the_batch():
     pupil, teacher = student(), cnn(0)
     _, terms = values(objective(make("labels"), make("soft_targets"), pupil=pupil, teacher=teacher))
-    ours, theirs = (side.answer({"x": X}).logits for side in (pupil, teacher))
+    ours, theirs = (side.compute({"x": X}).logits for side in (pupil, teacher))
     direct = make("soft_targets")(student=ours, teacher=theirs)
     assert terms["soft_targets"] == pytest.approx(float(tf.reduce_mean(direct)), rel=1e-5)
     direct = make("labels")(student=ours, labels=Y)
@@ -136,7 +136,7 @@ def test_class_weights_act_on_label_losses_only():
     _, plain = values(objective(*TERMS, pupil=pupil, teacher=teacher))
     made = objective(*TERMS, pupil=pupil, teacher=teacher, class_weights=np.array([0, 0, 3], np.float32))
     _, weighted = values(made)
-    direct = make("labels")(student=pupil.answer({"x": X}).logits, labels=Y).numpy()
+    direct = make("labels")(student=pupil.compute({"x": X}).logits, labels=Y).numpy()
     assert weighted["labels"] == pytest.approx(3 * direct[Y == 2].sum() / 6, rel=1e-5)
     assert weighted["soft_targets"] == plain["soft_targets"]
 
@@ -145,13 +145,13 @@ def test_class_weights_and_sample_weights_multiply():
     pupil = student()
     made = objective(make("labels"), pupil=pupil, class_weights=np.array([1, 1, 3], np.float32))
     _, terms = values(made, batch(weights=[1, 1, 0.5, 1, 1, 2]))
-    direct = make("labels")(student=pupil.answer({"x": X}).logits, labels=Y).numpy()
+    direct = make("labels")(student=pupil.compute({"x": X}).logits, labels=Y).numpy()
     assert terms["labels"] == pytest.approx((direct * [1, 1, 1.5, 1, 1, 6]).mean(), rel=1e-5)
 
 
 def test_label_smoothing_reaches_the_labels():
     made = objective(make("labels"), label_smoothing=0.3)
-    direct = make("labels")(student=made.network.answer({"x": X}).logits, labels=Y, label_smoothing=0.3)
+    direct = make("labels")(student=made.network.compute({"x": X}).logits, labels=Y, label_smoothing=0.3)
     assert values(made)[0] == pytest.approx(float(tf.reduce_mean(direct)), rel=1e-5)
 
 

@@ -28,7 +28,7 @@ def objective_of(losses, student, teacher, *, live=True):
     terms = build_terms(losses, student=student, teacher=teacher, examples=12, batch=6)
     targets = LiveTargets(teacher, teacher_taps(terms))
     if not live:
-        answer = teacher.answer({"x": tf.constant(X)}, taps=teacher_taps(terms))
+        answer = teacher.compute({"x": tf.constant(X)}, taps=teacher_taps(terms))
         kept = {"logits": answer.logits, **answer.features}
         targets = ResidentTargets({name: value.numpy() for name, value in kept.items()}, examples=12)
     return Objective(terms, student=student, targets=targets)

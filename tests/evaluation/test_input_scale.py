@@ -70,14 +70,14 @@ def trained_on(scale, *, norm=False):
     return trained(classifier(norm=norm), PREPROCESSED[scale](PIXELS))
 
 
-def network(model, *, pixels=PIXELS, head="logits"):
+def network(model, *, pixels=PIXELS, output_kind="logits"):
     shape = pixels.shape[1:]
     preparation = Preparation(shape, str(pixels.dtype), shape, "float32")
-    return KerasNetwork(model, name="m").understood(head, head=head).with_preparations({"x": preparation})
+    return KerasNetwork(model, name="m").understood(output_kind, output_kind=output_kind).with_preparations({"x": preparation})
 
 
-def chosen(model, examples=None, *, task="classification", measured=True, head="logits"):
-    return choose_scale(network(model, head=head), examples or split(), task=task, measured=measured, seed=0)
+def chosen(model, examples=None, *, task="classification", measured=True, output_kind="logits"):
+    return choose_scale(network(model, output_kind=output_kind), examples or split(), task=task, measured=measured, seed=0)
 
 
 @pytest.mark.parametrize("norm", [False, True])
@@ -226,7 +226,7 @@ def test_other_tasks_are_measured_by_their_own_loss(task):
     keras.utils.set_random_seed(0)
     model.compile(keras.optimizers.Adam(0.01), loss)
     model.fit(PREPROCESSED["signed"](PIXELS), labels, epochs=40, batch_size=24, verbose=0)
-    assert chosen(model, split(labels=labels), task=task, head=head).scale == "signed"
+    assert chosen(model, split(labels=labels), task=task, output_kind=head).scale == "signed"
 
 
 def test_the_colour_scales_are_tried_on_three_channels_only():

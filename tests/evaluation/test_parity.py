@@ -13,7 +13,7 @@ class Network:
     """The part of a network that comparing looks at."""
 
     def __init__(self, output_kind="logits", outputs=3):
-        self.output_kind = output_kind
+        self.saved_kind = output_kind
         self.outputs = outputs
 
 

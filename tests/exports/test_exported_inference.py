@@ -79,7 +79,7 @@ def file_outputs(network, raw, folder, *, kind, quantize="none", **options):
     format_.write(serving, path)
     runner = format_.open(path)
     try:
-        return runner.answer(serving.taken({"x": raw}))
+        return runner.predict(serving.taken({"x": raw}))
     finally:
         runner.close()
 
@@ -182,7 +182,7 @@ def test_a_file_gives_the_output_kind_that_is_asked_for(end, kind, tmp_path):
 
     network = network_of(model, raw)
     if end == "operation":
-        network = network.understood("probabilities", head="logits")
+        network = network.understood("probabilities", output_kind="logits")
     probabilities = file_outputs(network, raw, tmp_path, kind=kind, output_kind="probabilities")
     np.testing.assert_allclose(probabilities, softmax_of(logits), atol=1e-5)
     bare = ready(network, "logits")
@@ -210,5 +210,5 @@ def test_a_file_gives_the_output_kind_that_is_asked_for(end, kind, tmp_path):
 def test_the_output_kind_follows_the_teachers(own, wanted, teachers, expected):
     inputs = keras.Input((2,))
     network = KerasNetwork(keras.Model(inputs, L.Dense(3)(inputs)), name="m")
-    network = network.understood(own, head="sigmoid" if own == "sigmoid" else "logits")
+    network = network.understood(own, output_kind="sigmoid" if own == "sigmoid" else "logits")
     assert shipped_kind(network, wanted, teachers=teachers) == expected

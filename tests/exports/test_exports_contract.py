@@ -72,7 +72,7 @@ def written(format_, network, raw, folder, capfd=None, **options):
     try:
         assert runner.runtime == format_.runtime
         assert runner.batch == options.get("batch")
-        answers = runner.answer(serving.taken({"x": raw}))
+        answers = runner.predict(serving.taken({"x": raw}))
         nanoseconds = runner.time_block([serving.taken({"x": raw[:1]})] * 3)
     finally:
         runner.close()
@@ -82,7 +82,7 @@ def written(format_, network, raw, folder, capfd=None, **options):
 
 
 def expected(network, raw):
-    return keras.ops.convert_to_numpy(network.output({"x": raw}))
+    return keras.ops.convert_to_numpy(network.compute_saved_output({"x": raw}))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_what_goes_in_and_comes_out_of_an_int8_file_is_chosen(io, tmp_path):
         if io == "uint8":
             # A raw byte means itself.
             assert (runner.input.scale, runner.input.zero_point) == (1.0, 0)
-            np.testing.assert_array_equal(runner.answer(raw), answers)
+            np.testing.assert_array_equal(runner.predict(raw), answers)
 
 
 def test_plain_keras_opens_the_keras_file_without_kd(tmp_path):

@@ -54,19 +54,19 @@ def test_auto_looks_at_the_last_layer_and_the_answers(activation, task, answers,
     # What a linear layer gives stays in [0, 1] only by chance.
     given = network(hidden=True) if activation == "hidden" else network(activation)
     found = resolved(given, answers, task=task)
-    assert (found.output_kind, found.head) == (kind, head)
+    assert (found.saved_kind, found.output_kind) == (kind, head)
 
 
 def test_probabilities_in_half_precision_are_still_probabilities():
     half = CHANCES.astype(np.float16).astype(np.float64)
-    assert resolved(network(hidden=True), half).output_kind == "probabilities"
+    assert resolved(network(hidden=True), half).saved_kind == "probabilities"
 
 
 def test_probabilities_in_steps_of_an_8_bit_file_are_still_probabilities():
     steps = np.rint(RANDOM.dirichlet(np.ones(10), 64) * 256) / 256
     assert np.abs(steps.sum(-1) - 1).max() > 5e-3
     found = resolved(network(units=10, hidden=True), steps, outputs=10)
-    assert found.output_kind == "probabilities"
+    assert found.saved_kind == "probabilities"
 
 
 def test_answers_that_leave_0_to_1_under_another_scale_are_logits():
@@ -76,16 +76,16 @@ def test_answers_that_leave_0_to_1_under_another_scale_are_logits():
         found = resolve_output(
             given, wanted="auto", task="classification", outputs=2, answers=once, otherwise=answers
         )
-        assert found.output_kind == kind
+        assert found.saved_kind == kind
 
 
 def test_positive_answers_that_do_not_sum_to_one_are_logits():
-    assert resolved(network(), SINGLE).output_kind == "logits"
+    assert resolved(network(), SINGLE).saved_kind == "logits"
 
 
 def test_what_the_recipe_says_is_kept():
-    assert resolved(network(), CHANCES, wanted="logits").output_kind == "logits"
-    assert resolved(network(), SINGLE, wanted="sigmoid").head == "sigmoid"
+    assert resolved(network(), CHANCES, wanted="logits").saved_kind == "logits"
+    assert resolved(network(), SINGLE, wanted="sigmoid").output_kind == "sigmoid"
 
 
 def test_probabilities_that_do_not_sum_to_one_are_refused():
@@ -125,17 +125,17 @@ def test_another_number_of_values_is_refused_with_both_counts():
 
 def test_one_sigmoid_stands_for_two_classes():
     found = resolved(network("sigmoid", 1), SINGLE[:, :1], outputs=2)
-    assert (found.outputs, found.head, found.output_kind) == (2, "logits", "sigmoid")
+    assert (found.outputs, found.output_kind, found.saved_kind) == (2, "logits", "sigmoid")
 
 
 def test_one_logit_stands_for_two_classes():
     found = resolved(network(None, 1), LOGITS[:, :1], outputs=2)
-    assert (found.outputs, found.head, found.output_kind) == (2, "logits", "logits")
+    assert (found.outputs, found.output_kind, found.saved_kind) == (2, "logits", "logits")
 
 
 def test_one_hidden_sigmoid_is_seen_by_its_answers():
     found = resolved(network("sigmoid", 1, hidden=True), SINGLE[:, :1], outputs=2)
-    assert (found.outputs, found.head, found.output_kind) == (2, "logits", "sigmoid")
+    assert (found.outputs, found.output_kind, found.saved_kind) == (2, "logits", "sigmoid")
 
 
 def test_one_output_is_not_three_classes():
@@ -145,10 +145,10 @@ def test_one_output_is_not_three_classes():
 
 def test_one_hidden_sigmoid_that_the_recipe_names_stands_for_two_classes():
     found = resolved(network("sigmoid", 1, hidden=True), SINGLE[:, :1], outputs=2, wanted="sigmoid")
-    assert (found.outputs, found.head, found.output_kind) == (2, "logits", "sigmoid")
+    assert (found.outputs, found.output_kind, found.saved_kind) == (2, "logits", "sigmoid")
 
 
 def test_the_network_that_was_given_stays_as_it_was():
     found = network("softmax")
     resolved(found, CHANCES, wanted="probabilities", task="regression")
-    assert (found.output_kind, found.head) == ("probabilities", "logits")
+    assert (found.saved_kind, found.output_kind) == ("probabilities", "logits")

@@ -29,12 +29,12 @@ from kdcli.setup import evaluated_models
 pytest.importorskip("ai_edge_litert")
 
 
-def bars(*, head="logits", scale=1.0):
+def bars(*, output_kind="logits", scale=1.0):
     """Sees the bar of each class in pictures of [0, 1]."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 1))
     outputs = keras.layers.Dense(3)(keras.layers.Flatten()(inputs))
-    model = keras.Model(inputs, keras.layers.Softmax()(outputs) if head == "probabilities" else outputs)
+    model = keras.Model(inputs, keras.layers.Softmax()(outputs) if output_kind == "probabilities" else outputs)
     random = np.random.default_rng(0)
     kernel = random.normal(0, 0.05, (8, 8, 3)).astype(np.float32)
     for label in range(3):
@@ -62,11 +62,11 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("candidates")
     save_npz(folder / "data.npz")
     for head in ("logits", "probabilities"):
-        model = bars(head=head)
+        model = bars(output_kind=head)
         model.save(folder / f"{head}.keras")
         (folder / f"{head}.tflite").write_bytes(lite(model))
-    (folder / "uint8.tflite").write_bytes(lite(bars(head="probabilities"), quantised=tf.uint8))
-    (folder / "int8.tflite").write_bytes(lite(bars(head="probabilities"), quantised=tf.int8))
+    (folder / "uint8.tflite").write_bytes(lite(bars(output_kind="probabilities"), quantised=tf.uint8))
+    (folder / "int8.tflite").write_bytes(lite(bars(output_kind="probabilities"), quantised=tf.int8))
     (folder / "raw.tflite").write_bytes(lite(bars(scale=1 / 255)))
     return folder
 
@@ -127,7 +127,7 @@ def test_file_that_takes_bytes_says_so_beside_itself_or_is_found_out(folder, tmp
 def test_file_that_ends_its_reader_is_a_model_error(folder, tmp_path, monkeypatch):
     from kdcli.models.runtimes.runner import FileRunner
 
-    real = FileRunner.answer
+    real = FileRunner.predict
 
     def dying(self, batch):
         if len(batch[0]) == 48:
@@ -202,7 +202,7 @@ def test_the_teacher_in_another_runtime_is_exported_once(folder, tmp_path, monke
     x, _ = blobs(8)
     with FileRunner(file) as runner:
         expected = keras.saving.load_model(folder / "logits.keras")(x / np.float32(255)).numpy()
-        np.testing.assert_allclose(runner.answer(x), expected, atol=1e-5)
+        np.testing.assert_allclose(runner.predict(x), expected, atol=1e-5)
     assert ratio()[1] == []
     file.write_bytes(b"damaged")
     again, exporting = ratio()

@@ -74,7 +74,7 @@ def test_as_a_student_it_is_refused(folder, tmp_path, form):
 
 
 def test_a_reader_that_dies_while_it_teaches_is_a_model_error(folder, tmp_path, monkeypatch):
-    request = FileRunner.answer
+    request = FileRunner.predict
     seen = []
 
     def dying(runner, batch):

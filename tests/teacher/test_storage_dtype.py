@@ -28,7 +28,7 @@ def types(found):
 
 
 def test_small_logits_stay_and_features_are_halved():
-    found = choose_storage({"logits": normal(50, 10), "block": normal(20, 4, 4, 8)}, head="logits")
+    found = choose_storage({"logits": normal(50, 10), "block": normal(20, 4, 4, 8)}, output_kind="logits")
     assert found.specs == (ArraySpec("logits", "float32", (10,)), ArraySpec("block", "float16", (4, 4, 8)))
     assert found.agreement == 1.0
     assert 0 < found.loss_error < 1e-4
@@ -40,29 +40,29 @@ def test_small_logits_stay_and_features_are_halved():
 
 
 def test_logits_of_many_classes_are_halved_where_the_loss_does_not_notice():
-    assert types(choose_storage({"logits": normal(50, 1024)}, head="logits")) == {"logits": "float32"}
-    assert types(choose_storage({"logits": normal(50, 1025)}, head="logits")) == {"logits": "float16"}
-    assert types(choose_storage({"logits": normal(4, 16, 16, 5)}, head="logits")) == {"logits": "float16"}
-    assert types(choose_storage({"logits": normal(50, 1025)}, head="sigmoid")) == {"logits": "float16"}
+    assert types(choose_storage({"logits": normal(50, 1024)}, output_kind="logits")) == {"logits": "float32"}
+    assert types(choose_storage({"logits": normal(50, 1025)}, output_kind="logits")) == {"logits": "float16"}
+    assert types(choose_storage({"logits": normal(4, 16, 16, 5)}, output_kind="logits")) == {"logits": "float16"}
+    assert types(choose_storage({"logits": normal(50, 1025)}, output_kind="sigmoid")) == {"logits": "float16"}
 
 
 def test_large_logits_stay_where_float16_changes_decisions_or_the_loss():
     near = np.float32(1000) + np.arange(2000, dtype=np.float32) * 1e-3
-    found = choose_storage({"logits": np.stack([np.roll(near, n) for n in range(0, 2000, 100)])}, head="logits")
+    found = choose_storage({"logits": np.stack([np.roll(near, n) for n in range(0, 2000, 100)])}, output_kind="logits")
     assert found.agreement < 0.999
     assert types(found) == {"logits": "float32"}
     coarse = np.tile(np.float32([3000.0, 3000.9]), (20, 1000))
     coarse[:, 0] = 3010.0
-    found = choose_storage({"logits": coarse}, head="logits")
+    found = choose_storage({"logits": coarse}, output_kind="logits")
     assert (found.agreement, types(found)) == (1.0, {"logits": "float32"})
     assert found.loss_error > 1e-4
     huge = normal(20, 2000)
     huge[0, 0] = 70_000
-    assert types(choose_storage({"logits": huge}, head="logits")) == {"logits": "float32"}
+    assert types(choose_storage({"logits": huge}, output_kind="logits")) == {"logits": "float32"}
 
 
 def test_values_stay_float32_whatever_their_size():
-    found = choose_storage({"logits": normal(10, 64, 64, 2)}, head="values")
+    found = choose_storage({"logits": normal(10, 64, 64, 2)}, output_kind="values")
     assert (found.agreement, types(found)) == (None, {"logits": "float32"})
     assert found.text.startswith("logits float32: with logits in float16 the loss changes by ")
 
@@ -80,7 +80,7 @@ def test_values_stay_float32_whatever_their_size():
     ids=["large", "larger", "at the end", "tiny", "nothing"],
 )
 def test_features_are_bfloat16_where_float16_ends(values, dtype):
-    found = choose_storage({"logits": normal(20, 3), "tap": values}, head="logits")
+    found = choose_storage({"logits": normal(20, 3), "tap": values}, output_kind="logits")
     assert types(found)["tap"] == dtype
     assert found.feature_error["tap"] < 3e-3
 
@@ -111,21 +111,21 @@ def test_what_is_infinite_already_is_nothing_new():
 def test_agreement_counts_decisions():
     exact = np.float32([[1, 2], [3, 0], [0, 5], [1, 0]])
     other = np.float32([[2, 1], [3, 0], [0, 5], [1, 0]])
-    assert agreement(exact, other, head="logits") == 0.75
-    assert agreement(exact - 0.5, other - 0.5, head="sigmoid") == 1.0
-    assert agreement(exact - 1.5, other - 1.5, head="sigmoid") == 0.75
-    assert agreement(exact, other, head="values") is None
+    assert agreement(exact, other, output_kind="logits") == 0.75
+    assert agreement(exact - 0.5, other - 0.5, output_kind="sigmoid") == 1.0
+    assert agreement(exact - 1.5, other - 1.5, output_kind="sigmoid") == 0.75
+    assert agreement(exact, other, output_kind="values") is None
 
 
 def test_the_largest_change_is_that_of_a_probability_or_in_standard_deviations():
     exact, other = np.float32([[0, 0], [9, 0]]), np.float32([[0, 0], [9, np.log(3) - np.log(3)]])
-    assert largest_change(exact, other, head="logits") == 0
+    assert largest_change(exact, other, output_kind="logits") == 0
     other = np.float32([[np.log(3), 0], [9, 0]])
-    assert largest_change(exact, other, head="logits") == pytest.approx(0.25)
-    assert largest_change(np.float32([[0]]), np.float32([[np.log(3)]]), head="sigmoid") == pytest.approx(0.25)
+    assert largest_change(exact, other, output_kind="logits") == pytest.approx(0.25)
+    assert largest_change(np.float32([[0]]), np.float32([[np.log(3)]]), output_kind="sigmoid") == pytest.approx(0.25)
     values = np.float32([[0, 0], [2, 20]])
-    assert largest_change(values, values + np.float32([0, 1]), head="values") == pytest.approx(0.1)
-    assert largest_change(np.float32([[1e4, -1e4]]), np.float32([[1e4, -1e4]]), head="sigmoid") == 0
+    assert largest_change(values, values + np.float32([0, 1]), output_kind="values") == pytest.approx(0.1)
+    assert largest_change(np.float32([[1e4, -1e4]]), np.float32([[1e4, -1e4]]), output_kind="sigmoid") == 0
 
 
 def test_the_loss_error_is_the_divergence_over_the_entropy_at_temperature_4():
@@ -133,8 +133,8 @@ def test_the_loss_error_is_the_divergence_over_the_entropy_at_temperature_4():
     p = np.exp([1, 0]) / np.exp([1, 0]).sum()
     q = np.exp([2, 0]) / np.exp([2, 0]).sum()
     wanted = (p * np.log(p / q)).sum() / -(p * np.log(p)).sum()
-    assert soft_target_error(exact, other, head="logits") == pytest.approx(wanted)
+    assert soft_target_error(exact, other, output_kind="logits") == pytest.approx(wanted)
     # Two classes, or one yes and no with the difference of their logits, are the same question.
-    assert soft_target_error(exact[:, :1], other[:, :1], head="sigmoid") == pytest.approx(wanted)
-    assert soft_target_error(exact, exact, head="logits") == 0
-    assert soft_target_error(exact, other, head="values") == pytest.approx(1.0) == relative_error(exact, other)
+    assert soft_target_error(exact[:, :1], other[:, :1], output_kind="sigmoid") == pytest.approx(wanted)
+    assert soft_target_error(exact, exact, output_kind="logits") == 0
+    assert soft_target_error(exact, other, output_kind="values") == pytest.approx(1.0) == relative_error(exact, other)

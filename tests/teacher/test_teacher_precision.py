@@ -144,7 +144,7 @@ def test_values_are_compared_with_their_spread(fast, monkeypatch):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Flatten()(keras.layers.Conv2D(2, 3, name="conv")(inputs))
-    found = network(keras.Model(inputs, keras.layers.Dense(2, name="out")(x))).understood("values", head="values")
+    found = network(keras.Model(inputs, keras.layers.Dense(2, name="out")(x))).understood("values", output_kind="values")
     clock = Clock(monkeypatch, float32=2.0, mixed_bfloat16=1.0)
     choice = choose_precision("auto", found, EXAMPLES, clock=clock)
     assert choice.agreement is None
@@ -163,11 +163,11 @@ class Elsewhere(Network):
     def __init__(self, inner):
         self.inner = inner
 
-    def answer(self, raw, *, taps=(), training=False):
-        return self.inner.answer(raw, taps=taps, training=training)
+    def compute(self, raw, *, taps=(), training=False):
+        return self.inner.compute(raw, taps=taps, training=training)
 
-    def output(self, raw):
-        return self.inner.output(raw)
+    def compute_saved_output(self, raw):
+        return self.inner.compute_saved_output(raw)
 
 
 def test_a_network_in_a_process_of_its_own_answers_in_float32(teacher, fast):

@@ -52,7 +52,7 @@ def test_it_answers_logits_for_as_many_classes_as_there_are(models, source):
     assert np.isfinite(answers).all()
     # No softmax: logits are not between 0 and 1 with the sum 1.
     assert not np.allclose(answers.sum(-1), 1)
-    assert KerasNetwork(model, name="x").output_kind == "logits"
+    assert KerasNetwork(model, name="x").saved_kind == "logits"
 
 
 @MODEL

@@ -106,7 +106,7 @@ def compiled(network: Network, *, batch: int) -> Any:
     bare = network.with_preparations(identity)
 
     def answer(*tensors: Any) -> Any:
-        return bare.output(dict(zip(identity, tensors, strict=True)))
+        return bare.compute_saved_output(dict(zip(identity, tensors, strict=True)))
 
     specs = [tf.TensorSpec((batch, *one.prepared_shape), one.dtype) for one in identity.values()]
     return tf.function(answer, autograph=False).get_concrete_function(*specs)

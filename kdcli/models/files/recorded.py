@@ -77,11 +77,11 @@ class RecordedNetwork(Network):
         """
         return np.asarray(ops.convert_to_numpy(self._as_logits(self.recorded(rows))), np.float32)
 
-    def answer(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Answer:
+    def compute(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Answer:
         """Recorded answers are got by row."""
         self._refuse()
 
-    def output(self, raw: Mapping[str, Any]) -> Any:
+    def compute_saved_output(self, raw: Mapping[str, Any]) -> Any:
         """Recorded answers are got by row."""
         self._refuse()
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdcli.lazy import keras
-from kdcli.models.network import InputSpec, UnfitModel
+from kdcli.models.network import TensorSpec, UnfitModel
 
 
 def fixed_batch(model: Any) -> int | None:
@@ -22,7 +22,7 @@ def _declared(model: Any) -> list[Any]:
         return []
 
 
-def taken_inputs(model: Any, name: str) -> tuple[Any, tuple[InputSpec, ...]]:
+def taken_inputs(model: Any, name: str) -> tuple[Any, tuple[TensorSpec, ...]]:
     """The structure in which a model takes its inputs, and each of them.
 
     Args:
@@ -42,21 +42,21 @@ def taken_inputs(model: Any, name: str) -> tuple[Any, tuple[InputSpec, ...]]:
     dtype = getattr(model, "input_dtype", "float32")
     if isinstance(shapes, dict) and all(_is_shape(shape) for shape in shapes.values()):
         # In the order in which structures are flattened.
-        specs = tuple(InputSpec(key, tuple(shapes[key][1:]), dtype) for key in sorted(shapes))
+        specs = tuple(TensorSpec(key, tuple(shapes[key][1:]), dtype) for key in sorted(shapes))
         return dict.fromkeys(sorted(shapes), 0), specs
     if not _is_shape(shapes):
         raise UnfitModel(
             f"{name}: the shape of the model's input is unknown", hint="call the model once before saving it"
         )
-    return 0, (InputSpec("x", tuple(shapes[1:]), dtype),)
+    return 0, (TensorSpec("x", tuple(shapes[1:]), dtype),)
 
 
 def _is_shape(given: Any) -> bool:
     return bool(given) and isinstance(given, list | tuple) and all(s is None or isinstance(s, int) for s in given)
 
 
-def _spec(name: str, tensor: Any) -> InputSpec:
-    return InputSpec(name, tuple(tensor.shape[1:]), keras.backend.standardize_dtype(tensor.dtype))
+def _spec(name: str, tensor: Any) -> TensorSpec:
+    return TensorSpec(name, tuple(tensor.shape[1:]), keras.backend.standardize_dtype(tensor.dtype))
 
 
 def leaf_names(structure: Any, own: Sequence[str]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from kdcli.models.input_range import first_weighted_input
 from kdcli.models.keras.inputs import filled, fixed_batch, leaf_names, leaves, taken_inputs
 from kdcli.models.keras.tap_roles import find_roles
 from kdcli.models.keras.taps import last_activation, layers_by_path, recording
-from kdcli.models.network import Answer, Network, OutputSpec, UnfitModel, choose_output
+from kdcli.models.network import Answer, Network, TensorSpec, UnfitModel, choose_output
 from kdcli.models.preprocessing import Preparation, prepare
 
 
@@ -46,9 +46,9 @@ class KerasNetwork(Network):
         # Found once: two classes of one sigmoid, or some of the columns, stay when the size of inputs is known.
         self.outputs = int(self.output_shape[-1] or 0)
         kinds = {"softmax": "probabilities", "sigmoid": "sigmoid"}
-        self.output_kind = kinds.get(self._activation or "", "logits")
-        self._read_before(self.output_kind)
-        self.head = "sigmoid" if self.output_kind == "sigmoid" else "logits"
+        self.saved_kind = kinds.get(self._activation or "", "logits")
+        self._read_before(self.saved_kind)
+        self.output_kind = "sigmoid" if self.saved_kind == "sigmoid" else "logits"
 
     @property
     def layers(self) -> list[Any]:
@@ -93,9 +93,9 @@ class KerasNetwork(Network):
         """What training changes."""
         return list(self.model.trainable_variables)
 
-    def understood(self, kind: str, *, head: str) -> Self:
+    def understood(self, kind: str, *, output_kind: str) -> Self:
         """The same network with its output understood as `kind` and its logits as those of `head`."""
-        other = super().understood(kind, head=head)
+        other = super().understood(kind, output_kind=output_kind)
         other._read_before(kind)
         return other
 
@@ -109,7 +109,7 @@ class KerasNetwork(Network):
             other._find_taps(prepared)
         return other
 
-    def answer(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Answer:
+    def compute(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Answer:
         """Prepare raw inputs and answer them; the features are as the layers return them."""
         prepared = self._arranged(prepare(self.preparations, raw))
         if self.batch is None:
@@ -133,7 +133,7 @@ class KerasNetwork(Network):
         """The sum of the model's own penalties after an answer."""
         return ops.sum(ops.stack([ops.cast(loss, "float32") for loss in self.model.losses]))
 
-    def output(self, raw: Mapping[str, Any]) -> Any:
+    def compute_saved_output(self, raw: Mapping[str, Any]) -> Any:
         """What the saved model itself returns, activation included."""
         prepared = self._arranged(prepare(self.preparations, raw))
         if self.batch is None:
@@ -249,7 +249,7 @@ class KerasNetwork(Network):
         names = leaf_names(given, own)
         self.output_name = choose_output(names, self._wanted, name=self.name)
         self.all_outputs = tuple(
-            OutputSpec(name, tuple(tensor.shape[1:]), keras.backend.standardize_dtype(tensor.dtype))
+            TensorSpec(name, tuple(tensor.shape[1:]), keras.backend.standardize_dtype(tensor.dtype))
             for name, tensor in zip(names, tensors, strict=True)
         )
         self.chosen, self._several = names.index(self.output_name), len(names) > 1

@@ -132,11 +132,11 @@ def serve(
     shape, dtype = preparation.prepared_shape, own
     if inside:
         shape, dtype = preparation.raw_shape, "uint8" if preparation.raw_dtype == "uint8" and not floats else own
-    kind = output_kind or network.output_kind
+    kind = output_kind or network.saved_kind
     inputs = new_input(shape, dtype, batch)
     prepared = _prepared(inputs, preparation) if inside else inputs
     if isinstance(network, KerasNetwork):
-        output = as_kind(keras_output(network, prepared), network.output_kind, kind)
+        output = as_kind(keras_output(network, prepared), network.saved_kind, kind)
         model = keras.Model(inputs, output, name="served")
         compute = partial(compute_stateless, model)
         return Serving(model, compute, shape, dtype, batch, inside, preparation, name, kind)
@@ -145,7 +145,7 @@ def serve(
     bare = network.with_preparations({name: as_it_is})
 
     def answer(tensor: Any) -> Any:
-        return as_kind(bare.output({name: preparing(tensor)}), network.output_kind, kind)
+        return as_kind(bare.compute_saved_output({name: preparing(tensor)}), network.saved_kind, kind)
 
     return Serving(None, answer, shape, dtype, batch, inside, preparation, name, kind)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from kdcli.errors import KdError, ModelError, first_line
 from kdcli.lazy import tf
-from kdcli.models.network import Answer, InputSpec, Network, OutputSpec, UnfitModel
+from kdcli.models.network import Answer, Network, TensorSpec, UnfitModel
 from kdcli.models.preprocessing import prepare
 from kdcli.models.runtimes.runner import FileRunner
 from kdcli.models.runtimes.tensor_info import TensorInfo
@@ -40,12 +40,12 @@ class RunnerNetwork(Network):
         self.inputs = tuple(_spec(info) for info in runner.inputs)
         output = runner.output
         self.output_name = output.name
-        self.all_outputs = tuple(OutputSpec(one.name, _sides(one.shape), one.dtype) for one in runner.outputs)
+        self.all_outputs = tuple(TensorSpec(one.name, _sides(one.shape), one.dtype) for one in runner.outputs)
         self.output_shape = _sides(output.shape)
         if not self.output_shape or self.output_shape[-1] is None:
             raise UnfitModel(f"{name}: the size of the output's last axis must be fixed")
         self.outputs = int(self.output_shape[-1])
-        self.output_kind = "probabilities" if _in_steps(output, self.outputs) else "logits"
+        self.saved_kind = "probabilities" if _in_steps(output, self.outputs) else "logits"
         # Shared by all copies, as the reader is.
         self.failures: list[KdError] = []
 
@@ -53,7 +53,7 @@ class RunnerNetwork(Network):
         """End the reader."""
         self.runner.close()
 
-    def output(self, raw: Mapping[str, Any]) -> Any:
+    def compute_saved_output(self, raw: Mapping[str, Any]) -> Any:
         """What the file itself answers."""
         prepared = prepare(self.preparations, raw)
         batch = [prepared[spec.name] for spec in self.inputs] if isinstance(prepared, dict) else [prepared]
@@ -61,13 +61,13 @@ class RunnerNetwork(Network):
         answered.set_shape((None, *self.output_shape))
         return answered
 
-    def answer(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Answer:
+    def compute(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Answer:
         """Prepare raw inputs and answer them."""
-        return Answer(self._as_logits(self.output(raw)), {})
+        return Answer(self._as_logits(self.compute_saved_output(raw)), {})
 
     def _asked(self, *batch: np.ndarray) -> np.ndarray:
         try:
-            return self.runner.answer(batch)
+            return self.runner.predict(batch)
         except KdError as error:
             # On its way through TensorFlow an exception loses its class: whoever asked looks here.
             self.failures.append(error)
@@ -118,10 +118,10 @@ def explain(network: Any, error: Exception) -> KdError:
     return ModelError(f"{network.name}: cannot be asked: {reason:.300}")
 
 
-def _spec(info: TensorInfo) -> InputSpec:
+def _spec(info: TensorInfo) -> TensorSpec:
     # Bytes go in as they are; what other quantised inputs hold, the reader makes from floats.
     dtype = info.dtype if _takes_bytes(info) or info.scale is None else "float32"
-    return InputSpec(info.name, _sides(info.shape), dtype)
+    return TensorSpec(info.name, _sides(info.shape), dtype)
 
 
 def _sides(shape: tuple[int, ...]) -> tuple[int | None, ...]:

@@ -116,7 +116,7 @@ class FileRunner:
         """End the child process; closing twice is no error."""
         self._end()
 
-    def answer(self, batch: Batch) -> np.ndarray:
+    def predict(self, batch: Batch) -> np.ndarray:
         """Answers (n, ...) in float32 to examples (n, ...).
 
         Args:

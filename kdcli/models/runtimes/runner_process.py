@@ -82,9 +82,9 @@ class Reader:
         What a file does when it is first asked, it does here, under the limits of opening.
         """
         if all(one["dtype"] in NUMBERS and min(one["shape"], default=1) > 0 for one in self.file.inputs):
-            self.answer([np.zeros((1, *one["shape"]), one["dtype"]) for one in self.file.inputs], output)
+            self.predict([np.zeros((1, *one["shape"]), one["dtype"]) for one in self.file.inputs], output)
 
-    def answer(self, batch: Sequence[np.ndarray], output: int) -> np.ndarray:
+    def predict(self, batch: Sequence[np.ndarray], output: int) -> np.ndarray:
         """One raw output for a batch of any size."""
         answers = []
         for part in self._parts(batch):
@@ -147,7 +147,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
 def _done(reader: Reader, header: dict[str, Any], arrays: list[np.ndarray]) -> list[np.ndarray]:
     output, count = header["output"], len(reader.file.inputs)
     if header["command"] == "answer":
-        return [reader.answer(arrays, output)]
+        return [reader.predict(arrays, output)]
     if header["command"] == "time":
         batches = [arrays[at : at + count] for at in range(0, len(arrays), count)]
         return [np.array([reader.time(batch, output) for batch in batches], np.int64)]

@@ -33,7 +33,7 @@ class TensorFlowRunner:
         self._dtype = dtype
         self._owner = owner
 
-    def answer(self, batch: np.ndarray) -> np.ndarray:
+    def predict(self, batch: np.ndarray) -> np.ndarray:
         """Answers (n, ...) in float32 to examples (n, ...)."""
         return np.asarray(in_batches(self._ask, batch, size=self.batch), np.float32)
 

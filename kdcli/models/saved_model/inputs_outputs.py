@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from kdcli.errors import UsageError, did_you_mean
 from kdcli.lazy import tf
-from kdcli.models.network import InputSpec, UnfitModel, choose_output
+from kdcli.models.network import TensorSpec, UnfitModel, choose_output
 from kdcli.models.saved_model.frozen import FrozenGraph, GraphTensor
 from kdcli.models.saved_model.trace import Shape, Traced
 
@@ -101,9 +101,9 @@ def _usual(feed: GraphTensor) -> str:
     return "0.0" if any(word in feed.name.lower() for word in ("rate", "drop", "noise")) else "1.0"
 
 
-def input_specs(feeds: Sequence[GraphTensor]) -> tuple[InputSpec, ...]:
+def input_specs(feeds: Sequence[GraphTensor]) -> tuple[TensorSpec, ...]:
     """What the network takes, without the batch axis."""
-    return tuple(InputSpec(feed.name, tuple((feed.shape or (None,))[1:]), feed.dtype) for feed in feeds)
+    return tuple(TensorSpec(feed.name, tuple((feed.shape or (None,))[1:]), feed.dtype) for feed in feeds)
 
 
 def output_shape(chosen: GraphTensor, traced: Traced | None, *, name: str) -> Shape:

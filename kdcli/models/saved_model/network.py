@@ -13,7 +13,7 @@ import numpy as np
 from kdcli.errors import ModelError
 from kdcli.lazy import ops, tf
 from kdcli.models.keras.tap_roles import Roles
-from kdcli.models.network import Answer, Network, OutputSpec
+from kdcli.models.network import Answer, Network, TensorSpec
 from kdcli.models.preprocessing import Preparation, prepare
 from kdcli.models.saved_model.frozen import FrozenGraph, GraphTensor
 from kdcli.models.saved_model.function import (
@@ -77,7 +77,7 @@ class GraphNetwork(Network):
         self._values, self._section = dict(values or {}), section
         self.signature, self.signatures = frozen.signature, frozen.signatures
         self.all_outputs = tuple(
-            OutputSpec(result.name, tuple((result.shape or (None,))[1:]), result.dtype)
+            TensorSpec(result.name, tuple((result.shape or (None,))[1:]), result.dtype)
             for result in frozen.outputs
         )
         self.starts_from_bytes: str | None = None
@@ -96,9 +96,9 @@ class GraphNetwork(Network):
         else:
             self._use_graph(frozen, start_at=start_at, trainable=trainable)
         self.outputs = int(self.output_shape[-1] or 0)
-        self.output_kind = self._last.kind if self._last else "logits"
-        self.head = "sigmoid" if self.output_kind == "sigmoid" else "logits"
-        self._read_before(self.output_kind)
+        self.saved_kind = self._last.kind if self._last else "logits"
+        self.output_kind = "sigmoid" if self.saved_kind == "sigmoid" else "logits"
+        self._read_before(self.saved_kind)
         if frozen.random:
             self.notes = (*self.notes, f"{self.name} draws random numbers: the same example gives other outputs")
 
@@ -124,9 +124,9 @@ class GraphNetwork(Network):
         fixed = f" with {json.dumps(self._values, sort_keys=True)}" if self._values else ""
         return {**super().reading, "signature": f"{self.signature} from {fed}{fixed}"}
 
-    def understood(self, kind: str, *, head: str) -> Self:
+    def understood(self, kind: str, *, output_kind: str) -> Self:
         """The same network with its output understood as `kind` and its logits as those of `head`."""
-        other = super().understood(kind, head=head)
+        other = super().understood(kind, output_kind=output_kind)
         other._read_before(kind)
         return other
 
@@ -152,7 +152,7 @@ class GraphNetwork(Network):
             other._read([replace(feed, shape=(self.batch, *shape)) for feed, shape in feeds])
         return other
 
-    def answer(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Answer:
+    def compute(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Answer:
         """Prepare raw inputs and answer them; the graph computes the same in training."""
         read = self._logits if self._bare and self._logits else self._answered
         answered = self._ask(raw, [read, *(self._tapped[tap].tensor for tap in taps)])
@@ -161,7 +161,7 @@ class GraphNetwork(Network):
             feature.set_shape((None, *self.taps[tap]))
         return Answer(self._as_logits(self._formed(answered[0])), features)
 
-    def output(self, raw: Mapping[str, Any]) -> Any:
+    def compute_saved_output(self, raw: Mapping[str, Any]) -> Any:
         """What the saved model itself returns, activation included."""
         return self._formed(self._ask(raw, [self._answered])[0])
 

@@ -49,7 +49,7 @@ def test_probabilities_become_logits(tmp_path):
     shares = np.array([[0.2, 0.8], [1.0, 0.0]], np.float32)
     network = without(tmp_path, "logits", probabilities=shares, index=np.arange(2))
     assert network.recorded_as == "probabilities"
-    logits = network.understood("probabilities", head="logits").logits_of(np.arange(2))
+    logits = network.understood("probabilities", output_kind="logits").logits_of(np.arange(2))
     np.testing.assert_allclose(logits[0], np.log(shares[0]), rtol=1e-6)
     assert np.isfinite(logits).all()
     np.testing.assert_array_equal(network.with_columns([1]).recorded(np.array([1])), shares[1:])
@@ -61,7 +61,7 @@ def test_logits_count_where_a_file_has_probabilities_too(tmp_path):
 
 def test_nothing_else_can_be_asked(tmp_path):
     network = opened(tmp_path)
-    for ask in (network.output, network.answer):
+    for ask in (network.compute_saved_output, network.compute):
         with pytest.raises(ModelError, match="recorded answers are about the training examples"):
             ask({"x": np.zeros((1, 3))})
 

@@ -39,7 +39,7 @@ def network_of(made):
 
 def answered(made, *taps, training=False):
     network = network_of(made)
-    return network, network.answer({"x": tf.constant(X)}, taps=taps, training=training)
+    return network, network.compute({"x": tf.constant(X)}, taps=taps, training=training)
 
 
 @pytest.mark.parametrize("shown", [False, True])
@@ -88,9 +88,9 @@ def test_scores_are_computed_only_for_those_who_ask(monkeypatch):
 
     network = network_of(model())
     monkeypatch.setattr(keras.layers.Softmax, "call", counting)
-    network.answer({"x": tf.constant(X)}, taps=("attention",))
+    network.compute({"x": tf.constant(X)}, taps=("attention",))
     assert calls == []
-    network.answer({"x": tf.constant(X)}, taps=("attention", "attention/scores"))
+    network.compute({"x": tf.constant(X)}, taps=("attention", "attention/scores"))
     assert len(calls) == 1
 
 
@@ -99,6 +99,6 @@ def test_gradients_flow_through_scores():
     network = network_of(made)
     query = made.get_layer("attention").trainable_variables[0]
     with tf.GradientTape() as tape:
-        answer = network.answer({"x": tf.constant(X)}, taps=("attention/scores",), training=True)
+        answer = network.compute({"x": tf.constant(X)}, taps=("attention/scores",), training=True)
         value = tf.reduce_sum(tf.square(answer.features["attention/scores"]))
     assert np.abs(tape.gradient(value, query.value)).max() > 0

@@ -121,7 +121,7 @@ def test_taps_are_named_by_path_with_their_shapes(kind, model):
 def test_a_layer_called_twice_gives_two_taps():
     found = network(shared())
     assert found.taps == {"same:0": (8, 8, 1), "same:1": (8, 8, 1), "flat": (64,), "out": (3,)}
-    first, second = found.answer({"x": X}, taps=["same:0", "same:1"]).features.values()
+    first, second = found.compute({"x": X}, taps=["same:0", "same:1"]).features.values()
     np.testing.assert_allclose(found.model.get_layer("same")(first), second, atol=1e-6)
 
 
@@ -130,7 +130,7 @@ def test_a_tap_equals_the_output_of_its_layer(build):
     model = build()
     found = network(model)
     names = [name for name in found.taps if name != "out"]
-    answer = found.answer({"x": X}, taps=names)
+    answer = found.compute({"x": X}, taps=names)
     plain = keras.Model(model.inputs, [model.get_layer(name).output for name in names])([X])
     for name, expected in zip(names, plain, strict=True):
         np.testing.assert_allclose(answer.features[name], expected, atol=1e-6)
@@ -140,7 +140,7 @@ def test_gradients_flow_through_every_tap(model):
     found = network(model)
     for name in found.taps:
         with tf.GradientTape() as tape:
-            feature = found.answer({"x": X}, taps=[name], training=True).features[name]
+            feature = found.compute({"x": X}, taps=[name], training=True).features[name]
             total = tf.reduce_sum(feature * tf.range(1.0, 1 + feature.shape[-1]))
         gradients = tape.gradient(total, [v.value for v in found.trainable_variables])
         assert tf.linalg.global_norm([g for g in gradients if g is not None]) > 0, name
@@ -148,8 +148,8 @@ def test_gradients_flow_through_every_tap(model):
 
 def test_answers_compile(model):
     found = network(model)
-    eager = found.answer({"x": X}).logits
-    compiled = tf.function(lambda x: found.answer({"x": x}).logits, autograph=False)(X)
+    eager = found.compute({"x": X}).logits
+    compiled = tf.function(lambda x: found.compute({"x": x}).logits, autograph=False)(X)
     np.testing.assert_allclose(compiled, eager, atol=1e-5)
 
 
@@ -166,7 +166,7 @@ def test_looking_leaves_the_model_as_it_was(model, tmp_path):
     activations = [getattr(layer, "activation", None) for layer in layers_by_path(model).values()]
     output = model(X).numpy()
     found = network(model)
-    found.answer({"x": X}, taps=list(found.taps), training=False)
+    found.compute({"x": X}, taps=list(found.taps), training=False)
     for path, layer in layers_by_path(model).items():
         assert "call" not in vars(layer), path
         assert set(vars(layer)) == state[path], path
@@ -208,24 +208,24 @@ def test_several_inputs_are_arranged_by_name():
         {name: Preparation((2,), "float32", (2,), "float32") for name in ("right", "left")}
     )
     raw = {"right": np.full((1, 2), 1.0, np.float32), "left": np.full((1, 2), 5.0, np.float32)}
-    assert found.answer(raw).logits.numpy().tolist() == [[4.0, 4.0]]
+    assert found.compute(raw).logits.numpy().tolist() == [[4.0, 4.0]]
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision_computes_narrow_and_keeps_wide(model, precision):
     found = network(model)
     policies = [layer.dtype_policy for layer in layers_by_path(model).values()]
-    exact = found.answer({"x": X}).logits.numpy()
+    exact = found.compute({"x": X}).logits.numpy()
     tap = next(iter(found.taps))
     with computing_in(found, precision):
-        answer = found.answer({"x": X}, taps=[tap])
+        answer = found.compute({"x": X}, taps=[tap])
         assert answer.features[tap].dtype.name == precision.removeprefix("mixed_")
         assert answer.logits.dtype == tf.float32
         assert {variable.dtype for variable in model.weights} == {"float32"}
     assert [layer.dtype_policy for layer in layers_by_path(model).values()] == policies
     np.testing.assert_allclose(answer.logits, exact, atol=0.03)
     assert not np.array_equal(answer.logits, exact)
-    np.testing.assert_array_equal(found.answer({"x": X}).logits, exact)
+    np.testing.assert_array_equal(found.compute({"x": X}).logits, exact)
 
 
 def test_policies_are_put_back_after_a_failure():
@@ -245,7 +245,7 @@ def test_a_network_for_any_size_stays_as_it_was_understood():
     for network, outputs in ((one, 2), (five, 2)):
         known = network.with_preparations(prepared)
         assert (known.outputs, known.taps["conv"]) == (outputs, (6, 6, 4))
-        assert known.answer({"x": X}).logits.shape == (len(X), outputs)
+        assert known.compute({"x": X}).logits.shape == (len(X), outputs)
     np.testing.assert_allclose(
-        five.with_preparations(prepared).answer({"x": X}).logits, five.model(X).numpy()[:, [3, 1]], atol=1e-6
+        five.with_preparations(prepared).compute({"x": X}).logits, five.model(X).numpy()[:, [3, 1]], atol=1e-6
     )

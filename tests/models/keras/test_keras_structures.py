@@ -79,13 +79,13 @@ def test_inputs_and_outputs_come_by_name_in_any_structure(tmp_path, name):
         assert {spec.name: spec.dtype for spec in network.inputs} == {"left": "float32", "tokens": "int32"}
         raw = given_inputs(network)
         label, size = reference([raw["left"], raw["tokens"]])
-        np.testing.assert_allclose(network.output(raw), label, atol=1e-6)
+        np.testing.assert_allclose(network.compute_saved_output(raw), label, atol=1e-6)
         found = answers_of(network, raw, taps=["size"])
         assert network.logits_from == "before the softmax of label"
         np.testing.assert_allclose(softmax(found[LOGITS]), label, atol=1e-6)
         np.testing.assert_allclose(found["size"], size, atol=1e-6)
         other = ready(one, "size")
-        assert (other.output_name, other.outputs, other.output_kind) == ("size", 1, "logits")
+        assert (other.output_name, other.outputs, other.saved_kind) == ("size", 1, "logits")
         np.testing.assert_allclose(answers_of(other, raw)[LOGITS], size, atol=1e-6)
 
 
@@ -104,7 +104,7 @@ def test_outputs_of_one_layer_are_told_apart_by_their_place():
     inputs, others = keras.Input((4,), name="a"), keras.Input((4,), name="b")
     shared = layers.Dense(3, activation="softmax", name="shared")
     model = keras.Model([inputs, others], [shared(inputs), shared(others)])
-    network = ready(model, "1").understood("probabilities", head="logits")
+    network = ready(model, "1").understood("probabilities", output_kind="logits")
     raw = given_inputs(network)
     assert list(network.taps) == ["shared:0", "shared:1"]
     # A layer that is used twice keeps its softmax: its logarithm is taken.
@@ -116,7 +116,7 @@ def test_a_softmax_that_another_output_is_made_of_stays():
     inputs = keras.Input((4,), name="x")
     label = layers.Dense(3, activation="softmax", name="label")(inputs)
     model = keras.Model(inputs, {"label": label, "more": layers.Dense(2, name="more")(label)})
-    network = ready(model, "label").understood("probabilities", head="logits")
+    network = ready(model, "label").understood("probabilities", output_kind="logits")
     raw = given_inputs(network)
     found = answers_of(network, raw, taps=["more"])
     np.testing.assert_allclose(found["more"], model(raw["x"])["more"], atol=1e-6)
@@ -141,7 +141,7 @@ def test_a_subclassed_model_takes_and_gives_dictionaries(tmp_path):
     network = ready(reloaded(model, tmp_path), "answer")
     raw = given_inputs(network)
     assert {spec.name: spec.shape for spec in network.inputs} == {"left": (4,), "right": (2,)}
-    np.testing.assert_allclose(network.output(raw), model(raw)["answer"], atol=1e-6)
+    np.testing.assert_allclose(network.compute_saved_output(raw), model(raw)["answer"], atol=1e-6)
 
 
 FIXED = {
@@ -173,7 +173,7 @@ def test_any_number_of_examples_goes_through_a_fixed_batch_size(name, count):
         filled = np.concatenate([part, np.repeat(part[-1:], 4 - len(part), 0)])
         wanted.append(model(filled).numpy()[: len(part)])
     wanted = np.concatenate(wanted)
-    np.testing.assert_allclose(network.output(raw), wanted, atol=1e-6)
+    np.testing.assert_allclose(network.compute_saved_output(raw), wanted, atol=1e-6)
     found = answers_of(network, raw, taps=["last"])
     np.testing.assert_allclose(softmax(found[LOGITS]), wanted, atol=1e-6)
     # Its own layer gives what it gives without its softmax, as for every other batch size.
@@ -186,4 +186,4 @@ def test_a_fixed_batch_size_cannot_be_trained():
     inputs = keras.Input((5, 3), batch_size=4, name="x")
     network = ready(keras.Model(inputs, keras.ops.reshape(inputs, (4, 15))))
     with pytest.raises(ModelError, match="given: takes batches of 4 only, so it cannot be trained"):
-        network.answer(given_inputs(network, 4), training=True)
+        network.compute(given_inputs(network, 4), training=True)

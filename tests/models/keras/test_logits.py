@@ -45,12 +45,12 @@ def understood(model, *, task="classification", outputs=4, wanted="auto"):
     network = KerasNetwork(model, name="given").with_preparations(
         {"x": Preparation((6,), "float32", (6,), "float32")}
     )
-    answers = network.output({"x": X}).numpy()
+    answers = network.compute_saved_output({"x": X}).numpy()
     return resolve_output(network, wanted=wanted, task=task, outputs=outputs, answers=answers)
 
 
 def logits(network):
-    return network.answer({"x": X}).logits.numpy()
+    return network.compute({"x": X}).logits.numpy()
 
 
 def softmax(values):
@@ -77,7 +77,7 @@ LAST = {
 def test_logits_before_a_softmax_are_exact(build):
     model, linear = build()
     network = understood(model)
-    assert (network.output_kind, network.head) == ("probabilities", "logits")
+    assert (network.saved_kind, network.output_kind) == ("probabilities", "logits")
     assert "before the softmax of" in network.logits_from
     np.testing.assert_allclose(logits(network), linear(X), atol=1e-6)
 
@@ -87,28 +87,28 @@ def test_probabilities_are_never_softmaxed_again(build):
     model, _ = build()
     network = understood(model)
     np.testing.assert_allclose(softmax(logits(network)), model(X), atol=1e-6)
-    np.testing.assert_array_equal(network.output({"x": X}), model(X))
+    np.testing.assert_array_equal(network.compute_saved_output({"x": X}), model(X))
 
 
 @pytest.mark.parametrize("build", LAST["sigmoid"].values(), ids=list(LAST["sigmoid"]))
 def test_logits_before_a_sigmoid_are_exact(build):
     model, linear = build()
     network = understood(model, task="multilabel")
-    assert (network.output_kind, network.head) == ("sigmoid", "sigmoid")
+    assert (network.saved_kind, network.output_kind) == ("sigmoid", "sigmoid")
     np.testing.assert_allclose(logits(network), linear(X), atol=1e-6)
 
 
 def test_plain_logits_stay_as_they_are():
     model, linear = with_head()
     network = understood(model)
-    assert (network.output_kind, network.logits_from) == ("logits", "output")
+    assert (network.saved_kind, network.logits_from) == ("logits", "output")
     np.testing.assert_array_equal(logits(network), linear(X))
 
 
 def test_one_sigmoid_becomes_two_classes():
     model, linear = dense("sigmoid", units=1)
     network = understood(model, outputs=2)
-    assert (network.outputs, network.head) == (2, "logits")
+    assert (network.outputs, network.output_kind) == (2, "logits")
     chance = model(X).numpy()
     np.testing.assert_allclose(softmax(logits(network)), np.concatenate([1 - chance, chance], axis=1), atol=1e-6)
     np.testing.assert_allclose(logits(network)[:, 1], linear(X).numpy()[:, 0], atol=1e-6)
@@ -122,7 +122,7 @@ def test_one_sigmoid_becomes_two_classes():
 def test_a_softmax_further_in_gives_the_logarithm(after):
     model, linear = with_head(layers.Softmax(), after)
     network = understood(model)
-    assert network.output_kind == "probabilities"
+    assert network.saved_kind == "probabilities"
     assert network.logits_from == "log of the output, clipped at 1e-07"
     np.testing.assert_allclose(softmax(logits(network)), model(X), atol=1e-5)
     np.testing.assert_array_equal(logits(network).argmax(-1), linear(X).numpy().argmax(-1))
@@ -161,4 +161,4 @@ def test_a_softmax_over_another_axis_is_not_taken_for_probabilities():
     x = layers.Reshape((2, 3))(inputs)
     model = keras.Model(inputs, layers.Softmax(axis=1)(x))
     network = KerasNetwork(model, name="given")
-    assert network.output_kind == "logits"
+    assert network.saved_kind == "logits"

@@ -96,12 +96,12 @@ def test_what_makes_the_logits_stays_in_float32_and_everything_else_does_not(kin
     if kind != "plain subclassed":
         assert {layer.name for layer in kept} == exact
     policies = [layer.dtype_policy for layer in found.layers]
-    expected = found.answer({"x": X}).logits
+    expected = found.compute({"x": X}).logits
     with computing_in(found, "mixed_bfloat16"):
         for layer in found.layers:
             half = not isinstance(layer, keras.Model) and not any(layer is one for one in kept)
             assert layer.compute_dtype == ("bfloat16" if half else "float32"), layer.name
-        logits = found.answer({"x": X}).logits
+        logits = found.compute({"x": X}).logits
     assert logits.dtype == tf.float32
     # The layer before was in half precision, the logits themselves were not rounded to it.
     assert not np.array_equal(logits, expected)

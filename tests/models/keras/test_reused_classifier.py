@@ -43,11 +43,11 @@ def grow(student, teacher, *, ours="last", theirs="last"):
 def test_the_logits_are_the_teachers_classifier_on_the_mean_of_the_projected_map(pools):
     student, teacher = network(4, pools=pools[0]), network(8, pools=pools[1], softmax=True, seed=1)
     model = grow(student, teacher)
-    answer = model.answer({"x": X}, taps=[PROJECTED])
+    answer = model.compute({"x": X}, taps=[PROJECTED])
     kernel, bias = teacher.model.get_layer("head").get_weights()
     expected = answer.features[PROJECTED].numpy().mean((1, 2)) @ kernel + bias
     np.testing.assert_allclose(answer.logits, expected, atol=1e-5)
-    assert (model.output_kind, model.head, model.outputs) == ("probabilities", "logits", 5)
+    assert (model.saved_kind, model.output_kind, model.outputs) == ("probabilities", "logits", 5)
 
 
 def test_only_the_student_and_the_projector_learn():
@@ -87,7 +87,7 @@ def test_sequential_models_from_files(tmp_path):
         model = keras.models.load_model(tmp_path / f"{width}.keras")
         opened.append(KerasNetwork(model, name=str(width)).with_preparations(RAW))
     student, teacher = opened
-    answer = grow(student, teacher).answer({"x": X}, taps=[PROJECTED])
+    answer = grow(student, teacher).compute({"x": X}, taps=[PROJECTED])
     kernel, bias = teacher.model.get_layer("head").get_weights()
     expected = answer.features[PROJECTED].numpy().mean((1, 2)) @ kernel + bias
     np.testing.assert_allclose(answer.logits, expected, atol=1e-5)
@@ -111,7 +111,7 @@ def test_sizes_that_do_not_divide_are_refused():
 def test_a_student_that_has_grown_before_grows_again():
     teacher = network(8, seed=1)
     twice = grow(grow(network(4), teacher), teacher, ours=PROJECTED)
-    answer = twice.answer({"x": X}, taps=[f"{PROJECTED}_2"])
+    answer = twice.compute({"x": X}, taps=[f"{PROJECTED}_2"])
     assert answer.features[f"{PROJECTED}_2"].shape == (3, 4, 4, 16)
 
 

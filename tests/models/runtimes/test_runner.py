@@ -69,7 +69,7 @@ def test_any_number_of_examples_is_answered(folder, name, count):
     with FileRunner(folder / f"{name}.tflite", threads=1) as runner:
         assert runner.batch == (7 if name == "fixed" else None)
         assert (runner.runtime, runner.threads, runner.path.name) == ("litert", 1, f"{name}.tflite")
-        answers = runner.answer(examples()[:count])
+        answers = runner.predict(examples()[:count])
     assert answers.dtype == np.float32
     np.testing.assert_allclose(answers, np.load(folder / f"{name}.npy")[:count], atol=1e-5)
 
@@ -84,10 +84,10 @@ def test_tensors_are_described_without_the_batch_axis(folder):
 def test_floats_are_quantised_and_answers_dequantised(folder):
     with FileRunner(folder / "int8.tflite") as runner:
         assert runner.input.dtype == runner.output.dtype == "int8"
-        answers = runner.answer(examples())
+        answers = runner.predict(examples())
         stored = runner.input.stored(examples())
         assert stored.dtype == np.int8
-        np.testing.assert_array_equal(runner.answer(stored), answers)
+        np.testing.assert_array_equal(runner.predict(stored), answers)
         steps = (answers.astype(np.float64) / runner.output.scale).round(3)
         np.testing.assert_array_equal(steps, steps.round())
     wanted = np.load(folder / "int8.npy")
@@ -98,11 +98,11 @@ def test_bytes_go_in_as_they_are(folder):
     with FileRunner(folder / "bytes.tflite") as runner:
         assert runner.input.dtype == "uint8"
         raw = examples("uint8")
-        np.testing.assert_allclose(runner.answer(raw), np.load(folder / "bytes.npy"), atol=1e-5)
+        np.testing.assert_allclose(runner.predict(raw), np.load(folder / "bytes.npy"), atol=1e-5)
         # Whole numbers of another type are the same bytes.
-        np.testing.assert_array_equal(runner.answer(raw.astype(np.int64)), runner.answer(raw))
+        np.testing.assert_array_equal(runner.predict(raw.astype(np.int64)), runner.predict(raw))
         with pytest.raises(ModelError, match="takes uint8, got values from 300 to 300"):
-            runner.answer(np.full((1, 4, 3), 300))
+            runner.predict(np.full((1, 4, 3), 300))
 
 
 def test_a_quantised_tensor_rounds_and_clips():
@@ -117,9 +117,9 @@ def test_a_quantised_tensor_rounds_and_clips():
 def test_another_shape_names_the_file_and_both_shapes(folder, shape):
     with FileRunner(folder / "float.tflite") as runner:
         with pytest.raises(ModelError, match=r"float.tflite: the file takes examples of shape \(4, 3\), got"):
-            runner.answer(np.zeros(shape, np.float32))
+            runner.predict(np.zeros(shape, np.float32))
         # The reader goes on.
-        assert runner.answer(examples()[:1]).shape == (1, 5)
+        assert runner.predict(examples()[:1]).shape == (1, 5)
 
 
 @pytest.mark.parametrize("name", ["float", "fixed", "int8"])
@@ -136,7 +136,7 @@ def test_closing_ends_the_reader_and_may_be_repeated(folder):
     runner.close()
     assert runner._process.returncode is not None
     with pytest.raises(ModelError, match="its reader is closed"):
-        runner.answer(examples()[:1])
+        runner.predict(examples()[:1])
 
 
 def test_a_missing_file_and_another_file_are_said(tmp_path):
@@ -191,21 +191,21 @@ def test_several_inputs_and_one_of_several_outputs(two, form):
         }
         assert (runner.runtime, runner.batch) == (runner.RUNTIMES[form], None)
         batch = [known[one.name] for one in runner.inputs]
-        np.testing.assert_allclose(runner.answer(batch), known["size"], atol=1e-6)
+        np.testing.assert_allclose(runner.predict(batch), known["size"], atol=1e-6)
         assert (runner.time_block([batch, tuple(batch)]) > 0).all()
         with pytest.raises(ModelError, match="the file takes 2 inputs, got 1"):
-            runner.answer(batch[0])
+            runner.predict(batch[0])
     with FileRunner(path, output="label", threads=1) as runner:
         batch = [known[one.name] for one in runner.inputs]
-        np.testing.assert_allclose(runner.answer(batch), known["label"], atol=1e-6)
+        np.testing.assert_allclose(runner.predict(batch), known["label"], atol=1e-6)
 
 
 def test_recurrent_layers_forget_the_batch_before(tmp_path):
     path = saved(tmp_path / "recurrent.tflite", [keras.layers.LSTM(5)], batch=1)
     with FileRunner(path, threads=1) as runner:
-        answers = runner.answer(examples()[:20])
+        answers = runner.predict(examples()[:20])
         np.testing.assert_allclose(answers, np.load(tmp_path / "recurrent.npy")[:20], atol=1e-6)
-        np.testing.assert_array_equal(runner.answer(examples()[:20]), answers)
+        np.testing.assert_array_equal(runner.predict(examples()[:20]), answers)
 
 
 def test_a_forgotten_reader_ends(folder):
@@ -233,7 +233,7 @@ def test_damaged_files_never_take_this_process_along(folder, tmp_path):
         path.write_bytes(content)
         try:
             with FileRunner(path, threads=1) as runner:
-                runner.answer(np.zeros((2, *runner.input.shape), np.float32))
+                runner.predict(np.zeros((2, *runner.input.shape), np.float32))
         except ModelError as error:
             assert error.message.startswith(f"{path}: ") and "\n" not in error.message
             refused += 1

@@ -22,7 +22,7 @@ class Reader:
         self.error = error
         self.asked = []
 
-    def answer(self, batches):
+    def predict(self, batches):
         if self.error:
             raise self.error
         (batch,) = batches
@@ -80,19 +80,19 @@ def test_examples_are_prepared_before_they_go_in():
     ],
 )
 def test_output_in_steps_of_a_softmax_is_probabilities(gives, outputs, kind):
-    assert network(gives=gives, outputs=outputs).output_kind == kind
+    assert network(gives=gives, outputs=outputs).saved_kind == kind
 
 
 def test_probabilities_and_sigmoids_become_logits():
     x = np.array([[[0.25, 0.75]]], np.float32)
-    made = network().understood("probabilities", head="logits")
+    made = network().understood("probabilities", output_kind="logits")
     assert logits_of(made, x) == pytest.approx(np.log([[0.25, 0.75]]))
-    made = network().understood("sigmoid", head="sigmoid")
+    made = network().understood("sigmoid", output_kind="sigmoid")
     assert logits_of(made, x) == pytest.approx(np.log([[1 / 3, 3]]), abs=1e-6)
-    made = network(outputs=1).understood("sigmoid", head="sigmoid").as_two_classes()
+    made = network(outputs=1).understood("sigmoid", output_kind="sigmoid").as_two_classes()
     assert made.outputs == 2
     assert logits_of(made, x) == pytest.approx(np.array([[0, np.log(1 / 3)]]), abs=1e-6)
-    assert np.isfinite(logits_of(network().understood("probabilities", head="logits"), 0 * x)).all()
+    assert np.isfinite(logits_of(network().understood("probabilities", output_kind="logits"), 0 * x)).all()
 
 
 def test_failure_of_the_reader_is_found_behind_the_one_of_tensorflow():
@@ -109,7 +109,7 @@ def test_several_inputs_go_in_by_name():
             super().__init__()
             self.inputs = (TensorInfo("b", (2,), "int32", None, 0), TensorInfo("a", (2,), "float32", None, 0))
 
-        def answer(self, batches):
+        def predict(self, batches):
             tokens, values = batches
             assert (tokens.dtype, values.dtype) == (np.int32, np.float32)
             return (10 * tokens + values).astype(np.float32)
@@ -121,7 +121,7 @@ def test_several_inputs_go_in_by_name():
     }
     made = made.with_preparations(preparations)
     raw = {"a": np.array([[1.0, 2.0]], np.float32), "b": np.array([[3, 4]])}
-    assert made.output(raw).numpy().tolist() == [[31, 42]]
+    assert made.compute_saved_output(raw).numpy().tolist() == [[31, 42]]
     assert (made.taps, made.variables, made.parameters) == ({}, [], None)
 
 

@@ -32,7 +32,7 @@ def test_a_savedmodel_opens_through_a_child(folder, tmp_path, capfd):
     # What was opened may go.
     shutil.rmtree(copied)
     network = prepared(network, picture=PICTURES)
-    np.testing.assert_allclose(network.output({"picture": PICTURES}), cnn()(PICTURES), atol=1e-6)
+    np.testing.assert_allclose(network.compute_saved_output({"picture": PICTURES}), cnn()(PICTURES), atol=1e-6)
     assert network.name == "given.savedmodel"
     assert capfd.readouterr() == ("", "")
 
@@ -62,7 +62,7 @@ def test_a_choice_that_is_not_there_is_wrong_use(tmp_path):
 def test_a_savedmodel_that_is_too_large_to_freeze_answers_as_it_is(folder, monkeypatch):
     monkeypatch.setattr(freeze, "LARGEST", 100)
     network = prepared(open_graph(folder, name="large"), picture=PICTURES)
-    np.testing.assert_allclose(network.output({"picture": PICTURES}), cnn()(PICTURES), atol=1e-6)
+    np.testing.assert_allclose(network.compute_saved_output({"picture": PICTURES}), cnn()(PICTURES), atol=1e-6)
     assert network.taps == {} and network.variables == []
     assert "large teaches by its outputs only: its weights are 0.0 GB" in network.notes[0]
 
@@ -160,7 +160,7 @@ def test_dice_that_are_off_answer_as_a_session_of_tensorflow_1(tmp_path):
     said = version_1(tmp_path / "dice", many_dice, ROWS)
     tf.config.experimental.enable_op_determinism()
     network = prepared(open_graph(tmp_path / "dice", name="dice"), x=ROWS)
-    np.testing.assert_allclose(network.output({"x": ROWS}), said, atol=1e-6)
+    np.testing.assert_allclose(network.compute_saved_output({"x": ROWS}), said, atol=1e-6)
     # The optimizer's slots are no parameters, and nothing draws by default.
     assert (network.parameters, network.notes) == (12 * 3, ())
 
@@ -170,7 +170,7 @@ def test_outputs_that_are_drawn_are_said(tmp_path):
     tf.config.experimental.enable_op_determinism()
     network = prepared(open_graph(tmp_path / "noise", name="noise"), x=ROWS)
     assert "noise draws random numbers" in network.notes[0]
-    assert network.output({"x": ROWS}).shape == (5, 3)
+    assert network.compute_saved_output({"x": ROWS}).shape == (5, 3)
 
 
 def settings(x):
@@ -188,7 +188,7 @@ def test_inputs_with_one_value_are_named_and_take_it(tmp_path):
     values = {"keep_prob": 1.0, "training": False}
     frozen = frozen_here(tmp_path / "settings", values=values)
     network = prepared(GraphNetwork(frozen, name="settings", values=values), x=ROWS)
-    np.testing.assert_allclose(network.output({"x": ROWS}), said, atol=1e-6)
+    np.testing.assert_allclose(network.compute_saved_output({"x": ROWS}), said, atol=1e-6)
     # Cached outputs of other values are not its own.
     other = GraphNetwork(frozen, name="settings", values={**values, "keep_prob": 0.5})
     assert other.reading["signature"] != network.reading["signature"]

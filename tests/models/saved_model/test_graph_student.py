@@ -52,7 +52,7 @@ def test_constants_become_variables_with_the_flags_they_had(folder):
         "norm.moving_mean",
         "norm.moving_variance",
     }
-    np.testing.assert_allclose(student.output(raw), cnn()(PICTURES), atol=1e-6)
+    np.testing.assert_allclose(student.compute_saved_output(raw), cnn()(PICTURES), atol=1e-6)
     assert "BatchNorm keeps its statistics" in student.notes[0]
 
 
@@ -66,7 +66,7 @@ def test_gradients_are_those_of_the_keras_model(kind, tmp_path):
     @tf.function(autograph=False)
     def ours(given):
         with tf.GradientTape() as tape:
-            total = tf.reduce_sum(student.output(given) ** 2)
+            total = tf.reduce_sum(student.compute_saved_output(given) ** 2)
         return tape.gradient(total, {name: variable.value for name, variable in weights.items()})
 
     with tf.GradientTape() as tape:
@@ -90,7 +90,7 @@ def test_training_lowers_the_loss_and_leaves_statistics_alone(folder):
     @tf.function(autograph=False)
     def step(given):
         with tf.GradientTape() as tape:
-            loss = loss_of(student.answer(given, taps=["block"], training=True).logits)
+            loss = loss_of(student.compute(given, taps=["block"], training=True).logits)
         gradients = tape.gradient(loss, [variable.value for variable in student.trainable_variables])
         optimizer.apply(gradients, student.trainable_variables)
         return loss
@@ -113,7 +113,7 @@ def test_a_student_is_saved_as_a_savedmodel_again(folder, tmp_path):
     student, raw = opened(folder, PICTURES, trainable=True)
     nudged(student)
     student.save(tmp_path / "again")
-    wanted = student.output(raw).numpy()
+    wanted = student.compute_saved_output(raw).numpy()
     assert np.abs(wanted - cnn()(PICTURES)).max() > 1e-3
     loaded = open_exported(tmp_path / "again")
     before, after = (x.signatures["serving_default"] for x in (open_exported(folder), loaded))
@@ -130,13 +130,13 @@ def test_what_was_saved_opens_again_with_the_same_taps(folder, tmp_path):
     nudged(student)
     student.save(tmp_path / "again")
     again, _ = opened(tmp_path / "again", PICTURES, trainable=True)
-    np.testing.assert_allclose(again.output(raw), student.output(raw), atol=1e-6)
-    np.testing.assert_allclose(again.answer(raw).logits, student.answer(raw).logits, atol=1e-5)
+    np.testing.assert_allclose(again.compute_saved_output(raw), student.compute_saved_output(raw), atol=1e-6)
+    np.testing.assert_allclose(again.compute(raw).logits, student.compute(raw).logits, atol=1e-5)
     assert dict(again.taps) == dict(student.taps) and again.secondary == student.secondary
     assert [(v.name, v.trainable) for v in again.variables] == [(v.name, v.trainable) for v in student.variables]
     again.save(tmp_path / "twice")
     twice, _ = opened(tmp_path / "twice", PICTURES)
-    np.testing.assert_allclose(twice.output(raw), student.output(raw), atol=1e-6)
+    np.testing.assert_allclose(twice.compute_saved_output(raw), student.compute_saved_output(raw), atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["recurrent", "half"])
@@ -146,7 +146,7 @@ def test_loops_and_half_types_survive(kind, tmp_path):
     nudged(student)
     student.save(tmp_path / "again")
     again, _ = opened(tmp_path / "again", array)
-    np.testing.assert_allclose(again.output(raw), student.output(raw), atol=1e-6)
+    np.testing.assert_allclose(again.compute_saved_output(raw), student.compute_saved_output(raw), atol=1e-6)
     assert again.inputs == student.inputs
 
 
@@ -166,8 +166,8 @@ def test_every_result_and_whole_numbers_are_kept(tmp_path):
         "chosen": "float32",
         "logits": "float32",
     }
-    np.testing.assert_allclose(answered["chosen"], student.output(raw), atol=1e-6)
-    np.testing.assert_array_equal(answered["best"], np.argmax(student.output(raw), -1))
+    np.testing.assert_allclose(answered["chosen"], student.compute_saved_output(raw), atol=1e-6)
+    np.testing.assert_array_equal(answered["best"], np.argmax(student.compute_saved_output(raw), -1))
 
 
 def test_a_fixed_batch_is_trained_and_kept(tmp_path):
@@ -177,7 +177,7 @@ def test_a_fixed_batch_is_trained_and_kept(tmp_path):
     @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, 3))])
     def gradients(given):
         with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(student.answer({"wide": given}).logits[:, 0])
+            loss = tf.reduce_sum(student.compute({"wide": given}).logits[:, 0])
         return tape.gradient(loss, [variable.value for variable in student.trainable_variables])
 
     left, out = ({v.name: v.numpy() for v in student.variables}[name] for name in ("left", "out"))
@@ -187,7 +187,7 @@ def test_a_fixed_batch_is_trained_and_kept(tmp_path):
     np.testing.assert_allclose(found["left"], wide.T @ (active * out[:, 0]), atol=1e-5)
     student.save(tmp_path / "again")
     again, _ = opened(tmp_path / "again", wide, signature="four")
-    np.testing.assert_allclose(again.output(raw), student.output(raw), atol=1e-6)
+    np.testing.assert_allclose(again.compute_saved_output(raw), student.compute_saved_output(raw), atol=1e-6)
 
 
 def test_what_cannot_be_trained_says_why(tmp_path):
@@ -270,6 +270,6 @@ def test_two_replicas_train_like_one(folder):
 def test_tokens_train_too(tmp_path):
     student, raw = opened(exported(KERAS["recurrent"][0](), tmp_path / "r"), TOKENS, trainable=True)
     with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(student.answer(raw).logits ** 2)
+        loss = tf.reduce_sum(student.compute(raw).logits ** 2)
     gradients = tape.gradient(loss, [variable.value for variable in student.trainable_variables])
     assert all(gradient is not None for gradient in gradients)

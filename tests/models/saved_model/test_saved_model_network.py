@@ -50,12 +50,12 @@ def module(tmp_path_factory):
 def test_answers_are_those_of_the_keras_model(pair):
     model, network, raw = pair
     (array,) = raw.values()
-    np.testing.assert_allclose(network.output(raw), model(array), atol=1e-6)
+    np.testing.assert_allclose(network.compute_saved_output(raw), model(array), atol=1e-6)
     own = prepared(KerasNetwork(model, name="own"), **{KerasNetwork(model, name="own").inputs[0].name: array})
-    wanted = own.answer({own.inputs[0].name: array}).logits
+    wanted = own.compute({own.inputs[0].name: array}).logits
     exact = 1e-6 if "bfloat16" not in str({layer.compute_dtype for layer in model.layers}) else 2e-2
-    np.testing.assert_allclose(network.answer(raw).logits, wanted, atol=exact, rtol=1e-5)
-    assert (network.output_kind, network.head, network.outputs) == (own.output_kind, own.head, own.outputs)
+    np.testing.assert_allclose(network.compute(raw).logits, wanted, atol=exact, rtol=1e-5)
+    assert (network.saved_kind, network.output_kind, network.outputs) == (own.saved_kind, own.output_kind, own.outputs)
     assert network.output_shape == own.output_shape
     assert network.parameters == sum(int(np.prod(w.shape)) for w in model.weights if "float" in w.dtype)
     assert network.variables == [] and not network.has_regularization
@@ -64,8 +64,8 @@ def test_answers_are_those_of_the_keras_model(pair):
 def test_answers_compile_and_inner_tensors_come_along(pair):
     _, network, raw = pair
     names = list(network.taps)
-    eager = network.answer(raw, taps=names)
-    traced = tf.function(lambda given: dict(network.answer(given, taps=names).features), autograph=False)(raw)
+    eager = network.compute(raw, taps=names)
+    traced = tf.function(lambda given: dict(network.compute(given, taps=names).features), autograph=False)(raw)
     assert len(names) > 1
     for name in names:
         assert traced[name].shape[1:] == network.taps[name], name
@@ -80,12 +80,12 @@ def test_a_softmax_or_sigmoid_is_left_out_exactly(tmp_path):
     model.layers[-1].set_weights([2000.0 * weight for weight in model.layers[-1].get_weights()])
     network, raw = opened(exported(model, tmp_path / "sharp"), PICTURES)
     assert network.logits_from == "before the Softmax"
-    logits = network.answer(raw).logits.numpy()
+    logits = network.compute(raw).logits.numpy()
     np.testing.assert_allclose(tf.nn.softmax(logits), model(PICTURES), atol=1e-6)
     # Behind the softmax these differences would be gone.
     assert logits.max() - logits.min() > 30
-    values = network.understood("values", head="values")
-    np.testing.assert_allclose(values.answer(raw).logits, model(PICTURES), atol=1e-6)
+    values = network.understood("values", output_kind="values")
+    np.testing.assert_allclose(values.compute(raw).logits, model(PICTURES), atol=1e-6)
     assert values.logits_from == "output" and network.logits_from == "before the Softmax"
 
 
@@ -114,9 +114,9 @@ def test_several_inputs_go_in_by_name(module):
     frozen = frozen_here(module, signature="infer")
     for output, kind in (("logits", "logits"), ("chosen", "probabilities")):
         network = prepared(GraphNetwork(frozen, name="module", output=output), **raw)
-        np.testing.assert_allclose(network.output(raw), wanted[output], atol=1e-6)
-        np.testing.assert_allclose(network.answer(raw).logits, wanted["logits"], atol=1e-6)
-        assert network.output_kind == kind
+        np.testing.assert_allclose(network.compute_saved_output(raw), wanted[output], atol=1e-6)
+        np.testing.assert_allclose(network.compute(raw).logits, wanted["logits"], atol=1e-6)
+        assert network.saved_kind == kind
         assert [one.name for one in network.all_outputs] == ["best", "chosen", "logits"]
         assert (network.signature, network.signatures) == ("infer", ("embed", "four", "infer", "scalar"))
 
@@ -128,11 +128,11 @@ def test_a_fixed_batch_is_filled_up(module, count):
     raw = {"wide": np.concatenate([WIDE, WIDE])[:count]}
     signature = open_exported(module).signatures["four"]
     wanted = [signature(wide=tf.constant(np.repeat(one[None], 4, 0)))["scores"][0] for one in raw["wide"]]
-    np.testing.assert_allclose(network.output(raw), wanted, atol=1e-6)
+    np.testing.assert_allclose(network.compute_saved_output(raw), wanted, atol=1e-6)
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, 3))])
     def ask(wide):
-        answer = network.answer({"wide": wide}, taps=["hidden"])
+        answer = network.compute({"wide": wide}, taps=["hidden"])
         return answer.logits, answer.features["hidden"]
 
     logits, hidden = ask(raw["wide"])
@@ -148,10 +148,10 @@ def test_an_input_without_a_batch_axis_is_refused(module):
 def test_savedmodels_of_tensorflow_1_answer(tmp_path):
     folder, wanted = first_version(tmp_path / "first")
     network, raw = opened(folder, PICTURES)
-    assert (network.signature, network.output_kind, network.parameters) == ("predict", "probabilities", 128)
+    assert (network.signature, network.saved_kind, network.parameters) == ("predict", "probabilities", 128)
     assert list(raw) == ["images"]
-    np.testing.assert_allclose(network.output(raw), wanted, atol=1e-6)
-    np.testing.assert_allclose(tf.nn.softmax(network.answer(raw).logits), wanted, atol=1e-6)
+    np.testing.assert_allclose(network.compute_saved_output(raw), wanted, atol=1e-6)
+    np.testing.assert_allclose(tf.nn.softmax(network.compute(raw).logits), wanted, atol=1e-6)
     assert network.taps == {"conv": (12, 12, 4), "pool": (4,), "logits": (5,), "scores": (5,)}
 
 
@@ -167,15 +167,15 @@ def test_a_graph_that_starts_from_files_starts_after_decoding(tmp_path):
     raw = {inner: 255 * PICTURES}
     started = prepared(GraphNetwork(frozen, name="decoding", start_at=inner), **raw)
     assert started.inputs[0].shape == (12, 12, 3)
-    np.testing.assert_allclose(started.output(raw), cnn()(PICTURES), atol=1e-6)
+    np.testing.assert_allclose(started.compute_saved_output(raw), cnn()(PICTURES), atol=1e-6)
     assert {"stem", "block", "out"} <= {name.replace("_1", "") for name in started.taps}
 
 
 def test_a_network_starts_at_a_layer(tmp_path):
     network, raw = opened(exported(cnn(), tmp_path / "cnn"), PICTURES)
-    feature = network.answer(raw, taps=["act"]).features["act"].numpy()
+    feature = network.compute(raw, taps=["act"]).features["act"].numpy()
     started, given = opened(tmp_path / "cnn", feature, start_at="act")
-    np.testing.assert_allclose(started.output(given), network.output(raw), atol=1e-6)
+    np.testing.assert_allclose(started.compute_saved_output(given), network.compute_saved_output(raw), atol=1e-6)
     assert "norm" not in started.taps and "block" in started.taps
     assert "starts at its tensor act" in started.notes[0]
     with pytest.raises(UsageError, match="there is no tensor 'atc'; did you mean 'act'"):
@@ -188,13 +188,13 @@ def test_what_cannot_be_frozen_teaches_by_its_outputs(tmp_path, module):
     frozen = frozen_here(folder)
     assert frozen.graph is None
     network = prepared(GraphNetwork(frozen, name="looking", loaded=open_exported(folder)), key=keys)
-    assert network.output({"key": keys}).numpy().tolist() == [[10, 20], [30, 60], [-1, -2]]
+    assert network.compute_saved_output({"key": keys}).numpy().tolist() == [[10, 20], [30, 60], [-1, -2]]
     assert network.taps == {} and "tables" in network.notes[0]
     large = frozen_here(module, signature="embed", limit=10)
     assert "more than can be made constants" in large.unfrozen
     whole = GraphNetwork(large, name="large", loaded=open_exported(module))
     small, raw = opened(module, WIDE, signature="embed")
-    np.testing.assert_allclose(prepared(whole, **raw).output(raw), small.output(raw), atol=1e-6)
+    np.testing.assert_allclose(prepared(whole, **raw).compute_saved_output(raw), small.compute_saved_output(raw), atol=1e-6)
     for given in ({"trainable": True}, {"start_at": "hidden"}):
         with pytest.raises(ModelError, match=r"large cannot be .*more than can be made constants"):
             GraphNetwork(large, name="large", **given)
@@ -207,9 +207,9 @@ def test_many_weights_are_not_folded_and_answer_the_same(tmp_path, monkeypatch):
     fed, _ = opened(tmp_path / "cnn", PICTURES)
     assert fed._function._held and not folded._function._held
     assert fed.variables == [] and fed.taps == folded.taps
-    np.testing.assert_allclose(fed.output(raw), model(PICTURES), atol=1e-6)
-    compiled = tf.function(lambda given: fed.answer(given, taps=["block"]).features["block"], autograph=False)
-    np.testing.assert_allclose(compiled(raw), folded.answer(raw, taps=["block"]).features["block"], atol=1e-5)
+    np.testing.assert_allclose(fed.compute_saved_output(raw), model(PICTURES), atol=1e-6)
+    compiled = tf.function(lambda given: fed.compute(given, taps=["block"]).features["block"], autograph=False)
+    np.testing.assert_allclose(compiled(raw), folded.compute(raw, taps=["block"]).features["block"], atol=1e-5)
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path):
@@ -262,7 +262,7 @@ TAPS_2 = {
 
 def test_a_folder_of_keras_2_answers(keras_2):
     network, raw = opened(keras_2 / "folder", PICTURES)
-    np.testing.assert_allclose(network.output(raw), np.load(keras_2 / "answers.npy"), atol=1e-6)
+    np.testing.assert_allclose(network.compute_saved_output(raw), np.load(keras_2 / "answers.npy"), atol=1e-6)
     assert dict(network.taps) == TAPS_2
     assert (network.inputs[0].name, network.output_name) == ("picture", "out")
 
@@ -274,7 +274,7 @@ def test_a_file_of_keras_2_answers_from_a_process_with_keras_2(keras_2, suffix):
     network = open_legacy(keras_2 / f"file.{suffix}", name="old")
     raw = {"picture": PICTURES}
     network = prepared(network, **raw)
-    np.testing.assert_allclose(network.output(raw), np.load(keras_2 / "answers.npy"), atol=1e-6)
+    np.testing.assert_allclose(network.compute_saved_output(raw), np.load(keras_2 / "answers.npy"), atol=1e-6)
     assert dict(network.taps) == TAPS_2
     assert network.parameters == 112 + 16 + 505
     assert ("tf_keras" in sys.modules) is before
@@ -293,5 +293,5 @@ def test_two_outputs_of_a_keras_model_keep_their_names(tmp_path):
     heads = {name: keras.layers.Dense(n, name=name)(flat) for name, n in (("colour", 2), ("form", 3))}
     model = keras.Model(inputs, heads)
     network, raw = opened(exported(model, tmp_path / "heads"), PICTURES, output="form")
-    np.testing.assert_allclose(network.output(raw), model(PICTURES)["form"], atol=1e-6)
+    np.testing.assert_allclose(network.compute_saved_output(raw), model(PICTURES)["form"], atol=1e-6)
     assert network.outputs == 3

@@ -22,7 +22,7 @@ def own(model, array):
 
 def answers(network, array, names):
     raw = {network.inputs[0].name: array}
-    return {name: value.numpy() for name, value in network.answer(raw, taps=names).features.items()}
+    return {name: value.numpy() for name, value in network.compute(raw, taps=names).features.items()}
 
 
 CNN = {
@@ -150,7 +150,7 @@ def test_tensors_without_the_batch_axis_are_no_taps(tmp_path):
     network, raw = opened(tmp_path / "twice", array)
     assert not {"mixed", "part:0", "part"} & set(network.taps)
     assert all(shape in ((3, 4), (4,)) for shape in network.taps.values())
-    np.testing.assert_allclose(network.output(raw), module.serve(array)["scores"], atol=1e-6)
+    np.testing.assert_allclose(network.compute_saved_output(raw), module.serve(array)["scores"], atol=1e-6)
 
 
 def test_functions_called_twice_are_numbered(tmp_path):
@@ -167,7 +167,7 @@ def test_functions_called_twice_are_numbered(tmp_path):
     array = np.random.default_rng(0).random((7, 4), np.float32)
     network, raw = opened(tmp_path / "twice", array)
     assert list(network.taps) == ["part:0", "part:1", "ends"]
-    features = network.answer(raw, taps=["part:0", "part:1"]).features
+    features = network.compute(raw, taps=["part:0", "part:1"]).features
     np.testing.assert_allclose(features["part:0"], 2 * array, atol=1e-6)
     np.testing.assert_allclose(features["part:1"], 4 * array, atol=1e-6)
 
@@ -190,6 +190,6 @@ def test_what_is_inside_loops_is_no_tap(tmp_path):
     array = np.random.default_rng(0).random((7, 4), np.float32)
     network, raw = opened(tmp_path / "loop", array)
     assert network.taps == {"loop": (4,), "ends": (4,)}
-    answer = network.answer(raw, taps=["loop"])
+    answer = network.compute(raw, taps=["loop"])
     np.testing.assert_allclose(answer.features["loop"], 8 * array, rtol=1e-6)
     np.testing.assert_allclose(answer.logits, 8 * array + 1, rtol=1e-6)
