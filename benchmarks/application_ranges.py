@@ -17,7 +17,7 @@ import numpy as np
 from kdcli.data.arrays import splits_from_arrays
 from kdcli.evaluation.input_scale import choose_scale
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.preprocessing import Preprocessing
 from kdcli.setup.zoo_models import published_scale
 from kdcli.zoo.application import Application
 
@@ -42,13 +42,13 @@ def check(name):
     images = random.integers(0, 256, (4, *shape), dtype=np.uint8)
     expected = plain(model, preprocess(images.astype(np.float32)))
     examples = splits_from_arrays({"x": images, "y": np.arange(4) % CLASSES}, name="images").train
-    preparation = {"x": Preparation(shape, "uint8", shape, "float32")}
+    preparation = {"x": Preprocessing(shape, "uint8", shape, "float32")}
 
     def reached(built, scale):
-        network = KerasNetwork(built, name=name).with_preparations(preparation)
+        network = KerasNetwork(built, name=name).with_preprocessing(preparation)
         if scale is None:
             scale = choose_scale(network, examples, task="classification", measured=False, seed=0).scale
-        given = network.with_scale(scale).before_weights({"x": images})
+        given = network.with_scale(scale).compute_before_weights({"x": images})
         return scale, bool(np.allclose(given, expected, atol=1e-3))
 
     zoo = reached(model, published_scale(source))

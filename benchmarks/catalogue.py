@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdcli.losses import KINDS
+from kdcli.losses import LOSS_KINDS
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES, CLASSES, BATCH = 2048, 10, 64
@@ -71,49 +71,49 @@ def training(kind, inputs, labels):
 
     from kdcli.data.arrays import splits_from_arrays
     from kdcli.data.feed import Feed
-    from kdcli.data.views import as_they_are
+    from kdcli.data.views import create_identity_views
     from kdcli.distillation.objective import Objective
     from kdcli.distillation.targets import ResidentTargets
-    from kdcli.distillation.terms import build_terms, teacher_taps
+    from kdcli.distillation.terms import build_terms, list_teacher_taps
     from kdcli.losses import make
     from kdcli.models.prediction import LOGITS
-    from kdcli.models.preprocessing import Preparation
+    from kdcli.models.preprocessing import Preprocessing
     from kdcli.training.step import Stepper
 
-    raw = {"x": Preparation(inputs.shape[1:], "float32", inputs.shape[1:], "float32", "raw")}
-    student, teacher = (network(width, seed).with_preparations(raw) for seed, width in enumerate((16, 32)))
+    raw = {"x": Preprocessing(inputs.shape[1:], "float32", inputs.shape[1:], "float32", "raw")}
+    student, teacher = (network(width, seed).with_preprocessing(raw) for seed, width in enumerate((16, 32)))
     losses = [make("labels")] + ([make(kind)] if kind != "labels" else [])
     student, losses = with_reused_classifier(losses, student, teacher)
     terms = build_terms(losses, student=student, teacher=teacher, examples=EXAMPLES, batch=BATCH)
-    taps = teacher_taps(terms)
+    taps = list_teacher_taps(terms)
     answer = teacher.compute({"x": tf.constant(inputs)}, taps=taps)
     kept = {LOGITS: answer.logits.numpy(), **{name: answer.features[name].numpy() for name in taps}}
     examples = splits_from_arrays({"x": inputs, "y": labels}, name="catalogue").train
     objective = Objective(terms, student=student, targets=ResidentTargets(kept, examples=EXAMPLES))
     optimizer = keras.optimizers.Adam(1e-4)
     optimizer.build(objective.trainable_variables)
-    views, strategy = as_they_are(examples), tf.distribute.get_strategy()
+    views, strategy = create_identity_views(examples), tf.distribute.get_strategy()
     feed = Feed(examples, views, classes=CLASSES)
     stepper = Stepper(objective, feed, optimizer, batch_size=BATCH, total_steps=10**6, strategy=strategy)
     order = np.random.default_rng(0).permutation(EXAMPLES).reshape(-1, BATCH)
 
     def train(steps):
         stepper.start(np.resize(order, (steps, BATCH)), table=views.table(0), slot=0)
-        assert stepper.run(steps, first=0).broken is None, kind
+        assert stepper.run(steps, first=0).not_finite is None, kind
 
     return train
 
 
 def with_reused_classifier(losses, student, teacher):
     """The student and the losses as a run has them where the last loss is `classifier_reuse`."""
-    from kdcli.models.keras.classifier_reuse import grown
+    from kdcli.models.keras.classifier_reuse import graft_classifier
 
     loss = losses[-1]
     if loss.kind != "classifier_reuse":
         return student, losses
     ours = theirs = "relu2"
     projector = loss.projector(student.taps[ours], teacher.taps[theirs])
-    grown_student, projected = grown(student, teacher, projector, ours=ours, theirs=theirs)
+    grown_student, projected = graft_classifier(student, teacher, projector, student_tap=ours, teacher_tap=theirs)
     named = loss.model_copy(update={"student_layer": projected, "teacher_layer": theirs})
     return grown_student, [*losses[:-1], named]
 
@@ -126,7 +126,7 @@ def timed(*, rounds, steps):
     inputs = random.normal(size=(EXAMPLES, 16, 16, 3)).astype(np.float32)
     labels = random.integers(0, CLASSES, EXAMPLES)
     sides, missing = {}, {}
-    for kind in KINDS:
+    for kind in LOSS_KINDS:
         try:
             sides[kind] = training(kind, inputs, labels)
         except KdError as error:
@@ -156,7 +156,7 @@ def main():
     print("\n| kind | cases | value f64 | gradient f64 | value f32 | gradient f32 | step / soft_targets |")
     print("|---|---|---|---|---|---|---|")
     document = {}
-    for kind in KINDS:
+    for kind in LOSS_KINDS:
         row = found.get(kind, {"cases": set()})
         errors = [
             row.get(f"{figure} {dtype}") for dtype in ("float64", "float32") for figure in ("value", "gradient")

@@ -84,14 +84,14 @@ def teacher_alone(folder, data):
     from kdcli.data.arrays import splits_from_arrays
     from kdcli.data.views import Views
     from kdcli.models.files.open import open_file
-    from kdcli.models.preprocessing import Preparation
+    from kdcli.models.preprocessing import Preprocessing
     from kdcli.teacher.inference import TeacherPass
 
     since = time.perf_counter()
     with np.load(data) as file:
         splits = splits_from_arrays({name: file[name] for name in file.files}, name="data")
-    network = open_file(folder / "teacher.keras").network.with_preparations(
-        {"x": Preparation((28, 28), "uint8", (28, 28, 1), "float32")}
+    network = open_file(folder / "teacher.keras").network.with_preprocessing(
+        {"x": Preprocessing((28, 28), "uint8", (28, 28, 1), "float32")}
     )
     for split in (splits.train, splits.test):
         views = Views((), seed=0, count=1, examples=len(split))

@@ -20,7 +20,7 @@ import numpy as np
 
 from kdcli.lazy import keras, tf
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.preprocessing import Preprocessing
 from kdcli.models.saved_model.open import open_graph
 
 BATCHES = (1, 32, 256)
@@ -62,11 +62,13 @@ def both_forms(build):
             "keras": KerasNetwork(model, name="keras"),
             "frozen": open_graph(Path(scratch, "model"), name=""),
         }
-    preparation = {"picture": Preparation(shape, "float32", shape, "float32")}
+    preparation = {"picture": Preprocessing(shape, "float32", shape, "float32")}
 
     def compiled(network):
-        network = network.with_preparations(preparation)
-        return tf.function(lambda x: network.compute({"picture": x}).logits, autograph=False, reduce_retracing=True)
+        network = network.with_preprocessing(preparation)
+        return tf.function(
+            lambda x: network.compute({"picture": x}).logits, autograph=False, reduce_retracing=True
+        )
 
     return {form: compiled(network) for form, network in networks.items()}, shape
 

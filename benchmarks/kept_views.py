@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 import kdcli
-from kdcli.evaluation.statistics import gain_over_repeats
+from kdcli.evaluation.statistics import estimate_gain
 from kdcli.lazy import tf
 
 AUGMENT = [{"kind": "flip"}, {"kind": "crop", "padding": 4}]
@@ -52,7 +52,7 @@ def gain(ours, theirs):
     """The mean difference of the accuracy over seeds, with its interval."""
     by_seed = [np.mean(one) - np.mean(other) for one, other in zip(ours, theirs, strict=True)]
     by_example = np.mean(ours, axis=0) - np.mean(theirs, axis=0)
-    return gain_over_repeats(by_seed, sampling=float(np.std(by_example) / np.sqrt(len(by_example))))
+    return estimate_gain(by_seed, sampling=float(np.std(by_example) / np.sqrt(len(by_example))))
 
 
 def main():

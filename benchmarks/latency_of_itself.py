@@ -12,16 +12,16 @@ import numpy as np
 from documentation_models import build_student
 
 from kdcli.evaluation.latency.measure import time_at_batches
-from kdcli.evaluation.latency.subjects import keras_at
+from kdcli.evaluation.latency.subjects import make_keras_factory
 from kdcli.lazy import keras
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.preprocessing import Preprocessing
 
 
 def network(seed):
     keras.utils.set_random_seed(seed)
     one = KerasNetwork(build_student(), name=f"seed {seed}")
-    return one.with_preparations({"x": Preparation((28, 28, 1), "uint8", (28, 28, 1), "float32")})
+    return one.with_preprocessing({"x": Preprocessing((28, 28, 1), "uint8", (28, 28, 1), "float32")})
 
 
 def main():
@@ -32,7 +32,7 @@ def main():
     raw = {"x": np.random.default_rng(0).integers(0, 256, (256, 28, 28, 1), np.uint8)}
     within, ratios = 0, []
     for number in range(arguments.tries):
-        twins = {"one": keras_at(network(1), raw), "other": keras_at(network(2), raw)}
+        twins = {"one": make_keras_factory(network(1), raw), "other": make_keras_factory(network(2), raw)}
         session = time_at_batches(twins, seed=number, seconds=arguments.seconds, batches=(1,))
         floor = session.noise_floor("one", "other")
         width = max(abs(floor.low - 1), abs(floor.high - 1))

@@ -87,7 +87,7 @@ class Sampling:
     """The largest resident memory of this process and its children, by stage."""
 
     def __init__(self):
-        self.stage, self.peaks = "start", {}
+        self.phase, self.peaks = "start", {}
         self._process = psutil.Process()
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
@@ -102,12 +102,12 @@ class Sampling:
                     resident += child.memory_info().rss if child.cmdline() != own else 0
                 except psutil.NoSuchProcess:
                     continue
-            self.peaks[self.stage] = max(self.peaks.get(self.stage, 0), resident)
+            self.peaks[self.phase] = max(self.peaks.get(self.phase, 0), resident)
             time.sleep(0.02)
 
     def told(self, event):
         """A listener of `on_event`."""
-        self.stage = getattr(event, "stage", None) or f"after {type(event).__name__}"
+        self.phase = getattr(event, "stage", None) or f"after {type(event).__name__}"
 
 
 def run(data, out, steps):
@@ -121,9 +121,9 @@ def run(data, out, steps):
     losses = [{"kind": "labels", "weight": 0.1}, {"kind": "soft_targets", "weight": 0.9}]
     recipe = {"version": 1, "teacher": teacher, "student": student, "losses": losses}
     given = {"recipe": recipe, "data": data, "settings": settings, "on_event": sampling.told}
-    sampling.stage = "opening the teacher's run"
+    sampling.phase = "opening the teacher's run"
     first = kdcli.train_teacher(out=out / "teacher", **given)
-    sampling.stage = "opening the student's run"
+    sampling.phase = "opening the student's run"
     began = time.perf_counter()
     second = kdcli.distill(teacher=first.model_path, out=out / "student", **given)
     seconds = time.perf_counter() - began
@@ -160,7 +160,7 @@ def main():
         return
     with tempfile.TemporaryDirectory(prefix="kd-memory-", dir=arguments.folder) as folder:
         rows = [
-            measured(count, Path(folder), steps=arguments.steps, encoded=arguments.encoded)
+            measured(count, Path(folder), steps=arguments.steps, encoded=arguments.read_encoded)
             for count in arguments.examples
         ]
     print(f"TensorFlow {tf.__version__}, {platform.machine()}, {os.cpu_count()} cores")

@@ -22,7 +22,7 @@ from statistics import fmean
 import numpy as np
 
 import kdcli
-from kdcli.evaluation.statistics import gain_over_repeats, holm_levels, verdict
+from kdcli.evaluation.statistics import decide_verdict, estimate_gain, holm_levels
 from kdcli.lazy import tf
 
 LABELS = {"kind": "labels", "weight": 1.0}
@@ -98,9 +98,7 @@ def gain(ours, theirs, alpha=0.05):
     """The mean difference of the accuracy over seeds, with its interval."""
     differences = [np.mean(one) - np.mean(other) for one, other in zip(ours, theirs, strict=True)]
     by_example = np.mean(ours, axis=0) - np.mean(theirs, axis=0)
-    return gain_over_repeats(
-        differences, sampling=float(np.std(by_example) / np.sqrt(len(by_example))), alpha=alpha
-    )
+    return estimate_gain(differences, sampling=float(np.std(by_example) / np.sqrt(len(by_example))), alpha=alpha)
 
 
 def main():
@@ -149,7 +147,7 @@ def main():
             wide = gain(right[method], right["scratch"], levels[others.index(method)])
             cells[3:] = (
                 "{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * value for value in (one.mean, one.low, one.high))),
-                verdict(wide.low, wide.high),
+                decide_verdict(wide.low, wide.high),
             )
             document[method]["gain"] = [one.mean, one.low, one.high]
         print(f"| {' | '.join(cells)} | {seconds:.0f} |")

@@ -25,7 +25,7 @@ from kdcli.distillation.terms import Term
 from kdcli.lazy import keras, tf
 from kdcli.losses import make
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.preprocessing import Preprocessing
 from kdcli.recipe.optimizer import ADAM
 from kdcli.training.step import Stepper
 
@@ -44,7 +44,7 @@ def pictures(path):
 def kd_side(x, y):
     examples = splits_from_arrays({"x": x, "y": y}, name="benchmark").train
     network = KerasNetwork(build_student(), name="student")
-    network = network.with_preparations({"x": Preparation((28, 28, 1), "uint8", (28, 28, 1), "float32")})
+    network = network.with_preprocessing({"x": Preprocessing((28, 28, 1), "uint8", (28, 28, 1), "float32")})
     views = Views((), seed=0, count=1, examples=len(examples))
     objective = Objective([Term(make("labels"))], student=network)
     optimizer = ADAM.build(1e-3)
@@ -57,7 +57,7 @@ def kd_side(x, y):
 
     def train():
         stepper.start(order, table=table, slot=0)
-        assert stepper.run(STEPS, first=0).broken is None
+        assert stepper.run(STEPS, first=0).not_finite is None
 
     return train
 

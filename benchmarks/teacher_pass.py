@@ -29,9 +29,9 @@ from documentation_models import build_teacher
 from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.views import Views
 from kdcli.lazy import keras, tf
-from kdcli.models.hardware import is_fast_in, processor_flags
+from kdcli.models.hardware import is_fast_in, read_processor_flags
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.preprocessing import Preprocessing
 from kdcli.models.saved_model.open import open_graph
 from kdcli.teacher.inference import TeacherPass
 from kdcli.zoo import Resnet
@@ -79,7 +79,7 @@ def ways(build, saved):
             model.export(folder, format="tf_saved_model", verbose=False)
             loaded, network = tf.saved_model.load(folder), open_graph(folder, name="teacher")
         found = {"predict": Way(lambda n: served(loaded, scaled[:n]), lambda: BATCH)}
-    network = network.with_preparations({"x": Preparation(shape, "uint8", shape, "float32")})
+    network = network.with_preprocessing({"x": Preprocessing(shape, "uint8", shape, "float32")})
     examples = splits_from_arrays({"x": pictures, "y": np.arange(EXAMPLES) % 10}, name="benchmark").train
     views = Views((), seed=0, count=1, examples=EXAMPLES)
     for precision in ("float32", "mixed_bfloat16"):
@@ -121,7 +121,7 @@ def main():
     arguments = parser.parse_args()
     machine = {
         "processor": platform.processor() or platform.machine(),
-        "bfloat16": list(processor_flags()),
+        "bfloat16": list(read_processor_flags()),
         "fast_in_bfloat16": is_fast_in("mixed_bfloat16"),
         "cores": os.cpu_count(),
         "threads": tf.config.threading.get_intra_op_parallelism_threads() or "all",

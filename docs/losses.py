@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdcli.catalogue.description import (
-    FEATURES,
-    OUTPUTS,
-    RELATIONS,
-    WITH_MEMORY,
-    WITH_WEIGHTS,
+    FEATURE_FAMILY,
+    MEMORY_FAMILY,
+    OUTPUT_FAMILY,
+    RELATION_FAMILY,
+    WEIGHT_FAMILY,
     Description,
-    describe,
+    describe_kind,
 )
-from kdcli.losses import KINDS
+from kdcli.losses import LOSS_KINDS
 
 ROOT = Path(__file__).parents[1]
 PAGE, README = ROOT / "docs" / "losses.md", ROOT / "README.md"
@@ -40,11 +40,11 @@ layer that is made from the traced shapes brings the student's feature to the te
 student and is not in the file that ships. Losses of your own: [own-kinds.md](own-kinds.md).
 """
 TITLES = {
-    OUTPUTS: "Outputs",
-    FEATURES: "Inner layers",
-    RELATIONS: "Relations between examples",
-    WITH_WEIGHTS: "Inner layers, with weights of the loss's own or a projection",
-    WITH_MEMORY: "With a memory or an opponent",
+    OUTPUT_FAMILY: "Outputs",
+    FEATURE_FAMILY: "Inner layers",
+    RELATION_FAMILY: "Relations between examples",
+    WEIGHT_FAMILY: "Inner layers, with weights of the loss's own or a projection",
+    MEMORY_FAMILY: "With a memory or an opponent",
 }
 # Explained once, at the head of the page.
 COMMON = ("weight", "warmup", "teacher_layer", "student_layer")
@@ -121,7 +121,7 @@ def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def main() -> None:
     """Write both."""
-    found = [describe(member) for member in KINDS.values()]
+    found = [describe_kind(member) for member in LOSS_KINDS.values()]
     PAGE.write_text(page(found), "utf-8")
     README.write_text(with_table(README.read_text("utf-8"), readme_table(found)), "utf-8")
 

@@ -18,7 +18,7 @@ Kind = TypeVar("Kind", bound=Spec)
 
 
 @dataclass(frozen=True)
-class OwnKinds:
+class CustomKinds:
     """What the files of `--code` define.
 
     Args:
@@ -29,7 +29,7 @@ class OwnKinds:
 
     members: tuple[tuple[str, type[Spec]], ...] = ()
     paths: tuple[Path, ...] = ()
-    as_written: bool = False
+    keep_unknown: bool = False
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -46,11 +46,11 @@ class OwnKinds:
         return tuple(dict.fromkeys(own[type(part)] for part in _parts(entry) if type(part) in own))
 
 
-NO_OWN = OwnKinds()
-AS_WRITTEN = OwnKinds(as_written=True)
+NO_CUSTOM = CustomKinds()
+KEEP_UNKNOWN = CustomKinds(keep_unknown=True)
 
 
-class AsWritten(Spec):
+class UnknownEntry(Spec):
     """An entry whose kind nobody knows here: kept, never used."""
 
     model_config = ConfigDict(extra="allow")
@@ -65,7 +65,7 @@ class AsWritten(Spec):
 
 
 @dataclass(frozen=True)
-class OrOwn:
+class OrCustom:
     """Stands beside a tagged union: an entry may also be of one of the user's own kinds.
 
     Args:
@@ -80,7 +80,7 @@ class OrOwn:
 
     def entry(self, value: Any, handler: Any, info: ValidationInfo) -> Any:
         """The entry as an object of its class."""
-        given: OwnKinds = info.context or NO_OWN
+        given: CustomKinds = info.context or NO_CUSTOM
         own = given.of(self.family)
         kind = getattr(value, "kind", None) if isinstance(value, Spec) else _get(value, "kind")
         if isinstance(kind, str) and kind in own:
@@ -91,8 +91,8 @@ class OrOwn:
             (first, *_) = error.errors(include_url=False)
             if first["type"] != "union_tag_invalid" or first["loc"]:
                 raise
-            if given.as_written and isinstance(kind, str):
-                return AsWritten.model_validate(_plain(value))
+            if given.keep_unknown and isinstance(kind, str):
+                return UnknownEntry.model_validate(_plain(value))
             raise _with_own(error, first, own) from None
 
 
@@ -101,19 +101,19 @@ def kind_of(member: type[Spec]) -> str:
     return str(member.model_fields["kind"].default)
 
 
-def specs_in(annotation: Any, own: OwnKinds = NO_OWN) -> Iterator[type[Spec]]:
+def find_specs(annotation: Any, custom: CustomKinds = NO_CUSTOM) -> Iterator[type[Spec]]:
     """Every class that a value of an annotation may become."""
     if isinstance(annotation, type) and issubclass(annotation, Spec):
         yield annotation
-    if isinstance(annotation, OrOwn):
-        yield from own.of(annotation.family).values()
+    if isinstance(annotation, OrCustom):
+        yield from custom.of(annotation.family).values()
     for argument in get_args(annotation):
-        yield from specs_in(argument, own)
+        yield from find_specs(argument, custom)
 
 
-def as_written_in(entry: Any) -> bool:
+def has_unknown_entry(entry: Any) -> bool:
     """Whether a part of an entry is of a kind that nobody knew when it was read."""
-    return any(isinstance(part, AsWritten) for part in _parts(entry))
+    return any(isinstance(part, UnknownEntry) for part in _parts(entry))
 
 
 def _with_own(error: ValidationError, first: Any, own: Mapping[str, Any]) -> ValidationError:

@@ -12,14 +12,14 @@ from pathlib import Path
 _AROUND = 60
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
+def find_nearest_name(name: str, known: Iterable[str]) -> str | None:
     """The known name that was probably meant, or None."""
     return next(iter(get_close_matches(name, list(known), n=1, cutoff=0.6)), None)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`"did you mean 'x'? "` for the nearest known name, or nothing."""
-    close = nearest(name, known)
+    close = find_nearest_name(name, known)
     return f"did you mean {close!r}? " if close else ""
 
 
@@ -35,7 +35,7 @@ _NODES = re.compile(
 )
 
 
-def first_line(error: BaseException | str) -> str:
+def summarize_error(error: BaseException | str) -> str:
     """What a library's error says, without calls, nodes and what follows; its class if it says nothing."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     # Below a position stands the line of the source, further in.

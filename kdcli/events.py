@@ -33,13 +33,13 @@ class Progress:
         figures: loss terms and rates by name.
     """
 
-    stage: str
+    phase: str
     done: int
     total: int
     unit: str = "steps"
     epoch: int | None = None
     epochs: int | None = None
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class EpochEnded:
 
     epoch: int
     epochs: int
-    figures: dict[str, Any]
+    metrics: dict[str, Any]
     best: bool
 
 
@@ -56,5 +56,5 @@ Event = Note | Planned | Progress | EpochEnded
 OnEvent = Callable[[Event], None]
 
 
-def ignore(event: Event) -> None:
+def ignore_event(event: Event) -> None:
     """The listener of somebody who does not listen."""

@@ -14,12 +14,12 @@ class MissingExtra(ModelError):
     """A file that needs a package which is not installed."""
 
 
-def require_extra(extra: str, *, what: str) -> None:
+def require_extra(extra: str, *, subject: str) -> None:
     """Refuse to go on without the packages of an extra.
 
     Args:
         extra: `litert`, `onnx` or `legacy`.
-        what: needs it, for the message.
+        subject: needs it, for the message.
 
     Raises:
         MissingExtra: with the command that adds them.
@@ -29,6 +29,6 @@ def require_extra(extra: str, *, what: str) -> None:
         verb = "is" if len(missing) == 1 else "are"
         # The packages themselves: `kdcli[...]` works only where pip knows kdcli by that name.
         raise MissingExtra(
-            f"{what} needs {' and '.join(missing)}, which {verb} not installed",
+            f"{subject} needs {' and '.join(missing)}, which {verb} not installed",
             hint=f"pip install {' '.join(missing)}",
         )

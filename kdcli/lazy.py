@@ -37,7 +37,7 @@ def _load(name: str) -> Any:
         return sys.modules[name]
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with quiet_descriptor(2):
+    with silence_descriptor(2):
         tensorflow = importlib.import_module("tensorflow")
         importlib.import_module("keras")
         # Looking for a GPU makes native code complain when there is none.
@@ -49,7 +49,7 @@ def _load(name: str) -> Any:
 
 
 @contextmanager
-def quiet_descriptor(descriptor: int) -> Iterator[None]:
+def silence_descriptor(descriptor: int) -> Iterator[None]:
     """Keep native code from writing to a file descriptor (1 or 2); replay what it wrote on failure."""
     stream = sys.stderr if descriptor == 2 else sys.stdout
     stream.flush()

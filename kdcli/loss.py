@@ -9,11 +9,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Discriminator, Tag, model_validator
 
 from kdcli.lazy import ops
-from kdcli.spec import Names, Share, Spec, Weight, value_at
+from kdcli.spec import Fraction, Names, Spec, Weight, value_at
 
 Shape = tuple[int | None, ...]
 # Features by their number of axes beside the batch, as people call them.
-AXES = {3: "maps", 2: "sequences", 1: "vectors"}
+FEATURE_NAMES = {3: "maps", 2: "sequences", 1: "vectors"}
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,12 @@ def _variables(owner: Any) -> Iterator[Any]:
 
 
 # Figures of the log beside the terms.
-RESERVED = ("loss", "regularization", "gradient norm")
+_RESERVED_NAMES = ("loss", "regularization", "gradient norm")
 
 
 def _unreserved(name: str | None) -> str | None:
-    if name in RESERVED:
-        raise ValueError(f"{name!r} is what the log calls another figure; reserved: {', '.join(RESERVED)}")
+    if name in _RESERVED_NAMES:
+        raise ValueError(f"{name!r} is what the log calls another figure; reserved: {', '.join(_RESERVED_NAMES)}")
     return name
 
 
@@ -117,7 +117,7 @@ class Loss(Spec):
     one_class: ClassVar[bool] = False
     whole_batch: ClassVar[bool] = False
     one_device: ClassVar[bool] = False
-    heads: ClassVar[tuple[str, ...]] = ("logits",)
+    output_kinds: ClassVar[tuple[str, ...]] = ("logits",)
     least_batch: ClassVar[int] = 1
     least_classes: ClassVar[int] = 1
     non_negative: ClassVar[bool] = True
@@ -134,7 +134,7 @@ class Loss(Spec):
     kind: str
     name: Annotated[str | None, AfterValidator(_unreserved)] = None
     weight: Weight = 1.0
-    warmup: Share = 0.0
+    warmup: Fraction = 0.0
 
     @classmethod
     def defaults(cls, entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,12 +169,12 @@ class Loss(Spec):
         return True
 
     @property
-    def works_on(self) -> tuple[str, ...]:
+    def accepted_output_kinds(self) -> tuple[str, ...]:
         """The heads that it can compare as its options are."""
-        return self.heads
+        return self.output_kinds
 
     @property
-    def owns_parts(self) -> bool:
+    def has_parts(self) -> bool:
         """Whether calling it needs what `build` makes."""
         return type(self).build is not Loss.build
 
@@ -205,7 +205,7 @@ class FeatureLoss(Loss):
         student_layer: the student's, one for each of the teacher's.
     """
 
-    heads: ClassVar[tuple[str, ...]] = ("logits", "sigmoid", "values")
+    output_kinds: ClassVar[tuple[str, ...]] = ("logits", "sigmoid", "values")
     projects: ClassVar[bool] = False
     axes: ClassVar[tuple[int, ...]] = (3, 2, 1)
     pairing: ClassVar[Literal["last", "several"]] = "last"

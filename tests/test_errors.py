@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kdcli.errors import first_line
+from kdcli.errors import summarize_error
 
 
 @tf.function(input_signature=[tf.TensorSpec((None, None)), tf.TensorSpec((None, None))])
@@ -46,14 +46,14 @@ def convolved():
 def test_what_happened_is_said_without_calls_and_nodes(work, said):
     with pytest.raises((ValueError, tf.errors.OpError)) as caught:
         work()
-    line = first_line(caught.value)
+    line = summarize_error(caught.value)
     assert said in line and said in str(caught.value)
     for noise in ("\n", "{{", "[Op:", "\x1b", 'File "', "Exception encountered", "Graph execution error"):
         assert noise not in line
 
 
 def test_an_error_without_words_is_called_by_its_class():
-    assert first_line(ValueError()) == "ValueError"
-    assert first_line(ValueError("\n\n")) == "ValueError"
-    assert first_line(ValueError("one\ntwo")) == "one"
-    assert first_line(ValueError("Graph execution error:\n\n")) == "Graph execution error:"
+    assert summarize_error(ValueError()) == "ValueError"
+    assert summarize_error(ValueError("\n\n")) == "ValueError"
+    assert summarize_error(ValueError("one\ntwo")) == "one"
+    assert summarize_error(ValueError("Graph execution error:\n\n")) == "Graph execution error:"

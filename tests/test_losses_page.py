@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from kdcli.catalogue.description import describe
-from kdcli.losses import KINDS
+from kdcli.catalogue.description import describe_kind
+from kdcli.losses import LOSS_KINDS
 
 ROOT = Path(__file__).parents[1]
 WRITER = runpy.run_path(str(ROOT / "docs" / "losses.py"))
-FOUND = [describe(member) for member in KINDS.values()]
+FOUND = [describe_kind(member) for member in LOSS_KINDS.values()]
 
 
 def test_the_page_is_what_the_classes_say():
@@ -24,10 +24,10 @@ def test_the_table_of_the_readme_is_what_the_classes_say():
     table = WRITER["readme_table"](FOUND)
     assert readme.count(WRITER["BEGIN"]) == readme.count(WRITER["END"]) == 1
     assert f"{WRITER['BEGIN']}\n{table}{WRITER['END']}" in readme, "python docs/losses.py"
-    assert WRITER["with_table"](readme, "new\n").count("| [`") == readme.count("| [`") - len(KINDS)
+    assert WRITER["with_table"](readme, "new\n").count("| [`") == readme.count("| [`") - len(LOSS_KINDS)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LOSS_KINDS)
 def test_every_kind_has_a_section(kind):
     text = WRITER["page"](FOUND)
     assert text.count(f"\n### {kind}\n") == 1

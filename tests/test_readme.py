@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from kdcli.cli.app import app
-from kdcli.losses import KINDS
-from kdcli.recipe.shipped_recipes import shipped_names
+from kdcli.losses import LOSS_KINDS
+from kdcli.recipe.shipped_recipes import list_shipped_recipes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -21,12 +21,12 @@ def test_readme_has_a_section_for_every_command(entry):
     assert f"### kd {entry.name}\n" in README
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LOSS_KINDS)
 def test_readme_shows_every_loss(kind):
     assert re.search(rf"^\| \[`{kind}`\]", README, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", shipped_names())
+@pytest.mark.parametrize("name", list_shipped_recipes())
 def test_readme_shows_every_recipe(name):
     assert re.search(rf"^{name} +", README, re.MULTILINE)
 

@@ -11,15 +11,15 @@ from kdcli.runs import writer
 from kdcli.setup.request import SPLIT_OPTIONS
 from kdcli.spec import ExportFormat
 
-PREPARES = ("inside", "outside")
+_PREPROCESSING_PLACES = ("inside", "outside")
 
 
 # What files give; `teacher` is what the teacher's file gives.
-WANTED = ("teacher", "probabilities", "logits")
+_EXPORTED_OUTPUT_KINDS = ("teacher", "probabilities", "logits")
 
 
 # What can be measured of a file on random inputs.
-WITHOUT_DATA = ("max_abs_diff", "size_mb", "latency_ms")
+_METRICS_WITHOUT_DATA = ("max_abs_diff", "size_mb", "latency_ms")
 
 
 def check_options(
@@ -37,12 +37,12 @@ def check_options(
     Raises:
         UsageError: naming the option.
     """
-    if prepare is not None and prepare not in PREPARES:
-        raise UsageError(f"--prepare must be one of {', '.join(PREPARES)}, got {prepare!r}")
+    if prepare is not None and prepare not in _PREPROCESSING_PLACES:
+        raise UsageError(f"--prepare must be one of {', '.join(_PREPROCESSING_PLACES)}, got {prepare!r}")
     if batch is not None and batch < 1:
         raise UsageError(f"--batch must be at least 1, got {batch}")
-    if output_kind not in WANTED:
-        raise UsageError(f"--output-kind must be one of {', '.join(WANTED)}, got {output_kind!r}")
+    if output_kind not in _EXPORTED_OUTPUT_KINDS:
+        raise UsageError(f"--output-kind must be one of {', '.join(_EXPORTED_OUTPUT_KINDS)}, got {output_kind!r}")
     if split not in SPLIT_OPTIONS:
         raise UsageError(f"--split must be one of {', '.join(SPLIT_OPTIONS)}, got {split!r}")
     if runtime is None:
@@ -54,7 +54,7 @@ def check_options(
         raise UsageError(f"--runtime {runtime}: no file is run by it; there is {', '.join(known)}")
 
 
-def check_empty(place: Path) -> None:
+def check_empty(out: Path) -> None:
     """Refuse a folder that holds something.
 
     Raises:
@@ -62,16 +62,16 @@ def check_empty(place: Path) -> None:
         StorageError: it cannot be read.
     """
     try:
-        held = place.is_file() or (place.is_dir() and any(place.iterdir()))
+        held = out.is_file() or (out.is_dir() and any(out.iterdir()))
     except OSError as error:
-        raise writer.storage_error(place, error) from error
+        raise writer.storage_error(out, error) from error
     if held:
-        what = "is a file, not a folder" if place.is_file() else "is not empty"
-        raise UsageError(f"--out {place} {what}", hint="another --out; kd export replaces nothing")
+        what = "is a file, not a folder" if out.is_file() else "is not empty"
+        raise UsageError(f"--out {out} {what}", hint="another --out; kd export replaces nothing")
 
 
 def check_without_data(
-    chosen: Sequence[ExportFormat], given: dict[str, bool], bounds: Sequence[Gate], *, prepare: str | None
+    chosen: Sequence[ExportFormat], options: dict[str, bool], gates: Sequence[Gate], *, prepare: str | None
 ) -> None:
     """Refuse what needs examples.
 
@@ -89,9 +89,9 @@ def check_without_data(
             "--prepare inside: without data nobody knows what a raw example is",
             hint="--data D, or --prepare outside",
         )
-    for option, there in given.items():
+    for option, there in options.items():
         if there:
             raise UsageError(f"{option} is about the examples, and there is no data", hint="--data D")
-    for gate in bounds:
-        if gate.metric not in WITHOUT_DATA:
+    for gate in gates:
+        if gate.metric not in _METRICS_WITHOUT_DATA:
             raise UsageError(f"gate {gate.metric} {gate.text}: there is no data to measure it on", hint="--data D")

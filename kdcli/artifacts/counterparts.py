@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdcli.artifacts.files import Made
-from kdcli.artifacts.source import exportable
+from kdcli.artifacts.files import ConvertedFile
+from kdcli.artifacts.source import require_exportable
 from kdcli.errors import KdError, ModelError
 from kdcli.events import OnEvent
 from kdcli.exports import Litert, Onnx
@@ -42,7 +42,7 @@ def find_counterparts(
     *,
     runtime: str | None,
     threads: int | None,
-    opened: ExitStack,
+    resources: ExitStack,
     on_event: OnEvent,
 ) -> Counterparts:
     """The teacher in the runtime of every candidate that is going to be timed.
@@ -51,7 +51,7 @@ def find_counterparts(
         candidates: by name, the teacher under `TEACHER`.
         runtime: time only models of this one.
         threads: of other runtimes.
-        opened: closes what is opened here.
+        resources: closes what is opened here.
         on_event: told of exports.
     """
     teacher = candidates.get(TEACHER)
@@ -66,8 +66,8 @@ def find_counterparts(
             names[name] = TEACHER
             continue
         # A file that takes raw examples is compared with one that takes them too.
-        preparations = candidate.network.preparations.values()
-        inside = all(one.size is None and (one.scale == "raw" or not one.scaled) for one in preparations)
+        preparations = candidate.network.preprocessing.values()
+        inside = all(one.size is None and (one.scale == "raw" or not one.is_scaled) for one in preparations)
         wanted[name] = (other, inside)
 
     def open_in(runtime: str, inside: bool) -> TeacherFile:
@@ -75,7 +75,7 @@ def find_counterparts(
             raise ModelError(f"{teacher.path} is a {teacher.format} file")
         options: dict[str, Any] = {"inside": inside, "sha256": teacher.sha256, "threads": threads}
         return open_teacher_file(
-            exportable(teacher.network), _FORMATS[runtime], **options, opened=opened, on_event=on_event
+            require_exportable(teacher.network), _FORMATS[runtime], **options, opened=resources, on_event=on_event
         )
 
     found = _each_once(wanted, open_in)
@@ -83,15 +83,20 @@ def find_counterparts(
 
 
 def export_counterparts(
-    files: Sequence[Made], teacher: RunTeacher, *, threads: int | None, opened: ExitStack, on_event: OnEvent
+    files: Sequence[ConvertedFile],
+    teacher: RunTeacher,
+    *,
+    threads: int | None,
+    resources: ExitStack,
+    on_event: OnEvent,
 ) -> Counterparts:
     """The teacher of a run as a file of each format that its student was exported to."""
 
     def open_as(kind: str, inside: bool) -> TeacherFile:
         network, sha256 = teacher.only()
         options: dict[str, Any] = {"inside": inside, "sha256": sha256, "threads": threads}
-        options |= {"opened": opened, "on_event": on_event}
-        return open_teacher_file(exportable(network), choose_formats([kind])[0], **options)
+        options |= {"opened": resources, "on_event": on_event}
+        return open_teacher_file(require_exportable(network), choose_formats([kind])[0], **options)
 
     return _each_once({made.path.name: (made.format.kind, made.serving.inside) for made in files}, open_as)
 

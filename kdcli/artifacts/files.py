@@ -14,28 +14,28 @@ from kdcli.data.examples import Examples
 from kdcli.errors import ModelError
 from kdcli.evaluation.latency.measure import time_models
 from kdcli.evaluation.latency.session import Session
-from kdcli.evaluation.latency.subjects import POOL, requests_of
-from kdcli.evaluation.parity import Parity, Reference, answered, compare, file_answers
+from kdcli.evaluation.latency.subjects import POOL_EXAMPLES, make_requests
+from kdcli.evaluation.parity import Parity, Reference, compare_outputs, compute_outputs, make_file_function
 from kdcli.events import Note, OnEvent, Progress
 from kdcli.models.batching import Runner
-from kdcli.models.keras.serving import Serving, serve
+from kdcli.models.keras.serving import ServedModel, make_served_model
 from kdcli.models.network import Network
 from kdcli.models.preprocessing import scale_to_json
 from kdcli.models.runtimes.runner import FileRunner
-from kdcli.models.runtimes.tensor_info import TensorInfo
+from kdcli.models.runtimes.tensor_info import FileTensor
 from kdcli.recipe.gates import Gate
-from kdcli.runs.export_results import TakenInput
+from kdcli.runs.export_results import ExportInterface
 from kdcli.setup.teacher_file import TeacherFile
 from kdcli.spec import ExportFormat
 
 # How much of the accuracy a file may lose; of decisions where there are no labels; of values, of their variance.
-DROP = 0.01
+_MAX_DROP = 0.01
 # About how long files are timed, for each of them.
-SECONDS_EACH = 2.0
+_SECONDS_PER_FILE = 2.0
 
 
 @dataclass(frozen=True)
-class Made:
+class ConvertedFile:
     """A file in the scratch folder.
 
     Args:
@@ -47,76 +47,84 @@ class Made:
     """
 
     format: ExportFormat
-    serving: Serving
+    serving: ServedModel
     path: Path
     runner: Runner
     parity: Parity
 
 
-def make_file(
-    chosen: ExportFormat,
+def convert_file(
+    format: ExportFormat,
     network: Network,
     path: Path,
     *,
     inside: bool,
     batch: int | None,
-    shown: dict[str, np.ndarray] | None,
+    calibration: dict[str, np.ndarray] | None,
     examples: Examples,
     reference: Reference,
     batch_size: int,
     threads: int | None,
-    opened: ExitStack,
+    resources: ExitStack,
     on_event: OnEvent,
-) -> Made:
+) -> ConvertedFile:
     """Write a file, open it as others would, and compare it with the model.
 
     What cannot be converted for any batch size is tried with batches of one.
 
     Args:
-        shown: raw training examples, for formats that look at them.
+        calibration: raw training examples, for formats that look at them.
         examples: what both answer.
-        opened: closes the reader.
+        resources: closes the reader.
 
     Raises:
         ModelError: the model cannot be converted, or its file answers NaN or not as many values as the model.
     """
     on_event(Note(f"{path.name}: converting"))
 
-    def write(size: int | None) -> Serving:
-        serving = serve(network, inside=inside, batch=size, floats=chosen.takes_floats, output_kind=reference.kind)
-        if chosen.from_data and shown is not None:
-            serving = serving.shown(shown)
-        chosen.write(serving, path)
+    def write(size: int | None) -> ServedModel:
+        serving = make_served_model(
+            network,
+            include_preprocessing=inside,
+            batch=size,
+            floats=format.takes_floats,
+            output_kind=reference.kind,
+        )
+        if format.from_data and calibration is not None:
+            serving = serving.shown(calibration)
+        format.write(serving, path)
         return serving
 
     try:
         serving = write(batch or network.batch)
     except ModelError:
-        if batch or network.batch or chosen.runtime == "tensorflow":
+        if batch or network.batch or format.runtime == "tensorflow":
             raise
         # Where this fails too, its hint no longer names --batch 1.
         serving = write(1)
         text = f"{path.name}: takes one example at a time: it cannot be converted for batches of any size"
         on_event(Note(text, warning=True))
-    runner = chosen.open(path, threads=threads)
-    opened.callback(runner.close)
+    runner = format.open(path, threads=threads)
+    resources.callback(runner.close)
 
     def told(done: int) -> None:
         on_event(Progress("evaluation", done, len(examples), "examples"))
 
-    outputs = answered(file_answers(runner.predict, serving), examples, batch_size=batch_size, on_batch=told)
+    outputs = compute_outputs(
+        make_file_function(runner.predict, serving), examples, batch_size=batch_size, on_batch=told
+    )
     if outputs.shape != reference.outputs.shape:
         raise ModelError(f"{path.name}: answers {outputs.shape}, the model {reference.outputs.shape}")
     if not np.isfinite(outputs).all():
         raise ModelError(f"{path.name}: answers NaN or infinity where the model does not")
-    return Made(chosen, serving, path, runner, compare(outputs, reference))
+    return ConvertedFile(format, serving, path, runner, compare_outputs(outputs, reference))
 
 
-def with_parity_gates(gates: Sequence[Gate], *, task: str | None, labelled: bool) -> tuple[Gate, ...]:
+def add_parity_gates(gates: Sequence[Gate], *, task: str | None, labelled: bool) -> tuple[Gate, ...]:
     """The gates with those that every file must pass to be left behind."""
     if task is None:
         return tuple(gates)
-    default = Gate("unexplained" if task == "regression" else "export_drop", "<=", DROP)
+    default = Gate("unexplained" if task == "regression" else "export_drop", "<=", _MAX_DROP)
     others = [gate for gate in gates if gate.metric != default.metric]
     held = [gate for gate in gates if gate.metric == default.metric] or [default]
     if task == "regression" or labelled:
@@ -127,8 +135,8 @@ def with_parity_gates(gates: Sequence[Gate], *, task: str | None, labelled: bool
     return (*(gate for gate in others if gate not in own), *changed)
 
 
-def gate_figures(
-    made: Made, size: int, session: Session | None, against: Mapping[str, str]
+def collect_gate_metrics(
+    made: ConvertedFile, size: int, session: Session | None, against: Mapping[str, str]
 ) -> dict[str, float | None]:
     """What gates know of a file.
 
@@ -147,7 +155,7 @@ def gate_figures(
         "max_abs_diff": parity.max_abs_diff,
         "size_mb": size / 1e6,
     }
-    p50 = p50_of(made, session)
+    p50 = find_p50_ms(made, session)
     if session is None or p50 is None:
         return known
     teacher = against.get(made.path.name)
@@ -155,8 +163,8 @@ def gate_figures(
     return {**known, "latency_ms": p50, "latency_ratio": ratio}
 
 
-def time_files(
-    files: Sequence[Made],
+def time_converted_files(
+    files: Sequence[ConvertedFile],
     examples: Examples,
     *,
     teachers: Mapping[str, TeacherFile],
@@ -168,43 +176,43 @@ def time_files(
     timed = {made.path.name: made for made in files if runtime in (None, made.format.runtime)}
     if not timed:
         return None
-    raw = examples.take(np.arange(min(POOL, len(examples))))
-    entrants: dict[str, Made | TeacherFile] = {**timed, **teachers}
+    raw = examples.take(np.arange(min(POOL_EXAMPLES, len(examples))))
+    entrants: dict[str, ConvertedFile | TeacherFile] = {**timed, **teachers}
     # A file for one batch size is asked as often as a request needs.
     batch = files[0].serving.batch or 1
     return time_models(
         {name: one.runner for name, one in entrants.items()},
-        {name: requests_of([one.serving.taken(raw)], batch) for name, one in entrants.items()},
+        {name: make_requests([one.serving.convert_examples(raw)], batch) for name, one in entrants.items()},
         seed=seed,
-        seconds=SECONDS_EACH * len(entrants),
+        seconds=_SECONDS_PER_FILE * len(entrants),
         on_event=on_event,
     )
 
 
-def p50_of(made: Made, session: Session | None) -> float | None:
+def find_p50_ms(made: ConvertedFile, session: Session | None) -> float | None:
     """The median of one request in milliseconds; None where it was not timed."""
     if session is None or made.path.name not in session.subjects:
         return None
-    return session.timing(made.path.name).p50_ms
+    return session.summarize(made.path.name).p50_ms
 
 
-def taken_input(made: Made, *, classes: int) -> TakenInput:
+def describe_input(made: ConvertedFile, *, classes: int) -> ExportInterface:
     """What somebody who uses the file must know."""
     serving, runner = made.serving, made.runner
-    preparation = serving.preparation
+    preparation = serving.preprocessing
     dtype, output_dtype = serving.dtype, "float32"
     quantization: Any = None
     output_quantization: Any = None
     if isinstance(runner, FileRunner):
         dtype, output_dtype = runner.input.dtype, runner.output.dtype
         quantization, output_quantization = _quantization(runner.input), _quantization(runner.output)
-    return TakenInput(
+    return ExportInterface(
         shape=serving.shape,
         dtype=dtype,
         range=serving.value_range,
         batch=serving.batch,
         prepare="inside" if serving.inside else "outside",
-        scale=scale_to_json(preparation.scale) if preparation.scaled else None,
+        scale=scale_to_json(preparation.scale) if preparation.is_scaled else None,
         resize=preparation.size,
         fit=preparation.fit if preparation.size else None,
         quantization=quantization,
@@ -215,7 +223,7 @@ def taken_input(made: Made, *, classes: int) -> TakenInput:
     )
 
 
-def _quantization(tensor: TensorInfo) -> dict[str, float] | None:
-    if not tensor.integer or tensor.scale is None:
+def _quantization(tensor: FileTensor) -> dict[str, float] | None:
+    if not tensor.is_integer or tensor.scale is None:
         return None
     return {"scale": tensor.scale, "zero_point": tensor.zero_point}

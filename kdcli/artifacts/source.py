@@ -9,31 +9,31 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.data.dataset import Dataset, with_outputs
-from kdcli.data.examples import ONLY, Examples
-from kdcli.data.order import limited
+from kdcli.data.dataset import Dataset, fill_outputs
+from kdcli.data.examples import SINGLE_INPUT, Examples
+from kdcli.data.order import limit_positions
 from kdcli.errors import ModelError
-from kdcli.evaluation.parity import Reference, answered, compare, model_answers
+from kdcli.evaluation.parity import Reference, compare_outputs, compute_outputs, make_model_function
 from kdcli.events import OnEvent, Progress
 from kdcli.models.files.open import open_file
-from kdcli.models.inference import ready, shipped_kind
+from kdcli.models.inference import choose_exported_kind, prepare_for_export
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.preprocessing import Preprocessing
 from kdcli.models.saved_model.network import GraphNetwork
-from kdcli.recipe.reader import read_run
-from kdcli.runs.directory import recipe_of_run, role_of_run
+from kdcli.recipe.reader import read_run_recipe
+from kdcli.runs.directory import find_run_recipe, find_run_role
 from kdcli.setup.evaluated_models import open_evaluated_file
 from kdcli.setup.named_models import open_examples
 from kdcli.setup.open_models import choice_of
 from kdcli.setup.request import Request
 
 # Training examples that an 8-bit file is calibrated with, and inputs that are drawn where there is no data.
-SHOWN, DRAWN = 200, 32
+_CALIBRATION_EXAMPLES, _RANDOM_EXAMPLES = 200, 32
 
 
 @dataclass(frozen=True)
-class Shipped:
+class ExportSource:
     """A model that is going to be exported.
 
     Args:
@@ -55,8 +55,8 @@ class Shipped:
     dataset: Dataset | None = None
 
 
-def ship_with_data(
-    given: Path,
+def open_source_with_data(
+    model: Path,
     *,
     request: Request,
     output_kind: str,
@@ -64,11 +64,11 @@ def ship_with_data(
     limit: float | None,
     batch_size: int,
     on_event: OnEvent,
-) -> Shipped:
+) -> ExportSource:
     """A model behind its preparation, with its outputs on a split.
 
     Args:
-        given: a file or a run directory.
+        model: a file or a run directory.
         output_kind: `teacher`, `probabilities` or `logits`, for `inference.shipped_kind`.
         split, limit: what it is compared on.
 
@@ -79,33 +79,35 @@ def ship_with_data(
     dataset, examples = open_examples(request, split=split, limit=limit, on_event=on_event)
     with ExitStack() as opened:
         candidate = open_evaluated_file(
-            given, "student", request=request, dataset=dataset, threads=None, opened=opened, on_event=on_event
+            model, "student", request=request, dataset=dataset, threads=None, opened=opened, on_event=on_event
         )
-    network = exportable(candidate.network)
-    kind = shipped_kind(network, output_kind, teachers=_teacher_kinds(given))
-    dataset = with_outputs(dataset, network.outputs)
+    network = require_exportable(candidate.network)
+    kind = choose_exported_kind(network, output_kind, teachers=_teacher_kinds(model))
+    dataset = fill_outputs(dataset, network.outputs)
 
     def told(done: int) -> None:
         on_event(Progress("evaluation", done, len(examples), "examples"))
 
-    outputs = answered(model_answers(network, kind), examples, batch_size=batch_size, on_batch=told)
+    outputs = compute_outputs(make_model_function(network, kind), examples, batch_size=batch_size, on_batch=told)
     reference = Reference(network, outputs, examples.all_labels(), dataset.task, output_kind=kind)
     train = dataset.train
-    seen = train.take(limited(train.all_labels(), len(train), limit=SHOWN, seed=request.recipe.data_seed))
+    seen = train.take(
+        limit_positions(train.all_labels(), len(train), limit=_CALIBRATION_EXAMPLES, seed=request.recipe.data_seed)
+    )
     names = dataset.class_names if dataset.task != "regression" else ()
-    accuracy = compare(outputs, reference).accuracy
-    return Shipped(ready(network, kind), examples, reference, seen, names, accuracy, dataset)
+    accuracy = compare_outputs(outputs, reference).accuracy
+    return ExportSource(prepare_for_export(network, kind), examples, reference, seen, names, accuracy, dataset)
 
 
 def _teacher_kinds(given: Path) -> list[str]:
     """What the files of a run's teachers give; nothing for a file, and for a run that trained a teacher."""
-    own = recipe_of_run(given)
-    if own is None or role_of_run(given) == "teacher":
+    own = find_run_recipe(given)
+    if own is None or find_run_role(given) == "teacher":
         return []
-    return [section.output_kind for section in read_run(own).teachers]
+    return [section.output_kind for section in read_run_recipe(own).teachers]
 
 
-def exportable(network: Any) -> Network:
+def require_exportable(network: Any) -> Network:
     """Refuse what no format can be written from.
 
     Raises:
@@ -126,16 +128,16 @@ def exportable(network: Any) -> Network:
     return network
 
 
-def ship_without_data(
-    file: Path, *, given: Path, request: Request, output_kind: str, on_event: OnEvent
-) -> Shipped:
+def open_source_without_data(
+    file: Path, *, model: Path, request: Request, output_kind: str, on_event: OnEvent
+) -> ExportSource:
     """A model as it is, with its outputs on seeded random inputs: normal, or for integers 0 and 1.
 
     Raises:
         ModelError: several inputs, or an input of open size.
     """
     choice = choice_of(request.recipe.student)
-    network = exportable(open_file(file, trust=request.trust, choice=choice, on_event=on_event).network)
+    network = require_exportable(open_file(file, trust=request.trust, part=choice, on_event=on_event).network)
     spec = network.inputs[0]
     if None in spec.shape:
         sides = "×".join("any" if side is None else str(side) for side in spec.shape)
@@ -143,13 +145,15 @@ def ship_without_data(
             f"{file}: takes inputs of any size ({sides}), a file needs one", hint="--data D says which"
         )
     shape: tuple[int, ...] = tuple(side for side in spec.shape if side is not None)
-    network = network.with_preparations({ONLY: Preparation(shape, spec.dtype, shape, spec.dtype, "raw")})
+    network = network.with_preprocessing(
+        {SINGLE_INPUT: Preprocessing(shape, spec.dtype, shape, spec.dtype, "raw")}
+    )
     random = np.random.default_rng(request.recipe.data_seed)
-    drawn: Any = random.standard_normal((DRAWN, *shape))
+    drawn: Any = random.standard_normal((_RANDOM_EXAMPLES, *shape))
     if not spec.dtype.startswith(("float", "bfloat")):
         drawn = drawn > 0
     inputs = drawn.astype(np.float32 if spec.dtype == "bfloat16" else spec.dtype)
-    examples = Examples("random", {ONLY: inputs}, None, None, np.arange(DRAWN))
-    kind = shipped_kind(network, output_kind, teachers=_teacher_kinds(given))
-    outputs = model_answers(network, kind)(examples.take(np.arange(DRAWN)))
-    return Shipped(ready(network, kind), examples, Reference(network, outputs, output_kind=kind))
+    examples = Examples("random", {SINGLE_INPUT: inputs}, None, None, np.arange(_RANDOM_EXAMPLES))
+    kind = choose_exported_kind(network, output_kind, teachers=_teacher_kinds(model))
+    outputs = make_model_function(network, kind)(examples.take(np.arange(_RANDOM_EXAMPLES)))
+    return ExportSource(prepare_for_export(network, kind), examples, Reference(network, outputs, output_kind=kind))

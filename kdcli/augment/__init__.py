@@ -16,13 +16,13 @@ from kdcli.augment.mixing import Mixing
 from kdcli.augment.mixup import Mixup
 from kdcli.augment.rotate import Rotate
 from kdcli.augment.shift import Shift
-from kdcli.custom_kinds import OrOwn
+from kdcli.custom_kinds import OrCustom
 from kdcli.spec import Augment
 
 AnyAugment = Annotated[
     Flip | Shift | Crop | Rotate | Brightness | Contrast | Cutout | Mixup | Cutmix,
     Field(discriminator="kind"),
-    OrOwn(Augment),
+    OrCustom(Augment),
     SerializeAsAny(),
 ]
 

@@ -7,7 +7,7 @@ from typing import Any
 from kdcli.lazy import tf
 
 
-def inside_box(centres: Any, *, size: tuple[int, int], sides: tuple[Any, Any]) -> Any:
+def mask_box(centres: Any, *, size: tuple[int, int], sides: tuple[Any, Any]) -> Any:
     """Which pixels lie inside, a bool (batch, h, w).
 
     Args:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.augment.pixels import as_stored, full_range
+from kdcli.augment.pixels import cast_to_stored, white_level
 from kdcli.lazy import tf
 from kdcli.spec import Augment, PositiveFloat
 
@@ -26,5 +26,5 @@ class Brightness(Augment):
 
     def __call__(self, images: Any, draws: Any) -> Any:
         """Change images (batch, h, w, channels) of any type by draws (batch, 1)."""
-        change = (2.0 * draws[:, 0] - 1.0) * self.amount * full_range(images.dtype)
-        return as_stored(tf.cast(images, tf.float32) + change[:, None, None, None], images.dtype)
+        change = (2.0 * draws[:, 0] - 1.0) * self.amount * white_level(images.dtype)
+        return cast_to_stored(tf.cast(images, tf.float32) + change[:, None, None, None], images.dtype)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.augment.pixels import as_stored
+from kdcli.augment.pixels import cast_to_stored
 from kdcli.lazy import tf
 from kdcli.spec import Augment, PositiveFloat
 
@@ -29,4 +29,4 @@ class Contrast(Augment):
         factor = 1.0 + (2.0 * draws[:, 0] - 1.0) * self.amount
         values = tf.cast(images, tf.float32)
         mean = tf.reduce_mean(values, axis=[1, 2, 3], keepdims=True)
-        return as_stored(mean + (values - mean) * factor[:, None, None, None], images.dtype)
+        return cast_to_stored(mean + (values - mean) * factor[:, None, None, None], images.dtype)

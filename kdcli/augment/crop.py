@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.augment.window import moved_window
+from kdcli.augment.window import crop_window
 from kdcli.spec import Augment
 
 
@@ -26,4 +26,4 @@ class Crop(Augment):
 
     def __call__(self, images: Any, draws: Any) -> Any:
         """Crop images (batch, h, w, channels) of any type by draws (batch, 2)."""
-        return moved_window(images, draws, border=self.padding)
+        return crop_window(images, draws, border=self.padding)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from kdcli.augment.box import inside_box
-from kdcli.augment.mixing import Mixing, beta_shares
+from kdcli.augment.box import mask_box
+from kdcli.augment.mixing import Mixing, sample_beta
 from kdcli.lazy import tf
 
 
@@ -34,6 +34,6 @@ class Cutmix(Mixing):
         return tf.where(replaced[..., None], partners, images)
 
     def _replaced(self, draws: Any, size: tuple[int, int]) -> Any:
-        side = tf.sqrt(1.0 - beta_shares(draws[:, 1], self.alpha))
+        side = tf.sqrt(1.0 - sample_beta(draws[:, 1], self.alpha))
         sides = tf.floor(side * size[0]), tf.floor(side * size[1])
-        return inside_box(draws[:, 2:4], size=size, sides=sides)
+        return mask_box(draws[:, 2:4], size=size, sides=sides)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.augment.box import inside_box
+from kdcli.augment.box import mask_box
 from kdcli.lazy import tf
 from kdcli.spec import Augment
 
@@ -28,5 +28,5 @@ class Cutout(Augment):
     def __call__(self, images: Any, draws: Any) -> Any:
         """Cut images (batch, h, w, channels) of any type by draws (batch, 2)."""
         size = images.shape[1], images.shape[2]
-        hidden = inside_box(draws, size=size, sides=(self.size, self.size))
+        hidden = mask_box(draws, size=size, sides=(self.size, self.size))
         return tf.where(hidden[..., None], tf.zeros_like(images), images)

@@ -42,7 +42,7 @@ class Mixing(Augment):
         raise TypeError(f"{type(self).__name__} has no formula")
 
 
-def beta_shares(draws: Any, alpha: float) -> Any:
+def sample_beta(draws: Any, alpha: float) -> Any:
     """Draws from [0, 1) as numbers distributed by Beta(alpha, alpha), (batch,) float32."""
     table = tf.constant(_beta_quantiles(alpha), tf.float32)
     place = draws * POINTS

@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.augment.mixing import Mixing, beta_shares
-from kdcli.augment.pixels import as_stored
+from kdcli.augment.mixing import Mixing, sample_beta
+from kdcli.augment.pixels import cast_to_stored
 from kdcli.lazy import tf
 from kdcli.spec import PositiveFloat
 
@@ -28,10 +28,10 @@ class Mixup(Mixing):
 
     def shares(self, draws: Any, *, size: tuple[int, int]) -> Any:
         """The share that each picture keeps, (batch,)."""
-        return beta_shares(draws[:, 1], self.alpha)
+        return sample_beta(draws[:, 1], self.alpha)
 
     def mix(self, images: Any, partners: Any, draws: Any) -> Any:
         """Blend images and partners (batch, h, w, channels) by draws (batch, 2)."""
         share = self.shares(draws, size=(1, 1))[:, None, None, None]
         own, other = tf.cast(images, tf.float32), tf.cast(partners, tf.float32)
-        return as_stored(share * own + (1.0 - share) * other, images.dtype)
+        return cast_to_stored(share * own + (1.0 - share) * other, images.dtype)

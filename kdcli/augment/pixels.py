@@ -7,7 +7,7 @@ from typing import Any
 from kdcli.lazy import tf
 
 
-def as_stored(values: Any, dtype: Any) -> Any:
+def cast_to_stored(values: Any, dtype: Any) -> Any:
     """Computed float32 pixels in their stored type: integers are rounded and clipped to the type's range."""
     if dtype.is_floating:
         return tf.cast(values, dtype)
@@ -16,6 +16,6 @@ def as_stored(values: Any, dtype: Any) -> Any:
     return tf.saturate_cast(tf.round(values), dtype)
 
 
-def full_range(dtype: Any) -> float:
+def white_level(dtype: Any) -> float:
     """What white is: 255 for `uint8`, 1 for floats, the largest value of other integers."""
     return 1.0 if dtype.is_floating or dtype.is_bool else float(dtype.max)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.augment.pixels import as_stored
+from kdcli.augment.pixels import cast_to_stored
 from kdcli.lazy import tf
 from kdcli.spec import Augment, PositiveFloat
 
@@ -29,7 +29,7 @@ class Rotate(Augment):
         angles = (2.0 * draws[:, 0] - 1.0) * (self.degrees * math.pi / 180.0)
         height, width = images.shape[1], images.shape[2]
         rows, columns = _sources(angles, height, width)
-        return as_stored(_bilinear(tf.cast(images, tf.float32), rows, columns), images.dtype)
+        return cast_to_stored(_bilinear(tf.cast(images, tf.float32), rows, columns), images.dtype)
 
 
 def _sources(angles: Any, height: int, width: int) -> tuple[Any, Any]:

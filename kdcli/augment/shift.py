@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.augment.window import moved_window
+from kdcli.augment.window import crop_window
 from kdcli.spec import Augment
 
 
@@ -24,4 +24,4 @@ class Shift(Augment):
 
     def __call__(self, images: Any, draws: Any) -> Any:
         """Shift images (batch, h, w, channels) of any type by draws (batch, 2)."""
-        return moved_window(images, draws, border=self.pixels)
+        return crop_window(images, draws, border=self.pixels)

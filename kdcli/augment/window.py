@@ -7,7 +7,7 @@ from typing import Any
 from kdcli.lazy import tf
 
 
-def moved_window(images: Any, draws: Any, *, border: int) -> Any:
+def crop_window(images: Any, draws: Any, *, border: int) -> Any:
     """A window of the original size from each picture with a border of zeros around it.
 
     Args:

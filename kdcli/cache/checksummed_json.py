@@ -15,7 +15,7 @@ _SEAL = "sha256"
 _MOST_BYTES = 10_000_000
 
 
-def fingerprint_of(components: Mapping[str, Any]) -> str:
+def compute_fingerprint(components: Mapping[str, Any]) -> str:
     """The sha256, in hexadecimal, of what answers follow from.
 
     Args:
@@ -24,7 +24,7 @@ def fingerprint_of(components: Mapping[str, Any]) -> str:
     return hashlib.sha256(_canonical(components)).hexdigest()
 
 
-def write_sealed(path: Path, document: Mapping[str, Any]) -> None:
+def write_checksummed(path: Path, document: Mapping[str, Any]) -> None:
     """Write a document with its sha256.
 
     Raises:
@@ -34,7 +34,7 @@ def write_sealed(path: Path, document: Mapping[str, Any]) -> None:
     writer.write_text(path, json.dumps(sealed, indent=2) + "\n")
 
 
-def read_sealed(path: Path, schema: str) -> dict[str, Any] | None:
+def read_checksummed(path: Path, schema: str) -> dict[str, Any] | None:
     """A document as it was written, or None when it is missing, damaged or of another kind."""
     try:
         if not path.is_file() or path.stat().st_size > _MOST_BYTES:

@@ -7,10 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from kdcli.cache.checksummed_json import fingerprint_of, read_sealed, write_sealed
-from kdcli.cache.folder import ANSWERS, CHOICES
-from kdcli.cache.locks import sweep
-from kdcli.cache.metadata import About, is_place, read_about
+from kdcli.cache.checksummed_json import compute_fingerprint, read_checksummed, write_checksummed
+from kdcli.cache.folder import DECISIONS_FOLDER, OUTPUTS_FOLDER
+from kdcli.cache.locks import remove_leftovers
+from kdcli.cache.metadata import EntryMetadata, is_entry_folder, read_metadata
 from kdcli.errors import StorageError
 from kdcli.runs import writer
 
@@ -36,7 +36,7 @@ _WORDS = {
 }
 
 
-def remember(folder: Path, components: Mapping[str, Any], document: Mapping[str, Any]) -> None:
+def store_decision(folder: Path, components: Mapping[str, Any], document: Mapping[str, Any]) -> None:
     """Keep a decision that took time. A cache that cannot be written forgets it, which is no error.
 
     Args:
@@ -47,31 +47,31 @@ def remember(folder: Path, components: Mapping[str, Any], document: Mapping[str,
     path = _place(folder, components)
     with suppress(StorageError, OSError):
         writer.make_folder(path.parent)
-        sweep(path.parent)
-        write_sealed(path, {"schema": _SCHEMA, "components": dict(components), "document": dict(document)})
+        remove_leftovers(path.parent)
+        write_checksummed(path, {"schema": _SCHEMA, "components": dict(components), "document": dict(document)})
 
 
-def recall(folder: Path, components: Mapping[str, Any]) -> dict[str, Any] | None:
+def load_decision(folder: Path, components: Mapping[str, Any]) -> dict[str, Any] | None:
     """A decision that was remembered for exactly these components, or None."""
-    found = read_sealed(_place(folder, components), _SCHEMA)
+    found = read_checksummed(_place(folder, components), _SCHEMA)
     return found["document"] if found is not None and found["components"] == dict(components) else None
 
 
-def forget(folder: Path) -> int:
+def remove_decisions(folder: Path) -> int:
     """Remove every decision that is remembered in a cache; gives the bytes that came free.
 
     Raises:
         StorageError: one cannot be removed.
     """
     freed = 0
-    for path in sorted((folder / CHOICES).glob(f"*{_SUFFIX}")):
-        if read_sealed(path, _SCHEMA) is not None:
+    for path in sorted((folder / DECISIONS_FOLDER).glob(f"*{_SUFFIX}")):
+        if read_checksummed(path, _SCHEMA) is not None:
             freed += path.stat().st_size
             writer.remove(path)
     return freed
 
 
-def why_not(folder: Path, components: Mapping[str, Any], *, teacher: str | None = None) -> str | None:
+def explain_miss(folder: Path, components: Mapping[str, Any], *, teacher: str | None = None) -> str | None:
     """Why answers that are kept are not used: the nearest ones that might have been meant, and what differs.
 
     Those are of the same weights, or to the same examples by a teacher of the same path, which has changed.
@@ -84,7 +84,7 @@ def why_not(folder: Path, components: Mapping[str, Any], *, teacher: str | None 
     """
     found = [
         (_differing(about.components, components), about.key)
-        for about in entries_in(folder)
+        for about in read_entries(folder)
         if about.components.get("split") == components.get("split") and _is_near(about, components, teacher)
     ]
     nearest = min((pair for pair in found if pair[0]), key=lambda pair: len(pair[0]), default=None)
@@ -94,27 +94,27 @@ def why_not(folder: Path, components: Mapping[str, Any], *, teacher: str | None 
     return f"the kept answers {nearest[1]} are not used, for these differ: {', '.join(words)}"
 
 
-def entries_in(folder: Path) -> Iterator[About]:
+def read_entries(folder: Path) -> Iterator[EntryMetadata]:
     """What every entry of a cache says about itself; damaged ones say nothing."""
-    for path in places_in(folder):
-        about = read_about(path)
+    for path in list_entry_folders(folder):
+        about = read_metadata(path)
         if about is not None:
             yield about
 
 
-def places_in(folder: Path) -> list[Path]:
+def list_entry_folders(folder: Path) -> list[Path]:
     """The folders that are named like entries."""
     try:
-        return sorted(path for path in (folder / ANSWERS).iterdir() if is_place(path))
+        return sorted(path for path in (folder / OUTPUTS_FOLDER).iterdir() if is_entry_folder(path))
     except OSError:
         return []
 
 
 def _place(folder: Path, components: Mapping[str, Any]) -> Path:
-    return folder / CHOICES / f"{fingerprint_of(components)[:_NAME]}{_SUFFIX}"
+    return folder / DECISIONS_FOLDER / f"{compute_fingerprint(components)[:_NAME]}{_SUFFIX}"
 
 
-def _is_near(about: About, ours: Mapping[str, Any], teacher: str | None) -> bool:
+def _is_near(about: EntryMetadata, ours: Mapping[str, Any], teacher: str | None) -> bool:
     theirs = about.components
     data, others = ({n: v for n, v in one.items() if n.startswith("data.")} for one in (ours, theirs))
     known = teacher is None or about.described.get("teacher") == teacher

@@ -10,19 +10,25 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from kdcli.cache.checksummed_json import fingerprint_of
-from kdcli.cache.decisions import recall, remember, why_not
-from kdcli.cache.folder import written_here
-from kdcli.cache.layout import ArraySpec, Layout, Shard
-from kdcli.cache.locks import held, sweep
-from kdcli.cache.metadata import ABOUT, About, place_of, read_about, write_about
-from kdcli.cache.reader import Reader, allow_open_files
+from kdcli.cache.folder import add_write_hints
+from kdcli.cache.layout import Layout, Shard
+from kdcli.cache.locks import hold_entry, remove_leftovers
+from kdcli.cache.metadata import METADATA_FILE, EntryMetadata, locate_entry, read_metadata, write_metadata
+from kdcli.cache.reader import EntryReader, raise_file_limit
 from kdcli.errors import StorageError
 from kdcli.runs import writer
-from kdcli.runs.packed_file import Mapped, Saved, check_file, map_file, numpy_type, pack, read_header
+from kdcli.runs.packed_file import (
+    MappedFile,
+    PackedData,
+    map_file,
+    pack,
+    parse_dtype,
+    read_packed_header,
+    verify_file,
+)
 
 # Its time is that of the last use; while an entry is made, others wait at the second.
-USED, CREATING = "used", ".creating.lock"
+USED_FILE, CREATING_LOCK_FILE = "used", ".creating.lock"
 _SCHEMA = "kd.answers/1"
 # Making one takes milliseconds.
 _CREATING_SECONDS = 60.0
@@ -36,7 +42,7 @@ class Entry:
         about: what it says about itself.
     """
 
-    def __init__(self, path: Path, about: About) -> None:
+    def __init__(self, path: Path, about: EntryMetadata) -> None:
         self.path = path
         self.about = about
         self._wrong: dict[Shard, str] = {}
@@ -76,8 +82,8 @@ class Entry:
             folder: of the cache.
             components: names with text or numbers.
         """
-        path = place_of(folder, components)
-        about = read_about(path)
+        path = locate_entry(folder, components)
+        about = read_metadata(path)
         return cls(path, about) if about is not None and about.components == dict(components) else None
 
     @classmethod
@@ -102,13 +108,13 @@ class Entry:
         Raises:
             StorageError: it cannot be written.
         """
-        path = place_of(folder, components)
+        path = locate_entry(folder, components)
         said: dict[str, Any] = {"layout": layout, "described": described, "choices": choices}
-        with written_here():
+        with add_write_hints():
             writer.make_folder(path)
             try:
-                with FileLock(path / CREATING, timeout=_CREATING_SECONDS):
-                    return cls.find(folder, components) or cls(path, write_about(path, components, **said))
+                with FileLock(path / CREATING_LOCK_FILE, timeout=_CREATING_SECONDS):
+                    return cls.find(folder, components) or cls(path, write_metadata(path, components, **said))
             except OSError as error:
                 raise writer.storage_error(path, error) from error
 
@@ -124,8 +130,8 @@ class Entry:
             Interrupted: `stop` said so.
             StorageError: the folder cannot be written.
         """
-        with held(self.path, on_wait=on_wait, stop=stop):
-            with written_here():
+        with hold_entry(self.path, on_wait=on_wait, stop=stop):
+            with add_write_hints():
                 self._keep_about()
             yield
 
@@ -150,13 +156,13 @@ class Entry:
         wanted, given = self._arrays_of(shard), {name: (a.dtype, a.shape) for name, a in arrays.items()}
         if given != wanted or shard != self.layout.shard_at(shard.view, shard.number):
             raise ValueError(f"{shard}: the layout is {wanted}, got {given}")
-        with written_here():
+        with add_write_hints():
             self._keep_about()
-            content = pack(Saved(self._document_of(shard), dict(arrays)))
+            content = pack(PackedData(self._document_of(shard), dict(arrays)))
             writer.write_bytes(self.path / shard.file_name, content)
         self._valid.add(shard)
 
-    def reader(self, *, touch: bool = True) -> Reader:
+    def open_reader(self, *, touch: bool = True) -> EntryReader:
         """All answers, mapped: they stay readable when the entry is removed afterwards.
 
         Args:
@@ -166,8 +172,8 @@ class Entry:
             StorageError: some are missing.
         """
         absent = list(self.missing())
-        mapped: dict[Shard, Mapped] = {}
-        allow_open_files(len(self.layout.shards))
+        mapped: dict[Shard, MappedFile] = {}
+        raise_file_limit(len(self.layout.shards))
         for shard in () if absent else self.layout.shards:
             path = self.path / shard.file_name
             try:
@@ -184,9 +190,9 @@ class Entry:
             )
         if touch:
             with suppress(OSError):
-                (self.path / USED).touch()
-            sweep(self.path)
-        return Reader(self.layout, mapped)
+                (self.path / USED_FILE).touch()
+            remove_leftovers(self.path)
+        return EntryReader(self.layout, mapped)
 
     def _has(self, shard: Shard) -> bool:
         path = self.path / shard.file_name
@@ -207,8 +213,8 @@ class Entry:
         return False
 
     def _wrong_with(self, shard: Shard, path: Path) -> str | None:
-        check_file(path)
-        header = read_header(path)
+        verify_file(path)
+        header = read_packed_header(path)
         if header.document.get("fingerprint") != self.fingerprint:
             return f"{path}: holds answers of another teacher or to other examples"
         arrays = {place.name: (place.dtype, place.shape) for place in header.places}
@@ -222,13 +228,10 @@ class Entry:
 
     def _arrays_of(self, shard: Shard) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
         count = shard.stop - shard.start
-        return {spec.name: (numpy_type(spec.dtype), (count, *spec.shape)) for spec in self.layout.arrays}
+        return {spec.name: (parse_dtype(spec.dtype), (count, *spec.shape)) for spec in self.layout.arrays}
 
     def _keep_about(self) -> None:
         """An entry that was removed while somebody waited for it, or fills it, is made again."""
-        if not (self.path / ABOUT).exists():
+        if not (self.path / METADATA_FILE).exists():
             writer.make_folder(self.path)
             self.about.write(self.path)
-
-
-__all__ = ["ArraySpec", "Entry", "Layout", "Reader", "Shard", "fingerprint_of", "recall", "remember", "why_not"]

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdcli.cache.checksummed_json import fingerprint_of
-from kdcli.cache.folder import EXPORTS, allowed_bytes, unusable
+from kdcli.cache.checksummed_json import compute_fingerprint
+from kdcli.cache.folder import EXPORTS_FOLDER, count_allowed_bytes, explain_unusable
 from kdcli.errors import StorageError
 from kdcli.runs import writer
 
@@ -23,13 +23,13 @@ def export_path(folder: Path, components: Mapping[str, Any], suffix: str) -> Pat
         components: names with text or numbers.
         suffix: of the file's name, such as `.tflite`.
     """
-    return folder / EXPORTS / f"{fingerprint_of(components)[:_NAME]}{suffix}"
+    return folder / EXPORTS_FOLDER / f"{compute_fingerprint(components)[:_NAME]}{suffix}"
 
 
 def store_export(folder: Path, path: Path, file: Path) -> Path:
     """Copy a file to its place in the cache; gives where it is then, which is where it was if there is no room."""
     try:
-        if unusable(folder) is not None or allowed_bytes(folder, None) < file.stat().st_size:
+        if explain_unusable(folder) is not None or count_allowed_bytes(folder, None) < file.stat().st_size:
             return file
         writer.make_folder(path.parent)
         writer.write_bytes(path, file.read_bytes())
@@ -39,14 +39,14 @@ def store_export(folder: Path, path: Path, file: Path) -> Path:
     return path
 
 
-def forget_exports(folder: Path) -> int:
+def remove_exports(folder: Path) -> int:
     """Remove all of them; gives the freed bytes.
 
     Raises:
         StorageError: one cannot be removed.
     """
     freed = 0
-    for path in sorted((folder / EXPORTS).glob("*.*")):
+    for path in sorted((folder / EXPORTS_FOLDER).glob("*.*")):
         if len(path.stem) == _NAME and path.is_file():
             freed += path.stat().st_size
             writer.remove(path)

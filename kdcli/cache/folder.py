@@ -12,16 +12,16 @@ from pathlib import Path
 from kdcli.errors import LockedError, StorageError
 from kdcli.runs import writer
 
-VARIABLE = "KD_CACHE_DIR"
+CACHE_VARIABLE = "KD_CACHE_DIR"
 # The folder of the answers, that of small decisions and that of exported teachers, in the cache.
-ANSWERS, CHOICES, EXPORTS = "answers", "choices", "exports"
+OUTPUTS_FOLDER, DECISIONS_FOLDER, EXPORTS_FOLDER = "answers", "choices", "exports"
 # Of the free disk, where no limit is given.
 _SHARE = 5
 
 
-def cache_folder() -> Path:
+def find_cache_folder() -> Path:
     """`KD_CACHE_DIR`, or the place where this system keeps caches; it need not be there yet."""
-    asked = os.environ.get(VARIABLE)
+    asked = os.environ.get(CACHE_VARIABLE)
     if asked:
         return Path(os.path.expanduser(asked))
     import platformdirs
@@ -29,12 +29,12 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("kdcli"))
 
 
-def is_asked_for() -> bool:
+def is_cache_folder_set() -> bool:
     """Whether somebody said where the cache is."""
-    return bool(os.environ.get(VARIABLE))
+    return bool(os.environ.get(CACHE_VARIABLE))
 
 
-def unusable(folder: Path) -> str | None:
+def explain_unusable(folder: Path) -> str | None:
     """Why nothing can be kept in or read from a folder, or None; nothing is written.
 
     A folder that is there and cannot be written can be used: complete answers are read from it.
@@ -44,17 +44,17 @@ def unusable(folder: Path) -> str | None:
         return f"{there} is a file" if there != folder.absolute() else "it is a file"
     if not os.access(there, os.R_OK | os.X_OK):
         return "it cannot be read"
-    if not is_writable(folder) and not (folder / ANSWERS).is_dir():
+    if not is_writable(folder) and not (folder / OUTPUTS_FOLDER).is_dir():
         return "it cannot be written"
     return None
 
 
-def kept_bytes(folder: Path) -> int:
+def count_cached_bytes(folder: Path) -> int:
     """What lies in a cache."""
-    return sum(_bytes_below(folder / name) for name in (ANSWERS, CHOICES, EXPORTS))
+    return sum(_bytes_below(folder / name) for name in (OUTPUTS_FOLDER, DECISIONS_FOLDER, EXPORTS_FOLDER))
 
 
-def allowed_bytes(folder: Path, limit: int | None) -> int:
+def count_allowed_bytes(folder: Path, limit: int | None) -> int:
     """What may still be written; 0 where nothing can be.
 
     Args:
@@ -70,11 +70,11 @@ def allowed_bytes(folder: Path, limit: int | None) -> int:
         free = shutil.disk_usage(there).free
     except OSError as error:
         raise writer.storage_error(there, error) from error
-    return free // _SHARE if limit is None else max(0, min(limit - kept_bytes(folder), free))
+    return free // _SHARE if limit is None else max(0, min(limit - count_cached_bytes(folder), free))
 
 
 @contextmanager
-def written_here() -> Iterator[None]:
+def add_write_hints() -> Iterator[None]:
     """What cannot be written in the block lies in the cache: its error names the ways on that help there."""
     try:
         yield
@@ -83,7 +83,7 @@ def written_here() -> Iterator[None]:
     except StorageError as error:
         full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
         space = "free some space (kd cache ls, kd cache rm), then run the same command with --resume"
-        error.hint = space if full else f"another {VARIABLE}, or --set teacher.targets=memory"
+        error.hint = space if full else f"another {CACHE_VARIABLE}, or --set teacher.targets=memory"
         raise
 
 
@@ -96,7 +96,7 @@ def _existing(folder: Path) -> Path:
 
 def is_writable(folder: Path) -> bool:
     """Whether answers can be added to a cache; it need not be there yet."""
-    places = (_existing(folder), _existing(folder / ANSWERS))
+    places = (_existing(folder), _existing(folder / OUTPUTS_FOLDER))
     return all(place.is_dir() and os.access(place, os.W_OK | os.X_OK) for place in places)
 
 

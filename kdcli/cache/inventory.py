@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcli.cache.decisions import places_in
-from kdcli.cache.entry import CREATING, USED
-from kdcli.cache.folder import written_here
-from kdcli.cache.layout import is_shard
-from kdcli.cache.locks import HOLDER, LOCK, taken
-from kdcli.cache.metadata import ABOUT, KEY, About, read_about
+from kdcli.cache.decisions import list_entry_folders
+from kdcli.cache.entry import CREATING_LOCK_FILE, USED_FILE
+from kdcli.cache.folder import add_write_hints
+from kdcli.cache.layout import is_shard_name
+from kdcli.cache.locks import ENTRY_LOCK_FILE, HOLDER_FILE, acquire_entry_lock
+from kdcli.cache.metadata import KEY_CHARACTERS, METADATA_FILE, EntryMetadata, read_metadata
 from kdcli.errors import UsageError, did_you_mean
 from kdcli.runs import writer
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedEntry:
     """An entry as it lies there; its answers are counted, not read.
 
     Args:
@@ -32,7 +32,7 @@ class Listed:
     """
 
     path: Path
-    about: About | None
+    about: EntryMetadata | None
     bytes: int
     shards: int
     used: str
@@ -40,7 +40,7 @@ class Listed:
     @property
     def key(self) -> str:
         """What people call it by."""
-        return self.path.name[:KEY]
+        return self.path.name[:KEY_CHARACTERS]
 
     @property
     def of_shards(self) -> int | None:
@@ -69,16 +69,16 @@ class Listed:
         }
 
 
-def listed(folder: Path) -> list[Listed]:
+def list_entries(folder: Path) -> list[ListedEntry]:
     """The entries of a cache, the last used first."""
     return sorted(
-        (_look(path) for path in places_in(folder) if (path / ABOUT).is_file()),
+        (_look(path) for path in list_entry_folders(folder) if (path / METADATA_FILE).is_file()),
         key=lambda entry: (entry.used, entry.key),
         reverse=True,
     )
 
 
-def entry_called(key: str, entries: Sequence[Listed]) -> Listed:
+def find_entry(key: str, entries: Sequence[ListedEntry]) -> ListedEntry:
     """The entry whose key begins so.
 
     Raises:
@@ -95,38 +95,38 @@ def entry_called(key: str, entries: Sequence[Listed]) -> Listed:
     raise UsageError(f"no kept answers are called {key!r}{'; ' + guess if guess else ''}", hint="kd cache ls")
 
 
-def remove(entries: Iterable[Listed]) -> int:
+def delete_entries(entries: Iterable[ListedEntry]) -> int:
     """Remove entries; gives the bytes that came free. Nothing is removed when one of them is in use.
 
     Raises:
         LockedError: a process fills one of them.
         StorageError: it cannot be removed.
     """
-    with written_here(), ExitStack() as stack:
+    with add_write_hints(), ExitStack() as stack:
         held = []
         for entry in entries:
-            stack.callback(taken(entry.path).release)
+            stack.callback(acquire_entry_lock(entry.path).release)
             held.append(entry.path)
         return sum(_remove(path) for path in held)
 
 
-def _look(path: Path) -> Listed:
+def _look(path: Path) -> ListedEntry:
     files = {}
     # Another process may be removing them.
     with suppress(OSError):
         for file in path.iterdir():
             with suppress(OSError):
                 files[file.name] = file.stat()
-    shards = sum(1 for name in files if is_shard(name))
-    times = [files[USED].st_mtime] if USED in files else [found.st_mtime for found in files.values()]
+    shards = sum(1 for name in files if is_shard_name(name))
+    times = [files[USED_FILE].st_mtime] if USED_FILE in files else [found.st_mtime for found in files.values()]
     used = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(max(times, default=0)))
-    return Listed(path, read_about(path), sum(found.st_size for found in files.values()), shards, used)
+    return ListedEntry(path, read_metadata(path), sum(found.st_size for found in files.values()), shards, used)
 
 
 def _remove(path: Path) -> int:
     # `about.json` after the answers: what is left of an interrupted removal is still listed. The lock goes last.
     order = [name for name in sorted(file.name for file in path.iterdir()) if _is_ours(name)]
-    order.sort(key=lambda name: (name == LOCK, name == ABOUT))
+    order.sort(key=lambda name: (name == ENTRY_LOCK_FILE, name == METADATA_FILE))
     freed = 0
     for name in order:
         freed += (path / name).lstat().st_size
@@ -138,10 +138,10 @@ def _remove(path: Path) -> int:
 
 
 def _is_ours(name: str) -> bool:
-    known = name in (ABOUT, HOLDER, USED, LOCK, CREATING)
-    return known or is_shard(name) or name.startswith(writer.TEMPORARY)
+    known = name in (METADATA_FILE, HOLDER_FILE, USED_FILE, ENTRY_LOCK_FILE, CREATING_LOCK_FILE)
+    return known or is_shard_name(name) or name.startswith(writer.TEMPORARY_PREFIX)
 
 
-def _precision(about: About) -> str | None:
+def _precision(about: EntryMetadata) -> str | None:
     found = about.components.get("teacher.precision", about.components.get("precision"))
     return None if found is None else str(found)

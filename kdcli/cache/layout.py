@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from kdcli.runs.packed_file import numpy_type
+from kdcli.runs.packed_file import parse_dtype
 
 # A shard is what is lost when a process dies: few examples, few bytes.
 _MOST_EXAMPLES, _MOST_BYTES = 2_048, 32_000_000
@@ -32,7 +32,7 @@ class ArraySpec:
     @property
     def bytes(self) -> int:
         """Of the answer to one example."""
-        return numpy_type(self.dtype).itemsize * math.prod(self.shape)
+        return parse_dtype(self.dtype).itemsize * math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -75,20 +75,20 @@ class Layout:
         return self.bytes_per_example * self.examples * self.views
 
     @cached_property
-    def shard(self) -> int:
+    def examples_per_shard(self) -> int:
         """Examples in a shard."""
         return max(1, min(_MOST_EXAMPLES, _MOST_BYTES // max(1, self.bytes_per_example)))
 
     @cached_property
     def shards(self) -> tuple[Shard, ...]:
         """Every shard, the first view first."""
-        numbers = range(-(-self.examples // self.shard))
+        numbers = range(-(-self.examples // self.examples_per_shard))
         return tuple(self.shard_at(view, number) for view in range(self.views) for number in numbers)
 
     def shard_at(self, view: int, number: int) -> Shard:
         """A shard by its place."""
-        start = number * self.shard
-        return Shard(view, number, start, min(start + self.shard, self.examples))
+        start = number * self.examples_per_shard
+        return Shard(view, number, start, min(start + self.examples_per_shard, self.examples))
 
     def to_json(self) -> dict[str, Any]:
         """As `about.json` holds it."""
@@ -102,6 +102,6 @@ class Layout:
         return cls(document["examples"], document["views"], tuple(arrays))
 
 
-def is_shard(file_name: str) -> bool:
+def is_shard_name(file_name: str) -> bool:
     """Whether a file is named like a shard."""
     return re.fullmatch(rf"\d{{4,}}-\d{{6,}}{re.escape(_SUFFIX)}", file_name) is not None

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcli.cache.checksummed_json import fingerprint_of, read_sealed, write_sealed
-from kdcli.cache.folder import ANSWERS
+from kdcli.cache.checksummed_json import compute_fingerprint, read_checksummed, write_checksummed
+from kdcli.cache.folder import OUTPUTS_FOLDER
 from kdcli.cache.layout import Layout
-from kdcli.runs.records import hidden_secrets, versions
+from kdcli.runs.records import collect_versions, redact_document
 
-ABOUT = "about.json"
+METADATA_FILE = "about.json"
 _SCHEMA = "kd.cache-entry/1"
 # Characters of a fingerprint: in the name of a folder, and what people see.
-_NAME, KEY = 32, 12
+_NAME, KEY_CHARACTERS = 32, 12
 
 
 @dataclass(frozen=True)
-class About:
+class EntryMetadata:
     """Whose answers to what, and how they lie.
 
     Args:
@@ -41,12 +41,12 @@ class About:
     @property
     def fingerprint(self) -> str:
         """The sha256 of the components."""
-        return fingerprint_of(self.components)
+        return compute_fingerprint(self.components)
 
     @property
     def key(self) -> str:
         """What people call it by."""
-        return self.fingerprint[:KEY]
+        return self.fingerprint[:KEY_CHARACTERS]
 
     def to_json(self) -> dict[str, Any]:
         """`kd.cache-entry/1`."""
@@ -67,44 +67,46 @@ class About:
         Raises:
             StorageError: it cannot be written.
         """
-        write_sealed(path / ABOUT, self.to_json())
+        write_checksummed(path / METADATA_FILE, self.to_json())
 
 
-def place_of(folder: Path, components: Mapping[str, Any]) -> Path:
+def locate_entry(folder: Path, components: Mapping[str, Any]) -> Path:
     """Where the entry of these components lies in a cache."""
-    return folder / ANSWERS / fingerprint_of(components)[:_NAME]
+    return folder / OUTPUTS_FOLDER / compute_fingerprint(components)[:_NAME]
 
 
-def is_place(path: Path) -> bool:
+def is_entry_folder(path: Path) -> bool:
     """Whether a folder is named like an entry."""
     return len(path.name) == _NAME and set(path.name) <= set("0123456789abcdef")
 
 
-def write_about(
+def write_metadata(
     path: Path,
     components: Mapping[str, Any],
     *,
     layout: Layout,
     described: Mapping[str, Any],
     choices: Mapping[str, Any],
-) -> About:
+) -> EntryMetadata:
     """Say what the entry in a folder is about.
 
     Raises:
         StorageError: it cannot be written.
     """
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    about = About(dict(components), layout, hidden_secrets(described), dict(choices), versions(), created)
+    about = EntryMetadata(
+        dict(components), layout, redact_document(described), dict(choices), collect_versions(), created
+    )
     about.write(path)
     return about
 
 
-def read_about(path: Path) -> About | None:
+def read_metadata(path: Path) -> EntryMetadata | None:
     """What the entry in a folder says, or None when there is none or it is damaged."""
-    document = read_sealed(path / ABOUT, _SCHEMA)
+    document = read_checksummed(path / METADATA_FILE, _SCHEMA)
     if document is None:
         return None
     names = ("components", "described", "choices", "versions", "created")
-    about = About(layout=Layout.from_json(document["layout"]), **{name: document[name] for name in names})
+    about = EntryMetadata(layout=Layout.from_json(document["layout"]), **{name: document[name] for name in names})
     # A folder may have been renamed or copied by hand.
     return about if about.fingerprint[:_NAME] == path.name else None

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from kdcli.cache.layout import Layout, Shard
-from kdcli.runs.mapped_arrays import AROUND_BYTES, KEPT_BYTES
-from kdcli.runs.packed_file import Mapped, numpy_type
+from kdcli.runs.mapped_arrays import READAHEAD_BYTES, RESIDENT_BYTES
+from kdcli.runs.packed_file import MappedFile, parse_dtype
 
 # That a process has open beside the shards.
 _OTHER_FILES = 1_024
 
 
-class Reader:
+class EntryReader:
     """The answers of a complete entry, by view and example.
 
     Args:
@@ -22,7 +22,7 @@ class Reader:
         shards: every one, mapped.
     """
 
-    def __init__(self, layout: Layout, shards: Mapping[Shard, Mapped]) -> None:
+    def __init__(self, layout: Layout, shards: Mapping[Shard, MappedFile]) -> None:
         self.layout = layout
         self._specs = {spec.name: spec for spec in layout.arrays}
         self._mapped = {(shard.view, shard.number): mapped for shard, mapped in shards.items()}
@@ -45,7 +45,7 @@ class Reader:
         """
         layout, spec = self.layout, self._specs[name]
         positions = np.asarray(positions, np.int64)
-        taken = np.empty((len(positions), *spec.shape), numpy_type(spec.dtype))
+        taken = np.empty((len(positions), *spec.shape), parse_dtype(spec.dtype))
         if not len(positions):
             return taken
         # In the order in which they lie on disk.
@@ -53,19 +53,19 @@ class Reader:
         ordered = positions[order]
         if ordered[0] < 0 or ordered[-1] >= layout.examples or not 0 <= view < layout.views:
             raise IndexError(f"view {view}, examples {ordered[0]} to {ordered[-1]}: {layout} has no such answer")
-        numbers = ordered // layout.shard
+        numbers = ordered // layout.examples_per_shard
         first = np.flatnonzero(np.diff(numbers, prepend=-1))
         for begin, end in zip(first, [*first[1:], len(ordered)], strict=True):
             number = int(numbers[begin])
             array = self._mapped[view, number].arrays[name]
-            taken[order[begin:end]] = array[ordered[begin:end] - number * layout.shard]
-            self._touch((view, number), int(end - begin) * max(AROUND_BYTES, spec.bytes))
+            taken[order[begin:end]] = array[ordered[begin:end] - number * layout.examples_per_shard]
+            self._touch((view, number), int(end - begin) * max(READAHEAD_BYTES, spec.bytes))
         return taken
 
-    def everything(self, name: str) -> np.ndarray:
+    def read_all(self, name: str) -> np.ndarray:
         """Every answer, (views · examples, ...), the first view first."""
         layout, spec = self.layout, self._specs[name]
-        whole = np.empty((layout.views * layout.examples, *spec.shape), numpy_type(spec.dtype))
+        whole = np.empty((layout.views * layout.examples, *spec.shape), parse_dtype(spec.dtype))
         for shard in layout.shards:
             mapped = self._mapped[shard.view, shard.number]
             begin = shard.view * layout.examples
@@ -78,13 +78,13 @@ class Reader:
         now = min(before + count, len(self._mapped[key].mapping))
         self._touched[key] = now
         self._resident += now - before
-        if self._resident > KEPT_BYTES:
+        if self._resident > RESIDENT_BYTES:
             touched, self._touched, self._resident = self._touched, {}, 0
             for shard in touched:
                 self._mapped[shard].drop_pages()
 
 
-def allow_open_files(count: int) -> None:
+def raise_file_limit(count: int) -> None:
     """Let this process have so many more files open, as far as the system lets it."""
     try:
         import resource

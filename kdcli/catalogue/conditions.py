@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from kdcli.loss import AXES, FeatureLoss, Loss
+from kdcli.loss import FEATURE_NAMES, FeatureLoss, Loss
 
 
-def needs_of(member: type[Loss]) -> tuple[str, ...]:
+def list_needs(member: type[Loss]) -> tuple[str, ...]:
     """Labels, teacher, features ..., each in a word or two."""
     inner = issubclass(member, FeatureLoss)
     wants = {
@@ -22,7 +22,7 @@ def needs_of(member: type[Loss]) -> tuple[str, ...]:
     return tuple(name for name, wanted in wants.items() if wanted)
 
 
-def refusals_of(member: type[Loss]) -> tuple[str, ...]:
+def list_refusals(member: type[Loss]) -> tuple[str, ...]:
     """What a run with this loss is refused for, before it trains."""
     sentences = []
     if member.needs_labels:
@@ -31,7 +31,7 @@ def refusals_of(member: type[Loss]) -> tuple[str, ...]:
         sentences.append("labels that are mixed or that are several classes at once")
     if member.least_classes > 1:
         sentences.append(f"fewer than {member.least_classes} classes")
-    missing = [head for head in ("logits", "sigmoid", "values") if head not in member.heads]
+    missing = [head for head in ("logits", "sigmoid", "values") if head not in member.output_kinds]
     if missing and not issubclass(member, FeatureLoss):
         sentences.append(f"heads of {' and '.join(missing)}")
     if member.least_batch > 1:
@@ -47,7 +47,7 @@ def refusals_of(member: type[Loss]) -> tuple[str, ...]:
 
 def _shapes_refused(member: type[FeatureLoss]) -> list[str]:
     sentences = []
-    other = [name for axes, name in AXES.items() if axes not in member.axes]
+    other = [name for axes, name in FEATURE_NAMES.items() if axes not in member.axes]
     if other:
         sentences.append(f"features that are {_listed(other)}")
     if member.equal and not member.projects:
@@ -64,11 +64,13 @@ def _listed(words: list[str]) -> str:
     return " or ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
 
 
-def pairs_of(member: type[Loss]) -> str:
+def describe_pairing(member: type[Loss]) -> str:
     """How layers are chosen where a recipe names none; empty for a loss on outputs."""
     if not issubclass(member, FeatureLoss):
         return ""
-    kinds = "attention scores" if member.attention_scores else _listed([AXES[axes] for axes in member.axes])
+    kinds = (
+        "attention scores" if member.attention_scores else _listed([FEATURE_NAMES[axes] for axes in member.axes])
+    )
     kinds += " from before an activation" if member.before_activation else ""
     if member.pairing == "last":
         chosen = f"the last of both networks before pooling ({kinds})"

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kdcli.catalogue.conditions import needs_of, pairs_of, refusals_of
+from kdcli.catalogue.conditions import describe_pairing, list_needs, list_refusals
 from kdcli.custom_kinds import kind_of
 from kdcli.loss import FeatureLoss, Loss
 
 # The families of the catalogue, in its order.
-OUTPUTS, FEATURES, RELATIONS = "outputs", "features", "relations"
-WITH_WEIGHTS, WITH_MEMORY = "features, with weights of their own", "with a memory or an opponent"
+OUTPUT_FAMILY, FEATURE_FAMILY, RELATION_FAMILY = "outputs", "features", "relations"
+WEIGHT_FAMILY, MEMORY_FAMILY = "features, with weights of their own", "with a memory or an opponent"
 _SECTION = re.compile(r"(Shapes|Args|Example|Raises|Returns):")
 
 
@@ -87,9 +87,9 @@ class Description:
         return f"losses: [{{kind: {self.kind}, weight: {self.weight:g}{required}}}]"
 
 
-def describe(member: type[Loss]) -> Description:
+def describe_kind(member: type[Loss]) -> Description:
     """A kind as it describes itself."""
-    sections = sections_of(member)
+    sections = split_docstring(member)
     formula, _, text = sections[""].partition("\n")
     return Description(
         kind=kind_of(member),
@@ -99,15 +99,15 @@ def describe(member: type[Loss]) -> Description:
         text=text.strip(),
         shapes=" ".join(sections.get("Shapes", member.shape_text).split()),
         family=_family(member),
-        needs=needs_of(member),
-        refuses=refusals_of(member),
-        pairing=pairs_of(member),
+        needs=list_needs(member),
+        refuses=list_refusals(member),
+        pairing=describe_pairing(member),
         options=tuple(_options(member)),
         notes=member.notes,
     )
 
 
-def sections_of(member: type[Any]) -> dict[str, str]:
+def split_docstring(member: type[Any]) -> dict[str, str]:
     """The parts of a class' own docstring by their headings; what comes first is under the empty one."""
     found, heading = {"": ""}, ""
     for line in inspect.cleandoc(member.__doc__ or member.__name__).splitlines():
@@ -120,12 +120,12 @@ def sections_of(member: type[Any]) -> dict[str, str]:
 
 def _family(member: type[Loss]) -> str:
     if member.keeps:
-        return WITH_MEMORY
+        return MEMORY_FAMILY
     if not issubclass(member, FeatureLoss):
-        return OUTPUTS
+        return OUTPUT_FAMILY
     if member.projects or member.build is not Loss.build:
-        return WITH_WEIGHTS
-    return RELATIONS if member.whole_batch else FEATURES
+        return WEIGHT_FAMILY
+    return RELATION_FAMILY if member.whole_batch else FEATURE_FAMILY
 
 
 def _options(member: type[Loss]) -> Iterator[Option]:
@@ -146,7 +146,7 @@ def _meanings(member: type[Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     for one in member.__mro__:
         if isinstance(one, type) and issubclass(one, Loss):
-            for names, text in _entries(sections_of(one).get("Args", "")):
+            for names, text in _entries(split_docstring(one).get("Args", "")):
                 for name in names.split(", "):
                     found.setdefault(name, text)
     return found

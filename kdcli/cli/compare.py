@@ -136,7 +136,7 @@ def _arm_line(arm: dict[str, Any]) -> str:
 def shown(document: dict[str, Any]) -> list[Any]:
     """What a person reads: both tables, then sentences."""
     from kdcli.cli.console import table
-    from kdcli.comparison.tables import sentences, tables
+    from kdcli.comparison.tables import make_sentences, make_tables
 
-    parts: list[Any] = [table(made.title, made.columns, made.rows) for made in tables(document)]
-    return [*parts, *sentences(document), f"picked on validation: {document['picked']}"]
+    parts: list[Any] = [table(made.title, made.columns, made.rows) for made in make_tables(document)]
+    return [*parts, *make_sentences(document), f"picked on validation: {document['picked']}"]

@@ -114,12 +114,12 @@ class Output:
             self._bars = Progress(*columns, console=self.err, transient=True, expand=True)
             self._bars.start()
         figures = "  ".join(part for part in (self._validated, _figures_line(event)) if part)
-        if self._task is None or self._task[0] != event.stage:
+        if self._task is None or self._task[0] != event.phase:
             if self._task is not None:
                 self._bars.remove_task(self._task[1])
             self._task = (
-                event.stage,
-                self._bars.add_task(_STAGES[event.stage], total=event.total, figures="", count=""),
+                event.phase,
+                self._bars.add_task(_STAGES[event.phase], total=event.total, figures="", count=""),
             )
         shown = {"completed": event.done, "total": event.total, "figures": figures, "count": _count_line(event)}
         self._bars.update(self._task[1], **shown)
@@ -157,7 +157,7 @@ def _console(stream: Any, plain: bool) -> Console:
 
 def _epoch_line(event: events.EpochEnded) -> str:
     parts = [f"epoch {event.epoch}/{event.epochs}"]
-    for name, value in event.figures.items():
+    for name, value in event.metrics.items():
         if name in ("epoch", "step"):
             continue
         short = name.removeprefix("losses.")
@@ -167,7 +167,7 @@ def _epoch_line(event: events.EpochEnded) -> str:
 
 
 def _validation_text(event: events.EpochEnded) -> str:
-    figures = [(n, v) for n, v in event.figures.items() if n.startswith("validation.")]
+    figures = [(n, v) for n, v in event.metrics.items() if n.startswith("validation.")]
     return f"{figures[0][0]} {figures[0][1]:.4f}" if figures else ""
 
 
@@ -177,14 +177,14 @@ def _count_line(event: events.Progress) -> str:
 
 
 def _figures_line(event: events.Progress) -> str:
-    figures = dict(event.figures)
+    figures = dict(event.metrics)
     rate = figures.pop("examples_per_second", None)
     parts = [] if rate is None else [f"{rate:.0f} examples/s"]
     return "  ".join([*parts, *(f"{name} {value:.4f}" for name, value in figures.items())])
 
 
 def _progress_line(event: events.Progress) -> str:
-    stage = _STAGES.get(event.stage, event.stage) if event.epoch is None else ""
+    stage = _STAGES.get(event.phase, event.phase) if event.epoch is None else ""
     return "  ".join(part for part in (stage, _count_line(event), _figures_line(event)) if part)
 
 

@@ -172,9 +172,9 @@ def command(
 
 
 def _path(exported: Any) -> str | None:
-    from kdcli.runs.results import relative
+    from kdcli.runs.results import relativize_path
 
-    return relative(exported.path) if exported.path else None
+    return relativize_path(exported.path) if exported.path else None
 
 
 def _table(document: dict[str, Any]) -> Any:
@@ -208,10 +208,10 @@ def _input(taken: dict[str, Any]) -> str:
 def _next(path: str, model: Path, *, data: str | None, recipe: str | None) -> str:
     import shlex
 
-    from kdcli.runs.directory import recipe_of_run
+    from kdcli.runs.directory import find_run_recipe
 
     words = ["kd", "evaluate", path]
-    own = recipe_of_run(model)
+    own = find_run_recipe(model)
     if recipe or (own is not None and not data):
         words += ["--recipe", recipe or str(own)]
     return shlex.join([*words, *(["--data", data] if data else [])])

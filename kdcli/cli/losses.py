@@ -20,13 +20,13 @@ FAILED = 7
 @app.command("ls", cls=SingleOptions)
 def ls(code: o.Code = None, json: o.Json = False) -> None:
     """List the kinds of losses, your own first."""
-    from kdcli.catalogue.description import describe
+    from kdcli.catalogue.description import describe_kind
     from kdcli.cli.console import Output, table
     from kdcli.loss import Loss
-    from kdcli.losses import KINDS
+    from kdcli.losses import LOSS_KINDS
     from kdcli.models.custom_code import find_kinds
 
-    found = [describe(member) for member in (*find_kinds(code or ()).of(Loss).values(), *KINDS.values())]
+    found = [describe_kind(member) for member in (*find_kinds(code or ()).of(Loss).values(), *LOSS_KINDS.values())]
     rows = [[one.kind, one.year, f"{one.weight:g}", one.known_as, ", ".join(one.needs)] for one in found]
     shown = table("", ("kind", "year", "weight", "known as", "needs"), rows, texts=("known as", "needs"))
     Output(json_=json).result({"schema": "kd.losses/1", "losses": [_entry(one) for one in found]}, human=[shown])
@@ -35,13 +35,13 @@ def ls(code: o.Code = None, json: o.Json = False) -> None:
 @app.command("show", cls=SingleOptions)
 def show(kind: Annotated[str, typer.Argument(metavar="KIND")], code: o.Code = None, json: o.Json = False) -> None:
     """Show a kind: formula, paper, shapes, options, what it needs, an entry for a recipe."""
-    from kdcli.catalogue.description import describe
+    from kdcli.catalogue.description import describe_kind
     from kdcli.cli.console import Output, table
     from kdcli.loss import Loss
     from kdcli.losses import find
     from kdcli.models.custom_code import find_kinds
 
-    one = describe(find_kinds(code or ()).of(Loss).get(kind) or find(kind))
+    one = describe_kind(find_kinds(code or ()).of(Loss).get(kind) or find(kind))
     rows = [[f"  {option.name}", _default(option), option.type, option.meaning] for option in one.options]
     options = table("", ("options", "default", "takes", "meaning"), rows, texts=("takes", "meaning"))
     human = [*_lines(one), "", options, "", f"in a recipe:  {one.entry}"]

@@ -19,9 +19,9 @@ def ls(json: o.Json = False) -> None:
     """List the shipped recipes."""
     from kdcli.cli.console import Output
     from kdcli.recipe.reader import read_recipe
-    from kdcli.recipe.shipped_recipes import shipped_names
+    from kdcli.recipe.shipped_recipes import list_shipped_recipes
 
-    rows = [[name, read_recipe(name).recipe.description] for name in shipped_names()]
+    rows = [[name, read_recipe(name).recipe.description] for name in list_shipped_recipes()]
     document = {"schema": "kd.recipes/1", "recipes": [{"name": n, "description": d} for n, d in rows]}
     Output(json_=json).result(document, human=[f"{name:14} {text}" for name, text in rows])
 
@@ -29,9 +29,9 @@ def ls(json: o.Json = False) -> None:
 @app.command("show", cls=SingleOptions)
 def show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Print a shipped recipe."""
-    from kdcli.recipe.reader import shipped_recipe
+    from kdcli.recipe.reader import read_shipped_recipe
 
-    typer.echo(shipped_recipe(name), nl=False)
+    typer.echo(read_shipped_recipe(name), nl=False)
 
 
 @app.command("cp", cls=SingleOptions)
@@ -70,7 +70,7 @@ def check(
         source = f"./{recipe}"
     own = find_kinds(code or ())
     try:
-        read = read_recipe(source, settings=set_ or (), own=own)
+        read = read_recipe(source, settings=set_ or (), custom=own)
     except RecipeError as error:
         # Its hint may be to run this command.
         if (error.hint or "").startswith("kd recipes check"):

@@ -16,7 +16,7 @@ from kdcli.events import Note
 def run_training(command: str, workflow: Callable[..., Any], given: dict[str, Any]) -> None:
     """Call a workflow with a command's parameters and show what comes out."""
     from kdcli.cli.console import Output, plan_parts
-    from kdcli.runs.results import FinishedRun, Plan, relative
+    from kdcli.runs.results import FinishedRun, Plan, relativize_path
 
     output = Output(
         json_=given.pop("json"),
@@ -42,7 +42,7 @@ def run_training(command: str, workflow: Callable[..., Any], given: dict[str, An
         output.result(result.to_json(), human=[*shown, "nothing was written"])
         return
     if isinstance(result, FinishedRun) and result.followed:
-        output.on_event(Note(f"this worker is done; the chief has written {relative(result.run)}"))
+        output.on_event(Note(f"this worker is done; the chief has written {relativize_path(result.run)}"))
         if output.json:
             output.result(result.to_json(), human=[])
         return
@@ -100,12 +100,12 @@ def _summary(document: dict[str, Any]) -> list[Any]:
 def _next(command: str, document: dict[str, Any], code: Sequence[Path]) -> str:
     import shlex
 
-    from kdcli.recipe.reader import read_run
+    from kdcli.recipe.reader import read_run_recipe
 
     brought = [word for file in code for word in ("--code", str(file))]
     if command == "distill":
         return shlex.join(["kd", "evaluate", document["run"], *brought])
     recipe = f"{document['run']}/recipe.yaml"
     words = ["kd", "distill", "--teacher", document["run"], "--recipe", recipe, *brought]
-    needs_student = read_run(Path(recipe)).student.model is None
+    needs_student = read_run_recipe(Path(recipe)).student.model is None
     return shlex.join(words) + (" --student FILE" if needs_student else "")

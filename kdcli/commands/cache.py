@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcli.cache.decisions import forget
-from kdcli.cache.exported_models import forget_exports
-from kdcli.cache.folder import cache_folder
-from kdcli.cache.inventory import Listed, entry_called, listed, remove
+from kdcli.cache.decisions import remove_decisions
+from kdcli.cache.exported_models import remove_exports
+from kdcli.cache.folder import find_cache_folder
+from kdcli.cache.inventory import ListedEntry, delete_entries, find_entry, list_entries
 from kdcli.errors import StorageError
-from kdcli.runs.results import relative
+from kdcli.runs.results import relativize_path
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class CacheContents:
     """All kept answers of a cache, the last used first."""
 
     folder: Path
-    entries: tuple[Listed, ...]
+    entries: tuple[ListedEntry, ...]
 
     @property
     def bytes(self) -> int:
@@ -30,7 +30,12 @@ class CacheContents:
     def to_json(self) -> dict[str, Any]:
         """`kd.cache/1`."""
         entries = [entry.to_json() for entry in self.entries]
-        return {"schema": "kd.cache/1", "folder": relative(self.folder), "bytes": self.bytes, "entries": entries}
+        return {
+            "schema": "kd.cache/1",
+            "folder": relativize_path(self.folder),
+            "bytes": self.bytes,
+            "entries": entries,
+        }
 
 
 def list_cache() -> CacheContents:
@@ -39,10 +44,10 @@ def list_cache() -> CacheContents:
     Raises:
         StorageError: no cache can be there.
     """
-    folder = cache_folder()
+    folder = find_cache_folder()
     if folder.exists() and not folder.is_dir():
         raise StorageError(f"{folder}: it is a file", hint="another KD_CACHE_DIR")
-    return CacheContents(folder, tuple(listed(folder)))
+    return CacheContents(folder, tuple(list_entries(folder)))
 
 
 def show_entry(key: str) -> dict[str, Any]:
@@ -55,12 +60,12 @@ def show_entry(key: str) -> dict[str, Any]:
         UsageError: no entry is called so, or several.
         StorageError: it is damaged.
     """
-    entry = entry_called(key, list_cache().entries)
+    entry = find_entry(key, list_cache().entries)
     if entry.about is None:
         raise StorageError(f"{entry.path}: what the entry says about itself is damaged", hint=f"kd cache rm {key}")
     said = entry.about.to_json()
     names = ("fingerprint", "components", "layout", "choices", "versions", "created")
-    document = {"schema": "kd.cache-show/1", "path": relative(entry.path), **entry.to_json()}
+    document = {"schema": "kd.cache-show/1", "path": relativize_path(entry.path), **entry.to_json()}
     return document | {name: said.get(name) for name in names}
 
 
@@ -79,9 +84,9 @@ def remove_entries(keys: Sequence[str] = (), *, everything: bool = False) -> tup
     kept = list_cache()
     chosen = {entry.path: entry for entry in kept.entries if everything}
     for key in keys:
-        entry = entry_called(key, kept.entries)
+        entry = find_entry(key, kept.entries)
         chosen[entry.path] = entry
-    freed = remove(chosen.values())
+    freed = delete_entries(chosen.values())
     if everything:
-        freed += forget(kept.folder) + forget_exports(kept.folder)
+        freed += remove_decisions(kept.folder) + remove_exports(kept.folder)
     return len(chosen), freed

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from kdcli.custom_kinds import kind_of
 from kdcli.errors import UsageError
 from kdcli.loss import Loss
-from kdcli.losses import find, made
+from kdcli.losses import find, instantiate_loss
 from kdcli.models.custom_code import find_kinds
 
 if TYPE_CHECKING:
-    from kdcli.loss_contract.check import Checked
+    from kdcli.loss_contract.check import CheckResult
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class CheckedLoss:
     """
 
     kind: str
-    points: tuple[Checked, ...]
+    points: tuple[CheckResult, ...]
 
     @property
-    def failed(self) -> tuple[Checked, ...]:
+    def failed(self) -> tuple[CheckResult, ...]:
         """The points that it breaks."""
         return tuple(point for point in self.points if point.state == "failed")
 
@@ -66,11 +66,11 @@ def _members(what: str | Path) -> tuple[list[type[Loss]], tuple[Path, ...]]:
     return members, own.paths
 
 
-def _points(member: type[Loss]) -> tuple[Checked, ...]:
-    from kdcli.loss_contract.check import Checked, check
+def _points(member: type[Loss]) -> tuple[CheckResult, ...]:
+    from kdcli.loss_contract.check import CheckResult, check_contract
 
     try:
-        loss = made(member, {})
+        loss = instantiate_loss(member, {})
     except UsageError as error:
-        return (Checked("defaults", "failed", f"it cannot be made without options: {error.message}"),)
-    return check(loss)
+        return (CheckResult("defaults", "failed", f"it cannot be made without options: {error.message}"),)
+    return check_contract(loss)

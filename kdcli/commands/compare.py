@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdcli.errors import UsageError
-from kdcli.events import Note, OnEvent, ignore
+from kdcli.events import Note, OnEvent, ignore_event
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.setup.startup import never_stop
 
@@ -44,7 +44,7 @@ def compare(
     dry_run: bool = False,
     preflight: bool = True,
     stop: Callable[[], int | None] = never_stop,
-    on_event: OnEvent = ignore,
+    on_event: OnEvent = ignore_event,
 ) -> Comparison | Plan:
     """Train every student under every recipe and alone, with the same seeds, and say what distillation gained.
 
@@ -98,11 +98,11 @@ def compare(
         code=code,
     )
     # From here on there is work for NumPy and TensorFlow: a bad recipe never gets this far.
-    from kdcli.comparison.dry_run import about_repeats, baseline_findings, open_measurable, preview
-    from kdcli.comparison.report import conclude
-    from kdcli.comparison.train_arms import Trainings
-    from kdcli.evaluation.gates import check_task, choose_gates
-    from kdcli.models.custom_code import blamed
+    from kdcli.comparison.dry_run import describe_baselines, describe_repeats, open_test_data, plan_comparison
+    from kdcli.comparison.report import write_report
+    from kdcli.comparison.train_arms import ArmTraining
+    from kdcli.evaluation.gates import check_gate_metrics, choose_gates
+    from kdcli.models.custom_code import attribute_errors
     from kdcli.runs.comparison_directory import ComparisonDirectory
     from kdcli.setup.context import Context
     from kdcli.setup.startup import start_tensorflow
@@ -120,22 +120,22 @@ def compare(
         )
     start_tensorflow(threads=threads, seed=first.recipe.train.seed, code=first.code)
     context = Context(threads, stop, on_event, cache_limit=cache_limit, dry_run=dry_run)
-    with blamed(first.code):
-        dataset = open_measurable(arms, context)
+    with attribute_errors(first.code):
+        dataset = open_test_data(arms, context)
     for bounds in chosen.values():
-        check_task("compare", bounds, dataset.task, labelled=dataset.labelled)
+        check_gate_metrics("compare", bounds, dataset.task, labelled=dataset.labelled)
     if dry_run:
-        with blamed(first.code):
-            return preview(arms, location, context, preflight=preflight)
-    for text in about_repeats(arms):
+        with attribute_errors(first.code):
+            return plan_comparison(arms, location, context, preflight=preflight)
+    for text in describe_repeats(arms):
         on_event(Note(text, warning=True))
     for arm in arms:
         on_event(Note(f"arm {arm.name}: {len(arm.seeds)} {'run' if len(arm.seeds) == 1 else 'runs'}"))
-    for text in baseline_findings(arms):
+    for text in describe_baselines(arms):
         on_event(Note(text))
     location.open(inputs=[path for arm in arms for path in arm.inputs])
-    trainings = Trainings(location.path, context, preflight=preflight)
-    with blamed(first.code):
+    trainings = ArmTraining(location.path, context, preflight=preflight)
+    with attribute_errors(first.code):
         trainings.run(arms)
-    with location.concluding():
-        return conclude(arms, trainings, location, dataset, latency=latency, gates=chosen)
+    with location.hold_report_lock():
+        return write_report(arms, trainings, location, dataset, latency=latency, gates=chosen)

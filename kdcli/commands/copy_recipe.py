@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kdcli.errors import StorageError, UsageError
-from kdcli.recipe.reader import shipped_recipe
+from kdcli.recipe.reader import read_shipped_recipe
 from kdcli.runs.writer import write_text
 
 
@@ -16,7 +16,7 @@ def copy_recipe(name: str, destination: Path | None, *, overwrite: bool = False)
         UsageError: an unknown name, or a file that is there already.
         StorageError: it cannot be written.
     """
-    text = shipped_recipe(name)
+    text = read_shipped_recipe(name)
     target = destination or Path(f"{name}.yaml")
     if target.is_dir():
         target = target / f"{name}.yaml"

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdcli.errors import Interrupted, UsageError
-from kdcli.events import Note, OnEvent, ignore
+from kdcli.events import Note, OnEvent, ignore_event
 from kdcli.setup.startup import never_stop
 
 if TYPE_CHECKING:
     from kdcli.runs.demo_results import DemonstratedModel, Demonstration
-    from kdcli.runs.export_results import Exported
+    from kdcli.runs.export_results import ExportResult
 
 RECIPE = "digits"
 SEEDS = (0, 1, 2)
@@ -25,7 +25,7 @@ def demo(
     out: str | Path | None = None,
     threads: int | None = None,
     stop: Callable[[], int | None] = never_stop,
-    on_event: OnEvent = ignore,
+    on_event: OnEvent = ignore_event,
 ) -> Demonstration:
     """The whole story, offline, in about a minute and a half on two cores, with the commands' own functions.
 
@@ -48,10 +48,10 @@ def demo(
     from kdcli.commands.train_teacher import train_teacher
     from kdcli.extras import require_extra
     from kdcli.runs.demo_results import Demonstration
-    from kdcli.runs.directory import default_out
+    from kdcli.runs.directory import choose_run_folder
 
-    require_extra("litert", what="kd demo, which exports for LiteRT,")
-    path = Path(out) if out is not None else default_out("demo", RECIPE)
+    require_extra("litert", subject="kd demo, which exports for LiteRT,")
+    path = Path(out) if out is not None else choose_run_folder("demo", RECIPE)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         what = "is not empty" if path.is_dir() else "is a file, not a folder"
         raise UsageError(f"--out {path} {what}", hint="another --out")
@@ -98,7 +98,7 @@ def demo(
     return Demonstration(path, _models(path, document, exported), verdict, seconds)
 
 
-def _models(path: Path, compared: dict[str, Any], exported: Exported) -> tuple[DemonstratedModel, ...]:
+def _models(path: Path, compared: dict[str, Any], exported: ExportResult) -> tuple[DemonstratedModel, ...]:
     """The lines of the table: teacher, student alone, student distilled, and the files that ship."""
     from kdcli.runs.demo_results import DemonstratedModel
 

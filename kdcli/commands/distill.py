@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdcli.events import Note, OnEvent, Planned, ignore
+from kdcli.events import Note, OnEvent, Planned, ignore_event
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.setup.request import Request, make_request
 from kdcli.setup.startup import never_stop
@@ -45,7 +45,7 @@ def distill(
     preflight: bool = True,
     gates: Sequence[str | Gate] = (),
     stop: Callable[[], int | None] = never_stop,
-    on_event: OnEvent = ignore,
+    on_event: OnEvent = ignore_event,
 ) -> RunResult | FinishedRun | Plan:
     """Distil a teacher into a student.
 
@@ -137,10 +137,10 @@ def _in_stages(
 ) -> RunResult | FinishedRun | Plan:
     """One distillation after another; a chain that is finished is only looked at."""
     from kdcli.jobs.run_stages import plan_chain, run_chain
-    from kdcli.models.custom_code import blamed
+    from kdcli.models.custom_code import attribute_errors
     from kdcli.runs.results import FinishedRun
 
-    with blamed(chain.request.code):
+    with attribute_errors(chain.request.code):
         if context.dry_run and not chain.is_finished:
             return plan_chain(chain, context, preflight=preflight)
         result = run_chain(chain, context, preflight=preflight, gates=gates)
@@ -149,31 +149,31 @@ def _in_stages(
 
 def _gate_section(request: Request, location: RunLocation) -> GatesSection:
     """The gates that are asked for; a run that goes on without a recipe has its own."""
-    from kdcli.recipe.reader import read_run
-    from kdcli.runs.directory import RECIPE
+    from kdcli.recipe.reader import read_run_recipe
+    from kdcli.runs.directory import RECIPE_FILE
 
     section = request.recipe.gates
     if location.earlier is not None and not request.recipe_given and not section.gates():
-        return read_run(location.path / RECIPE).gates
+        return read_run_recipe(location.path / RECIPE_FILE).gates
     return section
 
 
 def _judged(finished: FinishedRun, gates: Sequence[Gate], on_event: OnEvent) -> FinishedRun:
     """A run that had ended before, with what its figures make of the gates."""
-    from kdcli.evaluation.gates import figures, judge, left_to_export
-    from kdcli.runs.results import relative
+    from kdcli.evaluation.gates import collect_metrics, describe_export_gates, judge_gates
+    from kdcli.runs.results import relativize_path
 
     document, test = finished.document, finished.test
-    for text in left_to_export(gates, relative(finished.run)):
+    for text in describe_export_gates(gates, relativize_path(finished.run)):
         on_event(Note(text))
     gates = [gate for gate in gates if gate.metric != "size_mb"]
     if not gates or test is None:
         return replace(finished, gates=())
     teacher = document.get("teacher") or {}
-    known = figures(
+    known = collect_metrics(
         replace(test, agreement=teacher.get("agreement")),
         size=document["bytes"],
         parameters=document["parameters"],
         teacher_accuracy=teacher.get("accuracy"),
     )
-    return replace(finished, gates=judge(gates, {relative(finished.model_path): known}))
+    return replace(finished, gates=judge_gates(gates, {relativize_path(finished.model_path): known}))

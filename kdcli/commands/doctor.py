@@ -11,11 +11,11 @@ from typing import Any
 
 import psutil
 
-from kdcli.cache.folder import VARIABLE, cache_folder
-from kdcli.evaluation.footprint import file_bytes
+from kdcli.cache.folder import CACHE_VARIABLE, find_cache_folder
+from kdcli.evaluation.footprint import count_file_bytes
 from kdcli.lazy import tf
-from kdcli.runs.environment import Cache, Extra, Surroundings
-from kdcli.runs.records import machine, versions
+from kdcli.runs.environment import Cache, EnvironmentReport, Extra
+from kdcli.runs.records import collect_versions, describe_machine
 
 _PACKAGE = "kdcli"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -23,14 +23,14 @@ _NAME_AND_EXTRAS = re.compile(r"^[\w.-]+(?:\[[^\]]+\])?")
 _OF_EXTRA = re.compile(r"""extra\s*==\s*['"]([^'"]+)['"]""")
 
 
-def doctor() -> Surroundings:
+def doctor() -> EnvironmentReport:
     """Look at the machine and the installation; nothing is changed."""
     devices, findings = _devices()
     memory = psutil.virtual_memory()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Surroundings(
+    return EnvironmentReport(
         versions=_versions(),
-        system=machine(),
+        system=describe_machine(),
         devices=devices,
         threads=None if findings else tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count(),
         cores={"logical": os.cpu_count(), "physical": psutil.cpu_count(logical=False), "usable": usable},
@@ -95,7 +95,7 @@ def _requirements(package: str, extra: str | None) -> list[str]:
 
 def _versions() -> dict[str, str | None]:
     """What a run records, and whatever else kd requires; `PyYAML` and `pyyaml` are one package."""
-    found = versions()
+    found = collect_versions()
     known = {name.lower() for name in found}
     names = [_name_of(text) for text in _requirements(_PACKAGE, None)]
     return found | {name: _version(name) for name in names if name.lower() not in known}
@@ -118,9 +118,9 @@ def _caches() -> tuple[Cache, ...]:
     folders = {
         "data sets": (home / "datasets", "KERAS_HOME"),
         "published weights": (home / "models", "KERAS_HOME"),
-        "teachers' answers": (cache_folder(), VARIABLE),
+        "teachers' answers": (find_cache_folder(), CACHE_VARIABLE),
     }
     return tuple(
-        Cache(name, str(path), file_bytes(path) if path.is_dir() else None, variable)
+        Cache(name, str(path), count_file_bytes(path) if path.is_dir() else None, variable)
         for name, (path, variable) in folders.items()
     )

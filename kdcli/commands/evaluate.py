@@ -13,20 +13,20 @@ from kdcli.artifacts.counterparts import Counterparts, find_counterparts
 from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
 from kdcli.errors import UsageError
-from kdcli.evaluation.chance import chance_sentence
-from kdcli.evaluation.footprint import file_bytes, model_bytes
-from kdcli.evaluation.gates import check_task, choose_gates, figures, judge
+from kdcli.evaluation.chance import describe_chance
+from kdcli.evaluation.footprint import count_file_bytes, count_model_bytes
+from kdcli.evaluation.gates import check_gate_metrics, choose_gates, collect_metrics, judge_gates
 from kdcli.evaluation.latency.session import Session
 from kdcli.evaluation.per_class import measure_classes
-from kdcli.events import Note, OnEvent, ignore
-from kdcli.models.files.format import model_file, model_format
+from kdcli.events import Note, OnEvent, ignore_event
+from kdcli.models.files.format import detect_format, resolve_model_file
 from kdcli.recipe.gates import Gate
-from kdcli.recipe.reader import read_run
+from kdcli.recipe.reader import read_run_recipe
 from kdcli.recipe.sections import Recipe
-from kdcli.runs.directory import recipe_of_run
+from kdcli.runs.directory import find_run_recipe
 from kdcli.runs.evaluation_results import EvaluatedModel, Evaluation
 from kdcli.runs.latency_results import Ratio
-from kdcli.runs.results import relative
+from kdcli.runs.results import relativize_path
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.setup.evaluated_models import (
     AGAIN,
@@ -59,7 +59,7 @@ def evaluate(
     runtime: str | None = None,
     per_class: bool = False,
     gates: Sequence[str | Gate] = (),
-    on_event: OnEvent = ignore,
+    on_event: OnEvent = ignore_event,
 ) -> Evaluation:
     """Measure models on a split: accuracy with its interval, loss, calibration, agreement with a teacher, speed.
 
@@ -114,15 +114,15 @@ def evaluate(
     chosen = choose_gates(
         "evaluate", gates, request.recipe.gates, teacher=has_teacher, latency=latency, on_event=on_event
     )
-    files = [model_file(Path(model), trust=trust) for model in (*models, *([teacher] if teacher else []))]
-    check_runtime(runtime, [model_format(file) for file in files], latency=latency)
+    files = [resolve_model_file(Path(model), trust=trust) for model in (*models, *([teacher] if teacher else []))]
+    check_runtime(runtime, [detect_format(file) for file in files], latency=latency)
     own = files[-1] if teacher is not None else None
     held = _held_to_gates(files[: len(models)], own, chosen, on_event)
     require_data(request)
     start_tensorflow(threads=threads, seed=request.recipe.train.seed, code=request.code)
     dataset, examples = open_examples(request, split=split, limit=limit, on_event=on_event)
     labelled = examples.labels is not None
-    check_task("evaluate", chosen, dataset.task, labelled=labelled)
+    check_gate_metrics("evaluate", chosen, dataset.task, labelled=labelled)
     if per_class and (dataset.task == "regression" or not labelled):
         raise UsageError("--per-class needs labels that are classes", hint="leave --per-class out")
     for text in _of_other_splits(models, split, request):
@@ -144,12 +144,12 @@ def evaluate(
             classes = _classes(logits, examples, dataset, answers) if per_class else ()
             measured.append((str(model), candidate, quality, classes))
             if quality.at_chance:
-                on_event(Note(chance_sentence(quality, str(model), examples.split), warning=True))
+                on_event(Note(describe_chance(quality, str(model), examples.split), warning=True))
         session, floor, against = None, None, Counterparts()
         doubts: tuple[str, ...] = ()
         if latency:
             timing: dict[str, Any] = {"runtime": runtime, "on_event": on_event}
-            against = find_counterparts(candidates, threads=threads, opened=opened, **timing)
+            against = find_counterparts(candidates, threads=threads, resources=opened, **timing)
             seed = request.recipe.data_seed
             session = time_files(candidates, examples, teachers=against.files, seed=seed, **timing)
             floor = session.noise_floor(AGAIN, next(iter(session.subjects)))
@@ -158,9 +158,9 @@ def evaluate(
     for text in doubts:
         on_event(Note(f"latency: {text}", warning=True))
     judged = [one for one, is_held in zip(evaluated, held, strict=True) if is_held]
-    known = {relative(one.path): _figures(one, accuracy) for one in judged}
-    unknown = {relative(one.path): {"latency_ratio": one.no_ratio} for one in judged if one.no_ratio}
-    results = judge(chosen, known, doubts=doubts, unknown=unknown)
+    known = {relativize_path(one.path): _figures(one, accuracy) for one in judged}
+    unknown = {relativize_path(one.path): {"latency_ratio": one.no_ratio} for one in judged if one.no_ratio}
+    results = judge_gates(chosen, known, doubts=doubts, unknown=unknown)
     return Evaluation(examples.split, tuple(evaluated), results, floor, doubts)
 
 
@@ -201,19 +201,19 @@ def _evaluated(
         candidate.format,
         candidate.sha256,
         candidate.network.parameters,
-        model_bytes(candidate.path),
+        count_model_bytes(candidate.path),
         quality,
         candidate.flops,
-        session.timing(name) if session is not None and timed else None,
+        session.summarize(name) if session is not None and timed else None,
         ratio,
         against.reasons.get(name) if timed else None,
-        file_bytes(candidate.path),
+        count_file_bytes(candidate.path),
         classes,
     )
 
 
 def _figures(model: EvaluatedModel, teacher_accuracy: float | None) -> dict[str, float | None]:
-    return figures(
+    return collect_metrics(
         model.quality,
         size=model.bytes,
         parameters=model.parameters,
@@ -237,8 +237,8 @@ def _of_other_splits(models: Sequence[str | Path], split: str, request: Request)
         return []
     ours, texts = _carving(request.recipe), []
     for model in models:
-        own = recipe_of_run(Path(model))
-        if own is not None and _carving(read_run(own)) != ours:
+        own = find_run_recipe(Path(model))
+        if own is not None and _carving(read_run_recipe(own)) != ours:
             texts.append(f"{model} was trained on another split: it may have seen some of these examples")
     return texts
 

@@ -13,29 +13,29 @@ from typing import Any
 from kdcli.artifacts.checks import check_empty, check_options, check_without_data
 from kdcli.artifacts.counterparts import Counterparts, export_counterparts
 from kdcli.artifacts.files import (
-    Made,
-    gate_figures,
-    make_file,
-    p50_of,
-    taken_input,
-    time_files,
-    with_parity_gates,
+    ConvertedFile,
+    add_parity_gates,
+    collect_gate_metrics,
+    convert_file,
+    describe_input,
+    find_p50_ms,
+    time_converted_files,
 )
-from kdcli.artifacts.source import Shipped, ship_with_data, ship_without_data
+from kdcli.artifacts.source import ExportSource, open_source_with_data, open_source_without_data
 from kdcli.errors import ModelError, UsageError
-from kdcli.evaluation.footprint import file_bytes
-from kdcli.evaluation.gates import check_task, choose_gates, judge
+from kdcli.evaluation.footprint import count_file_bytes
+from kdcli.evaluation.gates import check_gate_metrics, choose_gates, judge_gates
 from kdcli.evaluation.latency.session import Session
-from kdcli.events import Note, OnEvent, ignore
+from kdcli.events import Note, OnEvent, ignore_event
 from kdcli.exports.choosing import choose_formats
 from kdcli.extras import require_extra
-from kdcli.models.files.format import model_file, model_format
+from kdcli.models.files.format import detect_format, resolve_model_file
 from kdcli.recipe.gates import METRICS, Gate
 from kdcli.runs import writer
-from kdcli.runs.directory import default_out
-from kdcli.runs.export_results import INPUTS, LABELS, Artifact, Exported, Failure
+from kdcli.runs.directory import choose_run_folder
+from kdcli.runs.export_results import INTERFACE_FILE, LABELS_FILE, Artifact, ExportFailure, ExportResult
 from kdcli.runs.gate_results import GateResult
-from kdcli.runs.results import relative
+from kdcli.runs.results import relativize_path
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.setup.context import Context
 from kdcli.setup.named_models import check_limits, request_for_models
@@ -72,8 +72,8 @@ def export(
     latency: bool = True,
     runtime: str | None = None,
     gates: Sequence[str | Gate] = (),
-    on_event: OnEvent = ignore,
-) -> Exported:
+    on_event: OnEvent = ignore_event,
+) -> ExportResult:
     """Write a model as files that ship.
 
     Each file is opened again in its own runtime and compared with the model on the same raw examples. One that
@@ -115,12 +115,12 @@ def export(
         >>> import kdcli
         >>> kdcli.export("student.keras", formats=["litert"], data="digits").path   # doctest: +SKIP
     """
-    given, file = Path(model), model_file(Path(model), trust=trust)
-    model_format(file)
+    given, file = Path(model), resolve_model_file(Path(model), trust=trust)
+    detect_format(file)
     chosen = choose_formats(formats, quantize=quantize, io=io)
     for one in chosen:
         if one.extra is not None:
-            require_extra(one.extra, what=f"--format {one.kind}")
+            require_extra(one.extra, subject=f"--format {one.kind}")
     check_limits(limit=limit, batch_size=batch_size)
     check_options(
         chosen,
@@ -131,7 +131,7 @@ def export(
         latency=latency,
         runtime=runtime,
     )
-    place = Path(out) if out is not None else default_out("export", file.stem)
+    place = Path(out) if out is not None else choose_run_folder("export", file.stem)
     check_empty(place)
     request = request_for_models(
         [given],
@@ -159,7 +159,7 @@ def export(
         )
     labelled, task = shipped.reference.labels is not None, shipped.reference.task
     if task is not None:
-        check_task("export", bounds, task, labelled=labelled)
+        check_gate_metrics("export", bounds, task, labelled=labelled)
     teacher: RunTeacher | None = None
     if (
         taught is not None
@@ -169,7 +169,7 @@ def export(
         context = Context(threads, on_event=on_event)
         teacher = open_run_teacher(given, taught, request, shipped.dataset, shipped.examples, context)
         shipped = replace(shipped, reference=replace(shipped.reference, teacher=teacher.logits))
-    bounds = with_parity_gates(bounds, task=task, labelled=labelled)
+    bounds = add_parity_gates(bounds, task=task, labelled=labelled)
     try:
         # Converters keep several copies beside each other.
         with writer.scratch_folder(50_000_000 + 12 * (shipped.network.parameters or 0) * len(chosen)) as scratch:
@@ -192,9 +192,9 @@ def export(
                 if latency:
                     if teacher is not None and any(one.metric == "latency_ratio" for one in bounds):
                         against = export_counterparts(
-                            files, teacher, threads=threads, opened=opened, on_event=on_event
+                            files, teacher, threads=threads, resources=opened, on_event=on_event
                         )
-                    session = time_files(
+                    session = time_converted_files(
                         files,
                         shipped.examples,
                         teachers=against.files,
@@ -205,10 +205,10 @@ def export(
                 artifacts, results = _judged(files, bounds, shipped, session, against, place, on_event)
             left = _placed(folder, place, artifacts, shipped.class_names)
     except OSError as error:
-        raise writer.storage_error(place, error, again="run the same command again") from error
+        raise writer.storage_error(place, error, retry="run the same command again") from error
     split_used = shipped.examples.split if with_data else None
     count = len(shipped.examples) if with_data else 0
-    return Exported(left, file, artifacts, results, split_used, count, shipped.accuracy, failures)
+    return ExportResult(left, file, artifacts, results, split_used, count, shipped.accuracy, failures)
 
 
 def _shipped(
@@ -221,9 +221,9 @@ def _shipped(
     limit: float | None,
     batch_size: int,
     on_event: OnEvent,
-) -> Shipped:
+) -> ExportSource:
     if with_data:
-        return ship_with_data(
+        return open_source_with_data(
             given,
             request=request,
             output_kind=output_kind,
@@ -234,18 +234,18 @@ def _shipped(
         )
     text = "no data: files take what the model itself takes, and are compared on random inputs only"
     on_event(Note(text, warning=True))
-    return ship_without_data(file, given=given, request=request, output_kind=output_kind, on_event=on_event)
+    return open_source_without_data(file, model=given, request=request, output_kind=output_kind, on_event=on_event)
 
 
 def _make_files(
     chosen: Sequence[ExportFormat],
-    shipped: Shipped,
+    shipped: ExportSource,
     folder: Path,
     *,
     name: str,
     on_event: OnEvent,
     **options: Any,
-) -> tuple[list[Made], tuple[Failure, ...]]:
+) -> tuple[list[ConvertedFile], tuple[ExportFailure, ...]]:
     """Every file that can be written, and why the others cannot.
 
     Raises:
@@ -255,11 +255,11 @@ def _make_files(
     for one in chosen:
         path = folder / one.file_name(name)
         try:
-            made = make_file(
+            made = convert_file(
                 one,
                 shipped.network,
                 path,
-                shown=shipped.shown,
+                calibration=shipped.shown,
                 examples=shipped.examples,
                 reference=shipped.reference,
                 on_event=on_event,
@@ -268,7 +268,7 @@ def _make_files(
         except ModelError as error:
             writer.remove(path)
             errors.append(error)
-            failures.append(Failure(path.name, one.kind, one.variant, error.message, error.hint))
+            failures.append(ExportFailure(path.name, one.kind, one.variant, error.message, error.hint))
         else:
             files.append(made)
     if errors and not files:
@@ -279,9 +279,9 @@ def _make_files(
 
 
 def _judged(
-    files: Sequence[Made],
+    files: Sequence[ConvertedFile],
     bounds: Sequence[Gate],
-    shipped: Shipped,
+    shipped: ExportSource,
     session: Session | None,
     against: Counterparts,
     place: Path,
@@ -290,15 +290,15 @@ def _judged(
     doubts = session.doubts() if session is not None else ()
     for text in doubts:
         on_event(Note(f"latency: {text}", warning=True))
-    sizes = {made.path.name: file_bytes(made.path) for made in files}
-    shown = {made.path.name: relative(place / made.path.name) for made in files}
+    sizes = {made.path.name: count_file_bytes(made.path) for made in files}
+    shown = {made.path.name: relativize_path(place / made.path.name) for made in files}
     known = {
-        shown[name]: gate_figures(made, sizes[name], session, against.names)
+        shown[name]: collect_gate_metrics(made, sizes[name], session, against.names)
         for made in files
         if (name := made.path.name)
     }
     unknown = {shown[name]: {"latency_ratio": reason} for name, reason in against.reasons.items()}
-    results = judge(bounds, known, doubts=doubts, unknown=unknown)
+    results = judge_gates(bounds, known, doubts=doubts, unknown=unknown)
     failed = {gate.model for gate in results if gate.name in PARITY and gate.state == "failed"}
     network, artifacts = shipped.network, []
     for made in files:
@@ -310,11 +310,11 @@ def _judged(
                 made.format.variant,
                 None if shown[name] in failed else place / name,
                 sizes[name],
-                taken_input(made, classes=network.outputs),
+                describe_input(made, classes=network.outputs),
                 parity.max_abs_diff,
                 parity.agreement,
                 parity.accuracy,
-                p50_of(made, session),
+                find_p50_ms(made, session),
             )
         )
     return tuple(artifacts), results
@@ -330,8 +330,8 @@ def _placed(folder: Path, place: Path, artifacts: Sequence[Artifact], class_name
     if not kept:
         return None
     if class_names:
-        (folder / LABELS).write_text("".join(f"{name}\n" for name in class_names), "utf-8")
+        (folder / LABELS_FILE).write_text("".join(f"{name}\n" for name in class_names), "utf-8")
     taken = {artifact.name: artifact.input.to_json() for artifact in kept}
-    (folder / INPUTS).write_text(json.dumps(taken, indent=2) + "\n", "utf-8")
-    writer.place_folder(folder, place)
+    (folder / INTERFACE_FILE).write_text(json.dumps(taken, indent=2) + "\n", "utf-8")
+    writer.copy_folder(folder, place)
     return place

@@ -10,14 +10,14 @@ from typing import Any
 
 from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
-from kdcli.data.order import limited
+from kdcli.data.order import limit_positions
 from kdcli.errors import UsageError
-from kdcli.evaluation.quality import MAIN
-from kdcli.events import OnEvent, ignore
-from kdcli.inspection.file import described, look_into
-from kdcli.inspection.zoo_model import PREFIX, inspect_zoo
-from kdcli.models.files.format import model_file, model_format
-from kdcli.runs.inspection_results import Checked, Inspection
+from kdcli.evaluation.quality import MAIN_METRIC
+from kdcli.events import OnEvent, ignore_event
+from kdcli.inspection.file import describe_network, inspect_file
+from kdcli.inspection.zoo_model import ZOO_PREFIX, inspect_zoo
+from kdcli.models.files.format import detect_format, resolve_model_file
+from kdcli.runs.inspection_results import DataCheck, Inspection
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.setup.evaluated_models import open_evaluated_file
 from kdcli.setup.named_models import check_limits, open_named_data, request_for_models, require_data
@@ -45,7 +45,7 @@ def inspect(
     trust: Trust = NO_TRUST,
     code: Sequence[str | Path] = (),
     threads: int | None = None,
-    on_event: OnEvent = ignore,
+    on_event: OnEvent = ignore_event,
 ) -> Inspection:
     """Look into a model: inputs, outputs, parameters, FLOPs, bytes, layers and taps.
 
@@ -76,7 +76,7 @@ def inspect(
         >>> import kdcli
         >>> [tap.name for tap in kdcli.inspect("teacher.keras").taps]   # doctest: +SKIP
     """
-    if str(model).startswith(PREFIX):
+    if str(model).startswith(ZOO_PREFIX):
         given_too: dict[str, Any] = {
             "--limit": limit,
             "--batch-size": batch_size,
@@ -96,7 +96,7 @@ def inspect(
             code=code,
         )
     check_limits(limit=limit, batch_size=batch_size)
-    given, file = Path(model), model_file(Path(model), trust=trust)
+    given, file = Path(model), resolve_model_file(Path(model), trust=trust)
     with_data = data is not None or recipe is not None
     others = [setting for setting in settings if not setting.startswith(PARTS_OF_A_FILE)]
     idle = {
@@ -109,7 +109,7 @@ def inspect(
         raise UsageError(
             f"{unused[0]} is about the examples that a model is checked on, and there are none", hint="--data D"
         )
-    form = model_format(file)
+    form = detect_format(file)
     request = request_for_models(
         [given],
         recipe,
@@ -125,7 +125,7 @@ def inspect(
         require_data(request)
     if with_data or form not in ALONE:
         start_tensorflow(threads=threads, seed=request.recipe.train.seed, code=request.code)
-    looked = look_into(given, file, request, threads=threads, on_event=on_event)
+    looked = inspect_file(given, file, request, threads=threads, on_event=on_event)
     if not with_data or looked.refused is not None:
         return looked
     with ExitStack() as opened:
@@ -143,23 +143,23 @@ def inspect(
             examples, task=dataset.task, on_event=on_event, batch_size=batch_size or 256
         )
         network = candidate.network
-        main = MAIN[dataset.task]
-        value = quality.figure(main)
-        checked = Checked(
+        main = MAIN_METRIC[dataset.task]
+        value = quality.metric(main)
+        checked = DataCheck(
             data=dataset.name,
             split=examples.split,
             examples=len(examples),
             task=dataset.task,
-            input={name: preparation.to_json() for name, preparation in network.preparations.items()},
+            input={name: preparation.to_json() for name, preparation in network.preprocessing.items()},
             answer=tuple(answers.shape[1:]),
-            figure=None if value is None else (main, value),
+            metric=None if value is None else (main, value),
         )
-        return replace(described(looked, network), output_kind=network.saved_kind, checked=checked)
+        return replace(describe_network(looked, network), output_kind=network.saved_kind, checked=checked)
 
 
 def _examples(request: Request, limit: float | None, on_event: OnEvent) -> tuple[Dataset, Examples]:
     seed = request.recipe.data_seed
     dataset = open_named_data(request, carve=False, on_event=on_event)
     examples = dataset.split("auto")
-    kept = limited(examples.all_labels(), len(examples), limit=limit or EXAMPLES, seed=seed)
+    kept = limit_positions(examples.all_labels(), len(examples), limit=limit or EXAMPLES, seed=seed)
     return dataset, examples.subset(kept)

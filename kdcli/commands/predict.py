@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.data.dataset import Dataset, fingerprint, with_outputs
+from kdcli.data.dataset import Dataset, fill_outputs, fingerprint_dataset
 from kdcli.data.examples import Examples
 from kdcli.errors import UsageError
-from kdcli.evaluation.quality import decided, probabilities
-from kdcli.events import OnEvent, ignore
-from kdcli.models.files.format import model_file
+from kdcli.evaluation.quality import decide_classes, to_probabilities
+from kdcli.events import OnEvent, ignore_event
+from kdcli.models.files.format import resolve_model_file
 from kdcli.models.network import Network
 from kdcli.runs import writer
-from kdcli.runs.prediction_results import Prediction
+from kdcli.runs.prediction_results import PredictionResult
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.setup.evaluated_models import open_evaluated_file
 from kdcli.setup.named_models import (
@@ -50,8 +50,8 @@ def predict(
     trust: Trust = NO_TRUST,
     code: Sequence[str | Path] = (),
     threads: int | None = None,
-    on_event: OnEvent = ignore,
-) -> Prediction:
+    on_event: OnEvent = ignore_event,
+) -> PredictionResult:
     """Write a model's answers to a split; labels are not needed.
 
     A `.npz` holds `logits` (n, classes), `probabilities`, `predicted` (n,), `index` (n,), `labels` where there
@@ -88,7 +88,7 @@ def predict(
     if split not in SPLIT_OPTIONS:
         raise UsageError(f"--split must be one of {', '.join(SPLIT_OPTIONS)}, got {split!r}")
     check_limits(limit=limit, batch_size=batch_size)
-    file = model_file(given, trust=trust)
+    file = resolve_model_file(given, trust=trust)
     request = request_for_models(
         [given],
         recipe,
@@ -103,7 +103,7 @@ def predict(
     start_tensorflow(threads=threads, seed=request.recipe.train.seed, code=request.code)
     dataset = whole = open_named_data(request, carve=False, on_event=on_event)
     if split == "validation" and whole.validation is None:
-        dataset = open_named_data(request, carve=True, on_event=ignore)
+        dataset = open_named_data(request, carve=True, on_event=ignore_event)
     examples = select_examples(dataset, request, split=split, limit=limit, on_event=on_event)
     if path.suffix == ".csv" and dataset.is_dense:
         raise UsageError(f"--out {path}: maps do not fit into a table", hint="--out FILE.npz")
@@ -119,13 +119,13 @@ def predict(
         )
         _, logits = candidate.measure(examples, task=dataset.task, on_event=on_event, batch_size=batch_size or 256)
     network = candidate.network
-    dataset = with_outputs(dataset, network.outputs)
+    dataset = fill_outputs(dataset, network.outputs)
     writer.make_folder(path.parent)
     if path.suffix == ".npz":
-        writer.write_bytes(path, _npz(network, dataset, examples, logits, fingerprint(whole)))
+        writer.write_bytes(path, _npz(network, dataset, examples, logits, fingerprint_dataset(whole)))
     else:
         writer.write_text(path, _csv(network, dataset, examples, logits))
-    return Prediction(path, examples.split, len(examples), dataset.task, file)
+    return PredictionResult(path, examples.split, len(examples), dataset.task, file)
 
 
 def _check_out(path: Path) -> None:
@@ -138,13 +138,13 @@ def _check_out(path: Path) -> None:
 def _npz(network: Network, dataset: Dataset, examples: Examples, logits: np.ndarray, fingerprint: str) -> bytes:
     arrays: dict[str, Any] = {}
     if dataset.task == "segmentation":
-        arrays["classes"] = decided(logits, task=dataset.task)
+        arrays["classes"] = decide_classes(logits, task=dataset.task)
     elif dataset.task == "regression":
         arrays["values"] = logits
     else:
         arrays["logits"] = logits
-        arrays["probabilities"] = probabilities(logits, output_kind=network.output_kind)
-        arrays["predicted"] = decided(logits, task=dataset.task)
+        arrays["probabilities"] = to_probabilities(logits, output_kind=network.output_kind)
+        arrays["predicted"] = decide_classes(logits, task=dataset.task)
     labels = examples.all_labels()
     if labels is not None:
         arrays["labels"] = labels
@@ -156,13 +156,13 @@ def _npz(network: Network, dataset: Dataset, examples: Examples, logits: np.ndar
 def _csv(network: Network, dataset: Dataset, examples: Examples, logits: np.ndarray) -> str:
     labels, names = examples.all_labels(), np.array(dataset.class_names, object)
     columns: dict[str, np.ndarray] = {"index": examples.rows}
-    answers = decided(logits, task=dataset.task)
+    answers = decide_classes(logits, task=dataset.task)
     for column, values in (("label", labels), ("predicted", logits if answers is None else answers)):
         if values is not None and dataset.task == "classification":
             columns[column] = names[values]
         elif values is not None:
             columns |= _spread(column, values, dataset.class_names)
-    shares = probabilities(logits, output_kind=network.output_kind)
+    shares = to_probabilities(logits, output_kind=network.output_kind)
     if shares is not None:
         columns |= {f"probability_{name}": shares[:, number] for number, name in enumerate(names)}
     # As text a float32 has the digits that tell it from its neighbours, and no more.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdcli.events import Note, OnEvent, Planned, ignore
+from kdcli.events import Note, OnEvent, Planned, ignore_event
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.setup.request import make_request
 from kdcli.setup.startup import never_stop
@@ -36,7 +36,7 @@ def train_teacher(
     dry_run: bool = False,
     preflight: bool = True,
     stop: Callable[[], int | None] = never_stop,
-    on_event: OnEvent = ignore,
+    on_event: OnEvent = ignore_event,
 ) -> RunResult | FinishedRun | Plan:
     """Train a teacher: the recipe's `teacher` with its `train` section and a `labels` term of weight 1.
 

@@ -11,11 +11,11 @@ from kdcli.errors import ModelError, UsageError
 from kdcli.jobs.build import label_term
 from kdcli.jobs.stages import check_stages, last_stage, stages_of
 from kdcli.models.custom_code import find_kinds
-from kdcli.models.files.format import model_file
+from kdcli.models.files.format import resolve_model_file
 from kdcli.recipe.gates import GatesSection
-from kdcli.recipe.reader import read_run
-from kdcli.recipe.sections import TeacherSection
-from kdcli.runs.directory import SUMMARY, model_of_run, read_json, recipe_of_run
+from kdcli.recipe.model_sections import TeacherSection
+from kdcli.recipe.reader import read_run_recipe
+from kdcli.runs.directory import SUMMARY_FILE, find_run_model, find_run_recipe, read_json
 from kdcli.runs.results import FinishedRun
 from kdcli.setup.checks import refuse_fresh_graph, refuse_trained_object, refuse_untrained
 from kdcli.setup.ensemble_members import check_ensemble, member_requests, teachers_text
@@ -46,7 +46,7 @@ class Arm:
     baseline: str | None
     seeds: tuple[int, ...]
     finished: dict[int, FinishedRun] = field(default_factory=dict)
-    own_splits: bool = False
+    splits_per_seed: bool = False
 
     @property
     def inputs(self) -> list[Path]:
@@ -57,7 +57,7 @@ class Arm:
         """What to do with one seed; split, limit and views stay those of the first, unless each has its own."""
         recipe = self.request.recipe
         train = recipe.train.model_copy(update={"seed": seed})
-        data = recipe.data if self.own_splits else recipe.data.model_copy(update={"seed": recipe.data_seed})
+        data = recipe.data if self.splits_per_seed else recipe.data.model_copy(update={"seed": recipe.data_seed})
         return replace(self.request, recipe=recipe.model_copy(update={"train": train, "data": data}))
 
 
@@ -107,7 +107,7 @@ def make_arms(
     for arm in arms:
         for section in arm.request.recipe.sides.values():
             if isinstance(section.model, File):
-                model_file(Path(section.model.path), trust=arm.request.trust)
+                resolve_model_file(Path(section.model.path), trust=arm.request.trust)
         refuse_fresh_graph(last_stage(arm.request))
     twins: dict[str, Arm] = {}
     paired = []
@@ -173,7 +173,7 @@ def _student_name(request: Request, names: dict[str, str]) -> str:
         short = "student"
         if isinstance(model, File):
             path = Path(model.path)
-            short = path.parent.name if recipe_of_run(path) and path.is_file() else path.stem
+            short = path.parent.name if find_run_recipe(path) and path.is_file() else path.stem
         elif given is not None:
             short = given.name
         elif model is not None:
@@ -192,7 +192,7 @@ def _unused(name: str, taken: Iterable[str]) -> str:
 def _twin(arm: Arm, twins: dict[str, Arm], arms: Sequence[Arm]) -> Arm:
     """The student alone: same weights at the start, same batches, steps and selection, labels only."""
     request = alone(last_stage(arm.request), staged=bool(arm.request.recipe.stages))
-    key = f"{is_alone_as(request)} {arm.own_splits}"
+    key = f"{is_alone_as(request)} {arm.splits_per_seed}"
     if key in twins:
         twin = twins[key]
         twins[key] = replace(twin, seeds=tuple(sorted({*twin.seeds, *arm.seeds})))
@@ -200,7 +200,7 @@ def _twin(arm: Arm, twins: dict[str, Arm], arms: Sequence[Arm]) -> Arm:
     student = arm.folder.rsplit("/", 1)[0]
     folder = _unused(f"{student}/{SCRATCH}", (one.folder for one in (*twins.values(), *arms)))
     name = folder if twins else SCRATCH
-    twins[key] = Arm(name, folder, request, None, arm.seeds, own_splits=arm.own_splits)
+    twins[key] = Arm(name, folder, request, None, arm.seeds, splits_per_seed=arm.splits_per_seed)
     return twins[key]
 
 
@@ -215,17 +215,17 @@ def _finished_arms(
     found: dict[str, Arm] = {}
     for given in runs:
         path = Path(given)
-        model, recipe = model_of_run(path), recipe_of_run(path)
-        if model is None or recipe is None or not (path / SUMMARY).exists():
+        model, recipe = find_run_model(path), find_run_recipe(path)
+        if model is None or recipe is None or not (path / SUMMARY_FILE).exists():
             raise ModelError(f"--distilled {path}: no finished run", hint="kd distill --out DIR makes one")
-        document = read_json(path / SUMMARY)
+        document = read_json(path / SUMMARY_FILE)
         if document.get("teacher") is None:
             raise ModelError(f"--distilled {path}: a run of kd train-teacher has no teacher to compare with")
         kept = {name: options[name] for name in KEPT if name in options}
         request = make_request(recipe, teacher=teacher, **kept)
         name = Path(recipe).parent.name
         require(request, "data", "teacher", "student")
-        seed = read_run(recipe).train.seed
+        seed = read_run_recipe(recipe).train.seed
         run = FinishedRun(path, model, document)
         train = request.recipe.train.model_copy(update={"seed": 0})
         key = request.recipe.model_copy(update={"train": train}).model_dump_json()
@@ -238,11 +238,8 @@ def _finished_arms(
             continue
         request = replace(request, name=name, recipe_given=True)
         arm = _arm(request, (seed,), names, taken=[*arms, *found.values()], finished={seed: run})
-        found[key] = replace(arm, own_splits=request.recipe.data.seed is None)
+        found[key] = replace(arm, splits_per_seed=request.recipe.data.seed is None)
     return list(found.values())
-
-
-__all__ = ["SCRATCH", "Arm", "make_arms"]
 
 
 SCRATCH = "scratch"

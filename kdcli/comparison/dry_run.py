@@ -18,7 +18,7 @@ from kdcli.jobs.run_stages import find_chain, plan_chain
 from kdcli.jobs.stages import last_stage
 from kdcli.jobs.training_findings import rate_finding
 from kdcli.runs.comparison_directory import ComparisonDirectory
-from kdcli.runs.directory import ENVIRONMENT, read_json
+from kdcli.runs.directory import ENVIRONMENT_FILE, read_json
 from kdcli.runs.records import hash_arrays
 from kdcli.runs.results import Plan
 from kdcli.setup.context import Context
@@ -26,7 +26,7 @@ from kdcli.setup.request import Request
 from kdcli.setup.run_location import RunLocation, check_inputs, data_key, hash_named_inputs, open_data
 
 
-def open_measurable(arms: Sequence[Arm], context: Context) -> Dataset:
+def open_test_data(arms: Sequence[Arm], context: Context) -> Dataset:
     """The data that every arm is tested on, before anything is trained.
 
     Raises:
@@ -34,7 +34,7 @@ def open_measurable(arms: Sequence[Arm], context: Context) -> Dataset:
     """
     tests = {}
     for arm in arms:
-        for seed in arm.seeds if arm.own_splits else arm.seeds[:1]:
+        for seed in arm.seeds if arm.splits_per_seed else arm.seeds[:1]:
             dataset = open_data(arm.at(seed), context.memo)
             _refuse_unmeasurable(dataset)
             tests[_test_sha256(arm.at(seed), dataset, context)] = dataset
@@ -42,7 +42,7 @@ def open_measurable(arms: Sequence[Arm], context: Context) -> Dataset:
         raise UsageError(f"a comparison has one test split, its arms have {len(tests)}", hint="--data D")
     for arm in arms:
         for seed, run in arm.finished.items():
-            earlier = read_json(run.run / ENVIRONMENT)
+            earlier = read_json(run.run / ENVIRONMENT_FILE)
             location = RunLocation(run.run, arm.at(seed), resume=True, overwrite=False, earlier=earlier)
             check_inputs(location, hash_named_inputs(arm.at(seed), context.memo))
     return next(iter(tests.values()))
@@ -65,7 +65,7 @@ def _refuse_unmeasurable(dataset: Dataset) -> None:
         raise UsageError(f"kd compare needs labels, and {dataset.name} has none", hint="another --data D")
 
 
-def about_repeats(arms: Sequence[Arm]) -> tuple[str, ...]:
+def describe_repeats(arms: Sequence[Arm]) -> tuple[str, ...]:
     """What one or two pairs cannot show, before any of them is trained."""
     fewest = min(len(arm.seeds) for arm in arms if arm.baseline is not None)
     if fewest == 1:
@@ -82,7 +82,9 @@ def about_repeats(arms: Sequence[Arm]) -> tuple[str, ...]:
     return ()
 
 
-def preview(arms: Sequence[Arm], location: ComparisonDirectory, context: Context, *, preflight: bool) -> Plan:
+def plan_comparison(
+    arms: Sequence[Arm], location: ComparisonDirectory, context: Context, *, preflight: bool
+) -> Plan:
     """The plan of the first distilled arm that is to be trained, with the time of all arms; writes nothing.
 
     Raises:
@@ -109,11 +111,11 @@ def preview(arms: Sequence[Arm], location: ComparisonDirectory, context: Context
         plan,
         arms=tuple(listed),
         seconds={**plan.seconds, "all arms": round(total + sum(teachers.values()), 1)},
-        findings=(*plan.findings, *about_repeats(arms), *baseline_findings(arms)),
+        findings=(*plan.findings, *describe_repeats(arms), *describe_baselines(arms)),
     )
 
 
-def baseline_findings(arms: Sequence[Arm]) -> tuple[str, ...]:
+def describe_baselines(arms: Sequence[Arm]) -> tuple[str, ...]:
     """How baselines are trained, and which arms learn at another rate."""
     baselines = ", ".join(arm.name for arm in arms if arm.baseline is None)
     found = [f"{baselines}: trained on labels alone with weight 1, as kd train-teacher does"]

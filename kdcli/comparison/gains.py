@@ -12,14 +12,14 @@ import numpy as np
 
 from kdcli.comparison.arms import Arm
 from kdcli.errors import StorageError
-from kdcli.evaluation.quality import MAIN
-from kdcli.evaluation.statistics import ALPHA, Paired, gain_over_repeats, holm_levels, verdict
-from kdcli.recipe.sections import FALLING
+from kdcli.evaluation.quality import MAIN_METRIC
+from kdcli.evaluation.statistics import ALPHA, PairedDecisions, decide_verdict, estimate_gain, holm_levels
+from kdcli.recipe.sections import LOWER_IS_BETTER
 from kdcli.runs.comparison_results import ComparedRun, ComparedStudent, MeasuredGain, PairedRun
-from kdcli.runs.directory import PREDICTIONS
+from kdcli.runs.directory import PREDICTIONS_FILE
 from kdcli.runs.results import FinishedRun, RunResult
 
-Finished = Mapping[str, Mapping[int, RunResult | FinishedRun]]
+RunsOfArms = Mapping[str, Mapping[int, RunResult | FinishedRun]]
 
 
 class Judge:
@@ -32,11 +32,11 @@ class Judge:
         task: of the data.
     """
 
-    def __init__(self, arms: Sequence[Arm], finished: Finished, failed: Mapping[str, str], *, task: str) -> None:
+    def __init__(self, arms: Sequence[Arm], finished: RunsOfArms, failed: Mapping[str, str], *, task: str) -> None:
         self.arms = arms
         self.finished = finished
         self.failed = failed
-        self.metric = MAIN[task]
+        self.metric = MAIN_METRIC[task]
         self.task = task
         self._decisions: dict[Path, np.ndarray] = {}
         self._teacher: tuple[float | None, np.ndarray | None] = (None, None)
@@ -98,7 +98,7 @@ class Judge:
 
     @property
     def _sign(self) -> int:
-        return -1 if self.metric in FALLING else 1
+        return -1 if self.metric in LOWER_IS_BETTER else 1
 
     @property
     def _decides(self) -> bool:
@@ -129,7 +129,7 @@ class Judge:
             pair = self._paired(arm, seeds[0])
             return MeasuredGain(differences[0], *pair.interval(alpha), pair.mcnemar(), 1 - alpha, "examples")
         sampling = self._sampling(arm, seeds) if self._decides else 0.0
-        gain = gain_over_repeats(differences, sampling=sampling, alpha=alpha)
+        gain = estimate_gain(differences, sampling=sampling, alpha=alpha)
         return MeasuredGain(gain.mean, gain.low, gain.high, gain.p, 1 - alpha, "repeats")
 
     def _student(self, arm: Arm, gain: MeasuredGain | None) -> ComparedStudent:
@@ -193,14 +193,14 @@ class Judge:
         if right is None or not self._decides:
             if len(runs) == 1:
                 return MeasuredGain(differences[0], None, None, None, None, "examples")
-            gap = gain_over_repeats(differences, sampling=0.0)
+            gap = estimate_gain(differences, sampling=0.0)
         else:
             won = [right.astype(float) - self._right(run.run) for run in runs]
             if len(runs) == 1:
-                pair = Paired(len(right), int((won[0] > 0).sum()), int((won[0] < 0).sum()))
+                pair = PairedDecisions(len(right), int((won[0] > 0).sum()), int((won[0] < 0).sum()))
                 low, high = pair.interval()
                 return MeasuredGain(differences[0], low, high, pair.mcnemar(), 1 - ALPHA, "examples")
-            gap = gain_over_repeats(differences, sampling=_standard_error(np.mean(won, axis=0)))
+            gap = estimate_gain(differences, sampling=_standard_error(np.mean(won, axis=0)))
         return MeasuredGain(gap.mean, gap.low, gap.high, gap.p, 1 - ALPHA, "repeats")
 
     def _score(self, run: RunResult | FinishedRun) -> float:
@@ -210,11 +210,11 @@ class Judge:
         pair = self._paired(arm, seed)
         return PairedRun(seed, pair.gained, pair.lost, pair.difference, *pair.interval(), pair.mcnemar())
 
-    def _paired(self, arm: Arm, seed: int) -> Paired:
+    def _paired(self, arm: Arm, seed: int) -> PairedDecisions:
         assert arm.baseline is not None
         ours = self._right(self.finished[arm.name][seed].run)
         theirs = self._right(self.finished[arm.baseline][seed].run)
-        return Paired(len(ours), int((ours & ~theirs).sum()), int((theirs & ~ours).sum()))
+        return PairedDecisions(len(ours), int((ours & ~theirs).sum()), int((theirs & ~ours).sum()))
 
     def _sampling(self, arm: Arm, seeds: Sequence[int]) -> float:
         """The standard error over the test examples of the mean difference of decisions."""
@@ -226,7 +226,7 @@ class Judge:
     def _right(self, run: Path) -> np.ndarray:
         """Which test examples a run decides rightly, in the order of their index."""
         if run not in self._decisions:
-            path = run / PREDICTIONS
+            path = run / PREDICTIONS_FILE
             try:
                 with np.load(path, allow_pickle=False) as file:
                     order = np.argsort(file["index"], kind="stable")
@@ -246,7 +246,4 @@ def _standard_error(differences: np.ndarray) -> float:
 def _verdict(gain: MeasuredGain) -> str:
     if gain.low is None or gain.high is None:
         return "inconclusive"
-    return verdict(gain.low, gain.high)
-
-
-__all__ = ["Judge"]
+    return decide_verdict(gain.low, gain.high)

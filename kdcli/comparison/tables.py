@@ -13,7 +13,7 @@ SIZE_COLUMNS = ("parameters", "MB", "MFLOPs", "p50 ms", "p90 ms", "p99 ms", "÷ 
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """Cells as text; the first column is names."""
 
     title: str
@@ -21,12 +21,12 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-def tables(document: dict[str, Any]) -> tuple[Table, ...]:
+def make_tables(document: dict[str, Any]) -> tuple[TextTable, ...]:
     """The tables of `kd.compare/1`: quality, then size and latency."""
     return _quality(document), _size(document)
 
 
-def sentences(document: dict[str, Any]) -> list[str]:
+def make_sentences(document: dict[str, Any]) -> list[str]:
     """What must be read beside the tables, the verdicts first."""
     students, teacher, metric = document["students"], document["teacher"], document["metric"]
     lines = [_verdict(student, students, metric) for student in students if student["baseline"] is not None]
@@ -93,21 +93,21 @@ def _about_gap(student: dict[str, Any], teacher: float | None) -> str | None:
     return f"{sides[0]} and {sides[1]} differ by less than the noise ({_gain(gap)}): no gap to recover"
 
 
-def markdown(document: dict[str, Any]) -> str:
+def render_markdown(document: dict[str, Any]) -> str:
     """`compare.md`."""
     parts = ["# Comparison"]
-    for table in tables(document):
+    for table in make_tables(document):
         rows = [table.columns, ("---",) + ("---:",) * (len(table.columns) - 1), *table.rows]
         lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
         parts.append(f"## {table.title}\n\n" + "\n".join(lines))
-    parts.append("\n".join(f"- {line}" for line in sentences(document)))
+    parts.append("\n".join(f"- {line}" for line in make_sentences(document)))
     environment = document["environment"]
     shown = ", ".join(f"{name} {value}" for name, value in environment["versions"].items() if value)
     parts.append(f"{shown}; {', '.join(environment['devices'])}; {environment['threads']} threads.")
     return "\n\n".join(parts) + "\n"
 
 
-def _quality(document: dict[str, Any]) -> Table:
+def _quality(document: dict[str, Any]) -> TextTable:
     teacher, metric = document["teacher"], document["metric"]
     score = _figure(teacher["score"])
     if teacher["low"] is not None and metric == "accuracy":
@@ -131,12 +131,12 @@ def _quality(document: dict[str, Any]) -> Table:
                 str(len(student["accuracy"]["runs"])),
             )
         )
-    return Table(
+    return TextTable(
         f"{metric}, {document['examples']} test examples", ("model", metric, *QUALITY_COLUMNS), tuple(rows)
     )
 
 
-def _size(document: dict[str, Any]) -> Table:
+def _size(document: dict[str, Any]) -> TextTable:
     rows = []
     for entry in ({"name": "teacher", **document["teacher"]}, *document["students"]):
         timed = entry.get("latency") or {}
@@ -156,7 +156,7 @@ def _size(document: dict[str, Any]) -> Table:
     title = "size and latency"
     if timed:
         title += f", batch {timed['batch']}, {timed['runtime']}, {timed['threads']} threads"
-    return Table(title, ("model", *SIZE_COLUMNS), tuple(rows))
+    return TextTable(title, ("model", *SIZE_COLUMNS), tuple(rows))
 
 
 def _both_at_chance(student: dict[str, Any], students: Sequence[dict[str, Any]]) -> bool:

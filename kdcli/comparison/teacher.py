@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from kdcli.data.dataset import Dataset
-from kdcli.evaluation.footprint import flops, model_bytes
-from kdcli.evaluation.quality import measure
+from kdcli.evaluation.footprint import count_flops, count_model_bytes
+from kdcli.evaluation.quality import measure_quality
 from kdcli.models.files.recorded import RecordedNetwork
 from kdcli.models.network import Network
-from kdcli.runs.results import Quality, relative
+from kdcli.runs.results import Quality, relativize_path
 from kdcli.setup.context import Context
 from kdcli.setup.ensemble_members import member_requests
 from kdcli.setup.open_models import OpenedModel
@@ -24,7 +24,7 @@ from kdcli.teacher.resolve import open_split_logits
 
 
 @dataclass(frozen=True)
-class Reference:
+class ComparedTeacher:
     """Whom the students are compared with.
 
     Args:
@@ -50,15 +50,17 @@ class Reference:
         paths = [one.path for one in self.opened]
         only = paths[0] if len(paths) == 1 else None
         document = {
-            "path": relative(only) if only else None,
+            "path": relativize_path(only) if only else None,
             "parameters": _sum([one.network.parameters for one in self.opened]),
-            "bytes": _sum([model_bytes(path) if path else None for path in paths]),
-            "flops": _sum([flops(one.network) if one.network.preparations else None for one in self.opened]),
+            "bytes": _sum([count_model_bytes(path) if path else None for path in paths]),
+            "flops": _sum(
+                [count_flops(one.network) if one.network.preprocessing else None for one in self.opened]
+            ),
         }
         return {**document, "members": list(self.several)} if self.several else document
 
 
-def open_reference(request: Request, dataset: Dataset, context: Context) -> Reference:
+def open_compared_teacher(request: Request, dataset: Dataset, context: Context) -> ComparedTeacher:
     """The teacher of a recipe, or its teachers, with figures on the test split."""
     test, opened = dataset.test, open_teachers(request, dataset, context)
     assert test is not None
@@ -70,17 +72,20 @@ def open_reference(request: Request, dataset: Dataset, context: Context) -> Refe
         for own, one in zip(member_requests(request), opened, strict=True)
     ]
     each = [
-        Quality(dataset.task, 0) if one is None else measure(one, labels, task=dataset.task) for one in answers
+        Quality(dataset.task, 0) if one is None else measure_quality(one, labels, task=dataset.task)
+        for one in answers
     ]
     known = [one for one in answers if one is not None]
     if not request.recipe.is_ensemble:
-        return Reference(opened, each[0], answers[0])
+        return ComparedTeacher(opened, each[0], answers[0])
     ensemble = make_ensemble(request.recipe, opened)
     # Recorded answers say nothing of the test split.
     whole = len(known) == len(answers)
     logits = ensemble.of(known) if whole else None
-    quality = Quality(dataset.task, 0) if logits is None else measure(logits, labels, task=dataset.task)
-    return Reference(opened, quality, logits, member_records(opened, ensemble, [its.accuracy for its in each]))
+    quality = Quality(dataset.task, 0) if logits is None else measure_quality(logits, labels, task=dataset.task)
+    return ComparedTeacher(
+        opened, quality, logits, member_records(opened, ensemble, [its.accuracy for its in each])
+    )
 
 
 def _sum(figures: list[Any]) -> Any:

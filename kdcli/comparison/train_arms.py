@@ -25,7 +25,7 @@ WAIT_SECONDS = 2.0
 Runs = dict[str, dict[int, RunResult | FinishedRun]]
 
 
-class Trainings:
+class ArmTraining:
     """The runs of a comparison.
 
     Args:

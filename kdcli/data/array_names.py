@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from kdcli.data.split_names import WORDS
+from kdcli.data.split_names import SPLIT_WORDS
 from kdcli.errors import DataError
 
 _PARTS = {
@@ -14,12 +14,12 @@ _PARTS = {
     "weight": ("weight", "weights", "sampleweight", "sampleweights"),
 }
 _PART_OF = {word: part for part, words in _PARTS.items() for word in words}
-_PART, _SPLIT = "|".join(_PART_OF), "|".join(WORDS)
+_PART, _SPLIT = "|".join(_PART_OF), "|".join(SPLIT_WORDS)
 # Of the letters alone: `x`, `x_train`, `train_set_x`.
 _NAME = re.compile(rf"({_PART})({_SPLIT})?|({_SPLIT})(?:set)?({_PART})")
 
 
-def standard_names(keys: Iterable[str], *, name: str) -> dict[str, str]:
+def standardize_names(keys: Iterable[str], *, name: str) -> dict[str, str]:
     """The name of each array as kd has it: `x_train`, `y`, `x_test.left`; an unknown one as it is.
 
     Raises:
@@ -43,4 +43,4 @@ def _standard(key: str) -> str:
     if match is None:
         return key
     part, split = _PART_OF[match[1] or match[4]], match[2] or match[3]
-    return f"{part}_{WORDS[split]}{dot}{rest}" if split else f"{part}{dot}{rest}"
+    return f"{part}_{SPLIT_WORDS[split]}{dot}{rest}" if split else f"{part}{dot}{rest}"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kdcli.data.array_names import standard_names
-from kdcli.data.examples import ONLY, Examples, Splits
+from kdcli.data.array_names import standardize_names
+from kdcli.data.examples import SINGLE_INPUT, Examples, Splits
 from kdcli.data.npz import read_arrays
-from kdcli.data.split_names import SPLITS
+from kdcli.data.split_names import SPLIT_NAMES
 from kdcli.errors import DataError, did_you_mean
 
 _LAYOUT = "x_train, y_train, x_test, y_test (or x, y)"
@@ -34,13 +34,13 @@ def splits_from_arrays(
         DataError: an unknown name, a missing part, lengths that differ, or an empty split.
     """
     listed = ", ".join(arrays) or "nothing"
-    names = standard_names(arrays, name=name)
+    names = standardize_names(arrays, name=name)
     others = [f"{key} as {names[key]}" for key in arrays if names[key] != key.lower()]
     notes = (f"{name}: reads {', '.join(others)}",) if others else ()
     arrays = {names[key]: value for key, value in arrays.items()}
     if any(key in arrays or key.startswith("x.") for key in ("x", *arrays)) and "x_train" not in arrays:
         arrays = {_as_train(key): value for key, value in arrays.items()}
-    known = {f"{part}_{split}" for part in ("x", "y") for split in SPLITS} | {"weight_train"}
+    known = {f"{part}_{split}" for part in ("x", "y") for split in SPLIT_NAMES} | {"weight_train"}
     for key in arrays:
         if key.split(".")[0] not in known:
             message = (
@@ -48,15 +48,15 @@ def splits_from_arrays(
             )
             hint = f"kd reads {', '.join(sorted(known))}; np.savez(path, x=..., y=...) names the arrays"
             raise DataError(message, hint=hint)
-    found = {split: _split(arrays, split, name) for split in SPLITS}
+    found = {split: _split(arrays, split, name) for split in SPLIT_NAMES}
     if found["train"] is None:
         raise DataError(f"{name}: has no x_train; expected {_LAYOUT}, found {listed}")
     return Splits(name, found["train"], found["validation"], found["test"], classes, notes)
 
 
-def array_name(split: str, key: str) -> str:
+def format_array_name(split: str, key: str) -> str:
     """What an input is called in the file: `x_train`, or `x_train.NAME` where there are several."""
-    return f"x_{split}" if key == ONLY else f"x_{split}.{key}"
+    return f"x_{split}" if key == SINGLE_INPUT else f"x_{split}.{key}"
 
 
 def _as_train(key: str) -> str:
@@ -68,7 +68,7 @@ def _split(arrays: Mapping[str, np.ndarray], split: str, name: str) -> Examples 
     prefix = f"x_{split}."
     inputs = {key.removeprefix(prefix): np.asarray(arrays[key]) for key in arrays if key.startswith(prefix)}
     if f"x_{split}" in arrays:
-        inputs[ONLY] = np.asarray(arrays[f"x_{split}"])
+        inputs[SINGLE_INPUT] = np.asarray(arrays[f"x_{split}"])
     if not inputs:
         alone = next((key for key in arrays if key.split(".")[0] == f"y_{split}"), None)
         if alone is not None and any(key.split(".")[0] == "x_train" for key in arrays):
@@ -78,7 +78,7 @@ def _split(arrays: Mapping[str, np.ndarray], split: str, name: str) -> Examples 
     head = f"y_{split}."
     named = {key.removeprefix(head): _as_texts(arrays[key]) for key in arrays if key.startswith(head)}
     labels = None if labels is None else _as_texts(labels)
-    parts: dict[str, np.ndarray | None] = {array_name(split, key): array for key, array in inputs.items()}
+    parts: dict[str, np.ndarray | None] = {format_array_name(split, key): array for key, array in inputs.items()}
     parts |= {f"y_{split}": labels, **{head + key: one for key, one in named.items()}, f"weight_{split}": weights}
     for part, array in parts.items():
         kinds = "biufU" if part.startswith("y") else "biuf"
@@ -107,12 +107,12 @@ def _as_texts(labels: np.ndarray) -> np.ndarray:
 def _checked_weights(weights: np.ndarray, name: str, split: str) -> np.ndarray:
     wrong = np.flatnonzero(~np.isfinite(weights) | (weights < 0)) if weights.ndim == 1 else np.arange(1)
     if weights.ndim != 1 or len(wrong):
-        where = f"at {first_five(wrong)}" if weights.ndim == 1 else f"of shape {weights.shape}"
+        where = f"at {list_first(wrong)}" if weights.ndim == 1 else f"of shape {weights.shape}"
         raise DataError(f"{name}: weight_{split} must be one number >= 0 for each example; {where} it is not")
     return weights.astype(np.float32)
 
 
-def first_five(positions: np.ndarray) -> str:
+def list_first(positions: np.ndarray) -> str:
     """`3, 7, 9, 12, 15 and 40 more`, for messages about many examples."""
     shown = ", ".join(str(position) for position in positions[:5])
     return shown + (f" and {len(positions) - 5} more" if len(positions) > 5 else "")

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdcli.data.arrays import first_five
-from kdcli.data.classes import LISTED, classes_setting
+from kdcli.data.arrays import list_first
+from kdcli.data.classes import MAX_LISTED_CLASSES, format_classes_setting
 from kdcli.errors import DataError
-from kdcli.runs.mapped_arrays import in_parts
+from kdcli.runs.mapped_arrays import iterate_parts
 
 # Up to so many different whole numbers are classes, however few examples each has.
-FEW = 20
-AS_VALUES = "--set data.task=regression when the labels are values, not classes"
+FEW_CLASSES = 20
+REGRESSION_HINT = "--set data.task=regression when the labels are values, not classes"
 
 
 @dataclass(frozen=True)
-class Counted:
+class ClassCount:
     """The classes that labels name.
 
     Args:
@@ -32,13 +32,13 @@ class Counted:
     notes: tuple[str, ...] = ()
 
 
-def count_classes(labels: np.ndarray, where: str, *, sure: bool, maps: bool, ignore: int | None) -> Counted:
+def count_classes(labels: np.ndarray, where: str, *, declared: bool, maps: bool, ignore: int | None) -> ClassCount:
     """The classes of labels that are whole numbers, where only the labels themselves tell.
 
     Args:
         labels: (n,) or (n, h, w).
         where: they are from, for messages.
-        sure: whether somebody said that they are classes.
+        declared: whether somebody said that they are classes.
         maps: whether each pixel has one.
         ignore: the label of pixels that count for nothing.
 
@@ -53,15 +53,15 @@ def count_classes(labels: np.ndarray, where: str, *, sure: bool, maps: bool, ign
     if len(values) == 1:
         raise DataError(
             f"{where}: every label is {values[0]}, which says nothing of the other classes",
-            hint=f"{classes_setting(sorted({0, 1, int(values[0])}))}, or the names of all classes",
+            hint=f"{format_classes_setting(sorted({0, 1, int(values[0])}))}, or the names of all classes",
         )
     if values.tolist() == [-1, 1] or (maps and values.tolist() == [0, 255]):
         low, high = values.tolist()
         text = f"{where} is {low} or {high}: taken as the classes 0 and 1"
-        return Counted(2, (low, high), (text,))
+        return ClassCount(2, (low, high), (text,))
     if values[0] < 0:
         raise _negative(labels, values, where, maps=maps)
-    notes = [] if maps or sure else _check_many(values, int(counts.sum()), where)
+    notes = [] if maps or declared else _check_many(values, int(counts.sum()), where)
     missing = (
         sorted(set(range(int(values[-1]) + 1)) - set(values.tolist()))
         if values[-1] < 10 * len(values) + 256
@@ -71,7 +71,7 @@ def count_classes(labels: np.ndarray, where: str, *, sure: bool, maps: bool, ign
     if values[-1] + 1 - len(values) > len(values) or lone:
         raise _sparse(labels, values, counts, where, maps=maps)
     notes += [_missing_text(missing, values, where)] if missing else []
-    return Counted(int(values[-1]) + 1, notes=tuple(notes))
+    return ClassCount(int(values[-1]) + 1, notes=tuple(notes))
 
 
 def _could_be_classes(values: np.ndarray) -> bool:
@@ -85,7 +85,7 @@ def _check_many(values: np.ndarray, examples: int, where: str) -> list[str]:
     Numbers without a gap, from 0 or 1 on, are classes while there are two examples of each, and that is said.
     """
     dense = values[0] in (0, 1) and values[-1] + 1 - values[0] == len(values)
-    if len(values) <= FEW or len(values) <= examples / len(values):
+    if len(values) <= FEW_CLASSES or len(values) <= examples / len(values):
         return []
     if not dense or 2 * len(values) > examples:
         raise DataError(
@@ -94,7 +94,7 @@ def _check_many(values: np.ndarray, examples: int, where: str) -> list[str]:
             hint="--set data.task=regression"
             + (", or --set data.task=classification when each is a class" if _could_be_classes(values) else ""),
         )
-    return [f"{where} has {len(values)} classes and {examples} examples ({AS_VALUES})"]
+    return [f"{where} has {len(values)} classes and {examples} examples ({REGRESSION_HINT})"]
 
 
 def _sparse(labels: np.ndarray, values: np.ndarray, counts: np.ndarray, where: str, *, maps: bool) -> DataError:
@@ -103,7 +103,7 @@ def _sparse(labels: np.ndarray, values: np.ndarray, counts: np.ndarray, where: s
     unit = "pixels" if maps else "examples"
     message = (
         f"{where} has {len(values)} different labels up to {last}: {last + 1 - len(values)} classes in between "
-        f"would never occur ({last} in {counts[-1]} {unit}, at {first_five(rows)})"
+        f"would never occur ({last} in {counts[-1]} {unit}, at {list_first(rows)})"
     )
     rest = values[:-1]
     if maps and last == 255 and len(rest) > 1 and rest[-1] + 1 <= 2 * len(rest):
@@ -114,7 +114,11 @@ def _sparse(labels: np.ndarray, values: np.ndarray, counts: np.ndarray, where: s
 
 
 def _either(values: np.ndarray) -> str:
-    named = classes_setting(values.tolist()) if len(values) <= LISTED else "number the classes 0, 1, 2, ..."
+    named = (
+        format_classes_setting(values.tolist())
+        if len(values) <= MAX_LISTED_CLASSES
+        else "number the classes 0, 1, 2, ..."
+    )
     return f"{named} when they are classes; --set data.task=regression when they are values"
 
 
@@ -125,7 +129,7 @@ def _negative(labels: np.ndarray, values: np.ndarray, where: str, *, maps: bool)
     if not maps and values[0] == -1 and values[-1] + 2 <= 2 * len(values):
         ignored = "leave these examples out when -1 means without a label; "
     return DataError(
-        f"{where} has {len(rows)} labels below 0 (values {lowest}; at {first_five(rows)})",
+        f"{where} has {len(rows)} labels below 0 (values {lowest}; at {list_first(rows)})",
         hint=ignored + _either(values),
     )
 
@@ -135,7 +139,7 @@ def _missing_text(missing: Sequence[int], values: np.ndarray, where: str) -> str
         last = int(values[-1])
         return (
             f"{where} has the labels 1 to {last}: the class 0 of {last + 1} never occurs "
-            f"({classes_setting(range(1, last + 1))} when the first class is 1)"
+            f"({format_classes_setting(range(1, last + 1))} when the first class is 1)"
         )
     shown = ", ".join(str(one) for one in missing[:5]) + (
         f" and {len(missing) - 5} more" if len(missing) > 5 else ""
@@ -147,7 +151,7 @@ def _missing_text(missing: Sequence[int], values: np.ndarray, where: str) -> str
 def count_values(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The different labels in order, and how often each occurs."""
     found: dict[int, int] = {}
-    for _, part in in_parts(labels):
+    for _, part in iterate_parts(labels):
         if part.dtype == np.uint8:
             counted = np.bincount(part.ravel(), minlength=256)
             pairs = zip(np.flatnonzero(counted).tolist(), counted[counted > 0].tolist(), strict=True)

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.data.arrays import first_five
+from kdcli.data.arrays import list_first
 from kdcli.data.examples import Splits
 from kdcli.errors import DataError
 from kdcli.runs.class_names import read_class_names
 
 # Classes that a hint writes out one by one.
-LISTED = 20
+MAX_LISTED_CLASSES = 20
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Classes:
     values: tuple[int, ...] = ()
 
 
-def find_classes(given: Any, splits: Splits) -> Classes:
+def resolve_classes(setting: Any, splits: Splits) -> Classes:
     """The classes that `data.classes` names, else those that the source knows.
 
     Names that are whole numbers are the labels themselves: `[1, 2, 3]`, `[-1, 1]`. Where the source has names of
@@ -43,10 +43,10 @@ def find_classes(given: Any, splits: Splits) -> Classes:
         DataError: a file that cannot be read, a name that appears twice or contradicts the source.
     """
     own = splits.classes if isinstance(splits.classes, tuple) else None
-    if given is None:
+    if setting is None:
         count = splits.classes if isinstance(splits.classes, int) else len(own) if own else None
         return Classes(own, count)
-    names = _read_names(given)
+    names = _read_names(setting)
     if len(set(names)) != len(names):
         raise DataError("data.classes: a name appears twice")
     if own is not None:
@@ -55,7 +55,7 @@ def find_classes(given: Any, splits: Splits) -> Classes:
     return Classes(names, len(names), () if values == tuple(range(len(values))) else values)
 
 
-def number_texts(splits: Splits, given: Any) -> Splits:
+def encode_text_labels(splits: Splits, setting: Any) -> Splits:
     """The splits with labels that are texts as numbers: in the order of `data.classes`, else in string order.
 
     Raises:
@@ -64,7 +64,7 @@ def number_texts(splits: Splits, given: Any) -> Splits:
     labels = splits.train.labels
     if labels is None or labels.dtype.kind != "U":
         return splits
-    names = _read_names(given) if given is not None else tuple(np.unique(labels).tolist())
+    names = _read_names(setting) if setting is not None else tuple(np.unique(labels).tolist())
     order = np.argsort(names)
     known = np.asarray(names)[order]
     parts = {}
@@ -79,16 +79,16 @@ def number_texts(splits: Splits, given: Any) -> Splits:
             example = str(texts[wrong[0], 0]) if len(wrong) else texts.shape
             raise DataError(
                 f"{splits.name}: y_{key} has {len(wrong)} labels that are not among the classes "
-                f"({example!r}; at {first_five(wrong)})",
-                hint=f"classes: {', '.join(names[:LISTED])}; data.classes names all of them",
+                f"({example!r}; at {list_first(wrong)})",
+                hint=f"classes: {', '.join(names[:MAX_LISTED_CLASSES])}; data.classes names all of them",
             )
         parts[key] = replace(part, labels=order[found[:, 0]])
     return replace(splits, classes=names, **parts)
 
 
-def classes_setting(values: Sequence[int]) -> str:
+def format_classes_setting(values: Sequence[int]) -> str:
     """The setting that says which label each output is for."""
-    if len(values) <= LISTED:
+    if len(values) <= MAX_LISTED_CLASSES:
         return f"--set 'data.classes=[{', '.join(str(value) for value in values)}]'"
     return f"seq {values[0]} {values[-1]} > classes.txt, then --set data.classes=classes.txt"
 
@@ -112,7 +112,7 @@ def _reordered(names: tuple[str, ...], own: tuple[str, ...], where: str) -> tupl
     if missing and moved:
         raise DataError(
             f"data.classes has no {missing[0]!r}, and {where} has; a new name stands where the old one was",
-            hint=f"the classes of the data, in its order: {', '.join(own[:LISTED])}",
+            hint=f"the classes of the data, in its order: {', '.join(own[:MAX_LISTED_CLASSES])}",
         )
     if not moved:
         return ()

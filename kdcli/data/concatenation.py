@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.data.examples import Rows
-from kdcli.runs.mapped_arrays import InPieces, read_rows
+from kdcli.data.examples import RowArray
+from kdcli.runs.mapped_arrays import PiecewiseArray, read_rows
 
 
 @dataclass(frozen=True, eq=False)
-class Chained:
+class Concatenation:
     """Rows of some arrays, as if they were one.
 
     Args:
@@ -22,7 +22,7 @@ class Chained:
         rows: of each array, those that are meant.
     """
 
-    arrays: Sequence[Rows]
+    arrays: Sequence[RowArray]
     rows: Sequence[np.ndarray]
 
     @cached_property
@@ -66,5 +66,5 @@ class Chained:
     def pieces(self) -> Iterator[np.ndarray]:
         """The content of the arrays and their rows, for a fingerprint."""
         for array, rows in zip(self.arrays, self.rows, strict=True):
-            yield from array.pieces() if isinstance(array, InPieces) else (np.asarray(array),)
+            yield from array.pieces() if isinstance(array, PiecewiseArray) else (np.asarray(array),)
             yield rows

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from kdcli.data.arrays import splits_from_arrays
-from kdcli.data.classes import find_classes, number_texts
-from kdcli.data.concatenation import Chained
-from kdcli.data.examples import ONLY, Examples, Splits
-from kdcli.data.labels import VOID, checked, find_labelling
+from kdcli.data.classes import encode_text_labels, resolve_classes
+from kdcli.data.concatenation import Concatenation
+from kdcli.data.examples import Examples, Splits
+from kdcli.data.labels import VOID_LABEL, encode_labels, infer_labelling
 from kdcli.data.named_labels import choose_labels
-from kdcli.data.order import held_out, limited
+from kdcli.data.order import limit_positions, split_positions
 from kdcli.errors import DataError
 from kdcli.runs.records import hash_arrays
 
@@ -56,13 +56,13 @@ class Dataset:
     @property
     def is_dense(self) -> bool:
         """Whether there is a label for each pixel: a class, or values."""
-        return self.task == "segmentation" or bool(self.train.label_sides(self.task))
+        return self.task == "segmentation" or bool(self.train.label_map_shape(self.task))
 
     @property
     def has_void(self) -> bool:
         """Whether some pixels count for nothing."""
         labels = self.train.labels
-        return self.task == "segmentation" and labels is not None and bool((labels == VOID).any())
+        return self.task == "segmentation" and labels is not None and bool((labels == VOID_LABEL).any())
 
     def split(self, name: str) -> Examples:
         """A split by name; `auto` is test where there is one, else everything; `all` is everything.
@@ -82,7 +82,7 @@ class Dataset:
 
 
 def open_dataset(
-    section: Any, *, seed: int, arrays: Any = None, carve: bool = True, outputs: Sequence[str] = ()
+    section: Any, *, seed: int, arrays: Any = None, split_validation: bool = True, output_names: Sequence[str] = ()
 ) -> Dataset:
     """Open the data of a recipe's `data` section, or arrays given in Python.
 
@@ -90,18 +90,18 @@ def open_dataset(
         section: `kdcli.recipe.sections.DataSection`.
         seed: of the split and the limit.
         arrays: (x, y), (x_train, y_train, x_test, y_test) or a mapping as in a `.npz`, instead of the source.
-        carve: split validation off the training part and apply the limit.
-        outputs: the outputs of models that were chosen, for labels that are stored by their names.
+        split_validation: split validation off the training part and apply the limit.
+        output_names: the outputs of models that were chosen, for labels that are stored by their names.
 
     Raises:
         DataError: anything that cannot be right.
     """
     splits = _from_python(arrays) if arrays is not None else section.source.load()
-    splits, label_name = choose_labels(splits, section.labels, outputs=outputs)
-    splits = number_texts(splits, section.classes)
-    classes = find_classes(section.classes, splits)
+    splits, label_name = choose_labels(splits, section.labels, output_names=output_names)
+    splits = encode_text_labels(splits, section.classes)
+    classes = resolve_classes(section.classes, splits)
     # Labels that are not used still say what the data is for, and how wide models must be.
-    labelling = find_labelling(
+    labelling = infer_labelling(
         splits.train,
         task=section.task,
         classes=classes,
@@ -117,10 +117,10 @@ def open_dataset(
         if part is not None and part.shapes != splits.train.shapes:
             theirs, ours = ("; ".join(_shapes(one)) for one in (part, splits.train))
             raise DataError(f"{splits.name}: x_{key} has shape {theirs}, x_train {ours}")
-        parts[key] = checked(part, labelling, name=splits.name) if part is not None else None
+        parts[key] = encode_labels(part, labelling, name=splits.name) if part is not None else None
     train, validation = parts["train"], parts["validation"]
     assert train is not None
-    if carve:
+    if split_validation:
         train, validation = _carved(train, validation, section, seed, splits.name)
     return Dataset(
         splits.name,
@@ -137,51 +137,51 @@ def open_dataset(
     )
 
 
-def with_outputs(dataset: Dataset, outputs: int) -> Dataset:
+def fill_outputs(dataset: Dataset, outputs: int) -> Dataset:
     """The data with the number of outputs that a teacher knows where the data itself says nothing."""
     if dataset.outputs:
         return dataset
     return replace(dataset, outputs=outputs, class_names=tuple(str(number) for number in range(outputs)))
 
 
-def fingerprint(dataset: Dataset) -> str:
+def fingerprint_dataset(dataset: Dataset) -> str:
     """A sha256 over the content of all splits: inputs, labels, weights, rows."""
     parts = [part for part in (dataset.train, dataset.validation, dataset.test) if part is not None]
     arrays = (a for part in parts for a in (*part.content, part.labels, part.soft_labels, part.weights, part.rows))
     return hash_arrays(array for array in arrays if array is not None)
 
 
-def class_weights(dataset: Dataset, wanted: Any) -> np.ndarray | None:
+def compute_class_weights(dataset: Dataset, setting: Any) -> np.ndarray | None:
     """The weight of each class in label losses, or None; `balanced` makes every class count the same.
 
     Raises:
         DataError: an unknown class name, or a task without classes.
     """
-    if wanted == "none":
+    if setting == "none":
         return None
     if dataset.task != "classification" or dataset.train.labels is None:
         raise DataError(
             "data.class_weight needs labels and data.task classification", hint="leave class_weight out"
         )
-    if wanted == "balanced":
+    if setting == "balanced":
         labels = dataset.train.labels[dataset.train.rows]
         counts = np.bincount(labels, minlength=dataset.outputs)
         return (counts.sum() / (np.maximum(counts, 1) * np.count_nonzero(counts))).astype(np.float32)
-    unknown = [name for name in wanted if name not in dataset.class_names]
+    unknown = [name for name in setting if name not in dataset.class_names]
     if unknown:
         raise DataError(f"data.class_weight: no class {unknown[0]!r}; classes: {', '.join(dataset.class_names)}")
-    return np.asarray([wanted.get(name, 1.0) for name in dataset.class_names], np.float32)
+    return np.asarray([setting.get(name, 1.0) for name in dataset.class_names], np.float32)
 
 
 def _carved(
     train: Examples, validation: Examples | None, section: Any, seed: int, name: str
 ) -> tuple[Examples, Examples | None]:
-    kept = limited(train.all_labels(), len(train), limit=section.limit, seed=seed)
+    kept = limit_positions(train.all_labels(), len(train), limit=section.limit, seed=seed)
     train = train.subset(kept)
     if validation is None and section.validation:
         if len(train) < 2:
             raise DataError(f"{name}: {len(train)} training example leaves none for validation")
-        rest, held = held_out(train.all_labels(), len(train), share=section.validation, seed=seed)
+        rest, held = split_positions(train.all_labels(), len(train), fraction=section.validation, seed=seed)
         train, validation = train.subset(rest), train.subset(held, split="validation")
     return train, validation
 
@@ -217,10 +217,7 @@ def _joined(parts: list[Examples]) -> Examples:
     if len(parts) == 1:
         return replace(parts[0], split="all")
     rows = [part.rows for part in parts]
-    inputs = {name: Chained([part.inputs[name] for part in parts], rows) for name in parts[0].inputs}
+    inputs = {name: Concatenation([part.inputs[name] for part in parts], rows) for name in parts[0].inputs}
     labelled = all(part.labels is not None for part in parts)
     labels = np.concatenate([part.all_labels() for part in parts]) if labelled else None
     return Examples("all", inputs, labels, None, np.arange(sum(map(len, rows))))
-
-
-__all__ = ["ONLY", "Dataset", "class_weights", "fingerprint", "open_dataset"]

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kdcli.data.examples import Rows
+from kdcli.data.examples import RowArray
 
 # Maps that are looked at, and the fraction of equal neighbours from which on they are areas of classes.
-SAMPLE = 32
-AREAS = 0.5
+_SAMPLED_MAPS = 32
+_MIN_EQUAL_NEIGHBOURS = 0.5
 
 
 def has_areas(maps: np.ndarray) -> bool:
@@ -21,7 +21,7 @@ def has_areas(maps: np.ndarray) -> bool:
     Args:
         maps: (n, h, w) or (n, h, w, channels), whole numbers.
     """
-    some = maps[np.linspace(0, len(maps) - 1, min(SAMPLE, len(maps))).astype(int)]
+    some = maps[np.linspace(0, len(maps) - 1, min(_SAMPLED_MAPS, len(maps))).astype(int)]
     channels = some.reshape(*some.shape[:3], -1).astype(np.int64)
     # One number for each colour.
     codes = channels @ (1 << 16) ** np.arange(channels.shape[-1])
@@ -29,16 +29,16 @@ def has_areas(maps: np.ndarray) -> bool:
     background = colours[counts.argmax()]
     left, right = codes[:, :, :-1], codes[:, :, 1:]
     telling = (left != background) | (right != background)
-    return bool(telling.any() and (left == right)[telling].mean() >= AREAS)
+    return bool(telling.any() and (left == right)[telling].mean() >= _MIN_EQUAL_NEIGHBOURS)
 
 
-def fits_image(labels: np.ndarray, inputs: Mapping[str, Rows]) -> bool:
+def fits_image(labels: np.ndarray, inputs: Mapping[str, RowArray]) -> bool:
     """Whether there is a value, or a row of them, for each pixel of an input."""
     shapes = [(tuple(array.shape[1:]), array.dtype) for array in inputs.values()]
     return any(len(shape) >= 2 and labels.shape[1:3] == shape[:2] for shape, _ in shapes)
 
 
-def needs_channel(labels: np.ndarray, inputs: Mapping[str, Rows]) -> bool:
+def needs_channel(labels: np.ndarray, inputs: Mapping[str, RowArray]) -> bool:
     """Whether they are (n, h, w) values for images, whose networks give (n, h, w, 1)."""
     images = [
         array for array in inputs.values() if array.ndim == 4 or (array.ndim == 3 and array.dtype == np.uint8)

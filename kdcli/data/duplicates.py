@@ -9,10 +9,10 @@ import numpy as np
 
 from kdcli.data.examples import Examples
 
-BLOCK = 1024
+_EXAMPLES_PER_BLOCK = 1024
 
 
-def duplicates_between(train: Examples, test: Examples) -> int:
+def count_duplicates(train: Examples, test: Examples) -> int:
     """How many test examples have the same inputs as some training example, bit for bit."""
     if train.shapes != test.shapes or train.dtypes != test.dtypes:
         return 0
@@ -24,8 +24,8 @@ def duplicates_between(train: Examples, test: Examples) -> int:
 
 
 def _digests(examples: Examples) -> Iterator[bytes]:
-    for start in range(0, len(examples), BLOCK):
-        taken = examples.take(np.arange(start, min(start + BLOCK, len(examples))))
+    for start in range(0, len(examples), _EXAMPLES_PER_BLOCK):
+        taken = examples.take(np.arange(start, min(start + _EXAMPLES_PER_BLOCK, len(examples))))
         columns = [np.ascontiguousarray(taken[name]) for name in sorted(taken)]
         for rows in zip(*columns, strict=True):
             digest = hashlib.blake2b(digest_size=16)

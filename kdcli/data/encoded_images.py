@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.data.image_decoder import DEEP, Form, compiled
-from kdcli.data.store import Stored
+from kdcli.data.image_decoder import DEEP_BITS, ImageSpec, compile_decoder
+from kdcli.data.store import StoredBytes
 from kdcli.errors import DataError
 from kdcli.lazy import tf
 
@@ -17,7 +17,7 @@ DAMAGED = "damaged or cut off"
 
 
 @dataclass(frozen=True, eq=False)
-class EncodedPictures:
+class EncodedImages:
     """Stands for the array (n, height, width, channels) in uint8 that the pictures are when decoded.
 
     Args:
@@ -26,9 +26,9 @@ class EncodedPictures:
         form: what they become.
     """
 
-    stored: Stored
-    names: Stored
-    form: Form
+    stored: StoredBytes
+    names: StoredBytes
+    form: ImageSpec
 
     def __len__(self) -> int:
         return len(self.stored)
@@ -72,7 +72,7 @@ class EncodedPictures:
                 f"{self.name(damaged[0])}: this picture is {DAMAGED}{more}", hint="copy it again, or remove it"
             ) from None
 
-    def encoded(self, rows: np.ndarray) -> np.ndarray:
+    def read_encoded(self, rows: np.ndarray) -> np.ndarray:
         """Some pictures as they are stored, an array of `bytes`."""
         return np.array(self.stored.at(rows), object)
 
@@ -90,16 +90,16 @@ class EncodedPictures:
                 found.append(row)
         return found
 
-    def part(self, rows: slice) -> EncodedPictures:
+    def part(self, rows: slice) -> EncodedImages:
         """Neighbouring pictures as an array of their own, in the same store."""
-        return EncodedPictures(self.stored.part(rows), self.names.part(rows), self.form)
+        return EncodedImages(self.stored.part(rows), self.names.part(rows), self.form)
 
     def pieces(self) -> Iterator[np.ndarray]:
         """Lengths and bytes of the encoded pictures, and how they are decoded, for a fingerprint."""
         yield from self.stored.pieces()
-        if self.form.bits != DEEP:
+        if self.form.bits != DEEP_BITS:
             yield np.array([self.form.bits])
 
     def _decoded(self, rows: np.ndarray) -> np.ndarray:
-        decode = compiled(self.form)
-        return np.asarray(decode(tf.constant(self.encoded(rows), tf.string)))
+        decode = compile_decoder(self.form)
+        return np.asarray(decode(tf.constant(self.read_encoded(rows), tf.string)))

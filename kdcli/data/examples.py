@@ -11,10 +11,10 @@ import numpy as np
 from kdcli.runs.mapped_arrays import read_rows
 
 # The name of the input when a source has only one.
-ONLY = "x"
+SINGLE_INPUT = "x"
 
 
-class Rows(Protocol):
+class RowArray(Protocol):
     """What examples need of an array: a NumPy array in memory or in a file, or what gives one row by row."""
 
     @property
@@ -59,7 +59,7 @@ class Examples:
     """
 
     split: str
-    inputs: Mapping[str, Rows]
+    inputs: Mapping[str, RowArray]
     labels: np.ndarray | None
     weights: np.ndarray | None
     rows: np.ndarray
@@ -86,11 +86,11 @@ class Examples:
         """Every label, in order."""
         return None if self.labels is None else self.labels[self.rows]
 
-    def trained_labels(self) -> np.ndarray | None:
+    def training_labels(self) -> np.ndarray | None:
         """What label losses compare with, in order: soft labels where there are some."""
         return self.all_labels() if self.soft_labels is None else self.soft_labels[self.rows]
 
-    def label_sides(self, task: str) -> tuple[int, ...] | None:
+    def label_map_shape(self, task: str) -> tuple[int, ...] | None:
         """The sides of a map of labels, () where an example has a class or a row; None without labels."""
         if self.labels is None:
             return None

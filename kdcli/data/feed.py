@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.data.encoded_images import EncodedPictures
+from kdcli.data.encoded_images import EncodedImages
 from kdcli.data.examples import Examples
-from kdcli.data.image_decoder import decoded
-from kdcli.data.resident_inputs import resident_tensors
+from kdcli.data.image_decoder import decode_images
+from kdcli.data.resident_inputs import load_resident_tensors
 from kdcli.data.views import Views
 from kdcli.lazy import tf
 
@@ -56,9 +56,9 @@ class Feed:
         self.examples = examples
         self.views = views
         self.classes = classes
-        self.resident = examples.bytes <= resident_bytes
-        self._inputs = resident_tensors(examples) if self.resident else None
-        labels = examples.trained_labels()
+        self.is_resident = examples.bytes <= resident_bytes
+        self._inputs = load_resident_tensors(examples) if self.is_resident else None
+        labels = examples.training_labels()
         self._labels = None if labels is None else tf.constant(labels)
         weights = examples.weights
         self._weights = None if weights is None else tf.constant(weights[examples.rows])
@@ -104,20 +104,20 @@ class Feed:
     def _gathered(self, positions: Any) -> dict[str, Any]:
         if self._inputs is not None:
             return {name: tf.gather(array, positions) for name, array in self._inputs.items()}
-        return from_host(self.examples, positions)
+        return read_host_inputs(self.examples, positions)
 
 
-def from_host(examples: Examples, positions: Any) -> dict[str, Any]:
+def read_host_inputs(examples: Examples, positions: Any) -> dict[str, Any]:
     """Raw inputs at some positions, for a compiled function, of examples that stay where they are.
 
     Pictures that are kept encoded come as bytes and are decoded by operations of the function.
     """
-    encoded = {n: array for n, array in examples.inputs.items() if isinstance(array, EncodedPictures)}
+    encoded = {n: array for n, array in examples.inputs.items() if isinstance(array, EncodedImages)}
     plain = replace(examples, inputs={n: array for n, array in examples.inputs.items() if n not in encoded})
 
     def take(at: np.ndarray) -> list[np.ndarray]:
         rows = examples.rows[at]
-        return [*(array.encoded(rows) for array in encoded.values()), *plain.take(at).values()]
+        return [*(array.read_encoded(rows) for array in encoded.values()), *plain.take(at).values()]
 
     types = [*(tf.string for _ in encoded), *plain.dtypes.values()]
     # What positions stand for never changes: calls may run side by side, also where operations are deterministic.
@@ -128,6 +128,6 @@ def from_host(examples: Examples, positions: Any) -> dict[str, Any]:
     for name, shape in examples.shapes.items():
         tensor = tensors[name]
         if name in encoded:
-            tensor = decoded(tf.ensure_shape(tensor, positions.shape), encoded[name].form)
+            tensor = decode_images(tf.ensure_shape(tensor, positions.shape), encoded[name].form)
         found[name] = tf.ensure_shape(tensor, (*positions.shape, *shape))
     return found

@@ -9,13 +9,13 @@ from typing import Any
 from kdcli.lazy import tf
 
 # What grey is made of, where colour pictures are asked for in grey.
-GREY = (0.299, 0.587, 0.114)
-WEBP, PNG = b"RIFF", b"\x89PNG"
-DEEP = 16
+GREY_WEIGHTS = (0.299, 0.587, 0.114)
+WEBP_MAGIC, PNG_MAGIC = b"RIFF", b"\x89PNG"
+DEEP_BITS = 16
 
 
 @dataclass(frozen=True)
-class Form:
+class ImageSpec:
     """What all pictures become: height, width, and channels (1 grey, 3 colour).
 
     `bits` is how many of a PNG of 16 bits are used: the upper 8 of these become the pixel.
@@ -32,7 +32,7 @@ class Form:
         return self.height, self.width, self.channels
 
 
-def decoded(contents: Any, form: Form) -> Any:
+def decode_images(contents: Any, form: ImageSpec) -> Any:
     """Pictures of one form in uint8, (n, height, width, channels), from encoded ones (n,).
 
     JPEG, PNG, GIF (its first picture), BMP and WebP; transparency is left out. Other sizes are stretched.
@@ -48,19 +48,19 @@ def decoded(contents: Any, form: Form) -> Any:
 
 
 @cache
-def compiled(form: Form) -> Any:
+def compile_decoder(form: ImageSpec) -> Any:
     """`decoded` for a form as a function that is traced once."""
     signature = [tf.TensorSpec((None,), tf.string)]
-    return tf.function(lambda contents: decoded(contents, form), autograph=False, input_signature=signature)
+    return tf.function(lambda contents: decode_images(contents, form), autograph=False, input_signature=signature)
 
 
-def _picture(content: Any, form: Form) -> Any:
+def _picture(content: Any, form: ImageSpec) -> Any:
     def plain() -> Any:
         return tf.io.decode_image(content, channels=0, expand_animations=False)
 
-    if form.bits < DEEP:
+    if form.bits < DEEP_BITS:
         plain = partial(tf.cond, _is_deep(content), lambda: _upper_bits(content, form.bits), plain)
-    is_webp = tf.equal(tf.strings.substr(content, 0, len(WEBP)), WEBP)
+    is_webp = tf.equal(tf.strings.substr(content, 0, len(WEBP_MAGIC)), WEBP_MAGIC)
     # An older TensorFlow knows no WebP; such a picture was refused by its header.
     picture = tf.cond(is_webp, lambda: _webp(content), plain) if hasattr(tf.io, "decode_webp") else plain()
     picture = _with_channels(tf.ensure_shape(picture, (None, None, None)), form.channels)
@@ -71,8 +71,8 @@ def _picture(content: Any, form: Form) -> Any:
 
 def _is_deep(content: Any) -> Any:
     """Whether it is a PNG of 16 bits."""
-    is_png = tf.equal(tf.strings.substr(content, 0, len(PNG)), PNG)
-    return tf.logical_and(is_png, tf.equal(tf.strings.substr(content, 24, 1), bytes([DEEP])))
+    is_png = tf.equal(tf.strings.substr(content, 0, len(PNG_MAGIC)), PNG_MAGIC)
+    return tf.logical_and(is_png, tf.equal(tf.strings.substr(content, 24, 1), bytes([DEEP_BITS])))
 
 
 def _upper_bits(content: Any, bits: int) -> Any:
@@ -95,7 +95,7 @@ def _with_channels(picture: Any, channels: int) -> Any:
 
 def _grey(picture: Any) -> Any:
     colours = tf.cast(picture[..., :3], tf.float32)
-    red, green, blue = (colours[..., place, None] * share for place, share in enumerate(GREY))
+    red, green, blue = (colours[..., place, None] * share for place, share in enumerate(GREY_WEIGHTS))
     return tf.cast(tf.round(red + green + blue), tf.uint8)
 
 

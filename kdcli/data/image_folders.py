@@ -10,31 +10,44 @@ from pathlib import Path
 
 from kdcli.data.examples import Splits
 from kdcli.data.feed import RESIDENT_BYTES
-from kdcli.data.image_decoder import DEEP
-from kdcli.data.images import BLOCK, Encoded, load_pictures
-from kdcli.data.split_names import SPLITS, UNLABELLED, splits_among
+from kdcli.data.image_decoder import DEEP_BITS
+from kdcli.data.images import IMAGES_PER_BLOCK, EncodedImage, load_images
+from kdcli.data.split_names import SPLIT_NAMES, UNLABELLED, find_splits
 from kdcli.errors import DataError
-from kdcli.recipe.document import typed
+from kdcli.recipe.document import format_set_option
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 # Formats of images that TensorFlow does not decode.
-NOT_READ = (".tif", ".tiff", ".jfif", ".jp2", ".heic", ".heif", ".avif", ".ppm", ".pgm", ".pbm", ".tga", ".dcm")
+UNSUPPORTED_SUFFIXES = (
+    ".tif",
+    ".tiff",
+    ".jfif",
+    ".jp2",
+    ".heic",
+    ".heif",
+    ".avif",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".tga",
+    ".dcm",
+)
 # A folder of images, and one beside it of what belongs to each of them.
 _IMAGES = ("image", "images", "img", "imgs", "input", "inputs", "original", "originals")
 _MAPS = ("mask", "masks", "label", "labels", "annotation", "annotations", "gt", "ground_truth", "groundtruth")
 # Files that hold data by themselves, and a folder of folders of folders that is looked into.
-OTHER_DATA = (".npz", ".csv", ".parquet")
+DATA_SUFFIXES = (".npz", ".csv", ".parquet")
 _DEEPEST = 8
 _LAYOUT = "expected DIR/train/CLASS/*, DIR/test/CLASS/*, or DIR/CLASS/*"
-ByClass = dict[str, list[Path]]
+_FilesByClass = dict[str, list[Path]]
 
 
-def read_folders(
+def read_image_folders(
     path: Path,
     *,
     size: str | tuple[int, int],
     channels: str | int,
-    bits: int = DEEP,
+    bits: int = DEEP_BITS,
     resident_bytes: int = RESIDENT_BYTES,
 ) -> Splits:
     """The splits of a folder of pictures, with class names in string order.
@@ -53,18 +66,18 @@ def read_folders(
     found = _splits_in(path, ignored, notes)
     classes = _agreed(path, found)
 
-    def blocks() -> Iterator[list[Encoded]]:
-        block: list[Encoded] = []
+    def blocks() -> Iterator[list[EncodedImage]]:
+        block: list[EncodedImage] = []
         for split, by_class in found.items():
             for label, name in enumerate(classes):
                 for file in by_class[name]:
-                    block.append(Encoded(shown(file), file, label, split))
-                    if len(block) == BLOCK:
+                    block.append(EncodedImage(format_path(file), file, label, split))
+                    if len(block) == IMAGES_PER_BLOCK:
                         yield block
                         block = []
         yield block
 
-    read = load_pictures(
+    read = load_images(
         blocks(), name=str(path), size=size, channels=channels, bits=bits, resident_bytes=resident_bytes
     )
     notes.extend(_left_out(path, ignored))
@@ -81,10 +94,10 @@ def read_folders(
 
 def _left_out(path: Path, ignored: Counter[str]) -> Iterator[str]:
     """Sentences about the files that were not read."""
-    images = Counter({kind: count for kind, count in ignored.items() if kind in NOT_READ})
+    images = Counter({kind: count for kind, count in ignored.items() if kind in UNSUPPORTED_SUFFIXES})
     others = ignored - images
     if images:
-        kinds = ", ".join(SUFFIXES)
+        kinds = ", ".join(IMAGE_SUFFIXES)
         yield f"{path}: images left out: {_counted(images)}; kd reads {kinds}"
     if others:
         yield f"{path}: {others.total()} files are no pictures and were ignored ({_counted(others)})"
@@ -94,18 +107,18 @@ def _counted(kinds: Counter[str]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
 
 
-def shown(path: Path) -> str:
+def format_path(path: Path) -> str:
     """A path for messages, also where its name is no text."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _splits_in(path: Path, ignored: Counter[str], notes: list[str]) -> dict[str, ByClass]:
+def _splits_in(path: Path, ignored: Counter[str], notes: list[str]) -> dict[str, _FilesByClass]:
     """The images of each split by class, in the order train, validation, test."""
     inside = _unwrapped(path, notes)
     folders = _folders_in(inside, ignored)
     if not folders:
         raise DataError(f"{path}: holds no folder of pictures", hint=_other_data(path) or _LAYOUT)
-    splits = splits_among(folder.name for folder in folders)
+    splits = find_splits(folder.name for folder in folders)
     if not splits:
         transposed = _splits_inside_classes(inside, folders)
         if transposed:
@@ -125,11 +138,11 @@ def _splits_in(path: Path, ignored: Counter[str], notes: list[str]) -> dict[str,
 
 def _split_folders(path: Path, folders: list[Path], splits: Mapping[str, str]) -> dict[str, Path]:
     """The folder of each split, in the order train, validation, test."""
-    by_split: dict[str, list[Path]] = {split: [] for split in (*SPLITS, UNLABELLED)}
+    by_split: dict[str, list[Path]] = {split: [] for split in (*SPLIT_NAMES, UNLABELLED)}
     for folder in folders:
         if folder.name in splits:
             by_split[splits[folder.name]].append(folder)
-    first = {split: by_split[split][0] for split in SPLITS if by_split[split]}
+    first = {split: by_split[split][0] for split in SPLIT_NAMES if by_split[split]}
     way_on = f"{_as_source(first)} says which is which" if "train" in first else None
     other = next((folder for folder in folders if folder.name not in splits), None)
     if other is not None:
@@ -137,7 +150,7 @@ def _split_folders(path: Path, folders: list[Path], splits: Mapping[str, str]) -
             f"{path}: {next(iter(splits))} is the name of a split, but {other.name} lies beside it",
             hint=f"{way_on or _LAYOUT}; a class of that name needs another one",
         )
-    for split in SPLITS:
+    for split in SPLIT_NAMES:
         if len(by_split[split]) > 1:
             one, two = by_split[split][:2]
             if way_on and split == "validation" and "test" not in first:
@@ -159,7 +172,7 @@ def _unwrapped(path: Path, notes: list[str], *, of_split: bool = False) -> Path:
     inside = path
     for _ in range(_DEEPEST):
         folders = _folders_in(inside, Counter())
-        if len(folders) != 1 or (splits_among([folders[0].name]) and not of_split):
+        if len(folders) != 1 or (find_splits([folders[0].name]) and not of_split):
             break
         if _has_images(inside) or _has_images(folders[0]) or not _folders_in(folders[0], Counter()):
             break
@@ -180,9 +193,9 @@ def _splits_inside_classes(path: Path, folders: list[Path]) -> dict[str, str]:
     ]
     if len(folders) < 2 or len(inner[0]) < 2 or any(names != inner[0] for names in inner):
         return {}
-    splits = splits_among(inner[0])
+    splits = find_splits(inner[0])
     if len(splits) == len(inner[0]) == len(set(splits.values())) and "train" in splits.values():
-        return {name: split for split in SPLITS for name in inner[0] if splits[name] == split}
+        return {name: split for split in SPLIT_NAMES for name in inner[0] if splits[name] == split}
     counts = {folder: sum(1 for _ in _pictures_in(folder, Counter())) for folder in folders}
     train, test = sorted(folders, key=lambda folder: -counts[folder])[:2]
     some = f"{', '.join(inner[0][:5])}{', ...' if len(inner[0]) > 5 else ''}"
@@ -196,16 +209,16 @@ def _splits_inside_classes(path: Path, folders: list[Path]) -> dict[str, str]:
 
 def _as_source(folders: Mapping[str, Path]) -> str:
     """`--set 'data.source={train: D/x, test: D/y}'`, to type in a shell."""
-    return typed("data.source", {split: str(folder) for split, folder in folders.items()})
+    return format_set_option("data.source", {split: str(folder) for split, folder in folders.items()})
 
 
 def _other_data(path: Path) -> str | None:
     """How to name files in a folder that hold data by themselves."""
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in OTHER_DATA)
-    splits = splits_among(file.stem for file in files)
-    by_split = {splits[file.stem]: file for file in files if splits.get(file.stem) in SPLITS}
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in DATA_SUFFIXES)
+    splits = find_splits(file.stem for file in files)
+    by_split = {splits[file.stem]: file for file in files if splits.get(file.stem) in SPLIT_NAMES}
     if "train" in by_split:
-        return _as_source({split: by_split[split] for split in SPLITS if split in by_split})
+        return _as_source({split: by_split[split] for split in SPLIT_NAMES if split in by_split})
     return f"--data {shlex.quote(str(files[0]))}" if files else None
 
 
@@ -223,17 +236,17 @@ def _folders_in(path: Path, ignored: Counter[str]) -> list[Path]:
 
 
 def _has_images(path: Path) -> bool:
-    return any(name.lower().endswith(SUFFIXES) and not _hidden(name) for name in os.listdir(path))
+    return any(name.lower().endswith(IMAGE_SUFFIXES) and not _hidden(name) for name in os.listdir(path))
 
 
-def _classes_in(path: Path, ignored: Counter[str]) -> ByClass:
+def _classes_in(path: Path, ignored: Counter[str]) -> _FilesByClass:
     folders = _folders_in(path, ignored)
     if not folders:
         raise DataError(f"{path}: holds no folder for a class", hint=_LAYOUT)
     return _classes_of(path, {folder.name: folder for folder in folders}, ignored)
 
 
-def _classes_of(path: Path, folders: Mapping[str, Path], ignored: Counter[str]) -> ByClass:
+def _classes_of(path: Path, folders: Mapping[str, Path], ignored: Counter[str]) -> _FilesByClass:
     """The images of each class, by the folder that holds them.
 
     Raises:
@@ -247,20 +260,20 @@ def _classes_of(path: Path, folders: Mapping[str, Path], ignored: Counter[str]) 
             hint="maps for segmentation are read from arrays: np.savez('data.npz', x_train=..., y_train=...), "
             "then --data data.npz",
         )
-    classes: ByClass = {}
+    classes: _FilesByClass = {}
     for name, folder in folders.items():
         try:
             name.encode("utf-8")
         except UnicodeEncodeError:
-            raise DataError(f"{shown(folder)}: the name of this class is no text (UTF-8)") from None
+            raise DataError(f"{format_path(folder)}: the name of this class is no text (UTF-8)") from None
         classes[name] = list(_pictures_in(folder, ignored))
     empty = [name for name, files in classes.items() if not files]
     if empty:
         more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
-        there = Counter({kind: count for kind, count in ignored.items() if kind in NOT_READ})
+        there = Counter({kind: count for kind, count in ignored.items() if kind in UNSUPPORTED_SUFFIXES})
         raise DataError(
             f"{path}: no picture in the folder of {', '.join(empty[:5])}{more}",
-            hint=f"kd reads {', '.join(SUFFIXES)}; "
+            hint=f"kd reads {', '.join(IMAGE_SUFFIXES)}; "
             + (f"convert the others ({_counted(there)}) to .png" if there else "remove an empty folder"),
         )
     return classes
@@ -273,13 +286,13 @@ def _pictures_in(folder: Path, ignored: Counter[str]) -> Iterator[Path]:
             ignored[_kind(name)] += 1
         below[:] = sorted(name for name in below if not _hidden(name))
         for name in sorted(files):
-            if not _hidden(name) and name.lower().endswith(SUFFIXES):
+            if not _hidden(name) and name.lower().endswith(IMAGE_SUFFIXES):
                 yield Path(at, name)
             else:
                 ignored[_kind(name)] += 1
 
 
-def _agreed(path: Path, found: Mapping[str, ByClass]) -> tuple[str, ...]:
+def _agreed(path: Path, found: Mapping[str, _FilesByClass]) -> tuple[str, ...]:
     classes = list(found["train"])
     for split, by_class in found.items():
         for one, other, here, there in ((classes, by_class, "train", split), (by_class, classes, split, "train")):
@@ -302,6 +315,6 @@ def _kind(name: str, *, loose: bool = False) -> str:
     if _hidden(name):
         return "hidden"
     suffix = Path(name).suffix.lower()
-    if loose and suffix in SUFFIXES:
+    if loose and suffix in IMAGE_SUFFIXES:
         return "pictures outside the class folders"
     return suffix or "without a suffix"

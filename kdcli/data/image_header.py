@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from kdcli.screening.pointer import POINTER
-from kdcli.screening.pointer import START as POINTER_START
+from kdcli.screening.pointer import POINTER_MESSAGE
+from kdcli.screening.pointer import POINTER_PREFIX as POINTER_START
 
 # What files are that hold images of other formats, by their first bytes.
 _OTHERS = {
@@ -18,7 +18,7 @@ _OTHERS = {
     b"<?xml": "an XML file",
     b"<!DOC": "a web page",
     b"<html": "a web page",
-    POINTER_START: POINTER,
+    POINTER_START: POINTER_MESSAGE,
 }
 _BOXED = {b"avif": "an AVIF image", b"avis": "an AVIF image", b"heic": "an HEIC image", b"heix": "an HEIC image"}
 _ORIENTATION = 0x0112
@@ -26,12 +26,12 @@ _ORIENTATION = 0x0112
 _BGR = (0xFF0000, 0xFF00, 0xFF)
 
 
-class NotReadError(Exception):
+class UnsupportedImageError(Exception):
     """An image in a form that is not read, in words."""
 
 
 @dataclass(frozen=True)
-class Header:
+class ImageHeader:
     """Size in pixels, channels without transparency (1 is grey, 3 is colour), and what needs a word.
 
     `depth` is the bits of a channel, `rotated` whether EXIF says that the image is to be turned, `palette` whether
@@ -46,7 +46,7 @@ class Header:
     palette: bool = False
 
 
-def read_header(content: bytes) -> Header | None:
+def read_image_header(content: bytes) -> ImageHeader | None:
     """The header of a JPEG, PNG, GIF, BMP or WebP picture, by its content; None for anything else.
 
     Raises:
@@ -62,40 +62,40 @@ def read_header(content: bytes) -> Header | None:
     other = next((words for magic, words in _OTHERS.items() if content.startswith(magic)), None)
     other = other or (_BOXED.get(content[8:12]) if content[4:8] == b"ftyp" else None)
     if other:
-        raise NotReadError(other)
+        raise UnsupportedImageError(other)
     return None
 
 
-def _png(content: bytes) -> Header | None:
+def _png(content: bytes) -> ImageHeader | None:
     width, height, depth, colour = struct.unpack_from(">IIBB", content, 16)
     channels = 1 if colour in (0, 4) else 3
-    return Header(height, width, channels, max(depth, 8)) if content[12:16] == b"IHDR" else None
+    return ImageHeader(height, width, channels, max(depth, 8)) if content[12:16] == b"IHDR" else None
 
 
-def _gif(content: bytes) -> Header:
+def _gif(content: bytes) -> ImageHeader:
     width, height = struct.unpack_from("<HH", content, 6)
-    return Header(height, width, 3)
+    return ImageHeader(height, width, 3)
 
 
-def _bmp(content: bytes) -> Header:
+def _bmp(content: bytes) -> ImageHeader:
     (size,) = struct.unpack_from("<I", content, 14)
     if size < 40:
-        raise NotReadError("a BMP of OS/2")
+        raise UnsupportedImageError("a BMP of OS/2")
     # A negative height only says that the rows come from the top.
     width, height, _, bits, compression = struct.unpack_from("<iiHHI", content, 18)
     if compression in (1, 2):
-        raise NotReadError("a BMP with run-length compression")
+        raise UnsupportedImageError("a BMP with run-length compression")
     if bits not in (1, 4, 8, 24, 32) or (compression == 3 and struct.unpack_from("<III", content, 54) != _BGR):
-        raise NotReadError(f"a BMP of {bits} bits with colours of its own")
+        raise UnsupportedImageError(f"a BMP of {bits} bits with colours of its own")
     if bits > 8:
-        return Header(abs(height), width, 3)
-    colours = bmp_palette(content)
+        return ImageHeader(abs(height), width, 3)
+    colours = read_bmp_palette(content)
     grey = all(blue == green == red for blue, green, red in colours)
     plain = bits == 8 and colours == [(level, level, level) for level in range(len(colours))]
-    return Header(abs(height), width, 1 if grey else 3, palette=not plain)
+    return ImageHeader(abs(height), width, 1 if grey else 3, palette=not plain)
 
 
-def bmp_palette(content: bytes) -> list[tuple[int, ...]]:
+def read_bmp_palette(content: bytes) -> list[tuple[int, ...]]:
     """The colours in the table of a BMP, as blue, green and red."""
     (size,) = struct.unpack_from("<I", content, 14)
     (bits,) = struct.unpack_from("<H", content, 28)
@@ -104,7 +104,7 @@ def bmp_palette(content: bytes) -> list[tuple[int, ...]]:
     return [struct.unpack_from("<BBB", content, 14 + size + 4 * number) for number in range(count)]
 
 
-def _jpeg(content: bytes) -> Header | None:
+def _jpeg(content: bytes) -> ImageHeader | None:
     place, rotated = 2, False
     while content[place] == 0xFF:
         marker = content[place + 1]
@@ -118,8 +118,8 @@ def _jpeg(content: bytes) -> Header | None:
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             depth, height, width, channels = struct.unpack_from(">BHHB", content, place + 4)
             if depth != 8:
-                raise NotReadError(f"a JPEG of {depth} bits a channel")
-            return Header(height, width, 1 if channels == 1 else 3, rotated=rotated)
+                raise UnsupportedImageError(f"a JPEG of {depth} bits a channel")
+            return ImageHeader(height, width, 1 if channels == 1 else 3, rotated=rotated)
         place += 2 + length
     return None
 
@@ -139,17 +139,17 @@ def _orientation(exif: bytes) -> int:
     return 1
 
 
-def _webp(content: bytes) -> Header | None:
+def _webp(content: bytes) -> ImageHeader | None:
     form = content[8:16]
     if form == b"WEBPVP8 ":
         width, height = struct.unpack_from("<HH", content, 26)
-        return Header(height & 0x3FFF, width & 0x3FFF, 3)
+        return ImageHeader(height & 0x3FFF, width & 0x3FFF, 3)
     if form == b"WEBPVP8L":
         bits = struct.unpack_from("<I", content, 21)[0]
-        return Header((bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1, 3)
+        return ImageHeader((bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1, 3)
     if form == b"WEBPVP8X":
         width, height = (int.from_bytes(content[at : at + 3], "little") + 1 for at in (24, 27))
-        return Header(height, width, 3)
+        return ImageHeader(height, width, 3)
     return None
 
 

@@ -6,17 +6,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kdcli.data.arrays import array_name, first_five
-from kdcli.data.class_labels import AS_VALUES, FEW, count_classes, count_values
-from kdcli.data.classes import LISTED, Classes, classes_setting
+from kdcli.data.arrays import format_array_name, list_first
+from kdcli.data.class_labels import FEW_CLASSES, REGRESSION_HINT, count_classes, count_values
+from kdcli.data.classes import MAX_LISTED_CLASSES, Classes, format_classes_setting
 from kdcli.data.dense_targets import fits_image, has_areas, needs_channel
 from kdcli.data.examples import Examples
-from kdcli.data.soft_labels import are_rows, describe_rows, normalize_rows, refuse_nearly_rows
+from kdcli.data.soft_labels import are_probability_rows, check_row_sums, describe_soft_labels, normalize_rows
 from kdcli.errors import DataError
-from kdcli.runs.mapped_arrays import in_parts
+from kdcli.runs.mapped_arrays import iterate_parts
 
 # What a pixel is called whose class counts for nothing.
-VOID = -1
+VOID_LABEL = -1
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Labelling:
     notes: tuple[str, ...] = ()
 
 
-def find_labelling(
+def infer_labelling(
     train: Examples,
     *,
     task: str,
@@ -70,7 +70,7 @@ def find_labelling(
     where = f"{name}: y_{train.split}"
     _check_finite(labels, where)
     found = _task_of(labels, train, where) if task == "auto" else task
-    if ignore is not None and (found != "segmentation" or are_rows(labels)):
+    if ignore is not None and (found != "segmentation" or are_probability_rows(labels)):
         raise DataError(
             f"data.ignore is for maps with a class for each pixel; {where} has none", hint="leave it out"
         )
@@ -80,18 +80,18 @@ def find_labelling(
         raise DataError(f"data.target_scale is for values; the task is {found}", hint="leave it out")
     if found == "multilabel":
         return Labelling(found, _width(labels, known, where, axes=2))
-    if are_rows(labels):
+    if are_probability_rows(labels):
         width = _width(labels, known, where, axes=4 if found == "segmentation" else 2)
         soft = not _are_whole(labels)
-        return Labelling(found, width, soft=soft, notes=(describe_rows(labels, where),) if soft else ())
+        return Labelling(found, width, soft=soft, notes=(describe_soft_labels(labels, where),) if soft else ())
     _check_classes(labels, where, maps=found == "segmentation")
     if known.count is not None:
         return Labelling(found, known.count, known.values, ignore=ignore)
-    counted = count_classes(labels, where, sure=task != "auto", maps=found == "segmentation", ignore=ignore)
+    counted = count_classes(labels, where, declared=task != "auto", maps=found == "segmentation", ignore=ignore)
     return Labelling(found, counted.count, counted.values, ignore=ignore, notes=counted.notes)
 
 
-def checked(examples: Examples, labelling: Labelling, *, name: str) -> Examples:
+def encode_labels(examples: Examples, labelling: Labelling, *, name: str) -> Examples:
     """The split with labels in the form that losses and metrics take, and inputs known to be finite.
 
     Raises:
@@ -112,7 +112,7 @@ def checked(examples: Examples, labelling: Labelling, *, name: str) -> Examples:
         if not np.isin(labels, (0, 1)).all():
             raise DataError(f"{where} must be 0 or 1 for a multilabel task")
         return replace(examples, labels=labels)
-    if are_rows(labels):
+    if are_probability_rows(labels):
         if labels.shape[-1] != labelling.outputs:
             raise DataError(f"{where} has {labels.shape[-1]} columns, expected {labelling.outputs} classes")
         soft = normalize_rows(labels) if labelling.soft else None
@@ -129,21 +129,21 @@ def _task_of(labels: np.ndarray, train: Examples, where: str) -> str:
         return "classification"
     fits, whole = fits_image(labels, train.inputs), _are_whole(labels)
     if labels.ndim == 2:
-        if are_rows(labels):
+        if are_probability_rows(labels):
             return "classification"
         if whole:
             return "multilabel" if np.isin(labels, (0, 1)).all() else "classification"
-        refuse_nearly_rows(labels, where)
+        check_row_sums(labels, where)
         return "regression"
     if labels.ndim == 4 and labels.shape[-1] > 1:
-        if fits and are_rows(labels):
+        if fits and are_probability_rows(labels):
             return "segmentation"
         _refuse_channels(labels, where, whole=whole)
         return "regression"
     if not whole:
         return "regression"
     if labels.ndim in (3, 4) and fits:
-        many = len(count_values(labels)[0]) > FEW
+        many = len(count_values(labels)[0]) > FEW_CLASSES
         return "regression" if many and not has_areas(labels) else "segmentation"
     return "regression" if labels.dtype.kind == "f" else "classification"
 
@@ -196,16 +196,16 @@ def _numbered(labels: np.ndarray, labelling: Labelling, where: str) -> np.ndarra
         allowed = (
             f"0..{labelling.outputs - 1}"
             if not labelling.values
-            else "the classes " + ", ".join(str(value) for value in labelling.values[:LISTED])
+            else "the classes " + ", ".join(str(value) for value in labelling.values[:MAX_LISTED_CLASSES])
         )
         more = sorted({*wanted, *values.tolist()})
         raise DataError(
-            f"{where} has {len(rows)} labels outside {allowed} (values {shown}; at {first_five(rows)})",
-            hint=f"correct them, or {classes_setting(more)} when they are classes too"
-            if len(more) <= LISTED
+            f"{where} has {len(rows)} labels outside {allowed} (values {shown}; at {list_first(rows)})",
+            hint=f"correct them, or {format_classes_setting(more)} when they are classes too"
+            if len(more) <= MAX_LISTED_CLASSES
             else None,
         )
-    return np.where(void, VOID, numbers)
+    return np.where(void, VOID_LABEL, numbers)
 
 
 def _as_values(labels: np.ndarray, examples: Examples, labelling: Labelling, where: str) -> np.ndarray:
@@ -247,12 +247,12 @@ def _width(labels: np.ndarray, known: Classes, where: str, *, axes: int) -> int:
 def _are_whole(labels: np.ndarray) -> bool:
     if labels.dtype.kind != "f":
         return True
-    return all((part == np.floor(part)).all() for _, part in in_parts(labels))
+    return all((part == np.floor(part)).all() for _, part in iterate_parts(labels))
 
 
 def _check_classes(labels: np.ndarray, where: str, *, maps: bool) -> None:
     if labels.ndim == 2 and labels.dtype.kind == "f" and labels.shape[1] > 1:
-        refuse_nearly_rows(labels, where)
+        check_row_sums(labels, where)
     if (labels.ndim == 2 and labels.shape[1] != 1) or (labels.ndim > 2 and not maps):
         several = "--set data.task=multilabel or --set data.task=regression for several values"
         raise DataError(
@@ -265,8 +265,8 @@ def _check_classes(labels: np.ndarray, where: str, *, maps: bool) -> None:
         wrong = np.flatnonzero((labels != np.floor(labels)).reshape(len(labels), -1).any(axis=1))
         if len(wrong):
             raise DataError(
-                f"{where} has {len(wrong)} labels that are not whole numbers (at {first_five(wrong)})",
-                hint=AS_VALUES,
+                f"{where} has {len(wrong)} labels that are not whole numbers (at {list_first(wrong)})",
+                hint=REGRESSION_HINT,
             )
 
 
@@ -275,7 +275,7 @@ def _check_finite(labels: np.ndarray, where: str) -> None:
         wrong = np.flatnonzero(~np.isfinite(labels).reshape(len(labels), -1).all(axis=1))
         if len(wrong):
             raise DataError(
-                f"{where} has {len(wrong)} labels that are NaN or infinite (at {first_five(wrong)})",
+                f"{where} has {len(wrong)} labels that are NaN or infinite (at {list_first(wrong)})",
                 hint="leave these examples out, or give them labels",
             )
 
@@ -285,12 +285,12 @@ def _check_inputs(examples: Examples, name: str) -> None:
         if array.dtype.kind != "f":
             continue
         wrong: list[int] = []
-        for start, part in in_parts(array):
+        for start, part in iterate_parts(array):
             finite = np.isfinite(part).reshape(len(part), -1)
             wrong.extend(np.flatnonzero(~finite.all(axis=1)) + start)
         if wrong:
-            shown = first_five(np.asarray(wrong))
-            where = array_name(examples.split, key)
+            shown = list_first(np.asarray(wrong))
+            where = format_array_name(examples.split, key)
             raise DataError(
                 f"{name}: {where} holds NaN or infinity in examples {shown}",
                 hint="leave these examples out, or fill them, for example by np.nan_to_num",

@@ -9,24 +9,24 @@ from kdcli.data.examples import Splits
 from kdcli.errors import DataError, did_you_mean
 
 
-def choose_labels(splits: Splits, wanted: str, *, outputs: Sequence[str]) -> tuple[Splits, str | None]:
+def choose_labels(splits: Splits, setting: str, *, output_names: Sequence[str]) -> tuple[Splits, str | None]:
     """The splits with the labels that are meant, and their name; no labelled array is left out without a word.
 
     Args:
         splits: with `y_train`, `y_train.NAME`, or several of them.
-        wanted: `data.labels`: a name, `auto` or `none`.
-        outputs: of the models, as far as they were chosen.
+        setting: `data.labels`: a name, `auto` or `none`.
+        output_names: of the models, as far as they were chosen.
 
     Raises:
         DataError: labels of no such name, several and none chosen, or names that differ between splits.
     """
     parts = {key: part for key in ("train", "validation", "test") if (part := getattr(splits, key)) is not None}
     names = list(splits.train.named_labels)
-    if wanted == "none":
+    if setting == "none":
         return splits, None
     for key, part in parts.items():
         _check_names(splits, key, list(part.named_labels), names)
-    named = wanted if wanted != "auto" else next((name for name in outputs if name in names), None)
+    named = setting if setting != "auto" else next((name for name in output_names if name in names), None)
     if named is not None and named not in names:
         raise DataError(
             f"{splits.name}: has no y_train.{named}; {did_you_mean(named, names)}labels: {_listed(names)}",

@@ -10,23 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.data.store import new_array
+from kdcli.data.store import create_array
 from kdcli.errors import DataError
-from kdcli.runs.mapped_arrays import PART_BYTES, give_back, in_parts
+from kdcli.runs.mapped_arrays import PART_BYTES, iterate_parts, release_array
 from kdcli.screening.pointer import refuse_pointer
 
 # Arrays up to this size are read into memory.
-READ_BYTES = 64_000_000
+MAX_IN_MEMORY_BYTES = 64_000_000
 # Of a zip archive: what each member begins with, and where the lengths stand of what comes before its content.
 _LOCAL, _LENGTHS = b"PK\x03\x04", 26
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def read_arrays(path: Path, *, read_bytes: int = READ_BYTES) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, *, in_memory_bytes: int = MAX_IN_MEMORY_BYTES) -> dict[str, np.ndarray]:
     """The arrays of a file by name; pickled objects are refused.
 
     Args:
-        read_bytes: arrays up to this size are read into memory.
+        in_memory_bytes: arrays up to this size are read into memory.
 
     Raises:
         DataError: missing, no `.npz`, damaged, or with pickled objects.
@@ -43,7 +43,7 @@ def read_arrays(path: Path, *, read_bytes: int = READ_BYTES) -> dict[str, np.nda
             with np.load(content, allow_pickle=False) as file:
                 arrays = {}
                 for key in file.files:
-                    arrays[key] = _array(path, file, key, read_bytes)
+                    arrays[key] = _array(path, file, key, in_memory_bytes)
                 return arrays
     except FileNotFoundError:
         raise DataError(f"{path}: no such file", hint="--data NAME or --data FILE.npz") from None
@@ -81,7 +81,7 @@ def _array(path: Path, file: Any, key: str, read_bytes: int) -> np.ndarray:
             _check_whole(path, place, member)
             array: np.ndarray = np.memmap(path, dtype, "r", offset=place + before, shape=laid_out)
         else:
-            array = new_array(laid_out, dtype, resident_bytes=0)
+            array = create_array(laid_out, dtype, resident_bytes=0)
             _unpack(stream, array)
     return _by_rows(array.T) if by_columns and len(shape) > 1 else array
 
@@ -101,7 +101,7 @@ def _check_whole(path: Path, place: int, member: zipfile.ZipInfo) -> None:
     """Compare the checksum of a member, as reading it would."""
     found = 0
     content = np.memmap(path, np.uint8, "r", offset=place, shape=(member.file_size,))
-    for _, part in in_parts(content):
+    for _, part in iterate_parts(content):
         found = zlib.crc32(part, found)
     if found != member.CRC:
         raise zipfile.BadZipFile(f"Bad CRC-32 for file {member.filename!r}")
@@ -113,13 +113,13 @@ def _unpack(stream: Any, array: np.ndarray) -> None:
     while part := stream.read(PART_BYTES):
         flat[done : done + len(part)] = np.frombuffer(part, np.uint8)
         done += len(part)
-        give_back(array)
+        release_array(array)
 
 
 def _by_rows(array: np.ndarray) -> np.ndarray:
     """The same array with each row in one place: an example of an array by columns lies all over the file."""
-    copied = new_array(array.shape, array.dtype, resident_bytes=0)
-    for start, part in in_parts(array):
+    copied = create_array(array.shape, array.dtype, resident_bytes=0)
+    for start, part in iterate_parts(array):
         copied[start : start + len(part)] = part
-        give_back(copied)
+        release_array(copied)
     return copied

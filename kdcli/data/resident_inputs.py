@@ -11,10 +11,10 @@ from kdcli.lazy import tf
 from kdcli.runs.mapped_arrays import PART_BYTES
 
 # Where TensorFlow expects a tensor to begin, in bytes.
-ALIGNED = 64
+ALIGNMENT_BYTES = 64
 
 
-def resident_tensors(examples: Examples) -> dict[str, Any]:
+def load_resident_tensors(examples: Examples) -> dict[str, Any]:
     """All raw inputs of a split, by name; `tf.constant` would need twice their size for a moment."""
     count = len(examples)
     shapes = {name: (count, *shape) for name, shape in examples.shapes.items()}
@@ -30,6 +30,6 @@ def resident_tensors(examples: Examples) -> dict[str, Any]:
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     needed = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    memory = np.empty(needed + ALIGNED, np.uint8)
-    begin = -memory.ctypes.data % ALIGNED
+    memory = np.empty(needed + ALIGNMENT_BYTES, np.uint8)
+    begin = -memory.ctypes.data % ALIGNMENT_BYTES
     return memory[begin : begin + needed].view(dtype).reshape(shape)

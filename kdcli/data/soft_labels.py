@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdcli.data.arrays import first_five
+from kdcli.data.arrays import list_first
 from kdcli.errors import DataError
 
 # How far a row may be from 1: entries are rounded, to half precision or to two digits.
@@ -13,7 +13,7 @@ _LEAST, _EACH, _MOST = 0.02, 0.005, 0.1
 _SLIPS = 0.1
 
 
-def are_rows(labels: np.ndarray) -> bool:
+def are_probability_rows(labels: np.ndarray) -> bool:
     """Whether each example, or each pixel, has a row of probabilities, one-hot ones among them."""
     return labels.ndim in (2, 4) and labels.shape[-1] > 1 and bool(_sum_to_one(labels).all())
 
@@ -24,7 +24,7 @@ def normalize_rows(labels: np.ndarray) -> np.ndarray:
     return (wide / wide.sum(-1, keepdims=True)).astype(np.float32)
 
 
-def describe_rows(labels: np.ndarray, where: str) -> str:
+def describe_soft_labels(labels: np.ndarray, where: str) -> str:
     """What soft labels are used for, as a sentence."""
     ordered = np.sort(labels.reshape(-1, labels.shape[-1]), axis=-1)
     ties = int((ordered[:, -1] == ordered[:, -2]).sum())
@@ -35,7 +35,7 @@ def describe_rows(labels: np.ndarray, where: str) -> str:
     )
 
 
-def refuse_nearly_rows(labels: np.ndarray, where: str) -> None:
+def check_row_sums(labels: np.ndarray, where: str) -> None:
     """Refuse rows of probabilities of which some are not.
 
     Raises:
@@ -45,7 +45,7 @@ def refuse_nearly_rows(labels: np.ndarray, where: str) -> None:
     if off.any() and off.mean() <= _SLIPS:
         raise DataError(
             f"{where} has {labels.shape[1]} fractions an example, and {off.sum()} of {len(off)} rows have "
-            f"another sum than 1 ({labels[off][0].astype(float).sum():.4g}; at {first_five(np.flatnonzero(off))})",
+            f"another sum than 1 ({labels[off][0].astype(float).sum():.4g}; at {list_first(np.flatnonzero(off))})",
             hint="divide each row by its sum; or --set data.task=regression when they are values",
         )
 

@@ -9,7 +9,7 @@ from kdcli.data.examples import Examples, Splits
 from kdcli.errors import DataError
 
 
-def put_together(parts: Mapping[str, Splits]) -> Splits:
+def combine_splits(parts: Mapping[str, Splits]) -> Splits:
     """One set of splits from a source for each: its split of that name, or all of a source without splits.
 
     Args:

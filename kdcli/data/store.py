@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from kdcli.errors import StorageError
-from kdcli.runs.mapped_arrays import give_back, rows_at_once
+from kdcli.runs.mapped_arrays import count_rows_at_once, release_array
 from kdcli.runs.writer import storage_error
 
 # Byte strings up to this size together stay in memory.
 MEMORY_BYTES = 64_000_000
 
 
-def new_array(shape: tuple[int, ...], dtype: Any, *, resident_bytes: int) -> np.ndarray:
+def create_array(shape: tuple[int, ...], dtype: Any, *, resident_bytes: int) -> np.ndarray:
     """An array to fill; above `resident_bytes` it is mapped from a temporary file.
 
     Raises:
@@ -48,7 +48,7 @@ def new_array(shape: tuple[int, ...], dtype: Any, *, resident_bytes: int) -> np.
 
 
 @dataclass(frozen=True, eq=False)
-class Stored:
+class StoredBytes:
     """Byte strings one after the other, read by number.
 
     Args:
@@ -65,17 +65,17 @@ class Stored:
     def at(self, rows: np.ndarray) -> list[bytes]:
         """Some of the byte strings."""
         begins, ends = self.ends[rows], self.ends[rows + 1]
-        step = rows_at_once(int(np.max(ends - begins, initial=0)))
+        step = count_rows_at_once(int(np.max(ends - begins, initial=0)))
         found = []
         for number, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True), start=1):
             found.append(self.content[begin:end].tobytes())
             if number % step == 0 or number == len(rows):
-                give_back(self.content)
+                release_array(self.content)
         return found
 
-    def part(self, rows: slice) -> Stored:
+    def part(self, rows: slice) -> StoredBytes:
         """Neighbouring byte strings, in the same store."""
-        return Stored(self.content, self.ends[rows.start : rows.stop + 1])
+        return StoredBytes(self.content, self.ends[rows.start : rows.stop + 1])
 
     def pieces(self) -> Iterator[np.ndarray]:
         """The lengths, and all bytes."""
@@ -83,7 +83,7 @@ class Stored:
         yield self.content[self.ends[0] : self.ends[-1]]
 
 
-class Storing:
+class BytesWriter:
     """Takes byte strings one after the other; past `memory_bytes` they go to a temporary file without a name.
 
     Args:
@@ -96,7 +96,7 @@ class Storing:
         self._on_disk = False
         self._ends = array.array("q", [0])
 
-    def __enter__(self) -> Storing:
+    def __enter__(self) -> BytesWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -121,7 +121,7 @@ class Storing:
             raise _failed(error, total) from error
         self._ends.append(total)
 
-    def finish(self) -> Stored:
+    def finish(self) -> StoredBytes:
         """All of them, by number.
 
         Raises:
@@ -129,10 +129,10 @@ class Storing:
         """
         ends = np.array(self._ends, np.int64)
         if not self._on_disk:
-            return Stored(np.frombuffer(self._file.getvalue(), np.uint8), ends)
+            return StoredBytes(np.frombuffer(self._file.getvalue(), np.uint8), ends)
         try:
             self._file.flush()
-            return Stored(np.memmap(self._file, np.uint8, "r", shape=(int(ends[-1]),)), ends)
+            return StoredBytes(np.memmap(self._file, np.uint8, "r", shape=(int(ends[-1]),)), ends)
         except OSError as error:
             raise _failed(error, int(ends[-1])) from error
 

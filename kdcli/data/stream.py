@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from kdcli.data.examples import Examples
-from kdcli.data.feed import from_host
+from kdcli.data.feed import read_host_inputs
 from kdcli.data.views import Views
 from kdcli.lazy import tf
 
 # What may wait, already read, for the training to come.
-AHEAD_BYTES = 128_000_000
-POSITIONS, INPUTS = "positions", "inputs"
+PREFETCH_BYTES = 128_000_000
+POSITIONS_KEY, INPUTS_KEY = "positions", "inputs"
 
 
 class Stream:
@@ -34,12 +34,12 @@ class Stream:
     """
 
     def __init__(
-        self, examples: Examples, views: Views, *, batch_size: int | None, share: slice | None = None
+        self, examples: Examples, views: Views, *, batch_size: int | None, batch_slice: slice | None = None
     ) -> None:
         self.examples = examples
         self.views = views
-        self.share = share or slice(None)
-        self.element = self._element(batch_size)
+        self.share = batch_slice or slice(None)
+        self.element_spec = self._element(batch_size)
         signature = (
             tf.TensorSpec((None, batch_size), tf.int64),
             tf.TensorSpec((None, views.draws), tf.float32),
@@ -49,7 +49,7 @@ class Stream:
     @property
     def spec(self) -> Any:
         """The type of an iterator, for the signature of a compiled function."""
-        return tf.data.IteratorSpec(self.element)
+        return tf.data.IteratorSpec(self.element_spec)
 
     def batches(self, order: np.ndarray, *, table: Any) -> Any:
         """An iterator over the batches of an order: `positions` and, by name, `inputs` in the view.
@@ -62,7 +62,7 @@ class Stream:
         """
         return iter(self._dataset(tf.constant(order, tf.int64), table))
 
-    def name_damage(self, order: np.ndarray, *, table: Any) -> None:
+    def report_damage(self, order: np.ndarray, *, table: Any) -> None:
         """Read batches that failed once more, picture by picture.
 
         Args:
@@ -85,7 +85,7 @@ class Stream:
     def _pipeline(self, order: Any, table: Any) -> Any:
         size = order.shape[1] or 1
         each = max(1, self.examples.bytes // max(len(self.examples), 1))
-        ahead = int(np.clip(AHEAD_BYTES // (size * each), 2, 16))
+        ahead = int(np.clip(PREFETCH_BYTES // (size * each), 2, 16))
         options = tf.data.Options()
         options.deterministic = True
         options.autotune.enabled = False
@@ -97,11 +97,11 @@ class Stream:
 
     def _batch(self, positions: Any, *, table: Any) -> Mapping[str, Any]:
         mine = positions[self.share]
-        take = partial(from_host, self.examples)
-        return {POSITIONS: positions, INPUTS: dict(self.views.apply(take(mine), mine, table, take=take))}
+        take = partial(read_host_inputs, self.examples)
+        return {POSITIONS_KEY: positions, INPUTS_KEY: dict(self.views.apply(take(mine), mine, table, take=take))}
 
     def _element(self, batch_size: int | None) -> Mapping[str, Any]:
         count = None if batch_size is None else len(range(batch_size)[self.share])
         shapes, dtypes = self.examples.shapes, self.examples.dtypes
         inputs = {name: tf.TensorSpec((count, *shape), dtypes[name]) for name, shape in shapes.items()}
-        return {POSITIONS: tf.TensorSpec((batch_size,), tf.int64), INPUTS: inputs}
+        return {POSITIONS_KEY: tf.TensorSpec((batch_size,), tf.int64), INPUTS_KEY: inputs}

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.data.examples import ONLY, Examples, Splits
-from kdcli.errors import DataError, ModelError, did_you_mean, first_line, nearest
-from kdcli.recipe.document import typed
+from kdcli.data.examples import SINGLE_INPUT, Examples, Splits
+from kdcli.errors import DataError, ModelError, did_you_mean, find_nearest_name, summarize_error
+from kdcli.recipe.document import format_set_option
 from kdcli.screening.pointer import refuse_pointer
 
-WEIGHT = "weight"
-BLOCK = 8192
+_WEIGHT_COLUMN = "weight"
+_ROWS_PER_BLOCK = 8192
 # Names of columns that number the rows, and rows from which on 0, 1, 2, ... cannot be chance.
 _INDEX = re.compile(r"|(?i:unnamed:.*|index|idx|row|id|.*[_ -]id)|.*[a-z]I[dD]")
-FEWEST = 10
+_MIN_INDEX_ROWS = 10
 
 
 def read_table(path: Path, *, label: str | None, weight: str | None, drop: Sequence[str] = ()) -> Splits:
@@ -43,15 +43,15 @@ def read_table(path: Path, *, label: str | None, weight: str | None, drop: Seque
     columns = table.columns
     for setting, name in (("label", label), ("weight", weight), *(("drop", name) for name in drop)):
         if name is not None and name not in columns:
-            guess = typed(f"data.source.{setting}", nearest(name, columns) or columns[-1])
+            guess = format_set_option(f"data.source.{setting}", find_nearest_name(name, columns) or columns[-1])
             raise DataError(
                 f"{path}: no column {name!r}; {did_you_mean(name, columns)}columns: {', '.join(columns)}",
                 hint=f"{guess} names one" + ("; null when there are no labels" if setting == "label" else ""),
             )
     notes: tuple[str, ...] = ()
-    if weight is None and WEIGHT in columns and label != WEIGHT:
-        weight = WEIGHT
-        notes = (f"{path}: the column {WEIGHT!r} gives the sample weights, it is no input",)
+    if weight is None and _WEIGHT_COLUMN in columns and label != _WEIGHT_COLUMN:
+        weight = _WEIGHT_COLUMN
+        notes = (f"{path}: the column {_WEIGHT_COLUMN!r} gives the sample weights, it is no input",)
     features = [name for name in columns if name not in (label, weight, *drop)]
     if not features:
         raise DataError(f"{path}: no column is left as input; columns: {', '.join(columns)}")
@@ -61,7 +61,7 @@ def read_table(path: Path, *, label: str | None, weight: str | None, drop: Seque
     notes += tuple(_indexes(path, features, numbers))
     labels, classes = _labels(texts, f"{path}: the column {label!r}", table)
     weights = _weights(numbers[:, -1], f"{path}: the column {weight!r}", table) if weight else None
-    inputs = {ONLY: np.ascontiguousarray(numbers[:, : len(features)], np.float32)}
+    inputs = {SINGLE_INPUT: np.ascontiguousarray(numbers[:, : len(features)], np.float32)}
     train = Examples("train", inputs, labels, weights, np.arange(len(numbers)))
     return Splits(str(path), train, classes=classes, notes=notes, columns=tuple(features))
 
@@ -70,12 +70,12 @@ def _indexes(path: Path, names: Sequence[str], numbers: np.ndarray) -> Iterator[
     """Sentences about columns that number the rows: by their values, or by name where every value is another."""
     for place, name in enumerate(names):
         values = numbers[:, place]
-        counts = len(values) >= FEWEST and bool((np.diff(values) == 1).all()) and values[0] in (0, 1)
+        counts = len(values) >= _MIN_INDEX_ROWS and bool((np.diff(values) == 1).all()) and values[0] in (0, 1)
         unique = bool((values == np.rint(values)).all()) and len(np.unique(values)) == len(values)
         if counts or (unique and _INDEX.fullmatch(name)):
             yield (
                 f"{path}: the column {name!r} seems to number the rows, and it is an input; "
-                f"{typed('data.source.drop', name)} leaves it out"
+                f"{format_set_option('data.source.drop', name)} leaves it out"
             )
 
 
@@ -118,7 +118,7 @@ class _Csv:
             block.append([row[place] for place in places])
             if at is not None:
                 texts.append(row[at].strip())
-            if len(block) == BLOCK:
+            if len(block) == _ROWS_PER_BLOCK:
                 blocks.append(self._numbers(block, names))
                 block = []
         blocks.append(self._numbers(block, names))
@@ -135,7 +135,7 @@ class _Csv:
                         raise DataError(
                             f"{self.path}: line {self.lines[first + number]}, column {name!r}: "
                             f"{cell[:40]!r} is no number",
-                            hint=f"{typed('data.source.drop', name)} leaves the column out",
+                            hint=f"{format_set_option('data.source.drop', name)} leaves the column out",
                         ) from None
             last = self.lines[-1]
             raise DataError(f"{self.path}: lines {self.lines[first]} to {last} hold what is no number") from None
@@ -171,7 +171,7 @@ class _Parquet:
         try:
             self.table: Any = pyarrow.parquet.read_table(path)
         except (pyarrow.ArrowException, OSError) as error:
-            message = f"{path}: not a readable Parquet file: {first_line(error):.200}"
+            message = f"{path}: not a readable Parquet file: {summarize_error(error):.200}"
             raise DataError(message, hint="copy the file again") from None
         self.columns = list(self.table.column_names)
 
@@ -195,7 +195,7 @@ class _Parquet:
             raise DataError(f"{self.path}: row {row}, column {name!r}: the cell is empty")
         values = column.to_numpy()
         if values.dtype.kind not in "biuf":
-            hint = f"{typed('data.source.drop', name)} leaves it out"
+            hint = f"{format_set_option('data.source.drop', name)} leaves it out"
             raise DataError(f"{self.path}: column {name!r} holds {column.type}, expected numbers", hint=hint)
         return values
 

@@ -16,7 +16,7 @@ from kdcli.errors import UsageError
 from kdcli.lazy import tf
 from kdcli.spec import Augment
 
-Take = Callable[[Any], Mapping[str, Any]]
+_TakeInputs = Callable[[Any], Mapping[str, Any]]
 
 
 class Views:
@@ -57,7 +57,7 @@ class Views:
         if self.mixes and len({shape[:2] for shape in examples.shapes.values()}) > 1:
             raise UsageError("data.augment: mixing needs inputs of one height and width; here they differ")
 
-    def of_epoch(self, epoch: int) -> int:
+    def select_view(self, epoch: int) -> int:
         """The view number of an epoch (both from 0)."""
         return epoch if self.count is None else epoch % self.count
 
@@ -67,7 +67,7 @@ class Views:
         return tf.random.stateless_uniform(shape, seed=tf.stack([self.seed, view]))
 
     def apply(
-        self, inputs: Mapping[str, Any], positions: Any, table: Any, *, take: Take | None = None
+        self, inputs: Mapping[str, Any], positions: Any, table: Any, *, take: _TakeInputs | None = None
     ) -> Mapping[str, Any]:
         """The view of a raw batch at some positions; the type of the values stays as it is.
 
@@ -124,7 +124,7 @@ class Views:
         return found
 
 
-def as_they_are(examples: Examples) -> Views:
+def create_identity_views(examples: Examples) -> Views:
     """The one view of examples without augmentation."""
     return Views((), seed=0, count=1, examples=len(examples))
 

@@ -72,7 +72,7 @@ class Ensemble:
 
 
 @dataclass(frozen=True)
-class Voices:
+class MemberOutputs:
     """What several teachers say to one batch; each term mixes it at a temperature of its own.
 
     Args:
@@ -85,10 +85,10 @@ class Voices:
 
     def to(self, loss: Loss, progress: Any) -> Any:
         """The teachers' one answer, as a term compares with it at the share `progress` of training."""
-        return self.ensemble(self.answers, temperature_of(loss, progress))
+        return self.ensemble(self.answers, find_temperature(loss, progress))
 
 
-def temperature_of(loss: Loss, progress: Any) -> Any:
+def find_temperature(loss: Loss, progress: Any) -> Any:
     """The temperature at which a loss softens logits: its `temperature` or `tau`; 1 where it has no single one."""
     for name in ("temperature", "tau"):
         if hasattr(loss, name):

@@ -23,7 +23,7 @@ class Feature:
     depth: float
 
 
-def last_features(network: Network, loss: FeatureLoss | None = None) -> dict[int, Feature]:
+def find_last_features(network: Network, loss: FeatureLoss | None = None) -> dict[int, Feature]:
     """The last feature by its number of axes: maps (3) or sequences (2) before pooling, vectors (1) of any kind.
 
     What makes the output is left out, the logits before a softmax too. Of maps and sequences only what comes
@@ -32,7 +32,7 @@ def last_features(network: Network, loss: FeatureLoss | None = None) -> dict[int
     return {rank: _preferred(found, network, loss)[-1] for rank, found in _features(network, loss).items()}
 
 
-def stage_ends(network: Network, loss: FeatureLoss | None = None) -> dict[int, tuple[Feature, ...]]:
+def find_stage_ends(network: Network, loss: FeatureLoss | None = None) -> dict[int, tuple[Feature, ...]]:
     """Where the stages of a network end, by the number of axes.
 
     Maps: the last tap of each size. Sequences: the last of each block, or of each length where the length falls.
@@ -102,7 +102,9 @@ def _preferred(group: list[Feature], network: Network, loss: FeatureLoss | None)
     return [one for one in group if one.tap in wanted and one.shape[:-1] == size] or group
 
 
-def aligned(ours: Sequence[Feature], theirs: Sequence[Feature], fits: Any) -> tuple[tuple[Feature, Feature], ...]:
+def align_stages(
+    ours: Sequence[Feature], theirs: Sequence[Feature], fits: Any
+) -> tuple[tuple[Feature, Feature], ...]:
     """As many pairs as fit, in order on both sides, of sizes and depths as near as can be.
 
     Args:
@@ -128,7 +130,9 @@ def _distance(one: Feature, other: Feature) -> float:
     return abs(math.log2(sides[0] / sides[1])) + abs(one.depth - other.depth)
 
 
-def evenly(ours: Sequence[Feature], theirs: Sequence[Feature], count: int) -> tuple[tuple[Feature, Feature], ...]:
+def pair_evenly(
+    ours: Sequence[Feature], theirs: Sequence[Feature], count: int
+) -> tuple[tuple[Feature, Feature], ...]:
     """Blocks at equal relative depth: of n blocks those that end the parts of n / count blocks."""
     count = min(count, len(ours), len(theirs))
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from kdcli.data.feed import Batch
-from kdcli.distillation.mixture import Voices
+from kdcli.distillation.mixture import MemberOutputs
 from kdcli.distillation.targets import Targets
 from kdcli.distillation.terms import Term
-from kdcli.errors import ModelError, first_line
-from kdcli.formulas.masking import Masked
+from kdcli.errors import ModelError, summarize_error
+from kdcli.formulas.masking import MaskedLoss
 from kdcli.lazy import ops, tf
 from kdcli.loss import Loss
-from kdcli.models.network import Answer, Network
+from kdcli.models.network import Network, Outputs
 from kdcli.models.prediction import LOGITS
 
 REGULARIZATION = "regularization"
@@ -74,7 +74,7 @@ class Objective:
         Both are this replica's contribution: summed over the replicas they are means over the global batch.
         """
         student = self.network.compute(batch.inputs, taps=self._taps, training=True)
-        penalty = self.network.regularization() if REGULARIZATION in self.names else None
+        penalty = self.network.compute_regularization() if REGULARIZATION in self.names else None
         targets = self.targets.at(batch) if self.targets is not None else {}
         values, total = [], ops.zeros(())
         for term in self.terms:
@@ -86,14 +86,14 @@ class Objective:
             total = total + values[-1]
         return total, ops.stack(values)
 
-    def _value(self, term: Term, student: Answer, targets: dict[str, Any], batch: Batch, progress: Any) -> Any:
+    def _value(self, term: Term, student: Outputs, targets: dict[str, Any], batch: Batch, progress: Any) -> Any:
         given: dict[str, Any] = {"student": student.logits}
         if term.loss.needs_teacher:
             answer = targets[LOGITS]
-            given["teacher"] = answer.to(term.loss, progress) if isinstance(answer, Voices) else answer
+            given["teacher"] = answer.to(term.loss, progress) if isinstance(answer, MemberOutputs) else answer
         if term.pairs:
             given["student"], given["teacher"] = self._features(term, student, targets)
-        if isinstance(term.loss, Masked) and term.loss.mask_input is not None:
+        if isinstance(term.loss, MaskedLoss) and term.loss.mask_input is not None:
             given["mask"] = ops.not_equal(batch.inputs[term.loss.mask_input], 0)
         labels, weights = self._truth(term.loss, batch)
         index, valid = batch.positions, None
@@ -112,7 +112,7 @@ class Objective:
         # A kind says so when it is first traced, before any step.
         except ValueError as error:
             raise ModelError(
-                f"losses.{term.loss.label}: {first_line(error):.300}", hint=f"kd losses show {term.loss.kind}"
+                f"losses.{term.loss.label}: {summarize_error(error):.300}", hint=f"kd losses show {term.loss.kind}"
             ) from error
         expected = 0 if term.loss.whole_batch else 1
         if losses is None or len(losses.shape) != expected:
@@ -131,7 +131,7 @@ class Objective:
             losses = losses * weights
         return ops.sum(losses) / batch.total
 
-    def _features(self, term: Term, student: Answer, targets: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+    def _features(self, term: Term, student: Outputs, targets: dict[str, Any]) -> tuple[list[Any], list[Any]]:
         ours, theirs = term.sides
         students, teachers = [student.features[name] for name in ours], [targets[name] for name in theirs]
         for place, projection in enumerate(term.projections):

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kdcli.distillation.network_stages import Feature, aligned, evenly, last_features, stage_ends
-from kdcli.distillation.projection import can_become
+from kdcli.distillation.network_stages import (
+    Feature,
+    align_stages,
+    find_last_features,
+    find_stage_ends,
+    pair_evenly,
+)
+from kdcli.distillation.projection import can_project
 from kdcli.errors import ModelError
-from kdcli.loss import AXES, FeatureLoss, Shape
+from kdcli.loss import FEATURE_NAMES, FeatureLoss, Shape
 from kdcli.models.network import Network, check_taps
 
-MOST_PAIRS = 4
+MAX_PAIRS = 4
 # Axes beside the batch of student and teacher where a projection is made, the best first.
 _PROJECTED = ((3, 3), (2, 2), (3, 2), (2, 3), (1, 1), (3, 1), (2, 1))
 
@@ -39,8 +45,8 @@ def pair_layers(loss: FeatureLoss, *, student: Network, teacher: Network) -> tup
         ModelError: networks without features that the kind can compare.
     """
     teachers, students = loss.teacher_layers, loss.student_layers
-    check_taps(teacher, teachers, who="teacher", loss=loss.label)
-    check_taps(student, students, who="student", loss=loss.label)
+    check_taps(teacher, teachers, role="teacher", loss=loss.label)
+    check_taps(student, students, role="student", loss=loss.label)
     if teachers and students:
         pairs = tuple(Pair(s, t, False) for s, t in zip(students, teachers, strict=True))
     else:
@@ -61,8 +67,8 @@ def _named(network: Network, tap: str) -> Features:
 
 def _found(loss: FeatureLoss, network: Network) -> Features:
     if loss.pairing == "several" or loss.least_pairs > 1:
-        return stage_ends(network, loss)
-    return {rank: (stage,) for rank, stage in last_features(network, loss).items()}
+        return find_stage_ends(network, loss)
+    return {rank: (stage,) for rank, stage in find_last_features(network, loss).items()}
 
 
 def _sizes(one: Feature, other: Feature) -> str:
@@ -81,7 +87,7 @@ def _chosen(loss: FeatureLoss, ours: Features, theirs: Features) -> tuple[Sequen
                 return found, how
             most = max(most, len(found))
     if common:
-        raise too_few(loss, *common[0], found=most)
+        raise _too_few_pairs(loss, *common[0], found=most)
     if loss.attention_scores:
         without = " and the ".join(role for role, has in (("student", ours), ("teacher", theirs)) if 3 not in has)
         raise ModelError(
@@ -89,7 +95,7 @@ def _chosen(loss: FeatureLoss, ours: Features, theirs: Features) -> tuple[Sequen
             f"and kd finds none in the {without}",
             hint="a MultiHeadAttention has them, as NAME/scores in kd inspect; for other networks kd losses ls",
         )
-    takes = " or ".join(AXES[rank] for rank in loss.axes if rank in AXES)
+    takes = " or ".join(FEATURE_NAMES[rank] for rank in loss.axes if rank in FEATURE_NAMES)
     only = f"; {loss.kind} compares {takes}" if loss.axes != FeatureLoss.axes else ""
     raise ModelError(
         f"losses.{loss.label}: the student has features of {_ranks(ours)}, the teacher of {_ranks(theirs)}{only}",
@@ -101,23 +107,23 @@ def _matched(
     loss: FeatureLoss, ours: Sequence[Feature], theirs: Sequence[Feature]
 ) -> tuple[Sequence[tuple[Feature, Feature]], str]:
     def fits(one: Feature, other: Feature) -> bool:
-        become = not loss.projects or can_become(one.shape, other.shape)
-        return become and fitting(loss, one.shape, other.shape)
+        become = not loss.projects or can_project(one.shape, other.shape)
+        return become and sizes_match(loss, one.shape, other.shape)
 
-    kind = "attention scores" if loss.attention_scores else AXES.get(len(ours[0].shape), "features")
+    kind = "attention scores" if loss.attention_scores else FEATURE_NAMES.get(len(ours[0].shape), "features")
     how = f"the last {kind} of {{}}"
     # Blocks of one size, and vectors, have no sizes to go by.
     if len({stage.shape[:-1] for stage in ours}) == len({stage.shape[:-1] for stage in theirs}) == 1:
-        pairs = evenly(ours, theirs, MOST_PAIRS)
+        pairs = pair_evenly(ours, theirs, MAX_PAIRS)
         how = how if len(ours) == len(theirs) == 1 else f"{kind} of {{}} at equal relative depth"
         return (pairs if all(fits(*pair) for pair in pairs) else ()), how
     if len(ours) > 1 or len(theirs) > 1:
         how = f"{kind} at the ends of stages of {{}}, nearest in size"
-    return aligned(ours, theirs, fits)[-MOST_PAIRS:], how
+    return align_stages(ours, theirs, fits)[-MAX_PAIRS:], how
 
 
 def _ranks(found: Features) -> str:
-    return ", ".join(AXES[rank] for rank in found if rank in AXES) or "no kind"
+    return ", ".join(FEATURE_NAMES[rank] for rank in found if rank in FEATURE_NAMES) or "no kind"
 
 
 _NAMES = {3: "maps (h, w, channels)", 2: "sequences (steps, channels)", 1: "vectors (channels)"}
@@ -149,21 +155,23 @@ def check_shapes(loss: FeatureLoss, student: Shape, teacher: Shape, *, pair: str
             f"{pair}: features of {student} and {teacher}: the size is not known before the data flows",
             hint="name layers of fixed shape, or save the model with a fixed input shape",
         )
-    if not loss.projects and not fitting(loss, student, teacher):
+    if not loss.projects and not sizes_match(loss, student, teacher):
         raise ModelError(
             f"{pair}: features of {student} and {teacher}; {loss.kind} needs equal {_equal(loss)}",
             hint="name layers that are equal there; hint projects the student's feature to the teacher's shape",
         )
 
 
-def fitting(loss: FeatureLoss, student: Shape, teacher: Shape) -> bool:
+def sizes_match(loss: FeatureLoss, student: Shape, teacher: Shape) -> bool:
     """Whether what the kind needs `equal` is equal; of attention scores the numbers of heads may differ."""
     channels = "channels" not in loss.equal or student[-1] == teacher[-1]
     begin = 1 if loss.attention_scores else 0
     return channels and ("space" not in loss.equal or student[begin:-1] == teacher[begin:-1])
 
 
-def too_few(loss: FeatureLoss, ours: Sequence[Feature], theirs: Sequence[Feature], *, found: int) -> ModelError:
+def _too_few_pairs(
+    loss: FeatureLoss, ours: Sequence[Feature], theirs: Sequence[Feature], *, found: int
+) -> ModelError:
     """The refusal of networks in which not enough pairs are found."""
     equal = f" of equal {_equal(loss)}" if loss.equal else ""
     own, other = (", ".join("×".join(map(str, stage.shape)) for stage in side) for side in (ours, theirs))
@@ -176,7 +184,7 @@ def too_few(loss: FeatureLoss, ours: Sequence[Feature], theirs: Sequence[Feature
 
 def _instead(loss: FeatureLoss, ours: Sequence[Feature], theirs: Sequence[Feature]) -> str:
     """What can be done: naming layers only where some of the two sides can be compared."""
-    if loss.projects or any(fitting(loss, one.shape, other.shape) for one in ours for other in theirs):
+    if loss.projects or any(sizes_match(loss, one.shape, other.shape) for one in ours for other in theirs):
         return "name layers in teacher_layer and student_layer; hint projects whatever their shapes"
     return (
         f"these networks have no layers of equal {_equal(loss)} where kd looks: build the student with some of "

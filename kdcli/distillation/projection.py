@@ -46,20 +46,20 @@ class Projection:
         return [variable for layer in self.layers for variable in layer.variables]
 
 
-def can_become(student: Shape, teacher: Shape) -> bool:
+def can_project(student: Shape, teacher: Shape) -> bool:
     """Whether there is a projection from a student's shape to a teacher's."""
     if student == teacher:
         return True
     if None in student or None in teacher or len(student) > 3 or len(teacher) > 3:
         return False
     if len(student) == 3 and len(teacher) == 2:
-        return grid_of(int(teacher[0] or 0)) is not None
+        return find_grid(int(teacher[0] or 0)) is not None
     if len(student) == 2 and len(teacher) == 3:
-        return grid_of(int(student[0] or 0), like=teacher) is not None
+        return find_grid(int(student[0] or 0), like=teacher) is not None
     return len(student) == len(teacher) or len(teacher) == 1
 
 
-def grid_of(steps: int, *, like: Shape = ()) -> tuple[int, int, int] | None:
+def find_grid(steps: int, *, like: Shape = ()) -> tuple[int, int, int] | None:
     """Height, width and class tokens (0 or 1) of a picture's tokens; None where they are no grid.
 
     Args:
@@ -77,7 +77,7 @@ def grid_of(steps: int, *, like: Shape = ()) -> tuple[int, int, int] | None:
     return None
 
 
-def make_projection(student: Shape, teacher: Shape, *, pair: str, pictures: bool = False) -> Projection | None:
+def make_projection(student: Shape, teacher: Shape, *, pair: str, images: bool = False) -> Projection | None:
     """The projection that a pair of features needs, or None when the shapes are equal.
 
     Pooling or resizing for space, a reshape between tokens and maps (a class token is left out), a 1×1
@@ -86,7 +86,7 @@ def make_projection(student: Shape, teacher: Shape, *, pair: str, pictures: bool
     Args:
         student, teacher: shapes without the batch axis: (h, w, c), (steps, c) or (c,).
         pair: what messages call it.
-        pictures: whether the tokens are those of pictures, which are resized as a grid.
+        images: whether the tokens are those of pictures, which are resized as a grid.
 
     Raises:
         ModelError: shapes that cannot be matched.
@@ -97,17 +97,17 @@ def make_projection(student: Shape, teacher: Shape, *, pair: str, pictures: bool
         raise ModelError(
             f"{pair}: shapes {student} and {teacher} are not fixed", hint="name layers of fixed shape"
         )
-    if not can_become(student, teacher):
+    if not can_project(student, teacher):
         raise _impossible(student, teacher, pair)
-    rows = Rows(student)
-    target = Rows(teacher)
+    rows = _LayerChain(student)
+    target = _LayerChain(teacher)
     if len(teacher) == 1 and len(student) > 1:
         rows.average()
     elif len(teacher) == 2:
-        _to_sequence(rows, target, pictures)
+        _to_sequence(rows, target, images)
     elif len(teacher) == 3:
         if len(student) == 2:
-            height, width, tokens = grid_of(int(student[0] or 0), like=teacher) or (0, 0, 0)
+            height, width, tokens = find_grid(int(student[0] or 0), like=teacher) or (0, 0, 0)
             rows.drop_tokens(tokens)
             rows.to_map(height, width)
         rows.resize(teacher[:2])
@@ -116,18 +116,18 @@ def make_projection(student: Shape, teacher: Shape, *, pair: str, pictures: bool
     return Projection(tuple(rows.layers), text, tuple(target.layers), tuple(target.shape))
 
 
-def _to_sequence(rows: Rows, target: Rows, pictures: bool) -> None:
+def _to_sequence(rows: _LayerChain, target: _LayerChain, pictures: bool) -> None:
     """Tokens or a map to as many steps as the teacher has."""
     steps = target.shape[0]
-    grid = grid_of(steps)
+    grid = find_grid(steps)
     if len(rows.shape) == 3:
         assert grid is not None
-        height, width, tokens = grid_of(steps, like=tuple(rows.shape)) or grid
+        height, width, tokens = find_grid(steps, like=tuple(rows.shape)) or grid
         target.drop_tokens(tokens)
         rows.resize((height, width))
         rows.to_steps()
         return
-    own = grid_of(rows.shape[0])
+    own = find_grid(rows.shape[0])
     if not pictures or grid is None or own is None or rows.shape[0] == steps:
         rows.resize((steps,))
         return
@@ -146,7 +146,7 @@ def _impossible(student: Shape, teacher: Shape, pair: str) -> ModelError:
     return ModelError(f"{pair}: a student feature of shape {student} cannot become {teacher}", hint=hint)
 
 
-class Rows:
+class _LayerChain:
     """Layers in a row that bring a feature from one shape to another.
 
     Args:

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kdcli.cache.entry import Reader
+from kdcli.cache.reader import EntryReader
 from kdcli.data.examples import Examples
 from kdcli.data.feed import Batch
-from kdcli.distillation.mixture import Ensemble, Voices
+from kdcli.distillation.mixture import Ensemble, MemberOutputs
 from kdcli.lazy import tf
 from kdcli.models.files.recorded import RecordedNetwork
 from kdcli.models.network import Network
@@ -49,9 +49,9 @@ class ResidentTargets:
         examples: in one view.
     """
 
-    def __init__(self, answers: Mapping[str, np.ndarray], *, examples: int) -> None:
+    def __init__(self, outputs: Mapping[str, np.ndarray], *, examples: int) -> None:
         self.examples = examples
-        self._answers = {name: tf.constant(array) for name, array in answers.items()}
+        self._answers = {name: tf.constant(array) for name, array in outputs.items()}
 
     def at(self, batch: Batch) -> dict[str, Any]:
         """The rows of a batch."""
@@ -62,7 +62,7 @@ class ResidentTargets:
 class MappedTargets:
     """Answers that stay on disk: a step reads its rows from the mapped shards of the cache."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: EntryReader) -> None:
         self._reader = reader
 
     def at(self, batch: Batch) -> dict[str, Any]:
@@ -94,10 +94,10 @@ class EnsembleTargets:
         """Every teacher is asked, or looked up, once."""
         first, *others = (member.at(batch) for member in self.members)
         answers = (first[LOGITS], *(other[LOGITS] for other in others))
-        return {**first, LOGITS: Voices(answers, self.ensemble)}
+        return {**first, LOGITS: MemberOutputs(answers, self.ensemble)}
 
 
-class SomeTargets:
+class SubsetTargets:
     """The answers to some of the examples, by their position among those.
 
     Args:
@@ -115,10 +115,10 @@ class SomeTargets:
         return self._targets.at(replace(batch, positions=positions))
 
 
-def recorded_targets(teacher: RecordedNetwork, examples: Examples) -> ResidentTargets:
+def make_recorded_targets(teacher: RecordedNetwork, examples: Examples) -> ResidentTargets:
     """Answers that were recorded, for training examples as they are.
 
     Raises:
         ModelError: some of them have none.
     """
-    return ResidentTargets({LOGITS: teacher.logits_of(examples.rows)}, examples=len(examples))
+    return ResidentTargets({LOGITS: teacher.read_logits(examples.rows)}, examples=len(examples))

@@ -9,9 +9,9 @@ from typing import Any
 from kdcli.distillation.pairing import Pair, pair_layers
 from kdcli.distillation.projection import Projection, make_projection
 from kdcli.errors import ModelError, UsageError, did_you_mean
-from kdcli.formulas.masking import Masked
+from kdcli.formulas.masking import MaskedLoss
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Loss, Parts
-from kdcli.models.keras.batch_norm import normalization_of, normalized_taps
+from kdcli.models.keras.batch_norm import find_normalization, list_normalized_taps
 from kdcli.models.network import Network
 
 
@@ -27,7 +27,7 @@ class Term:
     @property
     def sides(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The student's and the teacher's taps: pair by pair, or each once where all meet all."""
-        return sides_of(self.loss, self.pairs)
+        return select_taps(self.loss, self.pairs)
 
     @property
     def trainable_variables(self) -> list[Any]:
@@ -73,20 +73,20 @@ def build_terms(
             assert teacher is not None
             _check_mask(loss, student)
             pairs = pair_layers(loss, student=student, teacher=teacher)
-            taps = sides_of(loss, pairs)
+            taps = select_taps(loss, pairs)
             ours, theirs = [student.taps[name] for name in taps[0]], [teacher.taps[name] for name in taps[1]]
             pictures = any(len(spec.shape) == 3 for spec in student.inputs)
             for place, pair in enumerate(pairs):
                 name = f"losses.{loss.label}: {pair.student} → {pair.teacher}"
                 made = None
                 if loss.projects:
-                    made = make_projection(ours[place], theirs[place], pair=name, pictures=pictures)
+                    made = make_projection(ours[place], theirs[place], pair=name, images=pictures)
                 projections.append(made)
                 if made is not None:
                     ours[place] = theirs[place] = made.shape
         parts = NO_PARTS
         # What the student has grown by is a part of it already.
-        if loss.owns_parts and not (isinstance(loss, FeatureLoss) and loss.grows_student):
+        if loss.has_parts and not (isinstance(loss, FeatureLoss) and loss.grows_student):
             given = Given(
                 tuple(ours),
                 tuple(theirs),
@@ -111,12 +111,12 @@ def _check_mask(loss: FeatureLoss, student: Network) -> None:
     Raises:
         UsageError: with the inputs that it does.
     """
-    name = loss.mask_input if isinstance(loss, Masked) else None
-    if name is not None and name not in student.preparations:
-        suggestion = did_you_mean(name, student.preparations)
+    name = loss.mask_input if isinstance(loss, MaskedLoss) else None
+    if name is not None and name not in student.preprocessing:
+        suggestion = did_you_mean(name, student.preprocessing)
         raise UsageError(
             f"losses.{loss.label}.mask_input: the data has no input {name!r}; {suggestion}"
-            f"inputs: {', '.join(student.preparations)}",
+            f"inputs: {', '.join(student.preprocessing)}",
             hint=f"kd losses show {loss.kind}",
         )
 
@@ -129,10 +129,10 @@ def _normalizations(loss: Loss, pairs: Sequence[Pair], teacher: Network | None) 
     """
     if teacher is None or not (isinstance(loss, FeatureLoss) and loss.needs_normalization):
         return ()
-    found = [normalization_of(teacher, pair.teacher) for pair in pairs]
+    found = [find_normalization(teacher, pair.teacher) for pair in pairs]
     missing = [pair.teacher for pair, one in zip(pairs, found, strict=True) if one is None]
     if missing:
-        known = normalized_taps(teacher)
+        known = list_normalized_taps(teacher)
         raise ModelError(
             f"losses.{loss.label}: {missing[0]} of the teacher ({teacher.name}) does not come out of batch "
             "normalisation, which the margins are taken from",
@@ -143,7 +143,7 @@ def _normalizations(loss: Loss, pairs: Sequence[Pair], teacher: Network | None) 
     return tuple(found)
 
 
-def sides_of(loss: Loss, pairs: Sequence[Pair]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def select_taps(loss: Loss, pairs: Sequence[Pair]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The taps of both sides that a loss compares.
 
     Args:
@@ -156,6 +156,6 @@ def sides_of(loss: Loss, pairs: Sequence[Pair]) -> tuple[tuple[str, ...], tuple[
     return tuple(ours), tuple(theirs)
 
 
-def teacher_taps(terms: Sequence[Term]) -> tuple[str, ...]:
+def list_teacher_taps(terms: Sequence[Term]) -> tuple[str, ...]:
     """The teacher's features that the terms ask for, each once."""
     return tuple(dict.fromkeys(pair.teacher for term in terms for pair in term.pairs))

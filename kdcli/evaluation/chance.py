@@ -68,7 +68,7 @@ def measure_chance(logits: np.ndarray, labels: np.ndarray, *, task: str) -> Chan
     return _of_classes(hits, named, present, int(present.sum()))
 
 
-def refuse_chance(logits: np.ndarray, labels: np.ndarray, *, name: str) -> float:
+def refuse_teacher_at_chance(logits: np.ndarray, labels: np.ndarray, *, name: str) -> float:
     """Refuse a teacher that knows nothing about the data; gives its accuracy on training examples.
 
     Args:
@@ -90,7 +90,7 @@ def refuse_chance(logits: np.ndarray, labels: np.ndarray, *, name: str) -> float
     return accuracy
 
 
-def chance_sentence(quality: Quality, name: str, split: str) -> str:
+def describe_chance(quality: Quality, name: str, split: str) -> str:
     """What a person must know of a model at chance.
 
     Args:

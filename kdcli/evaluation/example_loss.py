@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-WORST = 1e6
+LARGEST_LOSS = 1e6
 
 
-def example_losses(logits: np.ndarray, labels: np.ndarray, *, task: str, output_kind: str) -> np.ndarray | None:
+def compute_example_losses(
+    logits: np.ndarray, labels: np.ndarray, *, task: str, output_kind: str
+) -> np.ndarray | None:
     """The task's own loss of each example: cross-entropy, binary cross-entropy or squared error.
 
     Args:
@@ -37,8 +39,8 @@ def example_losses(logits: np.ndarray, labels: np.ndarray, *, task: str, output_
         loss = np.log(np.exp(shifted).sum(-1, keepdims=True)) * truth - shifted * truth
         loss = loss.sum(-1)
     with np.errstate(invalid="ignore"):
-        loss = np.nan_to_num(loss, nan=WORST, posinf=WORST)
-        return np.minimum(loss.reshape(len(loss), -1).mean(-1), WORST)
+        loss = np.nan_to_num(loss, nan=LARGEST_LOSS, posinf=LARGEST_LOSS)
+        return np.minimum(loss.reshape(len(loss), -1).mean(-1), LARGEST_LOSS)
 
 
 def _one_hot(labels: np.ndarray, outputs: int) -> np.ndarray:
@@ -46,7 +48,9 @@ def _one_hot(labels: np.ndarray, outputs: int) -> np.ndarray:
     return (labels[..., None] == np.arange(outputs)).astype(np.float64)
 
 
-def guessing_losses(labels: np.ndarray, shape: tuple[int, ...], *, task: str, output_kind: str) -> np.ndarray:
+def compute_guessing_losses(
+    labels: np.ndarray, shape: tuple[int, ...], *, task: str, output_kind: str
+) -> np.ndarray:
     """The task's own loss of each example under the one prediction that fits all labels best.
 
     Args:
@@ -75,6 +79,6 @@ def guessing_losses(labels: np.ndarray, shape: tuple[int, ...], *, task: str, ou
         odds = np.clip(1 - frequencies, 1e-9, None) if task == "multilabel" or output_kind == "sigmoid" else 1.0
         constant = np.log(frequencies) - np.log(odds)
     guessed = np.broadcast_to(constant, values.shape)
-    found = example_losses(guessed, labels, task=task, output_kind=output_kind)
+    found = compute_example_losses(guessed, labels, task=task, output_kind=output_kind)
     assert found is not None
     return found

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
-from kdcli.evaluation.latency.subjects import compiled
+from kdcli.evaluation.latency.subjects import compile_network
 from kdcli.lazy import tf
 from kdcli.models.network import Network
 
@@ -21,26 +21,26 @@ _OPTIMIZERS = ("optimizer", "optimizer_weights")
 _SLOT = re.compile(
     r"\.OPTIMIZER_SLOT/|^optimizer/|/(Adam|RMSProp|Momentum|Adagrad|Ftrl|Adadelta)(_\d+)?$|^beta\d_power"
 )
-WIDTHS = {"float32": 4, "float16": 2, "int8": 1}
+BYTES_PER_WEIGHT = {"float32": 4, "float16": 2, "int8": 1}
 # Operations whose work is not seen in the graph: loops, branches, calls, transforms, sparse products.
 _HIDDEN = re.compile(
     r"(Stateless)?(While|If|Case)$|.*PartitionedCall$|.*FFT[23]?D?$|Sparse.*MatMul|Cudnn|Xla|.*PyFunc|Map|Scan"
 )
 
 
-def file_bytes(path: Path) -> int:
+def count_file_bytes(path: Path) -> int:
     """Bytes as shipped: of a file, or of all files in a folder."""
     if path.is_dir():
         return sum(entry.stat().st_size for entry in path.rglob("*") if entry.is_file())
     return path.stat().st_size
 
 
-def model_bytes(path: Path) -> int:
+def count_model_bytes(path: Path) -> int:
     """Bytes of a file without the state of an optimizer that a compiled model was saved with."""
-    return file_bytes(path) - optimizer_bytes(path)
+    return count_file_bytes(path) - count_optimizer_bytes(path)
 
 
-def optimizer_bytes(path: Path) -> int:
+def count_optimizer_bytes(path: Path) -> int:
     """Bytes that the state of an optimizer takes in a `.keras` or `.h5` file or a SavedModel; 0 in others."""
     if path.is_dir():
         return _slot_bytes(path / "variables" / "variables")
@@ -84,7 +84,7 @@ def _slot_bytes(checkpoint: Path) -> int:
     return sum(types[name].size * math.prod(shape) for name, shape in shapes.items() if _SLOT.search(name))
 
 
-def least_bytes(variables: Iterable[Any]) -> int:
+def count_least_bytes(variables: Iterable[Any]) -> int:
     """Bytes that no exported file of these weights is smaller than: 1 for each number of a kernel, as int8 has it.
 
     Vectors are left out: what batch normalization learns is folded into kernels and biases.
@@ -93,12 +93,12 @@ def least_bytes(variables: Iterable[Any]) -> int:
     return sum(math.prod(variable.shape) for variable in floats if len(variable.shape) > 1)
 
 
-def weight_bytes(parameters: int) -> dict[str, int]:
+def count_weight_bytes(parameters: int) -> dict[str, int]:
     """Bytes of the weights alone, in each width."""
-    return {name: width * parameters for name, width in WIDTHS.items()}
+    return {name: width * parameters for name, width in BYTES_PER_WEIGHT.items()}
 
 
-def flops(network: Network) -> int | None:
+def count_flops(network: Network) -> int | None:
     """Floating point operations of convolutions and matrix products for one example; a multiply-add is 2.
 
     Counted on the compiled graph, so that layers of any kind count by what they compute. Element-wise work,
@@ -108,10 +108,10 @@ def flops(network: Network) -> int | None:
         The count, or None where the graph hides its work (loops, calls) or leaves a size open, or holds nothing
         that counts.
     """
-    return flops_in(compiled(network, batch=1))
+    return count_graph_flops(compile_network(network, batch=1))
 
 
-def flops_in(function: Any) -> int | None:
+def count_graph_flops(function: Any) -> int | None:
     """The same of a compiled function that takes one example."""
     total = 0
     for operation in function.graph.get_operations():

@@ -15,7 +15,7 @@ from kdcli.runs.latency_results import Timing
 from kdcli.runs.results import Quality
 
 # What each command measures of a model.
-COMMANDS: dict[str, tuple[str, ...]] = {
+METRICS_OF_COMMAND: dict[str, tuple[str, ...]] = {
     command: tuple(name for name, metric in METRICS.items() if command in metric.commands)
     for command in ("distill", "evaluate", "compare", "export")
 }
@@ -27,8 +27,8 @@ _WORDS = {
     "export": "MODEL --format litert",
 }
 # How many times too fast or too slow an unsteady session may be: bounds further off than that are decided.
-UNSTEADY = 2.0
-UNSTABLE = "the times are not stable"
+UNSTEADY_FACTOR = 2.0
+UNSTABLE_TIMES = "the times are not stable"
 
 
 def choose_gates(
@@ -98,7 +98,7 @@ def _missing(command: str, gate: Gate, *, teacher: bool, latency: bool) -> tuple
     return "", "", ""
 
 
-def check_task(command: str, gates: Sequence[Gate], task: str, *, labelled: bool = True) -> None:
+def check_gate_metrics(command: str, gates: Sequence[Gate], task: str, *, labelled: bool = True) -> None:
     """Refuse gates on metrics that a task does not have.
 
     Args:
@@ -112,7 +112,7 @@ def check_task(command: str, gates: Sequence[Gate], task: str, *, labelled: bool
     """
     known = [
         name
-        for name in COMMANDS[command]
+        for name in METRICS_OF_COMMAND[command]
         if task in METRICS[name].tasks and (labelled or not METRICS[name].labelled)
     ]
     for gate in gates:
@@ -124,7 +124,7 @@ def check_task(command: str, gates: Sequence[Gate], task: str, *, labelled: bool
             )
 
 
-def check_weights(gates: Sequence[Gate], least: int, *, name: str) -> None:
+def check_size_gates(gates: Sequence[Gate], least: int, *, name: str) -> None:
     """Refuse gates on the size that no file of a model can keep.
 
     Args:
@@ -144,7 +144,7 @@ def check_weights(gates: Sequence[Gate], least: int, *, name: str) -> None:
             )
 
 
-def left_to_export(gates: Sequence[Gate], run: str) -> tuple[str, ...]:
+def describe_export_gates(gates: Sequence[Gate], run: str) -> tuple[str, ...]:
     """Which gates of kd distill are checked on the exported file, and how.
 
     Args:
@@ -159,7 +159,7 @@ def left_to_export(gates: Sequence[Gate], run: str) -> tuple[str, ...]:
     )
 
 
-def figures(
+def collect_metrics(
     quality: Quality,
     *,
     size: int,
@@ -180,7 +180,7 @@ def figures(
         latency_ratio: its median over the teacher's.
     """
     own = {field.name for field in fields(Quality)}
-    found: dict[str, float | None] = {name: quality.figure(name) for name in METRICS if name in own}
+    found: dict[str, float | None] = {name: quality.metric(name) for name in METRICS if name in own}
     drop = None
     if teacher_accuracy is not None and quality.accuracy is not None:
         drop = teacher_accuracy - quality.accuracy
@@ -191,7 +191,7 @@ def figures(
     return found
 
 
-def judge(
+def judge_gates(
     gates: Sequence[Gate],
     models: Mapping[str, Mapping[str, float | None]],
     *,
@@ -224,7 +224,11 @@ def _judged(gate: Gate, model: str, value: float | None, doubts: Sequence[str], 
     if value is None or not math.isfinite(value):
         reason = "no such figure was measured" if value is None else f"it is {value}"
         return GateResult(gate.metric, None, gate.text, state, model, reason)
-    if METRICS[gate.metric].timed and doubts and gate.holds(value / UNSTEADY) != gate.holds(value * UNSTEADY):
-        return GateResult(gate.metric, value, gate.text, "inconclusive", model, UNSTABLE)
+    if (
+        METRICS[gate.metric].timed
+        and doubts
+        and gate.holds(value / UNSTEADY_FACTOR) != gate.holds(value * UNSTEADY_FACTOR)
+    ):
+        return GateResult(gate.metric, value, gate.text, "inconclusive", model, UNSTABLE_TIMES)
     state = "passed" if gate.holds(value) else "failed"
     return GateResult(gate.metric, value, gate.text, state, model)

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 
 from kdcli.data.examples import Examples
-from kdcli.evaluation.scale_comparison import LOOKS, Compared, Take, Trial, compare_scales
+from kdcli.evaluation.scale_comparison import LOOKS, ScaleComparison, ScaledNetwork, Take, compare_scales
 from kdcli.lazy import keras, ops
-from kdcli.models.input_range import range_of
+from kdcli.models.input_range import measure_input_range
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
-from kdcli.models.preprocessing import Preparation, Scale
+from kdcli.models.preprocessing import PixelScale, Preprocessing
 from kdcli.spec import Standardization
 
 # Images whose mean and deviation are the last candidate; examples for the fit of BatchNorm's statistics.
 STATISTICS, FITTED, NORMALIZATIONS = 2048, 32, 3
 # Half widths of a range that networks are trained on; the widest is that of 0..255 minus a mean for each channel.
-NARROWEST, WIDEST = 0.1, 150.0
+NARROWEST_RANGE, WIDEST_RANGE = 0.1, 150.0
 # Divergence of a channel from its stored statistics that still counts as a fit, and by what factor the next best
 # scale must be worse.
 FIT, FIT_RATIO = 0.5, 3.0
@@ -41,7 +41,7 @@ class ScaleChoice:
         losses: mean loss under each scale that was compared, by its name.
     """
 
-    scale: Scale
+    scale: PixelScale
     reason: str = ""
     assumed: bool = False
     losses: Mapping[str, float] = field(default_factory=dict)
@@ -57,12 +57,14 @@ def choose_scale(network: Network, examples: Examples, *, task: str, measured: b
         measured: whether the weights mean something, so that losses can be compared.
         seed: of the examples that are compared.
     """
-    if not any(preparation.scaled for preparation in network.preparations.values()):
+    if not any(preparation.is_scaled for preparation in network.preprocessing.values()):
         return ScaleChoice("unit")
     return _choose(network, examples, examples.take, task=task, measured=measured, seed=seed)
 
 
-def find_mismatch(network: Network, examples: Examples, *, task: str, measured: bool, seed: int) -> str | None:
+def find_scale_mismatch(
+    network: Network, examples: Examples, *, task: str, measured: bool, seed: int
+) -> str | None:
     """Why images that are not `uint8`, and so go in as they are, do not have the range that the network wants.
 
     Args:
@@ -75,7 +77,7 @@ def find_mismatch(network: Network, examples: Examples, *, task: str, measured: 
     Returns:
         A sentence, or None where nothing speaks against the images as they are.
     """
-    images = {n: p for n, p in network.preparations.items() if _is_unscaled_image(p)}
+    images = {n: p for n, p in network.preprocessing.items() if _is_unscaled_image(p)}
     if len(images) != 1:
         return None
     ((name, preparation),) = images.items()
@@ -86,7 +88,7 @@ def find_mismatch(network: Network, examples: Examples, *, task: str, measured: 
         return None
     # The same images as if they were bytes, so that each scale can be tried on them.
     as_bytes = replace(preparation, raw_dtype="uint8", scale=stored)
-    trial = network.with_preparations({**network.preparations, name: as_bytes})
+    trial = network.with_preprocessing({**network.preprocessing, name: as_bytes})
     factor, offset = {"raw": (1.0, 0.0), "unit": (255.0, 0.0), "signed": (127.5, 127.5)}[stored]
 
     def take(positions: np.ndarray) -> Mapping[str, np.ndarray]:
@@ -103,8 +105,8 @@ def find_mismatch(network: Network, examples: Examples, *, task: str, measured: 
     return None
 
 
-def _is_unscaled_image(preparation: Preparation) -> bool:
-    return len(preparation.prepared_shape) == 3 and preparation.raw_dtype != "uint8"
+def _is_unscaled_image(preparation: Preprocessing) -> bool:
+    return len(preparation.preprocessed_shape) == 3 and preparation.raw_dtype != "uint8"
 
 
 def _stored_as(low: float, high: float) -> str | None:
@@ -118,14 +120,14 @@ def _stored_as(low: float, high: float) -> str | None:
 def _choose(
     network: Network, examples: Examples, take: Take, *, task: str, measured: bool, seed: int
 ) -> ScaleChoice:
-    images = {name: p for name, p in network.preparations.items() if p.scaled}
+    images = {name: p for name, p in network.preprocessing.items() if p.is_scaled}
     if all(preparation.dtype in _INTEGERS for preparation in images.values()):
         return ScaleChoice("raw", "the network takes integers")
     structure, said = _structure(network, take)
     if not measured:
         return ScaleChoice(structure, said) if structure else ScaleChoice("unit")
     scales = _candidates(images, take, len(examples))
-    trial = Trial(network, take, task)
+    trial = ScaledNetwork(network, take, task)
     compared = compare_scales(trial, scales, examples, seed=seed)
     if compared is not None and compared.indifferent:
         return ScaleChoice(structure or "unit", said)
@@ -157,11 +159,11 @@ def _structure(network: Network, take: Take) -> tuple[str | None, str]:
     first = take(np.zeros(2, np.int64))
     raw = {
         name: np.stack([np.zeros_like(first[name][0]), np.full_like(first[name][0], 255)])
-        if preparation.scaled
+        if preparation.is_scaled
         else first[name]
-        for name, preparation in network.preparations.items()
+        for name, preparation in network.preprocessing.items()
     }
-    reached = {scale: range_of(network, scale, raw) for scale in ("raw", "unit", "signed")}
+    reached = {scale: measure_input_range(network, scale, raw) for scale in ("raw", "unit", "signed")}
     whole = reached["raw"]
     if whole is None or (abs(whole[0]) < 1 and abs(whole[1] - 255) < 1):
         return None, ""
@@ -176,16 +178,16 @@ def _distance(low: float, high: float) -> float:
     """How far a range is from that of standardised values; infinite where it excludes zero or is out of bounds."""
     half = (high - low) / 2
     slack = 0.1 * half
-    if not NARROWEST <= half <= WIDEST or low > slack or high < -slack:
+    if not NARROWEST_RANGE <= half <= WIDEST_RANGE or low > slack or high < -slack:
         return math.inf
     return abs(math.log(half))
 
 
-def _candidates(images: Mapping[str, Preparation], take: Take, count: int) -> dict[str, Scale]:
+def _candidates(images: Mapping[str, Preprocessing], take: Take, count: int) -> dict[str, PixelScale]:
     """By name, in the order in which they are assumed where nothing tells them apart."""
-    channels = {p.prepared_shape[-1] if len(p.prepared_shape) == 3 else 1 for p in images.values()}
+    channels = {p.preprocessed_shape[-1] if len(p.preprocessed_shape) == 3 else 1 for p in images.values()}
     named = ("unit", "signed", *(("imagenet", "caffe") if channels == {3} else ()), "raw")
-    scales: dict[str, Scale] = {scale: scale for scale in named}
+    scales: dict[str, PixelScale] = {scale: scale for scale in named}
     if len(images) == 1:
         ((name, preparation),) = images.items()
         sample = take(np.unique(np.linspace(0, count - 1, min(STATISTICS, count)).astype(np.int64)))[name]
@@ -199,12 +201,12 @@ def _candidates(images: Mapping[str, Preparation], take: Take, count: int) -> di
     return scales
 
 
-def _fitting(trial: Trial, scales: Sequence[Scale], count: int) -> Scale | None:
+def _fitting(trial: ScaledNetwork, scales: Sequence[PixelScale], count: int) -> PixelScale | None:
     """The scale under which the first BatchNorm layers see what their stored statistics say; None if none does."""
     network = trial.network
     if not isinstance(network, KerasNetwork) or len(scales) < 2:
         return None
-    layers = {tap: network.layer_of(tap) for tap in network.taps}
+    layers = {tap: network.get_layer_of(tap) for tap in network.taps}
     layers = {t: one for t, one in layers.items() if isinstance(one, keras.layers.BatchNormalization)}
     layers = {t: one for t, one in layers.items() if _has_seen_data(one)}
     taps = [tap for tap, one in layers.items() if one.axis in (-1, len(network.taps[tap]))][:NORMALIZATIONS]
@@ -258,7 +260,7 @@ def _divergence(mean: np.ndarray, variance: np.ndarray, stored: np.ndarray, spre
     return float(np.mean(0.5 * (ratio + apart - 1 - np.log(ratio))))
 
 
-def _why_assumed(compared: Compared | None) -> str:
+def _why_assumed(compared: ScaleComparison | None) -> str:
     if compared is None:
         return "there are no labels to compare the loss by"
     if not compared.informed:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from kdcli.data.examples import Examples
-from kdcli.evaluation.quality import agree, measure
+from kdcli.evaluation.quality import measure_agreement, measure_quality
 from kdcli.lazy import tf
-from kdcli.models.inference import as_kind
-from kdcli.models.keras.serving import Serving
-from kdcli.models.network import SMALLEST, Network
+from kdcli.models.inference import convert_output_kind
+from kdcli.models.keras.serving import ServedModel
+from kdcli.models.network import SMALLEST_PROBABILITY, Network
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Parity:
     teacher_drop: float | None = None
 
 
-def answered(
+def compute_outputs(
     ask: Callable[[dict[str, np.ndarray]], np.ndarray],
     examples: Examples,
     *,
@@ -80,7 +80,7 @@ def answered(
     return np.concatenate(found)
 
 
-def model_answers(network: Network, kind: str) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+def make_model_function(network: Network, kind: str) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
     """From raw examples to what the model's file shall return, in float32.
 
     Args:
@@ -92,7 +92,7 @@ def model_answers(network: Network, kind: str) -> Callable[[dict[str, np.ndarray
             logits = network.compute(raw).logits
             # A single sigmoid as two classes is (0, z).
             return logits[..., 1:] if network.has_one_sigmoid else logits
-        return as_kind(network.compute_saved_output(raw), network.saved_kind, kind)
+        return convert_output_kind(network.compute_saved_output(raw), network.saved_kind, kind)
 
     compiled = tf.function(output, autograph=False, reduce_retracing=True)
 
@@ -103,14 +103,14 @@ def model_answers(network: Network, kind: str) -> Callable[[dict[str, np.ndarray
     return ask
 
 
-def file_answers(
-    answer: Callable[[np.ndarray], np.ndarray], serving: Serving
+def make_file_function(
+    answer: Callable[[np.ndarray], np.ndarray], serving: ServedModel
 ) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
     """From raw examples to what a file returns, given what it takes."""
-    return lambda raw: answer(serving.taken(raw))
+    return lambda raw: answer(serving.convert_examples(raw))
 
 
-def compare(outputs: np.ndarray, reference: Reference) -> Parity:
+def compare_outputs(outputs: np.ndarray, reference: Reference) -> Parity:
     """Compare a file's outputs with the model's.
 
     Args:
@@ -127,15 +127,15 @@ def compare(outputs: np.ndarray, reference: Reference) -> Parity:
         missed = np.square(difference).sum()
         return Parity(largest, unexplained=float(missed / spread) if spread else float(missed > 0))
     logits, own_logits = (_logits(one, reference) for one in (outputs, reference.outputs))
-    agreement, teacher = agree(logits, own_logits, task=task), reference.teacher
-    with_teacher = None if teacher is None else agree(logits, teacher, task=task)
+    agreement, teacher = measure_agreement(logits, own_logits, task=task), reference.teacher
+    with_teacher = None if teacher is None else measure_agreement(logits, teacher, task=task)
     if reference.labels is None:
         return Parity(largest, agreement, teacher_agreement=with_teacher)
-    accuracy, before = (measure(one, reference.labels, task=task).accuracy for one in (logits, own_logits))
+    accuracy, before = (measure_quality(one, reference.labels, task=task).accuracy for one in (logits, own_logits))
     assert accuracy is not None and before is not None
     drop = None
     if teacher is not None:
-        own_accuracy = measure(teacher, reference.labels, task=task).accuracy
+        own_accuracy = measure_quality(teacher, reference.labels, task=task).accuracy
         drop = None if own_accuracy is None else own_accuracy - accuracy
     return Parity(
         largest, agreement, accuracy, before - accuracy, teacher_agreement=with_teacher, teacher_drop=drop
@@ -146,9 +146,9 @@ def _logits(outputs: np.ndarray, reference: Reference) -> np.ndarray:
     """Outputs of a file as logits, with the columns that the data has."""
     logits = outputs.astype(np.float64)
     if reference.kind in ("probabilities", "sigmoid"):
-        logits = np.log(np.clip(logits, SMALLEST, 1))
+        logits = np.log(np.clip(logits, SMALLEST_PROBABILITY, 1))
     if reference.kind == "sigmoid":
-        logits -= np.log(np.clip(1 - outputs.astype(np.float64), SMALLEST, 1))
+        logits -= np.log(np.clip(1 - outputs.astype(np.float64), SMALLEST_PROBABILITY, 1))
     if reference.network.outputs == 2 and logits.shape[-1] == 1:
         # A single sigmoid for two classes: z against 0.
         logits = np.concatenate([np.zeros_like(logits), logits], -1)

@@ -6,15 +6,15 @@ import numpy as np
 
 from kdcli.data.examples import Examples
 from kdcli.evaluation.chance import measure_chance
-from kdcli.evaluation.statistics import wilson
+from kdcli.evaluation.statistics import wilson_interval
 from kdcli.events import OnEvent, Progress
 from kdcli.models.network import Network
-from kdcli.models.prediction import LOGITS, Answering
+from kdcli.models.prediction import LOGITS, Predictor
 from kdcli.runs.results import Quality
 
-BINS = 15
+CALIBRATION_BINS = 15
 # The figure that selects the best weights, and that the log shows first.
-MAIN = {
+MAIN_METRIC = {
     "classification": "accuracy",
     "segmentation": "mean_iou",
     "multilabel": "macro_f1",
@@ -22,7 +22,7 @@ MAIN = {
 }
 
 
-def measure(
+def measure_quality(
     logits: np.ndarray, labels: np.ndarray | None, *, task: str, teacher: np.ndarray | None = None
 ) -> Quality:
     """Every figure of a task.
@@ -42,7 +42,7 @@ def measure(
         # Void pixels count for nothing.
         valid = labels >= 0
         logits, labels, teacher = logits[valid], labels[valid], None if teacher is None else teacher[valid]
-    agreement = None if teacher is None else agree(logits, teacher, task=task)
+    agreement = None if teacher is None else measure_agreement(logits, teacher, task=task)
     if labels is None:
         return Quality(task, examples, agreement=agreement)
     figures = {
@@ -54,7 +54,7 @@ def measure(
     return Quality(task, examples, agreement=agreement, at_chance=at_chance, **figures)
 
 
-def agree(logits: np.ndarray, teacher: np.ndarray, *, task: str) -> float | None:
+def measure_agreement(logits: np.ndarray, teacher: np.ndarray, *, task: str) -> float | None:
     """The share of decisions on which two models agree; None where nothing is decided."""
     if task == "regression":
         return None
@@ -72,7 +72,7 @@ def _classification(logits: np.ndarray, labels: np.ndarray) -> dict[str, float |
     right = logits.argmax(-1) == labels
     log_probabilities = _log_softmax(logits)
     of_label = np.take_along_axis(log_probabilities, labels[:, None], -1)
-    low, high = wilson(int(right.sum()), len(right))
+    low, high = wilson_interval(int(right.sum()), len(right))
     counts = np.bincount(labels, minlength=logits.shape[-1])
     hits = np.bincount(labels[right], minlength=logits.shape[-1])
     above = (logits > np.take_along_axis(logits, labels[:, None], -1)).sum(-1)
@@ -82,16 +82,16 @@ def _classification(logits: np.ndarray, labels: np.ndarray) -> dict[str, float |
         "high": high,
         "loss": float(-of_label.mean()),
         "top5": float((above < 5).mean()) if logits.shape[-1] > 5 else None,
-        "ece": calibration_error(np.exp(log_probabilities.max(-1)), right),
+        "ece": measure_calibration_error(np.exp(log_probabilities.max(-1)), right),
         "balanced_accuracy": float((hits[counts > 0] / counts[counts > 0]).mean()),
         "macro_f1": _macro_f1(labels, logits.argmax(-1), logits.shape[-1]),
     }
 
 
-def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
+def measure_calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     """Expected calibration error over 15 bins of equal width (Guo et al. 2017, arXiv:1706.04599)."""
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, confidence - right, minlength=BINS)
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gaps = np.bincount(bins, confidence - right, minlength=CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / len(right))
 
 
@@ -176,7 +176,7 @@ def _psnr(squared: np.ndarray, labels: np.ndarray) -> float | None:
     return float(np.mean(10 * np.log10(peak**2 / errors)))
 
 
-def probabilities(logits: np.ndarray, *, output_kind: str) -> np.ndarray | None:
+def to_probabilities(logits: np.ndarray, *, output_kind: str) -> np.ndarray | None:
     """What logits say as probabilities, float32; None for values.
 
     Args:
@@ -193,7 +193,7 @@ def probabilities(logits: np.ndarray, *, output_kind: str) -> np.ndarray | None:
     return (raised / raised.sum(-1, keepdims=True)).astype(np.float32)
 
 
-def decided(logits: np.ndarray, *, task: str) -> np.ndarray | None:
+def decide_classes(logits: np.ndarray, *, task: str) -> np.ndarray | None:
     """(n, ...) the class, or for `multilabel` (n, outputs) 0 or 1; None for regression."""
     if task == "regression":
         return None
@@ -214,6 +214,6 @@ def evaluate_split(
     def told(done: int) -> None:
         on_event(Progress("evaluation", done, len(split), "examples"))
 
-    ask = Answering(network, batch_size=batch_size)
+    ask = Predictor(network, batch_size=batch_size)
     logits = ask(split.take, len(split), on_batch=told)[LOGITS]
-    return measure(logits, split.all_labels(), task=task, teacher=teacher), logits
+    return measure_quality(logits, split.all_labels(), task=task, teacher=teacher), logits

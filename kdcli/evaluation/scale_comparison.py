@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kdcli.data.examples import Examples
-from kdcli.data.order import draws, limited
-from kdcli.evaluation.example_loss import example_losses, guessing_losses
+from kdcli.data.order import draw_numbers, limit_positions
+from kdcli.evaluation.example_loss import compute_example_losses, compute_guessing_losses
 from kdcli.evaluation.statistics import t_quantile
 from kdcli.lazy import ops
 from kdcli.models.network import Network
-from kdcli.models.prediction import LOGITS, Answering
-from kdcli.models.preprocessing import Scale
+from kdcli.models.prediction import LOGITS, Predictor
+from kdcli.models.preprocessing import PixelScale
 
 # How many training examples are compared: most choices are clear after the first look. A look that is not the last
 # demands more evidence, as there are several.
@@ -24,7 +24,7 @@ LOOKS = ((64, 0.001), (512, 0.01))
 # network more confident in the same decisions must win by more where these are all right: then any factor does.
 FLOOR, FLOOR_OF_CONFIDENCE, SAME_DECISIONS, FAULTLESS = 0.02, 0.50, 0.99, 0.99
 # Logits that are held at once.
-MOST_VALUES = 4_000_000
+MAX_LOGITS = 4_000_000
 # By what fraction of the loss of guessing a network must be better to know anything.
 KNOWLEDGE, HOPELESS = 0.15, 0.97
 # Mean distance of a logit from the others that no training leads to: a network fed with far too large numbers.
@@ -34,7 +34,7 @@ _SHUFFLE = 11
 Take = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
-class Trial:
+class ScaledNetwork:
     """A network asked under one scale after another; it is compiled once."""
 
     def __init__(self, network: Network, take: Take, task: str) -> None:
@@ -42,27 +42,27 @@ class Trial:
         self.task = task
         self._take = take
         # Images are scaled before they go in, so the network behind them stays the same.
-        self._plain = network.with_preparations(
+        self._plain = network.with_preprocessing(
             {
-                name: replace(p, raw_shape=p.prepared_shape, raw_dtype=p.dtype, scale="raw", size=None)
-                for name, p in network.preparations.items()
+                name: replace(p, raw_shape=p.preprocessed_shape, raw_dtype=p.dtype, scale="raw", size=None)
+                for name, p in network.preprocessing.items()
             }
         )
-        self._answering = Answering(self._plain, batch_size=LOOKS[0][0])
-        self._tapped: Answering | None = None
+        self._answering = Predictor(self._plain, batch_size=LOOKS[0][0])
+        self._tapped: Predictor | None = None
 
-    def logits(self, scale: Scale, positions: np.ndarray) -> np.ndarray:
+    def logits(self, scale: PixelScale, positions: np.ndarray) -> np.ndarray:
         """Of some examples under a scale."""
         return self._answering(self._under(scale, positions), len(positions))[LOGITS]
 
-    def features(self, scale: Scale, positions: np.ndarray, taps: Sequence[str]) -> Mapping[str, np.ndarray]:
+    def features(self, scale: PixelScale, positions: np.ndarray, taps: Sequence[str]) -> Mapping[str, np.ndarray]:
         """What some taps give under a scale."""
         if self._tapped is None or self._tapped.taps != tuple(taps):
-            self._tapped = Answering(self._plain, taps=taps, batch_size=len(positions))
+            self._tapped = Predictor(self._plain, taps=taps, batch_size=len(positions))
         return self._tapped(self._under(scale, positions), len(positions))
 
-    def _under(self, scale: Scale, positions: np.ndarray) -> Take:
-        preparations = self.network.with_scale(scale).preparations
+    def _under(self, scale: PixelScale, positions: np.ndarray) -> Take:
+        preparations = self.network.with_scale(scale).preprocessing
 
         def take(some: np.ndarray) -> Mapping[str, np.ndarray]:
             raw = self._take(positions[some])
@@ -74,7 +74,7 @@ class Trial:
 class _Entrant:
     """One scale with what the network does under it, for as many examples as it was asked for."""
 
-    def __init__(self, name: str, scale: Scale) -> None:
+    def __init__(self, name: str, scale: PixelScale) -> None:
         self.name = name
         self.scale = scale
         self.losses = np.empty(0)
@@ -82,7 +82,7 @@ class _Entrant:
         self._right: list[float] = []
         self.sureness = 0.0
 
-    def ask(self, trial: Trial, positions: np.ndarray, labels: np.ndarray) -> tuple[int, ...] | None:
+    def ask(self, trial: ScaledNetwork, positions: np.ndarray, labels: np.ndarray) -> tuple[int, ...] | None:
         """Go on to all of these examples; the shape of the logits, None where the labels do not fit them."""
         new = positions[len(self.losses) :]
         if not len(new):
@@ -90,11 +90,13 @@ class _Entrant:
         shape: tuple[int, ...] = ()
         # Maps of many classes are large: a few at a time.
         sides = [side or 1 for side in trial.network.output_shape]
-        size = int(min(LOOKS[0][0], max(1, MOST_VALUES // math.prod(sides))))
+        size = int(min(LOOKS[0][0], max(1, MAX_LOGITS // math.prod(sides))))
         for start in range(0, len(new), size):
             some = new[start : start + size]
             logits = trial.logits(self.scale, some).astype(np.float64)
-            losses = example_losses(logits, labels[some], task=trial.task, output_kind=trial.network.output_kind)
+            losses = compute_example_losses(
+                logits, labels[some], task=trial.task, output_kind=trial.network.output_kind
+            )
             if losses is None:
                 return None
             apart = np.abs(logits - logits.mean(-1, keepdims=True)).mean() + np.abs(logits).mean()
@@ -138,7 +140,7 @@ class _Entrant:
 
 
 @dataclass(frozen=True)
-class Compared:
+class ScaleComparison:
     """The losses of the scales.
 
     Args:
@@ -152,9 +154,9 @@ class Compared:
         text: a clause with the figures.
     """
 
-    open: list[Scale]
-    best: Scale
-    near: list[Scale]
+    open: list[PixelScale]
+    best: PixelScale
+    near: list[PixelScale]
     informed: bool
     indifferent: bool
     examples: int
@@ -167,13 +169,15 @@ class Compared:
         return self.informed and len(self.open) == 1
 
 
-def compare_scales(trial: Trial, scales: Mapping[str, Scale], examples: Examples, *, seed: int) -> Compared | None:
+def compare_scales(
+    trial: ScaledNetwork, scales: Mapping[str, PixelScale], examples: Examples, *, seed: int
+) -> ScaleComparison | None:
     """Compare the scales on more and more examples; None where there are no labels that fit."""
     labels = examples.all_labels()
     if labels is None:
         return None
-    positions = limited(labels, len(examples), limit=LOOKS[-1][0], seed=seed)
-    positions = positions[np.argsort(draws(len(positions), seed, _SHUFFLE), kind="stable")]
+    positions = limit_positions(labels, len(examples), limit=LOOKS[-1][0], seed=seed)
+    positions = positions[np.argsort(draw_numbers(len(positions), seed, _SHUFFLE), kind="stable")]
     entrants = [_Entrant(name, scale) for name, scale in scales.items()]
     standing, indifferent = entrants, False
     looks = [look for look in LOOKS if look[0] < len(positions)]
@@ -183,7 +187,9 @@ def compare_scales(trial: Trial, scales: Mapping[str, Scale], examples: Examples
         if shapes[0] is None:
             return None
         best = min(standing, key=_loss)
-        guessed = guessing_losses(labels[part], shapes[0], task=trial.task, output_kind=trial.network.output_kind)
+        guessed = compute_guessing_losses(
+            labels[part], shapes[0], task=trial.task, output_kind=trial.network.output_kind
+        )
         informed = best.informed(guessed, alpha)
         if standing is entrants:
             apart = max(float(np.abs(one.losses - best.losses).max()) for one in standing)
@@ -209,10 +215,10 @@ def compare_scales(trial: Trial, scales: Mapping[str, Scale], examples: Examples
     shown = ", ".join(f"{name} {value:.3g}{counts[name]}" for name, value in means.items())
     text = f"by the loss on {len(part)} training examples ({shown})"
     hardly = best.loss + FLOOR * float(guessed.mean())
-    near: list[Scale] = [one.scale for one in standing if isinstance(one.scale, str)]
+    near: list[PixelScale] = [one.scale for one in standing if isinstance(one.scale, str)]
     near = near if any(one.scale in near and one.loss <= hardly for one in standing) else []
     open_scales = [one.scale for one in standing]
-    return Compared(open_scales, best.scale, near, informed, indifferent, len(part), means, text)
+    return ScaleComparison(open_scales, best.scale, near, informed, indifferent, len(part), means, text)
 
 
 def _truth(labels: np.ndarray, decided: np.ndarray) -> np.ndarray:

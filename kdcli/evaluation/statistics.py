@@ -17,7 +17,7 @@ _NORMAL = NormalDist()
 Z95 = _NORMAL.inv_cdf(1 - ALPHA / 2)
 
 
-def wilson(successes: int, trials: int) -> tuple[float, float]:
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """The 95 % Wilson score interval of a proportion (Wilson 1927)."""
     if trials == 0:
         return 0.0, 1.0
@@ -54,7 +54,7 @@ def t_quantile(alpha: float, freedom: int) -> float:
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedDecisions:
     """Decisions of two models on the same examples.
 
     Args:
@@ -108,7 +108,7 @@ class Gain:
     p: float
 
 
-def gain_over_repeats(differences: Sequence[float], *, sampling: float, alpha: float = ALPHA) -> Gain:
+def estimate_gain(differences: Sequence[float], *, sampling: float, alpha: float = ALPHA) -> Gain:
     """The mean of differences paired by seed, with Student's t interval.
 
     Repeats share one test split: their spread says nothing of the examples that happen to be in it. So the
@@ -142,7 +142,7 @@ def holm_levels(p_values: Sequence[float], alpha: float = ALPHA) -> list[float]:
     return levels
 
 
-def verdict(low: float, high: float) -> str:
+def decide_verdict(low: float, high: float) -> str:
     """`better`, `worse` or `inconclusive`: from the interval, never from the point."""
     return "better" if low > 0 else "worse" if high < 0 else "inconclusive"
 
@@ -184,7 +184,7 @@ def _shown(total: int, share: float) -> float:
     low, high = 0, total // 2
     while low <= high:
         middle = (low + high) // 2
-        if Paired(total, total - middle, middle).mcnemar() < ALPHA:
+        if PairedDecisions(total, total - middle, middle).mcnemar() < ALPHA:
             most, low = middle, middle + 1
         else:
             high = middle - 1

@@ -14,7 +14,7 @@ from kdcli.spec import ExportFormat
 
 AnyFormat = Annotated[Keras | SavedModel | Litert | Onnx, Field(discriminator="kind")]
 
-KINDS: dict[str, type[ExportFormat]] = {
+EXPORT_FORMATS: dict[str, type[ExportFormat]] = {
     member.model_fields["kind"].default: member for member in get_args(get_args(AnyFormat)[0])
 }
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import get_args
 
 from kdcli.errors import UsageError, did_you_mean
-from kdcli.exports import KINDS
-from kdcli.exports.litert import Io, Litert, Quantize
+from kdcli.exports import EXPORT_FORMATS
+from kdcli.exports.litert import IoType, Litert, QuantizeMode
 from kdcli.spec import ExportFormat
 
-QUANTIZATIONS, BORDERS = get_args(Quantize), get_args(Io)
-SPELLINGS = {"tflite": "litert", "savedmodel": "saved-model", "saved_model": "saved-model"}
+QUANTIZE_MODES, IO_TYPES = get_args(QuantizeMode), get_args(IoType)
+_SPELLINGS = {"tflite": "litert", "savedmodel": "saved-model", "saved_model": "saved-model"}
 # What people ask of other tools, and how they get there from here.
 FOREIGN_FORMATS = {
     "coreml": "coremltools converts a SavedModel: --format saved-model",
@@ -53,12 +53,12 @@ def choose_formats(
         UsageError: an unknown word, or one that would have no effect.
     """
     if not formats:
-        raise UsageError(f"no format: there is {', '.join(KINDS)}", hint="--format litert")
+        raise UsageError(f"no format: there is {', '.join(EXPORT_FORMATS)}", hint="--format litert")
     kinds = [_kind(word) for word in dict.fromkeys(formats)]
     for word in quantize:
-        _known("--quantize", word, QUANTIZATIONS, FOREIGN_QUANTIZATIONS)
+        _known("--quantize", word, QUANTIZE_MODES, FOREIGN_QUANTIZATIONS)
     if io is not None:
-        _known("--io", io, BORDERS, {"fp32": "--io float32"})
+        _known("--io", io, IO_TYPES, {"fp32": "--io float32"})
     quantised = [word for word in quantize if word != "none"]
     if quantised and "litert" not in kinds:
         raise UsageError(
@@ -77,7 +77,7 @@ def choose_formats(
     chosen: list[ExportFormat] = []
     for kind in dict.fromkeys(kinds):
         if kind != "litert":
-            chosen.append(KINDS[kind].model_validate({}))
+            chosen.append(EXPORT_FORMATS[kind].model_validate({}))
             continue
         for variant in dict.fromkeys(quantize or ("none",)):
             border = io if io == "float32" or variant == "int8" else None
@@ -86,9 +86,9 @@ def choose_formats(
 
 
 def _kind(word: str) -> str:
-    kind = SPELLINGS.get(word.lower(), word.lower())
-    if kind not in KINDS:
-        _known("--format", word, tuple(KINDS), FOREIGN_FORMATS)
+    kind = _SPELLINGS.get(word.lower(), word.lower())
+    if kind not in EXPORT_FORMATS:
+        _known("--format", word, tuple(EXPORT_FORMATS), FOREIGN_FORMATS)
     return kind
 
 

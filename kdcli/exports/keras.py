@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from kdcli.errors import ModelError
-from kdcli.exports.quietly import quietly
+from kdcli.exports.quietly import silence_converter
 from kdcli.spec import ExportFormat
 
 
@@ -28,7 +28,7 @@ class Keras(ExportFormat):
                 f"{path.name}: only a model that Keras 3 opens can be written as .keras",
                 hint="--format saved-model",
             )
-        with quietly(f"{path.name}: Keras does not save the model"):
+        with silence_converter(f"{path.name}: Keras does not save the model"):
             serving.model.save(path)
 
     def open(self, path: Path, *, threads: int | None = None) -> Any:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from kdcli.errors import ModelError
-from kdcli.exports.quietly import quietly
+from kdcli.exports.quietly import silence_converter
 from kdcli.lazy import keras, tf
 from kdcli.spec import ExportFormat
 
-Quantize = Literal["none", "float16", "dynamic", "int8"]
-Io = Literal["float32", "uint8", "int8"]
+QuantizeMode = Literal["none", "float16", "dynamic", "int8"]
+IoType = Literal["float32", "uint8", "int8"]
 
 
 class Litert(ExportFormat):
@@ -31,8 +31,8 @@ class Litert(ExportFormat):
     suffix: ClassVar[str] = ".tflite"
 
     kind: Literal["litert"] = "litert"
-    quantize: Quantize = "none"
-    io: Io | None = None
+    quantize: QuantizeMode = "none"
+    io: IoType | None = None
 
     @property
     def variant(self) -> str | None:
@@ -61,7 +61,7 @@ class Litert(ExportFormat):
         what = f"{path.name}: the model cannot be converted"
         what += "" if self.quantize == "none" else f" with --quantize {self.quantize}"
         hint = "--format keras keeps every layer as it is" if serving.model is not None else "--format saved-model"
-        with quietly(what, hint=hint):
+        with silence_converter(what, hint=hint):
             constant = serving.constant
         if self.quantize == "int8" and constant.has_loops:
             # The converter's calibration would end this process.
@@ -69,7 +69,7 @@ class Litert(ExportFormat):
         if constant.has_loops and serving.batch is None:
             hint = "--batch 1: recurrent layers need a fixed batch size"
         with tempfile.TemporaryDirectory(prefix="kd-", dir=path.parent) as folder:
-            with quietly(what, hint=hint):
+            with silence_converter(what, hint=hint):
                 signature = [serving.signature]
                 constant.model.export(folder, format="tf_saved_model", input_signature=signature, verbose=False)
                 content = self._converter(folder, serving).convert()
@@ -100,8 +100,8 @@ class Litert(ExportFormat):
 
 def _looping(model: Any) -> str:
     """Which layer is recurrent, in words."""
-    from kdcli.models.keras.taps import layers_by_path
+    from kdcli.models.keras.taps import find_layers
 
-    layers = layers_by_path(model) if model is not None else {}
+    layers = find_layers(model) if model is not None else {}
     first = next((path for path, layer in layers.items() if isinstance(layer, keras.layers.RNN)), None)
     return f"the layer {first} is recurrent" if first else "it has a loop"

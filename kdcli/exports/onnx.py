@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from kdcli.exports.quietly import quietly
+from kdcli.exports.quietly import silence_converter
 from kdcli.spec import ExportFormat
 
 
@@ -20,7 +20,7 @@ class Onnx(ExportFormat):
 
     def write(self, serving: Any, path: Path) -> None:
         """Convert the inference function."""
-        with quietly(f"{path.name}: the model cannot be converted to ONNX"):
+        with silence_converter(f"{path.name}: the model cannot be converted to ONNX"):
             # What a layer holds as a tensor becomes an input of its own unless it is a constant.
             model = serving.constant.model
             model.export(path, format="onnx", input_signature=[serving.signature], verbose=False)

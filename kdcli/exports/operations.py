@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Each was converted to LiteRT and to ONNX within a layer of Keras, with a batch of any size.
-CONVERTED = frozenset(
+CONVERTIBLE_OPERATIONS = frozenset(
     (
         *("AddV2", "AvgPool", "BatchMatMulV2", "BiasAdd", "Cast", "ConcatV2", "Const", "Conv2D"),
         *("Conv2DBackpropInput", "DepthwiseConv2dNative", "Elu", "Erfc", "ExpandDims", "GatherV2", "Identity"),

@@ -7,15 +7,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from kdcli.errors import ModelError, first_line
-from kdcli.lazy import quiet_descriptor
+from kdcli.errors import ModelError, summarize_error
+from kdcli.lazy import silence_descriptor
 
 # How LiteRT's converter names the operation, somewhere in a page of positions.
 _OPERATION = re.compile(r"'tf\.\w+' op [^\n]*")
 
 
 @contextmanager
-def quietly(what: str, *, hint: str = "--format keras keeps every layer as it is") -> Iterator[None]:
+def silence_converter(what: str, *, hint: str = "--format keras keeps every layer as it is") -> Iterator[None]:
     """Nothing that the block writes is shown, and its failure is one line.
 
     Args:
@@ -27,7 +27,7 @@ def quietly(what: str, *, hint: str = "--format keras keeps every layer as it is
         OSError: as it is.
     """
     failure: Exception | None = None
-    with quiet_descriptor(1), quiet_descriptor(2), warnings.catch_warnings():
+    with silence_descriptor(1), silence_descriptor(2), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
@@ -38,5 +38,5 @@ def quietly(what: str, *, hint: str = "--format keras keeps every layer as it is
             failure = error
     if failure is not None:
         named = _OPERATION.search(str(failure))
-        reason = named[0] if named else first_line(failure)
+        reason = named[0] if named else summarize_error(failure)
         raise ModelError(f"{what}: {reason:.300}", hint=hint) from failure

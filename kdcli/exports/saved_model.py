@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from kdcli.exports.quietly import quietly
+from kdcli.exports.quietly import silence_converter
 from kdcli.spec import ExportFormat
 
 
@@ -18,7 +18,7 @@ class SavedModel(ExportFormat):
 
     def write(self, serving: Any, path: Path) -> None:
         """Export the inference function."""
-        with quietly(f"{path.name}: TensorFlow does not export the model"):
+        with silence_converter(f"{path.name}: TensorFlow does not export the model"):
             signature = [serving.signature]
             model = serving.constant.model if serving.model is None else serving.model
             model.export(path, format="tf_saved_model", input_signature=signature, verbose=False)

@@ -9,7 +9,7 @@ from kdcli.lazy import keras, ops
 from kdcli.loss import Parts, Shape
 
 
-def layer(make: Any, *arguments: Any, **options: Any) -> Any:
+def make_layer(make: Any, *arguments: Any, **options: Any) -> Any:
     """A Keras layer that computes in Keras' float type, also under a policy of half precision.
 
     Args:
@@ -19,12 +19,12 @@ def layer(make: Any, *arguments: Any, **options: Any) -> Any:
     return make(*arguments, **options, dtype=keras.config.floatx())
 
 
-def dense(units: int, *, activation: str | None = None, bias: bool = True) -> Any:
+def make_dense(units: int, *, activation: str | None = None, bias: bool = True) -> Any:
     """A dense layer over the last axis."""
-    return layer(keras.layers.Dense, units, activation=activation, use_bias=bias)
+    return make_layer(keras.layers.Dense, units, activation=activation, use_bias=bias)
 
 
-def convolution(
+def make_convolution(
     channels: int,
     size: int = 1,
     *,
@@ -45,16 +45,16 @@ def convolution(
     """
     options = {"use_bias": bias, "kernel_initializer": start, "activation": activation}
     if axes == 3:
-        return layer(keras.layers.Conv2D, channels, size, padding="same", **options)
-    return layer(keras.layers.Dense, channels, **options)
+        return make_layer(keras.layers.Conv2D, channels, size, padding="same", **options)
+    return make_layer(keras.layers.Dense, channels, **options)
 
 
-def normalization() -> Any:
+def make_batch_norm() -> Any:
     """Batch normalisation as the published code has it."""
-    return layer(keras.layers.BatchNormalization, epsilon=1e-5, momentum=0.9)
+    return make_layer(keras.layers.BatchNormalization, epsilon=1e-5, momentum=0.9)
 
 
-def built(layers: Sequence[Any], shape: Shape) -> list[Any]:
+def build_layers(layers: Sequence[Any], shape: Shape) -> list[Any]:
     """The layers, each built for what the one before gives.
 
     Args:
@@ -68,12 +68,12 @@ def built(layers: Sequence[Any], shape: Shape) -> list[Any]:
     return list(layers)
 
 
-def layers_of(parts: Parts, name: str, pairs: int) -> list[list[Any]]:
+def get_pair_layers(parts: Parts, name: str, pairs: int) -> list[list[Any]]:
     """The layers of each pair; none where the parts have none of this name, as in a call without parts."""
     return parts.trained.get(name, [[] for _ in range(pairs)])
 
 
-def through(layers: Sequence[Any], feature: Any) -> Any:
+def apply_layers(layers: Sequence[Any], feature: Any) -> Any:
     """The feature after all layers, in its own float type.
 
     Batch normalisation counts the batch, for it learns with the student.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdcli.formulas.rows import moderate
+from kdcli.formulas.rows import limit_size
 from kdcli.lazy import keras, ops
 from kdcli.loss import NO_PARTS, Loss, Parts
 
@@ -18,16 +18,16 @@ def wide(tensor: Any) -> Any:
     return ops.cast(tensor, "float32") if name in NARROW or not name.startswith("float") else tensor
 
 
-def alike(*tensors: Any) -> list[Any]:
+def promote(*tensors: Any) -> list[Any]:
     """The tensors in the widest of their float types, at least float32."""
     widened = [wide(tensor) for tensor in tensors]
     double = any(keras.backend.standardize_dtype(tensor.dtype) == "float64" for tensor in widened)
     return [ops.cast(tensor, "float64") for tensor in widened] if double else widened
 
 
-def compared(student: Any, teacher: Any) -> tuple[Any, Any]:
+def match_logits(student: Any, teacher: Any) -> tuple[Any, Any]:
     """Logits of both sides in one float type, at least float32; no gradient reaches the teacher."""
-    student, teacher = alike(student, teacher)
+    student, teacher = promote(student, teacher)
     return student, ops.stop_gradient(teacher)
 
 
@@ -37,7 +37,7 @@ def per_example(values: Any) -> Any:
     return ops.mean(values, axis=axes) if axes else values
 
 
-def owned(parts: Parts, loss: Loss) -> Parts:
+def require_parts(parts: Parts, loss: Loss) -> Parts:
     """The parts of a loss that cannot do without.
 
     Raises:
@@ -58,7 +58,7 @@ def features(tensor: Any) -> list[Any]:
 def cosine(student: Any, teacher: Any) -> Any:
     """The cosine over the last axis; that of a zero feature is 0, with no gradient."""
     # A direction has no scale: large features are brought into a range whose squares fit.
-    student, teacher = moderate(student, (-1,)), moderate(teacher, (-1,))
+    student, teacher = limit_size(student, (-1,)), limit_size(teacher, (-1,))
     ours, theirs = (ops.sum(feature * feature, axis=-1) for feature in (student, teacher))
     known = (ours > 0) & (theirs > 0)
     # 1e-12 under the root, as the published losses have it.

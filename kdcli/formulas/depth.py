@@ -8,7 +8,7 @@ from typing import Any
 from kdcli.lazy import ops
 
 
-def deeper_more(values: Sequence[Any]) -> Any:
+def sum_by_depth(values: Sequence[Any]) -> Any:
     """Σ 2^(i − n) · the sum of the i-th of n tensors over all axes but the first: (batch, ...) each → (batch,)."""
     total: Any = 0.0
     for place, value in enumerate(values, start=1):

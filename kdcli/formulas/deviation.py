@@ -24,7 +24,7 @@ def deviation(values: Any, *, axis: int) -> tuple[Any, Any]:
     return centred, ops.where(varies, ops.sqrt(ops.where(varies, squares, 1.0)), 1.0)
 
 
-def standardized(logits: Any) -> Any:
+def standardize_logits(logits: Any) -> Any:
     """Logits with mean 0 and unbiased standard deviation 1 over the last axis; 1e-7 is added to it."""
     centred, norm = deviation(logits, axis=-1)
     return centred / (norm / max(logits.shape[-1] - 1, 1) ** 0.5 + 1e-7)

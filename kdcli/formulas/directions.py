@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdcli.formulas.rows import moderate, unit
+from kdcli.formulas.rows import limit_size, normalize_length
 from kdcli.lazy import keras, ops, tf
 
 # Eigenvalues closer than this share of the largest count as equal.
@@ -22,7 +22,7 @@ def main_directions(matrices: Any, count: int, *, signs: str) -> tuple[Any, Any]
     Returns:
         Values (batch, count) and vectors (batch, columns, count).
     """
-    matrices = moderate(matrices, (1, 2))
+    matrices = limit_size(matrices, (1, 2))
     if signs == "lapack":
         vectors = tf.numpy_function(_lapack, [matrices, count], matrices.dtype, stateful=False)
         vectors = ops.reshape(vectors, (-1, matrices.shape[-1], count))
@@ -33,7 +33,7 @@ def main_directions(matrices: Any, count: int, *, signs: str) -> tuple[Any, Any]
         turned = ops.sum(vectors * peak, axis=1, keepdims=True) < 0
         vectors = ops.where(turned, -vectors, vectors)
     lengths = ops.sqrt(ops.sum(ops.square(ops.matmul(matrices, vectors)), axis=1))
-    return ops.stop_gradient(unit(lengths)), ops.stop_gradient(vectors)
+    return ops.stop_gradient(normalize_length(lengths)), ops.stop_gradient(vectors)
 
 
 def _lapack(matrices: Any, count: Any) -> Any:
@@ -60,7 +60,7 @@ def leading_directions(matrices: Any, count: int) -> Any:
         return _eigenvectors(ops.einsum("brc,brd->bcd", matrices, matrices), min(count, wide))
     # The smaller side costs less to take apart; directions come from their partners on that side.
     partners = _eigenvectors(ops.einsum("brc,bsc->brs", matrices, matrices), min(count, tall))
-    return unit(ops.einsum("brc,brn->bcn", matrices, partners), axis=1)
+    return normalize_length(ops.einsum("brc,brn->bcn", matrices, partners), axis=1)
 
 
 def _eigenvectors(squares: Any, count: int) -> Any:

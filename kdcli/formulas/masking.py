@@ -8,7 +8,7 @@ from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
 
 
-class Masked(FeatureLoss):
+class MaskedLoss(FeatureLoss):
     """A loss between features of sequences, of which some tokens are padding.
 
     Args:
@@ -19,7 +19,7 @@ class Masked(FeatureLoss):
     mask_input: str | None = None
 
 
-def shares(mask: Any, like: Any) -> Any:
+def mask_weights(mask: Any, like: Any) -> Any:
     """The mask divided by its mean: a mean with these weights is one over what counts in the whole batch.
 
     Args:

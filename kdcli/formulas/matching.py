@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdcli.formulas.convention import alike, features
+from kdcli.formulas.convention import features, promote
 
 
-def feature_lists(student: Any, teacher: Any) -> tuple[list[Any], list[Any]]:
+def list_features(student: Any, teacher: Any) -> tuple[list[Any], list[Any]]:
     """The features of both sides as lists, all in the widest of their float types, at least float32."""
     students, teachers = features(student), features(teacher)
-    every = alike(*students, *teachers)
+    every = promote(*students, *teachers)
     return every[: len(students)], every[len(students) :]
 
 
-def feature_pairs(
+def pair_features(
     student: Any, teacher: Any, *, least: int = 1, equal_channels: bool = False
 ) -> list[tuple[Any, Any]]:
     """Features as pairs of (student, teacher) in one float type, at least float32; their shapes may differ.
@@ -27,7 +27,7 @@ def feature_pairs(
     Raises:
         ValueError: other numbers of layers or channels.
     """
-    students, teachers = feature_lists(student, teacher)
+    students, teachers = list_features(student, teacher)
     if len(students) != len(teachers):
         raise ValueError(f"{len(students)} student features but {len(teachers)} teacher features")
     if len(students) < least:
@@ -41,13 +41,13 @@ def feature_pairs(
     return list(zip(students, teachers, strict=True))
 
 
-def equal_pairs(student: Any, teacher: Any) -> list[tuple[Any, Any]]:
+def pair_equal_features(student: Any, teacher: Any) -> list[tuple[Any, Any]]:
     """Features as pairs of equal shapes, as projections leave them.
 
     Raises:
         ValueError: other numbers of layers, or shapes that differ.
     """
-    pairs = feature_pairs(student, teacher)
+    pairs = pair_features(student, teacher)
     for ours, theirs in pairs:
         if tuple(ours.shape) != tuple(theirs.shape):
             raise ValueError(

@@ -8,10 +8,10 @@ from kdcli.lazy import ops
 from kdcli.loss import Loss
 
 # What takes a class out of a softmax: its exponential is 0 in every float type.
-OUT = -1e30
+MASKED_LOGIT = -1e30
 
 
-def own_class(labels: Any, logits: Any, loss: Loss) -> Any:
+def class_mask(labels: Any, logits: Any, loss: Loss) -> Any:
     """True at the class that the label names, False elsewhere: (batch, ..., classes).
 
     Args:
@@ -33,7 +33,7 @@ def own_class(labels: Any, logits: Any, loss: Loss) -> Any:
     return ops.cast(ops.one_hot(ops.cast(labels, "int32"), logits.shape[-1]), "bool")
 
 
-def log_others(logits: Any, mask: Any) -> Any:
+def log_softmax_others(logits: Any, mask: Any) -> Any:
     """Log-softmax over the classes outside the mask; 0 inside it."""
-    rest = ops.where(mask, OUT, logits)
+    rest = ops.where(mask, MASKED_LOGIT, logits)
     return ops.where(mask, 0.0, logits - ops.logsumexp(rest, axis=-1, keepdims=True))

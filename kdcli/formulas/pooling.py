@@ -7,7 +7,7 @@ from typing import Any
 from kdcli.lazy import ops
 
 
-def same_size(student: Any, teacher: Any) -> tuple[Any, Any]:
+def match_sizes(student: Any, teacher: Any) -> tuple[Any, Any]:
     """Both features with the same height and width; vectors and sequences stay as they are.
 
     Args:
@@ -22,10 +22,10 @@ def same_size(student: Any, teacher: Any) -> tuple[Any, Any]:
     if len(ours) != 2 or len(theirs) != 2:
         raise ValueError(f"features of {tuple(student.shape)} and {tuple(teacher.shape)} cannot be laid over")
     size = min(ours[0], theirs[0]), min(ours[1], theirs[1])
-    return pooled(student, size), pooled(teacher, size)
+    return average_pool(student, size), average_pool(teacher, size)
 
 
-def pooled(feature: Any, size: tuple[int, int]) -> Any:
+def average_pool(feature: Any, size: tuple[int, int]) -> Any:
     """The mean over windows that cover a map evenly, also where the size does not divide it.
 
     Window i of n over a side of length s goes from floor(i·s/n) to ceil((i+1)·s/n); windows may overlap.
@@ -38,7 +38,7 @@ def pooled(feature: Any, size: tuple[int, int]) -> Any:
     return ops.einsum("ih,bhwc,jw->bijc", rows, feature, columns)
 
 
-def nearest(feature: Any, size: tuple[int, int]) -> Any:
+def resize_to_nearest(feature: Any, size: tuple[int, int]) -> Any:
     """The point i · from / to, rounded down, for each i: neither end is shifted by half a point."""
     for axis, wanted in enumerate(size, start=1):
         length = feature.shape[axis]

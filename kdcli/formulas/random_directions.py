@@ -7,7 +7,7 @@ from typing import Any
 from kdcli.lazy import keras, ops
 
 
-def among_others(index: Any, others: int, *, examples: int, draws: Any) -> Any:
+def sample_negatives(index: Any, others: int, *, examples: int, draws: Any) -> Any:
     """Each place of a memory, followed by places of other examples: (batch,) → (batch, 1 + others).
 
     Args:

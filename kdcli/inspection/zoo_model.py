@@ -11,10 +11,10 @@ import numpy as np
 
 from kdcli.data.dataset import Dataset
 from kdcli.errors import UsageError
-from kdcli.evaluation.footprint import weight_bytes
-from kdcli.evaluation.latency.short_session import time_shortly
-from kdcli.events import OnEvent, ignore
-from kdcli.inspection.file import described
+from kdcli.evaluation.footprint import count_weight_bytes
+from kdcli.evaluation.latency.short_session import run_short_session
+from kdcli.events import OnEvent, ignore_event
+from kdcli.inspection.file import describe_network
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.inspection_results import Inspection, ZooSize
 from kdcli.setup.named_models import open_named_data
@@ -22,11 +22,11 @@ from kdcli.setup.open_models import OpenedModel, open_model
 from kdcli.setup.request import make_request
 from kdcli.setup.startup import start_tensorflow
 from kdcli.spec import ModelSource
-from kdcli.zoo import Application, Clone, named
+from kdcli.zoo import Application, Clone, get_zoo_class
 
-PREFIX = "zoo:"
+ZOO_PREFIX = "zoo:"
 # Examples that a size is timed on.
-EXAMPLES = 16
+_TIMED_EXAMPLES = 16
 
 
 def inspect_zoo(
@@ -53,8 +53,8 @@ def inspect_zoo(
     Raises:
         UsageError: the zoo has no such model, there is no data, or the model does not fit it.
     """
-    name = model.removeprefix(PREFIX)
-    member = named(name)
+    name = model.removeprefix(ZOO_PREFIX)
+    member = get_zoo_class(name)
     if member is Clone:
         raise UsageError("zoo clone is the teacher's own architecture", hint="kd inspect TEACHER shows it")
     request = make_request(
@@ -79,9 +79,9 @@ def inspect_zoo(
         sha256=None,
         inputs=(),
         outputs=(),
-        bytes=weight_bytes(opened.network.parameters)["float32"],
+        bytes=count_weight_bytes(opened.network.parameters)["float32"],
     )
-    return _with_sizes(described(base, opened.network), listed or [source], request.recipe, dataset)
+    return _with_sizes(describe_network(base, opened.network), listed or [source], request.recipe, dataset)
 
 
 def _recipe(recipe: Any, name: str, settings: Sequence[str]) -> Any:
@@ -89,7 +89,7 @@ def _recipe(recipe: Any, name: str, settings: Sequence[str]) -> Any:
     if recipe is not None:
         return recipe
     model = {"kind": "zoo", "name": name}
-    if named(name) is Application and not any("student.model" in setting for setting in settings):
+    if get_zoo_class(name) is Application and not any("student.model" in setting for setting in settings):
         raise UsageError(
             "zoo application needs an architecture",
             hint="kd inspect zoo:application --set student.model.architecture=MobileNetV2 --data D",
@@ -113,16 +113,16 @@ def _built(source: ModelSource, recipe: Recipe, dataset: Dataset, *, on_event: O
 def _with_sizes(
     looked: Inspection, sources: Sequence[ModelSource], recipe: Recipe, dataset: Dataset
 ) -> Inspection:
-    raw = dataset.train.take(np.arange(min(len(dataset.train), EXAMPLES)))
+    raw = dataset.train.take(np.arange(min(len(dataset.train), _TIMED_EXAMPLES)))
     found = []
     for source in sources:
-        network = _built(source, recipe, dataset, on_event=ignore).network
+        network = _built(source, recipe, dataset, on_event=ignore_event).network
         found.append(
             ZooSize(
                 model={"kind": "zoo", **source.model_dump(mode="json", exclude_unset=True)},
                 parameters=network.parameters,
-                int8_bytes=weight_bytes(network.parameters)["int8"],
-                **time_shortly(network, raw).to_json(),
+                int8_bytes=count_weight_bytes(network.parameters)["int8"],
+                **run_short_session(network, raw).to_json(),
             )
         )
     return replace(looked, sizes=tuple(found))

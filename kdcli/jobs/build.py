@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from kdcli.data.dataset import Dataset, with_outputs
+from kdcli.data.dataset import Dataset, fill_outputs
 from kdcli.distillation.terms import Term, build_terms
 from kdcli.errors import UsageError
 from kdcli.events import Note, OnEvent
@@ -16,7 +16,7 @@ from kdcli.lazy import keras
 from kdcli.losses.labels import Labels
 from kdcli.models.network import Network
 from kdcli.models.preprocessing import scale_to_json
-from kdcli.recipe.document import Path, dotted
+from kdcli.recipe.document import SettingPath, join_path
 from kdcli.recipe.sections import Recipe
 from kdcli.setup.checks import (
     check_effects,
@@ -61,7 +61,7 @@ def build_distillation(location: RunLocation, context: Context) -> Job:
     with strategy.scope():
         teachers = open_teachers(request, dataset, context)
         teacher = teachers[0]
-        dataset = with_outputs(dataset, teacher.network.outputs)
+        dataset = fill_outputs(dataset, teacher.network.outputs)
         student = open_role("student", request, dataset, context, recipe.student.start, teacher.network)
         check_training_precision(recipe, student.network)
         _note_quantized(student)
@@ -85,13 +85,13 @@ def build_distillation(location: RunLocation, context: Context) -> Job:
     views = teacher_outputs.views
     fit = Fit(recipe, train, dataset, views, student.network, terms, strategy, monitor, on_event, context.stop)
     fit.workers = context.workers
-    sides: dict[Path, OpenedModel] = {("teacher", number): one for number, one in enumerate(teachers)}
+    sides: dict[SettingPath, OpenedModel] = {("teacher", number): one for number, one in enumerate(teachers)}
     if not recipe.is_ensemble:
         sides = {("teacher",): teacher}
     resolved = _resolved(recipe, dataset, {**sides, ("student",): student}, terms, strategy)
     resolved |= {**reused.resolved, ("student", "start"): student.start, **resolved_settings(teacher_outputs)}
     inputs = {
-        **{dotted(at): one.record for at, one in sides.items()},
+        **{join_path(at): one.record for at, one in sides.items()},
         "student": student.record,
         **hash_code(request),
     }
@@ -181,10 +181,10 @@ def _data_record(request: Request, dataset: Dataset, context: Context) -> dict[s
 
 
 def _resolved(
-    recipe: Recipe, dataset: Dataset, sides: dict[Path, OpenedModel], terms: Sequence[Term], strategy: Any
-) -> dict[Path, Any]:
+    recipe: Recipe, dataset: Dataset, sides: dict[SettingPath, OpenedModel], terms: Sequence[Term], strategy: Any
+) -> dict[SettingPath, Any]:
     """A value for every `auto` that both commands know."""
-    values: dict[Path, Any] = {("data", "task"): dataset.task}
+    values: dict[SettingPath, Any] = {("data", "task"): dataset.task}
     values["data", "target_scale"] = dataset.target_scale
     if dataset.label_name is not None:
         values["data", "labels"] = dataset.label_name
@@ -195,11 +195,11 @@ def _resolved(
     for at, side in sides.items():
         values[*at, "output_kind"] = side.network.saved_kind
         # Recorded answers take nothing in.
-        for preparation in list(side.network.preparations.values())[:1]:
-            if preparation.scaled:
+        for preparation in list(side.network.preprocessing.values())[:1]:
+            if preparation.is_scaled:
                 values[*at, "input", "scale"] = scale_to_json(preparation.scale)
-            if preparation.picture:
-                values[*at, "input", "resize"] = list(preparation.prepared_shape[:2])
+            if preparation.is_image:
+                values[*at, "input", "resize"] = list(preparation.preprocessed_shape[:2])
     for number, loss in enumerate(recipe.losses or ()):
         if isinstance(loss, Labels) and loss.loss == "auto":
             values["losses", number, "loss"] = "mse" if dataset.task == "regression" else "cross_entropy"

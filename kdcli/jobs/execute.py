@@ -8,26 +8,26 @@ from typing import Any
 
 from kdcli.distillation.targets import Targets
 from kdcli.errors import Interrupted, LockedError, TrainingError
-from kdcli.evaluation.chance import chance_sentence
-from kdcli.evaluation.footprint import file_bytes
-from kdcli.evaluation.gates import figures, judge, left_to_export
-from kdcli.evaluation.quality import evaluate_split, measure
+from kdcli.evaluation.chance import describe_chance
+from kdcli.evaluation.footprint import count_file_bytes
+from kdcli.evaluation.gates import collect_metrics, describe_export_gates, judge_gates
+from kdcli.evaluation.quality import evaluate_split, measure_quality
 from kdcli.events import Event, Note
 from kdcli.jobs.job import Job
 from kdcli.jobs.run_files import write_end, write_start
 from kdcli.jobs.training import write_model, write_predictions
 from kdcli.lazy import tf
-from kdcli.models.runtimes.network import explaining
+from kdcli.models.runtimes.network import unwrap_failures
 from kdcli.models.saved_model.network import GraphNetwork
-from kdcli.runs.directory import Run, summary_when_there
+from kdcli.runs.directory import Run, wait_for_summary
 from kdcli.runs.gate_results import GateResult
-from kdcli.runs.records import versions
-from kdcli.runs.results import FinishedRun, RunResult, relative
+from kdcli.runs.records import collect_versions
+from kdcli.runs.results import FinishedRun, RunResult, relativize_path
 from kdcli.setup.open_teachers import splits_with_outputs
 from kdcli.setup.run_location import RunLocation
 from kdcli.setup.startup import device_record
 from kdcli.teacher.ensemble import teacher_record
-from kdcli.training.loop import Trained
+from kdcli.training.state import TrainingResult
 
 
 def execute(job: Job, location: RunLocation) -> RunResult | FinishedRun:
@@ -39,11 +39,11 @@ def execute(job: Job, location: RunLocation) -> RunResult | FinishedRun:
         StorageError: the directory cannot be written.
         ModelError: a teacher in a process of its own that died.
     """
-    for text in left_to_export(job.exported_gates, relative(location.path)):
+    for text in describe_export_gates(job.exported_gates, relativize_path(location.path)):
         job.fit.on_event(Note(text))
     with ExitStack() as stack:
         for one in job.teacher_outputs.members if job.teacher_outputs else ():
-            stack.enter_context(explaining(one.network))
+            stack.enter_context(unwrap_failures(one.network))
         return _carried_out(job, location)
 
 
@@ -61,7 +61,7 @@ def _carried_out(job: Job, location: RunLocation) -> RunResult | FinishedRun:
             raise LockedError(
                 f"{run.path} was taken by another run meanwhile", hint="the same command with --resume"
             )
-        for text in _changed_since(job, location, died=run.died):
+        for text in _changed_since(job, location, died=run.crashed):
             job.fit.on_event(Note(text, warning=True))
         answers = _answers_record(job, location, since)
         if location.earlier is None:
@@ -98,7 +98,7 @@ def _carried_out(job: Job, location: RunLocation) -> RunResult | FinishedRun:
     return result
 
 
-def _trained(job: Job, run: Run, targets: Targets | None) -> Trained:
+def _trained(job: Job, run: Run, targets: Targets | None) -> TrainingResult:
     with job.teacher_outputs.asked_live() if job.teacher_outputs else nullcontext():
         return job.fit.run(run, targets)
 
@@ -124,8 +124,8 @@ def _followed(job: Job, location: RunLocation, targets: Targets | None) -> Finis
         interrupted.run = run.path
         raise
     job.fit.workers.barrier()
-    document = summary_when_there(run.path)
-    model = run.place_of(job.role, folder=isinstance(job.trained.network, GraphNetwork))
+    document = wait_for_summary(run.path)
+    model = run.path_of_model(job.role, folder=isinstance(job.trained.network, GraphNetwork))
     return FinishedRun(run.path, model, document, followed=True)
 
 
@@ -133,7 +133,7 @@ def _changed_since(job: Job, location: RunLocation, *, died: bool) -> list[str]:
     """What the first start did not have: reasons why a run that goes on may not end bit for bit the same."""
     if location.earlier is None:
         return []
-    now = {**device_record(job.fit.strategy), "versions": versions()}
+    now = {**device_record(job.fit.strategy), "versions": collect_versions()}
     texts = [
         f"not bit-identical to an uninterrupted run: {name} was {location.earlier.get(name)}, is {now[name]}"
         for name in ("threads", "devices", "versions")
@@ -148,7 +148,7 @@ def _changed_since(job: Job, location: RunLocation, *, died: bool) -> list[str]:
     return texts
 
 
-def _measured(job: Job, run: Run, trained: Trained) -> RunResult:
+def _measured(job: Job, run: Run, trained: TrainingResult) -> RunResult:
     since = time.perf_counter()
     fit, dataset, network = job.fit, job.fit.dataset, job.trained.network
 
@@ -165,22 +165,22 @@ def _measured(job: Job, run: Run, trained: Trained) -> RunResult:
     if dataset.test is not None:
         if job.teacher_outputs is not None and not job.teacher_outputs.recorded:
             answers = job.teacher_outputs.plain("test", dataset.test)
-            teacher_test = measure(answers, dataset.test.all_labels(), task=dataset.task)
+            teacher_test = measure_quality(answers, dataset.test.all_labels(), task=dataset.task)
         test, logits = evaluate_split(network, dataset.test, teacher=answers, **measured)
         write_predictions(run, logits, dataset.test, task=dataset.task)
     path = write_model(run, job.role, network)
-    size = file_bytes(path)
+    size = count_file_bytes(path)
     job.clock.lap("evaluation", since)
     split, known = ("test", test) if test is not None else ("validation", validation)
     if known is not None and known.at_chance:
         advice = f"more epochs, another learning rate or {job.role}.input.scale may help"
-        fit.on_event(Note(f"{chance_sentence(known, relative(path), split)}; {advice}", warning=True))
+        fit.on_event(Note(f"{describe_chance(known, relativize_path(path), split)}; {advice}", warning=True))
     unmeasured = {"accuracy": None, "loss": None, "examples": 0}
     gates: tuple[GateResult, ...] = ()
     if job.gates and test is not None:
         accuracy = teacher_test.accuracy if teacher_test else None
-        measured_of = figures(test, size=size, parameters=network.parameters, teacher_accuracy=accuracy)
-        gates = judge(job.gates, {relative(path): measured_of})
+        measured_of = collect_metrics(test, size=size, parameters=network.parameters, teacher_accuracy=accuracy)
+        gates = judge_gates(job.gates, {relativize_path(path): measured_of})
     return RunResult(
         run=run.path,
         model_path=path,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from kdcli.errors import ModelError
-from kdcli.exports import KINDS, Litert
-from kdcli.exports.operations import CONVERTED
-from kdcli.models.inference import copied, ready
+from kdcli.exports import EXPORT_FORMATS, Litert
+from kdcli.exports.operations import CONVERTIBLE_OPERATIONS
+from kdcli.models.inference import copy_network, prepare_for_export
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.keras.serving import serve
+from kdcli.models.keras.serving import make_served_model
 from kdcli.models.network import Network
 from kdcli.runs import writer
 from kdcli.spec import ExportFormat
@@ -27,12 +27,15 @@ def exportable_formats(network: Network) -> dict[str, str]:
     """
     if not isinstance(network, KerasNetwork):
         # It is trained as a graph with variables, and frozen when it is exported.
-        return {kind: YES if kind == "saved-model" else UNKNOWN for kind in KINDS if kind != "keras"}
-    known = dict.fromkeys(KINDS, YES)
-    if network.operations <= CONVERTED or len(network.preparations) != 1:
+        return {kind: YES if kind == "saved-model" else UNKNOWN for kind in EXPORT_FORMATS if kind != "keras"}
+    known = dict.fromkeys(EXPORT_FORMATS, YES)
+    if network.operations <= CONVERTIBLE_OPERATIONS or len(network.preprocessing) != 1:
         return known
-    tried = ready(copied(network), network.saved_kind)
-    return {**known, **{kind: _tried(KINDS[kind].model_validate({}), tried) for kind in ("litert", "onnx")}}
+    tried = prepare_for_export(copy_network(network), network.saved_kind)
+    return {
+        **known,
+        **{kind: _tried(EXPORT_FORMATS[kind].model_validate({}), tried) for kind in ("litert", "onnx")},
+    }
 
 
 def _tried(chosen: ExportFormat, network: Network) -> str:
@@ -42,7 +45,10 @@ def _tried(chosen: ExportFormat, network: Network) -> str:
     with writer.scratch_folder(12 * (network.parameters or 0)) as folder:
         for batch in (None, 1):
             try:
-                chosen.write(serve(network, inside=True, batch=batch), folder / chosen.file_name("model"))
+                chosen.write(
+                    make_served_model(network, include_preprocessing=True, batch=batch),
+                    folder / chosen.file_name("model"),
+                )
             except ModelError as error:
                 reason = error.message.split(": ", 2)[-1]
             else:

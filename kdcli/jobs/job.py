@@ -9,15 +9,15 @@ from typing import Any
 
 import yaml
 
-from kdcli.custom_kinds import NO_OWN, OwnKinds
+from kdcli.custom_kinds import NO_CUSTOM, CustomKinds
 from kdcli.errors import UsageError
-from kdcli.evaluation.footprint import least_bytes
-from kdcli.evaluation.gates import check_task, check_weights
+from kdcli.evaluation.footprint import count_least_bytes
+from kdcli.evaluation.gates import check_gate_metrics, check_size_gates
 from kdcli.jobs.training import Clock, Fit
-from kdcli.recipe.document import Path
+from kdcli.recipe.document import SettingPath
 from kdcli.recipe.gates import Gate
 from kdcli.recipe.sections import Recipe
-from kdcli.runs.records import hidden_secrets
+from kdcli.runs.records import redact_document
 from kdcli.setup.open_models import OpenedModel
 from kdcli.setup.request import Request
 from kdcli.teacher.ensemble import AnyOutputs, OpenedEnsemble
@@ -46,7 +46,7 @@ class Job:
     fit: Fit
     trained: OpenedModel
     teacher_outputs: AnyOutputs | None
-    resolved: dict[Path, Any]
+    resolved: dict[SettingPath, Any]
     inputs: dict[str, Any]
     clock: Clock
     gates: tuple[Gate, ...] = ()
@@ -64,10 +64,12 @@ class Job:
             UsageError: the data has no such figures, or the weights alone exceed a bound on the size.
         """
         dataset = self.fit.dataset
-        check_task("distill", gates, dataset.task, labelled=dataset.labelled)
+        check_gate_metrics("distill", gates, dataset.task, labelled=dataset.labelled)
         sizes = tuple(gate for gate in gates if gate.metric == "size_mb")
         if is_last:
-            check_weights(sizes, least_bytes(self.trained.network.variables), name=self.trained.network.name)
+            check_size_gates(
+                sizes, count_least_bytes(self.trained.network.variables), name=self.trained.network.name
+            )
         others = tuple(gate for gate in gates if gate not in sizes)
         if others and dataset.test is None:
             raise UsageError(
@@ -91,7 +93,7 @@ class Job:
         return resolved_recipe(self.request.recipe, self.resolved, self.request.custom)
 
 
-def resolved_recipe(recipe: Recipe, resolved: dict[Path, Any], own: OwnKinds = NO_OWN) -> Recipe:
+def resolved_recipe(recipe: Recipe, resolved: dict[SettingPath, Any], own: CustomKinds = NO_CUSTOM) -> Recipe:
     """The recipe with values in place of every `auto`, and the files required that define its own kinds."""
     values = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
     for path, value in resolved.items():
@@ -107,7 +109,7 @@ def resolved_recipe(recipe: Recipe, resolved: dict[Path, Any], own: OwnKinds = N
 
 def recipe_text(recipe: Recipe) -> str:
     """`recipe.yaml`: every setting, with the sha256 of the text below the first line."""
-    values = hidden_secrets(recipe.model_dump(mode="json", by_alias=True, exclude_none=True))
+    values = redact_document(recipe.model_dump(mode="json", by_alias=True, exclude_none=True))
     body = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     digest = hashlib.sha256(body.encode("utf-8")).hexdigest()
     return f"# sha256 of the lines below: {digest}\n{body}"

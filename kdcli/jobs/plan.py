@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from kdcli.data.feed import RESIDENT_BYTES
-from kdcli.data.stream import AHEAD_BYTES
-from kdcli.data.views import as_they_are
+from kdcli.data.stream import PREFETCH_BYTES
+from kdcli.data.views import create_identity_views
 from kdcli.distillation.pairing import Pair
 from kdcli.distillation.terms import Term
-from kdcli.evaluation.footprint import weight_bytes
-from kdcli.evaluation.gates import left_to_export
-from kdcli.evaluation.latency.short_session import time_shortly
+from kdcli.evaluation.footprint import count_weight_bytes
+from kdcli.evaluation.gates import describe_export_gates
+from kdcli.evaluation.latency.short_session import run_short_session
 from kdcli.jobs.export_formats import exportable_formats
 from kdcli.jobs.job import Job
 from kdcli.jobs.preflight import (
@@ -24,25 +24,27 @@ from kdcli.jobs.preflight import (
 )
 from kdcli.jobs.training_findings import training_findings
 from kdcli.loss import Parts
-from kdcli.models.keras.precision import computing_in
-from kdcli.models.prediction import Answering
-from kdcli.models.variables import size_of, unchanged
-from kdcli.recipe.document import Path, dotted, leaves
+from kdcli.models.keras.precision import compute_in
+from kdcli.models.prediction import Predictor
+from kdcli.models.variables import count_values, preserve_values
+from kdcli.recipe.document import SettingPath, iterate_settings, join_path
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.sections import Recipe
-from kdcli.runs.records import hidden_secrets
+from kdcli.runs.records import redact_document
 from kdcli.runs.results import Plan
 from kdcli.teacher.outputs import TeacherOutputs
 from kdcli.teacher.split_logits import sample_examples
 
 
-def settings_table(recipe: Recipe, origins: Origins, resolved: dict[Path, Any]) -> tuple[dict[str, Any], ...]:
+def settings_table(
+    recipe: Recipe, origins: Origins, resolved: dict[SettingPath, Any]
+) -> tuple[dict[str, Any], ...]:
     """Every setting with its value and where it came from."""
-    values = hidden_secrets(recipe.model_dump(mode="json", by_alias=True, exclude_none=True))
+    values = redact_document(recipe.model_dump(mode="json", by_alias=True, exclude_none=True))
     rows = []
-    for path, value in leaves(values):
+    for path, value in iterate_settings(values):
         origin = "auto" if path in resolved and origins.of(path) == "default" else origins.of(path)
-        rows.append({"path": dotted(path), "value": value, "origin": origin})
+        rows.append({"path": join_path(path), "value": value, "origin": origin})
     return tuple(rows)
 
 
@@ -68,12 +70,13 @@ def pair_rows(terms: Sequence[Term]) -> tuple[dict[str, Any], ...]:
 
 def parts_text(parts: Parts) -> str | None:
     """How many numbers a loss owns beside its settings: what learns with the student, and what only it changes."""
-    learning = size_of(parts.trainable_variables)
+    learning = count_values(parts.trainable_variables)
     kept = {
-        name.replace("_", " "): size_of(Parts(kept={name: part}).variables) for name, part in parts.kept.items()
+        name.replace("_", " "): count_values(Parts(kept={name: part}).variables)
+        for name, part in parts.kept.items()
     }
     # Statistics of batch normalisation are the rest of what is trained.
-    kept["running statistics"] = size_of(parts.variables) - learning - sum(kept.values())
+    kept["running statistics"] = count_values(parts.variables) - learning - sum(kept.values())
     words = [f"{learning} weights of its own"] if learning else []
     words += [f"{size} numbers of its {name}" for name, size in kept.items() if size]
     return ", ".join(words) or None
@@ -121,9 +124,9 @@ def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
     teacher_parameters = sum(one.network.parameters or 0 for one in teachers)
     kept = min(teacher_outputs.bytes, RESIDENT_BYTES) if teacher_outputs is not None else 0
     splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
-    left = left_to_export(job.exported_gates, "RUN") if measured else ()
+    left = describe_export_gates(job.exported_gates, "RUN") if measured else ()
     # Weights, their gradients and two moments of the optimizer, in float32.
-    data = dataset.train.bytes if dataset.train.bytes <= RESIDENT_BYTES else AHEAD_BYTES
+    data = dataset.train.bytes if dataset.train.bytes <= RESIDENT_BYTES else PREFETCH_BYTES
     memory = data + kept + 4 * (4 * job.trained.network.parameters + teacher_parameters)
     return Plan(
         settings=settings_table(job.recipe, job.request.origins, job.resolved),
@@ -141,7 +144,7 @@ def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
         steps=fit.train.steps or 0,
         epochs=fit.train.epochs or 0,
         memory_bytes=memory,
-        student_bytes=weight_bytes(job.trained.network.parameters),
+        student_bytes=count_weight_bytes(job.trained.network.parameters),
         student_formats=exportable_formats(job.trained.network),
         seconds=_measured_seconds(job) if measured else {"teacher": None, "training": None},
         findings=merge_findings(
@@ -161,7 +164,7 @@ def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
 def _student(job: Job) -> dict[str, Any]:
     """The student with what one answer of it costs."""
     train, network = job.fit.dataset.train, job.trained.network
-    timed = time_shortly(network, train.take(np.arange(min(len(train), TIMED_EXAMPLES))))
+    timed = run_short_session(network, train.take(np.arange(min(len(train), TIMED_EXAMPLES))))
     return {**job.trained.to_json(), **timed.to_json()}
 
 
@@ -193,7 +196,7 @@ def _measured_seconds(job: Job) -> dict[str, float | None]:
         examples, targets = teacher_outputs.look()
         teacher_seconds = round(sum(_teacher_seconds(one) for one in teacher_outputs.members), 1)
     parts = [variable for term in fit.terms for variable in term.variables]
-    with unchanged([*fit.network.variables, *parts]), computing_in(fit.network, fit.train.precision):
+    with preserve_values([*fit.network.variables, *parts]), compute_in(fit.network, fit.train.precision):
         stepper = fit.stepper(targets)
         batch = min(fit.train.batch_size, len(fit.dataset.train))
         stepper.start(
@@ -215,11 +218,11 @@ def _measured_seconds(job: Job) -> dict[str, float | None]:
 
 def _evaluation_seconds(job: Job) -> float:
     """What answering the validation split after every epoch, and the test split once, would take."""
-    dataset, answering = job.fit.dataset, Answering(job.fit.network)
+    dataset, answering = job.fit.dataset, Predictor(job.fit.network)
     counts = [(dataset.validation, job.fit.train.epochs or 0), (dataset.test, 1)]
     total = sum(len(split) * times for split, times in counts if split is not None)
     count = min(256, len(dataset.train))
-    with unchanged(job.fit.network.variables):
+    with preserve_values(job.fit.network.variables):
         answering(dataset.train.take, count)
         since = time.perf_counter()
         answering(dataset.train.take, count)
@@ -236,7 +239,7 @@ def _teacher_seconds(teacher_outputs: TeacherOutputs) -> float:
     ):
         return 0.0
     sample = sample_examples(teacher_outputs.dataset.train)
-    with teacher_outputs.asking(sample, as_they_are(sample), taps=teacher_outputs.taps) as teacher_pass:
+    with teacher_outputs.asking(sample, create_identity_views(sample), taps=teacher_outputs.taps) as teacher_pass:
         count = min(256, len(sample))
         teacher_pass(0, 0, count)
         since = time.perf_counter()

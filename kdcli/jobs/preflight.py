@@ -13,12 +13,12 @@ from kdcli.distillation.objective import Objective
 from kdcli.distillation.targets import LiveTargets, Targets
 from kdcli.distillation.terms import Term
 from kdcli.errors import ModelError
-from kdcli.evaluation.chance import refuse_chance
+from kdcli.evaluation.chance import refuse_teacher_at_chance
 from kdcli.jobs.job import Job
 from kdcli.lazy import tf
 from kdcli.loss import FeatureLoss
 from kdcli.models.network import Network
-from kdcli.models.variables import size_of, unchanged
+from kdcli.models.variables import count_values, preserve_values
 from kdcli.teacher.ensemble import AnyOutputs
 from kdcli.teacher.split_logits import SAMPLE_SPLIT, sample_examples
 
@@ -65,7 +65,7 @@ def refuse_idle_terms(
         raise ModelError(f"the student ({student.name}) has nothing to train: every layer is frozen")
     # A training pass moves BatchNorm statistics and random states: the run starts from where it was.
     parts = [variable for term in terms for variable in term.variables]
-    with unchanged([*student.variables, *parts]):
+    with preserve_values([*student.variables, *parts]):
         _refuse_idle(terms, student, teacher, batch, targets)
 
 
@@ -121,10 +121,10 @@ def loss_findings(
         found.append(
             f"{', '.join(normalized)}: batch normalisation of its own sees a share of the batch on each device"
         )
-    size = size_of(student.trainable_variables)
+    size = count_values(student.trainable_variables)
     for term in terms:
         loss = term.loss
-        own = size_of(term.trainable_variables)
+        own = count_values(term.trainable_variables)
         if own > size:
             found.append(
                 f"{loss.label}: the loss's own layers have {own} weights, the student {size}: "
@@ -190,7 +190,7 @@ def _known_of(teacher_outputs: AnyOutputs, student: Network, task: str) -> list[
     for one in teacher_outputs.members:
         refuse_same(one.network, student)
         if task == "classification" and labels is not None:
-            accuracy = refuse_chance(one.plain(SAMPLE_SPLIT, sample), labels, name=one.network.name)
+            accuracy = refuse_teacher_at_chance(one.plain(SAMPLE_SPLIT, sample), labels, name=one.network.name)
             who = "the teacher" if len(teacher_outputs.members) == 1 else one.network.name
             texts.append(f"{who}'s accuracy on training examples is {accuracy:.4f}")
     return texts
@@ -199,7 +199,7 @@ def _known_of(teacher_outputs: AnyOutputs, student: Network, task: str) -> list[
 def _sample_batch(examples: Examples, size: int) -> Batch:
     positions = np.arange(size)
     raw = {name: tf.convert_to_tensor(value) for name, value in examples.take(positions).items()}
-    labels = examples.trained_labels()
+    labels = examples.training_labels()
     return Batch(
         inputs=raw,
         labels=None if labels is None else tf.convert_to_tensor(labels[positions]),

@@ -11,7 +11,7 @@ from kdcli.jobs.job import recipe_text
 from kdcli.recipe.sections import Recipe
 from kdcli.runs import writer
 from kdcli.runs.directory import Run
-from kdcli.runs.records import arguments, hidden_secrets, machine, versions
+from kdcli.runs.records import collect_versions, describe_machine, read_arguments, redact_document
 from kdcli.runs.results import RunResult
 from kdcli.screening.verdict import Trust
 
@@ -30,15 +30,15 @@ def write_start(
     """`recipe.yaml` and `environment.json`, before the first step."""
     environment = {
         "command": command,
-        "arguments": arguments(),
-        "versions": versions(),
-        "machine": machine(),
+        "arguments": read_arguments(),
+        "versions": collect_versions(),
+        "machine": describe_machine(),
         **device,
         "seed": resolved.train.seed,
         "inputs": inputs,
         "answers": answers,
         "trust": asdict(trust),
-        "requested": hidden_secrets(requested.model_dump(mode="json", by_alias=True, exclude_none=True)),
+        "requested": redact_document(requested.model_dump(mode="json", by_alias=True, exclude_none=True)),
     }
     # The environment last: where it lies, `--resume` finds a run that can go on.
     writer.write_text(run.recipe, recipe_text(resolved))

@@ -17,8 +17,8 @@ from kdcli.jobs.stages import Stage, check_stages, describe_stages, resolve_stag
 from kdcli.recipe.gates import Gate
 from kdcli.recipe.reader import read_recipe
 from kdcli.runs import writer
-from kdcli.runs.directory import ENVIRONMENT, RECIPE, STAGES, SUMMARY, Run
-from kdcli.runs.results import FinishedRun, Plan, RunResult, relative
+from kdcli.runs.directory import ENVIRONMENT_FILE, RECIPE_FILE, STAGES_FOLDER, SUMMARY_FILE, Run
+from kdcli.runs.results import FinishedRun, Plan, RunResult, relativize_path
 from kdcli.setup.context import Context
 from kdcli.setup.request import Request
 from kdcli.setup.run_location import (
@@ -51,12 +51,12 @@ class Chain:
     @property
     def recipe(self) -> Path:
         """The recipe with all stages, and with what was given beside it."""
-        return self.path / STAGES / RECIPE
+        return self.path / STAGES_FOLDER / RECIPE_FILE
 
     @property
     def is_finished(self) -> bool:
         """Whether there is nothing left to do."""
-        return self.resume and (self.path / SUMMARY).exists()
+        return self.resume and (self.path / SUMMARY_FILE).exists()
 
     def open(self) -> None:
         """Make or empty the directory and leave the recipe in it, so that `--resume` finds a chain.
@@ -81,7 +81,7 @@ def find_chain(request: Request, *, out: str | Path | None, resume: bool, overwr
     Raises:
         UsageError: the directory is in the way, holds something else, or a stage lacks something.
     """
-    kept = Path(out) / STAGES / RECIPE if out is not None and resume else None
+    kept = Path(out) / STAGES_FOLDER / RECIPE_FILE if out is not None and resume else None
     if kept is not None and kept.is_file():
         request = _going_on(request, kept)
     if not request.recipe.stages:
@@ -93,7 +93,7 @@ def find_chain(request: Request, *, out: str | Path | None, resume: bool, overwr
             hint="kd distill for each stage, with the run before as --teacher",
         )
     path = find_directory("distill", request, out=out, resume=resume, overwrite=overwrite)
-    if resume and (path / ENVIRONMENT).exists() and not (path / STAGES / RECIPE).exists():
+    if resume and (path / ENVIRONMENT_FILE).exists() and not (path / STAGES_FOLDER / RECIPE_FILE).exists():
         raise UsageError(f"{path} holds a run without stages", hint="another --out, or --overwrite")
     stages = stages_of(request, path)
     check_stages(stages)
@@ -102,10 +102,10 @@ def find_chain(request: Request, *, out: str | Path | None, resume: bool, overwr
 
 def _going_on(request: Request, kept: Path) -> Request:
     """What is asked of a chain that lies there: its own recipe where none is given."""
-    if (kept.parents[1] / SUMMARY).exists():
+    if (kept.parents[1] / SUMMARY_FILE).exists():
         # A chain that is finished is shown without the user's own files.
-        request = replace(request, custom=replace(request.custom, as_written=True))
-    recipe = read_recipe(kept, own=request.custom).recipe
+        request = replace(request, custom=replace(request.custom, keep_unknown=True))
+    recipe = read_recipe(kept, custom=request.custom).recipe
     requested = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
     if not request.recipe_given:
         refuse_other_settings(request, requested, kept.parents[1])
@@ -161,7 +161,7 @@ def run_chain(
                 f"{chain.path} is finished, but its stage {stage.number} ({stage.path}) is not there",
                 hint="start anew: --overwrite",
             )
-        context.on_event(Note(f"stage {stage.number} of {stage.count}: {relative(stage.path)}"))
+        context.on_event(Note(f"stage {stage.number} of {stage.count}: {relativize_path(stage.path)}"))
         try:
             job = build_distillation(location, context)
             # What the last one cannot be held to is refused before the first one is trained.

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import UsageError
-from kdcli.models.files.format import model_file
-from kdcli.recipe.document import Path as Setting
+from kdcli.models.files.format import resolve_model_file
+from kdcli.recipe.document import SettingPath as Setting
 from kdcli.recipe.gates import GatesSection
+from kdcli.recipe.model_sections import TeacherSection
 from kdcli.recipe.origins import Origins
-from kdcli.recipe.sections import Recipe, TeacherSection, TrainSection
-from kdcli.recipe.stages import StageSection, merged, without
-from kdcli.runs.directory import STAGES
+from kdcli.recipe.sections import Recipe
+from kdcli.recipe.stages import StageSection, drop_settings, merge_sections
+from kdcli.recipe.training import TrainSection
+from kdcli.runs.directory import STAGES_FOLDER
 from kdcli.setup.request import Request, require
 from kdcli.zoo import File
 
@@ -52,7 +54,7 @@ def stages_of(request: Request, path: Path) -> tuple[Stage, ...]:
         path: of the whole: the run of the last stage; the others lie in `stages/1`, `stages/2`, ... below it.
     """
     request, count = resolve_stages(request), len(request.recipe.stages)
-    paths = [path / STAGES / str(number) for number in range(1, count)] + [path]
+    paths = [path / STAGES_FOLDER / str(number) for number in range(1, count)] + [path]
     return tuple(
         Stage(number, count, paths[number - 1], _asked_of(request, number, paths))
         for number in range(1, count + 1)
@@ -77,9 +79,9 @@ def resolve_stages(request: Request) -> Request:
 def _without(stage: StageSection, train: frozenset[str], student: frozenset[str]) -> StageSection:
     update: dict[str, Any] = {}
     if stage.train is not None:
-        update["train"] = without(stage.train, train)
+        update["train"] = drop_settings(stage.train, train)
     if stage.student is not None:
-        update["student"] = without(stage.student, student)
+        update["student"] = drop_settings(stage.student, student)
     return stage.model_copy(update=update)
 
 
@@ -101,7 +103,7 @@ def check_stages(stages: tuple[Stage, ...]) -> None:
         if request.recipe.losses is None:
             raise UsageError(f"stage {stage.number} has no losses", hint="losses of the recipe, or of each stage")
         if "student" not in request.models and isinstance(request.recipe.student.model, File):
-            model_file(Path(request.recipe.student.model.path), trust=request.trust)
+            resolve_model_file(Path(request.recipe.student.model.path), trust=request.trust)
     if sum("student" in stage.request.models for stage in stages) > 1:
         raise UsageError(
             "a model object is trained in place: it cannot be the student of several stages",
@@ -121,7 +123,7 @@ def _asked_of(request: Request, number: int, paths: list[Path]) -> Request:
     update: dict[str, Any] = {
         "stages": (),
         "description": own.description or recipe.description,
-        "student": merged(recipe.student, own.student),
+        "student": merge_sections(recipe.student, own.student),
         "losses": own.losses or recipe.losses,
         "train": _train(recipe, own),
         "gates": recipe.gates if last else GatesSection(),
@@ -135,12 +137,12 @@ def _asked_of(request: Request, number: int, paths: list[Path]) -> Request:
     origins = _origins_of(request.origins, number - 1)
     if number > 1:
         # A chain that goes on may lie elsewhere now, and its assistants with it.
-        origins.outside["teacher", "model"] = f"stage {number - 1}"
+        origins.overrides["teacher", "model"] = f"stage {number - 1}"
     return replace(request, recipe=recipe.model_copy(update=update), origins=origins, models=models)
 
 
 def _train(recipe: Recipe, own: StageSection) -> TrainSection:
-    train = merged(recipe.train, own.train)
+    train = merge_sections(recipe.train, own.train)
     said = own.train.model_fields_set & LENGTH if own.train is not None else frozenset()
     # The stage's length replaces the recipe's, also where that is in the other unit.
     return train.model_copy(update=dict.fromkeys(LENGTH - said)) if said else train
@@ -149,7 +151,7 @@ def _train(recipe: Recipe, own: StageSection) -> TrainSection:
 def _given(request: Request, section: str) -> frozenset[str]:
     """The keys of a section that somebody gave for this run, all of them where it was given as a whole."""
     found: set[str] = set()
-    for path in request.origins.outside:
+    for path in request.origins.overrides:
         if path == (section,):
             found |= set(type(getattr(request.recipe, section)).model_fields)
         elif path[0] == section:
@@ -159,17 +161,17 @@ def _given(request: Request, section: str) -> frozenset[str]:
 
 def _origins_of(origins: Origins, number: int) -> Origins:
     """Where the settings of one stage came from: its own entry, else the recipe around it."""
-    at: Setting = (STAGES, number)
+    at: Setting = (STAGES_FOLDER, number)
 
     def own(places: Mapping[Setting, Any]) -> dict[Setting, Any]:
         inner = {path[2:]: location for path, location in places.items() if path[:2] == at and len(path) > 2}
-        context = {path: location for path, location in places.items() if path[:1] != (STAGES,)}
+        context = {path: location for path, location in places.items() if path[:1] != (STAGES_FOLDER,)}
         return {**context, **inner}
 
     document = replace(
         origins.document, places=own(origins.document.places), value_places=own(origins.document.value_places)
     )
-    return Origins(document, own(origins.outside), own(origins.follows), list(origins.notes))
+    return Origins(document, own(origins.overrides), own(origins.implied_defaults), list(origins.notes))
 
 
 def describe_stages(stages: tuple[Stage, ...], recipe: Recipe, *, finished: int) -> tuple[dict[str, Any], ...]:

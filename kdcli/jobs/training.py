@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.data.dataset import Dataset, class_weights
+from kdcli.data.dataset import Dataset, compute_class_weights
 from kdcli.data.examples import Examples
 from kdcli.data.feed import Feed
 from kdcli.data.views import Views
@@ -20,21 +20,23 @@ from kdcli.distillation.objective import Objective
 from kdcli.distillation.targets import Targets
 from kdcli.distillation.terms import Term
 from kdcli.errors import UsageError
-from kdcli.evaluation.quality import MAIN, measure
+from kdcli.evaluation.quality import MAIN_METRIC, measure_quality
 from kdcli.events import OnEvent
-from kdcli.models.keras.model import saved_bytes
+from kdcli.models.keras.model import save_to_bytes
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.keras.precision import computing_in
+from kdcli.models.keras.precision import compute_in
 from kdcli.models.network import Network
-from kdcli.models.prediction import LOGITS, Answering
+from kdcli.models.prediction import LOGITS, Predictor
 from kdcli.models.saved_model.network import GraphNetwork
-from kdcli.recipe.sections import Recipe, TrainSection
+from kdcli.recipe.sections import Recipe
+from kdcli.recipe.training import TrainSection
 from kdcli.runs import writer
 from kdcli.runs.directory import Run
 from kdcli.training.checkpoint import Checkpoints
-from kdcli.training.loop import Trained, Trainer, steps_per_epoch
-from kdcli.training.replicas import ALONE, Workers, normalizing, synchronized
-from kdcli.training.step import Stepper, scheduled
+from kdcli.training.loop import Trainer, steps_per_epoch
+from kdcli.training.replicas import SINGLE_WORKER, Workers, find_batch_norms, synchronize_batch_norm
+from kdcli.training.state import TrainingResult
+from kdcli.training.step import Stepper, make_schedule
 
 
 @dataclass
@@ -73,7 +75,7 @@ def monitored_metric(train: TrainSection, dataset: Dataset, *, with_teacher: boo
     Raises:
         UsageError: the task has no such figure.
     """
-    known = [MAIN[dataset.task], "loss", *(["mae"] if dataset.task == "regression" else [])]
+    known = [MAIN_METRIC[dataset.task], "loss", *(["mae"] if dataset.task == "regression" else [])]
     known += ["accuracy"] if dataset.task in ("multilabel", "segmentation") else []
     if not dataset.labelled:
         known = ["agreement"] if dataset.task != "regression" else []
@@ -102,7 +104,7 @@ class Fit:
     on_event: OnEvent
     stop: Callable[[], int | None]
     teacher_validation: np.ndarray | None = None
-    workers: Workers = ALONE
+    workers: Workers = SINGLE_WORKER
 
     def stepper(self, targets: Targets | None) -> Stepper:
         """The compiled step, with its objective and a built optimizer."""
@@ -111,13 +113,13 @@ class Fit:
             self.terms,
             student=self.network,
             targets=targets,
-            class_weights=class_weights(self.dataset, self.recipe.data.class_weight),
+            class_weights=compute_class_weights(self.dataset, self.recipe.data.class_weight),
             label_smoothing=train.label_smoothing,
             replicas=replicas,
             void=self.dataset.has_void,
         )
         with self.strategy.scope():
-            rate = scheduled(train.optimizer.learning_rate, train.schedule, train.steps or 1)
+            rate = make_schedule(train.optimizer.learning_rate, train.schedule, train.steps or 1)
             optimizer = train.optimizer.build(rate)
             optimizer.build(objective.trainable_variables)
         batch = min(train.batch_size, len(self.dataset.train))
@@ -130,15 +132,15 @@ class Fit:
             gradient_clip=train.gradient_clip,
             strategy=self.strategy,
             jit=train.jit == "on",
-            share=self.workers.slice_of(batch),
+            batch_slice=self.workers.slice_batch(batch),
         )
 
-    def run(self, run: Run, targets: Targets | None) -> Trained:
+    def run(self, run: Run, targets: Targets | None) -> TrainingResult:
         """Train in the run's directory, from its newest checkpoint if there is one."""
         checkpoint = self.train.checkpoint
         several = self.strategy.num_replicas_in_sync > 1
-        layers = normalizing(self.network) if self.train.synchronized and several else []
-        with computing_in(self.network, self.train.precision), synchronized(layers):
+        layers = find_batch_norms(self.network) if self.train.synchronized and several else []
+        with compute_in(self.network, self.train.precision), synchronize_batch_norm(layers):
             stepper = self.stepper(targets)
             trainer = Trainer(
                 stepper,
@@ -159,13 +161,15 @@ class Fit:
         split = self.dataset.validation
         if split is None:
             return None
-        ask = Answering(self.network)
+        ask = Predictor(self.network)
 
         def validate() -> dict[str, float]:
             logits = ask(split.take, len(split))[LOGITS]
-            quality = measure(logits, split.all_labels(), task=self.dataset.task, teacher=self.teacher_validation)
-            names = dict.fromkeys([self.monitor, MAIN[self.dataset.task], "loss", "agreement"])
-            figures = {name: quality.figure(name) for name in names}
+            quality = measure_quality(
+                logits, split.all_labels(), task=self.dataset.task, teacher=self.teacher_validation
+            )
+            names = dict.fromkeys([self.monitor, MAIN_METRIC[self.dataset.task], "loss", "agreement"])
+            figures = {name: quality.metric(name) for name in names}
             return {name: value for name, value in figures.items() if value is not None}
 
         return validate
@@ -189,16 +193,16 @@ def write_predictions(run: Run, logits: np.ndarray, split: Examples, *, task: st
 
 def write_model(run: Run, role: str, network: KerasNetwork | GraphNetwork) -> Path:
     """Save what was trained, atomically, as what it was opened from: a `.keras` file or a SavedModel folder."""
-    path = run.place_of(role, folder=isinstance(network, GraphNetwork))
+    path = run.path_of_model(role, folder=isinstance(network, GraphNetwork))
     needed = 4 * (network.parameters or 0) + 1_000_000
     try:
         with writer.scratch_folder(3 * needed) as scratch:
             if isinstance(network, KerasNetwork):
-                content = saved_bytes(network.model, scratch)
+                content = save_to_bytes(network.model, scratch)
             else:
                 network.save(scratch / path.name)
                 writer.remove(path)
-                writer.place_folder(scratch / path.name, path)
+                writer.copy_folder(scratch / path.name, path)
                 return path
     except OSError as error:
         raise writer.storage_error(path, error, needed=needed) from error

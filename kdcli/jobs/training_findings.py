@@ -5,7 +5,7 @@ from __future__ import annotations
 from kdcli.jobs.job import Job
 from kdcli.lazy import keras
 from kdcli.loss import Loss
-from kdcli.recipe.optimizer import FOLLOWS_THE_LOSS
+from kdcli.recipe.optimizer import PROPORTIONAL_TO_GRADIENT
 from kdcli.recipe.sections import Recipe
 from kdcli.spec import Change
 
@@ -66,7 +66,7 @@ def rate_finding(recipe: Recipe, *, arm: str, baseline: str) -> str | None:
     """
     optimizer = recipe.train.optimizer.kind
     total = sum(_mean_weight(loss) for loss in recipe.losses or () if loss.on_logits)
-    if optimizer not in FOLLOWS_THE_LOSS or LIKE_ONE[0] <= total <= LIKE_ONE[1]:
+    if optimizer not in PROPORTIONAL_TO_GRADIENT or LIKE_ONE[0] <= total <= LIKE_ONE[1]:
         return None
     return (
         f"{arm}: its losses on labels and outputs have a total weight of {total:g}, and the steps of {optimizer} "
@@ -90,13 +90,13 @@ def _broken_contracts(job: Job) -> list[str]:
         names = job.request.custom.files_of(term.loss)
         if not names:
             continue
-        from kdcli.loss_contract.check import IN_A_RUN, check
+        from kdcli.loss_contract.check import PREFLIGHT_CHECKS, check_contract
 
         (path,) = (path for path in job.request.custom.paths if path.name == names[0])
         found += [
             f"losses.{term.loss.label} breaks the contract of losses: {point.name}: {point.reason}; "
             f"kd losses check {path} tries all of it"
-            for point in check(term.loss, IN_A_RUN)
+            for point in check_contract(term.loss, PREFLIGHT_CHECKS)
             if point.state == "failed"
         ]
         # The check has set the seed for itself.

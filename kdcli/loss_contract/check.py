@@ -12,39 +12,45 @@ from typing import Literal
 from kdcli.lazy import keras
 from kdcli.loss import Loss
 from kdcli.loss_contract import gradients, settings, values
-from kdcli.loss_contract.outcome import Broken, Skipped, said
-from kdcli.loss_contract.trial import Trial, try_out
+from kdcli.loss_contract.outcome import ContractViolation, NotApplicable, describe_error
+from kdcli.loss_contract.trial import Trial, make_trial
 
-State = Literal["passed", "failed", "skipped"]
+CheckState = Literal["passed", "failed", "skipped"]
 
 # What is tried, in this order; each takes a trial of the loss and raises `Broken` or `Skipped`.
 CHECKS: dict[str, Callable[[Trial], None]] = {
-    "mean over the batch": values.has_its_own_value_for_each_example,
-    "compiled": values.is_the_same_when_compiled,
-    "repeatable": values.is_repeatable,
-    "not negative": values.is_not_negative,
-    "zero when equal": values.is_zero_when_equal,
-    "two shares": values.is_the_same_in_two_shares,
-    "leading axes": values.averages_leading_axes,
-    "feature shapes": settings.takes_the_shapes_it_names,
-    "heads": settings.takes_the_heads_it_names,
-    "labels": settings.takes_the_labels_it_names,
-    "schedules": settings.follows_schedules,
-    "student learns": gradients.reaches_the_student,
-    "teacher is constant": gradients.leaves_the_teacher,
-    "sample weights": gradients.can_be_weighted,
-    "own parts": gradients.trains_its_parts,
-    "half precision": gradients.computes_in_float32,
-    "double precision": gradients.stays_in_float64,
-    "extreme inputs": gradients.stays_finite,
+    "mean over the batch": values.check_value_per_example,
+    "compiled": values.check_compiled,
+    "repeatable": values.check_repeatable,
+    "not negative": values.check_not_negative,
+    "zero when equal": values.check_zero_when_equal,
+    "two shares": values.check_two_replicas,
+    "leading axes": values.check_leading_axes,
+    "feature shapes": settings.check_feature_shapes,
+    "heads": settings.check_output_kinds,
+    "labels": settings.check_mixed_labels,
+    "schedules": settings.check_schedules,
+    "student learns": gradients.check_student_gradient,
+    "teacher is constant": gradients.check_teacher_constant,
+    "sample weights": gradients.check_sample_weights,
+    "own parts": gradients.check_trained_parts,
+    "half precision": gradients.check_half_precision,
+    "double precision": gradients.check_double_precision,
+    "extreme inputs": gradients.check_extreme_inputs,
 }
 
 # What decides whether a run trains what it says.
-IN_A_RUN = ("mean over the batch", "not negative", "student learns", "teacher is constant", "extreme inputs")
+PREFLIGHT_CHECKS = (
+    "mean over the batch",
+    "not negative",
+    "student learns",
+    "teacher is constant",
+    "extreme inputs",
+)
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckResult:
     """One point of the contract, and whether a loss keeps it.
 
     Args:
@@ -54,11 +60,11 @@ class Checked:
     """
 
     name: str
-    state: State
+    state: CheckState
     reason: str = ""
 
 
-def check(loss: Loss, names: Sequence[str] = tuple(CHECKS)) -> tuple[Checked, ...]:
+def check_contract(loss: Loss, names: Sequence[str] = tuple(CHECKS)) -> tuple[CheckResult, ...]:
     """Try every point of the contract on a loss; what its class variables say decides what concerns it.
 
     Sets the random seed of Python, numpy and Keras, so that what is drawn is the same each time.
@@ -72,25 +78,25 @@ def check(loss: Loss, names: Sequence[str] = tuple(CHECKS)) -> tuple[Checked, ..
     """
     keras.utils.set_random_seed(0)
     try:
-        trial = try_out(loss)
+        trial = make_trial(loss)
         trial.value()
     # The formula is somebody's own: it may raise anything.
     except Exception as error:
-        skipped = [Checked(name, "skipped", "it does not run") for name in names]
-        return Checked("runs", "failed", _said(error, loss)), *skipped
-    return Checked("runs", "passed"), *(_checked(name, trial) for name in names)
+        skipped = [CheckResult(name, "skipped", "it does not run") for name in names]
+        return CheckResult("runs", "failed", _said(error, loss)), *skipped
+    return CheckResult("runs", "passed"), *(_checked(name, trial) for name in names)
 
 
-def _checked(name: str, trial: Trial) -> Checked:
+def _checked(name: str, trial: Trial) -> CheckResult:
     try:
         CHECKS[name](trial)
-    except Skipped as reason:
-        return Checked(name, "skipped", str(reason))
-    except Broken as reason:
-        return Checked(name, "failed", str(reason))
+    except NotApplicable as reason:
+        return CheckResult(name, "skipped", str(reason))
+    except ContractViolation as reason:
+        return CheckResult(name, "failed", str(reason))
     except Exception as error:
-        return Checked(name, "failed", _said(error, trial.loss))
-    return Checked(name, "passed")
+        return CheckResult(name, "failed", _said(error, trial.loss))
+    return CheckResult(name, "passed")
 
 
 def _said(error: Exception, loss: Loss) -> str:
@@ -99,4 +105,4 @@ def _said(error: Exception, loss: Loss) -> str:
     source = inspect.getfile(formula) if inspect.isfunction(formula) else ""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == source]
     place = f" ({Path(source).name}:{lines[-1]})" if lines else ""
-    return f"{said(error)}{place}"
+    return f"{describe_error(error)}{place}"

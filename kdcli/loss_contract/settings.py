@@ -6,18 +6,24 @@ import numpy as np
 
 from kdcli.lazy import tf
 from kdcli.loss import FeatureLoss, Loss
-from kdcli.loss_contract.outcome import Broken, Skipped, said, same, shown
-from kdcli.loss_contract.trial import CLASSES, Trial, labels_of, try_out, usual_shapes
+from kdcli.loss_contract.outcome import (
+    ContractViolation,
+    NotApplicable,
+    describe_error,
+    format_value,
+    require_equal,
+)
+from kdcli.loss_contract.trial import CLASSES, Trial, default_shapes, make_labels, make_trial
 from kdcli.spec import Change
 
 
-def takes_the_shapes_it_names(trial: Trial) -> None:
+def check_feature_shapes(trial: Trial) -> None:
     """Maps, sequences and vectors as `axes` says; where nothing need be equal, another size and other channels."""
     loss = trial.loss
     if loss.on_logits or not isinstance(loss, FeatureLoss):
-        raise Skipped("the kind compares outputs")
+        raise NotApplicable("the kind compares outputs")
     for axes in loss.axes:
-        shapes = usual_shapes(loss, axes)
+        shapes = default_shapes(loss, axes)
         others = {shapes}
         if not loss.projects and "channels" not in loss.equal:
             others.add(tuple((*shape[:-1], 4) for shape in shapes))
@@ -26,51 +32,51 @@ def takes_the_shapes_it_names(trial: Trial) -> None:
         for student in sorted(others):
             met = f"student {student} with teacher {shapes}"
             try:
-                value = try_out(loss, student=student, teacher=shapes).value()
+                value = make_trial(loss, student=student, teacher=shapes).value()
             # The formula is somebody's own: it may raise anything.
             except Exception as error:
-                raise Broken(f"{met}: {said(error)}") from error
+                raise ContractViolation(f"{met}: {describe_error(error)}") from error
             if not np.isfinite(value).all():
-                raise Broken(f"{met}: {shown(value)}")
+                raise ContractViolation(f"{met}: {format_value(value)}")
 
 
-def takes_the_heads_it_names(trial: Trial) -> None:
+def check_output_kinds(trial: Trial) -> None:
     """Logits of classes, chances of their own (`sigmoid`) and values, as `heads` says."""
     if not trial.loss.on_logits:
-        raise Skipped("the kind compares features")
-    for head in trial.loss.heads:
-        labels = labels_of(head, trial.given["teacher"])
-        value = trial.but(labels=labels, output_kind=head).value()
+        raise NotApplicable("the kind compares features")
+    for head in trial.loss.output_kinds:
+        labels = make_labels(head, trial.given["teacher"])
+        value = trial.with_changes(labels=labels, output_kind=head).value()
         if value.shape.rank != (0 if trial.loss.whole_batch else 1) or not np.isfinite(value).all():
-            raise Broken(f"a head of {head} gives {shown(value)}")
+            raise ContractViolation(f"a head of {head} gives {format_value(value)}")
 
 
-def takes_the_labels_it_names(trial: Trial) -> None:
+def check_mixed_labels(trial: Trial) -> None:
     """Mixed labels are shares of the classes: compared, or refused by a kind that needs one class an example."""
     loss = trial.loss
     if not loss.needs_labels:
-        raise Skipped("the kind needs no labels")
-    if "logits" not in loss.heads:
-        raise Skipped("the kind knows no classes")
+        raise NotApplicable("the kind needs no labels")
+    if "logits" not in loss.output_kinds:
+        raise NotApplicable("the kind knows no classes")
     classes = trial.given["student"].shape[-1] if loss.on_logits else CLASSES
-    mixed = trial.but(labels=tf.one_hot(trial.given["labels"], classes) * 0.8 + 0.2 / classes)
+    mixed = trial.with_changes(labels=tf.one_hot(trial.given["labels"], classes) * 0.8 + 0.2 / classes)
     if not loss.one_class:
         if not np.isfinite(mixed.value()).all():
-            raise Broken(f"mixed labels give {shown(mixed.value())}")
+            raise ContractViolation(f"mixed labels give {format_value(mixed.value())}")
         return
     try:
         mixed.value()
     except ValueError:
         return
-    raise Broken("one_class says that mixed labels are refused, with a ValueError; they are not")
+    raise ContractViolation("one_class says that mixed labels are refused, with a ValueError; they are not")
 
 
-def follows_schedules(trial: Trial) -> None:
+def check_schedules(trial: Trial) -> None:
     """The weight rises by `warmup` and changes as a `Change` says; so does a temperature where there is one."""
     loss = trial.loss.model_copy(update={"weight": Change(start=2.0, to=1.0, over=0.5), "warmup": 0.25})
     found = [float(loss.weight_at(progress)) for progress in (0.0, 0.125, 0.25, 0.5, 1.0)]
     if not np.allclose(found, [0.0, 0.875, 1.5, 1.0, 1.0]):
-        raise Broken(f"a weight from 2 to 1 with a warm-up has the values {found}")
+        raise ContractViolation(f"a weight from 2 to 1 with a warm-up has the values {found}")
     for name in set(type(loss).model_fields) - set(Loss.model_fields):
         _follows(trial, name)
 
@@ -84,9 +90,9 @@ def _follows(trial: Trial, name: str) -> None:
         # No option that can change, or not one with these settings.
         return
     for progress, fixed in ((0.0, early), (0.5, late), (1.0, late)):
-        found = trial.but(loss=changing, progress=progress).value()
-        same(found, trial.but(loss=fixed).value(), f"{name} does not change over training")
+        found = trial.with_changes(loss=changing, progress=progress).value()
+        require_equal(found, trial.with_changes(loss=fixed).value(), f"{name} does not change over training")
     # An option of the parts may show later than in this value.
-    alike = np.array_equal(trial.but(loss=early).value(), trial.but(loss=late).value())
-    if alike and not trial.loss.owns_parts:
-        raise Broken(f"{name} is accepted and has no effect")
+    alike = np.array_equal(trial.with_changes(loss=early).value(), trial.with_changes(loss=late).value())
+    if alike and not trial.loss.has_parts:
+        raise ContractViolation(f"{name} is accepted and has no effect")

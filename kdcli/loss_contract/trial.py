@@ -11,7 +11,7 @@ import numpy as np
 
 from kdcli.lazy import keras, tf
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Loss, Parts
-from kdcli.models.variables import unchanged
+from kdcli.models.variables import preserve_values
 
 Size = tuple[int, ...]
 
@@ -21,9 +21,9 @@ SHAPES: dict[int, tuple[Size, ...]] = {
     2: ((5, 6), (5, 6)),
     1: ((6,), (6,)),
 }
-SIDES = ("student", "teacher")
+ROLES = ("student", "teacher")
 CLASSES = 5
-EXAMPLES = 24
+EXAMPLE_COUNT = 24
 
 
 @dataclass(frozen=True)
@@ -47,25 +47,25 @@ class Trial:
         """How many examples there are."""
         return int(self.given["index"].shape[0])
 
-    def but(self, loss: Loss | None = None, **changes: Any) -> Trial:
+    def with_changes(self, loss: Loss | None = None, **changes: Any) -> Trial:
         """The same with other inputs, or with another loss of the kind."""
         return replace(self, loss=loss or self.loss, given={**self.given, **changes})
 
     def rows(self, begin: int, end: int) -> Trial:
         """A part of the batch."""
-        cut = {name: each(value, lambda whole: whole[begin:end]) for name, value in self.given.items()}
+        cut = {name: map_tensors(value, lambda whole: whole[begin:end]) for name, value in self.given.items()}
         return replace(self, given=cut)
 
     def call(self, given: Mapping[str, Any]) -> Any:
         """What the loss gives for some inputs; its parts may change."""
-        return self.loss(**{"output_kind": usual_head(self.loss), **given}, parts=self.parts)
+        return self.loss(**{"output_kind": default_output_kind(self.loss), **given}, parts=self.parts)
 
     def value(self) -> Any:
         """What the loss gives."""
-        with unchanged(self.parts.variables):
+        with preserve_values(self.parts.variables):
             return self.call(self.given)
 
-    def slopes(self, *of: str, weights: Any = None) -> tuple[Any, list[Any]]:
+    def gradients(self, *of: str, weights: Any = None) -> tuple[Any, list[Any]]:
         """The value, and its gradient for each tensor of one or more sides; None where there is none.
 
         Args:
@@ -77,15 +77,15 @@ class Trial:
             if side == "parts":
                 watched += [variable.value for variable in self.parts.trainable_variables]
             else:
-                watched += tensors(self.given[side])
-        with unchanged(self.parts.variables), tf.GradientTape() as tape:
+                watched += list_tensors(self.given[side])
+        with preserve_values(self.parts.variables), tf.GradientTape() as tape:
             tape.watch(watched)
             value = self.call(self.given)
             scaled = value if weights is None else value * tf.cast(weights, value.dtype)
         return value, tape.gradient(scaled, watched)
 
 
-def try_out(
+def make_trial(
     loss: Loss,
     *,
     batch: int | None = None,
@@ -106,13 +106,13 @@ def try_out(
     batch = batch or max(8, 2 * loss.least_batch)
     if not loss.on_logits:
         assert isinstance(loss, FeatureLoss)
-        student = student or usual_shapes(loss)
+        student = student or default_shapes(loss)
         teacher = teacher or student
     else:
         student = teacher = [(*middle, max(CLASSES, loss.least_classes))]
     with _float_type(dtype):
-        parts = loss.build(_given(student, teacher, batch)) if loss.owns_parts else NO_PARTS
-    given = random_inputs(loss, student, teacher, batch=batch, dtype=dtype)
+        parts = loss.build(_given(student, teacher, batch)) if loss.has_parts else NO_PARTS
+    given = draw_inputs(loss, student, teacher, batch=batch, dtype=dtype)
     trial = Trial(loss, given, parts, len(parts.variables))
     if parts.kept:
         # A first call may set itself up from its batch; what holds afterwards is tried.
@@ -120,14 +120,14 @@ def try_out(
     return trial
 
 
-def usual_shapes(loss: FeatureLoss, axes: int | None = None) -> tuple[Size, ...]:
+def default_shapes(loss: FeatureLoss, axes: int | None = None) -> tuple[Size, ...]:
     """Feature shapes that a kind with these axes takes, at least as many as it needs."""
     number = max(loss.least_pairs, 2 if loss.pairing == "several" else 1)
     shapes = SHAPES[axes or loss.axes[0]]
     return tuple(shapes[min(place, len(shapes) - 1)] for place in range(number))
 
 
-def random_inputs(
+def draw_inputs(
     loss: Loss,
     student: Sequence[Size],
     teacher: Sequence[Size],
@@ -146,7 +146,7 @@ def random_inputs(
     ours, theirs = [draw(shape) for shape in student], [draw(shape) for shape in teacher]
     labels = tf.constant(random.integers(0, CLASSES, batch))
     if loss.on_logits:
-        labels = labels_of(usual_head(loss), draw(student[0]))
+        labels = make_labels(default_output_kind(loss), draw(student[0]))
     return {
         "student": ours[0] if loss.on_logits else ours,
         "teacher": theirs[0] if loss.on_logits else theirs,
@@ -155,28 +155,28 @@ def random_inputs(
     }
 
 
-def usual_head(loss: Loss) -> str:
+def default_output_kind(loss: Loss) -> str:
     """The kind of outputs that the loss is tried with: logits where it takes them."""
-    return "logits" if "logits" in loss.heads or not loss.on_logits else loss.heads[0]
+    return "logits" if "logits" in loss.output_kinds or not loss.on_logits else loss.output_kinds[0]
 
 
-def labels_of(output_kind: str, outputs: Any) -> Any:
+def make_labels(output_kind: str, outputs: Any) -> Any:
     """Labels for outputs (batch, ..., classes): the largest as a class, or those above 0 as ones."""
     return tf.argmax(outputs, axis=-1) if output_kind == "logits" else tf.cast(outputs > 0, "float32")
 
 
-def each(value: Any, change: Callable[[Any], Any]) -> Any:
+def map_tensors(value: Any, change: Callable[[Any], Any]) -> Any:
     """A tensor, or each of a list of them, changed."""
     return [change(item) for item in value] if isinstance(value, list) else change(value)
 
 
-def tensors(value: Any) -> list[Any]:
+def list_tensors(value: Any) -> list[Any]:
     """A tensor, or a list of them, as a list."""
     return value if isinstance(value, list) else [value]
 
 
 @contextmanager
-def settled(parts: Parts) -> Iterator[None]:
+def freeze_batch_norm(parts: Parts) -> Iterator[None]:
     """Batch normalisation in the parts uses what it has learned, not the batch, which would mix the examples."""
     layers = [item for item in tf.nest.flatten(dict(parts.trained)) if isinstance(item, keras.layers.Layer)]
     before = [layer.trainable for layer in layers]
@@ -194,7 +194,9 @@ def _given(student: Sequence[Size], teacher: Sequence[Size], batch: int) -> Give
         (np.linspace(0.5, 1.5, shape[-1], dtype="float32"), np.linspace(-0.5, 0.5, shape[-1], dtype="float32"))
         for shape in teacher
     )
-    return Given(tuple(student), tuple(teacher), examples=EXAMPLES, batch=batch, normalizations=normalizations)
+    return Given(
+        tuple(student), tuple(teacher), examples=EXAMPLE_COUNT, batch=batch, normalizations=normalizations
+    )
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import Field, SerializeAsAny, ValidationError
 
-from kdcli.custom_kinds import OrOwn, kind_of
+from kdcli.custom_kinds import OrCustom, kind_of
 from kdcli.errors import UsageError, did_you_mean
 from kdcli.loss import Loss
 from kdcli.losses.activation_boundary import ActivationBoundary
@@ -77,11 +77,11 @@ AnyLoss = Annotated[
     | SemanticCalibration
     | Adversarial,
     Field(discriminator="kind"),
-    OrOwn(Loss),
+    OrCustom(Loss),
     SerializeAsAny(),
 ]
 
-KINDS: dict[str, type[Loss]] = {kind_of(member): member for member in get_args(get_args(AnyLoss)[0])}
+LOSS_KINDS: dict[str, type[Loss]] = {kind_of(member): member for member in get_args(get_args(AnyLoss)[0])}
 
 __all__ = ["KINDS", "AnyLoss", "find", "make"]
 
@@ -101,10 +101,10 @@ def make(kind: str, **options: Any) -> Loss:
         >>> kdcli.losses.make("soft_targets", temperature=2.0).temperature
         2.0
     """
-    return made(find(kind), options)
+    return instantiate_loss(find(kind), options)
 
 
-def made(member: type[Loss], options: Mapping[str, Any]) -> Loss:
+def instantiate_loss(member: type[Loss], options: Mapping[str, Any]) -> Loss:
     """A loss of a class, a user's own as well.
 
     Raises:
@@ -127,13 +127,17 @@ def find(kind: str) -> type[Loss]:
     Raises:
         kdcli.errors.UsageError: an unknown kind, with the nearest one.
     """
-    if kind not in KINDS:
-        suggestion = meant(kind, KINDS) or did_you_mean(kind, KINDS).strip() or f"there are {len(KINDS)} kinds"
+    if kind not in LOSS_KINDS:
+        suggestion = (
+            explain_alias(kind, LOSS_KINDS)
+            or did_you_mean(kind, LOSS_KINDS).strip()
+            or f"there are {len(LOSS_KINDS)} kinds"
+        )
         raise UsageError(f"unknown loss {kind!r}; {suggestion}", hint="kd losses ls")
-    return KINDS[kind]
+    return LOSS_KINDS[kind]
 
 
-def meant(name: str, kinds: Mapping[str, type[Any]]) -> str | None:
+def explain_alias(name: str, kinds: Mapping[str, type[Any]]) -> str | None:
     """`"DKD is decoupled"` for a name that papers and other tools have for a kind, or None."""
     wanted = _plain(name)
     for kind, member in kinds.items():

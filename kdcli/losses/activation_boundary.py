@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from kdcli.formulas.connector import built, check_channels, convolution, layer, layers_of, normalization, through
-from kdcli.formulas.depth import deeper_more
-from kdcli.formulas.matching import feature_pairs
-from kdcli.formulas.pooling import same_size
+from kdcli.formulas.connector import (
+    apply_layers,
+    build_layers,
+    check_channels,
+    get_pair_layers,
+    make_batch_norm,
+    make_convolution,
+    make_layer,
+)
+from kdcli.formulas.depth import sum_by_depth
+from kdcli.formulas.matching import pair_features
+from kdcli.formulas.pooling import match_sizes
 from kdcli.lazy import keras, ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts, Shape
 from kdcli.spec import PositiveFloat
@@ -51,18 +59,18 @@ class ActivationBoundary(FeatureLoss):
     def build(self, given: Given) -> Parts:
         """A regressor for each pair."""
         pairs = zip(given.student, given.teacher, strict=True)
-        return Parts({"regressors": [built(_regressor(ours, theirs), ours) for ours, theirs in pairs]})
+        return Parts({"regressors": [build_layers(_regressor(ours, theirs), ours) for ours, theirs in pairs]})
 
     def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
         """The hinge, per example; without parts the student's features are regressed already."""
-        pairs, squares = feature_pairs(student, teacher), []
-        regressors = layers_of(parts, "regressors", len(pairs))
+        pairs, squares = pair_features(student, teacher), []
+        regressors = get_pair_layers(parts, "regressors", len(pairs))
         for (feature, target), layers in zip(pairs, regressors, strict=True):
-            feature, target = same_size(through(layers, feature), ops.stop_gradient(target))
+            feature, target = match_sizes(apply_layers(layers, feature), ops.stop_gradient(target))
             check_channels(feature, target)
             missing = ops.where(target > 0, self.margin - feature, feature + self.margin)
             squares.append(ops.square(ops.relu(missing)))
-        return SHARE * deeper_more(squares)
+        return SHARE * sum_by_depth(squares)
 
 
 def _regressor(student: Shape, teacher: Shape) -> list[Any]:
@@ -71,7 +79,7 @@ def _regressor(student: Shape, teacher: Shape) -> list[Any]:
     channels = int(teacher[-1] or 0)
     size, wanted = student[:-1], teacher[:-1]
     between = [] if None in size or None in wanted else _between(size, wanted, channels)
-    return [*(between or [convolution(channels, axes=len(student), bias=True)]), normalization()]
+    return [*(between or [make_convolution(channels, axes=len(student), bias=True)]), make_batch_norm()]
 
 
 def _between(size: Any, wanted: Any, channels: int) -> list[Any]:
@@ -80,10 +88,10 @@ def _between(size: Any, wanted: Any, channels: int) -> list[Any]:
         return []
     if all(a == 2 * b for a, b in zip(size, wanted, strict=True)):
         # A pixel on every side, as in the published code; Keras' own "same" has one on two sides only.
-        return [layer(keras.layers.ZeroPadding2D, 1), layer(keras.layers.Conv2D, channels, 3, strides=2)]
+        return [make_layer(keras.layers.ZeroPadding2D, 1), make_layer(keras.layers.Conv2D, channels, 3, strides=2)]
     if all(2 * a == b for a, b in zip(size, wanted, strict=True)):
-        return [layer(keras.layers.Conv2DTranspose, channels, 4, strides=2, padding="same")]
+        return [make_layer(keras.layers.Conv2DTranspose, channels, 4, strides=2, padding="same")]
     windows = [1 + a - b for a, b in zip(size, wanted, strict=True)]
     if all(1 <= window <= LARGEST_WINDOW for window in windows):
-        return [layer(keras.layers.Conv2D, channels, windows)]
+        return [make_layer(keras.layers.Conv2D, channels, windows)]
     return []

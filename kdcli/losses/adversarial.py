@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from kdcli.formulas.connector import built, dense, through
-from kdcli.formulas.convention import owned
-from kdcli.formulas.matching import equal_pairs
+from kdcli.formulas.connector import apply_layers, build_layers, make_dense
+from kdcli.formulas.convention import require_parts
+from kdcli.formulas.matching import pair_equal_features
 from kdcli.lazy import keras, ops, tf
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts, Shape
 from kdcli.spec import Weight, value_at
@@ -76,8 +76,8 @@ class Adversarial(FeatureLoss):
         self, *, student: Any, teacher: Any, progress: Any = 0.0, parts: Parts = NO_PARTS, **_: Any
     ) -> Any:
         """How little the student is taken for the teacher, per example; then the discriminators learn."""
-        owns = owned(parts, self).kept
-        students, teachers = zip(*equal_pairs(student, teacher), strict=True)
+        owns = require_parts(parts, self).kept
+        students, teachers = zip(*pair_equal_features(student, teacher), strict=True)
         total: Any = 0.0
         for layers, feature in zip(owns["discriminators"], students, strict=True):
             total = total + ops.softplus(-_score(layers, feature))
@@ -110,17 +110,17 @@ class Adversarial(FeatureLoss):
 
 
 def _discriminator(shape: Shape, units: int) -> list[Any]:
-    return built([dense(size) for size in (units, units, 1)], shape[-1:])
+    return build_layers([make_dense(size) for size in (units, units, 1)], shape[-1:])
 
 
 def _score(layers: Sequence[Any], feature: Any) -> Any:
     """(batch,): above 0 for what looks like the teacher's."""
     *hidden, last = layers
     for layer in hidden:
-        feature = ops.leaky_relu(through([layer], feature), negative_slope=0.2)
+        feature = ops.leaky_relu(apply_layers([layer], feature), negative_slope=0.2)
     if len(feature.shape) > 2:
         feature = ops.mean(feature, axis=tuple(range(1, len(feature.shape) - 1)))
-    return through([last], feature)[:, 0]
+    return apply_layers([last], feature)[:, 0]
 
 
 def _weights(discriminators: Sequence[Any]) -> list[Any]:

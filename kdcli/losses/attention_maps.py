@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import model_validator
 
 from kdcli.formulas.convention import per_example
-from kdcli.formulas.masking import Masked, shares
-from kdcli.formulas.matching import feature_pairs
+from kdcli.formulas.masking import MaskedLoss, mask_weights
+from kdcli.formulas.matching import pair_features
 from kdcli.lazy import ops
 
 # A score below this stands for a masked key in the published code, and counts as 0.
@@ -17,7 +17,7 @@ MASKED = -1e-3
 SMALLEST = 1e-7
 
 
-class AttentionMaps(Masked):
+class AttentionMaps(MaskedLoss):
     """Mean of (student − teacher)² over heads, queries and keys, or of the cross-entropy over the keys.
 
     Pairs are summed. As in TextBrewer, scores are from before the softmax, and one of −0.001 or less counts as 0:
@@ -74,7 +74,7 @@ class AttentionMaps(Masked):
             mask: 1 for tokens that count, 0 for padding; all count when left out.
         """
         total = 0.0
-        for ours, theirs in feature_pairs(student, teacher):
+        for ours, theirs in pair_features(student, teacher):
             ours, theirs = self._merged(ours, ops.stop_gradient(theirs))
             if tuple(ours.shape[1:]) != tuple(theirs.shape[1:]):
                 raise ValueError(
@@ -102,7 +102,7 @@ class AttentionMaps(Masked):
             return ops.square(_without_masked(student) - _without_masked(teacher))
         mask = ops.cast(mask, student.dtype)
         both = ops.expand_dims(mask, 2) * ops.expand_dims(mask, 1)
-        return ops.square(student - teacher) * ops.expand_dims(shares(both, student[:, 0]), 1)
+        return ops.square(student - teacher) * ops.expand_dims(mask_weights(both, student[:, 0]), 1)
 
     def _entropies(self, student: Any, teacher: Any, mask: Any) -> Any:
         """(batch, heads, queries)."""
@@ -116,7 +116,7 @@ class AttentionMaps(Masked):
             return -ops.sum(chances * logs, axis=-1)
         mask = ops.cast(mask, student.dtype)
         entropies = -ops.sum(chances * logs * mask[:, None, None, :], axis=-1)
-        return entropies * ops.expand_dims(shares(mask, student[:, 0, :, 0]), 1)
+        return entropies * ops.expand_dims(mask_weights(mask, student[:, 0, :, 0]), 1)
 
 
 def _without_masked(scores: Any) -> Any:

@@ -6,11 +6,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.formulas.attention import attention
+from kdcli.formulas.attention import attention_map
 from kdcli.formulas.convention import per_example
-from kdcli.formulas.matching import feature_pairs
-from kdcli.formulas.pooling import same_size
-from kdcli.formulas.rows import root
+from kdcli.formulas.matching import pair_features
+from kdcli.formulas.pooling import match_sizes
+from kdcli.formulas.rows import safe_sqrt
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
 from kdcli.spec import Weight
@@ -50,12 +50,12 @@ class AttentionTransfer(FeatureLoss):
     def __call__(self, *, student: Any, teacher: Any, **_: Any) -> Any:
         """The distance of the attention maps, per example."""
         total = 0.0
-        for feature, target in feature_pairs(student, teacher):
-            feature, target = same_size(feature, ops.stop_gradient(target))
-            total = total + self._distance(attention(feature, self.p) - attention(target, self.p))
+        for feature, target in pair_features(student, teacher):
+            feature, target = match_sizes(feature, ops.stop_gradient(target))
+            total = total + self._distance(attention_map(feature, self.p) - attention_map(target, self.p))
         return total
 
     def _distance(self, difference: Any) -> Any:
         if self.mode == "code":
             return per_example(ops.square(difference))
-        return root(ops.sum(ops.square(difference), axis=-1))
+        return safe_sqrt(ops.sum(ops.square(difference), axis=-1))

@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal
 
 from kdcli.formulas.convention import per_example
 from kdcli.formulas.divergence import divergence
-from kdcli.formulas.matching import equal_pairs
-from kdcli.formulas.rows import positions
+from kdcli.formulas.matching import pair_equal_features
+from kdcli.formulas.rows import flatten_positions
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
 from kdcli.spec import Temperature, value_at
@@ -44,8 +44,8 @@ class ChannelWise(FeatureLoss):
     def __call__(self, *, student: Any, teacher: Any, progress: Any = 0.0, **_: Any) -> Any:
         """The divergence, per example."""
         total = 0.0
-        for feature, target in equal_pairs(student, teacher):
+        for feature, target in pair_equal_features(student, teacher):
             tau = ops.cast(value_at(self.tau, progress), feature.dtype)
-            ours, theirs = positions(feature) / tau, positions(ops.stop_gradient(target)) / tau
+            ours, theirs = flatten_positions(feature) / tau, flatten_positions(ops.stop_gradient(target)) / tau
             total = total + tau * tau * per_example(divergence(ours, theirs, axis=1))
         return total

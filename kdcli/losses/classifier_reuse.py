@@ -6,10 +6,18 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.formulas.connector import built, check_channels, convolution, layer, layers_of, normalization, through
+from kdcli.formulas.connector import (
+    apply_layers,
+    build_layers,
+    check_channels,
+    get_pair_layers,
+    make_batch_norm,
+    make_convolution,
+    make_layer,
+)
 from kdcli.formulas.convention import per_example
-from kdcli.formulas.matching import feature_pairs
-from kdcli.formulas.pooling import same_size
+from kdcli.formulas.matching import pair_features
+from kdcli.formulas.pooling import match_sizes
 from kdcli.lazy import keras, ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts, Shape
 
@@ -50,8 +58,8 @@ class ClassifierReuse(FeatureLoss):
         inner = max(wanted // self.factor, 1)
         layers: list[Any] = []
         for channels, size in ((inner, 1), (inner, 3), (wanted, 1)):
-            layers += [convolution(channels, size), normalization(), layer(keras.layers.ReLU)]
-        return built(layers, student)
+            layers += [make_convolution(channels, size), make_batch_norm(), make_layer(keras.layers.ReLU)]
+        return build_layers(layers, student)
 
     def build(self, given: Given) -> Parts:
         """A projector for the pair."""
@@ -60,12 +68,12 @@ class ClassifierReuse(FeatureLoss):
 
     def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
         """The squared error, per example; pairs are summed."""
-        pairs = feature_pairs(student, teacher)
-        projectors = layers_of(parts, "projector", len(pairs))
+        pairs = pair_features(student, teacher)
+        projectors = get_pair_layers(parts, "projector", len(pairs))
         total = 0.0
         for (feature, target), layers in zip(pairs, projectors, strict=True):
-            feature, target = same_size(feature, ops.stop_gradient(target))
-            feature = through(layers, feature)
+            feature, target = match_sizes(feature, ops.stop_gradient(target))
+            feature = apply_layers(layers, feature)
             check_channels(feature, target)
             total = total + per_example(ops.square(feature - target))
         return total

@@ -8,11 +8,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.formulas.connector import dense, through
-from kdcli.formulas.convention import owned
-from kdcli.formulas.matching import feature_pairs
-from kdcli.formulas.random_directions import among_others
-from kdcli.formulas.rows import rows, unit
+from kdcli.formulas.connector import apply_layers, make_dense
+from kdcli.formulas.convention import require_parts
+from kdcli.formulas.matching import pair_features
+from kdcli.formulas.random_directions import sample_negatives
+from kdcli.formulas.rows import flatten_examples, normalize_length
 from kdcli.lazy import keras, ops, tf
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts
 from kdcli.spec import PositiveFloat, Weight
@@ -67,7 +67,7 @@ class Contrastive(FeatureLoss):
         draws = keras.random.SeedGenerator(given.seed)
         embeddings, memories = [], []
         for shapes in zip(given.student, given.teacher, strict=True):
-            layers = [dense(self.embed) for _ in shapes]
+            layers = [make_dense(self.embed) for _ in shapes]
             for one, shape in zip(layers, shapes, strict=True):
                 one.build((None, math.prod(side or 1 for side in shape)))
             embeddings.append(layers)
@@ -92,21 +92,23 @@ class Contrastive(FeatureLoss):
             contrast: (batch, 1 + K) places, the example itself and then the others; drawn when left out.
             parts: embeddings and memories.
         """
-        owns = owned(parts, self)
+        owns = require_parts(parts, self)
         if index is None:
             raise ValueError(f"{self.kind} needs index: the place of each example in the memory")
         index = ops.cast(index, "int32")
         total = 0.0
         embeddings_and_memories = zip(owns.trained["embeddings"], owns.kept["memories"], strict=True)
         for (ours, theirs), (layers, memory) in zip(
-            feature_pairs(student, teacher), embeddings_and_memories, strict=True
+            pair_features(student, teacher), embeddings_and_memories, strict=True
         ):
             sides = zip(layers, (ours, ops.stop_gradient(theirs)), strict=True)
-            embedded, target = (unit(through([one], rows(side))) for one, side in sides)
+            embedded, target = (
+                normalize_length(apply_layers([one], flatten_examples(side))) for one, side in sides
+            )
             places = contrast
             if places is None:
                 count = memory["student"].shape[0]
-                places = among_others(index, self.negatives, examples=count, draws=owns.kept["draws"])
+                places = sample_negatives(index, self.negatives, examples=count, draws=owns.kept["draws"])
             total = total + self._loss(embedded, target, index, ops.cast(places, "int32"), memory)
         return total
 
@@ -145,7 +147,7 @@ class Contrastive(FeatureLoss):
 
     def _move(self, bank: Any, index: Any, embedding: Any) -> None:
         old = ops.take(bank, index, axis=0)
-        new = unit(self.momentum * old + (1 - self.momentum) * ops.cast(embedding, bank.dtype))
+        new = normalize_length(self.momentum * old + (1 - self.momentum) * ops.cast(embedding, bank.dtype))
         # An example that is there twice: each of its rows carries the value of the last one.
         same = ops.cast(index[:, None] == index[None], "int32")
         last = ops.argmax(same * ops.arange(1, same.shape[1] + 1, dtype="int32"), axis=1)

@@ -7,10 +7,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.formulas.connector import built, dense, through
-from kdcli.formulas.convention import owned
-from kdcli.formulas.matching import feature_pairs
-from kdcli.formulas.rows import rows
+from kdcli.formulas.connector import apply_layers, build_layers, make_dense
+from kdcli.formulas.convention import require_parts
+from kdcli.formulas.matching import pair_features
+from kdcli.formulas.rows import flatten_examples
 from kdcli.lazy import ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts, Shape
 from kdcli.spec import Weight
@@ -59,17 +59,17 @@ class CorrelationCongruence(FeatureLoss):
     def _embedding(self, shape: Shape) -> Any:
         if None in shape:
             raise ValueError(f"{self.kind}: a feature of shape {shape} has no fixed size to embed")
-        return built([dense(self.embed)], (math.prod(side for side in shape if side is not None),))[0]
+        return build_layers([make_dense(self.embed)], (math.prod(side for side in shape if side is not None),))[0]
 
     def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
         """The products of differences of neighbours in a batch."""
         total = 0.0
-        for number, (feature, target) in enumerate(feature_pairs(student, teacher)):
-            feature, target = rows(feature), rows(ops.stop_gradient(target))
+        for number, (feature, target) in enumerate(pair_features(student, teacher)):
+            feature, target = flatten_examples(feature), flatten_examples(ops.stop_gradient(target))
             if self.embed:
-                trained = owned(parts, self).trained
-                feature = through([trained["students"][number]], feature)
-                target = through([trained["teachers"][number]], target)
+                trained = require_parts(parts, self).trained
+                feature = apply_layers([trained["students"][number]], feature)
+                target = apply_layers([trained["teachers"][number]], target)
             difference = ops.abs(feature - target)
             total = total + ops.mean(ops.sum(difference[:-1] * difference[1:], axis=-1))
         return total

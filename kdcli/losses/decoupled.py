@@ -6,9 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from kdcli.formulas.convention import compared, per_example
-from kdcli.formulas.deviation import standardized
-from kdcli.formulas.one_class import OUT, log_others, own_class
+from kdcli.formulas.convention import match_logits, per_example
+from kdcli.formulas.deviation import standardize_logits
+from kdcli.formulas.one_class import MASKED_LOGIT, class_mask, log_softmax_others
 from kdcli.lazy import ops
 from kdcli.loss import Loss
 from kdcli.spec import Temperature, value_at
@@ -59,16 +59,16 @@ class Decoupled(Loss):
 
     def __call__(self, *, student: Any, teacher: Any, labels: Any = None, progress: Any = 0.0, **_: Any) -> Any:
         """The two divergences with their weights, per example."""
-        student, teacher = compared(student, teacher)
-        mask = own_class(labels, student, self)
+        student, teacher = match_logits(student, teacher)
+        mask = class_mask(labels, student, self)
         if self.standardize:
-            student, teacher = standardized(student), standardized(teacher)
+            student, teacher = standardize_logits(student), standardize_logits(teacher)
         temperature = ops.cast(value_at(self.temperature, progress), student.dtype)
         student, teacher = student / temperature, teacher / temperature
         target = sum(ops.exp(t) * (t - s) for s, t in zip(_two(student, mask), _two(teacher, mask), strict=True))
-        log_teacher = log_others(teacher, mask)
+        log_teacher = log_softmax_others(teacher, mask)
         shares = ops.where(mask, 0.0, ops.exp(log_teacher))
-        rest = ops.sum(shares * (log_teacher - log_others(student, mask)), axis=-1)
+        rest = ops.sum(shares * (log_teacher - log_softmax_others(student, mask)), axis=-1)
         return temperature * temperature * per_example(self.alpha * target + self.beta * rest)
 
 
@@ -76,4 +76,4 @@ def _two(logits: Any, mask: Any) -> tuple[Any, Any]:
     """log p and log(1 − p) of the labelled class, by log-sum-exp: neither underflows."""
     whole = ops.logsumexp(logits, axis=-1)
     own = ops.sum(ops.where(mask, logits, 0.0), axis=-1)
-    return own - whole, ops.logsumexp(ops.where(mask, OUT, logits), axis=-1) - whole
+    return own - whole, ops.logsumexp(ops.where(mask, MASKED_LOGIT, logits), axis=-1) - whole

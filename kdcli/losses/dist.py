@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from kdcli.formulas.convention import compared
+from kdcli.formulas.convention import match_logits
 from kdcli.formulas.deviation import deviation
 from kdcli.lazy import ops
 from kdcli.loss import Loss
@@ -57,7 +57,7 @@ class Dist(Loss):
 
     def __call__(self, *, student: Any, teacher: Any, progress: Any = 0.0, **_: Any) -> Any:
         """The two relations of the whole batch, a scalar."""
-        student, teacher = compared(student, teacher)
+        student, teacher = match_logits(student, teacher)
         tau = ops.cast(value_at(self.tau, progress), student.dtype)
         ours, theirs = (
             ops.softmax(ops.reshape(logits, (-1, logits.shape[-1])) / tau, axis=-1)

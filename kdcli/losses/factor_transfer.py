@@ -6,17 +6,24 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.formulas.attention import attention
-from kdcli.formulas.connector import built, convolution, layer, layers_of, normalization, through
+from kdcli.formulas.attention import attention_map
+from kdcli.formulas.connector import (
+    apply_layers,
+    build_layers,
+    get_pair_layers,
+    make_batch_norm,
+    make_convolution,
+    make_layer,
+)
 from kdcli.formulas.convention import per_example
-from kdcli.formulas.matching import feature_pairs
-from kdcli.formulas.pooling import same_size
+from kdcli.formulas.matching import pair_features
+from kdcli.formulas.pooling import match_sizes
 from kdcli.lazy import keras, ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts, Shape
 from kdcli.spec import Weight
 
 # With the usual weight of 200 what the paraphraser learns counts once.
-RECONSTRUCTION = 1 / 200
+RECONSTRUCTION_WEIGHT = 1 / 200
 SLOPE = 0.1
 
 
@@ -68,19 +75,19 @@ class FactorTransfer(FeatureLoss):
 
     def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
         """The distance of the factors and the paraphraser's own error, per example."""
-        pairs = feature_pairs(student, teacher)
+        pairs = pair_features(student, teacher)
         names = ("translators", "encoders", "decoders")
-        owns = (layers_of(parts, name, len(pairs)) for name in names)
+        owns = (get_pair_layers(parts, name, len(pairs)) for name in names)
         total = 0.0
         for (feature, target), translator, encoder, decoder in zip(pairs, *owns, strict=True):
             target = ops.stop_gradient(target)
-            factor = through(encoder, target)
+            factor = apply_layers(encoder, target)
             if decoder:
-                again = ops.square(through(decoder, factor) - target)
-                total = total + RECONSTRUCTION * per_example(again)
+                again = ops.square(apply_layers(decoder, factor) - target)
+                total = total + RECONSTRUCTION_WEIGHT * per_example(again)
             # The paraphraser learns from its own error alone.
-            ours, theirs = same_size(through(translator, feature), ops.stop_gradient(factor))
-            error = ops.abs(attention(ours, self.p1) - attention(theirs, self.p1))
+            ours, theirs = match_sizes(apply_layers(translator, feature), ops.stop_gradient(factor))
+            error = ops.abs(attention_map(ours, self.p1) - attention_map(theirs, self.p1))
             total = total + per_example(error if self.p2 == 1 else ops.square(error))
         return total
 
@@ -91,9 +98,9 @@ def _chain(
     layers: list[Any] = []
     for number in channels:
         if transposed:
-            layers.append(layer(keras.layers.Conv2DTranspose, number, 3, padding="same"))
+            layers.append(make_layer(keras.layers.Conv2DTranspose, number, 3, padding="same"))
         else:
-            layers.append(convolution(number, 3, bias=True))
-        layers += [normalization()] if normalized else []
-        layers.append(layer(keras.layers.LeakyReLU, negative_slope=SLOPE))
-    return built(layers, shape)
+            layers.append(make_convolution(number, 3, bias=True))
+        layers += [make_batch_norm()] if normalized else []
+        layers.append(make_layer(keras.layers.LeakyReLU, negative_slope=SLOPE))
+    return build_layers(layers, shape)

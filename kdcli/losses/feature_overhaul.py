@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar, Literal
 
-from kdcli.formulas.connector import built, check_channels, convolution, normalization, through
-from kdcli.formulas.convention import owned
-from kdcli.formulas.depth import deeper_more
-from kdcli.formulas.matching import feature_pairs
-from kdcli.formulas.pooling import pooled
+from kdcli.formulas.connector import apply_layers, build_layers, check_channels, make_batch_norm, make_convolution
+from kdcli.formulas.convention import require_parts
+from kdcli.formulas.depth import sum_by_depth
+from kdcli.formulas.matching import pair_features
+from kdcli.formulas.pooling import average_pool
 from kdcli.lazy import keras, ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts
 from kdcli.spec import Weight
@@ -64,10 +64,10 @@ class FeatureOverhaul(FeatureLoss):
         connectors, margins = [], []
         for ours, theirs, normalized in zip(given.student, given.teacher, known, strict=True):
             channels = int(theirs[-1] or 0)
-            layers = [convolution(channels, self.kernel_size, axes=len(ours)), normalization()]
-            connectors.append(built(layers, ours))
+            layers = [make_convolution(channels, self.kernel_size, axes=len(ours)), make_batch_norm()]
+            connectors.append(build_layers(layers, ours))
             assert normalized is not None
-            start = margins_of(*normalized)
+            start = compute_margins(*normalized)
             # In float32 whatever the rest is computed in, as the published margins are.
             margins.append(
                 keras.Variable(start, shape=(channels,), dtype="float32", trainable=False, name="margin")
@@ -76,20 +76,20 @@ class FeatureOverhaul(FeatureLoss):
 
     def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
         """The squared error where it counts, per example."""
-        owns = owned(parts, self)
+        owns = require_parts(parts, self)
         layers_and_margins = zip(owns.trained["connectors"], owns.kept["margins"], strict=True)
-        pairs, squares = feature_pairs(student, teacher), []
+        pairs, squares = pair_features(student, teacher), []
         for (feature, target), (layers, margin) in zip(pairs, layers_and_margins, strict=True):
-            feature, target = through(layers, feature), ops.stop_gradient(target)
+            feature, target = apply_layers(layers, feature), ops.stop_gradient(target)
             check_channels(feature, target)
             if len(feature.shape) == 4:
-                target = pooled(target, tuple(feature.shape[1:3]))
+                target = average_pool(target, tuple(feature.shape[1:3]))
             error = feature - ops.maximum(target, ops.cast(margin, target.dtype))
             squares.append(ops.square(ops.where(target > 0, error, ops.relu(error))))
-        return deeper_more(squares)
+        return sum_by_depth(squares)
 
 
-def margins_of(scale: Any, shift: Any) -> list[float]:
+def compute_margins(scale: Any, shift: Any) -> list[float]:
     """The mean of what is below 0 in each channel.
 
     Args:

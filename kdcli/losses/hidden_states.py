@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from kdcli.formulas.convention import cosine, per_example
-from kdcli.formulas.masking import Masked, shares
-from kdcli.formulas.matching import equal_pairs
+from kdcli.formulas.masking import MaskedLoss, mask_weights
+from kdcli.formulas.matching import pair_equal_features
 from kdcli.lazy import ops
 
 
-class HiddenStates(Masked):
+class HiddenStates(MaskedLoss):
     """Mean of (student − teacher)² over the states of a sequence, or of 1 − cos; pairs are summed.
 
     A dense projection brings the student's states to the teacher's width. With `mask` the mean is over the tokens
@@ -55,11 +55,11 @@ class HiddenStates(Masked):
             mask: 1 for tokens that count, 0 for padding; all count when left out.
         """
         total = 0.0
-        for feature, target in equal_pairs(student, teacher):
+        for feature, target in pair_equal_features(student, teacher):
             target = ops.stop_gradient(target)
             if self.distance == "mse":
                 apart = ops.mean(ops.square(feature - target), axis=-1)
             else:
                 apart = 1.0 - cosine(feature, target)
-            total = total + per_example(apart if mask is None else apart * shares(mask, apart))
+            total = total + per_example(apart if mask is None else apart * mask_weights(mask, apart))
         return total

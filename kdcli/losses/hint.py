@@ -8,7 +8,7 @@ from pydantic import model_validator
 
 from kdcli.formulas.convention import cosine, per_example
 from kdcli.formulas.divergence import divergence
-from kdcli.formulas.matching import equal_pairs
+from kdcli.formulas.matching import pair_equal_features
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
 from kdcli.spec import Temperature, Weight, value_at
@@ -54,7 +54,7 @@ class Hint(FeatureLoss):
     def __call__(self, *, student: Any, teacher: Any, progress: Any = 0.0, **_: Any) -> Any:
         """The distance, per example."""
         total = 0.0
-        for feature, target in equal_pairs(student, teacher):
+        for feature, target in pair_equal_features(student, teacher):
             total = total + per_example(self._distance(feature, ops.stop_gradient(target), progress))
         return total
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from kdcli.formulas.matching import feature_pairs
-from kdcli.formulas.rows import moderate, products, rows, squared_distances
+from kdcli.formulas.matching import pair_features
+from kdcli.formulas.rows import centred_products, flatten_examples, limit_size, squared_distances
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
 
@@ -57,7 +57,7 @@ class InstanceGraph(FeatureLoss):
     def __call__(self, *, student: Any, teacher: Any, **_: Any) -> Any:
         """The distance of the graphs of a batch."""
         total, graphs = 0.0, []
-        for feature, target in feature_pairs(student, teacher, least=self.least_pairs):
+        for feature, target in pair_features(student, teacher, least=self.least_pairs):
             target = ops.stop_gradient(target)
             if self.vertex and tuple(feature.shape[1:]) == tuple(target.shape[1:]):
                 total = total + self.vertex * ops.mean(ops.square(feature - target))
@@ -71,6 +71,6 @@ class InstanceGraph(FeatureLoss):
 
 def _edges(feature: Any) -> Any:
     """(batch, batch): squared distances, the largest 1, or all 0 where every example is the same."""
-    squared = squared_distances(products(moderate(rows(feature))))
+    squared = squared_distances(centred_products(limit_size(flatten_examples(feature))))
     largest = ops.max(squared)
     return squared / ops.where(largest > 0, largest, ops.ones_like(largest))

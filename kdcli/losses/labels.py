@@ -31,7 +31,7 @@ class Labels(Loss):
     known_as: ClassVar[str] = "hard-label loss"
     needs_teacher: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
-    heads: ClassVar[tuple[str, ...]] = ("logits", "sigmoid", "values")
+    output_kinds: ClassVar[tuple[str, ...]] = ("logits", "sigmoid", "values")
     zero_when_equal: ClassVar[bool] = False
     shape_text: ClassVar[str] = "student (batch, ..., classes), labels (batch, ...) → (batch,)"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from kdcli.formulas.convention import compared, per_example
+from kdcli.formulas.convention import match_logits, per_example
 from kdcli.lazy import ops
 from kdcli.loss import Loss
 
@@ -28,11 +28,11 @@ class LogitMse(Loss):
     notes: ClassVar[tuple[str, ...]] = (
         "`soft_targets` with a high T tends to half of it, where the logits of both sides have mean 0.",
     )
-    heads: ClassVar[tuple[str, ...]] = ("logits", "sigmoid", "values")
+    output_kinds: ClassVar[tuple[str, ...]] = ("logits", "sigmoid", "values")
 
     kind: Literal["logit_mse"] = "logit_mse"
 
     def __call__(self, *, student: Any, teacher: Any, **_: Any) -> Any:
         """The squared error, per example."""
-        student, teacher = compared(student, teacher)
+        student, teacher = match_logits(student, teacher)
         return per_example(ops.square(student - teacher))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from kdcli.formulas.connector import built, convolution, layer, through
-from kdcli.formulas.convention import owned
-from kdcli.formulas.matching import equal_pairs
+from kdcli.formulas.connector import apply_layers, build_layers, make_convolution, make_layer
+from kdcli.formulas.convention import require_parts
+from kdcli.formulas.matching import pair_equal_features
 from kdcli.lazy import keras, ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts
-from kdcli.spec import Share, Weight
+from kdcli.spec import Fraction, Weight
 
 
 class MaskedGenerative(FeatureLoss):
@@ -41,26 +41,26 @@ class MaskedGenerative(FeatureLoss):
 
     kind: Literal["masked_generative"] = "masked_generative"
     weight: Weight = 2e-5
-    mask: Share = 0.65
+    mask: Fraction = 0.65
 
     def build(self, given: Given) -> Parts:
         """A generating block for each pair, and the state that masks are drawn from."""
         generators = []
         for shape in given.teacher:
             channels = int(shape[-1] or 0)
-            first, second = (convolution(channels, 3, bias=True) for _ in range(2))
-            generators.append(built([first, layer(keras.layers.ReLU), second], shape))
+            first, second = (make_convolution(channels, 3, bias=True) for _ in range(2))
+            generators.append(build_layers([first, make_layer(keras.layers.ReLU), second], shape))
         return Parts({"generators": generators}, {"draws": keras.random.SeedGenerator(given.seed)})
 
     def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
         """The squared error of what is generated, per example."""
-        owns = owned(parts, self)
+        owns = require_parts(parts, self)
         total = 0.0
         for (feature, target), layers in zip(
-            equal_pairs(student, teacher), owns.trained["generators"], strict=True
+            pair_equal_features(student, teacher), owns.trained["generators"], strict=True
         ):
             feature = feature * self._mask(feature, owns.kept["draws"])
-            feature = through(layers, feature)
+            feature = apply_layers(layers, feature)
             total = total + ops.sum(ops.square(feature - ops.stop_gradient(target)), axis=(1, 2, 3))
         return total
 

@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from kdcli.formulas.convention import compared
-from kdcli.formulas.deviation import standardized
+from kdcli.formulas.convention import match_logits
+from kdcli.formulas.deviation import standardize_logits
 from kdcli.formulas.divergence import divergence
 from kdcli.lazy import ops
 from kdcli.loss import Loss
@@ -61,10 +61,12 @@ class MultiLevel(Loss):
 
     def __call__(self, *, student: Any, teacher: Any, progress: Any = 0.0, **_: Any) -> Any:
         """The levels with their weights at all temperatures, a scalar."""
-        student, teacher = compared(student, teacher)
+        student, teacher = match_logits(student, teacher)
         if len(student.shape) != 2:
             raise ValueError(f"multi_level takes logits (batch, classes), got {tuple(student.shape)}")
-        given = (standardized(student), standardized(teacher)) if self.standardize else (student, teacher)
+        given = (
+            (standardize_logits(student), standardize_logits(teacher)) if self.standardize else (student, teacher)
+        )
         total: Any = 0.0
         for setting in self.temperatures:
             temperature = ops.cast(value_at(setting, progress), student.dtype)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from kdcli.formulas.convention import per_example
-from kdcli.formulas.matching import feature_pairs
-from kdcli.formulas.pooling import same_size
-from kdcli.formulas.rows import moderate, positions, unit
+from kdcli.formulas.matching import pair_features
+from kdcli.formulas.pooling import match_sizes
+from kdcli.formulas.rows import flatten_positions, limit_size, normalize_length
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
 from kdcli.spec import Weight
@@ -40,8 +40,8 @@ class NeuronSelectivity(FeatureLoss):
     def __call__(self, *, student: Any, teacher: Any, **_: Any) -> Any:
         """The discrepancy, per example."""
         total = 0.0
-        for feature, target in feature_pairs(student, teacher):
-            feature, target = same_size(feature, ops.stop_gradient(target))
+        for feature, target in pair_features(student, teacher):
+            feature, target = match_sizes(feature, ops.stop_gradient(target))
             ours, theirs = _channels(feature), _channels(target)
             total = total + _kernel(theirs, theirs) + _kernel(ours, ours) - 2.0 * _kernel(ours, theirs)
         return total
@@ -49,7 +49,7 @@ class NeuronSelectivity(FeatureLoss):
 
 def _channels(feature: Any) -> Any:
     """(batch, positions, channels), each channel of length 1 over the positions."""
-    return unit(moderate(positions(feature), (1,)), axis=1)
+    return normalize_length(limit_size(flatten_positions(feature), (1,)), axis=1)
 
 
 def _kernel(first: Any, second: Any) -> Any:

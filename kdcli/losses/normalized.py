@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.formulas.convention import compared, per_example
-from kdcli.formulas.one_class import log_others, own_class
+from kdcli.formulas.convention import match_logits, per_example
+from kdcli.formulas.one_class import class_mask, log_softmax_others
 from kdcli.lazy import ops
 from kdcli.loss import Loss
 from kdcli.spec import Temperature, value_at
@@ -46,10 +46,10 @@ class Normalized(Loss):
 
     def __call__(self, *, student: Any, teacher: Any, labels: Any = None, progress: Any = 0.0, **_: Any) -> Any:
         """The two cross-entropies, per example."""
-        student, teacher = compared(student, teacher)
-        mask = own_class(labels, student, self)
+        student, teacher = match_logits(student, teacher)
+        mask = class_mask(labels, student, self)
         own = ops.where(mask, ops.softmax(teacher, axis=-1) * ops.log_softmax(student, axis=-1), 0.0)
         temperature = ops.cast(value_at(self.temperature, progress), student.dtype)
-        shares = ops.where(mask, 0.0, ops.exp(log_others(teacher / temperature, mask)))
-        rest = ops.sum(shares * log_others(student / temperature, mask), axis=-1)
+        shares = ops.where(mask, 0.0, ops.exp(log_softmax_others(teacher / temperature, mask)))
+        rest = ops.sum(shares * log_softmax_others(student / temperature, mask), axis=-1)
         return per_example(-ops.sum(own, axis=-1) - self.gamma * temperature * temperature * rest)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from kdcli.formulas.matching import feature_pairs
-from kdcli.formulas.rows import moderate, root, rows
+from kdcli.formulas.matching import pair_features
+from kdcli.formulas.rows import flatten_examples, limit_size, safe_sqrt
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
 from kdcli.spec import Weight
@@ -43,7 +43,7 @@ class ProbabilisticTransfer(FeatureLoss):
     def __call__(self, *, student: Any, teacher: Any, **_: Any) -> Any:
         """The divergence of the neighbourhoods of a batch."""
         total = 0.0
-        for feature, target in feature_pairs(student, teacher):
+        for feature, target in pair_features(student, teacher):
             ours, theirs = _neighbours(feature), _neighbours(ops.stop_gradient(target))
             total = total + ops.mean(theirs * (ops.log(theirs + TINY) - ops.log(ours + TINY)))
         return total
@@ -51,10 +51,10 @@ class ProbabilisticTransfer(FeatureLoss):
 
 def _neighbours(feature: Any) -> Any:
     """(batch, batch), rows with the sum 1."""
-    vectors = moderate(rows(feature), (1,))
+    vectors = limit_size(flatten_examples(feature), (1,))
     squares = ops.sum(vectors * vectors, axis=-1, keepdims=True)
     # A zero row has no direction: it stays zero, without gradient, where the published root gives NaN.
-    vectors = vectors * ops.where(squares > 0, 1.0 / (root(squares) + TINY), ops.zeros_like(squares))
+    vectors = vectors * ops.where(squares > 0, 1.0 / (safe_sqrt(squares) + TINY), ops.zeros_like(squares))
     cosines = ops.matmul(vectors, ops.transpose(vectors))
     # Rounding may carry a cosine below −1.
     likeness = ops.maximum((cosines + 1.0) / 2.0, 0.0)

@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from kdcli.formulas.matching import feature_pairs
-from kdcli.formulas.rows import LEAST_LENGTH, moderate, products, rows, squared_distances
+from kdcli.formulas.matching import pair_features
+from kdcli.formulas.rows import MIN_LENGTH, centred_products, flatten_examples, limit_size, squared_distances
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
 
@@ -58,8 +58,11 @@ class Relational(FeatureLoss):
     def __call__(self, *, student: Any, teacher: Any, **_: Any) -> Any:
         """The distance of the relations of a batch."""
         total = 0.0
-        for feature, target in feature_pairs(student, teacher):
-            ours, theirs = (products(moderate(rows(side))) for side in (feature, ops.stop_gradient(target)))
+        for feature, target in pair_features(student, teacher):
+            ours, theirs = (
+                centred_products(limit_size(flatten_examples(side)))
+                for side in (feature, ops.stop_gradient(target))
+            )
             if self.distance:
                 difference = self._distances(ours) - self._distances(theirs)
                 total = total + self.distance * ops.mean(_huber(difference))
@@ -70,7 +73,7 @@ class Relational(FeatureLoss):
     def _distances(self, products: Any) -> Any:
         """(batch, batch), their mean over different examples 1."""
         # The clamp is the published one: equal examples are 1e-6 apart, and their distance has no gradient.
-        found = ops.maximum(squared_distances(products), LEAST_LENGTH)
+        found = ops.maximum(squared_distances(products), MIN_LENGTH)
         if not self.squared:
             found = ops.sqrt(found)
         other = 1.0 - ops.diag(ops.ones_like(found[0]))
@@ -82,7 +85,7 @@ class Relational(FeatureLoss):
 def _cosines(products: Any) -> Any:
     """(batch, batch, batch): of the angle at i between j and k; 0, without gradient, where i equals j or k."""
     squared = squared_distances(products)
-    apart = squared > LEAST_LENGTH**2
+    apart = squared > MIN_LENGTH**2
     nearness = ops.rsqrt(ops.where(apart, squared, ops.ones_like(squared)))
     nearness = ops.where(apart, nearness, ops.zeros_like(squared))
     # (xj − xi) · (xk − xi) from the products alone: no difference of two features is ever stored.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from kdcli.formulas.connector import convolution, normalization, through
+from kdcli.formulas.connector import apply_layers, make_batch_norm, make_convolution
 from kdcli.formulas.convention import per_example
-from kdcli.formulas.matching import equal_pairs, feature_pairs
-from kdcli.formulas.pooling import nearest, pooled
+from kdcli.formulas.matching import pair_equal_features, pair_features
+from kdcli.formulas.pooling import average_pool, resize_to_nearest
 from kdcli.lazy import ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts
 
@@ -62,10 +62,10 @@ class Review(FeatureLoss):
         """The distances of all levels, per example."""
         total: Any = 0.0
         if parts is NO_PARTS:
-            for feature, target in equal_pairs(student, teacher):
+            for feature, target in pair_equal_features(student, teacher):
                 total = total + _distance(_as_map(feature), ops.stop_gradient(_as_map(target)))
             return total
-        levels = zip(feature_pairs(student, teacher), parts.trained["fusions"], strict=True)
+        levels = zip(pair_features(student, teacher), parts.trained["fusions"], strict=True)
         deeper = None
         for (feature, target), fusion in reversed(list(levels)):
             target = ops.stop_gradient(_as_map(target))
@@ -75,26 +75,26 @@ class Review(FeatureLoss):
 
 
 def _fusion(ours: Any, channels: int, theirs: Any, *, attends: bool) -> dict[str, Any]:
-    own = convolution(channels, start=START)
-    out = convolution(theirs, 3, start=START)
-    fusion = {"own": own, "own_scale": normalization(), "out": out, "out_scale": normalization()}
+    own = make_convolution(channels, start=START)
+    out = make_convolution(theirs, 3, start=START)
+    fusion = {"own": own, "own_scale": make_batch_norm(), "out": out, "out_scale": make_batch_norm()}
     for name, width in (("own", ours), ("own_scale", channels), ("out", channels), ("out_scale", theirs)):
         fusion[name].build((None, None, None, width))
     if attends:
-        fusion["attention"] = convolution(2, bias=True, activation="sigmoid")
+        fusion["attention"] = make_convolution(2, bias=True, activation="sigmoid")
         fusion["attention"].build((None, None, None, 2 * channels))
     return fusion
 
 
 def _fused(feature: Any, deeper: Any, fusion: Mapping[str, Any], size: tuple[int, int]) -> tuple[Any, Any]:
     """What is compared with the teacher, and what is passed on to the level above."""
-    own = through([fusion["own"], fusion["own_scale"]], feature)
+    own = apply_layers([fusion["own"], fusion["own_scale"]], feature)
     if deeper is not None:
-        deeper = nearest(deeper, own.shape[1:3])
-        attention = through([fusion["attention"]], ops.concatenate([own, deeper], axis=-1))
+        deeper = resize_to_nearest(deeper, own.shape[1:3])
+        attention = apply_layers([fusion["attention"]], ops.concatenate([own, deeper], axis=-1))
         own = own * attention[..., :1] + deeper * attention[..., 1:]
-    own = nearest(own, size)
-    return through([fusion["out"], fusion["out_scale"]], own), own
+    own = resize_to_nearest(own, size)
+    return apply_layers([fusion["out"], fusion["out_scale"]], own), own
 
 
 def _distance(student: Any, teacher: Any) -> Any:
@@ -104,7 +104,9 @@ def _distance(student: Any, teacher: Any) -> Any:
     for side in SIDES:
         if side < student.shape[1]:
             weight, size = weight / 2, (side, side)
-            total = total + weight * per_example(ops.square(pooled(student, size) - pooled(teacher, size)))
+            total = total + weight * per_example(
+                ops.square(average_pool(student, size) - average_pool(teacher, size))
+            )
             weights += weight
     return total / weights
 

@@ -7,11 +7,18 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.formulas.connector import built, convolution, dense, layer, normalization, through
-from kdcli.formulas.convention import owned, per_example
-from kdcli.formulas.matching import feature_lists
-from kdcli.formulas.pooling import same_size
-from kdcli.formulas.rows import rows, unit
+from kdcli.formulas.connector import (
+    apply_layers,
+    build_layers,
+    make_batch_norm,
+    make_convolution,
+    make_dense,
+    make_layer,
+)
+from kdcli.formulas.convention import per_example, require_parts
+from kdcli.formulas.matching import list_features
+from kdcli.formulas.pooling import match_sizes
+from kdcli.formulas.rows import flatten_examples, normalize_length
 from kdcli.lazy import keras, ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts, Shape
 from kdcli.spec import PositiveFloat, Weight
@@ -70,16 +77,16 @@ class SemanticCalibration(FeatureLoss):
 
     def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
         """The distances, weighted by attention."""
-        owns = owned(parts, self).trained
-        students, targets = feature_lists(student, teacher)
+        owns = require_parts(parts, self).trained
+        students, targets = list_features(student, teacher)
         teachers = [ops.stop_gradient(target) for target in targets]
         shares = self._attention(students, teachers, owns)
         distances = []
         for feature, regressors in zip(students, owns["regressors"], strict=True):
             row = []
             for target, layers in zip(teachers, regressors, strict=True):
-                ours, theirs = same_size(feature, target)
-                row.append(per_example(ops.square(through(layers, ours) - theirs)))
+                ours, theirs = match_sizes(feature, target)
+                row.append(per_example(ops.square(apply_layers(layers, ours) - theirs)))
             distances.append(ops.stack(row, axis=-1))
         return ops.mean(ops.sum(shares * ops.stack(distances, axis=1), axis=-1))
 
@@ -96,7 +103,7 @@ class SemanticCalibration(FeatureLoss):
 
 def _read(layers: Sequence[Any], feature: Any) -> Any:
     """The direction that a network gives to each example's similarities with the batch."""
-    flat = rows(feature)
+    flat = flatten_examples(feature)
     similarities = ops.matmul(flat, ops.transpose(flat))
     missing = layers[0].kernel.shape[0] - similarities.shape[1]
     if missing < 0:
@@ -104,15 +111,15 @@ def _read(layers: Sequence[Any], feature: Any) -> Any:
             f"semantic_calibration was built for batches of {layers[0].kernel.shape[0]}, "
             f"got {similarities.shape[1]} examples: Given(..., batch=...)"
         )
-    return unit(through(layers, ops.pad(similarities, ((0, 0), (0, missing)))))
+    return normalize_length(apply_layers(layers, ops.pad(similarities, ((0, 0), (0, missing)))))
 
 
 def _perceptron(inputs: int, outputs: int) -> list[Any]:
-    return built([dense(2 * outputs, activation="relu"), dense(outputs)], (inputs,))
+    return build_layers([make_dense(2 * outputs, activation="relu"), make_dense(outputs)], (inputs,))
 
 
 def _regressor(ours: Shape, theirs: Shape) -> list[Any]:
     channels = int(theirs[-1] or 1)
-    layers = [convolution(2 * channels, 1), normalization(), layer(keras.layers.ReLU)]
-    layers += [convolution(2 * channels, 3), normalization(), layer(keras.layers.ReLU)]
-    return built([*layers, convolution(channels, 1)], (None, None, ours[-1]))
+    layers = [make_convolution(2 * channels, 1), make_batch_norm(), make_layer(keras.layers.ReLU)]
+    layers += [make_convolution(2 * channels, 3), make_batch_norm(), make_layer(keras.layers.ReLU)]
+    return build_layers([*layers, make_convolution(channels, 1)], (None, None, ours[-1]))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from kdcli.formulas.matching import feature_pairs
-from kdcli.formulas.rows import moderate, rows, unit
+from kdcli.formulas.matching import pair_features
+from kdcli.formulas.rows import flatten_examples, limit_size, normalize_length
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
 from kdcli.spec import Weight
@@ -40,12 +40,12 @@ class SimilarityPreserving(FeatureLoss):
     def __call__(self, *, student: Any, teacher: Any, **_: Any) -> Any:
         """The distance of the similarities of a batch."""
         total = 0.0
-        for feature, target in feature_pairs(student, teacher):
+        for feature, target in pair_features(student, teacher):
             difference = _similarities(feature) - _similarities(ops.stop_gradient(target))
             total = total + ops.mean(ops.square(difference))
         return total
 
 
 def _similarities(feature: Any) -> Any:
-    vectors = moderate(rows(feature))
-    return unit(ops.matmul(vectors, ops.transpose(vectors)))
+    vectors = limit_size(flatten_examples(feature))
+    return normalize_length(ops.matmul(vectors, ops.transpose(vectors)))

@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from kdcli.formulas.directions import leading_directions, main_directions
-from kdcli.formulas.matching import feature_pairs
-from kdcli.formulas.rows import positions
+from kdcli.formulas.matching import pair_features
+from kdcli.formulas.rows import flatten_positions
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
 
@@ -56,7 +56,7 @@ class SingularVectors(FeatureLoss):
     def __call__(self, *, student: Any, teacher: Any, **_: Any) -> Any:
         """The distance of the vectors' flows, per example."""
         layers = []
-        for feature, target in feature_pairs(student, teacher, least=self.least_pairs, equal_channels=True):
+        for feature, target in pair_features(student, teacher, least=self.least_pairs, equal_channels=True):
             ours, theirs = self._matrix(feature), self._matrix(ops.stop_gradient(target))
             values, wanted = main_directions(theirs, self.k, signs=self.signs)
             found = _aligned(leading_directions(ours, self.k + MORE), wanted)
@@ -68,7 +68,7 @@ class SingularVectors(FeatureLoss):
         return total
 
     def _matrix(self, feature: Any) -> Any:
-        matrix = positions(feature)
+        matrix = flatten_positions(feature)
         most = min(side for side in matrix.shape[1:] if side is not None)
         if most < self.k:
             raise ValueError(

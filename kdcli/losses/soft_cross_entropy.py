@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from kdcli.formulas.convention import compared, per_example
+from kdcli.formulas.convention import match_logits, per_example
 from kdcli.formulas.divergence import cross_entropy
 from kdcli.lazy import ops
 from kdcli.loss import Loss
@@ -34,7 +34,7 @@ class SoftCrossEntropy(Loss):
     notes: ClassVar[tuple[str, ...]] = (
         "Differs from `soft_targets` by the teacher's entropy, which has no gradient.",
     )
-    heads: ClassVar[tuple[str, ...]] = ("logits", "sigmoid")
+    output_kinds: ClassVar[tuple[str, ...]] = ("logits", "sigmoid")
     zero_when_equal: ClassVar[bool] = False
 
     kind: Literal["soft_cross_entropy"] = "soft_cross_entropy"
@@ -44,7 +44,7 @@ class SoftCrossEntropy(Loss):
         self, *, student: Any, teacher: Any, output_kind: str = "logits", progress: Any = 0.0, **_: Any
     ) -> Any:
         """The cross-entropy, per example."""
-        student, teacher = compared(student, teacher)
+        student, teacher = match_logits(student, teacher)
         if output_kind == "values":
             raise ValueError("soft_cross_entropy needs a classifier; this head gives values: use soft_targets")
         temperature = ops.cast(value_at(self.temperature, progress), student.dtype)

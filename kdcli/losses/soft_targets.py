@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from kdcli.formulas.convention import compared, per_example
-from kdcli.formulas.deviation import standardized
+from kdcli.formulas.convention import match_logits, per_example
+from kdcli.formulas.deviation import standardize_logits
 from kdcli.formulas.divergence import divergence
 from kdcli.lazy import ops
 from kdcli.loss import Loss
@@ -38,7 +38,7 @@ class SoftTargets(Loss):
     notes: ClassVar[tuple[str, ...]] = (
         "Logit standardisation is `{kind: soft_targets, standardize: true}`, with weight 9 and T 2.",
     )
-    heads: ClassVar[tuple[str, ...]] = ("logits", "sigmoid", "values")
+    output_kinds: ClassVar[tuple[str, ...]] = ("logits", "sigmoid", "values")
     implied: ClassVar[Mapping[tuple[str, Any], Mapping[str, Any]]] = {
         ("standardize", True): {"weight": 9.0, "temperature": 2.0}
     }
@@ -49,15 +49,15 @@ class SoftTargets(Loss):
     standardize: bool = False
 
     @property
-    def works_on(self) -> tuple[str, ...]:
+    def accepted_output_kinds(self) -> tuple[str, ...]:
         """Every head; logits of classes alone where they are standardised."""
-        return ("logits",) if self.standardize else self.heads
+        return ("logits",) if self.standardize else self.output_kinds
 
     def __call__(
         self, *, student: Any, teacher: Any, output_kind: str = "logits", progress: Any = 0.0, **_: Any
     ) -> Any:
         """The divergence, per example."""
-        student, teacher = compared(student, teacher)
+        student, teacher = match_logits(student, teacher)
         if self.standardize and output_kind != "logits":
             raise ValueError(
                 f"soft_targets: standardize needs a classifier with logits; this head gives {output_kind}: leave "
@@ -66,7 +66,7 @@ class SoftTargets(Loss):
         if output_kind == "values":
             return per_example(ops.square(student - teacher))
         if self.standardize:
-            student, teacher = standardized(student), standardized(teacher)
+            student, teacher = standardize_logits(student), standardize_logits(teacher)
         temperature = ops.cast(value_at(self.temperature, progress), student.dtype)
         student, teacher = student / temperature, teacher / temperature
         apart = _bernoulli if output_kind == "sigmoid" else divergence

@@ -6,9 +6,9 @@ from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 from kdcli.formulas.convention import per_example
-from kdcli.formulas.matching import feature_pairs
-from kdcli.formulas.pooling import same_size
-from kdcli.formulas.rows import positions
+from kdcli.formulas.matching import pair_features
+from kdcli.formulas.pooling import match_sizes
+from kdcli.formulas.rows import flatten_positions
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
 from kdcli.spec import Weight
@@ -41,7 +41,7 @@ class SolutionFlow(FeatureLoss):
 
     def __call__(self, *, student: Any, teacher: Any, **_: Any) -> Any:
         """The distance of the flows, per example."""
-        pairs = feature_pairs(student, teacher, least=self.least_pairs, equal_channels=True)
+        pairs = pair_features(student, teacher, least=self.least_pairs, equal_channels=True)
         total = 0.0
         for (feature, target), (following, wanted) in pairwise(pairs):
             difference = _flow(feature, following) - _flow(ops.stop_gradient(target), ops.stop_gradient(wanted))
@@ -51,6 +51,6 @@ class SolutionFlow(FeatureLoss):
 
 def _flow(layer: Any, following: Any) -> Any:
     """(batch, channels, channels of the next layer)."""
-    layer, following = same_size(layer, following)
-    layer, following = positions(layer), positions(following)
+    layer, following = match_sizes(layer, following)
+    layer, following = flatten_positions(layer), flatten_positions(following)
     return ops.einsum("bpi,bpj->bij", layer, following) / ops.cast(ops.shape(layer)[1], layer.dtype)

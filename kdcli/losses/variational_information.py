@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar, Literal
 
-from kdcli.formulas.connector import built, dense, through
-from kdcli.formulas.convention import owned, per_example
-from kdcli.formulas.matching import feature_pairs
-from kdcli.formulas.pooling import same_size
+from kdcli.formulas.connector import apply_layers, build_layers, make_dense
+from kdcli.formulas.convention import per_example, require_parts
+from kdcli.formulas.matching import pair_features
+from kdcli.formulas.pooling import match_sizes
 from kdcli.lazy import keras, ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts
 
@@ -43,8 +43,8 @@ class VariationalInformation(FeatureLoss):
         regressors, spreads = [], []
         for ours, theirs in zip(given.student, given.teacher, strict=True):
             channels = int(theirs[-1] or 0)
-            layers = [dense(channels, activation=name, bias=False) for name in ("relu", "relu", None)]
-            regressors.append(built(layers, ours[-1:]))
+            layers = [make_dense(channels, activation=name, bias=False) for name in ("relu", "relu", None)]
+            regressors.append(build_layers(layers, ours[-1:]))
             start = keras.initializers.Constant(math.log(math.expm1(START - LEAST)))
             spreads.append(keras.Variable(start, shape=theirs[-1:], name="variance"))
         return Parts({"regressors": regressors, "spreads": spreads})
@@ -52,13 +52,13 @@ class VariationalInformation(FeatureLoss):
     def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
         """The negative log-likelihood without its constant, per example."""
         total = 0.0
-        owns = owned(parts, self).trained
+        owns = require_parts(parts, self).trained
         layers_and_spreads = zip(owns["regressors"], owns["spreads"], strict=True)
         for (feature, target), (layers, spread) in zip(
-            feature_pairs(student, teacher), layers_and_spreads, strict=True
+            pair_features(student, teacher), layers_and_spreads, strict=True
         ):
-            feature, target = same_size(feature, ops.stop_gradient(target))
-            feature = through(layers, feature)
+            feature, target = match_sizes(feature, ops.stop_gradient(target))
+            feature = apply_layers(layers, feature)
             variance = ops.cast(ops.softplus(spread) + LEAST, feature.dtype)
             total = total + per_example(0.5 * (ops.square(feature - target) / variance + ops.log(variance)))
         return total

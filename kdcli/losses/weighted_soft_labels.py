@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from kdcli.formulas.convention import compared, per_example
+from kdcli.formulas.convention import match_logits, per_example
 from kdcli.formulas.divergence import cross_entropy
-from kdcli.formulas.one_class import own_class
+from kdcli.formulas.one_class import class_mask
 from kdcli.lazy import ops
 from kdcli.loss import Loss
 from kdcli.spec import Temperature, Weight, value_at
@@ -47,8 +47,8 @@ class WeightedSoftLabels(Loss):
 
     def __call__(self, *, student: Any, teacher: Any, labels: Any = None, progress: Any = 0.0, **_: Any) -> Any:
         """The weighted cross-entropy, per example."""
-        student, teacher = compared(student, teacher)
-        mask = own_class(labels, student, self)
+        student, teacher = match_logits(student, teacher)
+        mask = class_mask(labels, student, self)
         ratio = _surprise(ops.stop_gradient(student), mask) / (_surprise(teacher, mask) + LEAST)
         temperature = ops.cast(value_at(self.temperature, progress), student.dtype)
         entropy = cross_entropy(student / temperature, teacher / temperature)

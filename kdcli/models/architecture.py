@@ -11,7 +11,7 @@ _LOOPS = ("While", "StatelessWhile", "CudnnRNN", "CudnnRNNV3")
 _NAMES = {"attention": _PRODUCTS, "depthwise convolutions": ("DepthwiseConv2dNative",), "recurrence": _LOOPS}
 
 
-def architecture_of(operations: Iterable[Any], inputs: Iterable[Any]) -> str:
+def describe_architecture(operations: Iterable[Any], inputs: Iterable[Any]) -> str:
     """Attention, depthwise or plain convolutions, recurrence or dense layers; with residual sums or without.
 
     Attention is a product, a residual connection a sum of two tensors of one shape that both come from the input.

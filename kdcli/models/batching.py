@@ -11,7 +11,7 @@ import numpy as np
 from kdcli.lazy import keras, tf
 
 # Examples that are asked at once where any number can be.
-CHUNK = 256
+_CHUNK_EXAMPLES = 256
 
 
 class Runner(Protocol):
@@ -34,7 +34,9 @@ class Runner(Protocol):
         ...
 
 
-def in_batches(ask: Callable[[np.ndarray], np.ndarray], examples: np.ndarray, *, size: int | None) -> np.ndarray:
+def predict_in_batches(
+    ask: Callable[[np.ndarray], np.ndarray], examples: np.ndarray, *, size: int | None
+) -> np.ndarray:
     """The answers to all examples, batch by batch.
 
     Args:
@@ -42,8 +44,8 @@ def in_batches(ask: Callable[[np.ndarray], np.ndarray], examples: np.ndarray, *,
         size: the only batch size it takes; the last batch is filled up with its own last example. None: any.
     """
     answers = []
-    for start in range(0, len(examples), size or CHUNK):
-        batch = examples[start : start + (size or CHUNK)]
+    for start in range(0, len(examples), size or _CHUNK_EXAMPLES):
+        batch = examples[start : start + (size or _CHUNK_EXAMPLES)]
         missing = (size or len(batch)) - len(batch)
         filled = np.concatenate([batch, np.repeat(batch[-1:], missing, 0)]) if missing else batch
         answers.append(ask(filled)[: len(batch)])
@@ -57,12 +59,12 @@ def time_in_batches(
     taken = np.empty(len(requests), np.int64)
     for number, request in enumerate(requests):
         began = time.perf_counter_ns()
-        in_batches(ask, request, size=size)
+        predict_in_batches(ask, request, size=size)
         taken[number] = time.perf_counter_ns() - began
     return taken
 
 
-def in_parts(ask: Callable[[Any], Any], inputs: Any, *, size: int) -> Any:
+def map_in_batches(ask: Callable[[Any], Any], inputs: Any, *, size: int) -> Any:
     """The answers to any number of examples from what takes just `size` at once.
 
     Args:

@@ -16,8 +16,8 @@ from types import FunctionType
 from typing import Any, Literal, get_args, get_origin
 
 from kdcli.augment import AnyAugment
-from kdcli.custom_kinds import OwnKinds, kind_of, specs_in
-from kdcli.errors import KdError, UsageError, first_line
+from kdcli.custom_kinds import CustomKinds, find_specs, kind_of
+from kdcli.errors import KdError, UsageError, summarize_error
 from kdcli.lazy import keras
 from kdcli.loss import Loss
 from kdcli.losses import AnyLoss
@@ -26,7 +26,7 @@ from kdcli.sources import AnySource
 from kdcli.spec import Augment, Source, Spec
 
 
-def find_kinds(files: Sequence[Path]) -> OwnKinds:
+def find_kinds(files: Sequence[Path]) -> CustomKinds:
     """Run the files that may define kinds, before a recipe is read, and collect what they define.
 
     A file defines kinds only when it imports kdcli, whose classes they are subclasses of. All others wait for
@@ -53,10 +53,10 @@ def find_kinds(files: Sequence[Path]) -> OwnKinds:
         for member in found:
             _refuse_twice(member, file, members)
             members.append((file.name, member))
-    return OwnKinds(tuple(members), tuple(files))
+    return CustomKinds(tuple(members), tuple(files))
 
 
-def bring_code(files: Sequence[Path]) -> None:
+def run_keras_code(files: Sequence[Path]) -> None:
     """Run the files that only define classes or functions of Keras models; `find_kinds` has run the others.
 
     Each is known under its bare name too, as Keras saves what no decorator has registered.
@@ -65,7 +65,7 @@ def bring_code(files: Sequence[Path]) -> None:
         UsageError: a file fails, or defines nothing.
     """
     for file in files:
-        if file in run_early(files):
+        if file in select_kind_files(files):
             continue
         _, registered = _run(file, functions=True)
         if not registered:
@@ -75,18 +75,18 @@ def bring_code(files: Sequence[Path]) -> None:
             )
 
 
-def run_early(files: Sequence[Path]) -> tuple[Path, ...]:
+def select_kind_files(files: Sequence[Path]) -> tuple[Path, ...]:
     """The files that `find_kinds` runs, before TensorFlow has been set up."""
     return tuple(file for file in files if _imports_kdcli(file))
 
 
-def registered_names() -> frozenset[str]:
+def list_registered_names() -> frozenset[str]:
     """The names under which own classes and functions stand in a model's configuration."""
     return frozenset(keras.saving.get_custom_objects())
 
 
 @contextmanager
-def blamed(files: Sequence[Path]) -> Iterator[None]:
+def attribute_errors(files: Sequence[Path]) -> Iterator[None]:
     """What is raised in the user's own files while the block runs is theirs: one line, with the place.
 
     Raises:
@@ -115,7 +115,7 @@ def _said(error: BaseException) -> str:
     """The error in one line."""
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__}: {error.msg}"
-    return f"{type(error).__name__}: {first_line(error)}"
+    return f"{type(error).__name__}: {summarize_error(error)}"
 
 
 def _run(file: Path, *, functions: bool = False) -> tuple[Mapping[str, Any], bool]:
@@ -272,7 +272,7 @@ def _refuse(member: type[Spec], family: Family, where: str) -> None:
         )
     if not re.fullmatch(r"[a-z][a-z0-9_]*", kind):
         raise UsageError(f"{where}: a kind is a word of a-z, 0-9 and _, got {kind!r}")
-    taken = {kind_of(known): known for known in specs_in(family.entries)}
+    taken = {kind_of(known): known for known in find_specs(family.entries)}
     if kind in taken:
         raise UsageError(
             f"{where}: the kind {kind!r} is taken, by kdcli's {taken[kind].__name__}", hint="give it another name"

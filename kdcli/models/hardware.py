@@ -13,7 +13,7 @@ _BFLOAT16 = ("amx_bf16", "avx512_bf16")
 _CAPABILITY = {"mixed_float16": (7, 0), "mixed_bfloat16": (8, 0)}
 
 
-def processor_flags(path: Path = _CPU_INFO) -> tuple[str, ...]:
+def read_processor_flags(path: Path = _CPU_INFO) -> tuple[str, ...]:
     """Those of the processor's flags that multiply bfloat16; none where the system does not list any."""
     try:
         lines = path.read_text("utf-8", errors="replace").splitlines()
@@ -32,6 +32,6 @@ def is_fast_in(precision: str) -> bool:
     """Whether the GPU, or without one the processor, has hardware for `mixed_bfloat16` or `mixed_float16`."""
     gpus = tf.config.get_visible_devices("GPU")
     if not gpus:
-        return precision == "mixed_bfloat16" and bool(processor_flags())
+        return precision == "mixed_bfloat16" and bool(read_processor_flags())
     found = [tf.config.experimental.get_device_details(gpu).get("compute_capability") for gpu in gpus]
     return all(capability and tuple(capability) >= _CAPABILITY[precision] for capability in found)

@@ -8,12 +8,12 @@ from typing import Any
 
 from kdcli.errors import UsageError
 from kdcli.lazy import keras, ops, tf
-from kdcli.models.files.load import open_written
-from kdcli.models.keras.inputs import leaves
+from kdcli.models.files.load import load_written_keras
+from kdcli.models.keras.inputs import flatten_structure
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.keras.taps import last_activation
-from kdcli.models.network import SMALLEST, Network
-from kdcli.models.saved_model.constant_function import frozen
+from kdcli.models.keras.taps import get_activation_name
+from kdcli.models.network import SMALLEST_PROBABILITY, Network
+from kdcli.models.saved_model.constant_function import freeze_function
 from kdcli.runs import writer
 
 _HALF = ("float16", "bfloat16")
@@ -21,7 +21,7 @@ _BOUNDED = ("probabilities", "sigmoid")
 _LOOPS = frozenset(("While", "StatelessWhile"))
 
 
-def shipped_kind(network: Network, wanted: str, *, teachers: Sequence[str] = ()) -> str:
+def choose_exported_kind(network: Network, wanted: str, *, teachers: Sequence[str] = ()) -> str:
     """The output kind of a network's exported files.
 
     Args:
@@ -48,7 +48,7 @@ def shipped_kind(network: Network, wanted: str, *, teachers: Sequence[str] = ())
     return "sigmoid" if network.output_kind == "sigmoid" or network.has_one_sigmoid else "probabilities"
 
 
-def ready(network: Network, kind: str) -> Network:
+def prepare_for_export(network: Network, kind: str) -> Network:
     """Change a network for good into what ships: layers compute in float32, a last activation is left out.
 
     A graph stays as it is; it computes in the types that it was saved with.
@@ -63,12 +63,12 @@ def ready(network: Network, kind: str) -> Network:
         if not isinstance(layer, keras.Model):
             _compute_in_float32(layer)
     if any(keras.backend.standardize_dtype(one.dtype) in _HALF for one in network.model.weights):
-        network = copied(network)
+        network = copy_network(network)
     last = network.last_layer
     if kind == "logits" and network.saved_kind in _BOUNDED and last is not None and "activation" in vars(last):
-        if last_activation(last) in ("softmax", "sigmoid"):
+        if get_activation_name(last) in ("softmax", "sigmoid"):
             last.activation = keras.activations.linear
-            return network.understood("logits", output_kind=network.output_kind)
+            return network.with_output_kinds("logits", output_kind=network.output_kind)
     return network
 
 
@@ -80,34 +80,34 @@ def _compute_in_float32(layer: Any) -> None:
         layer.dtype_policy = keras.DTypePolicy("float32")
 
 
-def copied(network: KerasNetwork) -> KerasNetwork:
+def copy_network(network: KerasNetwork) -> KerasNetwork:
     """The same network over a model of its own, with weights of the types that its layers ask for now."""
     with writer.scratch_folder(4 * network.parameters) as folder:
         network.model.save(folder / "model.keras")
-        model = open_written(folder / "model.keras")
+        model = load_written_keras(folder / "model.keras")
     other = KerasNetwork(model, name=network.name, output=network.output_name)
-    return other.with_preparations(network.preparations).reads_like(network)
+    return other.with_preprocessing(network.preprocessing).with_outputs_like(network)
 
 
-def as_kind(output: Any, own: str, kind: str) -> Any:
+def convert_output_kind(output: Any, own: str, kind: str) -> Any:
     """An output of one kind as another: an activation more, or the logits that a probability stands for."""
     if own == kind:
         return output
     if kind in _BOUNDED:
         activation = "softmax" if kind == "probabilities" else "sigmoid"
         return keras.layers.Activation(activation, dtype="float32", name=kind)(output)
-    clipped = ops.maximum(ops.cast(output, "float32"), SMALLEST)
+    clipped = ops.maximum(ops.cast(output, "float32"), SMALLEST_PROBABILITY)
     if own == "probabilities":
         return ops.log(clipped)
-    return ops.log(clipped) - ops.log(ops.maximum(1.0 - ops.cast(output, "float32"), SMALLEST))
+    return ops.log(clipped) - ops.log(ops.maximum(1.0 - ops.cast(output, "float32"), SMALLEST_PROBABILITY))
 
 
-def keras_output(network: KerasNetwork, prepared: Any) -> Any:
+def compute_keras_output(network: KerasNetwork, prepared: Any) -> Any:
     """The chosen output of a Keras model in inference, from its only input."""
     structure = getattr(network.model, "input", None)
     given = {next(iter(structure)): prepared} if isinstance(structure, dict) else prepared
     # Augmentation layers are on unless they are told otherwise.
-    return leaves(network.model(given, training=False))[network.chosen]
+    return flatten_structure(network.model(given, training=False))[network.output_index]
 
 
 def compute_stateless(model: Any, batch: Any) -> Any:
@@ -142,7 +142,7 @@ def make_constant(function: Callable[[Any], Any], inputs: Any) -> ConstantModel:
         inputs: a `keras.Input`, whose shape, type and name the model takes.
     """
     spec = tf.TensorSpec(inputs.shape, inputs.dtype, name=inputs.name)
-    constant = frozen(tf.function(function, autograph=False).get_concrete_function(spec))
+    constant = freeze_function(tf.function(function, autograph=False).get_concrete_function(spec))
     graph, (fed,), (result,) = constant.graph.as_graph_def(), constant.inputs, constant.outputs
     nodes = [*graph.node, *(node for body in graph.library.function for node in body.node_def)]
     for node in nodes:

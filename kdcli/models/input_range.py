@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from kdcli.models.network import Network
-from kdcli.models.preprocessing import Scale
+from kdcli.models.preprocessing import PixelScale
 
 # What tells sizes, not values: a shape that is computed from an image is no image.
 _SIZES = ("Shape", "ShapeN", "Size", "Rank")
 _VARIABLES = ("VarHandleOp", "VariableV2", "Variable")
 
 
-def first_weighted_input(
+def find_first_weighted_input(
     operations: Iterable[Any], inputs: Iterable[Any], *, weights: Collection[str] = ()
 ) -> Any | None:
     """The tensor that the first operation with weights takes.
@@ -50,7 +50,9 @@ def _is_weight(operation: Any, weights: Collection[str]) -> bool:
     return captured or operation.type in _VARIABLES or operation.name in weights
 
 
-def range_of(network: Network, scale: Scale, raw: dict[str, np.ndarray]) -> tuple[float, float] | None:
+def measure_input_range(
+    network: Network, scale: PixelScale, raw: dict[str, np.ndarray]
+) -> tuple[float, float] | None:
     """The least and the largest value that reach the first layer with weights.
 
     Args:
@@ -61,7 +63,7 @@ def range_of(network: Network, scale: Scale, raw: dict[str, np.ndarray]) -> tupl
     Returns:
         A pair, or None where the network does not tell.
     """
-    reached = network.with_scale(scale).before_weights(raw)
+    reached = network.with_scale(scale).compute_before_weights(raw)
     if reached is None or reached.ndim < 2 or len(reached) != 2 or not reached.size:
         return None
     values = reached.astype(np.float64)

@@ -12,13 +12,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from kdcli.errors import ModelError, UsageError, did_you_mean, nearest
+from kdcli.errors import ModelError, UsageError, did_you_mean, find_nearest_name
 from kdcli.lazy import ops
-from kdcli.models.keras.tap_roles import Roles
-from kdcli.models.preprocessing import Preparation, Scale, scale_to_json
+from kdcli.models.keras.tap_roles import TapRoles
+from kdcli.models.preprocessing import PixelScale, Preprocessing, scale_to_json
 
 # Below this a probability carries no information in float32, and its logarithm would run away.
-SMALLEST = 1e-7
+SMALLEST_PROBABILITY = 1e-7
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Outputs:
     """What a network says to a batch.
 
     Args:
@@ -67,9 +67,9 @@ class Network(ABC):
     all_outputs: tuple[TensorSpec, ...] = ()
     taps: Mapping[str, tuple[int | None, ...]] = MappingProxyType({})
     secondary: frozenset[str] = frozenset()
-    roles: Roles = Roles()
+    roles: TapRoles = TapRoles()
     architecture: str = ""
-    preparations: Mapping[str, Preparation] = MappingProxyType({})
+    preprocessing: Mapping[str, Preprocessing] = MappingProxyType({})
     notes: tuple[str, ...] = ()
     # The only batch size that it takes; None for any.
     batch: int | None = None
@@ -108,7 +108,7 @@ class Network(ABC):
         """Whether the model brings penalties of its own."""
         return False
 
-    def regularization(self) -> Any:
+    def compute_regularization(self) -> Any:
         """The model's own penalties after an answer, a scalar."""
         return 0.0
 
@@ -117,13 +117,15 @@ class Network(ABC):
         """How logits are got from what the saved model returns, in words."""
         if self.saved_kind in ("logits", "values"):
             return "output"
-        return f"before the {self._bare}" if self._bare else f"log of the output, clipped at {SMALLEST:g}"
+        return (
+            f"before the {self._bare}" if self._bare else f"log of the output, clipped at {SMALLEST_PROBABILITY:g}"
+        )
 
     @property
     def reading(self) -> dict[str, str]:
         """How raw examples go in and how logits are read, in words that tell one way from another."""
         inputs = {spec.name: [spec.shape, spec.dtype] for spec in self.inputs}
-        prepared = {name: asdict(preparation) for name, preparation in self.preparations.items()}
+        prepared = {name: asdict(preparation) for name, preparation in self.preprocessing.items()}
         columns = "all" if self._columns is None else ",".join(map(str, self._columns))
         return {
             "inputs": json.dumps(inputs),
@@ -137,14 +139,14 @@ class Network(ABC):
         return
 
     @abstractmethod
-    def compute(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Answer:
+    def compute(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Outputs:
         """Prepare raw inputs and answer them."""
 
     @abstractmethod
     def compute_saved_output(self, raw: Mapping[str, Any]) -> Any:
         """What the saved model itself returns, its last activation included."""
 
-    def before_weights(self, raw: Mapping[str, Any]) -> np.ndarray | None:
+    def compute_before_weights(self, raw: Mapping[str, Any]) -> np.ndarray | None:
         """What raw examples have become where the first layer with weights takes them.
 
         Args:
@@ -155,7 +157,7 @@ class Network(ABC):
         """
         return None
 
-    def understood(self, kind: str, *, output_kind: str) -> Self:
+    def with_output_kinds(self, kind: str, *, output_kind: str) -> Self:
         """The same network with its output understood as `kind` and its logits as those of `output_kind`."""
         other = copy.copy(self)
         other.saved_kind, other.output_kind = kind, output_kind
@@ -169,9 +171,9 @@ class Network(ABC):
         other.output_kind = "logits"
         return other
 
-    def reads_like(self, other: Network) -> Self:
+    def with_outputs_like(self, other: Network) -> Self:
         """The same network with its output read as another one's: its kind, its head, its columns."""
-        same = self.understood(other.saved_kind, output_kind=other.output_kind)
+        same = self.with_output_kinds(other.saved_kind, output_kind=other.output_kind)
         same.outputs = other.outputs
         same._one_sigmoid, same._columns = other._one_sigmoid, other._columns
         return same
@@ -186,32 +188,32 @@ class Network(ABC):
         other.notes = (*self.notes, f"of {self.outputs} outputs the columns {shown}{more} are the data's classes")
         return other
 
-    def with_preparations(self, preparations: Mapping[str, Preparation]) -> Self:
+    def with_preprocessing(self, preparations: Mapping[str, Preprocessing]) -> Self:
         """The same network behind a preparation of each raw input."""
         other = copy.copy(self)
-        other.preparations = dict(preparations)
+        other.preprocessing = dict(preparations)
         return other
 
-    def with_scale(self, scale: Scale) -> Self:
+    def with_scale(self, scale: PixelScale) -> Self:
         """The same network behind another scaling of its images."""
-        return self.with_preparations({n: p.with_scale(scale) for n, p in self.preparations.items()})
+        return self.with_preprocessing({n: p.with_scale(scale) for n, p in self.preprocessing.items()})
 
     def _as_logits(self, output: Any) -> Any:
         """Logits from what the model returned, or from what it returned before its last activation."""
         if self.saved_kind in ("probabilities", "sigmoid") and not self._bare:
-            output = ops.clip(ops.cast(output, "float32"), SMALLEST, 1.0)
-            odds = ops.clip(1.0 - output, SMALLEST, 1.0)
+            output = ops.clip(ops.cast(output, "float32"), SMALLEST_PROBABILITY, 1.0)
+            odds = ops.clip(1.0 - output, SMALLEST_PROBABILITY, 1.0)
             output = ops.log(output) - (ops.log(odds) if self.saved_kind == "sigmoid" else 0.0)
         if self._one_sigmoid:
             output = ops.concatenate([ops.zeros_like(output), output], axis=-1)
         return output if self._columns is None else ops.take(output, self._columns, axis=-1)
 
 
-class UnfitModel(ModelError):
+class UnusableModel(ModelError):
     """A model that opens, in a form that distillation cannot use: an open shape, no batch axis."""
 
 
-class SeveralOutputs(UsageError):
+class AmbiguousOutput(UsageError):
     """A model with several outputs, none of which was chosen."""
 
     def __init__(self, name: str, names: Sequence[str]) -> None:
@@ -221,27 +223,27 @@ class SeveralOutputs(UsageError):
         self.names = tuple(names)
 
 
-def choose_output(names: Sequence[str], wanted: str | None, *, name: str) -> str:
+def choose_output(names: Sequence[str], option: str | None, *, name: str) -> str:
     """The output that is meant: the one that was named, else the only one.
 
     Args:
         names: of all outputs.
-        wanted: of one of them, or None.
+        option: of one of them, or None.
         name: of the model, for messages.
 
     Raises:
         UsageError: no such output, or several and none named.
     """
-    if wanted is not None and wanted not in names:
+    if option is not None and option not in names:
         raise UsageError(
-            f"{name} has no output {wanted!r}; {did_you_mean(wanted, names)}outputs: {', '.join(names)}"
+            f"{name} has no output {option!r}; {did_you_mean(option, names)}outputs: {', '.join(names)}"
         )
-    if wanted is None and len(names) > 1:
-        raise SeveralOutputs(name, names)
-    return names[0] if wanted is None else wanted
+    if option is None and len(names) > 1:
+        raise AmbiguousOutput(name, names)
+    return names[0] if option is None else option
 
 
-def check_taps(network: Network, names: Sequence[str], *, who: str, loss: str) -> None:
+def check_taps(network: Network, names: Sequence[str], *, role: str, loss: str) -> None:
     """Refuse a tap that does not exist.
 
     Raises:
@@ -252,12 +254,12 @@ def check_taps(network: Network, names: Sequence[str], *, who: str, loss: str) -
             suggestion = did_you_mean(name, network.taps)
             known = ", ".join(network.taps)
             raise UsageError(
-                f"losses.{loss}: the {who} ({network.name}) has no layer {name!r}; {suggestion}layers: {known}",
-                hint=_instead(network, name, names, setting=f"losses.{loss}.{who}_layer"),
+                f"losses.{loss}: the {role} ({network.name}) has no layer {name!r}; {suggestion}layers: {known}",
+                hint=_instead(network, name, names, setting=f"losses.{loss}.{role}_layer"),
             )
 
 
 def _instead(network: Network, name: str, names: Sequence[str], *, setting: str) -> str:
     """The setting with the tap that was probably meant, where one is near."""
-    right = [nearest(name, network.taps) or "NAME" if one == name else one for one in names]
+    right = [find_nearest_name(name, network.taps) or "NAME" if one == name else one for one in names]
     return f"--set {setting}={right[0]}" if len(right) == 1 else f"--set '{setting}=[{', '.join(right)}]'"

@@ -20,50 +20,50 @@ _STEP = 1 / 256
 def resolve_output(
     network: Network,
     *,
-    wanted: str,
+    setting: str,
     task: str,
-    outputs: int,
-    answers: np.ndarray,
-    sides: tuple[int, ...] | None = None,
-    otherwise: np.ndarray | None = None,
+    output_count: int,
+    values: np.ndarray,
+    map_shape: tuple[int, ...] | None = None,
+    rescaled: np.ndarray | None = None,
 ) -> Network:
     """The network with its output understood, and checked against the task.
 
     Args:
-        wanted: `auto`, `logits`, `probabilities`, `sigmoid` or `values`.
+        setting: `auto`, `logits`, `probabilities`, `sigmoid` or `values`.
         task: `classification`, `segmentation`, `multilabel` or `regression`.
-        outputs: how many the data asks for.
-        answers: (n, ..., outputs), what the saved model itself returned for some examples.
-        otherwise: what it returned for the same examples under another input scale, where the scale is open: a
+        output_count: how many the data asks for.
+        values: (n, ..., outputs), what the saved model itself returned for some examples.
+        rescaled: what it returned for the same examples under another input scale, where the scale is open: a
             sigmoid or a softmax keeps its range under every one.
-        sides: of a map of labels, () where an example has one row; None where no labels tell.
+        map_shape: of a map of labels, () where an example has one row; None where no labels tell.
 
     Raises:
         ModelError: the number of outputs does not fit, or the answers contradict what was said.
     """
-    if not np.isfinite(answers).all():
+    if not np.isfinite(values).all():
         raise ModelError(
             f"{network.name}: answers NaN or infinity",
             hint="check input.scale, or the weights with kd evaluate",
         )
-    _check_shape(network, task, answers, sides)
-    if wanted == "values" and task != "regression":
+    _check_shape(network, task, values, map_shape)
+    if setting == "values" and task != "regression":
         raise ModelError(f"{network.name}: output_kind is values, but the data is for {task}")
-    bounded = _is_bounded(network, answers, otherwise)
-    if outputs and network.outputs != outputs:
-        network = _with_other_count(network, wanted=wanted, task=task, outputs=outputs, bounded=bounded)
-    kind = wanted
-    if wanted == "auto":
-        kind = _kind_of(network, task, answers, bounded=bounded)
-    elif wanted == "probabilities" and not _sums_to_one(answers):
+    bounded = _is_bounded(network, values, rescaled)
+    if output_count and network.outputs != output_count:
+        network = _with_other_count(network, wanted=setting, task=task, outputs=output_count, bounded=bounded)
+    kind = setting
+    if setting == "auto":
+        kind = _kind_of(network, task, values, bounded=bounded)
+    elif setting == "probabilities" and not _sums_to_one(values):
         raise ModelError(f"{network.name}: output_kind is probabilities, but the answers do not sum to 1")
-    elif wanted == "logits" and network.saved_kind in ("probabilities", "sigmoid") and task != "regression":
+    elif setting == "logits" and network.saved_kind in ("probabilities", "sigmoid") and task != "regression":
         raise ModelError(f"{network.name}: output_kind is logits, but the last layer gives {network.saved_kind}")
-    elif wanted == "sigmoid" and (answers.min() < 0 or answers.max() > 1):
+    elif setting == "sigmoid" and (values.min() < 0 or values.max() > 1):
         raise ModelError(f"{network.name}: output_kind is sigmoid, but the answers leave [0, 1]")
-    if network.outputs != answers.shape[-1]:
+    if network.outputs != values.shape[-1]:
         return network
-    return network.understood(kind, output_kind=_head_of(kind, task))
+    return network.with_output_kinds(kind, output_kind=_head_of(kind, task))
 
 
 def _check_shape(network: Network, task: str, answers: np.ndarray, sides: tuple[int, ...] | None) -> None:
@@ -100,7 +100,7 @@ def _is_bounded(network: Network, answers: np.ndarray, otherwise: np.ndarray | N
 def _with_other_count(network: Network, *, wanted: str, task: str, outputs: int, bounded: bool) -> Network:
     hidden = wanted == "auto" and network.outputs == 1 and bounded
     if (wanted == "sigmoid" or hidden) and network.saved_kind != "sigmoid":
-        network = network.understood("sigmoid", output_kind="sigmoid")
+        network = network.with_output_kinds("sigmoid", output_kind="sigmoid")
     if task in ("classification", "segmentation") and network.outputs == 1 and outputs == 2:
         # One output for two classes is z of a sigmoid, whether the sigmoid is in the model or not.
         return network.as_two_classes()
@@ -135,52 +135,52 @@ def _sums_to_one(answers: np.ndarray) -> bool:
     return bool(np.abs(answers.sum(-1) - 1).max() < tolerance)
 
 
-SETTING = "teacher.classes"
+_SETTING = "teacher.classes"
 
 
-def columns_for(
-    classes: str | Sequence[str] | Sequence[int], *, outputs: int, class_names: Sequence[str]
+def choose_columns(
+    classes: str | Sequence[str] | Sequence[int], *, output_count: int, class_names: Sequence[str]
 ) -> tuple[int, ...]:
     """The teacher's column for each class of the data, in the data's order.
 
     Args:
         classes: column numbers, one for each class of the data; or the names of all the teacher's outputs: a
             list, or a text file with one a line.
-        outputs: how many the teacher has.
+        output_count: how many the teacher has.
         class_names: of the data.
 
     Raises:
         UsageError: numbers that the teacher has not, names for another number of outputs, or a class without one.
     """
     if isinstance(classes, str):
-        classes = read_class_names(Path(classes), UsageError, setting=SETTING)
+        classes = read_class_names(Path(classes), UsageError, setting=_SETTING)
     if not all(isinstance(one, str) for one in classes):
-        return _checked_numbers([int(one) for one in classes], outputs, len(class_names))
+        return _checked_numbers([int(one) for one in classes], output_count, len(class_names))
     names = [str(one) for one in classes]
-    if len(names) != outputs:
+    if len(names) != output_count:
         raise UsageError(
-            f"{SETTING} names {len(names)} classes, the teacher has {outputs} outputs",
-            hint=f"--set '{SETTING}=[3, 5]' gives a column number for each class of the data instead",
+            f"{_SETTING} names {len(names)} classes, the teacher has {output_count} outputs",
+            hint=f"--set '{_SETTING}=[3, 5]' gives a column number for each class of the data instead",
         )
     missing = [name for name in class_names if name not in names]
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise UsageError(
-            f"{SETTING} has no class {missing[0]!r}{more}; {did_you_mean(missing[0], names)}".rstrip("; "),
-            hint=f"--set '{SETTING}=[3, 5]' gives a column number for each class of the data instead",
+            f"{_SETTING} has no class {missing[0]!r}{more}; {did_you_mean(missing[0], names)}".rstrip("; "),
+            hint=f"--set '{_SETTING}=[3, 5]' gives a column number for each class of the data instead",
         )
     twice = [name for name in class_names if names.count(name) > 1]
     if twice:
-        raise UsageError(f"{SETTING} has {twice[0]!r} more than once", hint="give column numbers instead")
+        raise UsageError(f"{_SETTING} has {twice[0]!r} more than once", hint="give column numbers instead")
     return tuple(names.index(name) for name in class_names)
 
 
 def _checked_numbers(numbers: list[int], outputs: int, wanted: int) -> tuple[int, ...]:
     if len(numbers) != wanted:
-        raise UsageError(f"{SETTING} has {len(numbers)} column numbers, the data has {wanted} classes")
+        raise UsageError(f"{_SETTING} has {len(numbers)} column numbers, the data has {wanted} classes")
     outside = [number for number in numbers if not 0 <= number < outputs]
     if outside:
-        raise UsageError(f"{SETTING}: column {outside[0]} does not exist, the teacher has {outputs} outputs")
+        raise UsageError(f"{_SETTING}: column {outside[0]} does not exist, the teacher has {outputs} outputs")
     if len(set(numbers)) < len(numbers):
-        raise UsageError(f"{SETTING}: two classes of the data have the same column")
+        raise UsageError(f"{_SETTING}: two classes of the data have the same column")
     return tuple(numbers)

@@ -14,7 +14,7 @@ LOGITS = "logits"
 Take = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
-class Answering:
+class Predictor:
     """Asks a network in inference mode; the function is compiled once and used for every call.
 
     Args:

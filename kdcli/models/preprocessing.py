@@ -13,7 +13,7 @@ from kdcli.lazy import ops
 from kdcli.spec import Standardization
 
 SCALES = ("unit", "signed", "raw", "imagenet", "caffe")
-Scale = str | Standardization
+PixelScale = str | Standardization
 # Channel statistics of ImageNet, in the order and units in which the published weights expect them.
 IMAGENET_MEAN = np.array((0.485, 0.456, 0.406), np.float32)
 IMAGENET_DEVIATION = np.array((0.229, 0.224, 0.225), np.float32)
@@ -21,7 +21,7 @@ CAFFE_MEAN = np.array((103.939, 116.779, 123.68), np.float32)
 
 
 @dataclass(frozen=True)
-class Preparation:
+class Preprocessing:
     """One network's preparation of one input.
 
     Args:
@@ -38,22 +38,22 @@ class Preparation:
     raw_dtype: str
     shape: tuple[int | None, ...]
     dtype: str
-    scale: Scale = "unit"
+    scale: PixelScale = "unit"
     size: tuple[int, int] | None = None
     fit: str = "stretch"
 
     @property
-    def picture(self) -> bool:
+    def is_image(self) -> bool:
         """Whether the input is a picture, which has a size and can be resized."""
         return _is_picture(self.raw_shape, self.raw_dtype)
 
     @property
-    def scaled(self) -> bool:
+    def is_scaled(self) -> bool:
         """Whether the scale has any effect here."""
-        return self.raw_dtype == "uint8" and self.picture
+        return self.raw_dtype == "uint8" and self.is_image
 
     @property
-    def prepared_shape(self) -> tuple[int, ...]:
+    def preprocessed_shape(self) -> tuple[int, ...]:
         """The shape of one prepared example."""
         shape = self.raw_shape
         if len(shape) == 2 and len(self.shape) == 3:
@@ -64,7 +64,7 @@ class Preparation:
             shape = (*self.size, *shape[2:])
         return tuple(shape)
 
-    def with_scale(self, scale: Scale) -> Preparation:
+    def with_scale(self, scale: PixelScale) -> Preprocessing:
         """The same with another scale."""
         return replace(self, scale=scale)
 
@@ -77,7 +77,7 @@ class Preparation:
             batch = batch[..., 0]
         if self.size is not None:
             batch = self._resized(ops.cast(batch, "float32"))
-        if self.scaled:
+        if self.is_scaled:
             batch = _scaled(ops.cast(batch, "float32"), self.scale)
         return ops.cast(batch, self.dtype)
 
@@ -97,9 +97,9 @@ class Preparation:
     def to_json(self) -> dict[str, Any]:
         """What the plan and the run record."""
         size = list(self.size) if self.size else None
-        scale = scale_to_json(self.scale) if self.scaled else None
+        scale = scale_to_json(self.scale) if self.is_scaled else None
         return {
-            "shape": list(self.prepared_shape),
+            "shape": list(self.preprocessed_shape),
             "dtype": self.dtype,
             "scale": scale,
             "resize": size,
@@ -107,12 +107,12 @@ class Preparation:
         }
 
 
-def scale_to_json(scale: Scale) -> str | dict[str, Any]:
+def scale_to_json(scale: PixelScale) -> str | dict[str, Any]:
     """The scale as a recipe writes it."""
     return scale if isinstance(scale, str) else scale.model_dump(mode="json")
 
 
-def scale_from_json(given: Any) -> Scale | None:
+def scale_from_json(given: Any) -> PixelScale | None:
     """The scale that `scale_to_json` wrote; None for anything else."""
     if isinstance(given, dict):
         try:
@@ -122,7 +122,7 @@ def scale_from_json(given: Any) -> Scale | None:
     return given if given in SCALES else None
 
 
-def _scaled(batch: Any, scale: Scale) -> Any:
+def _scaled(batch: Any, scale: PixelScale) -> Any:
     if isinstance(scale, Standardization):
         mean, deviation = (np.array(values, np.float32) for values in (scale.mean, scale.deviation))
         return (batch - mean) / deviation
@@ -142,15 +142,15 @@ def _is_picture(shape: tuple[int, ...], dtype: str) -> bool:
     return len(shape) == 3 or (len(shape) == 2 and dtype == "uint8")
 
 
-def make_preparation(
+def make_preprocessing(
     section: Any,
     *,
     raw_shape: tuple[int, ...],
     raw_dtype: str,
     shape: tuple[int | None, ...],
     dtype: str,
-    who: str,
-) -> Preparation:
+    name: str,
+) -> Preprocessing:
     """The preparation that a recipe's `input` section asks for; `scale: auto` starts as `unit`.
 
     Raises:
@@ -158,29 +158,29 @@ def make_preparation(
     """
     size = None
     if section.resize != "auto" and not _is_picture(raw_shape, raw_dtype):
-        raise ModelError(f"{who}: input.resize is for pictures, the data has shape {_text(raw_shape)}")
+        raise ModelError(f"{name}: input.resize is for pictures, the data has shape {_text(raw_shape)}")
     if section.resize != "auto":
         # The size that the data has already is no resizing: pixels stay as they are.
         size = tuple(section.resize) if tuple(section.resize) != tuple(raw_shape[:2]) else None
     elif _is_picture(raw_shape, raw_dtype) and len(shape) in (2, 3) and None not in shape[:2]:
         size = shape[:2] if tuple(raw_shape[:2]) != tuple(shape[:2]) else None
-    scale: Scale = "unit" if section.scale == "auto" else section.scale
+    scale: PixelScale = "unit" if section.scale == "auto" else section.scale
     if isinstance(scale, Standardization):
         scale = scale.in_pixels
-    prepared = Preparation(raw_shape, raw_dtype, shape, dtype, scale, size, section.fit)
-    given = prepared.prepared_shape
+    prepared = Preprocessing(raw_shape, raw_dtype, shape, dtype, scale, size, section.fit)
+    given = prepared.preprocessed_shape
     fits = len(given) == len(shape) and all(w in (None, g) for g, w in zip(given, shape, strict=True))
     if not fits:
         wanted = tuple("any" if side is None else side for side in shape)
         raise ModelError(
-            f"{who} takes inputs of shape {_text(wanted)}, the data has {_text(raw_shape)}"
+            f"{name} takes inputs of shape {_text(wanted)}, the data has {_text(raw_shape)}"
             + (f" (resized: {_text(given)})" if size else ""),
             hint=_way_to_fit(given, wanted),
         )
     channels = given[-1] if len(given) == 3 else 1
     needed = scale.channels if isinstance(scale, Standardization) else 3 if scale in ("imagenet", "caffe") else 1
-    if needed not in (1, channels) and prepared.scaled:
-        raise ModelError(f"{who}: input.scale {scale} needs {needed} channels, the data has {channels}")
+    if needed not in (1, channels) and prepared.is_scaled:
+        raise ModelError(f"{name}: input.scale {scale} needs {needed} channels, the data has {channels}")
     return prepared
 
 
@@ -195,7 +195,7 @@ def _text(shape: tuple[str | int, ...]) -> str:
     return "×".join(str(side) for side in shape) or "()"
 
 
-def prepare(preparations: Mapping[str, Preparation], raw: Mapping[str, Any]) -> Any:
+def preprocess(preparations: Mapping[str, Preprocessing], raw: Mapping[str, Any]) -> Any:
     """The network's input from the raw inputs: a tensor, or a mapping where there are several."""
     prepared = {name: preparation(raw[name]) for name, preparation in preparations.items()}
     return next(iter(prepared.values())) if len(prepared) == 1 else prepared

@@ -10,27 +10,27 @@ from typing import Any
 import numpy as np
 
 
-def values_of(variables: Sequence[Any]) -> list[np.ndarray]:
+def copy_values(variables: Sequence[Any]) -> list[np.ndarray]:
     """Copies of the values of variables."""
     return [np.array(variable.numpy()) for variable in variables]
 
 
-def assign_all(variables: Sequence[Any], arrays: Sequence[np.ndarray]) -> None:
+def assign_values(variables: Sequence[Any], arrays: Sequence[np.ndarray]) -> None:
     """Give variables their values back."""
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
 
 
 @contextmanager
-def unchanged(variables: Sequence[Any]) -> Iterator[None]:
+def preserve_values(variables: Sequence[Any]) -> Iterator[None]:
     """Whatever the block does to the variables, they are afterwards what they were."""
-    kept = values_of(variables)
+    kept = copy_values(variables)
     try:
         yield
     finally:
-        assign_all(variables, kept)
+        assign_values(variables, kept)
 
 
-def size_of(variables: Iterable[Any]) -> int:
+def count_values(variables: Iterable[Any]) -> int:
     """How many numbers variables hold together."""
     return sum(math.prod(variable.shape) for variable in variables)

@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from kdcli.custom_kinds import OwnKinds
+from kdcli.custom_kinds import CustomKinds
 from kdcli.errors import Fault
-from kdcli.recipe.document import Document, Path, dotted
-from kdcli.recipe.faults import class_at
+from kdcli.recipe.document import Document, SettingPath, join_path
+from kdcli.recipe.faults import find_class
 from kdcli.recipe.origins import Origins
 from kdcli.spec import Spec
 
@@ -19,7 +19,7 @@ from kdcli.spec import Spec
 _TYPE = ("kind", "name")
 
 
-def apply_changed_defaults(document: Document, origins: Origins, before: Any, own: OwnKinds) -> None:
+def apply_changed_defaults(document: Document, origins: Origins, before: Any, custom: CustomKinds) -> None:
     """Follow the settings from outside that change the default of another option of the same entry.
 
     `standardize` changes the weight of `soft_targets`, `kind` most options of an entry. Where a shipped recipe
@@ -30,11 +30,11 @@ def apply_changed_defaults(document: Document, origins: Origins, before: Any, ow
         document: with the settings in it; changed in place.
         origins: of the settings; told whose default holds.
         before: the values as the recipe wrote them.
-        own: the kinds of the user's own files.
+        custom: the kinds of the user's own files.
     """
-    for entry in dict.fromkeys(path[:-1] for path in origins.outside):
+    for entry in dict.fromkeys(path[:-1] for path in origins.overrides):
         old, new = _entry(before, entry), _entry(document.values, entry)
-        had, has = class_at(entry, before, own), class_at(entry, document.values, own)
+        had, has = find_class(entry, before, custom), find_class(entry, document.values, custom)
         if had is None or has is None or not old or not new:
             continue
         usual, defaults = had.defaults(old), has.defaults(new)
@@ -47,32 +47,34 @@ def apply_changed_defaults(document: Document, origins: Origins, before: Any, ow
             option = _cause(origins, entry, has, old, new)
             if document.shipped:
                 del new[name]
-                origins.follows[path] = f"default with {option}"
+                origins.implied_defaults[path] = f"default with {option}"
             if document.shipped and written != default:
                 origins.notes.append(
-                    f"{dotted(path)} is {_shown(default)}, the default with {option}; "
+                    f"{join_path(path)} is {_shown(default)}, the default with {option}; "
                     f"{document.source} has {_shown(written)}"
                 )
             elif written != default:
                 origins.notes.append(
-                    f"{dotted(path)} stays {_shown(written)}, as {_place(document, path)} has it; "
+                    f"{join_path(path)} stays {_shown(written)}, as {_place(document, path)} has it; "
                     f"the default with {option} is {_shown(default)}"
                 )
 
 
-def whole_entry(document: Document, origins: Origins, own: OwnKinds, faults: Sequence[Fault]) -> str | None:
+def suggest_whole_entry(
+    document: Document, origins: Origins, custom: CustomKinds, faults: Sequence[Fault]
+) -> str | None:
     """The `--set` that gives a whole entry, where its type was set and what stands beside it does not fit.
 
     Args:
         document: with the settings in it.
         origins: of the settings.
-        own: the kinds of the user's own files.
+        custom: the kinds of the user's own files.
         faults: what was found in the recipe.
     """
-    for path in origins.outside:
+    for path in origins.overrides:
         entry = path[:-1]
-        unfit = any(fault.setting.startswith(f"{dotted(entry)}.") for fault in faults)
-        member = class_at(entry, document.values, own) if entry and path[-1] in _TYPE and unfit else None
+        unfit = any(fault.setting.startswith(f"{join_path(entry)}.") for fault in faults)
+        member = find_class(entry, document.values, custom) if entry and path[-1] in _TYPE and unfit else None
         if member is not None:
             text = yaml.safe_dump(
                 _whole(member, _entry(document.values, entry)),
@@ -80,7 +82,7 @@ def whole_entry(document: Document, origins: Origins, own: OwnKinds, faults: Seq
                 sort_keys=False,
                 width=float("inf"),
             )
-            return f"--set {shlex.quote(f'{dotted(entry)}={text.strip()}')}"
+            return f"--set {shlex.quote(f'{join_path(entry)}={text.strip()}')}"
     return None
 
 
@@ -96,7 +98,7 @@ def _whole(member: type[Spec], entry: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _entry(values: Any, path: Path) -> dict[str, Any]:
+def _entry(values: Any, path: SettingPath) -> dict[str, Any]:
     """The mapping at a path; a word is a kind."""
     at = values
     for part in path:
@@ -109,9 +111,9 @@ def _entry(values: Any, path: Path) -> dict[str, Any]:
     return {"kind": at} if isinstance(at, str) else at if isinstance(at, dict) else {}
 
 
-def _cause(origins: Origins, entry: Path, member: type[Spec], old: Any, new: Any) -> str:
+def _cause(origins: Origins, entry: SettingPath, member: type[Spec], old: Any, new: Any) -> str:
     """The setting of an entry that changes its defaults."""
-    settings = {str(path[-1]): option for path, option in origins.outside.items() if path[:-1] == entry}
+    settings = {str(path[-1]): option for path, option in origins.overrides.items() if path[:-1] == entry}
     for key, option in settings.items():
         if key in _TYPE or member.defaults({**new, key: old.get(key)}) != member.defaults(new):
             return option
@@ -122,6 +124,6 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _place(document: Document, path: Path) -> str:
+def _place(document: Document, path: SettingPath) -> str:
     place = document.places.get(path)
     return f"{document.source}:{place[0]}" if place else document.source

@@ -17,9 +17,9 @@ import yaml
 
 from kdcli.errors import Fault, RecipeError
 
-DEEPEST = 32
-LARGEST = 1_000_000
-Path = tuple[str | int, ...]
+MAX_NESTING = 32
+MAX_CHARACTERS = 1_000_000
+SettingPath = tuple[str | int, ...]
 
 _INTEGER = re.compile(r"[-+]?[0-9]+$")
 _BASED = {"0o": 8, "0x": 16}
@@ -46,8 +46,8 @@ class Document:
 
     source: str
     values: dict[str, Any] = field(default_factory=dict)
-    places: dict[Path, tuple[int, int]] = field(default_factory=dict)
-    value_places: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    places: dict[SettingPath, tuple[int, int]] = field(default_factory=dict)
+    value_places: dict[SettingPath, tuple[int, int]] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
     faults: list[Fault] = field(default_factory=list)
     shipped: bool = False
@@ -66,8 +66,8 @@ def read_document(text: str, source: str) -> Document:
         RecipeError: the text is no YAML at all, or no mapping.
     """
     document = Document(source, lines=tuple(text.splitlines()))
-    if len(text) > LARGEST:
-        raise RecipeError(source, (Fault("", f"{len(text)} characters; a recipe has at most {LARGEST}"),))
+    if len(text) > MAX_CHARACTERS:
+        raise RecipeError(source, (Fault("", f"{len(text)} characters; a recipe has at most {MAX_CHARACTERS}"),))
     try:
         value = _Reader(document, yaml.parse(text, Loader=yaml.SafeLoader)).document()
     except yaml.MarkedYAMLError as error:
@@ -86,7 +86,7 @@ def read_document(text: str, source: str) -> Document:
     return document
 
 
-def scalar(text: str) -> Any:
+def parse_scalar(text: str) -> Any:
     """A plain (unquoted) scalar by the core schema of YAML 1.2."""
     if text in _WORDS:
         return _WORDS[text]
@@ -122,30 +122,30 @@ class _Reader:
                 value = read if seen == 1 else value
         return value
 
-    def value(self, event: Any, path: Path, depth: int) -> Any:
+    def value(self, event: Any, path: SettingPath, depth: int) -> Any:
         self.into.value_places[path] = _place(event)
         if isinstance(event, yaml.AliasEvent):
-            self.into.fault(_place(event), "aliases (*) are not allowed; write the value out", dotted(path))
+            self.into.fault(_place(event), "aliases (*) are not allowed; write the value out", join_path(path))
             return None
         if event.anchor:
-            self.into.fault(_place(event), "anchors (&) are not allowed", dotted(path))
+            self.into.fault(_place(event), "anchors (&) are not allowed", join_path(path))
         if event.tag is not None:
-            self.into.fault(_place(event), "tags (!) are not allowed", dotted(path))
+            self.into.fault(_place(event), "tags (!) are not allowed", join_path(path))
         if isinstance(event, yaml.ScalarEvent):
             plain = event.implicit[0] and event.style is None
-            return scalar(event.value) if plain else event.value
-        if depth == DEEPEST:
-            self.into.fault(_place(event), f"nested deeper than {DEEPEST}", dotted(path))
+            return parse_scalar(event.value) if plain else event.value
+        if depth == MAX_NESTING:
+            self.into.fault(_place(event), f"nested deeper than {MAX_NESTING}", join_path(path))
             # Reading on would recurse, and tell nobody anything more.
             raise RecipeError(self.into.source, tuple(self.into.faults))
         read = self.mapping if isinstance(event, yaml.MappingStartEvent) else self.sequence
         return read(path, depth + 1)
 
-    def mapping(self, path: Path, depth: int) -> dict[str, Any]:
+    def mapping(self, path: SettingPath, depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             if not isinstance(event, yaml.ScalarEvent):
-                self.into.fault(_place(event), "a key must be a word", dotted(path))
+                self.into.fault(_place(event), "a key must be a word", join_path(path))
                 self.value(event, (*path, "?"), depth)
                 self.value(next(self.events), (*path, "?"), depth)
                 continue
@@ -156,16 +156,16 @@ class _Reader:
             result.setdefault(event.value, value)
         return result
 
-    def key(self, event: yaml.ScalarEvent, path: Path, before: dict[str, Any]) -> None:
+    def key(self, event: yaml.ScalarEvent, path: SettingPath, before: dict[str, Any]) -> None:
         """Note what is wrong with a key."""
         if event.anchor:
-            self.into.fault(_place(event), "anchors (&) are not allowed", dotted(path))
+            self.into.fault(_place(event), "anchors (&) are not allowed", join_path(path))
         elif event.tag is not None:
-            self.into.fault(_place(event), "tags (!) are not allowed", dotted(path))
+            self.into.fault(_place(event), "tags (!) are not allowed", join_path(path))
         elif event.value in before:
-            self.into.fault(_place(event), f"the key {event.value!r} appears twice", dotted(path))
+            self.into.fault(_place(event), f"the key {event.value!r} appears twice", join_path(path))
 
-    def sequence(self, path: Path, depth: int) -> list[Any]:
+    def sequence(self, path: SettingPath, depth: int) -> list[Any]:
         result: list[Any] = []
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
             inside = (*path, len(result))
@@ -178,12 +178,12 @@ def _place(event: Any) -> tuple[int, int]:
     return event.start_mark.line + 1, event.start_mark.column + 1
 
 
-def dotted(path: Path) -> str:
+def join_path(path: SettingPath) -> str:
     """`losses.1.weight`, as messages and `--set` write it."""
     return ".".join(str(part) for part in path)
 
 
-def typed(setting: str, value: Any) -> str:
+def format_set_option(setting: str, value: Any) -> str:
     """`--set losses.0.weight=2` as it is typed in a shell."""
     return f"--set {shlex.quote(f'{setting}={_flow(value)}')}"
 
@@ -195,16 +195,16 @@ def _flow(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_flow, value))}]"
     plain = isinstance(value, str) and re.fullmatch(r"[^\W\d][\w./+-]*( [\w./+-]+)*|[./][\w./+-]*", value)
-    return value if plain and scalar(value) == value else json.dumps(value, ensure_ascii=False)
+    return value if plain and parse_scalar(value) == value else json.dumps(value, ensure_ascii=False)
 
 
-def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+def iterate_settings(value: Any, path: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
     """Every setting inside nested mappings and lists of mappings, with its path."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
-            yield from leaves(inner, (*path, key))
+            yield from iterate_settings(inner, (*path, key))
     elif isinstance(value, list) and value and isinstance(value[0], dict):
         for number, inner in enumerate(value):
-            yield from leaves(inner, (*path, number))
+            yield from iterate_settings(inner, (*path, number))
     else:
         yield path, value

@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from kdcli.custom_kinds import NO_OWN, OwnKinds, specs_in
+from kdcli.custom_kinds import NO_CUSTOM, CustomKinds, find_specs
 from kdcli.errors import Fault, did_you_mean
-from kdcli.losses import KINDS, meant
-from kdcli.recipe.document import Document, Path, dotted
+from kdcli.losses import LOSS_KINDS, explain_alias
+from kdcli.recipe.document import Document, SettingPath, join_path
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.sections import Recipe
 from kdcli.spec import Spec
@@ -50,7 +50,9 @@ _TYPES = {
 }
 
 
-def faults_of(error: ValidationError, document: Document, origins: Origins, own: OwnKinds = NO_OWN) -> list[Fault]:
+def convert_faults(
+    error: ValidationError, document: Document, origins: Origins, custom: CustomKinds = NO_CUSTOM
+) -> list[Fault]:
     """Every fault of a validation, in the order of the text."""
     details = error.errors(include_url=False)
     paths = [_path_in(detail["loc"], document.values) for detail in details]
@@ -60,11 +62,11 @@ def faults_of(error: ValidationError, document: Document, origins: Origins, own:
         inner = any(len(other) > len(path) and other[: len(path)] == path for other in paths)
         if detail["type"] == "too_short" and inner:
             continue
-        faults.append(_fault(detail, path, document, origins, own))
+        faults.append(_fault(detail, path, document, origins, custom))
     return faults
 
 
-def _path_in(location: tuple[str | int, ...], values: Any) -> Path:
+def _path_in(location: tuple[str | int, ...], values: Any) -> SettingPath:
     """The location without the union tags that pydantic writes into it."""
     path: list[str | int] = []
     at = values
@@ -84,21 +86,21 @@ def _is_tag(part: Any, at: dict[str, Any]) -> bool:
     return part in (at.get("kind"), at.get("name"), "change", "number", "mapping", "list", "word", "text")
 
 
-def _fault(detail: Any, path: Path, document: Document, origins: Origins, own: OwnKinds) -> Fault:
+def _fault(detail: Any, path: SettingPath, document: Document, origins: Origins, own: CustomKinds) -> Fault:
     message, suggestion = _words(detail, path, document, own)
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found") and not _is_alternative(detail):
         path = (*path, _discriminator(detail))
     origin = origins.given(path)
     if origin:
-        return Fault(dotted(path), message, suggestion, origin=origin.split(" ")[0])
+        return Fault(join_path(path), message, suggestion, origin=origin.split(" ")[0])
     at_key = detail["type"] in ("extra_forbidden", "missing", "union_tag_not_found")
     place = _place(path, document, at_key=at_key)
     if place is None:
-        return Fault(dotted(path), message, suggestion)
-    return Fault(dotted(path), message, suggestion, *place, document.lines[place[0] - 1])
+        return Fault(join_path(path), message, suggestion)
+    return Fault(join_path(path), message, suggestion, *place, document.lines[place[0] - 1])
 
 
-def _place(path: Path, document: Document, *, at_key: bool) -> tuple[int, int] | None:
+def _place(path: SettingPath, document: Document, *, at_key: bool) -> tuple[int, int] | None:
     """Where the path, or the nearest thing around it, stands in the text."""
     first, second = (document.places, document.value_places)
     if not at_key:
@@ -119,7 +121,7 @@ def _is_alternative(detail: Any) -> bool:
     return detail["ctx"]["discriminator"].endswith("()")
 
 
-def _words(detail: Any, path: Path, document: Document, own: OwnKinds) -> tuple[str, str | None]:
+def _words(detail: Any, path: SettingPath, document: Document, own: CustomKinds) -> tuple[str, str | None]:
     kind, context, value = detail["type"], detail.get("ctx", {}), detail.get("input")
     if kind == "extra_forbidden":
         known = known_keys(path[:-1], document.values, own)
@@ -163,7 +165,7 @@ def _elsewhere(key: str, known: Iterable[str]) -> str | None:
     return None
 
 
-def _written_out(path: Path, value: Any) -> str | None:
+def _written_out(path: SettingPath, value: Any) -> str | None:
     """What a word alone was probably meant to be: the mapping that it is short for."""
     name = next((part for part in reversed(path) if isinstance(part, str)), "")
     if not isinstance(value, str) or name not in ("losses", "augment", "model", "teacher", "student"):
@@ -186,7 +188,7 @@ def _suggest(name: str, known: Iterable[str]) -> str:
 
 def _loss_suggestion(name: str, known: Iterable[str]) -> str:
     """The kind that papers call so, or the nearest one: all of them are too many for a line."""
-    return meant(name, KINDS) or did_you_mean(name, known).strip() or "kd losses ls lists them"
+    return explain_alias(name, LOSS_KINDS) or did_you_mean(name, known).strip() or "kd losses ls lists them"
 
 
 def _short(value: Any) -> str:
@@ -197,13 +199,13 @@ def _short(value: Any) -> str:
     return "nothing" if value is None else f"{value!r:.60}" if isinstance(value, str) else f"{value}"[:60]
 
 
-def known_keys(path: Path, values: Any, own: OwnKinds = NO_OWN) -> list[str]:
+def known_keys(path: SettingPath, values: Any, custom: CustomKinds = NO_CUSTOM) -> list[str]:
     """The keys that the recipe accepts at a path, given what stands there."""
-    found = class_at(path, values, own)
+    found = find_class(path, values, custom)
     return [field.alias or name for name, field in found.model_fields.items()] if found else []
 
 
-def class_at(path: Path, values: Any, own: OwnKinds = NO_OWN) -> type[Spec] | None:
+def find_class(path: SettingPath, values: Any, custom: CustomKinds = NO_CUSTOM) -> type[Spec] | None:
     """The class of what stands at a path of a recipe, or None where that cannot be told."""
     found: Any = Recipe
     at = values
@@ -212,7 +214,7 @@ def class_at(path: Path, values: Any, own: OwnKinds = NO_OWN) -> type[Spec] | No
         if isinstance(part, str):
             named = [f for n, f in found.model_fields.items() if part in (n, f.alias)]
             found = named[0].annotation if named else None
-        found = _member_for(found, at, own)
+        found = _member_for(found, at, custom)
         if found is None:
             return None
     return found if isinstance(found, type) else None
@@ -224,9 +226,9 @@ def _inside(values: Any, part: Any) -> Any:
     return values.get(part) if isinstance(values, dict) else None
 
 
-def _member_for(annotation: Any, value: Any, own: OwnKinds) -> type[Spec] | Any:
+def _member_for(annotation: Any, value: Any, own: CustomKinds) -> type[Spec] | Any:
     """The Spec inside an annotation that a value would become; containers are handed on for their items."""
-    members = list(dict.fromkeys(specs_in(annotation, own)))
+    members = list(dict.fromkeys(find_specs(annotation, own)))
     if isinstance(value, list):
         return annotation
     if not isinstance(value, dict):

@@ -10,7 +10,7 @@ from kdcli.recipe.types import ClassColumns, InputValues, WordOrSize, WordOrView
 from kdcli.spec import OutputKind, PositiveFloat, Spec, Standardization
 from kdcli.zoo import AnyModel
 
-Scale = Annotated[
+ScaleSetting = Annotated[
     Annotated[Literal["auto", "unit", "signed", "raw", "imagenet", "caffe"], Tag("word")]
     | Annotated[Standardization, Tag("mapping")],
     Discriminator(lambda value: "word" if isinstance(value, str) else "mapping"),
@@ -30,7 +30,7 @@ class InputSection(Spec):
         values: what inputs of a SavedModel that are not data hold, such as `{keep_prob: 1.0}`.
     """
 
-    scale: Scale = "auto"
+    scale: ScaleSetting = "auto"
     resize: WordOrSize = "auto"
     fit: Literal["stretch", "crop", "pad"] = "stretch"
     tensor: str | None = None
@@ -80,9 +80,10 @@ def _one_or_several(value: Any) -> str:
     return "list" if isinstance(value, list | tuple) else "mapping"
 
 
-Several = Annotated[tuple[TeacherSection, ...], Field(strict=False, min_length=1)]
-OneOrSeveral = Annotated[
-    Annotated[TeacherSection, Tag("mapping")] | Annotated[Several, Tag("list")], Discriminator(_one_or_several)
+TeacherSections = Annotated[tuple[TeacherSection, ...], Field(strict=False, min_length=1)]
+TeacherOrEnsemble = Annotated[
+    Annotated[TeacherSection, Tag("mapping")] | Annotated[TeacherSections, Tag("list")],
+    Discriminator(_one_or_several),
 ]
 
 

@@ -23,7 +23,7 @@ _EVERY: dict[str, Any] = {
 }
 _ADAM: dict[str, Any] = {"beta_1": float, "beta_2": float, "epsilon": float}
 # kind: (Keras class, default learning rate, own arguments). A test holds this against Keras' signatures.
-TABLE: dict[str, tuple[str, float, dict[str, Any]]] = {
+OPTIMIZERS: dict[str, tuple[str, float, dict[str, Any]]] = {
     "adam": ("Adam", 1e-3, {**_ADAM, "amsgrad": bool}),
     "adamw": ("AdamW", 1e-3, {**_ADAM, "amsgrad": bool}),
     "sgd": ("SGD", 1e-2, {"momentum": float, "nesterov": bool}),
@@ -79,10 +79,10 @@ TABLE: dict[str, tuple[str, float, dict[str, Any]]] = {
 }
 
 # Whose steps are as large as the gradient: the weight of a loss is a factor of their learning rate.
-FOLLOWS_THE_LOSS = ("sgd",)
+PROPORTIONAL_TO_GRADIENT = ("sgd",)
 
 
-class Optimizer(Spec):
+class OptimizerSpec(Spec):
     """How gradients become updates. Arguments left out keep Keras' default.
 
     Args:
@@ -95,17 +95,17 @@ class Optimizer(Spec):
     def build(self, learning_rate: Any) -> Any:
         """The `keras.optimizers.Optimizer`, with a number or a schedule as its learning rate."""
         given = self.model_dump(exclude={"kind", "learning_rate"}, exclude_none=True)
-        return getattr(keras.optimizers, TABLE[self.kind][0])(learning_rate=learning_rate, **given)
+        return getattr(keras.optimizers, OPTIMIZERS[self.kind][0])(learning_rate=learning_rate, **given)
 
 
-def _member(kind: str) -> type[Optimizer]:
-    keras_name, rate, own = TABLE[kind]
+def _member(kind: str) -> type[OptimizerSpec]:
+    keras_name, rate, own = OPTIMIZERS[kind]
     fields: dict[str, Any] = {
         "kind": (Literal[kind], kind),
         "learning_rate": (PositiveFloat, rate),
         **{name: (type_ | None, None) for name, type_ in {**own, **_EVERY}.items()},
     }
-    return create_model(keras_name, __base__=Optimizer, __doc__=f"`keras.optimizers.{keras_name}`.", **fields)
+    return create_model(keras_name, __base__=OptimizerSpec, __doc__=f"`keras.optimizers.{keras_name}`.", **fields)
 
 
 def _completed(value: Any) -> Any:
@@ -115,9 +115,11 @@ def _completed(value: Any) -> Any:
     return {"kind": "adam", **value} if isinstance(value, dict) else value
 
 
-MEMBERS = tuple(_member(kind) for kind in TABLE)
-ADAM: Optimizer = MEMBERS[0].model_validate({"kind": "adam"})
+OPTIMIZER_KINDS = tuple(_member(kind) for kind in OPTIMIZERS)
+ADAM: OptimizerSpec = OPTIMIZER_KINDS[0].model_validate({"kind": "adam"})
 if TYPE_CHECKING:
-    AnyOptimizer = Optimizer
+    AnyOptimizer = OptimizerSpec
 else:
-    AnyOptimizer = Annotated[reduce(or_, MEMBERS), Field(discriminator="kind"), BeforeValidator(_completed)]
+    AnyOptimizer = Annotated[
+        reduce(or_, OPTIMIZER_KINDS), Field(discriminator="kind"), BeforeValidator(_completed)
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kdcli.recipe.document import Document, Path
+from kdcli.recipe.document import Document, SettingPath
 
 
 @dataclass
@@ -19,24 +19,24 @@ class Origins:
     """
 
     document: Document
-    outside: dict[Path, str] = field(default_factory=dict)
-    follows: dict[Path, str] = field(default_factory=dict)
+    overrides: dict[SettingPath, str] = field(default_factory=dict)
+    implied_defaults: dict[SettingPath, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def given(self, path: Path) -> str | None:
+    def given(self, path: SettingPath) -> str | None:
         """The option that gave the value at a path or around it, if one did."""
         for length in range(len(path), 0, -1):
-            if path[:length] in self.outside:
-                return self.outside[path[:length]]
+            if path[:length] in self.overrides:
+                return self.overrides[path[:length]]
         return None
 
-    def of(self, path: Path) -> str:
+    def of(self, path: SettingPath) -> str:
         """In words: `--epochs`, `feature.yaml:14` or `default`."""
         option = self.given(path)
         if option:
             return option
-        if path in self.follows:
-            return self.follows[path]
+        if path in self.implied_defaults:
+            return self.implied_defaults[path]
         place = self.document.places.get(path) or self.document.value_places.get(path)
         if place:
             return f"{self.document.source}:{place[0]}"

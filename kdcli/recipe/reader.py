@@ -11,26 +11,28 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from kdcli.custom_kinds import AS_WRITTEN, NO_OWN, OwnKinds, specs_in
+from kdcli.custom_kinds import KEEP_UNKNOWN, NO_CUSTOM, CustomKinds, find_specs
 from kdcli.errors import Fault, RecipeError, UsageError, did_you_mean
-from kdcli.recipe.defaults import apply_changed_defaults, whole_entry
-from kdcli.recipe.document import Document, Path, dotted, read_document, scalar
-from kdcli.recipe.faults import faults_of
+from kdcli.recipe.defaults import apply_changed_defaults, suggest_whole_entry
+from kdcli.recipe.document import Document, SettingPath, join_path, parse_scalar, read_document
+from kdcli.recipe.faults import convert_faults
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.sections import Recipe
-from kdcli.recipe.shipped_recipes import shipped_names, shipped_text
-from kdcli.recipe.teacher_list import for_each, spread
+from kdcli.recipe.shipped_recipes import list_shipped_recipes, read_shipped_text
+from kdcli.recipe.teacher_list import expand_setting, expand_teachers
 from kdcli.recipe.types import is_file_name
 from kdcli.sources import named
 
-NEWEST = 1
+NEWEST_VERSION = 1
 # Where a mapping stands, or a list of them.
-SECTIONS = {field.alias or name for name, field in Recipe.model_fields.items() if any(specs_in(field.annotation))}
+SECTIONS = {
+    field.alias or name for name, field in Recipe.model_fields.items() if any(find_specs(field.annotation))
+}
 SOURCE = ("data", "source")
 
 
 @dataclass(frozen=True)
-class ReadRecipe:
+class LoadedRecipe:
     """A recipe together with where its settings came from."""
 
     recipe: Recipe
@@ -43,9 +45,9 @@ def read_recipe(
     *,
     settings: Sequence[str] = (),
     options: Mapping[str, tuple[str, Any]] | None = None,
-    own: OwnKinds = NO_OWN,
+    custom: CustomKinds = NO_CUSTOM,
     teachers: int = 0,
-) -> ReadRecipe:
+) -> LoadedRecipe:
     """Read and check a recipe; defaults < recipe < `--set` < named options.
 
     A setting may change the default of another option. What a shipped recipe wrote for that option then gives way
@@ -56,7 +58,7 @@ def read_recipe(
             mapping, or a `Recipe`.
         settings: `path=value` entries, the value read as YAML.
         options: value by dotted path, with the option's name: `{"train.epochs": ("--epochs", 3)}`.
-        own: the kinds of the user's own files.
+        custom: the kinds of the user's own files.
         teachers: how many are named beside the recipe.
 
     Raises:
@@ -68,58 +70,60 @@ def read_recipe(
     origins = Origins(document)
     faults = list(document.faults)
     if teachers:
-        spread(document, teachers)
+        expand_teachers(document, teachers)
     options = dict(options or {})
-    if dotted(SOURCE) in options:
+    if join_path(SOURCE) in options:
         # `--set data.source.label=price` is about the source that `--data` names.
-        _put(document.values, SOURCE, options[dotted(SOURCE)][1])
+        _put(document.values, SOURCE, options[join_path(SOURCE)][1])
     for setting in settings:
         faults.extend(_apply_setting(document, origins, setting))
     if teachers:
         # A setting may have replaced the whole section.
-        spread(document, teachers)
+        expand_teachers(document, teachers)
     for name, (option, value) in options.items():
-        for parts in for_each(document.values, name.split(".")):
+        for parts in expand_setting(document.values, name.split(".")):
             path = tuple(int(part) if part.isdecimal() else part for part in parts)
-            if path != SOURCE or SOURCE in origins.outside:
+            if path != SOURCE or SOURCE in origins.overrides:
                 _put(document.values, path, value)
-            origins.outside[path] = option
+            origins.overrides[path] = option
     _let_the_outside_win(document, origins)
-    apply_changed_defaults(document, origins, before, own)
+    apply_changed_defaults(document, origins, before, custom)
     version = document.values.get("version")
-    if isinstance(version, int) and version > NEWEST:
-        message = f"recipe version {version} is newer than this kd reads ({NEWEST}); update kdcli"
+    if isinstance(version, int) and version > NEWEST_VERSION:
+        message = f"recipe version {version} is newer than this kd reads ({NEWEST_VERSION}); update kdcli"
         raise RecipeError(document.source, (Fault("version", message, None, *_line_of(document, "version")),))
-    missing = [] if own.as_written else _missing_files(document, own)
+    missing = [] if custom.keep_unknown else _missing_files(document, custom)
     try:
         # What a file that is not here would have defined is no fault of its own.
-        checked = Recipe.model_validate(document.values, context=replace(own, as_written=True) if missing else own)
+        checked = Recipe.model_validate(
+            document.values, context=replace(custom, keep_unknown=True) if missing else custom
+        )
     except ValidationError as error:
-        faults.extend(faults_of(error, document, origins, own))
+        faults.extend(convert_faults(error, document, origins, custom))
     faults += [fault for _, fault in missing]
     if faults:
         faults.sort(key=lambda fault: (fault.line or 0, fault.column or 0))
-        hint = whole_entry(document, origins, own, faults)
+        hint = suggest_whole_entry(document, origins, custom, faults)
         if missing:
             hint = " ".join(f"--code {name}" for name, _ in missing)
         elif all("losses." in fault.setting and fault.message.startswith("unknown kind") for fault in faults):
             hint = "kd losses ls, or --code FILE.py where a file of your own defines it"
         elif hint is None and document.source != "-" and any(fault.line for fault in faults):
-            hint = " ".join(["kd recipes check", document.source, *(f"--code {path}" for path in own.paths)])
+            hint = " ".join(["kd recipes check", document.source, *(f"--code {path}" for path in custom.paths)])
         raise RecipeError(document.source, tuple(faults), hint=hint)
-    return ReadRecipe(checked, origins, document.source)
+    return LoadedRecipe(checked, origins, document.source)
 
 
-def read_run(path: FilePath) -> Recipe:
+def read_run_recipe(path: FilePath) -> Recipe:
     """The recipe of a run, for a look at what it says beside its losses; own kinds in it stay as they are written.
 
     Raises:
         RecipeError: somebody has changed it, and it has faults now.
     """
-    return read_recipe(path, own=AS_WRITTEN).recipe
+    return read_recipe(path, custom=KEEP_UNKNOWN).recipe
 
 
-def _missing_files(document: Document, own: OwnKinds) -> list[tuple[str, Fault]]:
+def _missing_files(document: Document, own: CustomKinds) -> list[tuple[str, Fault]]:
     """The files that a recipe requires and nobody gave, each as a fault."""
     names = document.values.get("requires")
     found = []
@@ -128,7 +132,7 @@ def _missing_files(document: Document, own: OwnKinds) -> list[tuple[str, Fault]]
             place = document.value_places.get(("requires", number))
             where = (*place, document.lines[place[0] - 1]) if place else ()
             message = f"the recipe requires {name}, which was not given"
-            found.append((name, Fault(dotted(("requires", number)), message, None, *where)))
+            found.append((name, Fault(join_path(("requires", number)), message, None, *where)))
     return found
 
 
@@ -155,20 +159,20 @@ def _document(recipe: Any) -> Document:
         return read_document(sys.stdin.read(), "-")
     if "/" in name or name.endswith((".yaml", ".yml")) or isinstance(recipe, FilePath):
         return read_document(_text_of(name), name)
-    return replace(read_document(shipped_recipe(name), name), shipped=True)
+    return replace(read_document(read_shipped_recipe(name), name), shipped=True)
 
 
-def shipped_recipe(name: str) -> str:
+def read_shipped_recipe(name: str) -> str:
     """The text of a shipped recipe.
 
     Raises:
         UsageError: there is none of that name.
     """
-    if name in shipped_names():
-        return shipped_text(name)
-    suggestion = did_you_mean(name, shipped_names())
+    if name in list_shipped_recipes():
+        return read_shipped_text(name)
+    suggestion = did_you_mean(name, list_shipped_recipes())
     raise UsageError(
-        f"unknown recipe {name!r}; {suggestion}shipped: {', '.join(shipped_names())}",
+        f"unknown recipe {name!r}; {suggestion}shipped: {', '.join(list_shipped_recipes())}",
         hint="kd recipes ls, or a path that contains / or ends in .yaml",
     )
 
@@ -179,7 +183,7 @@ def _text_of(name: str) -> str:
     except FileNotFoundError:
         stem = FilePath(name).stem
         hint = "kd recipes ls"
-        if stem in shipped_names():
+        if stem in list_shipped_recipes():
             hint = f"--recipe {stem} uses the shipped one; kd recipes cp {stem} copies it here"
         raise UsageError(f"{name}: no such recipe file", hint=hint) from None
     except UnicodeDecodeError as error:
@@ -197,19 +201,19 @@ def _apply_setting(document: Document, origins: Origins, setting: str) -> list[F
         read = read_document(f"value: {right}\n", "--set")
         value, faults = read.values.get("value"), read.faults
     except RecipeError:
-        value, faults = scalar(right.strip()), []
+        value, faults = parse_scalar(right.strip()), []
     if faults:
         return [Fault(path_text, faults[0].message, origin="--set")]
-    for parts in for_each(document.values, path_text.split(".")):
+    for parts in expand_setting(document.values, path_text.split(".")):
         path, fault = _resolve(document.values, parts)
         if fault:
             return [Fault(path_text, fault, origin="--set")]
         _put(document.values, path, copy.deepcopy(value))
-        origins.outside[path] = f"--set {dotted(path)}"
+        origins.overrides[path] = f"--set {join_path(path)}"
     return []
 
 
-def _resolve(values: Any, parts: list[str]) -> tuple[Path, str | None]:
+def _resolve(values: Any, parts: list[str]) -> tuple[SettingPath, str | None]:
     """Turn words into a path: in a list, an index or the name or kind of an item."""
     path: list[str | int] = []
     at = values
@@ -233,7 +237,7 @@ def _resolve(values: Any, parts: list[str]) -> tuple[Path, str | None]:
     return tuple(path), None
 
 
-def _put(values: Any, path: Path, value: Any) -> None:
+def _put(values: Any, path: SettingPath, value: Any) -> None:
     at: Any = values
     for depth, part in enumerate(path[:-1]):
         inside = at[int(part)] if isinstance(at, list) else at.get(part)
@@ -250,7 +254,7 @@ def _put(values: Any, path: Path, value: Any) -> None:
     at[path[-1]] = value
 
 
-def _entry(short: Any, path: Path) -> dict[str, Any] | None:
+def _entry(short: Any, path: SettingPath) -> dict[str, Any] | None:
     """The mapping for a short form such as `optimizer: adam` or `source: a.csv`; None where it names nothing."""
     if not isinstance(short, str):
         return {}

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from kdcli.lazy import ops
-from kdcli.spec import PositiveFloat, Share, Spec
+from kdcli.spec import Fraction, PositiveFloat, Spec
 
 
 class Schedule(Spec):
@@ -19,7 +19,7 @@ class Schedule(Spec):
     """
 
     kind: str
-    warmup: Annotated[Share, Field(lt=1)] = 0.0
+    warmup: Annotated[Fraction, Field(lt=1)] = 0.0
 
     def factor(self, progress: Any) -> Any:
         """What multiplies the learning rate when the share `progress` (a tensor, 0 to 1) is done."""
@@ -51,7 +51,7 @@ class Cosine(Schedule):
     """
 
     kind: Literal["cosine"] = "cosine"
-    floor: Share = 0.0
+    floor: Fraction = 0.0
 
     def shape(self, progress: Any) -> Any:
         """1 at the start, `floor` at the end."""
@@ -66,7 +66,7 @@ class Linear(Schedule):
     """
 
     kind: Literal["linear"] = "linear"
-    floor: Share = 0.0
+    floor: Fraction = 0.0
 
     def shape(self, progress: Any) -> Any:
         """1 at the start, `floor` at the end."""
@@ -83,7 +83,7 @@ class Steps(Schedule):
 
     # `factor` is this class' verb, so the field has another name inside.
     kind: Literal["steps"] = "steps"
-    at: Annotated[tuple[Share, ...], Field(strict=False, min_length=1)] = (0.6, 0.8)
+    at: Annotated[tuple[Fraction, ...], Field(strict=False, min_length=1)] = (0.6, 0.8)
     drop: Annotated[PositiveFloat, Field(alias="factor", lt=1)] = 0.1
 
     def shape(self, progress: Any) -> Any:
@@ -116,5 +116,3 @@ def _completed(value: Any) -> Any:
 
 _Kinds = Annotated[Constant | Cosine | Linear | Steps | Exponential, Field(discriminator="kind")]
 AnySchedule = Annotated[_Kinds, BeforeValidator(_completed)]
-
-__all__ = ["AnySchedule", "Constant", "Schedule"]

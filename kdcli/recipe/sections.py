@@ -11,20 +11,19 @@ from kdcli.losses import AnyLoss
 from kdcli.recipe.gates import GatesSection
 from kdcli.recipe.model_sections import (
     EnsembleSection,
-    InputSection,
-    OneOrSeveral,
     StudentSection,
+    TeacherOrEnsemble,
     TeacherSection,
 )
-from kdcli.recipe.stages import StageSection, check_names
-from kdcli.recipe.training import EarlyStopping, TrainSection
-from kdcli.recipe.types import ClassNames, ClassWeight, CodeFiles, Limit, Seed
+from kdcli.recipe.stages import StageSection, check_loss_names
+from kdcli.recipe.training import TrainSection
+from kdcli.recipe.types import ClassNames, ClassWeight, CodeFiles, ExampleLimit, Seed
 from kdcli.sources import AnySource
-from kdcli.spec import Share, Spec
+from kdcli.spec import Fraction, Spec
 
 Task = Literal["classification", "multilabel", "regression", "segmentation"]
 # Monitors of which less is better; of every other one more is better.
-FALLING = ("loss", "mae", "rmse")
+LOWER_IS_BETTER = ("loss", "mae", "rmse")
 
 
 class DataSection(Spec):
@@ -48,14 +47,14 @@ class DataSection(Spec):
     """
 
     source: AnySource | None = None
-    validation: Annotated[Share, Field(lt=1)] = 0.1
+    validation: Annotated[Fraction, Field(lt=1)] = 0.1
     task: Literal["auto", "classification", "multilabel", "regression", "segmentation"] = "auto"
     labels: Annotated[str, Field(min_length=1)] = "auto"
     classes: ClassNames | None = None
     ignore: int | None = None
     target_scale: Literal["auto", "unit", "signed", "raw"] = "auto"
     class_weight: ClassWeight = "none"
-    limit: Limit = 1.0
+    limit: ExampleLimit = 1.0
     augment: Annotated[tuple[AnyAugment, ...], Field(strict=False)] = ()
     seed: Seed | None = None
 
@@ -72,7 +71,7 @@ class Recipe(Spec):
     version: Literal[1] = 1
     description: str = ""
     data: DataSection = DataSection()
-    taught_by: OneOrSeveral = Field(default=TeacherSection(), alias="teacher")
+    taught_by: TeacherOrEnsemble = Field(default=TeacherSection(), alias="teacher")
     ensemble: EnsembleSection | None = None
     student: StudentSection = StudentSection()
     losses: Annotated[tuple[AnyLoss, ...], Field(strict=False, min_length=1)] | None = None
@@ -103,9 +102,9 @@ class Recipe(Spec):
         several = {f"teacher.{number}": section for number, section in enumerate(self.teachers)}
         return {**(several if self.is_ensemble else {"teacher": self.teacher}), "student": self.student}
 
-    def taught(self, *teachers: TeacherSection, several: bool = False) -> Recipe:
+    def with_teachers(self, *teachers: TeacherSection, ensemble: bool = False) -> Recipe:
         """The same recipe with another teacher, or a list of them."""
-        return self.model_copy(update={"taught_by": teachers if several else teachers[0]})
+        return self.model_copy(update={"taught_by": teachers if ensemble else teachers[0]})
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -119,17 +118,5 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Recipe:
-        check_names(self.losses or ())
+        check_loss_names(self.losses or ())
         return self
-
-
-__all__ = [
-    "FALLING",
-    "DataSection",
-    "EarlyStopping",
-    "InputSection",
-    "Recipe",
-    "StudentSection",
-    "TeacherSection",
-    "TrainSection",
-]

@@ -11,11 +11,11 @@ def _folder() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[2] / "recipes"
 
 
-def shipped_names() -> list[str]:
+def list_shipped_recipes() -> list[str]:
     """The names that `--recipe` accepts, in order."""
     return sorted(path.stem for path in _folder().glob("*.yaml"))
 
 
-def shipped_text(name: str) -> str:
+def read_shipped_text(name: str) -> str:
     """A shipped recipe as it is written, comments included."""
     return (_folder() / f"{name}.yaml").read_text("utf-8")

@@ -45,7 +45,7 @@ class StageSection(Spec):
             if isinstance(value, tuple):
                 found[name] = [loss.model_dump(**how, exclude_none=True) for loss in value]
             else:
-                found[name] = said(value, **how) if isinstance(value, Spec) else value
+                found[name] = dump_explicit(value, **how) if isinstance(value, Spec) else value
         return found
 
     @model_validator(mode="after")
@@ -53,11 +53,11 @@ class StageSection(Spec):
         given = [name for name in _COMMON if self.train and name in self.train.model_fields_set]
         if given:
             raise ValueError(f"train.{given[0]} holds for all stages: write it in the recipe's own train")
-        check_names(self.losses or ())
+        check_loss_names(self.losses or ())
         return self
 
 
-def check_names(losses: Sequence[Loss]) -> None:
+def check_loss_names(losses: Sequence[Loss]) -> None:
     """Refuse two losses of one name.
 
     Raises:
@@ -69,23 +69,23 @@ def check_names(losses: Sequence[Loss]) -> None:
         raise ValueError(f"two losses are called {twice[0]!r}: give one of them a `name:`")
 
 
-def said(section: Spec, **how: Any) -> dict[str, Any]:
+def dump_explicit(section: Spec, **how: Any) -> dict[str, Any]:
     """What somebody said in a section, without the defaults around it; a mapping with a `kind` as a whole."""
     whole, found = section.model_dump(**how), {}
     for name, field in type(section).model_fields.items():
         if name in section.model_fields_set:
             value = getattr(section, name)
             partial = isinstance(value, Spec) and "kind" not in type(value).model_fields
-            found[field.alias or name] = said(value, **how) if partial else whole[field.alias or name]
+            found[field.alias or name] = dump_explicit(value, **how) if partial else whole[field.alias or name]
     return found
 
 
-def without(own: Section, keys: frozenset[str]) -> Section:
+def drop_settings(own: Section, keys: frozenset[str]) -> Section:
     """What a stage says of its own, less some keys: there the recipe around it holds."""
     return type(own)(**{name: getattr(own, name) for name in own.model_fields_set - keys})
 
 
-def merged(whole: Section, own: Section | None) -> Section:
+def merge_sections(whole: Section, own: Section | None) -> Section:
     """A section with what a stage says of its own; a mapping with a `kind` is replaced as a whole.
 
     Args:
@@ -96,5 +96,5 @@ def merged(whole: Section, own: Section | None) -> Section:
     for name in own.model_fields_set if own is not None else ():
         ours, theirs = getattr(whole, name), getattr(own, name)
         same = isinstance(theirs, Spec) and type(ours) is type(theirs) and "kind" not in type(theirs).model_fields
-        update[name] = merged(ours, theirs) if same else theirs
+        update[name] = merge_sections(ours, theirs) if same else theirs
     return whole.model_copy(update=update)

@@ -9,10 +9,10 @@ from typing import Any
 from kdcli.errors import UsageError
 from kdcli.recipe.document import Document
 
-TEACHER = "teacher"
+_TEACHER = "teacher"
 
 
-def spread(document: Document, count: int) -> None:
+def expand_teachers(document: Document, count: int) -> None:
     """Make room for teachers that are named beside the recipe: its one `teacher` section holds for each of them.
 
     Args:
@@ -22,7 +22,7 @@ def spread(document: Document, count: int) -> None:
     Raises:
         UsageError: the recipe lists another number of them.
     """
-    listed = document.values.get(TEACHER)
+    listed = document.values.get(_TEACHER)
     if isinstance(listed, list) and len(listed) != count:
         raise UsageError(
             f"{count} {'teacher is' if count == 1 else 'teachers are'} named, and {document.source} lists "
@@ -32,17 +32,17 @@ def spread(document: Document, count: int) -> None:
     # What is no section at all is left to the check of the whole.
     if count == 1 or not isinstance(listed, dict | None):
         return
-    document.values[TEACHER] = [copy.deepcopy(listed or {}) for _ in range(count)]
+    document.values[_TEACHER] = [copy.deepcopy(listed or {}) for _ in range(count)]
     for places in (document.places, document.value_places):
-        for path in [path for path in places if path[0:1] == (TEACHER,) and len(path) > 1]:
+        for path in [path for path in places if path[0:1] == (_TEACHER,) and len(path) > 1]:
             for number in range(count):
-                places[TEACHER, number, *path[1:]] = places[path]
+                places[_TEACHER, number, *path[1:]] = places[path]
 
 
-def for_each(values: dict[str, Any], parts: Sequence[str]) -> list[list[str]]:
+def expand_setting(values: dict[str, Any], parts: Sequence[str]) -> list[list[str]]:
     """The settings that a setting stands for: of several teachers, one without a number is for every one."""
-    listed = values.get(TEACHER)
-    whole = parts[0] != TEACHER or len(parts) < 2 or parts[1].isdecimal()
+    listed = values.get(_TEACHER)
+    whole = parts[0] != _TEACHER or len(parts) < 2 or parts[1].isdecimal()
     if whole or not isinstance(listed, list):
         return [list(parts)]
-    return [[TEACHER, str(number), *parts[1:]] for number in range(len(listed))]
+    return [[_TEACHER, str(number), *parts[1:]] for number in range(len(listed))]

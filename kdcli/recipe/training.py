@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from kdcli.recipe.optimizer import ADAM, AnyOptimizer
 from kdcli.recipe.schedule import AnySchedule, Constant
 from kdcli.recipe.types import Count, Seed
-from kdcli.spec import PositiveFloat, Share, Spec
+from kdcli.spec import Fraction, PositiveFloat, Spec
 
 
 class EarlyStopping(Spec):
@@ -70,7 +70,7 @@ class TrainSection(Spec):
     schedule: AnySchedule = Constant()
     early_stopping: EarlyStopping | None = None
     gradient_clip: PositiveFloat | None = None
-    label_smoothing: Annotated[Share, Field(lt=1)] = 0.0
+    label_smoothing: Annotated[Fraction, Field(lt=1)] = 0.0
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     jit: Literal["off", "on"] = "off"
     seed: Seed = 0

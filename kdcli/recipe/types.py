@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
-from kdcli.spec import Names, PositiveFloat, Share
+from kdcli.spec import Fraction, Names, PositiveFloat
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -26,30 +26,30 @@ def _is_numbers(value: Any) -> bool:
     return isinstance(value, list | tuple) and bool(value) and all(isinstance(one, int) for one in value)
 
 
-Size = Annotated[tuple[Count, Count], Field(strict=False)]
+HeightAndWidth = Annotated[tuple[Count, Count], Field(strict=False)]
 WordOrSize = Annotated[
-    Annotated[Literal["auto"], Tag("word")] | Annotated[Size, Tag("list")], Discriminator(_kind_of)
+    Annotated[Literal["auto"], Tag("word")] | Annotated[HeightAndWidth, Tag("list")], Discriminator(_kind_of)
 ]
 WordOrViews = Annotated[
     Annotated[Literal["auto", "all"], Tag("word")] | Annotated[Count, Tag("count")],
     Discriminator(lambda value: "word" if isinstance(value, str) else "count"),
 ]
-Limit = Annotated[
-    Annotated[Count, Tag("count")] | Annotated[Share, Field(gt=0), Tag("share")], Discriminator(_kind_of)
+ExampleLimit = Annotated[
+    Annotated[Count, Tag("count")] | Annotated[Fraction, Field(gt=0), Tag("share")], Discriminator(_kind_of)
 ]
 NamesOrLabels = Annotated[tuple[str | int, ...], Field(strict=False)]
 ClassNames = Annotated[
     Annotated[str, Tag("word")] | Annotated[NamesOrLabels, Tag("list")], Discriminator(_kind_of)
 ]
-Column = Annotated[int, Field(ge=0)]
-Columns = Annotated[tuple[Column, ...], Field(strict=False, min_length=1)]
+ColumnNumber = Annotated[int, Field(ge=0)]
+ColumnNumbers = Annotated[tuple[ColumnNumber, ...], Field(strict=False, min_length=1)]
 ClassColumns = Annotated[
-    Annotated[str, Tag("word")] | Annotated[Names, Tag("list")] | Annotated[Columns, Tag("numbers")],
+    Annotated[str, Tag("word")] | Annotated[Names, Tag("list")] | Annotated[ColumnNumbers, Tag("numbers")],
     Discriminator(lambda value: "numbers" if _is_numbers(value) else _kind_of(value)),
 ]
-Weights = Annotated[dict[str, PositiveFloat], Field(min_length=1)]
+ClassWeights = Annotated[dict[str, PositiveFloat], Field(min_length=1)]
 ClassWeight = Annotated[
-    Annotated[Literal["none", "balanced"], Tag("word")] | Annotated[Weights, Tag("mapping")],
+    Annotated[Literal["none", "balanced"], Tag("word")] | Annotated[ClassWeights, Tag("mapping")],
     Discriminator(_kind_of),
 ]
 

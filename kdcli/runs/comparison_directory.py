@@ -12,9 +12,9 @@ from filelock import FileLock
 
 from kdcli.errors import UsageError
 from kdcli.runs import writer
-from kdcli.runs.directory import LOCK, MARKER, NAMES, default_out, locked
+from kdcli.runs.directory import MARKER_FILE, RUN_LOCK_FILE, RUN_NAMES, acquire_run_lock, choose_run_folder
 
-REPORT, TABLES = "compare.json", "compare.md"
+REPORT_FILE, TABLES_FILE = "compare.json", "compare.md"
 
 
 class ComparisonDirectory:
@@ -28,8 +28,8 @@ class ComparisonDirectory:
         self.path = path
         self._overwrite = overwrite
 
-    report = property(lambda self: self.path / REPORT)
-    tables = property(lambda self: self.path / TABLES)
+    report = property(lambda self: self.path / REPORT_FILE)
+    tables = property(lambda self: self.path / TABLES_FILE)
 
     @classmethod
     def find(cls, out: str | Path | None, name: str, *, resume: bool, overwrite: bool) -> ComparisonDirectory:
@@ -42,7 +42,7 @@ class ComparisonDirectory:
             raise UsageError("--resume and --overwrite exclude each other: continue the comparison, or delete it")
         if resume and out is None:
             raise UsageError("--resume needs the comparison to continue", hint="--out runs/NAME --resume")
-        path = Path(out) if out is not None else default_out("compare", name)
+        path = Path(out) if out is not None else choose_run_folder("compare", name)
         if path.exists() and not path.is_dir():
             raise UsageError(f"--out {path} is a file, not a folder", hint="choose another --out")
         held = sorted(entry.name for entry in path.iterdir() if not _nothing(entry.name)) if path.is_dir() else []
@@ -68,8 +68,8 @@ class ComparisonDirectory:
         if self._overwrite:
             self._clear(inputs)
         writer.make_folder(self.path)
-        if not (self.path / MARKER).exists():
-            writer.write_text(self.path / MARKER, json.dumps({"comparison": True}))
+        if not (self.path / MARKER_FILE).exists():
+            writer.write_text(self.path / MARKER_FILE, json.dumps({"comparison": True}))
 
     def earlier(self) -> dict[str, Any] | None:
         """The report that lies there, None where there is none that can be read."""
@@ -79,21 +79,21 @@ class ComparisonDirectory:
             return None
 
     @contextmanager
-    def concluding(self) -> Iterator[None]:
+    def hold_report_lock(self) -> Iterator[None]:
         """Alone at the end: processes that share a comparison do not time their models at the same moment."""
-        with FileLock(self.path / LOCK):
+        with FileLock(self.path / RUN_LOCK_FILE):
             try:
                 yield
             finally:
                 # While it is still held, as in a run.
-                (self.path / LOCK).unlink(missing_ok=True)
+                (self.path / RUN_LOCK_FILE).unlink(missing_ok=True)
 
     def _clear(self, inputs: Iterable[Path]) -> None:
         for given in inputs:
             if given.exists() and given.resolve().is_relative_to(self.path.resolve()):
                 raise UsageError(f"--overwrite would delete an input: {given}", hint="choose another --out")
-        for lock in self.path.rglob(LOCK):
-            locked(lock.parent).release()
+        for lock in self.path.rglob(RUN_LOCK_FILE):
+            acquire_run_lock(lock.parent).release()
         for entry in self.path.rglob("*"):
             if entry.is_file() and not self._ours(entry):
                 raise UsageError(
@@ -104,23 +104,23 @@ class ComparisonDirectory:
             writer.remove(entry)
 
     def _ours(self, file: Path) -> bool:
-        if file.name.startswith(writer.TEMPORARY):
+        if file.name.startswith(writer.TEMPORARY_PREFIX):
             return True
         if file.parent == self.path:
-            return file.name in (REPORT, TABLES, MARKER, LOCK)
-        run = next((folder for folder in file.parents if (folder / MARKER).exists()), self.path)
+            return file.name in (REPORT_FILE, TABLES_FILE, MARKER_FILE, RUN_LOCK_FILE)
+        run = next((folder for folder in file.parents if (folder / MARKER_FILE).exists()), self.path)
         if run == self.path:
             return False
-        return file.relative_to(run).parts[0] in (*NAMES, MARKER, LOCK)
+        return file.relative_to(run).parts[0] in (*RUN_NAMES, MARKER_FILE, RUN_LOCK_FILE)
 
 
 def _nothing(name: str) -> bool:
     """What a process leaves behind that did not get to anything."""
-    return name in (MARKER, LOCK) or name.startswith(writer.TEMPORARY)
+    return name in (MARKER_FILE, RUN_LOCK_FILE) or name.startswith(writer.TEMPORARY_PREFIX)
 
 
 def _is_comparison(path: Path) -> bool:
     try:
-        return bool(json.loads((path / MARKER).read_text("utf-8")).get("comparison"))
+        return bool(json.loads((path / MARKER_FILE).read_text("utf-8")).get("comparison"))
     except (OSError, ValueError):
         return False

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.runs.gate_results import GateResult
-from kdcli.runs.results import relative
+from kdcli.runs.results import relativize_path
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ComparedRun:
 
     def to_json(self) -> dict[str, Any]:
         """An entry of `runs`."""
-        return {**asdict(self), "model": relative(self.model)}
+        return {**asdict(self), "model": relativize_path(self.model)}
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Comparison:
         """`kd.compare/1`."""
         return {
             "schema": "kd.compare/1",
-            "out": relative(self.out),
+            "out": relativize_path(self.out),
             "repeats": self.repeats,
             "metric": self.metric,
             "examples": self.examples,
@@ -171,7 +171,7 @@ class Comparison:
             "latency_doubts": list(self.latency_doubts),
             "smallest_visible_gain": self.smallest_visible_gain,
             "disagreement": self.disagreement,
-            "picked": relative(self.picked) if self.picked else None,
+            "picked": relativize_path(self.picked) if self.picked else None,
             "notes": list(self.notes),
             "environment": self.environment,
             "gates": [gate.to_json() for gate in self.gates],

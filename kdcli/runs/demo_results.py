@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcli.runs.results import relative
+from kdcli.runs.results import relativize_path
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class DemonstratedModel:
 
     def to_json(self) -> dict[str, Any]:
         """An entry of `models`."""
-        return {**asdict(self), "path": relative(self.path)}
+        return {**asdict(self), "path": relativize_path(self.path)}
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Demonstration:
         """`kd.demo/1`."""
         return {
             "schema": "kd.demo/1",
-            "out": relative(self.out),
+            "out": relativize_path(self.out),
             "models": [model.to_json() for model in self.models],
             "comparison": self.comparison,
             "seconds": self.seconds,

@@ -39,7 +39,7 @@ class Cache:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class EnvironmentReport:
     """What `kd doctor` found."""
 
     versions: dict[str, str | None]

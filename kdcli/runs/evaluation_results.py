@@ -8,7 +8,7 @@ from typing import Any
 
 from kdcli.runs.gate_results import GateResult
 from kdcli.runs.latency_results import Ratio, Timing
-from kdcli.runs.results import ClassQuality, Quality, relative
+from kdcli.runs.results import ClassQuality, Quality, relativize_path
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class EvaluatedModel:
 
     def to_json(self) -> dict[str, Any]:
         """An entry of `models` in `kd.evaluate/1`."""
-        document: dict[str, Any] = {"path": relative(self.path)}
+        document: dict[str, Any] = {"path": relativize_path(self.path)}
         for name in ("format", "sha256", "parameters", "bytes", "flops"):
             document[name] = getattr(self, name)
         if self.file_bytes not in (None, self.bytes):

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.runs.gate_results import GateResult
-from kdcli.runs.results import relative
+from kdcli.runs.results import relativize_path
 
-LABELS, INPUTS = "labels.txt", "input.json"
+LABELS_FILE, INTERFACE_FILE = "labels.txt", "input.json"
 
 
 @dataclass(frozen=True)
-class TakenInput:
+class ExportInterface:
     """What somebody who uses the file must feed, and what comes back: an entry of `input.json`.
 
     Args:
@@ -71,7 +71,7 @@ class Artifact:
     quantize: str | None
     path: Path | None
     bytes: int
-    input: TakenInput
+    input: ExportInterface
     max_abs_diff: float
     agreement: float | None = None
     accuracy: float | None = None
@@ -84,7 +84,7 @@ class Artifact:
             "name": self.name,
             "format": self.format,
             "quantize": self.quantize,
-            "path": relative(self.path) if self.path else None,
+            "path": relativize_path(self.path) if self.path else None,
             "bytes": self.bytes,
             "input": {name: taken[name] for name in ("shape", "dtype", "range", "batch")},
             "output": {"kind": self.input.output_kind, "dtype": self.input.output_dtype},
@@ -96,7 +96,7 @@ class Artifact:
 
 
 @dataclass(frozen=True)
-class Failure:
+class ExportFailure:
     """A file that could not be written.
 
     Args:
@@ -118,7 +118,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """What an export left behind.
 
     Args:
@@ -139,7 +139,7 @@ class Exported:
     split: str | None = None
     examples: int = 0
     accuracy: float | None = None
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[ExportFailure, ...] = ()
 
     @property
     def path(self) -> Path | None:
@@ -151,8 +151,8 @@ class Exported:
         """`kd.export/1`."""
         return {
             "schema": "kd.export/1",
-            "out": relative(self.out) if self.out else None,
-            "model": relative(self.model),
+            "out": relativize_path(self.out) if self.out else None,
+            "model": relativize_path(self.model),
             "split": self.split,
             "examples": self.examples,
             "accuracy": self.accuracy,

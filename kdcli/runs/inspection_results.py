@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import ModelError
-from kdcli.runs.results import relative
+from kdcli.runs.results import relativize_path
 
 Shape = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
-class Tensor:
+class InspectedTensor:
     """An input, an output or a tap.
 
     Args:
@@ -40,7 +40,7 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Layer:
+class InspectedLayer:
     """One layer: its path in the model, its class, its weights."""
 
     name: str
@@ -49,7 +49,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Checked:
+class DataCheck:
     """What a model made of real examples.
 
     Args:
@@ -68,7 +68,7 @@ class Checked:
     task: str
     input: dict[str, Any]
     answer: tuple[int, ...]
-    figure: tuple[str, float] | None
+    metric: tuple[str, float] | None
 
     def to_json(self) -> dict[str, Any]:
         """`checked` of `kd.inspect/1`, which is there when data was given."""
@@ -110,16 +110,16 @@ class Inspection:
     path: Path
     format: str
     sha256: str | None
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[InspectedTensor, ...]
+    outputs: tuple[InspectedTensor, ...]
     bytes: int
     output_kind: str | None = None
     parameters: int | None = None
     export_bytes: dict[str, int] | None = None
     flops: int | None = None
-    taps: tuple[Tensor, ...] | None = None
-    layers: tuple[Layer, ...] = ()
-    checked: Checked | None = None
+    taps: tuple[InspectedTensor, ...] | None = None
+    layers: tuple[InspectedLayer, ...] = ()
+    checked: DataCheck | None = None
     safe: bool = True
     findings: tuple[str, ...] = ()
     refused: ModelError | None = None
@@ -129,7 +129,7 @@ class Inspection:
 
     def to_json(self) -> dict[str, Any]:
         """`kd.inspect/1`."""
-        document: dict[str, Any] = {"schema": "kd.inspect/1", "path": relative(self.path)}
+        document: dict[str, Any] = {"schema": "kd.inspect/1", "path": relativize_path(self.path)}
         document |= {"format": self.format, "sha256": self.sha256}
         document |= {name: [tensor.to_json() for tensor in getattr(self, name)] for name in ("inputs", "outputs")}
         for name in ("output_kind", "parameters", "bytes", "export_bytes", "flops"):

@@ -16,12 +16,12 @@ import numpy as np
 PART_BYTES = 8 << 20
 # Bytes of pages that single rows may touch before they are given back, and what a row touches at most beside
 # itself: Linux maps a whole block of its cache, up to 2 MB, where one byte is asked for.
-KEPT_BYTES = 64 << 20
-AROUND_BYTES = 2 << 20
+RESIDENT_BYTES = 64 << 20
+READAHEAD_BYTES = 2 << 20
 
 
 @runtime_checkable
-class InPieces(Protocol):
+class PiecewiseArray(Protocol):
     """What stands for an array and is not one: it knows the plain arrays that its content is made of."""
 
     def pieces(self) -> Iterator[np.ndarray]:
@@ -29,7 +29,7 @@ class InPieces(Protocol):
         ...
 
 
-def mapping_of(array: Any) -> mmap.mmap | None:
+def find_mapping(array: Any) -> mmap.mmap | None:
     """The file mapping that an array is a view of; None for memory, and for private copies of a file's pages."""
     shared = False
     while array is not None and not isinstance(array, mmap.mmap):
@@ -39,9 +39,9 @@ def mapping_of(array: Any) -> mmap.mmap | None:
     return array if shared else None
 
 
-def give_back(array: Any) -> None:
+def release_array(array: Any) -> None:
     """Take the pages of a mapped array out of resident memory, where the system can; their content stays."""
-    mapping = mapping_of(array)
+    mapping = find_mapping(array)
     if mapping is not None:
         drop_pages(mapping)
 
@@ -52,27 +52,27 @@ def drop_pages(mapping: mmap.mmap) -> None:
         mapping.madvise(mmap.MADV_DONTNEED)
 
 
-def rows_at_once(each: int) -> int:
+def count_rows_at_once(each: int) -> int:
     """How many single rows of so many bytes may be read before pages are given back."""
-    return max(1, KEPT_BYTES // max(each, AROUND_BYTES))
+    return max(1, RESIDENT_BYTES // max(each, READAHEAD_BYTES))
 
 
 def read_rows(array: Any, rows: np.ndarray) -> np.ndarray:
     """Some rows of an array, at any places; of a mapped one only a few pages are resident at any time."""
-    if mapping_of(array) is None:
+    if find_mapping(array) is None:
         return np.asarray(array[rows])
     taken = np.empty((len(rows), *array.shape[1:]), array.dtype)
-    step = rows_at_once(taken.nbytes // max(len(taken), 1))
+    step = count_rows_at_once(taken.nbytes // max(len(taken), 1))
     for start in range(0, len(rows), step):
         taken[start : start + step] = array[rows[start : start + step]]
-        give_back(array)
+        release_array(array)
     return taken
 
 
-def in_parts(array: Any, *, part_bytes: int = PART_BYTES) -> Iterator[tuple[int, Any]]:
+def iterate_parts(array: Any, *, part_bytes: int = PART_BYTES) -> Iterator[tuple[int, Any]]:
     """The parts of an array with the place of their first row; what was read is given back as one goes."""
     each = max(1, array.nbytes // max(len(array), 1))
     rows = max(1, part_bytes // each)
     for start in range(0, len(array), rows):
         yield start, array[start : start + rows]
-        give_back(array)
+        release_array(array)

@@ -31,7 +31,7 @@ _PART = 1 << 18
 
 
 @dataclass(frozen=True)
-class Saved:
+class PackedData:
     """What a file holds: a JSON document and named arrays."""
 
     document: dict[str, Any]
@@ -39,7 +39,7 @@ class Saved:
 
 
 @dataclass(frozen=True)
-class Place:
+class StoredArray:
     """Where an array lies: bytes from the start of the file."""
 
     name: str
@@ -54,16 +54,16 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Header:
+class PackedHeader:
     """What a file says about itself; `bytes` is the size of the whole file."""
 
     document: dict[str, Any]
-    places: tuple[Place, ...]
+    places: tuple[StoredArray, ...]
     bytes: int
 
 
 @dataclass(frozen=True)
-class Mapped:
+class MappedFile:
     """A file whose arrays are read where they lie, when they are looked at; read-only."""
 
     document: dict[str, Any]
@@ -75,7 +75,7 @@ class Mapped:
         drop_pages(self.mapping)
 
 
-def pack(saved: Saved) -> bytes:
+def pack(saved: PackedData) -> bytes:
     """The bytes of a file."""
     arrays = {name: np.asarray(array) for name, array in saved.arrays.items()}
     stored = sorted(arrays, key=lambda name: -arrays[name].dtype.itemsize)
@@ -95,7 +95,7 @@ def pack(saved: Saved) -> bytes:
     return b"".join([*parts, digest.digest()])
 
 
-def unpack(content: bytes, path: Path) -> Saved:
+def unpack(content: bytes, path: Path) -> PackedData:
     """What a file holds, from its bytes; `path` is for the message.
 
     Raises:
@@ -105,10 +105,10 @@ def unpack(content: bytes, path: Path) -> Saved:
     if hashlib.sha256(body).digest() != content[-_END:]:
         raise _damaged(path)
     header = _header_of(io.BytesIO(content), len(content), path)
-    return Saved(header.document, {place.name: _array(content, place) for place in header.places})
+    return PackedData(header.document, {place.name: _array(content, place) for place in header.places})
 
 
-def read_header(path: Path) -> Header:
+def read_packed_header(path: Path) -> PackedHeader:
     """What a file says about itself, without its arrays; only its form is checked.
 
     Raises:
@@ -119,7 +119,7 @@ def read_header(path: Path) -> Header:
         return _header_of(file, os.fstat(file.fileno()).st_size, path)
 
 
-def map_file(path: Path) -> Mapped:
+def map_file(path: Path) -> MappedFile:
     """A file's document, and its arrays without reading them; only its form is checked.
 
     Raises:
@@ -129,10 +129,10 @@ def map_file(path: Path) -> Mapped:
     with open(path, "rb") as file:
         header = _header_of(file, os.fstat(file.fileno()).st_size, path)
         mapping = mmap.mmap(file.fileno(), header.bytes, access=mmap.ACCESS_READ)
-    return Mapped(header.document, {place.name: _array(mapping, place) for place in header.places}, mapping)
+    return MappedFile(header.document, {place.name: _array(mapping, place) for place in header.places}, mapping)
 
 
-def check_file(path: Path) -> None:
+def verify_file(path: Path) -> None:
     """Compare a file with its sha256, a part at a time.
 
     Raises:
@@ -149,7 +149,7 @@ def check_file(path: Path) -> None:
             raise _damaged(path)
 
 
-def numpy_type(name: str) -> np.dtype:
+def parse_dtype(name: str) -> np.dtype:
     """The NumPy type of a name, `bfloat16` included.
 
     Raises:
@@ -167,7 +167,7 @@ def numpy_type(name: str) -> np.dtype:
     return found
 
 
-def _header_of(file: IO[bytes], size: int, path: Path) -> Header:
+def _header_of(file: IO[bytes], size: int, path: Path) -> PackedHeader:
     try:
         start = file.read(_START)
         (length,) = struct.unpack("<8xQ", start)
@@ -179,7 +179,7 @@ def _header_of(file: IO[bytes], size: int, path: Path) -> Header:
         for name, dtype, shape, *offset in header["arrays"]:
             # In the oldest files arrays lie one after the other, and their place is not written.
             at = begin + int(offset[0]) if offset else last
-            place = Place(name, numpy_type(dtype), tuple(map(int, shape)), at)
+            place = StoredArray(name, parse_dtype(dtype), tuple(map(int, shape)), at)
             if min((0, *place.shape)) < 0 or not begin <= at <= at + place.bytes <= end:
                 raise ValueError
             places.append(place)
@@ -188,10 +188,10 @@ def _header_of(file: IO[bytes], size: int, path: Path) -> Header:
             raise ValueError
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError, struct.error):
         raise _damaged(path) from None
-    return Header(header["document"], tuple(places), size)
+    return PackedHeader(header["document"], tuple(places), size)
 
 
-def _array(content: bytes | mmap.mmap, place: Place) -> np.ndarray:
+def _array(content: bytes | mmap.mmap, place: StoredArray) -> np.ndarray:
     count = math.prod(place.shape)
     return np.frombuffer(content, place.dtype, count, place.offset).reshape(place.shape)
 

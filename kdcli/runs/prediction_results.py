@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcli.runs.results import relative
+from kdcli.runs.results import relativize_path
 
 
 @dataclass(frozen=True)
-class Prediction:
+class PredictionResult:
     """What was written, about which examples, by which model."""
 
     path: Path
@@ -23,9 +23,9 @@ class Prediction:
         """`kd.predict/1`."""
         return {
             "schema": "kd.predict/1",
-            "path": relative(self.path),
+            "path": relativize_path(self.path),
             "split": self.split,
             "examples": self.examples,
             "task": self.task,
-            "model": relative(self.model),
+            "model": relativize_path(self.model),
         }

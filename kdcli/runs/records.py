@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.runs.mapped_arrays import InPieces, in_parts
+from kdcli.runs.mapped_arrays import PiecewiseArray, iterate_parts
 
 PACKAGES = ("kdcli", "tensorflow", "keras", "numpy", "typer", "pydantic", "PyYAML")
 _SECRET = re.compile(r"(?i)(token|secret|passw|api[-_]?key|credential)")
@@ -45,13 +45,13 @@ def hash_arrays(arrays: Iterable[Any]) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype}{array.shape}".encode())
-        for piece in array.pieces() if isinstance(array, InPieces) else (array,):
-            for _, part in in_parts(np.atleast_1d(piece)):
+        for piece in array.pieces() if isinstance(array, PiecewiseArray) else (array,):
+            for _, part in iterate_parts(np.atleast_1d(piece)):
                 digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
-def versions() -> dict[str, str | None]:
+def collect_versions() -> dict[str, str | None]:
     """The versions of Python and of the packages that results depend on."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for package in PACKAGES:
@@ -62,7 +62,7 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """System, processor and cores."""
     return {
         "system": platform.platform(),
@@ -71,12 +71,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-def arguments() -> list[str]:
+def read_arguments() -> list[str]:
     """The command line without values that look like secrets."""
-    return without_secrets(sys.argv[1:])
+    return redact_words(sys.argv[1:])
 
 
-def without_secrets(words: Iterable[str]) -> list[str]:
+def redact_words(words: Iterable[str]) -> list[str]:
     """Words in which the values of options and settings that look secret are hidden."""
     hidden, hide_next = [], False
     for word in words:
@@ -92,15 +92,15 @@ def without_secrets(words: Iterable[str]) -> list[str]:
     return hidden
 
 
-def hidden_secrets(document: Any) -> Any:
+def redact_document(document: Any) -> Any:
     """A JSON-like value in which entries whose key looks secret are hidden."""
     if isinstance(document, Mapping):
         return {
-            key: "***" if _SECRET.search(str(key)) and isinstance(value, str) else hidden_secrets(value)
+            key: "***" if _SECRET.search(str(key)) and isinstance(value, str) else redact_document(value)
             for key, value in document.items()
         }
     if isinstance(document, list | tuple):
-        return [hidden_secrets(value) for value in document]
+        return [redact_document(value) for value in document]
     if isinstance(document, str):
         return _CREDENTIALS.sub("://***@", document)
     return document

@@ -13,7 +13,7 @@ from kdcli.runs.gate_results import GateResult
 _ALWAYS = ("accuracy", "loss", "top5", "ece", "balanced_accuracy", "examples")
 
 
-def relative(path: Path) -> str:
+def relativize_path(path: Path) -> str:
     """A path as documents show it: relative to the current folder."""
     return os.path.relpath(path)
 
@@ -43,14 +43,14 @@ class Quality:
     agreement: float | None = None
     at_chance: bool | None = None
 
-    def figure(self, name: str) -> float | None:
+    def metric(self, name: str) -> float | None:
         """A figure by name."""
         return getattr(self, name)
 
     def to_validation(self) -> dict[str, Any]:
         """`validation` of `kd.run/1`: accuracy, loss, examples, and the task's own figure."""
         keys = ["accuracy", "loss", "examples"]
-        keys += [name for name in ("macro_f1", "rmse", "psnr", "mean_iou") if self.figure(name) is not None]
+        keys += [name for name in ("macro_f1", "rmse", "psnr", "mean_iou") if self.metric(name) is not None]
         return {name: getattr(self, name) for name in keys}
 
     def to_json(self) -> dict[str, Any]:
@@ -135,8 +135,8 @@ class RunResult:
 
     def to_json(self) -> dict[str, Any]:
         """`kd.run/1`; `stages` are the assistants that taught in between, where there are any."""
-        document: dict[str, Any] = {"schema": "kd.run/1", "run": relative(self.run)}
-        document["model"] = relative(self.model_path)
+        document: dict[str, Any] = {"schema": "kd.run/1", "run": relativize_path(self.run)}
+        document["model"] = relativize_path(self.model_path)
         for name in ("task", "parameters", "bytes", "epochs", "steps", "seed", "best_epoch", "validation"):
             document[name] = getattr(self, name)
         document["test"] = self.test.to_json() if self.test else None
@@ -172,5 +172,5 @@ class FinishedRun:
 
     def to_json(self) -> dict[str, Any]:
         """The summary, with the paths as they are seen from the current folder."""
-        own = {"run": relative(self.run), "model": relative(self.model_path)}
+        own = {"run": relativize_path(self.run), "model": relativize_path(self.model_path)}
         return {**self.document, **own, "gates": [gate.to_json() for gate in self.gates]}

@@ -17,7 +17,7 @@ from typing import IO
 
 from kdcli.errors import StorageError
 
-TEMPORARY = ".kd-writing-"
+TEMPORARY_PREFIX = ".kd-writing-"
 # Bytes of a stream that are in memory at once.
 _PART = 1 << 20
 
@@ -35,7 +35,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         StorageError: the disk is full, or the folder cannot be written; nothing temporary is left.
     """
-    temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{path.name}"
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}"
     try:
         hook("open", path)
         with open(temporary, "wb") as file:
@@ -55,7 +55,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise
 
 
-def write_stream(path: Path, stream: IO[bytes], *, most: int) -> None:
+def write_stream(path: Path, stream: IO[bytes], *, max_bytes: int) -> None:
     """Write a file atomically from a stream that may be larger than memory.
 
     Raises:
@@ -63,14 +63,14 @@ def write_stream(path: Path, stream: IO[bytes], *, most: int) -> None:
         OSError: the stream broke off, or does not end after `most` bytes.
     """
     written = 0
-    temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{path.name}"
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}"
     try:
         hook("open", path)
         with open(temporary, "wb") as file:
             while part := stream.read(_PART):
                 written += len(part)
-                if written > most:
-                    raise OSError(f"it has more than {most} bytes")
+                if written > max_bytes:
+                    raise OSError(f"it has more than {max_bytes} bytes")
                 _write_part(file, part, path)
         hook("rename", path)
         os.replace(temporary, path)
@@ -84,7 +84,7 @@ def _write_part(file: IO[bytes], part: bytes, path: Path) -> None:
         hook("write", path)
         file.write(part)
     except OSError as error:
-        raise storage_error(path, error, needed=len(part), again="run the same command again") from error
+        raise storage_error(path, error, needed=len(part), retry="run the same command again") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -92,13 +92,13 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def place_folder(source: Path, target: Path) -> None:
+def copy_folder(source: Path, target: Path) -> None:
     """Copy a folder to a place that is empty or not there yet; it appears whole or not at all.
 
     Raises:
         StorageError: the disk is full, or the place cannot be written; nothing temporary is left.
     """
-    temporary = target.parent / f"{TEMPORARY}{os.getpid()}-{target.name}"
+    temporary = target.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{target.name}"
     needed = sum(file.stat().st_size for file in source.rglob("*") if file.is_file())
     try:
         hook("mkdir", target.parent)
@@ -123,7 +123,7 @@ def place_folder(source: Path, target: Path) -> None:
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, OSError):
-            raise storage_error(target, error, needed=needed, again="run the same command again") from error
+            raise storage_error(target, error, needed=needed, retry="run the same command again") from error
         raise
 
 
@@ -171,20 +171,20 @@ def remove(path: Path) -> None:
 
 
 def storage_error(
-    path: Path, error: OSError, *, needed: int | None = None, again: str = "run the same command with --resume"
+    path: Path, error: OSError, *, needed: int | None = None, retry: str = "run the same command with --resume"
 ) -> StorageError:
     """An operating system error in one line: the path, what is wrong, bytes needed and free.
 
     Args:
         needed: bytes.
-        again: what to do once there is space.
+        retry: what to do once there is space.
     """
     reason = os.strerror(error.errno) if error.errno else str(error)
     hint = "choose another folder with --out"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(_existing(path)).free
         reason = f"disk full ({needed or 0} bytes needed, {free} free)"
-        hint = f"free some space, then {again}"
+        hint = f"free some space, then {retry}"
     return StorageError(f"{path}: {reason}", hint=hint, location=str(path))
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from kdcli.screening.verdict import COPY, Finding, Verdict
+from kdcli.screening.verdict import COPY_HINT, Finding, Verdict
 
 IDENTIFIER = b"TFL3"
 # No model that people run is anywhere near these.
-MOST_BYTES, MOST_ENTRIES, MOST_AXES = 8_000_000_000, 200_000, 16
+_MAX_BYTES, MOST_ENTRIES, MOST_AXES = 8_000_000_000, 200_000, 16
 # A tensor between two layers, for one example; a constant lies in the file, whose size bounds it.
-MOST_TENSOR_BYTES = 500_000_000
+_MAX_TENSOR_BYTES = 500_000_000
 # Operations by their number: what is not LiteRT's own, and the last one that this schema knows.
 _CONVERTED = "convert the model without operations of other libraries, or give kd the model it was made from"
 _CUSTOM, _DELEGATE, _CUSTOM_CALL, _PLACEHOLDER, _LAST = 32, 51, 173, 127, 209
@@ -41,22 +41,22 @@ def screen_litert(path: Path) -> Verdict:
         path: of a private copy.
     """
     size = path.stat().st_size
-    if size > MOST_BYTES:
-        return Verdict((Finding("size", f"it has {size} bytes, {MOST_BYTES} are the most"),))
+    if size > _MAX_BYTES:
+        return Verdict((Finding("size", f"it has {size} bytes, {_MAX_BYTES} are the most"),))
     content = path.read_bytes()
     if content[4:8] != IDENTIFIER:
-        return Verdict((Finding("damaged", f"its identifier {IDENTIFIER.decode()} is missing", hint=COPY),))
+        return Verdict((Finding("damaged", f"its identifier {IDENTIFIER.decode()} is missing", hint=COPY_HINT),))
     findings: list[Finding] = []
     try:
         # A file of damaged parts may have one fault in each of them: the first hundred are enough.
-        for finding, _ in zip(_found(root(content)), range(100), strict=False):
+        for finding, _ in zip(_found(_read_root(content)), range(100), strict=False):
             findings.append(finding)
-    except Broken as error:
-        findings.append(Finding("damaged", str(error), hint=COPY))
+    except _DamagedFile as error:
+        findings.append(Finding("damaged", str(error), hint=COPY_HINT))
     return Verdict(tuple(findings))
 
 
-def _found(model: Table) -> Iterator[Finding]:
+def _found(model: _Table) -> Iterator[Finding]:
     if model.has(8) or model.has(9):
         yield Finding("external-data", "its buffers lie in other files")
     codes = model.tables(1, most=MOST_ENTRIES)
@@ -66,7 +66,7 @@ def _found(model: Table) -> Iterator[Finding]:
     buffers = [_Buffer(one) for one in model.tables(4, most=MOST_ENTRIES)]
     subgraphs = model.tables(2, most=MOST_ENTRIES)
     if not subgraphs:
-        raise Broken("it has no graph")
+        raise _DamagedFile("it has no graph")
     calls: list[set[int]] = []
     seen: set[int] = set()
     for subgraph in subgraphs:
@@ -75,13 +75,13 @@ def _found(model: Table) -> Iterator[Finding]:
             yield from _tensor(tensor, buffers, seen)
         called = set(_operators(subgraph, len(codes), len(tensors)))
         if any(not 0 <= number < len(subgraphs) for number in called):
-            raise Broken("an operation calls a graph that is not there")
+            raise _DamagedFile("an operation calls a graph that is not there")
         calls.append(called)
     if _calls_itself(calls):
         yield Finding("recursion", "a graph in it calls itself")
 
 
-def _operation(code: Table, operation: int) -> Iterator[Finding]:
+def _operation(code: _Table, operation: int) -> Iterator[Finding]:
     if operation == _CUSTOM:
         name = code.text(1) or "?"
         told = "TensorFlow's own" if name.startswith("Flex") else "custom"
@@ -94,34 +94,34 @@ def _operation(code: Table, operation: int) -> Iterator[Finding]:
 class _Buffer:
     """Where the bytes of a constant are."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: _Table) -> None:
         self.content = table.content
         self.start, self.size = table.span(0) or (0, 0)
         offset, size = table.number(1, "u8"), table.number(2, "u8")
         # Large files keep constants behind the flatbuffer; 0 and 1 mean that this one does not.
         if offset > 1:
             if offset + size > len(self.content):
-                raise Broken("a buffer leaves the file")
+                raise _DamagedFile("a buffer leaves the file")
             self.start, self.size = offset, size
 
 
-def _tensor(tensor: Table, buffers: list[_Buffer], seen: set[int]) -> Iterator[Finding]:
+def _tensor(tensor: _Table, buffers: list[_Buffer], seen: set[int]) -> Iterator[Finding]:
     shape, number = tensor.integers(0, most=MOST_AXES), tensor.number(2, "u4")
     kind, name = tensor.number(1, "i1"), tensor.text(3)
     if number >= len(buffers) or any(side < -1 for side in shape):
-        raise Broken(f"the tensor {name!r} has no buffer, or a shape that cannot be")
+        raise _DamagedFile(f"the tensor {name!r} has no buffer, or a shape that cannot be")
     if tensor.number(10, "u4"):
         yield Finding("external-data", f"the tensor {name!r} lies in another file")
     buffer, sparse = buffers[number], tensor.has(6)
     # A side that is left open is 1 until somebody asks for more.
     values = prod(max(side, 1) if side else 0 for side in shape)
     declared = (values * _BITS.get(kind, 0) + 7) // 8
-    if declared > max(MOST_TENSOR_BYTES, buffer.size):
+    if declared > max(_MAX_TENSOR_BYTES, buffer.size):
         shown = "×".join(str(side) for side in shape)
         yield Finding("size", f"the tensor {name!r} of shape {shown} takes {declared} bytes")
     if buffer.size and declared and not sparse and declared != buffer.size:
         message = f"the tensor {name!r} takes {declared} bytes, {buffer.size} are there"
-        yield Finding("damaged", message, hint=COPY)
+        yield Finding("damaged", message, hint=COPY_HINT)
     elif buffer.size and kind in _FLOATS and number not in seen:
         seen.add(number)
         width = np.dtype(_FLOATS[kind]).itemsize
@@ -130,21 +130,21 @@ def _tensor(tensor: Table, buffers: list[_Buffer], seen: set[int]) -> Iterator[F
             yield Finding("weights", f"the tensor {name!r} holds NaN")
 
 
-def _operators(subgraph: Table, codes: int, tensors: int) -> Iterator[int]:
+def _operators(subgraph: _Table, codes: int, tensors: int) -> Iterator[int]:
     """The numbers of the graphs that a graph calls; every index on the way is checked."""
     for field in (1, 2):
         if any(not 0 <= index < tensors for index in subgraph.integers(field, most=MOST_ENTRIES)):
-            raise Broken("the graph's inputs or outputs are tensors that are not there")
+            raise _DamagedFile("the graph's inputs or outputs are tensors that are not there")
     for operator in subgraph.tables(3, most=MOST_ENTRIES):
         if operator.number(0, "u4") >= codes:
-            raise Broken("an operation is of a kind that is not there")
+            raise _DamagedFile("an operation is of a kind that is not there")
         for field in (1, 2, 8):
             # -1 is an input that is left out.
             if any(not -1 <= index < tensors for index in operator.integers(field, most=MOST_ENTRIES)):
-                raise Broken("an operation takes or gives a tensor that is not there")
+                raise _DamagedFile("an operation takes or gives a tensor that is not there")
         offset, size = operator.number(9, "u8"), operator.number(10, "u8")
         if offset + size > len(subgraph.content):
-            raise Broken("the options of an operation leave the file")
+            raise _DamagedFile("the options of an operation leave the file")
         for kind, options, table in ((3, 4, _CALLS), (11, 12, _NEWER_CALLS)):
             fields = table.get(operator.number(kind, "u1"), ())
             given = operator.table(options) if fields else None
@@ -167,12 +167,12 @@ def _calls_itself(calls: list[set[int]]) -> bool:
 _FORMATS = {"u1": "<B", "i1": "<b", "u4": "<I", "i4": "<i", "u8": "<Q"}
 
 
-class Broken(Exception):
+class _DamagedFile(Exception):
     """An offset or a length that leaves the file."""
 
 
 @dataclass(frozen=True)
-class Table:
+class _Table:
     """One table of a flatbuffer.
 
     Args:
@@ -198,10 +198,10 @@ class Table:
         """Whether the file holds the field."""
         return self._place(field) is not None
 
-    def table(self, field: int) -> Table | None:
+    def table(self, field: int) -> _Table | None:
         """A table in a field."""
         place = self._place(field)
-        return None if place is None else Table(self.content, place + _read(self.content, place, "u4"))
+        return None if place is None else _Table(self.content, place + _read(self.content, place, "u4"))
 
     def span(self, field: int, width: int = 1) -> tuple[int, int] | None:
         """Where the vector in a field starts, and how many entries of `width` bytes it has."""
@@ -211,10 +211,10 @@ class Table:
         start = place + _read(self.content, place, "u4")
         count = _read(self.content, start, "u4")
         if start + 4 + count * width > len(self.content):
-            raise Broken(f"a vector of {count} entries leaves the file")
+            raise _DamagedFile(f"a vector of {count} entries leaves the file")
         return start + 4, count
 
-    def tables(self, field: int, *, most: int) -> list[Table]:
+    def tables(self, field: int, *, most: int) -> list[_Table]:
         """The tables in a vector.
 
         Args:
@@ -222,15 +222,15 @@ class Table:
         """
         start, count = self.span(field, 4) or (0, 0)
         if count > most:
-            raise Broken(f"a list of {count} entries; {most} are the most")
+            raise _DamagedFile(f"a list of {count} entries; {most} are the most")
         places = range(start, start + 4 * count, 4)
-        return [Table(self.content, place + _read(self.content, place, "u4")) for place in places]
+        return [_Table(self.content, place + _read(self.content, place, "u4")) for place in places]
 
     def integers(self, field: int, *, most: int) -> tuple[int, ...]:
         """A vector of 32-bit integers."""
         start, count = self.span(field, 4) or (0, 0)
         if count > most:
-            raise Broken(f"a list of {count} numbers; {most} are the most")
+            raise _DamagedFile(f"a list of {count} numbers; {most} are the most")
         return struct.unpack_from(f"<{count}i", self.content, start)
 
     def text(self, field: int) -> str:
@@ -241,7 +241,7 @@ class Table:
     def _place(self, field: int) -> int | None:
         layout = self.at - _read(self.content, self.at, "i4")
         if layout < 0:
-            raise Broken("a table's layout lies before the file")
+            raise _DamagedFile("a table's layout lies before the file")
         size = _read(self.content, layout, "u1") + 256 * _read(self.content, layout + 1, "u1")
         entry = 4 + 2 * field
         if entry + 2 > size:
@@ -250,13 +250,13 @@ class Table:
         return self.at + offset if offset else None
 
 
-def root(content: bytes) -> Table:
+def _read_root(content: bytes) -> _Table:
     """The table that everything else hangs on."""
-    return Table(content, _read(content, 0, "u4"))
+    return _Table(content, _read(content, 0, "u4"))
 
 
 def _read(content: bytes, place: int, kind: str) -> int:
     try:
         return struct.unpack_from(_FORMATS[kind], content, place)[0]
     except struct.error:
-        raise Broken("an offset leaves the file") from None
+        raise _DamagedFile("an offset leaves the file") from None

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.screening.verdict import COPY, Finding, Verdict
+from kdcli.screening.verdict import COPY_HINT, Finding, Verdict
 
 # A protobuf cannot be larger.
-MOST_BYTES = 2**31
+_MAX_BYTES = 2**31
 # After every function is put in where it is called.
 MOST_NODES = 1_000_000
 # What one operation may be told to make out of nothing.
-MOST_TENSOR_BYTES = 500_000_000
+_MAX_TENSOR_BYTES = 500_000_000
 STANDARD = frozenset(("", "ai.onnx", "ai.onnx.ml"))
 # onnxruntime's own operations as quantisers and optimisers of graphs write them. The domain also holds some that
 # run Python or read files (PythonOp, EPContext), so it is not let in as a whole.
@@ -57,7 +57,7 @@ def screen_onnx(path: Path) -> Verdict:
         path: of a private copy.
     """
     size = path.stat().st_size
-    if size >= MOST_BYTES:
+    if size >= _MAX_BYTES:
         return Verdict((Finding("size", f"it has {size} bytes; no such file can have 2 GB"),))
     if find_spec("onnx") is None:
         return Verdict()
@@ -67,7 +67,7 @@ def screen_onnx(path: Path) -> Verdict:
         model = onnx.ModelProto.FromString(path.read_bytes())
     # The parser's own error has no public name.
     except Exception:
-        return Verdict((Finding("damaged", "it is no ONNX model, or a damaged one", hint=COPY),))
+        return Verdict((Finding("damaged", "it is no ONNX model, or a damaged one", hint=COPY_HINT),))
     findings: list[Finding] = []
     for finding, _ in zip(_found(model), range(100), strict=False):
         findings.append(finding)
@@ -141,7 +141,7 @@ def _shapes(graph: Any) -> Iterator[Finding]:
     for value in (*graph.input, *graph.output, *graph.value_info):
         kind = value.type.tensor_type
         sides = [side.dim_value or 1 for side in kind.shape.dim]
-        if prod(sides) * _BITS.get(kind.elem_type, 8) // 8 > MOST_TENSOR_BYTES:
+        if prod(sides) * _BITS.get(kind.elem_type, 8) // 8 > _MAX_TENSOR_BYTES:
             yield Finding("size", f"the tensor {value.name!r} is declared as {_text(sides)}"[:200])
     constants = {one.name: one for one in graph.initializer}
     for node in graph.node:
@@ -156,7 +156,7 @@ def _shapes(graph: Any) -> Iterator[Finding]:
         if node.op_type in _MAKING and place is None:
             sides = [side for a in node.attribute if a.name == "shape" for side in a.ints]
         # Values of four bytes, as most are.
-        if prod(max(side, 1) for side in sides) * 4 > MOST_TENSOR_BYTES:
+        if prod(max(side, 1) for side in sides) * 4 > _MAX_TENSOR_BYTES:
             yield Finding("size", f"a {node.op_type} makes a tensor of shape {_text(sides)}"[:200])
 
 
@@ -176,7 +176,7 @@ def _tensors(tensors: Iterable[Any]) -> Iterator[Finding]:
             declared = values if tensor.data_type == 8 else declared
         if any(side < 0 for side in tensor.dims) or declared != there:
             message = f"the tensor {tensor.name!r} of shape {_text(tensor.dims)} holds {there} values or bytes"
-            yield Finding("damaged", f"{message}, {declared} are declared"[:300], hint=COPY)
+            yield Finding("damaged", f"{message}, {declared} are declared"[:300], hint=COPY_HINT)
         elif tensor.data_type in _FLOATS and np.isnan(_floats(tensor)).any():
             yield Finding("weights", f"the tensor {tensor.name!r} holds NaN"[:200])
 
@@ -184,7 +184,7 @@ def _tensors(tensors: Iterable[Any]) -> Iterator[Finding]:
 def _sparse(tensors: Iterable[Any]) -> Iterator[Finding]:
     for sparse in tensors:
         yield from _tensors((sparse.values, sparse.indices))
-        if prod(max(side, 1) for side in sparse.dims) * 4 > MOST_TENSOR_BYTES:
+        if prod(max(side, 1) for side in sparse.dims) * 4 > _MAX_TENSOR_BYTES:
             yield Finding("size", f"the sparse tensor {sparse.values.name!r} is {_text(sparse.dims)}"[:200])
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from kdcli.errors import KdError
 
-START = b"version https://git-lfs.github.com/spec/"
-POINTER = "a Git LFS pointer, the file itself was not fetched"
-HINT = "git lfs pull fetches it"
+POINTER_PREFIX = b"version https://git-lfs.github.com/spec/"
+POINTER_MESSAGE = "a Git LFS pointer, the file itself was not fetched"
+POINTER_HINT = "git lfs pull fetches it"
 
 
 def refuse_pointer(path: Path, error: type[KdError]) -> None:
@@ -19,8 +19,8 @@ def refuse_pointer(path: Path, error: type[KdError]) -> None:
     """
     try:
         with open(path, "rb") as file:
-            start = file.read(len(START))
+            start = file.read(len(POINTER_PREFIX))
     except OSError:
         return
-    if start == START:
-        raise error(f"{path}: {POINTER}", hint=HINT)
+    if start == POINTER_PREFIX:
+        raise error(f"{path}: {POINTER_MESSAGE}", hint=POINTER_HINT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def limit(*, memory: int, cpu_seconds: int, file_bytes: int = 0) -> None:
+def limit_process(*, memory: int, cpu_seconds: int, file_bytes: int = 0) -> None:
     """Bound this process for good; a platform without such limits is left as it is.
 
     Args:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from kdcli.errors import ModelError
 
-TRUST = "--trust-model opens it all the same, if you know who made it"
-COPY = "copy it again from where it came from: it is damaged, or its end is missing"
+TRUST_HINT = "--trust-model opens it all the same, if you know who made it"
+COPY_HINT = "copy it again from where it came from: it is damaged, or its end is missing"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Finding:
     rule: str
     message: str
     refused: bool = True
-    hint: str = TRUST
+    hint: str = TRUST_HINT
 
     def __str__(self) -> str:
         return f"{self.rule}: {self.message}"
@@ -72,7 +72,7 @@ class Verdict:
         """Whether nothing is refused."""
         return not self.refused
 
-    def require(self, path: Path) -> None:
+    def require_safe(self, path: Path) -> None:
         """Refuse the file.
 
         Raises:

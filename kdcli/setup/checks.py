@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.augment import Mixing
-from kdcli.data.dataset import Dataset, class_weights
-from kdcli.errors import ModelError, UsageError, first_line
+from kdcli.data.dataset import Dataset, compute_class_weights
+from kdcli.errors import ModelError, UsageError, summarize_error
 from kdcli.loss import Loss
 from kdcli.losses.labels import Labels
-from kdcli.models.files.format import KERAS, model_file, model_format
+from kdcli.models.files.format import KERAS_FORMATS, detect_format, resolve_model_file
 from kdcli.models.hardware import has_gpu
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.recipe.sections import Recipe
 from kdcli.setup.request import Request
-from kdcli.training.replicas import normalizing
-from kdcli.zoo import Clone, File, has_weights
+from kdcli.training.replicas import find_batch_norms
+from kdcli.zoo import Clone, File, has_trained_weights
 
 
 def refuse_untrained(request: Request) -> None:
@@ -28,7 +28,7 @@ def refuse_untrained(request: Request) -> None:
         UsageError: naming train-teacher.
     """
     model = request.recipe.teacher.model
-    if "teacher" in request.models or isinstance(model, File | None) or has_weights(model):
+    if "teacher" in request.models or isinstance(model, File | None) or has_trained_weights(model):
         return
     if isinstance(model, Clone):
         raise UsageError(
@@ -62,8 +62,8 @@ def refuse_fresh_graph(request: Request) -> None:
     """
     student = request.recipe.student
     if isinstance(student.model, File) and student.start == "fresh":
-        file = model_file(Path(student.model.path), trust=request.trust)
-        if model_format(file) not in KERAS:
+        file = resolve_model_file(Path(student.model.path), trust=request.trust)
+        if detect_format(file) not in KERAS_FORMATS:
             raise reinitialization_error("student", str(file))
 
 
@@ -98,7 +98,7 @@ def check_effects(recipe: Recipe, losses: Sequence[Loss], dataset: Dataset, *, r
     if several and not recipe.data.augment:
         raise UsageError("teacher.views needs data.augment: all views are the same", hint="leave it out")
     _check_augment(recipe, dataset)
-    class_weights(dataset, recipe.data.class_weight)
+    compute_class_weights(dataset, recipe.data.class_weight)
     if train.early_stopping is not None and dataset.validation is None:
         raise UsageError("train.early_stopping needs a validation split", hint="--set data.validation=0.1")
     batch = min(train.batch_size, len(dataset.train))
@@ -111,7 +111,7 @@ def check_effects(recipe: Recipe, losses: Sequence[Loss], dataset: Dataset, *, r
     try:
         train.optimizer.build(train.optimizer.learning_rate)
     except (ValueError, TypeError) as error:
-        raise UsageError(f"train.optimizer: {first_line(error)}") from error
+        raise UsageError(f"train.optimizer: {summarize_error(error)}") from error
 
 
 def _check_augment(recipe: Recipe, dataset: Dataset) -> None:
@@ -141,7 +141,7 @@ def check_synchronized(recipe: Recipe, trained: Network, *, replicas: int) -> st
     """
     if not recipe.train.synchronized:
         return None
-    if not normalizing(trained):
+    if not find_batch_norms(trained):
         raise UsageError(
             "train.synchronized acts on batch normalisation, and what is trained has none that Keras knows",
             hint="leave it out",
@@ -254,7 +254,7 @@ def _check_labels(recipe: Recipe, loss: Loss, dataset: Dataset) -> None:
 
 def _check_task(loss: Loss, dataset: Dataset) -> None:
     cross_entropy = isinstance(loss, Labels) and loss.loss == "cross_entropy"
-    if dataset.task == "regression" and (cross_entropy or "values" not in loss.works_on):
+    if dataset.task == "regression" and (cross_entropy or "values" not in loss.accepted_output_kinds):
         what = "a cross-entropy" if cross_entropy or "cross_entropy" in loss.kind else f"{loss.kind}"
         raise UsageError(
             f"losses.{loss.label}: {what} needs classes, and the data has values",
@@ -265,7 +265,7 @@ def _check_task(loss: Loss, dataset: Dataset) -> None:
             f"losses.{loss.label} compares one vector of outputs for each example; the task is {dataset.task}",
             hint="soft_targets compares every pixel, channel_wise maps of features",
         )
-    if dataset.has_void and loss.on_logits and (loss.whole_batch or loss.owns_parts):
+    if dataset.has_void and loss.on_logits and (loss.whole_batch or loss.has_parts):
         raise UsageError(
             f"losses.{loss.label} compares pixels with each other, and data.ignore leaves some of them out",
             hint="soft_targets and labels compare each pixel alone",
@@ -308,12 +308,14 @@ def check_output_kinds(recipe: Recipe, dataset: Dataset, teacher: Network, stude
                 )
         if loss.on_logits and loss.needs_teacher and teacher.output_kind != student.output_kind:
             raise ModelError(
-                f"the teacher's outputs are {teacher.output_kind}, the student's {student.output_kind}: they cannot be compared",
+                f"the teacher's outputs are {teacher.output_kind}, the student's {student.output_kind}: they cannot "
+                "be compared",
                 hint="models with the same kind of output, or only feature losses",
             )
-        if student.output_kind not in loss.works_on:
+        if student.output_kind not in loss.accepted_output_kinds:
             raise ModelError(
-                f"losses.{loss.label} works on {' or '.join(loss.works_on)}; the outputs of the student "
+                f"losses.{loss.label} works on {' or '.join(loss.accepted_output_kinds)}; the outputs of the "
+                f"student "
                 f"({student.name}) are {student.output_kind}",
                 hint="soft_targets and logit_mse compare outputs of every kind",
             )

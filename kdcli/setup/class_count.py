@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kdcli.data.arrays import first_five
-from kdcli.data.class_labels import AS_VALUES
-from kdcli.data.classes import classes_setting
+from kdcli.data.arrays import list_first
+from kdcli.data.class_labels import REGRESSION_HINT
+from kdcli.data.classes import format_classes_setting
 from kdcli.data.examples import Examples
 from kdcli.errors import DataError, ModelError
 from kdcli.models.network import Network
@@ -38,12 +38,12 @@ def check_class_count(
         return
     message = f"{network.name} has {network.outputs} outputs, the data has {outputs} classes"
     if network.outputs == 1:
-        raise ModelError(message, hint=AS_VALUES)
+        raise ModelError(message, hint=REGRESSION_HINT)
     seen = labels[labels >= 0]
     if seen.min() == 1 and seen.max() == network.outputs:
         raise ModelError(
             f"{message}: the labels are 1 to {network.outputs}, and 0 never occurs",
-            hint=f"{classes_setting(range(1, network.outputs + 1))} when label 1 is the first output",
+            hint=f"{format_classes_setting(range(1, network.outputs + 1))} when label 1 is the first output",
         )
     beyond = labels >= network.outputs
     if beyond.any():
@@ -53,11 +53,11 @@ def check_class_count(
             raise ModelError(message, hint="--set 'teacher.classes=[...]' maps a teacher's outputs")
         raise DataError(
             f"y_{examples.split} has {len(rows)} labels outside 0..{network.outputs - 1}, the outputs of "
-            f"{network.name} (values {values}; at {first_five(rows)})",
+            f"{network.name} (values {values}; at {list_first(rows)})",
             hint="correct these labels, or give a model that knows them",
         )
     raise ModelError(
         f"{message}: its labels reach from {seen.min()} to {seen.max()}",
-        hint=f"{classes_setting(range(network.outputs))} when the data lacks the model's other classes; "
+        hint=f"{format_classes_setting(range(network.outputs))} when the data lacks the model's other classes; "
         "--set 'teacher.classes=[...]' maps a teacher's outputs",
     )

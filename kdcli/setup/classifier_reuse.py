@@ -10,9 +10,9 @@ from kdcli.errors import ModelError, UsageError
 from kdcli.lazy import keras
 from kdcli.loss import Loss
 from kdcli.losses.classifier_reuse import ClassifierReuse
-from kdcli.models.keras.classifier_reuse import grown
+from kdcli.models.keras.classifier_reuse import graft_classifier
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.recipe.document import Path
+from kdcli.recipe.document import SettingPath
 from kdcli.recipe.sections import Recipe
 from kdcli.setup.open_models import OpenedModel
 
@@ -29,7 +29,7 @@ class ReusedClassifier:
 
     student: OpenedModel
     losses: tuple[Loss, ...]
-    resolved: dict[Path, Any] = field(default_factory=dict)
+    resolved: dict[SettingPath, Any] = field(default_factory=dict)
 
 
 def reuse_classifier(recipe: Recipe, student: OpenedModel, teacher: OpenedModel) -> ReusedClassifier:
@@ -60,7 +60,9 @@ def reuse_classifier(recipe: Recipe, student: OpenedModel, teacher: OpenedModel)
     pair = pairs[0]
     keras.utils.set_random_seed(recipe.train.seed)
     projector = loss.projector(ours.taps[pair.student], theirs.taps[pair.teacher])
-    network, projected = grown(ours, theirs, projector, ours=pair.student, theirs=pair.teacher)
+    network, projected = graft_classifier(
+        ours, theirs, projector, student_tap=pair.student, teacher_tap=pair.teacher
+    )
     text = f"grown into the teacher's classifier: {ours.parameters:,} → {network.parameters:,} weights"
     network.notes = (*ours.notes, text)
     named = loss.model_copy(update={"student_layer": projected, "teacher_layer": pair.teacher})

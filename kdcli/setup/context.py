@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kdcli.cache.entry import Entry
-from kdcli.events import OnEvent, ignore
+from kdcli.events import OnEvent, ignore_event
 from kdcli.setup.startup import never_stop
-from kdcli.training.replicas import ALONE, Workers
+from kdcli.training.replicas import SINGLE_WORKER, Workers
 
 Value = TypeVar("Value")
 
@@ -47,11 +47,11 @@ class Context:
 
     threads: int | None = None
     stop: Callable[[], int | None] = never_stop
-    on_event: OnEvent = ignore
+    on_event: OnEvent = ignore_event
     memo: Memo = field(default_factory=Memo)
     cache_limit: int | None = None
     dry_run: bool = False
-    workers: Workers = ALONE
+    workers: Workers = SINGLE_WORKER
 
     def entry(self, folder: Path, components: Mapping[str, Any]) -> Entry | None:
         """The kept answers that follow from some components, complete or not; each shard is checked once."""

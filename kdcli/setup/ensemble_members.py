@@ -25,7 +25,7 @@ def member_requests(request: Request) -> tuple[Request, ...]:
         given = request.models.get(f"teacher.{number}", request.models.get("teacher"))
         if given is not None:
             models["teacher"] = given
-        own = recipe.taught(section.model_copy(update=alone)).model_copy(update={"ensemble": None})
+        own = recipe.with_teachers(section.model_copy(update=alone)).model_copy(update={"ensemble": None})
         found.append(replace(request, recipe=own, models=models))
     return tuple(found)
 

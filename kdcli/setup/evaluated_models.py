@@ -13,19 +13,19 @@ import numpy as np
 from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
 from kdcli.errors import UsageError
-from kdcli.evaluation.footprint import flops
+from kdcli.evaluation.footprint import count_flops
 from kdcli.evaluation.latency.measure import time_at_batches
 from kdcli.evaluation.latency.session import Session
-from kdcli.evaluation.latency.subjects import POOL, AtBatch, network_at
+from kdcli.evaluation.latency.subjects import POOL_EXAMPLES, SubjectFactory, make_network_factory
 from kdcli.evaluation.quality import evaluate_split
 from kdcli.events import OnEvent
 from kdcli.lazy import tf
-from kdcli.models.files.format import KERAS, SAVED_MODEL, model_file
+from kdcli.models.files.format import KERAS_FORMATS, SAVED_MODEL, resolve_model_file
 from kdcli.models.files.open import open_file
-from kdcli.models.runtimes.network import RunnerNetwork, explain
-from kdcli.models.runtimes.runner import RUNTIMES as FILE_RUNTIMES
-from kdcli.recipe.reader import read_run
-from kdcli.runs.directory import recipe_of_run, role_of_run
+from kdcli.models.runtimes.network import RunnerNetwork, find_failure
+from kdcli.models.runtimes.runner import RUNTIME_OF_FORMAT as FILE_RUNTIMES
+from kdcli.recipe.reader import read_run_recipe
+from kdcli.runs.directory import find_run_recipe, find_run_role
 from kdcli.runs.results import Quality
 from kdcli.setup.exported_file import apply_exported_settings
 from kdcli.setup.fit_to_data import fit_to_data
@@ -34,7 +34,7 @@ from kdcli.setup.request import Request
 from kdcli.setup.target_scale import check_target_scale
 from kdcli.setup.teacher_file import TeacherFile
 
-RUNTIMES = {**dict.fromkeys((*KERAS, SAVED_MODEL), "tensorflow"), **FILE_RUNTIMES}
+RUNTIMES = {**dict.fromkeys((*KERAS_FORMATS, SAVED_MODEL), "tensorflow"), **FILE_RUNTIMES}
 # About how long models are timed, for each of them.
 SECONDS_EACH = 3.0
 TEACHER, AGAIN = "--teacher", "the first model again"
@@ -61,7 +61,7 @@ class EvaluatedFile:
     @property
     def flops(self) -> int | None:
         """Of one answer; None where nothing can be counted."""
-        return None if isinstance(self.network, RunnerNetwork) else flops(self.network)
+        return None if isinstance(self.network, RunnerNetwork) else count_flops(self.network)
 
     def measure(
         self,
@@ -83,12 +83,12 @@ class EvaluatedFile:
             )
         except tf.errors.OpError as error:
             if isinstance(self.network, RunnerNetwork):
-                raise explain(self.network, error) from error
+                raise find_failure(self.network, error) from error
             raise
 
-    def at_batch(self, raw: Mapping[str, np.ndarray]) -> AtBatch:
+    def at_batch(self, raw: Mapping[str, np.ndarray]) -> SubjectFactory:
         """How it is timed, on raw examples."""
-        return network_at(self.network, raw)
+        return make_network_factory(self.network, raw)
 
 
 def open_evaluated_file(
@@ -111,14 +111,12 @@ def open_evaluated_file(
     Raises:
         ModelError: missing, unreadable, or it does not fit the data.
     """
-    path = model_file(given, trust=request.trust)
+    path = resolve_model_file(given, trust=request.trust)
     section = getattr(request.recipe, role)
-    own = recipe_of_run(given)
+    own = find_run_recipe(given)
     if own is not None:
-        section = apply_recorded_settings(section, getattr(read_run(own), role_of_run(given)))
-    file = open_file(
-        path, trust=request.trust, choice=choice_of(section, role), threads=threads, on_event=on_event
-    )
+        section = apply_recorded_settings(section, getattr(read_run_recipe(own), find_run_role(given)))
+    file = open_file(path, trust=request.trust, part=choice_of(section, role), threads=threads, on_event=on_event)
     network, runs_alone = file.network, isinstance(file.network, RunnerNetwork)
     if runs_alone:
         opened.callback(network.close)
@@ -163,14 +161,14 @@ def time_files(
     timed = {name: one for name, one in candidates.items() if runtime in (None, RUNTIMES[one.format])}
     if not timed:
         raise UsageError(f"--runtime {runtime}: no model is run by it", hint="leave --runtime out")
-    raw = examples.take(np.arange(min(POOL, len(examples))))
+    raw = examples.take(np.arange(min(POOL_EXAMPLES, len(examples))))
     entrants = {name: one.at_batch(raw) for name, one in timed.items()}
     entrants |= {name: one.at_batch(raw) for name, one in teachers.items()}
     entrants[AGAIN] = _same(entrants, next(iter(entrants)))
     return time_at_batches(entrants, seed=seed, seconds=SECONDS_EACH * len(entrants), on_event=on_event)
 
 
-def _same(entrants: dict[str, AtBatch], first: str) -> AtBatch:
+def _same(entrants: dict[str, SubjectFactory], first: str) -> SubjectFactory:
     """The first entrant under a second name, with the very same subject."""
     at, made = entrants[first], {}
 

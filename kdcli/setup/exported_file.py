@@ -8,9 +8,9 @@ from typing import Any, get_args
 
 from kdcli.events import Note, OnEvent
 from kdcli.models.network import Network
-from kdcli.models.preprocessing import Scale, scale_from_json
+from kdcli.models.preprocessing import PixelScale, scale_from_json
 from kdcli.models.runtimes.network import RunnerNetwork
-from kdcli.runs.export_results import INPUTS
+from kdcli.runs.export_results import INTERFACE_FILE
 from kdcli.spec import OutputKind
 
 # Bytes of an `input.json`; kd writes far less.
@@ -36,7 +36,7 @@ def apply_exported_settings(
         if section.output_kind not in ("auto", said["output_kind"]):
             on_event(
                 Note(
-                    f"{path} gives {said['output_kind']}, as {INPUTS} beside it says; {role}.output_kind "
+                    f"{path} gives {said['output_kind']}, as {INTERFACE_FILE} beside it says; {role}.output_kind "
                     f"{section.output_kind} is not for it"
                 )
             )
@@ -50,13 +50,13 @@ def apply_exported_settings(
     return section
 
 
-def _scaled(section: Any, scale: Scale) -> Any:
+def _scaled(section: Any, scale: PixelScale) -> Any:
     return section.model_copy(update={"input": section.input.model_copy(update={"scale": scale})})
 
 
 def _said_beside(path: Path) -> dict[str, Any]:
     """What `input.json` beside an exported file says of it; empty where kd wrote none."""
-    file = path.parent / INPUTS
+    file = path.parent / INTERFACE_FILE
     try:
         if not file.is_file() or file.stat().st_size > MOST_SAID:
             return {}

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from kdcli.data.examples import Examples
-from kdcli.errors import ModelError, UsageError, first_line
-from kdcli.evaluation.input_scale import choose_scale, find_mismatch
+from kdcli.errors import ModelError, UsageError, summarize_error
+from kdcli.evaluation.input_scale import choose_scale, find_scale_mismatch
 from kdcli.events import Note, OnEvent
 from kdcli.lazy import ops, tf
 from kdcli.models.network import Network
-from kdcli.models.outputs import columns_for, resolve_output
-from kdcli.models.preprocessing import make_preparation
-from kdcli.models.runtimes.network import explain
-from kdcli.recipe.sections import InputSection
+from kdcli.models.outputs import choose_columns, resolve_output
+from kdcli.models.preprocessing import make_preprocessing
+from kdcli.models.runtimes.network import find_failure
+from kdcli.recipe.model_sections import InputSection
 from kdcli.setup.class_count import check_class_count
 
 
@@ -42,9 +42,9 @@ def fit_to_data(
         who: what messages call the network; its role and its name when left out.
     """
     who = who or f"{role} ({network.name})"
-    network = network.with_preparations(_preparations(network, examples, section.input, role, who))
-    if len(network.preparations) < len(examples.shapes):
-        taken, held = ", ".join(network.preparations), ", ".join(examples.shapes)
+    network = network.with_preprocessing(_preparations(network, examples, section.input, role, who))
+    if len(network.preprocessing) < len(examples.shapes):
+        taken, held = ", ".join(network.preprocessing), ", ".join(examples.shapes)
         network.notes = (*network.notes, f"takes {taken} of the data's inputs {held}")
     sample = np.arange(min(256, len(examples)))
     raw = examples.take(sample)
@@ -52,8 +52,8 @@ def fit_to_data(
         answers = np.asarray(ops.convert_to_numpy(network.compute_saved_output(raw)), np.float64)
     except (ValueError, TypeError, tf.errors.OpError) as error:
         if getattr(network, "failures", None):
-            raise explain(network, error) from error
-        reason = first_line(error)
+            raise find_failure(network, error) from error
+        reason = summarize_error(error)
         hint = "a number in the data is outside of what an embedding or a lookup of the model knows"
         message = f"{who} cannot answer {len(sample)} examples: {reason:.300}"
         raise ModelError(message, hint=hint if "is not in [0," in reason else None) from error
@@ -62,12 +62,12 @@ def fit_to_data(
     check_class_count(network, examples, task=task, outputs=count, class_names=class_names)
     network = resolve_output(
         network,
-        wanted=section.output_kind,
+        setting=section.output_kind,
         task=task,
-        outputs=count,
-        answers=answers,
-        sides=examples.label_sides(task),
-        otherwise=_under_raw(network, section.input, raw),
+        output_count=count,
+        values=answers,
+        map_shape=examples.label_map_shape(task),
+        rescaled=_under_raw(network, section.input, raw),
     )
     if classes is not None:
         network = select_columns(network, classes, task=task, class_names=class_names)
@@ -78,7 +78,7 @@ def fit_to_data(
 
 def _under_raw(network: Any, section: InputSection, raw: Any) -> np.ndarray | None:
     """What a network with an unknown last layer answers to images as they are, while its scale is open."""
-    scaled = any(preparation.scaled for preparation in network.preparations.values())
+    scaled = any(preparation.is_scaled for preparation in network.preprocessing.values())
     if section.scale != "auto" or not scaled or network.activation is not None or network.saved_kind != "logits":
         return None
     answers = ops.convert_to_numpy(network.with_scale("raw").compute_saved_output(raw))
@@ -99,8 +99,8 @@ def _scaled_for(
 ) -> Any:
     """The network behind the scale that it wants, with what has to be said about it."""
     scale = section.input.scale
-    scaled = any(preparation.scaled for preparation in network.preparations.values())
-    images = any(len(preparation.prepared_shape) == 3 for preparation in network.preparations.values())
+    scaled = any(preparation.is_scaled for preparation in network.preprocessing.values())
+    images = any(len(preparation.preprocessed_shape) == 3 for preparation in network.preprocessing.values())
     if scaled and scale == "auto":
         choice = choose_scale(network, examples, task=task, measured=measured, seed=seed)
         network = network.with_scale(choice.scale)
@@ -110,7 +110,7 @@ def _scaled_for(
         elif choice.reason and choice.scale != "unit":
             on_event(Note(f"{who}: input.scale is {choice.scale}, {choice.reason}"))
     elif images and not scaled and scale == "auto":
-        mismatch = find_mismatch(network, examples, task=task, measured=measured, seed=seed)
+        mismatch = find_scale_mismatch(network, examples, task=task, measured=measured, seed=seed)
         if mismatch:
             on_event(Note(f"{who}: {mismatch}; store them as uint8 for input.scale to apply"))
     elif images and not scaled and scale != "raw":
@@ -126,7 +126,7 @@ def select_columns(network: Any, classes: Any, *, task: str, class_names: Sequen
     """
     if task == "regression":
         raise UsageError("teacher.classes is for classes, and the data has values", hint="leave it out")
-    return network.with_columns(columns_for(classes, outputs=network.outputs, class_names=class_names))
+    return network.with_columns(choose_columns(classes, output_count=network.outputs, class_names=class_names))
 
 
 def _refuse_strings(network: Network, role: str, who: str) -> None:
@@ -161,13 +161,13 @@ def _preparations(
             hint="arrays for several inputs are called x_train.NAME",
         )
     return {
-        name: make_preparation(
+        name: make_preprocessing(
             section,
             raw_shape=examples.shapes[name],
             raw_dtype=str(examples.dtypes[name]),
             shape=spec.shape,
             dtype=spec.dtype,
-            who=who,
+            name=who,
         )
         for name, spec in matched.items()
     }

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdcli.custom_kinds import as_written_in
+from kdcli.custom_kinds import has_unknown_entry
 from kdcli.data.dataset import Dataset, open_dataset
 from kdcli.data.examples import Examples
-from kdcli.data.order import limited
+from kdcli.data.order import limit_positions
 from kdcli.errors import UsageError
 from kdcli.events import Note, OnEvent
-from kdcli.models.custom_code import blamed
-from kdcli.recipe.reader import read_run
+from kdcli.models.custom_code import attribute_errors
+from kdcli.recipe.reader import read_run_recipe
 from kdcli.recipe.sections import Recipe
-from kdcli.runs.directory import recipe_of_run
+from kdcli.runs.directory import find_run_recipe
 from kdcli.setup.request import Request, make_request
 
 
@@ -35,13 +35,13 @@ def request_for_models(
     """
     if recipe is None:
         recipe = {}
-        runs = {str(model): found for model in models if (found := recipe_of_run(Path(model)))}
+        runs = {str(model): found for model in models if (found := find_run_recipe(Path(model)))}
         own = next(iter(runs.values()), None)
         if own is not None and options.get("data") is None:
             _refuse_several_sources(runs)
         if own is not None:
             # Its data and split only: how its networks take their input is theirs alone.
-            recipe = _data_of(read_run(own), with_source=with_data and options.get("data") is None)
+            recipe = _data_of(read_run_recipe(own), with_source=with_data and options.get("data") is None)
     return make_request(recipe, role="student", **options)
 
 
@@ -51,14 +51,14 @@ def _data_of(run: Recipe, *, with_source: bool) -> dict[str, Any]:
     unused = ("augment",) if with_source else ("augment", "source", "target_scale")
     data = {name: value for name, value in values["data"].items() if name not in unused}
     found: dict[str, Any] = {"data": data, "train": {"seed": values["train"]["seed"]}}
-    if with_source and as_written_in(run.data.source):
+    if with_source and has_unknown_entry(run.data.source):
         found["requires"] = values["requires"]
     return found
 
 
 def _refuse_several_sources(runs: Mapping[str, Path]) -> None:
     """Refuse runs that were trained on different data, when nobody says which to take."""
-    sources = {name: read_run(path).data.source for name, path in runs.items()}
+    sources = {name: read_run_recipe(path).data.source for name, path in runs.items()}
     first, *others = sources
     for name in others:
         if sources[name] != sources[first]:
@@ -106,9 +106,13 @@ def open_named_data(request: Request, *, carve: bool, on_event: OnEvent) -> Data
         DataError: anything that cannot be right.
     """
     recipe = request.recipe
-    with blamed(request.code):
+    with attribute_errors(request.code):
         dataset = open_dataset(
-            recipe.data, seed=recipe.data_seed, arrays=request.arrays, carve=carve, outputs=recipe.outputs
+            recipe.data,
+            seed=recipe.data_seed,
+            arrays=request.arrays,
+            split_validation=carve,
+            output_names=recipe.outputs,
         )
     for text in dataset.notes:
         on_event(Note(text))
@@ -145,6 +149,6 @@ def select_examples(
     examples = dataset.split(split)
     if limit is not None:
         seed = request.recipe.data_seed
-        examples = examples.subset(limited(examples.all_labels(), len(examples), limit=limit, seed=seed))
+        examples = examples.subset(limit_positions(examples.all_labels(), len(examples), limit=limit, seed=seed))
     on_event(Note(f"{dataset.name}: {len(examples)} examples of the {examples.split} split"))
     return examples

@@ -10,17 +10,17 @@ from kdcli.data.dataset import Dataset
 from kdcli.errors import ModelError, UsageError
 from kdcli.events import Note, OnEvent
 from kdcli.lazy import keras
-from kdcli.models.files.format import model_file
-from kdcli.models.files.open import Choice, open_file
-from kdcli.models.keras.initialization import undrawn
-from kdcli.models.keras.model import check_finite, fresh_copy
+from kdcli.models.files.format import resolve_model_file
+from kdcli.models.files.open import ModelPart, open_file
+from kdcli.models.keras.initialization import find_unseeded_weights
+from kdcli.models.keras.model import check_weights_finite, make_fresh_copy
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.saved_model.network import GraphNetwork
-from kdcli.recipe.reader import read_run
-from kdcli.recipe.sections import InputSection
-from kdcli.runs.directory import recipe_of_run, role_of_run
+from kdcli.recipe.model_sections import InputSection
+from kdcli.recipe.reader import read_run_recipe
+from kdcli.runs.directory import find_run_recipe, find_run_role
 from kdcli.runs.records import hash_arrays
-from kdcli.runs.results import relative
+from kdcli.runs.results import relativize_path
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.setup.checks import reinitialization_error
 from kdcli.setup.exported_file import apply_exported_settings
@@ -55,12 +55,12 @@ class OpenedModel:
         network = self.network
         return {
             "name": network.name,
-            "path": relative(self.path) if self.path else None,
+            "path": relativize_path(self.path) if self.path else None,
             "start": self.start,
             "parameters": network.parameters,
             "output_kind": network.saved_kind,
             "logits_from": network.logits_from,
-            "input": {name: p.to_json() for name, p in network.preparations.items()},
+            "input": {name: p.to_json() for name, p in network.preprocessing.items()},
             "notes": list(network.notes),
             "signature": self._signature,
         }
@@ -125,9 +125,9 @@ def open_model(
     elif isinstance(source, File):
         section = apply_run_settings(Path(source.path), section)
         opened = open_file(
-            model_file(Path(source.path), trust=trust),
+            resolve_model_file(Path(source.path), trust=trust),
             trust=trust,
-            choice=choice_of(section, role),
+            part=choice_of(section, role),
             trainable=trainable,
             threads=threads,
             on_event=on_event,
@@ -174,17 +174,17 @@ def open_model(
     return OpenedModel(network, start, path, sha, form, findings)
 
 
-def choice_of(section: Any, role: str = "student") -> Choice:
+def choice_of(section: Any, role: str = "student") -> ModelPart:
     """Which part of a file a section of the recipe asks for."""
-    return Choice(section.signature, section.output, section.input.tensor, section.input.values, role)
+    return ModelPart(section.signature, section.output, section.input.tensor, section.input.values, role)
 
 
 def apply_run_settings(path: Path, section: Any) -> Any:
     """A run directory brings its own preparation, output and output kind, where the recipe leaves them open."""
-    own = recipe_of_run(path)
+    own = find_run_recipe(path)
     if own is None or section.input != InputSection() or section.output_kind != "auto":
         return section
-    recorded = getattr(read_run(own), role_of_run(path))
+    recorded = getattr(read_run_recipe(own), find_run_role(path))
     return apply_recorded_settings(section, recorded)
 
 
@@ -204,8 +204,8 @@ def apply_recorded_settings(section: Any, recorded: Any) -> Any:
 def _renewed(network: Any, section: Any, role: str, *, seed: int, on_event: OnEvent) -> KerasNetwork:
     if not isinstance(network, KerasNetwork):
         raise reinitialization_error(role, network.name)
-    model = fresh_copy(network.model, seed=seed)
-    same = undrawn(model, lambda other: fresh_copy(network.model, seed=other), seed=seed)
+    model = make_fresh_copy(network.model, seed=seed)
+    same = find_unseeded_weights(model, lambda other: make_fresh_copy(network.model, seed=other), seed=seed)
     if same:
         text = f"{role} ({network.name}): the code of a custom layer draws {', '.join(same)} from a fixed seed, "
         on_event(Note(text + "so every train.seed starts from the same values there", warning=True))
@@ -217,5 +217,5 @@ def _as_model(given: Any, dataset: Dataset) -> Any:
         raise UsageError(f"a model must be a path or a keras.Model, got {type(given).__name__}")
     if not given.built:
         given.build((None, *zoo_shape(dataset, InputSection())))
-    check_finite(given, given.name)
+    check_weights_finite(given, given.name)
     return given

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdcli.data.dataset import Dataset, fingerprint, open_dataset, with_outputs
+from kdcli.data.dataset import Dataset, fill_outputs, fingerprint_dataset, open_dataset
 from kdcli.data.examples import Examples
 from kdcli.errors import ModelError, UsageError
-from kdcli.models.files.format import model_file, model_format
+from kdcli.models.files.format import detect_format, resolve_model_file
 from kdcli.models.files.recorded import RecordedNetwork
 from kdcli.models.outputs import resolve_output
-from kdcli.recipe.sections import InputSection
+from kdcli.recipe.model_sections import InputSection
 from kdcli.setup.context import Context
 from kdcli.setup.ensemble_members import member_requests
 from kdcli.setup.fit_to_data import select_columns
@@ -75,7 +75,7 @@ def open_teachers(request: Request, dataset: Dataset, context: Context) -> tuple
     first, *others = member_requests(request)
     opened = [open_teacher(first, dataset, context)]
     # Where the data does not say how many classes there are, the first teacher does.
-    known = with_outputs(dataset, opened[0].network.outputs)
+    known = fill_outputs(dataset, opened[0].network.outputs)
     opened += [open_teacher(other, known, context) for other in others]
     _refuse_unlike(opened)
     for number, section in enumerate(request.recipe.teachers):
@@ -113,7 +113,7 @@ def has_recorded_outputs(request: Request) -> bool:
     model = request.recipe.teacher.model
     if "teacher" in request.models or not isinstance(model, File):
         return False
-    return model_format(model_file(Path(model.path), trust=request.trust)) == "npz"
+    return detect_format(resolve_model_file(Path(model.path), trust=request.trust)) == "npz"
 
 
 def open_recorded_outputs(request: Request, dataset: Dataset) -> OpenedModel:
@@ -126,12 +126,12 @@ def open_recorded_outputs(request: Request, dataset: Dataset) -> OpenedModel:
     recipe = request.recipe
     assert isinstance(recipe.teacher.model, File)
     _check_settings(request, dataset)
-    path = model_file(Path(recipe.teacher.model.path), trust=request.trust)
+    path = resolve_model_file(Path(recipe.teacher.model.path), trust=request.trust)
     network = RecordedNetwork(path, name=str(path))
     _check_fingerprint(request, network)
     for split in splits_with_outputs(dataset):
         network.recorded(split.rows)
-    section, kind = recipe.teacher, network.recorded_as
+    section, kind = recipe.teacher, network.recorded_kind
     wanted = {"logits": "logits", "values": "values"}.get(kind)
     if wanted is None:
         # Of one output, or of several that do not exclude each other, a probability is a sigmoid.
@@ -142,10 +142,10 @@ def open_recorded_outputs(request: Request, dataset: Dataset) -> OpenedModel:
         )
     understood = resolve_output(
         network,
-        wanted=wanted,
+        setting=wanted,
         task=dataset.task,
-        outputs=dataset.outputs if section.classes is None else network.outputs,
-        answers=network.recorded(dataset.train.rows),
+        output_count=dataset.outputs if section.classes is None else network.outputs,
+        values=network.recorded(dataset.train.rows),
     )
     if section.classes is not None:
         understood = select_columns(
@@ -201,9 +201,13 @@ def _check_fingerprint(request: Request, network: RecordedNetwork) -> None:
     recipe = request.recipe
     # The answers are about the training part before a share of it is taken for validation.
     whole = open_dataset(
-        recipe.data, seed=recipe.data_seed, arrays=request.arrays, carve=False, outputs=recipe.outputs
+        recipe.data,
+        seed=recipe.data_seed,
+        arrays=request.arrays,
+        split_validation=False,
+        output_names=recipe.outputs,
     )
-    own = fingerprint(whole)
+    own = fingerprint_dataset(whole)
     if network.fingerprint != own:
         theirs = network.fingerprint
         raise ModelError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdcli.custom_kinds import NO_OWN, OwnKinds
+from kdcli.custom_kinds import NO_CUSTOM, CustomKinds
 from kdcli.errors import UsageError
 from kdcli.models.custom_code import find_kinds
 from kdcli.recipe.origins import Origins
@@ -51,7 +51,7 @@ class Request:
     arrays: Any = None
     recipe_given: bool = True
     trust: Trust = NO_TRUST
-    custom: OwnKinds = NO_OWN
+    custom: CustomKinds = NO_CUSTOM
 
     @property
     def code(self) -> tuple[Path, ...]:
@@ -65,7 +65,7 @@ def make_request(
     settings: Sequence[str] = (),
     default: str | Mapping[str, Any] = "soft-targets",
     trust: Trust = NO_TRUST,
-    code: Sequence[str | Path] | OwnKinds = (),
+    code: Sequence[str | Path] | CustomKinds = (),
     role: str = "teacher",
     **options: Any,
 ) -> Request:
@@ -83,7 +83,7 @@ def make_request(
     Raises:
         UsageError: the recipe, a setting or an option is wrong.
     """
-    own = code if isinstance(code, OwnKinds) else find_kinds([Path(file) for file in code])
+    own = code if isinstance(code, CustomKinds) else find_kinds([Path(file) for file in code])
     models: dict[str, Any] = {}
     arrays = None
     given: dict[str, tuple[str, Any]] = {}
@@ -109,7 +109,7 @@ def make_request(
         setting = f"{role}.{name}" if name in MODEL_CHOICES else OPTIONS[name]
         given[setting] = (f"--{name.replace('_', '-')}", value)
     read = read_recipe(
-        default if recipe is None else recipe, settings=settings, options=given, own=own, teachers=teachers
+        default if recipe is None else recipe, settings=settings, options=given, custom=own, teachers=teachers
     )
     return Request(read.recipe, read.origins, _stem(read.source), models, arrays, recipe is not None, trust, own)
 

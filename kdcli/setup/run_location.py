@@ -8,26 +8,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kdcli.custom_kinds import as_written_in
-from kdcli.data.dataset import Dataset, fingerprint, open_dataset
+from kdcli.custom_kinds import has_unknown_entry
+from kdcli.data.dataset import Dataset, fingerprint_dataset, open_dataset
 from kdcli.errors import StorageError, UsageError
-from kdcli.models.files.format import model_file
-from kdcli.recipe.document import Path as Setting
-from kdcli.recipe.document import dotted, leaves
+from kdcli.models.files.format import resolve_model_file
+from kdcli.recipe.document import SettingPath as Setting
+from kdcli.recipe.document import iterate_settings, join_path
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.reader import read_recipe
 from kdcli.recipe.sections import Recipe
 from kdcli.runs import writer
 from kdcli.runs.directory import (
-    CHECKPOINT,
-    ENVIRONMENT,
-    MODEL,
-    RECIPE,
-    SUMMARY,
+    CHECKPOINT_FOLDER,
+    ENVIRONMENT_FILE,
+    RECIPE_FILE,
+    STUDENT_FILE,
+    SUMMARY_FILE,
     Run,
-    check_place,
-    default_out,
-    model_of_run,
+    check_run_folder,
+    choose_run_folder,
+    find_run_model,
     read_json,
 )
 from kdcli.runs.records import hash_file, hash_model
@@ -81,8 +81,8 @@ def find_directory(
         raise UsageError("--resume and --overwrite exclude each other: continue the run, or delete it")
     if resume and out is None:
         raise UsageError("--resume needs the run to continue", hint="--out runs/NAME --resume")
-    path = Path(out) if out is not None else default_out(command, request.name)
-    check_place(path, resume=resume, overwrite=overwrite)
+    path = Path(out) if out is not None else choose_run_folder(command, request.name)
+    check_run_folder(path, resume=resume, overwrite=overwrite)
     return path
 
 
@@ -101,24 +101,24 @@ def find_location(
         UsageError: the directory is in the way, or holds a run of other settings.
     """
     path = find_directory(command, request, out=out, resume=resume, overwrite=overwrite)
-    environment = path / ENVIRONMENT
+    environment = path / ENVIRONMENT_FILE
     if not resume or not environment.exists():
         return RunLocation(path, request, resume, overwrite)
     earlier = read_json(environment)
     if earlier.get("command") != command:
         raise UsageError(f"{path} holds a run of `kd {earlier.get('command')}`, not of `kd {command}`")
     refuse_other_settings(request, earlier["requested"], path)
-    if (path / SUMMARY).exists():
-        document, model = read_json(path / SUMMARY), model_of_run(path)
+    if (path / SUMMARY_FILE).exists():
+        document, model = read_json(path / SUMMARY_FILE), find_run_model(path)
         if model is None:
             raise StorageError(
                 f"{path}: the run is finished but its model is gone", hint="start anew: --overwrite"
             )
         location = RunLocation(path, request, True, False, earlier, FinishedRun(path, model, document))
         check_inputs(location, hash_named_inputs(request, memo or Memo()))
-        writer.remove(path / CHECKPOINT)
+        writer.remove(path / CHECKPOINT_FOLDER)
         return location
-    resolved = read_recipe(path / RECIPE, own=request.custom)
+    resolved = read_recipe(path / RECIPE_FILE, custom=request.custom)
     recipe = replace_sources(resolved.recipe, request)
     return RunLocation(path, replace(request, recipe=recipe, origins=resolved.origins), True, False, earlier)
 
@@ -151,14 +151,14 @@ def open_data(request: Request, memo: Memo) -> Dataset:
 
     def opened() -> Dataset:
         recipe = request.recipe
-        return open_dataset(recipe.data, seed=recipe.data_seed, arrays=request.arrays, outputs=recipe.outputs)
+        return open_dataset(recipe.data, seed=recipe.data_seed, arrays=request.arrays, output_names=recipe.outputs)
 
     return memo(("data", *data_key(request)), opened)
 
 
 def hash_data(request: Request, memo: Memo) -> str:
     """The fingerprint of a recipe's data, taken once."""
-    return memo(("fingerprint", *data_key(request)), lambda: fingerprint(open_data(request, memo)))
+    return memo(("fingerprint", *data_key(request)), lambda: fingerprint_dataset(open_data(request, memo)))
 
 
 def hash_code(request: Request) -> dict[str, Any]:
@@ -171,9 +171,11 @@ def hash_named_inputs(request: Request, memo: Memo) -> dict[str, Any]:
     recipe, inputs = request.recipe, hash_code(request)
     for name, section in recipe.sides.items():
         if isinstance(section.model, File):
-            inputs[name] = {"sha256": hash_model(model_file(Path(section.model.path), trust=request.trust))}
+            inputs[name] = {
+                "sha256": hash_model(resolve_model_file(Path(section.model.path), trust=request.trust))
+            }
     source = recipe.data.source
-    if (request.origins.given(("data", "source")) or request.recipe_given) and not as_written_in(source):
+    if (request.origins.given(("data", "source")) or request.recipe_given) and not has_unknown_entry(source):
         if source is not None or request.arrays is not None:
             inputs["data"] = {"sha256": hash_data(request, memo)}
     return inputs
@@ -199,7 +201,7 @@ def replace_sources(resolved: Recipe, request: Request) -> Recipe:
         at: Setting = ("teacher", number, "model") if request.recipe.is_ensemble else ("teacher", "model")
         if named.model is not None and origins.of(at) != "default":
             sections[number] = sections[number].model_copy(update={"model": named.model})
-    return updated.taught(*sections, several=several)
+    return updated.with_teachers(*sections, ensemble=several)
 
 
 # Inputs are matched by content, not by path; where a run was computed is no setting of it.
@@ -223,16 +225,16 @@ def refuse_other_settings(request: Request, requested: dict[str, Any], path: Pat
         UsageError: naming the differences.
     """
     now = request.recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
-    context = [()] if request.recipe_given else list(request.origins.outside)
+    context = [()] if request.recipe_given else list(request.origins.overrides)
     compared = dict.fromkeys(
         setting
         for path in context
         for values in (requested, now)
-        for setting, _ in leaves(_at(values, path), path)
+        for setting, _ in iterate_settings(_at(values, path), path)
     )
     differences = []
     for setting in compared:
-        name = dotted(setting)
+        name = join_path(setting)
         before, after = _at(requested, setting), _at(now, setting)
         by_content = _UNNUMBERED.sub(r"\1", name).startswith((*BY_CONTENT, "description", "version", "gates"))
         if before != after and [before, after] not in _NOTHING and not by_content:
@@ -246,8 +248,8 @@ def _said(value: Any) -> str:
 
 
 def _way_on(path: Path) -> str:
-    if (path / SUMMARY).exists():
-        return f"to train on: --student {path / MODEL} --set student.start=file with another --out"
+    if (path / SUMMARY_FILE).exists():
+        return f"to train on: --student {path / STUDENT_FILE} --set student.start=file with another --out"
     return "give the same settings, or another --out"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from kdcli.errors import UsageError
 from kdcli.lazy import keras, tf
-from kdcli.models.custom_code import bring_code, run_early
+from kdcli.models.custom_code import run_keras_code, select_kind_files
 
 
 def start_tensorflow(
@@ -36,10 +36,10 @@ def start_tensorflow(
             tf.config.threading.set_inter_op_parallelism_threads(threads)
         except RuntimeError:
             if tf.config.threading.get_intra_op_parallelism_threads() != threads:
-                raise _too_late(run_early(code)) from None
+                raise _too_late(select_kind_files(code)) from None
     tf.config.experimental.enable_op_determinism()
     join()
-    bring_code(code)
+    run_keras_code(code)
     keras.utils.set_random_seed(seed)
 
 

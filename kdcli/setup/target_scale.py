@@ -40,7 +40,9 @@ def check_target_scale(network: Any, dataset: Dataset, *, role: str, measured: b
     _refuse_beyond(network, targets, dataset, role)
     if not measured:
         return
-    outputs = np.asarray(ops.convert_to_numpy(network.compute_saved_output(dataset.train.take(positions))), np.float64)
+    outputs = np.asarray(
+        ops.convert_to_numpy(network.compute_saved_output(dataset.train.take(positions))), np.float64
+    )
     known = _in_every_scale(targets, dataset.target_scale)
     errors = {
         scale: float(np.sqrt(np.mean(np.square(outputs - values)))) / WIDTHS[scale]

@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from kdcli.cache.exported_models import export_path, store_export
-from kdcli.cache.folder import cache_folder
+from kdcli.cache.folder import find_cache_folder
 from kdcli.errors import ModelError
-from kdcli.evaluation.latency.subjects import AtBatch, runner_at
+from kdcli.evaluation.latency.subjects import SubjectFactory, make_runner_factory
 from kdcli.events import Note, OnEvent
 from kdcli.extras import require_extra
 from kdcli.models.batching import Runner
-from kdcli.models.inference import copied, ready
+from kdcli.models.inference import copy_network, prepare_for_export
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.keras.serving import Serving, serve
+from kdcli.models.keras.serving import ServedModel, make_served_model
 from kdcli.models.network import Network
 from kdcli.runs import writer
-from kdcli.runs.records import versions
+from kdcli.runs.records import collect_versions
 from kdcli.spec import ExportFormat
 
 
@@ -34,12 +34,12 @@ class TeacherFile:
         runner: runs it.
     """
 
-    serving: Serving
+    serving: ServedModel
     runner: Runner
 
-    def at_batch(self, raw: Mapping[str, np.ndarray]) -> AtBatch:
+    def at_batch(self, raw: Mapping[str, np.ndarray]) -> SubjectFactory:
         """How it is timed, on raw examples."""
-        return runner_at(self.runner, [self.serving.taken(raw)])
+        return make_runner_factory(self.runner, [self.serving.convert_examples(raw)])
 
 
 def open_teacher_file(
@@ -67,17 +67,17 @@ def open_teacher_file(
         ModelError: this teacher cannot be exported, or its runtime refuses the file.
     """
     if chosen.extra is not None:
-        require_extra(chosen.extra, what=f"the teacher as a {chosen.kind} file")
-    serving = serve(network, inside=inside, batch=network.batch)
+        require_extra(chosen.extra, subject=f"the teacher as a {chosen.kind} file")
+    serving = make_served_model(network, include_preprocessing=inside, batch=network.batch)
     known = {
         "teacher": sha256,
         "format": chosen.kind,
         "inside": inside,
-        "preprocessing": str(serving.preparation),
+        "preprocessing": str(serving.preprocessing),
         **network.reading,
-        "versions": str(versions()),
+        "versions": str(collect_versions()),
     }
-    folder = cache_folder()
+    folder = find_cache_folder()
     path = export_path(folder, known, chosen.suffix)
     if sha256 is not None and path.is_file():
         try:
@@ -89,22 +89,24 @@ def open_teacher_file(
     scratch = opened.enter_context(writer.scratch_folder(50_000_000 + 12 * (network.parameters or 0)))
     made = scratch / f"teacher{chosen.suffix}"
     # The teacher itself stays as it is: it is measured too.
-    network = ready(copied(network) if isinstance(network, KerasNetwork) else network, network.saved_kind)
+    network = prepare_for_export(
+        copy_network(network) if isinstance(network, KerasNetwork) else network, network.saved_kind
+    )
     serving = _written(network, chosen, made, inside=inside)
     if sha256 is not None and made.is_file():
         made = store_export(folder, path, made)
     return TeacherFile(serving, _open(chosen, made, threads, opened))
 
 
-def _written(network: Network, chosen: ExportFormat, path: Path, *, inside: bool) -> Serving:
-    serving = serve(network, inside=inside, batch=network.batch)
+def _written(network: Network, chosen: ExportFormat, path: Path, *, inside: bool) -> ServedModel:
+    serving = make_served_model(network, include_preprocessing=inside, batch=network.batch)
     try:
         chosen.write(serving, path)
     except ModelError:
         if network.batch is not None:
             raise
         # Recurrent layers convert for one batch size only.
-        serving = serve(network, inside=inside, batch=1)
+        serving = make_served_model(network, include_preprocessing=inside, batch=1)
         chosen.write(serving, path)
     return serving
 

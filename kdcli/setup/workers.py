@@ -13,15 +13,15 @@ from typing import Any
 from kdcli import __version__
 from kdcli.errors import UsageError
 from kdcli.events import Note, OnEvent
-from kdcli.models.custom_code import blamed
-from kdcli.runs.directory import CHECKPOINT
+from kdcli.models.custom_code import attribute_errors
+from kdcli.runs.directory import CHECKPOINT_FOLDER
 from kdcli.setup.context import Context
 from kdcli.setup.request import Request
 from kdcli.setup.run_location import RunLocation
 from kdcli.setup.startup import start_tensorflow
-from kdcli.training.checkpoint import checkpoint_files
-from kdcli.training.cluster import VARIABLE, read_cluster
-from kdcli.training.replicas import ALONE, Workers
+from kdcli.training.checkpoint import list_checkpoints
+from kdcli.training.cluster import TF_CONFIG, read_cluster
+from kdcli.training.replicas import SINGLE_WORKER, Workers
 
 
 @contextmanager
@@ -35,9 +35,9 @@ def worker_group(location: RunLocation, *, out: Any, on_event: OnEvent) -> Itera
     workers = find_workers(location.request.recipe.train.devices, out=out, on_event=on_event)
 
     def newest() -> Path | None:
-        return next(reversed(checkpoint_files(location.path / CHECKPOINT)), None)
+        return next(reversed(list_checkpoints(location.path / CHECKPOINT_FOLDER)), None)
 
-    with blamed(location.request.code), workers.named_when_lost(location.path, newest=newest):
+    with attribute_errors(location.request.code), workers.report_lost_worker(location.path, newest=newest):
         yield workers
 
 
@@ -47,11 +47,11 @@ def find_workers(devices: str, *, out: Any, on_event: OnEvent) -> Workers:
     Raises:
         UsageError: what is wrong with `TF_CONFIG`, or no common run directory.
     """
-    text = os.environ.get(VARIABLE)
+    text = os.environ.get(TF_CONFIG)
     if devices != "workers":
         if text:
-            on_event(Note(f"{VARIABLE} is set but not used: --devices workers asks for it"))
-        return ALONE
+            on_event(Note(f"{TF_CONFIG} is set but not used: --devices workers asks for it"))
+        return SINGLE_WORKER
     cluster = read_cluster(text)
     if out is None:
         raise UsageError(

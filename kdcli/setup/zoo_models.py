@@ -12,15 +12,15 @@ from kdcli.data.dataset import Dataset
 from kdcli.errors import ModelError, UsageError
 from kdcli.events import Note, OnEvent
 from kdcli.lazy import ops
-from kdcli.models.files.format import KERAS, model_file
-from kdcli.models.files.screened_copy import admit, screened_copy
-from kdcli.models.keras.model import check_finite
+from kdcli.models.files.format import KERAS_FORMATS, resolve_model_file
+from kdcli.models.files.screened_copy import admit, copy_and_screen
+from kdcli.models.keras.model import check_weights_finite
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.preprocessing import SCALES, Preparation
-from kdcli.recipe.sections import InputSection
+from kdcli.models.preprocessing import SCALES, Preprocessing
+from kdcli.recipe.model_sections import InputSection
 from kdcli.runs.records import hash_arrays, hash_file
 from kdcli.screening.verdict import Trust
-from kdcli.zoo import Application, Clone, has_weights
+from kdcli.zoo import Application, Clone, has_trained_weights
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def build_zoo_model(
             f"{name}: neither labels nor names say how many classes there are",
             hint="--set 'data.classes=[cat, dog]' names them",
         )
-    if role == "student" and start == "fresh" and has_weights(source):
+    if role == "student" and start == "fresh" and has_trained_weights(source):
         raise UsageError(
             f"student.start is fresh, but student.model.weights is {source.weights}",
             hint="--set student.start=file keeps the weights, --set student.model.weights=none leaves them out",
@@ -97,10 +97,10 @@ def build_zoo_model(
     name += f" {source.architecture}"
     if source.path is None and section.input.scale == "auto":
         section = _scaled_as_published(role, source, dataset, section, on_event)
-    if not has_weights(source):
+    if not has_trained_weights(source):
         return ZooResult(model, name, "fresh", section)
     name += f" ({source.weights})"
-    check_finite(model, name)
+    check_weights_finite(model, name)
     if source.path is not None:
         return ZooResult(model, name, "file", section, source.path, hash_file(source.path))
     return ZooResult(model, name, "file", section, None, hash_arrays(weight.numpy() for weight in model.weights))
@@ -124,10 +124,10 @@ def zoo_shape(dataset: Dataset, section: InputSection) -> tuple[int, ...]:
 
 def _with_file(source: Application, shape: tuple[int, ...], outputs: int, trust: Trust, on_event: OnEvent) -> Any:
     """Built with the weights of a private copy of their file, which was screened."""
-    path = model_file(Path(source.weights), trust=trust)
-    with screened_copy(path, trust=trust, weights=True) as screened:
+    path = resolve_model_file(Path(source.weights), trust=trust)
+    with copy_and_screen(path, trust=trust, weights=True) as screened:
         admit(screened, None, on_event=on_event)
-        if screened.format not in KERAS:
+        if screened.format not in KERAS_FORMATS:
             raise ModelError(f"{path}: holds no weights of a Keras model, it is {screened.format}")
         # Keras tells files of weights from files of models by their names; what was screened decides.
         named = screened.format == "h5" and path.name.endswith(".weights.h5")
@@ -153,9 +153,9 @@ def _keras_model(teacher: Any) -> Any:
 
 def _prepared_as(section: Any, teacher: KerasNetwork | None) -> Any:
     """The section with the teacher's preparation where it leaves its own open."""
-    if teacher is None or section.input != InputSection() or not teacher.preparations:
+    if teacher is None or section.input != InputSection() or not teacher.preprocessing:
         return section
-    first = next(iter(teacher.preparations.values()))
+    first = next(iter(teacher.preprocessing.values()))
     own = InputSection(scale=first.scale, resize=first.size or "auto", fit=first.fit)  # type: ignore[arg-type]
     return section.model_copy(update={"input": own})
 
@@ -175,7 +175,7 @@ def published_scale(source: Application) -> str | None:
     probe = np.random.default_rng(0).integers(0, 256, (1, 4, 4, 3), dtype=np.uint8)
     wanted = np.asarray(source.preprocessing()(probe.astype(np.float32)))
     for scale in SCALES:
-        ours = Preparation(probe.shape[1:], "uint8", probe.shape[1:], "float32", scale)(probe)
+        ours = Preprocessing(probe.shape[1:], "uint8", probe.shape[1:], "float32", scale)(probe)
         if np.allclose(ops.convert_to_numpy(ours), wanted, atol=1e-3):
             return scale
     return None

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from kdcli.custom_kinds import OrOwn
+from kdcli.custom_kinds import OrCustom
 from kdcli.sources.arrays import Arrays
 from kdcli.sources.digits import Digits
 from kdcli.sources.images import Images
 from kdcli.sources.keras import KerasDataset
-from kdcli.sources.one import Kinds, from_text, named
+from kdcli.sources.one import SourceKind, expand_text, named
 from kdcli.sources.splits import SplitSources
 from kdcli.sources.table import Table
 from kdcli.sources.tfrecord import TfRecord
@@ -22,12 +22,12 @@ def _from_short(value: Any) -> Any:
     """A text, or `{train: D, ...}` without a kind, as the entry that it stands for."""
     if isinstance(value, dict) and "kind" not in value and "train" in value:
         return {"kind": "splits", **value}
-    return from_text(value)
+    return expand_text(value)
 
 
 AnySource = Annotated[
-    Annotated[Kinds | SplitSources, Field(discriminator="kind")],
-    OrOwn(Source),
+    Annotated[SourceKind | SplitSources, Field(discriminator="kind")],
+    OrCustom(Source),
     SerializeAsAny(),
     BeforeValidator(_from_short),
 ]

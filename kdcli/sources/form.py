@@ -16,9 +16,9 @@ def _kind_of(value: Any) -> str:
     return "word" if isinstance(value, str) else "list" if isinstance(value, list | tuple) else "number"
 
 
-PictureSize = Annotated[
+ImageSize = Annotated[
     Annotated[Literal["auto"], Tag("word")] | Annotated[_Size, Tag("list")], Discriminator(_kind_of)
 ]
 Channels = Literal["auto", 1, 3]
 Bits = Annotated[int, Field(ge=8, le=16)]
-Columns = Annotated[Annotated[str, Tag("word")] | Annotated[Names, Tag("list")], Discriminator(_kind_of)]
+ColumnNames = Annotated[Annotated[str, Tag("word")] | Annotated[Names, Tag("list")], Discriminator(_kind_of)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from kdcli.sources.form import Bits, Channels, PictureSize
+from kdcli.sources.form import Bits, Channels, ImageSize
 from kdcli.spec import Source
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Images(Source):
 
     kind: Literal["images"] = "images"
     path: str
-    size: PictureSize = "auto"
+    size: ImageSize = "auto"
     channels: Channels = "auto"
     bits: Bits = 16
 
@@ -43,6 +43,6 @@ class Images(Source):
 
     def load(self) -> Splits:
         """The splits that the folder holds, pictures in uint8."""
-        from kdcli.data.image_folders import read_folders
+        from kdcli.data.image_folders import read_image_folders
 
-        return read_folders(Path(self.path), size=self.size, channels=self.channels, bits=self.bits)
+        return read_image_folders(Path(self.path), size=self.size, channels=self.channels, bits=self.bits)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from kdcli.custom_kinds import OrOwn
+from kdcli.custom_kinds import OrCustom
 from kdcli.errors import did_you_mean
 from kdcli.sources.arrays import Arrays
 from kdcli.sources.digits import Digits
@@ -17,8 +17,8 @@ from kdcli.sources.table import Table
 from kdcli.sources.tfrecord import TfRecord
 from kdcli.spec import Source
 
-Kinds = Digits | KerasDataset | Arrays | Images | TfRecord | Table
-SUFFIXES = {".npz": "arrays", ".tfrecord": "tfrecord", ".csv": "table", ".parquet": "table"}
+SourceKind = Digits | KerasDataset | Arrays | Images | TfRecord | Table
+SOURCE_SUFFIXES = {".npz": "arrays", ".tfrecord": "tfrecord", ".csv": "table", ".parquet": "table"}
 
 
 def named(text: str) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def named(text: str) -> dict[str, Any]:
         return {"kind": "digits"}
     if text in DATASETS:
         return {"kind": "keras", "name": text}
-    for suffix, kind in SUFFIXES.items():
+    for suffix, kind in SOURCE_SUFFIXES.items():
         if text.lower().endswith(suffix) and not os.path.isdir(text):
             return {"kind": kind, "path": text}
     # Unlike Path.is_dir, this takes any text for what it is.
@@ -36,7 +36,7 @@ def named(text: str) -> dict[str, Any]:
     known = ["digits", *DATASETS]
     raise ValueError(
         f"{text!r} is no data: {did_you_mean(text, known)}expected {', '.join(known)}, a folder of pictures or "
-        f".tfrecord files that exists, or a path that ends in {', '.join(SUFFIXES)}"
+        f".tfrecord files that exists, or a path that ends in {', '.join(SOURCE_SUFFIXES)}"
     )
 
 
@@ -47,11 +47,14 @@ def _holds_records(folder: str) -> bool:
         return False
 
 
-def from_text(value: Any) -> Any:
+def expand_text(value: Any) -> Any:
     """A text as the entry that it stands for; everything else as it is."""
     return named(value) if isinstance(value, str) else value
 
 
-OneSource = Annotated[
-    Annotated[Kinds, Field(discriminator="kind")], OrOwn(Source), SerializeAsAny(), BeforeValidator(from_text)
+SingleSource = Annotated[
+    Annotated[SourceKind, Field(discriminator="kind")],
+    OrCustom(Source),
+    SerializeAsAny(),
+    BeforeValidator(expand_text),
 ]

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from kdcli.errors import DataError
-from kdcli.sources.one import OneSource
+from kdcli.sources.one import SingleSource
 from kdcli.spec import Source
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ class SplitSources(Source):
     """
 
     kind: Literal["splits"] = "splits"
-    train: OneSource
-    validation: OneSource | None = None
-    test: OneSource | None = None
+    train: SingleSource
+    validation: SingleSource | None = None
+    test: SingleSource | None = None
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -38,10 +38,10 @@ class SplitSources(Source):
 
     def load(self) -> Splits:
         """The splits, from one source each."""
-        from kdcli.data.split_parts import put_together
+        from kdcli.data.split_parts import combine_splits
 
         given = {"train": self.train, "validation": self.validation, "test": self.test}
-        return put_together(
+        return combine_splits(
             {split: _loaded(split, source) for split, source in given.items() if source is not None}
         )
 

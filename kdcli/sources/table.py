@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from kdcli.sources.form import Columns
+from kdcli.sources.form import ColumnNames
 from kdcli.spec import Source
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Table(Source):
     path: str
     label: str | None = "label"
     weight: str | None = None
-    drop: Columns = ()
+    drop: ColumnNames = ()
 
     @property
     def paths(self) -> tuple[str, ...]:

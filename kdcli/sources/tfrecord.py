@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from kdcli.sources.form import Bits, Channels, PictureSize
+from kdcli.sources.form import Bits, Channels, ImageSize
 from kdcli.spec import Source
 
 if TYPE_CHECKING:
@@ -34,22 +34,22 @@ class TfRecord(Source):
     path: str
     image_key: str = "image/encoded"
     label_key: str = "image/class/label"
-    size: PictureSize = "auto"
+    size: ImageSize = "auto"
     channels: Channels = "auto"
     bits: Bits = 16
 
     @property
     def paths(self) -> tuple[str, ...]:
         """The files that the path stands for, and the folder that was named."""
-        from kdcli.data.tfrecords import record_files
+        from kdcli.data.tfrecords import find_record_files
 
-        return (self.path, *map(str, record_files(self.path)))
+        return (self.path, *map(str, find_record_files(self.path)))
 
     def load(self) -> Splits:
         """The splits that the files hold, pictures in uint8."""
-        from kdcli.data.tfrecords import read_records
+        from kdcli.data.tfrecords import read_tfrecords
 
-        return read_records(
+        return read_tfrecords(
             self.path,
             image_key=self.image_key,
             label_key=self.label_key,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdcli.cache.entry import ArraySpec
+from kdcli.cache.layout import ArraySpec
 from kdcli.data.examples import Examples
 from kdcli.data.views import Views
 from kdcli.lazy import keras

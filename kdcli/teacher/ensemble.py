@@ -16,10 +16,10 @@ from kdcli.data.views import Views
 from kdcli.distillation.mixture import Ensemble
 from kdcli.distillation.targets import EnsembleTargets, Targets
 from kdcli.distillation.terms import Term
-from kdcli.evaluation.quality import measure
-from kdcli.recipe.document import Path
+from kdcli.evaluation.quality import measure_quality
+from kdcli.recipe.document import SettingPath
 from kdcli.recipe.sections import Recipe
-from kdcli.runs.results import Quality, relative
+from kdcli.runs.results import Quality, relativize_path
 from kdcli.setup.context import Context
 from kdcli.setup.ensemble_members import member_requests
 from kdcli.setup.open_models import OpenedModel
@@ -260,14 +260,14 @@ def make_ensemble(recipe: Recipe, opened: Sequence[OpenedModel]) -> Ensemble:
     )
 
 
-def resolved_settings(teacher_outputs: AnyOutputs) -> dict[Path, Any]:
+def resolved_settings(teacher_outputs: AnyOutputs) -> dict[SettingPath, Any]:
     """A value for every `auto` about the teachers' answers, by its place in the recipe."""
-    values: dict[Path, Any] = {}
+    values: dict[SettingPath, Any] = {}
     several = isinstance(teacher_outputs, EnsembleOutputs)
     if isinstance(teacher_outputs, EnsembleOutputs):
         values["ensemble", "mix"] = teacher_outputs.ensemble.mix
     for number, one in enumerate(teacher_outputs.members):
-        at: Path = ("teacher", number) if several else ("teacher",)
+        at: SettingPath = ("teacher", number) if several else ("teacher",)
         values[*at, "targets"] = one.placement.mode
         values[*at, "views"] = "all" if one.views.count is None else one.views.count
         values[*at, "precision"] = one.precision
@@ -292,7 +292,7 @@ def teacher_record(teacher_outputs: AnyOutputs, own: Quality | None, student: Qu
     }
     if isinstance(teacher_outputs, TeacherOutputs):
         path = teacher_outputs.opened.path
-        return {**record, "path": relative(path) if path else None}
+        return {**record, "path": relativize_path(path) if path else None}
     opened = [one.opened for one in teacher_outputs.members]
     accuracies = [_accuracy(one) for one in teacher_outputs.members]
     return {**record, "members": member_records(opened, teacher_outputs.ensemble, accuracies)}
@@ -305,7 +305,7 @@ def member_records(
     settings = zip(opened, ensemble.shares, ensemble.temperatures, accuracies, strict=True)
     return [
         {
-            "path": relative(one.path) if one.path else None,
+            "path": relativize_path(one.path) if one.path else None,
             "weight": share,
             "temperature": temperature,
             "accuracy": accuracy,
@@ -319,11 +319,11 @@ def _accuracy(teacher_outputs: TeacherOutputs) -> float | None:
     test = teacher_outputs.dataset.test
     if test is None or teacher_outputs.recorded:
         return None
-    return measure(
+    return measure_quality(
         teacher_outputs.plain("test", test), test.all_labels(), task=teacher_outputs.dataset.task
     ).accuracy
 
 
 def _seeing(request: Request, views: int) -> Request:
     section = request.recipe.teacher.model_copy(update={"views": views})
-    return replace(request, recipe=request.recipe.taught(section))
+    return replace(request, recipe=request.recipe.with_teachers(section))

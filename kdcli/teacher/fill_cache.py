@@ -10,9 +10,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kdcli.cache.entry import Entry, Layout, Reader, Shard
+from kdcli.cache.entry import Entry
+from kdcli.cache.layout import Layout, Shard
+from kdcli.cache.reader import EntryReader
 from kdcli.errors import StorageError
-from kdcli.runs.packed_file import numpy_type
+from kdcli.runs.packed_file import parse_dtype
 from kdcli.teacher.storage_dtype import convert_stored
 
 
@@ -68,7 +70,7 @@ def fill_memory(ask: Ask, layout: Layout, filling: Filling) -> dict[str, np.ndar
         Overflow: a value that its type cannot hold.
     """
     rows = layout.views * layout.examples
-    kept = {spec.name: np.empty((rows, *spec.shape), numpy_type(spec.dtype)) for spec in layout.arrays}
+    kept = {spec.name: np.empty((rows, *spec.shape), parse_dtype(spec.dtype)) for spec in layout.arrays}
     with ask() as answers:
         for shard in layout.shards:
             begin = shard.view * layout.examples + shard.start
@@ -87,7 +89,7 @@ def fill_cache(
     choices: Mapping[str, Any],
     filling: Filling,
     entry: Entry | None = None,
-) -> tuple[Reader, bool]:
+) -> tuple[EntryReader, bool]:
     """The answers from the cache, and whether all of them were there before.
 
     What another process is answering is waited for. A shard is kept as soon as it is answered, so that a process
@@ -111,14 +113,14 @@ def fill_cache(
     if entry is not None and not entry.missing():
         with suppress(StorageError):
             # Removed meanwhile, it is filled again below.
-            return entry.reader(touch=filling.writes), True
+            return entry.open_reader(touch=filling.writes), True
     if entry is None:
         entry = Entry.create(folder, components, layout=layout, described=described, choices=choices)
     # Of several workers the first one keeps others out.
     alone = entry.lock(on_wait=lambda text: filling.on_note(text, False), stop=filling.stop)
     with alone if filling.share.index == 0 else nullcontext():
         hit = _fill(entry, ask, filling)
-    return entry.reader(), hit
+    return entry.open_reader(), hit
 
 
 def _fill(entry: Entry, ask: Ask, filling: Filling) -> bool:

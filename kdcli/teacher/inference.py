@@ -12,18 +12,18 @@ import numpy as np
 import psutil
 
 from kdcli.data.examples import Examples
-from kdcli.data.feed import from_host
+from kdcli.data.feed import read_host_inputs
 from kdcli.data.stream import Stream
 from kdcli.data.views import Views
 from kdcli.errors import ModelError
 from kdcli.lazy import ops, tf
 from kdcli.models.hardware import has_gpu, is_fast_in
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.keras.precision import computing_in
+from kdcli.models.keras.precision import compute_in
 from kdcli.models.network import Network
 from kdcli.models.prediction import LOGITS
-from kdcli.models.saved_model.constant_function import ConstantFunction, graphs_computing_in
-from kdcli.models.saved_model.function import FOLDED
+from kdcli.models.saved_model.constant_function import ConstantFunction, use_graph_precision
+from kdcli.models.saved_model.function import MAX_CONSTANT_BYTES
 from kdcli.models.saved_model.network import GraphNetwork
 
 
@@ -120,7 +120,7 @@ class TeacherPass:
             except tf.errors.OpError:
                 if self.views.mixes:
                     # A partner that is mixed in is read while the function runs, where errors lose their class.
-                    Stream(self.examples, self.views, batch_size=None).name_damage(positions[None], table=table)
+                    Stream(self.examples, self.views, batch_size=None).report_damage(positions[None], table=table)
                 raise
             for name, values in answered.items():
                 if name not in kept:
@@ -151,7 +151,7 @@ class TeacherPass:
         """
         layered, short = isinstance(self.teacher, KerasNetwork), self.precision
         weights = 4 * (self.teacher.parameters or 0)
-        if folding and weights <= FOLDED and isinstance(self.teacher, KerasNetwork | GraphNetwork):
+        if folding and weights <= MAX_CONSTANT_BYTES and isinstance(self.teacher, KerasNetwork | GraphNetwork):
             # With the hardware for it the option is the faster way on a processor; GPUs take the policies.
             by_policy = layered and (has_gpu() or not is_fast_in(short))
             traced = self._traced(short if by_policy else "float32")
@@ -165,17 +165,17 @@ class TeacherPass:
             return traced
 
         def ask(*given: Any) -> dict[str, Any]:
-            with graphs_computing_in(short):
+            with use_graph_precision(short):
                 return traced(*given)
 
         return ask
 
     def _traced(self, precision: str) -> Any:
-        with computing_in(self.teacher, precision):
+        with compute_in(self.teacher, precision):
             return tf.function(self._answer, autograph=False).get_concrete_function(*self._signature())
 
     def _answer(self, raw: Mapping[str, Any], positions: Any, table: Any) -> dict[str, Any]:
-        seen = self.views.apply(raw, positions, table, take=lambda at: from_host(self.examples, at))
+        seen = self.views.apply(raw, positions, table, take=lambda at: read_host_inputs(self.examples, at))
         answer = self.teacher.compute(seen, taps=self.taps, training=False)
         kept = {LOGITS: answer.logits, **answer.features}
         # Half precision is for computing: whoever keeps the answers decides in which type.

@@ -11,23 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.cache.decisions import recall, remember
-from kdcli.cache.entry import ArraySpec, Entry, Layout, fingerprint_of, why_not
+from kdcli.cache.checksummed_json import compute_fingerprint
+from kdcli.cache.decisions import explain_miss, load_decision, store_decision
+from kdcli.cache.entry import Entry
+from kdcli.cache.layout import ArraySpec, Layout
 from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
 from kdcli.data.feed import RESIDENT_BYTES
-from kdcli.data.views import Views, as_they_are
+from kdcli.data.views import Views, create_identity_views
 from kdcli.distillation.targets import (
     LiveTargets,
     MappedTargets,
     ResidentTargets,
-    SomeTargets,
+    SubsetTargets,
     Targets,
-    recorded_targets,
+    make_recorded_targets,
 )
 from kdcli.events import Note
 from kdcli.models.files.recorded import RecordedNetwork
-from kdcli.models.keras.precision import computing_in
+from kdcli.models.keras.precision import compute_in
 from kdcli.models.prediction import LOGITS
 from kdcli.setup.open_models import OpenedModel
 from kdcli.teacher.cache_key import split_components, training_components
@@ -166,13 +168,13 @@ class TeacherOutputs:
             "bytes": self.bytes,
             "precision": self.precision,
             "kept": {spec.name: spec.dtype for spec in self.arrays} if self.bytes else {},
-            "fingerprint": fingerprint_of(components) if components else None,
+            "fingerprint": compute_fingerprint(components) if components else None,
         }
 
     @contextmanager
     def asked_live(self) -> Iterator[None]:
         """While it is asked in every step, the teacher computes in its precision."""
-        with computing_in(self.network, self.precision if self.placement.mode == "live" else "float32"):
+        with compute_in(self.network, self.precision if self.placement.mode == "live" else "float32"):
             yield
 
     def targets(self) -> Targets | None:
@@ -180,7 +182,7 @@ class TeacherOutputs:
         if not self.arrays:
             return None
         if self.recorded:
-            return recorded_targets(self.network, self.dataset.train)
+            return make_recorded_targets(self.network, self.dataset.train)
         if self.placement.mode == "live":
             return LiveTargets(self.network, self.taps)
         components = self.components
@@ -203,12 +205,12 @@ class TeacherOutputs:
             return self.targets()
         known = self.targets() if self.recorded or self.complete else None
         if known is not None:
-            return SomeTargets(known, positions)
+            return SubsetTargets(known, positions)
         few = self.dataset.train.subset(positions)
         looked = {name: values[: len(few)] for name, values in self.measured.answers.items()}
         if not looked:
             told = make_filling(self.plain.context, len(few), "some examples", patience=PATIENCE).on_examples
-            with self.asking(few, as_they_are(few), taps=self.taps) as teacher_pass:
+            with self.asking(few, create_identity_views(few), taps=self.taps) as teacher_pass:
                 looked = teacher_pass(0, 0, len(few), on_batch=told)
         return ResidentTargets(looked, examples=len(few))
 
@@ -237,7 +239,7 @@ class TeacherOutputs:
         if self._folder is None or components is None:
             return ResidentTargets(fill_memory(ask, layout, filling), examples=len(train))
         words, choices = entry_labels(self.opened, self.dataset, "train"), {"measured": list(self.texts)}
-        reason = None if self._entry else why_not(self._folder, components, teacher=words["teacher"])
+        reason = None if self._entry else explain_miss(self._folder, components, teacher=words["teacher"])
         if reason:
             self.plain.context.on_event(Note(reason))
         reader, self.hit = fill_cache(
@@ -252,7 +254,7 @@ class TeacherOutputs:
         )
         if layout.bytes > RESIDENT_BYTES:
             return MappedTargets(reader)
-        return ResidentTargets({s.name: reader.everything(s.name) for s in self.arrays}, examples=len(train))
+        return ResidentTargets({s.name: reader.read_all(s.name) for s in self.arrays}, examples=len(train))
 
 
 @dataclass(frozen=True)
@@ -299,14 +301,14 @@ def store_measured(request: str, measured: MeasuredOutputs, plain: SplitLogits, 
     """Let the cache remember a choice for what was asked, and for what it became: a resumed run asks for that."""
     if plain.folder is not None and plain.base is not None and not plain.context.dry_run:
         for precision in {request, measured.precision}:
-            remember(plain.folder, _follows_from(precision, plain, taps), measured.to_json())
+            store_decision(plain.folder, _follows_from(precision, plain, taps), measured.to_json())
 
 
 def _look(precision: str, plain: SplitLogits, taps: tuple[str, ...]) -> MeasuredOutputs:
     """Precision and types, from what the cache remembers or from answers to some examples."""
     network, sample = plain.opened.network, sample_examples(plain.dataset.train)
     if plain.folder is not None and plain.base is not None:
-        remembered = recall(plain.folder, _follows_from(precision, plain, taps))
+        remembered = load_decision(plain.folder, _follows_from(precision, plain, taps))
         if remembered is not None:
             return MeasuredOutputs.from_json(remembered)
     told = make_filling(plain.context, len(sample), "a sample of the examples", patience=PATIENCE).on_examples
@@ -321,5 +323,5 @@ def _look(precision: str, plain: SplitLogits, taps: tuple[str, ...]) -> Measured
 
 def _follows_from(precision: str, plain: SplitLogits, taps: tuple[str, ...]) -> dict[str, Any]:
     sample = sample_examples(plain.dataset.train)
-    examples = split_components(SAMPLE_SPLIT, sample, as_they_are(sample), plain.context.memo)
+    examples = split_components(SAMPLE_SPLIT, sample, create_identity_views(sample), plain.context.memo)
     return {**(plain.base or {}), **examples, "asked": precision, "taps": ", ".join(taps)}

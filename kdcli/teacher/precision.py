@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kdcli.data.examples import Examples
-from kdcli.data.views import as_they_are
+from kdcli.data.views import create_identity_views
 from kdcli.errors import UsageError
 from kdcli.models.hardware import has_gpu, is_fast_in
 from kdcli.models.keras.network import KerasNetwork
@@ -140,7 +140,7 @@ def choose_precision(
     sample = sample.subset(np.arange(min(len(sample), SAMPLE)))
     tried, reason = _tried(wanted, teacher, len(sample))
     request = ["float32"] if tried is None else ["float32", tried]
-    views = as_they_are(sample)
+    views = create_identity_views(sample)
     with ExitStack() as stack:
         passes = {
             name: stack.enter_context(

@@ -9,12 +9,18 @@ from typing import Any
 
 import psutil
 
-from kdcli.cache.entry import ArraySpec, Layout
-from kdcli.cache.folder import allowed_bytes, cache_folder, is_asked_for, is_writable, unusable
+from kdcli.cache.folder import (
+    count_allowed_bytes,
+    explain_unusable,
+    find_cache_folder,
+    is_cache_folder_set,
+    is_writable,
+)
+from kdcli.cache.layout import ArraySpec, Layout
 from kdcli.data.dataset import Dataset
 from kdcli.data.feed import RESIDENT_BYTES
 from kdcli.data.views import Views
-from kdcli.distillation.terms import Term, teacher_taps
+from kdcli.distillation.terms import Term, list_teacher_taps
 from kdcli.errors import StorageError, UsageError
 from kdcli.models.files.recorded import RecordedNetwork
 from kdcli.models.keras.network import KerasNetwork
@@ -64,7 +70,7 @@ def build_member_outputs(
         measured = MeasuredOutputs("float32", (ArraySpec(LOGITS, "float32", (network.outputs,)),), ())
         placement, view_bytes = Placement("memory", 1, "they are recorded"), 0
     else:
-        measured = measure_outputs(recipe.teacher.precision, plain, teacher_taps(terms))
+        measured = measure_outputs(recipe.teacher.precision, plain, list_teacher_taps(terms))
         view_bytes = Layout(len(dataset.train), 1, measured.arrays).bytes if wanted else 0
         placement = _keep(recipe, plain, measured, view_bytes=view_bytes, epochs=epochs, beside=beside)
     if (
@@ -118,8 +124,8 @@ def _folder(targets: str, base: Components | None, *, dry_run: bool) -> tuple[Pa
                 hint="give it as a file, or --set teacher.targets=memory",
             )
         return None, "the teacher, an object that does not say how it is made, would not be known again"
-    folder = cache_folder()
-    reason = unusable(folder)
+    folder = find_cache_folder()
+    reason = explain_unusable(folder)
     if reason is None and not dry_run and not folder.exists():
         try:
             make_folder(folder)
@@ -127,7 +133,7 @@ def _folder(targets: str, base: Components | None, *, dry_run: bool) -> tuple[Pa
             reason = error.message.removeprefix(f"{folder}: ")
     if reason is None:
         return folder, ""
-    if is_asked_for() or targets == "disk":
+    if is_cache_folder_set() or targets == "disk":
         raise StorageError(f"{folder}: {reason}", hint="another KD_CACHE_DIR, or --set teacher.targets=memory")
     return None, f"the cache cannot be used ({folder}: {reason})"
 
@@ -208,7 +214,7 @@ def _room(recipe: Recipe, plain: SplitLogits, measured: MeasuredOutputs, epochs:
     if entry is not None and not entry.missing():
         return FreeSpace(entry.bytes, free, there=True)
     if not is_writable(plain.folder):
-        if is_asked_for() or recipe.teacher.targets == "disk":
+        if is_cache_folder_set() or recipe.teacher.targets == "disk":
             raise StorageError(
                 f"{plain.folder}: it cannot be written, and lacks answers that are wanted",
                 hint="another KD_CACHE_DIR, or --set teacher.targets=memory",
@@ -217,4 +223,4 @@ def _room(recipe: Recipe, plain: SplitLogits, measured: MeasuredOutputs, epochs:
     there = 0 if entry is None else entry.bytes
     limit = plain.context.cache_limit
     bound = "a fifth of the free disk; --cache-limit" if limit is None else "--cache-limit, and the free disk"
-    return FreeSpace(allowed_bytes(plain.folder, limit) + there, free, bound=bound)
+    return FreeSpace(count_allowed_bytes(plain.folder, limit) + there, free, bound=bound)

@@ -13,9 +13,9 @@ from kdcli.data.examples import Examples
 from kdcli.errors import ModelError
 from kdcli.events import Note
 from kdcli.models.files.recorded import RecordedNetwork
-from kdcli.recipe.reader import read_run
+from kdcli.recipe.reader import read_run_recipe
 from kdcli.recipe.sections import Recipe
-from kdcli.runs.directory import ENVIRONMENT, SUMMARY, read_json, recipe_of_run
+from kdcli.runs.directory import ENVIRONMENT_FILE, SUMMARY_FILE, find_run_recipe, read_json
 from kdcli.setup.context import Context
 from kdcli.setup.ensemble_members import member_requests
 from kdcli.setup.open_models import OpenedModel
@@ -62,11 +62,11 @@ def teacher_recipe(given: Path, request: Recipe) -> Recipe | None:
     """
     if isinstance(request.teacher.model, File):
         return request
-    own = recipe_of_run(given)
-    if own is None or not (own.parent / SUMMARY).is_file():
+    own = find_run_recipe(given)
+    if own is None or not (own.parent / SUMMARY_FILE).is_file():
         return None
-    recipe = read_run(own)
-    taught = read_json(own.parent / SUMMARY).get("teacher") is not None
+    recipe = read_run_recipe(own)
+    taught = read_json(own.parent / SUMMARY_FILE).get("teacher") is not None
     return recipe if taught and all(isinstance(one.model, File) for one in recipe.teachers) else None
 
 
@@ -108,10 +108,10 @@ def open_run_teacher(
 
 def _say_changes(given: Path, opened: tuple[OpenedModel, ...], context: Context) -> None:
     """Say that a teacher's file is not the one that taught."""
-    own = recipe_of_run(given)
+    own = find_run_recipe(given)
     if own is None:
         return
-    inputs = read_json(own.parent / ENVIRONMENT).get("inputs", {})
+    inputs = read_json(own.parent / ENVIRONMENT_FILE).get("inputs", {})
     for number, one in enumerate(opened):
         known = inputs.get("teacher" if len(opened) == 1 else f"teacher.{number}") or {}
         if known.get("sha256") not in (None, one.sha256):

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.cache.entry import ArraySpec, Entry, Layout
-from kdcli.cache.folder import allowed_bytes
+from kdcli.cache.entry import Entry
+from kdcli.cache.folder import count_allowed_bytes
+from kdcli.cache.layout import ArraySpec, Layout
 from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
-from kdcli.data.views import as_they_are
+from kdcli.data.views import create_identity_views
 from kdcli.errors import Interrupted
 from kdcli.events import Note, Progress
 from kdcli.models.files.recorded import RecordedNetwork
@@ -65,7 +66,7 @@ class SplitLogits:
             ModelError: an answer that is not finite, or nothing recorded for some of them.
             Interrupted: `stop` said so.
         """
-        ask = partial(TeacherPass, self.opened.network, (), examples, as_they_are(examples))
+        ask = partial(TeacherPass, self.opened.network, (), examples, create_identity_views(examples))
         return self.context.memo(self._key(split, examples), partial(self._logits, split, examples, ask))
 
     def known(self, split: str, examples: Examples, logits: np.ndarray) -> None:
@@ -82,9 +83,9 @@ class SplitLogits:
         return ("logits", split, id(self.opened.network), hash_arrays([examples.rows]))
 
     def _logits(self, split: str, examples: Examples, ask: Ask) -> np.ndarray:
-        network, views = self.opened.network, as_they_are(examples)
+        network, views = self.opened.network, create_identity_views(examples)
         if isinstance(network, RecordedNetwork):
-            return network.logits_of(examples.rows)
+            return network.read_logits(examples.rows)
         shape = tuple(int(side or 1) for side in (*network.output_shape[:-1], network.outputs))
         layout = Layout(len(examples), 1, (ArraySpec(LOGITS, "float32", shape),))
         what = f"the {split} examples"
@@ -107,13 +108,13 @@ class SplitLogits:
             filling=filling,
             entry=entry,
         )
-        return reader.everything(LOGITS)
+        return reader.read_all(LOGITS)
 
     def _may_keep(self, folder: Path, entry: Entry | None, layout: Layout) -> bool:
         """Whether answers are there, or may be kept: a dry run writes nothing, and a full cache takes no more."""
         if entry is not None and not entry.missing():
             return True
-        return not self.context.dry_run and allowed_bytes(folder, self.context.cache_limit) >= layout.bytes
+        return not self.context.dry_run and count_allowed_bytes(folder, self.context.cache_limit) >= layout.bytes
 
 
 def entry_labels(opened: OpenedModel, dataset: Dataset, split: str) -> dict[str, str]:

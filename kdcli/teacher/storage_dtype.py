@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdcli.cache.entry import ArraySpec
+from kdcli.cache.layout import ArraySpec
 from kdcli.models.prediction import LOGITS
-from kdcli.runs.packed_file import numpy_type
+from kdcli.runs.packed_file import parse_dtype
 
 # float16 ends at 65,504; answers to other examples may be larger than those of the sample.
 LARGEST = 60_000
@@ -69,7 +69,10 @@ def choose_storage(answers: Mapping[str, np.ndarray], *, output_kind: str) -> St
     logits = answers[LOGITS]
     # What would be infinite counts as the largest number, so that the figures stay figures.
     narrow = _there_and_back(np.clip(logits, -LARGEST, LARGEST), "float16")
-    same, error = agreement(logits, narrow, output_kind=output_kind), soft_target_error(logits, narrow, output_kind=output_kind)
+    same, error = (
+        agreement(logits, narrow, output_kind=output_kind),
+        soft_target_error(logits, narrow, output_kind=output_kind),
+    )
     keeps = same is not None and same >= LEAST_DECISION_AGREEMENT and error <= LOSS_ERROR and _fits(logits)
     large = logits[:1].nbytes > SMALL
     specs = [ArraySpec(LOGITS, "float16" if large and keeps else "float32", logits.shape[1:])]
@@ -90,7 +93,7 @@ def convert_stored(array: np.ndarray, spec: ArraySpec) -> np.ndarray:
     if spec.dtype == "float32":
         return np.ascontiguousarray(array, np.float32)
     with np.errstate(over="ignore"):
-        narrow = array.astype(numpy_type(spec.dtype))
+        narrow = array.astype(parse_dtype(spec.dtype))
     lost = ~np.isfinite(narrow)
     if lost.any() and bool(np.isfinite(array[lost]).any()):
         raise Overflow(spec)
@@ -112,7 +115,7 @@ def _fits(values: np.ndarray) -> bool:
 
 def _there_and_back(values: np.ndarray, dtype: str) -> np.ndarray:
     with np.errstate(over="ignore"):
-        return values.astype(numpy_type(dtype)).astype(np.float32)
+        return values.astype(parse_dtype(dtype)).astype(np.float32)
 
 
 # Soft targets are compared at the temperature that is used for them where nothing else is said.

@@ -15,7 +15,7 @@ import numpy as np
 
 from kdcli.errors import StorageError
 from kdcli.runs import writer
-from kdcli.runs.packed_file import Saved, pack, unpack
+from kdcli.runs.packed_file import PackedData, pack, unpack
 
 _SUFFIX = ".checkpoint"
 
@@ -30,7 +30,7 @@ def parse_period(text: str) -> tuple[str, float]:
     return unit.rstrip("s") + "s", count
 
 
-def checkpoint_files(folder: Path) -> list[Path]:
+def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoint files in a folder, oldest first."""
     return sorted(folder.glob(f"step-*{_SUFFIX}")) if folder.is_dir() else []
 
@@ -62,7 +62,7 @@ class Checkpoints:
         period = int(self._count if self._unit == "steps" else self._count * epoch_steps)
         return period - step % period
 
-    def due(self, step: int, epoch_steps: int) -> bool:
+    def is_due(self, step: int, epoch_steps: int) -> bool:
         """Whether a save is due after this step."""
         if step == self._step:
             return False
@@ -74,7 +74,7 @@ class Checkpoints:
         """Write the checkpoint of a step, then drop the oldest ones."""
         writer.make_folder(self.folder)
         path = self.path_of(step)
-        writer.write_bytes(path, pack(Saved(dict(document), dict(arrays))))
+        writer.write_bytes(path, pack(PackedData(dict(document), dict(arrays))))
         for old in self.paths()[: -self.keep]:
             writer.remove(old)
         self._since, self._step = self._clock(), step
@@ -86,9 +86,9 @@ class Checkpoints:
 
     def paths(self) -> list[Path]:
         """The checkpoint files, oldest first."""
-        return checkpoint_files(self.folder)
+        return list_checkpoints(self.folder)
 
-    def of_chief(self, step: int) -> Saved:
+    def read_chief(self, step: int) -> PackedData:
         """The checkpoint from which the chief of several workers goes on.
 
         Raises:
@@ -106,7 +106,7 @@ class Checkpoints:
         except OSError as error:
             raise writer.storage_error(path, error) from error
 
-    def newest(self) -> tuple[Saved | None, list[str]]:
+    def read_newest(self) -> tuple[PackedData | None, list[str]]:
         """The newest valid checkpoint, and what was wrong with newer ones.
 
         Raises:

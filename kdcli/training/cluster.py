@@ -9,8 +9,8 @@ from typing import Any
 
 from kdcli.errors import UsageError
 
-VARIABLE = "TF_CONFIG"
-EXAMPLE = (
+TF_CONFIG = "TF_CONFIG"
+EXAMPLE_CONFIG = (
     """TF_CONFIG='{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, """
     """"task": {"type": "worker", "index": 0}}'"""
 )
@@ -43,7 +43,7 @@ def read_cluster(text: str | None) -> Cluster:
         UsageError: naming what is wrong with it.
     """
     if not text or not text.strip():
-        raise UsageError(f"train.devices is workers, but {VARIABLE} is not set", hint=EXAMPLE)
+        raise UsageError(f"train.devices is workers, but {TF_CONFIG} is not set", hint=EXAMPLE_CONFIG)
     try:
         values = json.loads(text)
     except ValueError as error:
@@ -122,7 +122,7 @@ def _not_ours(where: str, job: Any) -> UsageError:
 
 
 def _fault(message: str) -> UsageError:
-    return UsageError(f"{VARIABLE}: {message}", hint=EXAMPLE)
+    return UsageError(f"{TF_CONFIG}: {message}", hint=EXAMPLE_CONFIG)
 
 
 def _said(value: Any) -> str:

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.data.order import shuffled
+from kdcli.data.order import shuffle_positions
 from kdcli.errors import Interrupted, TrainingError
 from kdcli.events import EpochEnded, Note, OnEvent, Progress
-from kdcli.models.variables import assign_all, unchanged, values_of
-from kdcli.recipe.sections import FALLING
+from kdcli.models.variables import assign_values, copy_values, preserve_values
+from kdcli.recipe.sections import LOWER_IS_BETTER
 from kdcli.training.checkpoint import Checkpoints
-from kdcli.training.replicas import ALONE, Workers
-from kdcli.training.state import State, Trained, captured, given_back
-from kdcli.training.step import TOTAL, Stepper, learning_rate_at
+from kdcli.training.replicas import SINGLE_WORKER, Workers
+from kdcli.training.state import TrainingResult, TrainingState, capture_state, restore_state
+from kdcli.training.step import TOTAL_LOSS, Stepper, learning_rate_at
 
 # A block ends after about this long, so that an interruption, a log line or a checkpoint never waits longer.
 BLOCK_SECONDS = 0.25
@@ -53,7 +53,7 @@ class Trainer:
         stop: Callable[[], int | None],
         on_event: OnEvent,
         on_epoch: Callable[[list[dict[str, Any]]], None],
-        workers: Workers = ALONE,
+        workers: Workers = SINGLE_WORKER,
     ) -> None:
         self.stepper = stepper
         self.model_variables = model_variables
@@ -69,11 +69,11 @@ class Trainer:
         self.examples = len(stepper.feed.examples)
         self.batch = min(train.batch_size, self.examples)
         self.epoch_steps = steps_per_epoch(self.examples, train.batch_size)
-        self.state = State()
+        self.state = TrainingState()
         self.best: list[np.ndarray] = []
         self._block = 1
 
-    def run(self) -> Trained:
+    def run(self) -> TrainingResult:
         """Train from the start, or from the newest checkpoint.
 
         Raises:
@@ -84,21 +84,21 @@ class Trainer:
         while not self._done():
             self._epoch(self.state.step // self.epoch_steps)
         if self.best:
-            assign_all(self.model_variables, self.best)
+            assign_values(self.model_variables, self.best)
         state = self.state
         trained = state.step * self.batch
         rate = trained / state.seconds if state.seconds else 0.0
-        return Trained(state.step, len(state.history), state.best_epoch, state.history, state.seconds, rate)
+        return TrainingResult(state.step, len(state.history), state.best_epoch, state.history, state.seconds, rate)
 
     def _done(self) -> bool:
         return self.state.stopped or self.state.step >= self.train.steps
 
     def _epoch(self, epoch: int) -> None:
         views = self.stepper.feed.views
-        view = views.of_epoch(epoch)
+        view = views.select_view(epoch)
         table = views.table(view)
         slot = view if views.count is not None else 0
-        order = shuffled(self.examples, seed=self.train.seed, epoch=epoch)
+        order = shuffle_positions(self.examples, seed=self.train.seed, epoch=epoch)
         order = order[: self.epoch_steps * self.batch].reshape(self.epoch_steps, self.batch)
         end = min((epoch + 1) * self.epoch_steps, self.train.steps)
         started, begun = time.perf_counter(), self.state.step
@@ -113,7 +113,7 @@ class Trainer:
 
     def _pause(self, *, last: bool = False) -> None:
         """Between blocks: save and stop as the chief's clock and anybody's signal say; the same on all workers."""
-        due = self.checkpoints is not None and self.checkpoints.due(self.state.step, self.epoch_steps)
+        due = self.checkpoints is not None and self.checkpoints.is_due(self.state.step, self.epoch_steps)
         said = self.workers.gather([self.stop() or 0, due, self._block])
         self._block = int(said[0, 2])
         if self.checkpoints is not None and (last or said[0, 1]):
@@ -142,8 +142,8 @@ class Trainer:
         state.summed += result.steps
         for name, value in result.sums.items():
             state.sums[name] = state.sums.get(name, 0.0) + value
-        if result.broken is not None:
-            raise self._not_finite(result.broken)
+        if result.not_finite is not None:
+            raise self._not_finite(result.not_finite)
         self._block = int(np.clip(steps * BLOCK_SECONDS / seconds, 1, 4 * steps + 1))
         figures = {name: value / result.steps for name, value in result.sums.items()}
         figures["examples_per_second"] = steps * self.batch / seconds
@@ -155,7 +155,7 @@ class Trainer:
         started = time.perf_counter()
         line: dict[str, Any] = {"epoch": epoch + 1, "step": state.step}
         for name, value in state.sums.items():
-            line[name if name == TOTAL else f"losses.{name}"] = value / state.summed
+            line[name if name == TOTAL_LOSS else f"losses.{name}"] = value / state.summed
         share = min(state.step / self.train.steps, 1.0)
         line["learning_rate"] = learning_rate_at(self.train.schedule, self.train.optimizer.learning_rate, share)
         line["examples_per_second"] = round(rate, 1)
@@ -166,7 +166,7 @@ class Trainer:
             if best:
                 state.best_epoch = epoch + 1
                 state.best_figure, state.best_loss = figures.get(self.monitor), figures.get("loss")
-                self.best = values_of(self.model_variables)
+                self.best = copy_values(self.model_variables)
         state.sums, state.summed = {}, 0
         state.history.append(line)
         state.seconds += time.perf_counter() - started
@@ -184,7 +184,7 @@ class Trainer:
             return True
         if figure == before and self.state.best_loss is not None:
             return figures.get("loss", math.inf) < self.state.best_loss
-        return figure < before if self.monitor in FALLING else figure > before
+        return figure < before if self.monitor in LOWER_IS_BETTER else figure > before
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -193,14 +193,14 @@ class Trainer:
             yield
             return
         variables = self.stepper.objective.trainable_variables
-        with unchanged(variables):
+        with preserve_values(variables):
             self.stepper.optimizer.finalize_variable_values(variables)
             yield
 
     def _not_finite(self, name: str) -> TrainingError:
         saved = self.checkpoints.paths() if self.checkpoints is not None else []
         good = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was due before"
-        what = name if name in (TOTAL, "gradient norm") else f"losses.{name}"
+        what = name if name in (TOTAL_LOSS, "gradient norm") else f"losses.{name}"
         return TrainingError(
             f"step {self.state.step + 1}: {what} is not finite; the update was not applied; {good}",
             hint="a lower learning rate, --set train.gradient_clip=1.0, or another input.scale",
@@ -209,7 +209,7 @@ class Trainer:
     def _save(self) -> Any:
         assert self.checkpoints is not None
         # Taken by all: a variable of which each device holds a part is summed over the workers when it is read.
-        document, arrays = captured(self.state, self._parts(), self.best)
+        document, arrays = capture_state(self.state, self._parts(), self.best)
         if self.workers.is_chief:
             self.checkpoints.save(self.state.step, document, arrays)
         return self.checkpoints.path_of(self.state.step)
@@ -217,15 +217,15 @@ class Trainer:
     def _restore(self) -> None:
         if self.checkpoints is None:
             return
-        saved, wrong = self.checkpoints.newest() if self.workers.is_chief else (None, [])
-        step = int(self.workers.agree(-1 if saved is None else saved.document["step"]))
+        saved, wrong = self.checkpoints.read_newest() if self.workers.is_chief else (None, [])
+        step = int(self.workers.broadcast(-1 if saved is None else saved.document["step"]))
         if step >= 0 and not self.workers.is_chief:
-            saved = self.checkpoints.of_chief(step)
+            saved = self.checkpoints.read_chief(step)
         for message in wrong:
             self.on_event(Note(f"{message}; an older checkpoint is used", warning=True))
         if saved is None:
             return
-        self.state, self.best = given_back(saved, self._parts())
+        self.state, self.best = restore_state(saved, self._parts())
         self.on_epoch(self.state.history)
         self.on_event(Note(f"continuing at step {self.state.step} of {self.train.steps}"))
 

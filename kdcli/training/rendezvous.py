@@ -18,33 +18,33 @@ from typing import Any, Self
 from kdcli.errors import Interrupted, TrainingError, UsageError
 from kdcli.training.cluster import Cluster
 
-TIMEOUT = "KD_WORKERS_TIMEOUT"
+TIMEOUT_VARIABLE = "KD_WORKERS_TIMEOUT"
 # Between two rounds of asking, and for one answer.
 PAUSE_SECONDS, ANSWER_SECONDS = 0.2, 2.0
 LONGEST_SECONDS = 86_400
 _SAME = "the same command and cluster for all; only task.index of TF_CONFIG differs"
 
 
-def waiting_seconds() -> float:
+def read_timeout_seconds() -> float:
     """How long workers wait for each other: `KD_WORKERS_TIMEOUT`, else five minutes.
 
     Raises:
         UsageError: it is no number of seconds, or more than a day.
     """
-    text = os.environ.get(TIMEOUT, "300")
+    text = os.environ.get(TIMEOUT_VARIABLE, "300")
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= LONGEST_SECONDS:
         raise UsageError(
-            f"{TIMEOUT} must be seconds, above 0 and at most {LONGEST_SECONDS} (got {text[:80]!r})",
-            hint=f"{TIMEOUT}=600",
+            f"{TIMEOUT_VARIABLE} must be seconds, above 0 and at most {LONGEST_SECONDS} (got {text[:80]!r})",
+            hint=f"{TIMEOUT_VARIABLE}=600",
         )
     return seconds
 
 
-class Meeting:
+class Rendezvous:
     """This worker's place at the meeting: it answers who asks, and asks the others.
 
     Args:
@@ -217,7 +217,8 @@ class Meeting:
             texts = [f"{self.cluster.name(0)}: it says that not all workers have come"]
         return TrainingError(
             f"the workers did not come together in {seconds:g} s; missing: {'; '.join(texts)}",
-            hint=f"the same command on each of them, each with its own task.index; {TIMEOUT}=600 waits longer",
+            hint="the same command on each of them, each with its own task.index; "
+            f"{TIMEOUT_VARIABLE}=600 waits longer",
         )
 
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.errors import TrainingError, UsageError, WorkerLostError, first_line
+from kdcli.errors import TrainingError, UsageError, WorkerLostError, summarize_error
 from kdcli.events import Note, OnEvent
 from kdcli.lazy import keras, tf
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.training.cluster import Cluster
-from kdcli.training.rendezvous import Meeting, waiting_seconds
+from kdcli.training.rendezvous import Rendezvous, read_timeout_seconds
 
 # A process can join one cluster, once.
 _joined: dict[Cluster, Any] = {}
@@ -61,8 +61,8 @@ class Workers:
         if self.count == 1:
             return
         if self.cluster not in _joined:
-            seconds = waiting_seconds()
-            with Meeting(self.cluster, subject=subject) as meeting:
+            seconds = read_timeout_seconds()
+            with Rendezvous(self.cluster, subject=subject) as meeting:
                 others = self.count - 1
                 name = self.cluster.name(self.index)
                 on_event(Note(f"{name}: waiting for {others} other{'s' * (others > 1)} (at most {seconds:g} s)"))
@@ -82,7 +82,7 @@ class Workers:
         rows = self._compiled(tf.constant(own)).numpy()
         return rows[:: len(rows) // self.count]
 
-    def agree(self, values: Any) -> np.ndarray:
+    def broadcast(self, values: Any) -> np.ndarray:
         """The chief's values, for all."""
         return self.gather(values)[0].reshape(np.shape(values))
 
@@ -91,21 +91,21 @@ class Workers:
         if self.count == 1:
             return make()
         content = json.dumps(make()).encode() if self.is_chief else b""
-        length = int(self.agree(len(content)))
-        codes = self.agree(np.frombuffer(content.ljust(length, b" ")[:length], np.uint8))
+        length = int(self.broadcast(len(content)))
+        codes = self.broadcast(np.frombuffer(content.ljust(length, b" ")[:length], np.uint8))
         return json.loads(codes.astype(np.uint8).tobytes())
 
     def barrier(self) -> None:
         """Wait until all are here."""
         self.gather(0)
 
-    def slice_of(self, batch: int) -> slice | None:
+    def slice_batch(self, batch: int) -> slice | None:
         """The part of a batch that this process takes; None when it takes all of it."""
         each = batch // self.count
         return None if self.count == 1 else slice(self.index * each, (self.index + 1) * each)
 
     @contextmanager
-    def named_when_lost(self, run: Path, *, newest: Callable[[], Path | None]) -> Iterator[None]:
+    def report_lost_worker(self, run: Path, *, newest: Callable[[], Path | None]) -> Iterator[None]:
         """Say which worker is gone where TensorFlow says that an operation was aborted.
 
         Args:
@@ -150,7 +150,7 @@ class Workers:
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, self.strategy.run(row), axis=None)
 
 
-ALONE = Workers()
+SINGLE_WORKER = Workers()
 
 
 def _strategy(cluster: Cluster, seconds: float) -> Any:
@@ -167,13 +167,13 @@ def _strategy(cluster: Cluster, seconds: float) -> Any:
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
     except RuntimeError as error:
         raise UsageError(
-            f"workers must join before TensorFlow has worked in this process ({first_line(error):.120})",
+            f"workers must join before TensorFlow has worked in this process ({summarize_error(error):.120})",
             hint="a process of its own for each worker: kd ... --devices workers",
         ) from error
     except tf.errors.DeadlineExceededError as error:
         absent = _absent(cluster, str(error))
     except tf.errors.OpError as error:
-        raise TrainingError(f"the workers could not join: {first_line(error):.300}") from error
+        raise TrainingError(f"the workers could not join: {summarize_error(error):.300}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             # TensorFlow took SIGTERM for itself; Python still knows whose it was.
@@ -228,7 +228,7 @@ def _aborted(error: BaseException | None) -> str | None:
 
 
 @contextmanager
-def synchronized(layers: Sequence[Any]) -> Iterator[None]:
+def synchronize_batch_norm(layers: Sequence[Any]) -> Iterator[None]:
     """Let batch normalisation see the whole batch over all devices; afterwards the layers are as they were."""
     before = {id(layer): layer.synchronized for layer in layers}
     for layer in layers:
@@ -240,7 +240,7 @@ def synchronized(layers: Sequence[Any]) -> Iterator[None]:
             layer.synchronized = before[id(layer)]
 
 
-def normalizing(network: Network) -> list[Any]:
+def find_batch_norms(network: Network) -> list[Any]:
     """The batch normalisations of a network that Keras knows."""
     layers = network.layers if isinstance(network, KerasNetwork) else []
     return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from kdcli.errors import StorageError
-from kdcli.models.variables import assign_all, values_of
-from kdcli.training.checkpoint import Saved
+from kdcli.models.variables import assign_values, copy_values
+from kdcli.runs.packed_file import PackedData
 
 
 @dataclass
-class State:
+class TrainingState:
     """Where training stands, next to the variables; all of it goes into a checkpoint."""
 
     step: int = 0
@@ -29,7 +29,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """What training came to; the best weights are in the model."""
 
     steps: int
@@ -40,19 +40,19 @@ class Trained:
     examples_per_second: float
 
 
-def captured(
-    state: State, parts: Mapping[str, Sequence[Any]], best: Sequence[np.ndarray]
+def capture_state(
+    state: TrainingState, parts: Mapping[str, Sequence[Any]], best: Sequence[np.ndarray]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The document and the arrays of a checkpoint: the state, every variable by part, the best weights."""
     arrays = {
         f"{name}/{number}": array
         for name, variables in parts.items()
-        for number, array in enumerate(values_of(variables))
+        for number, array in enumerate(copy_values(variables))
     }
     return dict(vars(state)), arrays | {f"best/{number}": array for number, array in enumerate(best)}
 
 
-def given_back(saved: Saved, parts: Mapping[str, Sequence[Any]]) -> tuple[State, list[np.ndarray]]:
+def restore_state(saved: PackedData, parts: Mapping[str, Sequence[Any]]) -> tuple[TrainingState, list[np.ndarray]]:
     """Give every variable its value back; the state and the best weights.
 
     Raises:
@@ -62,8 +62,8 @@ def given_back(saved: Saved, parts: Mapping[str, Sequence[Any]]) -> tuple[State,
         arrays = _numbered(name, saved.arrays)
         if [array.shape for array in arrays] != [tuple(variable.shape) for variable in variables]:
             raise StorageError(f"the checkpoint's {name} has other variables than this run's")
-        assign_all(variables, arrays)
-    return State(**saved.document), _numbered("best", saved.arrays)
+        assign_values(variables, arrays)
+    return TrainingState(**saved.document), _numbered("best", saved.arrays)
 
 
 def _numbered(name: str, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:

@@ -8,13 +8,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from kdcli.data.feed import Batch, Feed
-from kdcli.data.stream import INPUTS, POSITIONS, Stream
+from kdcli.data.stream import INPUTS_KEY, POSITIONS_KEY, Stream
 from kdcli.lazy import keras, tf
 
-TOTAL, NORM = "loss", "gradient norm"
+TOTAL_LOSS, GRADIENT_NORM = "loss", "gradient norm"
 
 
-class Objective(Protocol):
+class TrainingObjective(Protocol):
     """What training knows of what it minimises."""
 
     names: tuple[str, ...]
@@ -41,7 +41,7 @@ class BlockResult:
 
     steps: int
     sums: dict[str, float]
-    broken: str | None
+    not_finite: str | None
 
 
 class Stepper:
@@ -63,7 +63,7 @@ class Stepper:
 
     def __init__(
         self,
-        objective: Objective,
+        objective: TrainingObjective,
         feed: Feed,
         optimizer: Any,
         *,
@@ -72,7 +72,7 @@ class Stepper:
         gradient_clip: float | None = None,
         strategy: Any,
         jit: bool = False,
-        share: slice | None = None,
+        batch_slice: slice | None = None,
     ) -> None:
         self.objective = objective
         self.feed = feed
@@ -85,9 +85,11 @@ class Stepper:
         self._connected: list[int] = []
         self._gradients = tf.function(self._replica, jit_compile=True) if jit else self._replica
         # Where this process's part of a streamed batch begins in the whole one.
-        self._begin = (share.start or 0) if share is not None else 0
+        self._begin = (batch_slice.start or 0) if batch_slice is not None else 0
         self._stream = (
-            None if feed.resident else Stream(feed.examples, feed.views, batch_size=batch_size, share=share)
+            None
+            if feed.is_resident
+            else Stream(feed.examples, feed.views, batch_size=batch_size, batch_slice=batch_slice)
         )
         # Blocks of any length share one trace: nothing is compiled again when the length or the epoch changes.
         signature = (
@@ -132,14 +134,14 @@ class Stepper:
             )
         except tf.errors.OpError:
             if self._stream is not None:
-                self._stream.name_damage(positions, table=self._table)
+                self._stream.report_damage(positions, table=self._table)
             raise
-        names = (TOTAL, *self.objective.names)
+        names = (TOTAL_LOSS, *self.objective.names)
         broken = None
         if int(taken) < len(positions):
             wrong = np.flatnonzero(~np.isfinite(last.numpy()))
             order = [*range(1, len(names)), 0, len(names)]
-            broken = (*names, NORM)[next(i for i in order if i in wrong)]
+            broken = (*names, GRADIENT_NORM)[next(i for i in order if i in wrong)]
         return BlockResult(int(taken), dict(zip(names, sums.numpy()[:-1].tolist(), strict=True)), broken)
 
     def _block(self, batches: Any, steps: Any, table: Any, slot: Any, first: Any) -> Any:
@@ -170,7 +172,7 @@ class Stepper:
         if self._stream is None:
             return batches[number], None
         batch = batches.get_next()
-        return batch[POSITIONS], batch[INPUTS]
+        return batch[POSITIONS_KEY], batch[INPUTS_KEY]
 
     def _replica(self, positions: Any, inputs: Any, table: Any, slot: Any, progress: Any) -> Any:
         """Gradients over the global batch, and the figures of this replica's share of it."""
@@ -212,7 +214,7 @@ class Stepper:
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, figures, axis=None)
 
 
-def scheduled(learning_rate: float, schedule: Any, total_steps: int) -> Any:
+def make_schedule(learning_rate: float, schedule: Any, total_steps: int) -> Any:
     """A Keras learning rate schedule from a recipe's `schedule`."""
 
     class Scheduled(keras.optimizers.schedules.LearningRateSchedule):

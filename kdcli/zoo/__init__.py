@@ -20,7 +20,7 @@ ZooModel = Annotated[Cnn | Mlp | Resnet | Mobile | Application | Clone, Field(di
 AnyModel = Annotated[ZooModel | File, Field(discriminator="kind")]
 
 
-def named(name: str) -> type[ModelSource]:
+def get_zoo_class(name: str) -> type[ModelSource]:
     """The class of a zoo model.
 
     Raises:
@@ -33,7 +33,7 @@ def named(name: str) -> type[ModelSource]:
     return members[name]
 
 
-def has_weights(source: ModelSource) -> bool:
+def has_trained_weights(source: ModelSource) -> bool:
     """Whether a model comes with weights that mean something, rather than with what a seed draws."""
     return isinstance(source, File) or (isinstance(source, Application) and source.weights != "none")
 
@@ -48,6 +48,6 @@ __all__ = [
     "Mobile",
     "Resnet",
     "ZooModel",
-    "has_trained_weights",
     "get_zoo_class",
+    "has_trained_weights",
 ]

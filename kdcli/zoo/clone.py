@@ -24,7 +24,7 @@ class Clone(ModelSource):
         Raises:
             UsageError: there is no teacher, or it cannot be made anew from its configuration.
         """
-        from kdcli.models.keras.model import fresh_copy
+        from kdcli.models.keras.model import make_fresh_copy
 
         if teacher is None:
             raise UsageError(
@@ -32,7 +32,7 @@ class Clone(ModelSource):
                 hint="name an architecture, such as {kind: zoo, name: resnet}",
             )
         try:
-            return fresh_copy(teacher, seed=seed)
+            return make_fresh_copy(teacher, seed=seed)
         except UsageError as error:
             error.hint = "name an architecture, such as {kind: zoo, name: resnet}, or give --student FILE"
             raise

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from kdcli.errors import UsageError
 from kdcli.lazy import keras
-from kdcli.spec import ModelSource, Share
+from kdcli.spec import Fraction, ModelSource
 
 
 class Cnn(ModelSource):
@@ -37,7 +37,7 @@ class Cnn(ModelSource):
     width: Annotated[int, Field(ge=1, le=4096)] = 16
     blocks: Annotated[int, Field(ge=1, le=8)] = 3
     convolutions: Annotated[int, Field(ge=1, le=8)] = 1
-    dropout: Annotated[Share, Field(lt=1)] = 0.0
+    dropout: Annotated[Fraction, Field(lt=1)] = 0.0
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> Any:
         """A fresh `keras.Model` for pictures (h, w, channels) with `classes` logits."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from kdcli.lazy import keras
-from kdcli.spec import ModelSource, Share
+from kdcli.spec import Fraction, ModelSource
 
 
 class Mlp(ModelSource):
@@ -32,7 +32,7 @@ class Mlp(ModelSource):
     name: Literal["mlp"] = "mlp"
     width: Annotated[int, Field(ge=1, le=65536)] = 64
     depth: Annotated[int, Field(ge=1, le=64)] = 2
-    dropout: Annotated[Share, Field(lt=1)] = 0.0
+    dropout: Annotated[Fraction, Field(lt=1)] = 0.0
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> Any:
         """A fresh `keras.Model` for examples of any fixed shape with `classes` outputs."""

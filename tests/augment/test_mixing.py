@@ -11,7 +11,7 @@ from scipy.special import betainc
 from scipy.stats import beta
 
 from kdcli.augment import Crop, Cutmix, Cutout, Flip, Mixup
-from kdcli.augment.mixing import beta_shares
+from kdcli.augment.mixing import sample_beta
 from kdcli.data.examples import Examples
 from kdcli.data.feed import Feed
 from kdcli.data.views import Views
@@ -36,7 +36,7 @@ def batch(which, *, weights=None, labels=LABELS, view=3, positions=None):
 @pytest.mark.parametrize("alpha", [0.1, 0.2, 0.5, 1.0, 2.0, 8.0])
 def test_shares_are_distributed_by_beta(alpha):
     draws = tf.random.stateless_uniform([20000], seed=[1, 2])
-    found = beta_shares(draws, alpha).numpy().astype(float)
+    found = sample_beta(draws, alpha).numpy().astype(float)
     # Closer to 0 and 1 float32 cannot tell shares apart, and no pixel can either.
     places = beta.ppf(np.linspace(0.002, 0.998, 200), alpha, alpha).clip(1e-6, 1 - 1e-6)
     expected = betainc(alpha, alpha, places)
@@ -47,9 +47,9 @@ def test_shares_are_distributed_by_beta(alpha):
 
 def test_a_uniform_share_is_the_draw_and_the_shares_mirror_each_other():
     draws = np.linspace(0, 1, 101, dtype=np.float32)
-    np.testing.assert_allclose(beta_shares(tf.constant(draws), 1.0), draws, atol=1e-6)
+    np.testing.assert_allclose(sample_beta(tf.constant(draws), 1.0), draws, atol=1e-6)
     for alpha in (0.2, 3.0):
-        quantiles = beta_shares(tf.constant(draws), alpha).numpy()
+        quantiles = sample_beta(tf.constant(draws), alpha).numpy()
         np.testing.assert_allclose(quantiles + quantiles[::-1], 1.0, atol=1e-5)
         assert (np.diff(quantiles) >= 0).all()
 
@@ -57,7 +57,7 @@ def test_a_uniform_share_is_the_draw_and_the_shares_mirror_each_other():
 def test_a_share_of_beta_two_solves_its_polynomial():
     # The distribution of Beta(2, 2) is 3x² - 2x³.
     draws = np.linspace(0.02, 0.98, 49, dtype=np.float32)
-    x = beta_shares(tf.constant(draws), 2.0).numpy().astype(float)
+    x = sample_beta(tf.constant(draws), 2.0).numpy().astype(float)
     np.testing.assert_allclose(3 * x**2 - 2 * x**3, draws, atol=1e-4)
 
 

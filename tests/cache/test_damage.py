@@ -9,7 +9,8 @@ import shutil
 import pytest
 from cached_outputs import COMPONENTS, LAYOUT, assert_whole, fill, made
 
-from kdcli.cache.entry import ArraySpec, Entry, Layout
+from kdcli.cache.entry import Entry
+from kdcli.cache.layout import ArraySpec, Layout
 
 WAYS = ("truncate", "flip", "zero", "empty", "swap", "other entry", "other layout", "longer")
 

@@ -9,46 +9,46 @@ import time
 import pytest
 from cached_outputs import COMPONENTS, fill, made
 
-from kdcli.cache.checksummed_json import fingerprint_of, read_sealed, write_sealed
-from kdcli.cache.decisions import forget, recall, remember, why_not
+from kdcli.cache.checksummed_json import compute_fingerprint, read_checksummed, write_checksummed
+from kdcli.cache.decisions import explain_miss, load_decision, remove_decisions, store_decision
 from kdcli.runs import writer
 
 DECIDED = {"precision": "mixed_bfloat16", "agreement": 0.9995, "texts": ["grün"], "nothing": None}
 
 
 def test_a_fingerprint_is_the_same_in_every_process_and_order():
-    assert fingerprint_of({"b": 1, "a": "x"}) == fingerprint_of({"a": "x", "b": 1})
-    assert fingerprint_of({"a": 1}) == "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"
+    assert compute_fingerprint({"b": 1, "a": "x"}) == compute_fingerprint({"a": "x", "b": 1})
+    assert compute_fingerprint({"a": 1}) == "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"
     different = [{"a": 1}, {"a": "1"}, {"a": 1.5}, {"b": 1}, {"a": 1, "b": 1}, {}]
-    assert len({fingerprint_of(one) for one in different}) == len(different)
+    assert len({compute_fingerprint(one) for one in different}) == len(different)
 
 
 def test_a_decision_is_remembered(tmp_path):
-    assert recall(tmp_path, COMPONENTS) is None
-    remember(tmp_path, COMPONENTS, DECIDED)
-    assert recall(tmp_path, COMPONENTS) == DECIDED
-    assert recall(tmp_path, {**COMPONENTS, "split": "test"}) is None
-    remember(tmp_path, COMPONENTS, {"precision": "float32"})
-    assert recall(tmp_path, COMPONENTS) == {"precision": "float32"}
+    assert load_decision(tmp_path, COMPONENTS) is None
+    store_decision(tmp_path, COMPONENTS, DECIDED)
+    assert load_decision(tmp_path, COMPONENTS) == DECIDED
+    assert load_decision(tmp_path, {**COMPONENTS, "split": "test"}) is None
+    store_decision(tmp_path, COMPONENTS, {"precision": "float32"})
+    assert load_decision(tmp_path, COMPONENTS) == {"precision": "float32"}
 
 
 def test_a_damaged_decision_is_ignored_and_made_again(tmp_path):
-    remember(tmp_path, COMPONENTS, DECIDED)
+    store_decision(tmp_path, COMPONENTS, DECIDED)
     (path,) = (tmp_path / "choices").iterdir()
     whole = path.read_bytes()
     for content in (b"", whole[:-3], whole.replace(b"0.9995", b"0.9996"), b"[]", b"\xff"):
         path.write_bytes(content)
-        assert recall(tmp_path, COMPONENTS) is None
-    remember(tmp_path, COMPONENTS, DECIDED)
-    assert recall(tmp_path, COMPONENTS) == DECIDED
+        assert load_decision(tmp_path, COMPONENTS) is None
+    store_decision(tmp_path, COMPONENTS, DECIDED)
+    assert load_decision(tmp_path, COMPONENTS) == DECIDED
 
 
 def test_a_decision_under_another_name_is_not_trusted(tmp_path):
-    remember(tmp_path, COMPONENTS, DECIDED)
+    store_decision(tmp_path, COMPONENTS, DECIDED)
     (path,) = (tmp_path / "choices").iterdir()
     other = {**COMPONENTS, "split": "test"}
-    path.rename(path.with_name(f"{fingerprint_of(other)[:32]}.json"))
-    assert recall(tmp_path, other) is None
+    path.rename(path.with_name(f"{compute_fingerprint(other)[:32]}.json"))
+    assert load_decision(tmp_path, other) is None
 
 
 @pytest.mark.parametrize("step", ["mkdir", "open", "write", "rename"])
@@ -58,37 +58,37 @@ def test_a_cache_that_cannot_be_written_forgets(tmp_path, monkeypatch, step):
             raise OSError(errno.ENOSPC, "")
 
     monkeypatch.setattr(writer, "hook", failing)
-    remember(tmp_path, COMPONENTS, DECIDED)
-    assert recall(tmp_path, COMPONENTS) is None
-    assert not list(tmp_path.rglob(f"{writer.TEMPORARY}*"))
+    store_decision(tmp_path, COMPONENTS, DECIDED)
+    assert load_decision(tmp_path, COMPONENTS) is None
+    assert not list(tmp_path.rglob(f"{writer.TEMPORARY_PREFIX}*"))
 
 
 def test_what_a_killed_process_left_is_removed_later(tmp_path):
-    remember(tmp_path, COMPONENTS, DECIDED)
-    left = tmp_path / "choices" / f"{writer.TEMPORARY}1-a.json"
+    store_decision(tmp_path, COMPONENTS, DECIDED)
+    left = tmp_path / "choices" / f"{writer.TEMPORARY_PREFIX}1-a.json"
     left.write_bytes(b"half")
     os.utime(left, (time.time() - 700, time.time() - 700))
-    remember(tmp_path, COMPONENTS, DECIDED)
+    store_decision(tmp_path, COMPONENTS, DECIDED)
     assert not left.exists()
 
 
 def test_all_decisions_are_forgotten_and_nothing_else(tmp_path):
-    assert forget(tmp_path) == 0
-    remember(tmp_path, COMPONENTS, DECIDED)
+    assert remove_decisions(tmp_path) == 0
+    store_decision(tmp_path, COMPONENTS, DECIDED)
     (path,) = (tmp_path / "choices").iterdir()
     size = path.stat().st_size
     (tmp_path / "choices" / "mine.json").write_text("{}")
-    assert forget(tmp_path) == size
-    assert recall(tmp_path, COMPONENTS) is None
+    assert remove_decisions(tmp_path) == size
+    assert load_decision(tmp_path, COMPONENTS) is None
     assert os.listdir(tmp_path / "choices") == ["mine.json"]
 
 
 def test_a_document_of_another_kind_is_not_read(tmp_path):
-    write_sealed(tmp_path / "a.json", {"schema": "one/1", "a": 1})
-    assert read_sealed(tmp_path / "a.json", "one/1") == {"schema": "one/1", "a": 1}
-    assert read_sealed(tmp_path / "a.json", "two/1") is None
-    assert read_sealed(tmp_path / "b.json", "one/1") is None
-    assert read_sealed(tmp_path, "one/1") is None
+    write_checksummed(tmp_path / "a.json", {"schema": "one/1", "a": 1})
+    assert read_checksummed(tmp_path / "a.json", "one/1") == {"schema": "one/1", "a": 1}
+    assert read_checksummed(tmp_path / "a.json", "two/1") is None
+    assert read_checksummed(tmp_path / "b.json", "one/1") is None
+    assert read_checksummed(tmp_path, "one/1") is None
 
 
 def test_the_nearest_kept_answers_tell_why_they_are_not_used(tmp_path):
@@ -97,11 +97,11 @@ def test_the_nearest_kept_answers_tell_why_they_are_not_used(tmp_path):
     wanted = {**COMPONENTS, "teacher.weights": "new", "teacher.precision": "mixed_bfloat16"}
     differ = f"the kept answers {key} are not used, for these differ: "
     expected = f"{differ}the teacher's weights, the teacher's precision"
-    assert why_not(tmp_path, wanted) == why_not(tmp_path, wanted, teacher="teacher.keras") == expected
+    assert explain_miss(tmp_path, wanted) == explain_miss(tmp_path, wanted, teacher="teacher.keras") == expected
     # Another file is another teacher, as in every stage of a chain: there is nothing to explain.
-    assert why_not(tmp_path, wanted, teacher="student.keras") is None
+    assert explain_miss(tmp_path, wanted, teacher="student.keras") is None
     more = {**COMPONENTS, "code.0": "a", "code.1": "b", "kept": "logits float32", "more": 1}
-    assert why_not(tmp_path, more, teacher="student.keras") == (
+    assert explain_miss(tmp_path, more, teacher="student.keras") == (
         f"{differ}own code, which features are kept and in which number types, more"
     )
 
@@ -110,16 +110,16 @@ def test_a_component_that_only_one_of_them_has_is_another(tmp_path):
     key = fill(tmp_path)[0].fingerprint[:12]
     fewer = {name: value for name, value in COMPONENTS.items() if name != "teacher.precision"}
     differ = f"the kept answers {key} are not used, for these differ: "
-    assert why_not(tmp_path, fewer) == f"{differ}the teacher's precision"
+    assert explain_miss(tmp_path, fewer) == f"{differ}the teacher's precision"
     more = {**COMPONENTS, "views.count": 8}
-    assert why_not(tmp_path, more) == f"{differ}the number of views"
+    assert explain_miss(tmp_path, more) == f"{differ}the number of views"
 
 
 def test_there_is_no_reason_without_answers_for_the_same_split(tmp_path):
-    assert why_not(tmp_path, COMPONENTS) is None
+    assert explain_miss(tmp_path, COMPONENTS) is None
     entry, _ = fill(tmp_path)
-    assert why_not(tmp_path, COMPONENTS) is None
-    assert why_not(tmp_path, {**COMPONENTS, "teacher.weights": "new", "split": "test"}) is None
-    assert why_not(tmp_path, {**COMPONENTS, "teacher.weights": "new", "data.content": "new"}) is None
+    assert explain_miss(tmp_path, COMPONENTS) is None
+    assert explain_miss(tmp_path, {**COMPONENTS, "teacher.weights": "new", "split": "test"}) is None
+    assert explain_miss(tmp_path, {**COMPONENTS, "teacher.weights": "new", "data.content": "new"}) is None
     (entry.path / "about.json").write_text("{")
-    assert why_not(tmp_path, {**COMPONENTS, "teacher.weights": "new"}) is None
+    assert explain_miss(tmp_path, {**COMPONENTS, "teacher.weights": "new"}) is None

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from cached_outputs import COMPONENTS, DESCRIBED, LAYOUT, answers, assert_whole, fill, made, no_stop, part
 
-from kdcli.cache.entry import ArraySpec, Entry, Layout, fingerprint_of
+from kdcli.cache.checksummed_json import compute_fingerprint
+from kdcli.cache.entry import Entry
+from kdcli.cache.layout import ArraySpec, Layout
 from kdcli.errors import StorageError
 from kdcli.runs import writer
 
@@ -27,7 +29,7 @@ def test_what_was_written_is_found_and_read_again(tmp_path):
     found = Entry.find(tmp_path, COMPONENTS)
     assert found.layout == LAYOUT
     assert found.path == entry.path == tmp_path / "answers" / entry.fingerprint[:32]
-    assert found.fingerprint == fingerprint_of(COMPONENTS)
+    assert found.fingerprint == compute_fingerprint(COMPONENTS)
     assert (found.missing(), found.damaged, found.bytes) == ((), [], LAYOUT.bytes)
     assert_whole(tmp_path)
     assert fill(tmp_path)[1] == 0
@@ -49,7 +51,7 @@ def test_an_entry_says_what_it_is_about(tmp_path):
     entry = made(tmp_path, choices={"agreement": 0.9995})
     document = json.loads((entry.path / "about.json").read_text())
     assert document["schema"] == "kd.cache-entry/1"
-    assert document["fingerprint"] == fingerprint_of(COMPONENTS)
+    assert document["fingerprint"] == compute_fingerprint(COMPONENTS)
     assert (document["components"], document["described"]) == (COMPONENTS, DESCRIBED)
     assert document["choices"] == Entry.find(tmp_path, COMPONENTS).choices == {"agreement": 0.9995}
     assert Layout.from_json(document["layout"]) == LAYOUT
@@ -95,7 +97,7 @@ def test_a_shard_is_read_and_checked_once(tmp_path, monkeypatch):
     entry = Entry.find(tmp_path, COMPONENTS)
     entry.missing()
     entry.missing()
-    entry.reader()
+    entry.open_reader()
     assert checked == [shard.file_name for shard in LAYOUT.shards]
 
 
@@ -131,16 +133,16 @@ def test_an_incomplete_entry_has_no_reader(tmp_path):
     shard = LAYOUT.shards[0]
     entry.write(shard, part(answers(), shard))
     with pytest.raises(StorageError, match="5 of 6 shards of kept answers are missing") as caught:
-        entry.reader()
+        entry.open_reader()
     assert "run the same command again" in caught.value.hint
 
 
 def test_reading_says_when_the_entry_was_used_last(tmp_path):
     entry, _ = fill(tmp_path)
     assert not (entry.path / "used").exists()
-    entry.reader()
+    entry.open_reader()
     os.utime(entry.path / "used", (1, 1))
-    entry.reader()
+    entry.open_reader()
     assert (entry.path / "used").stat().st_mtime > 1
 
 
@@ -202,7 +204,7 @@ def test_a_full_disk_is_told_and_harms_nothing(tmp_path, monkeypatch, step):
     assert "kd cache rm" in caught.value.hint and "--resume" in caught.value.hint
     monkeypatch.setattr(writer, "hook", writer._no_hook)
     assert Entry.find(tmp_path, COMPONENTS).missing() == LAYOUT.shards[1:]
-    assert not list(tmp_path.rglob(f"{writer.TEMPORARY}*"))
+    assert not list(tmp_path.rglob(f"{writer.TEMPORARY_PREFIX}*"))
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EACCES], ids=lambda n: errno.errorcode[n])
@@ -227,7 +229,7 @@ def test_a_disk_that_fails_at_any_step_of_any_write_harms_no_shard_and_leaves_no
             assert error.exit_code == 5
             assert ("kd cache rm" if number == errno.ENOSPC else "KD_CACHE_DIR") in error.hint
         monkeypatch.undo()
-        assert not list(folder.rglob(f"{writer.TEMPORARY}*"))
+        assert not list(folder.rglob(f"{writer.TEMPORARY_PREFIX}*"))
         entry, count = fill(folder)
         assert entry.damaged == []
         # Folders, `about.json` and the holder are 12 steps; of a shard's five only the last is behind its name.
@@ -281,10 +283,10 @@ def test_an_entry_that_was_removed_is_made_again_by_whoever_fills_it(tmp_path):
 
 def test_what_is_removed_while_it_is_read_stays_readable(tmp_path):
     entry, _ = fill(tmp_path)
-    reader = entry.reader()
+    reader = entry.open_reader()
     shutil.rmtree(entry.path)
     for name, array in answers().items():
-        assert reader.everything(name).tobytes() == array.tobytes()
+        assert reader.read_all(name).tobytes() == array.tobytes()
         assert reader.take(name, 1, np.asarray([4_999, 0])).tobytes() == array[1, [4_999, 0]].tobytes()
 
 
@@ -304,16 +306,16 @@ def test_what_is_removed_while_it_is_opened_counts_as_missing(tmp_path, monkeypa
 
     monkeypatch.setattr(module, "map_file", mapping)
     with pytest.raises(StorageError, match=f"{6 - at} of 6 shards of kept answers are missing"):
-        entry.reader()
+        entry.open_reader()
 
 
 def test_an_interrupted_write_leaves_no_temporary_file_for_good(tmp_path):
     entry, _ = fill(tmp_path)
-    young = entry.path / f"{writer.TEMPORARY}1-0000-000000.answers"
-    old = entry.path / f"{writer.TEMPORARY}2-about.json"
+    young = entry.path / f"{writer.TEMPORARY_PREFIX}1-0000-000000.answers"
+    old = entry.path / f"{writer.TEMPORARY_PREFIX}2-about.json"
     for path in (young, old):
         path.write_bytes(b"half")
     os.utime(old, (1, 1))
-    entry.reader()
+    entry.open_reader()
     # Another process may be at work on a young one.
     assert young.exists() and not old.exists()

@@ -31,9 +31,9 @@ def free(monkeypatch):
 
 def test_the_folder_is_that_of_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("KD_CACHE_DIR", str(tmp_path / "mine"))
-    assert (folder.cache_folder(), folder.is_asked_for()) == (tmp_path / "mine", True)
+    assert (folder.find_cache_folder(), folder.is_cache_folder_set()) == (tmp_path / "mine", True)
     monkeypatch.setenv("KD_CACHE_DIR", "~/mine")
-    assert str(folder.cache_folder()) == os.path.expanduser("~/mine")
+    assert str(folder.find_cache_folder()) == os.path.expanduser("~/mine")
 
 
 @pytest.mark.parametrize("value", [None, ""])
@@ -41,35 +41,35 @@ def test_without_it_the_folder_is_where_the_system_keeps_caches(monkeypatch, val
     monkeypatch.delenv("KD_CACHE_DIR", raising=False)
     if value is not None:
         monkeypatch.setenv("KD_CACHE_DIR", value)
-    assert str(folder.cache_folder()) == platformdirs.user_cache_dir("kdcli")
-    assert not folder.is_asked_for()
+    assert str(folder.find_cache_folder()) == platformdirs.user_cache_dir("kdcli")
+    assert not folder.is_cache_folder_set()
 
 
 def test_a_fifth_of_the_free_disk_may_be_written(tmp_path, free):
-    assert folder.allowed_bytes(tmp_path / "not" / "there", None) == 200_000
+    assert folder.count_allowed_bytes(tmp_path / "not" / "there", None) == 200_000
     assert free == [tmp_path]
 
 
 def test_a_limit_bounds_all_that_is_kept(tmp_path, free):
-    assert folder.allowed_bytes(tmp_path, 900_000) == 900_000
-    assert folder.allowed_bytes(tmp_path, 10**12) == 1_000_000
+    assert folder.count_allowed_bytes(tmp_path, 900_000) == 900_000
+    assert folder.count_allowed_bytes(tmp_path, 10**12) == 1_000_000
     fill(tmp_path)
-    kept = folder.kept_bytes(tmp_path)
+    kept = folder.count_cached_bytes(tmp_path)
     assert 100_000 < kept < 110_000
-    assert folder.allowed_bytes(tmp_path, 900_000) == 900_000 - kept
-    assert folder.allowed_bytes(tmp_path, 1_000) == 0
+    assert folder.count_allowed_bytes(tmp_path, 900_000) == 900_000 - kept
+    assert folder.count_allowed_bytes(tmp_path, 1_000) == 0
 
 
 def test_what_is_not_kept_answers_does_not_count(tmp_path, free):
     (tmp_path / "remote").mkdir()
     (tmp_path / "remote" / "model.keras").write_bytes(bytes(5_000))
-    assert folder.allowed_bytes(tmp_path, 10_000) == 10_000
+    assert folder.count_allowed_bytes(tmp_path, 10_000) == 10_000
 
 
 def test_nothing_may_be_written_where_nothing_can_be(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
-    assert folder.allowed_bytes(tmp_path, None) == 0
-    assert folder.allowed_bytes(tmp_path, 10**9) == 0
+    assert folder.count_allowed_bytes(tmp_path, None) == 0
+    assert folder.count_allowed_bytes(tmp_path, 10**9) == 0
 
 
 def test_a_disk_that_does_not_tell_is_a_storage_error(tmp_path, monkeypatch):
@@ -78,26 +78,26 @@ def test_a_disk_that_does_not_tell_is_a_storage_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
     with pytest.raises(StorageError, match="Input/output error"):
-        folder.allowed_bytes(tmp_path, None)
+        folder.count_allowed_bytes(tmp_path, None)
 
 
 def test_a_folder_is_usable_also_before_it_is_there(tmp_path):
-    assert folder.unusable(tmp_path) is None
-    assert folder.unusable(tmp_path / "not" / "there") is None
+    assert folder.explain_unusable(tmp_path) is None
+    assert folder.explain_unusable(tmp_path / "not" / "there") is None
     assert os.listdir(tmp_path) == []
 
 
 def test_a_file_in_the_way_is_told(tmp_path):
     (tmp_path / "file").write_text("mine")
-    assert folder.unusable(tmp_path / "file") == "it is a file"
-    assert folder.unusable(tmp_path / "file" / "cache") == f"{tmp_path / 'file'} is a file"
-    assert folder.allowed_bytes(tmp_path / "file" / "cache", None) == 0
+    assert folder.explain_unusable(tmp_path / "file") == "it is a file"
+    assert folder.explain_unusable(tmp_path / "file" / "cache") == f"{tmp_path / 'file'} is a file"
+    assert folder.count_allowed_bytes(tmp_path / "file" / "cache", None) == 0
 
 
 def test_a_folder_that_cannot_be_written_is_usable_only_with_answers_in_it(tmp_path, monkeypatch):
     fill(tmp_path / "full")
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
-    assert folder.unusable(tmp_path / "empty") == "it cannot be written"
-    assert folder.unusable(tmp_path / "full") is None
+    assert folder.explain_unusable(tmp_path / "empty") == "it cannot be written"
+    assert folder.explain_unusable(tmp_path / "full") is None
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    assert folder.unusable(tmp_path / "full") == "it cannot be read"
+    assert folder.explain_unusable(tmp_path / "full") == "it cannot be read"

@@ -10,7 +10,7 @@ import pytest
 from cached_outputs import COMPONENTS, DESCRIBED, LAYOUT, answers, assert_whole, fill, made, no_stop, part
 
 from kdcli.cache.entry import Entry
-from kdcli.cache.inventory import entry_called, listed, remove
+from kdcli.cache.inventory import delete_entries, find_entry, list_entries
 from kdcli.errors import LockedError, StorageError, UsageError
 from kdcli.runs import writer
 
@@ -18,15 +18,15 @@ OTHER = {**COMPONENTS, "split": "test"}
 
 
 def test_an_empty_cache_has_no_entries_and_is_not_made(tmp_path):
-    assert listed(tmp_path / "none") == []
+    assert list_entries(tmp_path / "none") == []
     assert os.listdir(tmp_path) == []
 
 
 def test_an_entry_is_listed_with_all_that_people_want_to_know(tmp_path):
     entry, _ = fill(tmp_path)
-    entry.reader()
+    entry.open_reader()
     os.utime(entry.path / "used", (86_400, 86_400))
-    (found,) = listed(tmp_path)
+    (found,) = list_entries(tmp_path)
     size = sum(file.stat().st_size for file in entry.path.iterdir())
     assert size > LAYOUT.bytes
     assert found.to_json() == {
@@ -47,16 +47,16 @@ def test_an_unfinished_entry_says_how_far_it_is(tmp_path):
     entry = made(tmp_path)
     for shard in LAYOUT.shards[:4]:
         entry.write(shard, part(answers(), shard))
-    (found,) = listed(tmp_path)
+    (found,) = list_entries(tmp_path)
     assert (found.shards, found.of_shards, found.complete) == (4, 6, False)
 
 
 def test_a_damaged_entry_is_listed_and_can_be_removed(tmp_path):
     entry, _ = fill(tmp_path)
     (entry.path / "about.json").write_bytes(b"{")
-    (found,) = listed(tmp_path)
+    (found,) = list_entries(tmp_path)
     assert (found.about, found.shards, found.complete, found.to_json()["described"]) == (None, 6, False, None)
-    remove([found])
+    delete_entries([found])
     assert not entry.path.exists()
 
 
@@ -65,7 +65,7 @@ def test_the_last_used_comes_first(tmp_path):
     for path, seconds in zip(places, (200, 300, 100), strict=True):
         (path / "used").touch()
         os.utime(path / "used", (seconds, seconds))
-    assert [entry.path for entry in listed(tmp_path)] == [places[1], places[0], places[2]]
+    assert [entry.path for entry in list_entries(tmp_path)] == [places[1], places[0], places[2]]
 
 
 def foreign_files(folder):
@@ -86,28 +86,28 @@ def foreign_files(folder):
 def test_what_kd_did_not_write_is_neither_listed_nor_removed(tmp_path):
     entry, _ = fill(tmp_path)
     files = foreign_files(tmp_path)
-    assert [found.path for found in listed(tmp_path)] == [entry.path]
-    remove(listed(tmp_path))
+    assert [found.path for found in list_entries(tmp_path)] == [entry.path]
+    delete_entries(list_entries(tmp_path))
     assert all(file.read_text() == "mine" for file in files)
     assert os.listdir(entry.path) == ["notes.txt"]
-    assert listed(tmp_path) == []
+    assert list_entries(tmp_path) == []
 
 
 def test_removing_gives_the_bytes_that_came_free(tmp_path):
     first, second = fill(tmp_path)[0], fill(tmp_path, OTHER)[0]
-    (first.path / f"{writer.TEMPORARY}1-0000-000000.answers").write_bytes(b"half")
-    (entry,) = (entry for entry in listed(tmp_path) if entry.path == first.path)
-    assert remove([entry]) == entry.bytes
+    (first.path / f"{writer.TEMPORARY_PREFIX}1-0000-000000.answers").write_bytes(b"half")
+    (entry,) = (entry for entry in list_entries(tmp_path) if entry.path == first.path)
+    assert delete_entries([entry]) == entry.bytes
     assert not first.path.exists()
-    assert [found.path for found in listed(tmp_path)] == [second.path]
+    assert [found.path for found in list_entries(tmp_path)] == [second.path]
     assert_whole(tmp_path, OTHER)
 
 
 def test_a_reader_goes_on_when_its_entry_is_removed(tmp_path):
-    reader = fill(tmp_path)[0].reader()
-    remove(listed(tmp_path))
+    reader = fill(tmp_path)[0].open_reader()
+    delete_entries(list_entries(tmp_path))
     for name, array in answers().items():
-        assert reader.everything(name).tobytes() == array.tobytes()
+        assert reader.read_all(name).tobytes() == array.tobytes()
 
 
 def test_what_a_process_fills_is_not_removed_nor_anything_with_it(tmp_path):
@@ -115,11 +115,11 @@ def test_what_a_process_fills_is_not_removed_nor_anything_with_it(tmp_path):
     fill(tmp_path, OTHER)
     with entry.lock(on_wait=print, stop=no_stop):
         with pytest.raises(LockedError, match=f"in use by process {os.getpid()} on "):
-            remove(listed(tmp_path))
-    assert len(listed(tmp_path)) == 2
+            delete_entries(list_entries(tmp_path))
+    assert len(list_entries(tmp_path)) == 2
     assert_whole(tmp_path)
-    remove(listed(tmp_path))
-    assert listed(tmp_path) == []
+    delete_entries(list_entries(tmp_path))
+    assert list_entries(tmp_path) == []
 
 
 def test_a_removal_that_fails_leaves_an_entry_that_is_listed_and_filled_again(tmp_path, monkeypatch):
@@ -136,10 +136,10 @@ def test_a_removal_that_fails_leaves_an_entry_that_is_listed_and_filled_again(tm
 
         monkeypatch.setattr(writer, "hook", failing)
         with pytest.raises(StorageError, match="Input/output error"):
-            remove(listed(folder))
+            delete_entries(list_entries(folder))
         monkeypatch.undo()
         # The answers go first, then what they are about, then the lock.
-        assert len(listed(folder)) == (0 if at == count - 1 else 1)
+        assert len(list_entries(folder)) == (0 if at == count - 1 else 1)
         fill(folder)
         assert_whole(folder)
     assert seen[-2:] == ["about.json", ".lock"]
@@ -147,22 +147,22 @@ def test_a_removal_that_fails_leaves_an_entry_that_is_listed_and_filled_again(tm
 
 def test_an_entry_is_called_by_the_beginning_of_its_key(tmp_path):
     entries = [fill(tmp_path, {**COMPONENTS, "number": number})[0] for number in range(2)]
-    found = listed(tmp_path)
+    found = list_entries(tmp_path)
     for entry in entries:
         for length in (6, 12, 32, 64):
-            assert entry_called(entry.fingerprint[:length], found).path == entry.path
-        assert entry_called(entry.fingerprint[:12].upper(), found).path == entry.path
+            assert find_entry(entry.fingerprint[:length], found).path == entry.path
+        assert find_entry(entry.fingerprint[:12].upper(), found).path == entry.path
 
 
 def test_an_unknown_key_names_the_nearest(tmp_path):
     key = fill(tmp_path)[0].fingerprint[:12]
     wrong = key[:-1] + ("0" if key[-1] != "0" else "1")
     with pytest.raises(UsageError, match=f"no kept answers are called '{wrong}'; did you mean '{key}'") as caught:
-        entry_called(wrong, listed(tmp_path))
+        find_entry(wrong, list_entries(tmp_path))
     assert caught.value.hint == "kd cache ls"
     for unlike in ("", "zzz"):
         with pytest.raises(UsageError, match=f"no kept answers are called '{unlike}'$"):
-            entry_called(unlike, listed(tmp_path))
+            find_entry(unlike, list_entries(tmp_path))
 
 
 def test_an_ambiguous_key_names_the_candidates(tmp_path):
@@ -174,7 +174,7 @@ def test_an_ambiguous_key_names_the_candidates(tmp_path):
         number += 1
     first, both = next((first, names) for first, names in keys.items() if len(names) == 2)
     with pytest.raises(UsageError, match=f"'{first}' is the beginning of 2 keys: ") as caught:
-        entry_called(first, listed(tmp_path))
+        find_entry(first, list_entries(tmp_path))
     assert all(key in caught.value.message for key in both)
 
 
@@ -186,5 +186,5 @@ def test_an_entry_that_goes_while_it_is_looked_at_is_no_error(tmp_path, monkeypa
 
     really = Path.iterdir
     monkeypatch.setattr(Path, "iterdir", lambda path: gone(path) if path == entry.path else really(path))
-    (found,) = listed(tmp_path)
+    (found,) = list_entries(tmp_path)
     assert (found.bytes, found.shards) == (0, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kdcli.cache.layout import ArraySpec, Layout, Shard, is_shard
+from kdcli.cache.layout import ArraySpec, Layout, Shard, is_shard_name
 
 
 def test_bytes_are_those_of_all_arrays_examples_and_views():
@@ -24,7 +24,7 @@ def test_bytes_are_those_of_all_arrays_examples_and_views():
     ],
 )
 def test_a_shard_holds_at_most_2048_examples_and_32_mb_and_at_least_one(shape, dtype, expected):
-    assert Layout(5, 1, (ArraySpec("a", dtype, shape),)).shard == expected
+    assert Layout(5, 1, (ArraySpec("a", dtype, shape),)).examples_per_shard == expected
 
 
 def test_shards_cover_every_view_and_example_once_in_order():
@@ -54,6 +54,6 @@ def test_a_layout_goes_through_json():
 def test_file_names_are_in_the_order_of_the_shards_and_known_again():
     shard = Shard(3, 12, 0, 1)
     assert shard.file_name == "0003-000012.answers"
-    assert is_shard(shard.file_name)
+    assert is_shard_name(shard.file_name)
     for name in ("0003-000012.answers.bak", "a0003-000012.answers", "about.json", "3-12.answers"):
-        assert not is_shard(name)
+        assert not is_shard_name(name)

@@ -16,7 +16,7 @@ import pytest
 from cached_outputs import COMPONENTS, made, no_stop
 
 from kdcli.cache.entry import Entry
-from kdcli.cache.locks import held, holder_of, sweep, taken
+from kdcli.cache.locks import acquire_entry_lock, describe_holder, hold_entry, remove_leftovers
 from kdcli.errors import Interrupted, LockedError, StorageError
 from kdcli.runs import writer
 
@@ -56,7 +56,7 @@ def test_nobody_is_waited_for_where_nobody_is(tmp_path):
     entry = made(tmp_path)
     for _ in range(2):
         with entry.lock(on_wait=nobody, stop=no_stop):
-            assert holder_of(entry.path) == f"process {os.getpid()} on {socket.gethostname()}"
+            assert describe_holder(entry.path) == f"process {os.getpid()} on {socket.gethostname()}"
         assert not (entry.path / "holder.json").exists()
 
 
@@ -88,8 +88,8 @@ def test_the_lock_of_a_process_that_was_killed_is_free_and_its_files_are_removed
     with Holder(tmp_path, 60) as holder:
         pass
     path = Entry.find(tmp_path, COMPONENTS).path
-    left = path / f"{writer.TEMPORARY}{holder.process.pid}-0000-000000.answers"
-    other = path / f"{writer.TEMPORARY}{os.getpid()}-0000-000001.answers"
+    left = path / f"{writer.TEMPORARY_PREFIX}{holder.process.pid}-0000-000000.answers"
+    other = path / f"{writer.TEMPORARY_PREFIX}{os.getpid()}-0000-000001.answers"
     for file in (left, other):
         file.write_bytes(b"half")
     assert (path / "holder.json").exists()
@@ -100,11 +100,11 @@ def test_the_lock_of_a_process_that_was_killed_is_free_and_its_files_are_removed
 def test_files_of_another_machine_are_removed_only_when_they_are_old(tmp_path):
     path = made(tmp_path).path
     (path / "holder.json").write_text(json.dumps({"process": 17, "host": "elsewhere"}))
-    young, old = path / f"{writer.TEMPORARY}17-a", path / f"{writer.TEMPORARY}17-b"
+    young, old = path / f"{writer.TEMPORARY_PREFIX}17-a", path / f"{writer.TEMPORARY_PREFIX}17-b"
     for file in (young, old):
         file.write_bytes(b"half")
     os.utime(old, (time.time() - 700, time.time() - 700))
-    with held(path, on_wait=nobody, stop=no_stop):
+    with hold_entry(path, on_wait=nobody, stop=no_stop):
         assert young.exists() and not old.exists()
 
 
@@ -112,10 +112,10 @@ def test_what_cannot_be_removed_stays(tmp_path, monkeypatch):
     def refusing(step, path):
         raise OSError(errno.EACCES, "")
 
-    left = tmp_path / f"{writer.TEMPORARY}1-a"
+    left = tmp_path / f"{writer.TEMPORARY_PREFIX}1-a"
     left.write_bytes(b"half")
     monkeypatch.setattr(writer, "hook", refusing)
-    sweep(tmp_path, dead=1)
+    remove_leftovers(tmp_path, dead=1)
     assert left.exists()
 
 
@@ -124,22 +124,22 @@ def test_what_cannot_be_removed_stays(tmp_path, monkeypatch):
 )
 def test_a_holder_that_is_not_readable_is_another_process(tmp_path, content):
     (tmp_path / "holder.json").write_bytes(content)
-    assert holder_of(tmp_path) == "another process"
-    with held(tmp_path, on_wait=nobody, stop=no_stop):
+    assert describe_holder(tmp_path) == "another process"
+    with hold_entry(tmp_path, on_wait=nobody, stop=no_stop):
         pass
 
 
 def test_without_waiting_the_process_is_named(tmp_path):
     with Holder(tmp_path, 60) as holder:
         with pytest.raises(LockedError, match=f"is in use by {holder.name}") as caught:
-            taken(Entry.find(tmp_path, COMPONENTS).path)
+            acquire_entry_lock(Entry.find(tmp_path, COMPONENTS).path)
     assert caught.value.exit_code == 5
 
 
 def test_an_error_inside_lets_go(tmp_path):
-    with pytest.raises(KeyError), held(tmp_path, on_wait=nobody, stop=no_stop):
+    with pytest.raises(KeyError), hold_entry(tmp_path, on_wait=nobody, stop=no_stop):
         raise KeyError
-    taken(tmp_path).release()
+    acquire_entry_lock(tmp_path).release()
     assert not (tmp_path / "holder.json").exists()
 
 
@@ -149,14 +149,14 @@ def test_a_full_disk_lets_go_and_is_told(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "")
 
     monkeypatch.setattr(writer, "hook", full)
-    with pytest.raises(StorageError, match="disk full"), held(tmp_path, on_wait=nobody, stop=no_stop):
+    with pytest.raises(StorageError, match="disk full"), hold_entry(tmp_path, on_wait=nobody, stop=no_stop):
         pytest.fail("there was no room to say who holds it")
     monkeypatch.undo()
-    with held(tmp_path, on_wait=nobody, stop=no_stop):
+    with hold_entry(tmp_path, on_wait=nobody, stop=no_stop):
         pass
 
 
 def test_a_folder_in_the_place_of_the_lock_is_a_storage_error(tmp_path):
     (tmp_path / ".lock").mkdir()
-    with pytest.raises(StorageError, match="Is a directory"), held(tmp_path, on_wait=nobody, stop=no_stop):
+    with pytest.raises(StorageError, match="Is a directory"), hold_entry(tmp_path, on_wait=nobody, stop=no_stop):
         pytest.fail("it cannot be held")

@@ -12,15 +12,15 @@ import pytest
 from cached_outputs import answers, fill
 
 from kdcli.cache import reader as module
-from kdcli.cache.reader import allow_open_files
-from kdcli.runs.packed_file import Mapped
+from kdcli.cache.reader import raise_file_limit
+from kdcli.runs.packed_file import MappedFile
 
 SUPPORT = Path(__file__).parents[1] / "support"
 
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory):
-    return fill(tmp_path_factory.mktemp("reader"))[0].reader()
+    return fill(tmp_path_factory.mktemp("reader"))[0].open_reader()
 
 
 @pytest.mark.parametrize("name", ["logits", "hint"])
@@ -52,23 +52,23 @@ def test_what_is_not_there_is_no_answer(reader, view, position):
 
 def test_everything_is_every_view_one_after_the_other(reader):
     for name, array in answers().items():
-        whole = reader.everything(name)
+        whole = reader.read_all(name)
         assert whole.shape == (10_000, *array.shape[2:])
         assert whole.tobytes() == array.tobytes()
 
 
 def test_only_the_shards_that_are_needed_are_touched(tmp_path):
-    reader = fill(tmp_path)[0].reader()
+    reader = fill(tmp_path)[0].open_reader()
     needed = {(1, 0), (1, 2)}
     reader._mapped = {key: mapped for key, mapped in reader._mapped.items() if key in needed}
     assert len(reader.take("logits", 1, np.asarray([4_999, 0, 4_500]))) == 3
 
 
 def test_pages_are_dropped_after_so_much_was_read_and_the_rows_stay_right(tmp_path, monkeypatch):
-    reader = fill(tmp_path)[0].reader()
+    reader = fill(tmp_path)[0].open_reader()
     dropped = []
     monkeypatch.setattr(module, "KEPT_BYTES", 50_000)
-    monkeypatch.setattr(Mapped, "drop_pages", lambda mapped: dropped.append(mapped.document["number"]))
+    monkeypatch.setattr(MappedFile, "drop_pages", lambda mapped: dropped.append(mapped.document["number"]))
     # A row counts 2 MB, and no shard (20 KB) counts more than its size.
     for start, expected in ((0, []), (2_048, []), (4_096, [0, 1, 2]), (0, [0, 1, 2])):
         reader.take("logits", 0, np.asarray([start, start + 1]))
@@ -136,13 +136,13 @@ def test_an_entry_of_more_shards_than_open_files_are_allowed_is_read(tmp_path):
 def test_a_limit_of_open_files_that_is_high_enough_is_left_alone(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (20_000, 20_000))
     monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: pytest.fail("it was changed"))
-    allow_open_files(1_000)
+    raise_file_limit(1_000)
 
 
 def test_a_limit_of_open_files_is_raised_as_far_as_the_system_lets_it(monkeypatch):
     asked = []
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (256, 1_500))
     monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: asked.append(limits))
-    allow_open_files(100)
-    allow_open_files(100_000)
+    raise_file_limit(100)
+    raise_file_limit(100_000)
     assert asked == [(1_124, 1_500), (1_500, 1_500)]

@@ -53,7 +53,7 @@ def check_sharing(folder):
     assert sum(told for _, told, _ in said) >= 1
     assert all(damaged == 0 for _, _, damaged in said)
     assert_whole(folder)
-    assert not list(folder.rglob(f"{writer.TEMPORARY}*"))
+    assert not list(folder.rglob(f"{writer.TEMPORARY_PREFIX}*"))
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -130,9 +130,9 @@ def test_a_process_that_is_killed_at_any_step_of_any_write_leaves_good_shards(ki
 def test_what_a_killed_process_left_does_not_stay_forever(killed):
     for folder in killed:
         entry, _ = fill(folder)
-        for left in entry.path.glob(f"{writer.TEMPORARY}*"):
+        for left in entry.path.glob(f"{writer.TEMPORARY_PREFIX}*"):
             # Only what was written before the process said that it was there waits until it is old.
             assert left.name.endswith(("about.json", "holder.json"))
             os.utime(left, (1, 1))
-        entry.reader()
-        assert not list(folder.rglob(f"{writer.TEMPORARY}*"))
+        entry.open_reader()
+        assert not list(folder.rglob(f"{writer.TEMPORARY_PREFIX}*"))

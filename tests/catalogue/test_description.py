@@ -8,13 +8,13 @@ from typing import Annotated, ClassVar, Literal
 import pytest
 from pydantic import Field
 
-from kdcli.catalogue.description import describe, sections_of
+from kdcli.catalogue.description import describe_kind, split_docstring
 from kdcli.loss import FeatureLoss, Loss
-from kdcli.losses import KINDS
+from kdcli.losses import LOSS_KINDS
 from kdcli.recipe.reader import read_recipe
 from kdcli.spec import Names, Temperature
 
-KIND = pytest.mark.parametrize("kind", KINDS)
+KIND = pytest.mark.parametrize("kind", LOSS_KINDS)
 
 
 class Made(FeatureLoss):
@@ -66,7 +66,7 @@ class Made(FeatureLoss):
 
 
 def test_a_class_is_described_whole():
-    one = describe(Made)
+    one = describe_kind(Made)
     assert (one.kind, one.known_as, one.year) == ("made", "MADE", "1999")
     assert (one.formula, one.text) == ("The formula of it.", "More words,\nin two lines.")
     assert one.shapes == "student (batch, n) → (batch,)."
@@ -89,7 +89,7 @@ def test_a_class_is_described_whole():
 
 
 def test_options_have_types_defaults_and_meanings():
-    options = {option.name: option for option in describe(Made).options}
+    options = {option.name: option for option in describe_kind(Made).options}
     assert list(options) == [
         "weight",
         "warmup",
@@ -114,13 +114,13 @@ def test_a_class_without_a_docstring_is_called_by_its_name():
     class Silent(Loss):
         kind: Literal["silent"] = "silent"
 
-    one = describe(Silent)
+    one = describe_kind(Silent)
     assert (one.formula, one.year, one.shapes) == ("Silent", "", Loss.shape_text)
 
 
 @KIND
 def test_every_kind_says_what_it_is(kind):
-    one = describe(KINDS[kind])
+    one = describe_kind(LOSS_KINDS[kind])
     assert one.known_as and re.fullmatch(r".*\S", one.formula)
     assert kind == "labels" or re.search(r"\b(19|20)\d\d, (arXiv:\d{4}\.\d{4,5}|\S)", one.paper), one.paper
     assert "→" in one.shapes
@@ -129,18 +129,18 @@ def test_every_kind_says_what_it_is(kind):
 
 @KIND
 def test_every_option_has_a_meaning_and_a_type(kind):
-    for option in describe(KINDS[kind]).options:
+    for option in describe_kind(LOSS_KINDS[kind]).options:
         assert option.meaning and option.type not in ("", "nothing", "mapping"), (kind, option)
 
 
 @KIND
 def test_the_docstring_explains_no_option_that_is_not_there(kind):
-    explained = re.findall(r"^(\w+(?:, \w+)*):", sections_of(KINDS[kind]).get("Args", ""), re.MULTILINE)
-    assert {name for names in explained for name in names.split(", ")} <= set(KINDS[kind].model_fields)
+    explained = re.findall(r"^(\w+(?:, \w+)*):", split_docstring(LOSS_KINDS[kind]).get("Args", ""), re.MULTILINE)
+    assert {name for names in explained for name in names.split(", ")} <= set(LOSS_KINDS[kind].model_fields)
 
 
 @KIND
 def test_the_entry_is_the_kind_with_its_defaults(kind):
-    entry = describe(KINDS[kind]).entry
+    entry = describe_kind(LOSS_KINDS[kind]).entry
     (made,) = read_recipe({}, settings=[entry.replace(": ", "=", 1)]).recipe.losses
-    assert made == KINDS[kind]()
+    assert made == LOSS_KINDS[kind]()

@@ -9,7 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from kdcli.cache.entry import ArraySpec, Entry, Layout, recall, remember
+from kdcli.cache.decisions import load_decision, store_decision
+from kdcli.cache.entry import Entry
+from kdcli.cache.layout import ArraySpec, Layout
 
 COMPONENTS = {
     "teacher.weights": "abc",
@@ -150,14 +152,14 @@ def test_rm_removes_what_is_named_and_says_what_came_free(kd, own_cache):
 
 def test_rm_all_removes_every_entry_and_decision_and_nothing_else(kd, own_cache):
     entries = [add(own_cache), add(own_cache, "validation")]
-    remember(own_cache, COMPONENTS, {"precision": "float32"})
+    store_decision(own_cache, COMPONENTS, {"precision": "float32"})
     (own_cache / "remote").mkdir()
     (own_cache / "remote" / "model.keras").write_text("mine")
     freed = sum(map(size_of, entries)) + sum(file.stat().st_size for file in (own_cache / "choices").iterdir())
     ran = kd("cache", "rm", "--all")
     assert (ran.code, ran.out) == (0, f"2 removed, {freed} bytes came free\n")
     assert not any(entry.path.exists() for entry in entries)
-    assert recall(own_cache, COMPONENTS) is None
+    assert load_decision(own_cache, COMPONENTS) is None
     assert (own_cache / "remote" / "model.keras").read_text() == "mine"
     assert kd("cache", "rm", "--all").out == "0 removed, 0 bytes came free\n"
 

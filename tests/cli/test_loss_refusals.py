@@ -13,7 +13,7 @@ import yaml
 from conftest import blobs, save_npz
 
 from kdcli.cli.console import plan_parts
-from kdcli.losses import KINDS
+from kdcli.losses import LOSS_KINDS
 from kdcli.zoo import Cnn, Mobile
 
 
@@ -73,8 +73,8 @@ MIXED = ("--set", "data.augment=[{kind: cutmix}]")
 VALUES = ("--set", "data.task=regression")
 ONE = {"teacher_layer": "[block1]", "student_layer": "[block1]"}
 FLAT = {"teacher_layer": "flat", "student_layer": "flat"}
-LABELLED = [kind for kind, member in KINDS.items() if member.needs_labels]
-ONE_CLASS = [kind for kind, member in KINDS.items() if member.one_class]
+LABELLED = [kind for kind, member in LOSS_KINDS.items() if member.needs_labels]
+ONE_CLASS = [kind for kind, member in LOSS_KINDS.items() if member.one_class]
 # Words, exit code, fragments of the message, fragment of the hint.
 REFUSED = [
     *((distill(kind, *NO_LABELS), 2, [f"losses.{kind} needs labels", "has none"], "soft") for kind in LABELLED),
@@ -116,7 +116,7 @@ def test_a_kind_without_what_it_needs_is_refused_with_the_way_on(kd, here, words
     assert not (here / "run").exists()
 
 
-ALONE = [kind for kind, member in KINDS.items() if member.one_device]
+ALONE = [kind for kind, member in LOSS_KINDS.items() if member.one_device]
 
 
 @pytest.mark.parametrize("kind", ALONE)
@@ -132,7 +132,7 @@ def test_what_devices_cannot_share_is_refused_on_several(kd, here, monkeypatch, 
     assert "--batch-size 6" in ran.document["error"]["hint"]
 
 
-FAMILY = [kind for kind, member in KINDS.items() if getattr(member, "family", False)]
+FAMILY = [kind for kind, member in LOSS_KINDS.items() if getattr(member, "family", False)]
 NAMED = "{kind: hint, name: named, teacher_layer: block2}"
 LOSSES = ", ".join([NAMED, *(f"{{kind: {kind}}}" for kind in ["variational_information", "relational", *FAMILY])])
 

@@ -7,9 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
-from kdcli.catalogue.description import describe
+from kdcli.catalogue.description import describe_kind
 from kdcli.cli.console import Output
-from kdcli.losses import KINDS
+from kdcli.losses import LOSS_KINDS
 
 GOOD = """
 from typing import ClassVar, Literal
@@ -65,9 +65,9 @@ def test_ls_has_one_line_for_each_kind(kd):
     heading, *lines = ran.out.splitlines()
     assert (ran.code, ran.err) == (0, "")
     assert heading.split() == ["kind", "year", "weight", "known", "as", "needs"]
-    assert [line.split()[0] for line in lines] == list(KINDS)
-    for line, member in zip(lines, KINDS.values(), strict=True):
-        one = describe(member)
+    assert [line.split()[0] for line in lines] == list(LOSS_KINDS)
+    for line, member in zip(lines, LOSS_KINDS.values(), strict=True):
+        one = describe_kind(member)
         assert f" {one.weight:g} " in line and one.known_as in line
         assert line.rstrip().endswith(", ".join(one.needs))
 
@@ -84,8 +84,8 @@ def test_ls_fits_a_terminal_and_cuts_no_number(kd, monkeypatch):
     assert kd("losses", "ls").code == 0
     lines = shown.getvalue().splitlines()
     assert max(len(line) for line in lines) <= 80
-    for member in KINDS.values():
-        one = describe(member)
+    for member in LOSS_KINDS.values():
+        one = describe_kind(member)
         (line,) = [line for line in lines if line.split()[0:1] == [one.kind]]
         numbers = line.split()[1:3] if one.year else ["", line.split()[1]]
         assert numbers == [one.year, f"{one.weight:g}"]
@@ -95,7 +95,7 @@ def test_ls_as_json(kd):
     document = kd("losses", "ls", "--json").document
     assert document["schema"] == "kd.losses/1"
     entries = {entry["kind"]: entry for entry in document["losses"]}
-    assert list(entries) == list(KINDS)
+    assert list(entries) == list(LOSS_KINDS)
     assert entries["labels"]["needs"] == ["labels"] and entries["labels"]["year"] is None
     assert entries["hint"]["needs"] == ["teacher", "features", "projection"]
     assert entries["soft_targets"] == {
@@ -110,10 +110,10 @@ def test_ls_as_json(kd):
     }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LOSS_KINDS)
 def test_show_gives_everything_that_the_class_says(kd, kind):
     ran = kd("losses", "show", kind)
-    one = describe(KINDS[kind])
+    one = describe_kind(LOSS_KINDS[kind])
     assert (ran.code, ran.err) == (0, "")
     first, _, formula, *_ = ran.out.splitlines()
     assert first.startswith(f"{kind}: {one.known_as}") and one.paper in first
@@ -126,13 +126,13 @@ def test_show_gives_everything_that_the_class_says(kd, kind):
     assert ran.out.splitlines()[-1] == f"in a recipe:  {one.entry}"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LOSS_KINDS)
 def test_show_as_json_gives_every_option_with_its_default(kd, kind):
     document = kd("losses", "show", kind, "--json").document
     assert (document["schema"], document["kind"]) == ("kd.loss/1", kind)
-    fields = set(KINDS[kind].model_fields) - {"kind", "name"}
+    fields = set(LOSS_KINDS[kind].model_fields) - {"kind", "name"}
     assert set(document["options"]) == fields == {option["name"] for option in document["details"]}
-    assert KINDS[kind].model_validate(document["options"]) == KINDS[kind]()
+    assert LOSS_KINDS[kind].model_validate(document["options"]) == LOSS_KINDS[kind]()
 
 
 def test_show_of_an_unknown_kind_names_the_nearest(kd):

@@ -8,9 +8,9 @@ import json
 import pytest
 import yaml
 
-from kdcli.recipe.shipped_recipes import shipped_names, shipped_text
+from kdcli.recipe.shipped_recipes import list_shipped_recipes, read_shipped_text
 
-NAMES = shipped_names()
+NAMES = list_shipped_recipes()
 FAULTY = "data: {source: digits}\nlosses:\n  - {kind: labels, wait: 1}\ntrain:\n  epochs: -1\n"
 
 
@@ -18,7 +18,7 @@ def test_ls_names_every_recipe_with_its_description(kd):
     ran = kd("recipes", "ls")
     assert (ran.code, ran.err) == (0, "")
     found = dict(line.split(maxsplit=1) for line in ran.out.splitlines())
-    assert found == {name: yaml.safe_load(shipped_text(name))["description"] for name in NAMES}
+    assert found == {name: yaml.safe_load(read_shipped_text(name))["description"] for name in NAMES}
 
 
 def test_ls_as_json(kd):
@@ -31,7 +31,7 @@ def test_ls_as_json(kd):
 @pytest.mark.parametrize("name", NAMES)
 def test_show_prints_the_text_as_it_is(kd, name):
     ran = kd("recipes", "show", name)
-    assert (ran.code, ran.out, ran.err) == (0, shipped_text(name), "")
+    assert (ran.code, ran.out, ran.err) == (0, read_shipped_text(name), "")
 
 
 @pytest.mark.parametrize("command", ["show", "cp", "check"])
@@ -47,7 +47,7 @@ def test_cp_writes_the_recipe_here_and_says_what_to_run_next(kd, tmp_path):
     ran = kd("recipes", "cp", "digits")
     assert (ran.code, ran.out) == (0, "digits.yaml\n")
     assert ran.err == "next: kd recipes check digits.yaml\n"
-    assert (tmp_path / "digits.yaml").read_text("utf-8") == shipped_text("digits")
+    assert (tmp_path / "digits.yaml").read_text("utf-8") == read_shipped_text("digits")
     assert kd("recipes", "check", "digits.yaml").code == 0
 
 
@@ -55,8 +55,8 @@ def test_cp_takes_a_file_or_a_folder(kd, tmp_path):
     (tmp_path / "folder").mkdir()
     assert kd("recipes", "cp", "digits", "folder").out == "folder/digits.yaml\n"
     assert kd("recipes", "cp", "digits", "own.yaml").out == "own.yaml\n"
-    assert (tmp_path / "folder/digits.yaml").read_text("utf-8") == shipped_text("digits")
-    assert (tmp_path / "own.yaml").read_text("utf-8") == shipped_text("digits")
+    assert (tmp_path / "folder/digits.yaml").read_text("utf-8") == read_shipped_text("digits")
+    assert (tmp_path / "own.yaml").read_text("utf-8") == read_shipped_text("digits")
 
 
 def test_cp_does_not_write_over_a_file_unless_told(kd, tmp_path):
@@ -66,7 +66,7 @@ def test_cp_does_not_write_over_a_file_unless_told(kd, tmp_path):
     assert ran.err == "error: digits.yaml exists already\nhint: another DEST, or --overwrite\n"
     assert (tmp_path / "digits.yaml").read_text() == "mine\n"
     assert kd("recipes", "cp", "digits", "--overwrite").code == 0
-    assert (tmp_path / "digits.yaml").read_text("utf-8") == shipped_text("digits")
+    assert (tmp_path / "digits.yaml").read_text("utf-8") == read_shipped_text("digits")
 
 
 def test_cp_into_a_folder_that_is_not_there_is_a_storage_error(kd):

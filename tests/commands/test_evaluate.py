@@ -14,7 +14,7 @@ from conftest import blobs, save_npz
 
 import kdcli
 from kdcli.errors import DataError, ModelError, UsageError
-from kdcli.evaluation.statistics import wilson
+from kdcli.evaluation.statistics import wilson_interval
 from kdcli.events import Note
 
 
@@ -65,7 +65,7 @@ def test_file_is_measured_on_the_test_split(folder):
     right = int((logits.argmax(-1) == y).sum())
     assert (found.split, model.quality.examples, model.format) == ("test", 48, "keras")
     assert model.quality.accuracy == right / 48 == pytest.approx(2 / 3)
-    assert (model.quality.low, model.quality.high) == wilson(right, 48)
+    assert (model.quality.low, model.quality.high) == wilson_interval(right, 48)
     assert model.quality.loss == pytest.approx(-log_probabilities[np.arange(48), y].mean(), abs=1e-5)
     assert model.quality.agreement is None
     assert model.parameters == 64 * 3 + 3

@@ -214,9 +214,9 @@ def test_a_litert_file_shows_its_tensors(tmp_path):
     pytest.importorskip("ai_edge_litert")
     import tensorflow as tf
 
-    from kdcli.lazy import quiet_descriptor
+    from kdcli.lazy import silence_descriptor
 
-    with quiet_descriptor(1), quiet_descriptor(2):
+    with silence_descriptor(1), silence_descriptor(2):
         content = tf.lite.TFLiteConverter.from_keras_model(small()).convert()
     path = tmp_path / "m.tflite"
     path.write_bytes(content)
@@ -232,7 +232,7 @@ def test_a_litert_file_shows_its_tensors(tmp_path):
     assert (found.output_kind, found.checked.examples, found.checked.answer) == ("probabilities", 12, (3,))
     small().save(tmp_path / "m.keras")
     same = kdcli.inspect(tmp_path / "m.keras", data=tmp_path / "data.npz", limit=12)
-    assert found.checked.figure == same.checked.figure
+    assert found.checked.metric == same.checked.metric
 
 
 def test_the_command_shows_taps_a_person_can_copy(kd, folder):
@@ -266,7 +266,7 @@ def test_the_command_prints_one_document_or_the_path(kd, folder):
 
 def test_figures_without_a_name_are_not_made_up(folder):
     found = kdcli.inspect(folder / "m.keras", data={"x": blobs(12)[0]})
-    assert found.checked.figure is None
+    assert found.checked.metric is None
     assert "accuracy" not in found.to_json()["checked"]
     assert np.prod(found.checked.answer) == 3
 
@@ -413,7 +413,7 @@ def test_a_litert_file_shows_its_own_types_batch_and_quantization(tmp_path):
     interpreter = pytest.importorskip("ai_edge_litert.interpreter")
     import tensorflow as tf
 
-    from kdcli.lazy import quiet_descriptor
+    from kdcli.lazy import silence_descriptor
 
     inputs = keras.Input((8, 8, 1), batch_size=1)
     converter = tf.lite.TFLiteConverter.from_keras_model(keras.Model(inputs, small()(inputs)))
@@ -422,7 +422,7 @@ def test_a_litert_file_shows_its_own_types_batch_and_quantization(tmp_path):
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = converter.inference_output_type = tf.int8
     path = tmp_path / "m.tflite"
-    with quiet_descriptor(1), quiet_descriptor(2):
+    with silence_descriptor(1), silence_descriptor(2):
         path.write_bytes(converter.convert())
     own = interpreter.Interpreter(str(path))
     sides = (own.get_input_details(), own.get_output_details())

@@ -12,7 +12,7 @@ import pytest
 from conftest import blobs, save_npz
 
 import kdcli
-from kdcli.data.dataset import fingerprint, open_dataset
+from kdcli.data.dataset import fingerprint_dataset, open_dataset
 from kdcli.errors import DataError, StorageError, UsageError
 from kdcli.recipe.sections import DataSection
 from kdcli.runs import writer
@@ -131,7 +131,7 @@ def test_a_run_brings_data_and_preparation(run, folder, tmp_path):
 
 def test_the_fingerprint_is_of_the_data_and_not_of_what_was_asked(folder, tmp_path):
     section = DataSection.model_validate({"source": str(folder / "data.npz")})
-    wanted = fingerprint(open_dataset(section, seed=0, carve=False))
+    wanted = fingerprint_dataset(open_dataset(section, seed=0, split_validation=False))
     for number, given in enumerate(({"split": "train"}, {"split": "validation"}, {"limit": 5})):
         assert str(answers_of(folder, tmp_path / f"{number}.npz", **given)["fingerprint"]) == wanted
     other = answers_of(folder, tmp_path / "other.npz", data=blobs(48, seed=9))
@@ -234,9 +234,9 @@ def test_a_litert_file_answers_as_its_model(folder, tmp_path):
     pytest.importorskip("ai_edge_litert")
     import tensorflow as tf
 
-    from kdcli.lazy import quiet_descriptor
+    from kdcli.lazy import silence_descriptor
 
-    with quiet_descriptor(1), quiet_descriptor(2):
+    with silence_descriptor(1), silence_descriptor(2):
         loaded = keras.saving.load_model(folder / "m.keras")
         (tmp_path / "m.tflite").write_bytes(tf.lite.TFLiteConverter.from_keras_model(loaded).convert())
     found = answers_of(folder, tmp_path / "a.npz", name=tmp_path / "m.tflite")

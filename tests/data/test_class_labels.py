@@ -12,7 +12,7 @@ TEN = np.arange(400) % 10
 
 
 def counted(labels, *, sure=False, maps=False, ignore=None):
-    return count_classes(np.asarray(labels), "y_train", sure=sure, maps=maps, ignore=ignore)
+    return count_classes(np.asarray(labels), "y_train", declared=sure, maps=maps, ignore=ignore)
 
 
 def refused(labels, **more):

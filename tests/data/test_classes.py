@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdcli.data.classes import classes_setting
+from kdcli.data.classes import format_classes_setting
 from kdcli.data.dataset import open_dataset
 from kdcli.errors import DataError
 from kdcli.recipe.sections import DataSection
@@ -70,8 +70,8 @@ def test_the_names_of_a_source_in_another_order_are_another_order_of_the_outputs
 
 
 def test_many_classes_are_named_through_a_file(tmp_path):
-    assert classes_setting([1, 2, 3]) == "--set 'data.classes=[1, 2, 3]'"
-    assert classes_setting(range(1, 101)).startswith("seq 1 100 > classes.txt")
+    assert format_classes_setting([1, 2, 3]) == "--set 'data.classes=[1, 2, 3]'"
+    assert format_classes_setting(range(1, 101)).startswith("seq 1 100 > classes.txt")
     path = tmp_path / "classes.txt"
     path.write_text("".join(f"{number}\n" for number in range(1, 4)), "utf-8")
     assert opened(np.resize([1, 2, 3], 12), classes=str(path)).train.labels.tolist() == [0, 1, 2] * 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdcli.data.concatenation import Chained
+from kdcli.data.concatenation import Concatenation
 from kdcli.data.dataset import open_dataset
 from kdcli.recipe.sections import DataSection
 from kdcli.runs.records import hash_arrays
@@ -15,7 +15,7 @@ B = np.arange(100, 115, dtype=np.uint8).reshape(5, 3)
 
 
 def chain():
-    return Chained([A, B, A], [np.array([7, 2, 2]), np.arange(5), np.array([0])])
+    return Concatenation([A, B, A], [np.array([7, 2, 2]), np.arange(5), np.array([0])])
 
 
 WHOLE = np.concatenate([A[[7, 2, 2]], B, A[[0]]])
@@ -41,9 +41,9 @@ def test_a_position_outside_is_refused():
 
 def test_its_hash_follows_content_and_rows():
     same = hash_arrays([chain()])
-    assert hash_arrays([Chained([A.copy(), B, A], chain().rows)]) == same
-    assert hash_arrays([Chained([A + 1, B, A], chain().rows)]) != same
-    assert hash_arrays([Chained([A, B, A], [np.array([7, 2, 3]), np.arange(5), np.array([0])])]) != same
+    assert hash_arrays([Concatenation([A.copy(), B, A], chain().rows)]) == same
+    assert hash_arrays([Concatenation([A + 1, B, A], chain().rows)]) != same
+    assert hash_arrays([Concatenation([A, B, A], [np.array([7, 2, 3]), np.arange(5), np.array([0])])]) != same
 
 
 def test_all_splits_together_are_not_copied(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import blobs, save_npz
 
-from kdcli.data.dataset import class_weights, fingerprint, open_dataset
+from kdcli.data.dataset import compute_class_weights, fingerprint_dataset, open_dataset
 from kdcli.errors import DataError
 from kdcli.recipe.sections import DataSection
 from kdcli.sources import Arrays
@@ -14,7 +14,7 @@ from kdcli.sources import Arrays
 
 def opened(arrays=None, *, seed=0, carve=True, **section):
     arrays = blobs() if arrays is None else arrays
-    return open_dataset(DataSection(**section), seed=seed, arrays=arrays, carve=carve)
+    return open_dataset(DataSection(**section), seed=seed, arrays=arrays, split_validation=carve)
 
 
 def four(examples=60, tests=30):
@@ -106,29 +106,29 @@ def test_fewer_class_names_than_classes_are_refused():
 
 
 def test_no_class_weights_unless_asked_for():
-    assert class_weights(opened(), "none") is None
+    assert compute_class_weights(opened(), "none") is None
 
 
 def test_balanced_weights_make_every_class_count_the_same():
     y = np.array([0] * 60 + [1] * 30 + [2] * 10)
     data = opened((np.zeros((100, 2)), y), validation=0.0)
-    weights = class_weights(data, "balanced")
+    weights = compute_class_weights(data, "balanced")
     np.testing.assert_allclose(weights * [60, 30, 10], [100 / 3] * 3, rtol=1e-6)
 
 
 def test_a_mapping_weighs_the_named_classes():
     data = opened(classes=["a", "b", "c"])
-    assert class_weights(data, {"b": 2.5}).tolist() == [1.0, 2.5, 1.0]
+    assert compute_class_weights(data, {"b": 2.5}).tolist() == [1.0, 2.5, 1.0]
 
 
 def test_weights_of_an_unknown_class_are_refused_with_the_classes():
     with pytest.raises(DataError, match=r"data\.class_weight: no class 'd'; classes: a, b, c"):
-        class_weights(opened(classes=["a", "b", "c"]), {"d": 2.0})
+        compute_class_weights(opened(classes=["a", "b", "c"]), {"d": 2.0})
 
 
 def test_class_weights_need_labelled_classes():
     with pytest.raises(DataError, match=r"data\.class_weight needs labels"):
-        class_weights(opened((np.zeros((9, 2)), np.random.default_rng(0).random((9, 2)))), "balanced")
+        compute_class_weights(opened((np.zeros((9, 2)), np.random.default_rng(0).random((9, 2)))), "balanced")
 
 
 def test_ignored_labels_are_gone_but_still_size_the_output():
@@ -148,17 +148,17 @@ def test_unlabelled_data_with_named_classes_opens():
 def test_the_fingerprint_changes_with_any_content(part):
     names = ("x_train", "y_train", "x_test", "y_test")
     first, other = dict(zip(names, four(), strict=True)), dict(zip(names, four(), strict=True))
-    assert fingerprint(opened(first)) == fingerprint(opened(other))
+    assert fingerprint_dataset(opened(first)) == fingerprint_dataset(opened(other))
     changed = other[part].copy()
     changed.flat[0] = 1
-    assert fingerprint(opened(first)) != fingerprint(opened({**other, part: changed}))
+    assert fingerprint_dataset(opened(first)) != fingerprint_dataset(opened({**other, part: changed}))
 
 
 def test_the_fingerprint_changes_with_weights_and_split():
     x, y = blobs()
     weighted = [{"x": x, "y": y, "weight": np.full(96, weight)} for weight in (1.0, 2.0)]
-    found = {fingerprint(opened(arrays)) for arrays in ({"x": x, "y": y}, *weighted)}
-    found |= {fingerprint(opened(seed=1)), fingerprint(opened(limit=50))}
+    found = {fingerprint_dataset(opened(arrays)) for arrays in ({"x": x, "y": y}, *weighted)}
+    found |= {fingerprint_dataset(opened(seed=1)), fingerprint_dataset(opened(limit=50))}
     assert len(found) == 5
 
 

@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from kdcli.data.arrays import splits_from_arrays
-from kdcli.data.duplicates import duplicates_between
+from kdcli.data.duplicates import count_duplicates
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.integers(0, 256, (3000, 6, 5), dtype=np.uint8)
@@ -19,32 +19,32 @@ def part(x, rows=None):
 
 
 def test_examples_of_both_are_counted_once_each():
-    assert duplicates_between(part(X[:2000]), part(X[2000:])) == 0
-    assert duplicates_between(part(X[:2000]), part(X[1990:])) == 10
-    assert duplicates_between(part(X), part(X[[7, 7, 9]])) == 3
-    assert duplicates_between(part(X[[7, 7, 9]]), part(X)) == 2
+    assert count_duplicates(part(X[:2000]), part(X[2000:])) == 0
+    assert count_duplicates(part(X[:2000]), part(X[1990:])) == 10
+    assert count_duplicates(part(X), part(X[[7, 7, 9]])) == 3
+    assert count_duplicates(part(X[[7, 7, 9]]), part(X)) == 2
 
 
 def test_one_pixel_makes_another_example():
     changed = X.copy()
     changed[:, 0, 0] ^= 1
-    assert duplicates_between(part(X), part(changed)) == 0
+    assert count_duplicates(part(X), part(changed)) == 0
 
 
 def test_only_rows_of_the_split_count():
-    assert duplicates_between(part(X, [1, 2]), part(X, [2, 3])) == 1
+    assert count_duplicates(part(X, [1, 2]), part(X, [2, 3])) == 1
 
 
 def test_all_inputs_must_agree():
     left, right = np.arange(8.0), np.arange(8)
     both = part({"x.left": left, "x.right": right})
-    assert duplicates_between(both, both) == 8
-    assert duplicates_between(both, part({"x.left": left, "x.right": right + 1})) == 0
+    assert count_duplicates(both, both) == 8
+    assert count_duplicates(both, part({"x.left": left, "x.right": right + 1})) == 0
 
 
 def test_other_types_or_shapes_are_never_the_same():
-    assert duplicates_between(part(X), part(X.astype(np.int16))) == 0
-    assert duplicates_between(part(X), part(X[:, :5])) == 0
+    assert count_duplicates(part(X), part(X.astype(np.int16))) == 0
+    assert count_duplicates(part(X), part(X[:, :5])) == 0
 
 
 def test_all_of_mnist_takes_seconds(shared_data):
@@ -52,5 +52,5 @@ def test_all_of_mnist_takes_seconds(shared_data):
 
     splits = read_npz(shared_data / "mnist.npz", name="mnist")
     since = time.perf_counter()
-    assert duplicates_between(splits.train, splits.test) == 0
+    assert count_duplicates(splits.train, splits.test) == 0
     assert time.perf_counter() - since < 5

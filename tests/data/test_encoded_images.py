@@ -11,13 +11,13 @@ import tensorflow as tf
 
 from kdcli.augment import Mixup, Shift
 from kdcli.data import store
-from kdcli.data.dataset import fingerprint, open_dataset
-from kdcli.data.encoded_images import EncodedPictures
+from kdcli.data.dataset import fingerprint_dataset, open_dataset
+from kdcli.data.encoded_images import EncodedImages
 from kdcli.data.examples import Examples
-from kdcli.data.feed import Feed, from_host
-from kdcli.data.image_folders import read_folders
-from kdcli.data.stream import INPUTS, Stream
-from kdcli.data.tfrecords import read_records
+from kdcli.data.feed import Feed, read_host_inputs
+from kdcli.data.image_folders import read_image_folders
+from kdcli.data.stream import INPUTS_KEY, Stream
+from kdcli.data.tfrecords import read_tfrecords
 from kdcli.data.views import Views
 from kdcli.errors import DataError
 from kdcli.recipe.sections import DataSection
@@ -75,8 +75,8 @@ def save_records(path, contents):
 def read(path, *, encoded=True, size="auto", channels="auto"):
     form = {"size": size, "channels": channels, "resident_bytes": 0 if encoded else 10**9}
     if path.is_dir():
-        return read_folders(path, **form)
-    return read_records(str(path), image_key="image/encoded", label_key="image/class/label", **form)
+        return read_image_folders(path, **form)
+    return read_tfrecords(str(path), image_key="image/encoded", label_key="image/class/label", **form)
 
 
 def streamed(examples: Examples, order, *, augments=(), resident=False):
@@ -87,11 +87,11 @@ def streamed(examples: Examples, order, *, augments=(), resident=False):
         gather = tf.function(lambda at: feed.gather(at, table, slot=0, total=4).inputs["x"], autograph=False)
         return [gather(tf.constant(at)).numpy() for at in order]
     stream = Stream(examples, views, batch_size=len(order[0]))
-    return [batch[INPUTS]["x"].numpy() for batch in stream.batches(np.asarray(order), table=table)]
+    return [batch[INPUTS_KEY]["x"].numpy() for batch in stream.batches(np.asarray(order), table=table)]
 
 
 def gathered(examples, at):
-    return tf.function(lambda at: from_host(examples, at)["x"], autograph=False)(tf.constant(at)).numpy()
+    return tf.function(lambda at: read_host_inputs(examples, at)["x"], autograph=False)(tf.constant(at)).numpy()
 
 
 @pytest.mark.parametrize("size", ["auto", (6, 7)])
@@ -101,7 +101,7 @@ def test_encoded_pictures_of_every_kind_have_the_pixels_of_decoded_ones(tmp_path
     kept, plain = (read(folder, encoded=kind, size=size, channels=channels) for kind in (True, False))
     for split in ("train", "test"):
         ours, theirs = getattr(kept, split), getattr(plain, split)
-        assert isinstance(ours.inputs["x"], EncodedPictures) and isinstance(theirs.inputs["x"], np.ndarray)
+        assert isinstance(ours.inputs["x"], EncodedImages) and isinstance(theirs.inputs["x"], np.ndarray)
         assert (ours.shapes, ours.dtypes, ours.bytes) == (theirs.shapes, theirs.dtypes, theirs.bytes)
         np.testing.assert_array_equal(ours.labels, theirs.labels)
         order = RANDOM.permutation(len(ours))
@@ -126,7 +126,7 @@ def test_the_stream_of_encoded_pictures_is_that_of_resident_ones(tmp_path, augme
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_the_store_leaves_nothing_behind_and_needs_the_files_no_more(tmp_path, monkeypatch, on_disk):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(store.Storing.__init__, "__kwdefaults__", {"memory_bytes": 100 if on_disk else 10**6})
+    monkeypatch.setattr(store.BytesWriter.__init__, "__kwdefaults__", {"memory_bytes": 100 if on_disk else 10**6})
     path = save_records(tmp_path / "a.tfrecord", [png(6, 6, 3) for _ in range(8)])
     expected = read(path, encoded=False).train.inputs["x"]
     kept = read(path).train
@@ -167,9 +167,9 @@ def test_damage_while_reading_ahead_names_the_picture(tmp_path):
         next(batches)
     with pytest.raises(tf.errors.InvalidArgumentError):
         next(batches)
-    stream.name_damage(order[:2], table=table)
+    stream.report_damage(order[:2], table=table)
     with pytest.raises(DataError, match=r"a\.tfrecord record 5: this picture is damaged"):
-        stream.name_damage(order, table=table)
+        stream.report_damage(order, table=table)
 
 
 def test_damage_of_a_partner_is_named_too(tmp_path):
@@ -182,7 +182,7 @@ def test_damage_of_a_partner_is_named_too(tmp_path):
     partnered = [view for view in range(20) if 5 in partners(views, order[0], view)]
     assert partnered
     with pytest.raises(DataError, match="record 5"):
-        stream.name_damage(order, table=views.table(partnered[0]))
+        stream.report_damage(order, table=views.table(partnered[0]))
 
 
 def partners(views, positions, view):
@@ -195,8 +195,8 @@ def test_content_counts_in_the_fingerprint_and_places_do_not(tmp_path):
     def of(name, contents, **form):
         splits = read(save_records(tmp_path / f"{name}.tfrecord", contents), **form)
         arrays = {"x": np.zeros((8, 1)), "y": np.arange(8) % 2}
-        dataset = open_dataset(DataSection(), seed=0, arrays=arrays, carve=False)
-        return fingerprint(type(dataset)(**{**vars(dataset), "train": splits.train}))
+        dataset = open_dataset(DataSection(), seed=0, arrays=arrays, split_validation=False)
+        return fingerprint_dataset(type(dataset)(**{**vars(dataset), "train": splits.train}))
 
     same = of("a", contents)
     assert of("b", contents) == same

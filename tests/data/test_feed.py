@@ -27,7 +27,7 @@ def examples(**more):
 def gathered(split, positions, *, resident, augments=(), compiled=True):
     views = Views(augments, seed=0, count=None, examples=len(split))
     feed = Feed(split, views, resident_bytes=10**9 if resident else 0)
-    assert feed.resident == resident
+    assert feed.is_resident == resident
     table = views.table(1)
 
     def gather(at):
@@ -82,8 +82,8 @@ def test_several_inputs_are_gathered_by_name(resident):
 def test_data_above_the_limit_is_not_resident():
     split = examples()
     views = Views([], seed=0, count=1, examples=len(split))
-    assert Feed(split, views, resident_bytes=20 * 64).resident
-    assert not Feed(split, views, resident_bytes=20 * 64 - 1).resident
+    assert Feed(split, views, resident_bytes=20 * 64).is_resident
+    assert not Feed(split, views, resident_bytes=20 * 64 - 1).is_resident
 
 
 def test_soft_labels_follow_the_positions_and_mix_as_rows():

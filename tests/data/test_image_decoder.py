@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kdcli.data.image_decoder import Form, compiled
+from kdcli.data.image_decoder import ImageSpec, compile_decoder
 
 RANDOM = np.random.default_rng(0)
 
@@ -16,14 +16,14 @@ def pixels(*shape):
 
 
 def decoded(contents, form):
-    return compiled(form)(tf.constant(contents)).numpy()
+    return compile_decoder(form)(tf.constant(contents)).numpy()
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("wanted", [1, 3])
 def test_channels_of_a_picture_without_loss(channels, wanted):
     given = pixels(6, 5, channels)
-    (found,) = decoded([tf.io.encode_png(given).numpy()], Form(6, 5, wanted))
+    (found,) = decoded([tf.io.encode_png(given).numpy()], ImageSpec(6, 5, wanted))
     colour = given[..., :3] if channels > 2 else np.repeat(given[..., :1], 3, axis=-1)
     if wanted == 3:
         np.testing.assert_array_equal(found, colour)
@@ -37,7 +37,7 @@ def test_channels_of_a_picture_without_loss(channels, wanted):
 @pytest.mark.parametrize("size", [(12, 9), (40, 31)], ids=["smaller", "larger"])
 def test_sizes_are_stretched_as_tensorflow_does_and_rounded(size):
     contents = [tf.io.encode_jpeg(pixels(20, 20, 3)).numpy() for _ in range(3)]
-    found = decoded(contents, Form(*size, 3))
+    found = decoded(contents, ImageSpec(*size, 3))
     for picture, content in zip(found, contents, strict=True):
         resized = tf.image.resize(tf.io.decode_jpeg(content), size, antialias=True).numpy()
         np.testing.assert_array_equal(picture, np.clip(np.rint(resized), 0, 255).astype(np.uint8))
@@ -45,20 +45,20 @@ def test_sizes_are_stretched_as_tensorflow_does_and_rounded(size):
 
 def test_pictures_of_different_sizes_in_one_batch():
     contents = [tf.io.encode_png(pixels(*size, 3)).numpy() for size in ((4, 4), (9, 2), (1, 1))]
-    found = decoded(contents, Form(4, 4, 3))
+    found = decoded(contents, ImageSpec(4, 4, 3))
     for picture, content in zip(found, contents, strict=True):
-        np.testing.assert_array_equal(picture, decoded([content], Form(4, 4, 3))[0])
+        np.testing.assert_array_equal(picture, decoded([content], ImageSpec(4, 4, 3))[0])
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"RIFF\0\0\0\0WEBPVP8 broken", b"\xff\xd8\xff\xe0", b"hello"])
 def test_what_is_no_picture_is_an_error_of_tensorflow(content):
     with pytest.raises(tf.errors.OpError):
-        decoded([content], Form(4, 4, 3))
+        decoded([content], ImageSpec(4, 4, 3))
 
 
 def test_a_form_is_traced_once():
-    form = Form(3, 7, 1)
-    assert compiled(form) is compiled(Form(3, 7, 1))
+    form = ImageSpec(3, 7, 1)
+    assert compile_decoder(form) is compile_decoder(ImageSpec(3, 7, 1))
     for count in (1, 5, 2):
         decoded([tf.io.encode_png(pixels(3, 7, 1)).numpy()] * count, form)
-    assert compiled(form).experimental_get_tracing_count() == 1
+    assert compile_decoder(form).experimental_get_tracing_count() == 1

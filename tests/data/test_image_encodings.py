@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kdcli.data.image_folders import read_folders
+from kdcli.data.image_folders import read_image_folders
 from kdcli.errors import DataError
 
 RANDOM = np.random.default_rng(0)
@@ -117,7 +117,7 @@ def save(folder, contents):
 
 
 def read(folder, **options):
-    splits = read_folders(folder, **{"size": "auto", "channels": "auto", **options})
+    splits = read_image_folders(folder, **{"size": "auto", "channels": "auto", **options})
     return splits.train.inputs["x"], splits.notes
 
 

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from kdcli.data import encoded_images
-from kdcli.data.image_folders import read_folders
+from kdcli.data.image_folders import read_image_folders
 from kdcli.errors import DataError
 from kdcli.recipe.reader import read_recipe
 
@@ -43,7 +43,7 @@ def fill(folder, *, splits=("train", "test"), classes=("cat", "dog"), each=2):
 
 
 def read(folder, *, size="auto", channels="auto"):
-    return read_folders(folder, size=size, channels=channels)
+    return read_image_folders(folder, size=size, channels=channels)
 
 
 def error(folder, **options):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kdcli.data.image_header import Header, read_header
+from kdcli.data.image_header import ImageHeader, read_image_header
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
 WEBP = {
@@ -23,38 +23,42 @@ WEBP = {
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_png(channels):
     picture = np.repeat(COLOUR[..., :1], channels, axis=-1)
-    assert read_header(tf.io.encode_png(picture).numpy()) == Header(7, 5, 1 if channels < 3 else 3)
+    assert read_image_header(tf.io.encode_png(picture).numpy()) == ImageHeader(7, 5, 1 if channels < 3 else 3)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("progressive", [False, True])
 def test_jpeg(channels, progressive):
     content = tf.io.encode_jpeg(COLOUR[..., :channels], progressive=progressive).numpy()
-    assert read_header(content) == Header(7, 5, channels)
+    assert read_image_header(content) == ImageHeader(7, 5, channels)
     # Bytes of fill and a comment before the frame.
     filled = content[:2] + b"\xff\xff\xfe\x00\x05abc" + content[2:]
-    assert read_header(filled) == Header(7, 5, channels)
+    assert read_image_header(filled) == ImageHeader(7, 5, channels)
 
 
 def test_gif_and_bmp():
-    assert read_header(b"GIF89a" + struct.pack("<HH", 5, 7) + b"\0\0\0") == Header(7, 5, 3)
+    assert read_image_header(b"GIF89a" + struct.pack("<HH", 5, 7) + b"\0\0\0") == ImageHeader(7, 5, 3)
     for height, bits, channels in ((7, 24, 3), (-7, 32, 3), (7, 8, 1)):
         palette = b"".join(bytes((level, level, level, 0)) for level in range(256))
         content = b"BM" + bytes(12) + struct.pack("<IiiHH", 40, 5, height, 1, bits) + bytes(24) + palette
-        assert read_header(content) == Header(7, 5, channels)
+        assert read_image_header(content) == ImageHeader(7, 5, channels)
 
 
 @pytest.mark.parametrize("kind", WEBP)
 def test_webp(kind):
     content = base64.b64decode(WEBP[kind])
-    assert read_header(content) == Header(1, 1, 3)
+    assert read_image_header(content) == ImageHeader(1, 1, 3)
     assert tf.io.decode_webp(content).shape[:2] == (1, 1)
 
 
 def test_larger_webp():
-    assert read_header(b"RIFF....WEBPVP8 " + bytes(10) + struct.pack("<HH", 500, 300)) == Header(300, 500, 3)
+    assert read_image_header(b"RIFF....WEBPVP8 " + bytes(10) + struct.pack("<HH", 500, 300)) == ImageHeader(
+        300, 500, 3
+    )
     bits = (499) | (299 << 14)
-    assert read_header(b"RIFF....WEBPVP8L" + bytes(4) + b"\x2f" + struct.pack("<I", bits)) == Header(300, 500, 3)
+    assert read_image_header(b"RIFF....WEBPVP8L" + bytes(4) + b"\x2f" + struct.pack("<I", bits)) == ImageHeader(
+        300, 500, 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,4 +77,4 @@ def test_larger_webp():
     ],
 )
 def test_what_is_no_picture_has_no_header(content):
-    assert read_header(content) is None
+    assert read_image_header(content) is None

@@ -7,7 +7,7 @@ import pytest
 
 from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.classes import Classes
-from kdcli.data.labels import VOID, checked, find_labelling
+from kdcli.data.labels import VOID_LABEL, encode_labels, infer_labelling
 from kdcli.errors import DataError
 
 ONE_HOT = np.eye(3)[[2, 0, 1, 1]]
@@ -21,14 +21,14 @@ def split(labels, x=None, *, part="train"):
 
 
 def found(labels, *, task="auto", classes=None, x=None, **more):
-    return find_labelling(split(labels, x), task=task, classes=classes, name="given", **more)
+    return infer_labelling(split(labels, x), task=task, classes=classes, name="given", **more)
 
 
 def ready(labels, *, task="auto", classes=None, x=None, **more):
     """The labels as losses get them."""
     examples = split(labels, x)
-    labelling = find_labelling(examples, task=task, classes=classes, name="given", **more)
-    return checked(examples, labelling, name="given").labels
+    labelling = infer_labelling(examples, task=task, classes=classes, name="given", **more)
+    return encode_labels(examples, labelling, name="given").labels
 
 
 def refused(labels, **more):
@@ -121,7 +121,7 @@ def test_labels_out_of_range_in_another_split_are_refused_with_values_and_positi
     labelling = found(np.array([0, 1, 2, 0]))
     wrong = np.array([0, 7, 2, 3, 7, 7, 7, 9, 9])
     with pytest.raises(DataError) as caught:
-        checked(split(wrong, part="test"), labelling, name="given")
+        encode_labels(split(wrong, part="test"), labelling, name="given")
     assert caught.value.message == (
         "given: y_test has 7 labels outside 0..2 (values 3, 7, 9; at 1, 3, 4, 5, 6 and 2 more)"
     )
@@ -144,9 +144,9 @@ def test_inputs_that_are_not_finite_are_refused_by_array_and_position():
 def test_one_of_several_inputs_that_is_not_finite_is_called_as_in_the_file():
     arrays = {"x_train.left": np.zeros((2, 3)), "x_train.right": np.array([[0.0], [np.inf]])}
     examples = splits_from_arrays({**arrays, "y_train": np.arange(2)}, name="given").train
-    labelling = find_labelling(examples, task="auto", classes=None, name="given")
+    labelling = infer_labelling(examples, task="auto", classes=None, name="given")
     with pytest.raises(DataError, match=r"x_train\.right holds NaN or infinity in examples 1"):
-        checked(examples, labelling, name="given")
+        encode_labels(examples, labelling, name="given")
 
 
 def test_several_whole_numbers_an_example_are_refused_with_the_tasks_that_take_them():
@@ -167,8 +167,8 @@ def test_one_number_an_example_is_refused_for_segmentation():
 
 def test_unlabelled_data_leaves_the_number_of_classes_to_names_or_the_teacher():
     examples = splits_from_arrays({"x": np.zeros((4, 2))}, name="given").train
-    assert find_labelling(examples, task="auto", classes=4, name="given").outputs == 4
-    assert find_labelling(examples, task="auto", classes=None, name="given").outputs == 0
+    assert infer_labelling(examples, task="auto", classes=4, name="given").outputs == 4
+    assert infer_labelling(examples, task="auto", classes=None, name="given").outputs == 0
 
 
 def chances(rows=200, classes=5, *, seed=0):
@@ -189,7 +189,7 @@ def chances(rows=200, classes=5, *, seed=0):
 def test_rows_that_sum_to_one_are_soft_labels(rows):
     examples = split(rows)
     labelling = found(rows)
-    soft = checked(examples, labelling, name="given")
+    soft = encode_labels(examples, labelling, name="given")
     assert (labelling.task, labelling.outputs, labelling.soft) == ("classification", rows.shape[1], True)
     np.testing.assert_array_equal(soft.labels, rows.argmax(1))
     np.testing.assert_allclose(soft.soft_labels.sum(1), 1, atol=1e-6)
@@ -203,7 +203,7 @@ def test_soft_labels_without_a_largest_are_counted():
 
 def test_one_hot_rows_need_no_soft_labels_and_soft_rows_of_another_split_are_their_largest():
     labelling = found(ONE_HOT)
-    other = checked(split(ONE_HOT * 0.8 + 0.2 / 3, part="test"), labelling, name="given")
+    other = encode_labels(split(ONE_HOT * 0.8 + 0.2 / 3, part="test"), labelling, name="given")
     assert not labelling.soft
     assert other.soft_labels is None
     assert other.labels.tolist() == [2, 0, 1, 1]
@@ -225,7 +225,7 @@ def test_fractions_of_any_sum_are_values():
 
 def test_one_hot_training_rows_do_not_hide_several_classes_in_another_split():
     with pytest.raises(DataError, match=r"y_test has shape \(4, 3\)") as caught:
-        checked(split(MANY, part="test"), found(ONE_HOT), name="given")
+        encode_labels(split(MANY, part="test"), found(ONE_HOT), name="given")
     assert "--set data.task=multilabel" in caught.value.hint
 
 
@@ -258,7 +258,7 @@ def test_void_pixels_are_refused_until_they_are_named(void):
     assert f"--set data.ignore={void}" in error.hint
     labels = ready(masks, x=PICTURES, ignore=void)
     assert found(masks, x=PICTURES, ignore=void).outputs == 3
-    np.testing.assert_array_equal(labels, np.where(masks == void, VOID, masks))
+    np.testing.assert_array_equal(labels, np.where(masks == void, VOID_LABEL, masks))
 
 
 def test_ignore_is_for_maps():
@@ -272,7 +272,7 @@ def test_masks_of_void_alone_are_refused():
 
 def test_soft_masks_keep_the_row_of_each_pixel():
     rows = chances(40 * 256, 3).reshape(40, 16, 16, 3)
-    soft = checked(split(rows, PICTURES), found(rows, x=PICTURES), name="given")
+    soft = encode_labels(split(rows, PICTURES), found(rows, x=PICTURES), name="given")
     np.testing.assert_allclose(soft.soft_labels, rows, atol=1e-6)
     np.testing.assert_array_equal(soft.labels, rows.argmax(-1))
 
@@ -323,4 +323,4 @@ def test_labels_go_to_the_outputs_that_their_values_name():
     named = Classes(("1", "2", "3"), 3, (1, 2, 3))
     assert ready(labels, classes=named).tolist() == [2, 0, 1, 2]
     with pytest.raises(DataError, match=r"1 labels outside the classes 1, 2, 3 \(values 7; at 0\)"):
-        checked(split(np.array([7, 1, 2, 3]), part="test"), found(labels, classes=named), name="given")
+        encode_labels(split(np.array([7, 1, 2, 3]), part="test"), found(labels, classes=named), name="given")

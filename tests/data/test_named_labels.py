@@ -16,7 +16,7 @@ BOTH |= {"y_test.digit": DIGIT, "y_test.big": BIG}
 
 
 def opened(arrays, *, outputs=(), **section):
-    return open_dataset(DataSection(validation=0.0, **section), seed=0, arrays=arrays, outputs=outputs)
+    return open_dataset(DataSection(validation=0.0, **section), seed=0, arrays=arrays, output_names=outputs)
 
 
 def refused(arrays, **more):

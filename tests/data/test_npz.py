@@ -10,7 +10,7 @@ import pytest
 
 from kdcli.data.npz import read_arrays
 from kdcli.errors import DataError, StorageError
-from kdcli.runs.mapped_arrays import mapping_of
+from kdcli.runs.mapped_arrays import find_mapping
 
 RANDOM = np.random.default_rng(0)
 ARRAYS = {
@@ -31,19 +31,19 @@ def test_large_arrays_are_mapped_and_small_ones_are_read(tmp_path, monkeypatch, 
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
-    found = read_arrays(save(tmp_path / "d.npz", packed=packed), read_bytes=5000)
+    found = read_arrays(save(tmp_path / "d.npz", packed=packed), in_memory_bytes=5000)
     assert list(found) == list(ARRAYS)
     for name, array in ARRAYS.items():
         assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
         np.testing.assert_array_equal(found[name], array)
         assert found[name].flags.c_contiguous
-        assert (mapping_of(found[name]) is not None) == (array.nbytes > 5000), name
+        assert (find_mapping(found[name]) is not None) == (array.nbytes > 5000), name
     assert list(scratch.iterdir()) == []
 
 
 def test_an_array_that_is_not_packed_is_mapped_from_the_file_itself(tmp_path):
     path = save(tmp_path / "d.npz")
-    array = read_arrays(path, read_bytes=5000)["x_train"]
+    array = read_arrays(path, in_memory_bytes=5000)["x_train"]
     assert array.filename == path
     content = bytearray(path.read_bytes())
     content[content.index(ARRAYS["x_train"].tobytes())] ^= 1
@@ -60,14 +60,14 @@ def test_odd_places_in_the_archive_do_no_harm(tmp_path):
         info.extra = b"\x99\x99\x03\x00abc"
         with archive.open(info, "w") as file:
             np.lib.format.write_array(file, np.arange(3000.0))
-    found = read_arrays(path, read_bytes=5000)
+    found = read_arrays(path, in_memory_bytes=5000)
     np.testing.assert_array_equal(found["weight_train"], np.arange(3000.0))
     np.testing.assert_array_equal(found["x_test.left"], ARRAYS["x_test.left"])
 
 
 def refused(path, **options):
     with pytest.raises(DataError) as caught:
-        read_arrays(path, read_bytes=5000, **options)
+        read_arrays(path, in_memory_bytes=5000, **options)
     assert caught.value.exit_code == 3
     return caught.value.message
 
@@ -102,7 +102,7 @@ def test_no_room_to_unpack_is_said_before_anything_is_written(tmp_path, monkeypa
     path = save(tmp_path / "d.npz", packed=True)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=5))
     with pytest.raises(StorageError, match="disk full"):
-        read_arrays(path, read_bytes=5000)
+        read_arrays(path, in_memory_bytes=5000)
 
 
 def test_a_file_that_was_not_fetched_is_called_a_pointer(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdcli.data.order import held_out, limited, shuffled
+from kdcli.data.order import limit_positions, shuffle_positions, split_positions
 
 SIZES = {
     "balanced": [30, 30, 30],
@@ -28,26 +28,26 @@ def farthest(labels, taken, total):
 
 
 def test_an_epoch_shows_every_position_once():
-    assert np.sort(shuffled(50, seed=3, epoch=2)).tolist() == list(range(50))
+    assert np.sort(shuffle_positions(50, seed=3, epoch=2)).tolist() == list(range(50))
 
 
 def test_an_order_follows_from_seed_and_epoch_alone():
-    first = shuffled(50, seed=3, epoch=2)
+    first = shuffle_positions(50, seed=3, epoch=2)
     np.random.seed(1)
-    shuffled(50, seed=3, epoch=1)
-    assert first.tolist() == shuffled(50, seed=3, epoch=2).tolist()
+    shuffle_positions(50, seed=3, epoch=1)
+    assert first.tolist() == shuffle_positions(50, seed=3, epoch=2).tolist()
 
 
 @pytest.mark.parametrize("other", [{"seed": 4, "epoch": 2}, {"seed": 3, "epoch": 3}, {"seed": 2, "epoch": 3}])
 def test_another_seed_or_epoch_gives_another_order(other):
-    assert shuffled(50, seed=3, epoch=2).tolist() != shuffled(50, **other).tolist()
+    assert shuffle_positions(50, seed=3, epoch=2).tolist() != shuffle_positions(50, **other).tolist()
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=list(SIZES))
 def test_a_limit_keeps_every_class_to_within_one_of_its_share(sizes):
     labels = labels_of(sizes)
     off = {
-        total: farthest(labels, limited(labels, len(labels), limit=total, seed=0), total)
+        total: farthest(labels, limit_positions(labels, len(labels), limit=total, seed=0), total)
         for total in range(1, len(labels))
     }
     assert {total: far for total, far in off.items() if far > 1} == {}
@@ -57,7 +57,7 @@ def test_a_limit_keeps_every_class_to_within_one_of_its_share(sizes):
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.25, 0.5, 0.9])
 def test_validation_takes_its_share_of_every_class(sizes, share):
     labels = labels_of(sizes)
-    rest, held = held_out(labels, len(labels), share=share, seed=0)
+    rest, held = split_positions(labels, len(labels), fraction=share, seed=0)
     assert len(held) == round(share * len(labels))
     assert farthest(labels, held, len(held)) <= 1
     assert np.sort(np.concatenate([rest, held])).tolist() == list(range(len(labels)))
@@ -65,45 +65,45 @@ def test_validation_takes_its_share_of_every_class(sizes, share):
 
 def test_a_split_follows_from_its_seed():
     labels = labels_of([20, 20])
-    first = held_out(labels, 40, share=0.2, seed=0)[1].tolist()
-    assert first == held_out(labels, 40, share=0.2, seed=0)[1].tolist()
-    assert first != held_out(labels, 40, share=0.2, seed=1)[1].tolist()
+    first = split_positions(labels, 40, fraction=0.2, seed=0)[1].tolist()
+    assert first == split_positions(labels, 40, fraction=0.2, seed=0)[1].tolist()
+    assert first != split_positions(labels, 40, fraction=0.2, seed=1)[1].tolist()
 
 
 def test_an_integer_limit_is_a_count_and_a_float_a_share():
     labels = labels_of([20, 20])
-    assert len(limited(labels, 40, limit=10, seed=0)) == 10
-    assert len(limited(labels, 40, limit=0.25, seed=0)) == 10
-    assert len(limited(labels, 40, limit=1, seed=0)) == 1
-    assert limited(labels, 40, limit=1.0, seed=0).tolist() == list(range(40))
+    assert len(limit_positions(labels, 40, limit=10, seed=0)) == 10
+    assert len(limit_positions(labels, 40, limit=0.25, seed=0)) == 10
+    assert len(limit_positions(labels, 40, limit=1, seed=0)) == 1
+    assert limit_positions(labels, 40, limit=1.0, seed=0).tolist() == list(range(40))
 
 
 def test_a_limit_above_what_there_is_keeps_everything():
-    assert limited(None, 7, limit=100, seed=0).tolist() == list(range(7))
+    assert limit_positions(None, 7, limit=100, seed=0).tolist() == list(range(7))
 
 
 def test_a_tiny_share_still_keeps_one_example():
-    assert len(limited(None, 7, limit=0.001, seed=0)) == 1
+    assert len(limit_positions(None, 7, limit=0.001, seed=0)) == 1
 
 
 def test_a_limit_keeps_the_order_and_takes_nothing_twice():
-    kept = limited(labels_of([20, 20]), 40, limit=15, seed=0)
+    kept = limit_positions(labels_of([20, 20]), 40, limit=15, seed=0)
     assert (np.diff(kept) > 0).all()
 
 
 @pytest.mark.parametrize("labels", [None, np.random.default_rng(0).random((40, 2))])
 def test_examples_without_classes_are_split_at_random(labels):
-    rest, held = held_out(labels, 40, share=0.25, seed=0)
+    rest, held = split_positions(labels, 40, fraction=0.25, seed=0)
     assert len(held) == 10
     assert held.tolist() != list(range(10))
     assert not set(rest) & set(held)
 
 
 def test_no_share_holds_nothing_out():
-    rest, held = held_out(None, 5, share=0.0, seed=0)
+    rest, held = split_positions(None, 5, fraction=0.0, seed=0)
     assert (rest.tolist(), held.tolist()) == ([0, 1, 2, 3, 4], [])
 
 
 def test_training_keeps_an_example_whatever_the_share():
-    rest, held = held_out(None, 2, share=0.99, seed=0)
+    rest, held = split_positions(None, 2, fraction=0.99, seed=0)
     assert (len(rest), len(held)) == (1, 1)

@@ -7,7 +7,7 @@ import pytest
 from conftest import blobs, save_npz
 
 from kdcli.data.arrays import splits_from_arrays
-from kdcli.data.split_parts import put_together
+from kdcli.data.split_parts import combine_splits
 from kdcli.errors import DataError
 from kdcli.sources import Digits
 
@@ -23,20 +23,20 @@ def part(name, *, classes=None, columns=None, **arrays):
 
 def refused(**parts):
     with pytest.raises(DataError) as caught:
-        put_together(parts)
+        combine_splits(parts)
     assert caught.value.exit_code == 3
     return caught.value.message
 
 
 def test_sources_without_splits_are_taken_whole():
-    joined = put_together({"train": part("a"), "test": part("b", x=X[:3], y=Y[:3])})
+    joined = combine_splits({"train": part("a"), "test": part("b", x=X[:3], y=Y[:3])})
     assert (joined.name, len(joined.train), joined.validation, len(joined.test)) == ("a + b", 12, None, 3)
     assert (joined.train.split, joined.test.split) == ("train", "test")
 
 
 def test_of_a_source_with_splits_the_one_of_that_name_is_taken(tmp_path):
     digits = Digits().load()
-    joined = put_together({"train": digits, "validation": part("b", x=X, y=Y), "test": digits})
+    joined = combine_splits({"train": digits, "validation": part("b", x=X, y=Y), "test": digits})
     assert joined.name == "digits + b"
     assert (len(joined.train), len(joined.validation), len(joined.test)) == (1437, 12, 360)
     assert joined.classes == tuple("0123456789")
@@ -74,7 +74,7 @@ def test_inputs_that_differ_are_named():
 
 def test_weights_are_those_of_training():
     weighted = {"x": X, "y": Y, "weight": np.ones(12)}
-    joined = put_together({"train": part("a", **weighted), "test": part("b", **weighted)})
+    joined = combine_splits({"train": part("a", **weighted), "test": part("b", **weighted)})
     assert (joined.train.weights is not None, joined.test.weights) == (True, None)
 
 
@@ -82,5 +82,5 @@ def test_a_file_with_splits_serves_all_of_them(tmp_path):
     from kdcli.sources import Arrays
 
     file = Arrays(path=str(save_npz(tmp_path / "d.npz"))).load()
-    joined = put_together({"train": file, "test": file})
+    joined = combine_splits({"train": file, "test": file})
     assert (len(joined.train), len(joined.test)) == (96, 48)

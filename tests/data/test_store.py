@@ -9,18 +9,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from kdcli.data.store import Storing, new_array
+from kdcli.data.store import BytesWriter, create_array
 from kdcli.errors import StorageError
 
 
 def test_small_arrays_lie_in_memory():
-    made = new_array((3, 4), "uint8", resident_bytes=12)
+    made = create_array((3, 4), "uint8", resident_bytes=12)
     assert (made.shape, made.dtype, isinstance(made, np.memmap)) == ((3, 4), np.uint8, False)
 
 
 def test_large_arrays_keep_what_is_written(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    made = new_array((50, 40), "float32", resident_bytes=7999)
+    made = create_array((50, 40), "float32", resident_bytes=7999)
     assert isinstance(made, np.memmap)
     made[:] = np.arange(2000).reshape(50, 40)
     assert made.sum() == 1999000
@@ -31,7 +31,7 @@ def test_a_disk_without_room_is_said_before_anything_is_written(monkeypatch, tmp
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5))
     with pytest.raises(StorageError) as caught:
-        new_array((100,), "uint8", resident_bytes=10)
+        create_array((100,), "uint8", resident_bytes=10)
     assert str(tmp_path) in caught.value.message
     assert caught.value.exit_code == 5
 
@@ -43,7 +43,7 @@ def test_a_disk_that_fills_up_meanwhile(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("os.posix_fallocate", full)
     with pytest.raises(StorageError):
-        new_array((100,), "uint8", resident_bytes=10)
+        create_array((100,), "uint8", resident_bytes=10)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -53,7 +53,7 @@ CONTENTS = [bytes([number]) * (7 * number % 40) for number in range(30)]
 @pytest.mark.parametrize("memory_bytes", [0, 100, 10**6])
 def test_byte_strings_come_back_by_number(monkeypatch, tmp_path, memory_bytes):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with Storing(memory_bytes=memory_bytes) as storing:
+    with BytesWriter(memory_bytes=memory_bytes) as storing:
         for content in CONTENTS:
             storing.append(content)
         stored = storing.finish()
@@ -68,7 +68,7 @@ def test_byte_strings_come_back_by_number(monkeypatch, tmp_path, memory_bytes):
 
 
 def test_nothing_is_stored_too():
-    with Storing() as storing:
+    with BytesWriter() as storing:
         stored = storing.finish()
     assert (len(stored), stored.at(np.array([], int))) == (0, [])
 
@@ -76,7 +76,7 @@ def test_nothing_is_stored_too():
 @pytest.mark.parametrize("size", [10, 100_000], ids=["when it is done", "at once"])
 def test_a_disk_that_fills_up_while_bytes_are_stored(monkeypatch, size):
     monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: open("/dev/full", "w+b"))
-    with pytest.raises(StorageError, match="disk full") as caught, Storing(memory_bytes=5) as storing:
+    with pytest.raises(StorageError, match="disk full") as caught, BytesWriter(memory_bytes=5) as storing:
         storing.append(bytes(size))
         storing.finish()
     assert caught.value.exit_code == 5

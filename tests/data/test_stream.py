@@ -12,7 +12,7 @@ from conftest import blobs
 from kdcli.augment import Brightness, Cutmix, Flip, Mixup, Shift
 from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.feed import Feed
-from kdcli.data.stream import INPUTS, POSITIONS, Stream
+from kdcli.data.stream import INPUTS_KEY, POSITIONS_KEY, Stream
 from kdcli.data.views import Views
 
 X, Y = blobs(60)
@@ -43,8 +43,8 @@ def test_streamed_batches_have_the_bits_of_resident_ones(name):
         table = views.table(view)
         gather = tf.function(lambda at, table: feed.gather(at, table, slot=0, total=8).inputs, autograph=False)
         batches = list(stream.batches(ORDER, table=table))
-        assert [batch[POSITIONS].numpy().tolist() for batch in batches] == ORDER.tolist()
-        seen.append([hashed(batch[INPUTS]) for batch in batches])
+        assert [batch[POSITIONS_KEY].numpy().tolist() for batch in batches] == ORDER.tolist()
+        seen.append([hashed(batch[INPUTS_KEY]) for batch in batches])
         assert seen[-1] == [hashed(gather(tf.constant(at), table)) for at in ORDER]
     assert (seen[0] == seen[1]) == (name == "none")
 
@@ -52,7 +52,7 @@ def test_streamed_batches_have_the_bits_of_resident_ones(name):
 def test_a_rest_of_an_order_continues_it():
     examples, views = split(AUGMENTS["mixed"])
     stream, table = Stream(examples, views, batch_size=8), views.table(1)
-    whole, rest = ([hashed(b[INPUTS]) for b in stream.batches(o, table=table)] for o in (ORDER, ORDER[4:]))
+    whole, rest = ([hashed(b[INPUTS_KEY]) for b in stream.batches(o, table=table)] for o in (ORDER, ORDER[4:]))
     assert rest == whole[4:]
 
 
@@ -76,10 +76,10 @@ def test_a_share_holds_its_part_of_the_inputs_and_all_positions():
     table = views.table(0)
     whole = list(Stream(examples, views, batch_size=8).batches(ORDER, table=table))
     part = Stream(examples, views, batch_size=8, share=slice(2, 6))
-    assert part.element[INPUTS]["x"].shape == (4, 8, 8, 1)
+    assert part.element_spec[INPUTS_KEY]["x"].shape == (4, 8, 8, 1)
     for ours, all_of_it in zip(part.batches(ORDER, table=table), whole, strict=True):
-        np.testing.assert_array_equal(ours[POSITIONS], all_of_it[POSITIONS])
-        np.testing.assert_array_equal(ours[INPUTS]["x"], all_of_it[INPUTS]["x"][2:6])
+        np.testing.assert_array_equal(ours[POSITIONS_KEY], all_of_it[POSITIONS_KEY])
+        np.testing.assert_array_equal(ours[INPUTS_KEY]["x"], all_of_it[INPUTS_KEY]["x"][2:6])
 
 
 def test_a_share_reads_nothing_else(monkeypatch):
@@ -96,7 +96,7 @@ def test_batches_of_several_sizes():
     stream, table = Stream(examples, views, batch_size=None), views.table(0)
     (large,) = stream.batches(np.arange(40)[None], table=table)
     (small,) = stream.batches(np.arange(35, 40)[None], table=table)
-    np.testing.assert_array_equal(small[INPUTS]["x"], large[INPUTS]["x"][35:])
+    np.testing.assert_array_equal(small[INPUTS_KEY]["x"], large[INPUTS_KEY]["x"][35:])
 
 
 def test_several_inputs_of_several_types():
@@ -105,6 +105,6 @@ def test_several_inputs_of_several_types():
     views = Views((), seed=0, count=1, examples=len(examples))
     stream = Stream(examples, views, batch_size=8)
     (batch,) = stream.batches(ORDER[:1], table=views.table(0))
-    np.testing.assert_array_equal(batch[INPUTS]["left"], arrays["x.left"][ORDER[0]])
-    np.testing.assert_array_equal(batch[INPUTS]["right"], X[ORDER[0]])
-    assert batch[INPUTS]["left"].dtype == tf.float64
+    np.testing.assert_array_equal(batch[INPUTS_KEY]["left"], arrays["x.left"][ORDER[0]])
+    np.testing.assert_array_equal(batch[INPUTS_KEY]["right"], X[ORDER[0]])
+    assert batch[INPUTS_KEY]["left"].dtype == tf.float64

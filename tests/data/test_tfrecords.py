@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kdcli.data.split_names import split_of_file
-from kdcli.data.tfrecords import read_records
+from kdcli.data.split_names import find_file_split
+from kdcli.data.tfrecords import read_tfrecords
 from kdcli.errors import DataError
 
 RANDOM = np.random.default_rng(0)
@@ -42,7 +42,7 @@ def pictures(count=4, *, image=IMAGE, label=LABEL, size=(4, 6)):
 
 
 def read(path, *, image_key=IMAGE, label_key=LABEL, size="auto", channels="auto"):
-    return read_records(str(path), image_key=image_key, label_key=label_key, size=size, channels=channels)
+    return read_tfrecords(str(path), image_key=image_key, label_key=label_key, size=size, channels=channels)
 
 
 def refused(path, **options):
@@ -75,7 +75,7 @@ def refused(path, **options):
     ],
 )
 def test_the_name_of_a_file_tells_its_split(name, split):
-    assert split_of_file(name.removesuffix(".tfrecord")) == split
+    assert find_file_split(name.removesuffix(".tfrecord")) == split
 
 
 def test_a_folder_has_its_splits_in_the_order_of_the_files(tmp_path):

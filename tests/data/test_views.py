@@ -68,17 +68,17 @@ def test_examples_of_a_view_are_changed_independently():
 
 
 def test_kept_views_come_in_turn():
-    assert [views(count=3).of_epoch(epoch) for epoch in range(7)] == [0, 1, 2, 0, 1, 2, 0]
+    assert [views(count=3).select_view(epoch) for epoch in range(7)] == [0, 1, 2, 0, 1, 2, 0]
 
 
 def test_without_a_count_every_epoch_is_a_new_view():
-    assert [views(count=None).of_epoch(epoch) for epoch in range(4)] == [0, 1, 2, 3]
+    assert [views(count=None).select_view(epoch) for epoch in range(4)] == [0, 1, 2, 3]
 
 
 def test_without_augmentation_there_is_one_view_that_changes_nothing():
     plain = Views([], seed=0, count=None, examples=12)
     assert plain.count == 1
-    assert {plain.of_epoch(epoch) for epoch in range(5)} == {0}
+    assert {plain.select_view(epoch) for epoch in range(5)} == {0}
     raw = {"x": PICTURES}
     assert plain.apply(raw, EVERYTHING, plain.table(0)) is raw
 

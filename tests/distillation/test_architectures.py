@@ -13,18 +13,18 @@ from kdcli.data.feed import Batch
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.pairing import pair_layers
 from kdcli.distillation.targets import LiveTargets
-from kdcli.distillation.terms import build_terms, teacher_taps
+from kdcli.distillation.terms import build_terms, list_teacher_taps
 from kdcli.errors import ModelError, UsageError
-from kdcli.formulas.pooling import same_size
+from kdcli.formulas.pooling import match_sizes
 from kdcli.loss import FeatureLoss
-from kdcli.losses import KINDS, make
+from kdcli.losses import LOSS_KINDS, make
 from kdcli.zoo import Cnn, Mlp
 
 X, Y = blobs(6, size=16)
 FEATURES = sorted(
-    kind for kind, member in KINDS.items() if issubclass(member, FeatureLoss) and not member.grows_student
+    kind for kind, member in LOSS_KINDS.items() if issubclass(member, FeatureLoss) and not member.grows_student
 )
-ON_SCORES = [kind for kind in FEATURES if KINDS[kind].attention_scores]
+ON_SCORES = [kind for kind in FEATURES if LOSS_KINDS[kind].attention_scores]
 ON_FEATURES = [kind for kind in FEATURES if kind not in ON_SCORES]
 BATCH = Batch({"x": tf.convert_to_tensor(X)}, tf.constant(Y), None, tf.range(6), tf.constant(0), 6)
 
@@ -33,7 +33,7 @@ def trained_together(losses, *, student, teacher):
     """The terms of losses in one step, their values, and the norm of the gradient in the student."""
     keras.utils.set_random_seed(0)
     terms = build_terms(losses, student=student, teacher=teacher, examples=6, batch=6)
-    objective = Objective(terms, student=student, targets=LiveTargets(teacher, teacher_taps(terms)))
+    objective = Objective(terms, student=student, targets=LiveTargets(teacher, list_teacher_taps(terms)))
     with tf.GradientTape() as tape:
         total, values = objective(BATCH, tf.constant(0.0))
     slopes = tape.gradient(total, [variable.value for variable in student.trainable_variables])
@@ -114,7 +114,7 @@ def test_every_kind_goes_from_convolutions_to_depthwise_ones():
 
 def test_kinds_of_other_channels_project_or_are_refused_with_the_channels():
     student, teacher = small("depthwise"), small("cnn", width=3, seed=1)
-    equal = [kind for kind in ON_FEATURES if "channels" in KINDS[kind].equal]
+    equal = [kind for kind in ON_FEATURES if "channels" in LOSS_KINDS[kind].equal]
     for kind in equal:
         with pytest.raises(ModelError, match=r"of equal channels.*16×16×4, 8×8×8, 4×4×16.*16×16×3, 8×8×6, 4×4×12"):
             trained_by(make(kind), student=student, teacher=teacher)
@@ -128,7 +128,7 @@ def test_every_kind_compares_transformers_or_says_why_not():
     student, teacher = small("transformer", blocks=2), small("transformer", seed=1, blocks=4)
     able = []
     for kind in ON_FEATURES:
-        if {2, 1} & set(KINDS[kind].axes) and not KINDS[kind].needs_normalization:
+        if {2, 1} & set(LOSS_KINDS[kind].axes) and not LOSS_KINDS[kind].needs_normalization:
             able.append(make(kind))
             continue
         with pytest.raises(ModelError) as caught:
@@ -260,6 +260,6 @@ def test_what_a_kind_itself_refuses_is_said_with_its_name():
     student, teacher = network(Mlp(width=4).build((16, 16, 1), 3)), network(Cnn(width=2).build((16, 16, 1), 3))
     loss = make("variational_information", teacher_layer="block3", student_layer="hidden2")
     with pytest.raises(ValueError, match="cannot be laid over"):
-        same_size(np.zeros((1, 4)), np.zeros((1, 4, 4, 4)))
+        match_sizes(np.zeros((1, 4)), np.zeros((1, 4, 4, 4)))
     with pytest.raises(ModelError, match=r"losses\.variational_information: features of .* cannot be laid over"):
         trained_by(loss, student=student, teacher=teacher)

@@ -10,11 +10,11 @@ import tensorflow as tf
 from kdcli.data.feed import Batch
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.targets import LiveTargets
-from kdcli.distillation.terms import build_terms, teacher_taps
+from kdcli.distillation.terms import build_terms, list_teacher_taps
 from kdcli.errors import ModelError, UsageError
 from kdcli.losses import make
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.preprocessing import Preprocessing
 
 WORDS = np.array([[5, 3, 0, 0], [1, 2, 3, 4], [7, 0, 0, 0]], np.int32)
 
@@ -27,7 +27,7 @@ def reader(width, seed):
     attended = keras.layers.MultiHeadAttention(2, width, name="attention")(states, states)
     pooled = keras.layers.GlobalAveragePooling1D(name="pooling")(attended)
     made = KerasNetwork(keras.Model(inputs, keras.layers.Dense(3)(pooled)), name="reader")
-    return made.with_preparations({"words": Preparation((4,), "int32", (4,), "int32")})
+    return made.with_preprocessing({"words": Preprocessing((4,), "int32", (4,), "int32")})
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_padding_in_an_input_of_the_data_masks_a_term(kind, layer, options):
     student, teacher = reader(3, 0), reader(3, 1)
     loss = make(kind, teacher_layer=layer, student_layer=layer, mask_input="words", **options)
     terms = build_terms([loss], student=student, teacher=teacher)
-    targets = LiveTargets(teacher, teacher_taps(terms))
+    targets = LiveTargets(teacher, list_teacher_taps(terms))
     given = Batch({"words": tf.constant(WORDS)}, tf.zeros(3, tf.int64), None, tf.range(3), tf.constant(0), 3)
     found = float(Objective(terms, student=student, targets=targets)(given, tf.constant(0.0))[1][0])
     sides = [side.compute(given.inputs, taps=[layer]).features[layer] for side in (student, teacher)]
@@ -58,7 +58,7 @@ def test_a_mask_that_does_not_fit_the_states_is_refused_when_first_tried():
     student, teacher = reader(3, 0), reader(3, 1)
     layers = {"teacher_layer": "pooling", "student_layer": "pooling"}
     terms = build_terms([make("hidden_states", mask_input="words", **layers)], student=student, teacher=teacher)
-    objective = Objective(terms, student=student, targets=LiveTargets(teacher, teacher_taps(terms)))
+    objective = Objective(terms, student=student, targets=LiveTargets(teacher, list_teacher_taps(terms)))
     given = Batch({"words": tf.constant(WORDS)}, tf.zeros(3, tf.int64), None, tf.range(3), tf.constant(0), 3)
     with pytest.raises(ModelError, match=r"losses.hidden_states: a mask of \(3, 4\) does not fit \(3,\)"):
         objective(given, tf.constant(0.0))

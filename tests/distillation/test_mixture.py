@@ -10,12 +10,12 @@ import pytest
 import tensorflow as tf
 
 from kdcli.data.feed import Batch
-from kdcli.distillation.mixture import Ensemble, Voices, temperature_of
+from kdcli.distillation.mixture import Ensemble, MemberOutputs, find_temperature
 from kdcli.distillation.objective import Objective
-from kdcli.distillation.targets import EnsembleTargets, SomeTargets
+from kdcli.distillation.targets import EnsembleTargets, SubsetTargets
 from kdcli.distillation.terms import Term
 from kdcli.losses import make
-from kdcli.models.network import Answer
+from kdcli.models.network import Outputs
 from kdcli.models.prediction import LOGITS
 
 
@@ -73,11 +73,11 @@ def test_narrow_answers_are_mixed_in_float32_and_arrays_come_back_as_arrays():
 
 
 def test_each_term_mixes_at_its_own_temperature_also_when_it_changes():
-    assert temperature_of(make("soft_targets", temperature=3.0), 0.0) == 3.0
-    assert temperature_of(make("logit_mse"), 0.0) == 1.0
+    assert find_temperature(make("soft_targets", temperature=3.0), 0.0) == 3.0
+    assert find_temperature(make("logit_mse"), 0.0) == 1.0
     changing = make("soft_targets", temperature={"from": 4.0, "to": 2.0, "over": 0.5})
-    assert float(temperature_of(changing, 0.25)) == 3.0
-    said = Voices((drawn(0), drawn(1)), Ensemble((1.0, 1.0), (1.0, 1.0)))
+    assert float(find_temperature(changing, 0.25)) == 3.0
+    said = MemberOutputs((drawn(0), drawn(1)), Ensemble((1.0, 1.0), (1.0, 1.0)))
     expected = said.ensemble(said.answers, 3.0)
     np.testing.assert_allclose(said.to(changing, 0.25), expected, atol=1e-6)
     assert np.abs(np.asarray(said.to(changing, 0.0)) - expected).max() > 0.01
@@ -107,7 +107,7 @@ class Student:
 
     def compute(self, inputs, *, taps=(), training=False):
         self.asked += 1
-        return Answer(tf.identity(self.logits), {})
+        return Outputs(tf.identity(self.logits), {})
 
 
 def batch(positions):
@@ -141,5 +141,5 @@ def test_features_are_those_of_the_first_teacher():
 
 def test_some_targets_are_those_of_the_positions_that_were_taken():
     whole = Counted(drawn(0, (6, 4)))
-    some = SomeTargets(whole, np.array([4, 2, 0, 5]))
+    some = SubsetTargets(whole, np.array([4, 2, 0, 5]))
     np.testing.assert_allclose(some.at(batch([0, 3, 1]))[LOGITS], whole.arrays[LOGITS][[4, 5, 2]], rtol=1e-6)

@@ -6,7 +6,13 @@ import keras
 import pytest
 from four_networks import BUILDS, network, small
 
-from kdcli.distillation.network_stages import Feature, aligned, evenly, last_features, stage_ends
+from kdcli.distillation.network_stages import (
+    Feature,
+    align_stages,
+    find_last_features,
+    find_stage_ends,
+    pair_evenly,
+)
 from kdcli.loss import FeatureLoss
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.zoo import Mlp
@@ -27,7 +33,7 @@ class Scores(FeatureLoss):
 
 
 def names(given, rank, loss=None):
-    return [stage.tap for stage in stage_ends(given, loss).get(rank, ())]
+    return [stage.tap for stage in find_stage_ends(given, loss).get(rank, ())]
 
 
 @pytest.mark.parametrize(
@@ -42,13 +48,13 @@ def names(given, rank, loss=None):
 def test_a_stage_ends_with_the_last_map_of_a_size_or_with_a_block(name, rank, found):
     given = small(name)
     assert names(given, rank) == found
-    assert set(stage_ends(given)) == {rank, 1}
-    depths = [feature.depth for feature in stage_ends(given)[rank]]
+    assert set(find_stage_ends(given)) == {rank, 1}
+    depths = [feature.depth for feature in find_stage_ends(given)[rank]]
     assert depths == sorted(depths)
 
 
 def test_the_map_of_patches_and_the_inside_of_attention_are_no_features():
-    last = last_features(small("transformer", dropout=0.1))
+    last = find_last_features(small("transformer", dropout=0.1))
     assert {rank: stage.tap for rank, stage in last.items()} == {2: "normalization", 1: "pooling"}
 
 
@@ -63,8 +69,8 @@ def test_the_map_of_patches_and_the_inside_of_attention_are_no_features():
 )
 def test_a_kind_may_want_what_comes_before_the_activation(name, rank, linear, normalized):
     given = small(name)
-    assert last_features(given, BeforeActivation())[rank].tap == linear
-    assert last_features(given, Normalized())[rank].tap == normalized
+    assert find_last_features(given, BeforeActivation())[rank].tap == linear
+    assert find_last_features(given, Normalized())[rank].tap == normalized
     several = names(given, rank, BeforeActivation())
     assert several[-1] == linear
     assert len(several) == 3
@@ -77,7 +83,7 @@ def test_an_activation_inside_the_layer_hides_what_comes_before():
     x = keras.layers.Conv2D(2, 3, padding="same", activation="relu", name="activated")(x)
     given = network_of(inputs, x)
     assert given.roles.linear == {"plain", "dense"}
-    assert last_features(given, BeforeActivation())[3].tap == "plain"
+    assert find_last_features(given, BeforeActivation())[3].tap == "plain"
 
 
 def network_of(inputs, x):
@@ -86,11 +92,11 @@ def network_of(inputs, x):
 
 
 def test_attention_scores_are_found_where_the_layer_computes_them():
-    scores = last_features(small("transformer", dropout=0.1), Scores())
+    scores = find_last_features(small("transformer", dropout=0.1), Scores())
     assert scores[3].shape == (2, 16, 16)
     assert scores[3].tap == "block3_attention/scores"
-    assert last_features(small("transformer"), Scores())[3].tap == scores[3].tap
-    assert last_features(small("cnn"), Scores()) == {}
+    assert find_last_features(small("transformer"), Scores())[3].tap == scores[3].tap
+    assert find_last_features(small("cnn"), Scores()) == {}
 
 
 def test_blocks_are_found_where_they_are_layers_of_their_own():
@@ -153,7 +159,7 @@ def maps(*sides):
 
 
 def paired(ours, theirs, fits=lambda one, other: True):
-    return [(one.tap, other.tap) for one, other in aligned(ours, theirs, fits)]
+    return [(one.tap, other.tap) for one, other in align_stages(ours, theirs, fits)]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +196,7 @@ def test_what_does_not_fit_is_left_out_and_the_others_are_paired():
 )
 def test_blocks_are_paired_at_equal_relative_depth(ours, theirs, pairs):
     sides = ([stage(n, (9, 4), n / count) for n in range(1, count + 1)] for count in (ours, theirs))
-    assert [(one.tap, other.tap) for one, other in evenly(*sides, 4)] == pairs
+    assert [(one.tap, other.tap) for one, other in pair_evenly(*sides, 4)] == pairs
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from four_networks import SHAPE, network, small
 from kdcli.data.feed import Batch
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.targets import LiveTargets
-from kdcli.distillation.terms import build_terms, teacher_taps
+from kdcli.distillation.terms import build_terms, list_teacher_taps
 from kdcli.errors import ModelError
 from kdcli.losses import make
-from kdcli.losses.feature_overhaul import margins_of
+from kdcli.losses.feature_overhaul import compute_margins
 
 
 def moved(teacher):
@@ -39,7 +39,7 @@ def test_margins_come_from_the_teachers_own_normalisation(layer):
     term = term_of(loss, small("cnn"), teacher)
     made = teacher.model.get_layer("block2_normalization")
     (margin,) = term.parts.kept["margins"]
-    assert margin.numpy().tolist() == pytest.approx(margins_of(made.gamma, made.beta))
+    assert margin.numpy().tolist() == pytest.approx(compute_margins(made.gamma, made.beta))
 
 
 def test_each_of_several_pairs_has_the_margins_of_its_own_layer():
@@ -49,7 +49,7 @@ def test_each_of_several_pairs_has_the_margins_of_its_own_layer():
     for pair, margin in zip(term.pairs, term.parts.kept["margins"], strict=True):
         made = teacher.model.get_layer(pair.teacher)
         assert isinstance(made, keras.layers.BatchNormalization)
-        assert margin.numpy().tolist() == pytest.approx(margins_of(made.gamma, made.beta))
+        assert margin.numpy().tolist() == pytest.approx(compute_margins(made.gamma, made.beta))
 
 
 def test_a_layer_that_comes_out_of_no_normalisation_is_refused_with_one_that_does():
@@ -83,7 +83,7 @@ def test_a_teacher_without_normalisation_is_refused():
 def test_layers_of_a_term_learn_with_the_student(kind, options):
     student, teacher = small("cnn"), moved(small("cnn", width=3, seed=1))
     terms = build_terms([make(kind, **options)], student=student, teacher=teacher)
-    objective = Objective(terms, student=student, targets=LiveTargets(teacher, teacher_taps(terms)))
+    objective = Objective(terms, student=student, targets=LiveTargets(teacher, list_teacher_taps(terms)))
     x = np.random.default_rng(0).integers(0, 255, (8, *SHAPE), dtype=np.uint8)
     given = Batch({"x": tf.constant(x)}, tf.zeros(8, tf.int64), None, tf.range(8), tf.constant(0), 8)
     optimizer = keras.optimizers.Adam(0.01)

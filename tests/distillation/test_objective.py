@@ -12,10 +12,10 @@ from counting import counted
 from kdcli.data.feed import Batch
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.targets import LiveTargets
-from kdcli.distillation.terms import build_terms, teacher_taps
+from kdcli.distillation.terms import build_terms, list_teacher_taps
 from kdcli.losses import make
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.preprocessing import Preprocessing
 from kdcli.spec import Change
 from kdcli.zoo import Cnn, Mlp
 
@@ -23,8 +23,8 @@ X, Y = blobs(6)
 
 
 def network(model):
-    preparation = Preparation((8, 8, 1), "uint8", (8, 8, 1), "float32")
-    return KerasNetwork(model, name="given").with_preparations({"x": preparation})
+    preparation = Preprocessing((8, 8, 1), "uint8", (8, 8, 1), "float32")
+    return KerasNetwork(model, name="given").with_preprocessing({"x": preparation})
 
 
 def student(**options):
@@ -46,7 +46,7 @@ def batch(x=X, y=Y, weights=None, total=None):
 def objective(*losses, pupil=None, teacher=None, **more):
     pupil = pupil or student()
     terms = build_terms(losses, student=pupil, teacher=teacher)
-    targets = LiveTargets(teacher, teacher_taps(terms)) if teacher else None
+    targets = LiveTargets(teacher, list_teacher_taps(terms)) if teacher else None
     return Objective(terms, student=pupil, targets=targets, **more)
 
 
@@ -89,7 +89,7 @@ def test_without_a_teacher_none_is_asked():
 
 def test_a_teacher_feature_that_several_terms_want_is_asked_once():
     terms = build_terms(MANY, student=cnn(), teacher=cnn(0, width=4))
-    assert teacher_taps(terms) == ("block2", "block1")
+    assert list_teacher_taps(terms) == ("block2", "block1")
 
 
 def test_the_total_is_the_weighted_sum_of_the_named_terms():

@@ -26,7 +26,7 @@ def mlp(**options):
 
 
 def last_features(given):
-    return {rank: stage.tap for rank, stage in network_stages.last_features(given).items()}
+    return {rank: stage.tap for rank, stage in network_stages.find_last_features(given).items()}
 
 
 def paired(student=None, teacher=None, **options):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from kdcli.distillation.projection import grid_of, make_projection
+from kdcli.distillation.projection import find_grid, make_projection
 from kdcli.errors import ModelError
 
 RANDOM = np.random.default_rng(0)
@@ -84,12 +84,12 @@ def test_tokens_become_the_rows_of_a_map():
 
 
 def test_the_tokens_of_pictures_are_resized_as_a_grid():
-    projection = make_projection((16, 3), (4, 3), pair="s → t", pictures=True)
+    projection = make_projection((16, 3), (4, 3), pair="s → t", images=True)
     assert projection.text == "16 tokens as a map 4×4, average pool 2×2, map 2×2 as 4 tokens"
     feature = RANDOM.normal(size=(2, 16, 3)).astype(np.float32)
     corners = feature.reshape(2, 4, 4, 3)[:, :2, 2:].mean((1, 2))
     np.testing.assert_allclose(np.asarray(projection(feature))[:, 1], corners, atol=1e-6)
-    both = make_projection((17, 3), (5, 3), pair="s → t", pictures=True)
+    both = make_projection((17, 3), (5, 3), pair="s → t", images=True)
     assert both.text.startswith("without the class token, 16 tokens as a map 4×4")
     assert both.text.endswith("without the class token of the teacher")
     assert both.shape == (4, 3)
@@ -109,7 +109,7 @@ def test_other_sequences_are_resized_along_their_steps():
     [(16, (), (4, 4, 0)), (197, (), (14, 14, 1)), (15, (), None), (2, (), None), (17, (2, 8, 3), (2, 8, 1))],
 )
 def test_a_number_of_tokens_is_a_grid_or_none(steps, like, grid):
-    assert grid_of(steps, like=like) == grid
+    assert find_grid(steps, like=like) == grid
 
 
 def test_a_smaller_map_is_the_average_of_windows():

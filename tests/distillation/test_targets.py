@@ -11,13 +11,13 @@ import tensorflow as tf
 from conftest import blobs
 
 from kdcli.augment import Crop, Cutmix, Flip, Mixup, Shift
-from kdcli.cache.entry import ArraySpec, Layout
+from kdcli.cache.layout import ArraySpec, Layout
 from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.feed import Feed
 from kdcli.data.views import Views
 from kdcli.distillation.targets import LiveTargets, MappedTargets, ResidentTargets
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.preprocessing import Preprocessing
 from kdcli.teacher.fill_cache import Filling, fill_cache, fill_memory
 from kdcli.teacher.inference import TeacherPass
 from kdcli.zoo import Cnn
@@ -33,8 +33,8 @@ def teacher():
 
 
 def network(model):
-    preparation = Preparation((8, 8, 1), "uint8", (8, 8, 1), "float32")
-    return KerasNetwork(model, name="t.keras").with_preparations({"x": preparation})
+    preparation = Preprocessing((8, 8, 1), "uint8", (8, 8, 1), "float32")
+    return KerasNetwork(model, name="t.keras").with_preprocessing({"x": preparation})
 
 
 def views(count):
@@ -75,7 +75,7 @@ def mapped(teacher, taps, which, folder, dtype="float32"):
 
 
 def batch(which, epoch, positions):
-    view = which.of_epoch(epoch)
+    view = which.select_view(epoch)
     feed = Feed(EXAMPLES, which, classes=3)
     return feed.gather(tf.constant(positions), which.table(view), slot=tf.constant(view), total=len(positions))
 

@@ -11,11 +11,11 @@ from conftest import blobs
 from kdcli.data.feed import Batch
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.targets import LiveTargets
-from kdcli.distillation.terms import build_terms, teacher_taps
+from kdcli.distillation.terms import build_terms, list_teacher_taps
 from kdcli.jobs.preflight import refuse_idle_terms
 from kdcli.losses import make
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.preprocessing import Preprocessing
 
 EXAMPLES = 20
 X, Y = blobs(EXAMPLES)
@@ -32,15 +32,15 @@ def network(width, seed):
         # XLA has no gradient of a maximum that is the same each time.
         flow = keras.layers.AveragePooling2D(2)(flow)
     model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(flow)))
-    preparation = Preparation((8, 8, 1), "uint8", (8, 8, 1), "float32")
-    return KerasNetwork(model, name="given").with_preparations({"x": preparation})
+    preparation = Preprocessing((8, 8, 1), "uint8", (8, 8, 1), "float32")
+    return KerasNetwork(model, name="given").with_preprocessing({"x": preparation})
 
 
 def objective(*losses, seed=0):
     student, teacher = network(2, 1), network(4, 2)
     keras.utils.set_random_seed(seed)
     terms = build_terms(losses, student=student, teacher=teacher, examples=EXAMPLES, batch=6, seed=seed)
-    return Objective(terms, student=student, targets=LiveTargets(teacher, teacher_taps(terms))), teacher
+    return Objective(terms, student=student, targets=LiveTargets(teacher, list_teacher_taps(terms))), teacher
 
 
 def batch(rows):
@@ -129,7 +129,7 @@ def test_what_compares_logits_needs_no_layers():
     (term,) = made.terms
     assert (term.pairs, term.projections) == ((), ())
     assert term.parts.kept["discriminators"][0][0].kernel.shape == (3, 8)
-    assert teacher_taps(made.terms) == ()
+    assert list_teacher_taps(made.terms) == ()
     assert made.trainable_variables == made.network.trainable_variables
 
 

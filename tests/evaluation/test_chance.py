@@ -7,8 +7,8 @@ import pytest
 from sklearn import metrics
 
 from kdcli.errors import ModelError
-from kdcli.evaluation.chance import chance_sentence, measure_chance, refuse_chance
-from kdcli.evaluation.quality import measure
+from kdcli.evaluation.chance import describe_chance, measure_chance, refuse_teacher_at_chance
+from kdcli.evaluation.quality import measure_quality
 
 RANDOM = np.random.default_rng(0)
 LABELS = RANDOM.integers(0, 4, 300)
@@ -54,7 +54,7 @@ def test_decisions_that_do_not_depend_on_the_input_are_chance(decided, labels, g
     assert chance.holds == guesses
     assert chance.value == pytest.approx(metrics.balanced_accuracy_score(labels, decided))
     assert chance.guessing == pytest.approx(1 / classes)
-    assert measure(logits, labels, task="classification").at_chance == guesses
+    assert measure_quality(logits, labels, task="classification").at_chance == guesses
 
 
 def test_guessing_is_rarely_taken_for_knowing_and_a_little_knowledge_is_seen():
@@ -118,31 +118,31 @@ def test_pixels_of_one_image_are_no_independent_examples():
 )
 def test_where_all_labels_are_the_same_nothing_is_said(logits, labels, task):
     assert measure_chance(logits, labels, task=task) is None
-    assert measure(logits, labels, task=task).at_chance is None
+    assert measure_quality(logits, labels, task=task).at_chance is None
 
 
 def test_sentence_names_the_model_the_metric_and_the_split():
-    quality = measure(deciding(np.zeros(300, int)), LABELS, task="classification")
+    quality = measure_quality(deciding(np.zeros(300, int)), LABELS, task="classification")
     # Naming one class is right for all of it and for none of the others.
     recall = 1 / len(np.unique(LABELS))
-    assert chance_sentence(quality, "a.keras", "test") == (
+    assert describe_chance(quality, "a.keras", "test") == (
         f"a.keras is at chance: balanced accuracy {recall:.4f} on 300 test examples, and guessing gives as much"
     )
-    values = measure(np.ones((9, 1)), np.arange(9.0)[:, None], task="regression")
-    assert "a.keras is not better than always giving the mean: r² -1.35" in chance_sentence(
+    values = measure_quality(np.ones((9, 1)), np.arange(9.0)[:, None], task="regression")
+    assert "a.keras is not better than always giving the mean: r² -1.35" in describe_chance(
         values, "a.keras", "test"
     )
 
 
 def test_a_teacher_that_knows_passes_with_its_accuracy():
     decided = partly(LABELS, 0.9, 4)
-    assert refuse_chance(deciding(decided), LABELS, name="t.keras") == np.mean(decided == LABELS)
+    assert refuse_teacher_at_chance(deciding(decided), LABELS, name="t.keras") == np.mean(decided == LABELS)
 
 
 def test_a_teacher_at_chance_is_refused_with_the_figures():
     shuffled = np.random.default_rng(0).permutation(LABELS)
     with pytest.raises(ModelError) as caught:
-        refuse_chance(deciding(LABELS), shuffled, name="t.keras")
+        refuse_teacher_at_chance(deciding(LABELS), shuffled, name="t.keras")
     assert "the teacher (t.keras) is at chance level: accuracy 0." in caught.value.message
     assert "on 300 training examples" in caught.value.message
     assert "against 0.250 by guessing" in caught.value.message

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from kdcli.evaluation.example_loss import example_losses, guessing_losses
+from kdcli.evaluation.example_loss import compute_example_losses, compute_guessing_losses
 
 RANDOM = np.random.default_rng(0)
 MAPS = RANDOM.integers(0, 3, (5, 4, 4))
@@ -54,15 +54,15 @@ MAPS = RANDOM.integers(0, 3, (5, 4, 4))
 )
 def test_it_is_the_loss_of_keras(task, head, labels, logits, loss):
     own = np.asarray(loss(labels, logits)).reshape(len(labels), -1).mean(-1)
-    np.testing.assert_allclose(example_losses(logits, labels, task=task, output_kind=head), own, rtol=1e-5)
+    np.testing.assert_allclose(compute_example_losses(logits, labels, task=task, output_kind=head), own, rtol=1e-5)
 
 
 @pytest.mark.parametrize("labels", [RANDOM.integers(0, 3, 40), MAPS])
 def test_guessing_is_the_loss_of_the_frequencies_of_the_labels(labels):
     frequencies = np.bincount(labels.ravel(), minlength=3) / labels.size
     logits = np.broadcast_to(np.log(frequencies), (*labels.shape, 3))
-    own = example_losses(logits, labels, task="segmentation", output_kind="logits")
-    found = guessing_losses(labels, logits.shape, task="segmentation", output_kind="logits")
+    own = compute_example_losses(logits, labels, task="segmentation", output_kind="logits")
+    found = compute_guessing_losses(labels, logits.shape, task="segmentation", output_kind="logits")
     np.testing.assert_allclose(found, own, rtol=1e-6)
 
 
@@ -71,8 +71,12 @@ def test_void_pixels_cost_nothing():
     logits = RANDOM.normal(size=(5, 4, 4, 3))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None, ignore_class=-1)
     own = np.asarray(loss(void, logits)).reshape(5, -1).mean(-1)
-    np.testing.assert_allclose(example_losses(logits, void, task="segmentation", output_kind="logits"), own, rtol=1e-5)
+    np.testing.assert_allclose(
+        compute_example_losses(logits, void, task="segmentation", output_kind="logits"), own, rtol=1e-5
+    )
 
 
 def test_labels_of_another_size_have_no_loss():
-    assert example_losses(np.zeros((4, 3)), np.zeros((4, 2)), task="regression", output_kind="values") is None
+    assert (
+        compute_example_losses(np.zeros((4, 3)), np.zeros((4, 2)), task="regression", output_kind="values") is None
+    )

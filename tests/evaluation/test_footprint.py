@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kdcli.evaluation.footprint import file_bytes, flops, least_bytes, model_bytes, weight_bytes
-from kdcli.evaluation.latency.subjects import compiled
-from kdcli.lazy import quiet_descriptor
+from kdcli.evaluation.footprint import (
+    count_file_bytes,
+    count_flops,
+    count_least_bytes,
+    count_model_bytes,
+    count_weight_bytes,
+)
+from kdcli.evaluation.latency.subjects import compile_network
+from kdcli.lazy import silence_descriptor
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.preprocessing import Preprocessing
 
 L = keras.layers
 
@@ -24,14 +30,14 @@ def network(shape, *layers, dtype="float32"):
     for layer in layers:
         outputs = layer(outputs)
     made = KerasNetwork(keras.Model(inputs, outputs), name="made")
-    return made.with_preparations({"x": Preparation(shape, dtype, shape, dtype)})
+    return made.with_preprocessing({"x": Preprocessing(shape, dtype, shape, dtype)})
 
 
 def attention():
     inputs = keras.Input((5, 8))
     outputs = L.MultiHeadAttention(2, 4)(inputs, inputs)
     made = KerasNetwork(keras.Model(inputs, outputs), name="attention")
-    return made.with_preparations({"x": Preparation((5, 8), "float32", (5, 8), "float32")})
+    return made.with_preprocessing({"x": Preprocessing((5, 8), "float32", (5, 8), "float32")})
 
 
 COUNTED = {
@@ -56,7 +62,7 @@ COUNTED = {
 @pytest.mark.parametrize("name", COUNTED)
 def test_flops_are_those_of_a_count_by_hand(name):
     build, expected = COUNTED[name]
-    assert flops(build()) == expected
+    assert count_flops(build()) == expected
 
 
 def test_flops_are_those_of_the_profiler_where_it_counts_the_same():
@@ -71,8 +77,8 @@ def test_flops_are_those_of_the_profiler_where_it_counts_the_same():
     profiler = tf.compat.v1.profiler
     options = profiler.ProfileOptionBuilder.float_operation()
     options["output"] = "none"
-    graph = compiled(made, batch=1).graph
-    assert flops(made) == profiler.profile(graph, options=options).total_float_ops
+    graph = compile_network(made, batch=1).graph
+    assert count_flops(made) == profiler.profile(graph, options=options).total_float_ops
 
 
 @pytest.mark.parametrize(
@@ -84,24 +90,24 @@ def test_flops_are_those_of_the_profiler_where_it_counts_the_same():
     ids=["a loop", "nothing that counts"],
 )
 def test_flops_that_cannot_be_counted_are_none_and_never_zero(build):
-    assert flops(build()) is None
+    assert count_flops(build()) is None
 
 
 def test_resizing_and_scaling_are_not_counted():
     made = network((8, 8, 3), L.Conv2D(4, 3, padding="same"))
-    larger = made.with_preparations(
-        {"x": Preparation((32, 32, 3), "uint8", (8, 8, 3), "float32", "imagenet", (8, 8))}
+    larger = made.with_preprocessing(
+        {"x": Preprocessing((32, 32, 3), "uint8", (8, 8, 3), "float32", "imagenet", (8, 8))}
     )
-    assert flops(larger) == flops(made)
+    assert count_flops(larger) == count_flops(made)
 
 
 def test_bytes_of_a_file_and_of_a_folder(tmp_path):
     (tmp_path / "inner").mkdir()
     (tmp_path / "one").write_bytes(bytes(10))
     (tmp_path / "inner" / "two").write_bytes(np.zeros(4, np.int32).tobytes())
-    assert file_bytes(tmp_path / "one") == 10
-    assert file_bytes(tmp_path) == 26
-    assert weight_bytes(10) == {"float32": 40, "float16": 20, "int8": 10}
+    assert count_file_bytes(tmp_path / "one") == 10
+    assert count_file_bytes(tmp_path) == 26
+    assert count_weight_bytes(10) == {"float32": 40, "float16": 20, "int8": 10}
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
@@ -109,13 +115,13 @@ def test_the_state_of_an_optimizer_does_not_count(tmp_path, suffix):
     model = keras.Sequential([keras.Input((64,)), L.Dense(300, activation="relu"), L.Dense(3)])
     plain, trained = tmp_path / f"plain{suffix}", tmp_path / f"trained{suffix}"
     model.save(plain)
-    assert model_bytes(plain) == file_bytes(plain)
+    assert count_model_bytes(plain) == count_file_bytes(plain)
     model.compile("adam", "mse")
     model.fit(np.zeros((8, 64)), np.zeros((8, 3)), verbose=0)
     model.save(trained)
     # Adam has two numbers for each weight.
-    assert file_bytes(trained) > 2.5 * file_bytes(plain)
-    assert model_bytes(trained) == pytest.approx(file_bytes(plain), rel=0.1)
+    assert count_file_bytes(trained) > 2.5 * count_file_bytes(plain)
+    assert count_model_bytes(trained) == pytest.approx(count_file_bytes(plain), rel=0.1)
 
 
 def test_the_slots_of_a_saved_model_do_not_count(tmp_path):
@@ -126,19 +132,19 @@ def test_the_slots_of_a_saved_model_do_not_count(tmp_path):
             self.optimizer.moments = [tf.Variable(tf.zeros((30, 20))), tf.Variable(tf.zeros((), tf.int64))]
 
     tf.saved_model.save(Trained(), str(tmp_path / "model"))
-    assert file_bytes(tmp_path / "model") - model_bytes(tmp_path / "model") == 30 * 20 * 4 + 8
+    assert count_file_bytes(tmp_path / "model") - count_model_bytes(tmp_path / "model") == 30 * 20 * 4 + 8
 
 
 def test_no_file_is_smaller_than_its_kernels_in_int8(tmp_path):
     pytest.importorskip("ai_edge_litert")
     layers = [L.Conv2D(40, 3), L.BatchNormalization(), L.ReLU(), L.Flatten(), L.Dense(3)]
     model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
-    least = least_bytes(model.variables)
+    least = count_least_bytes(model.variables)
     assert least == 9 * 40 + 6 * 6 * 40 * 3
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([np.ones((1, 8, 8, 1), np.float32)] for _ in range(3))
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    with quiet_descriptor(1), quiet_descriptor(2), warnings.catch_warnings():
+    with silence_descriptor(1), silence_descriptor(2), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert least <= len(converter.convert()) < 4 * least

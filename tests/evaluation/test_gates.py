@@ -8,7 +8,13 @@ import math
 import pytest
 
 from kdcli.errors import UsageError
-from kdcli.evaluation.gates import COMMANDS, check_task, choose_gates, figures, judge
+from kdcli.evaluation.gates import (
+    METRICS_OF_COMMAND,
+    check_gate_metrics,
+    choose_gates,
+    collect_metrics,
+    judge_gates,
+)
 from kdcli.recipe.gates import METRICS, GatesSection, parse_gate
 from kdcli.runs.latency_results import Timing
 from kdcli.runs.results import Quality
@@ -23,7 +29,7 @@ def chosen(command, *texts, section=NONE, **options):
 
 
 def test_every_figure_is_measured_by_some_command():
-    assert {metric for known in COMMANDS.values() for metric in known} == set(METRICS)
+    assert {metric for known in METRICS_OF_COMMAND.values() for metric in known} == set(METRICS)
 
 
 def test_given_gates_win_over_those_of_the_recipe():
@@ -110,16 +116,16 @@ def test_gate_of_a_recipe_that_cannot_be_measured_is_listed():
 def test_gate_on_a_figure_that_the_task_does_not_have_is_refused(text, task, labelled, known):
     gates = [parse_gate(text)]
     if known:
-        check_task("distill", gates, task, labelled=labelled)
+        check_gate_metrics("distill", gates, task, labelled=labelled)
         return
     with pytest.raises(UsageError, match=f"not a figure of (unlabelled )?{task}"):
-        check_task("distill", gates, task, labelled=labelled)
+        check_gate_metrics("distill", gates, task, labelled=labelled)
 
 
 def test_every_gate_is_judged_on_every_model():
     gates = [parse_gate("accuracy>=0.9"), parse_gate("size_mb<=2")]
     models = {"a": {"accuracy": 0.9, "size_mb": 3.0}, "b": {"accuracy": 0.8, "size_mb": 1.0}}
-    results = judge(gates, models)
+    results = judge_gates(gates, models)
     assert [(one.name, one.model, one.state) for one in results] == [
         ("accuracy", "a", "passed"),
         ("accuracy", "b", "failed"),
@@ -137,10 +143,10 @@ def test_every_gate_is_judged_on_every_model():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, None])
 def test_what_is_no_number_fails_and_is_null(value):
-    (result,) = judge([parse_gate("loss<=0.5")], {"a": {"loss": value}})
+    (result,) = judge_gates([parse_gate("loss<=0.5")], {"a": {"loss": value}})
     assert (result.state, result.value) == ("failed", None)
     assert "NaN" not in json.dumps(result.to_json())
-    assert judge([parse_gate("loss<=0.5")], {"a": {}})[0].state == "failed"
+    assert judge_gates([parse_gate("loss<=0.5")], {"a": {}})[0].state == "failed"
 
 
 @pytest.mark.parametrize(
@@ -148,23 +154,23 @@ def test_what_is_no_number_fails_and_is_null(value):
 )
 def test_unstable_times_make_latency_gates_near_their_bound_inconclusive_and_no_others(value, state):
     gates = [parse_gate("latency_ms<=1"), parse_gate("accuracy>=0.9")]
-    results = judge(gates, {"a": {"latency_ms": value, "accuracy": 0.8}}, doubts=["busy"])
+    results = judge_gates(gates, {"a": {"latency_ms": value, "accuracy": 0.8}}, doubts=["busy"])
     assert [one.state for one in results] == [state, "failed"]
     assert results[0].value == value
-    calm = judge(gates, {"a": {"latency_ms": value, "accuracy": 0.8}})
+    calm = judge_gates(gates, {"a": {"latency_ms": value, "accuracy": 0.8}})
     assert calm[0].state == ("passed" if value < 1 else "failed")
 
 
 def test_models_that_were_not_timed_are_passed_over_where_others_were():
     gates = [parse_gate("latency_ms<=1")]
-    assert [one.model for one in judge(gates, {"a": {}, "b": {"latency_ms": 0.5}})] == ["b"]
-    assert [one.state for one in judge(gates, {"a": {}, "b": {}})] == ["failed", "failed"]
+    assert [one.model for one in judge_gates(gates, {"a": {}, "b": {"latency_ms": 0.5}})] == ["b"]
+    assert [one.state for one in judge_gates(gates, {"a": {}, "b": {}})] == ["failed", "failed"]
 
 
 def test_figures_have_the_names_of_gates():
     quality = Quality("classification", 10, accuracy=0.8, loss=0.5, agreement=0.9)
     timing = Timing("tensorflow", 2, 1, 0.5, 0.6, None, 900.0, 0.55, 0.1, 400, 1, 0, 8)
-    found = figures(
+    found = collect_metrics(
         quality,
         size=2_500_000,
         parameters=7,
@@ -173,9 +179,9 @@ def test_figures_have_the_names_of_gates():
         latency=timing,
         latency_ratio=0.25,
     )
-    assert set(found) == set(COMMANDS["evaluate"])
+    assert set(found) == set(METRICS_OF_COMMAND["evaluate"])
     assert (found["accuracy"], found["size_mb"], found["flops"]) == (0.8, 2.5, 9)
     assert found["accuracy_drop"] == pytest.approx(0.05)
     assert (found["latency_ms"], found["latency_ratio"], found["examples_per_second"]) == (0.5, 0.25, 900.0)
-    alone = figures(quality, size=1, parameters=None)
+    alone = collect_metrics(quality, size=1, parameters=None)
     assert (alone["accuracy_drop"], "latency_ms" in alone) == (None, False)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from kdcli.data.arrays import splits_from_arrays
-from kdcli.evaluation.input_scale import choose_scale, find_mismatch
+from kdcli.evaluation.input_scale import choose_scale, find_scale_mismatch
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.preprocessing import Preprocessing
 from kdcli.spec import Standardization
 
 layers = keras.layers
@@ -72,12 +72,18 @@ def trained_on(scale, *, norm=False):
 
 def network(model, *, pixels=PIXELS, output_kind="logits"):
     shape = pixels.shape[1:]
-    preparation = Preparation(shape, str(pixels.dtype), shape, "float32")
-    return KerasNetwork(model, name="m").understood(output_kind, output_kind=output_kind).with_preparations({"x": preparation})
+    preparation = Preprocessing(shape, str(pixels.dtype), shape, "float32")
+    return (
+        KerasNetwork(model, name="m")
+        .with_output_kinds(output_kind, output_kind=output_kind)
+        .with_preprocessing({"x": preparation})
+    )
 
 
 def chosen(model, examples=None, *, task="classification", measured=True, output_kind="logits"):
-    return choose_scale(network(model, output_kind=output_kind), examples or split(), task=task, measured=measured, seed=0)
+    return choose_scale(
+        network(model, output_kind=output_kind), examples or split(), task=task, measured=measured, seed=0
+    )
 
 
 @pytest.mark.parametrize("norm", [False, True])
@@ -86,7 +92,7 @@ def test_a_trained_network_gets_the_scale_that_plain_keras_trained_it_on(scale, 
     model = trained_on(scale, norm=norm)
     choice = chosen(model)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    ours = Preparation((6, 6, 1), "uint8", (6, 6, 1), "float32", choice.scale)(PIXELS)
+    ours = Preprocessing((6, 6, 1), "uint8", (6, 6, 1), "float32", choice.scale)(PIXELS)
     reached = float(loss(LABELS, model.predict(keras.ops.convert_to_numpy(ours), verbose=0)))
     own = float(loss(LABELS, model.predict(PREPROCESSED[scale](PIXELS), verbose=0)))
     # The data's own statistics are rounded to four digits.
@@ -174,10 +180,10 @@ def test_arithmetic_of_the_applications_inside_the_graph_is_read(module):
     three = np.repeat(PIXELS, 3, -1)
     shape = three.shape[1:]
     network = KerasNetwork(classifier(preprocess, shape=shape), name="m")
-    network = network.with_preparations({"x": Preparation(shape, "uint8", shape, "float32")})
+    network = network.with_preprocessing({"x": Preprocessing(shape, "uint8", shape, "float32")})
     choice = choose_scale(network, split(three), task="classification", measured=False, seed=0)
     assert choice.scale == "raw"
-    reached = network.with_scale(choice.scale).before_weights({"x": three[:5]})
+    reached = network.with_scale(choice.scale).compute_before_weights({"x": three[:5]})
     np.testing.assert_allclose(reached, preprocess(three[:5].astype(np.float32)), atol=1e-3)
 
 
@@ -233,7 +239,9 @@ def test_the_colour_scales_are_tried_on_three_channels_only():
     pixels = images(channels=3)
     shape = (6, 6, 3)
     model = trained(classifier(shape=shape), keras.applications.imagenet_utils.preprocess_input(pixels * 1.0))
-    three = KerasNetwork(model, name="m").with_preparations({"x": Preparation(shape, "uint8", shape, "float32")})
+    three = KerasNetwork(model, name="m").with_preprocessing(
+        {"x": Preprocessing(shape, "uint8", shape, "float32")}
+    )
     choice = choose_scale(three, split(pixels), task="classification", measured=True, seed=0)
     assert choice.scale == "caffe"
     assert {"imagenet", "caffe"} <= set(choice.losses)
@@ -250,7 +258,7 @@ def test_a_network_that_takes_bytes_gets_them():
     inputs = keras.Input((6, 6, 1), dtype="uint8")
     x = layers.Flatten()(layers.Rescaling(1 / 255)(inputs))
     model = KerasNetwork(keras.Model(inputs, layers.Dense(3)(x)), name="m")
-    model = model.with_preparations({"x": Preparation((6, 6, 1), "uint8", (6, 6, 1), "uint8")})
+    model = model.with_preprocessing({"x": Preprocessing((6, 6, 1), "uint8", (6, 6, 1), "uint8")})
     assert choose_scale(model, split(), task="classification", measured=True, seed=0).scale == "raw"
 
 
@@ -268,7 +276,9 @@ def test_other_types_than_uint8_have_no_scale(dtype):
 def test_floats_in_another_range_than_the_network_was_trained_on_are_said(stored, wanted):
     model = trained_on(wanted)
     given = PREPROCESSED[stored](PIXELS).astype(np.float32)
-    said = find_mismatch(network(model, pixels=given), split(given), task="classification", measured=True, seed=0)
+    said = find_scale_mismatch(
+        network(model, pixels=given), split(given), task="classification", measured=True, seed=0
+    )
     assert (said is None) is (stored == wanted)
     assert said is None or f"but {wanted} would fit" in said
 
@@ -277,17 +287,17 @@ def test_floats_from_0_to_255_into_a_fresh_network_are_said():
     given = PIXELS.astype(np.float32)
     plain, rescaling = classifier(), classifier(lambda x: layers.Rescaling(1 / 255)(x))
     asked = {"task": "classification", "measured": False, "seed": 0}
-    assert "does not rescale" in find_mismatch(network(plain, pixels=given), split(given), **asked)
-    assert find_mismatch(network(rescaling, pixels=given), split(given), **asked) is None
+    assert "does not rescale" in find_scale_mismatch(network(plain, pixels=given), split(given), **asked)
+    assert find_scale_mismatch(network(rescaling, pixels=given), split(given), **asked) is None
     given = (PIXELS / 255.0).astype(np.float32)
-    assert find_mismatch(network(plain, pixels=given), split(given), **asked) is None
-    assert "but raw would fit" in find_mismatch(network(rescaling, pixels=given), split(given), **asked)
+    assert find_scale_mismatch(network(plain, pixels=given), split(given), **asked) is None
+    assert "but raw would fit" in find_scale_mismatch(network(rescaling, pixels=given), split(given), **asked)
 
 
 def test_a_standardization_is_what_numpy_computes():
     scale = Standardization(mean=(120.0, 110.0, 100.0), deviation=(60.0,))
     pixels = images(channels=3)
-    ours = Preparation((6, 6, 3), "uint8", (6, 6, 3), "float32", scale)(pixels)
+    ours = Preprocessing((6, 6, 3), "uint8", (6, 6, 3), "float32", scale)(pixels)
     np.testing.assert_allclose(
         keras.ops.convert_to_numpy(ours), (pixels - np.array([120.0, 110, 100])) / 60, atol=1e-5
     )
@@ -298,4 +308,4 @@ def test_a_standardization_is_what_numpy_computes():
 def test_the_network_that_was_measured_stays_as_it_was():
     given = network(trained_on("raw"))
     choose_scale(given, split(), task="classification", measured=True, seed=0)
-    assert given.preparations["x"].scale == "unit"
+    assert given.preprocessing["x"].scale == "unit"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from kdcli.evaluation.quality import agree, calibration_error, measure
-from kdcli.evaluation.statistics import wilson
+from kdcli.evaluation.quality import measure_agreement, measure_calibration_error, measure_quality
+from kdcli.evaluation.statistics import wilson_interval
 
 RANDOM = np.random.default_rng(0)
 CLASSES = 8
@@ -25,7 +25,7 @@ def chances(logits):
 
 
 def found(task="classification", logits=LOGITS, labels=LABELS, **more):
-    return measure(logits, labels, task=task, **more)
+    return measure_quality(logits, labels, task=task, **more)
 
 
 def test_classification_figures_equal_those_of_scikit_learn():
@@ -40,7 +40,7 @@ def test_classification_figures_equal_those_of_scikit_learn():
 
 def test_the_accuracy_has_its_interval():
     quality = found()
-    assert (quality.low, quality.high) == wilson(round(quality.accuracy * 300), 300)
+    assert (quality.low, quality.high) == wilson_interval(round(quality.accuracy * 300), 300)
     assert quality.low < quality.accuracy < quality.high
 
 
@@ -56,7 +56,7 @@ def test_the_calibration_error_equals_a_loop_over_bins():
 
 
 def test_full_confidence_belongs_to_the_last_bin():
-    assert calibration_error(np.ones(4), np.array([True, True, True, False])) == pytest.approx(0.25)
+    assert measure_calibration_error(np.ones(4), np.array([True, True, True, False])) == pytest.approx(0.25)
 
 
 def test_classes_that_do_not_occur_leave_balanced_accuracy_alone():
@@ -138,7 +138,7 @@ def test_mean_iou_by_hand():
     ],
 )
 def test_agreement_is_the_share_of_equal_decisions(task, ours, theirs, expected):
-    assert agree(np.array(ours, float), np.array(theirs, float), task=task) == expected
+    assert measure_agreement(np.array(ours, float), np.array(theirs, float), task=task) == expected
 
 
 def test_agreement_with_a_teacher_is_measured_beside_the_rest():

@@ -12,14 +12,14 @@ from scipy.stats import binomtest
 from kdcli.evaluation.statistics import (
     EXACT_BELOW,
     MANY,
-    Paired,
-    gain_over_repeats,
+    PairedDecisions,
+    decide_verdict,
+    estimate_gain,
     holm_levels,
     smallest_visible_gain,
     t_quantile,
     t_tails,
-    verdict,
-    wilson,
+    wilson_interval,
 )
 
 TRIES = 1000
@@ -30,17 +30,17 @@ TRIES = 1000
 def test_the_wilson_interval_equals_scipys(trials, share):
     successes = round(share * trials)
     expected = binomtest(successes, trials).proportion_ci(confidence_level=0.95, method="wilson")
-    assert wilson(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert wilson_interval(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_nothing_measured_is_every_share():
-    assert wilson(0, 0) == (0.0, 1.0)
+    assert wilson_interval(0, 0) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("trials", [1, 3, 50])
 def test_the_interval_stays_inside_the_shares_and_holds_the_point(trials):
     for successes in range(trials + 1):
-        low, high = wilson(successes, trials)
+        low, high = wilson_interval(successes, trials)
         share, rounding = successes / trials, 1e-15
         assert 0.0 <= low <= share + rounding
         assert share - rounding <= high <= 1.0
@@ -58,7 +58,7 @@ def test_students_t_equals_scipys(freedom):
     ("gained", "lost"), [(0, 0), (1, 0), (8, 3), (24, 0), (14, 10), (25, 0), (60, 45), (900, 950)]
 )
 def test_mcnemar_equals_the_binomial_test(gained, lost):
-    p, total = Paired(10_000, gained, lost).mcnemar(), gained + lost
+    p, total = PairedDecisions(10_000, gained, lost).mcnemar(), gained + lost
     if total == 0:
         assert p == 1.0
         return
@@ -69,14 +69,14 @@ def test_mcnemar_equals_the_binomial_test(gained, lost):
 
 
 def test_mcnemar_is_the_same_from_both_sides():
-    assert Paired(500, 30, 12).mcnemar() == Paired(500, 12, 30).mcnemar()
+    assert PairedDecisions(500, 30, 12).mcnemar() == PairedDecisions(500, 12, 30).mcnemar()
 
 
 def test_the_paired_interval_covers_a_known_difference():
     random = np.random.default_rng(0)
     for examples, gained, lost in [(200, 0.06, 0.03), (1000, 0.04, 0.04), (500, 0.02, 0.01)]:
         drawn = random.multinomial(examples, [gained, lost, 1 - gained - lost], TRIES)
-        intervals = [Paired(examples, int(won), int(away)).interval() for won, away, _ in drawn]
+        intervals = [PairedDecisions(examples, int(won), int(away)).interval() for won, away, _ in drawn]
         covered = np.mean([low <= gained - lost <= high for low, high in intervals])
         assert 0.90 <= covered <= 0.99
 
@@ -123,7 +123,7 @@ def test_the_interval_over_repeats_covers_a_known_gain(repeats, most):
     covered = 0
     for number in range(TRIES):
         differences, sampling = simulated(0.01, seed=number, repeats=repeats)
-        gain = gain_over_repeats(differences, sampling=sampling)
+        gain = estimate_gain(differences, sampling=sampling)
         covered += gain.low <= 0.01 <= gain.high
     assert 0.90 <= covered / TRIES <= most
 
@@ -132,8 +132,8 @@ def test_without_a_gain_better_is_rare():
     verdicts = []
     for number in range(TRIES):
         differences, sampling = simulated(0.0, seed=10_000 + number)
-        gain = gain_over_repeats(differences, sampling=sampling)
-        verdicts.append(verdict(gain.low, gain.high))
+        gain = estimate_gain(differences, sampling=sampling)
+        verdicts.append(decide_verdict(gain.low, gain.high))
     assert verdicts.count("better") <= 0.05 * TRIES
     assert verdicts.count("worse") <= 0.05 * TRIES
 
@@ -142,27 +142,27 @@ def test_the_interval_excludes_zero_exactly_where_p_is_below_its_level():
     for number in range(300):
         differences, sampling = simulated(0.006, seed=number)
         for alpha in (0.05, 0.0125):
-            gain = gain_over_repeats(differences, sampling=sampling, alpha=alpha)
-            assert (gain.p < alpha) == (verdict(gain.low, gain.high) != "inconclusive")
+            gain = estimate_gain(differences, sampling=sampling, alpha=alpha)
+            assert (gain.p < alpha) == (decide_verdict(gain.low, gain.high) != "inconclusive")
 
 
 def test_equal_repeats_do_not_make_a_small_test_split_certain():
-    gain = gain_over_repeats([1 / 360] * 3, sampling=0.003)
-    assert verdict(gain.low, gain.high) == "inconclusive"
+    gain = estimate_gain([1 / 360] * 3, sampling=0.003)
+    assert decide_verdict(gain.low, gain.high) == "inconclusive"
     assert gain.mean == pytest.approx(1 / 360)
 
 
 def test_a_model_against_itself_is_inconclusive():
-    gain = gain_over_repeats([0.0, 0.0, 0.0], sampling=0.0)
+    gain = estimate_gain([0.0, 0.0, 0.0], sampling=0.0)
     assert (gain.low, gain.high, gain.p) == (0.0, 0.0, 1.0)
-    assert verdict(gain.low, gain.high) == "inconclusive"
+    assert decide_verdict(gain.low, gain.high) == "inconclusive"
 
 
 @pytest.mark.parametrize(
     ("low", "high", "word"), [(0.1, 0.2, "better"), (-0.2, -0.1, "worse"), (-0.1, 0.1, "inconclusive")]
 )
 def test_the_verdict_is_read_from_the_interval(low, high, word):
-    assert verdict(low, high) == word
+    assert decide_verdict(low, high) == word
 
 
 @pytest.mark.parametrize(("examples", "points"), [(360, 3.7), (10_000, 0.69)])
@@ -176,7 +176,7 @@ def test_a_gain_of_that_size_shows_in_four_of_five_tries(examples, disagreement)
     random = np.random.default_rng(3)
     won, lost = (disagreement + gain) / 2, (disagreement - gain) / 2
     drawn = random.multinomial(examples, [won, lost, 1 - won - lost], TRIES)
-    shown = np.mean([Paired(examples, int(one), int(other)).mcnemar() < 0.05 for one, other, _ in drawn])
+    shown = np.mean([PairedDecisions(examples, int(one), int(other)).mcnemar() < 0.05 for one, other, _ in drawn])
     assert 0.75 <= shown <= 0.86
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kdcli.errors import UsageError
-from kdcli.exports import KINDS
-from kdcli.exports.choosing import FOREIGN_FORMATS, FOREIGN_QUANTIZATIONS, QUANTIZATIONS, choose_formats
+from kdcli.exports import EXPORT_FORMATS
+from kdcli.exports.choosing import FOREIGN_FORMATS, FOREIGN_QUANTIZATIONS, QUANTIZE_MODES, choose_formats
 
 
 def names(*words, **options):
@@ -14,7 +14,7 @@ def names(*words, **options):
 
 
 def test_files_are_named_as_the_contract_says():
-    assert names("litert", "onnx", "keras", "saved-model", quantize=QUANTIZATIONS) == [
+    assert names("litert", "onnx", "keras", "saved-model", quantize=QUANTIZE_MODES) == [
         "student.tflite",
         "student_float16.tflite",
         "student_dynamic.tflite",
@@ -54,7 +54,7 @@ def test_a_quantisation_of_other_tools_names_ours(word):
     with pytest.raises(UsageError, match="--quantize must be one of") as caught:
         choose_formats(["litert"], quantize=[word])
     ours = caught.value.hint.removeprefix("--quantize ")
-    assert ours in QUANTIZATIONS
+    assert ours in QUANTIZE_MODES
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_none_as_quantisation_is_no_fault_without_litert():
 
 
 def test_every_kind_says_what_runs_it():
-    assert {kind: member.runtime for kind, member in KINDS.items()} == {
+    assert {kind: member.runtime for kind, member in EXPORT_FORMATS.items()} == {
         "keras": "tensorflow",
         "saved-model": "tensorflow",
         "litert": "litert",

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from kdcli.exports.choosing import choose_formats
-from kdcli.models.inference import ready, shipped_kind
+from kdcli.models.inference import choose_exported_kind, prepare_for_export
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.keras.serving import serve
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.keras.serving import make_served_model
+from kdcli.models.preprocessing import Preprocessing
 
 FORMATS = [("keras", "none"), ("saved-model", "none"), ("onnx", "none")]
 FORMATS += [("litert", quantize) for quantize in ("none", "float16", "dynamic", "int8")]
@@ -63,8 +63,8 @@ def images(count=40, size=12):
 def network_of(model, raw):
     shape, dtype = raw.shape[1:], raw.dtype.name
     own = model.inputs[0]
-    preparation = Preparation(shape, dtype, tuple(own.shape[1:]), own.dtype, "raw")
-    return KerasNetwork(model, name="m").with_preparations({"x": preparation})
+    preparation = Preprocessing(shape, dtype, tuple(own.shape[1:]), own.dtype, "raw")
+    return KerasNetwork(model, name="m").with_preprocessing({"x": preparation})
 
 
 def file_outputs(network, raw, folder, *, kind, quantize="none", **options):
@@ -72,14 +72,14 @@ def file_outputs(network, raw, folder, *, kind, quantize="none", **options):
     (format_,) = choose_formats([kind], quantize=[quantize])
     if kind in PACKAGES:
         pytest.importorskip(PACKAGES[kind])
-    serving = serve(network, inside=True, floats=format_.takes_floats, **options)
+    serving = make_served_model(network, include_preprocessing=True, floats=format_.takes_floats, **options)
     if format_.from_data:
         serving = serving.shown({"x": raw})
     path = folder / format_.file_name("m")
     format_.write(serving, path)
     runner = format_.open(path)
     try:
-        return runner.predict(serving.taken({"x": raw}))
+        return runner.predict(serving.convert_examples({"x": raw}))
     finally:
         runner.close()
 
@@ -133,7 +133,7 @@ def test_half_precision_is_exported_in_float32(policy, tmp_path):
         keras.config.set_dtype_policy("float32")
     raw = images()
     wanted = model.predict(raw, verbose=0).astype("float32")
-    network = ready(network_of(model, raw), "probabilities")
+    network = prepare_for_export(network_of(model, raw), "probabilities")
     for kind in ("litert", "keras"):
         found = file_outputs(network, raw, tmp_path, kind=kind)
         np.testing.assert_allclose(found, wanted, atol=0.01)
@@ -182,10 +182,10 @@ def test_a_file_gives_the_output_kind_that_is_asked_for(end, kind, tmp_path):
 
     network = network_of(model, raw)
     if end == "operation":
-        network = network.understood("probabilities", output_kind="logits")
+        network = network.with_output_kinds("probabilities", output_kind="logits")
     probabilities = file_outputs(network, raw, tmp_path, kind=kind, output_kind="probabilities")
     np.testing.assert_allclose(probabilities, softmax_of(logits), atol=1e-5)
-    bare = ready(network, "logits")
+    bare = prepare_for_export(network, "logits")
     found = file_outputs(bare, raw, tmp_path, kind=kind, output_kind="logits")
     np.testing.assert_allclose(softmax_of(found), softmax_of(logits), atol=1e-5)
     if end in ("logits", "activation", "layer"):
@@ -210,5 +210,5 @@ def test_a_file_gives_the_output_kind_that_is_asked_for(end, kind, tmp_path):
 def test_the_output_kind_follows_the_teachers(own, wanted, teachers, expected):
     inputs = keras.Input((2,))
     network = KerasNetwork(keras.Model(inputs, L.Dense(3)(inputs)), name="m")
-    network = network.understood(own, output_kind="sigmoid" if own == "sigmoid" else "logits")
-    assert shipped_kind(network, wanted, teachers=teachers) == expected
+    network = network.with_output_kinds(own, output_kind="sigmoid" if own == "sigmoid" else "logits")
+    assert choose_exported_kind(network, wanted, teachers=teachers) == expected

@@ -10,13 +10,16 @@ import pytest
 from conftest import blobs
 
 from kdcli.errors import ModelError
-from kdcli.exports import KINDS, Litert
-from kdcli.exports.choosing import BORDERS, QUANTIZATIONS, choose_formats
+from kdcli.exports import EXPORT_FORMATS, Litert
+from kdcli.exports.choosing import IO_TYPES, QUANTIZE_MODES, choose_formats
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.keras.serving import serve
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.keras.serving import make_served_model
+from kdcli.models.preprocessing import Preprocessing
 
-FORMATS = [*((kind, "none") for kind in KINDS), *(("litert", way) for way in QUANTIZATIONS if way != "none")]
+FORMATS = [
+    *((kind, "none") for kind in EXPORT_FORMATS),
+    *(("litert", way) for way in QUANTIZE_MODES if way != "none"),
+]
 # Largest difference as a share of the largest answer.
 CLOSE = {"none": 1e-5, "float16": 2e-3, "dynamic": 0.05, "int8": 0.15}
 
@@ -35,17 +38,17 @@ def pictures_network(*, last: str | None = None) -> tuple[KerasNetwork, np.ndarr
     )
     network = KerasNetwork(model, name="pictures")
     # Pictures of another size, without a channel axis: all of the preparation has something to do.
-    preparation = Preparation((10, 12), "uint8", (8, 8, 1), "float32", "signed", (8, 8), "crop")
+    preparation = Preprocessing((10, 12), "uint8", (8, 8, 1), "float32", "signed", (8, 8), "crop")
     raw = np.random.default_rng(0).integers(0, 256, (40, 10, 12), dtype=np.uint8)
-    return network.with_preparations({"x": preparation}), raw
+    return network.with_preprocessing({"x": preparation}), raw
 
 
 def values_network() -> tuple[KerasNetwork, np.ndarray]:
     keras.utils.set_random_seed(2)
     model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(8, activation="relu"), keras.layers.Dense(2)])
     network = KerasNetwork(model, name="values")
-    preparation = Preparation((5,), "float64", (5,), "float32", "unit")
-    return network.with_preparations({"x": preparation}), np.random.default_rng(0).standard_normal((40, 5))
+    preparation = Preprocessing((5,), "float64", (5,), "float32", "unit")
+    return network.with_preprocessing({"x": preparation}), np.random.default_rng(0).standard_normal((40, 5))
 
 
 NETWORKS = {
@@ -57,7 +60,7 @@ NETWORKS = {
 
 def written(format_, network, raw, folder, capfd=None, **options):
     options = {"inside": True, **options}
-    serving = serve(network, floats=format_.takes_floats, **options)
+    serving = make_served_model(network, floats=format_.takes_floats, **options)
     if format_.from_data:
         serving = serving.shown({"x": raw})
     path = folder / format_.file_name("m")
@@ -72,8 +75,8 @@ def written(format_, network, raw, folder, capfd=None, **options):
     try:
         assert runner.runtime == format_.runtime
         assert runner.batch == options.get("batch")
-        answers = runner.predict(serving.taken({"x": raw}))
-        nanoseconds = runner.time_block([serving.taken({"x": raw[:1]})] * 3)
+        answers = runner.predict(serving.convert_examples({"x": raw}))
+        nanoseconds = runner.time_block([serving.convert_examples({"x": raw[:1]})] * 3)
     finally:
         runner.close()
     assert answers.dtype == np.float32
@@ -99,18 +102,18 @@ def test_a_file_answers_raw_examples_as_its_model_does(kind, quantize, model, tm
     assert np.abs(answers - wanted).max() <= CLOSE[quantize] * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EXPORT_FORMATS)
 def test_outside_takes_what_the_model_takes_and_a_fixed_batch_is_kept(kind, tmp_path):
     (format_,) = choose_formats([kind])
     if format_.extra:
         pytest.importorskip({"litert": "ai_edge_litert", "onnx": "onnxruntime"}[format_.extra])
     network, raw = pictures_network()
     answers = written(format_, network, raw[:9], tmp_path, inside=False, batch=4)
-    assert serve(network, inside=False).shape == (8, 8, 1)
+    assert make_served_model(network, include_preprocessing=False).shape == (8, 8, 1)
     np.testing.assert_allclose(answers, expected(network, raw[:9]), atol=1e-5)
 
 
-@pytest.mark.parametrize("io", BORDERS)
+@pytest.mark.parametrize("io", IO_TYPES)
 def test_what_goes_in_and_comes_out_of_an_int8_file_is_chosen(io, tmp_path):
     pytest.importorskip("ai_edge_litert")
     from kdcli.models.runtimes.runner import FileRunner
@@ -145,9 +148,13 @@ def test_a_model_that_a_format_cannot_hold_is_one_line(tmp_path, capfd):
     pytest.importorskip("ai_edge_litert")
     inputs = keras.Input((8,))
     model = keras.Model(inputs, keras.layers.Dense(2)(keras.ops.real(keras.ops.fft((inputs, inputs))[0])))
-    network = KerasNetwork(model, name="m").with_preparations({"x": Preparation((8,), "float32", (8,), "float32")})
+    network = KerasNetwork(model, name="m").with_preprocessing(
+        {"x": Preprocessing((8,), "float32", (8,), "float32")}
+    )
     (format_,) = choose_formats(["litert"], quantize=["int8"])
-    serving = serve(network, inside=True, floats=True).shown({"x": blobs(10)[0].reshape(10, 64)[:, :8] / 255.0})
+    serving = make_served_model(network, include_preprocessing=True, floats=True).shown(
+        {"x": blobs(10)[0].reshape(10, 64)[:, :8] / 255.0}
+    )
     capfd.readouterr()
     with pytest.raises(ModelError, match=r"m_int8.tflite: the model cannot be converted with --quantize int8: "):
         format_.write(serving, tmp_path / "m_int8.tflite")
@@ -160,7 +167,7 @@ def recurrent_network():
     model = keras.Sequential([keras.Input((6, 3)), keras.layers.LSTM(4, name="memory"), keras.layers.Dense(2)])
     network = KerasNetwork(model, name="m")
     raw = np.random.default_rng(0).standard_normal((5, 6, 3)).astype(np.float32)
-    return network.with_preparations({"x": Preparation((6, 3), "float32", (6, 3), "float32")}), raw
+    return network.with_preprocessing({"x": Preprocessing((6, 3), "float32", (6, 3), "float32")}), raw
 
 
 def test_recurrent_layers_want_a_fixed_batch_and_are_never_calibrated(tmp_path):
@@ -168,10 +175,13 @@ def test_recurrent_layers_want_a_fixed_batch_and_are_never_calibrated(tmp_path):
     network, raw = recurrent_network()
     plain, int8 = choose_formats(["litert"], quantize=["none", "int8"])
     with pytest.raises(ModelError, match=r"'tf\.TensorListReserve' op requires") as caught:
-        plain.write(serve(network, inside=True), tmp_path / "m.tflite")
+        plain.write(make_served_model(network, include_preprocessing=True), tmp_path / "m.tflite")
     assert caught.value.hint.startswith("--batch 1")
     with pytest.raises(ModelError, match=r"--quantize int8: the layer \S*memory is recurrent") as caught:
-        int8.write(serve(network, inside=True, floats=True, batch=1).shown({"x": raw}), tmp_path / "m_int8.tflite")
+        int8.write(
+            make_served_model(network, include_preprocessing=True, floats=True, batch=1).shown({"x": raw}),
+            tmp_path / "m_int8.tflite",
+        )
     assert caught.value.hint == "--quantize dynamic"
     assert list(tmp_path.iterdir()) == []
     answers = written(plain, network, raw, tmp_path, batch=1)

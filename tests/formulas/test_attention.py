@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kdcli.formulas.attention import attention
+from kdcli.formulas.attention import attention_map
 from kdcli.losses import make
 
 
@@ -15,7 +15,7 @@ from kdcli.losses import make
 def test_it_does_not_depend_on_the_size_of_the_feature(power, scale):
     feature = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
     flat = np.mean(feature**power, axis=-1).reshape(2, 12)
-    found = attention(tf.constant(scale * feature, "float32"), power)
+    found = attention_map(tf.constant(scale * feature, "float32"), power)
     np.testing.assert_allclose(found, flat / np.linalg.norm(flat, axis=1, keepdims=True), rtol=1e-3, atol=1e-5)
 
 

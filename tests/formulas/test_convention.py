@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kdcli.formulas.convention import alike, cosine
+from kdcli.formulas.convention import cosine, promote
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from kdcli.formulas.convention import alike, cosine
     ],
 )
 def test_the_widest_float_type_is_the_type_of_all(types, expected):
-    assert [tensor.dtype for tensor in alike(*(tf.ones(2, name) for name in types))] == [expected, expected]
+    assert [tensor.dtype for tensor in promote(*(tf.ones(2, name) for name in types))] == [expected, expected]
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e10, 1e20, 1e30])

@@ -8,18 +8,20 @@ import pytest
 
 from kdcli.jobs.export_formats import ONE_AT_A_TIME, YES, exportable_formats
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.keras.serving import Serving
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.keras.serving import ServedModel
+from kdcli.models.preprocessing import Preprocessing
 
 
 def network_of(layer, shape=(6, 4)):
     inputs = keras.Input(shape)
     model = keras.Model(inputs, keras.layers.Dense(2)(layer(inputs)))
-    return KerasNetwork(model, name="m").with_preparations({"x": Preparation(shape, "float32", shape, "float32")})
+    return KerasNetwork(model, name="m").with_preprocessing(
+        {"x": Preprocessing(shape, "float32", shape, "float32")}
+    )
 
 
 def test_usual_operations_are_not_converted_for_it(monkeypatch):
-    monkeypatch.setattr(Serving, "constant", property(lambda self: pytest.fail("it was converted")))
+    monkeypatch.setattr(ServedModel, "constant", property(lambda self: pytest.fail("it was converted")))
     assert set(exportable_formats(network_of(keras.layers.Conv1D(2, 3))).values()) == {YES}
 
 

@@ -63,7 +63,7 @@ def check_failure_at(call: int, number: int, out: Path, whole: Path, monkeypatch
         monkeypatch.setattr(writer, "hook", writer._no_hook)
     if len(seen) < call:
         return False
-    left = [path.name for path in out.rglob("*") if path.name.startswith(writer.TEMPORARY)]
+    left = [path.name for path in out.rglob("*") if path.name.startswith(writer.TEMPORARY_PREFIX)]
     assert left == [], seen[call - 1]
     distill(out, resume=True)
     for ours, theirs in zip(weights(out), weights(whole), strict=True):

@@ -15,15 +15,15 @@ from kdcli.errors import ModelError
 from kdcli.jobs.preflight import refuse_idle_terms, refuse_same
 from kdcli.losses import make
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.preprocessing import Preprocessing
 from kdcli.zoo import Cnn
 
 X, Y = blobs(90)
 
 
 def network(model):
-    preparation = Preparation((8, 8, 1), "uint8", (8, 8, 1), "float32")
-    return KerasNetwork(model, name="t.keras").with_preparations({"x": preparation})
+    preparation = Preprocessing((8, 8, 1), "uint8", (8, 8, 1), "float32")
+    return KerasNetwork(model, name="t.keras").with_preprocessing({"x": preparation})
 
 
 def cnn(seed=0, **options):

@@ -14,7 +14,7 @@ from conftest import bar_reader, save_npz
 import kdcli
 from kdcli.errors import Interrupted, KdError, LockedError
 from kdcli.events import Note
-from kdcli.runs.directory import locked
+from kdcli.runs.directory import acquire_run_lock
 
 SOFT = [{"kind": "labels", "weight": 0.1}, {"kind": "soft_targets", "temperature": 2.0}]
 MLP = {"kind": "zoo", "name": "mlp"}
@@ -99,10 +99,10 @@ class StopAfter:
     """Stops once a stage has said that it begins, some questions later."""
 
     def __init__(self, stage, questions):
-        self.stage, self.left, self.begun = stage, questions, False
+        self.phase, self.left, self.begun = stage, questions, False
 
     def heard(self, event):
-        self.begun |= isinstance(event, Note) and event.text.startswith(f"stage {self.stage} of")
+        self.begun |= isinstance(event, Note) and event.text.startswith(f"stage {self.phase} of")
 
     def __call__(self):
         self.left -= self.begun
@@ -230,7 +230,7 @@ def test_overwrite_starts_the_whole_chain_anew_and_spares_what_is_foreign(folder
     with pytest.raises(KdError, match=r"did not write: .*stages/notes\.txt"):
         kdcli.distill(recipe=staged(folder), out=out, overwrite=True)
     (out / "stages/notes.txt").unlink()
-    held = locked(out / "stages/1")
+    held = acquire_run_lock(out / "stages/1")
     with pytest.raises(LockedError):
         kdcli.distill(recipe=staged(folder), out=out, overwrite=True)
     held.release()

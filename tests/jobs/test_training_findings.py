@@ -7,7 +7,7 @@ import pytest
 from conftest import bar_reader, save_npz
 
 import kdcli
-from kdcli.data.order import shuffled
+from kdcli.data.order import shuffle_positions
 from kdcli.jobs.training_findings import partial_batch, rate_finding
 from kdcli.recipe.reader import read_recipe
 from kdcli.runs.results import Plan
@@ -40,7 +40,7 @@ BROKEN = {
 def test_a_partial_batch_is_said_where_it_leaves_out_more_than_a_twentieth(examples, batch):
     text = partial_batch(examples, batch)
     steps = steps_per_epoch(examples, batch)
-    used = set(shuffled(examples, seed=0, epoch=0)[: steps * min(batch, examples)])
+    used = set(shuffle_positions(examples, seed=0, epoch=0)[: steps * min(batch, examples)])
     left = examples - len(used)
     assert (text is not None) == (left / examples > 0.05)
     if text is None:

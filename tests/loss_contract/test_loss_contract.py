@@ -11,8 +11,8 @@ import pytest
 from kdcli.formulas.convention import features, per_example, wide
 from kdcli.lazy import ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Loss, Parts
-from kdcli.loss_contract.check import CHECKS, check
-from kdcli.loss_contract.outcome import said
+from kdcli.loss_contract.check import CHECKS, check_contract
+from kdcli.loss_contract.outcome import describe_error
 from kdcli.losses import make
 from kdcli.spec import Temperature
 
@@ -226,7 +226,7 @@ BREAKS = [
 
 @pytest.mark.parametrize(("member", "name", "reason"), BREAKS, ids=lambda value: getattr(value, "__name__", None))
 def test_a_loss_that_breaks_a_point_fails_it(member, name, reason):
-    (point,) = (point for point in check(member()) if point.name == name)
+    (point,) = (point for point in check_contract(member()) if point.name == name)
     assert point.state == "failed"
     assert re.search(reason, point.reason), point.reason
     assert "\n" not in point.reason
@@ -244,7 +244,7 @@ class Infinite(Squared):
 
 @pytest.mark.parametrize("member", [NoNumber, Infinite])
 def test_what_is_no_number_is_found_by_its_own_points(member):
-    found = {point.name: point for point in check(member())}
+    found = {point.name: point for point in check_contract(member())}
     for name in ("mean over the batch", "compiled", "repeatable", "two shares", "sample weights"):
         assert found[name].state != "failed" or name == "sample weights", found[name]
     assert found["extreme inputs"].reason == "large inputs: the value is not finite"
@@ -254,7 +254,7 @@ def test_what_is_no_number_is_found_by_its_own_points(member):
 
 
 def test_a_scalar_for_examples_has_nothing_to_weight():
-    found = {point.name: point for point in check(OneNumber())}
+    found = {point.name: point for point in check_contract(OneNumber())}
     for name in ("two shares", "sample weights"):
         assert found[name].state == "skipped" and "value for each example" in found[name].reason
 
@@ -263,9 +263,9 @@ def test_a_reason_is_the_first_sentence_of_what_was_raised():
     raw = (
         "{{function_node __wrapped__MatMul_device_/job:localhost/device:CPU:0}} Sizes differ: 8 and 5 [Op:MatMul]"
     )
-    assert said(ValueError(raw)) == "ValueError: Sizes differ: 8 and 5"
-    assert said(TypeError("One thing. Another thing.\nA third")) == "TypeError: One thing."
-    assert said(OSError("word " * 60)) == f"OSError: {'word ' * 19}word ..."
+    assert describe_error(ValueError(raw)) == "ValueError: Sizes differ: 8 and 5"
+    assert describe_error(TypeError("One thing. Another thing.\nA third")) == "TypeError: One thing."
+    assert describe_error(OSError("word " * 60)) == f"OSError: {'word ' * 19}word ..."
 
 
 def test_every_point_can_fail():
@@ -273,14 +273,14 @@ def test_every_point_can_fail():
 
 
 def test_a_loss_that_keeps_the_contract_fails_nothing_and_says_what_does_not_concern_it():
-    found = check(Squared())
+    found = check_contract(Squared())
     assert [point.name for point in found] == ["runs", *CHECKS]
     assert {point.name for point in found if point.state != "passed"} == {"feature shapes", "labels", "own parts"}
     assert all((point.state == "skipped") == bool(point.reason) for point in found)
 
 
 def test_of_a_loss_that_does_not_run_nothing_else_is_said():
-    first, *rest = check(Raises())
+    first, *rest = check_contract(Raises())
     assert first.state == "failed"
     assert {(point.state, point.reason) for point in rest} == {("skipped", "it does not run")}
 
@@ -289,5 +289,5 @@ def test_a_check_is_the_same_each_time_and_leaves_keras_as_it_was():
     import keras
 
     before = keras.config.floatx(), keras.config.dtype_policy().name
-    assert check(make("masked_generative")) == check(make("masked_generative"))
+    assert check_contract(make("masked_generative")) == check_contract(make("masked_generative"))
     assert (keras.config.floatx(), keras.config.dtype_policy().name) == before

@@ -47,14 +47,14 @@ def test_what_is_projected_already_gives_the_same_value(dtype):
     ("ours", "theirs"), [((6, 6, 3), (3, 3, 4)), ((3, 3, 3), (6, 6, 4)), ((5, 2, 3), (2, 5, 4))]
 )
 def test_the_larger_map_is_averaged_down_first(ours, theirs):
-    from kdcli.formulas.pooling import same_size
+    from kdcli.formulas.pooling import match_sizes
 
     random = np.random.default_rng(0)
     student, teacher = (random.normal(size=(2, *shape)).astype("float32") for shape in (ours, theirs))
     loss = make("classifier_reuse")
     parts = loss.build(Given((ours,), (theirs,)))
     found = loss(student=student, teacher=teacher, parts=parts).numpy()
-    small, target = same_size(student, teacher)
+    small, target = match_sizes(student, teacher)
     feature = small
     for layer in parts.trained["projector"][0]:
         feature = layer(feature, training=True)

@@ -12,15 +12,19 @@ import pytest
 from kdcli import losses
 from kdcli.errors import UsageError
 from kdcli.loss import Loss
-from kdcli.loss_contract.check import CHECKS, check
-from kdcli.loss_contract.trial import try_out
-from kdcli.losses import KINDS, make
+from kdcli.loss_contract.check import CHECKS, check_contract
+from kdcli.loss_contract.trial import make_trial
+from kdcli.losses import LOSS_KINDS, make
 
-KIND = pytest.mark.parametrize("kind", KINDS)
+KIND = pytest.mark.parametrize("kind", LOSS_KINDS)
 TEMPERED = pytest.mark.parametrize(
     ("kind", "options"),
     [
-        *((kind, {}) for kind, member in KINDS.items() if "temperature" in member.model_fields and kind != "hint"),
+        *(
+            (kind, {})
+            for kind, member in LOSS_KINDS.items()
+            if "temperature" in member.model_fields and kind != "hint"
+        ),
         ("hint", {"distance": "kl"}),
     ],
     ids=str,
@@ -40,7 +44,7 @@ REFUSES = {("labels", "cross_entropy"), ("soft_targets", True)}
 
 def variants():
     """Each kind as it is, then with each of its words and switches."""
-    for kind, member in KINDS.items():
+    for kind, member in LOSS_KINDS.items():
         yield kind, {}
         for name, field in member.model_fields.items():
             if name in Loss.model_fields:
@@ -54,7 +58,7 @@ def variants():
 
 @pytest.mark.parametrize(("kind", "options"), list(variants()), ids=str)
 def test_it_keeps_the_contract(kind, options):
-    found = check(make(kind, **options))
+    found = check_contract(make(kind, **options))
     assert [point.name for point in found] == ["runs", *CHECKS]
     failed = {point.name: point.reason for point in found if point.state == "failed"}
     if (kind, *options.values()) in REFUSES:
@@ -137,7 +141,7 @@ def test_an_unknown_option_is_refused(kind):
         make(kind, temprature=4.0)
 
 
-@pytest.mark.parametrize("thing", [*KINDS.values(), losses.make], ids=lambda thing: thing.__name__)
+@pytest.mark.parametrize("thing", [*LOSS_KINDS.values(), losses.make], ids=lambda thing: thing.__name__)
 def test_the_example_in_the_docstring_runs(thing):
     text = inspect.getdoc(thing)
     example = doctest.DocTestParser().get_doctest(text, {}, thing.__name__, None, 0)
@@ -149,7 +153,7 @@ def test_the_example_in_the_docstring_runs(thing):
 
 @KIND
 def test_what_a_kind_says_of_itself_is_whole(kind):
-    member = KINDS[kind]
+    member = LOSS_KINDS[kind]
     assert member.known_as
     assert member.paper or kind == "labels"
     assert "→" in member.shape_text
@@ -178,15 +182,17 @@ def test_a_temperature_that_no_distance_uses_is_refused(temperature):
 def test_what_is_written_down_of_a_loss_can_be_read_again(kind):
     loss = make(kind)
     for mode in ("python", "json"):
-        assert KINDS[kind](**loss.model_dump(mode=mode, by_alias=True, exclude_none=True)) == loss
+        assert LOSS_KINDS[kind](**loss.model_dump(mode=mode, by_alias=True, exclude_none=True)) == loss
 
 
-KINDS_OF_LAYERS = [kind for kind, member in KINDS.items() if not make(kind).on_logits and not member.all_with_all]
+KINDS_OF_LAYERS = [
+    kind for kind, member in LOSS_KINDS.items() if not make(kind).on_logits and not member.all_with_all
+]
 
 
 @pytest.mark.parametrize("kind", KINDS_OF_LAYERS)
 def test_other_numbers_of_layers_are_refused_by_one_message(kind):
-    trial = try_out(make(kind))
+    trial = make_trial(make(kind))
     students = trial.given["student"]
     with pytest.raises(ValueError, match=f"{len(students) + 1} student features but {len(students)} teacher"):
-        trial.but(student=[*students, students[-1]]).value()
+        trial.with_changes(student=[*students, students[-1]]).value()

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from published import Case, mean
 
-from kdcli.formulas.random_directions import among_others
+from kdcli.formulas.random_directions import sample_negatives
 from kdcli.loss import Given
 from kdcli.losses import contrastive, make
 
@@ -112,7 +112,7 @@ def test_a_restored_state_gives_the_same_losses_to_the_last_bit():
 
 
 def drawn(loss, parts, index):
-    places = among_others(tf.constant(index), loss.negatives, examples=EXAMPLES, draws=parts.kept["draws"])
+    places = sample_negatives(tf.constant(index), loss.negatives, examples=EXAMPLES, draws=parts.kept["draws"])
     return places.numpy()
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from published import Case, mean
 
-from kdcli.distillation.mixture import Ensemble, Voices
+from kdcli.distillation.mixture import Ensemble, MemberOutputs
 from kdcli.losses import make
 
 
 def voices(case, *, mix, weights=None):
     teachers = case.several("teacher")
     ensemble = Ensemble(tuple(weights or [1.0] * len(teachers)), (1.0,) * len(teachers), mix)
-    return Voices(tuple(teachers), ensemble)
+    return MemberOutputs(tuple(teachers), ensemble)
 
 
 def test_soft_targets_of_the_mean_of_logits_agree_with_the_published_value(dtype):

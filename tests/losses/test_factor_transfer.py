@@ -13,7 +13,7 @@ from published import Case, mean
 
 from kdcli.loss import Given, Parts
 from kdcli.losses import make
-from kdcli.losses.factor_transfer import RECONSTRUCTION
+from kdcli.losses.factor_transfer import RECONSTRUCTION_WEIGHT
 
 
 def maps(*shapes, seed=0):
@@ -32,7 +32,7 @@ def test_it_is_the_published_loss_of_factors(number, dtype):
 @pytest.mark.parametrize(("ours", "theirs"), [((6, 6), (3, 3)), ((3, 3), (6, 6)), ((5, 3), (3, 4))])
 @pytest.mark.parametrize(("p1", "p2"), [(2, 1), (2, 2), (1, 1), (3, 2)])
 def test_the_larger_factor_is_averaged_down_and_its_pattern_compared(ours, theirs, p1, p2):
-    from kdcli.formulas.pooling import same_size
+    from kdcli.formulas.pooling import match_sizes
 
     student, teacher = maps((2, *ours, 3), (2, *theirs, 5))
 
@@ -40,7 +40,7 @@ def test_the_larger_factor_is_averaged_down_and_its_pattern_compared(ours, their
         flat = np.mean(np.asarray(factor, "float64") ** p1, axis=-1).reshape(2, -1)
         return flat / np.linalg.norm(flat, axis=1, keepdims=True)
 
-    wanted = np.mean(np.abs(np.subtract(*map(pattern, same_size(student, teacher)))) ** p2, axis=1)
+    wanted = np.mean(np.abs(np.subtract(*map(pattern, match_sizes(student, teacher)))) ** p2, axis=1)
     found = make("factor_transfer", p1=p1, p2=p2)(student=student, teacher=teacher)
     assert found.numpy() == pytest.approx(wanted, rel=1e-5)
 
@@ -80,7 +80,7 @@ def test_the_paraphraser_learns_from_its_own_error_alone():
         flow = teacher
         for layer in encoder + decoder:
             flow = layer(flow)
-        return RECONSTRUCTION * tf.reduce_mean(tf.square(flow - teacher))
+        return RECONSTRUCTION_WEIGHT * tf.reduce_mean(tf.square(flow - teacher))
 
     slopes = []
     for formula in (lambda: mean(loss, student=student, teacher=teacher, parts=parts), error):

@@ -10,7 +10,7 @@ from published import Case, mean
 
 from kdcli.loss import Given
 from kdcli.losses import make
-from kdcli.losses.feature_overhaul import margins_of
+from kdcli.losses.feature_overhaul import compute_margins
 
 
 def built(loss, students, teachers, normalizations):
@@ -45,23 +45,23 @@ def test_it_is_the_published_loss(number, dtype):
 def test_a_margin_is_the_mean_of_what_is_below_zero():
     scale, shift = np.array([1.0, -2.0, 0.5, 1.0]), np.array([0.0, 1.0, -1.0, 2.5])
     draws = np.random.default_rng(0).normal(size=400_000)
-    for found, deviation, centre in zip(margins_of(scale, shift), scale, shift, strict=True):
+    for found, deviation, centre in zip(compute_margins(scale, shift), scale, shift, strict=True):
         drawn = centre + abs(deviation) * draws
         assert found == pytest.approx(drawn[drawn < 0].mean(), abs=0.01)
 
 
 def test_margins_of_channels_that_are_hardly_ever_below_zero():
-    assert margins_of([1.0, 0.5, 0.0, 0.0], [4.0, 2.0, 1.0, -1.0]) == [-3.0, -1.5, 0.0, -1.0]
+    assert compute_margins([1.0, 0.5, 0.0, 0.0], [4.0, 2.0, 1.0, -1.0]) == [-3.0, -1.5, 0.0, -1.0]
     # The chance falls below 0.001 at 3.09 deviations.
-    before, after = margins_of([1.0, 1.0], [3.09, 3.091])
+    before, after = compute_margins([1.0, 1.0], [3.09, 3.091])
     assert before == pytest.approx(-0.28, abs=0.01)
     assert after == -3.0
-    assert math.isfinite(margins_of([1e-30], [1.0])[0])
+    assert math.isfinite(compute_margins([1e-30], [1.0])[0])
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [((6, 6), (3, 3)), ((3, 3), (6, 6)), ((4, 4), (3, 5))])
 def test_the_teacher_is_averaged_to_the_students_size(ours, theirs):
-    from kdcli.formulas.pooling import pooled
+    from kdcli.formulas.pooling import average_pool
 
     random = np.random.default_rng(0)
     student = random.normal(size=(2, *ours, 3)).astype("float32")
@@ -72,7 +72,7 @@ def test_the_teacher_is_averaged_to_the_students_size(ours, theirs):
     for layer in parts.trained["connectors"][0]:
         feature = layer(feature, training=True)
     margin = -math.sqrt(2 / math.pi)
-    target = pooled(teacher, ours).numpy()
+    target = average_pool(teacher, ours).numpy()
     error = np.asarray(feature) - np.maximum(target, margin)
     wanted = np.sum(np.square(np.where(target > 0, error, np.maximum(error, 0))), axis=(1, 2, 3))
     found = loss(student=student, teacher=teacher, parts=parts).numpy()

@@ -5,23 +5,23 @@ from __future__ import annotations
 import pytest
 
 from kdcli.errors import UsageError
-from kdcli.models.outputs import columns_for
+from kdcli.models.outputs import choose_columns
 
 ANIMALS = ("ant", "bee", "cat", "dog", "elk")
 
 
 def test_names_are_found_in_the_order_of_the_data():
-    assert columns_for(ANIMALS, outputs=5, class_names=("dog", "ant")) == (3, 0)
+    assert choose_columns(ANIMALS, output_count=5, class_names=("dog", "ant")) == (3, 0)
 
 
 def test_numbers_are_taken_as_they_are():
-    assert columns_for((4, 2), outputs=5, class_names=("x", "y")) == (4, 2)
+    assert choose_columns((4, 2), output_count=5, class_names=("x", "y")) == (4, 2)
 
 
 def test_names_may_stand_in_a_file(tmp_path):
     file = tmp_path / "labels.txt"
     file.write_text("\n".join(ANIMALS) + "\n\n")
-    assert columns_for(str(file), outputs=5, class_names=("elk",)) == (4,)
+    assert choose_columns(str(file), output_count=5, class_names=("elk",)) == (4,)
 
 
 @pytest.mark.parametrize(
@@ -38,4 +38,4 @@ def test_names_may_stand_in_a_file(tmp_path):
 )
 def test_what_does_not_fit_is_refused(classes, names, said):
     with pytest.raises(UsageError, match=said):
-        columns_for(classes, outputs=5, class_names=names)
+        choose_columns(classes, output_count=5, class_names=names)

@@ -10,7 +10,7 @@ import pytest
 
 from kdcli.errors import ModelError, UsageError
 from kdcli.loss import Loss
-from kdcli.models.custom_code import blamed, bring_code, find_kinds, registered_names
+from kdcli.models.custom_code import attribute_errors, find_kinds, list_registered_names, run_keras_code
 from kdcli.models.files.open import open_file
 from kdcli.spec import Augment, Source
 
@@ -27,16 +27,16 @@ class {name}(keras.layers.Layer):
 def test_what_a_file_registers_is_known_by_the_name_in_a_configuration(tmp_path):
     file = tmp_path / "layers.py"
     file.write_text(LAYER.format(name="Twice"))
-    bring_code([file])
-    assert "zoo_of_mine>Twice" in registered_names()
-    bring_code([file])
+    run_keras_code([file])
+    assert "zoo_of_mine>Twice" in list_registered_names()
+    run_keras_code([file])
 
 
 def test_a_file_that_registers_nothing_is_refused(tmp_path):
     file = tmp_path / "layers.py"
     file.write_text("class Layer: pass\n")
     with pytest.raises(UsageError, match="registers nothing: no layer, model, loss"):
-        bring_code([file])
+        run_keras_code([file])
 
 
 DEFINED = """
@@ -80,7 +80,7 @@ def test_classes_and_functions_open_under_the_bare_names_that_they_were_saved_wi
     with pytest.raises(ModelError, match="refused, class: ") as refused:
         open_file(path)
     assert refused.value.hint.startswith("--code FILE.py")
-    bring_code([code])
+    run_keras_code([code])
     x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     np.testing.assert_allclose(open_file(path).network.model(x), model(x), rtol=1e-6)
     # Keras' own keep their names: layers of an archive, and every function.
@@ -94,7 +94,7 @@ def test_a_decorated_class_opens_what_was_saved_without_the_decorator(tmp_path):
     keras.Model(inputs, defined()["Twice"]()(inputs)).save(tmp_path / "m.keras")
     code = tmp_path / "layers.py"
     code.write_text(DEFINED.replace("class Twice", "@keras.saving.register_keras_serializable()\nclass Twice"))
-    bring_code([code])
+    run_keras_code([code])
     assert type(open_file(tmp_path / "m.keras").network.model.layers[-1]).__name__ == "Twice"
 
 
@@ -118,7 +118,7 @@ def test_a_class_that_cannot_be_made_anew_says_what_it_lacks(tmp_path, signature
     keras.Model(inputs, layer(inputs)).save(tmp_path / "m.keras")
     code = tmp_path / "layers.py"
     code.write_text(text)
-    bring_code([code])
+    run_keras_code([code])
     with pytest.raises(ModelError, match="does not load") as caught:
         open_file(tmp_path / "m.keras")
     assert said in caught.value.message and way in caught.value.hint
@@ -130,7 +130,7 @@ def test_a_file_that_fails_says_what_it_raised(tmp_path, content, said):
     file = tmp_path / "layers.py"
     file.write_text(content)
     with pytest.raises(UsageError, match=said):
-        bring_code([file])
+        run_keras_code([file])
 
 
 KIND = """
@@ -184,16 +184,16 @@ def test_a_file_runs_once_and_leaves_no_module_behind(tmp_path):
     file, layers = write(tmp_path, text + loss()), write(tmp_path, text + LAYER.format(name="Late"), "layers.py")
     own = find_kinds([file, layers])
     assert log.read_text() == "ran "
-    bring_code(own.paths)
+    run_keras_code(own.paths)
     assert log.read_text() == "ran ran "
-    assert "zoo_of_mine>Late" in registered_names()
+    assert "zoo_of_mine>Late" in list_registered_names()
     assert "mine" not in sys.modules
 
 
 def test_a_file_may_define_kinds_and_layers(tmp_path):
     own = find_kinds([write(tmp_path, LAYER.format(name="Beside") + loss())])
     assert list(own.of(Loss)) == ["mine"]
-    assert "zoo_of_mine>Beside" in registered_names()
+    assert "zoo_of_mine>Beside" in list_registered_names()
     # One that imports kdcli for another reason defines layers all the same.
     assert find_kinds([write(tmp_path, "import kdcli\n" + LAYER.format(name="Alone"), "b.py")]).members == ()
 
@@ -265,15 +265,15 @@ def test_a_missing_file_is_refused(tmp_path):
 def test_an_error_in_the_users_file_names_the_line(tmp_path):
     file = write(tmp_path, loss().replace("student[:, 0]", "student.nothing"))
     (member,) = find_kinds([file]).of(Loss).values()
-    with pytest.raises(UsageError) as caught, blamed([file]):
+    with pytest.raises(UsageError) as caught, attribute_errors([file]):
         member()(student=np.ones(3))
     assert caught.value.message.startswith(f"--code {file}:9: AttributeError: ")
-    with pytest.raises(AttributeError), blamed([tmp_path / "other.py"]):
+    with pytest.raises(AttributeError), attribute_errors([tmp_path / "other.py"]):
         member()(student=np.ones(3))
-    with pytest.raises(UsageError, match="said by kd"), blamed([file]):
+    with pytest.raises(UsageError, match="said by kd"), attribute_errors([file]):
         raise UsageError("said by kd")
     # What kd says about an error of the file becomes the error itself.
-    with pytest.raises(UsageError, match=r"mine\.py:9: AttributeError"), blamed([file]):
+    with pytest.raises(UsageError, match=r"mine\.py:9: AttributeError"), attribute_errors([file]):
         try:
             member()(student=np.ones(3))
         except AttributeError as error:

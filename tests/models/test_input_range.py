@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from kdcli.models.files.open import open_file
-from kdcli.models.input_range import range_of
+from kdcli.models.input_range import measure_input_range
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.preprocessing import Preprocessing
 
 layers = keras.layers
 SHAPE = (8, 8, 3)
@@ -39,7 +39,7 @@ def opened(built, form, folder):
     else:
         built.export(folder / "m", verbose=False)
         network = open_file(folder / "m").network
-    return network.with_preparations({"x": Preparation(SHAPE, "uint8", network.inputs[0].shape, "float32")})
+    return network.with_preprocessing({"x": Preprocessing(SHAPE, "uint8", network.inputs[0].shape, "float32")})
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def opened(built, form, folder):
 def test_it_is_what_plain_keras_computes(name, form, tmp_path):
     built, before = model(name)
     network = opened(built, form, tmp_path)
-    reached = network.with_scale("raw").before_weights({"x": IMAGES})
+    reached = network.with_scale("raw").compute_before_weights({"x": IMAGES})
     np.testing.assert_allclose(reached, before.predict(IMAGES.astype(np.float32), verbose=0), atol=1e-4)
 
 
@@ -63,18 +63,18 @@ def test_it_is_what_plain_keras_computes(name, form, tmp_path):
 )
 def test_the_range_is_that_of_black_and_white_without_the_padding(name, expected, tmp_path):
     network = opened(model(name)[0], "keras", tmp_path)
-    assert range_of(network, "raw", BOUNDS) == pytest.approx(expected, abs=1e-3)
+    assert measure_input_range(network, "raw", BOUNDS) == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_model_with_a_fixed_batch_size_is_asked_too(tmp_path):
     inputs = keras.Input(batch_shape=(3, *SHAPE))
     x = layers.Dense(2)(layers.Flatten()(layers.Rescaling(1 / 255)(inputs)))
     network = opened(keras.Model(inputs, x), "keras", tmp_path)
-    assert range_of(network, "raw", BOUNDS) == pytest.approx((0, 1))
+    assert measure_input_range(network, "raw", BOUNDS) == pytest.approx((0, 1))
 
 
 def test_a_network_without_weights_does_not_tell(tmp_path):
     inputs = keras.Input(SHAPE)
     network = opened(keras.Model(inputs, layers.GlobalAveragePooling2D()(inputs)), "keras", tmp_path)
     # Nothing changes the images, as far as it is known.
-    assert range_of(network, "raw", BOUNDS) == (0, 255)
+    assert measure_input_range(network, "raw", BOUNDS) == (0, 255)

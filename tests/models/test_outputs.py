@@ -25,7 +25,7 @@ def network(activation=None, units=3, *, hidden=False):
 
 
 def resolved(found, answers, *, wanted="auto", task="classification", outputs=3):
-    return resolve_output(found, wanted=wanted, task=task, outputs=outputs, answers=answers)
+    return resolve_output(found, setting=wanted, task=task, output_count=outputs, values=answers)
 
 
 def refused(*given, **more):
@@ -74,7 +74,7 @@ def test_answers_that_leave_0_to_1_under_another_scale_are_logits():
     once, otherwise = RANDOM.random((8, 1)), RANDOM.normal(size=(8, 1)) * 3
     for answers, kind in ((otherwise, "logits"), (once, "sigmoid")):
         found = resolve_output(
-            given, wanted="auto", task="classification", outputs=2, answers=once, otherwise=answers
+            given, setting="auto", task="classification", output_count=2, values=once, rescaled=answers
         )
         assert found.saved_kind == kind
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from kdcli.errors import ModelError
-from kdcli.models.preprocessing import SCALES, make_preparation
-from kdcli.recipe.sections import InputSection
+from kdcli.models.preprocessing import SCALES, make_preprocessing
+from kdcli.recipe.model_sections import InputSection
 
 RANDOM = np.random.default_rng(0)
 PICTURES = RANDOM.integers(0, 256, (3, 6, 5, 3), dtype=np.uint8)
@@ -23,13 +23,13 @@ REFERENCE = {
 
 
 def made(raw, shape, *, dtype="float32", **section):
-    return make_preparation(
+    return make_preprocessing(
         InputSection(**section),
         raw_shape=raw.shape[1:],
         raw_dtype=str(raw.dtype),
         shape=shape,
         dtype=dtype,
-        who="teacher (t.keras)",
+        name="teacher (t.keras)",
     )
 
 
@@ -70,7 +70,7 @@ def test_another_scale_leaves_the_first_as_it_was():
 def test_other_types_than_uint8_pass_unscaled(dtype):
     raw = PICTURES.astype(dtype)
     found = made(raw, (6, 5, 3), scale="imagenet")
-    assert not found.scaled
+    assert not found.is_scaled
     np.testing.assert_array_equal(found(raw), PICTURES.astype(np.float32))
     said = {"shape": [6, 5, 3], "dtype": "float32", "scale": None, "resize": None, "fit": "stretch"}
     assert found.to_json() == said
@@ -88,14 +88,14 @@ def test_the_input_gets_the_networks_type():
 def test_a_channel_axis_is_added_where_the_network_wants_one():
     raw = PICTURES[..., 0]
     found = made(raw, (6, 5, 1))
-    assert found.prepared_shape == (6, 5, 1)
+    assert found.preprocessed_shape == (6, 5, 1)
     np.testing.assert_allclose(found(raw), raw[..., None] / 255, rtol=1e-5)
 
 
 def test_a_channel_axis_of_one_is_removed_where_the_network_wants_none():
     raw = PICTURES[..., :1]
     found = made(raw, (6, 5))
-    assert found.prepared_shape == (6, 5)
+    assert found.preprocessed_shape == (6, 5)
     np.testing.assert_allclose(found(raw), raw[..., 0] / 255, rtol=1e-5)
 
 
@@ -125,9 +125,9 @@ def test_halving_a_picture_averages_instead_of_dropping():
 
 def test_a_size_can_be_asked_for_where_the_network_takes_any():
     found = made(PICTURES, (None, None, 3), resize=[4, 4])
-    assert found.prepared_shape == (4, 4, 3)
+    assert found.preprocessed_shape == (4, 4, 3)
     assert found(PICTURES).shape == (3, 4, 4, 3)
-    assert made(PICTURES, (None, None, 3)).prepared_shape == (6, 5, 3)
+    assert made(PICTURES, (None, None, 3)).preprocessed_shape == (6, 5, 3)
 
 
 def wide():

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pytest
 
-from kdcli.custom_kinds import OwnKinds, kind_of
+from kdcli.custom_kinds import CustomKinds, kind_of
 from kdcli.errors import RecipeError
 from kdcli.loss import Loss
-from kdcli.losses import KINDS, make
+from kdcli.losses import LOSS_KINDS, make
 from kdcli.recipe.reader import read_recipe
-from kdcli.recipe.shipped_recipes import shipped_names
+from kdcli.recipe.shipped_recipes import list_shipped_recipes
 
 OWN = """\
 losses:
@@ -54,7 +54,7 @@ def test_standardize_alone_gives_the_published_loss():
 
 SHIPPED_WITH_SOFT_TARGETS = [
     name
-    for name in shipped_names()
+    for name in list_shipped_recipes()
     if any(one.kind == "soft_targets" for one in read_recipe(name).recipe.losses or ())
 ]
 
@@ -96,7 +96,7 @@ def test_a_setting_that_changes_nothing_leaves_the_recipe_alone():
         assert read.origins.notes == []
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"labels"}))
+@pytest.mark.parametrize("kind", sorted(LOSS_KINDS.keys() - {"labels"}))
 def test_another_kind_of_loss_has_its_own_defaults(kind):
     # Of a shipped recipe whose loss has only the options that every kind knows.
     read = read_recipe("graph", settings=[f"losses.instance_graph.kind={kind}"])
@@ -123,10 +123,10 @@ class Sharp(Loss):
 
 
 def test_a_kind_of_the_users_own_may_change_its_defaults():
-    own = OwnKinds(members=(("sharp.py", Sharp),))
+    own = CustomKinds(members=(("sharp.py", Sharp),))
     entry = {"losses": [{"kind": kind_of(Sharp), "sharp": True}]}
-    assert read_recipe(entry, own=own).recipe.losses[0].weight == 7.0
-    assert read_recipe({"losses": [{"kind": "sharp"}]}, own=own).recipe.losses[0].weight == 1.0
+    assert read_recipe(entry, custom=own).recipe.losses[0].weight == 7.0
+    assert read_recipe({"losses": [{"kind": "sharp"}]}, custom=own).recipe.losses[0].weight == 1.0
 
 
 @pytest.mark.parametrize(

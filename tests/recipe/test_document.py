@@ -9,7 +9,14 @@ import time
 import pytest
 
 from kdcli.errors import RecipeError
-from kdcli.recipe.document import DEEPEST, LARGEST, dotted, read_document, scalar, typed
+from kdcli.recipe.document import (
+    MAX_CHARACTERS,
+    MAX_NESTING,
+    format_set_option,
+    join_path,
+    parse_scalar,
+    read_document,
+)
 
 
 def faults_of(text):
@@ -43,7 +50,7 @@ def faults_of(text):
     ],
 )
 def test_scalars_follow_yaml_1_2(text, value):
-    read = scalar(text)
+    read = parse_scalar(text)
     assert read == value
     assert type(read) is type(value)
 
@@ -53,12 +60,12 @@ def test_scalars_follow_yaml_1_2(text, value):
     ["on", "off", "yes", "no", "y", "1_000", "0o9", "0b11", "12:30", "2026-01-01", "1e", "e3", ".", "inf", "nan"],
 )
 def test_what_yaml_1_1_reads_as_other_things_are_words(word):
-    assert scalar(word) == word
+    assert parse_scalar(word) == word
     assert read_document(f"a: {word}\n", "r.yaml").values == {"a": word}
 
 
 def test_nan_is_a_number_that_specs_refuse():
-    assert math.isnan(scalar(".nan"))
+    assert math.isnan(parse_scalar(".nan"))
 
 
 def test_quotes_make_words():
@@ -67,7 +74,7 @@ def test_quotes_make_words():
 
 
 def test_an_integer_of_absurd_length_is_a_word_and_not_a_crash():
-    assert isinstance(scalar("9" * 5000), str)
+    assert isinstance(parse_scalar("9" * 5000), str)
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "~\n"])
@@ -169,10 +176,10 @@ def test_characters_that_yaml_forbids_are_refused():
 
 
 def test_nesting_up_to_the_limit_is_read_and_one_more_is_a_fault():
-    fine = DEEPEST - 1
+    fine = MAX_NESTING - 1
     assert faults_of("a: " + "[" * fine + "]" * fine) == []
-    ((setting, message, line, column),) = faults_of("a: " + "[" * DEEPEST + "]" * DEEPEST)
-    assert message == f"nested deeper than {DEEPEST}"
+    ((setting, message, line, column),) = faults_of("a: " + "[" * MAX_NESTING + "]" * MAX_NESTING)
+    assert message == f"nested deeper than {MAX_NESTING}"
     assert (line, column) == (1, 4 + fine)
     assert setting.startswith("a.0.0")
 
@@ -180,21 +187,23 @@ def test_nesting_up_to_the_limit_is_read_and_one_more_is_a_fault():
 @pytest.mark.parametrize("opening", ["[", "{", "- ", "? ", "{? ", "[{a: ", "{a: "])
 def test_endless_nesting_is_a_fault_and_no_crash(opening):
     messages = [message for _, message, _, _ in faults_of(opening * 3_000)]
-    assert f"nested deeper than {DEEPEST}" in messages
+    assert f"nested deeper than {MAX_NESTING}" in messages
 
 
 def test_reading_stops_where_the_nesting_is_too_deep():
     # Reading on takes the YAML scanner minutes (its time grows with the square of the depth).
     start = time.process_time()
     ((_, message, line, column), *_) = faults_of("[" * 100_000)
-    assert (message, line, column) == (f"nested deeper than {DEEPEST}", 1, DEEPEST + 1)
+    assert (message, line, column) == (f"nested deeper than {MAX_NESTING}", 1, MAX_NESTING + 1)
     assert time.process_time() - start < 10
 
 
 def test_a_recipe_has_a_largest_size():
-    with pytest.raises(RecipeError, match=f"{LARGEST + 1} characters; a recipe has at most {LARGEST}"):
-        read_document("#" * (LARGEST + 1), "r.yaml")
-    assert read_document("#" * LARGEST, "r.yaml").values == {}
+    with pytest.raises(
+        RecipeError, match=f"{MAX_CHARACTERS + 1} characters; a recipe has at most {MAX_CHARACTERS}"
+    ):
+        read_document("#" * (MAX_CHARACTERS + 1), "r.yaml")
+    assert read_document("#" * MAX_CHARACTERS, "r.yaml").values == {}
 
 
 def test_a_fault_carries_the_line_it_is_about():
@@ -203,7 +212,7 @@ def test_a_fault_carries_the_line_it_is_about():
 
 
 def test_paths_are_written_with_points():
-    assert dotted(("losses", 1, "weight")) == "losses.1.weight"
+    assert join_path(("losses", 1, "weight")) == "losses.1.weight"
 
 
 @pytest.mark.parametrize(
@@ -232,7 +241,7 @@ def test_paths_are_written_with_points():
     ],
 )
 def test_a_setting_that_is_typed_is_read_as_it_was_meant(value):
-    option, setting = shlex.split(typed("data.value", value))
+    option, setting = shlex.split(format_set_option("data.value", value))
     path, _, text = setting.partition("=")
     assert (option, path) == ("--set", "data.value")
     assert read_document(f"value: {text}\n", "--set").values["value"] == value

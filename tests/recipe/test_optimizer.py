@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from kdcli.recipe.optimizer import _EVERY, ADAM, FOLLOWS_THE_LOSS, MEMBERS, TABLE, AnyOptimizer
+from kdcli.recipe.optimizer import (
+    _EVERY,
+    ADAM,
+    OPTIMIZER_KINDS,
+    OPTIMIZERS,
+    PROPORTIONAL_TO_GRADIENT,
+    AnyOptimizer,
+)
 
 # What Keras takes and a recipe does not: the scale belongs to the loop, the rest is no plain value.
 LEFT_OUT = {"self", "learning_rate", "name", "kwargs", "loss_scale_factor"}
@@ -29,18 +36,18 @@ def plain_values(optimizer):
 def signature_of(kind):
     import keras
 
-    return inspect.signature(getattr(keras.optimizers, TABLE[kind][0]).__init__).parameters
+    return inspect.signature(getattr(keras.optimizers, OPTIMIZERS[kind][0]).__init__).parameters
 
 
-@pytest.mark.parametrize("kind", TABLE)
+@pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_the_default_rate_is_the_one_of_keras(kind):
     assert make(kind).learning_rate == signature_of(kind)["learning_rate"].default
 
 
-@pytest.mark.parametrize("kind", TABLE)
+@pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_the_arguments_are_those_of_keras(kind):
     known = set(signature_of(kind)) - LEFT_OUT - (ONLY_MUON if kind == "muon" else set())
-    assert {*TABLE[kind][2], *_EVERY} == known
+    assert {*OPTIMIZERS[kind][2], *_EVERY} == known
 
 
 def test_every_optimizer_of_keras_is_in_the_table():
@@ -51,21 +58,21 @@ def test_every_optimizer_of_keras_is_in_the_table():
         for name, member in vars(keras.optimizers).items()
         if inspect.isclass(member) and issubclass(member, keras.optimizers.Optimizer)
     }
-    assert classes - NO_ENTRY == {keras_name for keras_name, _, _ in TABLE.values()}
+    assert classes - NO_ENTRY == {keras_name for keras_name, _, _ in OPTIMIZERS.values()}
 
 
-@pytest.mark.parametrize("kind", TABLE)
+@pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_the_optimizer_builds_and_keeps_the_defaults_of_keras(kind):
     import keras
 
     built = make(kind).build(0.5)
-    plain = getattr(keras.optimizers, TABLE[kind][0])(learning_rate=0.5)
-    assert type(built) is getattr(keras.optimizers, TABLE[kind][0])
+    plain = getattr(keras.optimizers, OPTIMIZERS[kind][0])(learning_rate=0.5)
+    assert type(built) is getattr(keras.optimizers, OPTIMIZERS[kind][0])
     assert plain_values(built) == plain_values(plain)
     assert float(built.learning_rate) == 0.5
 
 
-@pytest.mark.parametrize("kind", TABLE)
+@pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_the_optimizer_takes_a_step(kind):
     import keras
 
@@ -85,7 +92,7 @@ def test_arguments_reach_keras():
 
 
 def test_a_name_alone_is_an_optimizer():
-    assert make("adam") == ADAM == MEMBERS[0]()
+    assert make("adam") == ADAM == OPTIMIZER_KINDS[0]()
     assert make("sgd").kind == "sgd"
 
 
@@ -105,7 +112,7 @@ def test_an_impossible_optimizer_is_refused(entry, words):
         make(entry)
 
 
-@pytest.mark.parametrize("kind", TABLE)
+@pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_whose_steps_follow_the_weight_of_a_loss_is_what_keras_does(kind):
     import keras
 
@@ -120,4 +127,4 @@ def test_whose_steps_follow_the_weight_of_a_loss_is_what_keras_does(kind):
             optimizer.apply([keras.ops.convert_to_tensor(gradient.astype("float32"))], [variable])
         moved.append(float(np.abs(variable.numpy()).mean()))
     follows = moved[1] / moved[0] < 0.2
-    assert follows == (kind in FOLLOWS_THE_LOSS)
+    assert follows == (kind in PROPORTIONAL_TO_GRADIENT)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from kdcli.errors import RecipeError, UsageError
-from kdcli.recipe.reader import read_recipe, shipped_recipe
-from kdcli.recipe.shipped_recipes import shipped_names
+from kdcli.recipe.reader import read_recipe, read_shipped_recipe
+from kdcli.recipe.shipped_recipes import list_shipped_recipes
 
 TWO_LOSSES = {"losses": [{"kind": "labels", "weight": 0.25}, {"kind": "soft_targets", "weight": 0.5}]}
 
@@ -129,7 +129,7 @@ def test_a_newer_version_names_both(monkeypatch):
 
 
 def test_a_missing_file_with_a_shipped_name_says_how_to_use_that(tmp_path):
-    name = shipped_names()[-1]
+    name = list_shipped_recipes()[-1]
     with pytest.raises(UsageError, match=r"no such recipe file$") as caught:
         read_recipe(tmp_path / f"{name}.yaml")
     assert caught.value.hint == f"--recipe {name} uses the shipped one; kd recipes cp {name} copies it here"
@@ -140,7 +140,7 @@ def test_a_missing_file_with_a_shipped_name_says_how_to_use_that(tmp_path):
 
 def test_an_unknown_shipped_name_names_the_nearest():
     with pytest.raises(UsageError, match="unknown recipe 'soft-target'; did you mean 'soft-targets'") as caught:
-        shipped_recipe("soft-target")
+        read_shipped_recipe("soft-target")
     assert caught.value.hint == "kd recipes ls, or a path that contains / or ends in .yaml"
 
 

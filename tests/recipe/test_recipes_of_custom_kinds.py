@@ -8,10 +8,10 @@ from typing import Annotated, ClassVar, Literal
 import pytest
 from pydantic import Field
 
-from kdcli.custom_kinds import AS_WRITTEN, AsWritten, OwnKinds, as_written_in
+from kdcli.custom_kinds import KEEP_UNKNOWN, CustomKinds, UnknownEntry, has_unknown_entry
 from kdcli.errors import RecipeError
 from kdcli.loss import Loss
-from kdcli.recipe.reader import read_recipe, read_run
+from kdcli.recipe.reader import read_recipe, read_run_recipe
 from kdcli.recipe.sections import Recipe
 from kdcli.spec import Augment, Source
 
@@ -41,43 +41,45 @@ class Dim(Augment):
         return images
 
 
-OWN = OwnKinds((("mine.py", Cauchy), ("data.py", Stripes), ("data.py", Dim)), (Path("a/mine.py"), Path("data.py")))
+OWN = CustomKinds(
+    (("mine.py", Cauchy), ("data.py", Stripes), ("data.py", Dim)), (Path("a/mine.py"), Path("data.py"))
+)
 LOSSES = {"losses": [{"kind": "labels"}, {"kind": "cauchy", "scale": 2.0, "weight": 0.5}]}
 DATA = {"data": {"source": {"kind": "stripes", "examples": 20}, "augment": [{"kind": "flip"}, {"kind": "dim"}]}}
 
 
 def faults(recipe, own=OWN, **given):
     with pytest.raises(RecipeError) as caught:
-        read_recipe(recipe, own=own, **given)
+        read_recipe(recipe, custom=own, **given)
     assert caught.value.exit_code == 2
     return caught.value
 
 
 def test_entries_become_objects_of_their_classes():
-    recipe = read_recipe({**LOSSES, **DATA}, own=OWN).recipe
+    recipe = read_recipe({**LOSSES, **DATA}, custom=OWN).recipe
     assert recipe.losses[1] == Cauchy(scale=2.0, weight=0.5)
     assert (recipe.data.source, recipe.data.augment[1]) == (Stripes(examples=20), Dim())
     assert OWN.files_of(recipe) == ("data.py", "mine.py")
-    assert OWN.files_of(read_recipe({}, own=OWN).recipe) == ()
+    assert OWN.files_of(read_recipe({}, custom=OWN).recipe) == ()
 
 
 def test_a_recipe_with_own_kinds_is_written_whole_and_read_back():
-    recipe = read_recipe({**LOSSES, **DATA, "requires": ["mine.py"]}, own=OWN).recipe
+    recipe = read_recipe({**LOSSES, **DATA, "requires": ["mine.py"]}, custom=OWN).recipe
     values = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
     assert values["losses"][1] == {"kind": "cauchy", "scale": 2.0, "weight": 0.5, "warmup": 0.0}
     assert values["data"]["source"] == {"kind": "stripes", "examples": 20}
     assert Recipe.model_validate(values, context=OWN) == recipe
-    assert read_recipe(recipe, own=OWN).recipe == recipe
+    assert read_recipe(recipe, custom=OWN).recipe == recipe
     assert '"scale":2.0' in recipe.model_dump_json()
 
 
 def test_a_source_for_each_split_may_be_of_an_own_kind():
     source = {"train": {"kind": "stripes", "examples": 7}, "test": "digits"}
-    assert read_recipe({"data": {"source": source}}, own=OWN).recipe.data.source.train == Stripes(examples=7)
+    assert read_recipe({"data": {"source": source}}, custom=OWN).recipe.data.source.train == Stripes(examples=7)
 
 
 def test_a_setting_reaches_an_own_kind():
-    recipe = read_recipe(LOSSES, settings=["losses.cauchy.scale=3"], own=OWN).recipe
+    recipe = read_recipe(LOSSES, settings=["losses.cauchy.scale=3"], custom=OWN).recipe
     assert recipe.losses[1].scale == 3.0
 
 
@@ -113,8 +115,8 @@ def test_an_own_kind_is_of_one_family():
 
 
 def test_what_one_recipe_is_given_no_other_sees():
-    read_recipe(LOSSES, own=OWN)
-    assert "unknown kind 'cauchy'" in faults(LOSSES, own=OwnKinds()).message
+    read_recipe(LOSSES, custom=OWN)
+    assert "unknown kind 'cauchy'" in faults(LOSSES, own=CustomKinds()).message
     assert "cauchy" not in str(Recipe.model_json_schema())
 
 
@@ -124,13 +126,13 @@ def test_an_object_made_in_python_is_taken_also_from_another_copy_of_the_file():
         scale: float = 1.0
 
     for made in (Cauchy(scale=5.0), Copy(scale=5.0)):
-        assert read_recipe({"losses": [made]}, own=OWN).recipe.losses == (Cauchy(scale=5.0),)
+        assert read_recipe({"losses": [made]}, custom=OWN).recipe.losses == (Cauchy(scale=5.0),)
 
 
 def test_a_required_file_that_is_not_given_is_named_with_the_other_faults(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text("requires: [mine.py, data.py]\nlosses: [{kind: cauchy, scale: 2}, {kind: labels, weigt: 1}]\n")
-    error = faults(path, own=OwnKinds((), (Path("data.py"),)))
+    error = faults(path, own=CustomKinds((), (Path("data.py"),)))
     assert [fault.setting for fault in error.faults] == ["requires.0", "losses.1.weigt"]
     assert f"{path}:1:12 requires.0: the recipe requires mine.py, which was not given" in " ".join(
         error.message.split()
@@ -138,7 +140,7 @@ def test_a_required_file_that_is_not_given_is_named_with_the_other_faults(tmp_pa
     assert error.hint == "--code mine.py"
     with pytest.raises(RecipeError):
         read_recipe({"requires": ["mine.py"]})
-    assert read_recipe({"requires": ["mine.py"]}, own=OWN).recipe.requires == ("mine.py",)
+    assert read_recipe({"requires": ["mine.py"]}, custom=OWN).recipe.requires == ("mine.py",)
 
 
 @pytest.mark.parametrize("names", [["a/mine.py"], ["mine"], [r"a\mine.py"]])
@@ -152,10 +154,10 @@ def test_a_run_is_read_without_its_files(tmp_path):
         "requires: [mine.py]\nlosses: [{kind: cauchy, name: mine, scale: 2, weight: 0.5}]\n"
         "data: {source: {kind: stripes}, augment: [{kind: dim}]}\n"
     )
-    run = read_run(path)
-    assert isinstance(run.losses[0], AsWritten) and run.losses[0].label == "mine"
-    assert as_written_in(run.data.source) and not as_written_in(run.train)
+    run = read_run_recipe(path)
+    assert isinstance(run.losses[0], UnknownEntry) and run.losses[0].label == "mine"
+    assert has_unknown_entry(run.data.source) and not has_unknown_entry(run.train)
     values = run.model_dump(mode="json", by_alias=True, exclude_none=True)
     assert values["losses"] == [{"kind": "cauchy", "name": "mine", "scale": 2, "weight": 0.5}]
     assert Recipe.model_validate(values, context=OWN).losses[0].scale == 2.0
-    assert "unknown key" in faults({"train": {"epoch": 1}}, own=AS_WRITTEN).message
+    assert "unknown key" in faults({"train": {"epoch": 1}}, own=KEEP_UNKNOWN).message

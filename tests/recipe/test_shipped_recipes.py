@@ -7,9 +7,9 @@ from itertools import takewhile
 import pytest
 
 from kdcli.recipe.reader import read_recipe
-from kdcli.recipe.shipped_recipes import shipped_names, shipped_text
+from kdcli.recipe.shipped_recipes import list_shipped_recipes, read_shipped_text
 
-NAMES = shipped_names()
+NAMES = list_shipped_recipes()
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_the_recipe_has_no_fault_and_a_description(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_recipe_opens_with_the_command_that_runs_it(name):
-    header = "\n".join(takewhile(lambda line: line.startswith("#"), shipped_text(name).splitlines()))
+    header = "\n".join(takewhile(lambda line: line.startswith("#"), read_shipped_text(name).splitlines()))
     assert header, "the first line is no comment"
     assert "kd distill" in header or "kd train-teacher" in header
 

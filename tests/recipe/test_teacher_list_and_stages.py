@@ -7,9 +7,11 @@ import json
 import pytest
 
 from kdcli.errors import RecipeError
+from kdcli.recipe.model_sections import TeacherSection
 from kdcli.recipe.reader import read_recipe
-from kdcli.recipe.sections import Recipe, TeacherSection, TrainSection
-from kdcli.recipe.stages import merged, without
+from kdcli.recipe.sections import Recipe
+from kdcli.recipe.stages import drop_settings, merge_sections
+from kdcli.recipe.training import TrainSection
 
 WRITTEN = {
     "train": {"epochs": 5, "batch_size": 32, "checkpoint": {"every": "5m", "keep": 3}},
@@ -28,13 +30,13 @@ WRITTEN = {
 def test_a_stage_replaces_key_by_key_and_a_kind_as_a_whole():
     recipe = read_recipe(WRITTEN).recipe
     first = recipe.stages[0]
-    train = merged(recipe.train, first.train)
+    train = merge_sections(recipe.train, first.train)
     assert (train.batch_size, train.steps, train.checkpoint.every, train.checkpoint.keep) == (32, 7, "5m", 1)
-    assert merged(recipe.train, without(first.train, frozenset({"steps", "checkpoint"}))).epochs == 5
-    assert without(first.train, frozenset({"steps"})).model_fields_set == {"early_stopping", "checkpoint"}
-    student = merged(recipe.student, first.student)
+    assert merge_sections(recipe.train, drop_settings(first.train, frozenset({"steps", "checkpoint"}))).epochs == 5
+    assert drop_settings(first.train, frozenset({"steps"})).model_fields_set == {"early_stopping", "checkpoint"}
+    student = merge_sections(recipe.student, first.student)
     assert (student.model.name, student.model.width, student.start) == ("cnn", 32, "auto")
-    assert merged(recipe.train, None) == recipe.train == merged(recipe.train, TrainSection())
+    assert merge_sections(recipe.train, None) == recipe.train == merge_sections(recipe.train, TrainSection())
 
 
 def test_written_out_and_read_again_a_stage_says_no_more_than_before():
@@ -45,7 +47,9 @@ def test_written_out_and_read_again_a_stage_says_no_more_than_before():
     again = read_recipe(recipe).recipe
     assert again == recipe
     assert again.stages[0].train.model_fields_set == {"steps", "early_stopping", "checkpoint"}
-    assert merged(again.train, again.stages[0].train) == merged(recipe.train, recipe.stages[0].train)
+    assert merge_sections(again.train, again.stages[0].train) == merge_sections(
+        recipe.train, recipe.stages[0].train
+    )
 
 
 def test_settings_reach_into_stages():
@@ -90,7 +94,7 @@ def test_a_teacher_is_one_or_a_list_and_stays_as_it_was_written():
     assert (two.teacher.views, two.teachers[1].weight, two.is_ensemble) == (4, 2.0, True)
     assert [entry["weight"] for entry in two.model_dump(by_alias=True)["teacher"]] == [None, 2.0]
     assert set(two.sides) == {"teacher.0", "teacher.1", "student"} and set(one.sides) == {"teacher", "student"}
-    assert two.taught(TeacherSection(views=2)).teacher.views == 2
+    assert two.with_teachers(TeacherSection(views=2)).teacher.views == 2
     with pytest.raises(RecipeError, match="taught_by: unknown key"):
         read_recipe({"taught_by": {}})
     assert "teacher" in Recipe.model_json_schema(by_alias=True)["properties"]

@@ -12,7 +12,15 @@ import pytest
 
 from kdcli.errors import StorageError, UsageError
 from kdcli.runs import writer
-from kdcli.runs.directory import MARKER, Run, check_place, default_out, model_of_run, read_json, recipe_of_run
+from kdcli.runs.directory import (
+    MARKER_FILE,
+    Run,
+    check_run_folder,
+    choose_run_folder,
+    find_run_model,
+    find_run_recipe,
+    read_json,
+)
 
 
 def open_run(path: Path, *, resume: bool = False, overwrite: bool = False, inputs=()) -> Run:
@@ -30,10 +38,10 @@ def make_run(path: Path, **files: str) -> Path:
 
 def test_new_run_makes_and_marks_its_directory(tmp_path):
     run = open_run(tmp_path / "runs" / "a")
-    assert not run.died
-    assert json.loads((run.path / MARKER).read_text())["process"] == os.getpid()
+    assert not run.crashed
+    assert json.loads((run.path / MARKER_FILE).read_text())["process"] == os.getpid()
     run.close()
-    assert os.listdir(run.path) == [MARKER]
+    assert os.listdir(run.path) == [MARKER_FILE]
 
 
 def test_run_knows_the_file_names_of_the_contract(tmp_path):
@@ -69,7 +77,7 @@ def test_overwrite_deletes_a_marked_run(tmp_path):
     (path / "checkpoint").mkdir()
     run = open_run(path, overwrite=True)
     run.close()
-    assert os.listdir(path) == [MARKER]
+    assert os.listdir(path) == [MARKER_FILE]
 
 
 def test_overwrite_keeps_a_foreign_file_inside_a_marked_run(tmp_path):
@@ -109,19 +117,19 @@ def test_overwrite_finds_an_input_through_a_relative_path_and_a_link(tmp_path, m
 def test_resume_keeps_what_is_there(tmp_path):
     path = make_run(tmp_path / "a", metrics_jsonl="{}\n")
     run = open_run(path, resume=True)
-    assert not run.died
+    assert not run.crashed
     run.close()
     assert (path / "metrics.jsonl").read_text() == "{}\n"
 
 
 def test_run_whose_process_ended_without_a_word_is_known(tmp_path):
     path = make_run(tmp_path / "a", metrics_jsonl="{}\n")
-    (path / MARKER).write_text(json.dumps({"process": 1, "started": 0.0}))
+    (path / MARKER_FILE).write_text(json.dumps({"process": 1, "started": 0.0}))
     run = open_run(path, resume=True)
-    assert run.died
+    assert run.crashed
     run.close()
     again = open_run(path, resume=True)
-    assert not again.died
+    assert not again.crashed
     again.close()
 
 
@@ -129,9 +137,9 @@ def test_resume_of_an_empty_or_missing_directory_starts(tmp_path):
     (tmp_path / "empty").mkdir()
     for name in ("empty", "missing"):
         run = open_run(tmp_path / name, resume=True)
-        assert not run.died
+        assert not run.crashed
         run.close()
-        assert os.listdir(tmp_path / name) == [MARKER]
+        assert os.listdir(tmp_path / name) == [MARKER_FILE]
 
 
 def test_second_run_is_told_which_process_holds_the_directory(tmp_path):
@@ -148,9 +156,9 @@ def test_second_run_is_told_which_process_holds_the_directory(tmp_path):
 def test_checking_a_place_sees_the_lock_and_writes_nothing(tmp_path):
     first = open_run(tmp_path / "a")
     with pytest.raises(StorageError, match="is in use by process"):
-        check_place(tmp_path / "a", resume=False, overwrite=False)
+        check_run_folder(tmp_path / "a", resume=False, overwrite=False)
     first.close()
-    check_place(tmp_path / "b", resume=False, overwrite=False)
+    check_run_folder(tmp_path / "b", resume=False, overwrite=False)
     assert os.listdir(tmp_path) == ["a"]
 
 
@@ -185,11 +193,11 @@ def test_directory_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkey
 
 def test_model_and_recipe_of_a_run_are_found_and_those_of_other_folders_are_not(tmp_path):
     path = make_run(tmp_path / "a", student_keras="model", recipe_yaml="version: 1")
-    assert model_of_run(path) == path / "student.keras"
-    assert recipe_of_run(path) == path / "recipe.yaml"
-    (path / MARKER).unlink()
-    assert model_of_run(path) is None
-    assert recipe_of_run(path) is None
+    assert find_run_model(path) == path / "student.keras"
+    assert find_run_recipe(path) == path / "recipe.yaml"
+    (path / MARKER_FILE).unlink()
+    assert find_run_model(path) is None
+    assert find_run_recipe(path) is None
 
 
 def test_damaged_json_of_a_run_is_a_storage_error(tmp_path):
@@ -203,7 +211,7 @@ def test_damaged_json_of_a_run_is_a_storage_error(tmp_path):
 def test_default_directory_names_time_command_and_recipe_and_is_new(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("kdcli.runs.directory.time.strftime", lambda form: "20260101-000000")
-    first = default_out("distill", "recipes/feature.yaml")
+    first = choose_run_folder("distill", "recipes/feature.yaml")
     assert first == Path("runs/20260101-000000_distill_feature")
     first.mkdir(parents=True)
-    assert default_out("distill", "feature") == Path("runs/20260101-000000_distill_feature_2")
+    assert choose_run_folder("distill", "feature") == Path("runs/20260101-000000_distill_feature_2")

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from kdcli.runs import mapped_arrays
-from kdcli.runs.mapped_arrays import give_back, in_parts, mapping_of, read_rows
+from kdcli.runs.mapped_arrays import find_mapping, iterate_parts, read_rows, release_array
 from kdcli.runs.records import hash_arrays
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="resident pages are counted on Linux")
@@ -32,18 +32,18 @@ def test_the_mapping_is_found_behind_every_kind_of_view(tmp_path):
     _, array = mapped(tmp_path / "a", 100)
     views = [array, array[3:9], np.asarray(array)[::2], array.T, array.reshape(-1).view(np.uint8)[5:]]
     views.append(np.frombuffer(memoryview(array).cast("B"), np.uint8))
-    assert all(mapping_of(view) is array.base for view in views)
-    assert isinstance(mapping_of(array), mmap.mmap)
+    assert all(find_mapping(view) is array.base for view in views)
+    assert isinstance(find_mapping(array), mmap.mmap)
 
 
 @pytest.mark.parametrize("mode", ["memory", "copy", "private"])
 def test_what_no_file_holds_has_no_mapping(tmp_path, mode):
     content, array = mapped(tmp_path / "a", 100, "c" if mode == "private" else "r")
     given = {"memory": content, "copy": array + 0, "private": array}[mode]
-    assert mapping_of(given) is None
+    assert find_mapping(given) is None
     if mode == "private":
         array[5] = 7
-        give_back(array)
+        release_array(array)
         assert (array[5] == 7).all()
 
 
@@ -52,7 +52,7 @@ def test_pages_that_were_given_back_hold_what_they_held(tmp_path, mode):
     content, array = mapped(tmp_path / "a", 1000, mode)
     if mode == "r+":
         array[17] = content[17] = 5
-    give_back(array[4:])
+    release_array(array[4:])
     np.testing.assert_array_equal(array, content)
 
 
@@ -60,7 +60,7 @@ def test_pages_that_were_given_back_hold_what_they_held(tmp_path, mode):
 def test_walking_a_large_array_keeps_little_of_it(tmp_path):
     content, array = mapped(tmp_path / "a")
     before, most, total = resident(), 0, 0
-    for start, part in in_parts(array, part_bytes=MB):
+    for start, part in iterate_parts(array, part_bytes=MB):
         assert part[0, 0] == start
         total += int(part.sum(dtype=np.int64))
         most = max(most, resident())
@@ -72,7 +72,7 @@ def test_walking_a_large_array_keeps_little_of_it(tmp_path):
 
 @LINUX
 def test_reading_single_rows_keeps_little_of_the_array(tmp_path, monkeypatch):
-    monkeypatch.setattr(mapped_arrays, "KEPT_BYTES", 8 * MB)
+    monkeypatch.setattr(mapped_arrays, "RESIDENT_BYTES", 8 * MB)
     content, array = mapped(tmp_path / "a")
     order = np.random.default_rng(0).permutation(len(array)).reshape(-1, 50)
     before, most = resident(), 0
@@ -84,11 +84,11 @@ def test_reading_single_rows_keeps_little_of_the_array(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("rows", [np.array([], int), np.array([99, 0, 0, 3]), np.arange(100)])
 def test_rows_are_read_in_any_order(tmp_path, monkeypatch, rows):
-    monkeypatch.setattr(mapped_arrays, "KEPT_BYTES", 3 * mapped_arrays.AROUND_BYTES)
+    monkeypatch.setattr(mapped_arrays, "RESIDENT_BYTES", 3 * mapped_arrays.READAHEAD_BYTES)
     content, array = mapped(tmp_path / "a", 100)
     read = read_rows(array, rows)
     np.testing.assert_array_equal(read, content[rows])
-    assert type(read) is np.ndarray and mapping_of(read) is None
+    assert type(read) is np.ndarray and find_mapping(read) is None
 
 
 def test_hash_is_that_of_the_bytes_with_type_and_shape(tmp_path):

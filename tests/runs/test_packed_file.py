@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from kdcli.errors import StorageError
-from kdcli.runs.packed_file import Saved, check_file, map_file, numpy_type, pack, read_header, unpack
+from kdcli.runs.packed_file import PackedData, map_file, pack, parse_dtype, read_packed_header, unpack, verify_file
 
 HERE = Path("some.answers")
 
 
-def sample() -> Saved:
+def sample() -> PackedData:
     random = np.random.default_rng(0)
     arrays = {
         "flags": np.asarray([True, False, True]),
@@ -31,10 +31,10 @@ def sample() -> Saved:
         "none": np.empty((0, 4), np.float32),
         "turned": np.arange(12, dtype=np.float32).reshape(3, 4).T,
     }
-    return Saved({"name": "grün", "nothing": None}, arrays)
+    return PackedData({"name": "grün", "nothing": None}, arrays)
 
 
-def assert_same(found, expected: Saved) -> None:
+def assert_same(found, expected: PackedData) -> None:
     assert found.document == expected.document
     assert list(found.arrays) == list(expected.arrays)
     for name, array in expected.arrays.items():
@@ -60,7 +60,7 @@ def test_the_same_content_packs_to_the_same_bytes():
 
 
 def test_every_array_is_aligned_and_the_first_begins_at_a_multiple_of_64(path):
-    header = read_header(path)
+    header = read_packed_header(path)
     assert [place.name for place in header.places] == list(sample().arrays)
     assert min(place.offset for place in header.places) % 64 == 0
     assert all(place.offset % place.dtype.itemsize == 0 for place in header.places)
@@ -68,7 +68,7 @@ def test_every_array_is_aligned_and_the_first_begins_at_a_multiple_of_64(path):
 
 
 def test_the_header_tells_the_document_and_every_array_without_reading_them(path):
-    header = read_header(path)
+    header = read_packed_header(path)
     assert header.document == sample().document
     assert header.bytes == path.stat().st_size
     told = {place.name: (place.dtype, place.shape, place.bytes) for place in header.places}
@@ -93,15 +93,15 @@ def test_a_checkpoint_of_the_first_form_is_still_read(tmp_path):
     content = b"KDCKPT1\n" + struct.pack("<Q", len(header)) + header
     content += b"".join(array.tobytes() for array in arrays.values())
     content += hashlib.sha256(content).digest()
-    assert_same(unpack(content, HERE), Saved({"step": 3}, arrays))
+    assert_same(unpack(content, HERE), PackedData({"step": 3}, arrays))
     (tmp_path / "old").write_bytes(content)
-    assert_same(map_file(tmp_path / "old"), Saved({"step": 3}, arrays))
+    assert_same(map_file(tmp_path / "old"), PackedData({"step": 3}, arrays))
 
 
 def every_reading(path):
     """What a reader does with a file that it has not checked before."""
-    check_file(path)
-    read_header(path)
+    verify_file(path)
+    read_packed_header(path)
     map_file(path)
 
 
@@ -113,7 +113,7 @@ def test_every_truncation_is_seen_and_named(path):
     content = path.read_bytes()
     for length in range(len(content)):
         path.write_bytes(content[:length])
-        for reading in (check_file, read_header, map_file):
+        for reading in (verify_file, read_packed_header, map_file):
             with pytest.raises(StorageError, match=r"some\.answers: the file is damaged"):
                 reading(path)
 
@@ -124,11 +124,11 @@ def test_every_flipped_bit_is_seen(path):
         content[at] ^= 1 << at % 8
         path.write_bytes(content)
         with pytest.raises(StorageError, match=r"some\.answers"):
-            check_file(path)
+            verify_file(path)
         with pytest.raises(StorageError, match=r"some\.answers"):
             unpack(bytes(content), path)
         # What was not checked may be read wrongly, and raises nothing else.
-        for reading in (read_header, map_file):
+        for reading in (read_packed_header, map_file):
             try:
                 reading(path)
             except StorageError:
@@ -137,11 +137,11 @@ def test_every_flipped_bit_is_seen(path):
 
 
 @pytest.mark.parametrize("header", ["[]", "{}", '{"document": {}}', "[" * 5000, '{"document": 1, "arrays": []}'])
-@pytest.mark.parametrize("reading", [read_header, map_file])
+@pytest.mark.parametrize("reading", [read_packed_header, map_file])
 def test_a_header_that_is_none_is_seen(tmp_path, header, reading):
     content = b"KDCKPT1\n" + struct.pack("<Q", len(header)) + header.encode()
     (tmp_path / "a").write_bytes(content + hashlib.sha256(content).digest())
-    check_file(tmp_path / "a")
+    verify_file(tmp_path / "a")
     with pytest.raises(StorageError, match="damaged"):
         reading(tmp_path / "a")
 
@@ -165,16 +165,16 @@ def test_an_array_that_does_not_fit_into_the_file_is_seen(tmp_path, entry):
     header = json.dumps({"document": {}, "arrays": [entry]}).encode()
     content = b"KDCKPT1\n" + struct.pack("<Q", len(header)) + header + bytes(8)
     (tmp_path / "a").write_bytes(content + hashlib.sha256(content).digest())
-    for reading in (read_header, map_file, lambda path: unpack(path.read_bytes(), path)):
+    for reading in (read_packed_header, map_file, lambda path: unpack(path.read_bytes(), path)):
         with pytest.raises(StorageError, match="damaged"):
             reading(tmp_path / "a")
 
 
 def test_types_are_known_by_name():
-    assert numpy_type("bfloat16") == ml_dtypes.bfloat16
-    assert numpy_type("float16") == np.float16
+    assert parse_dtype("bfloat16") == ml_dtypes.bfloat16
+    assert parse_dtype("float16") == np.float16
     with pytest.raises(TypeError):
-        numpy_type("float17")
+        parse_dtype("float17")
 
 
 def test_the_types_of_tensorflow_are_imported_only_where_one_is_met():
@@ -191,11 +191,11 @@ def test_the_types_of_tensorflow_are_imported_only_where_one_is_met():
 
 def test_a_large_file_is_checked_without_loading_it(tmp_path):
     array = np.random.default_rng(0).normal(size=500_000)
-    (tmp_path / "a").write_bytes(pack(Saved({}, {"a": array})))
-    check_file(tmp_path / "a")
+    (tmp_path / "a").write_bytes(pack(PackedData({}, {"a": array})))
+    verify_file(tmp_path / "a")
     content = bytearray((tmp_path / "a").read_bytes())
     for start in range(0, len(content), 4096 * 61):
         page = content[start : start + 4096]
         (tmp_path / "a").write_bytes(content[:start] + bytes(len(page)) + content[start + 4096 :])
         with pytest.raises(StorageError, match="damaged"):
-            check_file(tmp_path / "a")
+            verify_file(tmp_path / "a")

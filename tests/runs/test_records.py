@@ -7,7 +7,14 @@ import sys
 
 import pytest
 
-from kdcli.runs.records import arguments, hash_file, hidden_secrets, machine, versions, without_secrets
+from kdcli.runs.records import (
+    collect_versions,
+    describe_machine,
+    hash_file,
+    read_arguments,
+    redact_document,
+    redact_words,
+)
 
 
 @pytest.mark.parametrize(
@@ -23,22 +30,22 @@ from kdcli.runs.records import arguments, hash_file, hidden_secrets, machine, ve
     ],
 )
 def test_secrets_on_the_command_line_are_hidden(words, shown):
-    assert without_secrets(words) == shown
+    assert redact_words(words) == shown
 
 
 def test_ordinary_words_are_recorded_as_they_are():
     words = ["distill", "--teacher", "t.keras", "--set", "losses.soft_targets.temperature=4", "a@b.keras"]
-    assert without_secrets(words) == words
+    assert redact_words(words) == words
 
 
 def test_recorded_arguments_are_those_of_the_process_without_secrets(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["kd", "distill", "--token", "abc123"])
-    assert arguments() == ["distill", "--token", "***"]
+    assert read_arguments() == ["distill", "--token", "***"]
 
 
 def test_secret_entries_are_hidden_at_any_depth():
     document = {"a": [{"token": "abc", "steps": 3}], "API_KEY": "def", "b": {"password": "ghi"}, "c": ("x", 1)}
-    assert hidden_secrets(document) == {
+    assert redact_document(document) == {
         "a": [{"token": "***", "steps": 3}],
         "API_KEY": "***",
         "b": {"password": "***"},
@@ -47,17 +54,17 @@ def test_secret_entries_are_hidden_at_any_depth():
 
 
 def test_credentials_inside_an_address_are_hidden_in_documents():
-    hidden = hidden_secrets({"source": {"path": "https://me:abc123@host/x.npz"}})
+    hidden = redact_document({"source": {"path": "https://me:abc123@host/x.npz"}})
     assert "abc123" not in str(hidden)
     assert "host/x.npz" in str(hidden)
 
 
 def test_versions_and_machine_are_recorded():
-    found = versions()
+    found = collect_versions()
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert set(found) >= {"kdcli", "tensorflow", "keras", "numpy"}
     assert all(found[name] for name in ("kdcli", "tensorflow", "keras", "numpy"))
-    assert machine()["cores"] >= 1
+    assert describe_machine()["cores"] >= 1
 
 
 def test_file_hash_is_the_sha256_of_its_bytes(tmp_path):

@@ -142,7 +142,7 @@ def test_a_folder_is_placed_whole(tmp_path, there):
     source = folder_with_files(tmp_path / "source")
     if there:
         (tmp_path / "out" / "exports").mkdir(parents=True)
-    writer.place_folder(source, tmp_path / "out" / "exports")
+    writer.copy_folder(source, tmp_path / "out" / "exports")
     assert everything_in(tmp_path / "out") == ["exports", "exports/a", "exports/inner", "exports/inner/b"]
     assert (tmp_path / "out" / "exports" / "inner" / "b").read_bytes() == b"second"
 
@@ -155,7 +155,7 @@ def test_a_folder_that_cannot_be_placed_leaves_nothing(tmp_path, monkeypatch, at
     seen: list[str] = []
     monkeypatch.setattr(writer, "hook", failing(at, OSError(number, os.strerror(number)), seen))
     with pytest.raises(StorageError) as caught:
-        writer.place_folder(source, tmp_path / "exports")
+        writer.copy_folder(source, tmp_path / "exports")
     assert seen == ["mkdir", "open", "fsync", "open", "fsync", "rename"][: at + 1]
     assert os.listdir(tmp_path) == ["source"]
     assert caught.value.hint and "--resume" not in caught.value.hint

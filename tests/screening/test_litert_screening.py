@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kdcli.lazy import quiet_descriptor
+from kdcli.lazy import silence_descriptor
 from kdcli.screening.litert import screen_litert
 
 schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
@@ -20,7 +20,7 @@ flatbuffers = pytest.importorskip("flatbuffers")
 
 def converted(folder, model, kind="float32", batch=None):
     """A model as the converter writes it."""
-    with quiet_descriptor(1), quiet_descriptor(2), warnings.catch_warnings():
+    with silence_descriptor(1), silence_descriptor(2), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         signature = [tf.TensorSpec((batch, *model.inputs[0].shape[1:]), model.inputs[0].dtype)]
         model.export(folder / "model", format="tf_saved_model", input_signature=signature, verbose=False)

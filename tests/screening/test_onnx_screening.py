@@ -187,7 +187,7 @@ def test_what_keras_exports_has_no_findings(tmp_path, name):
 
     import keras
 
-    from kdcli.lazy import quiet_descriptor
+    from kdcli.lazy import silence_descriptor
 
     layers = keras.layers
     inputs = keras.Input((8, 8, 1) if name == "pictures" else (6, 8))
@@ -199,7 +199,7 @@ def test_what_keras_exports_has_no_findings(tmp_path, name):
         inner = layers.LSTM(4)(inputs)
     model = keras.Model(inputs, layers.Dense(3, activation="softmax")(inner))
     model(np.zeros((1, *inputs.shape[1:]), np.float32))
-    with quiet_descriptor(1), quiet_descriptor(2), warnings.catch_warnings():
+    with silence_descriptor(1), silence_descriptor(2), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.export(tmp_path / "model.onnx", format="onnx", verbose=False)
     assert screen_onnx(tmp_path / "model.onnx").findings == ()

@@ -16,13 +16,13 @@ import tensorflow as tf
 from conftest import blobs, save_npz
 
 import kdcli
-from kdcli.cache.folder import kept_bytes
+from kdcli.cache.folder import count_cached_bytes
 from kdcli.commands.cache import remove_entries
 from kdcli.errors import ModelError, UsageError
-from kdcli.evaluation.footprint import flops
+from kdcli.evaluation.footprint import count_flops
 from kdcli.evaluation.latency import measure
 from kdcli.events import Note
-from kdcli.lazy import quiet_descriptor
+from kdcli.lazy import silence_descriptor
 from kdcli.models.runtimes.runner import FileRunner
 from kdcli.setup import evaluated_models
 
@@ -52,7 +52,7 @@ def lite(model, *, quantised=None):
         converter.representative_dataset = lambda: ([one[None] / np.float32(255)] for one in x)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = quantised
-    with quiet_descriptor(1), quiet_descriptor(2), warnings.catch_warnings():
+    with silence_descriptor(1), silence_descriptor(2), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return converter.convert()
 
@@ -73,9 +73,9 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(measure, "WARM_SECONDS", 0.01)
-    monkeypatch.setattr(measure, "WARM_LIMIT", 0.1)
-    monkeypatch.setattr(measure, "LEAST_SECONDS", 0.05)
+    monkeypatch.setattr(measure, "WARM_UP_SECONDS", 0.01)
+    monkeypatch.setattr(measure, "WARM_UP_LIMIT_SECONDS", 0.1)
+    monkeypatch.setattr(measure, "LEAST_SESSION_SECONDS", 0.05)
     monkeypatch.setattr(evaluated_models, "SECONDS_EACH", 0.2)
 
 
@@ -207,7 +207,7 @@ def test_the_teacher_in_another_runtime_is_exported_once(folder, tmp_path, monke
     file.write_bytes(b"damaged")
     again, exporting = ratio()
     assert again.value > 0 and len(exporting) == 1
-    assert kept_bytes(tmp_path) == file.stat().st_size == remove_entries(everything=True)[1]
+    assert count_cached_bytes(tmp_path) == file.stat().st_size == remove_entries(everything=True)[1]
     assert not file.exists()
 
 
@@ -320,12 +320,12 @@ def test_gates_that_cannot_be_judged_are_refused_before_work(folder, tmp_path):
 
 def test_flops_of_a_network_are_in_the_document(folder):
     from kdcli.models.keras.network import KerasNetwork
-    from kdcli.models.preprocessing import Preparation
+    from kdcli.models.preprocessing import Preprocessing
 
     found = evaluated(folder, "logits.keras")
     network = KerasNetwork(bars(), name="bars")
-    one = {"x": Preparation((8, 8, 1), "uint8", (8, 8, 1), "float32")}
-    assert found.to_json()["models"][0]["flops"] == flops(network.with_preparations(one))
+    one = {"x": Preprocessing((8, 8, 1), "uint8", (8, 8, 1), "float32")}
+    assert found.to_json()["models"][0]["flops"] == count_flops(network.with_preprocessing(one))
 
 
 def test_an_exported_keras_file_takes_raw_pictures_because_the_file_beside_it_says_so(tmp_path):

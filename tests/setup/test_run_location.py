@@ -227,11 +227,11 @@ def test_overwrite_of_a_bad_recipe_deletes_nothing(kd, here):
 
 
 def test_file_left_by_a_killed_write_is_gone_when_the_run_is_finished(kd, here, unfinished):
-    left = unfinished / f"{writer.TEMPORARY}99999-student.keras"
+    left = unfinished / f"{writer.TEMPORARY_PREFIX}99999-student.keras"
     left.write_bytes(b"half a model")
     assert kd(*WORDS).code == 0
     assert not left.exists()
-    assert not [name for name in os.listdir(unfinished) if name.startswith(writer.TEMPORARY)]
+    assert not [name for name in os.listdir(unfinished) if name.startswith(writer.TEMPORARY_PREFIX)]
 
 
 def test_finished_run_without_its_model_is_a_storage_error(kd, here):

@@ -14,7 +14,8 @@ import kdcli
 from kdcli.data.dataset import open_dataset
 from kdcli.errors import ModelError, UsageError
 from kdcli.events import Note
-from kdcli.recipe.sections import DataSection, StudentSection, TeacherSection
+from kdcli.recipe.model_sections import StudentSection, TeacherSection
+from kdcli.recipe.sections import DataSection
 from kdcli.setup.open_models import open_model
 from kdcli.setup.zoo_models import published_scale
 from kdcli.zoo import Application, Clone, Cnn
@@ -61,7 +62,7 @@ def small(monkeypatch):
 def test_resize_gives_a_zoo_model_its_input_shape():
     found = opened(Cnn(width=2, blocks=1), section=with_input(resize=[12, 10]))
     assert found.network.inputs[0].shape == (12, 10, 1)
-    assert found.network.preparations["x"].prepared_shape == (12, 10, 1)
+    assert found.network.preprocessing["x"].preprocessed_shape == (12, 10, 1)
     assert opened(Cnn(width=2, blocks=1)).network.inputs[0].shape == (8, 8, 1)
 
 
@@ -85,14 +86,16 @@ def test_scale_is_that_of_the_architecture(architecture, scale):
 def test_application_takes_its_own_scale_unless_one_is_given(small):
     notes, source = [], Application(architecture="MobileNet")
     found = opened(source, data=colours(), notes=notes)
-    assert found.network.preparations["x"].scale == "signed"
+    assert found.network.preprocessing["x"].scale == "signed"
     assert [note.text for note in notes if isinstance(note, Note)] == [
         "student: input.scale is signed, as MobileNet preprocesses images"
     ]
-    assert opened(source, data=colours(), section=with_input(scale="raw")).network.preparations["x"].scale == "raw"
+    assert (
+        opened(source, data=colours(), section=with_input(scale="raw")).network.preprocessing["x"].scale == "raw"
+    )
     # ImageNet's channels mean nothing for grey pictures.
     grey = opened(Application(architecture="MobileNet"), data=blobs(12))
-    assert grey.network.preparations["x"].scale == "signed"
+    assert grey.network.preprocessing["x"].scale == "signed"
 
 
 def test_published_weights_are_a_start_from_a_file(small):
@@ -147,9 +150,9 @@ def test_clone_has_the_architecture_of_the_teacher_and_weights_of_its_own_seed()
 
 def test_clone_sees_pictures_as_its_teacher_does():
     teacher = teacher_of().with_scale("raw")
-    assert opened(Clone(), teacher=teacher).network.preparations["x"].scale == "raw"
+    assert opened(Clone(), teacher=teacher).network.preprocessing["x"].scale == "raw"
     own = opened(Clone(), teacher=teacher, section=with_input(scale="signed"))
-    assert own.network.preparations["x"].scale == "signed"
+    assert own.network.preprocessing["x"].scale == "signed"
 
 
 def test_clone_is_for_the_student_only(tmp_path):

@@ -6,8 +6,9 @@ import time
 
 import numpy as np
 
-from kdcli.cache.entry import ArraySpec, Entry, Layout
-from kdcli.runs.packed_file import numpy_type
+from kdcli.cache.entry import Entry
+from kdcli.cache.layout import ArraySpec, Layout
+from kdcli.runs.packed_file import parse_dtype
 
 LAYOUT = Layout(5_000, 2, (ArraySpec("logits", "float16", (3,)), ArraySpec("hint", "bfloat16", (1, 2))))
 COMPONENTS = {"teacher.weights": "abc", "teacher.precision": "float32", "split": "train", "data.content": "def"}
@@ -18,7 +19,7 @@ def answers(layout=LAYOUT, seed=0):
     """(views, examples, ...) by name."""
     random = np.random.default_rng(seed)
     return {
-        spec.name: random.normal(size=(layout.views, layout.examples, *spec.shape)).astype(numpy_type(spec.dtype))
+        spec.name: random.normal(size=(layout.views, layout.examples, *spec.shape)).astype(parse_dtype(spec.dtype))
         for spec in layout.arrays
     }
 
@@ -54,6 +55,6 @@ def fill(folder, components=COMPONENTS, layout=LAYOUT, *, seed=0, on_wait=print,
 
 def assert_whole(folder, components=COMPONENTS, layout=LAYOUT, *, seed=0):
     """Every answer is there and right."""
-    reader = Entry.find(folder, components).reader()
+    reader = Entry.find(folder, components).open_reader()
     for name, array in answers(layout, seed).items():
-        assert reader.everything(name).tobytes() == array.tobytes()
+        assert reader.read_all(name).tobytes() == array.tobytes()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.preprocessing import Preprocessing
 from kdcli.zoo import Cnn, Mobile, Resnet
 
 SHAPE = (16, 16, 1)
@@ -49,8 +49,8 @@ BUILDS = {"cnn": cnn, "residual": residual, "depthwise": depthwise, "transformer
 
 
 def network(model):
-    preparation = Preparation(SHAPE, "uint8", SHAPE, "float32")
-    return KerasNetwork(model, name="given").with_preparations({"x": preparation})
+    preparation = Preprocessing(SHAPE, "uint8", SHAPE, "float32")
+    return KerasNetwork(model, name="given").with_preprocessing({"x": preparation})
 
 
 def small(name, *, width=2, seed=0, **options):

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kdcli.models.preprocessing import Preparation
-from kdcli.models.saved_model.freeze import LARGEST, read_frozen
-from kdcli.models.saved_model.freeze_process import serve
+from kdcli.models.preprocessing import Preprocessing
+from kdcli.models.saved_model.freeze import MAX_WEIGHT_BYTES, read_frozen_graph
+from kdcli.models.saved_model.freeze_process import handle_request
 from kdcli.models.saved_model.network import GraphNetwork
 
 layers = keras.layers
@@ -18,20 +18,20 @@ PICTURES = np.random.default_rng(0).random((7, 12, 12, 3), np.float32)
 TOKENS = np.random.default_rng(1).integers(0, 20, (7, 6)).astype(np.int32)
 
 
-def frozen_here(folder: Path, *, legacy=False, signature=None, limit=LARGEST, values=None):
+def frozen_here(folder: Path, *, legacy=False, signature=None, limit=MAX_WEIGHT_BYTES, values=None):
     """What the child process would leave."""
     scratch = folder.parent / f"{folder.name}-{signature}-{limit}"
     scratch.mkdir(exist_ok=True)
     asked = {"legacy": legacy, "signature": signature, "largest": limit, "values": values}
-    serve({"path": str(folder), "scratch": str(scratch), **asked})
-    return read_frozen(scratch, name=folder.name)
+    handle_request({"path": str(folder), "scratch": str(scratch), **asked})
+    return read_frozen_graph(scratch, name=folder.name)
 
 
 def prepared(network, **arrays):
     """The network behind preparations that leave every array as it is."""
-    return network.with_preparations(
+    return network.with_preprocessing(
         {
-            spec.name: Preparation(array.shape[1:], str(array.dtype), spec.shape, spec.dtype)
+            spec.name: Preprocessing(array.shape[1:], str(array.dtype), spec.shape, spec.dtype)
             for spec, array in ((spec, arrays[spec.name]) for spec in network.inputs)
         }
     )

@@ -130,7 +130,7 @@ def _check_setting(setting: str, words: Sequence[str], hint: str | None) -> None
     recipe: Any = values["--recipe"][-1] if values["--recipe"] else _recipe_for(path, others)
     try:
         own = find_kinds([Path(file) for file in values["--code"]])
-        read_recipe(recipe, settings=[*others, setting], own=own, teachers=teachers)
+        read_recipe(recipe, settings=[*others, setting], custom=own, teachers=teachers)
     except RecipeError as error:
         wrong = [fault for fault in error.faults if fault.setting.startswith(path) or fault.origin == "--set"]
         told = [fault for fault in wrong if not any(fault.setting == one.partition("=")[0] for one in others)]
@@ -145,15 +145,17 @@ _OF_THE_RECIPE = ("--recipe", "--set", "--code")
 
 def _recipe_for(path: str, settings: Sequence[str]) -> Any:
     """A recipe that has the term which a setting is about; where a command names its losses, none is needed."""
-    from kdcli.losses import KINDS
+    from kdcli.losses import LOSS_KINDS
 
     parts = path.split(".")
     if parts[0] != "losses" or len(parts) < 3 or any(text.startswith("losses=") for text in settings):
         return "soft-targets"
-    if parts[1] in KINDS:
+    if parts[1] in LOSS_KINDS:
         return {"losses": [{"kind": parts[1]}]}
     return {
-        "losses": [{"kind": kind, "name": parts[1]} for kind in KINDS if parts[2] in KINDS[kind].model_fields][:1]
+        "losses": [
+            {"kind": kind, "name": parts[1]} for kind in LOSS_KINDS if parts[2] in LOSS_KINDS[kind].model_fields
+        ][:1]
     }
 
 

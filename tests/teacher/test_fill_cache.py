@@ -7,7 +7,8 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from kdcli.cache.entry import ArraySpec, Entry, Layout
+from kdcli.cache.entry import Entry
+from kdcli.cache.layout import ArraySpec, Layout
 from kdcli.errors import Interrupted
 from kdcli.teacher.fill_cache import Filling, Slice, fill_cache, fill_memory
 from kdcli.teacher.storage_dtype import Overflow
@@ -66,8 +67,8 @@ def test_memory_holds_what_the_cache_would(tmp_path, layout):
     kept = fill_memory(lambda: nullcontext(Teacher()), layout, filling())
     reader, _ = fill(tmp_path, layout, Teacher())
     for name in ("logits", "features"):
-        np.testing.assert_array_equal(kept[name], reader.everything(name))
-        assert kept[name].dtype == reader.everything(name).dtype
+        np.testing.assert_array_equal(kept[name], reader.read_all(name))
+        assert kept[name].dtype == reader.read_all(name).dtype
 
 
 def test_progress_counts_the_answers_of_all_views_and_what_was_there(tmp_path, layout):
@@ -118,7 +119,7 @@ def test_a_worker_with_a_disk_of_its_own_answers_everything(tmp_path, layout):
     teacher = Teacher()
     reader, _ = fill(tmp_path, layout, teacher, share=Slice(1, 2))
     assert teacher.request == [(0, 10), (1, 0), (1, 20), (1, 10), (0, 20), (0, 0)]
-    assert len(reader.everything("logits")) == 50
+    assert len(reader.read_all("logits")) == 50
 
 
 def test_a_damaged_shard_is_told_and_answered_again(tmp_path, layout):

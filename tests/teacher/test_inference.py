@@ -15,13 +15,13 @@ from kdcli.augment import Flip, Mixup, Shift
 from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.views import Views
 from kdcli.errors import DataError, ModelError
-from kdcli.models.hardware import processor_flags
+from kdcli.models.hardware import read_processor_flags
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.prediction import Answering
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.prediction import Predictor
+from kdcli.models.preprocessing import Preprocessing
 from kdcli.models.saved_model.constant_function import ConstantFunction
-from kdcli.models.saved_model.freeze import LARGEST, read_frozen
-from kdcli.models.saved_model.freeze_process import serve
+from kdcli.models.saved_model.freeze import MAX_WEIGHT_BYTES, read_frozen_graph
+from kdcli.models.saved_model.freeze_process import handle_request
 from kdcli.models.saved_model.network import GraphNetwork
 from kdcli.teacher import inference
 from kdcli.teacher.inference import TeacherPass
@@ -29,11 +29,11 @@ from kdcli.zoo import Cnn, Resnet
 
 EXAMPLES = splits_from_arrays(dict(zip("xy", blobs(40), strict=True)), name="d").train.subset(np.arange(39, 1, -1))
 TAPS = ("block2", "pooling")
-PREPARATION = Preparation((8, 8, 1), "uint8", (8, 8, 1), "float32")
+PREPARATION = Preprocessing((8, 8, 1), "uint8", (8, 8, 1), "float32")
 
 
 def network(model, name="t.keras"):
-    return KerasNetwork(model, name=name).with_preparations({"x": PREPARATION})
+    return KerasNetwork(model, name=name).with_preprocessing({"x": PREPARATION})
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +54,11 @@ def graph(tmp_path_factory):
         "scratch": scratch,
         "legacy": False,
         "signature": None,
-        "largest": LARGEST,
+        "largest": MAX_WEIGHT_BYTES,
     }
-    serve(request)
-    opened = GraphNetwork(read_frozen(scratch, name="model"), name="model")
-    return opened.with_preparations({"x": PREPARATION})
+    handle_request(request)
+    opened = GraphNetwork(read_frozen_graph(scratch, name="model"), name="model")
+    return opened.with_preprocessing({"x": PREPARATION})
 
 
 def views(count=None, *augments):
@@ -73,7 +73,7 @@ def one_after_the_other(teacher, which, view, *, taps=()):
         which.table(view),
         take=lambda at: EXAMPLES.take(at.numpy()),
     )
-    return Answering(teacher, taps=taps)(lambda at: {"x": np.asarray(seen["x"])[at]}, len(EXAMPLES))
+    return Predictor(teacher, taps=taps)(lambda at: {"x": np.asarray(seen["x"])[at]}, len(EXAMPLES))
 
 
 @pytest.mark.parametrize("folding", [False, True])
@@ -109,7 +109,7 @@ def test_a_mixed_view_shows_the_partner_too(teacher):
 
 
 def test_a_saved_model_answers_as_plain_batches_do(graph):
-    expected = Answering(graph)(EXAMPLES.take, 20)["logits"]
+    expected = Predictor(graph)(EXAMPLES.take, 20)["logits"]
     for folding in (False, True):
         with TeacherPass(graph, (), EXAMPLES, views(), batch_size=6, folding=folding) as ask:
             np.testing.assert_allclose(ask(0, 0, 20)["logits"], expected, atol=1e-5)
@@ -268,7 +268,7 @@ def test_a_teacher_whose_call_fails_keeps_its_policies():
 
 @pytest.mark.parametrize("folding", [False, True])
 def test_half_precision_answers_nearly_the_same(teacher, folding):
-    if folding and not processor_flags():
+    if folding and not read_processor_flags():
         pytest.skip("this processor does not multiply bfloat16")
     exact = one_after_the_other(teacher, views(), 0)["logits"]
     with TeacherPass(teacher, (), EXAMPLES, views(), precision="mixed_bfloat16", folding=folding) as ask:
@@ -280,9 +280,9 @@ def test_half_precision_answers_nearly_the_same(teacher, folding):
 
 
 def test_half_precision_of_a_graph_ends_with_the_pass(graph):
-    if not processor_flags():
+    if not read_processor_flags():
         pytest.skip("this processor does not multiply bfloat16")
-    exact = Answering(graph)(EXAMPLES.take, 20)["logits"]
+    exact = Predictor(graph)(EXAMPLES.take, 20)["logits"]
     left = tf.random.stateless_normal((64, 64), seed=(1, 2))
     product = (left @ left).numpy()
     for folding in (False, True):
@@ -291,7 +291,7 @@ def test_half_precision_of_a_graph_ends_with_the_pass(graph):
             assert 0 < np.abs(found - exact).max() < 0.1 * np.abs(exact).max()
             # Another function, traced while the pass is open, and the network itself compute in float32.
             np.testing.assert_array_equal(tf.function(lambda x: x @ x, autograph=False)(left), product)
-            np.testing.assert_array_equal(Answering(graph)(EXAMPLES.take, 20)["logits"], exact)
+            np.testing.assert_array_equal(Predictor(graph)(EXAMPLES.take, 20)["logits"], exact)
             np.testing.assert_array_equal(ask(0, 0, 20)["logits"], found)
 
 

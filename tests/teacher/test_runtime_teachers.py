@@ -12,7 +12,7 @@ from conftest import bar_reader, save_npz
 
 import kdcli
 from kdcli.errors import ModelError
-from kdcli.lazy import quiet_descriptor
+from kdcli.lazy import silence_descriptor
 from kdcli.models.runtimes.runner import FileRunner
 
 pytest.importorskip("ai_edge_litert")
@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
     teacher = bar_reader()
     teacher(np.zeros((1, 8, 8, 1), np.float32))
     teacher.save(folder / "teacher.keras")
-    with quiet_descriptor(1), quiet_descriptor(2), warnings.catch_warnings():
+    with silence_descriptor(1), silence_descriptor(2), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         teacher.export(folder / "teacher.onnx", format="onnx", verbose=False)
         teacher.export(folder / "graph", format="tf_saved_model", verbose=False)

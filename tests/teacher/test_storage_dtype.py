@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdcli.cache.entry import ArraySpec
+from kdcli.cache.layout import ArraySpec
 from kdcli.teacher.storage_dtype import (
     Overflow,
     agreement,
@@ -48,7 +48,9 @@ def test_logits_of_many_classes_are_halved_where_the_loss_does_not_notice():
 
 def test_large_logits_stay_where_float16_changes_decisions_or_the_loss():
     near = np.float32(1000) + np.arange(2000, dtype=np.float32) * 1e-3
-    found = choose_storage({"logits": np.stack([np.roll(near, n) for n in range(0, 2000, 100)])}, output_kind="logits")
+    found = choose_storage(
+        {"logits": np.stack([np.roll(near, n) for n in range(0, 2000, 100)])}, output_kind="logits"
+    )
     assert found.agreement < 0.999
     assert types(found) == {"logits": "float32"}
     coarse = np.tile(np.float32([3000.0, 3000.9]), (20, 1000))
@@ -122,7 +124,9 @@ def test_the_largest_change_is_that_of_a_probability_or_in_standard_deviations()
     assert largest_change(exact, other, output_kind="logits") == 0
     other = np.float32([[np.log(3), 0], [9, 0]])
     assert largest_change(exact, other, output_kind="logits") == pytest.approx(0.25)
-    assert largest_change(np.float32([[0]]), np.float32([[np.log(3)]]), output_kind="sigmoid") == pytest.approx(0.25)
+    assert largest_change(np.float32([[0]]), np.float32([[np.log(3)]]), output_kind="sigmoid") == pytest.approx(
+        0.25
+    )
     values = np.float32([[0, 0], [2, 20]])
     assert largest_change(values, values + np.float32([0, 1]), output_kind="values") == pytest.approx(0.1)
     assert largest_change(np.float32([[1e4, -1e4]]), np.float32([[1e4, -1e4]]), output_kind="sigmoid") == 0
@@ -137,4 +141,6 @@ def test_the_loss_error_is_the_divergence_over_the_entropy_at_temperature_4():
     # Two classes, or one yes and no with the difference of their logits, are the same question.
     assert soft_target_error(exact[:, :1], other[:, :1], output_kind="sigmoid") == pytest.approx(wanted)
     assert soft_target_error(exact, exact, output_kind="logits") == 0
-    assert soft_target_error(exact, other, output_kind="values") == pytest.approx(1.0) == relative_error(exact, other)
+    assert (
+        soft_target_error(exact, other, output_kind="values") == pytest.approx(1.0) == relative_error(exact, other)
+    )

@@ -14,8 +14,8 @@ from kdcli.errors import UsageError
 from kdcli.models import hardware
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
-from kdcli.models.prediction import Answering
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.prediction import Predictor
+from kdcli.models.preprocessing import Preprocessing
 from kdcli.models.saved_model.network import GraphNetwork
 from kdcli.teacher import precision
 from kdcli.teacher.inference import TeacherPass
@@ -25,8 +25,8 @@ EXAMPLES = splits_from_arrays(dict(zip("xy", blobs(600), strict=True)), name="d"
 
 
 def network(model):
-    preparation = Preparation((8, 8, 1), "uint8", (8, 8, 1), "float32")
-    return KerasNetwork(model, name="t.keras").with_preparations({"x": preparation})
+    preparation = Preprocessing((8, 8, 1), "uint8", (8, 8, 1), "float32")
+    return KerasNetwork(model, name="t.keras").with_preprocessing({"x": preparation})
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_float32_as_asked_and_without_hardware_is_not_compared(teacher, monkeypa
 
 def test_the_float32_answers_of_the_sample_are_kept(teacher, fast):
     found = choose_precision("auto", teacher, EXAMPLES, taps=("same",))
-    expected = Answering(teacher, taps=("same",))(EXAMPLES.take, 600)
+    expected = Predictor(teacher, taps=("same",))(EXAMPLES.take, 600)
     np.testing.assert_allclose(found.answers["logits"], expected["logits"], atol=1e-5)
     np.testing.assert_allclose(found.answers["same"], expected["same"][:256], atol=1e-6)
     assert {values.dtype.name for values in found.answers.values()} == {"float32"}
@@ -144,7 +144,9 @@ def test_values_are_compared_with_their_spread(fast, monkeypatch):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Flatten()(keras.layers.Conv2D(2, 3, name="conv")(inputs))
-    found = network(keras.Model(inputs, keras.layers.Dense(2, name="out")(x))).understood("values", output_kind="values")
+    found = network(keras.Model(inputs, keras.layers.Dense(2, name="out")(x))).with_output_kinds(
+        "values", output_kind="values"
+    )
     clock = Clock(monkeypatch, float32=2.0, mixed_bfloat16=1.0)
     choice = choose_precision("auto", found, EXAMPLES, clock=clock)
     assert choice.agreement is None
@@ -212,7 +214,7 @@ def test_the_processor_says_whether_it_multiplies_bfloat16(tmp_path, text, flags
     path = tmp_path / "cpuinfo"
     if text is not None:
         path.write_text(text)
-    assert hardware.processor_flags(path) == flags
+    assert hardware.read_processor_flags(path) == flags
 
 
 @pytest.mark.parametrize(
@@ -228,7 +230,7 @@ def test_the_processor_says_whether_it_multiplies_bfloat16(tmp_path, text, flags
 )
 def test_hardware_is_that_of_the_gpu_or_else_of_the_processor(monkeypatch, capabilities, flags, float16, bfloat16):
     tf = hardware.tf
-    monkeypatch.setattr(hardware, "processor_flags", lambda: flags)
+    monkeypatch.setattr(hardware, "read_processor_flags", lambda: flags)
     monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: list(range(len(capabilities))))
     details = partial(lambda gpu: {"compute_capability": capabilities[gpu]} if capabilities[gpu] else {})
     monkeypatch.setattr(tf.config.experimental, "get_device_details", details)

@@ -11,12 +11,13 @@ import pytest
 
 from kdcli.errors import StorageError
 from kdcli.runs import writer
-from kdcli.training.checkpoint import Checkpoints, Saved, pack, parse_period, unpack
+from kdcli.runs.packed_file import PackedData, pack, unpack
+from kdcli.training.checkpoint import Checkpoints, parse_period
 
 HERE = Path("step.checkpoint")
 
 
-def sample(step: int = 3) -> Saved:
+def sample(step: int = 3) -> PackedData:
     """Arrays of the kinds that training saves, and a state with text and nulls."""
     random = np.random.default_rng(step)
     arrays = {
@@ -30,10 +31,10 @@ def sample(step: int = 3) -> Saved:
         "order": np.arange(12, dtype=np.float32).reshape(3, 4).T,
     }
     document = {"step": step, "history": [{"loss": 0.1}], "name": "grün", "best_figure": None}
-    return Saved(document, arrays)
+    return PackedData(document, arrays)
 
 
-def assert_same(found: Saved, expected: Saved) -> None:
+def assert_same(found: PackedData, expected: PackedData) -> None:
     assert found.document == expected.document
     assert list(found.arrays) == list(expected.arrays)
     for name, array in expected.arrays.items():
@@ -59,7 +60,7 @@ def test_same_state_packs_to_the_same_bytes():
 
 
 def test_state_without_arrays_comes_back():
-    assert_same(unpack(pack(Saved({"step": 0}, {})), HERE), Saved({"step": 0}, {}))
+    assert_same(unpack(pack(PackedData({"step": 0}, {})), HERE), PackedData({"step": 0}, {}))
 
 
 def test_truncated_checkpoint_is_refused_at_every_length():
@@ -82,7 +83,7 @@ def test_flipped_bit_is_refused_wherever_it_is():
 
 def test_zeroed_page_is_refused_wherever_it_is():
     arrays = {"model/0": np.random.default_rng(0).normal(size=5000)}
-    content = pack(Saved({"step": 1}, arrays))
+    content = pack(PackedData({"step": 1}, arrays))
     assert len(content) > 9 * 4096
     for start in range(0, len(content), 4096):
         page = content[start : start + 4096]
@@ -97,13 +98,13 @@ def test_bytes_behind_the_end_are_refused():
 
 def test_newest_checkpoint_is_used(tmp_path):
     save(checkpoints(tmp_path / "c"), 1, 2)
-    found, wrong = checkpoints(tmp_path / "c").newest()
+    found, wrong = checkpoints(tmp_path / "c").read_newest()
     assert_same(found, sample(2))
     assert wrong == []
 
 
 def test_without_checkpoints_there_is_nothing_and_nothing_is_made(tmp_path):
-    assert checkpoints(tmp_path / "c").newest() == (None, [])
+    assert checkpoints(tmp_path / "c").read_newest() == (None, [])
     assert os.listdir(tmp_path) == []
 
 
@@ -124,7 +125,7 @@ def test_damaged_newest_checkpoint_falls_back_to_the_older_one_and_is_named(tmp_
         newest.mkdir()
     else:
         newest.write_bytes(content)
-    found, wrong = checkpoints(tmp_path).newest()
+    found, wrong = checkpoints(tmp_path).read_newest()
     assert_same(found, sample(1))
     assert len(wrong) == 1
     assert str(newest) in wrong[0]
@@ -135,7 +136,7 @@ def test_no_valid_checkpoint_is_a_storage_error_that_names_all(tmp_path):
     for path in paths:
         path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(StorageError, match="no valid checkpoint") as caught:
-        checkpoints(tmp_path).newest()
+        checkpoints(tmp_path).read_newest()
     assert caught.value.exit_code == 5
     assert all(str(path) in caught.value.message for path in paths)
     assert "--overwrite" in caught.value.hint
@@ -162,13 +163,13 @@ def test_failed_save_keeps_the_older_checkpoints(tmp_path, monkeypatch):
         with pytest.raises(StorageError, match="disk full"):
             save(made, 2)
         assert os.listdir(tmp_path) == ["step-000000001.checkpoint"]
-    assert_same(checkpoints(tmp_path).newest()[0], sample(1))
+    assert_same(checkpoints(tmp_path).read_newest()[0], sample(1))
 
 
 def test_file_left_by_a_killed_save_is_ignored(tmp_path):
     save(checkpoints(tmp_path), 1)
-    (tmp_path / f"{writer.TEMPORARY}1-step-000000002.checkpoint").write_bytes(b"half")
-    found, wrong = checkpoints(tmp_path).newest()
+    (tmp_path / f"{writer.TEMPORARY_PREFIX}1-step-000000002.checkpoint").write_bytes(b"half")
+    found, wrong = checkpoints(tmp_path).read_newest()
     assert_same(found, sample(1))
     assert wrong == []
 
@@ -194,32 +195,32 @@ def test_saving_is_due_by_time_since_the_last_one(tmp_path):
     made = checkpoints(tmp_path, every="2m", clock=lambda: now[0])
     assert made.steps_until_due(7, 10) is None
     now[0] += 119
-    assert not made.due(7, 10)
+    assert not made.is_due(7, 10)
     now[0] += 1
-    assert made.due(7, 10)
+    assert made.is_due(7, 10)
     save(made, 7)
-    assert not made.due(7, 10)
-    assert not made.due(8, 10)
+    assert not made.is_due(7, 10)
+    assert not made.is_due(8, 10)
     now[0] += 120
-    assert made.due(8, 10)
+    assert made.is_due(8, 10)
 
 
 def test_saving_is_due_by_steps(tmp_path):
     made = checkpoints(tmp_path, every="4 steps")
     assert [made.steps_until_due(step, 10) for step in (0, 1, 3, 4)] == [4, 3, 1, 4]
-    assert [step for step in range(1, 13) if made.due(step, 10)] == [4, 8, 12]
+    assert [step for step in range(1, 13) if made.is_due(step, 10)] == [4, 8, 12]
 
 
 def test_saving_is_due_by_epochs(tmp_path):
     made = checkpoints(tmp_path, every="2 epochs")
     assert [made.steps_until_due(step, 5) for step in (0, 9, 10)] == [10, 1, 10]
-    assert [step for step in range(1, 31) if made.due(step, 5)] == [10, 20, 30]
+    assert [step for step in range(1, 31) if made.is_due(step, 5)] == [10, 20, 30]
 
 
 def test_nothing_is_due_again_at_the_step_that_was_saved_or_restored(tmp_path):
     made = checkpoints(tmp_path, every="4 steps")
     save(made, 4)
-    assert not made.due(4, 10)
+    assert not made.is_due(4, 10)
     again = checkpoints(tmp_path, every="4 steps")
-    again.newest()
-    assert not again.due(4, 10)
+    again.read_newest()
+    assert not again.is_due(4, 10)

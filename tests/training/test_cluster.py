@@ -7,7 +7,7 @@ import json
 import pytest
 
 from kdcli.errors import UsageError
-from kdcli.training.cluster import EXAMPLE, Cluster, read_cluster
+from kdcli.training.cluster import EXAMPLE_CONFIG, Cluster, read_cluster
 
 TWO = ["a:1", "b:2"]
 
@@ -89,8 +89,8 @@ def test_every_fault_is_one_line_that_names_it(text, message):
     assert caught.value.message.startswith(message)
     assert "\n" not in caught.value.message
     assert len(caught.value.message) < 200
-    assert caught.value.hint == EXAMPLE
-    json.loads(EXAMPLE.removeprefix("TF_CONFIG='").removesuffix("'"))
+    assert caught.value.hint == EXAMPLE_CONFIG
+    json.loads(EXAMPLE_CONFIG.removeprefix("TF_CONFIG='").removesuffix("'"))
 
 
 @pytest.mark.parametrize("depth", range(880, 1000, 5))

@@ -14,18 +14,19 @@ from kdcli.data.views import Views
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.terms import Term
 from kdcli.errors import Interrupted, TrainingError
-from kdcli.evaluation.quality import measure
+from kdcli.evaluation.quality import measure_quality
 from kdcli.events import EpochEnded, Note, Progress
 from kdcli.jobs.training import with_epochs_and_steps
 from kdcli.losses.labels import Labels
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.prediction import Answering
-from kdcli.models.preprocessing import make_preparation
-from kdcli.recipe.optimizer import TABLE
-from kdcli.recipe.sections import InputSection, TrainSection
+from kdcli.models.prediction import Predictor
+from kdcli.models.preprocessing import make_preprocessing
+from kdcli.recipe.model_sections import InputSection
+from kdcli.recipe.optimizer import OPTIMIZERS
+from kdcli.recipe.training import TrainSection
 from kdcli.training.checkpoint import Checkpoints
 from kdcli.training.loop import Trainer
-from kdcli.training.step import Stepper, scheduled
+from kdcli.training.step import Stepper, make_schedule
 
 TRAIN, HELD, BATCH = 40, 24, 8
 X, Y = blobs(TRAIN + HELD)
@@ -41,14 +42,14 @@ class Setup:
         self.model = keras.Sequential([keras.Input((8, 8, 1)), *layers, *head])
         section = InputSection()
         shape = {"raw_shape": (8, 8, 1), "raw_dtype": "uint8", "shape": (8, 8, 1), "dtype": "float32"}
-        preparation = make_preparation(section, **shape, who="student")
-        network = KerasNetwork(self.model, name="student").with_preparations({"x": preparation})
+        preparation = make_preprocessing(section, **shape, name="student")
+        network = KerasNetwork(self.model, name="student").with_preprocessing({"x": preparation})
         self.train = with_epochs_and_steps(TrainSection.model_validate({"batch_size": BATCH, **train}), TRAIN)
         examples = Examples("train", {"x": X}, Y, None, ROWS[:TRAIN])
         self.held = Examples("validation", {"x": X}, Y, None, ROWS[TRAIN:])
         objective = Objective((Term(Labels()),), student=network)
         optimizer = self.train.optimizer
-        rate = scheduled(optimizer.learning_rate, self.train.schedule, self.train.steps)
+        rate = make_schedule(optimizer.learning_rate, self.train.schedule, self.train.steps)
         self.optimizer = optimizer.build(rate)
         self.optimizer.build(objective.trainable_variables)
         self.stepper = Stepper(
@@ -60,7 +61,7 @@ class Setup:
             strategy=tf.distribute.get_strategy(),
         )
         self.scripted = iter(figures or ())
-        self.ask = Answering(network)
+        self.ask = Predictor(network)
         self.events, self.seen, self.lines = [], [], []
         checkpoint = self.train.checkpoint
         kept = Checkpoints(folder, every=checkpoint.every, keep=checkpoint.keep) if folder else None
@@ -88,7 +89,7 @@ class Setup:
         self.seen.append(self.weights())
         logits = self.ask(self.held.take, HELD)["logits"]
         assert_equal(self.weights(), self.seen[-1])
-        quality = measure(logits, self.held.all_labels(), task="classification")
+        quality = measure_quality(logits, self.held.all_labels(), task="classification")
         return {"accuracy": quality.accuracy, "loss": quality.loss}
 
 
@@ -211,7 +212,7 @@ def test_moving_average_is_validated_and_kept_while_training_goes_on_from_the_ra
     assert np.abs(setup.seen[1][0] - raw[-1]).max() > 1e-3
 
 
-@pytest.mark.parametrize("kind", TABLE)
+@pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_every_optimizer_takes_finite_steps(kind):
     setup = Setup(steps=2, optimizer=kind, validation=False)
     start = setup.weights()
@@ -232,7 +233,7 @@ def test_loss_that_leaves_the_numbers_stops_training_with_step_term_and_last_che
     assert caught.value.message.endswith(f"the last good checkpoint is {newest}")
     assert caught.value.exit_code == 6
     assert "learning rate" in caught.value.hint
-    saved, _ = setup.trainer.checkpoints.newest()
+    saved, _ = setup.trainer.checkpoints.read_newest()
     arrays = [saved.arrays[f"model/{number}"] for number in range(len(setup.weights()))]
     assert all(np.isfinite(array).all() for array in arrays)
     assert_equal(setup.weights(), arrays)

@@ -12,7 +12,7 @@ import pytest
 from kdcli.errors import Interrupted, KdError, TrainingError, UsageError
 from kdcli.training import rendezvous
 from kdcli.training.cluster import Cluster
-from kdcli.training.rendezvous import Meeting, waiting_seconds
+from kdcli.training.rendezvous import Rendezvous, read_timeout_seconds
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def meet(*places: tuple[tuple[str, ...], int, str], seconds: float = 5.0) -> lis
 
     def come(place: int, addresses: tuple[str, ...], index: int, subject: str) -> None:
         try:
-            with Meeting(Cluster(addresses, index), subject=subject) as one:
+            with Rendezvous(Cluster(addresses, index), subject=subject) as one:
                 one.wait(seconds, stop=lambda: None)
         except KdError as error:
             ended[place] = error
@@ -123,7 +123,7 @@ SAID = {"index": 1, "addresses": ["a:1"], "subject": "other work", "token": "0",
 )
 def test_stray_message_stops_nobody(said):
     addresses = free_addresses(2)
-    with Meeting(Cluster(addresses, 0), subject="work") as chief:
+    with Rendezvous(Cluster(addresses, 0), subject="work") as chief:
         with socket.create_connection(("127.0.0.1", int(addresses[0].rpartition(":")[2])), timeout=5) as stray:
             stray.sendall(said.encode() + b"\n")
             # Until it has been read, and answered or not.
@@ -158,11 +158,11 @@ def test_another_list_of_workers_is_refused():
 
 def test_own_address_that_is_another_process_shows_a_wrong_index():
     addresses = free_addresses(2)
-    with Meeting(Cluster(addresses, 1), subject="work"):
+    with Rendezvous(Cluster(addresses, 1), subject="work"):
         # As on another machine: the port is free here, and the address of this index is somebody else's.
-        lost = Meeting.__new__(Meeting)
+        lost = Rendezvous.__new__(Rendezvous)
         (spare,) = free_addresses(1)
-        Meeting.__init__(lost, Cluster((addresses[0], spare), 1), subject="work")
+        Rendezvous.__init__(lost, Cluster((addresses[0], spare), 1), subject="work")
         lost.cluster = Cluster(addresses, 1)
         with (
             lost,
@@ -176,12 +176,12 @@ def test_taken_port_is_named():
     port = int(own.rpartition(":")[2])
     with socket.create_server(("", port)):
         with pytest.raises(TrainingError, match=rf"^the chief \({own}\) cannot listen on port {port}: address"):
-            Meeting(Cluster((own, other), 0), subject="work")
+            Rendezvous(Cluster((own, other), 0), subject="work")
 
 
 def test_waiting_stops_when_it_is_asked_to():
     addresses = free_addresses(2)
-    with Meeting(Cluster(addresses, 0), subject="work") as one:
+    with Rendezvous(Cluster(addresses, 0), subject="work") as one:
         with pytest.raises(Interrupted) as caught:
             one.wait(60, stop=lambda: 143)
     assert caught.value.exit_code == 143
@@ -191,11 +191,11 @@ def test_waiting_stops_when_it_is_asked_to():
 def test_waiting_time_that_is_none_is_refused(monkeypatch, text):
     monkeypatch.setenv("KD_WORKERS_TIMEOUT", text)
     with pytest.raises(UsageError, match="KD_WORKERS_TIMEOUT must be seconds"):
-        waiting_seconds()
+        read_timeout_seconds()
 
 
 def test_waiting_time_is_five_minutes_or_what_is_asked(monkeypatch):
     monkeypatch.delenv("KD_WORKERS_TIMEOUT", raising=False)
-    assert waiting_seconds() == 300
+    assert read_timeout_seconds() == 300
     monkeypatch.setenv("KD_WORKERS_TIMEOUT", "12.5")
-    assert waiting_seconds() == 12.5
+    assert read_timeout_seconds() == 12.5

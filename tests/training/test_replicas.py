@@ -132,16 +132,16 @@ def test_alone_nothing_is_exchanged_and_everything_is_as_it_is():
     alone = Workers()
     assert (alone.index, alone.count, alone.is_chief, alone.strategy) == (0, 1, True, None)
     assert alone.gather([1, np.inf, 3]).tolist() == [[1, np.inf, 3]]
-    assert int(alone.agree(7)) == 7
+    assert int(alone.broadcast(7)) == 7
     made = object()
     assert alone.share(lambda: made) is made
     alone.barrier()
-    assert alone.slice_of(10) is None
+    assert alone.slice_batch(10) is None
 
 
 def test_workers_take_slices_that_follow_each_other():
     cluster = Cluster(("a:1", "b:1", "c:1"), 0)
-    slices = [Workers(Cluster(cluster.addresses, index)).slice_of(12) for index in range(3)]
+    slices = [Workers(Cluster(cluster.addresses, index)).slice_batch(12) for index in range(3)]
     assert slices == [slice(0, 4), slice(4, 8), slice(8, 12)]
 
 
@@ -167,7 +167,7 @@ def test_lost_worker_is_named_with_the_checkpoint_also_inside_of_another_error(t
     workers = Workers(Cluster(("a:1", "b:1", "c:1"), index))
     with (
         pytest.raises(WorkerLostError) as caught,
-        workers.named_when_lost(tmp_path, newest=lambda: Path("step-7")),
+        workers.report_lost_worker(tmp_path, newest=lambda: Path("step-7")),
     ):
         raise ModelError("the model cannot be called") from error
     assert caught.value.message.startswith(f"{name}")
@@ -179,8 +179,8 @@ def test_lost_worker_is_named_with_the_checkpoint_also_inside_of_another_error(t
 
 def test_other_errors_pass_as_they_are(tmp_path):
     workers = Workers(Cluster(("a:1", "b:1"), 0))
-    with pytest.raises(ModelError), workers.named_when_lost(tmp_path, newest=lambda: None):
+    with pytest.raises(ModelError), workers.report_lost_worker(tmp_path, newest=lambda: None):
         raise ModelError("too large") from tf.errors.ResourceExhaustedError(None, None, "out of memory")
     # Alone there is nobody to lose.
-    with pytest.raises(tf.errors.UnavailableError), Workers().named_when_lost(tmp_path, newest=lambda: None):
+    with pytest.raises(tf.errors.UnavailableError), Workers().report_lost_worker(tmp_path, newest=lambda: None):
         raise tf.errors.UnavailableError(None, None, "a file system that is away")

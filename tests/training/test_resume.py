@@ -15,7 +15,7 @@ import kdcli
 from kdcli.errors import Interrupted, StorageError
 from kdcli.events import Note, Progress
 from kdcli.runs import writer
-from kdcli.training.checkpoint import unpack
+from kdcli.runs.packed_file import unpack
 
 LOSSES = [{"kind": "labels", "weight": 0.1}, {"kind": "soft_targets", "weight": 0.9, "temperature": 2.0}]
 COSINE = {"kind": "cosine", "warmup": 0.1}
@@ -90,7 +90,7 @@ class After:
     def on_event(self, event) -> None:
         if isinstance(event, Note):
             self.notes.append(event)
-        if self.left is not None and isinstance(event, Progress) and event.stage == "training":
+        if self.left is not None and isinstance(event, Progress) and event.phase == "training":
             self.left -= 1
 
     def __call__(self) -> int | None:
@@ -237,7 +237,7 @@ def check_death_at(folder, tmp_path, monkeypatch, case, call: int) -> bool:
         return False
     distill(folder, out, case, resume=True)
     assert_same(out, tmp_path / "whole")
-    assert not [path for path in out.rglob("*") if path.name.startswith(writer.TEMPORARY)]
+    assert not [path for path in out.rglob("*") if path.name.startswith(writer.TEMPORARY_PREFIX)]
     return True
 
 

@@ -11,10 +11,10 @@ from conftest import blobs
 from kdcli.augment import Mixup, Shift
 from kdcli.data.examples import Examples
 from kdcli.data.feed import Feed
-from kdcli.data.images import Encoded, load_pictures
+from kdcli.data.images import EncodedImage, load_images
 from kdcli.data.views import Views
 from kdcli.errors import DataError
-from kdcli.training.step import NORM, Stepper
+from kdcli.training.step import GRADIENT_NORM, Stepper
 
 BATCH, STEPS = 8, 4
 
@@ -83,7 +83,7 @@ def test_block_applies_every_step_and_sums_total_and_terms():
         assert result.steps == 1
         sums = {name: sums[name] + value for name, value in result.sums.items()}
     block = run(stepper(many))
-    assert (block.steps, block.broken) == (STEPS, None)
+    assert (block.steps, block.not_finite) == (STEPS, None)
     assert block.sums == pytest.approx(sums, rel=1e-6)
     assert sums["loss"] == pytest.approx(sums["first"] + 2 * sums["second"], rel=1e-6)
     for a, b in zip(weights(one), weights(many), strict=True):
@@ -130,14 +130,14 @@ def breaking(kind: str, at: int):
         ("NaN in the first term", "first"),
         ("infinity in the second term", "second"),
         ("both", "first"),
-        ("gradient", NORM),
+        ("gradient", GRADIENT_NORM),
     ],
 )
 def test_step_that_is_not_finite_is_not_applied_and_is_named(kind, named, at, jit):
     reference, broken = Squares(), Squares(breaking(kind, at))
     made = stepper(broken, optimizer=keras.optimizers.Adam(0.01), jit=jit)
     result = run(made)
-    assert (result.steps, result.broken) == (at, named)
+    assert (result.steps, result.not_finite) == (at, named)
     good = stepper(reference, optimizer=keras.optimizers.Adam(0.01), jit=jit)
     if at:
         expected = run(good, at)
@@ -158,7 +158,7 @@ def test_total_is_named_when_no_term_alone_is_broken():
     objective = Overflowing()
     before = weights(objective)
     result = run(stepper(objective))
-    assert (result.steps, result.broken) == (0, "loss")
+    assert (result.steps, result.not_finite) == (0, "loss")
     for was, now in zip(before, weights(objective), strict=True):
         np.testing.assert_array_equal(was, now)
 
@@ -182,7 +182,7 @@ def test_xla_gives_the_same_losses():
     plain, compiled = Squares(), Squares()
     expected, found = run(stepper(plain)), run(stepper(compiled, jit=True))
     assert found.sums == pytest.approx(expected.sums, rel=1e-4)
-    assert (found.steps, found.broken) == (STEPS, None)
+    assert (found.steps, found.not_finite) == (STEPS, None)
 
 
 def test_blocks_of_any_length_share_one_trace():
@@ -214,7 +214,7 @@ def test_variable_without_gradient_stays_as_it_is():
 def large_stepper(objective, augments=(), **given) -> Stepper:
     """A stepper whose data is streamed."""
     made = stepper(objective, resident_bytes=0, augments=augments, **given)
-    assert not made.feed.resident
+    assert not made.feed.is_resident
     return made
 
 
@@ -226,7 +226,7 @@ def test_streamed_data_gives_the_steps_of_resident_data(augments, jit):
     made = large_stepper(many, augments, jit=jit)
     found = run(made)
     assert found.sums == pytest.approx(expected.sums, rel=1e-5 if jit else 1e-12)
-    assert (found.steps, found.broken) == (STEPS, None)
+    assert (found.steps, found.not_finite) == (STEPS, None)
     for a, b in zip(weights(one), weights(many), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5 if jit else 0)
 
@@ -255,15 +255,15 @@ def test_streamed_blocks_continue_one_another_and_share_one_trace():
 def test_streamed_step_that_is_not_finite_ends_the_block_before_it():
     broken = Squares(breaking("NaN in the first term", 2))
     result = run(large_stepper(broken))
-    assert (result.steps, result.broken) == (2, "first")
+    assert (result.steps, result.not_finite) == (2, "first")
     assert all(np.isfinite(value).all() for value in weights(broken))
 
 
 def test_a_picture_that_is_damaged_inside_is_named_when_its_batch_comes(tmp_path):
     whole = [tf.io.encode_png(picture).numpy() for picture in blobs(32)[0]]
     whole[19] = whole[19][: len(whole[19]) // 2]
-    items = [Encoded(f"picture {number}", content, number % 3) for number, content in enumerate(whole)]
-    examples = load_pictures([items], name="d", resident_bytes=0).splits["train"]
+    items = [EncodedImage(f"picture {number}", content, number % 3) for number, content in enumerate(whole)]
+    examples = load_images([items], name="d", resident_bytes=0).splits["train"]
     objective = Squares()
     feed = Feed(examples, Views((), seed=0, count=1, examples=32), resident_bytes=0)
     optimizer = keras.optimizers.SGD(0.01)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kdcli.errors import ModelError, UsageError
-from kdcli.zoo import Application, has_weights
+from kdcli.zoo import Application, has_trained_weights
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_weights_from_a_file_are_loaded(tiny, tmp_path):
         weight.assign(np.full(weight.shape, 0.5, np.float32))
     first.save_weights(path)
     source = Application(architecture="MobileNet", weights=str(path))
-    assert has_weights(source) and source.path == path
+    assert has_trained_weights(source) and source.path == path
     for weight in source.build((8, 8, 3), 4).get_weights():
         assert (weight == 0.5).all()
     with pytest.raises(
@@ -143,5 +143,5 @@ def test_every_architecture_has_its_preprocessing():
 
 
 def test_only_files_and_published_weights_count_as_weights():
-    assert not has_weights(Application(architecture="MobileNet"))
-    assert has_weights(Application(architecture="MobileNet", weights="imagenet"))
+    assert not has_trained_weights(Application(architecture="MobileNet"))
+    assert has_trained_weights(Application(architecture="MobileNet", weights="imagenet"))

@@ -13,30 +13,30 @@ from dataclasses import replace
 import numpy as np
 
 from kdcli.evaluation.latency.session import Samples, Session
-from kdcli.evaluation.latency.subjects import POOL, AtBatch, Request, Subject
-from kdcli.events import OnEvent, Progress, ignore
+from kdcli.evaluation.latency.subjects import POOL_EXAMPLES, Subject, SubjectFactory, TimedRequest
+from kdcli.events import OnEvent, Progress, ignore_event
 from kdcli.runs.latency_results import SAMPLES_FOR_P99
 
-BATCHES = (1, 8, 32)
-BLOCK = (10, 20)
+BATCH_SIZES = (1, 8, 32)
+BLOCK_REQUESTS = (10, 20)
 ROUNDS = 30
 # Below this a single call is lost in the clock.
-SHORTEST = 50_000
-WARM_CALLS, WARM_SECONDS, WARM_LIMIT = 10, 0.5, 10.0
+SHORTEST_SAMPLE_NANOSECONDS = 50_000
+WARM_UP_CALLS, WARM_UP_SECONDS, WARM_UP_LIMIT_SECONDS = 10, 0.5, 10.0
 # Mean rates of larger batches need no steady median.
-WARM_RATES = 1.0
-STEADY, WINDOW = 0.02, 20
+RATE_WARM_UP_SECONDS = 1.0
+STEADY_CHANGE, STEADY_WINDOW = 0.02, 20
 # What a machine does meanwhile comes and goes within a second or so.
-LEAST_SECONDS = 2.0
+LEAST_SESSION_SECONDS = 2.0
 
 
 def time_at_batches(
-    entrants: Mapping[str, AtBatch],
+    entrants: Mapping[str, SubjectFactory],
     *,
     seed: int,
     seconds: float = 10.0,
-    batches: Sequence[int] = BATCHES,
-    on_event: OnEvent = ignore,
+    batches: Sequence[int] = BATCH_SIZES,
+    on_event: OnEvent = ignore_event,
 ) -> Session:
     """Time models at batch 1, then examples a second at larger batches.
 
@@ -56,7 +56,7 @@ def time_at_batches(
             {name: pool for name, (_, pool) in made.items()},
             seed=seed,
             seconds=seconds / (2 if number == 0 else 2 * (len(batches) - 1)),
-            warm_limit=WARM_LIMIT if number == 0 else WARM_RATES,
+            warm_limit=WARM_UP_LIMIT_SECONDS if number == 0 else RATE_WARM_UP_SECONDS,
             on_event=on_event,
         )
         session = session or timed
@@ -68,14 +68,14 @@ def time_at_batches(
 
 def time_models(
     subjects: Mapping[str, Subject],
-    pools: Mapping[str, list[Request]],
+    pools: Mapping[str, list[TimedRequest]],
     *,
     seed: int,
     rounds: int = ROUNDS,
-    block: tuple[int, int] = BLOCK,
+    block: tuple[int, int] = BLOCK_REQUESTS,
     seconds: float | None = None,
-    warm_limit: float = WARM_LIMIT,
-    on_event: OnEvent = ignore,
+    warm_limit: float = WARM_UP_LIMIT_SECONDS,
+    on_event: OnEvent = ignore_event,
 ) -> Session:
     """Time models in turns: in each round one block of requests to every model, in shuffled order.
 
@@ -92,7 +92,7 @@ def time_models(
     """
     random = np.random.default_rng(seed)
     warm = {name: _warmed(subject, pools[name], warm_limit) for name, subject in subjects.items()}
-    calls = {name: max(1, math.ceil(SHORTEST / each)) for name, (each, _) in warm.items()}
+    calls = {name: max(1, math.ceil(SHORTEST_SAMPLE_NANOSECONDS / each)) for name, (each, _) in warm.items()}
     sizes = _sizes(block, sum(each * calls[name] for name, (each, _) in warm.items()), rounds, seconds)
     blocks: dict[str, list[np.ndarray]] = {name: [] for name in subjects}
     before, done, count = _load(), 0, 0
@@ -100,7 +100,7 @@ def time_models(
     with _frozen():
         while done < rounds or _goes_on(count, time.perf_counter() - began, seconds):
             size = int(random.integers(sizes[0], sizes[1] + 1))
-            positions = random.integers(0, POOL, size)
+            positions = random.integers(0, POOL_EXAMPLES, size)
             for name in random.permutation(sorted(subjects)).tolist():
                 pool, repeat = pools[name], calls[name]
                 requests = [pool[position % len(pool)] for position in positions for _ in range(repeat)]
@@ -124,7 +124,7 @@ def time_models(
     return Session(seed, samples, (before, _load()))
 
 
-def _warmed(subject: Subject, pool: list[Request], limit: float) -> tuple[float, bool]:
+def _warmed(subject: Subject, pool: list[TimedRequest], limit: float) -> tuple[float, bool]:
     """Call until the times are steady; gives the last median in nanoseconds, and whether they are."""
     taken: list[int] = []
     began = time.perf_counter()
@@ -133,15 +133,15 @@ def _warmed(subject: Subject, pool: list[Request], limit: float) -> tuple[float,
         # Slow models are asked one by one, so that the limit is kept.
         size = 1 if not taken or taken[-1] > 10_000_000 else 10
         taken += subject.time_block([pool[(len(taken) + step) % len(pool)] for step in range(size)]).tolist()
-        if len(taken) < WARM_CALLS or spent < WARM_SECONDS:
+        if len(taken) < WARM_UP_CALLS or spent < WARM_UP_SECONDS:
             continue
-        last = float(np.median(taken[-WINDOW:]))
-        previous = taken[-2 * WINDOW : -WINDOW]
-        if len(previous) == WINDOW and abs(last / float(np.median(previous)) - 1) <= STEADY:
+        last = float(np.median(taken[-STEADY_WINDOW:]))
+        previous = taken[-2 * STEADY_WINDOW : -STEADY_WINDOW]
+        if len(previous) == STEADY_WINDOW and abs(last / float(np.median(previous)) - 1) <= STEADY_CHANGE:
             return last, True
         if spent > limit:
             # A model too slow for two windows has not shown that it is unsteady.
-            return last, len(previous) < WINDOW
+            return last, len(previous) < STEADY_WINDOW
 
 
 def _sizes(block: tuple[int, int], each: float, rounds: int, seconds: float | None) -> tuple[int, int]:
@@ -152,11 +152,11 @@ def _sizes(block: tuple[int, int], each: float, rounds: int, seconds: float | No
 
 
 def _goes_on(samples: int, spent: float, seconds: float | None) -> bool:
-    wanted = samples < SAMPLES_FOR_P99 or spent < LEAST_SECONDS
+    wanted = samples < SAMPLES_FOR_P99 or spent < LEAST_SESSION_SECONDS
     return seconds is not None and wanted and spent < seconds
 
 
-def _batch_of(request: Request) -> int:
+def _batch_of(request: TimedRequest) -> int:
     return len(request[0] if isinstance(request, tuple) else request)
 
 

@@ -12,11 +12,11 @@ from kdcli.runs.latency_results import SAMPLES_FOR_P99, Ratio, Timing
 
 RESAMPLES = 1000
 # The share of intervals of two equal models that may miss 1.
-ALPHA, FLOOR_ALPHA = 0.05, 0.001
+RATIO_ALPHA, FLOOR_ALPHA = 0.05, 0.001
 # How far the noise floor may lie from 1, and the two halves of a session from each other.
-FLOOR_MARGIN, DRIFT = 0.02, 0.10
+FLOOR_MARGIN, MAX_DRIFT = 0.02, 0.10
 # Of running processes for each core, this one counted.
-BUSY = 2.0
+BUSY_LOAD_PER_CORE = 2.0
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Samples:
     batch: int
     blocks: tuple[np.ndarray, ...]
     calls_per_sample: int = 1
-    settled: bool = True
+    steady: bool = True
     instances: int = 1
 
     @property
@@ -66,7 +66,7 @@ class Session:
         """How many rounds there were."""
         return min((len(samples.blocks) for samples in self.subjects.values()), default=0)
 
-    def timing(self, name: str) -> Timing:
+    def summarize(self, name: str) -> Timing:
         """The figures of one subject."""
         samples = self.subjects[name]
         times = samples.all
@@ -89,7 +89,7 @@ class Session:
             best_batch=best,
         )
 
-    def ratio(self, name: str, to: str, *, alpha: float = ALPHA) -> Ratio:
+    def ratio(self, name: str, to: str, *, alpha: float = RATIO_ALPHA) -> Ratio:
         """How many times as long `name` takes as `to`: the ratio of medians, with an interval.
 
         The interval is a bootstrap over rounds (Efron & Tibshirani 1993): each draw takes whole rounds, of both
@@ -133,14 +133,14 @@ class Session:
         """
         found = []
         for name, samples in self.subjects.items():
-            if not samples.settled:
+            if not samples.steady:
                 found.append(f"{name} had not become steady when its warm-up ended")
             change = _drift(samples.blocks)
-            if abs(change) > DRIFT:
+            if abs(change) > MAX_DRIFT:
                 way = "slower" if change > 0 else "faster"
                 found.append(f"{name} became {abs(change):.0%} {way} meanwhile")
         cores = os.cpu_count() or 1
-        if max(self.load) > BUSY * cores:
+        if max(self.load) > BUSY_LOAD_PER_CORE * cores:
             found.append(f"the machine was busy (load {max(self.load):.1f} on {cores} cores)")
         if floor is not None and floor.excludes_one(FLOOR_MARGIN):
             interval = f"{floor.value:.3f} [{floor.low:.3f}, {floor.high:.3f}]"

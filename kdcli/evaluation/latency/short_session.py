@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.evaluation.footprint import flops_in
-from kdcli.evaluation.latency.subjects import KerasSubject, prepared, requests_of
+from kdcli.evaluation.footprint import count_graph_flops
+from kdcli.evaluation.latency.subjects import KerasSubject, make_requests, preprocess_examples
 from kdcli.models.network import Network
-from kdcli.models.variables import unchanged
+from kdcli.models.variables import preserve_values
 
 # The first calls choose how the graph is run.
-WARM_CALLS, MOST_CALLS, SECONDS = 5, 50, 0.1
+FIRST_CALLS, SHORT_SESSION_CALLS, SHORT_SESSION_SECONDS = 5, 50, 0.1
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,19 @@ class ShortTiming:
         return {"flops": latency.pop("flops"), "latency": latency}
 
 
-def time_shortly(network: Network, raw: Mapping[str, np.ndarray]) -> ShortTiming:
+def run_short_session(network: Network, raw: Mapping[str, np.ndarray]) -> ShortTiming:
     """Count and time a network at batch 1, in TensorFlow on this machine.
 
     Args:
         network: with its preparations, which are done before.
         raw: a few real examples by input name.
     """
-    with unchanged(network.variables):
+    with preserve_values(network.variables):
         subject = KerasSubject(network)
-        requests = requests_of(prepared(network.preparations, raw), 1)
-        subject.time_block([requests[0]] * WARM_CALLS)
+        requests = make_requests(preprocess_examples(network.preprocessing, raw), 1)
+        subject.time_block([requests[0]] * FIRST_CALLS)
         began, taken = time.perf_counter(), subject.time_block(requests[:1]).tolist()
-        while len(taken) < MOST_CALLS and time.perf_counter() - began < SECONDS:
+        while len(taken) < SHORT_SESSION_CALLS and time.perf_counter() - began < SHORT_SESSION_SECONDS:
             taken += subject.time_block(requests[len(taken) % len(requests) :][:1]).tolist()
     milliseconds = round(float(np.median(taken)) / 1e6, 4)
-    return ShortTiming(flops_in(subject.function), subject.runtime, subject.threads, 1, milliseconds)
+    return ShortTiming(count_graph_flops(subject.function), subject.runtime, subject.threads, 1, milliseconds)

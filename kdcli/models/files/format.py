@@ -8,27 +8,27 @@ import zipfile
 from pathlib import Path
 
 from kdcli.errors import ModelError
-from kdcli.models.files.remote import fetched
-from kdcli.runs.directory import model_of_run
-from kdcli.screening.verdict import COPY, NO_TRUST, Trust
+from kdcli.models.files.remote import fetch_remote
+from kdcli.runs.directory import find_run_model
+from kdcli.screening.verdict import COPY_HINT, NO_TRUST, Trust
 
 # What each kind of file is called when it has to have a name that says it.
-SUFFIXES = {"keras": ".keras", "h5": ".h5", "tflite": ".tflite", "onnx": ".onnx", "npz": ".npz"}
+MODEL_SUFFIXES = {"keras": ".keras", "h5": ".h5", "tflite": ".tflite", "onnx": ".onnx", "npz": ".npz"}
 SAVED_MODEL = "saved_model"
 # What opens as a Keras model: it can be trained, exported and taken apart.
-KERAS = ("keras", "h5")
+KERAS_FORMATS = ("keras", "h5")
 # What holds a model; `npz` holds what one answered.
-OPENED = (*KERAS, SAVED_MODEL, "tflite", "onnx")
-KNOWN = "a model is a .keras, .h5, .tflite or .onnx file, a SavedModel folder, or a run directory"
+MODEL_FORMATS = (*KERAS_FORMATS, SAVED_MODEL, "tflite", "onnx")
+FORMATS_HINT = "a model is a .keras, .h5, .tflite or .onnx file, a SavedModel folder, or a run directory"
 _ZIP = b"PK\x03\x04"
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _HDF5, _LITERT = b"\x89HDF\r\n\x1a\n", b"TFL3"
-GRAPHS = ("saved_model.pb", "saved_model.pbtxt")
+GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
 # An ONNX file has no mark: it begins with field 1 (a version below this) and a field that follows it.
 _ONNX_VERSIONS, _ONNX_NEXT = range(1, 64), (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42)
 
 
-def model_file(path: Path, *, trust: Trust = NO_TRUST) -> Path:
+def resolve_model_file(path: Path, *, trust: Trust = NO_TRUST) -> Path:
     """The file or SavedModel that a path means: itself, the model of a run directory, or a copy of a remote one.
 
     Args:
@@ -37,32 +37,32 @@ def model_file(path: Path, *, trust: Trust = NO_TRUST) -> Path:
     Raises:
         ModelError: there is no such file, or the folder is neither a SavedModel nor a finished run.
     """
-    path = fetched(path, trust=trust)
+    path = fetch_remote(path, trust=trust)
     if path.is_dir() and not _is_saved_model(path):
-        found = model_of_run(path)
+        found = find_run_model(path)
         if found is None:
-            raise ModelError(f"{path} is a folder without a finished run or a SavedModel", hint=KNOWN)
+            raise ModelError(f"{path} is a folder without a finished run or a SavedModel", hint=FORMATS_HINT)
         return found
     if not path.exists():
-        raise ModelError(f"{path}: no such model file", hint=KNOWN)
+        raise ModelError(f"{path}: no such model file", hint=FORMATS_HINT)
     return path
 
 
-def model_format(path: Path) -> str:
+def detect_format(path: Path) -> str:
     """`keras`, `h5`, `saved_model`, `tflite`, `onnx`, or `npz` for recorded answers.
 
     Raises:
         ModelError: none of them, or it cannot be read.
     """
     if path.is_dir():
-        for part in (*(path / name for name in GRAPHS), *path.glob("variables/*")):
+        for part in (*(path / name for name in GRAPH_FILES), *path.glob("variables/*")):
             _refuse_pointer(part)
         return SAVED_MODEL
     _refuse_pointer(path)
     try:
         # Opening a pipe waits for somebody who writes to it, and a device never ends.
         if not stat.S_ISREG(path.stat().st_mode):
-            raise ModelError(f"{path}: refused, it is no regular file", hint=KNOWN)
+            raise ModelError(f"{path}: refused, it is no regular file", hint=FORMATS_HINT)
         with open(path, "rb") as file:
             head = file.read(8)
     except OSError as error:
@@ -79,14 +79,14 @@ def model_format(path: Path) -> str:
         return "npz"
     if len(head) > 2 and head[0] == 8 and head[1] in _ONNX_VERSIONS and head[2] in _ONNX_NEXT:
         return "onnx"
-    called = next((form for form, suffix in SUFFIXES.items() if suffix == path.suffix), None)
+    called = next((form for form, suffix in MODEL_SUFFIXES.items() if suffix == path.suffix), None)
     said = f"it is called {path.suffix}, but holds no such model" if called else "no model that kd opens"
     if not head or (called and head.startswith(_ZIP) and not members):
         why = "its end is missing" if head else "it is empty"
-        raise ModelError(f"{path}: {said}: {why}", hint=COPY)
+        raise ModelError(f"{path}: {said}: {why}", hint=COPY_HINT)
     if head.lstrip().startswith(b"<"):
         raise ModelError(f"{path}: a web page, not a model", hint="download the file, not its page")
-    raise ModelError(f"{path}: {said}: damaged, or of another kind", hint=KNOWN)
+    raise ModelError(f"{path}: {said}: damaged, or of another kind", hint=FORMATS_HINT)
 
 
 def _refuse_pointer(path: Path) -> None:
@@ -102,7 +102,7 @@ def _refuse_pointer(path: Path) -> None:
 
 
 def _is_saved_model(folder: Path) -> bool:
-    return any((folder / name).exists() or (folder / name).is_symlink() for name in GRAPHS)
+    return any((folder / name).exists() or (folder / name).is_symlink() for name in GRAPH_FILES)
 
 
 def _members(path: Path) -> list[str]:
@@ -114,7 +114,7 @@ def _members(path: Path) -> list[str]:
         return []
 
 
-def written_by(path: Path, form: str) -> str | None:
+def read_keras_version(path: Path, form: str) -> str | None:
     """The version of Keras that wrote a `.keras` or `.h5` file; None where it does not say.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from kdcli.errors import first_line
+from kdcli.errors import summarize_error
 
 CODE = "--code FILE.py brings the classes that the model was saved with"
 ANEW = "open it with the version of Keras that saved it, and save it anew"
@@ -20,7 +20,7 @@ _CAUSE = "Exception encountered: "
 _CONFIGURATION = re.compile(r"\s*(?:Full object config|Config|config|using config)\s?[:=].*", re.DOTALL)
 
 
-def why_not(error: BaseException) -> tuple[str, str]:
+def explain_keras_failure(error: BaseException) -> tuple[str, str]:
     """The cause without the configuration that Keras wraps it in, and the way on."""
     cause = str(error).rsplit(_CAUSE, 1)[-1]
     unexpected, missing = _UNEXPECTED.search(cause), _MISSING.search(cause)
@@ -38,5 +38,5 @@ def why_not(error: BaseException) -> tuple[str, str]:
         return f"the class {unlocated[1]} is unknown here", CODE
     if unrecognized:
         return f"Keras' own {unrecognized[1]} does not take {unrecognized[2]!r} here", ANEW
-    said = first_line(_CONFIGURATION.sub("", cause) or type(error).__name__)
+    said = summarize_error(_CONFIGURATION.sub("", cause) or type(error).__name__)
     return (said if len(said) <= _LONGEST else f"{said[: _LONGEST - 3]}..."), ANEW

@@ -9,12 +9,12 @@ from typing import Any
 from kdcli.lazy import keras, tf
 
 
-def open_written(path: Path) -> Any:
+def load_written_keras(path: Path) -> Any:
     """The `keras.Model` in a `.keras` file that this process wrote itself."""
     return load_keras(path, safe=True)
 
 
-def open_exported(folder: Path) -> Any:
+def load_saved_model(folder: Path) -> Any:
     """Load a SavedModel: one that kd wrote itself, or one that was screened, in a process that may be lost.
 
     In kd's own process only what cannot be frozen is loaded: lookup tables that were allowed, or too many weights.
@@ -25,7 +25,7 @@ def open_exported(folder: Path) -> Any:
     return tf.saved_model.load(folder)
 
 
-def open_keras_2(path: Path) -> Any:
+def load_keras_2_file(path: Path) -> Any:
     """Load a `.h5` or `.keras` file with Keras 2: in a process of its own, where Keras 3 is never imported."""
     import tf_keras
 

@@ -15,13 +15,13 @@ import numpy as np
 
 from kdcli.errors import ModelError
 from kdcli.lazy import ops
-from kdcli.models.network import Answer, Network
+from kdcli.models.network import Network, Outputs
 
 # What a file may hold answers as, the best first, and how each is understood.
-KINDS = {"logits": "logits", "probabilities": "probabilities", "values": "values"}
+_KINDS = {"logits": "logits", "probabilities": "probabilities", "values": "values"}
 # What an archive may become when it is unpacked.
-SPARE, EXPANSION = 16_000_000, 30
-HOW = (
+_SPARE_BYTES, _MAX_EXPANSION = 16_000_000, 30
+_HINT = (
     "kd predict MODEL --data D --split train --out FILE.npz writes one, "
     "as does np.savez('answers.npz', logits=..., index=np.arange(n))"
 )
@@ -43,9 +43,9 @@ class RecordedNetwork(Network):
         self.name = name
         arrays, self.sha256 = _read(path)
         self.inputs = ()
-        self.recorded_as, self._answers = _answers(arrays, name)
+        self.recorded_kind, self._answers = _answers(arrays, name)
         self.rows = _rows(arrays, len(self._answers), name)
-        self.output_name = self.recorded_as
+        self.output_name = self.recorded_kind
         self.output_shape = self._answers.shape[1:]
         self.outputs = int(self._answers.shape[-1])
         self.fingerprint = str(arrays["fingerprint"]) if "fingerprint" in arrays else None
@@ -69,7 +69,7 @@ class RecordedNetwork(Network):
             )
         return self._answers[places]
 
-    def logits_of(self, rows: np.ndarray) -> np.ndarray:
+    def read_logits(self, rows: np.ndarray) -> np.ndarray:
         """Float32 logits (n, outputs) of some rows of the training part.
 
         Raises:
@@ -77,7 +77,7 @@ class RecordedNetwork(Network):
         """
         return np.asarray(ops.convert_to_numpy(self._as_logits(self.recorded(rows))), np.float32)
 
-    def compute(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Answer:
+    def compute(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Outputs:
         """Recorded answers are got by row."""
         self._refuse()
 
@@ -97,20 +97,20 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], str]:
             raise zipfile.BadZipFile("it is no zip archive")
         _check_sizes(path, content)
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            wanted = [name for name in (*KINDS, "index", "fingerprint") if name in file.files]
+            wanted = [name for name in (*_KINDS, "index", "fingerprint") if name in file.files]
             return {name: file[name] for name in wanted}, hashlib.sha256(content).hexdigest()
     except ValueError as error:
         reason = "holds pickled objects, which could run code" if "pickle" in str(error) else "is damaged"
-        raise ModelError(f"{path}: {reason}", hint=HOW) from None
+        raise ModelError(f"{path}: {reason}", hint=_HINT) from None
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise ModelError(f"{path}: not a readable .npz file: {error}", hint=HOW) from None
+        raise ModelError(f"{path}: not a readable .npz file: {error}", hint=_HINT) from None
 
 
 def _check_sizes(path: Path, content: bytes) -> None:
     """Refuse an archive that unpacks to much more than it is, and arrays that it cannot fill."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())
-        if unpacked > SPARE + EXPANSION * len(content):
+        if unpacked > _SPARE_BYTES + _MAX_EXPANSION * len(content):
             raise ModelError(f"{path}: refused, size: it unpacks from {len(content)} bytes to {unpacked}")
         for member in archive.infolist():
             with archive.open(member) as file:
@@ -122,10 +122,10 @@ def _check_sizes(path: Path, content: bytes) -> None:
 
 
 def _answers(arrays: Mapping[str, np.ndarray], name: str) -> tuple[str, np.ndarray]:
-    kind = next((kind for kind in KINDS if kind in arrays), None)
+    kind = next((kind for kind in _KINDS if kind in arrays), None)
     if kind is None or "index" not in arrays:
         missing = "index" if kind else "logits, probabilities or values"
-        raise ModelError(f"{name}: recorded answers without {missing}", hint=HOW)
+        raise ModelError(f"{name}: recorded answers without {missing}", hint=_HINT)
     answers = arrays[kind]
     if answers.ndim != 2 or answers.dtype.kind not in "fiu" or not answers.size:
         raise ModelError(f"{name}: {kind} is {answers.dtype} {answers.shape}; numbers (n, outputs) are expected")

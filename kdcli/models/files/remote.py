@@ -11,7 +11,7 @@ from functools import cache
 from http.client import HTTPException
 from pathlib import Path
 
-from kdcli.errors import ModelError, first_line
+from kdcli.errors import ModelError, summarize_error
 from kdcli.lazy import tf
 from kdcli.runs import writer
 from kdcli.screening.verdict import Trust
@@ -20,7 +20,7 @@ from kdcli.screening.verdict import Trust
 _REMOTE = re.compile(r"^(?P<scheme>[a-z][a-z0-9+.-]+):/+(?P<rest>.+)$")
 _SECONDS = 60.0
 # Bytes that are fetched, and no more.
-MOST = 20_000_000_000
+MAX_DOWNLOAD_BYTES = 20_000_000_000
 
 
 def is_remote(path: str | Path) -> bool:
@@ -28,7 +28,7 @@ def is_remote(path: str | Path) -> bool:
     return _REMOTE.match(str(path)) is not None
 
 
-def fetched(path: Path, *, trust: Trust) -> Path:
+def fetch_remote(path: Path, *, trust: Trust) -> Path:
     """The local copy of a remote file, or the path itself.
 
     Args:
@@ -70,7 +70,7 @@ def _download(url: str, scheme: str, rest: str) -> Path:
         else:
             _through_tensorflow(url, target)
     except (OSError, ValueError, HTTPException, tf.errors.OpError) as error:
-        reason = first_line(error)
+        reason = summarize_error(error)
         raise ModelError(f"{url}: cannot be fetched: {reason:.200}") from error
     return target
 
@@ -78,9 +78,9 @@ def _download(url: str, scheme: str, rest: str) -> Path:
 def _over_http(url: str, target: Path) -> None:
     with urllib.request.urlopen(url, timeout=_SECONDS) as answer:
         declared = int(answer.headers.get("Content-Length") or -1)
-        if declared > MOST:
-            raise ValueError(f"it is {declared} bytes, {MOST} are the most")
-        writer.write_stream(target, answer, most=MOST)
+        if declared > MAX_DOWNLOAD_BYTES:
+            raise ValueError(f"it is {declared} bytes, {MAX_DOWNLOAD_BYTES} are the most")
+        writer.write_stream(target, answer, max_bytes=MAX_DOWNLOAD_BYTES)
     if declared >= 0 and target.stat().st_size != declared:
         target.unlink()
         raise ValueError("it broke off before its end")

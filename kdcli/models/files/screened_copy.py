@@ -12,8 +12,8 @@ from pathlib import Path
 
 from kdcli.errors import ModelError, UsageError
 from kdcli.events import Note, OnEvent
-from kdcli.models.custom_code import registered_names
-from kdcli.models.files.format import GRAPHS, OPENED, SAVED_MODEL, SUFFIXES, model_format
+from kdcli.models.custom_code import list_registered_names
+from kdcli.models.files.format import GRAPH_FILES, MODEL_FORMATS, MODEL_SUFFIXES, SAVED_MODEL, detect_format
 from kdcli.models.saved_model.signatures import choose_signature
 from kdcli.runs import writer
 from kdcli.runs.records import hash_model
@@ -26,13 +26,13 @@ from kdcli.screening.saved_model.screen import screen_saved_model
 from kdcli.screening.verdict import NO_TRUST, Trust, Verdict
 
 # A SavedModel has a handful of files in two folders; its assets may be more.
-DEEPEST, MOST = 20, 100_000
+_MAX_DEPTH, _MAX_FILES = 20, 100_000
 # No graph is larger, and nothing that lies beside it.
 MOST_GRAPH, MOST_BESIDE = 2**31 - 1, 100_000_000
 
 
 @contextmanager
-def private_copy(path: Path, form: str) -> Iterator[Path]:
+def make_private_copy(path: Path, form: str) -> Iterator[Path]:
     """A copy that only this user can read or change, under the name that its content asks for; gone afterwards.
 
     Args:
@@ -54,12 +54,12 @@ def private_copy(path: Path, form: str) -> Iterator[Path]:
                 copied = folder / "model"
                 _copy_folder(entries, copied)
             else:
-                copied = folder / f"model{SUFFIXES[form]}"
+                copied = folder / f"model{MODEL_SUFFIXES[form]}"
                 _copy_file(path, copied)
         except (PermissionError, FileNotFoundError) as error:
             raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
         except OSError as error:
-            raise writer.storage_error(path, error, needed=size, again="run the same command again") from error
+            raise writer.storage_error(path, error, needed=size, retry="run the same command again") from error
         yield copied
 
 
@@ -68,12 +68,12 @@ def _entries(path: Path) -> list[Path]:
     found, open_folders = [path], [path] if path.is_dir() else []
     while open_folders:
         folder = open_folders.pop()
-        if len(folder.relative_to(path).parts) > DEEPEST:
-            raise ModelError(f"{path}: refused, its folders are nested more than {DEEPEST} deep")
+        if len(folder.relative_to(path).parts) > _MAX_DEPTH:
+            raise ModelError(f"{path}: refused, its folders are nested more than {_MAX_DEPTH} deep")
         for entry in sorted(folder.iterdir()):
             found.append(entry)
-            if len(found) > MOST:
-                raise ModelError(f"{path}: refused, it holds more than {MOST} files")
+            if len(found) > _MAX_FILES:
+                raise ModelError(f"{path}: refused, it holds more than {_MAX_FILES} files")
             if entry.is_dir() and not entry.is_symlink():
                 open_folders.append(entry)
     return found
@@ -82,7 +82,7 @@ def _entries(path: Path) -> list[Path]:
 def _refuse_large_messages(path: Path, form: str) -> None:
     """Refuse what no message can be before it is copied: a file with holes costs its writer nothing."""
     for entry in path.iterdir() if form == SAVED_MODEL else ():
-        found, most = entry.lstat(), MOST_GRAPH if entry.name in GRAPHS else MOST_BESIDE
+        found, most = entry.lstat(), MOST_GRAPH if entry.name in GRAPH_FILES else MOST_BESIDE
         if stat.S_ISREG(found.st_mode) and found.st_size > most:
             raise ModelError(f"{path}: refused, size: {entry.name} has {found.st_size} bytes, {most} are the most")
 
@@ -129,7 +129,7 @@ class ScreenedFile:
 
 
 @contextmanager
-def screened_copy(
+def copy_and_screen(
     path: Path, *, trust: Trust = NO_TRUST, signature: str | None = None, weights: bool = False
 ) -> Iterator[ScreenedFile]:
     """Copy a model file to where nobody else can change it, and screen the copy.
@@ -143,13 +143,13 @@ def screened_copy(
     Raises:
         ModelError: no model file, or it cannot be read.
     """
-    form = model_format(path)
-    if form not in OPENED:
+    form = detect_format(path)
+    if form not in MODEL_FORMATS:
         raise ModelError(
             f"{path}: an .npz file holds data or recorded answers, not a model",
             hint=f"recorded answers can teach: kd distill --teacher {path}",
         )
-    with private_copy(path, form) as copied:
+    with make_private_copy(path, form) as copied:
         verdict = _screen(copied, form, trust=trust, signature=signature, weights=weights)
         yield ScreenedFile(copied, path, form, hash_model(copied), verdict, trust.model)
 
@@ -165,7 +165,7 @@ def admit(file: ScreenedFile, signature: str | None, *, on_event: OnEvent) -> No
         # Without a choice every signature was screened: which one is meant comes first.
         require_signature(file, signature)
     if not file.trusted:
-        file.verdict.require(file.path)
+        file.verdict.require_safe(file.path)
     for finding in file.verdict.refused:
         on_event(Note(f"{file.path} is opened because of --trust-model, although {finding}", warning=True))
 
@@ -191,9 +191,9 @@ def require_signature(file: ScreenedFile, wanted: str | None) -> None:
 
 def _screen(copied: Path, form: str, *, trust: Trust, signature: str | None, weights: bool) -> Verdict:
     if form == "keras":
-        return screen_keras(copied, code=registered_names())
+        return screen_keras(copied, custom_names=list_registered_names())
     if form == "h5":
-        return screen_weights(copied) if weights else screen_hdf5(copied, code=registered_names())
+        return screen_weights(copied) if weights else screen_hdf5(copied, custom_names=list_registered_names())
     if form == SAVED_MODEL:
         return screen_saved_model(copied, signature=signature, tables=trust.tables)
     return screen_litert(copied) if form == "tflite" else screen_onnx(copied)

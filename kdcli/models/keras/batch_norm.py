@@ -9,10 +9,10 @@ from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
 
 # What may stand between a batch normalisation and a tap, beside the end of a nested model.
-BETWEEN = ("Identity", "Dropout", "Activation", "ReLU", "LeakyReLU", "PReLU", "ELU")
+_BETWEEN = ("Identity", "Dropout", "Activation", "ReLU", "LeakyReLU", "PReLU", "ELU")
 
 
-def normalization_of(network: Network, tap: str) -> tuple[Any, Any] | None:
+def find_normalization(network: Network, tap: str) -> tuple[Any, Any] | None:
     """(scale, shift) of the batch normalisation that made a tap, each (channels,): its deviation and its mean.
 
     An activation right after a batch normalisation counts as made by it.
@@ -28,17 +28,17 @@ def normalization_of(network: Network, tap: str) -> tuple[Any, Any] | None:
         return None
     name: str | None = tap
     while name is not None:
-        layer = network.layer_of(name)
+        layer = network.get_layer_of(name)
         if isinstance(layer, keras.layers.BatchNormalization):
             return _affine(layer, int(network.taps[name][-1] or 0))
-        keeps = isinstance(layer, keras.Model) or type(layer).__name__ in BETWEEN
-        name = network.source_of(name) if keeps else None
+        keeps = isinstance(layer, keras.Model) or type(layer).__name__ in _BETWEEN
+        name = network.get_source_of(name) if keeps else None
     return None
 
 
-def normalized_taps(network: Network) -> tuple[str, ...]:
+def list_normalized_taps(network: Network) -> tuple[str, ...]:
     """The taps that `normalization_of` knows something about."""
-    return tuple(tap for tap in network.taps if normalization_of(network, tap) is not None)
+    return tuple(tap for tap in network.taps if find_normalization(network, tap) is not None)
 
 
 def _affine(layer: Any, channels: int) -> tuple[Any, Any]:

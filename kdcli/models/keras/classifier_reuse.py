@@ -14,8 +14,8 @@ from kdcli.models.keras.network import KerasNetwork
 PROJECTED, CLASSIFIER = "projected_to_teacher", "teacher_classifier"
 
 
-def grown(
-    student: KerasNetwork, teacher: KerasNetwork, projector: Sequence[Any], *, ours: str, theirs: str
+def graft_classifier(
+    student: KerasNetwork, teacher: KerasNetwork, projector: Sequence[Any], *, student_tap: str, teacher_tap: str
 ) -> tuple[KerasNetwork, str]:
     """The student up to a map, a projector to the teacher's map, and what the teacher computes from it, frozen.
 
@@ -33,22 +33,22 @@ def grown(
     Raises:
         ModelError: a subclassed model, a tap inside a nested model, or sizes that do not divide.
     """
-    mapped = _until(student, ours)
-    size, wanted = student.taps[ours][:2], teacher.taps[theirs][:2]
+    mapped = _until(student, student_tap)
+    size, wanted = student.taps[student_tap][:2], teacher.taps[teacher_tap][:2]
     flow = mapped.output
     larger = all(a is not None and b is not None and a >= b for a, b in zip(size, wanted, strict=True))
     if size != wanted and larger:
-        factor = _factor(size, wanted, ours, theirs)
+        factor = _factor(size, wanted, student_tap, teacher_tap)
         flow = keras.layers.AveragePooling2D(factor, name=_unused("averaged_to_teacher", mapped))(flow)
     projected = _unused(PROJECTED, mapped)
     flow = keras.Sequential([keras.Input(flow.shape[1:]), *projector], name=projected)(flow)
     if tuple(flow.shape[1:3]) != wanted:
-        factor = _factor(wanted, tuple(flow.shape[1:3]), ours, theirs)
+        factor = _factor(wanted, tuple(flow.shape[1:3]), student_tap, teacher_tap)
         flow = keras.layers.UpSampling2D(factor, name=_unused("repeated_to_teacher", mapped))(flow)
-    output = _classifier(teacher, theirs, name=_unused(CLASSIFIER, mapped))(flow)
+    output = _classifier(teacher, teacher_tap, name=_unused(CLASSIFIER, mapped))(flow)
     model = keras.Model(mapped.input, output, name=student.model.name)
-    network = KerasNetwork(model, name=student.name).reads_like(teacher)
-    return network.with_preparations(student.preparations), projected
+    network = KerasNetwork(model, name=student.name).with_outputs_like(teacher)
+    return network.with_preprocessing(student.preprocessing), projected
 
 
 def _classifier(teacher: KerasNetwork, tap: str, *, name: str) -> Any:
@@ -95,7 +95,7 @@ def _behind(teacher: KerasNetwork, tap: str) -> Any:
     """What the teacher computes from a tap, of its own layers."""
     model, tensor = teacher.model, _tensor(teacher, tap, role="teacher")
     if not isinstance(model, keras.Sequential):
-        return keras.Model(tensor, model.outputs[teacher.chosen])
+        return keras.Model(tensor, model.outputs[teacher.output_index])
     return keras.Sequential([keras.Input(teacher.taps[tap]), *model.layers[_place(model, tap) + 1 :]])
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from kdcli.lazy import keras
-from kdcli.models.keras.taps import layers_by_path
+from kdcli.models.keras.taps import find_layers
 
 
 @contextmanager
-def drawing_from(seed: int) -> Iterator[None]:
+def seed_initializers(seed: int) -> Iterator[None]:
     """Models that are built inside have weights that follow from the seed.
 
     `keras.utils.set_random_seed` alone does not reach an initialiser or a `SeedGenerator` with a seed of its own,
@@ -39,7 +39,7 @@ def drawing_from(seed: int) -> Iterator[None]:
             setattr(kind, name, original)
 
 
-def undrawn(model: Any, build: Callable[[int], Any], *, seed: int) -> list[str]:
+def find_unseeded_weights(model: Any, build: Callable[[int], Any], *, seed: int) -> list[str]:
     """The weights of a model that are the same for every seed although they are not constant.
 
     Custom layers may draw without an initialiser (`keras.random.normal(shape, seed=1)` in `build`): that no seed
@@ -49,7 +49,7 @@ def undrawn(model: Any, build: Callable[[int], Any], *, seed: int) -> list[str]:
         model: as built from `seed`.
         build: builds it again from a seed.
     """
-    if all(type(layer).__module__.split(".")[0] == "keras" for layer in layers_by_path(model).values()):
+    if all(type(layer).__module__.split(".")[0] == "keras" for layer in find_layers(model).values()):
         return []
     other = build(seed + 1)
     return [

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdcli.lazy import keras
-from kdcli.models.network import TensorSpec, UnfitModel
+from kdcli.models.network import TensorSpec, UnusableModel
 
 
-def fixed_batch(model: Any) -> int | None:
+def get_fixed_batch_size(model: Any) -> int | None:
     """The batch size that a model's inputs are declared with."""
     return next((tensor.shape[0] for tensor in _declared(model)), None)
 
@@ -22,7 +22,7 @@ def _declared(model: Any) -> list[Any]:
         return []
 
 
-def taken_inputs(model: Any, name: str) -> tuple[Any, tuple[TensorSpec, ...]]:
+def describe_inputs(model: Any, name: str) -> tuple[Any, tuple[TensorSpec, ...]]:
     """The structure in which a model takes its inputs, and each of them.
 
     Args:
@@ -36,7 +36,7 @@ def taken_inputs(model: Any, name: str) -> tuple[Any, tuple[TensorSpec, ...]]:
     if tensors:
         # A sequential model that was never called as a part of another has no `input`.
         structure = getattr(model, "input", tensors if len(tensors) > 1 else tensors[0])
-        names = leaf_names(structure, [tensor.name for tensor in tensors])
+        names = name_leaves(structure, [tensor.name for tensor in tensors])
         return structure, tuple(_spec(*one) for one in zip(names, tensors, strict=True))
     shapes: Any = (model.get_build_config() or {}).get("input_shape")
     dtype = getattr(model, "input_dtype", "float32")
@@ -45,7 +45,7 @@ def taken_inputs(model: Any, name: str) -> tuple[Any, tuple[TensorSpec, ...]]:
         specs = tuple(TensorSpec(key, tuple(shapes[key][1:]), dtype) for key in sorted(shapes))
         return dict.fromkeys(sorted(shapes), 0), specs
     if not _is_shape(shapes):
-        raise UnfitModel(
+        raise UnusableModel(
             f"{name}: the shape of the model's input is unknown", hint="call the model once before saving it"
         )
     return 0, (TensorSpec("x", tuple(shapes[1:]), dtype),)
@@ -59,7 +59,7 @@ def _spec(name: str, tensor: Any) -> TensorSpec:
     return TensorSpec(name, tuple(tensor.shape[1:]), keras.backend.standardize_dtype(tensor.dtype))
 
 
-def leaf_names(structure: Any, own: Sequence[str]) -> tuple[str, ...]:
+def name_leaves(structure: Any, own: Sequence[str]) -> tuple[str, ...]:
     """A name for each leaf: its key in a dictionary, else its own; the whole path where two are alike.
 
     Args:
@@ -76,11 +76,11 @@ def leaf_names(structure: Any, own: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def leaves(structure: Any) -> list[Any]:
+def flatten_structure(structure: Any) -> list[Any]:
     """Every leaf, in the order of `leaf_names`."""
     return keras.tree.flatten(structure)
 
 
-def filled(structure: Any, values: Sequence[Any]) -> Any:
+def fill_structure(structure: Any, values: Sequence[Any]) -> Any:
     """The same structure with other leaves."""
     return keras.tree.pack_sequence_as(structure, list(values))

@@ -9,14 +9,14 @@ from typing import Any
 
 from kdcli.errors import ModelError, UsageError
 from kdcli.lazy import keras, ops
-from kdcli.models.keras.initialization import drawing_from
-from kdcli.models.keras.taps import layers_by_path
-from kdcli.screening.verdict import COPY
+from kdcli.models.keras.initialization import seed_initializers
+from kdcli.models.keras.taps import find_layers
+from kdcli.screening.verdict import COPY_HINT
 
-DIVERGED = "an earlier checkpoint of it: training went wrong before it was saved"
+DIVERGED_HINT = "an earlier checkpoint of it: training went wrong before it was saved"
 
 
-def check_finite(model: Any, name: str) -> None:
+def check_weights_finite(model: Any, name: str) -> None:
     """Refuse weights that are NaN or infinite.
 
     Raises:
@@ -24,7 +24,7 @@ def check_finite(model: Any, name: str) -> None:
     """
     for variable in model.weights:
         if "float" in str(variable.dtype) and not bool(ops.all(ops.isfinite(variable.value))):
-            raise ModelError(f"{name}: the weight {variable.path} holds NaN or infinity", hint=DIVERGED)
+            raise ModelError(f"{name}: the weight {variable.path} holds NaN or infinity", hint=DIVERGED_HINT)
 
 
 def check_vocabularies(model: Any, name: str) -> None:
@@ -34,19 +34,19 @@ def check_vocabularies(model: Any, name: str) -> None:
         ModelError: with the first such layer.
     """
     kinds = (keras.layers.StringLookup, keras.layers.IntegerLookup, keras.layers.TextVectorization)
-    for path, layer in layers_by_path(model).items():
+    for path, layer in find_layers(model).items():
         if isinstance(layer, kinds) and not layer.get_vocabulary(include_special_tokens=False):
-            raise ModelError(f"{name}: the layer {path} has no vocabulary, its file is missing", hint=COPY)
+            raise ModelError(f"{name}: the layer {path} has no vocabulary, its file is missing", hint=COPY_HINT)
 
 
-def fresh_copy(model: Any, *, seed: int) -> Any:
+def make_fresh_copy(model: Any, *, seed: int) -> Any:
     """The same architecture with new weights that follow from the seed, also where initialisers have seeds.
 
     Raises:
         UsageError: a model that cannot be made anew from its configuration.
     """
     try:
-        with drawing_from(seed):
+        with seed_initializers(seed):
             if type(model) in (keras.Model, keras.Sequential) or hasattr(model, "operations"):
                 copy = keras.models.clone_model(model)
             else:
@@ -57,8 +57,8 @@ def fresh_copy(model: Any, *, seed: int) -> Any:
             f"start: fresh needs a model that can be made from its configuration ({error})",
             hint="--set student.start=file keeps the file's weights",
         ) from error
-    kept = layers_by_path(copy)
-    for path, layer in layers_by_path(model).items():
+    kept = find_layers(copy)
+    for path, layer in find_layers(model).items():
         # What a layer has learned from the data itself is no initialisation.
         if isinstance(layer, keras.layers.Normalization) and path in kept:
             kept[path].set_weights(layer.get_weights())
@@ -79,7 +79,7 @@ def _uncompiled(model: Any) -> Iterator[None]:
         model.compiled, model.optimizer = True, optimizer
 
 
-def saved_bytes(model: Any, folder: Path) -> bytes:
+def save_to_bytes(model: Any, folder: Path) -> bytes:
     """The model as the bytes of a `.keras` file, written first to a scratch folder, without a state of optimizers.
 
     Keras writes in place and crashes the interpreter when HDF5 meets a full disk, so the file is made in

@@ -8,12 +8,12 @@ from typing import Any
 
 from kdcli.lazy import keras
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.keras.taps import layers_by_path
+from kdcli.models.keras.taps import find_layers
 from kdcli.models.network import Network
 
 
 @contextmanager
-def computing_in(network: Network, precision: str) -> Iterator[None]:
+def compute_in(network: Network, precision: str) -> Iterator[None]:
     """Let a network's layers compute in `mixed_bfloat16` while the block runs; `float32` changes nothing.
 
     Every layer gets the policy but those that make the logits. The policies are put back, so that the
@@ -23,7 +23,7 @@ def computing_in(network: Network, precision: str) -> Iterator[None]:
         yield
         return
     assert isinstance(network, KerasNetwork), "only layers can be told how to compute"
-    closing = {id(layer) for layer in making_logits(network)}
+    closing = {id(layer) for layer in find_logits_layers(network)}
     layers = [layer for layer in network.layers if not isinstance(layer, keras.Model) and id(layer) not in closing]
     kept = [(layer, layer.dtype_policy) for layer in layers]
     try:
@@ -35,7 +35,7 @@ def computing_in(network: Network, precision: str) -> Iterator[None]:
             layer.dtype_policy = policy
 
 
-def making_logits(network: KerasNetwork) -> list[Any]:
+def find_logits_layers(network: KerasNetwork) -> list[Any]:
     """The last layer with a kernel, and those after it: normalisation, activation, pooling, reshaping."""
     called = [layer for layer in network.called if not _holds_layers(layer)]
     if network.last_layer in called:
@@ -50,4 +50,4 @@ def making_logits(network: KerasNetwork) -> list[Any]:
 
 
 def _holds_layers(layer: Any) -> bool:
-    return isinstance(layer, keras.Model) or len(layers_by_path(layer)) > 0
+    return isinstance(layer, keras.Model) or len(find_layers(layer)) > 0

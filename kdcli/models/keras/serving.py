@@ -11,20 +11,26 @@ import numpy as np
 
 from kdcli.errors import ModelError
 from kdcli.lazy import keras, ops, tf
-from kdcli.models.inference import ConstantModel, as_kind, compute_stateless, keras_output, make_constant
+from kdcli.models.inference import (
+    ConstantModel,
+    compute_keras_output,
+    compute_stateless,
+    convert_output_kind,
+    make_constant,
+)
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
-from kdcli.models.preprocessing import CAFFE_MEAN, IMAGENET_DEVIATION, IMAGENET_MEAN, Preparation, Scale
+from kdcli.models.preprocessing import CAFFE_MEAN, IMAGENET_DEVIATION, IMAGENET_MEAN, PixelScale, Preprocessing
 from kdcli.spec import Standardization
 
-INPUT = "input"
+_INPUT_NAME = "input"
 # Pixels of the pictures of which a resizing is found out at once.
 _PIXELS = 8_000_000
 _RANGES = {"unit": (0.0, 1.0), "signed": (-1.0, 1.0), "raw": (0.0, 255.0)}
 
 
 @dataclass(frozen=True)
-class Serving:
+class ServedModel:
     """What is written to a file.
 
     Args:
@@ -46,7 +52,7 @@ class Serving:
     dtype: str
     batch: int | None
     inside: bool
-    preparation: Preparation
+    preprocessing: Preprocessing
     name: str
     output_kind: str
     representative: tuple[np.ndarray, ...] = ()
@@ -59,37 +65,37 @@ class Serving:
     @property
     def takes_bytes(self) -> bool:
         """Whether raw examples of bytes go in."""
-        return self.inside and self.preparation.raw_dtype == "uint8"
+        return self.inside and self.preprocessing.raw_dtype == "uint8"
 
     @property
     def signature(self) -> Any:
         """The input as a `tf.TensorSpec`."""
-        return tf.TensorSpec((self.batch, *self.shape), self.dtype, name=INPUT)
+        return tf.TensorSpec((self.batch, *self.shape), self.dtype, name=_INPUT_NAME)
 
     @property
     def value_range(self) -> tuple[float, float] | None:
         """The least and the largest value of an input, where the type or the scale says so."""
-        if not self.preparation.scaled:
+        if not self.preprocessing.is_scaled:
             return None
         if self.inside:
             return 0.0, 255.0
-        scale = self.preparation.scale
+        scale = self.preprocessing.scale
         return _RANGES.get(scale) if isinstance(scale, str) else None
 
-    def taken(self, raw: Mapping[str, np.ndarray]) -> np.ndarray:
+    def convert_examples(self, raw: Mapping[str, np.ndarray]) -> np.ndarray:
         """Raw examples as the file takes them."""
         batch = raw[self.name]
         if self.inside:
             return np.ascontiguousarray(batch, self.dtype)
-        return ops.convert_to_numpy(ops.cast(self.preparation(batch), self.dtype))
+        return ops.convert_to_numpy(ops.cast(self.preprocessing(batch), self.dtype))
 
-    def shown(self, raw: Mapping[str, np.ndarray]) -> Serving:
+    def shown(self, raw: Mapping[str, np.ndarray]) -> ServedModel:
         """The same with examples that show which values occur.
 
         Raw bytes are shown from 0 to 255 whatever is in the examples, by two pixels: then an 8-bit input means
         just the byte.
         """
-        batch = np.array(self.taken(raw))
+        batch = np.array(self.convert_examples(raw))
         if self.takes_bytes:
             batch[0].flat[0], batch[0].flat[-1] = 0, 255
         parts = tuple(np.repeat(one[None], self.batch or 1, axis=0) for one in batch)
@@ -98,22 +104,23 @@ class Serving:
 
 def new_input(shape: tuple[int, ...], dtype: str, batch: int | None) -> Any:
     """The input of what ships."""
-    return keras.Input(shape, batch_size=batch, dtype=dtype, name=INPUT)
+    return keras.Input(shape, batch_size=batch, dtype=dtype, name=_INPUT_NAME)
 
 
-def serve(
+def make_served_model(
     network: Network,
     *,
-    inside: bool,
+    include_preprocessing: bool,
     batch: int | None = None,
     floats: bool = False,
     output_kind: str | None = None,
-) -> Serving:
+) -> ServedModel:
     """Put a network and its preprocessing into one model.
 
     Args:
         network: with its preparations, made ready by `inference.ready`.
-        inside: whether raw examples shall go in. Bytes stay bytes; raw values of other types go in as the
+        include_preprocessing: whether raw examples shall go in. Bytes stay bytes; raw values of other types go in
+            as the
             network's own type.
         batch: the only batch size, or None for any.
         floats: let raw bytes go in as floats.
@@ -122,42 +129,42 @@ def serve(
     Raises:
         ModelError: several inputs.
     """
-    if len(network.preparations) != 1:
+    if len(network.preprocessing) != 1:
         raise ModelError(
-            f"{network.name}: has {len(network.preparations)} inputs; kd export writes models with one"
+            f"{network.name}: has {len(network.preprocessing)} inputs; kd export writes models with one"
         )
-    name, preparation = next(iter(network.preparations.items()))
+    name, preparation = next(iter(network.preprocessing.items()))
     # Half floats are rounded inside.
     own = "float32" if preparation.dtype in ("float16", "bfloat16") else preparation.dtype
-    shape, dtype = preparation.prepared_shape, own
-    if inside:
+    shape, dtype = preparation.preprocessed_shape, own
+    if include_preprocessing:
         shape, dtype = preparation.raw_shape, "uint8" if preparation.raw_dtype == "uint8" and not floats else own
     kind = output_kind or network.saved_kind
     inputs = new_input(shape, dtype, batch)
-    prepared = _prepared(inputs, preparation) if inside else inputs
+    prepared = _prepared(inputs, preparation) if include_preprocessing else inputs
     if isinstance(network, KerasNetwork):
-        output = as_kind(keras_output(network, prepared), network.saved_kind, kind)
+        output = convert_output_kind(compute_keras_output(network, prepared), network.saved_kind, kind)
         model = keras.Model(inputs, output, name="served")
         compute = partial(compute_stateless, model)
-        return Serving(model, compute, shape, dtype, batch, inside, preparation, name, kind)
-    preparing = keras.Model(inputs, prepared) if inside else lambda x: x
-    as_it_is = replace(preparation, raw_shape=preparation.prepared_shape, raw_dtype=own, size=None)
-    bare = network.with_preparations({name: as_it_is})
+        return ServedModel(model, compute, shape, dtype, batch, include_preprocessing, preparation, name, kind)
+    preparing = keras.Model(inputs, prepared) if include_preprocessing else lambda x: x
+    as_it_is = replace(preparation, raw_shape=preparation.preprocessed_shape, raw_dtype=own, size=None)
+    bare = network.with_preprocessing({name: as_it_is})
 
     def answer(tensor: Any) -> Any:
-        return as_kind(bare.compute_saved_output({name: preparing(tensor)}), network.saved_kind, kind)
+        return convert_output_kind(bare.compute_saved_output({name: preparing(tensor)}), network.saved_kind, kind)
 
-    return Serving(None, answer, shape, dtype, batch, inside, preparation, name, kind)
+    return ServedModel(None, answer, shape, dtype, batch, include_preprocessing, preparation, name, kind)
 
 
-def _prepared(tensor: Any, preparation: Preparation) -> Any:
+def _prepared(tensor: Any, preparation: Preprocessing) -> Any:
     """The same arithmetic as `Preparation`, in layers that every Keras has and every converter knows."""
     layers = keras.layers
     if preparation.size is not None:
         tensor = _resized(tensor, preparation)
-    if tensor.shape[1:] != preparation.prepared_shape:
-        tensor = layers.Reshape(preparation.prepared_shape, name="prepare_shape")(tensor)
-    if preparation.scaled:
+    if tensor.shape[1:] != preparation.preprocessed_shape:
+        tensor = layers.Reshape(preparation.preprocessed_shape, name="prepare_shape")(tensor)
+    if preparation.is_scaled:
         tensor = _scaled(tensor, preparation.scale)
     if tensor.dtype != preparation.dtype:
         # A multiplication by 1 in float32: the only stock layer that turns integers into floats.
@@ -165,7 +172,7 @@ def _prepared(tensor: Any, preparation: Preparation) -> Any:
     return tensor if tensor.dtype == preparation.dtype else ops.cast(tensor, preparation.dtype)
 
 
-def _scaled(tensor: Any, scale: Scale) -> Any:
+def _scaled(tensor: Any, scale: PixelScale) -> Any:
     layers = keras.layers
     if scale == "raw":
         return tensor
@@ -193,7 +200,7 @@ def _scaled(tensor: Any, scale: Scale) -> Any:
     return layers.Rescaling(factor, offset, dtype="float32", name="prepare_scale")(tensor)
 
 
-def _resized(tensor: Any, preparation: Preparation) -> Any:
+def _resized(tensor: Any, preparation: Preprocessing) -> Any:
     """Resize by two constant matrices, one for each side.
 
     With antialiasing the operation that `Preparation` uses is in no converter, but it is linear and acts on
@@ -216,11 +223,11 @@ def _resized(tensor: Any, preparation: Preparation) -> Any:
     return layers.Permute((1, 3, 2), name="prepare_back")(tensor)
 
 
-def _matrix(preparation: Preparation, side: int) -> np.ndarray:
+def _matrix(preparation: Preprocessing, side: int) -> np.ndarray:
     """(raw, resized) weights along one side: what becomes of pictures of which one row, or column, is 1."""
     size = preparation.raw_shape[:2]
     assert preparation.size is not None
-    probe = Preparation(
+    probe = Preprocessing(
         (*size, 1), "float32", (*preparation.size, 1), "float32", "raw", preparation.size, preparation.fit
     )
     middle = preparation.size[1 - side] // 2

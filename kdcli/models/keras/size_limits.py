@@ -14,12 +14,12 @@ from typing import Any
 
 from kdcli.errors import ModelError
 from kdcli.lazy import keras
-from kdcli.screening.keras.weights import PACKED, SPARE
-from kdcli.screening.verdict import TRUST
+from kdcli.screening.keras.weights import SPARE_WEIGHTS, WEIGHTS_PER_VALUE
+from kdcli.screening.verdict import TRUST_HINT
 
 
 @contextmanager
-def limited_weights(held: int, *, name: str) -> Iterator[None]:
+def limit_weights(held: int, *, name: str) -> Iterator[None]:
     """Within the block, layers make no more weights than a file can fill; other threads are left alone.
 
     Args:
@@ -29,7 +29,7 @@ def limited_weights(held: int, *, name: str) -> Iterator[None]:
     Raises:
         ModelError: from the layer that would make too many, before it allocates them.
     """
-    layer, thread, left = keras.layers.Layer, get_ident(), PACKED * held + SPARE
+    layer, thread, left = keras.layers.Layer, get_ident(), WEIGHTS_PER_VALUE * held + SPARE_WEIGHTS
     original = layer.add_weight
 
     def add_weight(self: Any, *args: Any, **more: Any) -> Any:
@@ -41,7 +41,7 @@ def limited_weights(held: int, *, name: str) -> Iterator[None]:
                 raise ModelError(
                     f"{name}: refused, size: the layer {self.name!r:.80} asks for a weight of shape {shape}, "
                     f"the whole file holds {held} values",
-                    hint=TRUST,
+                    hint=TRUST_HINT,
                 )
         return original(self, *args, **more)
 
@@ -58,7 +58,7 @@ def _count(shape: Any) -> int:
 
 
 # Values for one example: 1 GB in float32.
-MOST = 2**28
+_MAX_VALUES_PER_EXAMPLE = 2**28
 
 
 def check_tensor_sizes(model: Any, name: str) -> None:
@@ -76,11 +76,11 @@ def check_tensor_sizes(model: Any, name: str) -> None:
     for operation in _operations(model):
         for shape in _shapes(operation):
             # Axes of any size, such as the batch, count as one.
-            if prod(side for side in shape if side) > MOST:
+            if prod(side for side in shape if side) > _MAX_VALUES_PER_EXAMPLE:
                 told = "×".join("?" if side is None else str(side) for side in shape)
                 raise ModelError(
                     f"{name}: refused, size: the layer {operation.name!r:.80} answers in the shape {told:.80}",
-                    hint=TRUST,
+                    hint=TRUST_HINT,
                 )
 
 

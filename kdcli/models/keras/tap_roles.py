@@ -16,7 +16,7 @@ _LINEAR = ("BatchNormalization", "Add")
 
 
 @dataclass(frozen=True)
-class Roles:
+class TapRoles:
     """Tap names by what they are.
 
     Args:
@@ -34,7 +34,7 @@ class Roles:
     blocks: tuple[str, ...] = ()
 
 
-def find_roles(taps: Mapping[str, Shape], paths: Mapping[str, str], layers: Mapping[str, Any]) -> Roles:
+def find_roles(taps: Mapping[str, Shape], paths: Mapping[str, str], layers: Mapping[str, Any]) -> TapRoles:
     """The roles of taps.
 
     Args:
@@ -47,7 +47,7 @@ def find_roles(taps: Mapping[str, Shape], paths: Mapping[str, str], layers: Mapp
     secondary = {tap for tap in taps if _passes(layers[paths[tap]], taps[tap])} | inside
     # Flattened inputs are no feature; flattened maps are.
     secondary |= {tap for tap in list(taps)[:1] if type(layers[paths[tap]]).__name__ == "Flatten"}
-    return Roles(
+    return TapRoles(
         frozenset(secondary),
         frozenset(tap for tap in taps if tap not in secondary and _is_linear(layers[paths[tap]])),
         frozenset(tap for tap in taps if type(layers[paths[tap]]).__name__ == "BatchNormalization"),

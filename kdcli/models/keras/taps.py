@@ -16,12 +16,12 @@ from typing import Any
 
 from kdcli.lazy import keras
 
-Call = tuple[str, int]
-SCORES = "scores"
+_Call = tuple[str, int]
+_SCORES = "scores"
 
 
 @dataclass
-class Recorded:
+class CallRecord:
     """What the layers returned while a model was called.
 
     Args:
@@ -31,8 +31,8 @@ class Recorded:
     """
 
     layers: Mapping[str, Any]
-    outputs: dict[Call, Any] = field(default_factory=dict)
-    inputs: dict[Call, Any] = field(default_factory=dict)
+    outputs: dict[_Call, Any] = field(default_factory=dict)
+    inputs: dict[_Call, Any] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
 
     def keep(self, path: str, output: Any, given: Any) -> None:
@@ -41,7 +41,7 @@ class Recorded:
         self.inputs[path, self.counts[path]] = given
         self.counts[path] += 1
 
-    def names(self) -> dict[str, Call]:
+    def names(self) -> dict[str, _Call]:
         """Tap name → call, for every call that returned one tensor."""
         return {
             path if self.counts[path] == 1 else f"{path}:{number}": (path, number)
@@ -49,12 +49,12 @@ class Recorded:
             if hasattr(self.outputs[path, number], "shape")
         }
 
-    def sources(self) -> dict[Call, Call]:
+    def sources(self) -> dict[_Call, _Call]:
         """Call → the call whose result it passed on, or else was given as its first argument, as it is."""
-        made: dict[int, Call] = {}
+        made: dict[int, _Call] = {}
         for call, output in self.outputs.items():
             made.setdefault(id(output), call)
-        found: dict[Call, Call] = {}
+        found: dict[_Call, _Call] = {}
         for call, output in self.outputs.items():
             first = made[id(output)]
             source = first if first != call else made.get(id(self.inputs[call]))
@@ -62,12 +62,12 @@ class Recorded:
                 found[call] = source
         return found
 
-    def last(self, output: Any) -> Call | None:
+    def last(self, output: Any) -> _Call | None:
         """The innermost call whose result is a tensor: the model's own output, say."""
         return next((call for call, kept in self.outputs.items() if kept is output), None)
 
 
-def layers_by_path(model: Any) -> dict[str, Any]:
+def find_layers(model: Any) -> dict[str, Any]:
     """Every layer inside a model by its path; a layer reached twice keeps its first path."""
     found: dict[str, Any] = {}
     seen: set[int] = set()
@@ -88,7 +88,7 @@ def layers_by_path(model: Any) -> dict[str, Any]:
 def _name(layer: Any, parent: Any) -> str:
     """Its name; what attention makes inside itself is numbered anew in every process, and needs one that stays."""
     if _attends(parent) and isinstance(layer, keras.layers.Softmax):
-        return SCORES
+        return _SCORES
     if _attends(parent) and isinstance(layer, keras.layers.Dropout):
         return "dropout"
     return str(layer.name)
@@ -109,9 +109,9 @@ def _inside(parent: Any) -> list[Any]:
 
 
 @contextmanager
-def recording(
+def record_calls(
     layers: Mapping[str, Any], *, bare: str | None = None, taps: Collection[str] | None = None
-) -> Iterator[Recorded]:
+) -> Iterator[CallRecord]:
     """Record the output of each layer while the block runs.
 
     Args:
@@ -119,11 +119,11 @@ def recording(
         bare: the path of a last layer that shall leave its softmax or sigmoid out, so that logits come out.
         taps: layer paths that are wanted; all when left out. Attention computes its scores only for them.
     """
-    recorded = Recorded(layers)
+    recorded = CallRecord(layers)
     try:
         for path, layer in layers.items():
             # Straight into the instance's dictionary: Keras' own attribute tracking must not see this.
-            scores = _attends(layer) and (taps is None or f"{path}/{SCORES}" in taps)
+            scores = _attends(layer) and (taps is None or f"{path}/{_SCORES}" in taps)
             original = _scoring(layer.call) if scores else layer.call
             skip = path == bare and _is_softmax(layer)
             vars(layer)["call"] = _keeping(path, original, recorded, skip=skip)
@@ -149,7 +149,7 @@ def _scoring(original: Any) -> Any:
     return call
 
 
-def _keeping(path: str, original: Any, recorded: Recorded, *, skip: bool) -> Any:
+def _keeping(path: str, original: Any, recorded: CallRecord, *, skip: bool) -> Any:
     def call(*args: Any, **kwargs: Any) -> Any:
         output = args[0] if skip else original(*args, **kwargs)
         recorded.keep(path, output, args[0] if args else None)
@@ -175,7 +175,7 @@ def _is_softmax(layer: Any) -> bool:
     return isinstance(layer, keras.layers.Softmax)
 
 
-def last_activation(layer: Any) -> str | None:
+def get_activation_name(layer: Any) -> str | None:
     """`softmax`, `sigmoid`, `tanh` or `linear` where the layer's class tells; None where it does not."""
     if isinstance(layer, keras.layers.Softmax):
         return "softmax" if layer.axis in (-1,) else None

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.errors import KdError, ModelError, first_line
+from kdcli.errors import KdError, ModelError, summarize_error
 from kdcli.lazy import tf
-from kdcli.models.network import Answer, Network, TensorSpec, UnfitModel
-from kdcli.models.preprocessing import prepare
+from kdcli.models.network import Network, Outputs, TensorSpec, UnusableModel
+from kdcli.models.preprocessing import preprocess
 from kdcli.models.runtimes.runner import FileRunner
-from kdcli.models.runtimes.tensor_info import TensorInfo
+from kdcli.models.runtimes.tensor_info import FileTensor
 
 # What converters give an 8-bit softmax or sigmoid: 256 steps from 0 to 1.
 _STEP = 1 / 256
@@ -43,7 +43,7 @@ class RunnerNetwork(Network):
         self.all_outputs = tuple(TensorSpec(one.name, _sides(one.shape), one.dtype) for one in runner.outputs)
         self.output_shape = _sides(output.shape)
         if not self.output_shape or self.output_shape[-1] is None:
-            raise UnfitModel(f"{name}: the size of the output's last axis must be fixed")
+            raise UnusableModel(f"{name}: the size of the output's last axis must be fixed")
         self.outputs = int(self.output_shape[-1])
         self.saved_kind = "probabilities" if _in_steps(output, self.outputs) else "logits"
         # Shared by all copies, as the reader is.
@@ -55,15 +55,15 @@ class RunnerNetwork(Network):
 
     def compute_saved_output(self, raw: Mapping[str, Any]) -> Any:
         """What the file itself answers."""
-        prepared = prepare(self.preparations, raw)
+        prepared = preprocess(self.preprocessing, raw)
         batch = [prepared[spec.name] for spec in self.inputs] if isinstance(prepared, dict) else [prepared]
         answered = tf.numpy_function(self._asked, batch, tf.float32)
         answered.set_shape((None, *self.output_shape))
         return answered
 
-    def compute(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Answer:
+    def compute(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Outputs:
         """Prepare raw inputs and answer them."""
-        return Answer(self._as_logits(self.compute_saved_output(raw)), {})
+        return Outputs(self._as_logits(self.compute_saved_output(raw)), {})
 
     def _asked(self, *batch: np.ndarray) -> np.ndarray:
         try:
@@ -99,26 +99,26 @@ def open_runner(
 
 
 @contextmanager
-def explaining(network: Any) -> Iterator[None]:
+def unwrap_failures(network: Any) -> Iterator[None]:
     """Within the block a reader's failure is said as itself, and not as what TensorFlow makes of it."""
     try:
         yield
     except tf.errors.OpError as error:
         if getattr(network, "failures", None):
-            raise explain(network, error) from error
+            raise find_failure(network, error) from error
         raise
 
 
-def explain(network: Any, error: Exception) -> KdError:
+def find_failure(network: Any, error: Exception) -> KdError:
     """The reader's own failure behind one of TensorFlow's."""
     failures = getattr(network, "failures", None)
     if failures:
         return failures[-1]
-    reason = first_line(error)
+    reason = summarize_error(error)
     return ModelError(f"{network.name}: cannot be asked: {reason:.300}")
 
 
-def _spec(info: TensorInfo) -> TensorSpec:
+def _spec(info: FileTensor) -> TensorSpec:
     # Bytes go in as they are; what other quantised inputs hold, the reader makes from floats.
     dtype = info.dtype if _takes_bytes(info) or info.scale is None else "float32"
     return TensorSpec(info.name, _sides(info.shape), dtype)
@@ -128,11 +128,11 @@ def _sides(shape: tuple[int, ...]) -> tuple[int | None, ...]:
     return tuple(None if side < 0 else side for side in shape)
 
 
-def _takes_bytes(info: TensorInfo) -> bool:
+def _takes_bytes(info: FileTensor) -> bool:
     return info.dtype == "uint8" and (info.scale is None or _spans_bytes(info))
 
 
-def _spans_bytes(given: TensorInfo) -> bool:
+def _spans_bytes(given: FileTensor) -> bool:
     """Whether the bytes 0 to 255 stand for one of the ranges to which pictures are scaled."""
     scale = given.scale or 1.0
     low, high = (scale * (value - given.zero_point) for value in (0, 255))
@@ -140,5 +140,5 @@ def _spans_bytes(given: TensorInfo) -> bool:
     return any(max(abs(low - a), abs(high - b)) <= _NEAR * (b - a) for a, b in ranges)
 
 
-def _in_steps(output: TensorInfo, outputs: int) -> bool:
-    return outputs > 1 and output.integer and output.scale is not None and abs(output.scale - _STEP) < 1e-9
+def _in_steps(output: FileTensor, outputs: int) -> bool:
+    return outputs > 1 and output.is_integer and output.scale is not None and abs(output.scale - _STEP) < 1e-9

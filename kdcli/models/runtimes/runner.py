@@ -15,27 +15,27 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.errors import ModelError, first_line
+from kdcli.errors import ModelError, summarize_error
 from kdcli.extras import require_extra
-from kdcli.models.files.format import model_format
+from kdcli.models.files.format import detect_format
 from kdcli.models.network import choose_output
 from kdcli.models.runtimes import runner_process
-from kdcli.models.runtimes.runner_process import NUMBERS, receive, send
-from kdcli.models.runtimes.tensor_info import TensorInfo
+from kdcli.models.runtimes.runner_process import NUMBER_TYPES, receive, send
+from kdcli.models.runtimes.tensor_info import FileTensor
 
-RUNTIMES = {"tflite": "litert", "onnx": "onnxruntime"}
+RUNTIME_OF_FORMAT = {"tflite": "litert", "onnx": "onnxruntime"}
 _EXTRAS = {"tflite": "litert", "onnx": "onnx"}
 _CALLED = {"tflite": "LiteRT", "onnx": "onnxruntime"}
 # A second more for every 20 MB.
-OPENING_SECONDS, ANSWERING_SECONDS, BYTES_A_SECOND = 20.0, 300.0, 20_000_000
+_OPEN_TIMEOUT_SECONDS, _PREDICT_TIMEOUT_SECONDS, _OPENED_BYTES_PER_SECOND = 20.0, 300.0, 20_000_000
 # Examples that travel to the child at once: as many as fit into the bytes, 256 at most. What lies between the
 # layers is many times as large.
-CHUNK, CHUNK_BYTES = 256, 8_000_000
+_MAX_CHUNK_EXAMPLES, _MAX_CHUNK_BYTES = 256, 8_000_000
 # What the child may take beside a multiple of the file: runtimes unpack and rearrange weights.
-MEMORY, MEMORY_TIMES, THREAD_MEMORY = 900_000_000, 8, 16_000_000
+_RUNTIME_MEMORY_BYTES, _MEMORY_PER_FILE_BYTE, _THREAD_MEMORY_BYTES = 900_000_000, 8, 16_000_000
 
 # One input as an array with the batch axis, several as a sequence of them in the file's order.
-Batch = np.ndarray | Sequence[np.ndarray]
+RunnerBatch = np.ndarray | Sequence[np.ndarray]
 
 
 class FileRunner:
@@ -65,8 +65,8 @@ class FileRunner:
     ) -> None:
         self.path, self.name = path, name or str(path)
         self.form = form or _form_of(path)
-        require_extra(_EXTRAS[self.form], what=f"{self.name}: a {'.' + self.form} file")
-        self.runtime = RUNTIMES[self.form]
+        require_extra(_EXTRAS[self.form], subject=f"{self.name}: a {'.' + self.form} file")
+        self.runtime = RUNTIME_OF_FORMAT[self.form]
         self.threads = threads or os.cpu_count() or 1
         # As a script, and without the current folder among the places to import from.
         self._process = subprocess.Popen(
@@ -81,8 +81,8 @@ class FileRunner:
         self._turn = Lock()
         try:
             size = _size(path)
-            seconds = OPENING_SECONDS + size / BYTES_A_SECOND
-            memory = MEMORY + MEMORY_TIMES * size + THREAD_MEMORY * self.threads
+            seconds = _OPEN_TIMEOUT_SECONDS + size / _OPENED_BYTES_PER_SECOND
+            memory = _RUNTIME_MEMORY_BYTES + _MEMORY_PER_FILE_BYTE * size + _THREAD_MEMORY_BYTES * self.threads
             opening = {"path": os.fspath(path.absolute()), "form": self.form, "threads": self.threads}
             described, _ = self._exchange({**opening, "memory": memory}, (), seconds=seconds)
             self.batch: int | None = described["batch"]
@@ -97,12 +97,12 @@ class FileRunner:
             raise
 
     @property
-    def input(self) -> TensorInfo:
+    def input(self) -> FileTensor:
         """The first input."""
         return self.inputs[0]
 
     @property
-    def output(self) -> TensorInfo:
+    def output(self) -> FileTensor:
         """The output that is answered."""
         return self.outputs[self._chosen]
 
@@ -116,7 +116,7 @@ class FileRunner:
         """End the child process; closing twice is no error."""
         self._end()
 
-    def predict(self, batch: Batch) -> np.ndarray:
+    def predict(self, batch: RunnerBatch) -> np.ndarray:
         """Answers (n, ...) in float32 to examples (n, ...).
 
         Args:
@@ -128,7 +128,7 @@ class FileRunner:
         """
         stored = self._stored(batch)
         count, size = len(stored[0]), sum(array.nbytes for array in stored)
-        chunk = min(CHUNK, max(self.batch or 1, CHUNK_BYTES * count // max(size, 1)))
+        chunk = min(_MAX_CHUNK_EXAMPLES, max(self.batch or 1, _MAX_CHUNK_BYTES * count // max(size, 1)))
         # A file for one batch size is not made to fill up more than its last batch.
         chunk -= chunk % (self.batch or 1) if chunk > (self.batch or 1) else 0
         parts = []
@@ -136,9 +136,9 @@ class FileRunner:
             header = {"command": "answer", "output": self._chosen}
             _, arrays = self._exchange(header, [array[start : start + chunk] for array in stored])
             parts.append(arrays[0])
-        return self.output.meant(np.concatenate(parts))
+        return self.output.decode(np.concatenate(parts))
 
-    def time_block(self, requests: Sequence[Batch]) -> np.ndarray:
+    def time_block(self, requests: Sequence[RunnerBatch]) -> np.ndarray:
         """Nanoseconds (int64) of each request, taken inside the child: set, run, get.
 
         Args:
@@ -151,10 +151,10 @@ class FileRunner:
 
     def _check_types(self) -> None:
         for tensor in (*self.inputs, self.output):
-            if tensor.dtype not in NUMBERS:
+            if tensor.dtype not in NUMBER_TYPES:
                 raise ModelError(f"{self.name}: {tensor.name!r} holds {tensor.dtype}; kd feeds and reads numbers")
 
-    def _stored(self, batch: Batch) -> list[np.ndarray]:
+    def _stored(self, batch: RunnerBatch) -> list[np.ndarray]:
         arrays = [batch] if isinstance(batch, np.ndarray) else list(batch)
         if len(arrays) != len(self.inputs):
             raise ModelError(f"{self.name}: the file takes {len(self.inputs)} inputs, got {len(arrays)}")
@@ -164,7 +164,7 @@ class FileRunner:
             raise ModelError(f"{self.name}: {error.message}") from None
 
     def _exchange(
-        self, header: dict[str, Any], arrays: Sequence[np.ndarray], *, seconds: float = ANSWERING_SECONDS
+        self, header: dict[str, Any], arrays: Sequence[np.ndarray], *, seconds: float = _PREDICT_TIMEOUT_SECONDS
     ) -> tuple[dict[str, Any], list[np.ndarray]]:
         process = self._process
         assert process.stdin is not None and process.stdout is not None
@@ -178,7 +178,7 @@ class FileRunner:
         except (EOFError, OSError, ValueError) as error:
             raise ModelError(f"{self.name}: {self._ending(seconds)}", hint="make the file anew") from error
         if "error" in answer:
-            reason = first_line(answer["error"])
+            reason = summarize_error(answer["error"])
             if "Select TensorFlow op" in reason:
                 reason = "it has operations of TensorFlow (Flex), which this runtime does not have"
             raise ModelError(f"{self.name}: {_CALLED[self.form]} does not run the file: {reason:.300}")
@@ -216,8 +216,8 @@ def _size(path: Path) -> int:
 
 def _form_of(path: Path) -> str:
     _size(path)
-    form = model_format(path)
-    if form not in RUNTIMES:
+    form = detect_format(path)
+    if form not in RUNTIME_OF_FORMAT:
         raise ModelError(f"{path}: a {form} file; a .tflite or .onnx file is needed")
     return form
 
@@ -235,5 +235,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _info(described: dict[str, Any]) -> TensorInfo:
-    return TensorInfo(**{**described, "shape": tuple(described["shape"])})
+def _info(described: dict[str, Any]) -> FileTensor:
+    return FileTensor(**{**described, "shape": tuple(described["shape"])})

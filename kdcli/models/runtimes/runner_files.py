@@ -12,7 +12,7 @@ import numpy as np
 _ONNX_TYPES = {"float": "float32", "double": "float64"}
 
 
-class LiteFile:
+class LiteRTFile:
     """One `.tflite` file in LiteRT.
 
     Args:
@@ -126,4 +126,4 @@ def _of_onnx(tensor: Any) -> dict[str, Any]:
     return {"name": tensor.name, "shape": shape, "dtype": dtype, "scale": None, "zero_point": 0}
 
 
-FILES = {"tflite": LiteFile, "onnx": OnnxFile}
+FILE_OF_FORMAT = {"tflite": LiteRTFile, "onnx": OnnxFile}

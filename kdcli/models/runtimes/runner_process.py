@@ -19,7 +19,9 @@ from typing import IO, Any
 import numpy as np
 
 # What can be fed and read.
-NUMBERS = {"bool", "float16", "float32", "float64"} | {f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)}
+NUMBER_TYPES = {"bool", "float16", "float32", "float64"} | {
+    f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)
+}
 
 _MONTH = 30 * 24 * 3600
 
@@ -53,7 +55,7 @@ def receive(channel: IO[bytes]) -> tuple[dict[str, Any], list[np.ndarray]]:
     return header, arrays
 
 
-class Reader:
+class RuntimeModel:
     """One opened file, asked with any number of examples.
 
     Args:
@@ -76,12 +78,12 @@ class Reader:
         """All tensors, and the fixed batch size or None."""
         return {"inputs": self.file.inputs, "outputs": self.file.outputs, "batch": self.batch}
 
-    def try_out(self, output: int) -> None:
+    def run_zeros(self, output: int) -> None:
         """Answer one example of zeros, where the file says what an example is.
 
         What a file does when it is first asked, it does here, under the limits of opening.
         """
-        if all(one["dtype"] in NUMBERS and min(one["shape"], default=1) > 0 for one in self.file.inputs):
+        if all(one["dtype"] in NUMBER_TYPES and min(one["shape"], default=1) > 0 for one in self.file.inputs):
             self.predict([np.zeros((1, *one["shape"]), one["dtype"]) for one in self.file.inputs], output)
 
     def predict(self, batch: Sequence[np.ndarray], output: int) -> np.ndarray:
@@ -117,17 +119,17 @@ class Reader:
         return parts
 
 
-def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
+def serve_requests(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Open the file that the first message names, then answer until the other side has gone."""
-    from kdcli.models.runtimes.runner_files import FILES
-    from kdcli.screening.process_limits import limit
+    from kdcli.models.runtimes.runner_files import FILE_OF_FORMAT
+    from kdcli.screening.process_limits import limit_process
 
     first, _ = receive(requests)
     # A large file may be asked for days: how long is up to the other side.
-    limit(memory=max(first["memory"], _half_of_memory()), cpu_seconds=_MONTH)
+    limit_process(memory=max(first["memory"], _half_of_memory()), cpu_seconds=_MONTH)
     _hold(first["memory"])
     try:
-        reader = Reader(FILES[first["form"]](first["path"], first["threads"]))
+        reader = RuntimeModel(FILE_OF_FORMAT[first["form"]](first["path"], first["threads"]))
         send(answers, reader.described())
     except Exception as error:
         # Whatever the runtime raises means that this file does not open; the parent says so.
@@ -144,14 +146,14 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
             send(answers, {"error": str(error) or type(error).__name__})
 
 
-def _done(reader: Reader, header: dict[str, Any], arrays: list[np.ndarray]) -> list[np.ndarray]:
+def _done(reader: RuntimeModel, header: dict[str, Any], arrays: list[np.ndarray]) -> list[np.ndarray]:
     output, count = header["output"], len(reader.file.inputs)
     if header["command"] == "answer":
         return [reader.predict(arrays, output)]
     if header["command"] == "time":
         batches = [arrays[at : at + count] for at in range(0, len(arrays), count)]
         return [np.array([reader.time(batch, output) for batch in batches], np.int64)]
-    reader.try_out(output)
+    reader.run_zeros(output)
     # It behaved with one example: many of them may take more.
     _hold(None)
     return []
@@ -192,4 +194,4 @@ if __name__ == "__main__":
     os.dup2(2, 1)
     # A script knows only its own folder, and with -P not even that.
     sys.path.append(str(Path(__file__).parents[2]))
-    serve(sys.stdin.buffer, channel)
+    serve_requests(sys.stdin.buffer, channel)

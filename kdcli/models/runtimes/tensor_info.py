@@ -10,7 +10,7 @@ from kdcli.errors import ModelError
 
 
 @dataclass(frozen=True)
-class TensorInfo:
+class FileTensor:
     """An input or output of a file.
 
     Args:
@@ -28,7 +28,7 @@ class TensorInfo:
     zero_point: int
 
     @property
-    def integer(self) -> bool:
+    def is_integer(self) -> bool:
         """Whether it holds integers."""
         return np.dtype(self.dtype).kind in "iu"
 
@@ -42,7 +42,7 @@ class TensorInfo:
             wanted not in (-1, given) for wanted, given in zip(self.shape, batch.shape[1:], strict=True)
         ):
             raise ModelError(f"the file takes examples of shape {self.shape}, got {tuple(batch.shape[1:])}")
-        if not self.integer:
+        if not self.is_integer:
             return np.ascontiguousarray(batch, self.dtype)
         limits = np.iinfo(self.dtype)
         if batch.dtype.kind == "f":
@@ -53,8 +53,8 @@ class TensorInfo:
                 raise ModelError(f"the file takes {self.dtype}, got values from {batch.min()} to {batch.max()}")
         return np.ascontiguousarray(batch, self.dtype)
 
-    def meant(self, stored: np.ndarray) -> np.ndarray:
+    def decode(self, stored: np.ndarray) -> np.ndarray:
         """Float32 values from what the tensor holds."""
-        if not self.integer or self.scale is None:
+        if not self.is_integer or self.scale is None:
             return stored.astype(np.float32)
         return ((stored.astype(np.float64) - self.zero_point) * self.scale).astype(np.float32)

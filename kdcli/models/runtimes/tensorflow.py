@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from kdcli.lazy import tf
-from kdcli.models.batching import in_batches, time_in_batches
-from kdcli.models.files.load import open_exported, open_written
+from kdcli.models.batching import predict_in_batches, time_in_batches
+from kdcli.models.files.load import load_saved_model, load_written_keras
 
 
 class TensorFlowRunner:
@@ -35,7 +35,7 @@ class TensorFlowRunner:
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
         """Answers (n, ...) in float32 to examples (n, ...)."""
-        return np.asarray(in_batches(self._ask, batch, size=self.batch), np.float32)
+        return np.asarray(predict_in_batches(self._ask, batch, size=self.batch), np.float32)
 
     def time_block(self, requests: list[np.ndarray]) -> np.ndarray:
         """Nanoseconds (int64) of each request, its output read back."""
@@ -54,7 +54,7 @@ def open_keras(path: Path) -> TensorFlowRunner:
     Raises:
         ModelError: it does not load.
     """
-    model = open_written(path)
+    model = load_written_keras(path)
     taken = model.inputs[0]
     function = tf.function(lambda batch: model(batch, training=False), autograph=False)
     return TensorFlowRunner(function, dtype=str(taken.dtype), batch=taken.shape[0], owner=model)
@@ -62,7 +62,7 @@ def open_keras(path: Path) -> TensorFlowRunner:
 
 def open_saved_model(folder: Path) -> TensorFlowRunner:
     """A SavedModel by its signature `serving_default`."""
-    loaded = open_exported(folder)
+    loaded = load_saved_model(folder)
     signature = loaded.signatures["serving_default"]
     ((name, taken),) = signature.structured_input_signature[1].items()
 

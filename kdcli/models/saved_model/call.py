@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import ModelError
-from kdcli.models.files.load import open_exported, open_keras_2
-from kdcli.models.saved_model.signatures import SERVING, choose_signature
+from kdcli.models.files.load import load_keras_2_file, load_saved_model
+from kdcli.models.saved_model.signatures import DEFAULT_SIGNATURE, choose_signature
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedSignature:
     """A signature as a function.
 
     Args:
@@ -31,21 +31,21 @@ class Loaded:
     exported: bool = False
 
 
-def load_exported(folder: Path, signature: str | None) -> Loaded:
+def load_exported(folder: Path, signature: str | None) -> LoadedSignature:
     """Load a SavedModel.
 
     Raises:
         UsageError: no such signature, or several to choose from; ModelError: there is none.
     """
-    owner = open_exported(folder)
+    owner = load_saved_model(folder)
     signatures = getattr(owner, "signatures", {})
     chosen = choose_signature(sorted(signatures), signature)
     # What an export of Keras 3 puts beside its signatures, and Keras 2 does not.
     exported = hasattr(owner, "non_trainable_variables") and not hasattr(owner, "keras_api")
-    return Loaded(chosen, sorted(signatures), signatures[chosen], owner, exported)
+    return LoadedSignature(chosen, sorted(signatures), signatures[chosen], owner, exported)
 
 
-def load_keras_2(path: Path) -> Loaded:
+def load_keras_2_call(path: Path) -> LoadedSignature:
     """Load a file of Keras 2; its call becomes the signature.
 
     Raises:
@@ -53,7 +53,7 @@ def load_keras_2(path: Path) -> Loaded:
     """
     import tensorflow
 
-    model: Any = open_keras_2(path)
+    model: Any = load_keras_2_file(path)
     if not getattr(model, "inputs", None):
         raise ModelError("the shape of the model's input is unknown", hint="call the model once before saving it")
     structure: Any = getattr(model, "input", None)
@@ -74,4 +74,4 @@ def load_keras_2(path: Path) -> Loaded:
         return dict(zip(model.output_names, many, strict=True))
 
     function = tensorflow.function(call, autograph=False).get_concrete_function(**specs)
-    return Loaded(SERVING, [SERVING], function, model)
+    return LoadedSignature(DEFAULT_SIGNATURE, [DEFAULT_SIGNATURE], function, model)

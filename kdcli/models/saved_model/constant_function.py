@@ -13,7 +13,7 @@ _PRODUCTS = {"MatMul", "BatchMatMulV2", "Conv2D", "Conv3D", "Einsum"}
 _FARTHEST = 30
 
 
-def frozen(function: Any) -> Any:
+def freeze_function(function: Any) -> Any:
     """A concrete function as one graph without calls and variables; TensorFlow has no public name for this."""
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -61,7 +61,7 @@ class ConstantFunction:
 
     def __call__(self, *given: Any) -> dict[str, Any]:
         """The results, by name."""
-        with graphs_computing_in(self.precision):
+        with use_graph_precision(self.precision):
             answered = self._function(*tf.nest.flatten(list(given)))
         results = dict(zip(self._names, answered, strict=True))
         if self._last is not None:
@@ -75,7 +75,7 @@ def _constant(function: Any) -> Any:
     if any(node.op.startswith("Assign") for node in nodes):
         raise ValueError("it changes its variables")
     try:
-        constant = frozen(function)
+        constant = freeze_function(function)
     # The conversion is TensorFlow's own and raises whatever it meets; the function itself still answers.
     except Exception as error:
         raise ValueError(f"it cannot be made constant: {error}") from error
@@ -122,7 +122,7 @@ _OPTIONS = {"mixed_bfloat16": "auto_mixed_precision_onednn_bfloat16", "mixed_flo
 
 
 @contextmanager
-def graphs_computing_in(precision: str) -> Iterator[None]:
+def use_graph_precision(precision: str) -> Iterator[None]:
     """Functions called in the block compute in `mixed_bfloat16` or `mixed_float16`; `float32` changes nothing.
 
     The option belongs to the call, not to the function: outside of the block the same function computes in

@@ -17,22 +17,22 @@ import psutil
 
 import kdcli
 from kdcli.errors import ModelError, UsageError
-from kdcli.models.saved_model.frozen import DESCRIPTION, GRAPH, FrozenGraph, GraphTensor, WeightInfo
+from kdcli.models.saved_model.frozen import DESCRIPTION_FILE, GRAPH_FILE, FrozenGraph, GraphTensor, WeightInfo
 
 # Bytes of weights that still fit into one graph of constants: protobuf ends at 2 GB.
-LARGEST = 1_800_000_000
+MAX_WEIGHT_BYTES = 1_800_000_000
 # What the child may take: so much on its own account, and so much for each byte of the model.
-SECONDS, SECONDS_PER_BYTE = 120.0, 1e-7
-MEMORY, MEMORY_PER_BYTE = 3 << 29, 16
+_TIMEOUT_SECONDS, _TIMEOUT_SECONDS_PER_BYTE = 120.0, 1e-7
+_MEMORY_BYTES, _MEMORY_BYTES_PER_BYTE = 3 << 29, 16
 # Each thread's stack counts as taken, used or not.
-MEMORY_PER_CORE = 64 << 20
-FILE_BYTES = 2_100_000_000
+_MEMORY_BYTES_PER_CORE = 64 << 20
+_MAX_FILE_BYTES = 2_100_000_000
 _WATCH = 0.05
 # Without the current folder among the places to import from.
 _COMMAND = ("-P", "-m", "kdcli.models.saved_model.freeze_process")
 
 
-class Freezing:
+class FreezeProcess:
     """Freezes a model in a child process, which starts at once; `result` waits for it.
 
     Args:
@@ -57,8 +57,10 @@ class Freezing:
         self.name = name
         entries = [path, *path.rglob("*")] if path.is_dir() else [path]
         size = sum(entry.stat().st_size for entry in entries if entry.is_file())
-        self._seconds = SECONDS + SECONDS_PER_BYTE * size
-        self._memory = MEMORY + MEMORY_PER_BYTE * size + MEMORY_PER_CORE * (os.cpu_count() or 1)
+        self._seconds = _TIMEOUT_SECONDS + _TIMEOUT_SECONDS_PER_BYTE * size
+        self._memory = (
+            _MEMORY_BYTES + _MEMORY_BYTES_PER_BYTE * size + _MEMORY_BYTES_PER_CORE * (os.cpu_count() or 1)
+        )
         self._scratch = tempfile.TemporaryDirectory(prefix="kd-")
         request = {
             "path": os.fspath(path.absolute()),
@@ -67,9 +69,9 @@ class Freezing:
             "legacy": legacy,
             "values": dict(values or {}),
             "threads": threads or 0,
-            "largest": min(LARGEST, psutil.virtual_memory().available // MEMORY_PER_BYTE),
+            "largest": min(MAX_WEIGHT_BYTES, psutil.virtual_memory().available // _MEMORY_BYTES_PER_BYTE),
             "memory": self._memory,
-            "file_bytes": FILE_BYTES,
+            "file_bytes": _MAX_FILE_BYTES,
             "cpu_seconds": int(self._seconds) * (os.cpu_count() or 1) + 1,
         }
         self._began = time.monotonic()
@@ -88,7 +90,7 @@ class Freezing:
             # It died at once; whoever waits for the result is told.
             pass
 
-    def __enter__(self) -> Freezing:
+    def __enter__(self) -> FreezeProcess:
         return self
 
     def __exit__(self, *details: object) -> None:
@@ -111,7 +113,7 @@ class Freezing:
         ended = self._wait()
         if ended is not None or self._process.returncode != 0:
             raise ModelError(f"{self.name}: {ended or self._ending()}", hint="save the model anew")
-        return read_frozen(Path(self._scratch.name), name=self.name)
+        return read_frozen_graph(Path(self._scratch.name), name=self.name)
 
     def _wait(self) -> str | None:
         """Wait for the child; in words why it was ended, if it was."""
@@ -136,13 +138,13 @@ class Freezing:
         return f"its reader ended (exit code {code})"
 
 
-def read_frozen(scratch: Path, *, name: str) -> FrozenGraph:
+def read_frozen_graph(scratch: Path, *, name: str) -> FrozenGraph:
     """What the child process left in a folder.
 
     Raises:
         ModelError, UsageError: why there is no graph.
     """
-    found: dict[str, Any] = json.loads((scratch / DESCRIPTION).read_text("utf-8"))
+    found: dict[str, Any] = json.loads((scratch / DESCRIPTION_FILE).read_text("utf-8"))
     if "error" in found:
         kind = UsageError if found["usage"] else ModelError
         raise kind(f"{name}: {found['error']}", hint=found["hint"])
@@ -150,7 +152,7 @@ def read_frozen(scratch: Path, *, name: str) -> FrozenGraph:
         found[side] = tuple(_info(one) for one in found[side])
     found["weights"] = tuple(WeightInfo(**one) for one in found["weights"])
     found["signatures"] = tuple(found["signatures"])
-    graph = None if found["unfrozen"] else (scratch / GRAPH).read_bytes()
+    graph = None if found["unfrozen"] else (scratch / GRAPH_FILE).read_bytes()
     return FrozenGraph(**found, graph=graph)
 
 

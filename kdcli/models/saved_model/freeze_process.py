@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.errors import KdError, ModelError, UsageError, first_line
-from kdcli.models.keras.model import DIVERGED
-from kdcli.models.saved_model.call import load_exported, load_keras_2
-from kdcli.models.saved_model.constant_function import frozen
-from kdcli.models.saved_model.frozen import DESCRIPTION, GRAPH
-from kdcli.screening.process_limits import limit
+from kdcli.errors import KdError, ModelError, UsageError, summarize_error
+from kdcli.models.keras.model import DIVERGED_HINT
+from kdcli.models.saved_model.call import load_exported, load_keras_2_call
+from kdcli.models.saved_model.constant_function import freeze_function
+from kdcli.models.saved_model.frozen import DESCRIPTION_FILE, GRAPH_FILE
+from kdcli.screening.process_limits import limit_process
 
 # Sizes tried on axes that take any size, when a graph is asked for the first time.
 _SIDES = (32, 224, 8, 1)
@@ -38,7 +38,7 @@ def freeze(
     *,
     legacy: bool,
     signature: str | None,
-    largest: int,
+    max_weight_bytes: int,
     values: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Load a model and write its frozen graph.
@@ -47,7 +47,7 @@ def freeze(
         path: a SavedModel folder, or with `legacy` a file of Keras 2.
         scratch: where the graph is written.
         signature: which one; `serving_default` or the only one when left out.
-        largest: bytes of weights above which nothing is frozen.
+        max_weight_bytes: bytes of weights above which nothing is frozen.
         values: what some inputs hold in every answer, by name.
 
     Returns:
@@ -57,7 +57,7 @@ def freeze(
         ModelError: it holds weights that are not finite, or does not answer.
         UsageError: it has no such signature, or several to choose from; a value that no input takes.
     """
-    loaded = load_keras_2(path) if legacy else load_exported(path, signature)
+    loaded = load_keras_2_call(path) if legacy else load_exported(path, signature)
     function = loaded.function
     weights = _weights(function)
     _check_finite(weights)
@@ -84,12 +84,14 @@ def freeze(
         described["random"] = not all(_near(answers[name].numpy(), again[name].numpy()) for name in answers)
     size = sum(_count(variable) * variable.dtype.size for variable in weights.values())
     others = [tensor for tensor, _ in _captured(function) if tensor.dtype.name in ("resource", "variant")]
-    if size > largest:
+    if size > max_weight_bytes:
         described["unfrozen"] = f"its weights are {size / 1e9:.1f} GB, more than can be made constants here"
     elif len({id(tensor) for tensor in others}) > len({id(v.handle) for v in weights.values()}):
         described["unfrozen"] = "it looks things up in tables, which cannot be made constants"
     else:
-        described["unfrozen"] = _write_frozen(function, described, inputs, fixed, probe, answers, scratch / GRAPH)
+        described["unfrozen"] = _write_frozen(
+            function, described, inputs, fixed, probe, answers, scratch / GRAPH_FILE
+        )
     return described
 
 
@@ -168,7 +170,7 @@ def _count(variable: Any) -> int:
 def _check_finite(weights: Mapping[str, Any]) -> None:
     for variable in weights.values():
         if variable.dtype.is_floating and not np.isfinite(_known(variable.numpy())).all():
-            raise ModelError(f"the weight {variable.name.split(':')[0]} holds NaN or infinity", hint=DIVERGED)
+            raise ModelError(f"the weight {variable.name.split(':')[0]} holds NaN or infinity", hint=DIVERGED_HINT)
 
 
 def _described(structure: Mapping[str, Any], tensors: Any) -> list[dict[str, Any]]:
@@ -206,7 +208,7 @@ def _first_answer(
         if sure:
             break
     if sure and failure is not None:
-        reason = first_line(failure)
+        reason = summarize_error(failure)
         raise ModelError(f"the signature does not answer a batch of zeros: {reason:.300}")
     return None, None
 
@@ -235,14 +237,14 @@ def _write_frozen(
 ) -> str | None:
     """Write the graph of constants; why not, where that fails or it answers otherwise than the signature."""
     try:
-        constant = frozen(function)
+        constant = freeze_function(function)
         graph = constant.graph.as_graph_def()
         # Running many constants takes minutes: large graphs are asked first by whoever reads them.
         tried = probe is not None and graph.ByteSize() <= _TRIED
         answered = constant(*(probe[given["name"]] for given in inputs)) if tried and probe else None
     # The conversion is TensorFlow's own and raises whatever it meets; the signature itself still answers.
     except Exception as error:
-        return f"it cannot be frozen ({first_line(error):.120})"
+        return f"it cannot be frozen ({summarize_error(error):.120})"
     if answered is not None and not described["random"]:
         wanted = [answers[given["name"]] for given in described["outputs"]]
         if not all(_near(a.numpy(), b.numpy()) for a, b in zip(answered, wanted, strict=True)):
@@ -283,7 +285,7 @@ def _known(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32) if array.dtype.kind == "V" else array
 
 
-def serve(request: Mapping[str, Any]) -> None:
+def handle_request(request: Mapping[str, Any]) -> None:
     """Freeze what the request names and describe it, or say why not.
 
     Args:
@@ -298,21 +300,21 @@ def serve(request: Mapping[str, Any]) -> None:
     # Whatever TensorFlow raises means that this file does not load; the parent says so.
     except Exception as error:
         # The folder is a private copy that nobody has named.
-        reason = first_line(error).replace(f"{request['path']}/", "")
+        reason = summarize_error(error).replace(f"{request['path']}/", "")
         hint = "copy it again from where it came from; if it is whole, save the model anew"
         described = {"error": f"it does not load: {reason:.300}", "hint": hint, "usage": False}
-    (scratch / DESCRIPTION).write_text(json.dumps(described), "utf-8")
+    (scratch / DESCRIPTION_FILE).write_text(json.dumps(described), "utf-8")
 
 
 def _alone(request: Mapping[str, Any]) -> None:
     """Serve in a process that was made for nothing else."""
     # What libraries write about themselves belongs to nobody.
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    limit(memory=request["memory"], cpu_seconds=request["cpu_seconds"], file_bytes=request["file_bytes"])
+    limit_process(memory=request["memory"], cpu_seconds=request["cpu_seconds"], file_bytes=request["file_bytes"])
     import tensorflow
 
     tensorflow.config.threading.set_intra_op_parallelism_threads(request["threads"])
-    serve(request)
+    handle_request(request)
 
 
 if __name__ == "__main__":

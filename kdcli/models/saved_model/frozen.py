@@ -57,4 +57,4 @@ class FrozenGraph:
     random: bool = False
 
 
-DESCRIPTION, GRAPH = "description.json", "graph.pb"
+DESCRIPTION_FILE, GRAPH_FILE = "description.json", "graph.pb"

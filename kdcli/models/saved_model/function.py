@@ -13,11 +13,11 @@ from kdcli.models.saved_model.frozen import GraphTensor, WeightInfo
 
 # Bytes up to which weights stay constants, which TensorFlow folds into each other once. That makes answers faster,
 # and the first one slow: it takes about 0.05 s a megabyte, and for a while 20 times their memory.
-FOLDED = 200_000_000
+MAX_CONSTANT_BYTES = 200_000_000
 
 
 @dataclass(frozen=True)
-class Weight:
+class GraphWeight:
     """A float weight of a graph: its node, its name in the model, the variable or tensor that stands for it."""
 
     node: str
@@ -39,21 +39,23 @@ class GraphFunction:
         self, graph: Any, feeds: Sequence[GraphTensor], *, weights: Sequence[WeightInfo], trainable: bool = False
     ) -> None:
         self.feeds = tuple(feeds)
-        self.weights: list[Weight] = []
-        self._held: list[Weight] = []
+        self.weights: list[GraphWeight] = []
+        self._held: list[GraphWeight] = []
         if trainable:
             self.weights = _taken_out(graph, weights, _as_variable)
-        elif graph.ByteSize() > FOLDED:
+        elif graph.ByteSize() > MAX_CONSTANT_BYTES:
             self._held = _taken_out(graph, weights, _as_tensor)
         nodes = [weight.node for weight in (*self.weights, *self._held)]
-        self._wrapped = _imported(without_constants(graph, nodes) if nodes else graph, self.feeds)
+        self._wrapped = _imported(replace_constants(graph, nodes) if nodes else graph, self.feeds)
         self._cut: dict[tuple[str, ...], Any] = {}
 
     def __call__(self, inputs: Sequence[Any], fetches: Sequence[str]) -> list[Any]:
         """The tensors `fetches`, by their names in the graph."""
-        return self.with_weights(inputs, [weight.variable.value for weight in self.weights], fetches)
+        return self.call_with_weights(inputs, [weight.variable.value for weight in self.weights], fetches)
 
-    def with_weights(self, inputs: Sequence[Any], weights: Sequence[Any], fetches: Sequence[str]) -> list[Any]:
+    def call_with_weights(
+        self, inputs: Sequence[Any], weights: Sequence[Any], fetches: Sequence[str]
+    ) -> list[Any]:
         """The same with other values of the weights, in their order."""
         held = [weight.variable for weight in self._held]
         given = [tf.convert_to_tensor(tensor) for tensor in (*inputs, *weights, *held)]
@@ -81,7 +83,7 @@ class SignatureFunction:
     """
 
     def __init__(self, signature: Any, names: Sequence[str], *, values: Mapping[str, Any], owner: Any) -> None:
-        self.weights: list[Weight] = []
+        self.weights: list[GraphWeight] = []
         self._signature = signature
         self._names = tuple(names)
         self._owner = owner
@@ -113,7 +115,7 @@ def in_fixed_batches(ask: Callable[[Sequence[Any]], list[Any]], inputs: Sequence
     return [tf.ensure_shape(j, (None, *a.shape[2:])) for j, a in zip(joined, answers, strict=True)]
 
 
-def without_constants(graph: Any, nodes: Sequence[str]) -> Any:
+def replace_constants(graph: Any, nodes: Sequence[str]) -> Any:
     """A copy of a `GraphDef` in which some constants are placeholders of the same shape."""
     replaced = frozenset(nodes)
     copied = tf.compat.v1.GraphDef()
@@ -129,7 +131,7 @@ def without_constants(graph: Any, nodes: Sequence[str]) -> Any:
     return copied
 
 
-def float_weights(graph: Any, weights: Sequence[WeightInfo]) -> list[WeightInfo]:
+def select_float_weights(graph: Any, weights: Sequence[WeightInfo]) -> list[WeightInfo]:
     """Those whose constants hold floats; the others stay what they are in any case."""
     types = {node.name: node.attr["dtype"].type for node in graph.node if node.op == "Const"}
     return [w for w in weights if w.node in types and tf.dtypes.as_dtype(types[w.node]).is_floating]
@@ -137,14 +139,14 @@ def float_weights(graph: Any, weights: Sequence[WeightInfo]) -> list[WeightInfo]
 
 def _taken_out(
     graph: Any, weights: Sequence[WeightInfo], make: Callable[[WeightInfo, Any, str], Any]
-) -> list[Weight]:
+) -> list[GraphWeight]:
     constants = {node.name: node for node in graph.node if node.op == "Const"}
     made = []
     for weight in weights:
         node = constants[weight.node]
         dtype = tf.dtypes.as_dtype(node.attr["dtype"].type).name
         value = make(weight, tf.make_ndarray(node.attr["value"].tensor), dtype)
-        made.append(Weight(weight.node, weight.name, value))
+        made.append(GraphWeight(weight.node, weight.name, value))
     return made
 
 
@@ -193,7 +195,7 @@ def save_function(
     def serve(**inputs: Any) -> dict[str, Any]:
         given = [inputs[name] for name in names]
         weights = [variable.read_value() for variable in module.weights]
-        answered = function.with_weights(given, weights, [output.tensor for output in outputs])
+        answered = function.call_with_weights(given, weights, [output.tensor for output in outputs])
         return {output.name: tensor for output, tensor in zip(outputs, answered, strict=True)}
 
     specs = {

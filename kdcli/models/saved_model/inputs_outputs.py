@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from kdcli.errors import UsageError, did_you_mean
 from kdcli.lazy import tf
-from kdcli.models.network import TensorSpec, UnfitModel, choose_output
+from kdcli.models.network import TensorSpec, UnusableModel, choose_output
 from kdcli.models.saved_model.frozen import FrozenGraph, GraphTensor
-from kdcli.models.saved_model.trace import Shape, Traced
+from kdcli.models.saved_model.trace import GraphTrace, Shape
 
 
-def choose_result(frozen: FrozenGraph, wanted: str | None, *, name: str) -> GraphTensor:
+def choose_graph_output(frozen: FrozenGraph, wanted: str | None, *, name: str) -> GraphTensor:
     """The output that was asked for, or the only one.
 
     Raises:
@@ -21,22 +21,22 @@ def choose_result(frozen: FrozenGraph, wanted: str | None, *, name: str) -> Grap
     """
     names = [output.name for output in frozen.outputs]
     if not names:
-        raise UnfitModel(f"{name}: the signature {frozen.signature} has no output")
+        raise UnusableModel(f"{name}: the signature {frozen.signature} has no output")
     chosen = frozen.outputs[names.index(choose_output(names, wanted, name=name))]
     if not tf.dtypes.as_dtype(chosen.dtype).is_floating:
-        raise UnfitModel(
+        raise UnusableModel(
             f"{name}: the output {chosen.name} holds {chosen.dtype}; logits, probabilities or values are floats",
             hint=f"--output NAME, one of {', '.join(names)}" if len(names) > 1 else None,
         )
     return chosen
 
 
-def fixed_size(feeds: Sequence[GraphTensor]) -> int | None:
+def find_batch_size(feeds: Sequence[GraphTensor]) -> int | None:
     """The only batch size that the inputs take; None for any."""
     return next((feed.shape[0] for feed in feeds if feed.shape), None)
 
 
-def batch_size(feeds: Sequence[GraphTensor], *, name: str, hint: str | None = None) -> int | None:
+def check_batch_size(feeds: Sequence[GraphTensor], *, name: str, hint: str | None = None) -> int | None:
     """The only batch size that the inputs take; None for any.
 
     Args:
@@ -49,22 +49,22 @@ def batch_size(feeds: Sequence[GraphTensor], *, name: str, hint: str | None = No
     """
     for feed in feeds:
         if feed.shape is None:
-            raise UnfitModel(
+            raise UnusableModel(
                 f"{name}: the shape of the input {feed.name} is unknown",
                 hint=hint or "save it with input_signature=[tf.TensorSpec([None, HEIGHT, WIDTH, CHANNELS])]",
             )
         if not feed.shape:
-            raise UnfitModel(f"{name}: the input {feed.name} has no batch axis (its shape is ())", hint=hint)
+            raise UnusableModel(f"{name}: the input {feed.name} has no batch axis (its shape is ())", hint=hint)
     sizes = {feed.shape[0] for feed in feeds if feed.shape}
     if not sizes:
-        raise UnfitModel(f"{name}: the signature has no input", hint=hint)
+        raise UnusableModel(f"{name}: the signature has no input", hint=hint)
     if len(sizes) > 1:
         said = ", ".join(f"{feed.name} {feed.shape}" for feed in feeds)
-        raise UnfitModel(f"{name}: the inputs are for different batch sizes ({said})", hint=hint)
+        raise UnusableModel(f"{name}: the inputs are for different batch sizes ({said})", hint=hint)
     return sizes.pop()
 
 
-def require_values(feeds: Sequence[GraphTensor], *, name: str, section: str) -> None:
+def require_fixed_values(feeds: Sequence[GraphTensor], *, name: str, section: str) -> None:
     """Refuse inputs that hold one value for all examples, such as `keep_prob`, and were given none.
 
     Args:
@@ -81,7 +81,7 @@ def require_values(feeds: Sequence[GraphTensor], *, name: str, section: str) -> 
         return
     values = ", ".join(f"{_key(feed.name)}: {_usual(feed)}" for feed in single)
     names = ", ".join(feed.name for feed in single)
-    raise UnfitModel(
+    raise UnusableModel(
         f"{name}: {names} {'is an input' if len(single) == 1 else 'are inputs'} with one value for all examples "
         "(got none)",
         hint=f"--set '{section}.input.values={{{values}}}'",
@@ -101,12 +101,12 @@ def _usual(feed: GraphTensor) -> str:
     return "0.0" if any(word in feed.name.lower() for word in ("rate", "drop", "noise")) else "1.0"
 
 
-def input_specs(feeds: Sequence[GraphTensor]) -> tuple[TensorSpec, ...]:
+def make_input_specs(feeds: Sequence[GraphTensor]) -> tuple[TensorSpec, ...]:
     """What the network takes, without the batch axis."""
     return tuple(TensorSpec(feed.name, tuple((feed.shape or (None,))[1:]), feed.dtype) for feed in feeds)
 
 
-def output_shape(chosen: GraphTensor, traced: Traced | None, *, name: str) -> Shape:
+def find_output_shape(chosen: GraphTensor, traced: GraphTrace | None, *, name: str) -> Shape:
     """The shape of an output without the batch axis, as traced or else as declared.
 
     Raises:
@@ -115,16 +115,16 @@ def output_shape(chosen: GraphTensor, traced: Traced | None, *, name: str) -> Sh
     traced_shape = traced.shapes.get(chosen.tensor) if traced else None
     declared = chosen.shape
     if traced_shape is None and (not declared or (traced is not None and declared[0] is not None)):
-        raise UnfitModel(f"{name}: the output {chosen.name} (shape {declared}) does not carry the batch axis")
+        raise UnusableModel(f"{name}: the output {chosen.name} (shape {declared}) does not carry the batch axis")
     found = traced_shape if traced_shape is not None else (declared or ())[1:]
     if not found or found[-1] is None:
-        raise UnfitModel(
+        raise UnusableModel(
             f"{name}: the output {chosen.name} has shape {(None, *found)}; its last axis must be fixed"
         )
     return tuple(found)
 
 
-def start_tensor(wanted: str, traced: Traced, taps: Mapping[str, str], *, name: str) -> GraphTensor:
+def find_start_tensor(wanted: str, traced: GraphTrace, taps: Mapping[str, str], *, name: str) -> GraphTensor:
     """The inner tensor from which a network shall start.
 
     Args:
@@ -149,6 +149,6 @@ def start_tensor(wanted: str, traced: Traced, taps: Mapping[str, str], *, name: 
     carried = traced.shapes.get(tensor.name)
     shape = (None, *carried) if carried is not None else tensor.shape.rank and tuple(tensor.shape)
     if not shape:
-        raise UnfitModel(f"{name}: the shape of the tensor {wanted} is unknown, or it has no batch axis")
+        raise UnusableModel(f"{name}: the shape of the tensor {wanted} is unknown, or it has no batch axis")
     fixed = traced.batch if carried is not None else shape[0]
     return GraphTensor(wanted, tensor.name, (fixed, *shape[1:]), tensor.dtype.name)

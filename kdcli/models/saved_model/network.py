@@ -12,25 +12,25 @@ import numpy as np
 
 from kdcli.errors import ModelError
 from kdcli.lazy import ops, tf
-from kdcli.models.keras.tap_roles import Roles
-from kdcli.models.network import Answer, Network, TensorSpec
-from kdcli.models.preprocessing import Preparation, prepare
+from kdcli.models.keras.tap_roles import TapRoles
+from kdcli.models.network import Network, Outputs, TensorSpec
+from kdcli.models.preprocessing import Preprocessing, preprocess
 from kdcli.models.saved_model.frozen import FrozenGraph, GraphTensor
 from kdcli.models.saved_model.function import (
     GraphFunction,
     SignatureFunction,
-    float_weights,
     in_fixed_batches,
     save_function,
+    select_float_weights,
 )
 from kdcli.models.saved_model.inputs_outputs import (
-    batch_size,
-    choose_result,
-    input_specs,
-    output_shape,
-    require_values,
+    check_batch_size,
+    choose_graph_output,
+    find_output_shape,
+    make_input_specs,
+    require_fixed_values,
 )
-from kdcli.models.saved_model.read import GraphReading, LastActivation
+from kdcli.models.saved_model.read import GraphReader, LastActivation
 from kdcli.models.saved_model.taps import Tap
 
 _INFERENCE = (
@@ -80,11 +80,11 @@ class GraphNetwork(Network):
             TensorSpec(result.name, tuple((result.shape or (None,))[1:]), result.dtype)
             for result in frozen.outputs
         )
-        self.starts_from_bytes: str | None = None
+        self.decoded_images: str | None = None
         self.unfrozen = frozen.unfrozen
         self._parameters = frozen.parameters
         self._outputs = frozen.outputs
-        self._chosen = choose_result(frozen, output, name=name)
+        self._chosen = choose_graph_output(frozen, output, name=name)
         self.output_name = self._chosen.name
         self._last: LastActivation | None = None
         self._logits: str | None = None
@@ -124,53 +124,53 @@ class GraphNetwork(Network):
         fixed = f" with {json.dumps(self._values, sort_keys=True)}" if self._values else ""
         return {**super().reading, "signature": f"{self.signature} from {fed}{fixed}"}
 
-    def understood(self, kind: str, *, output_kind: str) -> Self:
+    def with_output_kinds(self, kind: str, *, output_kind: str) -> Self:
         """The same network with its output understood as `kind` and its logits as those of `head`."""
-        other = super().understood(kind, output_kind=output_kind)
+        other = super().with_output_kinds(kind, output_kind=output_kind)
         other._read_before(kind)
         return other
 
-    def with_preparations(self, preparations: Mapping[str, Preparation]) -> Self:
+    def with_preprocessing(self, preparations: Mapping[str, Preprocessing]) -> Self:
         """The same network behind a preparation of each raw input.
 
         Raises:
             ModelError: it takes the bytes of files, or other strings, and the data are numbers.
         """
         if any(spec.dtype == "string" for spec in self.inputs):
-            inner = self.starts_from_bytes
+            inner = self.decoded_images
             what = "the bytes of picture files" if inner else "strings"
             raise ModelError(
                 f"{self.name} starts from {what}, the data are numbers",
                 hint=f"--set {self._section}.input.tensor={inner} starts after decoding" if inner else None,
             )
-        other = super().with_preparations(preparations)
+        other = super().with_preprocessing(preparations)
         if isinstance(self._function, GraphFunction) and any(None in spec.shape for spec in self.inputs):
             # A network for any size has features of unknown size until the data is known.
             only = next(iter(preparations.values()))
-            shapes = [preparations.get(spec.name, only).prepared_shape for spec in self.inputs]
+            shapes = [preparations.get(spec.name, only).preprocessed_shape for spec in self.inputs]
             feeds = zip(self._feeds, shapes, strict=True)
             other._read([replace(feed, shape=(self.batch, *shape)) for feed, shape in feeds])
         return other
 
-    def compute(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Answer:
+    def compute(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Outputs:
         """Prepare raw inputs and answer them; the graph computes the same in training."""
         read = self._logits if self._bare and self._logits else self._answered
         answered = self._ask(raw, [read, *(self._tapped[tap].tensor for tap in taps)])
         features = dict(zip(taps, answered[1:], strict=True))
         for tap, feature in features.items():
             feature.set_shape((None, *self.taps[tap]))
-        return Answer(self._as_logits(self._formed(answered[0])), features)
+        return Outputs(self._as_logits(self._formed(answered[0])), features)
 
     def compute_saved_output(self, raw: Mapping[str, Any]) -> Any:
         """What the saved model itself returns, activation included."""
         return self._formed(self._ask(raw, [self._answered])[0])
 
-    def before_weights(self, raw: Mapping[str, Any]) -> np.ndarray | None:
+    def compute_before_weights(self, raw: Mapping[str, Any]) -> np.ndarray | None:
         """What raw examples have become where the first operation with weights takes them."""
         if self._first is None or isinstance(self._function, SignatureFunction):
             return None
         if self._first.startswith("kd_feed_"):
-            given = prepare(self.preparations, raw)
+            given = preprocess(self.preprocessing, raw)
             return None if isinstance(given, dict) else ops.convert_to_numpy(given)
         return ops.convert_to_numpy(self._ask(raw, [self._first])[0])
 
@@ -185,7 +185,7 @@ class GraphNetwork(Network):
         save_function(self._function, folder, signature=self.signature, outputs=self._saved)
 
     def _ask(self, raw: Mapping[str, Any], fetches: Sequence[str]) -> list[Any]:
-        prepared = prepare(self.preparations, raw)
+        prepared = preprocess(self.preprocessing, raw)
         inputs = [prepared[feed.name] for feed in self._feeds] if isinstance(prepared, dict) else [prepared]
         if self.batch is None:
             return self._function(inputs, fetches)
@@ -211,11 +211,11 @@ class GraphNetwork(Network):
                 f"{self.name} cannot be {verb}: {frozen.unfrozen}", hint="it can teach by its outputs"
             )
         self._feeds = frozen.inputs
-        require_values(self._feeds, name=self.name, section=self._section)
-        self.inputs = input_specs(self._feeds)
-        self.batch = batch_size(self._feeds, name=self.name)
+        require_fixed_values(self._feeds, name=self.name, section=self._section)
+        self.inputs = make_input_specs(self._feeds)
+        self.batch = check_batch_size(self._feeds, name=self.name)
         self._answered = self._chosen.name
-        self.output_shape = output_shape(self._chosen, None, name=self.name)
+        self.output_shape = find_output_shape(self._chosen, None, name=self.name)
         names = [feed.name for feed in self._feeds]
         signature = loaded.signatures[frozen.signature]
         self._function = SignatureFunction(signature, names, values=self._values, owner=loaded)
@@ -223,21 +223,21 @@ class GraphNetwork(Network):
 
     def _use_graph(self, frozen: FrozenGraph, *, start_at: str | None, trainable: bool) -> None:
         graph = tf.compat.v1.GraphDef.FromString(frozen.graph)
-        weights = float_weights(graph, frozen.weights)
-        self._reading = reading = GraphReading(
+        weights = select_float_weights(graph, frozen.weights)
+        self._reading = reading = GraphReader(
             graph, weights, self._chosen, name=self.name, exported=frozen.exported
         )
         self._feeds, notes = frozen.inputs, []
         if any(feed.dtype == "string" for feed in self._feeds):
-            self.starts_from_bytes = reading.picture_after_decoding(self._feeds)
+            self.decoded_images = reading.find_decoded_images(self._feeds)
         if start_at is not None:
             self._feeds = (reading.start(start_at, self._feeds),)
             notes.append(f"{self.name} starts at its tensor {start_at}")
-        require_values(self._feeds, name=self.name, section=self._section)
-        inner = self.starts_from_bytes
+        require_fixed_values(self._feeds, name=self.name, section=self._section)
+        inner = self.decoded_images
         hint = f"--set {self._section}.input.tensor={inner} starts after decoding" if inner else None
-        self.batch = batch_size(self._feeds, name=self.name, hint=hint)
-        self.inputs = input_specs(self._feeds)
+        self.batch = check_batch_size(self._feeds, name=self.name, hint=hint)
+        self.inputs = make_input_specs(self._feeds)
         if trainable:
             self._check_trainable(frozen)
             notes.append(_INFERENCE)
@@ -258,7 +258,7 @@ class GraphNetwork(Network):
         self._logits = part.last.logits if part.last else None
         self.taps = {name: tap.shape for name, tap in part.taps.items()}
         self.secondary = frozenset(name for name, tap in part.taps.items() if tap.secondary)
-        self.roles = Roles(linear=part.linear - self.secondary)
+        self.roles = TapRoles(linear=part.linear - self.secondary)
         self.architecture = part.architecture
         self._first = part.first
 

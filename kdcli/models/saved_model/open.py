@@ -8,7 +8,7 @@ from typing import Any
 
 from kdcli.errors import ModelError
 from kdcli.extras import require_extra
-from kdcli.models.saved_model.freeze import Freezing
+from kdcli.models.saved_model.freeze import FreezeProcess
 from kdcli.models.saved_model.network import GraphNetwork
 
 
@@ -40,11 +40,11 @@ def open_graph(
     Raises:
         ModelError: it does not load or cannot do what is asked; UsageError: a name that it does not have.
     """
-    from kdcli.models.files.load import open_exported
+    from kdcli.models.files.load import load_saved_model
 
-    with Freezing(folder, name=name, signature=signature, values=values, threads=threads) as freezing:
+    with FreezeProcess(folder, name=name, signature=signature, values=values, threads=threads) as freezing:
         frozen = freezing.result()
-    loaded = open_exported(folder) if frozen.graph is None and not (trainable or start_at) else None
+    loaded = load_saved_model(folder) if frozen.graph is None and not (trainable or start_at) else None
     return GraphNetwork(
         frozen,
         name=name,
@@ -80,8 +80,8 @@ def open_legacy(
         ModelError: `tf_keras` is missing, does not load the file, or it cannot do what is asked.
         UsageError: a name that it does not have.
     """
-    require_extra("legacy", what=f"{name}: a file of Keras 2, which Keras 3 does not load,")
-    with Freezing(path, name=name, legacy=True, threads=threads) as freezing:
+    require_extra("legacy", subject=f"{name}: a file of Keras 2, which Keras 3 does not load,")
+    with FreezeProcess(path, name=name, legacy=True, threads=threads) as freezing:
         frozen = freezing.result()
     if frozen.graph is None:
         raise ModelError(

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdcli.errors import ModelError, first_line
+from kdcli.errors import ModelError, summarize_error
 from kdcli.lazy import tf
-from kdcli.models.architecture import architecture_of
-from kdcli.models.input_range import first_weighted_input
+from kdcli.models.architecture import describe_architecture
+from kdcli.models.input_range import find_first_weighted_input
 from kdcli.models.saved_model.frozen import GraphTensor, WeightInfo
-from kdcli.models.saved_model.function import GraphFunction, without_constants
-from kdcli.models.saved_model.inputs_outputs import fixed_size, output_shape, start_tensor
+from kdcli.models.saved_model.function import GraphFunction, replace_constants
+from kdcli.models.saved_model.inputs_outputs import find_batch_size, find_output_shape, find_start_tensor
 from kdcli.models.saved_model.taps import Tap, find_taps
-from kdcli.models.saved_model.trace import Shape, Traced, measured, trace
+from kdcli.models.saved_model.trace import GraphTrace, Shape, measure_shapes, trace_graph
 
 _LINEAR = ("Conv2D", "DepthwiseConv2dNative", "MatMul", "BiasAdd", "Add", "AddV2", "FusedBatchNormV3")
 
@@ -40,7 +40,7 @@ class GraphPart:
     first: str | None
 
 
-class GraphReading:
+class GraphReader:
     """Reads a graph; the values of its weights are not needed for that.
 
     Args:
@@ -58,7 +58,7 @@ class GraphReading:
         self._exported = exported
         self._weights = frozenset(weight.node for weight in weights)
         # Shapes follow from the shapes of weights: their values are not copied about.
-        self._graph = without_constants(graph, sorted(self._weights))
+        self._graph = replace_constants(graph, sorted(self._weights))
         self._chosen = chosen
 
     def part(self, feeds: Sequence[GraphTensor], *, batch: int | None, function: GraphFunction) -> GraphPart:
@@ -75,15 +75,15 @@ class GraphReading:
         traced = self._traced(feeds, batch=batch)
         known = all(feed.shape and None not in feed.shape[1:] and feed.dtype != "string" for feed in feeds)
         if traced.unsure and known:
-            traced = measured(traced, lambda size, names: function(_zeros(feeds, size), names))
-        shape = output_shape(self._chosen, traced, name=self.name)
-        last = last_activation(traced.tensor(self._chosen.tensor), outputs=shape[-1])
+            traced = measure_shapes(traced, lambda size, names: function(_zeros(feeds, size), names))
+        shape = find_output_shape(self._chosen, traced, name=self.name)
+        last = find_graph_activation(traced.tensor(self._chosen.tensor), outputs=shape[-1])
         makes = [self._chosen.tensor, *([last.logits] if last else [])]
         taps = find_taps(traced, outputs=makes, exported=self._exported)
         linear = (name for name, tap in taps.items() if traced.tensor(tap.tensor).op.type in _LINEAR)
         inputs = [tensor for op in traced.operations if op.type == "Placeholder" for tensor in op.outputs]
-        architecture = architecture_of(traced.operations, inputs)
-        first = first_weighted_input(traced.graph.get_operations(), inputs, weights=self._weights)
+        architecture = describe_architecture(traced.operations, inputs)
+        first = find_first_weighted_input(traced.graph.get_operations(), inputs, weights=self._weights)
         return GraphPart(shape, last, taps, frozenset(linear), architecture, None if first is None else first.name)
 
     def start(self, wanted: str, feeds: Sequence[GraphTensor]) -> GraphTensor:
@@ -92,20 +92,20 @@ class GraphReading:
         Raises:
             UsageError: no such tensor; ModelError: its shape is not known.
         """
-        traced = self._traced(feeds, batch=fixed_size(feeds))
+        traced = self._traced(feeds, batch=find_batch_size(feeds))
         taps = {name: tap.tensor for name, tap in find_taps(traced, outputs=(), exported=self._exported).items()}
-        return start_tensor(wanted, traced, taps, name=self.name)
+        return find_start_tensor(wanted, traced, taps, name=self.name)
 
-    def picture_after_decoding(self, feeds: Sequence[GraphTensor]) -> str | None:
+    def find_decoded_images(self, feeds: Sequence[GraphTensor]) -> str | None:
         """The first tensor of pictures in a graph that starts from the bytes of files."""
-        return picture_after_decoding(self._traced(feeds, batch=fixed_size(feeds)))
+        return picture_after_decoding(self._traced(feeds, batch=find_batch_size(feeds)))
 
-    def _traced(self, feeds: Sequence[GraphTensor], *, batch: int | None) -> Traced:
+    def _traced(self, feeds: Sequence[GraphTensor], *, batch: int | None) -> GraphTrace:
         try:
-            traced = trace(self._graph, feeds, [self._chosen.tensor], batch=batch)
+            traced = trace_graph(self._graph, feeds, [self._chosen.tensor], batch=batch)
         except ValueError as error:
             raise ModelError(
-                f"{self.name}: the graph does not fit its inputs: {first_line(error):.300}"
+                f"{self.name}: the graph does not fit its inputs: {summarize_error(error):.300}"
             ) from error
         missing = [node for node in traced.missing if node not in self._weights]
         if missing or not traced.operations:
@@ -155,7 +155,7 @@ class LastActivation:
     logits: str
 
 
-def last_activation(tensor: Any, *, outputs: int | None) -> LastActivation | None:
+def find_graph_activation(tensor: Any, *, outputs: int | None) -> LastActivation | None:
     """The activation behind an output tensor, or None where nothing is known.
 
     Args:
@@ -173,7 +173,7 @@ def last_activation(tensor: Any, *, outputs: int | None) -> LastActivation | Non
     return LastActivation(tensor.op.type, kind, logits.name)
 
 
-def picture_after_decoding(traced: Traced) -> str | None:
+def picture_after_decoding(traced: GraphTrace) -> str | None:
     """The first tensor of whole pictures behind the bytes of encoded ones; None for a graph without decoding.
 
     Batches of pictures with a number of channels are preferred to single pictures.

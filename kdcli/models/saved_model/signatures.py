@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from kdcli.errors import ModelError, UsageError
 
-SERVING = "serving_default"
+DEFAULT_SIGNATURE = "serving_default"
 
 
 class SeveralSignatures(UsageError):
@@ -31,8 +31,8 @@ def choose_signature(names: Sequence[str], wanted: str | None) -> str:
         )
     if wanted in names:
         return str(wanted)
-    if wanted is None and (SERVING in names or len(names) == 1):
-        return SERVING if SERVING in names else names[0]
+    if wanted is None and (DEFAULT_SIGNATURE in names or len(names) == 1):
+        return DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in names else names[0]
     told = "several signatures and no serving_default" if wanted is None else f"no signature {wanted!r}"
     kind = SeveralSignatures if wanted is None else UsageError
     raise kind(f"the SavedModel has {told} (got {', '.join(names)})", hint=f"--signature {names[0]}")

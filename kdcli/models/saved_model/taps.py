@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdcli.models.saved_model.trace import Shape, Traced
+from kdcli.models.saved_model.trace import GraphTrace, Shape
 
 # Scopes of function calls, and copies that TensorFlow makes on its own: they name nothing.
 _CALL = re.compile(r"(Stateful)?PartitionedCall(_\d+)?|import(_\d+)?|Func")
@@ -23,7 +23,7 @@ _MOVING = frozenset(
     ("MaxPool", "MaxPoolV2", "MaxPool3D", "AvgPool", "AvgPool3D", "Reshape", "Squeeze", "ExpandDims", "Identity")
 )
 # From the outermost scope to the operation itself, each by its full name: the same function called twice has two.
-Path = tuple[str, ...]
+_ScopePath = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Tap:
     secondary: bool
 
 
-def find_taps(traced: Traced, *, outputs: Iterable[str], exported: bool = False) -> dict[str, Tap]:
+def find_taps(traced: GraphTrace, *, outputs: Iterable[str], exported: bool = False) -> dict[str, Tap]:
     """The taps by name, in the order in which they are computed.
 
     Args:
@@ -45,7 +45,7 @@ def find_taps(traced: Traced, *, outputs: Iterable[str], exported: bool = False)
     """
     operations = [op for op in traced.operations if not _is_copy(op)]
     paths = _paths(operations, traced)
-    found: dict[str, list[Path]] = {}
+    found: dict[str, list[_ScopePath]] = {}
     for scope, tensor in _ends(operations, paths, traced).items():
         found.setdefault(tensor, []).append(scope)
     # Of several scopes with the same end the outermost names it.
@@ -73,7 +73,7 @@ def _is_copy(op: Any) -> bool:
     )
 
 
-def _paths(operations: Sequence[Any], traced: Traced) -> dict[Any, Path]:
+def _paths(operations: Sequence[Any], traced: GraphTrace) -> dict[Any, _ScopePath]:
     """Each operation's path without what names nothing and without the scope that all share."""
     paths = {op: _path(op.name) for op in operations}
     scoped = [path for op, path in paths.items() if len(path) > 1 and _carries(op, traced)]
@@ -88,7 +88,7 @@ def _paths(operations: Sequence[Any], traced: Traced) -> dict[Any, Path]:
     }
 
 
-def _path(name: str) -> Path:
+def _path(name: str) -> _ScopePath:
     parts = name.split("/")
     return tuple("/".join(parts[: n + 1]) for n, part in enumerate(parts) if not _CALL.fullmatch(part))
 
@@ -97,13 +97,13 @@ def _last(scope: str) -> str:
     return scope.split("/")[-1]
 
 
-def _name(path: Path) -> str:
+def _name(path: _ScopePath) -> str:
     return "/".join(_last(scope) for scope in path)
 
 
-def _ends(operations: Sequence[Any], paths: Mapping[Any, Path], traced: Traced) -> dict[Path, str]:
+def _ends(operations: Sequence[Any], paths: Mapping[Any, _ScopePath], traced: GraphTrace) -> dict[_ScopePath, str]:
     """Scope → the last tensor in it that is used outside of it; operations without a scope are their own."""
-    ends: dict[Path, str] = {}
+    ends: dict[_ScopePath, str] = {}
     for op in operations:
         path = paths[op]
         for tensor in op.outputs:
@@ -118,9 +118,9 @@ def _ends(operations: Sequence[Any], paths: Mapping[Any, Path], traced: Traced) 
     return ends
 
 
-def _moving(operations: Sequence[Any], paths: Mapping[Any, Path], traced: Traced) -> set[Path]:
+def _moving(operations: Sequence[Any], paths: Mapping[Any, _ScopePath], traced: GraphTrace) -> set[_ScopePath]:
     """Scopes, and operations without one, that compute nothing new from what they are given."""
-    moves: dict[Path, bool] = {}
+    moves: dict[_ScopePath, bool] = {}
     for op in operations:
         if _carries(op, traced):
             for depth in range(1, len(paths[op]) + 1):
@@ -129,11 +129,11 @@ def _moving(operations: Sequence[Any], paths: Mapping[Any, Path], traced: Traced
     return {scope for scope, only in moves.items() if only}
 
 
-def _carries(op: Any, traced: Traced) -> bool:
+def _carries(op: Any, traced: GraphTrace) -> bool:
     return any(tensor.name in traced.shapes and tensor.dtype.is_floating for tensor in op.outputs)
 
 
-def _same_values(names: Iterable[str], traced: Traced) -> set[str]:
+def _same_values(names: Iterable[str], traced: GraphTrace) -> set[str]:
     """The tensors, and what they are copies of."""
     found = set()
     for name in names:

@@ -16,7 +16,7 @@ _ENTERS, _LEAVES = ("Enter", "RefEnter"), ("Exit", "RefExit")
 
 
 @dataclass(frozen=True)
-class Traced:
+class GraphTrace:
     """The way from the inputs of a graph to its outputs.
 
     Args:
@@ -43,7 +43,9 @@ class Traced:
             return None
 
 
-def trace(graph: Any, feeds: Sequence[GraphTensor], outputs: Iterable[str], *, batch: int | None) -> Traced:
+def trace_graph(
+    graph: Any, feeds: Sequence[GraphTensor], outputs: Iterable[str], *, batch: int | None
+) -> GraphTrace:
     """Follow a graph from its feeds to its outputs.
 
     Args:
@@ -73,10 +75,10 @@ def trace(graph: Any, feeds: Sequence[GraphTensor], outputs: Iterable[str], *, b
                 shapes[one.name] = shape
             elif one.dtype.is_floating and (one.shape.rank is None or (one.shape.rank and one.shape[0] is None)):
                 unsure.append(one.name)
-    return Traced(tuple(ordered), shapes, first, batch, missing, tuple(unsure))
+    return GraphTrace(tuple(ordered), shapes, first, batch, missing, tuple(unsure))
 
 
-def measured(traced: Traced, ask: Callable[[int, Sequence[str]], Sequence[Any]]) -> Traced:
+def measure_shapes(traced: GraphTrace, ask: Callable[[int, Sequence[str]], Sequence[Any]]) -> GraphTrace:
     """The same with those tensors that carry the batch axis when the graph runs, though their shapes do not say.
 
     Args:

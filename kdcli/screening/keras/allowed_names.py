@@ -30,7 +30,7 @@ LAYERS = frozenset(
     ZeroPadding2D ZeroPadding3D
     """.split()
 )
-MODELS = frozenset(("Functional", "Model", "Sequential"))
+MODEL_CLASSES = frozenset(("Functional", "Model", "Sequential"))
 # Layers that `keras.applications` brings along, without a public name, and a layer's name in `.h5` files.
 APPLICATIONS = frozenset(("CustomScaleLayer", "GroupedQueryAttention", "LayerScale"))
 # What layers, and models that were compiled, are made with; also the names of earlier versions.

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from kdcli.screening.keras.objects import check_object, objects_of
-from kdcli.screening.keras.sizes import check_calls, check_numbers
-from kdcli.screening.keras.weights import check_weights
+from kdcli.screening.keras.sizes import check_layer_calls, check_numbers
+from kdcli.screening.keras.weights import check_weight_count
 from kdcli.screening.verdict import Finding
 
 # A damaged file may have the same fault in every layer: these are enough to know.
@@ -35,7 +35,7 @@ def check_config(text: bytes, *, code: Collection[str], held: int | None, where:
         yield Finding("unreadable", f"{where} describes no model")
         return
     config = {key: value for key, value in config.items() if key != "compile_config"}
-    calls = list(check_calls(config))
+    calls = list(check_layer_calls(config))
     yield from calls
     if calls:
         return
@@ -46,7 +46,7 @@ def check_config(text: bytes, *, code: Collection[str], held: int | None, where:
         if not left:
             return
     if held is not None:
-        yield from check_weights(objects_of(config), held=held)
+        yield from check_weight_count(objects_of(config), held=held)
 
 
 def _found(config: Any, code: Collection[str]) -> Iterator[Finding]:
@@ -56,11 +56,11 @@ def _found(config: Any, code: Collection[str]) -> Iterator[Finding]:
 
 
 # The largest configurations of `keras.applications` have 1 MB; a vocabulary in one may have some more.
-MOST_BYTES = 32_000_000
+MAX_CONFIG_BYTES = 32_000_000
 # Each value costs Python some 70 bytes, so that this many stay below 300 MB.
-MOST_VALUES = 4_000_000
+_MAX_VALUES = 4_000_000
 # A model inside a model lies five levels deeper; Keras itself fails at some hundred.
-MOST_LEVELS = 100
+_MAX_LEVELS = 100
 
 
 class Unreadable(Exception):
@@ -76,10 +76,10 @@ def parse_json(text: bytes) -> Any:
     Raises:
         Unreadable: too large, nested too deeply, a key twice in one object, or no JSON.
     """
-    if len(text) > MOST_BYTES:
-        raise Unreadable(f"has {len(text)} bytes, {MOST_BYTES} are the most")
-    if sum(text.count(mark) for mark in b",[{") > MOST_VALUES:
-        raise Unreadable(f"has more than {MOST_VALUES} values")
+    if len(text) > MAX_CONFIG_BYTES:
+        raise Unreadable(f"has {len(text)} bytes, {MAX_CONFIG_BYTES} are the most")
+    if sum(text.count(mark) for mark in b",[{") > _MAX_VALUES:
+        raise Unreadable(f"has more than {_MAX_VALUES} values")
     try:
         parsed = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
     except RecursionError:
@@ -87,8 +87,8 @@ def parse_json(text: bytes) -> Any:
     # Also numbers with thousands of digits.
     except ValueError as error:
         raise Unreadable(f"is no JSON: {str(error)[:100]}") from None
-    if _levels(parsed) > MOST_LEVELS:
-        raise Unreadable(f"is nested too deeply, {MOST_LEVELS} levels are the most")
+    if _levels(parsed) > _MAX_LEVELS:
+        raise Unreadable(f"is nested too deeply, {_MAX_LEVELS} levels are the most")
     return parsed
 
 
@@ -106,7 +106,7 @@ def _levels(value: Any) -> int:
     while waiting:
         held, level = waiting.pop()
         deepest = max(deepest, level)
-        if deepest > MOST_LEVELS:
+        if deepest > _MAX_LEVELS:
             break
         if isinstance(held, dict | list):
             inner = held.values() if isinstance(held, dict) else held

@@ -16,11 +16,11 @@ from kdcli.errors import ModelError
 from kdcli.screening.keras import hdf5_process
 from kdcli.screening.keras.config import check_config
 from kdcli.screening.keras.hdf5_process import UNREADABLE
-from kdcli.screening.verdict import COPY, Finding, Verdict
+from kdcli.screening.verdict import COPY_HINT, Finding, Verdict
 
 # What the child may take: so much for itself, and so much for each byte of the file.
-MEMORY, CPU_SECONDS, SECONDS = 700_000_000, 2, 30
-BYTES_A_SECOND = 5_000_000
+_MEMORY_BYTES, _CPU_SECONDS, _TIMEOUT_SECONDS = 700_000_000, 2, 30
+_BYTES_PER_SECOND = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Hdf5:
     config: str | None = None
 
 
-def screen_hdf5(path: Path, *, code: Collection[str]) -> Verdict:
+def screen_hdf5(path: Path, *, custom_names: Collection[str]) -> Verdict:
     """What a `.h5` file could do.
 
     Refused are links and values outside of the file, filters that are libraries, values that the file cannot
@@ -46,17 +46,17 @@ def screen_hdf5(path: Path, *, code: Collection[str]) -> Verdict:
 
     Args:
         path: of a private copy.
-        code: names that the user's own files have registered with Keras.
+        custom_names: names that the user's own files have registered with Keras.
 
     Raises:
         ModelError: it cannot be opened.
     """
-    read = read_hdf5(path, start=0, size=size_of(path))
+    read = read_hdf5(path, start=0, size=read_file_size(path))
     findings = list(read.findings)
     held = None if findings else read.values
     if read.config is not None:
         text = read.config.encode("utf-8", "replace")
-        findings += check_config(text, code=code, held=held, where="its model_config")
+        findings += check_config(text, code=custom_names, held=held, where="its model_config")
     elif not findings:
         findings.append(
             Finding("no-model", "it holds weights, but no model", hint="save the whole model: model.save(FILE)")
@@ -66,10 +66,10 @@ def screen_hdf5(path: Path, *, code: Collection[str]) -> Verdict:
 
 def screen_weights(path: Path) -> Verdict:
     """What a `.h5` file could do to who reads nothing but weights from it."""
-    return Verdict(read_hdf5(path, start=0, size=size_of(path)).findings)
+    return Verdict(read_hdf5(path, start=0, size=read_file_size(path)).findings)
 
 
-def size_of(path: Path) -> int:
+def read_file_size(path: Path) -> int:
     """Bytes of a file that can be opened.
 
     Raises:
@@ -91,15 +91,15 @@ def read_hdf5(path: Path, *, start: int, size: int, member: str | None = None) -
         size: of the HDF5 file, unpacked.
         member: of an archive, where it lies there compressed.
     """
-    seconds = SECONDS + size / BYTES_A_SECOND
+    seconds = _TIMEOUT_SECONDS + size / _BYTES_PER_SECOND
     request = {
         "path": os.fspath(path.absolute()),
         "start": start,
         "size": size,
         "member": member,
         # Unpacking joins parts.
-        "memory": MEMORY + (3 * size if member else 0),
-        "seconds": CPU_SECONDS + size // BYTES_A_SECOND,
+        "memory": _MEMORY_BYTES + (3 * size if member else 0),
+        "seconds": _CPU_SECONDS + size // _BYTES_PER_SECOND,
     }
     # Without the current folder among the places to import from, and without a search for filters.
     command = [sys.executable, "-P", "-m", hdf5_process.__name__]
@@ -128,4 +128,4 @@ def read_hdf5(path: Path, *, start: int, size: int, member: str | None = None) -
 
 
 def _damaged(message: str) -> Finding:
-    return Finding(UNREADABLE, f"damaged: {message}", hint=COPY)
+    return Finding(UNREADABLE, f"damaged: {message}", hint=COPY_HINT)

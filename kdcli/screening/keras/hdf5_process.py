@@ -12,9 +12,9 @@ import zipfile
 from io import BytesIO
 from typing import IO, Any
 
-from kdcli.errors import first_line
+from kdcli.errors import summarize_error
 from kdcli.screening.keras.hdf5_walk import Refusal, Walk
-from kdcli.screening.process_limits import limit
+from kdcli.screening.process_limits import limit_process
 
 UNREADABLE = "unreadable"
 
@@ -48,7 +48,7 @@ class Part:
         return bytes(content[: self.readinto(memoryview(content))])
 
 
-def describe(request: dict[str, Any]) -> dict[str, Any]:
+def describe_hdf5(request: dict[str, Any]) -> dict[str, Any]:
     """What lies in a file.
 
     Args:
@@ -74,7 +74,7 @@ def describe(request: dict[str, Any]) -> dict[str, Any]:
                     walk.faults.append(refusal)
         # The library's errors for damaged files have every type.
         except Exception as error:
-            reason = first_line(error)
+            reason = summarize_error(error)
             said = "its end is missing" if "truncated file" in reason else f"it does not read: {reason[:150]}"
             return {"faults": [[UNREADABLE, said]], "values": 0, "config": None}
     faults = [[fault.rule, str(fault)] for fault in walk.faults]
@@ -86,6 +86,6 @@ if __name__ == "__main__":
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     asked = json.loads(sys.stdin.readline())
-    limit(memory=asked["memory"], cpu_seconds=asked["seconds"])
-    json.dump(describe(asked), channel)
+    limit_process(memory=asked["memory"], cpu_seconds=asked["seconds"])
+    json.dump(describe_hdf5(asked), channel)
     channel.close()

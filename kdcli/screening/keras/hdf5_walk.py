@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-MOST_OBJECTS, MOST_LEVELS, MOST_ATTRIBUTES = 100_000, 64, 100_000
+MOST_OBJECTS, _MAX_LEVELS, MOST_ATTRIBUTES = 100_000, 64, 100_000
 # Keras writes the names of weights and the configuration as attributes.
 MOST_ATTRIBUTE_BYTES = 64_000_000
 # What a file may become in memory: values that compress well, but no bomb.
-SPARE_BYTES, EXPANSION = 16_000_000, 30
+_SPARE_BYTES, _MAX_EXPANSION = 16_000_000, 30
 # Deflate, shuffle, checksum, szip, n-bit, scale-offset, lzf; everything else is a library that HDF5 would load.
 FILTERS = frozenset((1, 2, 3, 4, 5, 6, 32000))
 _SLAB = 16_000_000
@@ -45,7 +45,7 @@ class Walk:
     def go(self) -> None:
         """Look at every group, dataset and attribute, then read all values."""
         self._group(self.file, "/", 0)
-        if self.declared > SPARE_BYTES + EXPANSION * self.size:
+        if self.declared > _SPARE_BYTES + _MAX_EXPANSION * self.size:
             raise Refusal("size", f"its weights take {self.declared} bytes, {self.size} are there")
         if self.stored > self.size:
             raise Refusal("damaged", f"its weights lie in {self.stored} bytes, {self.size} are there")
@@ -60,8 +60,8 @@ class Walk:
 
     def _group(self, group: Any, path: str, level: int) -> None:
         self._attributes(group, path)
-        if level > MOST_LEVELS:
-            raise Refusal("damaged", f"groups lie more than {MOST_LEVELS} levels deep")
+        if level > _MAX_LEVELS:
+            raise Refusal("damaged", f"groups lie more than {_MAX_LEVELS} levels deep")
         if len(group) + len(self.seen) > MOST_OBJECTS:
             raise Refusal("size", f"it holds more than {MOST_OBJECTS} objects")
         for name in group:

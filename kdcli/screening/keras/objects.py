@@ -12,14 +12,14 @@ from kdcli.screening.keras.allowed_names import (
     KERAS_2_FUNCTIONS,
     KERAS_2_PREFIXES,
     LAYERS,
-    MODELS,
+    MODEL_CLASSES,
     OPERATION_MODULES,
     OPERATIONS,
     PARTS,
 )
-from kdcli.screening.verdict import TRUST, Finding
+from kdcli.screening.verdict import TRUST_HINT, Finding
 
-BRING = f"--code FILE.py brings the class; {TRUST}"
+BRING = f"--code FILE.py brings the class; {TRUST_HINT}"
 # Values that are no objects; `__typespec__` and the like name classes of TensorFlow and are not among them.
 VALUES = frozenset(
     "__keras_tensor__ __tensor__ __numpy__ __bytes__ __slice__ __ellipsis__ __tuple__ TensorShape".split()
@@ -44,7 +44,7 @@ _PUBLIC = frozenset(
     "keras.mixed_precision keras.quantizers keras.random keras.activations builtins".split()
 )
 _INTERNAL = ("keras.src.", "keras.engine.", "keras.layers.", "keras.models.", "tf_keras.")
-_OWN = LAYERS | MODELS | PARTS | FUNCTIONS
+_OWN = LAYERS | MODEL_CLASSES | PARTS | FUNCTIONS
 _KEYS_OF_PATHS = ("vocabulary", "vocabulary_file", "filepath", "file_path", "filename", "path", "weights")
 
 
@@ -89,7 +89,7 @@ def objects_of(config: Any) -> Iterator[Found]:
                 found = Found(held, layer)
                 name = found.config.get("name", held.get("name"))
                 if isinstance(name, str) and found.kind not in PARTS and found.kind not in VALUES:
-                    layer = shown(name)
+                    layer = quote(name)
                 yield Found(held, layer)
             waiting += [(value, layer) for value in reversed(held.values()) if isinstance(value, dict | list)]
         elif isinstance(held, list):
@@ -121,7 +121,7 @@ def check_object(found: Found, *, code: Collection[str]) -> Iterator[Finding]:
         yield from _named(found, kind)
     for key in _KEYS_OF_PATHS:
         if isinstance(found.config.get(key), str) and kind not in VALUES:
-            path = shown(found.config[key])
+            path = quote(found.config[key])
             yield Finding("outside-file", f"{found.layer}: {key} is read from the file {path}")
 
 
@@ -135,7 +135,7 @@ def _named(found: Found, kind: str) -> Iterator[Finding]:
         return
     module = spec["module"]
     if not isinstance(module, str | None):
-        yield Finding("class", f"in {found.layer}: the module of {shown(kind)} is no text")
+        yield Finding("class", f"in {found.layer}: the module of {quote(kind)} is no text")
     elif kind == "function":
         name = spec.get("config")
         if not isinstance(name, str) or name not in FUNCTIONS or module not in _PUBLIC:
@@ -143,7 +143,7 @@ def _named(found: Found, kind: str) -> Iterator[Finding]:
     elif not _is_keras(module, kind):
         yield _unknown(found, kind)
     elif spec.get("registered_name") not in (None, kind):
-        name = shown(spec["registered_name"])
+        name = quote(spec["registered_name"])
         yield Finding("class", f"{found.layer}: Keras' own {kind} stands under another name, {name}")
 
 
@@ -157,24 +157,24 @@ def _is_keras(module: str | None, kind: str) -> bool:
 
 def _unknown(found: Found, kind: str, noun: str = "class") -> Finding:
     module = found.spec.get("module")
-    of = f" of {shown(module)}" if isinstance(module, str) else ""
+    of = f" of {quote(module)}" if isinstance(module, str) else ""
     return Finding(
-        "class", f"{found.layer}: the {noun} {shown(kind)}{of} is not one that Keras brings", hint=BRING
+        "class", f"{found.layer}: the {noun} {quote(kind)}{of} is not one that Keras brings", hint=BRING
     )
 
 
 def _value(found: Found) -> Iterator[Finding]:
     if found.kind in ("__tensor__", "__numpy__") and str(found.config.get("dtype")) not in _NUMBERS:
-        yield Finding("class", f"{found.layer}: an array of {shown(found.config.get('dtype'))}, not of numbers")
+        yield Finding("class", f"{found.layer}: an array of {quote(found.config.get('dtype'))}, not of numbers")
 
 
 def _keras_2_function(found: Found) -> Iterator[Finding]:
     name = found.config.get("function", "__operators__.getitem" if found.kind == "SlicingOpLambda" else None)
     safe = isinstance(name, str) and (name in KERAS_2_FUNCTIONS or name.startswith(KERAS_2_PREFIXES))
     if not safe:
-        yield Finding("operation", f"{found.layer}: it calls the function {shown(name)} of TensorFlow")
+        yield Finding("operation", f"{found.layer}: it calls the function {quote(name)} of TensorFlow")
 
 
-def shown(text: Any) -> str:
+def quote(text: Any) -> str:
     """A text of the file, in quotes and no longer than a message bears."""
     return repr(text if len(str(text)) <= 80 else str(text)[:77] + "...")

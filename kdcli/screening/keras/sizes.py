@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any
 
-from kdcli.screening.keras.allowed_names import MODELS, OPERATION_MODULES
-from kdcli.screening.keras.objects import VALUES, Found, shown
+from kdcli.screening.keras.allowed_names import MODEL_CLASSES, OPERATION_MODULES
+from kdcli.screening.keras.objects import VALUES, Found, quote
 from kdcli.screening.verdict import Finding
 
 # A single number: padding, units, the length of an axis. Larger ones only say which, or are never asked for.
@@ -68,7 +68,7 @@ def _check_shape(found: Found, key: str, shape: list[float]) -> Iterator[Finding
     most = _SMALLER.get(key, MOST_NUMBER)
     if key in _COUNTS and found.config.get("output_mode", "int") == "int":
         most = 2**63
-    told = f"{found.layer}: {found.kind} has {key if key.isidentifier() and len(key) < 80 else shown(key)} "
+    told = f"{found.layer}: {found.kind} has {key if key.isidentifier() and len(key) < 80 else quote(key)} "
     large = [number for number in shape if not abs(number) <= most]
     if large:
         yield Finding("size", f"{told}{large[0]:.10g}, {most} is the most")
@@ -96,7 +96,7 @@ def _is_size(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def check_calls(config: Any) -> Iterator[Finding]:
+def check_layer_calls(config: Any) -> Iterator[Finding]:
     """Refuse models that call models that call models, twice each: a short text that never comes to an end.
 
     Args:
@@ -117,5 +117,5 @@ def _calls(value: Any) -> int:
     # It makes a second copy of what it holds.
     inside *= 2 if kind == "Bidirectional" else 1
     own = 1 if kind and kind not in VALUES else 0
-    again = max(1, len(nodes)) if isinstance(nodes, list) and kind in MODELS else 1
+    again = max(1, len(nodes)) if isinstance(nodes, list) and kind in MODEL_CLASSES else 1
     return own + inside * again + (len(nodes) if isinstance(nodes, list) else 0)

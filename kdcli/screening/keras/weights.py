@@ -10,12 +10,12 @@ from kdcli.screening.keras.objects import Found
 from kdcli.screening.verdict import Finding
 
 # Weights that a model may have although its file holds none: 40 MB.
-SPARE = 10_000_000
+SPARE_WEIGHTS = 10_000_000
 # Quantised weights lie two in one stored value.
-PACKED = 2
+WEIGHTS_PER_VALUE = 2
 
 
-def check_weights(objects: Iterable[Found], *, held: int) -> Iterator[Finding]:
+def check_weight_count(objects: Iterable[Found], *, held: int) -> Iterator[Finding]:
     """Refuse a model with more weights than its file has values for.
 
     What is counted is the least that each layer makes, from its own numbers and the input that it says it was
@@ -27,7 +27,7 @@ def check_weights(objects: Iterable[Found], *, held: int) -> Iterator[Finding]:
     """
     asked, largest, seen = 0, (0, ""), set()
     for found in objects:
-        count = least_weights(found)
+        count = count_minimum_weights(found)
         # A layer in two places stands there twice, and has its weights once.
         shared = found.spec.get("shared_object_id") if "module" in found.spec else None
         if shared is not None and (found.kind, str(shared)) in seen:
@@ -35,7 +35,7 @@ def check_weights(objects: Iterable[Found], *, held: int) -> Iterator[Finding]:
         seen.add((found.kind, str(shared)))
         asked += count
         largest = max(largest, (count, f"{found.layer} ({found.kind})"))
-    if asked > PACKED * held + SPARE:
+    if asked > WEIGHTS_PER_VALUE * held + SPARE_WEIGHTS:
         count, layer = largest
         yield Finding(
             "size",
@@ -43,7 +43,7 @@ def check_weights(objects: Iterable[Found], *, held: int) -> Iterator[Finding]:
         )
 
 
-def least_weights(found: Found) -> int:
+def count_minimum_weights(found: Found) -> int:
     """The least number of weights of one layer; 0 where nothing is known.
 
     Args:

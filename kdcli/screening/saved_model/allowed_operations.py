@@ -131,11 +131,11 @@ GROUPS = {
         DenseToSparseSetOperation SetSize DeserializeSparse SerializeSparse SerializeManySparse
         DeserializeManySparse""",
 }
-ALLOWED = frozenset(name for names in GROUPS.values() for name in names.split())
+ALLOWED_OPERATIONS = frozenset(name for names in GROUPS.values() for name in names.split())
 
 # Lookup tables: harmless when what fills them comes from the model itself, which `saved_model_tables` checks.
-FILE_TABLES = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})
-TABLES = FILE_TABLES | frozenset(
+FILE_TABLE_OPERATIONS = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})
+TABLE_OPERATIONS = FILE_TABLE_OPERATIONS | frozenset(
     """HashTable HashTableV2 AnonymousHashTable MutableHashTable MutableHashTableV2 AnonymousMutableHashTable
     MutableHashTableOfTensors MutableHashTableOfTensorsV2 AnonymousMutableHashTableOfTensors MutableDenseHashTable
     MutableDenseHashTableV2 AnonymousMutableDenseHashTable InitializeTable InitializeTableV2 LookupTableFind
@@ -144,15 +144,15 @@ TABLES = FILE_TABLES | frozenset(
 )
 
 # The operations with which a model of TensorFlow 1 reads its variables while it is loaded.
-RESTORING = frozenset({"RestoreV2", "Restore", "RestoreSlice"})
+RESTORE_OPERATIONS = frozenset({"RestoreV2", "Restore", "RestoreSlice"})
 
 # Stateless operations that touch files. TensorFlow runs them to find out shapes, also where nobody calls them.
-FOLDED = frozenset(
+FOLDED_FILE_OPERATIONS = frozenset(
     """ReadFile MatchingFiles GenerateVocabRemapping PyFuncStateless DebugIdentity DebugNanCount
     DebugNumericSummary CacheDataset SnapshotDataset SnapshotDatasetV2 DatasetFromGraph""".split()
 )
 # Operations that write wherever their attributes say, whatever their inputs are.
-DEBUGGING = frozenset({"DebugIdentity", "DebugNanCount", "DebugNumericSummary"})
+DEBUG_OPERATIONS = frozenset({"DebugIdentity", "DebugNanCount", "DebugNumericSummary"})
 
 # What some operations do; the rest "is not known to be harmless".
 _DOES = {
@@ -173,6 +173,6 @@ _DOES = {
 _REASONS = {name: reason for reason, names in _DOES.items() for name in names.split()}
 
 
-def does(operation: str) -> str:
+def describe_effect(operation: str) -> str:
     """What a refused operation does, in words that follow its name."""
     return _REASONS.get(operation, "is not known to be harmless")

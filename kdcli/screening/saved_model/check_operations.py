@@ -7,9 +7,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from kdcli.lazy import tf
-from kdcli.screening.saved_model.allowed_operations import ALLOWED, DEBUGGING, FOLDED, RESTORING, TABLES, does
+from kdcli.screening.saved_model.allowed_operations import (
+    ALLOWED_OPERATIONS,
+    DEBUG_OPERATIONS,
+    FOLDED_FILE_OPERATIONS,
+    RESTORE_OPERATIONS,
+    TABLE_OPERATIONS,
+    describe_effect,
+)
 from kdcli.screening.saved_model.program import Body, Program
-from kdcli.screening.saved_model.proto import shown, source
+from kdcli.screening.saved_model.proto import quote_name, source
 from kdcli.screening.saved_model.reachable import Reached
 from kdcli.screening.verdict import Finding
 
@@ -31,19 +38,19 @@ def check_reached(program: Program, reached: Reached, *, tables: bool) -> Iterat
     for body, node, reason in _running(program, reached):
         missing = [name for name in body.calls.get(node.name, ()) if name not in program.functions]
         if missing:
-            yield Finding("function", f"{_place(body, node)} calls {shown(missing[0])}, which is not there")
-        if node.op in program.functions or _harmless(node) or node.op in (TABLES if tables else ()):
+            yield Finding("function", f"{_place(body, node)} calls {quote_name(missing[0])}, which is not there")
+        if node.op in program.functions or _harmless(node) or node.op in (TABLE_OPERATIONS if tables else ()):
             continue
         found[node.op].append(f"{reason} ({_place(body, node)})")
-    used = [name for name in found if name in TABLES]
+    used = [name for name in found if name in TABLE_OPERATIONS]
     if used:
         message = f"lookup tables are filled or asked ({', '.join(used)}): {found[used[0]][0]}"
         hint = "--allow-tables opens a model that fills its tables from its own files"
         yield Finding("table", message, hint=hint)
     for name, places in found.items():
-        if name not in TABLES:
+        if name not in TABLE_OPERATIONS:
             more = f", and {len(places) - 1} more" if len(places) > 1 else ""
-            yield Finding("operation", f"{_shown(name)} {does(name)}; {places[0]}{more}")
+            yield Finding("operation", f"{_shown(name)} {describe_effect(name)}; {places[0]}{more}")
 
 
 def check_restoring(program: Program, reached: Reached, *, prefix: str) -> Iterator[Finding]:
@@ -53,14 +60,16 @@ def check_restoring(program: Program, reached: Reached, *, prefix: str) -> Itera
         prefix: the tensor that is given the path of the variables; nothing else may name the file.
     """
     for body, node, reason in _running(program, reached):
-        if node.op in RESTORING:
+        if node.op in RESTORE_OPERATIONS:
             if body.name or _origin(body, node.input[0] if node.input else "") != source(prefix):
                 message = (
                     f"{node.op} reads files other than the model's variables; {reason} ({_place(body, node)})"
                 )
                 yield Finding("operation", message)
         elif node.op not in program.functions and not _harmless(node):
-            yield Finding("operation", f"{_shown(node.op)} {does(node.op)}; {reason} ({_place(body, node)})")
+            yield Finding(
+                "operation", f"{_shown(node.op)} {describe_effect(node.op)}; {reason} ({_place(body, node)})"
+            )
 
 
 def check_everywhere(program: Program) -> Iterator[Finding]:
@@ -68,18 +77,20 @@ def check_everywhere(program: Program) -> Iterator[Finding]:
     known = _known()
     for name in program.functions:
         if name in known:
-            yield Finding("function", f"a function takes the place of the operation {shown(name)}")
+            yield Finding("function", f"a function takes the place of the operation {quote_name(name)}")
     unknown: dict[str, str] = {}
     for body in program.bodies:
         for node in body.nodes.values():
             op = node.op
-            if op in DEBUGGING or (op in FOLDED and _folded(body, node)):
-                message = f"{op} {does(op)}; loading runs it to find out shapes ({_place(body, node)})"
+            if op in DEBUG_OPERATIONS or (op in FOLDED_FILE_OPERATIONS and _folded(body, node)):
+                message = f"{op} {describe_effect(op)}; loading runs it to find out shapes ({_place(body, node)})"
                 yield Finding("operation", message)
             if op not in known and op not in program.functions and not op.startswith(_HIDDEN):
                 unknown.setdefault(op, _place(body, node))
     for op, place in unknown.items():
-        message = f"{shown(op)} is no operation of TensorFlow {tf.__version__}, which cannot load it ({place})"
+        message = (
+            f"{quote_name(op)} is no operation of TensorFlow {tf.__version__}, which cannot load it ({place})"
+        )
         yield Finding("custom-operation", message, hint=_FOREIGN)
 
 
@@ -97,11 +108,18 @@ def list_unused(program: Program, running: tuple[Reached, ...]) -> Iterator[Find
             continue
         for node in body.nodes.values():
             aside = not body.name and node.name in nodes
-            if not aside and node.op not in program.functions and node.op not in TABLES and not _harmless(node):
+            if (
+                not aside
+                and node.op not in program.functions
+                and node.op not in TABLE_OPERATIONS
+                and not _harmless(node)
+            ):
                 counts[node.op] += 1
     for name, count in sorted(counts.items()):
         times = "once" if count == 1 else f"{count} times"
-        message = f"{_shown(name)} {does(name)}; it stands there {times}, and nothing that is opened runs it"
+        message = (
+            f"{_shown(name)} {describe_effect(name)}; it stands there {times}, and nothing that is opened runs it"
+        )
         yield Finding("unused-operation", message, refused=False, hint="")
 
 
@@ -118,7 +136,7 @@ def _harmless(node: Any) -> bool:
     if node.op == "PrintV2":
         # Any other stream is a file.
         return "output_stream" not in node.attr or node.attr["output_stream"].s in _PRINTS
-    return node.op in ALLOWED
+    return node.op in ALLOWED_OPERATIONS
 
 
 def _origin(body: Body, tensor: str) -> str:
@@ -147,14 +165,22 @@ def _folded(body: Body, node: Any) -> bool:
 
 
 def _known() -> frozenset[str]:
-    return ALLOWED | TABLES | RESTORING | FOLDED | {name for name in dir(tf.raw_ops) if not name.startswith("_")}
+    return (
+        ALLOWED_OPERATIONS
+        | TABLE_OPERATIONS
+        | RESTORE_OPERATIONS
+        | FOLDED_FILE_OPERATIONS
+        | {name for name in dir(tf.raw_ops) if not name.startswith("_")}
+    )
 
 
 def _place(body: Body, node: Any) -> str:
-    return f"node {shown(node.name)} of {body}"
+    return f"node {quote_name(node.name)} of {body}"
 
 
 def _shown(operation: str) -> str:
     return (
-        operation if operation.isidentifier() and operation.isascii() and len(operation) < 80 else shown(operation)
+        operation
+        if operation.isidentifier() and operation.isascii() and len(operation) < 80
+        else quote_name(operation)
     )

@@ -15,7 +15,7 @@ from kdcli.screening.saved_model.proto import (
     parse_graph,
     parse_library,
     parse_saved_model,
-    shown,
+    quote_name,
     source,
 )
 from kdcli.screening.verdict import Finding
@@ -58,7 +58,7 @@ def check_constants(program: Program) -> Iterator[Finding]:
             for tensor in _tensors_of(node):
                 total += max(0, (declared_bytes(tensor) or 0) - tensor.ByteSize())
             for fault in _large(body, node):
-                yield Finding("size", f"node {shown(node.name)} of {body} {fault}")
+                yield Finding("size", f"node {quote_name(node.name)} of {body} {fault}")
     if total > _ALL_BYTES:
         yield Finding("size", f"constants ask for {total:,} bytes more than they hold (at most {_ALL_BYTES:,})")
 
@@ -85,10 +85,12 @@ def check_texts(program: Program) -> Iterator[Finding]:
         for node in body.nodes.values():
             tensors = list(_tensors_of(node))
             if any(one.dtype in odd or (one.dtype == text and one.tensor_content) for one in tensors):
-                message = f"node {shown(node.name)} of {body} holds a constant that cannot be looked into"
+                message = f"node {quote_name(node.name)} of {body} holds a constant that cannot be looked into"
                 yield Finding("constant", message)
             if any(map(holds_graph, (*_texts(node), *(string for one in tensors for string in one.string_val)))):
-                yield Finding("hidden-graph", f"node {shown(node.name)} of {body} holds a whole graph as text")
+                yield Finding(
+                    "hidden-graph", f"node {quote_name(node.name)} of {body} holds a whole graph as text"
+                )
 
 
 def _texts(node: Any) -> Iterator[bytes]:

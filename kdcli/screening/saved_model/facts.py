@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcli.screening.saved_model.allowed_operations import TABLES
-from kdcli.screening.saved_model.files import MODEL
+from kdcli.screening.saved_model.allowed_operations import TABLE_OPERATIONS
+from kdcli.screening.saved_model.files import MODEL_FILE
 from kdcli.screening.saved_model.proto import dtype_name, parse_saved_model
 from kdcli.screening.saved_model.reachable import has_objects, signature_names
 from kdcli.screening.saved_model.sizes import check_density
@@ -73,7 +73,7 @@ def describe_saved_model(folder: Path) -> SavedModelFacts | None:
         None where it cannot be read, or would take too much memory.
     """
     try:
-        content = (folder / MODEL).read_bytes()
+        content = (folder / MODEL_FILE).read_bytes()
         if any(check_density(content)):
             return None
         meta = parse_saved_model(content).meta_graphs[0]
@@ -85,7 +85,7 @@ def describe_saved_model(folder: Path) -> SavedModelFacts | None:
     library = (function.node_def for function in meta.graph_def.library.function)
     operations = {node.op for nodes in (meta.graph_def.node, *library) for node in nodes}
     version = meta.meta_info_def.tensorflow_version or None
-    return SavedModelFacts(_producer(meta), version, signatures, bool(operations & TABLES))
+    return SavedModelFacts(_producer(meta), version, signatures, bool(operations & TABLE_OPERATIONS))
 
 
 def _signature(name: str, signature: Any) -> SignatureFacts:

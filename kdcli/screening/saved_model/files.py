@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from kdcli.screening.saved_model.proto import shown
+from kdcli.screening.saved_model.proto import quote_name
 from kdcli.screening.verdict import Finding
 
-MODEL = "saved_model.pb"
-ASSETS = "assets"
+MODEL_FILE = "saved_model.pb"
+_ASSETS = "assets"
 # TensorFlow's own limit for one message.
 _MODEL_BYTES = 2**31 - 1
 # What else is parsed while loading.
@@ -24,10 +24,10 @@ _PARSED_BYTES = {
 }
 _INDEX = "variables/variables.index"
 _SHARD = re.compile(r"variables/variables\.data-(\d{5})-of-(\d{5})")
-_KNOWN = {MODEL, _INDEX, "keras_metadata.pb", *_PARSED_BYTES}
+_KNOWN = {MODEL_FILE, _INDEX, "keras_metadata.pb", *_PARSED_BYTES}
 _KNOWN_FOLDERS = ("assets/", "assets.extra/")
 _ENTRIES = 10_000
-WHOLE = "copy the whole folder again from where it came from"
+COPY_FOLDER_HINT = "copy the whole folder again from where it came from"
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ def read_contents(folder: Path) -> Contents:
             findings.append(Finding("size", f"more than {_ENTRIES:,} files"))
             break
         if stat.S_ISLNK(mode):
-            findings.append(Finding("link", f"{shown(name)} is a symbolic link: it leads elsewhere"))
+            findings.append(Finding("link", f"{quote_name(name)} is a symbolic link: it leads elsewhere"))
         elif stat.S_ISREG(mode):
             files[name] = size
         elif not stat.S_ISDIR(mode):
-            findings.append(Finding("special-file", f"{shown(name)} is neither a file nor a folder"))
+            findings.append(Finding("special-file", f"{quote_name(name)} is neither a file nor a folder"))
     findings.extend(_judge(files))
     return Contents(files, tuple(findings))
 
@@ -84,9 +84,9 @@ def _judge(files: dict[str, int]) -> Iterator[Finding]:
     for twin in ("saved_model.pbtxt", "saved_model.cpb"):
         if twin in files:
             yield Finding(
-                "twin", f"{twin} is a second model beside {MODEL}, which other programs may open instead"
+                "twin", f"{twin} is a second model beside {MODEL_FILE}, which other programs may open instead"
             )
-    for name, most in {MODEL: _MODEL_BYTES, **_PARSED_BYTES}.items():
+    for name, most in {MODEL_FILE: _MODEL_BYTES, **_PARSED_BYTES}.items():
         if files.get(name, 0) > most:
             yield Finding("size", f"{name} has {files[name]:,} bytes (at most {most:,})")
     for name in files:
@@ -94,7 +94,7 @@ def _judge(files: dict[str, int]) -> Iterator[Finding]:
         if not known and name not in ("saved_model.pbtxt", "saved_model.cpb"):
             yield Finding(
                 "unknown-file",
-                f"{shown(name)} is no part of a SavedModel; nothing reads it",
+                f"{quote_name(name)} is no part of a SavedModel; nothing reads it",
                 refused=False,
                 hint="",
             )
@@ -104,7 +104,9 @@ def check_shards(contents: Contents) -> Iterator[Finding]:
     """What of the variables' files is missing; for a model that has variables."""
     if _INDEX not in contents.files:
         yield Finding(
-            "variables", f"{_INDEX} is missing: the model has variables, but not their values", hint=WHOLE
+            "variables",
+            f"{_INDEX} is missing: the model has variables, but not their values",
+            hint=COPY_FOLDER_HINT,
         )
         return
     found = [match for name in contents.files if (match := _SHARD.fullmatch(name))]
@@ -114,7 +116,7 @@ def check_shards(contents: Contents) -> Iterator[Finding]:
         range(expected)
     ):
         message = f"{len(found)} of {expected} files with the values of variables are there"
-        yield Finding("variables", message, hint=WHOLE)
+        yield Finding("variables", message, hint=COPY_FOLDER_HINT)
 
 
 def check_asset(name: str, contents: Contents) -> Iterator[Finding]:
@@ -122,6 +124,6 @@ def check_asset(name: str, contents: Contents) -> Iterator[Finding]:
     path = PurePosixPath(name)
     outside = path.is_absolute() or ".." in path.parts or "://" in name or "\\" in name or "\0" in name
     if outside or not path.parts:
-        yield Finding("asset", f"the asset {shown(name)} does not lie in the folder {ASSETS}")
-    elif str(ASSETS / path) not in contents.files:
-        yield Finding("asset", f"the asset {shown(name)} is missing", refused=False, hint=WHOLE)
+        yield Finding("asset", f"the asset {quote_name(name)} does not lie in the folder {_ASSETS}")
+    elif str(_ASSETS / path) not in contents.files:
+        yield Finding("asset", f"the asset {quote_name(name)} is missing", refused=False, hint=COPY_FOLDER_HINT)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdcli.lazy import tf
-from kdcli.screening.saved_model.proto import shown
+from kdcli.screening.saved_model.proto import quote_name
 
 # Set on an object of TensorFlow, a function under one of these names is called as if it were TensorFlow's own.
 _SELF = ("_self_", "__")
@@ -82,11 +82,11 @@ class Objects:
                     continue
                 if anything or name in own or name.startswith(_SELF):
                     for function in self.functions(child.node_id):
-                        yield Root(f"loading runs it as {shown(name)}", function)
+                        yield Root(f"loading runs it as {quote_name(name)}", function)
             for name, saveable in node.saveable_objects.items():
                 for number in (saveable.save_function, saveable.restore_function):
                     for function in self.functions(number):
-                        yield Root(f"loading runs it to restore {shown(name)}", function)
+                        yield Root(f"loading runs it to restore {quote_name(name)}", function)
 
     def signatures(self) -> dict[str, list[Root]]:
         """What each signature of the loaded object runs."""
@@ -97,7 +97,7 @@ class Objects:
             if child.local_name == "signatures":
                 for entry in self.graph.nodes[child.node_id].children:
                     roots = found.setdefault(entry.local_name, [])
-                    reason = f"the signature {shown(entry.local_name)} runs it"
+                    reason = f"the signature {quote_name(entry.local_name)} runs it"
                     roots.extend(Root(reason, function) for function in self.functions(entry.node_id))
         return found
 
@@ -114,7 +114,7 @@ class Objects:
                 return
         for node in self.graph.nodes:
             if node.registered_saver:
-                yield f"an object brings its own saver {shown(node.registered_saver)}"
+                yield f"an object brings its own saver {quote_name(node.registered_saver)}"
             if node.user_object.identifier in _LISTS:
                 yield from _list_faults(node)
 
@@ -150,7 +150,7 @@ def _list_faults(node: Any) -> Iterator[str]:
         except ValueError:
             continue
         if place > most:
-            yield f"a list of {len(node.children)} objects has one at place {shown(child.local_name)}"
+            yield f"a list of {len(node.children)} objects has one at place {quote_name(child.local_name)}"
 
 
 def _own_names() -> frozenset[str]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from kdcli.screening.saved_model.proto import shown, source
+from kdcli.screening.saved_model.proto import quote_name, source
 
 # The name of the main graph among the bodies.
-MAIN = ""
+MAIN_GRAPH = ""
 # Longer chains of calls are written by nobody.
 _DEEP = 200
 # TensorFlow may run one function in place of another that says the same here.
@@ -46,7 +46,7 @@ class Body:
         yield from self.attached
 
     def __str__(self) -> str:
-        return f"function {shown(self.name)}" if self.name else "the main graph"
+        return f"function {quote_name(self.name)}" if self.name else "the main graph"
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,12 @@ def index_program(graph_def: Any) -> Program:
     """Index a `GraphDef` message with its library."""
     library = graph_def.library
     named = _Named.in_library(library)
-    graph = _body(MAIN, graph_def.node, (), named)
+    graph = _body(MAIN_GRAPH, graph_def.node, (), named)
     functions, faults = {}, [*_twice(graph, graph_def.node)]
     counts = Counter(function.signature.name for function in library.function)
-    faults.extend(f"{count} functions are called {shown(name)}" for name, count in counts.items() if count > 1)
+    faults.extend(
+        f"{count} functions are called {quote_name(name)}" for name, count in counts.items() if count > 1
+    )
     for function in library.function:
         name = function.signature.name
         body = _body(name, function.node_def, (one.name for one in function.signature.input_arg), named)
@@ -123,7 +125,7 @@ def call_order(program: Program) -> list[str]:
     try:
         order = list(TopologicalSorter(callees).static_order())
     except CycleError as error:
-        raise ValueError(f"function {shown(error.args[1][0])} calls itself") from None
+        raise ValueError(f"function {quote_name(error.args[1][0])} calls itself") from None
     depth: dict[str, int] = {}
     for name in order:
         depth[name] = 1 + max((depth[one] for one in callees[name]), default=0)
@@ -210,4 +212,6 @@ def _called(attributes: Any) -> set[str]:
 
 def _twice(body: Body, nodes: Iterable[Any]) -> Iterator[str]:
     counts = Counter((*(node.name for node in nodes), *body.arguments))
-    yield from (f"{body} has {count} nodes called {shown(name)}" for name, count in counts.items() if count > 1)
+    yield from (
+        f"{body} has {count} nodes called {quote_name(name)}" for name, count in counts.items() if count > 1
+    )

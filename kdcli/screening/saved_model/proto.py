@@ -90,7 +90,7 @@ def _message(kind: str, content: bytes) -> Any:
         raise ValueError(str(error)) from error
 
 
-def shown(name: str | bytes) -> str:
+def quote_name(name: str | bytes) -> str:
     """A stranger's name for a message: quoted, without control characters, cut."""
     text = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
     return repr(text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}...")

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdcli.screening.saved_model.objects import Objects, Root
 from kdcli.screening.saved_model.program import Program
-from kdcli.screening.saved_model.proto import parse_asset, parse_variable, shown, tensor_names
+from kdcli.screening.saved_model.proto import parse_asset, parse_variable, quote_name, tensor_names
 
 DEFAULT = "serving_default"
 # Entries among the signatures that are none.
@@ -68,7 +68,7 @@ def find_running(meta: Any, signature: str | None) -> Running:
     called = [root for name in chosen for root in objects.signatures().get(name, [])]
     for name in chosen:
         if name in meta.signature_def:
-            called.append(_root(meta.signature_def[name], f"the signature {shown(name)} runs it"))
+            called.append(_root(meta.signature_def[name], f"the signature {quote_name(name)} runs it"))
     saver = meta.saver_def
     saving = [Root("saving runs it", fetches=(saver.save_tensor_name,))] if saver.save_tensor_name else []
     restore: list[Root] = []
@@ -99,7 +99,7 @@ def _started_by_first(meta: Any) -> Iterator[Root]:
             variable = parse_variable(content)
             names = tuple(name for name in (variable.initializer_name, variable.initial_value_name) if name)
             yield Root(
-                f"loading runs it to initialise {shown(variable.variable_name)}", fetches=names, feeds=feeds
+                f"loading runs it to initialise {quote_name(variable.variable_name)}", fetches=names, feeds=feeds
             )
 
 

@@ -13,15 +13,22 @@ from kdcli.screening.saved_model.check_operations import (
     list_unused,
 )
 from kdcli.screening.saved_model.constants import check_constants, check_texts
-from kdcli.screening.saved_model.files import MODEL, WHOLE, Contents, check_asset, check_shards, read_contents
+from kdcli.screening.saved_model.files import (
+    COPY_FOLDER_HINT,
+    MODEL_FILE,
+    Contents,
+    check_asset,
+    check_shards,
+    read_contents,
+)
 from kdcli.screening.saved_model.objects import Objects
 from kdcli.screening.saved_model.program import Program, index_program
 from kdcli.screening.saved_model.proto import parse_saved_model, source
 from kdcli.screening.saved_model.reachable import Running, find_running, first_assets, has_objects, reach
 from kdcli.screening.saved_model.sizes import (
-    check_calls,
-    check_counts,
     check_density,
+    check_function_calls,
+    check_part_counts,
     check_specifications,
     check_variables,
 )
@@ -45,10 +52,10 @@ def screen_saved_model(folder: Path, *, signature: str | None, tables: bool) -> 
         tables: whether lookup tables may be filled from the model's own files.
     """
     contents = read_contents(folder)
-    if MODEL not in contents.files or any(finding.rule == "size" for finding in contents.findings):
+    if MODEL_FILE not in contents.files or any(finding.rule == "size" for finding in contents.findings):
         return Verdict((*contents.findings, *_missing(contents)))
     try:
-        content = (folder / MODEL).read_bytes()
+        content = (folder / MODEL_FILE).read_bytes()
         if dense := tuple(check_density(content)):
             return Verdict((*contents.findings, *dense))
         meta_graphs = parse_saved_model(content).meta_graphs
@@ -58,14 +65,14 @@ def screen_saved_model(folder: Path, *, signature: str | None, tables: bool) -> 
         found = list(_screen(meta_graphs[0], contents, signature=signature, tables=tables))
     # Numbers and names inside a damaged message lead nowhere: it is not a model then.
     except (ValueError, IndexError, KeyError, OverflowError, RecursionError):
-        found = [Finding("unreadable", f"{MODEL} is damaged, it does not read", hint=WHOLE)]
+        found = [Finding("unreadable", f"{MODEL_FILE} is damaged, it does not read", hint=COPY_FOLDER_HINT)]
     return Verdict((*contents.findings, *_once(found)))
 
 
 def _missing(contents: Contents) -> Iterator[Finding]:
-    if MODEL not in contents.files:
+    if MODEL_FILE not in contents.files:
         yield Finding(
-            "unreadable", f"{MODEL} is missing", hint="a SavedModel is a folder with a file of that name"
+            "unreadable", f"{MODEL_FILE} is missing", hint="a SavedModel is a folder with a file of that name"
         )
 
 
@@ -79,13 +86,13 @@ def _once(findings: list[Finding]) -> list[Finding]:
 
 
 def _screen(meta: Any, contents: Contents, *, signature: str | None, tables: bool) -> Iterator[Finding]:
-    if many := list(check_counts(meta)):
+    if many := list(check_part_counts(meta)):
         yield from many
         return
     program, objects = index_program(meta.graph_def), Objects(meta.object_graph_def)
     faults = [Finding("damaged", fault) for fault in (*program.faults, *objects.faults())]
     # What is not whole, or calls without a bound, is looked at no further.
-    if unsound := faults or list(check_calls(program)):
+    if unsound := faults or list(check_function_calls(program)):
         yield from unsound
         return
     yield from _run(meta, program, objects, signature=signature, tables=tables)

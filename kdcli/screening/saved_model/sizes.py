@@ -11,7 +11,7 @@ import numpy as np
 from kdcli.screening.saved_model.files import Contents
 from kdcli.screening.saved_model.objects import Objects
 from kdcli.screening.saved_model.program import Program, call_order
-from kdcli.screening.saved_model.proto import declared_bytes, dtype_bytes, shown
+from kdcli.screening.saved_model.proto import declared_bytes, dtype_bytes, quote_name
 from kdcli.screening.verdict import Finding
 
 _MANY = 500_000
@@ -41,7 +41,7 @@ def check_density(content: bytes) -> Iterator[Finding]:
         yield Finding("size", f"about {parts:,} parts in {len(content):,} bytes (at most {most:,})")
 
 
-def check_counts(meta: Any) -> Iterator[Finding]:
+def check_part_counts(meta: Any) -> Iterator[Finding]:
     """More operations, functions or objects than any model has; asked before anything is done for each of them."""
     library = meta.graph_def.library
     counts = {
@@ -54,7 +54,7 @@ def check_counts(meta: Any) -> Iterator[Finding]:
             yield Finding("size", f"{count:,} {what} (at most {_MANY:,})")
 
 
-def check_calls(program: Program) -> Iterator[Finding]:
+def check_function_calls(program: Program) -> Iterator[Finding]:
     """Functions that call themselves, and graphs that grow without measure where functions are put in."""
     try:
         order = call_order(program)
@@ -81,7 +81,9 @@ def check_variables(objects: Objects, contents: Contents) -> Iterator[Finding]:
         declared = prod(dims) * (dtype_bytes(variable.dtype) or 1)
         total += declared
         if declared > held:
-            message = f"the variable {shown(variable.name)} declares {declared:,} bytes, all values are {held:,}"
+            message = (
+                f"the variable {quote_name(variable.name)} declares {declared:,} bytes, all values are {held:,}"
+            )
             yield Finding("size", message)
             return
     if total > _VARIABLES_TIMES * held + _VARIABLES_MORE:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kdcli.screening.saved_model.allowed_operations import FILE_TABLES
+from kdcli.screening.saved_model.allowed_operations import FILE_TABLE_OPERATIONS
 from kdcli.screening.saved_model.objects import Objects, Root
-from kdcli.screening.saved_model.program import MAIN, Body, Program
-from kdcli.screening.saved_model.proto import shown, source
+from kdcli.screening.saved_model.program import MAIN_GRAPH, Body, Program
+from kdcli.screening.saved_model.proto import quote_name, source
 from kdcli.screening.saved_model.reachable import Reached
 from kdcli.screening.verdict import Finding
 
@@ -39,10 +39,15 @@ class FileNames:
         for body in self._bodies():
             for node in body.nodes.values():
                 runs = body.name or node.name in self.reached.nodes
-                if node.op in FILE_TABLES and runs and not self._is_asset(body, (*node.input, "", "")[1]):
+                if (
+                    node.op in FILE_TABLE_OPERATIONS
+                    and runs
+                    and not self._is_asset(body, (*node.input, "", "")[1])
+                ):
                     message = (
-                        f"node {shown(node.name)} of {body} fills a table from a file that is not proven to be"
+                        f"node {quote_name(node.name)} of {body} fills a table from a file that is not proven "
                     )
+                    message += "to be"
                     yield Finding("table", f"{message} one of the model's own assets")
 
     def _bodies(self) -> Iterator[Body]:
@@ -54,7 +59,7 @@ class FileNames:
         if tensor.startswith("^") or (body.name, name) in seen:
             return False
         seen |= {(body.name, name)}
-        if body.name == MAIN and name in self.assets:
+        if body.name == MAIN_GRAPH and name in self.assets:
             return True
         if name in body.arguments:
             return self._is_given_asset(body, body.arguments.index(name), seen)
@@ -72,7 +77,7 @@ class FileNames:
             if body.name in caller.attached:
                 return False
             for node_name, names in caller.calls.items():
-                if body.name not in names or (caller.name == MAIN and node_name not in self.reached.nodes):
+                if body.name not in names or (caller.name == MAIN_GRAPH and node_name not in self.reached.nodes):
                     continue
                 node = caller.nodes[node_name]
                 inputs = [name for name in node.input if not name.startswith("^")]

@@ -11,10 +11,16 @@ import pytest
 
 from kdcli.evaluation.latency import measure
 from kdcli.evaluation.latency.measure import time_at_batches, time_models
-from kdcli.evaluation.latency.subjects import INSTANCES, KerasSubject, keras_at, requests_of, runner_at
+from kdcli.evaluation.latency.subjects import (
+    MAX_INSTANCES,
+    KerasSubject,
+    make_keras_factory,
+    make_requests,
+    make_runner_factory,
+)
 from kdcli.events import Progress
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.preprocessing import Preprocessing
 
 
 class Simulated:
@@ -36,7 +42,7 @@ class Simulated:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(measure, "WARM_SECONDS", 0.01)
+    monkeypatch.setattr(measure, "WARM_UP_SECONDS", 0.01)
 
 
 POOL = [np.full((1, 2), number, np.float32) for number in range(256)]
@@ -67,32 +73,32 @@ def test_every_round_asks_all_models_the_same_in_an_order_that_follows_from_the_
 
 def test_times_are_those_of_the_subjects():
     session, _ = timed({"a": 100_000, "b": 250_000})
-    assert session.timing("a").p50_ms == 0.1
-    assert session.timing("b").p90_ms == 0.25
+    assert session.summarize("a").p50_ms == 0.1
+    assert session.summarize("b").p90_ms == 0.25
     assert (session.ratio("b", "a").value, session.ratio("b", "a").low) == (2.5, 2.5)
-    assert session.timing("a").calls_per_sample == 1
-    assert session.timing("a").runtime == "simulated"
+    assert session.summarize("a").calls_per_sample == 1
+    assert session.summarize("a").runtime == "simulated"
 
 
 @pytest.mark.parametrize(("each", "calls"), [(50_000, 1), (49_999, 2), (14_000, 4)])
 def test_calls_too_short_for_the_clock_are_timed_several_at_a_time(each, calls):
     session, rounds = timed({"a": each, "b": 1_000_000})
-    timing = session.timing("a")
+    timing = session.summarize("a")
     assert (timing.calls_per_sample, timing.p50_ms) == (calls, each / 1e6)
     for one in rounds:
         asked = dict(one)
         assert len(asked["a"]) == calls * len(asked["b"])
         assert asked["a"][::calls] == asked["b"]
-    assert session.timing("a").samples == session.timing("b").samples
+    assert session.summarize("a").samples == session.summarize("b").samples
 
 
 def test_budget_makes_blocks_smaller_and_rounds_more(monkeypatch):
-    monkeypatch.setattr(measure, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(measure, "LEAST_SESSION_SECONDS", 0.0)
     # 30 rounds of two models at 50 and 150 ms: 5 requests a block fit into 30 seconds.
     _, rounds = timed({"a": 50_000_000, "b": 150_000_000}, seconds=30)
     assert {len(one[0][1]) for one in rounds} == {5}
     session, rounds = timed({"a": 100_000, "b": 100_000}, seconds=30)
-    assert session.timing("a").samples >= 1000 > session.timing("a").samples - 20
+    assert session.summarize("a").samples >= 1000 > session.summarize("a").samples - 20
     assert len(rounds) > 50
 
 
@@ -101,8 +107,8 @@ def test_warm_up_waits_until_the_times_are_steady():
     subject = Simulated(100_000, warm=falling)
     session = time_models({"a": subject}, {"a": POOL}, seed=0, rounds=3)
     assert subject.warm == []
-    assert session.subjects["a"].settled
-    assert session.timing("a").p50_ms == 0.1
+    assert session.subjects["a"].steady
+    assert session.summarize("a").p50_ms == 0.1
 
 
 def test_warm_up_ends_after_its_limit():
@@ -137,28 +143,28 @@ def test_progress_is_told():
 
 def test_requests_hold_real_examples_and_at_most_256_of_them():
     x = np.arange(300)[:, None]
-    assert len(requests_of([x], 1)) == 256
-    assert [request.ravel().tolist() for request in requests_of([x[:20]], 8)] == [
+    assert len(make_requests([x], 1)) == 256
+    assert [request.ravel().tolist() for request in make_requests([x[:20]], 8)] == [
         list(range(8)),
         list(range(8, 16)),
     ]
-    (only,) = requests_of([x[:3]], 8)
+    (only,) = make_requests([x[:3]], 8)
     assert only.ravel().tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
-    first = requests_of([x, x + 1000], 2)[0]
+    first = make_requests([x, x + 1000], 2)[0]
     assert [part.ravel().tolist() for part in first] == [[0, 1], [1000, 1001]]
 
 
 def test_rates_of_larger_batches_join_the_first_session(monkeypatch):
-    monkeypatch.setattr(measure, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(measure, "LEAST_SESSION_SECONDS", 0.0)
 
     class Batched(Simulated):
         def time_block(self, requests):
             return np.array([200_000 + 25_000 * len(request) for request in requests], np.int64)
 
-    entrants = {"a": runner_at(Batched(0), [np.zeros((256, 2), np.float32)])}
+    entrants = {"a": make_runner_factory(Batched(0), [np.zeros((256, 2), np.float32)])}
     session = time_at_batches(entrants, seed=0, seconds=1)
     assert session.rates["a"] == pytest.approx({1: 1e9 / 225e3, 8: 8e9 / 400e3, 32: 32e9 / 1e6})
-    timing = session.timing("a")
+    timing = session.summarize("a")
     assert (timing.batch, timing.p50_ms, timing.best_batch) == (1, 0.225, 32)
 
 
@@ -168,12 +174,12 @@ def network():
     inputs = keras.Input((6, 6, 1))
     outputs = keras.layers.Dense(3)(keras.layers.Flatten()(inputs))
     small = KerasNetwork(keras.Model(inputs, outputs), name="small")
-    return small.with_preparations({"x": Preparation((6, 6), "uint8", (6, 6, 1), "float32", "signed")})
+    return small.with_preprocessing({"x": Preprocessing((6, 6), "uint8", (6, 6, 1), "float32", "signed")})
 
 
 def test_network_is_asked_what_it_would_be_asked_in_use(network):
     raw = {"x": np.random.default_rng(0).integers(0, 256, (40, 6, 6), dtype=np.uint8)}
-    subject, pool = keras_at(network, raw)(8)
+    subject, pool = make_keras_factory(network, raw)(8)
     assert [request.shape for request in pool] == [(8, 6, 6, 1)] * 5
     assert (pool[0].dtype, pool[0].min() >= -1, pool[0].min() < -0.9) == (np.float32, True, True)
     answers = next(subject._functions)(pool[1]).numpy()
@@ -185,14 +191,14 @@ def test_network_is_asked_what_it_would_be_asked_in_use(network):
 @pytest.mark.serial
 def test_real_network_against_itself_is_as_fast_as_itself(network):
     raw = {"x": np.random.default_rng(0).integers(0, 256, (40, 6, 6), dtype=np.uint8)}
-    subject, pool = keras_at(network, raw)(1)
+    subject, pool = make_keras_factory(network, raw)(1)
     assert isinstance(subject, KerasSubject) and subject.threads >= 1
     began = time.perf_counter()
     session = time_models({"a": subject, "again": subject}, {"a": pool, "again": pool}, seed=0, seconds=1)
     spent = time.perf_counter() - began
     # What is claimed to the percent is measured elsewhere; a busy machine may not make a test fail.
     assert 0.5 < session.ratio("a", "again").value < 2
-    assert session.timing("a").p50_ms < 1e3 * spent / session.timing("a").samples
+    assert session.summarize("a").p50_ms < 1e3 * spent / session.summarize("a").samples
     assert session.rounds >= 30
 
 
@@ -210,9 +216,9 @@ def test_blocks_take_the_compiled_functions_of_a_model_in_turn(monkeypatch):
         return function
 
     made: list[int] = []
-    monkeypatch.setattr("kdcli.evaluation.latency.subjects.compiled", counted)
+    monkeypatch.setattr("kdcli.evaluation.latency.subjects.compile_network", counted)
     subject = KerasSubject(None, instances=3)
     for _ in range(4):
         subject.time_block([np.zeros((1, 2), np.float32)] * 2)
     assert asked == [0, 0, 1, 1, 2, 2, 0, 0]
-    assert (subject.instances, INSTANCES > 3) == (3, True)
+    assert (subject.instances, MAX_INSTANCES > 3) == (3, True)

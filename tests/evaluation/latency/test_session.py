@@ -23,7 +23,7 @@ def noisy(median, *, count=400, spread=0.05, seed=0, slowed=None):
 
 def test_quantiles_mean_and_deviation_are_those_of_the_samples():
     times = np.arange(1, 1001) / 1000
-    timing = Session(0, {"a": samples(times, batch=4)}).timing("a")
+    timing = Session(0, {"a": samples(times, batch=4)}).summarize("a")
     assert (timing.runtime, timing.threads, timing.batch, timing.samples) == ("tensorflow", 2, 4, 1000)
     assert timing.p50_ms == pytest.approx(0.5005)
     assert timing.p90_ms == pytest.approx(np.quantile(times, 0.9))
@@ -36,20 +36,20 @@ def test_quantiles_mean_and_deviation_are_those_of_the_samples():
 
 @pytest.mark.parametrize(("count", "given"), [(999, False), (1000, True)])
 def test_p99_needs_a_thousand_samples(count, given):
-    timing = Session(0, {"a": samples(np.ones(count))}).timing("a")
+    timing = Session(0, {"a": samples(np.ones(count))}).summarize("a")
     assert (timing.p99_ms is not None) == given
 
 
 def test_outliers_are_counted_and_stay():
     times = np.r_[np.linspace(1, 2, 100), 50.0, 60.0]
-    timing = Session(0, {"a": samples(times)}).timing("a")
+    timing = Session(0, {"a": samples(times)}).summarize("a")
     assert (timing.outliers, timing.samples) == (2, 102)
     assert timing.mean_ms == pytest.approx(times.mean())
 
 
 def test_best_rate_is_named_with_its_batch():
     rates = {"a": {1: 100.0, 8: 700.0, 32: 650.0}}
-    timing = Session(0, {"a": samples(np.full(50, 10.0))}, rates=rates).timing("a")
+    timing = Session(0, {"a": samples(np.full(50, 10.0))}, rates=rates).summarize("a")
     assert (timing.examples_per_second, timing.best_batch, timing.batch) == (700.0, 8, 1)
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from kdcli.errors import ModelError
-from kdcli.models.files.format import KNOWN, model_file, model_format, written_by
-from kdcli.screening.verdict import COPY
+from kdcli.models.files.format import FORMATS_HINT, detect_format, read_keras_version, resolve_model_file
+from kdcli.screening.verdict import COPY_HINT
 
 
 def archive(path, **members):
@@ -38,14 +38,14 @@ def make(path, form):
 @pytest.mark.parametrize("form", ["keras", "h5", "tflite", "onnx", "npz"])
 @pytest.mark.parametrize("suffix", ["", ".keras", ".h5", ".bin"])
 def test_the_content_says_what_it_is_whatever_the_suffix(tmp_path, form, suffix):
-    assert model_format(make(tmp_path / f"m{suffix}", form)) == form
+    assert detect_format(make(tmp_path / f"m{suffix}", form)) == form
 
 
 @pytest.mark.parametrize("name", ["saved_model.pb", "saved_model.pbtxt"])
 def test_a_folder_with_a_graph_is_a_saved_model(tmp_path, name):
     (tmp_path / name).write_bytes(b"")
-    assert model_file(tmp_path) == tmp_path
-    assert model_format(tmp_path) == "saved_model"
+    assert resolve_model_file(tmp_path) == tmp_path
+    assert detect_format(tmp_path) == "saved_model"
 
 
 @pytest.mark.parametrize(
@@ -58,15 +58,15 @@ def test_a_folder_with_a_graph_is_a_saved_model(tmp_path, name):
 def test_what_is_no_model_is_refused_with_what_is_one(tmp_path, content, name, said):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ModelError, match=said) as failure:
-        model_format(tmp_path / name)
-    assert (failure.value.exit_code, failure.value.hint) == (4, KNOWN)
+        detect_format(tmp_path / name)
+    assert (failure.value.exit_code, failure.value.hint) == (4, FORMATS_HINT)
 
 
 @pytest.mark.parametrize(
     ("content", "name", "said", "hint"),
     [
-        (b"", "m.keras", "holds no such model: it is empty", COPY),
-        (b"PK\x03\x04 broken", "m.h5", "holds no such model: its end is missing", COPY),
+        (b"", "m.keras", "holds no such model: it is empty", COPY_HINT),
+        (b"PK\x03\x04 broken", "m.h5", "holds no such model: its end is missing", COPY_HINT),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
             "m.onnx",
@@ -79,7 +79,7 @@ def test_what_is_no_model_is_refused_with_what_is_one(tmp_path, content, name, s
 def test_what_came_instead_of_a_model_is_said(tmp_path, content, name, said, hint):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ModelError, match=said) as failure:
-        model_format(tmp_path / name)
+        detect_format(tmp_path / name)
     assert (failure.value.exit_code, failure.value.hint) == (4, hint)
 
 
@@ -89,38 +89,38 @@ def test_a_pointer_inside_a_saved_model_is_said(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(ModelError, match=f"{name}: a Git LFS pointer"):
-        model_format(tmp_path)
+        detect_format(tmp_path)
 
 
 def test_a_zip_without_a_model_is_none(tmp_path):
     with pytest.raises(ModelError, match="no model that kd opens"):
-        model_format(archive(tmp_path / "m.zip", readme="x"))
+        detect_format(archive(tmp_path / "m.zip", readme="x"))
 
 
 def test_a_missing_file_and_a_folder_without_a_model_are_refused(tmp_path):
     with pytest.raises(ModelError, match="no such model file"):
-        model_file(tmp_path / "none.keras")
+        resolve_model_file(tmp_path / "none.keras")
     with pytest.raises(ModelError, match="without a finished run or a SavedModel"):
-        model_file(tmp_path)
+        resolve_model_file(tmp_path)
 
 
 def test_a_file_tells_which_keras_wrote_it(tmp_path):
     new = archive(tmp_path / "new.keras", metadata__json=json.dumps({"keras_version": "3.15.1"}))
-    assert written_by(new, "keras") == "3.15.1"
-    assert written_by(archive(tmp_path / "bare.keras", config__json="{}"), "keras") is None
+    assert read_keras_version(new, "keras") == "3.15.1"
+    assert read_keras_version(archive(tmp_path / "bare.keras", config__json="{}"), "keras") is None
     with h5py.File(tmp_path / "old.h5", "w") as file:
         file.attrs["keras_version"] = b"2.3.0"
-    assert written_by(tmp_path / "old.h5", "h5") == "2.3.0"
+    assert read_keras_version(tmp_path / "old.h5", "h5") == "2.3.0"
     with h5py.File(tmp_path / "oldest.h5", "w") as file:
         file.attrs["model_config"] = "{}"
-    assert written_by(tmp_path / "oldest.h5", "h5") == "1"
+    assert read_keras_version(tmp_path / "oldest.h5", "h5") == "1"
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
 def test_what_is_no_regular_file_is_not_opened(tmp_path, make):
     make(tmp_path / "m.keras")
     with pytest.raises(ModelError, match="no regular file"):
-        model_format(tmp_path / "m.keras")
+        detect_format(tmp_path / "m.keras")
 
 
 def test_a_file_that_is_two_things_at_once_is_what_it_begins_as(tmp_path):
@@ -129,4 +129,4 @@ def test_a_file_that_is_two_things_at_once_is_what_it_begins_as(tmp_path):
     inside = archive(tmp_path / "m.keras", config__json="{}").read_bytes()
     (tmp_path / "both").write_bytes((tmp_path / "both").read_bytes() + inside)
     with pytest.raises(ModelError, match="no model that kd opens"):
-        model_format(tmp_path / "both")
+        detect_format(tmp_path / "both")

@@ -12,9 +12,9 @@ import pytest
 from small_models import BUILDS, X, functional
 
 from kdcli.errors import ModelError, UsageError
-from kdcli.models.files.format import model_file
-from kdcli.models.files.open import Choice, open_file
-from kdcli.screening.verdict import COPY
+from kdcli.models.files.format import resolve_model_file
+from kdcli.models.files.open import ModelPart, open_file
+from kdcli.screening.verdict import COPY_HINT
 
 
 @pytest.fixture(params=BUILDS.values(), ids=list(BUILDS))
@@ -34,7 +34,7 @@ def empty_weights(folder):
 
 def refused(path):
     with pytest.raises(ModelError) as caught:
-        open_model(model_file(path))
+        open_model(resolve_model_file(path))
     assert caught.value.exit_code == 4
     assert str(path) in caught.value.message
     return caught.value
@@ -92,11 +92,11 @@ def test_the_sha256_is_that_of_the_file(tmp_path):
     assert opened.verdict.safe
 
 
-@pytest.mark.parametrize("choice", [Choice(signature="serve"), Choice(tensor="hidden")])
+@pytest.mark.parametrize("choice", [ModelPart(signature="serve"), ModelPart(tensor="hidden")])
 def test_a_choice_for_saved_models_is_refused(tmp_path, choice):
     functional().save(tmp_path / "m.keras")
     with pytest.raises(UsageError, match="is for SavedModels, the file is keras"):
-        open_file(tmp_path / "m.keras", choice=choice)
+        open_file(tmp_path / "m.keras", part=choice)
 
 
 def test_recorded_answers_are_no_model(tmp_path):
@@ -126,7 +126,7 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path, suffix, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     error = refused(path)
-    assert "its end is missing" in error.message and error.hint == COPY
+    assert "its end is missing" in error.message and error.hint == COPY_HINT
 
 
 def test_a_configuration_that_makes_no_sense_is_refused_on_one_line(tmp_path):

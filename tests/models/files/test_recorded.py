@@ -29,9 +29,9 @@ def without(tmp_path, *names, **arrays):
 
 def test_answers_are_looked_up_by_row(tmp_path):
     network = opened(tmp_path, fingerprint=np.array("abc"))
-    np.testing.assert_array_equal(network.logits_of(np.array([2, 5, 2])), LOGITS[[2, 0, 2]])
+    np.testing.assert_array_equal(network.read_logits(np.array([2, 5, 2])), LOGITS[[2, 0, 2]])
     assert (network.outputs, network.output_shape, network.fingerprint) == (3, (3,), "abc")
-    assert (network.recorded_as, network.taps, network.variables, network.parameters) == ("logits", {}, [], None)
+    assert (network.recorded_kind, network.taps, network.variables, network.parameters) == ("logits", {}, [], None)
     assert len(network.sha256) == 64
 
 
@@ -48,15 +48,15 @@ def test_missing_answers_are_counted_and_the_first_five_named(tmp_path):
 def test_probabilities_become_logits(tmp_path):
     shares = np.array([[0.2, 0.8], [1.0, 0.0]], np.float32)
     network = without(tmp_path, "logits", probabilities=shares, index=np.arange(2))
-    assert network.recorded_as == "probabilities"
-    logits = network.understood("probabilities", output_kind="logits").logits_of(np.arange(2))
+    assert network.recorded_kind == "probabilities"
+    logits = network.with_output_kinds("probabilities", output_kind="logits").read_logits(np.arange(2))
     np.testing.assert_allclose(logits[0], np.log(shares[0]), rtol=1e-6)
     assert np.isfinite(logits).all()
     np.testing.assert_array_equal(network.with_columns([1]).recorded(np.array([1])), shares[1:])
 
 
 def test_logits_count_where_a_file_has_probabilities_too(tmp_path):
-    assert opened(tmp_path, probabilities=np.full((4, 3), 1 / 3)).recorded_as == "logits"
+    assert opened(tmp_path, probabilities=np.full((4, 3), 1 / 3)).recorded_kind == "logits"
 
 
 def test_nothing_else_can_be_asked(tmp_path):

@@ -12,8 +12,8 @@ import pytest
 
 from kdcli.errors import ModelError
 from kdcli.models.files import remote
-from kdcli.models.files.format import model_file
-from kdcli.models.files.remote import _hugging_face, fetched, is_remote
+from kdcli.models.files.format import resolve_model_file
+from kdcli.models.files.remote import _hugging_face, fetch_remote, is_remote
 from kdcli.screening.verdict import NO_TRUST, Trust
 
 ALLOWED = Trust(remote=True)
@@ -60,7 +60,7 @@ def test_a_path_to_another_machine_is_refused_unless_it_is_allowed(path):
     for given in (Path(path), path):
         assert is_remote(given)
     with pytest.raises(ModelError, match="lies on another machine") as failure:
-        fetched(Path(path), trust=NO_TRUST)
+        fetch_remote(Path(path), trust=NO_TRUST)
     assert failure.value.exit_code == 4 and "--allow-remote" in failure.value.hint
     assert path in failure.value.message
 
@@ -68,29 +68,29 @@ def test_a_path_to_another_machine_is_refused_unless_it_is_allowed(path):
 @pytest.mark.parametrize("path", ["m.keras", "/a/b.keras", "./http/m.keras", "C:/m.keras"])
 def test_other_paths_are_this_machine(path):
     assert not is_remote(path)
-    assert fetched(Path(path), trust=NO_TRUST) == Path(path)
+    assert fetch_remote(Path(path), trust=NO_TRUST) == Path(path)
 
 
 def test_an_allowed_file_is_fetched_once_and_is_a_model_file_like_any_other(served):
     address, folder = served
     (folder / "m.keras").write_bytes(b"model")
-    path = model_file(Path(f"{address}/m.keras"), trust=ALLOWED)
+    path = resolve_model_file(Path(f"{address}/m.keras"), trust=ALLOWED)
     assert (path.name, path.read_bytes()) == ("m.keras", b"model")
     (folder / "m.keras").unlink()
-    assert model_file(Path(f"{address}/m.keras"), trust=ALLOWED) == path
+    assert resolve_model_file(Path(f"{address}/m.keras"), trust=ALLOWED) == path
 
 
 def test_what_is_not_there_leaves_nothing_behind(served, tmp_path):
     address, _ = served
     with pytest.raises(ModelError, match="cannot be fetched: HTTP Error 404"):
-        fetched(Path(f"{address}/none.keras"), trust=ALLOWED)
+        fetch_remote(Path(f"{address}/none.keras"), trust=ALLOWED)
     assert [entry for entry in (tmp_path / "cache").rglob("*") if entry.is_file()] == []
 
 
 def test_offline_nothing_is_fetched(served, monkeypatch):
     monkeypatch.setenv("KD_OFFLINE", "1")
     with pytest.raises(ModelError, match="KD_OFFLINE is set"):
-        fetched(Path(f"{served[0]}/m.keras"), trust=ALLOWED)
+        fetch_remote(Path(f"{served[0]}/m.keras"), trust=ALLOWED)
 
 
 def test_a_repository_is_asked_for_one_file():
@@ -103,7 +103,7 @@ def test_a_repository_is_asked_for_one_file():
 @pytest.mark.parametrize("name", ["broken.keras", "nonsense.keras", "elsewhere.keras", "a b.keras"])
 def test_what_is_no_whole_file_from_there_is_refused(served, tmp_path, name):
     with pytest.raises(ModelError, match="cannot be fetched"):
-        fetched(Path(f"{served[0]}/{name}"), trust=ALLOWED)
+        fetch_remote(Path(f"{served[0]}/{name}"), trust=ALLOWED)
     assert [entry for entry in (tmp_path / "cache").rglob("*") if entry.is_file()] == []
 
 
@@ -112,13 +112,13 @@ def test_an_address_without_a_file_touches_nothing(served, tmp_path, url):
     kept = tmp_path / "cache" / "remote" / "kept"
     kept.mkdir(parents=True)
     with pytest.raises(ModelError):
-        fetched(Path(url), trust=ALLOWED)
+        fetch_remote(Path(url), trust=ALLOWED)
     assert kept.is_dir()
 
 
 def test_no_more_than_so_many_bytes_are_fetched(served, monkeypatch):
     address, folder = served
     (folder / "large.keras").write_bytes(bytes(5000))
-    monkeypatch.setattr(remote, "MOST", 4000)
+    monkeypatch.setattr(remote, "MAX_DOWNLOAD_BYTES", 4000)
     with pytest.raises(ModelError, match="5000 bytes, 4000 are the most"):
-        fetched(Path(f"{address}/large.keras"), trust=ALLOWED)
+        fetch_remote(Path(f"{address}/large.keras"), trust=ALLOWED)

@@ -8,7 +8,7 @@ import stat
 import pytest
 
 from kdcli.errors import ModelError, StorageError
-from kdcli.models.files.screened_copy import private_copy
+from kdcli.models.files.screened_copy import make_private_copy
 from kdcli.runs import writer
 
 
@@ -24,7 +24,7 @@ def folder(tmp_path):
 def test_a_file_is_copied_under_the_name_that_its_content_asks_for(tmp_path):
     given = tmp_path / "odd.bin"
     given.write_bytes(b"content")
-    with private_copy(given, "h5") as copied:
+    with make_private_copy(given, "h5") as copied:
         assert copied.read_bytes() == b"content"
         assert copied.suffix == ".h5" and copied != given
         assert stat.S_IMODE(copied.stat().st_mode) == 0o600
@@ -39,7 +39,7 @@ def test_a_folder_is_copied_with_its_links_as_links(folder, tmp_path):
     secret.write_text("secret")
     (folder / "assets").mkdir()
     (folder / "assets" / "words.txt").symlink_to(secret)
-    with private_copy(folder, "saved_model") as copied:
+    with make_private_copy(folder, "saved_model") as copied:
         files = {entry.relative_to(copied).as_posix() for entry in copied.rglob("*") if not entry.is_dir()}
         assert files == {"saved_model.pb", "variables/variables.index", "assets/words.txt"}
         assert os.readlink(copied / "assets" / "words.txt") == str(secret)
@@ -49,7 +49,7 @@ def test_a_folder_is_copied_with_its_links_as_links(folder, tmp_path):
 def test_a_pipe_in_a_folder_is_refused_and_not_waited_for(folder):
     os.mkfifo(folder / "assets")
     with pytest.raises(ModelError, match="assets is neither a file nor a folder"):
-        with private_copy(folder, "saved_model"):
+        with make_private_copy(folder, "saved_model"):
             pass
 
 
@@ -58,7 +58,7 @@ def test_a_file_with_holes_is_refused_before_it_is_copied(folder, name, size):
     with open(folder / name, "ab") as file:
         file.truncate(size)
     with pytest.raises(ModelError, match=f"refused, size: {name} has {size} bytes"):
-        with private_copy(folder, "saved_model"):
+        with make_private_copy(folder, "saved_model"):
             pass
 
 
@@ -67,7 +67,7 @@ def test_folders_in_folders_without_end_are_refused(folder):
     for _ in range(30):
         at = at / "deeper"
         at.mkdir()
-    with pytest.raises(ModelError, match="nested more than 20 deep"), private_copy(folder, "saved_model"):
+    with pytest.raises(ModelError, match="nested more than 20 deep"), make_private_copy(folder, "saved_model"):
         pass
 
 
@@ -76,7 +76,7 @@ def test_a_file_that_cannot_be_read_is_a_model_error(tmp_path):
     given = tmp_path / "m.h5"
     given.write_bytes(b"x")
     given.chmod(0)
-    with pytest.raises(ModelError, match="cannot be read"), private_copy(given, "h5"):
+    with pytest.raises(ModelError, match="cannot be read"), make_private_copy(given, "h5"):
         pass
 
 
@@ -88,13 +88,13 @@ def test_no_room_for_the_copy_is_a_storage_error(tmp_path, monkeypatch):
         free = 0
 
     monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: Full)
-    with pytest.raises(StorageError, match=r"disk full \(1 bytes needed"), private_copy(given, "h5"):
+    with pytest.raises(StorageError, match=r"disk full \(1 bytes needed"), make_private_copy(given, "h5"):
         pass
 
 
 def test_what_goes_wrong_with_the_copy_in_use_is_not_taken_for_copying(tmp_path):
     given = tmp_path / "m.h5"
     given.write_bytes(b"x")
-    with pytest.raises(OSError, match="from the block"), private_copy(given, "h5") as copied:
+    with pytest.raises(OSError, match="from the block"), make_private_copy(given, "h5") as copied:
         raise OSError("from the block")
     assert not copied.exists()

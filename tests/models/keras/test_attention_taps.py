@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.preprocessing import Preprocessing
 
 X = np.random.default_rng(0).normal(size=(3, 6, 8)).astype("float32")
 ATTENTION = {
@@ -33,8 +33,8 @@ def model(kind="MultiHeadAttention", *, shown=False, nested=False, **options):
 
 
 def network_of(made):
-    preparation = Preparation((6, 8), "float32", (6, 8), "float32")
-    return KerasNetwork(made, name="given").with_preparations({"x": preparation})
+    preparation = Preprocessing((6, 8), "float32", (6, 8), "float32")
+    return KerasNetwork(made, name="given").with_preprocessing({"x": preparation})
 
 
 def answered(made, *taps, training=False):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdcli.models.keras.batch_norm import normalization_of, normalized_taps
+from kdcli.models.keras.batch_norm import find_normalization, list_normalized_taps
 from kdcli.models.keras.network import KerasNetwork
 
 
@@ -51,24 +51,24 @@ def model():
 
 @pytest.mark.parametrize("tap", ["normalized", "same", "active"])
 def test_scale_and_shift_of_a_normalisation_and_of_what_comes_right_after(model, tap):
-    scale, shift = normalization_of(network(model), tap)
+    scale, shift = find_normalization(network(model), tap)
     assert np.asarray(scale).tolist() == [1.0, 2.0, 3.0]
     assert np.asarray(shift).tolist() == [-1.0, -2.0, -3.0]
 
 
 def test_a_normalisation_without_a_scale_has_one(model):
-    scale, shift = normalization_of(network(model), "late")
+    scale, shift = find_normalization(network(model), "late")
     assert np.asarray(scale).tolist() == [1.0] * 3
     assert np.asarray(shift).tolist() == [-1.0, -2.0, -3.0]
 
 
 @pytest.mark.parametrize("tap", ["convolution", "added", "pooled", "logits"])
 def test_other_layers_come_out_of_none(model, tap):
-    assert normalization_of(network(model), tap) is None
+    assert find_normalization(network(model), tap) is None
 
 
 def test_the_taps_that_come_out_of_one(model):
-    assert normalized_taps(network(model)) == ("normalized", "same", "active", "unscaled", "late")
+    assert list_normalized_taps(network(model)) == ("normalized", "same", "active", "unscaled", "late")
 
 
 def test_an_activation_is_followed_by_what_it_was_given_not_by_order():
@@ -80,7 +80,7 @@ def test_an_activation_is_followed_by_what_it_was_given_not_by_order():
     right = make.BatchNormalization(name="right")(make.Conv2D(3, 1)(inputs))
     active = make.ReLU(name="active")(left)
     model = keras.Model(inputs, make.Flatten()(make.Add()([active, right])))
-    assert normalization_of(network(model), "active") is None
+    assert find_normalization(network(model), "active") is None
 
 
 def test_nested_layers_and_the_end_of_a_nested_model():
@@ -100,8 +100,8 @@ def test_nested_layers_and_the_end_of_a_nested_model():
     found = network(keras.Model(inputs, make.Dense(2)(make.Flatten()(active))))
     numbered(block.get_layer("normalized"))
     for tap in ("block/normalized", "block", "active"):
-        assert np.asarray(normalization_of(found, tap)[0]).tolist() == [1.0, 2.0, 3.0]
-    assert normalization_of(found, "block/convolution") is None
+        assert np.asarray(find_normalization(found, tap)[0]).tolist() == [1.0, 2.0, 3.0]
+    assert find_normalization(found, "block/convolution") is None
 
 
 def test_a_subclassed_model():
@@ -125,9 +125,9 @@ def test_a_subclassed_model():
     model(np.zeros((1, 4, 4, 1), "float32"))
     found = network(model)
     numbered(model.normalized)
-    assert np.asarray(normalization_of(found, "active")[1]).tolist() == [-1.0, -2.0, -3.0]
-    assert normalization_of(found, "end") is None
+    assert np.asarray(find_normalization(found, "active")[1]).tolist() == [-1.0, -2.0, -3.0]
+    assert find_normalization(found, "end") is None
 
 
 def test_a_network_whose_layers_are_not_known_has_none():
-    assert normalization_of(object(), "normalized") is None
+    assert find_normalization(object(), "normalized") is None

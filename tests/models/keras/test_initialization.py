@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from kdcli.models.keras.initialization import drawing_from, undrawn
-from kdcli.models.keras.model import fresh_copy
+from kdcli.models.keras.initialization import find_unseeded_weights, seed_initializers
+from kdcli.models.keras.model import make_fresh_copy
 
 layers, initializers = keras.layers, keras.initializers
 RANDOM = [
@@ -124,7 +124,7 @@ def kernels(model) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("make", [nested, sharing, recurrent, custom, convolutional])
 def test_every_kernel_follows_the_seed(make):
     model = make()
-    first, again, other = (list(kernels(fresh_copy(model, seed=seed)).values()) for seed in (0, 0, 1))
+    first, again, other = (list(kernels(make_fresh_copy(model, seed=seed)).values()) for seed in (0, 0, 1))
     assert len(first) == len(kernels(model))
     for original, one, same, another in zip(kernels(model).values(), first, again, other, strict=True):
         np.testing.assert_array_equal(one, same)
@@ -141,7 +141,7 @@ def test_a_seeded_initializer_draws_from_its_own_distribution(name, seed):
     kind = getattr(initializers, name)
     seed = keras.random.SeedGenerator(3) if seed == "generator" else seed
     model = keras.Sequential([keras.Input((96,)), layers.Dense(96, kernel_initializer=kind(seed=seed))])
-    drawn, other = (fresh_copy(model, seed=at).layers[0].kernel.numpy() for at in (0, 1))
+    drawn, other = (make_fresh_copy(model, seed=at).layers[0].kernel.numpy() for at in (0, 1))
     assert not np.allclose(drawn, other)
     # Against Keras itself, with one seed more.
     plain = np.asarray(kind(seed=12345)((96, 96)))
@@ -153,7 +153,7 @@ def test_a_seeded_initializer_draws_from_its_own_distribution(name, seed):
 
 def test_a_model_without_seeds_is_drawn_as_keras_draws_it():
     model = keras.Sequential([keras.Input((6,)), layers.Dense(5), layers.Dense(4)])
-    copy = fresh_copy(model, seed=7)
+    copy = make_fresh_copy(model, seed=7)
     keras.utils.set_random_seed(7)
     for ours, theirs in zip(copy.weights, keras.models.clone_model(model).weights, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
@@ -161,7 +161,7 @@ def test_a_model_without_seeds_is_drawn_as_keras_draws_it():
 
 def test_keras_is_left_as_it_was():
     before = [vars(initializers.GlorotUniform).get("__init__"), vars(initializers.VarianceScaling).get("__call__")]
-    with pytest.raises(RuntimeError), drawing_from(0):
+    with pytest.raises(RuntimeError), seed_initializers(0):
         raise RuntimeError
     after = [vars(initializers.GlorotUniform).get("__init__"), vars(initializers.VarianceScaling).get("__call__")]
     assert before == after
@@ -173,7 +173,7 @@ def test_constants_and_the_configuration_stay():
         6, kernel_initializer=initializers.HeNormal(seed=1), bias_initializer=initializers.Constant(0.25)
     )
     model = keras.Sequential([keras.Input((6,)), dense, layers.Dropout(0.5, seed=4)])
-    copy = fresh_copy(model, seed=3)
+    copy = make_fresh_copy(model, seed=3)
     np.testing.assert_array_equal(copy.layers[0].bias.numpy(), np.full(6, 0.25))
     assert copy.get_config() == model.get_config()
 
@@ -182,8 +182,8 @@ def test_weights_that_no_seed_reaches_are_named():
     model = keras.Sequential([keras.Input((6,)), Fixed(), Mixing()])
 
     def build(seed):
-        return fresh_copy(model, seed=seed)
+        return make_fresh_copy(model, seed=seed)
 
-    assert [path.rsplit("/", 1)[1] for path in undrawn(build(0), build, seed=0)] == ["fixed"]
+    assert [path.rsplit("/", 1)[1] for path in find_unseeded_weights(build(0), build, seed=0)] == ["fixed"]
     plain = nested()
-    assert undrawn(plain, lambda seed: pytest.fail("is not built again"), seed=0) == []
+    assert find_unseeded_weights(plain, lambda seed: pytest.fail("is not built again"), seed=0) == []

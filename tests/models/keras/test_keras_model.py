@@ -8,7 +8,7 @@ import pytest
 from small_models import BUILDS, X
 
 from kdcli.errors import UsageError
-from kdcli.models.keras.model import fresh_copy
+from kdcli.models.keras.model import make_fresh_copy
 
 
 class Stubborn(keras.Model):
@@ -31,7 +31,7 @@ def build(request):
 def test_a_fresh_copy_follows_from_the_seed(build):
     model = build()
     original = model(X).numpy()
-    copies = [fresh_copy(model, seed=seed)(X).numpy() for seed in (1, 1, 2)]
+    copies = [make_fresh_copy(model, seed=seed)(X).numpy() for seed in (1, 1, 2)]
     np.testing.assert_array_equal(copies[0], copies[1])
     assert not np.allclose(copies[0], copies[2])
     assert not np.allclose(copies[0], original)
@@ -40,7 +40,7 @@ def test_a_fresh_copy_follows_from_the_seed(build):
 
 def test_a_fresh_copy_has_the_same_weights_by_shape_and_shares_none(build):
     model = build()
-    copy = fresh_copy(model, seed=1)
+    copy = make_fresh_copy(model, seed=1)
     assert [tuple(v.shape) for v in copy.weights] == [tuple(v.shape) for v in model.weights]
     assert not {id(v) for v in copy.weights} & {id(v) for v in model.weights}
 
@@ -49,5 +49,5 @@ def test_a_model_that_cannot_be_made_anew_is_refused_with_the_way_on():
     model = Stubborn(keras.layers.Dense(2))
     model(X)
     with pytest.raises(UsageError, match="start: fresh needs a model that can be made from its") as caught:
-        fresh_copy(model, seed=0)
+        make_fresh_copy(model, seed=0)
     assert "--set student.start=file" in caught.value.hint

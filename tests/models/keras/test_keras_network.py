@@ -12,9 +12,9 @@ import tensorflow as tf
 
 from kdcli.errors import ModelError
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.keras.precision import computing_in
-from kdcli.models.keras.taps import layers_by_path, recording
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.keras.precision import compute_in
+from kdcli.models.keras.taps import find_layers, record_calls
+from kdcli.models.preprocessing import Preprocessing
 
 X = np.random.default_rng(0).random((5, 8, 8, 1), np.float32)
 layers = keras.layers
@@ -109,8 +109,8 @@ def model(kind):
 
 
 def network(model):
-    return KerasNetwork(model, name="given").with_preparations(
-        {"x": Preparation((8, 8, 1), "float32", (8, 8, 1), "float32")}
+    return KerasNetwork(model, name="given").with_preprocessing(
+        {"x": Preprocessing((8, 8, 1), "float32", (8, 8, 1), "float32")}
     )
 
 
@@ -162,23 +162,23 @@ def saved_config(model, path):
 
 def test_looking_leaves_the_model_as_it_was(model, tmp_path):
     before = saved_config(model, tmp_path / "before.keras")
-    state = {path: set(vars(layer)) for path, layer in layers_by_path(model).items()}
-    activations = [getattr(layer, "activation", None) for layer in layers_by_path(model).values()]
+    state = {path: set(vars(layer)) for path, layer in find_layers(model).items()}
+    activations = [getattr(layer, "activation", None) for layer in find_layers(model).values()]
     output = model(X).numpy()
     found = network(model)
     found.compute({"x": X}, taps=list(found.taps), training=False)
-    for path, layer in layers_by_path(model).items():
+    for path, layer in find_layers(model).items():
         assert "call" not in vars(layer), path
         assert set(vars(layer)) == state[path], path
-    assert [getattr(layer, "activation", None) for layer in layers_by_path(model).values()] == activations
+    assert [getattr(layer, "activation", None) for layer in find_layers(model).values()] == activations
     np.testing.assert_array_equal(model(X).numpy(), output)
     assert saved_config(model, tmp_path / "after.keras") == before
 
 
 def test_a_model_that_fails_is_put_back_too():
     model = functional()
-    found = layers_by_path(model)
-    with pytest.raises(RuntimeError, match="inside"), recording(found, bare="out"):
+    found = find_layers(model)
+    with pytest.raises(RuntimeError, match="inside"), record_calls(found, bare="out"):
         raise RuntimeError("inside")
     assert model.get_layer("out").activation is keras.activations.softmax
     assert not any("call" in vars(layer) for layer in found.values())
@@ -190,7 +190,7 @@ def test_a_model_for_any_size_gets_fixed_taps_with_the_data():
     model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D(name="pool")(x)))
     found = KerasNetwork(model, name="given")
     assert found.taps["conv"] == (None, None, 4)
-    ready = found.with_preparations({"x": Preparation((8, 6, 1), "uint8", (None, None, 1), "float32")})
+    ready = found.with_preprocessing({"x": Preprocessing((8, 6, 1), "uint8", (None, None, 1), "float32")})
     assert ready.taps["conv"] == (6, 4, 4)
     assert found.taps["conv"] == (None, None, 4)
 
@@ -204,8 +204,8 @@ def test_a_model_that_was_never_called_is_refused():
 def test_several_inputs_are_arranged_by_name():
     left, right = keras.Input((2,), name="left"), keras.Input((2,), name="right")
     model = keras.Model([left, right], layers.Subtract(name="difference")([left, right]))
-    found = KerasNetwork(model, name="given").with_preparations(
-        {name: Preparation((2,), "float32", (2,), "float32") for name in ("right", "left")}
+    found = KerasNetwork(model, name="given").with_preprocessing(
+        {name: Preprocessing((2,), "float32", (2,), "float32") for name in ("right", "left")}
     )
     raw = {"right": np.full((1, 2), 1.0, np.float32), "left": np.full((1, 2), 5.0, np.float32)}
     assert found.compute(raw).logits.numpy().tolist() == [[4.0, 4.0]]
@@ -214,15 +214,15 @@ def test_several_inputs_are_arranged_by_name():
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision_computes_narrow_and_keeps_wide(model, precision):
     found = network(model)
-    policies = [layer.dtype_policy for layer in layers_by_path(model).values()]
+    policies = [layer.dtype_policy for layer in find_layers(model).values()]
     exact = found.compute({"x": X}).logits.numpy()
     tap = next(iter(found.taps))
-    with computing_in(found, precision):
+    with compute_in(found, precision):
         answer = found.compute({"x": X}, taps=[tap])
         assert answer.features[tap].dtype.name == precision.removeprefix("mixed_")
         assert answer.logits.dtype == tf.float32
         assert {variable.dtype for variable in model.weights} == {"float32"}
-    assert [layer.dtype_policy for layer in layers_by_path(model).values()] == policies
+    assert [layer.dtype_policy for layer in find_layers(model).values()] == policies
     np.testing.assert_allclose(answer.logits, exact, atol=0.03)
     assert not np.array_equal(answer.logits, exact)
     np.testing.assert_array_equal(found.compute({"x": X}).logits, exact)
@@ -230,7 +230,7 @@ def test_half_precision_computes_narrow_and_keeps_wide(model, precision):
 
 def test_policies_are_put_back_after_a_failure():
     model = functional()
-    with pytest.raises(RuntimeError, match="inside"), computing_in(network(model), "mixed_bfloat16"):
+    with pytest.raises(RuntimeError, match="inside"), compute_in(network(model), "mixed_bfloat16"):
         assert model.get_layer("conv").compute_dtype == "bfloat16"
         raise RuntimeError("inside")
     assert model.get_layer("conv").compute_dtype == "float32"
@@ -239,13 +239,13 @@ def test_policies_are_put_back_after_a_failure():
 def test_a_network_for_any_size_stays_as_it_was_understood():
     inputs = keras.Input((None, None, 1))
     pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, name="conv")(inputs))
-    prepared = {"x": Preparation(X.shape[1:], "float32", (None, None, 1), "float32")}
+    prepared = {"x": Preprocessing(X.shape[1:], "float32", (None, None, 1), "float32")}
     one = KerasNetwork(keras.Model(inputs, layers.Dense(1, "sigmoid")(pooled)), name="one").as_two_classes()
     five = KerasNetwork(keras.Model(inputs, layers.Dense(5)(pooled)), name="five").with_columns([3, 1])
     for network, outputs in ((one, 2), (five, 2)):
-        known = network.with_preparations(prepared)
+        known = network.with_preprocessing(prepared)
         assert (known.outputs, known.taps["conv"]) == (outputs, (6, 6, 4))
         assert known.compute({"x": X}).logits.shape == (len(X), outputs)
     np.testing.assert_allclose(
-        five.with_preparations(prepared).compute({"x": X}).logits, five.model(X).numpy()[:, [3, 1]], atol=1e-6
+        five.with_preprocessing(prepared).compute({"x": X}).logits, five.model(X).numpy()[:, [3, 1]], atol=1e-6
     )

@@ -8,9 +8,9 @@ import pytest
 
 from kdcli.errors import ModelError, UsageError
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.network import SeveralOutputs
-from kdcli.models.prediction import LOGITS, Answering
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.network import AmbiguousOutput
+from kdcli.models.prediction import LOGITS, Predictor
+from kdcli.models.preprocessing import Preprocessing
 
 layers = keras.layers
 RANDOM = np.random.default_rng(0)
@@ -20,9 +20,9 @@ def ready(model, output=None):
     """The network with inputs that pass as they are."""
     network = KerasNetwork(model, name="given", output=output)
     as_they_are = {
-        spec.name: Preparation(spec.shape, spec.dtype, spec.shape, spec.dtype, "raw") for spec in network.inputs
+        spec.name: Preprocessing(spec.shape, spec.dtype, spec.shape, spec.dtype, "raw") for spec in network.inputs
     }
-    return network.with_preparations(as_they_are)
+    return network.with_preprocessing(as_they_are)
 
 
 def reloaded(model, tmp_path):
@@ -45,7 +45,7 @@ def given_inputs(network, count=9):
 
 def answers_of(network, raw, taps=()):
     count = len(next(iter(raw.values())))
-    return Answering(network, taps=taps)(lambda at: {name: array[at] for name, array in raw.items()}, count)
+    return Predictor(network, taps=taps)(lambda at: {name: array[at] for name, array in raw.items()}, count)
 
 
 def make(structure):
@@ -91,7 +91,7 @@ def test_inputs_and_outputs_come_by_name_in_any_structure(tmp_path, name):
 
 def test_several_outputs_without_a_choice_are_named():
     model = make(STRUCTURES["lists"])
-    with pytest.raises(SeveralOutputs, match="given has 2 outputs: label, size") as caught:
+    with pytest.raises(AmbiguousOutput, match="given has 2 outputs: label, size") as caught:
         KerasNetwork(model, name="given")
     assert (caught.value.exit_code, caught.value.hint) == (2, "--output label chooses one")
     with pytest.raises(
@@ -104,7 +104,7 @@ def test_outputs_of_one_layer_are_told_apart_by_their_place():
     inputs, others = keras.Input((4,), name="a"), keras.Input((4,), name="b")
     shared = layers.Dense(3, activation="softmax", name="shared")
     model = keras.Model([inputs, others], [shared(inputs), shared(others)])
-    network = ready(model, "1").understood("probabilities", output_kind="logits")
+    network = ready(model, "1").with_output_kinds("probabilities", output_kind="logits")
     raw = given_inputs(network)
     assert list(network.taps) == ["shared:0", "shared:1"]
     # A layer that is used twice keeps its softmax: its logarithm is taken.
@@ -116,7 +116,7 @@ def test_a_softmax_that_another_output_is_made_of_stays():
     inputs = keras.Input((4,), name="x")
     label = layers.Dense(3, activation="softmax", name="label")(inputs)
     model = keras.Model(inputs, {"label": label, "more": layers.Dense(2, name="more")(label)})
-    network = ready(model, "label").understood("probabilities", output_kind="logits")
+    network = ready(model, "label").with_output_kinds("probabilities", output_kind="logits")
     raw = given_inputs(network)
     found = answers_of(network, raw, taps=["more"])
     np.testing.assert_allclose(found["more"], model(raw["x"])["more"], atol=1e-6)

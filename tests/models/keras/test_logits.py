@@ -8,7 +8,7 @@ import pytest
 
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.outputs import resolve_output
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.preprocessing import Preprocessing
 
 X = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
 layers = keras.layers
@@ -42,11 +42,11 @@ def inside_another(activation):
 
 
 def understood(model, *, task="classification", outputs=4, wanted="auto"):
-    network = KerasNetwork(model, name="given").with_preparations(
-        {"x": Preparation((6,), "float32", (6,), "float32")}
+    network = KerasNetwork(model, name="given").with_preprocessing(
+        {"x": Preprocessing((6,), "float32", (6,), "float32")}
     )
     answers = network.compute_saved_output({"x": X}).numpy()
-    return resolve_output(network, wanted=wanted, task=task, outputs=outputs, answers=answers)
+    return resolve_output(network, setting=wanted, task=task, output_count=outputs, values=answers)
 
 
 def logits(network):

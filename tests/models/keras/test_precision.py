@@ -9,9 +9,9 @@ import tensorflow as tf
 from small_models import X, subclassed
 
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.keras.precision import computing_in, making_logits
-from kdcli.models.preprocessing import Preparation
-from kdcli.models.saved_model.constant_function import graphs_computing_in
+from kdcli.models.keras.precision import compute_in, find_logits_layers
+from kdcli.models.preprocessing import Preprocessing
+from kdcli.models.saved_model.constant_function import use_graph_precision
 
 layers = keras.layers
 
@@ -84,20 +84,20 @@ MODELS = {
 
 
 def network(model, **given):
-    preparation = Preparation((4,), "float32", (4,), "float32")
-    return KerasNetwork(model, name="given", **given).with_preparations({"x": preparation})
+    preparation = Preprocessing((4,), "float32", (4,), "float32")
+    return KerasNetwork(model, name="given", **given).with_preprocessing({"x": preparation})
 
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_what_makes_the_logits_stays_in_float32_and_everything_else_does_not(kind):
     build, exact = MODELS[kind]
     found = network(build())
-    kept = making_logits(found)
+    kept = find_logits_layers(found)
     if kind != "plain subclassed":
         assert {layer.name for layer in kept} == exact
     policies = [layer.dtype_policy for layer in found.layers]
     expected = found.compute({"x": X}).logits
-    with computing_in(found, "mixed_bfloat16"):
+    with compute_in(found, "mixed_bfloat16"):
         for layer in found.layers:
             half = not isinstance(layer, keras.Model) and not any(layer is one for one in kept)
             assert layer.compute_dtype == ("bfloat16" if half else "float32"), layer.name
@@ -111,8 +111,8 @@ def test_what_makes_the_logits_stays_in_float32_and_everything_else_does_not(kin
 
 
 def test_of_several_outputs_the_chosen_one_is_exact():
-    assert [layer.name for layer in making_logits(network(two_outputs(), output="a"))] == ["a"]
-    assert [layer.name for layer in making_logits(network(two_outputs(), output="b"))] == ["b"]
+    assert [layer.name for layer in find_logits_layers(network(two_outputs(), output="a"))] == ["a"]
+    assert [layer.name for layer in find_logits_layers(network(two_outputs(), output="b"))] == ["b"]
 
 
 def test_the_option_of_graphs_is_what_it_was_after_the_block():
@@ -120,11 +120,11 @@ def test_the_option_of_graphs_is_what_it_was_after_the_block():
         return tf.config.optimizer.get_experimental_options().get("auto_mixed_precision_onednn_bfloat16", False)
 
     assert not option()
-    with graphs_computing_in("float32"):
+    with use_graph_precision("float32"):
         assert not option()
-    with pytest.raises(RuntimeError, match="inside"), graphs_computing_in("mixed_bfloat16"):
+    with pytest.raises(RuntimeError, match="inside"), use_graph_precision("mixed_bfloat16"):
         assert option()
-        with graphs_computing_in("mixed_bfloat16"):
+        with use_graph_precision("mixed_bfloat16"):
             pass
         assert option()
         raise RuntimeError("inside")

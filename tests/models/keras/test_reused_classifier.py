@@ -8,12 +8,12 @@ import pytest
 
 from kdcli.errors import ModelError
 from kdcli.losses import make
-from kdcli.models.keras.classifier_reuse import PROJECTED, grown
+from kdcli.models.keras.classifier_reuse import PROJECTED, graft_classifier
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.preprocessing import Preparation
+from kdcli.models.preprocessing import Preprocessing
 
 X = np.random.default_rng(0).random((3, 16, 16, 3)).astype(np.float32)
-RAW = {"x": Preparation((16, 16, 3), "float32", (16, 16, 3), "float32", "raw")}
+RAW = {"x": Preprocessing((16, 16, 3), "float32", (16, 16, 3), "float32", "raw")}
 
 
 def network(width, *, pools=2, softmax=False, seed=0, nested=False):
@@ -31,12 +31,12 @@ def network(width, *, pools=2, softmax=False, seed=0, nested=False):
     flow = keras.layers.GlobalAveragePooling2D(name="pooled")(flow)
     flow = keras.layers.Dropout(0.5, name="dropout")(flow)
     output = keras.layers.Dense(5, activation="softmax" if softmax else None, name="head")(flow)
-    return KerasNetwork(keras.Model(inputs, output), name=f"width {width}").with_preparations(RAW)
+    return KerasNetwork(keras.Model(inputs, output), name=f"width {width}").with_preprocessing(RAW)
 
 
 def grow(student, teacher, *, ours="last", theirs="last"):
     projector = make("classifier_reuse").projector(student.taps[ours], teacher.taps[theirs])
-    return grown(student, teacher, projector, ours=ours, theirs=theirs)[0]
+    return graft_classifier(student, teacher, projector, student_tap=ours, teacher_tap=theirs)[0]
 
 
 @pytest.mark.parametrize("pools", [(2, 2), (1, 2), (2, 1)], ids=str)
@@ -85,7 +85,7 @@ def test_sequential_models_from_files(tmp_path):
         layers += [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(5, name="head")]
         keras.Sequential(layers).save(tmp_path / f"{width}.keras")
         model = keras.models.load_model(tmp_path / f"{width}.keras")
-        opened.append(KerasNetwork(model, name=str(width)).with_preparations(RAW))
+        opened.append(KerasNetwork(model, name=str(width)).with_preprocessing(RAW))
     student, teacher = opened
     answer = grow(student, teacher).compute({"x": X}, taps=[PROJECTED])
     kernel, bias = teacher.model.get_layer("head").get_weights()
@@ -105,7 +105,7 @@ def test_sizes_that_do_not_divide_are_refused():
     flow = keras.layers.Conv2D(4, 6, name="last")(inputs)
     odd = keras.Model(inputs, keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(flow)))
     with pytest.raises(ModelError, match="neither divides the other"):
-        grow(KerasNetwork(odd, name="odd").with_preparations(RAW), network(8))
+        grow(KerasNetwork(odd, name="odd").with_preprocessing(RAW), network(8))
 
 
 def test_a_student_that_has_grown_before_grows_again():
@@ -121,7 +121,7 @@ def test_what_the_teacher_asks_of_its_own_training_is_left_behind():
     flow = keras.layers.Conv2D(8, 3, padding="same", name="last")(inputs)
     flow = keras.layers.GlobalAveragePooling2D()(keras.layers.GaussianNoise(1.0)(flow))
     head = keras.layers.Dense(5, activity_regularizer="l2", kernel_regularizer="l2")
-    teacher = KerasNetwork(keras.Model(inputs, head(flow)), name="teacher").with_preparations(RAW)
+    teacher = KerasNetwork(keras.Model(inputs, head(flow)), name="teacher").with_preprocessing(RAW)
     model = grow(network(4, pools=0), teacher)
     assert not model.has_regularization
     classifier = model.model.get_layer("teacher_classifier")

@@ -10,9 +10,9 @@ import pytest
 
 from kdcli.errors import ModelError
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.keras.serving import serve
-from kdcli.models.preprocessing import SCALES, make_preparation
-from kdcli.recipe.sections import InputSection
+from kdcli.models.keras.serving import make_served_model
+from kdcli.models.preprocessing import SCALES, make_preprocessing
+from kdcli.recipe.model_sections import InputSection
 
 # What 1 in a prepared picture is worth in raw bytes: equality is asked relative to it.
 WORTH = {"raw": 255.0, "caffe": 255.0}
@@ -26,15 +26,15 @@ def passing(shape, dtype="float32") -> keras.Model:
 
 def network_for(shape, raw_shape, *, raw_dtype="uint8", dtype="float32", scale="unit", fit="stretch"):
     network = KerasNetwork(passing(shape, dtype), name="m")
-    preparation = make_preparation(
+    preparation = make_preprocessing(
         InputSection(scale=scale, fit=fit),
         raw_shape=raw_shape,
         raw_dtype=raw_dtype,
         shape=shape,
         dtype=dtype,
-        who="m",
+        name="m",
     )
-    return network.with_preparations({"x": preparation}), preparation
+    return network.with_preprocessing({"x": preparation}), preparation
 
 
 def pictures(shape) -> np.ndarray:
@@ -45,7 +45,7 @@ def pictures(shape) -> np.ndarray:
 @pytest.mark.parametrize(("scale", "fit"), [*itertools.product(SCALES, ("stretch", "crop", "pad"))])
 def test_stock_layers_prepare_as_preparation_does(scale, fit, raw_shape):
     network, preparation = network_for((16, 12, 3), raw_shape, scale=scale, fit=fit)
-    serving, raw = serve(network, inside=True), pictures(raw_shape)
+    serving, raw = make_served_model(network, include_preprocessing=True), pictures(raw_shape)
     assert (serving.shape, serving.dtype) == (raw_shape, "uint8")
     assert {type(layer).__module__.split(".")[0] for layer in serving.model.layers} == {"keras"}
     difference = np.abs(serving.model(raw).numpy() - keras.ops.convert_to_numpy(preparation(raw))).max()
@@ -58,7 +58,7 @@ def test_stock_layers_prepare_as_preparation_does(scale, fit, raw_shape):
 def test_a_channel_axis_comes_and_goes(shape, raw_shape):
     network, preparation = network_for(shape, raw_shape)
     raw = pictures(raw_shape)
-    served = serve(network, inside=True).model(raw).numpy()
+    served = make_served_model(network, include_preprocessing=True).model(raw).numpy()
     assert served.shape == (3, *shape)
     np.testing.assert_allclose(served, keras.ops.convert_to_numpy(preparation(raw)), atol=1e-6)
 
@@ -68,24 +68,26 @@ def test_a_channel_axis_comes_and_goes(shape, raw_shape):
 )
 def test_what_is_no_bytes_goes_in_as_the_networks_own_type(raw_dtype, dtype):
     network, _ = network_for((5,), (5,), raw_dtype=raw_dtype, dtype=dtype)
-    serving = serve(network, inside=True)
+    serving = make_served_model(network, include_preprocessing=True)
     raw = (np.arange(15).reshape(3, 5) - 4).astype(raw_dtype)
     assert serving.dtype == dtype and serving.value_range is None
-    np.testing.assert_array_equal(serving.model(serving.taken({"x": raw})).numpy(), raw.astype(dtype))
+    np.testing.assert_array_equal(serving.model(serving.convert_examples({"x": raw})).numpy(), raw.astype(dtype))
 
 
 def test_outside_takes_what_the_network_takes():
     network, preparation = network_for((8, 8, 3), (6, 6, 3), scale="signed")
-    serving, raw = serve(network, inside=False, batch=2), pictures((6, 6, 3))
+    serving, raw = make_served_model(network, include_preprocessing=False, batch=2), pictures((6, 6, 3))
     assert (serving.shape, serving.dtype, serving.value_range) == ((8, 8, 3), "float32", (-1.0, 1.0))
     assert serving.signature.shape == (2, 8, 8, 3)
-    np.testing.assert_array_equal(serving.taken({"x": raw}), keras.ops.convert_to_numpy(preparation(raw)))
+    np.testing.assert_array_equal(
+        serving.convert_examples({"x": raw}), keras.ops.convert_to_numpy(preparation(raw))
+    )
 
 
 def test_shown_bytes_reach_from_0_to_255_in_single_examples():
     network, _ = network_for((8, 8, 3), (8, 8, 3))
     dull = np.full((5, 8, 8, 3), 7, np.uint8)
-    serving = serve(network, inside=True, floats=True, batch=2).shown({"x": dull})
+    serving = make_served_model(network, include_preprocessing=True, floats=True, batch=2).shown({"x": dull})
     assert serving.dtype == "float32"
     assert [one.shape for one in serving.representative] == [(2, 8, 8, 3)] * 5
     values = np.stack(serving.representative)
@@ -99,13 +101,15 @@ def test_several_inputs_are_refused():
     network = KerasNetwork(keras.Model(inputs, keras.layers.Add()(inputs)), name="both")
     _, preparation = network_for((2,), (2,), raw_dtype="float32")
     with pytest.raises(ModelError, match="both: has 2 inputs; kd export writes models with one"):
-        serve(network.with_preparations({"a": preparation, "b": preparation}), inside=True)
+        make_served_model(
+            network.with_preprocessing({"a": preparation, "b": preparation}), include_preprocessing=True
+        )
 
 
 def test_the_answer_keeps_its_activation():
     inputs = keras.Input((4,), name="x")
     model = keras.Model(inputs, {"y": keras.layers.Dense(3, activation="softmax")(inputs)})
     _, preparation = network_for((4,), (4,), raw_dtype="float32")
-    network = KerasNetwork(model, name="m").with_preparations({"x": preparation})
-    answers = serve(network, inside=True).model(np.ones((2, 4), np.float32)).numpy()
+    network = KerasNetwork(model, name="m").with_preprocessing({"x": preparation})
+    answers = make_served_model(network, include_preprocessing=True).model(np.ones((2, 4), np.float32)).numpy()
     np.testing.assert_allclose(answers.sum(-1), 1, atol=1e-6)

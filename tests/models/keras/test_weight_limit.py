@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kdcli.errors import ModelError
-from kdcli.models.keras.size_limits import limited_weights
+from kdcli.models.keras.size_limits import limit_weights
 from kdcli.screening.keras.hdf5 import screen_hdf5
 
 
@@ -34,11 +34,11 @@ def peak():
 
 def test_layers_behind_each_other_end_before_they_are_made(tmp_path):
     path = chained(tmp_path / "model.h5", units=40_000, layers=3)
-    verdict = screen_hdf5(path, code=())
+    verdict = screen_hdf5(path, custom_names=())
     assert verdict.safe and verdict.values == 3
     before = peak()
     with pytest.raises(ModelError, match=r"'dense_1' asks for .* \(40000, 40000\), the whole file holds 3 values"):
-        with limited_weights(verdict.values, name=str(path)):
+        with limit_weights(verdict.values, name=str(path)):
             keras.saving.load_model(path, compile=False)
     assert peak() - before < 200_000
 
@@ -49,7 +49,7 @@ def test_what_the_file_holds_is_made(tmp_path):
     )
     path = tmp_path / "model.h5"
     model.save(path)
-    with limited_weights(screen_hdf5(path, code=()).values, name="model"):
+    with limit_weights(screen_hdf5(path, custom_names=()).values, name="model"):
         opened = keras.saving.load_model(path, compile=False)
     assert opened.count_params() == model.count_params()
 
@@ -69,7 +69,7 @@ def test_the_limit_ends_with_the_block_and_holds_for_one_thread():
             failed.append(error)
 
     with pytest.raises(ModelError):
-        with limited_weights(0, name="model"):
+        with limit_weights(0, name="model"):
             thread = threading.Thread(target=other)
             thread.start()
             thread.join()

@@ -15,11 +15,11 @@ import pytest
 import tensorflow as tf
 
 from kdcli.errors import ModelError, UsageError
-from kdcli.lazy import quiet_descriptor
-from kdcli.models.network import SeveralOutputs
+from kdcli.lazy import silence_descriptor
+from kdcli.models.network import AmbiguousOutput
 from kdcli.models.runtimes import runner
 from kdcli.models.runtimes.runner import FileRunner
-from kdcli.models.runtimes.tensor_info import TensorInfo
+from kdcli.models.runtimes.tensor_info import FileTensor
 
 pytest.importorskip("ai_edge_litert")
 
@@ -28,7 +28,7 @@ def saved(path: Path, layers, *, dtype="float32", int8=False, batch=None) -> Pat
     """A sequential model as a `.tflite` file."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((4, 3), dtype=dtype), *layers])
-    with quiet_descriptor(1), quiet_descriptor(2), warnings.catch_warnings():
+    with silence_descriptor(1), silence_descriptor(2), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         signature = [tf.TensorSpec((batch, 4, 3), dtype)]
         model.export(path.parent / "model", format="tf_saved_model", input_signature=signature, verbose=False)
@@ -106,11 +106,11 @@ def test_bytes_go_in_as_they_are(folder):
 
 
 def test_a_quantised_tensor_rounds_and_clips():
-    tensor = TensorInfo("x", (2,), "uint8", 0.5, 10)
+    tensor = FileTensor("x", (2,), "uint8", 0.5, 10)
     stored = tensor.stored(np.array([[0.24, 0.26], [-100, 1000]]))
     assert stored.tolist() == [[10, 11], [0, 255]]
-    assert tensor.meant(stored).tolist() == [[0.0, 0.5], [-5.0, 122.5]]
-    assert TensorInfo("x", (-1, 2), "int32", None, 0).stored(np.zeros((1, 9, 2))).dtype == np.int32
+    assert tensor.decode(stored).tolist() == [[0.0, 0.5], [-5.0, 122.5]]
+    assert FileTensor("x", (-1, 2), "int32", None, 0).stored(np.zeros((1, 9, 2))).dtype == np.int32
 
 
 @pytest.mark.parametrize("shape", [(2, 4), (2, 3, 4), (4, 3)])
@@ -160,7 +160,7 @@ def two(tmp_path_factory) -> Path:
     model = keras.Model({"left": left, "tokens": tokens}, outputs)
     given = {"left": examples()[:9, :, 0], "tokens": (np.arange(54).reshape(9, 6) % 10).astype("int32")}
     answers = {name: value.numpy() for name, value in model(given).items()}
-    with quiet_descriptor(1), quiet_descriptor(2), warnings.catch_warnings():
+    with silence_descriptor(1), silence_descriptor(2), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.export(folder / "model", format="tf_saved_model", verbose=False)
         content = tf.lite.TFLiteConverter.from_saved_model(str(folder / "model")).convert()
@@ -178,7 +178,7 @@ def test_several_inputs_and_one_of_several_outputs(two, form):
         known = dict(file)
     if not path.exists():
         pytest.skip("tf2onnx is not installed")
-    with pytest.raises(SeveralOutputs, match="has 2 outputs: ") as caught:
+    with pytest.raises(AmbiguousOutput, match="has 2 outputs: ") as caught:
         FileRunner(path, threads=1)
     assert sorted(caught.value.names) == ["label", "size"]
     assert caught.value.hint.startswith("--output ")
@@ -189,7 +189,7 @@ def test_several_inputs_and_one_of_several_outputs(two, form):
             "left": ((4,), "float32"),
             "tokens": ((6,), "int32"),
         }
-        assert (runner.runtime, runner.batch) == (runner.RUNTIMES[form], None)
+        assert (runner.runtime, runner.batch) == (runner.RUNTIME_OF_FORMAT[form], None)
         batch = [known[one.name] for one in runner.inputs]
         np.testing.assert_allclose(runner.predict(batch), known["size"], atol=1e-6)
         assert (runner.time_block([batch, tuple(batch)]) > 0).all()
@@ -260,7 +260,7 @@ def test_a_reader_that_dies_or_hangs_is_a_model_error(folder, tmp_path, monkeypa
     (tmp_path / "reader.py").write_text(reader)
     monkeypatch.setattr(runner.runner_process, "__file__", str(tmp_path / "reader.py"))
     if reader == HANGING:
-        monkeypatch.setattr(runner, "OPENING_SECONDS", 0.3)
+        monkeypatch.setattr(runner, "_OPEN_TIMEOUT_SECONDS", 0.3)
     with pytest.raises(ModelError, match=message) as caught:
         FileRunner(folder / "float.tflite")
     assert caught.value.exit_code == 4
@@ -315,7 +315,7 @@ def test_memory_that_a_file_asks_for_is_bounded(tmp_path):
 
 @pytest.mark.serial
 def test_a_file_that_never_answers_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "OPENING_SECONDS", 1.5)
+    monkeypatch.setattr(runner, "_OPEN_TIMEOUT_SECONDS", 1.5)
     with pytest.raises(ModelError, match=r"loop\.onnx: onnxruntime hung on the file and was ended after 2 s"):
         FileRunner(hostile_onnx(tmp_path / "loop.onnx", "loop"), threads=1)
 

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 from kdcli.errors import ModelError
-from kdcli.models.prediction import LOGITS, Answering
-from kdcli.models.preprocessing import Preparation
-from kdcli.models.runtimes.network import RunnerNetwork, explain, explaining
-from kdcli.models.runtimes.tensor_info import TensorInfo
+from kdcli.models.prediction import LOGITS, Predictor
+from kdcli.models.preprocessing import Preprocessing
+from kdcli.models.runtimes.network import RunnerNetwork, find_failure, unwrap_failures
+from kdcli.models.runtimes.tensor_info import FileTensor
 
 
 class Reader:
     """Answers with what it was asked, flattened and cut to the output's size."""
 
     def __init__(self, *, takes=("float32", None, 0), gives=("float32", None, 0), outputs=2, error=None):
-        self.inputs = (TensorInfo("in", (1, -1), *takes),)
-        self.output = TensorInfo("out", (outputs,), *gives)
+        self.inputs = (FileTensor("in", (1, -1), *takes),)
+        self.output = FileTensor("out", (outputs,), *gives)
         self.outputs = (self.output,)
         self.error = error
         self.asked = []
@@ -32,12 +32,12 @@ class Reader:
 
 def network(preparation=None, **options):
     made = RunnerNetwork(Reader(**options), name="a.tflite")
-    one = preparation or Preparation((1, 2), "float32", (1, None), made.inputs[0].dtype)
-    return made.with_preparations({"x": one})
+    one = preparation or Preprocessing((1, 2), "float32", (1, None), made.inputs[0].dtype)
+    return made.with_preprocessing({"x": one})
 
 
 def logits_of(made, x):
-    return Answering(made)(lambda positions: {"x": x[positions]}, len(x))[LOGITS]
+    return Predictor(made)(lambda positions: {"x": x[positions]}, len(x))[LOGITS]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_input_tells_what_goes_in(dtype, scale, zero, bytes_, wanted):
 
 
 def test_examples_are_prepared_before_they_go_in():
-    preparation = Preparation((1, 2), "uint8", (1, 2), "float32", "unit")
+    preparation = Preprocessing((1, 2), "uint8", (1, 2), "float32", "unit")
     made = network(preparation)
     x = np.array([[[0, 255]], [[51, 102]]], np.uint8)
     assert logits_of(made, x) == pytest.approx(np.array([[0, 1], [0.2, 0.4]]))
@@ -85,29 +85,29 @@ def test_output_in_steps_of_a_softmax_is_probabilities(gives, outputs, kind):
 
 def test_probabilities_and_sigmoids_become_logits():
     x = np.array([[[0.25, 0.75]]], np.float32)
-    made = network().understood("probabilities", output_kind="logits")
+    made = network().with_output_kinds("probabilities", output_kind="logits")
     assert logits_of(made, x) == pytest.approx(np.log([[0.25, 0.75]]))
-    made = network().understood("sigmoid", output_kind="sigmoid")
+    made = network().with_output_kinds("sigmoid", output_kind="sigmoid")
     assert logits_of(made, x) == pytest.approx(np.log([[1 / 3, 3]]), abs=1e-6)
-    made = network(outputs=1).understood("sigmoid", output_kind="sigmoid").as_two_classes()
+    made = network(outputs=1).with_output_kinds("sigmoid", output_kind="sigmoid").as_two_classes()
     assert made.outputs == 2
     assert logits_of(made, x) == pytest.approx(np.array([[0, np.log(1 / 3)]]), abs=1e-6)
-    assert np.isfinite(logits_of(network().understood("probabilities", output_kind="logits"), 0 * x)).all()
+    assert np.isfinite(logits_of(network().with_output_kinds("probabilities", output_kind="logits"), 0 * x)).all()
 
 
 def test_failure_of_the_reader_is_found_behind_the_one_of_tensorflow():
     made = network(error=ModelError("a.tflite: the file ended its reader"))
     with pytest.raises(Exception) as caught:
         logits_of(made, np.zeros((3, 1, 2), np.float32))
-    assert explain(made, caught.value).message == "a.tflite: the file ended its reader"
-    assert explain(network(), ValueError("odd")).message == "a.tflite: cannot be asked: odd"
+    assert find_failure(made, caught.value).message == "a.tflite: the file ended its reader"
+    assert find_failure(network(), ValueError("odd")).message == "a.tflite: cannot be asked: odd"
 
 
 def test_several_inputs_go_in_by_name():
     class Two(Reader):
         def __init__(self):
             super().__init__()
-            self.inputs = (TensorInfo("b", (2,), "int32", None, 0), TensorInfo("a", (2,), "float32", None, 0))
+            self.inputs = (FileTensor("b", (2,), "int32", None, 0), FileTensor("a", (2,), "float32", None, 0))
 
         def predict(self, batches):
             tokens, values = batches
@@ -116,10 +116,10 @@ def test_several_inputs_go_in_by_name():
 
     made = RunnerNetwork(Two(), name="two.onnx")
     preparations = {
-        "a": Preparation((2,), "float32", (2,), "float32", "raw"),
-        "b": Preparation((2,), "int64", (2,), "int32", "raw"),
+        "a": Preprocessing((2,), "float32", (2,), "float32", "raw"),
+        "b": Preprocessing((2,), "int64", (2,), "int32", "raw"),
     }
-    made = made.with_preparations(preparations)
+    made = made.with_preprocessing(preparations)
     raw = {"a": np.array([[1.0, 2.0]], np.float32), "b": np.array([[3, 4]])}
     assert made.compute_saved_output(raw).numpy().tolist() == [[31, 42]]
     assert (made.taps, made.variables, made.parameters) == ({}, [], None)
@@ -127,7 +127,7 @@ def test_several_inputs_go_in_by_name():
 
 def test_a_failure_within_the_block_is_said_as_itself():
     made = network(error=ModelError("a.tflite: the file ended its reader"))
-    with pytest.raises(ModelError, match="the file ended its reader"), explaining(made):
+    with pytest.raises(ModelError, match="the file ended its reader"), unwrap_failures(made):
         logits_of(made, np.zeros((3, 1, 2), np.float32))
-    with pytest.raises(ValueError, match="odd"), explaining(network()):
+    with pytest.raises(ValueError, match="odd"), unwrap_failures(network()):
         raise ValueError("odd")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kdcli.models.hardware import processor_flags
+from kdcli.models.hardware import read_processor_flags
 from kdcli.models.saved_model.constant_function import ConstantFunction
 
 RANDOM = np.random.default_rng(0)
@@ -51,7 +51,7 @@ def test_weights_that_are_assigned_later_are_not_seen():
 
 
 def test_half_precision_ends_before_the_last_product():
-    if not processor_flags():
+    if not read_processor_flags():
         pytest.skip("this processor does not multiply bfloat16")
     weights = Weights()
     constant = ConstantFunction(weights.traced(), precision="mixed_bfloat16", exact="logits")

@@ -15,7 +15,7 @@ from graph_models import PICTURES, cnn, exported, frozen_here, linear, plain, pr
 
 from kdcli.errors import ModelError, UsageError
 from kdcli.models.saved_model import freeze
-from kdcli.models.saved_model.freeze import Freezing
+from kdcli.models.saved_model.freeze import FreezeProcess
 from kdcli.models.saved_model.network import GraphNetwork
 from kdcli.models.saved_model.open import open_graph
 
@@ -38,7 +38,7 @@ def test_a_savedmodel_opens_through_a_child(folder, tmp_path, capfd):
 
 
 def test_what_the_child_leaves_is_what_is_read_here(folder):
-    with Freezing(folder, name="given") as freezing:
+    with FreezeProcess(folder, name="given") as freezing:
         scratch = Path(freezing._scratch.name)
         frozen = freezing.result()
         assert scratch.is_dir()
@@ -60,7 +60,7 @@ def test_a_choice_that_is_not_there_is_wrong_use(tmp_path):
 
 
 def test_a_savedmodel_that_is_too_large_to_freeze_answers_as_it_is(folder, monkeypatch):
-    monkeypatch.setattr(freeze, "LARGEST", 100)
+    monkeypatch.setattr(freeze, "MAX_WEIGHT_BYTES", 100)
     network = prepared(open_graph(folder, name="large"), picture=PICTURES)
     np.testing.assert_allclose(network.compute_saved_output({"picture": PICTURES}), cnn()(PICTURES), atol=1e-6)
     assert network.taps == {} and network.variables == []
@@ -106,10 +106,10 @@ GREEDY = READ + "kept = bytearray(300 << 20); kept[::4096] = bytes(len(kept[::40
 def test_a_child_that_dies_hangs_or_takes_everything_is_a_model_error(folder, monkeypatch, child, message):
     monkeypatch.setattr(freeze, "_COMMAND", ("-P", "-c", child))
     if child == HANGING:
-        monkeypatch.setattr(freeze, "SECONDS", 0.3)
-        monkeypatch.setattr(freeze, "SECONDS_PER_BYTE", 0)
+        monkeypatch.setattr(freeze, "_TIMEOUT_SECONDS", 0.3)
+        monkeypatch.setattr(freeze, "_TIMEOUT_SECONDS_PER_BYTE", 0)
     if child == GREEDY:
-        monkeypatch.setattr(freeze, "MEMORY", 50 << 20)
+        monkeypatch.setattr(freeze, "_MEMORY_BYTES", 50 << 20)
     with pytest.raises(ModelError, match=message) as caught:
         open_graph(folder, name="given")
     assert caught.value.exit_code == 4
@@ -117,7 +117,7 @@ def test_a_child_that_dies_hangs_or_takes_everything_is_a_model_error(folder, mo
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_child_that_is_killed_while_it_loads_is_a_model_error(folder):
-    with Freezing(folder, name="given") as freezing:
+    with FreezeProcess(folder, name="given") as freezing:
         os.kill(freezing._process.pid, signal.SIGKILL)
         with pytest.raises(ModelError, match=r"given: the model ended its reader \(signal 9, SIGKILL\)"):
             freezing.result()
@@ -126,15 +126,15 @@ def test_a_child_that_is_killed_while_it_loads_is_a_model_error(folder):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is Linux's")
 def test_memory_is_limited_inside_the_child(folder, monkeypatch):
     # Enough to start with, too little to load TensorFlow's libraries and a model.
-    monkeypatch.setattr(freeze, "MEMORY", 100 << 20)
-    monkeypatch.setattr(freeze, "MEMORY_PER_CORE", 0)
+    monkeypatch.setattr(freeze, "_MEMORY_BYTES", 100 << 20)
+    monkeypatch.setattr(freeze, "_MEMORY_BYTES_PER_CORE", 0)
     monkeypatch.setattr(freeze, "_memory_of", lambda process: 0)
     with pytest.raises(ModelError, match=r"given: (the model ended its reader|its reader ended|it does not load)"):
         open_graph(folder, name="given")
 
 
 def test_closing_early_ends_the_child(folder):
-    freezing = Freezing(folder, name="given")
+    freezing = FreezeProcess(folder, name="given")
     freezing.close()
     freezing.close()
     assert freezing._process.returncode is not None

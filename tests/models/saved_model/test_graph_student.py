@@ -25,7 +25,7 @@ from graph_models import (
 )
 
 from kdcli.errors import ModelError
-from kdcli.models.files.load import open_exported
+from kdcli.models.files.load import load_saved_model
 from kdcli.models.saved_model.network import GraphNetwork
 
 LABELS = np.arange(7) % 5
@@ -115,8 +115,8 @@ def test_a_student_is_saved_as_a_savedmodel_again(folder, tmp_path):
     student.save(tmp_path / "again")
     wanted = student.compute_saved_output(raw).numpy()
     assert np.abs(wanted - cnn()(PICTURES)).max() > 1e-3
-    loaded = open_exported(tmp_path / "again")
-    before, after = (x.signatures["serving_default"] for x in (open_exported(folder), loaded))
+    loaded = load_saved_model(tmp_path / "again")
+    before, after = (x.signatures["serving_default"] for x in (load_saved_model(folder), loaded))
     assert after.structured_input_signature == before.structured_input_signature
     assert after.structured_outputs == before.structured_outputs
     assert len(loaded.weights) == len(student.variables)
@@ -159,7 +159,7 @@ def test_every_result_and_whole_numbers_are_kept(tmp_path):
     student = prepared(GraphNetwork(frozen, name="plain", output="chosen", trainable=True), **raw)
     nudged(student)
     student.save(tmp_path / "again")
-    signature = open_exported(tmp_path / "again").signatures["infer"]
+    signature = load_saved_model(tmp_path / "again").signatures["infer"]
     answered = signature(**{name: tf.constant(array) for name, array in raw.items()})
     assert {name: tensor.dtype.name for name, tensor in answered.items()} == {
         "best": "int64",

@@ -24,7 +24,7 @@ from graph_models import (
 )
 
 from kdcli.errors import ModelError, UsageError
-from kdcli.models.files.load import open_exported
+from kdcli.models.files.load import load_saved_model
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.saved_model.network import GraphNetwork
 from kdcli.models.saved_model.open import open_legacy
@@ -55,7 +55,11 @@ def test_answers_are_those_of_the_keras_model(pair):
     wanted = own.compute({own.inputs[0].name: array}).logits
     exact = 1e-6 if "bfloat16" not in str({layer.compute_dtype for layer in model.layers}) else 2e-2
     np.testing.assert_allclose(network.compute(raw).logits, wanted, atol=exact, rtol=1e-5)
-    assert (network.saved_kind, network.output_kind, network.outputs) == (own.saved_kind, own.output_kind, own.outputs)
+    assert (network.saved_kind, network.output_kind, network.outputs) == (
+        own.saved_kind,
+        own.output_kind,
+        own.outputs,
+    )
     assert network.output_shape == own.output_shape
     assert network.parameters == sum(int(np.prod(w.shape)) for w in model.weights if "float" in w.dtype)
     assert network.variables == [] and not network.has_regularization
@@ -84,7 +88,7 @@ def test_a_softmax_or_sigmoid_is_left_out_exactly(tmp_path):
     np.testing.assert_allclose(tf.nn.softmax(logits), model(PICTURES), atol=1e-6)
     # Behind the softmax these differences would be gone.
     assert logits.max() - logits.min() > 30
-    values = network.understood("values", output_kind="values")
+    values = network.with_output_kinds("values", output_kind="values")
     np.testing.assert_allclose(values.compute(raw).logits, model(PICTURES), atol=1e-6)
     assert values.logits_from == "output" and network.logits_from == "before the Softmax"
 
@@ -109,7 +113,7 @@ def test_a_module_names_its_signatures_and_outputs(module):
 
 def test_several_inputs_go_in_by_name(module):
     raw = {"alone": ALONE, "wide": WIDE}
-    signature = open_exported(module).signatures["infer"]
+    signature = load_saved_model(module).signatures["infer"]
     wanted = signature(alone=tf.constant(ALONE), wide=tf.constant(WIDE))
     frozen = frozen_here(module, signature="infer")
     for output, kind in (("logits", "logits"), ("chosen", "probabilities")):
@@ -126,7 +130,7 @@ def test_a_fixed_batch_is_filled_up(module, count):
     network, raw = opened(module, WIDE, signature="four")
     assert "batches of 4" in network.notes[0]
     raw = {"wide": np.concatenate([WIDE, WIDE])[:count]}
-    signature = open_exported(module).signatures["four"]
+    signature = load_saved_model(module).signatures["four"]
     wanted = [signature(wide=tf.constant(np.repeat(one[None], 4, 0)))["scores"][0] for one in raw["wide"]]
     np.testing.assert_allclose(network.compute_saved_output(raw), wanted, atol=1e-6)
 
@@ -159,7 +163,7 @@ def test_a_graph_that_starts_from_files_starts_after_decoding(tmp_path):
     folder = decoding(tmp_path / "decoding")
     frozen = frozen_here(folder)
     network = GraphNetwork(frozen, name="decoding")
-    inner = network.starts_from_bytes
+    inner = network.decoded_images
     assert inner.endswith("TensorListStack:0") and network.inputs[0].dtype == "string"
     with pytest.raises(ModelError, match="decoding starts from the bytes of picture files") as caught:
         prepared(network, files=PICTURES)
@@ -187,14 +191,16 @@ def test_what_cannot_be_frozen_teaches_by_its_outputs(tmp_path, module):
     folder = looking(tmp_path / "looking")
     frozen = frozen_here(folder)
     assert frozen.graph is None
-    network = prepared(GraphNetwork(frozen, name="looking", loaded=open_exported(folder)), key=keys)
+    network = prepared(GraphNetwork(frozen, name="looking", loaded=load_saved_model(folder)), key=keys)
     assert network.compute_saved_output({"key": keys}).numpy().tolist() == [[10, 20], [30, 60], [-1, -2]]
     assert network.taps == {} and "tables" in network.notes[0]
     large = frozen_here(module, signature="embed", limit=10)
     assert "more than can be made constants" in large.unfrozen
-    whole = GraphNetwork(large, name="large", loaded=open_exported(module))
+    whole = GraphNetwork(large, name="large", loaded=load_saved_model(module))
     small, raw = opened(module, WIDE, signature="embed")
-    np.testing.assert_allclose(prepared(whole, **raw).compute_saved_output(raw), small.compute_saved_output(raw), atol=1e-6)
+    np.testing.assert_allclose(
+        prepared(whole, **raw).compute_saved_output(raw), small.compute_saved_output(raw), atol=1e-6
+    )
     for given in ({"trainable": True}, {"start_at": "hidden"}):
         with pytest.raises(ModelError, match=r"large cannot be .*more than can be made constants"):
             GraphNetwork(large, name="large", **given)
@@ -203,7 +209,7 @@ def test_what_cannot_be_frozen_teaches_by_its_outputs(tmp_path, module):
 def test_many_weights_are_not_folded_and_answer_the_same(tmp_path, monkeypatch):
     model = cnn()
     folded, raw = opened(exported(model, tmp_path / "cnn"), PICTURES)
-    monkeypatch.setattr("kdcli.models.saved_model.function.FOLDED", 0)
+    monkeypatch.setattr("kdcli.models.saved_model.function.MAX_CONSTANT_BYTES", 0)
     fed, _ = opened(tmp_path / "cnn", PICTURES)
     assert fed._function._held and not folded._function._held
     assert fed.variables == [] and fed.taps == folded.taps

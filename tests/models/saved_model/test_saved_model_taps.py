@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from graph_models import KERAS, PICTURES, cnn, exported, frozen_here, opened, plain, prepared
 
-from kdcli.distillation.network_stages import last_features
+from kdcli.distillation.network_stages import find_last_features
 from kdcli.distillation.pairing import pair_layers
 from kdcli.losses.hint import Hint
 from kdcli.models.keras.network import KerasNetwork
@@ -63,7 +63,7 @@ def test_automatic_pairing_picks_the_same_layers_as_for_the_keras_model(kind, tm
     network, _ = opened(exported(model, tmp_path / kind), array)
     keras_network = own(model, array)
     ours, theirs = (
-        {rank: stage.tap for rank, stage in last_features(side).items()} for side in (network, keras_network)
+        {rank: stage.tap for rank, stage in find_last_features(side).items()} for side in (network, keras_network)
     )
     assert set(ours) == set(theirs)
     found = answers(network, array, list(ours.values()))

@@ -64,8 +64,8 @@ def test_the_hostile_files_hold_nothing_else_that_is_refused(tmp_path):
     new, old = tmp_path / "model.keras", tmp_path / "model.h5"
     hostile_keras.write_keras(new, hostile_keras.sequential(hostile_keras.dense()))
     hostile_keras.write_h5(old, hostile_keras.old(hostile_keras.old_dense()))
-    assert screen_keras(new, code=()).findings == ()
-    assert screen_hdf5(old, code=()).findings == ()
+    assert screen_keras(new, custom_names=()).findings == ()
+    assert screen_hdf5(old, custom_names=()).findings == ()
     assert keras.saving.load_model(new, compile=False).count_params() == 15
     assert len(hostile_keras.HOSTILE) >= 100
 
@@ -82,14 +82,14 @@ def test_a_lambda_of_the_hostile_files_would_run_when_keras_is_told_to(tmp_path)
 
 @pytest.mark.parametrize("make", benign_keras.MODELS, ids=lambda make: make.__name__)
 def test_a_benign_model_is_safe(make, tmp_path):
-    verdict = screen_keras(saved(make(), tmp_path / "model.keras"), code=())
+    verdict = screen_keras(saved(make(), tmp_path / "model.keras"), custom_names=())
     assert [str(finding) for finding in verdict.findings] == []
 
 
 @pytest.mark.parametrize("make", benign_keras.OLD, ids=lambda make: make.__name__)
 def test_a_benign_old_file_is_safe(make, tmp_path):
     model = make()
-    verdict = screen_hdf5(saved(model, tmp_path / "model.h5"), code=())
+    verdict = screen_hdf5(saved(model, tmp_path / "model.h5"), custom_names=())
     assert [str(finding) for finding in verdict.findings] == []
     assert verdict.values >= model.count_params()
 
@@ -108,37 +108,37 @@ def test_an_application_is_safe(family, tmp_path):
 
 def test_an_application_and_its_largest_numbers(tmp_path):
     model = keras.applications.MobileNetV3Small(weights=None, input_shape=(32, 32, 3), classes=7)
-    assert screen_keras(saved(model, tmp_path / "model.keras"), code=()).findings == ()
+    assert screen_keras(saved(model, tmp_path / "model.keras"), custom_names=()).findings == ()
 
 
 def test_an_own_layer_wants_its_code(tmp_path):
     inputs = keras.Input((4,))
     model = keras.Model(inputs, Twice(name="double")(keras.layers.Dense(2)(inputs)))
     path = saved(model, tmp_path / "model.keras")
-    (finding,) = screen_keras(path, code=()).findings
+    (finding,) = screen_keras(path, custom_names=()).findings
     assert finding.rule == "class"
     assert "'double'" in finding.message and "'Twice'" in finding.message
     assert finding.hint.startswith("--code FILE.py")
-    assert screen_keras(path, code={"screened>Twice"}).findings == ()
+    assert screen_keras(path, custom_names={"screened>Twice"}).findings == ()
 
 
 def test_a_subclassed_model_wants_its_code(tmp_path):
     model = Subclassed()
     model(keras.ops.ones((1, 3)))
     path = saved(model, tmp_path / "model.keras")
-    assert [finding.rule for finding in screen_keras(path, code=()).refused] == ["class"]
-    assert screen_keras(path, code={"screened>Subclassed"}).findings == ()
+    assert [finding.rule for finding in screen_keras(path, custom_names=()).refused] == ["class"]
+    assert screen_keras(path, custom_names={"screened>Subclassed"}).findings == ()
 
 
 def test_the_name_of_own_code_does_not_let_others_in(tmp_path):
     path = tmp_path / "model.keras"
     hostile_keras.HOSTILE["own-layer"][2](path)
-    assert not screen_keras(path, code={"my_package>Other"}).safe
+    assert not screen_keras(path, custom_names={"my_package>Other"}).safe
     hostile_keras.HOSTILE["lambda"][2](path)
-    assert not screen_keras(path, code={"my_package>Mine"}).safe
+    assert not screen_keras(path, custom_names={"my_package>Mine"}).safe
     old = {"class_name": "Lambda", "registered_name": "my_package>Mine", "config": {"name": "run"}}
     hostile_keras.write_keras(path, hostile_keras.sequential(old))
-    assert [finding.rule for finding in screen_keras(path, code={"my_package>Mine"}).refused] == ["lambda"]
+    assert [finding.rule for finding in screen_keras(path, custom_names={"my_package>Mine"}).refused] == ["lambda"]
 
 
 def test_how_the_model_was_compiled_is_left_out(tmp_path):
@@ -147,7 +147,7 @@ def test_how_the_model_was_compiled_is_left_out(tmp_path):
         hostile_keras.dense(), compile_config={"loss": hostile_keras.marshalled(path), "optimizer": "sgd"}
     )
     hostile_keras.write_keras(path, config)
-    assert screen_keras(path, code=()).findings == ()
+    assert screen_keras(path, custom_names=()).findings == ()
     assert not keras.saving.load_model(path, compile=False).compiled
     assert not hostile_keras.marker(path).exists()
 
@@ -161,7 +161,7 @@ def test_the_training_of_an_old_file_is_left_out(tmp_path):
         file.create_group("optimizer_weights")
 
     hostile_keras.write_h5(path, hostile_keras.old(hostile_keras.old_dense()), fill)
-    assert screen_hdf5(path, code=()).findings == ()
+    assert screen_hdf5(path, custom_names=()).findings == ()
     assert not keras.saving.load_model(path, compile=False).compiled
     assert not hostile_keras.marker(path).exists()
 
@@ -169,7 +169,7 @@ def test_the_training_of_an_old_file_is_left_out(tmp_path):
 def test_a_member_that_keras_does_not_write_is_told(tmp_path):
     path = tmp_path / "model.keras"
     hostile_keras.write_keras(path, hostile_keras.sequential(hostile_keras.dense()), README__md=b"hello")
-    verdict = screen_keras(path, code=())
+    verdict = screen_keras(path, custom_names=())
     assert verdict.safe
     assert [str(finding) for finding in verdict.findings] == [
         "member: Keras writes no member 'README.md'; it is not used"
@@ -181,9 +181,9 @@ def test_an_archive_that_was_packed_again_is_safe(tmp_path):
     with zipfile.ZipFile(plain) as before, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as after:
         for name in before.namelist():
             after.writestr(name, before.read(name))
-    verdict = screen_keras(packed, code=())
+    verdict = screen_keras(packed, custom_names=())
     assert verdict.findings == ()
-    assert verdict.values == screen_keras(plain, code=()).values > 0
+    assert verdict.values == screen_keras(plain, custom_names=()).values > 0
 
 
 @pytest.mark.parametrize("screen", SCREENS.values())

@@ -11,7 +11,7 @@ import pytest
 
 from kdcli.screening.keras.config import Unreadable, check_config, parse_json
 from kdcli.screening.keras.objects import Found
-from kdcli.screening.keras.weights import least_weights
+from kdcli.screening.keras.weights import count_minimum_weights
 
 
 def found(config: Any, *, held: int = 15, code=()) -> list[str]:
@@ -60,7 +60,7 @@ def test_names_of_the_file_cannot_write_on_the_terminal():
     ],
 )
 def test_least_weights_of_a_layer(one, count):
-    assert least_weights(one) == count
+    assert count_minimum_weights(one) == count
 
 
 def test_a_layer_in_two_places_is_counted_once():

@@ -81,7 +81,7 @@ def test_a_child_that_says_nothing_is_a_damaged_file(file, monkeypatch):
 
 
 def test_a_child_that_hangs_is_ended(file, monkeypatch):
-    monkeypatch.setattr(hdf5, "SECONDS", 0.5)
+    monkeypatch.setattr(hdf5, "_TIMEOUT_SECONDS", 0.5)
     (finding,) = dead(file, monkeypatch, "import time\ntime.sleep(60)").findings
     assert "hung and was ended" in finding.message
 
@@ -100,7 +100,7 @@ def test_damaged_files_end_in_a_verdict(file, seed):
     for place in random.integers(8, len(whole), 12):
         content[place] = random.integers(256)
     file.write_bytes(bytes(content))
-    verdict = screen_hdf5(file, code=())
+    verdict = screen_hdf5(file, custom_names=())
     assert all("\n" not in str(finding) for finding in verdict.findings)
 
 
