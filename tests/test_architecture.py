@@ -226,8 +226,8 @@ assert not loaded(), ("import kdcli", loaded())
 import kdcli.losses
 assert not loaded(), ("kdcli.losses", loaded())
 from kdcli.recipe.reader import read_recipe
-from kdcli.recipe.shipped_recipes import shipped_names
-for name in shipped_names():
+from kdcli.recipe.shipped_recipes import list_shipped_recipes
+for name in list_shipped_recipes():
     read_recipe(name)
 assert not loaded(), ("a recipe", loaded())
 from kdcli.cli.app import run

@@ -315,8 +315,7 @@ def check_output_kinds(recipe: Recipe, dataset: Dataset, teacher: Network, stude
         if student.output_kind not in loss.accepted_output_kinds:
             raise ModelError(
                 f"losses.{loss.label} works on {' or '.join(loss.accepted_output_kinds)}; the outputs of the "
-                f"student "
-                f"({student.name}) are {student.output_kind}",
+                f"student ({student.name}) are {student.output_kind}",
                 hint="soft_targets and logit_mse compare outputs of every kind",
             )
         _check_classes(loss, student.outputs)
