@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdcli.errors import Interrupted, UsageError
 from kdcli.events import Note, OnEvent, ignore_event
-from kdcli.setup.startup import never_stop
+from kdcli.setup.context import never_stop
 
 if TYPE_CHECKING:
     from kdcli.runs.demo_results import DemonstratedModel, Demonstration

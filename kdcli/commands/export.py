@@ -37,7 +37,6 @@ from kdcli.runs.export_results import INTERFACE_FILE, LABELS_FILE, Artifact, Exp
 from kdcli.runs.gate_results import GateResult
 from kdcli.runs.results import relativize_path
 from kdcli.screening.verdict import NO_TRUST, Trust
-from kdcli.setup.context import Context
 from kdcli.setup.named_models import check_limits, request_for_models
 from kdcli.setup.request import Request
 from kdcli.setup.startup import start_tensorflow
@@ -166,8 +165,7 @@ def export(
         and shipped.dataset is not None
         and any(METRICS[one.metric].of_teacher for one in bounds)
     ):
-        context = Context(threads, on_event=on_event)
-        teacher = open_run_teacher(given, taught, request, shipped.dataset, shipped.examples, context)
+        teacher = open_run_teacher(given, taught, request, shipped.dataset, shipped.examples)
         shipped = replace(shipped, reference=replace(shipped.reference, teacher=teacher.logits))
     bounds = add_parity_gates(bounds, task=task, labelled=labelled)
     try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from kdcli.custom_kinds import CustomKinds
 from kdcli.errors import ModelError, UsageError
 from kdcli.jobs.build import label_term
 from kdcli.jobs.stages import check_stages, last_stage, stages_of
@@ -17,14 +18,12 @@ from kdcli.recipe.model_sections import TeacherSection
 from kdcli.recipe.reader import read_run_recipe
 from kdcli.runs.directory import SUMMARY_FILE, find_run_model, find_run_recipe, read_json
 from kdcli.runs.results import FinishedRun
+from kdcli.screening.verdict import NO_TRUST
 from kdcli.setup.checks import refuse_fresh_graph, refuse_trained_object, refuse_untrained
 from kdcli.setup.ensemble_members import check_ensemble, member_requests, teachers_text
-from kdcli.setup.request import Request, make_request, require
+from kdcli.setup.request import Request, RunOptions, make_request, require
 from kdcli.setup.run_location import input_paths
 from kdcli.zoo import Clone, File
-
-# What options say of a finished run, beside what its own recipe says.
-KEPT = ("data", "devices", "trust", "code")
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,18 @@ class Arm:
         """Files and folders that the arm reads."""
         return [*input_paths(self.request.recipe), *(run.run for run in self.finished.values())]
 
-    def at(self, seed: int) -> Request:
-        """What to do with one seed; split, limit and views stay those of the first, unless each has its own."""
+    def at(self, seed: int, out: Path | None = None) -> Request:
+        """What to do with one seed; split, limit and views stay those of the first, unless each has its own.
+
+        Args:
+            seed: of the pair.
+            out: the run directory, which is continued where it exists.
+        """
         recipe = self.request.recipe
         train = recipe.train.model_copy(update={"seed": seed})
         data = recipe.data if self.splits_per_seed else recipe.data.model_copy(update={"seed": recipe.data_seed})
-        return replace(self.request, recipe=recipe.model_copy(update={"train": train, "data": data}))
+        recipe = recipe.model_copy(update={"train": train, "data": data})
+        return replace(self.request, recipe=recipe, out=out, resume=out is not None, overwrite=False)
 
 
 def make_arms(
@@ -68,7 +73,7 @@ def make_arms(
     recipes: Sequence[Any],
     distilled: Sequence[str | Path],
     repeats: int | None,
-    **options: Any,
+    options: RunOptions,
 ) -> tuple[Arm, ...]:
     """Every student under every recipe with its twin alone, twins first.
 
@@ -78,7 +83,7 @@ def make_arms(
         recipes: none is `soft-targets`, unless finished runs are given.
         distilled: finished runs of `kd distill`; runs that differ only in their seed are repeats of one arm.
         repeats: seeds for each arm that is trained; 3 when None.
-        options: as for `asking.ask`.
+        options: as for `make_request`.
 
     Raises:
         UsageError: a recipe, an option, or what is missing.
@@ -86,12 +91,14 @@ def make_arms(
     if distilled and not recipes:
         _refuse_without_effect(repeats=repeats, student=students or None, **options)
     # Found once: two arms with the same own kind are equal then.
-    options["code"] = find_kinds([Path(file) for file in options.get("code") or ()])
+    code = options.get("code") or ()
+    custom = code if isinstance(code, CustomKinds) else find_kinds([Path(file) for file in code])
+    shared: RunOptions = {**options, "code": custom}
     names: dict[str, str] = {}
     arms: list[Arm] = []
     for recipe in _once_each(recipes) or ([] if distilled else [None]):
         for student in _once_each(students) or [None]:
-            request = _fresh(make_request(recipe, teacher=teacher, student=student, **options))
+            request = _fresh(make_request(recipe, teacher=teacher, student=student, **shared))
             check_stages(stages_of(request, Path()))
             last = last_stage(request)
             require(last, "data", "teacher", "student")
@@ -102,7 +109,7 @@ def make_arms(
             first = request.recipe.train.seed
             seeds = tuple(range(first, first + (repeats or 3)))
             arms.append(_arm(request, seeds, names, taken=arms))
-    arms += _finished_arms(distilled, names, arms, teacher=teacher, options=options)
+    arms += _finished_arms(distilled, names, arms, teacher=teacher, options=shared)
     _refuse_several_teachers(arms)
     for arm in arms:
         for section in arm.request.recipe.sides.values():
@@ -210,7 +217,7 @@ def _finished_arms(
     arms: Sequence[Arm],
     *,
     teacher: Any,
-    options: dict[str, Any],
+    options: RunOptions,
 ) -> list[Arm]:
     found: dict[str, Arm] = {}
     for given in runs:
@@ -221,8 +228,14 @@ def _finished_arms(
         document = read_json(path / SUMMARY_FILE)
         if document.get("teacher") is None:
             raise ModelError(f"--distilled {path}: a run of kd train-teacher has no teacher to compare with")
-        kept = {name: options[name] for name in KEPT if name in options}
-        request = make_request(recipe, teacher=teacher, **kept)
+        request = make_request(
+            recipe,
+            teacher=teacher,
+            data=options.get("data"),
+            devices=options.get("devices"),
+            trust=options.get("trust", NO_TRUST),
+            code=options.get("code", ()),
+        )
         name = Path(recipe).parent.name
         require(request, "data", "teacher", "student")
         seed = read_run_recipe(recipe).train.seed

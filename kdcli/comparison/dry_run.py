@@ -35,7 +35,7 @@ def open_test_data(arms: Sequence[Arm], context: Context) -> Dataset:
     tests = {}
     for arm in arms:
         for seed in arm.seeds if arm.splits_per_seed else arm.seeds[:1]:
-            dataset = open_data(arm.at(seed), context.memo)
+            dataset = open_data(arm.at(seed))
             _refuse_unmeasurable(dataset)
             tests[_test_sha256(arm.at(seed), dataset, context)] = dataset
     if len(tests) > 1:
@@ -43,8 +43,8 @@ def open_test_data(arms: Sequence[Arm], context: Context) -> Dataset:
     for arm in arms:
         for seed, run in arm.finished.items():
             earlier = read_json(run.run / ENVIRONMENT_FILE)
-            location = RunLocation(run.run, arm.at(seed), resume=True, overwrite=False, earlier=earlier)
-            check_inputs(location, hash_named_inputs(arm.at(seed), context.memo))
+            request = arm.at(seed, run.run)
+            check_inputs(RunLocation(run.run, request, earlier), hash_named_inputs(request))
     return next(iter(tests.values()))
 
 
@@ -128,16 +128,14 @@ def describe_baselines(arms: Sequence[Arm]) -> tuple[str, ...]:
 def _plan(arm: Arm, location: ComparisonDirectory, context: Context, *, preflight: bool) -> tuple[Plan, float]:
     """The plan of an arm's first run with the time of its steps, and the seconds until it could start."""
     began = time.perf_counter()
-    request, path = arm.at(arm.seeds[0]), location.path / arm.folder / "dry-run"
-    chain = find_chain(request, out=path, resume=False, overwrite=False)
-    if chain is not None:
-        plan = plan_chain(chain, context, preflight=preflight)
+    path = location.path / arm.folder / "dry-run"
+    request = replace(arm.at(arm.seeds[0], path), resume=False)
+    if request.recipe.stages:
+        chain = find_chain(request)
+        assert chain is not None
+        plan = plan_chain(chain, preflight=preflight)
     else:
-        where = RunLocation(path, request, resume=False, overwrite=False)
-        job = (
-            build_label_training("student", where, context)
-            if arm.baseline is None
-            else build_distillation(where, context)
-        )
+        where = RunLocation(path, request)
+        job = build_label_training("student", where) if arm.baseline is None else build_distillation(where)
         plan = make_plan(job, check_job(job) if preflight else (), measured=True)
     return plan, time.perf_counter() - began

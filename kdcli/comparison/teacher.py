@@ -62,13 +62,11 @@ class ComparedTeacher:
 
 def open_compared_teacher(request: Request, dataset: Dataset, context: Context) -> ComparedTeacher:
     """The teacher of a recipe, or its teachers, with figures on the test split."""
-    test, opened = dataset.test, open_teachers(request, dataset, context)
+    test, opened = dataset.test, open_teachers(request, dataset)
     assert test is not None
     labels = test.all_labels()
     answers = [
-        None
-        if isinstance(one.network, RecordedNetwork)
-        else open_split_logits(own, dataset, one, context)("test", test)
+        None if isinstance(one.network, RecordedNetwork) else open_split_logits(own, dataset, one)("test", test)
         for own, one in zip(member_requests(request), opened, strict=True)
     ]
     each = [

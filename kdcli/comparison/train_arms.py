@@ -12,11 +12,14 @@ from kdcli.errors import Interrupted, KdError, LockedError, UsageError
 from kdcli.events import Note
 from kdcli.jobs.build import build_distillation, build_label_training
 from kdcli.jobs.execute import execute
+from kdcli.jobs.job import Job
 from kdcli.jobs.preflight import check_job
-from kdcli.jobs.run_stages import Chain, find_chain, run_chain
+from kdcli.jobs.run_stages import find_chain, run_chain
+from kdcli.jobs.stages import Stage
 from kdcli.jobs.training_findings import training_findings
 from kdcli.runs.results import FinishedRun, RunResult
 from kdcli.setup.context import Context
+from kdcli.setup.request import Request
 from kdcli.setup.run_location import find_location
 
 # How long to wait before asking again for a run that another process works in.
@@ -89,27 +92,16 @@ class ArmTraining:
     def _one(self, arm: Arm, seed: int, count: str) -> None:
         alone = arm.baseline is None
         path = self.out / arm.folder / f"seed-{seed}"
-        chain = find_chain(arm.at(seed), out=path, resume=True, overwrite=False)
-        if chain is not None:
-            self._chain(arm, seed, chain, count)
+        request = arm.at(seed, path)
+        if request.recipe.stages:
+            self._chain(arm, seed, request, count)
             return
-        location = find_location(
-            "scratch" if alone else "distill",
-            arm.at(seed),
-            out=path,
-            resume=True,
-            overwrite=False,
-            memo=self.context.memo,
-        )
+        location = find_location("scratch" if alone else "distill", request)
         if location.finished is not None:
             self.finished[arm.name][seed] = location.finished
             return
         self.context.on_event(Note(f"run {count}: {arm.name}, seed {seed}"))
-        job = (
-            build_label_training("student", location, self.context)
-            if alone
-            else build_distillation(location, self.context)
-        )
+        job = build_label_training("student", location) if alone else build_distillation(location)
         if self.preflight and arm.name not in self._checked:
             for finding in (*training_findings(job), *check_job(job)):
                 self.context.on_event(Note(f"{arm.name}: {finding}"))
@@ -117,13 +109,20 @@ class ArmTraining:
         self.finished[arm.name][seed] = execute(job, location)
         self.trained += 1
 
-    def _chain(self, arm: Arm, seed: int, chain: Chain, count: str) -> None:
+    def _chain(self, arm: Arm, seed: int, request: Request, count: str) -> None:
         """All stages of one seed."""
+        chain = find_chain(request)
+        assert chain is not None
+
+        def announce(stage: Stage, job: Job, findings: tuple[str, ...]) -> None:
+            for finding in (*training_findings(job), *findings):
+                self.context.on_event(Note(f"stage {stage.number}: {finding}"))
+
         if not chain.is_finished:
             self.context.on_event(Note(f"run {count}: {arm.name}, seed {seed}, in {len(chain.stages)} stages"))
             self.trained += 1
         preflight = self.preflight and arm.name not in self._checked
-        self.finished[arm.name][seed] = run_chain(chain, self.context, preflight=preflight, aloud=False)
+        self.finished[arm.name][seed] = run_chain(chain, announce=announce, preflight=preflight)
         self._checked.add(arm.name)
 
     def _wait(self, *, everything: bool) -> None:

@@ -27,7 +27,6 @@ from kdcli.setup.checks import (
     refuse_untrained,
 )
 from kdcli.setup.classifier_reuse import reuse_classifier
-from kdcli.setup.context import Context
 from kdcli.setup.ensemble_members import check_ensemble, member_requests
 from kdcli.setup.open_models import OpenedModel
 from kdcli.setup.open_teachers import open_role, open_teacher, open_teachers
@@ -40,7 +39,7 @@ from kdcli.teacher.resolve import make_views
 from kdcli.zoo import Clone
 
 
-def build_distillation(location: RunLocation, context: Context) -> Job:
+def build_distillation(location: RunLocation) -> Job:
     """Everything that a distillation needs.
 
     Raises:
@@ -53,16 +52,16 @@ def build_distillation(location: RunLocation, context: Context) -> Job:
         refuse_untrained(one)
     if recipe.losses is None:
         raise UsageError(f"the recipe {request.name!r} has no losses", hint="--recipe soft-targets")
-    clock, on_event = Clock(), context.on_event
-    start_workers(request, context)
-    dataset = _dataset(request, clock, context)
-    strategy = strategy_for(recipe.train.devices, context.workers.strategy)
+    clock, on_event = Clock(), location.request.context.on_event
+    start_workers(request)
+    dataset = _dataset(request, clock)
+    strategy = strategy_for(recipe.train.devices, location.request.context.workers.strategy)
     check_effects(recipe, recipe.losses, dataset, replicas=strategy.num_replicas_in_sync)
     with strategy.scope():
-        teachers = open_teachers(request, dataset, context)
+        teachers = open_teachers(request, dataset)
         teacher = teachers[0]
         dataset = fill_outputs(dataset, teacher.network.outputs)
-        student = open_role("student", request, dataset, context, recipe.student.start, teacher.network)
+        student = open_role("student", request, dataset, recipe.student.start, teacher.network)
         check_training_precision(recipe, student.network)
         _note_quantized(student)
         _synchronize(recipe, student.network, strategy, on_event)
@@ -80,11 +79,22 @@ def build_distillation(location: RunLocation, context: Context) -> Job:
             batch=train.batch_size,
             seed=recipe.train.seed,
         )
-    teacher_outputs = build_teacher_outputs(request, dataset, teachers, terms, context, epochs=train.epochs or 1)
+    teacher_outputs = build_teacher_outputs(request, dataset, teachers, terms, epochs=train.epochs or 1)
     monitor = monitored_metric(train, dataset, with_teacher=True)
     views = teacher_outputs.views
-    fit = Fit(recipe, train, dataset, views, student.network, terms, strategy, monitor, on_event, context.stop)
-    fit.workers = context.workers
+    fit = Fit(
+        recipe,
+        train,
+        dataset,
+        views,
+        student.network,
+        terms,
+        strategy,
+        monitor,
+        on_event,
+        location.request.context.stop,
+    )
+    fit.workers = location.request.context.workers
     sides: dict[SettingPath, OpenedModel] = {("teacher", number): one for number, one in enumerate(teachers)}
     if not recipe.is_ensemble:
         sides = {("teacher",): teacher}
@@ -95,12 +105,12 @@ def build_distillation(location: RunLocation, context: Context) -> Job:
         "student": student.record,
         **hash_code(request),
     }
-    inputs["data"] = _data_record(request, dataset, context)
+    inputs["data"] = _data_record(request, dataset)
     check_inputs(location, inputs)
     return Job("distill", request, fit, student, teacher_outputs, resolved, inputs, clock)
 
 
-def build_label_training(role: str, location: RunLocation, context: Context) -> Job:
+def build_label_training(role: str, location: RunLocation) -> Job:
     """Everything that training from labels alone needs: of a teacher, or of a student as its own baseline.
 
     Every epoch sees a new view, also where a distilled twin's teacher answers only some.
@@ -110,10 +120,10 @@ def build_label_training(role: str, location: RunLocation, context: Context) -> 
     """
     request, recipe = location.request, location.request.recipe
     require(request, "data", role)
-    clock, on_event = Clock(), context.on_event
-    start_workers(request, context)
-    dataset = _dataset(request, clock, context)
-    strategy = strategy_for(recipe.train.devices, context.workers.strategy)
+    clock, on_event = Clock(), location.request.context.on_event
+    start_workers(request)
+    dataset = _dataset(request, clock)
+    strategy = strategy_for(recipe.train.devices, location.request.context.workers.strategy)
     check_effects(recipe, [Labels()], dataset, replicas=strategy.num_replicas_in_sync)
     if not dataset.labelled:
         raise UsageError(
@@ -126,8 +136,8 @@ def build_label_training(role: str, location: RunLocation, context: Context) -> 
             require(request, "teacher")
             first = member_requests(request)[0]
             refuse_untrained(first)
-            teacher = open_teacher(first, dataset, context).network
-        opened = open_role(role, request, dataset, context, getattr(recipe, role).start, teacher)
+            teacher = open_teacher(first, dataset).network
+        opened = open_role(role, request, dataset, getattr(recipe, role).start, teacher)
         check_training_precision(recipe, opened.network)
         _note_quantized(opened)
         _synchronize(recipe, opened.network, strategy, on_event)
@@ -135,11 +145,22 @@ def build_label_training(role: str, location: RunLocation, context: Context) -> 
     train = with_epochs_and_steps(recipe.train, len(dataset.train))
     monitor = monitored_metric(train, dataset, with_teacher=False)
     term = Term(label_term(recipe))
-    fit = Fit(recipe, train, dataset, views, opened.network, (term,), strategy, monitor, on_event, context.stop)
-    fit.workers = context.workers
+    fit = Fit(
+        recipe,
+        train,
+        dataset,
+        views,
+        opened.network,
+        (term,),
+        strategy,
+        monitor,
+        on_event,
+        location.request.context.stop,
+    )
+    fit.workers = location.request.context.workers
     resolved = _resolved(recipe, dataset, {(role,): opened}, (term,), strategy)
     resolved[role, "start"] = opened.start
-    inputs = {role: opened.record, "data": _data_record(request, dataset, context), **hash_code(request)}
+    inputs = {role: opened.record, "data": _data_record(request, dataset), **hash_code(request)}
     check_inputs(location, inputs)
     command = "train-teacher" if role == "teacher" else "scratch"
     return Job(command, request, fit, opened, None, resolved, inputs, clock)
@@ -151,10 +172,10 @@ def label_term(recipe: Recipe) -> Labels:
     return labels.model_copy(update={"weight": 1.0, "warmup": 0.0})
 
 
-def _dataset(request: Request, clock: Clock, context: Context) -> Dataset:
+def _dataset(request: Request, clock: Clock) -> Dataset:
     since = time.perf_counter()
-    dataset = open_data(request, context.memo)
-    context.memo(("notes", *data_key(request)), lambda: _say(dataset.notes, context.on_event))
+    dataset = open_data(request)
+    request.context.memo(("notes", *data_key(request)), lambda: _say(dataset.notes, request.context.on_event))
     clock.lap("data", since)
     return dataset
 
@@ -176,8 +197,8 @@ def _say(notes: Sequence[str], on_event: OnEvent) -> None:
         on_event(Note(text))
 
 
-def _data_record(request: Request, dataset: Dataset, context: Context) -> dict[str, Any]:
-    return {"name": dataset.name, "sha256": hash_data(request, context.memo)}
+def _data_record(request: Request, dataset: Dataset) -> dict[str, Any]:
+    return {"name": dataset.name, "sha256": hash_data(request)}
 
 
 def _resolved(

@@ -5,30 +5,39 @@ Mirzadeh et al. 2020, "Improved Knowledge Distillation via Teacher Assistant", a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kdcli.errors import Interrupted, StorageError, UsageError
+from kdcli.evaluation.gates import choose_gates
 from kdcli.events import Note, Planned
-from kdcli.jobs.job import recipe_text, resolved_recipe
+from kdcli.jobs.build import build_distillation
+from kdcli.jobs.execute import execute
+from kdcli.jobs.finished_run import judge_finished
+from kdcli.jobs.job import Job, recipe_text, resolved_recipe
+from kdcli.jobs.plan import make_plan
+from kdcli.jobs.preflight import check_job
 from kdcli.jobs.stages import Stage, check_stages, describe_stages, resolve_stages, stages_of
+from kdcli.models.custom_code import attribute_errors
 from kdcli.recipe.gates import Gate
 from kdcli.recipe.reader import read_recipe
 from kdcli.runs import writer
-from kdcli.runs.directory import ENVIRONMENT_FILE, RECIPE_FILE, STAGES_FOLDER, SUMMARY_FILE, Run
+from kdcli.runs.directory import ENVIRONMENT_FILE, RECIPE_FILE, STAGES_FOLDER, SUMMARY_FILE
 from kdcli.runs.results import FinishedRun, Plan, RunResult, relativize_path
-from kdcli.setup.context import Context
 from kdcli.setup.request import Request
 from kdcli.setup.run_location import (
     RunLocation,
     find_directory,
     find_location,
-    input_paths,
+    holds_stages,
     refuse_other_settings,
     replace_sources,
 )
+
+# Receives each stage that is about to start, its job, and what the checks before it found.
+Announce = Callable[[Stage, Job, tuple[str, ...]], None]
 
 
 @dataclass(frozen=True)
@@ -37,145 +46,135 @@ class Chain:
 
     Args:
         path: the directory of the whole, which is the run of the last stage.
-        asked: what to do.
+        request: what to do, with all stages.
         stages: in order.
-        resume, overwrite: what to do with what lies there.
     """
 
     path: Path
     request: Request
     stages: tuple[Stage, ...]
-    resume: bool
-    overwrite: bool
 
     @property
     def recipe(self) -> Path:
-        """The recipe with all stages, and with what was given beside it."""
+        """The recipe with all stages and all options, in a file of the directory."""
         return self.path / STAGES_FOLDER / RECIPE_FILE
 
     @property
     def is_finished(self) -> bool:
-        """Whether there is nothing left to do."""
-        return self.resume and (self.path / SUMMARY_FILE).exists()
+        """Whether nothing is left to do."""
+        return self.request.resume and (self.path / SUMMARY_FILE).exists()
 
     def open(self) -> None:
         """Make or empty the directory and leave the recipe in it, so that `--resume` finds a chain.
 
         Raises:
-            UsageError: it holds what nobody may delete.
+            UsageError: it holds what must not be deleted.
             StorageError: it cannot be written, or another process works in it.
         """
-        inputs = input_paths(self.request.recipe)
-        run = Run.open(self.path, resume=self.resume, overwrite=self.overwrite, inputs=inputs)
-        try:
-            if not self.recipe.exists():
-                writer.make_folder(self.recipe.parent)
-                writer.write_text(self.recipe, recipe_text(self.request.recipe))
-        finally:
-            run.close()
+        RunLocation(self.path, self.request).open().close()
+        if not self.recipe.exists():
+            writer.make_folder(self.recipe.parent)
+            writer.write_text(self.recipe, recipe_text(self.request.recipe))
 
 
-def find_chain(request: Request, *, out: str | Path | None, resume: bool, overwrite: bool) -> Chain | None:
-    """The chain that is asked for, or that lies there; None where there is one distillation only.
+def find_chain(request: Request) -> Chain | None:
+    """The stages of the request, or those of the run that it continues; None for a single distillation.
 
     Raises:
-        UsageError: the directory is in the way, holds something else, or a stage lacks something.
+        UsageError: the directory is in use, holds something else, or a stage lacks something.
     """
-    kept = Path(out) / STAGES_FOLDER / RECIPE_FILE if out is not None and resume else None
-    if kept is not None and kept.is_file():
-        request = _going_on(request, kept)
+    if request.out is not None and holds_stages(request):
+        request = _continue(request, request.out / STAGES_FOLDER / RECIPE_FILE)
     if not request.recipe.stages:
         return None
-    request = _whole(request)
+    request = _complete(request)
     if request.recipe.train.devices == "workers":
         raise UsageError(
             "train.devices: workers share one training; a recipe with stages has several",
             hint="kd distill for each stage, with the run before as --teacher",
         )
-    path = find_directory("distill", request, out=out, resume=resume, overwrite=overwrite)
-    if resume and (path / ENVIRONMENT_FILE).exists() and not (path / STAGES_FOLDER / RECIPE_FILE).exists():
+    path = find_directory("distill", request)
+    if request.resume and (path / ENVIRONMENT_FILE).exists() and not (path / STAGES_FOLDER / RECIPE_FILE).exists():
         raise UsageError(f"{path} holds a run without stages", hint="another --out, or --overwrite")
     stages = stages_of(request, path)
     check_stages(stages)
-    return Chain(path, request, stages, resume, overwrite)
+    return Chain(path, request, stages)
 
 
-def _going_on(request: Request, kept: Path) -> Request:
-    """What is asked of a chain that lies there: its own recipe where none is given."""
-    if (kept.parents[1] / SUMMARY_FILE).exists():
-        # A chain that is finished is shown without the user's own files.
+def _continue(request: Request, stored: Path) -> Request:
+    """The request for a chain that exists: its own recipe where none is given."""
+    if (stored.parents[1] / SUMMARY_FILE).exists():
+        # A finished chain is shown without the user's own files.
         request = replace(request, custom=replace(request.custom, keep_unknown=True))
-    recipe = read_recipe(kept, custom=request.custom).recipe
+    recipe = read_recipe(stored, custom=request.custom).recipe
     requested = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
     if not request.recipe_given:
-        refuse_other_settings(request, requested, kept.parents[1])
+        refuse_other_settings(request, requested, stored.parents[1])
         request = replace(request, recipe=replace_sources(recipe, request), recipe_given=True)
-    # An option may be what the recipe says, and yet not what a stage says.
-    refuse_other_settings(_whole(request), requested, kept.parents[1])
+    # An option may agree with the recipe and still differ from a stage.
+    refuse_other_settings(_complete(request), requested, stored.parents[1])
     return request
 
 
-def _whole(request: Request) -> Request:
-    """What is asked, with a recipe that says by itself what was given beside it."""
+def _complete(request: Request) -> Request:
+    """The request with a recipe that also says what was given beside it."""
     request = resolve_stages(request)
     return replace(request, recipe=resolved_recipe(request.recipe, {}, request.custom))
 
 
+def distill_in_stages(request: Request) -> RunResult | FinishedRun | Plan:
+    """One distillation after another; the result is that of the last one.
+
+    Raises:
+        KdError: everything that can go wrong in a distillation.
+    """
+    chain = find_chain(request)
+    if chain is None:
+        raise UsageError(f"{request.out} holds no stages")
+    context, preflight = request.context, request.preflight
+    gates = choose_gates("distill", request.gates, chain.request.recipe.gates, on_event=context.on_event)
+
+    def announce(_: Stage, job: Job, findings: tuple[str, ...]) -> None:
+        context.on_event(Planned(make_plan(job, findings, measured=False)))
+
+    with attribute_errors(chain.request.code):
+        if context.dry_run and not chain.is_finished:
+            return plan_chain(chain, preflight=preflight)
+        result = run_chain(chain, announce=announce, preflight=preflight, gates=gates)
+    return judge_finished(result, gates, context.on_event) if isinstance(result, FinishedRun) else result
+
+
 def run_chain(
-    chain: Chain,
-    context: Context,
-    *,
-    preflight: bool,
-    gates: Sequence[Gate] = (),
-    aloud: bool = True,
+    chain: Chain, *, announce: Announce, preflight: bool, gates: Sequence[Gate] = ()
 ) -> RunResult | FinishedRun:
-    """Train what is not finished, stage by stage; gives the last one.
+    """Train what is not finished, stage by stage; gives the result of the last one.
 
     Args:
         chain: from `find_chain`.
-        around: threads, stop, listener, and what is opened once.
+        announce: called before each stage is trained.
         preflight: refuse what cannot work, before each stage.
-        gates: for the last stage.
-        aloud: whether the plan of each stage is told.
+        gates: of the last stage.
 
     Raises:
-        Interrupted: `stop` said so; the same command with `--resume` goes on in the stage that it was in.
-        StorageError: a stage of a finished chain is gone.
+        Interrupted: `stop` said so; the same command with `--resume` continues in the same stage.
+        StorageError: a stage of a finished chain is missing.
         KdError: everything that can go wrong in a distillation.
     """
-    from kdcli.jobs.build import build_distillation
-    from kdcli.jobs.execute import execute
-    from kdcli.jobs.plan import make_plan
-    from kdcli.jobs.preflight import check_job
-    from kdcli.jobs.training_findings import training_findings
-
     done: list[RunResult | FinishedRun] = []
-    opened = chain.resume and chain.recipe.exists()
+    opened = chain.request.resume and chain.recipe.exists()
     for stage in chain.stages:
-        location = _place(chain, stage, context, fresh=not (opened or chain.resume))
+        location = _location(chain, stage, fresh=not (opened or chain.request.resume))
         if location.finished is not None:
             done.append(location.finished)
             continue
         if chain.is_finished:
             raise StorageError(
-                f"{chain.path} is finished, but its stage {stage.number} ({stage.path}) is not there",
-                hint="start anew: --overwrite",
+                f"{chain.path} is finished, but its stage {stage.number} ({stage.path}) is missing",
+                hint="train it again: --overwrite",
             )
-        context.on_event(Note(f"stage {stage.number} of {stage.count}: {relativize_path(stage.path)}"))
         try:
-            job = build_distillation(location, context)
-            # What the last one cannot be held to is refused before the first one is trained.
-            job.set_gates(gates, is_last=stage.is_last)
-            if stage.is_last:
-                job.stages = tuple(_record(result) for result in done)
-            else:
-                job.gates = job.exported_gates = ()
-            findings = check_job(job) if preflight else ()
-            if aloud:
-                context.on_event(Planned(make_plan(job, findings, measured=False)))
-            else:
-                for finding in (*training_findings(job), *findings):
-                    context.on_event(Note(f"stage {stage.number}: {finding}"))
+            job = _build_stage(stage, location, gates, done)
+            announce(stage, job, check_job(job) if preflight else ())
             if not opened:
                 chain.open()
                 opened = True
@@ -186,32 +185,44 @@ def run_chain(
     return done[-1]
 
 
-def plan_chain(chain: Chain, context: Context, *, preflight: bool) -> Plan:
-    """The plan of the first stage that is not finished, with the list of all of them; writes nothing."""
-    from kdcli.jobs.build import build_distillation
-    from kdcli.jobs.plan import make_plan
-    from kdcli.jobs.preflight import check_job
+def _build_stage(
+    stage: Stage, location: RunLocation, gates: Sequence[Gate], done: Sequence[RunResult | FinishedRun]
+) -> Job:
+    location.request.context.on_event(
+        Note(f"stage {stage.number} of {stage.count}: {relativize_path(stage.path)}")
+    )
+    job = build_distillation(location)
+    # Gates that the last stage cannot be held to are refused before the first one is trained.
+    job.set_gates(gates, is_last=stage.is_last)
+    if stage.is_last:
+        job.stages = tuple(_record(result) for result in done)
+    else:
+        job.gates = job.exported_gates = ()
+    return job
 
+
+def plan_chain(chain: Chain, *, preflight: bool) -> Plan:
+    """The plan of the first stage that is not finished, with the list of all of them; writes nothing."""
     finished = 0
     for stage in chain.stages:
-        location = _place(chain, stage, context, fresh=not chain.resume)
+        location = _location(chain, stage, fresh=not chain.request.resume)
         if location.finished is None:
             break
         finished += 1
-    job = build_distillation(location, context)
+    job = build_distillation(location)
     plan = make_plan(job, check_job(job) if preflight else (), measured=True)
     return replace(plan, stages=describe_stages(chain.stages, chain.request.recipe, finished=finished))
 
 
-def _place(chain: Chain, stage: Stage, context: Context, *, fresh: bool) -> RunLocation:
-    """Where a stage goes; what lies there is not looked at where it is going to be deleted."""
+def _location(chain: Chain, stage: Stage, *, fresh: bool) -> RunLocation:
+    """Where a stage goes; a directory that is going to be deleted is not read."""
     if fresh:
-        return RunLocation(stage.path, stage.request, resume=True, overwrite=False)
-    return find_location("distill", stage.request, out=stage.path, resume=True, overwrite=False, memo=context.memo)
+        return RunLocation(stage.path, stage.request)
+    return find_location("distill", stage.request)
 
 
 def _record(result: RunResult | FinishedRun) -> dict[str, Any]:
-    """What the summary of the last stage says of an assistant."""
+    """What the summary of the last stage says of an earlier one."""
     document = result.to_json()
     test = document["test"] or {}
     names = ("run", "model", "parameters")

@@ -138,7 +138,15 @@ def _asked_of(request: Request, number: int, paths: list[Path]) -> Request:
     if number > 1:
         # A chain that goes on may lie elsewhere now, and its assistants with it.
         origins.overrides["teacher", "model"] = f"stage {number - 1}"
-    return replace(request, recipe=recipe.model_copy(update=update), origins=origins, models=models)
+    return replace(
+        request,
+        recipe=recipe.model_copy(update=update),
+        origins=origins,
+        models=models,
+        out=paths[number - 1],
+        resume=True,
+        overwrite=False,
+    )
 
 
 def _train(recipe: Recipe, own: StageSection) -> TrainSection:

@@ -308,8 +308,8 @@ def check_output_kinds(recipe: Recipe, dataset: Dataset, teacher: Network, stude
                 )
         if loss.on_logits and loss.needs_teacher and teacher.output_kind != student.output_kind:
             raise ModelError(
-                f"the teacher's outputs are {teacher.output_kind}, the student's {student.output_kind}: they cannot "
-                "be compared",
+                f"the teacher's outputs are {teacher.output_kind}, the student's {student.output_kind}: they "
+                "cannot be compared",
                 hint="models with the same kind of output, or only feature losses",
             )
         if student.output_kind not in loss.accepted_output_kinds:

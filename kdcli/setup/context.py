@@ -1,22 +1,35 @@
-"""What a job works in."""
+"""What the parts of one command share: threads, stop, listener, workers, and what was made once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from kdcli.cache.entry import Entry
 from kdcli.events import OnEvent, ignore_event
-from kdcli.setup.startup import never_stop
-from kdcli.training.replicas import SINGLE_WORKER, Workers
+
+if TYPE_CHECKING:
+    from kdcli.cache.entry import Entry
+    from kdcli.training.replicas import Workers
 
 Value = TypeVar("Value")
 
 
+def never_stop() -> int | None:
+    """A stop function that never interrupts."""
+    return None
+
+
+def _single_worker() -> Workers:
+    # NumPy comes with it: a bad recipe is refused before that.
+    from kdcli.training.replicas import SINGLE_WORKER
+
+    return SINGLE_WORKER
+
+
 class Memo:
-    """Remembers by key what was expensive to make: the data, the teacher, the teacher's answers."""
+    """Remembers by key what was expensive to make: the data, the teacher, the teacher's outputs."""
 
     def __init__(self) -> None:
         self._made: dict[Hashable, Any] = {}
@@ -25,7 +38,7 @@ class Memo:
         return key in self._made
 
     def __call__(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """What `make` gives, from the first call with this key on."""
+        """The value of a key; `make` is called the first time."""
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
@@ -33,27 +46,29 @@ class Memo:
 
 @dataclass(frozen=True)
 class Context:
-    """What a job works in.
+    """What the parts of one command share.
 
     Args:
-        threads: of TensorFlow, before it has started.
-        stop: asked between steps; an exit code stops after saving.
-        on_event: told of progress.
-        once: what an earlier job of the same comparison opened.
-        cache_limit: bytes that the cache of answers may hold; a fifth of the free disk when None.
+        threads: number of threads TensorFlow uses; its own default when None.
+        stop: called between steps; an exit code stops after saving.
+        on_event: receives notes, plans and progress.
+        cache_limit: bytes that the cache of teacher outputs may hold; a fifth of the free disk when None.
         dry_run: whether nothing may be written.
-        workers: who works on the same run.
+        workers: the processes that work on the same run.
+        memo: what an earlier training of the same command opened or computed.
     """
 
     threads: int | None = None
     stop: Callable[[], int | None] = never_stop
     on_event: OnEvent = ignore_event
-    memo: Memo = field(default_factory=Memo)
     cache_limit: int | None = None
     dry_run: bool = False
-    workers: Workers = SINGLE_WORKER
+    workers: Workers = field(default_factory=_single_worker)
+    memo: Memo = field(default_factory=Memo)
 
-    def entry(self, folder: Path, components: Mapping[str, Any]) -> Entry | None:
-        """The kept answers that follow from some components, complete or not; each shard is checked once."""
+    def find_entry(self, folder: Path, components: Mapping[str, Any]) -> Entry | None:
+        """The cache entry of some components, complete or not; each shard is verified once."""
+        from kdcli.cache.entry import Entry
+
         found = Entry.find(folder, components)
         return found and self.memo(("entry", str(folder), found.fingerprint), lambda: found)

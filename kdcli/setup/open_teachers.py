@@ -13,7 +13,6 @@ from kdcli.models.files.format import detect_format, resolve_model_file
 from kdcli.models.files.recorded import RecordedNetwork
 from kdcli.models.outputs import resolve_output
 from kdcli.recipe.model_sections import InputSection
-from kdcli.setup.context import Context
 from kdcli.setup.ensemble_members import member_requests
 from kdcli.setup.fit_to_data import select_columns
 from kdcli.setup.open_models import OpenedModel, open_model
@@ -23,7 +22,7 @@ from kdcli.zoo import File
 
 
 def open_role(
-    role: str, request: Request, dataset: Dataset, context: Context, start: str | None = None, teacher: Any = None
+    role: str, request: Request, dataset: Dataset, start: str | None = None, teacher: Any = None
 ) -> OpenedModel:
     """One side of a run; without a `start` it is no one's to train, and has its weights.
 
@@ -42,30 +41,26 @@ def open_role(
         dataset=dataset,
         section=section,
         seed=request.recipe.train.seed,
-        on_event=context.on_event,
+        on_event=request.context.on_event,
         teacher=teacher,
         trust=request.trust,
         trainable=start is not None,
-        threads=context.threads,
+        threads=request.context.threads,
     )
 
 
-def open_teacher(request: Request, dataset: Dataset, context: Context) -> OpenedModel:
+def open_teacher(request: Request, dataset: Dataset) -> OpenedModel:
     """One teacher, opened once."""
     section = request.recipe.teacher.model_dump_json()
     key = ("teacher", *data_key(request), section, id(request.models.get("teacher")))
     recorded = has_recorded_outputs(request)
-    return context.memo(
+    return request.context.memo(
         key,
-        lambda: (
-            open_recorded_outputs(request, dataset)
-            if recorded
-            else open_role("teacher", request, dataset, context)
-        ),
+        lambda: open_recorded_outputs(request, dataset) if recorded else open_role("teacher", request, dataset),
     )
 
 
-def open_teachers(request: Request, dataset: Dataset, context: Context) -> tuple[OpenedModel, ...]:
+def open_teachers(request: Request, dataset: Dataset) -> tuple[OpenedModel, ...]:
     """All teachers of a run, in order.
 
     Raises:
@@ -73,10 +68,10 @@ def open_teachers(request: Request, dataset: Dataset, context: Context) -> tuple
         UsageError: a temperature of what gives values.
     """
     first, *others = member_requests(request)
-    opened = [open_teacher(first, dataset, context)]
+    opened = [open_teacher(first, dataset)]
     # Where the data does not say how many classes there are, the first teacher does.
     known = fill_outputs(dataset, opened[0].network.outputs)
-    opened += [open_teacher(other, known, context) for other in others]
+    opened += [open_teacher(other, known) for other in others]
     _refuse_unlike(opened)
     for number, section in enumerate(request.recipe.teachers):
         if section.temperature not in (None, 1.0) and opened[number].network.output_kind == "values":

@@ -1,57 +1,125 @@
-"""What a run is asked to do: recipe, named options and objects given in Python, in one place."""
+"""What a command is asked to do: the recipe with every option in it, and objects from Python."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypedDict
 
 from kdcli.custom_kinds import NO_CUSTOM, CustomKinds
 from kdcli.errors import UsageError
+from kdcli.events import OnEvent, ignore_event
 from kdcli.models.custom_code import find_kinds
+from kdcli.recipe.gates import Gate
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.reader import read_recipe
 from kdcli.recipe.sections import Recipe
 from kdcli.screening.verdict import NO_TRUST, Trust
+from kdcli.setup.context import Context, never_stop
+from kdcli.tensors import KerasModel
 
-# Named options and the settings that they stand for.
-OPTIONS = {
-    "data": "data.source",
-    "limit": "data.limit",
-    "batch_size": "train.batch_size",
-    "seed": "train.seed",
-    "epochs": "train.epochs",
-    "devices": "train.devices",
-}
-# Who a choice within a file is about: the teacher where one is named beside a student, else the models measured.
-MODEL_CHOICES = ("signature", "output")
+RecipeLike: TypeAlias = str | Path | Mapping[str, Any] | Recipe
+# A path, a run directory, or a `keras.Model` from Python.
+ModelLike: TypeAlias = str | Path | KerasModel
+# A name, a path, (x, y), (x_train, y_train, x_test, y_test) or a mapping of arrays.
+DataLike: TypeAlias = Any
+# The values of `--split`.
+SPLIT_OPTIONS = ("auto", "train", "validation", "test", "all")
+DEFAULT_RECIPE = "soft-targets"
+
+
+class RecipeOptions(TypedDict, total=False):
+    """What every command with a recipe takes.
+
+    Args:
+        settings: `path=value` texts, as for `--set`.
+        data: a name, a path, (x, y), (x_train, y_train, x_test, y_test) or a mapping of arrays.
+        batch_size: examples in a batch.
+        signature: the signature of a SavedModel.
+        output: the output of a model with several.
+        trust: what model files may do: `kdcli.Trust(model=True)` is `--trust-model`.
+        code: Python files that define custom layers or kinds.
+        threads: number of threads TensorFlow uses; has an effect only before TensorFlow has started.
+        on_event: receives notes and progress.
+    """
+
+    settings: Sequence[str]
+    data: DataLike
+    batch_size: int | None
+    signature: str | None
+    output: str | None
+    trust: Trust
+    code: Sequence[str | Path] | CustomKinds
+    threads: int | None
+    on_event: OnEvent
+
+
+class RunOptions(RecipeOptions, total=False):
+    """What every command that trains takes beside `RecipeOptions`.
+
+    Args:
+        out: the run directory; a new one below `runs/` when left out.
+        resume: start, continue or show the run in `out`.
+        overwrite: delete the run in `out` first.
+        limit: number of training examples, or a fraction of them; stratified.
+        seed: RNG seed of weights, order, split and augmentation.
+        epochs: passes over the training examples.
+        devices: `auto` (all GPUs, else the CPU), `one` or `workers`.
+        cache_limit: bytes that the cache of teacher outputs may hold; a fifth of the free disk when left out.
+        dry_run: open everything, run one step in memory, return the plan and write nothing.
+        preflight: refuse what cannot work before training starts.
+        stop: called between steps; an exit code (130, 143) stops after saving.
+    """
+
+    out: str | Path | None
+    resume: bool
+    overwrite: bool
+    limit: float | None
+    seed: int | None
+    epochs: int | None
+    devices: str | None
+    cache_limit: int | None
+    dry_run: bool
+    preflight: bool
+    stop: Callable[[], int | None]
 
 
 @dataclass(frozen=True)
 class Request:
-    """A checked recipe and what came beside it.
+    """What a command is asked to do, checked.
 
     Args:
-        recipe: with every named option in it.
+        recipe: with every option in it.
         origins: where each setting came from.
-        name: what the recipe is called.
+        name: the recipe's name.
         models: `keras.Model`s given in Python, by role; of several teachers as `teacher.0`, `teacher.1`, ...
         arrays: data given in Python, or None.
-        recipe_given: whether somebody named a recipe.
-        trust: what files may do.
-        own: the user's own files, and the kinds that they define.
+        recipe_given: whether a recipe was named.
+        trust: what model files may do.
+        custom: the user's own files, and the kinds that they define.
+        out: the run directory, or None for a new one below `runs/`.
+        resume, overwrite: what to do with a run in `out`.
+        preflight: whether what cannot work is refused before training starts.
+        gates: bounds given beside the recipe's.
+        context: threads, stop, listener, workers, and what was made once.
     """
 
     recipe: Recipe
     origins: Origins
     name: str
-    models: dict[str, Any] = field(default_factory=dict)
-    arrays: Any = None
+    models: dict[str, KerasModel] = field(default_factory=dict)
+    arrays: DataLike = None
     recipe_given: bool = True
     trust: Trust = NO_TRUST
     custom: CustomKinds = NO_CUSTOM
+    out: Path | None = None
+    resume: bool = False
+    overwrite: bool = False
+    preflight: bool = True
+    gates: tuple[str | Gate, ...] = ()
+    context: Context = field(default_factory=Context)
 
     @property
     def code(self) -> tuple[Path, ...]:
@@ -60,58 +128,93 @@ class Request:
 
 
 def make_request(
-    recipe: Any = None,
+    recipe: RecipeLike | None = None,
     *,
+    role: str = "teacher",
+    default: str | Mapping[str, Any] = DEFAULT_RECIPE,
+    teacher: ModelLike | Sequence[ModelLike] | None = None,
+    student: ModelLike | None = None,
     settings: Sequence[str] = (),
-    default: str | Mapping[str, Any] = "soft-targets",
+    data: DataLike = None,
+    limit: float | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    epochs: int | None = None,
+    devices: str | None = None,
+    signature: str | None = None,
+    output: str | None = None,
     trust: Trust = NO_TRUST,
     code: Sequence[str | Path] | CustomKinds = (),
-    role: str = "teacher",
-    **options: Any,
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    preflight: bool = True,
+    gates: Sequence[str | Gate] = (),
+    threads: int | None = None,
+    cache_limit: int | None = None,
+    dry_run: bool = False,
+    stop: Callable[[], int | None] = never_stop,
+    on_event: OnEvent = ignore_event,
 ) -> Request:
-    """Read the recipe with named options on top.
+    """Read the recipe with the options on top.
 
     Args:
-        recipe: a name, path, mapping or `Recipe`; `default` when None.
-        settings: `path=value` texts.
-        trust: what files may do; never said by a recipe.
-        code: files with the user's own layers and kinds, or what they have been found to define.
-        role: whose `signature` and `output` the options are: `teacher`, or `student` for models on their own.
-        options: `teacher`, `student`, and by the names in `OPTIONS` and `CHOICES`; None is not given. Models and
-            arrays may be objects, and `teacher` a list of several.
+        recipe: a shipped name, a path, a mapping or a `Recipe`; `default` when None.
+        role: whose `signature` and `output` the options are: `teacher`, or `student` for models that are named.
+        default: the recipe when none is given.
+        teacher, student: a path, a run directory or a `keras.Model`; a list of teachers is an ensemble.
+        code: files with custom layers and kinds, or the kinds found in them before.
+
+    The others are those of `RecipeOptions` and `RunOptions`.
 
     Raises:
         UsageError: the recipe, a setting or an option is wrong.
     """
-    own = code if isinstance(code, CustomKinds) else find_kinds([Path(file) for file in code])
-    models: dict[str, Any] = {}
-    arrays = None
-    given: dict[str, tuple[str, Any]] = {}
-    teachers = 0
-    for name, value in options.items():
-        if value is None or (name == "teacher" and isinstance(value, list | tuple) and not value):
-            continue
-        if name in ("teacher", "student"):
-            several = list(value) if isinstance(value, list | tuple) else [value]
-            for number, one in enumerate(several):
-                place = name if len(several) == 1 else f"{name}.{number}"
-                if not isinstance(one, str | Path):
-                    models[place] = one
-                else:
-                    given[f"{place}.model"] = (f"--{name}", {"kind": "file", "path": str(one)})
-            teachers = len(several) if name == "teacher" else teachers
-            continue
-        elif name == "data" and not isinstance(value, str | Path):
-            arrays = value
-            continue
-        elif name == "data":
-            value = str(value)
-        setting = f"{role}.{name}" if name in MODEL_CHOICES else OPTIONS[name]
-        given[setting] = (f"--{name.replace('_', '-')}", value)
-    read = read_recipe(
-        default if recipe is None else recipe, settings=settings, options=given, custom=own, teachers=teachers
+    custom = code if isinstance(code, CustomKinds) else find_kinds([Path(file) for file in code])
+    named: dict[str, tuple[str, Any]] = {
+        "data.limit": ("--limit", limit),
+        "train.batch_size": ("--batch-size", batch_size),
+        "train.seed": ("--seed", seed),
+        "train.epochs": ("--epochs", epochs),
+        "train.devices": ("--devices", devices),
+        f"{role}.signature": ("--signature", signature),
+        f"{role}.output": ("--output", output),
+    }
+    teachers = list(teacher) if isinstance(teacher, list | tuple) else [] if teacher is None else [teacher]
+    models: dict[str, KerasModel] = {}
+    for option, given in (("teacher", teachers), ("student", [] if student is None else [student])):
+        for number, model in enumerate(given):
+            name = option if len(given) == 1 else f"{option}.{number}"
+            if isinstance(model, str | Path):
+                named[f"{name}.model"] = (f"--{option}", {"kind": "file", "path": str(model)})
+            else:
+                models[name] = model
+    arrays = None if isinstance(data, str | Path) else data
+    if arrays is None and data is not None:
+        named["data.source"] = ("--data", str(data))
+    loaded = read_recipe(
+        default if recipe is None else recipe,
+        settings=settings,
+        options={setting: option for setting, option in named.items() if option[1] is not None},
+        custom=custom,
+        teachers=len(teachers),
     )
-    return Request(read.recipe, read.origins, _stem(read.source), models, arrays, recipe is not None, trust, own)
+    return Request(
+        recipe=loaded.recipe,
+        origins=loaded.origins,
+        name="stdin" if loaded.source == "-" else Path(loaded.source).stem,
+        models=models,
+        arrays=arrays,
+        recipe_given=recipe is not None,
+        trust=trust,
+        custom=custom,
+        out=None if out is None else Path(out),
+        resume=resume,
+        overwrite=overwrite,
+        preflight=preflight,
+        gates=tuple(gates),
+        context=Context(threads, stop, on_event, cache_limit=cache_limit, dry_run=dry_run),
+    )
 
 
 def require(request: Request, *sections: str) -> None:
@@ -140,10 +243,3 @@ def require(request: Request, *sections: str) -> None:
             raise UsageError(
                 f"no {section}: neither the recipe {request.name!r} nor an option gives {setting}", hint=example
             )
-
-
-def _stem(source: str) -> str:
-    return "stdin" if source == "-" else Path(source).stem
-
-
-SPLIT_OPTIONS = ("auto", "train", "validation", "test", "all")

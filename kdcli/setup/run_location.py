@@ -22,6 +22,7 @@ from kdcli.runs.directory import (
     CHECKPOINT_FOLDER,
     ENVIRONMENT_FILE,
     RECIPE_FILE,
+    STAGES_FOLDER,
     STUDENT_FILE,
     SUMMARY_FILE,
     Run,
@@ -32,33 +33,32 @@ from kdcli.runs.directory import (
 )
 from kdcli.runs.records import hash_file, hash_model
 from kdcli.runs.results import FinishedRun
-from kdcli.setup.context import Memo
 from kdcli.setup.request import Request
 from kdcli.zoo import File
 
 
 @dataclass(frozen=True)
 class RunLocation:
-    """Where a run goes.
+    """Where a run goes: a new directory, an unfinished run to continue, or a finished one.
 
     Args:
         path: the directory.
-        asked: what to do; for a run that goes on, its own resolved recipe.
-        earlier: `environment.json` of the run that goes on.
-        finished: the result, when there is nothing left to do.
+        request: what to do; for a run that is continued, its own resolved recipe.
+        earlier: `environment.json` of the run that is continued.
+        finished: the result, when nothing is left to do.
     """
 
     path: Path
     request: Request
-    resume: bool
-    overwrite: bool
     earlier: dict[str, Any] | None = None
     finished: FinishedRun | None = None
 
     def open(self) -> Run:
         """Make and lock the directory."""
-        inputs = input_paths(self.request.recipe)
-        return Run.open(self.path, resume=self.resume, overwrite=self.overwrite, inputs=inputs)
+        request = self.request
+        return Run.open(
+            self.path, resume=request.resume, overwrite=request.overwrite, inputs=input_paths(request.recipe)
+        )
 
 
 def input_paths(recipe: Recipe) -> list[Path]:
@@ -69,42 +69,37 @@ def input_paths(recipe: Recipe) -> list[Path]:
     return [Path(path) for path in (*models, *data) if path]
 
 
-def find_directory(
-    command: str, request: Request, *, out: str | Path | None, resume: bool, overwrite: bool
-) -> Path:
-    """The directory of a run, which may go there.
+def find_directory(command: str, request: Request) -> Path:
+    """The directory of a run, checked: nothing else is in it.
 
     Raises:
-        UsageError: the directory is in the way, or options that exclude each other.
+        UsageError: the directory is in use, or the options exclude each other.
     """
-    if resume and overwrite:
+    if request.resume and request.overwrite:
         raise UsageError("--resume and --overwrite exclude each other: continue the run, or delete it")
-    if resume and out is None:
+    if request.resume and request.out is None:
         raise UsageError("--resume needs the run to continue", hint="--out runs/NAME --resume")
-    path = Path(out) if out is not None else choose_run_folder(command, request.name)
-    check_run_folder(path, resume=resume, overwrite=overwrite)
+    path = request.out if request.out is not None else choose_run_folder(command, request.name)
+    check_run_folder(path, resume=request.resume, overwrite=request.overwrite)
     return path
 
 
-def find_location(
-    command: str,
-    request: Request,
-    *,
-    out: str | Path | None,
-    resume: bool,
-    overwrite: bool,
-    memo: Memo | None = None,
-) -> RunLocation:
+def holds_stages(request: Request) -> bool:
+    """Whether the run that the request continues has several stages."""
+    stored = None if request.out is None or not request.resume else request.out / STAGES_FOLDER / RECIPE_FILE
+    return stored is not None and stored.is_file()
+
+
+def find_location(command: str, request: Request) -> RunLocation:
     """Decide where the run goes, before anything is loaded and without writing.
 
     Raises:
-        UsageError: the directory is in the way, or holds a run of other settings.
+        UsageError: the directory is in use, or holds a run of other settings or another command.
     """
-    path = find_directory(command, request, out=out, resume=resume, overwrite=overwrite)
-    environment = path / ENVIRONMENT_FILE
-    if not resume or not environment.exists():
-        return RunLocation(path, request, resume, overwrite)
-    earlier = read_json(environment)
+    path = find_directory(command, request)
+    if not request.resume or not (path / ENVIRONMENT_FILE).exists():
+        return RunLocation(path, request)
+    earlier = read_json(path / ENVIRONMENT_FILE)
     if earlier.get("command") != command:
         raise UsageError(f"{path} holds a run of `kd {earlier.get('command')}`, not of `kd {command}`")
     refuse_other_settings(request, earlier["requested"], path)
@@ -112,19 +107,19 @@ def find_location(
         document, model = read_json(path / SUMMARY_FILE), find_run_model(path)
         if model is None:
             raise StorageError(
-                f"{path}: the run is finished but its model is gone", hint="start anew: --overwrite"
+                f"{path}: the run is finished, but its model is missing", hint="train it again: --overwrite"
             )
-        location = RunLocation(path, request, True, False, earlier, FinishedRun(path, model, document))
-        check_inputs(location, hash_named_inputs(request, memo or Memo()))
+        location = RunLocation(path, request, earlier, FinishedRun(path, model, document))
+        check_inputs(location, hash_named_inputs(request))
         writer.remove(path / CHECKPOINT_FOLDER)
         return location
     resolved = read_recipe(path / RECIPE_FILE, custom=request.custom)
     recipe = replace_sources(resolved.recipe, request)
-    return RunLocation(path, replace(request, recipe=recipe, origins=resolved.origins), True, False, earlier)
+    return RunLocation(path, replace(request, recipe=recipe, origins=resolved.origins), earlier)
 
 
 def check_inputs(location: RunLocation, inputs: dict[str, Any]) -> None:
-    """Refuse to go on with other inputs than those of the first start.
+    """Refuse to continue with inputs other than those of the first start.
 
     Raises:
         UsageError: naming the input.
@@ -140,25 +135,26 @@ def check_inputs(location: RunLocation, inputs: dict[str, Any]) -> None:
 
 
 def data_key(request: Request) -> tuple[Hashable, ...]:
-    """What tells one opened data set from another."""
-    # The seed stands beside it: written out or taken from `train.seed`, it is the same data.
+    """The memo key of a data set."""
+    # The seed is a part of its own: written out or taken from `train.seed`, it is the same data.
     data = request.recipe.data.model_copy(update={"seed": None})
     return data.model_dump_json(), request.recipe.data_seed, request.recipe.outputs, id(request.arrays)
 
 
-def open_data(request: Request, memo: Memo) -> Dataset:
+def open_data(request: Request) -> Dataset:
     """The data of a recipe, opened once."""
 
-    def opened() -> Dataset:
+    def open_once() -> Dataset:
         recipe = request.recipe
         return open_dataset(recipe.data, seed=recipe.data_seed, arrays=request.arrays, output_names=recipe.outputs)
 
-    return memo(("data", *data_key(request)), opened)
+    return request.context.memo(("data", *data_key(request)), open_once)
 
 
-def hash_data(request: Request, memo: Memo) -> str:
-    """The fingerprint of a recipe's data, taken once."""
-    return memo(("fingerprint", *data_key(request)), lambda: fingerprint_dataset(open_data(request, memo)))
+def hash_data(request: Request) -> str:
+    """The fingerprint of a recipe's data, computed once."""
+    key = ("fingerprint", *data_key(request))
+    return request.context.memo(key, lambda: fingerprint_dataset(open_data(request)))
 
 
 def hash_code(request: Request) -> dict[str, Any]:
@@ -166,18 +162,17 @@ def hash_code(request: Request) -> dict[str, Any]:
     return {f"code {file.name}": {"path": str(file), "sha256": hash_file(file)} for file in request.code}
 
 
-def hash_named_inputs(request: Request, memo: Memo) -> dict[str, Any]:
+def hash_named_inputs(request: Request) -> dict[str, Any]:
     """The sha256 of the inputs that were named again for a run that is finished."""
     recipe, inputs = request.recipe, hash_code(request)
     for name, section in recipe.sides.items():
         if isinstance(section.model, File):
-            inputs[name] = {
-                "sha256": hash_model(resolve_model_file(Path(section.model.path), trust=request.trust))
-            }
+            path = resolve_model_file(Path(section.model.path), trust=request.trust)
+            inputs[name] = {"sha256": hash_model(path)}
     source = recipe.data.source
-    if (request.origins.given(("data", "source")) or request.recipe_given) and not has_unknown_entry(source):
-        if source is not None or request.arrays is not None:
-            inputs["data"] = {"sha256": hash_data(request, memo)}
+    named = request.origins.given(("data", "source")) or request.recipe_given
+    if named and not has_unknown_entry(source) and (source is not None or request.arrays is not None):
+        inputs["data"] = {"sha256": hash_data(request)}
     return inputs
 
 
@@ -225,10 +220,10 @@ def refuse_other_settings(request: Request, requested: dict[str, Any], path: Pat
         UsageError: naming the differences.
     """
     now = request.recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
-    context = [()] if request.recipe_given else list(request.origins.overrides)
+    outside = [()] if request.recipe_given else list(request.origins.overrides)
     compared = dict.fromkeys(
         setting
-        for path in context
+        for path in outside
         for values in (requested, now)
         for setting, _ in iterate_settings(_at(values, path), path)
     )

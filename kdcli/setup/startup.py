@@ -74,8 +74,3 @@ def device_record(strategy: Any) -> dict[str, Any]:
         "threads": tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count(),
         "deterministic": True,
     }
-
-
-def never_stop() -> int | None:
-    """The stop of somebody who does not interrupt."""
-    return None

@@ -6,16 +6,16 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kdcli import __version__
 from kdcli.errors import UsageError
-from kdcli.events import Note, OnEvent
+from kdcli.events import Note
 from kdcli.models.custom_code import attribute_errors
 from kdcli.runs.directory import CHECKPOINT_FOLDER
-from kdcli.setup.context import Context
 from kdcli.setup.request import Request
 from kdcli.setup.run_location import RunLocation
 from kdcli.setup.startup import start_tensorflow
@@ -25,35 +25,36 @@ from kdcli.training.replicas import SINGLE_WORKER, Workers
 
 
 @contextmanager
-def worker_group(location: RunLocation, *, out: Any, on_event: OnEvent) -> Iterator[Workers]:
-    """Who this process works with; while the block runs, the loss of one of them is said as such.
+def join_run(location: RunLocation) -> Iterator[RunLocation]:
+    """The run with the processes that work on it; while the block runs, the loss of one of them is reported.
 
     Raises:
         UsageError: what is wrong with `TF_CONFIG`, or with the user's own files.
         WorkerLostError: naming the worker, the last checkpoint and the run.
     """
-    workers = find_workers(location.request.recipe.train.devices, out=out, on_event=on_event)
+    request = location.request
+    workers = find_workers(request)
 
     def newest() -> Path | None:
         return next(reversed(list_checkpoints(location.path / CHECKPOINT_FOLDER)), None)
 
-    with attribute_errors(location.request.code), workers.report_lost_worker(location.path, newest=newest):
-        yield workers
+    with attribute_errors(request.code), workers.report_lost_worker(location.path, newest=newest):
+        yield replace(location, request=replace(request, context=replace(request.context, workers=workers)))
 
 
-def find_workers(devices: str, *, out: Any, on_event: OnEvent) -> Workers:
-    """Who this process works with: alone, or one of those that `TF_CONFIG` names, when `devices` is `workers`.
+def find_workers(request: Request) -> Workers:
+    """This process alone, or with those that `TF_CONFIG` names when `train.devices` is `workers`.
 
     Raises:
         UsageError: what is wrong with `TF_CONFIG`, or no common run directory.
     """
     text = os.environ.get(TF_CONFIG)
-    if devices != "workers":
+    if request.recipe.train.devices != "workers":
         if text:
-            on_event(Note(f"{TF_CONFIG} is set but not used: --devices workers asks for it"))
+            request.context.on_event(Note(f"{TF_CONFIG} is set but not used: --devices workers uses it"))
         return SINGLE_WORKER
     cluster = read_cluster(text)
-    if out is None:
+    if request.out is None:
         raise UsageError(
             "workers need one run directory that all of them see",
             hint="--out DIR on a file system that they share",
@@ -61,13 +62,14 @@ def find_workers(devices: str, *, out: Any, on_event: OnEvent) -> Workers:
     return Workers(cluster)
 
 
-def start_workers(request: Request, context: Context) -> None:
+def start_workers(request: Request) -> None:
     """Start TensorFlow, as one of the workers where there are several.
 
     Raises:
         UsageError: threads or code that cannot be, or a worker that came for something else.
         TrainingError: a worker that did not come.
     """
+    context = request.context
     subject = json.dumps([__version__, _without_paths(request.recipe.model_dump(mode="json", by_alias=True))])
     join = partial(context.workers.join, subject=subject, stop=context.stop, on_event=context.on_event)
     start_tensorflow(threads=context.threads, seed=request.recipe.train.seed, code=request.code, join=join)

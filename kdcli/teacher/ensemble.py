@@ -20,7 +20,6 @@ from kdcli.evaluation.quality import measure_quality
 from kdcli.recipe.document import SettingPath
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.results import Quality, relativize_path
-from kdcli.setup.context import Context
 from kdcli.setup.ensemble_members import member_requests
 from kdcli.setup.open_models import OpenedModel
 from kdcli.setup.request import Request
@@ -208,7 +207,6 @@ def build_teacher_outputs(
     dataset: Dataset,
     opened: Sequence[OpenedModel],
     terms: Sequence[Term],
-    context: Context,
     *,
     epochs: int,
 ) -> AnyOutputs:
@@ -228,7 +226,7 @@ def build_teacher_outputs(
         ModelError: an answer that is not finite.
     """
     if not request.recipe.is_ensemble:
-        return build_member_outputs(request, dataset, opened[0], terms, context, epochs=epochs)
+        return build_member_outputs(request, dataset, opened[0], terms, epochs=epochs)
     on_logits = [term for term in terms if not term.pairs]
     mixing = any(term.loss.needs_teacher for term in on_logits)
 
@@ -237,7 +235,7 @@ def build_teacher_outputs(
         for one, its in zip(each, opened, strict=True):
             # Only the first one is asked for features.
             wanted = on_logits if found else terms
-            found.append(build_member_outputs(one, dataset, its, wanted, context, epochs=epochs, beside=found))
+            found.append(build_member_outputs(one, dataset, its, wanted, epochs=epochs, beside=found))
         return found
 
     each = member_requests(request)

@@ -146,7 +146,7 @@ class TeacherOutputs:
     def _entry(self) -> Entry | None:
         """The kept answers to the training examples, complete or not; each shard is checked once."""
         folder, components = self._folder, self.components
-        return self.plain.context.entry(folder, components) if folder and components else None
+        return self.plain.context.find_entry(folder, components) if folder and components else None
 
     @property
     def bytes(self) -> int:

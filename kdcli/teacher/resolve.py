@@ -28,7 +28,6 @@ from kdcli.models.network import Network
 from kdcli.models.prediction import LOGITS
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.writer import make_folder
-from kdcli.setup.context import Context
 from kdcli.setup.open_models import OpenedModel
 from kdcli.setup.request import Request
 from kdcli.teacher.cache_key import Components, teacher_components, training_components
@@ -42,7 +41,6 @@ def build_member_outputs(
     dataset: Dataset,
     opened: OpenedModel,
     terms: Sequence[Term],
-    context: Context,
     *,
     epochs: int,
     beside: Sequence[TeacherOutputs] = (),
@@ -64,7 +62,7 @@ def build_member_outputs(
         ModelError: an answer that is not finite.
     """
     recipe, network = request.recipe, opened.network
-    plain = open_split_logits(request, dataset, opened, context)
+    plain = open_split_logits(request, dataset, opened)
     wanted = any(term.loss.needs_teacher for term in terms)
     if isinstance(network, RecordedNetwork):
         measured = MeasuredOutputs("float32", (ArraySpec(LOGITS, "float32", (network.outputs,)),), ())
@@ -90,7 +88,7 @@ def build_member_outputs(
     return TeacherOutputs(views, placement, measured, recipe.teacher.precision, wanted, plain)
 
 
-def open_split_logits(request: Request, dataset: Dataset, opened: OpenedModel, context: Context) -> SplitLogits:
+def open_split_logits(request: Request, dataset: Dataset, opened: OpenedModel) -> SplitLogits:
     """The teacher's answers to whole splits, kept in the cache where the recipe lets them be.
 
     Raises:
@@ -98,10 +96,12 @@ def open_split_logits(request: Request, dataset: Dataset, opened: OpenedModel, c
     """
     targets = request.recipe.teacher.targets
     if isinstance(opened.network, RecordedNetwork):
-        return SplitLogits(opened, dataset, None, None, context)
+        return SplitLogits(opened, dataset, None, None, request.context)
     base = teacher_components(opened, request.code)
-    folder, why = (None, "") if targets in ("live", "memory") else _folder(targets, base, dry_run=context.dry_run)
-    return SplitLogits(opened, dataset, folder, base, context, why)
+    folder, why = (
+        (None, "") if targets in ("live", "memory") else _folder(targets, base, dry_run=request.context.dry_run)
+    )
+    return SplitLogits(opened, dataset, folder, base, request.context, why)
 
 
 def make_views(recipe: Recipe, dataset: Dataset, count: int | None) -> Views:
@@ -210,7 +210,7 @@ def _room(recipe: Recipe, plain: SplitLogits, measured: MeasuredOutputs, epochs:
         arrays=measured.arrays,
         memo=plain.context.memo,
     )
-    entry = plain.context.entry(plain.folder, components)
+    entry = plain.context.find_entry(plain.folder, components)
     if entry is not None and not entry.missing():
         return FreeSpace(entry.bytes, free, there=True)
     if not is_writable(plain.folder):

@@ -71,7 +71,7 @@ def teacher_recipe(given: Path, request: Recipe) -> Recipe | None:
 
 
 def open_run_teacher(
-    given: Path, recipe: Recipe, request: Request, dataset: Dataset, examples: Examples, context: Context
+    given: Path, recipe: Recipe, request: Request, dataset: Dataset, examples: Examples
 ) -> RunTeacher:
     """Open the teacher and let it answer examples; the cache holds its outputs on the test split of the run.
 
@@ -92,8 +92,8 @@ def open_run_teacher(
                 f"{given}: the teacher of this run, {path}, does not exist",
                 hint="--set 'teacher.model={kind: file, path: FILE}' says where it is",
             )
-    opened = open_teachers(request, dataset, context)
-    _say_changes(given, opened, context)
+    opened = open_teachers(request, dataset)
+    _say_changes(given, opened, request.context)
     outputs = []
     for own, one in zip(member_requests(request), opened, strict=True):
         if isinstance(one.network, RecordedNetwork):
@@ -101,7 +101,7 @@ def open_run_teacher(
                 f"{one.network.name}: recorded outputs of the teacher are about training examples only",
                 hint="--set 'teacher.model={kind: file, path: FILE}' names the teacher itself",
             )
-        outputs.append(open_split_logits(own, dataset, one, context)(examples.split, examples))
+        outputs.append(open_split_logits(own, dataset, one)(examples.split, examples))
     logits = make_ensemble(taught, opened).of(outputs) if taught.is_ensemble else outputs[0]
     return RunTeacher(opened, logits)
 

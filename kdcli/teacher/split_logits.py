@@ -94,7 +94,7 @@ class SplitLogits:
         if self.folder is None or self.base is None:
             return fill_memory(ask, layout, patient)[LOGITS]
         components = {**self.base, **split_components(split, examples, views, self.context.memo)}
-        entry = self.context.entry(self.folder, components)
+        entry = self.context.find_entry(self.folder, components)
         if not self._may_keep(self.folder, entry, layout):
             return fill_memory(ask, layout, patient)[LOGITS]
         words = entry_labels(self.opened, self.dataset, split)

@@ -1,0 +1,85 @@
+"""The order of a comparison: its data, its arms, their training, the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from kdcli.comparison.arms import Arm
+from kdcli.comparison.dry_run import describe_baselines, describe_repeats, open_test_data, plan_comparison
+from kdcli.comparison.report import write_report
+from kdcli.comparison.train_arms import ArmTraining
+from kdcli.errors import UsageError
+from kdcli.evaluation.gates import check_gate_metrics, choose_gates
+from kdcli.events import Note, ignore_event
+from kdcli.models.custom_code import attribute_errors
+from kdcli.recipe.gates import Gate
+from kdcli.runs.comparison_directory import ComparisonDirectory
+from kdcli.runs.comparison_results import Comparison
+from kdcli.runs.results import Plan
+from kdcli.setup.context import Context, never_stop
+from kdcli.setup.request import RunOptions
+from kdcli.setup.startup import start_tensorflow
+
+
+def run_comparison(
+    arms: Sequence[Arm], options: RunOptions, *, gates: Sequence[str | Gate], latency: bool
+) -> Comparison | Plan:
+    """Train the arms that are not finished and write the report; with `dry_run` the plan.
+
+    Raises:
+        kdcli.errors.KdError: everything that is expected to go wrong, by its subclasses.
+    """
+    first, on_event = arms[-1].request, options.get("on_event", ignore_event)
+    location = ComparisonDirectory.find(
+        options.get("out"),
+        first.name,
+        resume=options.get("resume", False),
+        overwrite=options.get("overwrite", False),
+    )
+    distilled = [arm for arm in arms if arm.baseline is not None]
+    chosen = {
+        arm.name: choose_gates("compare", gates, arm.request.recipe.gates, latency=latency, on_event=on_event)
+        for arm in distilled
+    }
+    _refuse_workers(arms, options)
+    context = Context(
+        options.get("threads"),
+        options.get("stop", never_stop),
+        on_event,
+        cache_limit=options.get("cache_limit"),
+        dry_run=options.get("dry_run", False),
+    )
+    arms = [replace(arm, request=replace(arm.request, context=context)) for arm in arms]
+    preflight = options.get("preflight", True)
+    start_tensorflow(threads=context.threads, seed=first.recipe.train.seed, code=first.code)
+    with attribute_errors(first.code):
+        dataset = open_test_data(arms, context)
+    for bounds in chosen.values():
+        check_gate_metrics("compare", bounds, dataset.task, labelled=dataset.labelled)
+    if context.dry_run:
+        with attribute_errors(first.code):
+            return plan_comparison(arms, location, context, preflight=preflight)
+    for text in describe_repeats(arms):
+        on_event(Note(text, warning=True))
+    for arm in arms:
+        on_event(Note(f"arm {arm.name}: {len(arm.seeds)} {'run' if len(arm.seeds) == 1 else 'runs'}"))
+    for text in describe_baselines(arms):
+        on_event(Note(text))
+    location.open(inputs=[path for arm in arms for path in arm.inputs])
+    trainings = ArmTraining(location.path, context, preflight=preflight)
+    with attribute_errors(first.code):
+        trainings.run(arms)
+    with location.hold_report_lock():
+        return write_report(arms, trainings, location, dataset, latency=latency, gates=chosen)
+
+
+def _refuse_workers(arms: Sequence[Arm], options: RunOptions) -> None:
+    # A finished run of workers has a baseline that is trained here, by one process.
+    trained = all(arm.baseline is None for arm in arms)
+    in_recipe = trained and any(arm.request.recipe.train.devices == "workers" for arm in arms)
+    if options.get("devices") == "workers" or in_recipe:
+        raise UsageError(
+            "train.devices: workers share one training; a comparison has many",
+            hint="several processes with the same --out --resume share its runs, and --devices auto",
+        )
