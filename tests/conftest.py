@@ -85,16 +85,22 @@ def cache_of_the_tests(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def timing_is_brief(request):
-    """Where a command's output is tested, a few rounds of timing will do; tests/evaluation tests the timing."""
-    if request.path.parent.name not in ("cli", "workflows"):
+def brief_timing(request):
+    """A few rounds of timing are enough where a command's output is tested; tests/evaluation tests the timing."""
+    if request.path.parent.name not in ("cli", "commands", "setup", "jobs", "teacher"):
         yield
         return
     from kdcli.evaluation.latency import measure
 
+    brief = {
+        "LEAST_SESSION_SECONDS": 0.1,
+        "SAMPLES_FOR_P99": 100,
+        "WARM_UP_SECONDS": 0.05,
+        "WARM_UP_LIMIT_SECONDS": 0.5,
+        "RATE_WARM_UP_SECONDS": 0.2,
+    }
     with pytest.MonkeyPatch.context() as patch:
-        brief = {"LEAST_SECONDS": 0.1, "SAMPLES_FOR_P99": 100}
-        for name, value in {**brief, "WARM_SECONDS": 0.05, "WARM_LIMIT": 0.5, "WARM_RATES": 0.2}.items():
+        for name, value in brief.items():
             patch.setattr(measure, name, value)
         patch.setitem(measure.time_models.__kwdefaults__, "warm_limit", 0.5)
         yield

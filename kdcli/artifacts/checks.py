@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from kdcli.artifacts.conversion import Conversion
 from kdcli.errors import UsageError
 from kdcli.recipe.gates import Gate
 from kdcli.runs import writer
-from kdcli.setup.request import SPLIT_OPTIONS
 from kdcli.spec import ExportFormat
 
 _PREPROCESSING_PLACES = ("inside", "outside")
@@ -22,36 +22,26 @@ _EXPORTED_OUTPUT_KINDS = ("teacher", "probabilities", "logits")
 _METRICS_WITHOUT_DATA = ("max_abs_diff", "size_mb", "latency_ms")
 
 
-def check_options(
-    chosen: Sequence[ExportFormat],
-    *,
-    prepare: str | None,
-    batch: int | None,
-    output_kind: str,
-    split: str,
-    latency: bool,
-    runtime: str | None,
-) -> None:
-    """Refuse words that nobody knows, and options that would have no effect.
+def check_conversion(conversion: Conversion) -> None:
+    """Refuse unknown values, and options that would have no effect.
 
     Raises:
         UsageError: naming the option.
     """
+    prepare, batch, output_kind = conversion.prepare, conversion.batch, conversion.output_kind
     if prepare is not None and prepare not in _PREPROCESSING_PLACES:
         raise UsageError(f"--prepare must be one of {', '.join(_PREPROCESSING_PLACES)}, got {prepare!r}")
     if batch is not None and batch < 1:
         raise UsageError(f"--batch must be at least 1, got {batch}")
     if output_kind not in _EXPORTED_OUTPUT_KINDS:
         raise UsageError(f"--output-kind must be one of {', '.join(_EXPORTED_OUTPUT_KINDS)}, got {output_kind!r}")
-    if split not in SPLIT_OPTIONS:
-        raise UsageError(f"--split must be one of {', '.join(SPLIT_OPTIONS)}, got {split!r}")
-    if runtime is None:
+    if conversion.runtime is None:
         return
-    if not latency:
-        raise UsageError("--runtime says which files are timed", hint="--latency times them")
-    known = sorted({one.runtime for one in chosen})
-    if runtime not in known:
-        raise UsageError(f"--runtime {runtime}: no file is run by it; there is {', '.join(known)}")
+    if not conversion.latency:
+        raise UsageError("--runtime has no effect without timing", hint="--latency times the files")
+    known = sorted({form.runtime for form in conversion.formats})
+    if conversion.runtime not in known:
+        raise UsageError(f"--runtime {conversion.runtime}: none of the files uses it; they use {', '.join(known)}")
 
 
 def check_empty(out: Path) -> None:

@@ -29,6 +29,7 @@ from kdcli.cli import (
     recipes,
     train_teacher,
 )
+from kdcli.cli.groups import flatten
 from kdcli.cli.options import FOREIGN
 from kdcli.cli.repeated_options import SingleOptions
 from kdcli.errors import Interrupted, KdError, UsageError, WorkerLostError
@@ -39,16 +40,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-app.command("train-teacher", cls=SingleOptions, help="Train a teacher on labels.")(train_teacher.command)
-app.command("distill", cls=SingleOptions, help="Train a student under a teacher.")(distill.command)
-app.command("evaluate", cls=SingleOptions, help="Measure models on one split.")(evaluate.command)
+app.command("train-teacher", cls=SingleOptions, help="Train a teacher on labels.")(flatten(train_teacher.command))
+app.command("distill", cls=SingleOptions, help="Train a student under a teacher.")(flatten(distill.command))
+app.command("evaluate", cls=SingleOptions, help="Measure models on one split.")(flatten(evaluate.command))
 app.command("compare", cls=SingleOptions, help="Tell whether distillation beats the student alone.")(
-    compare.command
+    flatten(compare.command)
 )
-app.command("export", cls=SingleOptions, help="Write a model as files that ship.")(export.command)
-app.command("predict", cls=SingleOptions, help="Write a model's answers to a file.")(predict.command)
+app.command("export", cls=SingleOptions, help="Write a model as files that ship.")(flatten(export.command))
+app.command("predict", cls=SingleOptions, help="Write a model's answers to a file.")(flatten(predict.command))
 app.command("inspect", cls=SingleOptions, help="Look into a model: shapes, parameters, FLOPs, taps.")(
-    inspect.command
+    flatten(inspect.command)
 )
 app.command("demo", cls=SingleOptions, help="Show the whole story on embedded data, offline.")(demo.command)
 app.command("doctor", cls=SingleOptions, help="Versions, devices, missing extras.")(doctor.command)

@@ -16,8 +16,8 @@ app = typer.Typer(help="Kept answers of teachers: list, show, remove.", no_args_
 @app.command("ls", cls=SingleOptions)
 def ls(json: o.Json = False) -> None:
     """List what is kept, the last used first."""
+    from kdcli.cache.contents import list_cache
     from kdcli.cli.console import Output, table
-    from kdcli.commands.cache import list_cache
 
     document = list_cache().to_json()
     entries = document["entries"]
@@ -31,8 +31,8 @@ def ls(json: o.Json = False) -> None:
 @app.command("show", cls=SingleOptions)
 def show(key: Annotated[str, typer.Argument(metavar="KEY")], json: o.Json = False) -> None:
     """Show everything about one entry: whose answers, from what they follow, how they lie."""
+    from kdcli.cache.contents import show_entry
     from kdcli.cli.console import Output
-    from kdcli.commands.cache import show_entry
 
     document = show_entry(key)
     human = [line for name, value in document.items() if name != "schema" for line in _lines(name, value)]
@@ -46,8 +46,8 @@ def rm(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing.")] = False,
 ) -> None:
     """Remove what is kept under keys, or all of it."""
+    from kdcli.cache.contents import remove_entries
     from kdcli.cli.console import Output
-    from kdcli.commands.cache import remove_entries
 
     if bool(keys) == everything:
         raise UsageError("name what to remove: KEY ..., or --all", hint="kd cache ls")
@@ -58,7 +58,7 @@ def rm(
 @app.command("dir", cls=SingleOptions)
 def folder() -> None:
     """Print the folder of the cache; KD_CACHE_DIR says where it is."""
-    from kdcli.commands.cache import list_cache
+    from kdcli.cache.contents import list_cache
 
     typer.echo(list_cache().folder.absolute())
 

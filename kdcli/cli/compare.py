@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kdcli.cli import options as o
-from kdcli.cli.gates import enforce, gate_tables, take_gates
-from kdcli.cli.interrupts import interruptible
-from kdcli.cli.values import parse_bytes, parse_limit, parse_time
+from kdcli.cli.gates import GateGroup, enforce, gate_tables
+from kdcli.cli.groups import OutputGroup, PartGroup, RecipeGroup, RunGroup
+from kdcli.cli.training import start_run
+
+if TYPE_CHECKING:
+    from kdcli.cli.console import Output
+    from kdcli.runs.comparison_results import Comparison
+    from kdcli.runs.results import Plan
 
 Students = Annotated[
     list[Path] | None,
@@ -30,102 +35,55 @@ Repeats = Annotated[
     int | None,
     typer.Option("--repeats", metavar="N", min=1, help="Pairs for each arm; 3.", rich_help_panel=o.COMMON),
 ]
-# Parameters that the workflow knows by the same name.
-PASSED_ON = (
-    "teacher",
-    "repeats",
-    "data",
-    "batch_size",
-    "threads",
-    "out",
-    "resume",
-    "overwrite",
-    "seed",
-    "epochs",
-    "devices",
-    "dry_run",
-    "latency",
-)
 
 
 def command(
+    recipe_options: RecipeGroup,
+    part: PartGroup,
+    printing: OutputGroup,
+    run: RunGroup,
+    gates: GateGroup,
     teacher: o.Teacher = None,
     student: Students = None,
     recipe: Recipes = None,
     distilled: Distilled = None,
     repeats: Repeats = None,
-    set_: o.Set = None,
-    data: o.Data = None,
-    limit: o.LimitOption = None,
-    batch_size: o.BatchSizeOption = None,
-    threads: o.Threads = None,
-    code: o.Code = None,
-    trust_model: o.TrustModel = False,
-    allow_tables: o.AllowTables = False,
-    allow_remote: o.AllowRemote = False,
-    signature: o.Signature = None,
-    output_name: o.OutputName = None,
-    json: o.Json = False,
-    quiet: o.Quiet = False,
-    verbose: o.Verbose = False,
-    no_color: o.NoColor = False,
-    out: o.Out = None,
-    resume: o.Resume = False,
-    overwrite: o.Overwrite = False,
-    seed: o.SeedOption = None,
-    epochs: o.Epochs = None,
-    devices: o.Devices = None,
-    dry_run: o.DryRun = False,
-    max_time: o.MaxTime = None,
-    no_preflight: o.NoPreflight = False,
-    cache_limit: o.CacheLimit = None,
     latency: o.Latency = True,
-    gate: o.GateOption = None,
-    min_accuracy: o.MinAccuracy = None,
-    max_accuracy_drop: o.MaxAccuracyDrop = None,
-    min_gain: o.MinGain = None,
-    min_agreement: o.MinAgreement = None,
-    max_latency_ms: o.MaxLatencyMs = None,
-    max_latency_ratio: o.MaxLatencyRatio = None,
-    max_size_mb: o.MaxSizeMb = None,
-    strict_gates: o.StrictGates = False,
 ) -> None:
     """Tell whether distillation beats the same student alone."""
-    given = dict(locals())
-    gates = take_gates(given)
-
-    from kdcli.cli.console import Output, plan_parts
     from kdcli.commands.compare import compare
     from kdcli.runs.results import Plan
 
-    output = Output(json_=json, quiet=quiet, verbose=verbose, no_color=no_color)
-    with interruptible(parse_time(max_time), dry_run=dry_run) as stop:
-        try:
-            comparison = compare(
-                **{name: given[name] for name in PASSED_ON},
-                **o.trust_options(given),
-                students=student or (),
-                recipes=recipe or (),
-                distilled=distilled or (),
-                settings=set_ or (),
-                limit=parse_limit(limit),
-                cache_limit=parse_bytes(cache_limit),
-                preflight=not no_preflight,
-                gates=gates,
-                stop=stop,
-                on_event=output.on_event,
-            )
-        finally:
-            output.close()
-    document = comparison.to_json()
-    if isinstance(comparison, Plan):
-        lines = [_arm_line(arm) for arm in document["arms"]]
-        output.result(document, human=[*lines, *plan_parts(comparison, whole=verbose), "nothing was written"])
+    bounds = gates.read()
+    with start_run(recipe_options, run, printing) as (output, options):
+        options.update(part.to_options())
+        result = compare(
+            teacher=teacher,
+            students=student or (),
+            recipes=recipe or (),
+            distilled=distilled or (),
+            repeats=repeats,
+            latency=latency,
+            gates=bounds,
+            **options,
+        )
+    _show(result, output)
+    if not isinstance(result, Plan):
+        enforce(result.gates, strict=gates.strict_gates)
+
+
+def _show(result: Comparison | Plan, output: Output) -> None:
+    from kdcli.cli.console import plan_parts
+    from kdcli.runs.results import Plan
+
+    document = result.to_json()
+    if not isinstance(result, Plan):
+        output.result(document, path=document["picked"], human=[*shown(document), *gate_tables(result.gates)])
+        if document["picked"]:
+            output.next_command(f"kd export {document['picked']} --format litert")
         return
-    output.result(document, path=document["picked"], human=[*shown(document), *gate_tables(comparison.gates)])
-    if document["picked"]:
-        output.next_command(f"kd export {document['picked']} --format litert")
-    enforce(comparison.gates, strict=strict_gates)
+    lines = [_arm_line(arm) for arm in document["arms"]]
+    output.result(document, human=[*lines, *plan_parts(result, whole=output.verbose), "nothing was written"])
 
 
 def _arm_line(arm: dict[str, Any]) -> str:

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from kdcli.cli import options as o
-from kdcli.cli.gates import enforce, gate_tables, take_gates
-from kdcli.cli.values import parse_limit
+from kdcli.cli.gates import GateGroup, enforce, gate_tables
+from kdcli.cli.groups import OutputGroup, PartGroup, RecipeGroup
 from kdcli.runs.latency_results import FEW_SAMPLES
 
 PerClass = Annotated[
@@ -23,55 +23,35 @@ FIGURES = ("accuracy", "macro_f1", "mean_iou", "rmse", "mae", "psnr", "loss", "t
 
 def command(
     models: Annotated[list[Path], typer.Argument(metavar="MODEL|RUN ...", help="Model files or run directories.")],
-    data: o.Data = None,
+    recipe_options: RecipeGroup,
+    part: PartGroup,
+    printing: OutputGroup,
+    gates: GateGroup,
     teacher: o.Teacher = None,
     recipe: o.RecipeOption = None,
-    set_: o.Set = None,
-    limit: o.LimitOption = None,
-    batch_size: o.BatchSizeOption = None,
-    threads: o.Threads = None,
-    code: o.Code = None,
-    trust_model: o.TrustModel = False,
-    allow_tables: o.AllowTables = False,
-    allow_remote: o.AllowRemote = False,
-    signature: o.Signature = None,
-    output_name: o.OutputName = None,
-    json: o.Json = False,
-    quiet: o.Quiet = False,
-    verbose: o.Verbose = False,
-    no_color: o.NoColor = False,
     split: o.Split = "auto",
     per_class: PerClass = False,
     latency: o.Latency = False,
     runtime: o.Runtime = None,
-    gate: o.GateOption = None,
-    min_accuracy: o.MinAccuracy = None,
-    max_accuracy_drop: o.MaxAccuracyDrop = None,
-    min_gain: o.MinGain = None,
-    min_agreement: o.MinAgreement = None,
-    max_latency_ms: o.MaxLatencyMs = None,
-    max_latency_ratio: o.MaxLatencyRatio = None,
-    max_size_mb: o.MaxSizeMb = None,
-    strict_gates: o.StrictGates = False,
 ) -> None:
     """Measure models on one split."""
-    given = dict(locals())
-    gates = take_gates(given)
-
-    from kdcli.cli.console import Output
     from kdcli.commands.evaluate import evaluate
 
-    output = Output(json_=json, quiet=quiet, verbose=verbose, no_color=no_color)
-    names = ("data", "teacher", "recipe", "split", "batch_size", "threads", "latency", "runtime", "per_class")
+    bounds, output = gates.read(), printing.open()
     try:
+        options = recipe_options.to_options(output)
+        options.update(part.to_options())
         evaluation = evaluate(
             *models,
-            **{name: given[name] for name in names},
-            **o.trust_options(given),
-            settings=set_ or (),
-            limit=parse_limit(limit),
-            gates=gates,
-            on_event=output.on_event,
+            teacher=teacher,
+            recipe=recipe,
+            split=split,
+            limit=recipe_options.number_of_examples(),
+            per_class=per_class,
+            latency=latency,
+            runtime=runtime,
+            gates=bounds,
+            **options,
         )
     finally:
         output.close()
@@ -84,7 +64,7 @@ def command(
         *gate_tables(evaluation.gates),
     ]
     output.result(document, path="\n".join(model["path"] for model in document["models"]), human=human)
-    enforce(evaluation.gates, strict=strict_gates)
+    enforce(evaluation.gates, strict=gates.strict_gates)
 
 
 def _table(document: dict[str, Any]) -> Any:

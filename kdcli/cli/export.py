@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kdcli.cli import options as o
-from kdcli.cli.gates import enforce, gate_tables, take_gates
-from kdcli.cli.values import parse_limit
+from kdcli.cli.gates import GateGroup, enforce, gate_tables
+from kdcli.cli.groups import OutputGroup, PartGroup, RecipeGroup
+
+if TYPE_CHECKING:
+    from kdcli.cli.console import Output
+    from kdcli.runs.export_results import ExportResult
 
 EXPORT = "Export"
-# Parameters of the workflow that are options by the same name.
-PASSED = (
-    *("formats", "prepare", "io", "batch", "output_kind", "data", "out", "recipe", "batch_size", "threads"),
-    *("split", "latency", "runtime"),
-)
 Formats = Annotated[
     list[str],
     typer.Option(
@@ -97,77 +99,82 @@ MaxLatencyRatio = Annotated[
 ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExportGateGroup(GateGroup):
+    """Gates in the words of an export, whose teacher is that of the run."""
+
+    max_accuracy_drop: MaxAccuracyDrop = None
+    max_export_drop: MaxExportDrop = None
+    min_gain: MinGain = None
+    min_agreement: MinAgreement = None
+    max_latency_ratio: MaxLatencyRatio = None
+
+
 def command(
     model: Annotated[Path, typer.Argument(metavar="MODEL|RUN", help="Model file or run directory.")],
     formats: Formats,
+    recipe_options: RecipeGroup,
+    part: PartGroup,
+    printing: OutputGroup,
+    gates: ExportGateGroup,
     quantize: Quantize = None,
     prepare: Prepare = None,
     io: Io = None,
     batch: Batch = None,
     output_kind: OutputKind = "teacher",
-    data: o.Data = None,
     out: o.Out = None,
     recipe: o.RecipeOption = None,
-    set_: o.Set = None,
-    limit: o.LimitOption = None,
-    batch_size: o.BatchSizeOption = None,
-    threads: o.Threads = None,
-    code: o.Code = None,
-    trust_model: o.TrustModel = False,
-    allow_tables: o.AllowTables = False,
-    allow_remote: o.AllowRemote = False,
-    signature: o.Signature = None,
-    output_name: o.OutputName = None,
-    json: o.Json = False,
-    quiet: o.Quiet = False,
-    verbose: o.Verbose = False,
-    no_color: o.NoColor = False,
     split: o.Split = "auto",
     latency: o.Latency = True,
     runtime: o.Runtime = None,
-    gate: o.GateOption = None,
-    min_accuracy: o.MinAccuracy = None,
-    max_accuracy_drop: MaxAccuracyDrop = None,
-    max_export_drop: MaxExportDrop = None,
-    min_gain: MinGain = None,
-    min_agreement: MinAgreement = None,
-    max_latency_ms: o.MaxLatencyMs = None,
-    max_latency_ratio: MaxLatencyRatio = None,
-    max_size_mb: o.MaxSizeMb = None,
-    strict_gates: o.StrictGates = False,
 ) -> None:
     """Write a model as files that ship, each compared with it."""
-    given = dict(locals())
-    gates = take_gates(given)
-
-    from kdcli.cli.console import Output
     from kdcli.commands.export import export
-    from kdcli.errors import ModelError
 
-    output = Output(json_=json, quiet=quiet, verbose=verbose, no_color=no_color)
+    bounds, output = gates.read(), printing.open()
     try:
-        exported = export(
+        options = recipe_options.to_options(output)
+        options.update(part.to_options())
+        result = export(
             model,
-            **{name: given[name] for name in PASSED},
-            **o.trust_options(given),
+            formats=formats,
             quantize=quantize or (),
-            settings=set_ or (),
-            limit=parse_limit(limit),
-            gates=gates,
-            on_event=output.on_event,
+            prepare=prepare,
+            io=io,
+            batch=batch,
+            output_kind=output_kind,
+            out=out,
+            recipe=recipe,
+            split=split,
+            limit=recipe_options.number_of_examples(),
+            latency=latency,
+            runtime=runtime,
+            gates=bounds,
+            **options,
         )
     finally:
         output.close()
-    document = exported.to_json()
-    output.result(document, path=_path(exported), human=[_table(document), *gate_tables(exported.gates)])
+    _show(result, output, next_words=_next(model, data=recipe_options.data, recipe=recipe))
+    _fail(result, output, strict=gates.strict_gates)
+
+
+def _show(result: ExportResult, output: Output, *, next_words: Sequence[str]) -> None:
+    document = result.to_json()
+    output.result(document, path=_path(result), human=[_table(document), *gate_tables(result.gates)])
     lite = next((artifact for artifact in document["artifacts"] if artifact["format"] == "litert"), None)
     if lite is not None and lite["path"]:
-        output.next_command(_next(lite["path"], model, data=data, recipe=recipe))
-    for failure in exported.failures:
+        output.next_command(shlex.join(["kd", "evaluate", lite["path"], *next_words]))
+
+
+def _fail(result: ExportResult, output: Output, *, strict: bool) -> None:
+    """End with the exit code of the first file that was not written, else of the gates."""
+    from kdcli.errors import ModelError
+
+    for failure in result.failures:
         output.failed(ModelError(failure.message, hint=failure.hint))
-    with suppress(typer.Exit) if exported.failures else nullcontext():
-        enforce(exported.gates, strict=strict_gates)
-    if exported.failures:
+    with suppress(typer.Exit) if result.failures else nullcontext():
+        enforce(result.gates, strict=strict)
+    if result.failures:
         raise typer.Exit(ModelError.exit_code)
 
 
@@ -205,13 +212,10 @@ def _input(taken: dict[str, Any]) -> str:
     return f"{shape} {taken['dtype']}{limits}{shift}{batch}"
 
 
-def _next(path: str, model: Path, *, data: str | None, recipe: str | None) -> str:
-    import shlex
-
+def _next(model: Path, *, data: str | None, recipe: str | None) -> list[str]:
+    """How the next command names the data."""
     from kdcli.runs.directory import find_run_recipe
 
-    words = ["kd", "evaluate", path]
-    own = find_run_recipe(model)
-    if recipe or (own is not None and not data):
-        words += ["--recipe", recipe or str(own)]
-    return shlex.join([*words, *(["--data", data] if data else [])])
+    run = find_run_recipe(model)
+    words = ["--recipe", recipe or str(run)] if recipe or (run is not None and not data) else []
+    return [*words, *(["--data", data] if data else [])]

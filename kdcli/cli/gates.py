@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from kdcli.cli import options as o
 
 if TYPE_CHECKING:
     from kdcli.recipe.gates import Gate
@@ -28,21 +31,35 @@ SHORT = {
 }
 
 
-def take_gates(given: dict[str, Any]) -> tuple[Gate, ...]:
-    """The gates among a command's parameters, which are taken out of them; `strict_gates` stays.
+@dataclass(frozen=True, kw_only=True)
+class GateGroup:
+    """Bounds that a command checks, and whether inconclusive ones fail."""
 
-    Raises:
-        kdcli.errors.UsageError: a gate that cannot be read, or percent.
-    """
-    from kdcli.recipe.gates import make_gate, parse_gate
+    gate: o.GateOption = None
+    min_accuracy: o.MinAccuracy = None
+    max_accuracy_drop: o.MaxAccuracyDrop = None
+    min_gain: o.MinGain = None
+    min_agreement: o.MinAgreement = None
+    max_latency_ms: o.MaxLatencyMs = None
+    max_latency_ratio: o.MaxLatencyRatio = None
+    max_size_mb: o.MaxSizeMb = None
+    strict_gates: o.StrictGates = False
 
-    gates = [parse_gate(text) for text in given.pop("gate", None) or ()]
-    for parameter, (metric, sign) in SHORT.items():
-        value = given.pop(parameter, None)
-        if value is not None:
-            where = f"--{parameter.replace('_', '-')} {value:g}"
-            gates.append(make_gate(metric, f"{sign} {value!r}", where=where))
-    return tuple(gates)
+    def read(self) -> tuple[Gate, ...]:
+        """The gates.
+
+        Raises:
+            kdcli.errors.UsageError: a gate that cannot be read, or percent.
+        """
+        from kdcli.recipe.gates import make_gate, parse_gate
+
+        gates = [parse_gate(text) for text in self.gate or ()]
+        for parameter, (metric, sign) in SHORT.items():
+            value = getattr(self, parameter, None)
+            if value is not None:
+                where = f"--{parameter.replace('_', '-')} {value:g}"
+                gates.append(make_gate(metric, f"{sign} {value!r}", where=where))
+        return tuple(gates)
 
 
 def gate_rows(results: Sequence[GateResult]) -> list[list[str]]:

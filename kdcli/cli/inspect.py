@@ -8,56 +8,33 @@ from typing import Annotated, Any
 import typer
 
 from kdcli.cli import options as o
-from kdcli.cli.values import parse_limit
+from kdcli.cli.groups import OutputGroup, PartGroup, RecipeGroup
 
 
 def command(
     model: Annotated[
         Path, typer.Argument(metavar="MODEL|RUN", help="Model file, run directory, or zoo:NAME with --data.")
     ],
-    data: o.Data = None,
+    recipe_options: RecipeGroup,
+    part: PartGroup,
+    printing: OutputGroup,
     recipe: o.RecipeOption = None,
-    set_: o.Set = None,
-    limit: o.LimitOption = None,
-    batch_size: o.BatchSizeOption = None,
-    threads: o.Threads = None,
-    code: o.Code = None,
-    trust_model: o.TrustModel = False,
-    allow_tables: o.AllowTables = False,
-    allow_remote: o.AllowRemote = False,
-    signature: o.Signature = None,
-    output_name: o.OutputName = None,
-    json: o.Json = False,
-    quiet: o.Quiet = False,
-    verbose: o.Verbose = False,
-    no_color: o.NoColor = False,
 ) -> None:
     """Look into a model: layers, shapes, parameters, FLOPs, taps; with --data, on real examples."""
-    given = dict(locals())
-
-    from kdcli.cli.console import Output
     from kdcli.commands.inspect import inspect
 
-    output = Output(json_=json, quiet=quiet, verbose=verbose, no_color=no_color)
-    inspection = inspect(
-        model,
-        data=data,
-        recipe=recipe,
-        **o.trust_options(given),
-        settings=set_ or (),
-        limit=parse_limit(limit),
-        batch_size=batch_size,
-        threads=threads,
-        on_event=output.on_event,
-    )
+    output = printing.open()
+    options = recipe_options.to_options(output)
+    options.update(part.to_options())
+    inspection = inspect(model, recipe=recipe, limit=recipe_options.number_of_examples(), **options)
     document = inspection.to_json()
-    layers = inspection.layers if verbose else ()
+    layers = inspection.layers if output.verbose else ()
     output.result(document, path=document["path"], human=[*_summary(document), *_tables(document, layers)])
     if inspection.sizes:
-        chosen = model_text(document["sizes"][0]["model"])
+        chosen, data = model_text(document["sizes"][0]["model"]), recipe_options.data
         output.next_command(f"kd distill --teacher FILE --data {data} --set 'student.model={chosen}'")
     if inspection.refused is not None:
-        # The verdict is the document: the failure is said beside it.
+        # The verdict is the document: the failure is printed after it.
         output.failed(inspection.refused)
         raise typer.Exit(inspection.refused.exit_code)
 

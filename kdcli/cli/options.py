@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -246,14 +246,3 @@ FOREIGN = {
     "--output-dir": "--out DIR",
     "--save-dir": "--out DIR",
 }
-
-
-def trust_options(given: dict[str, Any]) -> dict[str, Any]:
-    """What workflows take about opening models, made of a command's parameters, which are taken out of them."""
-    from kdcli.screening.verdict import Trust
-
-    allowed = {name: given.pop(name) for name in ("trust_model", "allow_tables", "allow_remote")}
-    taken: dict[str, Any] = {"trust": Trust(*allowed.values()), "code": given.pop("code") or ()}
-    if "output_name" in given:
-        taken |= {"signature": given.pop("signature"), "output": given.pop("output_name")}
-    return taken

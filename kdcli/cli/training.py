@@ -1,42 +1,48 @@
-"""What kd train-teacher and kd distill do alike: call, show the plan or the result, name the next command."""
+"""What kd train-teacher and kd distill do alike: start, show the plan or the result, name the next command."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kdcli.cli.gates import enforce, gate_tables, take_gates
+from kdcli.cli.gates import enforce, gate_tables
+from kdcli.cli.groups import OutputGroup, RecipeGroup, RunGroup
 from kdcli.cli.interrupts import interruptible
-from kdcli.cli.options import trust_options
-from kdcli.cli.values import parse_bytes, parse_limit, parse_time
+from kdcli.cli.values import parse_time
 from kdcli.events import Note
 
+if TYPE_CHECKING:
+    from kdcli.cli.console import Output
+    from kdcli.runs.results import FinishedRun, Plan, RunResult
+    from kdcli.setup.request import RunOptions
 
-def run_training(command: str, workflow: Callable[..., Any], given: dict[str, Any]) -> None:
-    """Call a workflow with a command's parameters and show what comes out."""
-    from kdcli.cli.console import Output, plan_parts
-    from kdcli.runs.results import FinishedRun, Plan, relativize_path
 
-    output = Output(
-        json_=given.pop("json"),
-        quiet=given.pop("quiet"),
-        verbose=given.pop("verbose"),
-        no_color=given.pop("no_color"),
-    )
-    given["settings"] = given.pop("set_") or ()
-    strict = given.pop("strict_gates", False)
-    if "gate" in given:
-        given["gates"] = take_gates(given)
-    given |= trust_options(given)
-    given["limit"] = parse_limit(given["limit"])
-    given["cache_limit"] = parse_bytes(given["cache_limit"])
-    given["preflight"] = not given.pop("no_preflight")
-    with interruptible(parse_time(given.pop("max_time")), dry_run=given["dry_run"]) as stop:
+@contextmanager
+def start_run(recipe: RecipeGroup, run: RunGroup, printing: OutputGroup) -> Iterator[tuple[Output, RunOptions]]:
+    """Where the command prints, and the options of a training that can be interrupted while the block runs."""
+    output = printing.open()
+    with interruptible(parse_time(run.max_time), dry_run=run.dry_run) as stop:
         try:
-            result = workflow(**given, stop=stop, on_event=output.on_event)
+            yield output, run.to_options(recipe, output, stop)
         finally:
             output.close()
+
+
+def show_run(
+    command: str,
+    result: RunResult | FinishedRun | Plan,
+    output: Output,
+    *,
+    code: Sequence[Path],
+    strict: bool = False,
+) -> None:
+    """Print what came out, and the next command."""
+    from kdcli.cli.console import plan_parts
+    from kdcli.runs.results import FinishedRun, Plan, relativize_path
+
     if isinstance(result, Plan):
         shown = [*_stages(result.stages), *plan_parts(result, whole=output.verbose)]
         output.result(result.to_json(), human=[*shown, "nothing was written"])
@@ -49,7 +55,7 @@ def run_training(command: str, workflow: Callable[..., Any], given: dict[str, An
     document = result.to_json()
     shown = [*_summary(document), *gate_tables(result.gates)]
     output.result(document, path=document["model"], human=shown)
-    output.next_command(_next(command, document, given["code"]))
+    output.next_command(_next(command, document, code))
     enforce(result.gates, strict=strict)
 
 
@@ -98,8 +104,6 @@ def _summary(document: dict[str, Any]) -> list[Any]:
 
 
 def _next(command: str, document: dict[str, Any], code: Sequence[Path]) -> str:
-    import shlex
-
     from kdcli.recipe.reader import read_run_recipe
 
     brought = [word for file in code for word in ("--code", str(file))]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdcli.custom_kinds import kind_of
 from kdcli.errors import UsageError
@@ -14,29 +13,7 @@ from kdcli.models.custom_code import find_kinds
 
 if TYPE_CHECKING:
     from kdcli.loss_contract.check import CheckResult
-
-
-@dataclass(frozen=True)
-class CheckedLoss:
-    """A kind and the points of the contract.
-
-    Args:
-        kind: its name in recipes.
-        points: each with its state and, where it is not `passed`, the reason.
-    """
-
-    kind: str
-    points: tuple[CheckResult, ...]
-
-    @property
-    def failed(self) -> tuple[CheckResult, ...]:
-        """The points that it breaks."""
-        return tuple(point for point in self.points if point.state == "failed")
-
-    def to_json(self) -> dict[str, Any]:
-        """As `kd losses check --json` has it."""
-        points = [{"name": point.name, "state": point.state, "reason": point.reason} for point in self.points]
-        return {"kind": self.kind, "state": "failed" if self.failed else "passed", "points": points}
+    from kdcli.loss_contract.checked_loss import CheckedLoss
 
 
 def check_losses(what: str | Path) -> tuple[CheckedLoss, ...]:
@@ -53,6 +30,8 @@ def check_losses(what: str | Path) -> tuple[CheckedLoss, ...]:
     from kdcli.setup.startup import start_tensorflow
 
     start_tensorflow(threads=None, seed=0, code=paths)
+    from kdcli.loss_contract.checked_loss import CheckedLoss
+
     return tuple(CheckedLoss(kind_of(member), _points(member)) for member in members)
 
 

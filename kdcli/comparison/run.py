@@ -17,8 +17,7 @@ from kdcli.recipe.gates import Gate
 from kdcli.runs.comparison_directory import ComparisonDirectory
 from kdcli.runs.comparison_results import Comparison
 from kdcli.runs.results import Plan
-from kdcli.setup.context import Context, never_stop
-from kdcli.setup.request import RunOptions
+from kdcli.setup.request import RunOptions, make_context
 from kdcli.setup.startup import start_tensorflow
 
 
@@ -43,13 +42,7 @@ def run_comparison(
         for arm in distilled
     }
     _refuse_workers(arms, options)
-    context = Context(
-        options.get("threads"),
-        options.get("stop", never_stop),
-        on_event,
-        cache_limit=options.get("cache_limit"),
-        dry_run=options.get("dry_run", False),
-    )
+    context = make_context(options)
     arms = [replace(arm, request=replace(arm.request, context=context)) for arm in arms]
     preflight = options.get("preflight", True)
     start_tensorflow(threads=context.threads, seed=first.recipe.train.seed, code=first.code)

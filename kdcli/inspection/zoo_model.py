@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from kdcli.recipe.sections import Recipe
 from kdcli.runs.inspection_results import Inspection, ZooSize
 from kdcli.setup.named_models import open_named_data
 from kdcli.setup.open_models import OpenedModel, open_model
-from kdcli.setup.request import make_request
+from kdcli.setup.request import RecipeLike, RecipeOptions, make_request
 from kdcli.setup.startup import start_tensorflow
 from kdcli.spec import ModelSource
 from kdcli.zoo import Application, Clone, get_zoo_class
@@ -32,23 +32,17 @@ _TIMED_EXAMPLES = 16
 def inspect_zoo(
     model: str,
     *,
-    recipe: Any,
-    settings: Sequence[str],
-    data: Any,
-    threads: int | None,
-    on_event: OnEvent,
-    **opening: Any,
+    recipe: RecipeLike | None,
+    limit: float | None = None,
+    **options: Unpack[RecipeOptions],
 ) -> Inspection:
     """Build a zoo model for the data, untrained, and beside it a few of its sizes.
 
     Args:
         model: `zoo:NAME`; `--set student.model.width=8` describes another than the default.
         recipe: its `student.model` is described where it is of that name.
-        settings: `path=value` texts.
-        data: gives the shape and the classes.
-        threads: of TensorFlow.
-        on_event: told of the data.
-        opening: `trust` and `code`.
+        limit: None; a model that is not trained is not checked on examples.
+        options: as for `make_request`; the data gives the shape and the classes.
 
     Raises:
         UsageError: the zoo has no such model, there is no data, or the model does not fit it.
@@ -57,9 +51,16 @@ def inspect_zoo(
     member = get_zoo_class(name)
     if member is Clone:
         raise UsageError("zoo clone is the teacher's own architecture", hint="kd inspect TEACHER shows it")
-    request = make_request(
-        _recipe(recipe, name, settings), settings=settings, data=data, role="student", **opening
-    )
+    idle = {
+        "--limit": limit,
+        "--batch-size": options.get("batch_size"),
+        "--signature": options.get("signature"),
+        "--output": options.get("output"),
+    }
+    for option in (option for option, value in idle.items() if value is not None):
+        raise UsageError(f"{option} has no effect on {model}, which is not trained yet", hint="leave it out")
+    request = make_request(_recipe(recipe, name, options.get("settings", ())), role="student", **options)
+    on_event = request.context.on_event
     if request.recipe.data.source is None and request.arrays is None:
         raise UsageError(
             "a zoo model takes its shape and its classes from the data, and there is none",
@@ -68,7 +69,7 @@ def inspect_zoo(
     source = request.recipe.student.model
     if not isinstance(source, member):
         raise UsageError(f"student.model is not {name}", hint=f"kd inspect {model} without --recipe")
-    start_tensorflow(threads=threads, seed=request.recipe.train.seed, code=request.code)
+    start_tensorflow(threads=request.context.threads, seed=request.recipe.train.seed, code=request.code)
     dataset = open_named_data(request, carve=False, on_event=on_event)
     opened = _built(source, request.recipe, dataset, on_event=on_event)
     sizes = [source.model_copy(update=dict(size)) for size in source.sizes]

@@ -4,31 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from kdcli.custom_kinds import has_unknown_entry
 from kdcli.data.dataset import Dataset, open_dataset
 from kdcli.data.examples import Examples
 from kdcli.data.order import limit_positions
 from kdcli.errors import UsageError
-from kdcli.events import Note, OnEvent
+from kdcli.events import Note, OnEvent, ignore_event
 from kdcli.models.custom_code import attribute_errors
+from kdcli.recipe.gates import Gate
 from kdcli.recipe.reader import read_run_recipe
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.directory import find_run_recipe
-from kdcli.setup.request import Request, make_request
+from kdcli.setup.request import SPLIT_OPTIONS, RecipeLike, RecipeOptions, Request, make_request
 
 
 def request_for_models(
-    models: Sequence[str | Path], recipe: Any, *, with_data: bool = True, **options: Any
+    models: Sequence[str | Path],
+    recipe: RecipeLike | None,
+    *,
+    with_data: bool = True,
+    gates: Sequence[str | Gate] = (),
+    **options: Unpack[RecipeOptions],
 ) -> Request:
-    """The recipe given, else the data of the first run among the models, else the defaults.
+    """The request for models that are named: the recipe, else the data of the first run among them.
 
     Args:
         models: files and runs.
-        recipe: as for `asking.ask`, or None.
+        recipe: as for `make_request`, or None.
         with_data: whether examples will be read.
-        options: as for `asking.ask`.
+        gates: bounds given beside the recipe's.
+        options: as for `make_request`.
 
     Raises:
         UsageError: the recipe, a setting or an option is wrong, or runs have different data.
@@ -42,7 +49,7 @@ def request_for_models(
         if own is not None:
             # Its data and split only: how its networks take their input is theirs alone.
             recipe = _data_of(read_run_recipe(own), with_source=with_data and options.get("data") is None)
-    return make_request(recipe, role="student", **options)
+    return make_request(recipe, role="student", gates=gates, **options)
 
 
 def _data_of(run: Recipe, *, with_source: bool) -> dict[str, Any]:
@@ -67,8 +74,8 @@ def _refuse_several_sources(runs: Mapping[str, Path]) -> None:
             )
 
 
-def check_limits(*, limit: float | None, batch_size: int | None) -> None:
-    """Refuse a limit or a batch that holds nothing.
+def check_limits(*, limit: float | None, batch_size: int | None, split: str = "auto") -> None:
+    """Refuse a limit or a batch of no examples, and an unknown split.
 
     Raises:
         UsageError: naming the option.
@@ -78,6 +85,8 @@ def check_limits(*, limit: float | None, batch_size: int | None) -> None:
             f"--limit must be a count of at least 1, or a share above 0 and up to 1.0, got {limit}",
             hint="--limit 500, or --limit 0.1",
         )
+    if split not in SPLIT_OPTIONS:
+        raise UsageError(f"--split must be one of {', '.join(SPLIT_OPTIONS)}, got {split!r}")
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, got {batch_size}", hint="--batch-size 64")
 
@@ -152,3 +161,17 @@ def select_examples(
         examples = examples.subset(limit_positions(examples.all_labels(), len(examples), limit=limit, seed=seed))
     on_event(Note(f"{dataset.name}: {len(examples)} examples of the {examples.split} split"))
     return examples
+
+
+def open_split(
+    request: Request, *, split: str, limit: float | None, on_event: OnEvent
+) -> tuple[Dataset, Dataset, Examples]:
+    """The data as the source has it, the data with the split, and the split's examples.
+
+    Raises:
+        DataError: anything that cannot be right, or no such split.
+    """
+    dataset = whole = open_named_data(request, carve=False, on_event=on_event)
+    if split == "validation" and whole.validation is None:
+        dataset = open_named_data(request, carve=True, on_event=ignore_event)
+    return whole, dataset, select_examples(dataset, request, split=split, limit=limit, on_event=on_event)

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, TypeAlias, TypedDict, Unpack
 
 from kdcli.custom_kinds import NO_CUSTOM, CustomKinds
 from kdcli.errors import UsageError
@@ -134,27 +134,8 @@ def make_request(
     default: str | Mapping[str, Any] = DEFAULT_RECIPE,
     teacher: ModelLike | Sequence[ModelLike] | None = None,
     student: ModelLike | None = None,
-    settings: Sequence[str] = (),
-    data: DataLike = None,
-    limit: float | None = None,
-    batch_size: int | None = None,
-    seed: int | None = None,
-    epochs: int | None = None,
-    devices: str | None = None,
-    signature: str | None = None,
-    output: str | None = None,
-    trust: Trust = NO_TRUST,
-    code: Sequence[str | Path] | CustomKinds = (),
-    out: str | Path | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    preflight: bool = True,
     gates: Sequence[str | Gate] = (),
-    threads: int | None = None,
-    cache_limit: int | None = None,
-    dry_run: bool = False,
-    stop: Callable[[], int | None] = never_stop,
-    on_event: OnEvent = ignore_event,
+    **options: Unpack[RunOptions],
 ) -> Request:
     """Read the recipe with the options on top.
 
@@ -163,39 +144,26 @@ def make_request(
         role: whose `signature` and `output` the options are: `teacher`, or `student` for models that are named.
         default: the recipe when none is given.
         teacher, student: a path, a run directory or a `keras.Model`; a list of teachers is an ensemble.
-        code: files with custom layers and kinds, or the kinds found in them before.
-
-    The others are those of `RecipeOptions` and `RunOptions`.
+        gates: bounds given beside the recipe's.
+        options: those of `RecipeOptions` and `RunOptions`.
 
     Raises:
         UsageError: the recipe, a setting or an option is wrong.
+        TypeError: an option of no such name.
     """
+    unknown = sorted(options.keys() - RunOptions.__annotations__.keys())
+    if unknown:
+        raise TypeError(f"unexpected option: {', '.join(unknown)}")
+    code, data, out = options.get("code", ()), options.get("data"), options.get("out")
     custom = code if isinstance(code, CustomKinds) else find_kinds([Path(file) for file in code])
-    named: dict[str, tuple[str, Any]] = {
-        "data.limit": ("--limit", limit),
-        "train.batch_size": ("--batch-size", batch_size),
-        "train.seed": ("--seed", seed),
-        "train.epochs": ("--epochs", epochs),
-        "train.devices": ("--devices", devices),
-        f"{role}.signature": ("--signature", signature),
-        f"{role}.output": ("--output", output),
-    }
     teachers = list(teacher) if isinstance(teacher, list | tuple) else [] if teacher is None else [teacher]
-    models: dict[str, KerasModel] = {}
-    for option, given in (("teacher", teachers), ("student", [] if student is None else [student])):
-        for number, model in enumerate(given):
-            name = option if len(given) == 1 else f"{option}.{number}"
-            if isinstance(model, str | Path):
-                named[f"{name}.model"] = (f"--{option}", {"kind": "file", "path": str(model)})
-            else:
-                models[name] = model
+    students = [] if student is None else [student]
+    models, files = _sort_models({"teacher": teachers, "student": students})
     arrays = None if isinstance(data, str | Path) else data
-    if arrays is None and data is not None:
-        named["data.source"] = ("--data", str(data))
     loaded = read_recipe(
         default if recipe is None else recipe,
-        settings=settings,
-        options={setting: option for setting, option in named.items() if option[1] is not None},
+        settings=options.get("settings", ()),
+        options={**_named_settings(options, role), **files},
         custom=custom,
         teachers=len(teachers),
     )
@@ -206,15 +174,58 @@ def make_request(
         models=models,
         arrays=arrays,
         recipe_given=recipe is not None,
-        trust=trust,
+        trust=options.get("trust", NO_TRUST),
         custom=custom,
         out=None if out is None else Path(out),
-        resume=resume,
-        overwrite=overwrite,
-        preflight=preflight,
+        resume=options.get("resume", False),
+        overwrite=options.get("overwrite", False),
+        preflight=options.get("preflight", True),
         gates=tuple(gates),
-        context=Context(threads, stop, on_event, cache_limit=cache_limit, dry_run=dry_run),
+        context=make_context(options),
     )
+
+
+def make_context(options: RunOptions) -> Context:
+    """What the parts of a command share, from its options."""
+    return Context(
+        options.get("threads"),
+        options.get("stop", never_stop),
+        options.get("on_event", ignore_event),
+        cache_limit=options.get("cache_limit"),
+        dry_run=options.get("dry_run", False),
+    )
+
+
+def _named_settings(options: RunOptions, role: str) -> dict[str, tuple[str, Any]]:
+    """The settings that options stand for, each with the option's name."""
+    data = options.get("data")
+    named = {
+        "data.source": ("--data", str(data) if isinstance(data, str | Path) else None),
+        "data.limit": ("--limit", options.get("limit")),
+        "train.batch_size": ("--batch-size", options.get("batch_size")),
+        "train.seed": ("--seed", options.get("seed")),
+        "train.epochs": ("--epochs", options.get("epochs")),
+        "train.devices": ("--devices", options.get("devices")),
+        f"{role}.signature": ("--signature", options.get("signature")),
+        f"{role}.output": ("--output", options.get("output")),
+    }
+    return {setting: option for setting, option in named.items() if option[1] is not None}
+
+
+def _sort_models(
+    given: Mapping[str, Sequence[ModelLike]],
+) -> tuple[dict[str, KerasModel], dict[str, tuple[str, Any]]]:
+    """Models given as objects, by role, and the settings of those given as paths."""
+    models: dict[str, KerasModel] = {}
+    files: dict[str, tuple[str, Any]] = {}
+    for role, members in given.items():
+        for number, model in enumerate(members):
+            name = role if len(members) == 1 else f"{role}.{number}"
+            if isinstance(model, str | Path):
+                files[f"{name}.model"] = (f"--{role}", {"kind": "file", "path": str(model)})
+            else:
+                models[name] = model
+    return models, files
 
 
 def require(request: Request, *sections: str) -> None:

@@ -11,8 +11,9 @@ import pytest
 import tensorflow as tf
 
 from kdcli import __version__
-from kdcli.commands import doctor as doctor_file
-from kdcli.commands.doctor import _installed, _requirements, doctor
+from kdcli.commands.doctor import doctor
+from kdcli.setup import installation
+from kdcli.setup.installation import _installed, _requirements
 
 
 def test_the_document_has_everything(kd):
@@ -48,8 +49,8 @@ def test_the_extras_are_those_of_the_package(kd):
 
 
 def test_a_missing_extra_is_no_failure_and_names_its_command(kd, monkeypatch):
-    known = doctor_file._version
-    monkeypatch.setattr(doctor_file, "_version", lambda name: None if name == "onnxruntime" else known(name))
+    known = installation._version
+    monkeypatch.setattr(installation, "_version", lambda name: None if name == "onnxruntime" else known(name))
     ran = kd("doctor")
     assert (ran.code, ran.err) == (0, "")
     line = next(line for line in ran.out.splitlines() if line.startswith("extra onnx"))
@@ -68,7 +69,7 @@ def test_an_extra_of_another_package_is_looked_into():
 
 def test_requirements_of_other_systems_are_left_out(monkeypatch):
     lines = ['a>=1; extra == "x"', 'b; sys_platform == "win32" and extra == "x"', "c<2", "d; extra == 'y'"]
-    monkeypatch.setattr(doctor_file, "requires", lambda package: lines)
+    monkeypatch.setattr(installation, "requires", lambda package: lines)
     assert _requirements("p", "x") == ['a>=1; extra == "x"']
     assert _requirements("p", None) == ["c<2"]
 
@@ -92,7 +93,7 @@ def test_a_tensorflow_that_does_not_load_is_a_finding(monkeypatch):
         def __getattr__(self, name):
             raise ImportError("libcudart.so is missing")
 
-    monkeypatch.setattr(doctor_file, "tf", Broken())
+    monkeypatch.setattr(installation, "tf", Broken())
     found = doctor()
     assert found.devices == () and found.threads is None
     assert found.findings == ("TensorFlow does not load: libcudart.so is missing",)

@@ -14,11 +14,11 @@ def test_names_are_found_in_the_order_of_the_data():
     assert choose_columns(ANIMALS, output_count=5, class_names=("dog", "ant")) == (3, 0)
 
 
-def test_numbers_are_taken_as_they_are():
+def test_column_numbers_are_used_as_given():
     assert choose_columns((4, 2), output_count=5, class_names=("x", "y")) == (4, 2)
 
 
-def test_names_may_stand_in_a_file(tmp_path):
+def test_names_may_come_from_a_file(tmp_path):
     file = tmp_path / "labels.txt"
     file.write_text("\n".join(ANIMALS) + "\n\n")
     assert choose_columns(str(file), output_count=5, class_names=("elk",)) == (4,)
@@ -36,6 +36,6 @@ def test_names_may_stand_in_a_file(tmp_path):
         ("nowhere.txt", ("x",), "nowhere.txt cannot be read"),
     ],
 )
-def test_what_does_not_fit_is_refused(classes, names, said):
+def test_invalid_columns_are_refused(classes, names, said):
     with pytest.raises(UsageError, match=said):
         choose_columns(classes, output_count=5, class_names=names)

@@ -24,7 +24,7 @@ class {name}(keras.layers.Layer):
 """
 
 
-def test_what_a_file_registers_is_known_by_the_name_in_a_configuration(tmp_path):
+def test_a_registered_layer_is_listed_by_its_configuration_name(tmp_path):
     file = tmp_path / "layers.py"
     file.write_text(LAYER.format(name="Twice"))
     run_keras_code([file])
@@ -105,7 +105,7 @@ def test_a_decorated_class_opens_what_was_saved_without_the_decorator(tmp_path):
         ("self, units, **given", "the class Twice needs 'units', which its get_config", "as defaults"),
     ],
 )
-def test_a_class_that_cannot_be_made_anew_says_what_it_lacks(tmp_path, signature, said, way):
+def test_a_class_that_cannot_be_rebuilt_names_the_missing_argument(tmp_path, signature, said, way):
     given = "**given" if "given" in signature else ""
     text = DEFINED.replace(
         "    def call(self, x):\n        return 2 * x",
@@ -126,7 +126,7 @@ def test_a_class_that_cannot_be_made_anew_says_what_it_lacks(tmp_path, signature
 
 
 @pytest.mark.parametrize(("content", "said"), [("1 / 0", "ZeroDivisionError"), ("def (", "SyntaxError")])
-def test_a_file_that_fails_says_what_it_raised(tmp_path, content, said):
+def test_a_file_that_fails_reports_its_error(tmp_path, content, said):
     file = tmp_path / "layers.py"
     file.write_text(content)
     with pytest.raises(UsageError, match=said):
@@ -198,7 +198,7 @@ def test_a_file_may_define_kinds_and_layers(tmp_path):
     assert find_kinds([write(tmp_path, "import kdcli\n" + LAYER.format(name="Alone"), "b.py")]).members == ()
 
 
-def test_a_class_that_others_are_made_of_needs_no_kind(tmp_path):
+def test_a_base_class_needs_no_kind(tmp_path):
     text = KIND.format(name="Common", parent="Loss", body="power: float = 2.0")
     text += loss("mine", "Mine").replace("kdcli.Loss", "Common")
     assert list(find_kinds([write(tmp_path, text)]).of(Loss)) == ["mine"]

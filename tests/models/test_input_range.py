@@ -50,7 +50,7 @@ def opened(built, form, folder):
         *((name, "saved-model") for name in FIRST if "augmentation" not in name),
     ],
 )
-def test_it_is_what_plain_keras_computes(name, form, tmp_path):
+def test_values_before_the_weights_equal_those_of_plain_keras(name, form, tmp_path):
     built, before = model(name)
     network = opened(built, form, tmp_path)
     reached = network.with_scale("raw").compute_before_weights({"x": IMAGES})
@@ -66,14 +66,14 @@ def test_the_range_is_that_of_black_and_white_without_the_padding(name, expected
     assert measure_input_range(network, "raw", BOUNDS) == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_model_with_a_fixed_batch_size_is_asked_too(tmp_path):
+def test_the_range_of_a_model_with_a_fixed_batch_size(tmp_path):
     inputs = keras.Input(batch_shape=(3, *SHAPE))
     x = layers.Dense(2)(layers.Flatten()(layers.Rescaling(1 / 255)(inputs)))
     network = opened(keras.Model(inputs, x), "keras", tmp_path)
     assert measure_input_range(network, "raw", BOUNDS) == pytest.approx((0, 1))
 
 
-def test_a_network_without_weights_does_not_tell(tmp_path):
+def test_the_range_of_a_network_without_weights_is_that_of_the_images(tmp_path):
     inputs = keras.Input(SHAPE)
     network = opened(keras.Model(inputs, layers.GlobalAveragePooling2D()(inputs)), "keras", tmp_path)
     # Nothing changes the images, as far as it is known.

@@ -50,7 +50,7 @@ def refused(*given, **more):
         ("sigmoid", "regression", SINGLE, "values", "values"),
     ],
 )
-def test_auto_looks_at_the_last_layer_and_the_answers(activation, task, answers, kind, head):
+def test_auto_considers_the_last_layer_and_the_outputs(activation, task, answers, kind, head):
     # What a linear layer gives stays in [0, 1] only by chance.
     given = network(hidden=True) if activation == "hidden" else network(activation)
     found = resolved(given, answers, task=task)
@@ -69,7 +69,7 @@ def test_probabilities_in_steps_of_an_8_bit_file_are_still_probabilities():
     assert found.saved_kind == "probabilities"
 
 
-def test_answers_that_leave_0_to_1_under_another_scale_are_logits():
+def test_outputs_outside_0_to_1_under_another_scale_are_logits():
     given = network(units=1, hidden=True)
     once, otherwise = RANDOM.random((8, 1)), RANDOM.normal(size=(8, 1)) * 3
     for answers, kind in ((otherwise, "logits"), (once, "sigmoid")):
@@ -79,11 +79,11 @@ def test_answers_that_leave_0_to_1_under_another_scale_are_logits():
         assert found.saved_kind == kind
 
 
-def test_positive_answers_that_do_not_sum_to_one_are_logits():
+def test_positive_outputs_that_do_not_sum_to_one_are_logits():
     assert resolved(network(), SINGLE).saved_kind == "logits"
 
 
-def test_what_the_recipe_says_is_kept():
+def test_the_setting_overrides_detection():
     assert resolved(network(), CHANCES, wanted="logits").saved_kind == "logits"
     assert resolved(network(), SINGLE, wanted="sigmoid").output_kind == "sigmoid"
 
@@ -104,7 +104,7 @@ def test_sigmoids_outside_their_range_are_refused():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_answers_that_are_not_finite_are_refused(bad):
+def test_outputs_that_are_not_finite_are_refused(bad):
     answers = LOGITS.copy()
     answers[2, 1] = bad
     error = refused(network(), answers)
@@ -133,7 +133,7 @@ def test_one_logit_stands_for_two_classes():
     assert (found.outputs, found.output_kind, found.saved_kind) == (2, "logits", "logits")
 
 
-def test_one_hidden_sigmoid_is_seen_by_its_answers():
+def test_one_hidden_sigmoid_is_detected_from_its_outputs():
     found = resolved(network("sigmoid", 1, hidden=True), SINGLE[:, :1], outputs=2)
     assert (found.outputs, found.output_kind, found.saved_kind) == (2, "logits", "sigmoid")
 
@@ -143,12 +143,12 @@ def test_one_output_is_not_three_classes():
     assert message == "given has 1 outputs, the data has 3 classes"
 
 
-def test_one_hidden_sigmoid_that_the_recipe_names_stands_for_two_classes():
+def test_one_hidden_sigmoid_named_in_the_recipe_stands_for_two_classes():
     found = resolved(network("sigmoid", 1, hidden=True), SINGLE[:, :1], outputs=2, wanted="sigmoid")
     assert (found.outputs, found.output_kind, found.saved_kind) == (2, "logits", "sigmoid")
 
 
-def test_the_network_that_was_given_stays_as_it_was():
+def test_the_original_network_is_not_changed():
     found = network("softmax")
     resolved(found, CHANCES, wanted="probabilities", task="regression")
     assert (found.saved_kind, found.output_kind) == ("probabilities", "logits")

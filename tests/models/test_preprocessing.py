@@ -61,7 +61,7 @@ def test_auto_starts_as_unit():
     assert made(PICTURES, (6, 5, 3)).scale == "unit"
 
 
-def test_another_scale_leaves_the_first_as_it_was():
+def test_with_scale_does_not_change_the_original():
     first = made(PICTURES, (6, 5, 3))
     assert (first.with_scale("raw").scale, first.scale) == ("raw", "unit")
 
@@ -76,23 +76,23 @@ def test_other_types_than_uint8_pass_unscaled(dtype):
     assert found.to_json() == said
 
 
-def test_rows_of_numbers_are_no_pictures():
+def test_rows_of_numbers_are_not_images():
     raw = RANDOM.integers(0, 256, (3, 7), dtype=np.uint8)
     np.testing.assert_array_equal(prepared(raw, (7,)), raw.astype(np.float32))
 
 
-def test_the_input_gets_the_networks_type():
+def test_the_result_has_the_networks_input_type():
     assert made(PICTURES, (6, 5, 3), dtype="uint8", scale="raw")(PICTURES).dtype == "uint8"
 
 
-def test_a_channel_axis_is_added_where_the_network_wants_one():
+def test_a_missing_channel_axis_is_added():
     raw = PICTURES[..., 0]
     found = made(raw, (6, 5, 1))
     assert found.preprocessed_shape == (6, 5, 1)
     np.testing.assert_allclose(found(raw), raw[..., None] / 255, rtol=1e-5)
 
 
-def test_a_channel_axis_of_one_is_removed_where_the_network_wants_none():
+def test_a_superfluous_channel_axis_is_removed():
     raw = PICTURES[..., :1]
     found = made(raw, (6, 5))
     assert found.preprocessed_shape == (6, 5)
@@ -100,14 +100,14 @@ def test_a_channel_axis_of_one_is_removed_where_the_network_wants_none():
 
 
 @pytest.mark.parametrize("flat", [True, False])
-def test_a_picture_without_channels_is_resized_like_one_with(flat):
+def test_an_image_without_channels_is_resized_like_one_with_channels(flat):
     raw = PICTURES[..., 0]
     found = made(raw, (4, 3) if flat else (4, 3, 1))
     expected = made(raw[..., None], (4, 3, 1))(raw[..., None])
     np.testing.assert_allclose(np.asarray(found(raw)).reshape(3, 4, 3, 1), expected, rtol=1e-6)
 
 
-def test_pictures_are_resized_to_the_networks_own_size_before_scaling():
+def test_images_are_resized_to_the_networks_size_before_scaling():
     found = made(PICTURES, (12, 10, 3), scale="signed")
     expected = keras.ops.image.resize(
         PICTURES.astype(np.float32), (12, 10), antialias=True, data_format="channels_last"
@@ -116,14 +116,14 @@ def test_pictures_are_resized_to_the_networks_own_size_before_scaling():
     np.testing.assert_allclose(found(PICTURES), np.asarray(expected) / 127.5 - 1, atol=1e-5)
 
 
-def test_halving_a_picture_averages_instead_of_dropping():
+def test_halving_an_image_averages_pixels():
     raw = np.zeros((1, 8, 8, 1), np.uint8)
     raw[:, ::2] = 200
     found = prepared(raw, (4, 4, 1), scale="raw")
     np.testing.assert_allclose(found[:, 1:-1], 100, atol=1e-3)
 
 
-def test_a_size_can_be_asked_for_where_the_network_takes_any():
+def test_a_size_can_be_set_where_the_network_accepts_any():
     found = made(PICTURES, (None, None, 3), resize=[4, 4])
     assert found.preprocessed_shape == (4, 4, 3)
     assert found(PICTURES).shape == (3, 4, 4, 3)
@@ -135,12 +135,12 @@ def wide():
     return np.broadcast_to(np.arange(8, dtype=np.uint8)[None, None, :, None], (1, 4, 8, 1)).copy()
 
 
-def test_crop_keeps_the_middle():
+def test_crop_uses_the_middle():
     found = prepared(wide(), (4, 4, 1), scale="raw", fit="crop")
     np.testing.assert_allclose(found[0, :, :, 0], np.tile([2.0, 3, 4, 5], (4, 1)), atol=1e-4)
 
 
-def test_pad_keeps_everything_between_zeros():
+def test_pad_adds_zeros_around_the_image():
     found = prepared(wide() + 1, (8, 8, 1), scale="raw", fit="pad")[0, :, :, 0]
     np.testing.assert_allclose(found[2:6], np.tile(np.arange(1.0, 9), (4, 1)), atol=1e-4)
     assert (found[:2] == 0).all()

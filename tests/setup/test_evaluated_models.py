@@ -16,8 +16,8 @@ import tensorflow as tf
 from conftest import blobs, save_npz
 
 import kdcli
+from kdcli.cache.contents import remove_entries
 from kdcli.cache.folder import count_cached_bytes
-from kdcli.commands.cache import remove_entries
 from kdcli.errors import ModelError, UsageError
 from kdcli.evaluation.footprint import count_flops
 from kdcli.evaluation.latency import measure

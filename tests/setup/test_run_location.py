@@ -239,4 +239,4 @@ def test_finished_run_without_its_model_is_a_storage_error(kd, here):
     (here / "run" / "student.keras").unlink()
     ran = kd(*WORDS)
     assert ran.code == 5
-    assert "error: run: the run is finished but its model is gone" in ran.err
+    assert "error: run: the run is finished, but its model is missing" in ran.err

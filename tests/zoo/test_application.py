@@ -39,14 +39,14 @@ def tiny(monkeypatch):
     return asked
 
 
-def test_without_weights_the_whole_is_fresh_and_has_no_softmax(tiny):
+def test_without_weights_all_layers_are_fresh_and_there_is_no_softmax(tiny):
     model = Application(architecture="MobileNet").build((8, 8, 3), 4)
     assert tiny == [(True, None, None)]
     assert model.layers[-1].units == 4
     assert model.layers[2].momentum == 0.9
 
 
-def test_imagenet_weights_get_a_new_head_for_other_classes(tiny):
+def test_imagenet_weights_get_a_new_classifier_for_other_classes(tiny):
     model = Application(architecture="MobileNet", weights="imagenet").build((8, 8, 3), 4)
     assert tiny[0][:2] == (False, "imagenet")
     assert [layer.name for layer in model.layers][-1] == "logits"
@@ -56,7 +56,7 @@ def test_imagenet_weights_get_a_new_head_for_other_classes(tiny):
     assert "inside" in [layer.name for layer in model.layers]
 
 
-def test_imagenet_classes_take_the_published_head_at_its_own_size(tiny):
+def test_imagenet_classes_use_the_published_classifier_at_its_size(tiny):
     source = Application(architecture="MobileNet", weights="imagenet")
     assert source.build((64, 64, 3), 1000).layers[-1].name == "top"
     with pytest.raises(UsageError, match="takes pictures of 64×64, got 32×32") as caught:
@@ -87,7 +87,7 @@ def test_weights_from_a_file_are_loaded(tiny, tmp_path):
     assert len(caught.value.message.splitlines()) == 1
 
 
-def test_a_weights_file_that_is_missing_or_no_weights_is_refused(tmp_path):
+def test_a_missing_or_invalid_weights_file_is_refused(tmp_path):
     with pytest.raises(ModelError, match=r"no\.h5: no such weights file"):
         Application(architecture="MobileNet", weights=str(tmp_path / "no.h5")).build((32, 32, 3), 2)
     (tmp_path / "bad.weights.h5").write_bytes(b"nothing")
@@ -95,7 +95,7 @@ def test_a_weights_file_that_is_missing_or_no_weights_is_refused(tmp_path):
         Application(architecture="MobileNet", weights=str(tmp_path / "bad.weights.h5")).build((32, 32, 3), 2)
 
 
-def test_an_unknown_architecture_names_the_nearest():
+def test_an_unknown_architecture_suggests_the_nearest():
     with pytest.raises(UsageError, match=r"unknown architecture .MobilNetV2.; did you mean .MobileNetV2.\?"):
         Application(architecture="MobilNetV2").build((32, 32, 3), 2)
     with pytest.raises(UsageError, match=r"known: ConvNeXtBase, .*, Xception$"):
@@ -105,13 +105,13 @@ def test_an_unknown_architecture_names_the_nearest():
 @pytest.mark.parametrize(
     ("architecture", "least"), [("MobileNet", 32), ("Xception", 71), ("MobileNetV3Small", 32)]
 )
-def test_too_small_pictures_are_refused_with_the_size(architecture, least):
+def test_too_small_images_are_refused_with_the_minimum_size(architecture, least):
     with pytest.raises(UsageError, match=f"takes pictures of at least {least}×{least}, got 16×16") as caught:
         Application(architecture=architecture).build((16, 16, 3), 2)
     assert f"student.input.resize=[{least}, {least}]" in caught.value.hint
 
 
-def test_without_a_network_the_download_is_refused_in_one_line(monkeypatch, capsys):
+def test_an_offline_download_is_refused_in_one_line(monkeypatch, capsys):
     cached = Path.home() / ".keras" / "models"
     if list(cached.glob("mobilenet_*")):
         pytest.skip("the weights are cached here")
@@ -122,7 +122,7 @@ def test_without_a_network_the_download_is_refused_in_one_line(monkeypatch, caps
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_failed_download_is_one_line(monkeypatch):
+def test_a_failed_download_is_reported_in_one_line(monkeypatch):
     def fail(**_):
         raise Exception("URL fetch failure on https://x/y.h5: None -- [Errno -2] Name or service not known")
 
@@ -142,6 +142,6 @@ def test_every_architecture_has_its_preprocessing():
     assert Application(architecture="ResNet50V2").preprocessing() is keras.applications.resnet_v2.preprocess_input
 
 
-def test_only_files_and_published_weights_count_as_weights():
+def test_only_files_and_published_weights_are_trained_weights():
     assert not has_trained_weights(Application(architecture="MobileNet"))
     assert has_trained_weights(Application(architecture="MobileNet", weights="imagenet"))

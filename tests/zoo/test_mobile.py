@@ -26,7 +26,7 @@ def test_a_block_is_a_depthwise_and_a_pointwise_convolution(blocks):
     assert [layer.kernel.shape for layer in pointwise] == [(1, 1, 4, 8), (1, 1, 8, 16), (1, 1, 16, 16)][:blocks]
 
 
-def test_it_is_smaller_than_the_same_network_of_whole_convolutions():
+def test_it_is_smaller_than_a_network_of_full_convolutions():
     model = Mobile(width=16, blocks=5).build((32, 32, 3), 10)
     whole = sum(
         9 * layer.kernel.shape[2] * layer.kernel.shape[3]

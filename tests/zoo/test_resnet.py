@@ -19,7 +19,7 @@ def trained_parameters(model):
 
 
 @pytest.mark.parametrize("depth", TABLE)
-def test_it_has_as_many_parameters_as_the_paper_says(depth):
+def test_the_number_of_parameters_equals_that_of_the_paper(depth):
     model = Resnet(depth=depth).build((32, 32, 3), 10)
     assert SHORTCUTS == 2752
     assert round((trained_parameters(model) - SHORTCUTS) / 1e6, 2) == TABLE[depth]
@@ -37,7 +37,7 @@ def test_the_depth_counts_the_layers_with_weights(depth):
     ]
 
 
-def test_each_stage_halves_the_picture_and_doubles_the_width():
+def test_each_stage_halves_the_image_and_doubles_the_width():
     model = Resnet(depth=8, width=4).build((32, 32, 3), 10)
     shapes = [model.get_layer(f"stage{stage}").output.shape for stage in (1, 2, 3)]
     assert shapes == [(None, 32, 32, 4), (None, 16, 16, 8), (None, 8, 8, 16)]
@@ -62,7 +62,7 @@ def test_another_depth_is_refused(depth, words):
     assert words in str(caught.value)
 
 
-def test_a_recipe_says_which_depths_there_are(kd, tmp_path):
+def test_an_invalid_depth_in_a_recipe_lists_the_valid_ones(kd, tmp_path):
     (tmp_path / "r.yaml").write_text("student: {model: {kind: zoo, name: resnet, depth: 18}}\n")
     ran = kd("recipes", "check", "r.yaml")
     assert ran.code == 2

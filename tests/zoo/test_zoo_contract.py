@@ -37,13 +37,13 @@ def models():
     return {source.name: built(source) for source in SMALL}
 
 
-def test_every_zoo_model_but_the_clone_is_small_enough_to_be_here():
+def test_every_zoo_model_except_the_clone_is_tested():
     members = get_args(get_args(ZooModel)[0])
     assert {member for member in members if member is not Clone} == {type(source) for source in SMALL}
 
 
 @MODEL
-def test_it_answers_logits_for_as_many_classes_as_there_are(models, source):
+def test_it_computes_logits_for_all_classes(models, source):
     model = models[source.name]
     assert model.input_shape == (None, 32, 32, 3)
     assert model.output_shape == (None, 10)
@@ -56,7 +56,7 @@ def test_it_answers_logits_for_as_many_classes_as_there_are(models, source):
 
 
 @MODEL
-def test_it_takes_small_grey_pictures(source):
+def test_it_accepts_small_grey_images(source):
     if source.name == "application":
         with pytest.raises(UsageError, match="MobileNet takes pictures of at least 32×32, got 28×28"):
             built(source, (28, 28, 1))
@@ -67,13 +67,13 @@ def test_it_takes_small_grey_pictures(source):
 
 
 @MODEL
-def test_its_taps_are_where_its_docstring_says(models, source):
+def test_its_taps_are_those_of_its_docstring(models, source):
     taps = KerasNetwork(models[source.name], name="x").taps
     assert [name for name in taps if name in TAPS[source.name]] == TAPS[source.name]
 
 
 @MODEL
-def test_its_file_opens_in_plain_keras_with_the_same_answers(models, source, tmp_path):
+def test_its_file_opens_in_plain_keras_with_equal_outputs(models, source, tmp_path):
     model = models[source.name]
     model.save(tmp_path / "m.keras")
     again = keras.saving.load_model(tmp_path / "m.keras")
@@ -103,7 +103,7 @@ def test_one_step_of_training_changes_every_trainable_weight(source):
 
 
 @MODEL
-def test_the_seed_gives_the_weights(models, source):
+def test_weights_depend_on_the_seed(models, source):
     same, other = built(source), built(source, seed=1)
     for ours, theirs in zip(same.get_weights(), models[source.name].get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -112,14 +112,14 @@ def test_the_seed_gives_the_weights(models, source):
 
 
 @MODEL
-def test_batch_normalization_follows_within_a_few_hundred_steps(models, source):
+def test_batch_normalization_has_a_low_momentum(models, source):
     layers = [layer for layer in models[source.name].layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert all(layer.momentum <= 0.9 for layer in layers)
     assert bool(layers) == (source.name != "mlp")
 
 
 @MODEL
-def test_a_recipe_names_it_and_an_unknown_option_is_refused(source):
+def test_a_recipe_can_select_it_and_unknown_options_are_refused(source):
     entry = source.model_dump()
     assert Recipe.model_validate({"student": {"model": entry}}).student.model == source
     with pytest.raises(ValidationError, match="Extra inputs"):
@@ -127,7 +127,7 @@ def test_a_recipe_names_it_and_an_unknown_option_is_refused(source):
 
 
 @pytest.mark.parametrize("source", [RESNET, MOBILE, *SMALL[-1:]], ids=lambda source: source.name)
-def test_what_is_no_picture_is_refused_and_the_mlp_named(source):
+def test_inputs_other_than_images_are_refused_with_a_hint_to_the_mlp(source):
     with pytest.raises(
         UsageError, match=r"needs pictures \(h, w, channels\), the data has shape \(7,\)"
     ) as caught:
@@ -136,5 +136,5 @@ def test_what_is_no_picture_is_refused_and_the_mlp_named(source):
 
 
 @pytest.mark.parametrize("source", [RESNET, MOBILE], ids=lambda source: source.name)
-def test_tiny_pictures_are_not_halved_away(source):
+def test_tiny_images_are_not_halved_to_nothing(source):
     assert built(source, (3, 3, 1), 2)(np.zeros((1, 3, 3, 1), np.float32)).shape == (1, 2)

@@ -37,7 +37,7 @@ def make(path, form):
 
 @pytest.mark.parametrize("form", ["keras", "h5", "tflite", "onnx", "npz"])
 @pytest.mark.parametrize("suffix", ["", ".keras", ".h5", ".bin"])
-def test_the_content_says_what_it_is_whatever_the_suffix(tmp_path, form, suffix):
+def test_the_format_is_detected_from_the_content(tmp_path, form, suffix):
     assert detect_format(make(tmp_path / f"m{suffix}", form)) == form
 
 
@@ -55,7 +55,7 @@ def test_a_folder_with_a_graph_is_a_saved_model(tmp_path, name):
         (b"hello, world", "notes.txt", "no model that kd opens"),
     ],
 )
-def test_what_is_no_model_is_refused_with_what_is_one(tmp_path, content, name, said):
+def test_an_unknown_format_is_refused_with_the_known_ones(tmp_path, content, name, said):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ModelError, match=said) as failure:
         detect_format(tmp_path / name)
@@ -76,7 +76,7 @@ def test_what_is_no_model_is_refused_with_what_is_one(tmp_path, content, name, s
         (b"<!DOCTYPE html><html>", "m.tflite", "a web page, not a model", "download the file, not its page"),
     ],
 )
-def test_what_came_instead_of_a_model_is_said(tmp_path, content, name, said, hint):
+def test_a_file_that_replaces_a_model_is_recognized(tmp_path, content, name, said, hint):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ModelError, match=said) as failure:
         detect_format(tmp_path / name)
@@ -84,7 +84,7 @@ def test_what_came_instead_of_a_model_is_said(tmp_path, content, name, said, hin
 
 
 @pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.data-00000-of-00001"])
-def test_a_pointer_inside_a_saved_model_is_said(tmp_path, name):
+def test_a_git_lfs_pointer_inside_a_saved_model_is_refused(tmp_path, name):
     (tmp_path / "saved_model.pb").write_bytes(b"")
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
@@ -92,7 +92,7 @@ def test_a_pointer_inside_a_saved_model_is_said(tmp_path, name):
         detect_format(tmp_path)
 
 
-def test_a_zip_without_a_model_is_none(tmp_path):
+def test_a_zip_archive_without_a_model_is_refused(tmp_path):
     with pytest.raises(ModelError, match="no model that kd opens"):
         detect_format(archive(tmp_path / "m.zip", readme="x"))
 
@@ -104,7 +104,7 @@ def test_a_missing_file_and_a_folder_without_a_model_are_refused(tmp_path):
         resolve_model_file(tmp_path)
 
 
-def test_a_file_tells_which_keras_wrote_it(tmp_path):
+def test_the_version_of_keras_is_read_from_a_file(tmp_path):
     new = archive(tmp_path / "new.keras", metadata__json=json.dumps({"keras_version": "3.15.1"}))
     assert read_keras_version(new, "keras") == "3.15.1"
     assert read_keras_version(archive(tmp_path / "bare.keras", config__json="{}"), "keras") is None
@@ -117,13 +117,13 @@ def test_a_file_tells_which_keras_wrote_it(tmp_path):
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
-def test_what_is_no_regular_file_is_not_opened(tmp_path, make):
+def test_pipes_and_devices_are_not_opened(tmp_path, make):
     make(tmp_path / "m.keras")
     with pytest.raises(ModelError, match="no regular file"):
         detect_format(tmp_path / "m.keras")
 
 
-def test_a_file_that_is_two_things_at_once_is_what_it_begins_as(tmp_path):
+def test_a_file_in_two_formats_at_once_is_refused(tmp_path):
     with h5py.File(tmp_path / "both", "w", userblock_size=512):
         pass
     inside = archive(tmp_path / "m.keras", config__json="{}").read_bytes()

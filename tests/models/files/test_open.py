@@ -47,14 +47,14 @@ def test_a_keras_file_opens_with_its_weights(build, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["h5", "hdf5"])
-def test_an_old_file_opens_whatever_it_was_trained_with(tmp_path, suffix):
+def test_a_compiled_h5_file_opens(tmp_path, suffix):
     model = functional()
     model.compile(loss="mse", optimizer="adam", metrics=["mae"])
     model.save(tmp_path / f"m.{suffix}")
     np.testing.assert_array_equal(open_model(tmp_path / f"m.{suffix}")(X), model(X))
 
 
-def test_a_model_with_a_loss_nobody_knows_here_opens(tmp_path):
+def test_a_model_with_an_unknown_loss_opens(tmp_path):
     def my_loss(truth, answer):
         return keras.ops.mean(truth - answer)
 
@@ -70,7 +70,7 @@ def test_a_missing_file_is_refused(tmp_path):
     assert ".keras, .h5" in error.hint
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path):
+def test_a_folder_that_is_not_a_run_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing")
     assert "is a folder without a finished run" in refused(tmp_path).message
 
@@ -93,13 +93,13 @@ def test_the_sha256_is_that_of_the_file(tmp_path):
 
 
 @pytest.mark.parametrize("choice", [ModelPart(signature="serve"), ModelPart(tensor="hidden")])
-def test_a_choice_for_saved_models_is_refused(tmp_path, choice):
+def test_a_setting_for_saved_models_is_refused(tmp_path, choice):
     functional().save(tmp_path / "m.keras")
     with pytest.raises(UsageError, match="is for SavedModels, the file is keras"):
         open_file(tmp_path / "m.keras", part=choice)
 
 
-def test_recorded_answers_are_no_model(tmp_path):
+def test_recorded_outputs_are_not_a_model(tmp_path):
     np.savez(tmp_path / "answers.npz", logits=X, index=np.arange(3))
     assert "data or recorded answers, not a model" in refused(tmp_path / "answers.npz").message
 
@@ -129,7 +129,7 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path, suffix, share):
     assert "its end is missing" in error.message and error.hint == COPY_HINT
 
 
-def test_a_configuration_that_makes_no_sense_is_refused_on_one_line(tmp_path):
+def test_an_invalid_configuration_is_refused_in_one_line(tmp_path):
     path = tmp_path / "m.keras"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("config.json", '{"class_name": "Nothing", "config": {}}')
@@ -150,7 +150,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, bad):
     assert "the weight out/kernel holds NaN or infinity" in refused(tmp_path / "m.keras").message
 
 
-def test_a_vocabulary_that_is_missing_is_not_taken_for_an_empty_one(tmp_path):
+def test_a_missing_vocabulary_is_refused(tmp_path):
     words = keras.layers.TextVectorization(20, output_sequence_length=4, name="words")
     words.adapt(["a good film", "a bad film"])
     inputs = keras.Input((1,), dtype="string")

@@ -27,7 +27,7 @@ def without(tmp_path, *names, **arrays):
     return RecordedNetwork(path, name="answers.npz")
 
 
-def test_answers_are_looked_up_by_row(tmp_path):
+def test_outputs_are_looked_up_by_row(tmp_path):
     network = opened(tmp_path, fingerprint=np.array("abc"))
     np.testing.assert_array_equal(network.read_logits(np.array([2, 5, 2])), LOGITS[[2, 0, 2]])
     assert (network.outputs, network.output_shape, network.fingerprint) == (3, (3,), "abc")
@@ -35,7 +35,7 @@ def test_answers_are_looked_up_by_row(tmp_path):
     assert len(network.sha256) == 64
 
 
-def test_missing_answers_are_counted_and_the_first_five_named(tmp_path):
+def test_missing_outputs_are_counted_and_the_first_five_listed(tmp_path):
     with pytest.raises(ModelError) as caught:
         opened(tmp_path).recorded(np.arange(12))
     assert caught.value.message == (
@@ -55,11 +55,11 @@ def test_probabilities_become_logits(tmp_path):
     np.testing.assert_array_equal(network.with_columns([1]).recorded(np.array([1])), shares[1:])
 
 
-def test_logits_count_where_a_file_has_probabilities_too(tmp_path):
+def test_logits_take_precedence_over_probabilities(tmp_path):
     assert opened(tmp_path, probabilities=np.full((4, 3), 1 / 3)).recorded_kind == "logits"
 
 
-def test_nothing_else_can_be_asked(tmp_path):
+def test_other_inputs_are_refused(tmp_path):
     network = opened(tmp_path)
     for ask in (network.compute_saved_output, network.compute):
         with pytest.raises(ModelError, match="recorded answers are about the training examples"):
@@ -81,7 +81,7 @@ def test_nothing_else_can_be_asked(tmp_path):
     ],
     ids=["twice", "length", "negative", "float", "nan", "flat", "text", "empty", "pickled"],
 )
-def test_answers_that_cannot_be_right_are_refused(tmp_path, arrays, message):
+def test_invalid_outputs_are_refused(tmp_path, arrays, message):
     with pytest.raises(ModelError, match=message):
         opened(tmp_path, **arrays)
 
@@ -103,14 +103,14 @@ def test_a_damaged_file_is_refused(tmp_path, damage):
         RecordedNetwork(path, name="answers.npz")
 
 
-def test_rows_far_apart_take_no_more_memory_than_there_are(tmp_path):
+def test_sparse_rows_need_little_memory(tmp_path):
     network = opened(tmp_path, index=np.array([10**15, 0, 2, 9]))
     np.testing.assert_array_equal(network.recorded(np.array([9, 10**15])), LOGITS[[3, 0]])
     with pytest.raises(ModelError, match="has no answer to 2 of 3"):
         network.recorded(np.array([9, 10, 10**15 + 1]))
 
 
-def test_an_archive_that_unpacks_to_much_more_than_it_is_is_refused(tmp_path):
+def test_an_archive_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path):
     path = tmp_path / "bomb.npz"
     np.savez_compressed(path, logits=np.zeros((3_000_000, 4), np.float32), index=np.zeros(3_000_000, int))
     with pytest.raises(ModelError, match="refused, size: it unpacks from"):

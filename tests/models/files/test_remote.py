@@ -56,7 +56,7 @@ def served(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", ["http://a/m.keras", "https://a/m", "gs://b/m", "hf://o/n/m.keras", "s3://b/m"])
-def test_a_path_to_another_machine_is_refused_unless_it_is_allowed(path):
+def test_a_remote_path_is_refused_unless_allowed(path):
     for given in (Path(path), path):
         assert is_remote(given)
     with pytest.raises(ModelError, match="lies on another machine") as failure:
@@ -66,12 +66,12 @@ def test_a_path_to_another_machine_is_refused_unless_it_is_allowed(path):
 
 
 @pytest.mark.parametrize("path", ["m.keras", "/a/b.keras", "./http/m.keras", "C:/m.keras"])
-def test_other_paths_are_this_machine(path):
+def test_other_paths_are_local(path):
     assert not is_remote(path)
     assert fetch_remote(Path(path), trust=NO_TRUST) == Path(path)
 
 
-def test_an_allowed_file_is_fetched_once_and_is_a_model_file_like_any_other(served):
+def test_an_allowed_file_is_downloaded_once(served):
     address, folder = served
     (folder / "m.keras").write_bytes(b"model")
     path = resolve_model_file(Path(f"{address}/m.keras"), trust=ALLOWED)
@@ -80,20 +80,20 @@ def test_an_allowed_file_is_fetched_once_and_is_a_model_file_like_any_other(serv
     assert resolve_model_file(Path(f"{address}/m.keras"), trust=ALLOWED) == path
 
 
-def test_what_is_not_there_leaves_nothing_behind(served, tmp_path):
+def test_a_failed_download_leaves_no_file(served, tmp_path):
     address, _ = served
     with pytest.raises(ModelError, match="cannot be fetched: HTTP Error 404"):
         fetch_remote(Path(f"{address}/none.keras"), trust=ALLOWED)
     assert [entry for entry in (tmp_path / "cache").rglob("*") if entry.is_file()] == []
 
 
-def test_offline_nothing_is_fetched(served, monkeypatch):
+def test_nothing_is_downloaded_offline(served, monkeypatch):
     monkeypatch.setenv("KD_OFFLINE", "1")
     with pytest.raises(ModelError, match="KD_OFFLINE is set"):
         fetch_remote(Path(f"{served[0]}/m.keras"), trust=ALLOWED)
 
 
-def test_a_repository_is_asked_for_one_file():
+def test_an_address_of_a_repository_names_one_file():
     assert _hugging_face("owner/name/sub/m.keras").endswith("/owner/name/resolve/main/sub/m.keras")
     for short in ("owner/name", "owner"):
         with pytest.raises(ModelError, match="names no file"):
@@ -101,14 +101,14 @@ def test_a_repository_is_asked_for_one_file():
 
 
 @pytest.mark.parametrize("name", ["broken.keras", "nonsense.keras", "elsewhere.keras", "a b.keras"])
-def test_what_is_no_whole_file_from_there_is_refused(served, tmp_path, name):
+def test_an_incomplete_download_is_refused(served, tmp_path, name):
     with pytest.raises(ModelError, match="cannot be fetched"):
         fetch_remote(Path(f"{served[0]}/{name}"), trust=ALLOWED)
     assert [entry for entry in (tmp_path / "cache").rglob("*") if entry.is_file()] == []
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/..", "file:///tmp/..", "http://127.0.0.1/a/?name"])
-def test_an_address_without_a_file_touches_nothing(served, tmp_path, url):
+def test_an_address_without_a_file_deletes_nothing(served, tmp_path, url):
     kept = tmp_path / "cache" / "remote" / "kept"
     kept.mkdir(parents=True)
     with pytest.raises(ModelError):
@@ -116,7 +116,7 @@ def test_an_address_without_a_file_touches_nothing(served, tmp_path, url):
     assert kept.is_dir()
 
 
-def test_no_more_than_so_many_bytes_are_fetched(served, monkeypatch):
+def test_the_size_of_a_download_is_limited(served, monkeypatch):
     address, folder = served
     (folder / "large.keras").write_bytes(bytes(5000))
     monkeypatch.setattr(remote, "MAX_DOWNLOAD_BYTES", 4000)

@@ -42,7 +42,7 @@ def test_a_softmax_over_raw_or_scaled_pixels(data, tmp_path, scale):
     assert accuracy(tmp_path / "m.keras", data) == pytest.approx(own, abs=1e-6)
 
 
-def test_no_channel_axis(data, tmp_path):
+def test_a_model_without_a_channel_axis(data, tmp_path):
     reader = bar_reader()
     inputs = keras.Input((8, 8))
     model = keras.Model(inputs, reader(keras.layers.Reshape((8, 8, 1))(inputs)))
@@ -181,7 +181,7 @@ class FromBytes(tf.Module):
         return {"scores": tf.nn.softmax(tf.reshape(pixels, (-1, 64)) @ self.kernel + self.bias)}
 
 
-def test_a_graph_that_starts_from_encoded_pictures_starts_behind_the_decoding(data, tmp_path):
+def test_a_graph_of_encoded_images_can_start_after_decoding(data, tmp_path):
     module = FromBytes(bar_reader())
     tf.saved_model.save(module, tmp_path / "served", signatures=module.serve)
     looked = kdcli.inspect(tmp_path / "served")
@@ -244,7 +244,7 @@ def test_all_outputs_are_listed_and_one_is_taken(kd, data, tmp_path, form):
     assert accuracy(path, data, output=name) == 1.0
 
 
-def test_a_run_with_a_saved_model_says_how_it_is_opened_without_kd(data, tmp_path):
+def test_the_model_card_of_a_saved_model_shows_how_to_open_it(data, tmp_path):
     reader = bar_reader()
     inputs = keras.Input((8, 8, 1), name="pixels")
     keras.Model(inputs, reader(inputs)).export(tmp_path / "student", verbose=False)
@@ -261,7 +261,7 @@ def test_a_run_with_a_saved_model_says_how_it_is_opened_without_kd(data, tmp_pat
     assert again.teacher["accuracy"] == run.test.accuracy
 
 
-def test_a_comparison_refuses_to_start_a_saved_model_afresh_before_anything_runs(kd, data, tmp_path):
+def test_a_comparison_refuses_fresh_weights_for_a_saved_model_early(kd, data, tmp_path):
     bar_reader().export(tmp_path / "student", verbose=False)
     bar_reader().save(tmp_path / "t.keras")
     words = ["--teacher", tmp_path / "t.keras", "--student", tmp_path / "student", "--data", data, "--out", "c"]
@@ -271,7 +271,7 @@ def test_a_comparison_refuses_to_start_a_saved_model_afresh_before_anything_runs
     assert not (tmp_path / "c").exists()
 
 
-def test_a_run_of_a_model_with_two_outputs_knows_its_own_and_takes_another(kd, data, tmp_path):
+def test_a_run_of_a_model_with_two_outputs_opens_either_output(kd, data, tmp_path):
     reader = bar_reader()
     inputs = keras.Input((8, 8, 1))
     turned = keras.layers.Dense(3, use_bias=False)
@@ -321,7 +321,7 @@ OF_ANY_SIZE = {
 
 @pytest.mark.parametrize("kind", OF_ANY_SIZE)
 @pytest.mark.parametrize("columns", [None, [3, 1]], ids=["one sigmoid", "columns"])
-def test_a_model_for_any_size_teaches_as_it_is_read(tmp_path, own_cache, kind, columns):
+def test_a_model_for_any_size_can_be_a_teacher(tmp_path, own_cache, kind, columns):
     build, x = OF_ANY_SIZE[kind]
     keras.utils.set_random_seed(1)
     model = build(1, "sigmoid") if columns is None else build(5, "softmax")
@@ -347,7 +347,7 @@ def test_a_model_for_any_size_teaches_as_it_is_read(tmp_path, own_cache, kind, c
     assert run.test.accuracy == pytest.approx(np.mean(decided == y))
 
 
-def test_an_input_with_one_value_takes_it_as_the_hint_says(kd, data, tmp_path):
+def test_the_hint_for_a_scalar_input_can_be_followed(kd, data, tmp_path):
     kernel, bias = bar_reader().layers[-1].get_weights()
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
@@ -366,7 +366,7 @@ def test_an_input_with_one_value_takes_it_as_the_hint_says(kd, data, tmp_path):
     assert (ran.code, ran.document["models"][0]["accuracy"]) == (0, 1.0)
 
 
-def test_a_student_takes_the_inputs_that_it_has_by_name(tmp_path):
+def test_a_student_uses_the_inputs_that_match_by_name(tmp_path):
     a, b = RANDOM.normal(size=(48, 4)).astype(np.float32), RANDOM.normal(size=(48, 3)).astype(np.float32)
     y = (a[:, 0] + b[:, 0] > 0).astype(int)
     left, right = keras.Input((4,), name="a"), keras.Input((3,), name="b")

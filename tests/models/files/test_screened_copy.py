@@ -21,7 +21,7 @@ def folder(tmp_path):
     return made
 
 
-def test_a_file_is_copied_under_the_name_that_its_content_asks_for(tmp_path):
+def test_a_file_is_copied_with_the_suffix_of_its_format(tmp_path):
     given = tmp_path / "odd.bin"
     given.write_bytes(b"content")
     with make_private_copy(given, "h5") as copied:
@@ -46,7 +46,7 @@ def test_a_folder_is_copied_with_its_links_as_links(folder, tmp_path):
     assert not copied.exists() and secret.read_text() == "secret"
 
 
-def test_a_pipe_in_a_folder_is_refused_and_not_waited_for(folder):
+def test_a_pipe_in_a_folder_is_refused_without_waiting(folder):
     os.mkfifo(folder / "assets")
     with pytest.raises(ModelError, match="assets is neither a file nor a folder"):
         with make_private_copy(folder, "saved_model"):
@@ -54,7 +54,7 @@ def test_a_pipe_in_a_folder_is_refused_and_not_waited_for(folder):
 
 
 @pytest.mark.parametrize(("name", "size"), [("saved_model.pb", 3 * 2**30), ("fingerprint.pb", 2**30)])
-def test_a_file_with_holes_is_refused_before_it_is_copied(folder, name, size):
+def test_a_huge_sparse_file_is_refused_before_it_is_copied(folder, name, size):
     with open(folder / name, "ab") as file:
         file.truncate(size)
     with pytest.raises(ModelError, match=f"refused, size: {name} has {size} bytes"):
@@ -62,7 +62,7 @@ def test_a_file_with_holes_is_refused_before_it_is_copied(folder, name, size):
             pass
 
 
-def test_folders_in_folders_without_end_are_refused(folder):
+def test_deeply_nested_folders_are_refused(folder):
     at = folder
     for _ in range(30):
         at = at / "deeper"
@@ -80,7 +80,7 @@ def test_a_file_that_cannot_be_read_is_a_model_error(tmp_path):
         pass
 
 
-def test_no_room_for_the_copy_is_a_storage_error(tmp_path, monkeypatch):
+def test_no_space_for_the_copy_is_a_storage_error(tmp_path, monkeypatch):
     given = tmp_path / "m.h5"
     given.write_bytes(b"x")
 
@@ -92,7 +92,7 @@ def test_no_room_for_the_copy_is_a_storage_error(tmp_path, monkeypatch):
         pass
 
 
-def test_what_goes_wrong_with_the_copy_in_use_is_not_taken_for_copying(tmp_path):
+def test_an_error_in_the_block_is_not_reported_as_a_copying_error(tmp_path):
     given = tmp_path / "m.h5"
     given.write_bytes(b"x")
     with pytest.raises(OSError, match="from the block"), make_private_copy(given, "h5") as copied:

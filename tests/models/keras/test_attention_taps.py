@@ -45,7 +45,7 @@ def answered(made, *taps, training=False):
 @pytest.mark.parametrize("shown", [False, True])
 @pytest.mark.parametrize("kind", ATTENTION)
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_scores_are_those_that_the_layer_itself_returns(kind, dropout, shown):
+def test_scores_equal_those_that_the_layer_returns(kind, dropout, shown):
     made = model(kind, dropout=dropout, shown=shown)
     network, answer = answered(made, "attention/scores")
     wanted = made.get_layer("attention")(X, X, return_attention_scores=True)[1]
@@ -69,7 +69,7 @@ def test_names_are_the_same_in_every_process():
     assert {"attention/scores", "attention/dropout"} <= set(taps[0])
 
 
-def test_a_causal_mask_counts_in_the_scores():
+def test_a_causal_mask_affects_the_scores():
     inputs = keras.Input((6, 8), name="x")
     attention = keras.layers.MultiHeadAttention(2, 4, name="attention")
     made = keras.Model(inputs, attention(inputs, inputs, use_causal_mask=True))
@@ -78,7 +78,7 @@ def test_a_causal_mask_counts_in_the_scores():
     assert not np.triu(scores[0, 0], 1).any()
 
 
-def test_scores_are_computed_only_for_those_who_ask(monkeypatch):
+def test_scores_are_computed_only_on_request(monkeypatch):
     calls = []
     original = keras.layers.Softmax.call
 

@@ -50,28 +50,28 @@ def model():
 
 
 @pytest.mark.parametrize("tap", ["normalized", "same", "active"])
-def test_scale_and_shift_of_a_normalisation_and_of_what_comes_right_after(model, tap):
+def test_scale_and_shift_of_a_normalization_and_of_layers_directly_after_it(model, tap):
     scale, shift = find_normalization(network(model), tap)
     assert np.asarray(scale).tolist() == [1.0, 2.0, 3.0]
     assert np.asarray(shift).tolist() == [-1.0, -2.0, -3.0]
 
 
-def test_a_normalisation_without_a_scale_has_one(model):
+def test_a_normalization_without_a_scale_has_scale_one(model):
     scale, shift = find_normalization(network(model), "late")
     assert np.asarray(scale).tolist() == [1.0] * 3
     assert np.asarray(shift).tolist() == [-1.0, -2.0, -3.0]
 
 
 @pytest.mark.parametrize("tap", ["convolution", "added", "pooled", "logits"])
-def test_other_layers_come_out_of_none(model, tap):
+def test_other_taps_have_no_normalization(model, tap):
     assert find_normalization(network(model), tap) is None
 
 
-def test_the_taps_that_come_out_of_one(model):
+def test_normalized_taps_are_listed(model):
     assert list_normalized_taps(network(model)) == ("normalized", "same", "active", "unscaled", "late")
 
 
-def test_an_activation_is_followed_by_what_it_was_given_not_by_order():
+def test_an_activation_is_matched_by_its_input_not_by_order():
     import keras
 
     make = layers()
@@ -129,5 +129,5 @@ def test_a_subclassed_model():
     assert find_normalization(found, "end") is None
 
 
-def test_a_network_whose_layers_are_not_known_has_none():
+def test_a_network_with_unknown_layers_has_no_normalization():
     assert find_normalization(object(), "normalized") is None

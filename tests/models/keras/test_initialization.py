@@ -29,7 +29,7 @@ RANDOM = [
 SHARED = initializers.GlorotUniform()
 
 
-def test_every_random_initializer_of_keras_is_tried():
+def test_every_random_initializer_of_keras_is_tested():
     made = {getattr(initializers, name) for name in dir(initializers) if name[0].isupper()}
     random = {kind for kind in made if "seed" in inspect.signature(kind).parameters}
     assert random == {getattr(initializers, name) for name in RANDOM}
@@ -137,7 +137,7 @@ def test_every_kernel_follows_the_seed(make):
 
 @pytest.mark.parametrize("name", RANDOM)
 @pytest.mark.parametrize("seed", [1, "generator"])
-def test_a_seeded_initializer_draws_from_its_own_distribution(name, seed):
+def test_a_seeded_initializer_keeps_its_distribution(name, seed):
     kind = getattr(initializers, name)
     seed = keras.random.SeedGenerator(3) if seed == "generator" else seed
     model = keras.Sequential([keras.Input((96,)), layers.Dense(96, kernel_initializer=kind(seed=seed))])
@@ -151,7 +151,7 @@ def test_a_seeded_initializer_draws_from_its_own_distribution(name, seed):
         np.testing.assert_allclose(drawn @ drawn.T, np.eye(96), atol=1e-4)
 
 
-def test_a_model_without_seeds_is_drawn_as_keras_draws_it():
+def test_a_model_without_seeds_gets_the_weights_of_plain_keras():
     model = keras.Sequential([keras.Input((6,)), layers.Dense(5), layers.Dense(4)])
     copy = make_fresh_copy(model, seed=7)
     keras.utils.set_random_seed(7)
@@ -159,7 +159,7 @@ def test_a_model_without_seeds_is_drawn_as_keras_draws_it():
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
 
 
-def test_keras_is_left_as_it_was():
+def test_keras_is_restored_after_a_failure():
     before = [vars(initializers.GlorotUniform).get("__init__"), vars(initializers.VarianceScaling).get("__call__")]
     with pytest.raises(RuntimeError), seed_initializers(0):
         raise RuntimeError
@@ -168,7 +168,7 @@ def test_keras_is_left_as_it_was():
     np.testing.assert_array_equal(initializers.HeNormal(seed=1)((3, 3)), initializers.HeNormal(seed=1)((3, 3)))
 
 
-def test_constants_and_the_configuration_stay():
+def test_constants_and_the_configuration_are_preserved():
     dense = layers.Dense(
         6, kernel_initializer=initializers.HeNormal(seed=1), bias_initializer=initializers.Constant(0.25)
     )
@@ -178,7 +178,7 @@ def test_constants_and_the_configuration_stay():
     assert copy.get_config() == model.get_config()
 
 
-def test_weights_that_no_seed_reaches_are_named():
+def test_unseeded_weights_are_found():
     model = keras.Sequential([keras.Input((6,)), Fixed(), Mixing()])
 
     def build(seed):

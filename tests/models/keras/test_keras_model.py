@@ -45,7 +45,7 @@ def test_a_fresh_copy_has_the_same_weights_by_shape_and_shares_none(build):
     assert not {id(v) for v in copy.weights} & {id(v) for v in model.weights}
 
 
-def test_a_model_that_cannot_be_made_anew_is_refused_with_the_way_on():
+def test_a_model_that_cannot_be_rebuilt_is_refused_with_a_hint():
     model = Stubborn(keras.layers.Dense(2))
     model(X)
     with pytest.raises(UsageError, match="start: fresh needs a model that can be made from its") as caught:

@@ -118,7 +118,7 @@ def test_taps_are_named_by_path_with_their_shapes(kind, model):
     assert dict(network(model).taps) == TAPS[kind]
 
 
-def test_a_layer_called_twice_gives_two_taps():
+def test_a_layer_called_twice_has_two_taps():
     found = network(shared())
     assert found.taps == {"same:0": (8, 8, 1), "same:1": (8, 8, 1), "flat": (64,), "out": (3,)}
     first, second = found.compute({"x": X}, taps=["same:0", "same:1"]).features.values()
@@ -146,7 +146,7 @@ def test_gradients_flow_through_every_tap(model):
         assert tf.linalg.global_norm([g for g in gradients if g is not None]) > 0, name
 
 
-def test_answers_compile(model):
+def test_outputs_are_equal_when_compiled(model):
     found = network(model)
     eager = found.compute({"x": X}).logits
     compiled = tf.function(lambda x: found.compute({"x": x}).logits, autograph=False)(X)
@@ -160,7 +160,7 @@ def saved_config(model, path):
     return config
 
 
-def test_looking_leaves_the_model_as_it_was(model, tmp_path):
+def test_recording_does_not_change_the_model(model, tmp_path):
     before = saved_config(model, tmp_path / "before.keras")
     state = {path: set(vars(layer)) for path, layer in find_layers(model).items()}
     activations = [getattr(layer, "activation", None) for layer in find_layers(model).values()]
@@ -175,7 +175,7 @@ def test_looking_leaves_the_model_as_it_was(model, tmp_path):
     assert saved_config(model, tmp_path / "after.keras") == before
 
 
-def test_a_model_that_fails_is_put_back_too():
+def test_a_model_is_restored_after_a_failure():
     model = functional()
     found = find_layers(model)
     with pytest.raises(RuntimeError, match="inside"), record_calls(found, bare="out"):
@@ -184,7 +184,7 @@ def test_a_model_that_fails_is_put_back_too():
     assert not any("call" in vars(layer) for layer in found.values())
 
 
-def test_a_model_for_any_size_gets_fixed_taps_with_the_data():
+def test_taps_of_a_model_for_any_size_are_fixed_by_the_data():
     inputs = keras.Input((None, None, 1))
     x = layers.Conv2D(4, 3, name="conv")(inputs)
     model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D(name="pool")(x)))
@@ -212,7 +212,7 @@ def test_several_inputs_are_arranged_by_name():
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_half_precision_computes_narrow_and_keeps_wide(model, precision):
+def test_half_precision_affects_features_but_not_weights(model, precision):
     found = network(model)
     policies = [layer.dtype_policy for layer in find_layers(model).values()]
     exact = found.compute({"x": X}).logits.numpy()
@@ -228,7 +228,7 @@ def test_half_precision_computes_narrow_and_keeps_wide(model, precision):
     np.testing.assert_array_equal(found.compute({"x": X}).logits, exact)
 
 
-def test_policies_are_put_back_after_a_failure():
+def test_policies_are_restored_after_a_failure():
     model = functional()
     with pytest.raises(RuntimeError, match="inside"), compute_in(network(model), "mixed_bfloat16"):
         assert model.get_layer("conv").compute_dtype == "bfloat16"
@@ -236,7 +236,7 @@ def test_policies_are_put_back_after_a_failure():
     assert model.get_layer("conv").compute_dtype == "float32"
 
 
-def test_a_network_for_any_size_stays_as_it_was_understood():
+def test_output_kinds_survive_a_change_of_the_input_size():
     inputs = keras.Input((None, None, 1))
     pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, name="conv")(inputs))
     prepared = {"x": Preprocessing(X.shape[1:], "float32", (None, None, 1), "float32")}

@@ -70,7 +70,7 @@ STRUCTURES = {
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_inputs_and_outputs_come_by_name_in_any_structure(tmp_path, name):
+def test_inputs_and_outputs_have_names_in_any_structure(tmp_path, name):
     model = make(STRUCTURES[name])
     reference = make(STRUCTURES["lists"])
     again = reloaded(model, tmp_path)
@@ -89,7 +89,7 @@ def test_inputs_and_outputs_come_by_name_in_any_structure(tmp_path, name):
         np.testing.assert_allclose(answers_of(other, raw)[LOGITS], size, atol=1e-6)
 
 
-def test_several_outputs_without_a_choice_are_named():
+def test_several_outputs_without_a_choice_are_listed():
     model = make(STRUCTURES["lists"])
     with pytest.raises(AmbiguousOutput, match="given has 2 outputs: label, size") as caught:
         KerasNetwork(model, name="given")
@@ -100,7 +100,7 @@ def test_several_outputs_without_a_choice_are_named():
         KerasNetwork(model, name="given", output="sizes")
 
 
-def test_outputs_of_one_layer_are_told_apart_by_their_place():
+def test_outputs_of_one_layer_are_distinguished_by_position():
     inputs, others = keras.Input((4,), name="a"), keras.Input((4,), name="b")
     shared = layers.Dense(3, activation="softmax", name="shared")
     model = keras.Model([inputs, others], [shared(inputs), shared(others)])
@@ -112,7 +112,7 @@ def test_outputs_of_one_layer_are_told_apart_by_their_place():
     np.testing.assert_allclose(softmax(answers_of(network, raw)[LOGITS]), shared(raw["b"]), atol=1e-5)
 
 
-def test_a_softmax_that_another_output_is_made_of_stays():
+def test_a_softmax_that_another_output_depends_on_stays():
     inputs = keras.Input((4,), name="x")
     label = layers.Dense(3, activation="softmax", name="label")(inputs)
     model = keras.Model(inputs, {"label": label, "more": layers.Dense(2, name="more")(label)})
@@ -135,7 +135,7 @@ class Both(keras.Model):
         return {"answer": self.dense(given["left"]), "passed": given["right"]}
 
 
-def test_a_subclassed_model_takes_and_gives_dictionaries(tmp_path):
+def test_a_subclassed_model_may_take_and_return_dictionaries(tmp_path):
     model = Both()
     model({"right": np.zeros((1, 2), np.float32), "left": np.zeros((1, 4), np.float32)})
     network = ready(reloaded(model, tmp_path), "answer")
@@ -155,7 +155,7 @@ FIXED = {
 
 @pytest.mark.parametrize("count", [1, 4, 11])
 @pytest.mark.parametrize("name", FIXED)
-def test_any_number_of_examples_goes_through_a_fixed_batch_size(name, count):
+def test_a_fixed_batch_size_accepts_any_number_of_examples(name, count):
     keras.utils.set_random_seed(0)
     batch, inner = FIXED[name]
     inputs = keras.Input((5, 3), batch_size=4, name="x")

@@ -98,7 +98,7 @@ def test_logits_before_a_sigmoid_are_exact(build):
     np.testing.assert_allclose(logits(network), linear(X), atol=1e-6)
 
 
-def test_plain_logits_stay_as_they_are():
+def test_plain_logits_are_unchanged():
     model, linear = with_head()
     network = understood(model)
     assert (network.saved_kind, network.logits_from) == ("logits", "output")
@@ -119,7 +119,7 @@ def test_one_sigmoid_becomes_two_classes():
     [layers.Reshape((4,)), layers.Rescaling(1.0), layers.Lambda(lambda x: x * 1.0)],
     ids=["reshape", "rescaling", "lambda"],
 )
-def test_a_softmax_further_in_gives_the_logarithm(after):
+def test_logits_behind_an_inner_softmax_are_its_logarithm(after):
     model, linear = with_head(layers.Softmax(), after)
     network = understood(model)
     assert network.saved_kind == "probabilities"
@@ -147,7 +147,7 @@ def test_dropout_after_a_softmax_does_not_hide_it():
     np.testing.assert_array_equal(logits(network).argmax(-1), linear(X).numpy().argmax(-1))
 
 
-def test_a_softmax_layer_used_twice_keeps_its_inner_use():
+def test_a_softmax_layer_used_twice_is_not_skipped():
     inputs = keras.Input((6,))
     same = layers.Activation("softmax", name="same")
     gate = same(layers.Dense(6, name="attention")(inputs))

@@ -89,7 +89,7 @@ def network(model, **given):
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_what_makes_the_logits_stays_in_float32_and_everything_else_does_not(kind):
+def test_only_the_layers_of_the_logits_stay_in_float32(kind):
     build, exact = MODELS[kind]
     found = network(build())
     kept = find_logits_layers(found)
@@ -110,12 +110,12 @@ def test_what_makes_the_logits_stays_in_float32_and_everything_else_does_not(kin
     assert [layer.dtype_policy for layer in found.layers] == policies
 
 
-def test_of_several_outputs_the_chosen_one_is_exact():
+def test_with_several_outputs_the_chosen_one_stays_in_float32():
     assert [layer.name for layer in find_logits_layers(network(two_outputs(), output="a"))] == ["a"]
     assert [layer.name for layer in find_logits_layers(network(two_outputs(), output="b"))] == ["b"]
 
 
-def test_the_option_of_graphs_is_what_it_was_after_the_block():
+def test_the_graph_option_is_restored_after_the_block():
     def option():
         return tf.config.optimizer.get_experimental_options().get("auto_mixed_precision_onednn_bfloat16", False)
 

@@ -50,7 +50,7 @@ def test_the_logits_are_the_teachers_classifier_on_the_mean_of_the_projected_map
     assert (model.saved_kind, model.output_kind, model.outputs) == ("probabilities", "logits", 5)
 
 
-def test_only_the_student_and_the_projector_learn():
+def test_only_the_student_and_the_projector_are_trained():
     student, teacher = network(4), network(8, seed=1)
     model = grow(student, teacher)
     # Three convolutions without bias, each with a scale and a shift.
@@ -62,7 +62,7 @@ def test_only_the_student_and_the_projector_learn():
     assert all(ours is not theirs for ours in head.variables for theirs in teacher.model.variables)
 
 
-def test_the_classifier_answers_as_the_teacher_does_while_the_student_trains():
+def test_the_classifier_computes_the_same_in_training():
     # Dropout of the teacher would draw in every step.
     model = grow(network(4), network(8, seed=1))
     head = model.model.get_layer("teacher_classifier")
@@ -70,7 +70,7 @@ def test_the_classifier_answers_as_the_teacher_does_while_the_student_trains():
     np.testing.assert_array_equal(head(feature, training=True), head(feature, training=False))
 
 
-def test_it_opens_with_plain_keras(tmp_path):
+def test_the_combined_model_opens_with_plain_keras(tmp_path):
     model = grow(network(4), network(8, seed=1))
     model.model.save(tmp_path / "student.keras")
     opened = keras.models.load_model(tmp_path / "student.keras")
@@ -108,14 +108,14 @@ def test_sizes_that_do_not_divide_are_refused():
         grow(KerasNetwork(odd, name="odd").with_preprocessing(RAW), network(8))
 
 
-def test_a_student_that_has_grown_before_grows_again():
+def test_a_combined_student_can_be_combined_again():
     teacher = network(8, seed=1)
     twice = grow(grow(network(4), teacher), teacher, ours=PROJECTED)
     answer = twice.compute({"x": X}, taps=[f"{PROJECTED}_2"])
     assert answer.features[f"{PROJECTED}_2"].shape == (3, 4, 4, 16)
 
 
-def test_what_the_teacher_asks_of_its_own_training_is_left_behind():
+def test_the_teachers_noise_and_regularization_are_dropped():
     keras.utils.set_random_seed(1)
     inputs = keras.Input((16, 16, 3))
     flow = keras.layers.Conv2D(8, 3, padding="same", name="last")(inputs)

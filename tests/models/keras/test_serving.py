@@ -43,7 +43,7 @@ def pictures(shape) -> np.ndarray:
 
 @pytest.mark.parametrize("raw_shape", [(16, 12, 3), (10, 20, 3), (40, 15, 3)], ids=["same", "wide", "tall"])
 @pytest.mark.parametrize(("scale", "fit"), [*itertools.product(SCALES, ("stretch", "crop", "pad"))])
-def test_stock_layers_prepare_as_preparation_does(scale, fit, raw_shape):
+def test_built_in_layers_compute_the_preprocessing(scale, fit, raw_shape):
     network, preparation = network_for((16, 12, 3), raw_shape, scale=scale, fit=fit)
     serving, raw = make_served_model(network, include_preprocessing=True), pictures(raw_shape)
     assert (serving.shape, serving.dtype) == (raw_shape, "uint8")
@@ -55,7 +55,7 @@ def test_stock_layers_prepare_as_preparation_does(scale, fit, raw_shape):
 @pytest.mark.parametrize(
     ("shape", "raw_shape"), [((8, 8, 1), (8, 8)), ((8, 8), (8, 8, 1)), ((4, 4), (8, 6)), ((4, 4, 1), (8, 6))]
 )
-def test_a_channel_axis_comes_and_goes(shape, raw_shape):
+def test_a_channel_axis_is_added_or_removed(shape, raw_shape):
     network, preparation = network_for(shape, raw_shape)
     raw = pictures(raw_shape)
     served = make_served_model(network, include_preprocessing=True).model(raw).numpy()
@@ -66,7 +66,7 @@ def test_a_channel_axis_comes_and_goes(shape, raw_shape):
 @pytest.mark.parametrize(
     ("raw_dtype", "dtype"), [("float64", "float32"), ("int64", "int32"), ("int64", "float32")]
 )
-def test_what_is_no_bytes_goes_in_as_the_networks_own_type(raw_dtype, dtype):
+def test_raw_values_other_than_bytes_have_the_networks_type(raw_dtype, dtype):
     network, _ = network_for((5,), (5,), raw_dtype=raw_dtype, dtype=dtype)
     serving = make_served_model(network, include_preprocessing=True)
     raw = (np.arange(15).reshape(3, 5) - 4).astype(raw_dtype)
@@ -74,7 +74,7 @@ def test_what_is_no_bytes_goes_in_as_the_networks_own_type(raw_dtype, dtype):
     np.testing.assert_array_equal(serving.model(serving.convert_examples({"x": raw})).numpy(), raw.astype(dtype))
 
 
-def test_outside_takes_what_the_network_takes():
+def test_without_preprocessing_the_input_is_that_of_the_network():
     network, preparation = network_for((8, 8, 3), (6, 6, 3), scale="signed")
     serving, raw = make_served_model(network, include_preprocessing=False, batch=2), pictures((6, 6, 3))
     assert (serving.shape, serving.dtype, serving.value_range) == ((8, 8, 3), "float32", (-1.0, 1.0))
@@ -84,7 +84,7 @@ def test_outside_takes_what_the_network_takes():
     )
 
 
-def test_shown_bytes_reach_from_0_to_255_in_single_examples():
+def test_representative_bytes_include_0_and_255():
     network, _ = network_for((8, 8, 3), (8, 8, 3))
     dull = np.full((5, 8, 8, 3), 7, np.uint8)
     serving = make_served_model(network, include_preprocessing=True, floats=True, batch=2).shown({"x": dull})
@@ -106,7 +106,7 @@ def test_several_inputs_are_refused():
         )
 
 
-def test_the_answer_keeps_its_activation():
+def test_the_output_includes_its_activation():
     inputs = keras.Input((4,), name="x")
     model = keras.Model(inputs, {"y": keras.layers.Dense(3, activation="softmax")(inputs)})
     _, preparation = network_for((4,), (4,), raw_dtype="float32")

@@ -15,20 +15,20 @@ def grown(times: int):
     return Sequential([Input((8, 8, 1)), *steps])
 
 
-def test_a_layer_that_grows_too_much_is_named():
+def test_a_layer_with_a_huge_output_is_named():
     check_tensor_sizes(grown(2), "m.keras")
     with pytest.raises(ModelError, match=r"^m.keras: refused, size: the layer 'up_2' answers in the shape \?×"):
         check_tensor_sizes(grown(3), "m.keras")
 
 
-def test_growth_in_an_inner_model_is_found():
+def test_a_huge_output_in_a_nested_model_is_found():
     x = Input((8, 8, 1))
     model = Model(x, layers.GlobalAveragePooling2D()(grown(3)(x)))
     with pytest.raises(ModelError, match="262144×262144"):
         check_tensor_sizes(model, "m.keras")
 
 
-def test_growth_of_an_operator_is_found():
+def test_a_huge_output_of_an_operator_is_found():
     x = Input((1000,))
     y = ops.matmul(ops.expand_dims(x, 2), ops.expand_dims(x, 1))
     check_tensor_sizes(Model(x, y), "m.keras")

@@ -32,7 +32,7 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def test_layers_behind_each_other_end_before_they_are_made(tmp_path):
+def test_successive_large_layers_are_refused_before_allocation(tmp_path):
     path = chained(tmp_path / "model.h5", units=40_000, layers=3)
     verdict = screen_hdf5(path, custom_names=())
     assert verdict.safe and verdict.values == 3
@@ -43,7 +43,7 @@ def test_layers_behind_each_other_end_before_they_are_made(tmp_path):
     assert peak() - before < 200_000
 
 
-def test_what_the_file_holds_is_made(tmp_path):
+def test_weights_that_the_file_holds_are_created(tmp_path):
     model = keras.Sequential(
         [keras.Input((8,)), keras.layers.Dense(4), keras.layers.LSTM(2) and keras.layers.Dense(2)]
     )
@@ -54,7 +54,7 @@ def test_what_the_file_holds_is_made(tmp_path):
     assert opened.count_params() == model.count_params()
 
 
-def test_the_limit_ends_with_the_block_and_holds_for_one_thread():
+def test_the_limit_applies_to_one_thread_until_the_block_ends():
     original = keras.layers.Layer.add_weight
 
     def wide():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from kdcli.cache.contents import list_cache, remove_entries, show_entry
 from kdcli.cache.entry import Entry
 from kdcli.cache.layout import ArraySpec, Layout
-from kdcli.commands.cache import list_cache, remove_entries, show_entry
 from kdcli.errors import UsageError
 
 

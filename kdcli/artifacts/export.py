@@ -1,0 +1,297 @@
+"""The order of an export: the model with its outputs, its files, their comparison, what is kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kdcli.artifacts.checks import check_empty, check_without_data
+from kdcli.artifacts.conversion import Conversion
+from kdcli.artifacts.counterparts import Counterparts, export_counterparts
+from kdcli.artifacts.files import (
+    ConvertedFile,
+    add_parity_gates,
+    collect_gate_metrics,
+    convert_file,
+    describe_input,
+    find_p50_ms,
+    time_converted_files,
+)
+from kdcli.artifacts.source import ExportSource, open_source_with_data, open_source_without_data
+from kdcli.errors import ModelError, UsageError
+from kdcli.evaluation.footprint import count_file_bytes
+from kdcli.evaluation.gates import check_gate_metrics, choose_gates, judge_gates
+from kdcli.evaluation.latency.session import Session
+from kdcli.events import Note, OnEvent
+from kdcli.recipe.gates import METRICS, Gate
+from kdcli.recipe.sections import Recipe
+from kdcli.runs import writer
+from kdcli.runs.directory import choose_run_folder
+from kdcli.runs.export_results import INTERFACE_FILE, LABELS_FILE, Artifact, ExportFailure, ExportResult
+from kdcli.runs.gate_results import GateResult
+from kdcli.runs.results import relativize_path
+from kdcli.setup.request import Request
+from kdcli.setup.startup import start_tensorflow
+from kdcli.spec import ExportFormat
+from kdcli.teacher.run_teacher import RunTeacher, open_run_teacher, teacher_recipe
+
+# Metrics that compare a file with its model: a file that fails one of them is deleted.
+PARITY_METRICS = ("export_drop", "export_agreement", "unexplained", "max_abs_diff")
+
+
+def export_model(
+    model: Path, file: Path, request: Request, conversion: Conversion, *, out: Path | None
+) -> ExportResult:
+    """Write the files of a model, compare each with it, and keep those that pass.
+
+    Args:
+        model: the file or run that was named.
+        file: the model file.
+        request: data, preprocessing and gates.
+        conversion: what is written.
+        out: a new or empty folder; a new one below `runs/` when None.
+
+    Raises:
+        KdError: everything that is expected to go wrong.
+    """
+    out = out if out is not None else choose_run_folder("export", file.stem)
+    check_empty(out)
+    taught = teacher_recipe(model, request.recipe)
+    context, on_event = request.context, request.context.on_event
+    gates = choose_gates(
+        "export",
+        request.gates,
+        request.recipe.gates,
+        teacher=taught is not None,
+        latency=conversion.latency,
+        on_event=on_event,
+    )
+    with_data = request.recipe.data.source is not None or request.arrays is not None
+    if not with_data:
+        _check_without_data(request, conversion, gates)
+    start_tensorflow(threads=context.threads, seed=request.recipe.train.seed, code=request.code)
+    source = _open_source(model, file, request, conversion, with_data=with_data)
+    labelled, task = source.reference.labels is not None, source.reference.task
+    if task is not None:
+        check_gate_metrics("export", gates, task, labelled=labelled)
+    teacher = _open_teacher(model, taught, request, source, gates)
+    if teacher is not None:
+        source = replace(source, reference=replace(source.reference, teacher=teacher.logits))
+    gates = add_parity_gates(gates, task=task, labelled=labelled)
+    work = Export(file, out, source, request, conversion, with_data=with_data, gates=gates, teacher=teacher)
+    try:
+        kept, artifacts, results, failures = work.run()
+    except OSError as error:
+        raise writer.storage_error(out, error, retry="run the same command again") from error
+    split = source.examples.split if with_data else None
+    count = len(source.examples) if with_data else 0
+    return ExportResult(kept, file, artifacts, results, split, count, source.accuracy, failures)
+
+
+def _check_without_data(request: Request, conversion: Conversion, gates: Sequence[Gate]) -> None:
+    about_examples = {
+        "--split": conversion.split != "auto",
+        "--limit": conversion.limit is not None,
+        "--batch-size": conversion.batch_size is not None,
+        "--set": "--set" in request.origins.overrides.values(),
+    }
+    check_without_data(conversion.formats, about_examples, gates, prepare=conversion.prepare)
+
+
+def _open_source(
+    model: Path, file: Path, request: Request, conversion: Conversion, *, with_data: bool
+) -> ExportSource:
+    on_event = request.context.on_event
+    if with_data:
+        source = open_source_with_data(
+            model,
+            request=request,
+            output_kind=conversion.output_kind,
+            split=conversion.split,
+            limit=conversion.limit,
+            batch_size=conversion.batch_size or 256,
+            on_event=on_event,
+        )
+    else:
+        text = "no data: files take what the model itself takes, and are compared on random inputs only"
+        on_event(Note(text, warning=True))
+        source = open_source_without_data(
+            file, model=model, request=request, output_kind=conversion.output_kind, on_event=on_event
+        )
+    batch, only = conversion.batch, source.network.batch
+    if batch is not None and only not in (None, batch):
+        raise UsageError(f"--batch {batch}: {file} takes batches of {only} only", hint="leave --batch out")
+    return source
+
+
+def _open_teacher(
+    model: Path, taught: Recipe | None, request: Request, source: ExportSource, gates: Sequence[Gate]
+) -> RunTeacher | None:
+    """The run's teacher where a gate compares with it."""
+    compared = any(METRICS[gate.metric].of_teacher for gate in gates)
+    if taught is None or source.dataset is None or not compared:
+        return None
+    return open_run_teacher(model, taught, request, source.dataset, source.examples)
+
+
+@dataclass(frozen=True)
+class Export:
+    """Files of one model, written into scratch space, compared, and copied to their folder.
+
+    Args:
+        file: the model file.
+        out: the folder of the files.
+        source: the model with its outputs.
+        request: threads, listener and seed.
+        conversion: what is written.
+        with_data: whether there are real examples.
+        gates: of the command, with those on parity.
+        teacher: the run's teacher, where a gate compares with it.
+    """
+
+    file: Path
+    out: Path
+    source: ExportSource
+    request: Request
+    conversion: Conversion
+    with_data: bool
+    gates: tuple[Gate, ...]
+    teacher: RunTeacher | None
+
+    def run(
+        self,
+    ) -> tuple[Path | None, tuple[Artifact, ...], tuple[GateResult, ...], tuple[ExportFailure, ...]]:
+        """Write, compare and keep the files.
+
+        Returns:
+            The folder (None where no file passed), the files, the gates' results, and what could not be written.
+        """
+        parameters, count = self.source.network.parameters or 0, len(self.conversion.formats)
+        # Converters hold several copies of the model at once.
+        with writer.scratch_folder(50_000_000 + 12 * parameters * count) as scratch:
+            folder = scratch / self.out.name
+            folder.mkdir()
+            with ExitStack() as resources:
+                files, failures = self._convert(folder, resources)
+                session, counterparts = self._time(files, resources)
+                artifacts, results = self._judge(files, session, counterparts)
+            return self._keep(folder, artifacts), artifacts, results, failures
+
+    def _convert(
+        self, folder: Path, resources: ExitStack
+    ) -> tuple[list[ConvertedFile], tuple[ExportFailure, ...]]:
+        """Every file that can be written, and why the others cannot.
+
+        Raises:
+            ModelError: none can.
+        """
+        files, failures, errors = [], [], []
+        for form in self.conversion.formats:
+            path = folder / form.file_name(self.file.stem.removesuffix("_saved_model"))
+            try:
+                files.append(self._convert_one(form, path, resources))
+            except ModelError as error:
+                writer.remove(path)
+                errors.append(error)
+                failures.append(ExportFailure(path.name, form.kind, form.variant, error.message, error.hint))
+        if errors and not files:
+            for other in errors[1:]:
+                self._on_event(Note(other.message, warning=True))
+            raise errors[0]
+        return files, tuple(failures)
+
+    def _convert_one(self, form: ExportFormat, path: Path, resources: ExitStack) -> ConvertedFile:
+        source, conversion = self.source, self.conversion
+        return convert_file(
+            form,
+            source.network,
+            path,
+            inside=self.with_data and conversion.prepare != "outside",
+            batch=conversion.batch,
+            calibration=source.shown,
+            examples=source.examples,
+            reference=source.reference,
+            batch_size=conversion.batch_size or 256,
+            threads=self.request.context.threads,
+            resources=resources,
+            on_event=self._on_event,
+        )
+
+    @property
+    def _on_event(self) -> OnEvent:
+        return self.request.context.on_event
+
+    def _time(self, files: Sequence[ConvertedFile], resources: ExitStack) -> tuple[Session | None, Counterparts]:
+        counterparts = Counterparts()
+        if not self.conversion.latency:
+            return None, counterparts
+        if self.teacher is not None and any(gate.metric == "latency_ratio" for gate in self.gates):
+            counterparts = export_counterparts(
+                files,
+                self.teacher,
+                threads=self.request.context.threads,
+                resources=resources,
+                on_event=self._on_event,
+            )
+        session = time_converted_files(
+            files,
+            self.source.examples,
+            teachers=counterparts.files,
+            seed=self.request.recipe.data_seed,
+            runtime=self.conversion.runtime,
+            on_event=self._on_event,
+        )
+        return session, counterparts
+
+    def _judge(
+        self, files: Sequence[ConvertedFile], session: Session | None, counterparts: Counterparts
+    ) -> tuple[tuple[Artifact, ...], tuple[GateResult, ...]]:
+        doubts = session.doubts() if session is not None else ()
+        for text in doubts:
+            self._on_event(Note(f"latency: {text}", warning=True))
+        names = [file.path.name for file in files]
+        sizes = {file.path.name: count_file_bytes(file.path) for file in files}
+        shown = {name: relativize_path(self.out / name) for name in names}
+        metrics = {
+            shown[name]: collect_gate_metrics(file, sizes[name], session, counterparts.names)
+            for name, file in zip(names, files, strict=True)
+        }
+        unknown = {shown[name]: {"latency_ratio": reason} for name, reason in counterparts.reasons.items()}
+        results = judge_gates(self.gates, metrics, doubts=doubts, unknown=unknown)
+        failed = {gate.model for gate in results if gate.name in PARITY_METRICS and gate.state == "failed"}
+        artifacts = [
+            Artifact(
+                name=name,
+                format=file.format.kind,
+                quantize=file.format.variant,
+                path=None if shown[name] in failed else self.out / name,
+                bytes=sizes[name],
+                input=describe_input(file, classes=self.source.network.outputs),
+                max_abs_diff=file.parity.max_abs_diff,
+                agreement=file.parity.agreement,
+                accuracy=file.parity.accuracy,
+                p50_ms=find_p50_ms(file, session),
+            )
+            for name, file in zip(names, files, strict=True)
+        ]
+        return tuple(artifacts), results
+
+    def _keep(self, folder: Path, artifacts: Sequence[Artifact]) -> Path | None:
+        """Copy what passed, with `labels.txt` and `input.json` beside it; None where nothing passed."""
+        for artifact in artifacts:
+            if artifact.path is None:
+                path = folder / artifact.name
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        kept = [artifact for artifact in artifacts if artifact.path is not None]
+        if not kept:
+            return None
+        if self.source.class_names:
+            (folder / LABELS_FILE).write_text("".join(f"{name}\n" for name in self.source.class_names), "utf-8")
+        taken = {artifact.name: artifact.input.to_json() for artifact in kept}
+        (folder / INTERFACE_FILE).write_text(json.dumps(taken, indent=2) + "\n", "utf-8")
+        writer.copy_folder(folder, self.out)
+        return self.out

@@ -1,0 +1,271 @@
+"""Models measured on one split: metrics, predictions against a teacher, latency, gates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcli.artifacts.counterparts import Counterparts, find_counterparts
+from kdcli.data.dataset import Dataset
+from kdcli.data.examples import Examples
+from kdcli.errors import UsageError
+from kdcli.evaluation.chance import describe_chance
+from kdcli.evaluation.footprint import count_file_bytes, count_model_bytes
+from kdcli.evaluation.gates import check_gate_metrics, choose_gates, collect_metrics, judge_gates
+from kdcli.evaluation.latency.session import Session
+from kdcli.evaluation.per_class import measure_classes
+from kdcli.events import Note, OnEvent
+from kdcli.models.files.format import detect_format, resolve_model_file
+from kdcli.recipe.gates import Gate
+from kdcli.recipe.reader import read_run_recipe
+from kdcli.recipe.sections import Recipe
+from kdcli.runs.directory import find_run_recipe
+from kdcli.runs.evaluation_results import EvaluatedModel, Evaluation
+from kdcli.runs.latency_results import Ratio
+from kdcli.runs.results import Quality, relativize_path
+from kdcli.setup.evaluated_models import (
+    AGAIN,
+    TEACHER,
+    EvaluatedFile,
+    check_runtime,
+    open_evaluated_file,
+    time_files,
+)
+from kdcli.setup.named_models import open_examples, require_data
+from kdcli.setup.request import Request
+from kdcli.setup.startup import start_tensorflow
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is measured, and on which examples.
+
+    Args:
+        split: `auto`, `train`, `validation`, `test` or `all`.
+        limit: number of examples of the split, or a fraction of them; all when None.
+        batch_size: examples in a batch.
+        per_class: whether every class is measured too.
+        latency: whether the models are timed.
+        runtime: the only runtime that is timed; every one when None.
+    """
+
+    split: str
+    limit: float | None
+    batch_size: int
+    per_class: bool
+    latency: bool
+    runtime: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredFile:
+    """An opened model with its metrics."""
+
+    name: str
+    file: EvaluatedFile
+    quality: Quality
+    classes: tuple[Any, ...] = ()
+
+
+def measure_models(
+    models: Sequence[str | Path], teacher: str | Path | None, request: Request, how: Measurement
+) -> Evaluation:
+    """Open, measure, time and judge models.
+
+    Args:
+        models: files and runs.
+        teacher: a file or run to compare with.
+        request: data, preprocessing and gates.
+        how: what is measured.
+
+    Raises:
+        KdError: everything that is expected to go wrong.
+    """
+    context, on_event = request.context, request.context.on_event
+    gates = choose_gates(
+        "evaluate",
+        request.gates,
+        request.recipe.gates,
+        teacher=teacher is not None,
+        latency=how.latency,
+        on_event=on_event,
+    )
+    files = [
+        resolve_model_file(Path(model), trust=request.trust)
+        for model in (*models, *([teacher] if teacher else []))
+    ]
+    check_runtime(how.runtime, [detect_format(file) for file in files], latency=how.latency)
+    held = _held_to_gates(files[: len(models)], files[-1] if teacher is not None else None, gates, on_event)
+    require_data(request)
+    start_tensorflow(threads=context.threads, seed=request.recipe.train.seed, code=request.code)
+    dataset, examples = open_examples(request, split=how.split, limit=how.limit, on_event=on_event)
+    _check_metrics(gates, dataset, examples, per_class=how.per_class)
+    for text in _describe_other_splits(models, how.split, request):
+        on_event(Note(text, warning=True))
+    with ExitStack() as resources:
+        measured = _measure_all(models, teacher, request, dataset, examples, how, resources)
+        session, counterparts = None, Counterparts()
+        if how.latency:
+            session, counterparts = _time_all(measured, examples, request, how, resources)
+        results = [_to_result(one, session, counterparts) for one in measured if one.name != TEACHER]
+    floor = session.noise_floor(AGAIN, next(iter(session.subjects))) if session is not None else None
+    doubts = session.doubts(floor) if session is not None else ()
+    for text in doubts:
+        on_event(Note(f"latency: {text}", warning=True))
+    judged = [one for one, is_held in zip(results, held, strict=True) if is_held]
+    accuracy = next((one.quality.accuracy for one in measured if one.name == TEACHER), None)
+    metrics = {relativize_path(one.path): _collect(one, accuracy) for one in judged}
+    unknown = {relativize_path(one.path): {"latency_ratio": one.no_ratio} for one in judged if one.no_ratio}
+    gate_results = judge_gates(gates, metrics, doubts=doubts, unknown=unknown)
+    return Evaluation(examples.split, tuple(results), gate_results, floor, doubts)
+
+
+def _check_metrics(gates: Sequence[Gate], dataset: Dataset, examples: Examples, *, per_class: bool) -> None:
+    labelled = examples.labels is not None
+    check_gate_metrics("evaluate", gates, dataset.task, labelled=labelled)
+    if per_class and (dataset.task == "regression" or not labelled):
+        raise UsageError("--per-class needs labels that are classes", hint="leave --per-class out")
+
+
+def _measure_all(
+    models: Sequence[str | Path],
+    teacher: str | Path | None,
+    request: Request,
+    dataset: Dataset,
+    examples: Examples,
+    how: Measurement,
+    resources: ExitStack,
+) -> list[MeasuredFile]:
+    """The teacher first, then the models in order."""
+    on_event, logits = request.context.on_event, None
+    found: list[MeasuredFile] = []
+    named = [(TEACHER, teacher, "teacher")] if teacher is not None else []
+    for name, path, role in (*named, *((str(model), model, "student") for model in models)):
+        file = open_evaluated_file(
+            Path(path),
+            role,
+            request=request,
+            dataset=dataset,
+            threads=request.context.threads,
+            opened=resources,
+            on_event=on_event,
+        )
+        quality, outputs = file.measure(
+            examples, task=dataset.task, on_event=on_event, batch_size=how.batch_size, teacher=logits
+        )
+        if name == TEACHER:
+            logits = outputs
+            found.append(MeasuredFile(name=name, file=file, quality=quality))
+            continue
+        classes = _measure_classes(outputs, examples, dataset, logits) if how.per_class else ()
+        found.append(MeasuredFile(name=name, file=file, quality=quality, classes=classes))
+        if quality.at_chance:
+            on_event(Note(describe_chance(quality, name, examples.split), warning=True))
+    return found
+
+
+def _time_all(
+    measured: Sequence[MeasuredFile],
+    examples: Examples,
+    request: Request,
+    how: Measurement,
+    resources: ExitStack,
+) -> tuple[Session, Counterparts]:
+    files = {one.name: one.file for one in measured}
+    on_event = request.context.on_event
+    counterparts = find_counterparts(
+        files, threads=request.context.threads, resources=resources, runtime=how.runtime, on_event=on_event
+    )
+    session = time_files(
+        files,
+        examples,
+        teachers=counterparts.files,
+        seed=request.recipe.data_seed,
+        runtime=how.runtime,
+        on_event=on_event,
+    )
+    return session, counterparts
+
+
+def _held_to_gates(
+    models: Sequence[Path], teacher: Path | None, gates: Sequence[Gate], on_event: OnEvent
+) -> list[bool]:
+    """Which models are held to gates: all but the teacher itself.
+
+    Raises:
+        UsageError: there is no other model.
+    """
+    held = [teacher is None or model.resolve() != teacher.resolve() for model in models]
+    if gates and not any(held):
+        raise UsageError(
+            f"gate {gates[0].metric} {gates[0].text}: gates are not for the teacher, and {models[0]} is --teacher",
+            hint="name another model, or leave --teacher out",
+        )
+    for model, is_held in zip(models, held, strict=True):
+        if gates and not is_held:
+            on_event(Note(f"{model} is the teacher: gates are not for it"))
+    return held
+
+
+def _to_result(one: MeasuredFile, session: Session | None, counterparts: Counterparts) -> EvaluatedModel:
+    file, name = one.file, one.name
+    timed = session is not None and name in session.subjects
+    ratio: Ratio | None = None
+    if session is not None and timed and name in counterparts.names:
+        ratio = session.ratio(name, counterparts.names[name])
+    return EvaluatedModel(
+        path=file.path,
+        format=file.format,
+        sha256=file.sha256,
+        parameters=file.network.parameters,
+        bytes=count_model_bytes(file.path),
+        quality=one.quality,
+        flops=file.flops,
+        latency=session.summarize(name) if session is not None and timed else None,
+        ratio=ratio,
+        no_ratio=counterparts.reasons.get(name) if timed else None,
+        file_bytes=count_file_bytes(file.path),
+        classes=one.classes,
+    )
+
+
+def _collect(model: EvaluatedModel, teacher_accuracy: float | None) -> dict[str, float | None]:
+    return collect_metrics(
+        model.quality,
+        size=model.bytes,
+        parameters=model.parameters,
+        teacher_accuracy=teacher_accuracy,
+        flops=model.flops,
+        latency=model.latency,
+        latency_ratio=model.ratio.value if model.ratio else None,
+    )
+
+
+def _measure_classes(
+    logits: np.ndarray, examples: Examples, dataset: Dataset, teacher: np.ndarray | None
+) -> tuple[Any, ...]:
+    labels = np.asarray(examples.all_labels())
+    return measure_classes(logits, labels, task=dataset.task, names=dataset.class_names, teacher=teacher)
+
+
+def _describe_other_splits(models: Sequence[str | Path], split: str, request: Request) -> list[str]:
+    """Runs that were trained on other examples than the split is carved from."""
+    if split not in ("train", "validation"):
+        return []
+    ours, texts = _split_settings(request.recipe), []
+    for model in models:
+        own = find_run_recipe(Path(model))
+        if own is not None and _split_settings(read_run_recipe(own)) != ours:
+            texts.append(f"{model} was trained on another split: it may have seen some of these examples")
+    return texts
+
+
+def _split_settings(recipe: Recipe) -> tuple[Any, ...]:
+    # As entries: a source of the user's own may have been read without its class.
+    source = recipe.data.model_dump(mode="json", exclude_none=True).get("source")
+    return source, recipe.data.validation, recipe.data.limit, recipe.data_seed

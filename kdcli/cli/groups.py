@@ -1,0 +1,146 @@
+"""Options that commands share, in groups; a command takes groups, and Typer sees each of their options."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import Field, dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from kdcli.cli import options as o
+from kdcli.cli.values import parse_bytes, parse_limit
+
+if TYPE_CHECKING:
+    from kdcli.cli.console import Output
+    from kdcli.screening.verdict import Trust
+    from kdcli.setup.request import RecipeOptions, RunOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeGroup:
+    """The recipe's settings and what may be opened."""
+
+    set_: o.Set = None
+    data: o.Data = None
+    limit: o.LimitOption = None
+    batch_size: o.BatchSizeOption = None
+    threads: o.Threads = None
+    code: o.Code = None
+    trust_model: o.TrustModel = False
+    allow_tables: o.AllowTables = False
+    allow_remote: o.AllowRemote = False
+
+    @property
+    def trust(self) -> Trust:
+        """What model files may do."""
+        from kdcli.screening.verdict import Trust
+
+        return Trust(self.trust_model, self.allow_tables, self.allow_remote)
+
+    def number_of_examples(self) -> int | float | None:
+        """`--limit`: a count, a fraction, or None."""
+        return parse_limit(self.limit)
+
+    def to_options(self, output: Output) -> RecipeOptions:
+        """The options of a command of the library, with its events shown."""
+        return {
+            "settings": self.set_ or (),
+            "data": self.data,
+            "batch_size": self.batch_size,
+            "trust": self.trust,
+            "code": self.code or (),
+            "threads": self.threads,
+            "on_event": output.on_event,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartGroup:
+    """Which part of a model file is opened."""
+
+    signature: o.Signature = None
+    output_name: o.OutputName = None
+
+    def to_options(self) -> RecipeOptions:
+        """The options of a command of the library."""
+        return {"signature": self.signature, "output": self.output_name}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputGroup:
+    """How a command prints."""
+
+    json: o.Json = False
+    quiet: o.Quiet = False
+    verbose: o.Verbose = False
+    no_color: o.NoColor = False
+
+    def open(self) -> Output:
+        """Where the command prints."""
+        from kdcli.cli.console import Output
+
+        return Output(json_=self.json, quiet=self.quiet, verbose=self.verbose, no_color=self.no_color)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunGroup:
+    """The run directory, and what holds for a training."""
+
+    out: o.Out = None
+    resume: o.Resume = False
+    overwrite: o.Overwrite = False
+    seed: o.SeedOption = None
+    epochs: o.Epochs = None
+    devices: o.Devices = None
+    dry_run: o.DryRun = False
+    max_time: o.MaxTime = None
+    no_preflight: o.NoPreflight = False
+    cache_limit: o.CacheLimit = None
+
+    def to_options(self, recipe: RecipeGroup, output: Output, stop: Callable[[], int | None]) -> RunOptions:
+        """The options of a command of the library that trains."""
+        return {
+            **recipe.to_options(output),
+            "limit": recipe.number_of_examples(),
+            "out": self.out,
+            "resume": self.resume,
+            "overwrite": self.overwrite,
+            "seed": self.seed,
+            "epochs": self.epochs,
+            "devices": self.devices,
+            "dry_run": self.dry_run,
+            "preflight": not self.no_preflight,
+            "cache_limit": parse_bytes(self.cache_limit),
+            "stop": stop,
+        }
+
+
+def flatten(command: Callable[..., None]) -> Callable[..., None]:
+    """The command as Typer takes it: with every option of its groups as a parameter of its own."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        if parameter.name in groups:
+            parameters += [_parameter(groups[parameter.name], field) for field in fields(groups[parameter.name])]
+        else:
+            parameters.append(
+                parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[parameter.name])
+            )
+
+    def flat(**options: Any) -> None:
+        for name, group in groups.items():
+            options[name] = group(**{field.name: options.pop(field.name) for field in fields(group)})
+        command(**options)
+
+    flat.__doc__ = command.__doc__
+    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return flat
+
+
+def _parameter(group: Any, field: Field[Any]) -> inspect.Parameter:
+    hints = get_type_hints(group, include_extras=True)
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+    )
