@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdcli.data.dataset import Dataset, fill_outputs
 from kdcli.distillation.terms import Term, build_terms
 from kdcli.errors import UsageError
-from kdcli.events import Note, OnEvent
-from kdcli.jobs.job import Job
-from kdcli.jobs.training import Clock, Fit, monitored_metric, with_epochs_and_steps
+from kdcli.evaluation.quality import MAIN_METRIC
+from kdcli.events import Note
+from kdcli.jobs.job import Clock, Job
 from kdcli.lazy import keras
+from kdcli.loss import Loss
+from kdcli.losses.classifier_reuse import ClassifierReuse
 from kdcli.losses.labels import Labels
-from kdcli.models.network import Network
 from kdcli.models.preprocessing import scale_to_json
 from kdcli.recipe.document import SettingPath, join_path
 from kdcli.recipe.sections import Recipe
+from kdcli.recipe.training import TrainSection
 from kdcli.setup.checks import (
     check_effects,
     check_output_kinds,
@@ -36,6 +38,7 @@ from kdcli.setup.startup import strategy_for
 from kdcli.setup.workers import start_workers
 from kdcli.teacher.ensemble import build_teacher_outputs, resolved_settings
 from kdcli.teacher.resolve import make_views
+from kdcli.training.loop import steps_per_epoch
 from kdcli.zoo import Clone
 
 
@@ -46,84 +49,70 @@ def build_distillation(location: RunLocation) -> Job:
         KdError: what is missing, cannot be read or does not fit.
     """
     request, recipe = location.request, location.request.recipe
-    require(request, "data", "teacher", "student")
-    check_ensemble(request)
-    for one in member_requests(request):
-        refuse_untrained(one)
-    if recipe.losses is None:
-        raise UsageError(f"the recipe {request.name!r} has no losses", hint="--recipe soft-targets")
-    clock, on_event = Clock(), location.request.context.on_event
+    _check_request(request)
+    clock = Clock()
     start_workers(request)
-    dataset = _dataset(request, clock)
-    strategy = strategy_for(recipe.train.devices, location.request.context.workers.strategy)
-    check_effects(recipe, recipe.losses, dataset, replicas=strategy.num_replicas_in_sync)
+    dataset = _open_dataset(request, clock)
+    strategy = strategy_for(recipe.train.devices, request.context.workers.strategy)
+    check_effects(recipe, recipe.losses or (), dataset, replicas=strategy.num_replicas_in_sync)
     with strategy.scope():
         teachers = open_teachers(request, dataset)
-        teacher = teachers[0]
-        dataset = fill_outputs(dataset, teacher.network.outputs)
-        student = open_role("student", request, dataset, recipe.student.start, teacher.network)
-        check_training_precision(recipe, student.network)
-        _note_quantized(student)
-        _synchronize(recipe, student.network, strategy, on_event)
-        reused = reuse_classifier(recipe, student, teacher)
-        student = reused.student
-        check_output_kinds(recipe, dataset, teacher.network, student.network)
+        dataset = fill_outputs(dataset, teachers[0].network.outputs)
+        student = open_role("student", request, dataset, recipe.student.start, teachers[0].network)
+        _check_trained(request, student, strategy)
+        losses: tuple[Loss, ...] = recipe.losses or ()
+        reused_layers: dict[SettingPath, Any] = {}
+        if any(isinstance(loss, ClassifierReuse) for loss in losses):
+            student, losses, reused_layers = reuse_classifier(recipe, student, teachers[0])
+        check_output_kinds(recipe, dataset, teachers[0].network, student.network)
         # Projections start the same however the models were opened, which uses up random numbers.
         keras.utils.set_random_seed(recipe.train.seed)
         train = with_epochs_and_steps(recipe.train, len(dataset.train))
         terms = build_terms(
-            reused.losses,
+            losses,
             student=student.network,
-            teacher=teacher.network,
+            teacher=teachers[0].network,
             examples=len(dataset.train),
             batch=train.batch_size,
             seed=recipe.train.seed,
         )
-    teacher_outputs = build_teacher_outputs(request, dataset, teachers, terms, epochs=train.epochs or 1)
-    monitor = monitored_metric(train, dataset, with_teacher=True)
-    views = teacher_outputs.views
-    fit = Fit(
-        recipe,
-        train,
-        dataset,
-        views,
-        student.network,
-        terms,
-        strategy,
-        monitor,
-        on_event,
-        location.request.context.stop,
-    )
-    fit.workers = location.request.context.workers
-    sides: dict[SettingPath, OpenedModel] = {("teacher", number): one for number, one in enumerate(teachers)}
+    outputs = build_teacher_outputs(request, dataset, teachers, terms, epochs=train.epochs or 1)
+    models: dict[SettingPath, OpenedModel] = {("teacher", number): one for number, one in enumerate(teachers)}
     if not recipe.is_ensemble:
-        sides = {("teacher",): teacher}
-    resolved = _resolved(recipe, dataset, {**sides, ("student",): student}, terms, strategy)
-    resolved |= {**reused.resolved, ("student", "start"): student.start, **resolved_settings(teacher_outputs)}
-    inputs = {
-        **{join_path(at): one.record for at, one in sides.items()},
-        "student": student.record,
-        **hash_code(request),
-    }
-    inputs["data"] = _data_record(request, dataset)
-    check_inputs(location, inputs)
-    return Job("distill", request, fit, student, teacher_outputs, resolved, inputs, clock)
+        models = {("teacher",): teachers[0]}
+    models["student",] = student
+    resolved = _resolve(recipe, dataset, models, terms, strategy)
+    return Job(
+        command="distill",
+        request=request,
+        trained=student,
+        teacher_outputs=outputs,
+        dataset=dataset,
+        train=train,
+        views=outputs.views,
+        terms=terms,
+        strategy=strategy,
+        monitor=monitored_metric(train, dataset, with_teacher=True),
+        resolved={**resolved, **reused_layers, ("student", "start"): student.start, **resolved_settings(outputs)},
+        inputs=_record_inputs(location, dataset, models),
+        clock=clock,
+    )
 
 
 def build_label_training(role: str, location: RunLocation) -> Job:
-    """Everything that training from labels alone needs: of a teacher, or of a student as its own baseline.
+    """Everything that training on labels alone needs: of a teacher, or of a student as its own baseline.
 
-    Every epoch sees a new view, also where a distilled twin's teacher answers only some.
+    Every epoch sees a new view, also where the distilled student's teacher has outputs for a few views only.
 
     Raises:
         KdError: what is missing, cannot be read or does not fit.
     """
     request, recipe = location.request, location.request.recipe
     require(request, "data", role)
-    clock, on_event = Clock(), location.request.context.on_event
+    clock = Clock()
     start_workers(request)
-    dataset = _dataset(request, clock)
-    strategy = strategy_for(recipe.train.devices, location.request.context.workers.strategy)
+    dataset = _open_dataset(request, clock)
+    strategy = strategy_for(recipe.train.devices, request.context.workers.strategy)
     check_effects(recipe, [Labels()], dataset, replicas=strategy.num_replicas_in_sync)
     if not dataset.labelled:
         raise UsageError(
@@ -132,38 +121,91 @@ def build_label_training(role: str, location: RunLocation) -> Job:
     with strategy.scope():
         teacher = None
         if role == "student" and isinstance(recipe.student.model, Clone):
-            # Who learns alone has a teacher too where it is the teacher's architecture.
+            # A clone is its teacher's architecture: its baseline needs the teacher too.
             require(request, "teacher")
             first = member_requests(request)[0]
             refuse_untrained(first)
             teacher = open_teacher(first, dataset).network
         opened = open_role(role, request, dataset, getattr(recipe, role).start, teacher)
-        check_training_precision(recipe, opened.network)
-        _note_quantized(opened)
-        _synchronize(recipe, opened.network, strategy, on_event)
-    views = make_views(recipe, dataset, None)
+        _check_trained(request, opened, strategy)
     train = with_epochs_and_steps(recipe.train, len(dataset.train))
-    monitor = monitored_metric(train, dataset, with_teacher=False)
-    term = Term(label_term(recipe))
-    fit = Fit(
-        recipe,
-        train,
-        dataset,
-        views,
-        opened.network,
-        (term,),
-        strategy,
-        monitor,
-        on_event,
-        location.request.context.stop,
+    terms = (Term(label_term(recipe)),)
+    models: dict[SettingPath, OpenedModel] = {(role,): opened}
+    return Job(
+        command="train-teacher" if role == "teacher" else "scratch",
+        request=request,
+        trained=opened,
+        teacher_outputs=None,
+        dataset=dataset,
+        train=train,
+        views=make_views(recipe, dataset, None),
+        terms=terms,
+        strategy=strategy,
+        monitor=monitored_metric(train, dataset, with_teacher=False),
+        resolved={**_resolve(recipe, dataset, models, terms, strategy), (role, "start"): opened.start},
+        inputs=_record_inputs(location, dataset, models),
+        clock=clock,
     )
-    fit.workers = location.request.context.workers
-    resolved = _resolved(recipe, dataset, {(role,): opened}, (term,), strategy)
-    resolved[role, "start"] = opened.start
-    inputs = {role: opened.record, "data": _data_record(request, dataset), **hash_code(request)}
+
+
+def _check_request(request: Request) -> None:
+    """Refuse what is missing before TensorFlow is loaded."""
+    require(request, "data", "teacher", "student")
+    check_ensemble(request)
+    for member in member_requests(request):
+        refuse_untrained(member)
+    if request.recipe.losses is None:
+        raise UsageError(f"the recipe {request.name!r} has no losses", hint="--recipe soft-targets")
+
+
+def _check_trained(request: Request, opened: OpenedModel, strategy: Any) -> None:
+    """Refuse a model that cannot be trained as the recipe says; notes what has no effect."""
+    network = opened.network
+    check_training_precision(request.recipe, network)
+    quantized = check_quantized(network, start=opened.start)
+    if quantized is not None:
+        network.notes = (*network.notes, quantized)
+    idle = check_synchronized(request.recipe, network, replicas=strategy.num_replicas_in_sync)
+    if idle is not None:
+        request.context.on_event(Note(idle))
+
+
+def _record_inputs(
+    location: RunLocation, dataset: Dataset, models: Mapping[SettingPath, OpenedModel]
+) -> dict[str, Any]:
+    """Path and sha256 of every input, checked against those of the run that is continued."""
+    request = location.request
+    inputs = {join_path(at): model.record for at, model in models.items()} | hash_code(request)
+    inputs["data"] = {"name": dataset.name, "sha256": hash_data(request)}
     check_inputs(location, inputs)
-    command = "train-teacher" if role == "teacher" else "scratch"
-    return Job(command, request, fit, opened, None, resolved, inputs, clock)
+    return inputs
+
+
+def with_epochs_and_steps(train: TrainSection, examples: int) -> TrainSection:
+    """The section with both `epochs` and `steps` filled in, for the loop."""
+    each = steps_per_epoch(examples, train.batch_size)
+    steps = train.steps or (train.epochs or 10) * each
+    return train.model_copy(update={"epochs": -(-steps // each), "steps": steps})
+
+
+def monitored_metric(train: TrainSection, dataset: Dataset, *, with_teacher: bool) -> str:
+    """The validation figure that selects the best weights.
+
+    Raises:
+        UsageError: the task has no such figure.
+    """
+    known = [MAIN_METRIC[dataset.task], "loss", *(["mae"] if dataset.task == "regression" else [])]
+    known += ["accuracy"] if dataset.task in ("multilabel", "segmentation") else []
+    if not dataset.labelled:
+        known = ["agreement"] if dataset.task != "regression" else []
+    elif with_teacher and dataset.task != "regression":
+        known.append("agreement")
+    wanted = train.early_stopping.monitor if train.early_stopping else None
+    if wanted is not None and wanted not in known:
+        raise UsageError(
+            f"train.early_stopping.monitor: {wanted} is not measured for this data; known: {', '.join(known)}"
+        )
+    return wanted or (known[0] if known else "loss")
 
 
 def label_term(recipe: Recipe) -> Labels:
@@ -172,36 +214,19 @@ def label_term(recipe: Recipe) -> Labels:
     return labels.model_copy(update={"weight": 1.0, "warmup": 0.0})
 
 
-def _dataset(request: Request, clock: Clock) -> Dataset:
-    since = time.perf_counter()
+def _open_dataset(request: Request, clock: Clock) -> Dataset:
+    """The data; its notes are shown the first time."""
+    since, context = time.perf_counter(), request.context
     dataset = open_data(request)
-    request.context.memo(("notes", *data_key(request)), lambda: _say(dataset.notes, request.context.on_event))
+    key = ("notes", *data_key(request))
+    if key not in context.memo:
+        for text in context.memo(key, lambda: dataset.notes):
+            context.on_event(Note(text))
     clock.lap("data", since)
     return dataset
 
 
-def _synchronize(recipe: Recipe, trained: Network, strategy: Any, on_event: OnEvent) -> None:
-    idle = check_synchronized(recipe, trained, replicas=strategy.num_replicas_in_sync)
-    if idle is not None:
-        on_event(Note(idle))
-
-
-def _note_quantized(opened: OpenedModel) -> None:
-    text = check_quantized(opened.network, start=opened.start)
-    if text is not None:
-        opened.network.notes = (*opened.network.notes, text)
-
-
-def _say(notes: Sequence[str], on_event: OnEvent) -> None:
-    for text in notes:
-        on_event(Note(text))
-
-
-def _data_record(request: Request, dataset: Dataset) -> dict[str, Any]:
-    return {"name": dataset.name, "sha256": hash_data(request)}
-
-
-def _resolved(
+def _resolve(
     recipe: Recipe, dataset: Dataset, sides: dict[SettingPath, OpenedModel], terms: Sequence[Term], strategy: Any
 ) -> dict[SettingPath, Any]:
     """A value for every `auto` that both commands know."""

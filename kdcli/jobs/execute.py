@@ -15,7 +15,7 @@ from kdcli.evaluation.quality import evaluate_split, measure_quality
 from kdcli.events import Event, Note
 from kdcli.jobs.job import Job
 from kdcli.jobs.run_files import write_end, write_start
-from kdcli.jobs.training import write_model, write_predictions
+from kdcli.jobs.training import train_job, write_model, write_test_predictions
 from kdcli.lazy import tf
 from kdcli.models.runtimes.network import unwrap_failures
 from kdcli.models.saved_model.network import GraphNetwork
@@ -40,7 +40,7 @@ def execute(job: Job, location: RunLocation) -> RunResult | FinishedRun:
         ModelError: a teacher in a process of its own that died.
     """
     for text in describe_export_gates(job.exported_gates, relativize_path(location.path)):
-        job.fit.on_event(Note(text))
+        job.request.context.on_event(Note(text))
     with ExitStack() as stack:
         for one in job.teacher_outputs.members if job.teacher_outputs else ():
             stack.enter_context(unwrap_failures(one.network))
@@ -53,7 +53,7 @@ def _carried_out(job: Job, location: RunLocation) -> RunResult | FinishedRun:
     targets = teacher_outputs.targets() if teacher_outputs else None
     _answer_validation(job)
     job.clock.lap("teacher", since)
-    if not job.fit.workers.is_chief:
+    if not job.request.context.workers.is_chief:
         return _followed(job, location, targets)
     run = location.open()
     try:
@@ -62,7 +62,7 @@ def _carried_out(job: Job, location: RunLocation) -> RunResult | FinishedRun:
                 f"{run.path} was taken by another run meanwhile", hint="the same command with --resume"
             )
         for text in _changed_since(job, location, died=run.crashed):
-            job.fit.on_event(Note(text, warning=True))
+            job.request.context.on_event(Note(text, warning=True))
         answers = _answers_record(job, location, since)
         if location.earlier is None:
             write_start(
@@ -72,25 +72,23 @@ def _carried_out(job: Job, location: RunLocation) -> RunResult | FinishedRun:
                 resolved=job.recipe,
                 inputs=job.inputs,
                 trust=job.request.trust,
-                device=device_record(job.fit.strategy),
+                device=device_record(job.strategy),
                 answers=answers,
             )
-        job.fit.workers.barrier()
+        job.request.context.workers.barrier()
         since = time.perf_counter()
         trained = _trained(job, run, targets)
         # A run that went on has the seconds of all its processes.
         job.clock.took("training", trained.seconds, since)
         result = _measured(job, run, trained)
-        write_end(
-            run, result, recipe=job.recipe, class_names=job.fit.dataset.class_names, model=job.trained.to_json()
-        )
-        job.fit.workers.barrier()
+        write_end(run, result, recipe=job.recipe, class_names=job.dataset.class_names, model=job.trained.to_json())
+        job.request.context.workers.barrier()
     except Interrupted as interrupted:
         interrupted.run = run.path
         raise
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         raise TrainingError(
-            f"out of memory at batch size {job.fit.train.batch_size}",
+            f"out of memory at batch size {job.train.batch_size}",
             hint="another run with a smaller --batch-size",
         ) from error
     finally:
@@ -100,7 +98,7 @@ def _carried_out(job: Job, location: RunLocation) -> RunResult | FinishedRun:
 
 def _trained(job: Job, run: Run, targets: Targets | None) -> TrainingResult:
     with job.teacher_outputs.asked_live() if job.teacher_outputs else nullcontext():
-        return job.fit.run(run, targets)
+        return train_job(job, run, targets)
 
 
 def _answers_record(job: Job, location: RunLocation, since: float) -> dict[str, Any] | None:
@@ -116,14 +114,14 @@ def _answers_record(job: Job, location: RunLocation, since: float) -> dict[str, 
 
 def _followed(job: Job, location: RunLocation, targets: Targets | None) -> FinishedRun:
     """What a worker does that is not the chief: it trains along and reads what the chief has written."""
-    job.fit.workers.barrier()
+    job.request.context.workers.barrier()
     run = Run.followed(location.path)
     try:
         _trained(job, run, targets)
     except Interrupted as interrupted:
         interrupted.run = run.path
         raise
-    job.fit.workers.barrier()
+    job.request.context.workers.barrier()
     document = wait_for_summary(run.path)
     model = run.path_of_model(job.role, folder=isinstance(job.trained.network, GraphNetwork))
     return FinishedRun(run.path, model, document, followed=True)
@@ -133,14 +131,14 @@ def _changed_since(job: Job, location: RunLocation, *, died: bool) -> list[str]:
     """What the first start did not have: reasons why a run that goes on may not end bit for bit the same."""
     if location.earlier is None:
         return []
-    now = {**device_record(job.fit.strategy), "versions": collect_versions()}
+    now = {**device_record(job.strategy), "versions": collect_versions()}
     texts = [
         f"not bit-identical to an uninterrupted run: {name} was {location.earlier.get(name)}, is {now[name]}"
         for name in ("threads", "devices", "versions")
         if location.earlier.get(name) != now[name]
     ]
     if died:
-        size = job.fit.train.batch_size
+        size = job.train.batch_size
         texts.append(
             f"the last process in {location.path} ended without a word: killed, or out of memory at batch {size} "
             "(then start another run with a smaller --batch-size)"
@@ -150,11 +148,11 @@ def _changed_since(job: Job, location: RunLocation, *, died: bool) -> list[str]:
 
 def _measured(job: Job, run: Run, trained: TrainingResult) -> RunResult:
     since = time.perf_counter()
-    fit, dataset, network = job.fit, job.fit.dataset, job.trained.network
+    dataset, network, context = job.dataset, job.trained.network, job.request.context
 
     def told(event: Event) -> None:
-        fit.on_event(event)
-        code = fit.stop()
+        context.on_event(event)
+        code = context.stop()
         if code is not None:
             raise Interrupted("stopped while evaluating; training is done and saved", exit_code=code)
 
@@ -167,14 +165,14 @@ def _measured(job: Job, run: Run, trained: TrainingResult) -> RunResult:
             answers = job.teacher_outputs.plain("test", dataset.test)
             teacher_test = measure_quality(answers, dataset.test.all_labels(), task=dataset.task)
         test, logits = evaluate_split(network, dataset.test, teacher=answers, **measured)
-        write_predictions(run, logits, dataset.test, task=dataset.task)
+        write_test_predictions(run, logits, dataset.test, task=dataset.task)
     path = write_model(run, job.role, network)
     size = count_file_bytes(path)
     job.clock.lap("evaluation", since)
     split, known = ("test", test) if test is not None else ("validation", validation)
     if known is not None and known.at_chance:
         advice = f"more epochs, another learning rate or {job.role}.input.scale may help"
-        fit.on_event(Note(f"{describe_chance(known, relativize_path(path), split)}; {advice}", warning=True))
+        context.on_event(Note(f"{describe_chance(known, relativize_path(path), split)}; {advice}", warning=True))
     unmeasured = {"accuracy": None, "loss": None, "examples": 0}
     gates: tuple[GateResult, ...] = ()
     if job.gates and test is not None:
@@ -189,7 +187,7 @@ def _measured(job: Job, run: Run, trained: TrainingResult) -> RunResult:
         bytes=size,
         epochs=trained.epochs,
         steps=trained.steps,
-        seed=fit.train.seed,
+        seed=job.train.seed,
         best_epoch=trained.best_epoch,
         validation=validation.to_validation() if validation else unmeasured,
         test=test,
@@ -216,9 +214,9 @@ def _targets_record(job: Job) -> dict[str, Any] | None:
 
 def _answer_validation(job: Job) -> None:
     """The teacher's answers on validation: agreement is logged, and selects when there are no labels."""
-    split = job.fit.dataset.validation
+    split = job.dataset.validation
     if job.teacher_outputs is None or split is None:
         return
     # What is recorded is about the training part only, and may be all that is known.
-    if not job.teacher_outputs.recorded or any(split is one for one in splits_with_outputs(job.fit.dataset)):
-        job.fit.teacher_validation = job.teacher_outputs.plain("validation", split)
+    if not job.teacher_outputs.recorded or any(split is one for one in splits_with_outputs(job.dataset)):
+        job.teacher_validation = job.teacher_outputs.plain("validation", split)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import yaml
 
 from kdcli.custom_kinds import NO_CUSTOM, CustomKinds
+from kdcli.data.dataset import Dataset
+from kdcli.data.views import Views
+from kdcli.distillation.terms import Term
 from kdcli.errors import UsageError
 from kdcli.evaluation.footprint import count_least_bytes
 from kdcli.evaluation.gates import check_gate_metrics, check_size_gates
-from kdcli.jobs.training import Clock, Fit
 from kdcli.recipe.document import SettingPath
 from kdcli.recipe.gates import Gate
 from kdcli.recipe.sections import Recipe
+from kdcli.recipe.training import TrainSection
 from kdcli.runs.records import redact_document
 from kdcli.setup.open_models import OpenedModel
 from kdcli.setup.request import Request
@@ -24,34 +29,69 @@ from kdcli.teacher.ensemble import AnyOutputs, OpenedEnsemble
 
 
 @dataclass
+class Clock:
+    """Seconds spent, by stage."""
+
+    began: float = field(default_factory=time.perf_counter)
+    stages: dict[str, float] = field(default_factory=dict)
+
+    def lap(self, stage: str, since: float) -> None:
+        """Add the time since a moment to a stage."""
+        self.stages[stage] = self.stages.get(stage, 0.0) + time.perf_counter() - since
+
+    def took(self, stage: str, seconds: float, since: float) -> None:
+        """Give a stage its seconds; what lies before this process counts to the total too."""
+        self.stages[stage] = seconds
+        self.began -= max(0.0, seconds - (time.perf_counter() - since))
+
+    def to_json(self) -> dict[str, float]:
+        """`seconds` of the summary."""
+        total = time.perf_counter() - self.began
+        named = {name: self.stages.get(name, 0.0) for name in ("data", "teacher", "training", "evaluation")}
+        return {name: round(value, 3) for name, value in {**named, "total": total}.items()}
+
+
+@dataclass(kw_only=True)
 class Job:
     """A training that is ready to start.
 
     Args:
         command: `distill`, `train-teacher`, or `scratch`: a student alone, as the baseline of a comparison.
-        asked: what was asked for.
-        fit: the training itself.
-        trained: the model that it changes.
-        teaching: the teacher, or several, with the answers; None where labels alone teach.
+        request: what to do.
+        trained: the model that is trained.
+        teacher_outputs: what the student learns from; None where only labels teach.
+        dataset: with the number of outputs filled in.
+        train: with both `epochs` and `steps`.
+        views: of the training examples.
+        terms: of the loss.
+        strategy: the `tf.distribute.Strategy`.
+        monitor: the validation metric that selects the best weights.
         resolved: a value for every `auto`, by path.
         inputs: path and sha256 of every input.
         clock: seconds by stage.
-        gates: what its figures are held to.
-        exported_gates: what kd export checks.
-        stages: the assistants before it, where it is the last of several distillations.
+        gates: checked on the test metrics.
+        exported_gates: checked by kd export.
+        stages: the summaries of the stages before it, where it is the last of several.
+        teacher_validation: the teacher's logits on the validation split, once they are known.
     """
 
     command: str
     request: Request
-    fit: Fit
     trained: OpenedModel
     teacher_outputs: AnyOutputs | None
+    dataset: Dataset
+    train: TrainSection
+    views: Views
+    terms: Sequence[Term]
+    strategy: Any
+    monitor: str
     resolved: dict[SettingPath, Any]
     inputs: dict[str, Any]
     clock: Clock
     gates: tuple[Gate, ...] = ()
     exported_gates: tuple[Gate, ...] = ()
     stages: tuple[dict[str, Any], ...] = ()
+    teacher_validation: np.ndarray | None = None
 
     def set_gates(self, gates: Sequence[Gate], *, is_last: bool = True) -> None:
         """Let its figures be judged by gates; what a file weighs is judged when it is exported.
@@ -63,15 +103,14 @@ class Job:
         Raises:
             UsageError: the data has no such figures, or the weights alone exceed a bound on the size.
         """
-        dataset = self.fit.dataset
-        check_gate_metrics("distill", gates, dataset.task, labelled=dataset.labelled)
+        check_gate_metrics("distill", gates, self.dataset.task, labelled=self.dataset.labelled)
         sizes = tuple(gate for gate in gates if gate.metric == "size_mb")
         if is_last:
             check_size_gates(
                 sizes, count_least_bytes(self.trained.network.variables), name=self.trained.network.name
             )
         others = tuple(gate for gate in gates if gate not in sizes)
-        if others and dataset.test is None:
+        if others and self.dataset.test is None:
             raise UsageError(
                 "gates are checked on a test split, and the data has none", hint="leave the gates out"
             )

@@ -22,6 +22,7 @@ from kdcli.jobs.job import Job
 from kdcli.jobs.preflight import (
     loss_findings,
 )
+from kdcli.jobs.training import make_stepper
 from kdcli.jobs.training_findings import training_findings
 from kdcli.loss import Parts
 from kdcli.models.keras.precision import compute_in
@@ -117,7 +118,7 @@ TIMED_STEPS, TIMED_EXAMPLES = 4, 16
 
 def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
     """The plan of a distillation (or of a teacher's training, whose `teacher` is None)."""
-    fit, dataset = job.fit, job.fit.dataset
+    dataset = job.dataset
     teacher_outputs = job.teacher_outputs
     targets = teacher_outputs.to_json() if teacher_outputs is not None else {}
     teachers = teacher_outputs.members if teacher_outputs is not None else ()
@@ -132,7 +133,7 @@ def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
         settings=settings_table(job.recipe, job.request.origins, job.resolved),
         teacher=job.trained.to_json() if job.role == "teacher" else job.teacher.to_json() if job.teacher else None,
         student=_student(job) if job.role == "student" else None,
-        pairs=pair_rows(fit.terms),
+        pairs=pair_rows(job.terms),
         targets=targets,
         data={
             "name": dataset.name,
@@ -141,8 +142,8 @@ def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
             "notes": list(dataset.notes),
             **{name: len(split) if split is not None else 0 for name, split in splits.items()},
         },
-        steps=fit.train.steps or 0,
-        epochs=fit.train.epochs or 0,
+        steps=job.train.steps or 0,
+        epochs=job.train.epochs or 0,
         memory_bytes=memory,
         student_bytes=count_weight_bytes(job.trained.network.parameters),
         student_formats=exportable_formats(job.trained.network),
@@ -163,18 +164,18 @@ def make_plan(job: Job, findings: tuple[str, ...], *, measured: bool) -> Plan:
 
 def _student(job: Job) -> dict[str, Any]:
     """The student with what one answer of it costs."""
-    train, network = job.fit.dataset.train, job.trained.network
+    train, network = job.dataset.train, job.trained.network
     timed = run_short_session(network, train.take(np.arange(min(len(train), TIMED_EXAMPLES))))
     return {**job.trained.to_json(), **timed.to_json()}
 
 
 def _of_losses(job: Job) -> tuple[str, ...]:
     return loss_findings(
-        job.fit.terms,
+        job.terms,
         student=job.trained.network,
         teacher=job.teacher_outputs.network if job.teacher_outputs is not None else None,
-        replicas=job.fit.strategy.num_replicas_in_sync,
-        weighted=job.fit.dataset.train.weights is not None,
+        replicas=job.strategy.num_replicas_in_sync,
+        weighted=job.dataset.train.weights is not None,
     )
 
 
@@ -190,18 +191,18 @@ def _notes(job: Job) -> list[str]:
 
 def _measured_seconds(job: Job) -> dict[str, float | None]:
     """What the whole would take, from one step (compiled first) and one batch of the teacher; weights go back."""
-    fit, teacher_outputs = job.fit, job.teacher_outputs
-    examples, targets, teacher_seconds = fit.dataset.train, None, None
+    teacher_outputs, network = job.teacher_outputs, job.trained.network
+    examples, targets, teacher_seconds = job.dataset.train, None, None
     if teacher_outputs is not None:
         examples, targets = teacher_outputs.look()
         teacher_seconds = round(sum(_teacher_seconds(one) for one in teacher_outputs.members), 1)
-    parts = [variable for term in fit.terms for variable in term.variables]
-    with preserve_values([*fit.network.variables, *parts]), compute_in(fit.network, fit.train.precision):
-        stepper = fit.stepper(targets)
-        batch = min(fit.train.batch_size, len(fit.dataset.train))
+    parts = [variable for term in job.terms for variable in term.variables]
+    with preserve_values([*network.variables, *parts]), compute_in(network, job.train.precision):
+        stepper = make_stepper(job, targets)
+        batch = min(job.train.batch_size, len(job.dataset.train))
         stepper.start(
             np.resize(np.arange(min(256, len(examples))), (1 + TIMED_STEPS, batch)),
-            table=fit.views.table(0),
+            table=job.views.table(0),
             slot=0,
         )
         stepper.run(1, first=0)
@@ -210,7 +211,7 @@ def _measured_seconds(job: Job) -> dict[str, float | None]:
         each = (time.perf_counter() - since) / TIMED_STEPS
     stages = {
         "teacher": teacher_seconds,
-        "training": round(each * (fit.train.steps or 0), 1),
+        "training": round(each * (job.train.steps or 0), 1),
         "evaluation": round(_evaluation_seconds(job), 1),
     }
     return {**stages, "total": round(sum(seconds or 0.0 for seconds in stages.values()), 1)}
@@ -218,11 +219,11 @@ def _measured_seconds(job: Job) -> dict[str, float | None]:
 
 def _evaluation_seconds(job: Job) -> float:
     """What answering the validation split after every epoch, and the test split once, would take."""
-    dataset, answering = job.fit.dataset, Predictor(job.fit.network)
-    counts = [(dataset.validation, job.fit.train.epochs or 0), (dataset.test, 1)]
+    dataset, answering = job.dataset, Predictor(job.trained.network)
+    counts = [(dataset.validation, job.train.epochs or 0), (dataset.test, 1)]
     total = sum(len(split) * times for split, times in counts if split is not None)
     count = min(256, len(dataset.train))
-    with preserve_values(job.fit.network.variables):
+    with preserve_values(job.trained.network.variables):
         answering(dataset.train.take, count)
         since = time.perf_counter()
         answering(dataset.train.take, count)

@@ -164,16 +164,16 @@ def check_job(job: Job) -> tuple[str, ...]:
         ModelError: a teacher at chance level, teacher = student, a term without gradient.
     """
     findings = []
-    fit, teacher_outputs, student = job.fit, job.teacher_outputs, job.trained
-    train = fit.dataset.train
+    teacher_outputs, student = job.teacher_outputs, job.trained
+    train = job.dataset.train
     looked, answers = train, None
     if teacher_outputs is not None:
-        findings.extend(_known_of(teacher_outputs, student.network, fit.dataset.task))
+        findings.extend(_known_of(teacher_outputs, student.network, job.dataset.task))
         looked, answers = teacher_outputs.look()
     network = teacher_outputs.network if teacher_outputs is not None else None
-    batch = _sample_batch(looked, min(fit.train.batch_size, len(looked)))
-    refuse_idle_terms(fit.terms, student=student.network, teacher=network, batch=batch, targets=answers)
-    if teacher_outputs is not None and fit.views.augments and fit.views.count == 1 and (fit.train.epochs or 1) > 1:
+    batch = _sample_batch(looked, min(job.train.batch_size, len(looked)))
+    refuse_idle_terms(job.terms, student=student.network, teacher=network, batch=batch, targets=answers)
+    if teacher_outputs is not None and job.views.augments and job.views.count == 1 and (job.train.epochs or 1) > 1:
         findings.append("a single view for all epochs was worse than no augmentation: teacher.views=8 keeps 8")
     return tuple(findings)
 

@@ -17,13 +17,12 @@ LIKE_ONE = (0.5, 2.0)
 
 def training_findings(job: Job) -> tuple[str, ...]:
     """Sentences about settings that do something else than they seem to."""
-    fit = job.fit
     notes = job.request.origins.notes
     # Who learns from labels alone has none of the recipe's losses.
     if job.teacher_outputs is None:
         notes = [note for note in notes if not note.startswith("losses.")]
-    replicas = fit.strategy.num_replicas_in_sync
-    left = partial_batch(len(fit.dataset.train), fit.train.batch_size, replicas=replicas)
+    replicas = job.strategy.num_replicas_in_sync
+    left = partial_batch(len(job.dataset.train), job.train.batch_size, replicas=replicas)
     return (*notes, *([left] if left else []), *_broken_contracts(job))
 
 
@@ -86,7 +85,7 @@ def _mean_weight(loss: Loss) -> float:
 def _broken_contracts(job: Job) -> list[str]:
     """What the user's own losses break of the contract of losses, as far as it matters in a run."""
     found = []
-    for term in job.fit.terms:
+    for term in job.terms:
         names = job.request.custom.files_of(term.loss)
         if not names:
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from kdcli.distillation.pairing import pair_layers
@@ -17,23 +17,14 @@ from kdcli.recipe.sections import Recipe
 from kdcli.setup.open_models import OpenedModel
 
 
-@dataclass(frozen=True)
-class ReusedClassifier:
-    """What a recipe with `classifier_reuse` changes.
+def reuse_classifier(
+    recipe: Recipe, student: OpenedModel, teacher: OpenedModel
+) -> tuple[OpenedModel, tuple[Loss, ...], dict[SettingPath, Any]]:
+    """Extend the student by the teacher's classifier, as a loss of the recipe says.
 
-    Args:
-        student: grown, where there is such a term.
-        losses: the recipe's; the term compares the projected map, which is a layer of the student now.
-        resolved: the layers as the run's recipe names them: a run that goes on grows its student again.
-    """
-
-    student: OpenedModel
-    losses: tuple[Loss, ...]
-    resolved: dict[SettingPath, Any] = field(default_factory=dict)
-
-
-def reuse_classifier(recipe: Recipe, student: OpenedModel, teacher: OpenedModel) -> ReusedClassifier:
-    """Grow the student into the teacher's classifier where the recipe says so.
+    Returns:
+        The student, the losses (the term compares the projected map, which is a layer of the student now), and the
+        layers as the run's recipe names them: a run that is continued extends its student again.
 
     Raises:
         UsageError: several such terms, or several pairs of layers.
@@ -41,8 +32,6 @@ def reuse_classifier(recipe: Recipe, student: OpenedModel, teacher: OpenedModel)
     """
     losses = recipe.losses or ()
     places = [number for number, loss in enumerate(losses) if isinstance(loss, ClassifierReuse)]
-    if not places:
-        return ReusedClassifier(student, losses)
     loss: Any = losses[places[0]]
     if len(places) > 1:
         raise UsageError("two losses are classifier_reuse: a student goes on into one classifier")
@@ -67,7 +56,7 @@ def reuse_classifier(recipe: Recipe, student: OpenedModel, teacher: OpenedModel)
     network.notes = (*ours.notes, text)
     named = loss.model_copy(update={"student_layer": projected, "teacher_layer": pair.teacher})
     layers = {"student_layer": [pair.student], "teacher_layer": [pair.teacher]}
-    return ReusedClassifier(
+    return (
         replace(student, network=network),
         tuple(named if number == places[0] else one for number, one in enumerate(losses)),
         {("losses", places[0], name): value for name, value in layers.items()},

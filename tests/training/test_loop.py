@@ -16,7 +16,7 @@ from kdcli.distillation.terms import Term
 from kdcli.errors import Interrupted, TrainingError
 from kdcli.evaluation.quality import measure_quality
 from kdcli.events import EpochEnded, Note, Progress
-from kdcli.jobs.training import with_epochs_and_steps
+from kdcli.jobs.build import with_epochs_and_steps
 from kdcli.losses.labels import Labels
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.prediction import Predictor
