@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.augment.window import crop_window
+from kdcli.augment.pixels import crop_window
 from kdcli.spec import Augment
 
 

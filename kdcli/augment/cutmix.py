@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from kdcli.augment.box import mask_box
 from kdcli.augment.mixing import Mixing, sample_beta
+from kdcli.augment.pixels import mask_box
 from kdcli.lazy import tf
 
 

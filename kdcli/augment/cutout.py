@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.augment.box import mask_box
+from kdcli.augment.pixels import mask_box
 from kdcli.lazy import tf
 from kdcli.spec import Augment
 

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from kdcli.data.encoded_images import DEEP_BITS
 from kdcli.data.examples import Splits
 from kdcli.data.feed import RESIDENT_BYTES
-from kdcli.data.image_decoder import DEEP_BITS
-from kdcli.data.images import IMAGES_PER_BLOCK, EncodedImage, load_images
+from kdcli.data.image_loader import IMAGES_PER_BLOCK, EncodedImage, load_images
 from kdcli.data.split_names import SPLIT_NAMES, UNLABELLED, find_splits
 from kdcli.errors import DataError
 from kdcli.recipe.document import format_set_option

@@ -7,10 +7,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kdcli.data.arrays import format_array_name, list_first
-from kdcli.data.class_labels import FEW_CLASSES, REGRESSION_HINT, count_classes, count_values
-from kdcli.data.classes import MAX_LISTED_CLASSES, Classes, format_classes_setting
-from kdcli.data.dense_targets import fits_image, has_areas, needs_channel
+from kdcli.data.classes import (
+    FEW_CLASSES,
+    MAX_LISTED_CLASSES,
+    REGRESSION_HINT,
+    Classes,
+    count_classes,
+    count_values,
+    format_classes_setting,
+)
 from kdcli.data.examples import Examples
+from kdcli.data.label_maps import fits_image, has_areas, needs_channel
 from kdcli.data.soft_labels import are_probability_rows, check_row_sums, describe_soft_labels, normalize_rows
 from kdcli.errors import DataError
 from kdcli.runs.mapped_arrays import iterate_parts

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kdcli.data.encoded_images import DEEP_BITS
 from kdcli.data.examples import Splits
 from kdcli.data.feed import RESIDENT_BYTES
-from kdcli.data.image_decoder import DEEP_BITS
 from kdcli.data.image_folders import format_path
-from kdcli.data.images import IMAGES_PER_BLOCK, EncodedImage, load_images
+from kdcli.data.image_loader import IMAGES_PER_BLOCK, EncodedImage, load_images
 from kdcli.data.split_names import SPLIT_NAMES, find_file_split
 from kdcli.errors import DataError, did_you_mean, find_nearest_name
 from kdcli.lazy import tf

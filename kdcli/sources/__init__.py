@@ -11,7 +11,7 @@ from kdcli.sources.arrays import Arrays
 from kdcli.sources.digits import Digits
 from kdcli.sources.images import Images
 from kdcli.sources.keras import KerasDataset
-from kdcli.sources.one import SourceKind, expand_text, named
+from kdcli.sources.single_source import SourceKind, expand_text, named
 from kdcli.sources.splits import SplitSources
 from kdcli.sources.table import Table
 from kdcli.sources.tfrecord import TfRecord

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from kdcli.sources.form import Bits, Channels, ImageSize
+from kdcli.sources.setting_types import Bits, Channels, ImageSize
 from kdcli.spec import Source
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from kdcli.errors import DataError
-from kdcli.sources.one import SingleSource
+from kdcli.sources.single_source import SingleSource
 from kdcli.spec import Source
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class SplitSources(Source):
 
     def load(self) -> Splits:
         """The splits, from one source each."""
-        from kdcli.data.split_parts import combine_splits
+        from kdcli.data.combined_splits import combine_splits
 
         given = {"train": self.train, "validation": self.validation, "test": self.test}
         return combine_splits(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from kdcli.sources.form import ColumnNames
+from kdcli.sources.setting_types import ColumnNames
 from kdcli.spec import Source
 
 if TYPE_CHECKING:

@@ -1,11 +1,11 @@
-"""What classes are called, and which label stands for which."""
+"""Names of classes, their labels, and counting classes in integer labels."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from kdcli.data.classes import format_classes_setting
+from kdcli.data.classes import count_classes, format_classes_setting
 from kdcli.data.dataset import open_dataset
 from kdcli.errors import DataError
 from kdcli.recipe.sections import DataSection
@@ -75,3 +75,99 @@ def test_many_classes_are_named_through_a_file(tmp_path):
     path = tmp_path / "classes.txt"
     path.write_text("".join(f"{number}\n" for number in range(1, 4)), "utf-8")
     assert opened(np.resize([1, 2, 3], 12), classes=str(path)).train.labels.tolist() == [0, 1, 2] * 4
+
+
+TEN = np.arange(400) % 10
+
+
+def counted(labels, *, sure=False, maps=False, ignore=None):
+    return count_classes(np.asarray(labels), "y_train", declared=sure, maps=maps, ignore=ignore)
+
+
+def refused(labels, **more):
+    with pytest.raises(DataError) as caught:
+        counted(labels, **more)
+    assert caught.value.exit_code == 3
+    return caught.value
+
+
+def test_plain_classes_need_no_word():
+    assert counted(TEN).count == 10
+    assert counted(TEN).notes == counted(TEN).values == ()
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.float32])
+def test_minus_one_and_one_are_two_classes_and_that_is_said(dtype):
+    found = counted((TEN % 2 * 2 - 1).astype(dtype))
+    assert (found.count, found.values) == (2, (-1, 1))
+    assert found.notes == ("y_train is -1 or 1: taken as the classes 0 and 1",)
+
+
+def test_labels_from_one_on_keep_their_number_and_the_way_to_shift_them_is_said():
+    found = counted(TEN + 1)
+    assert (found.count, found.values) == (11, ())
+    assert "--set 'data.classes=[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]' when the first class is 1" in found.notes[0]
+
+
+def test_a_class_that_never_occurs_is_said():
+    assert counted(TEN[TEN != 5]).notes == ("y_train has labels up to 9, and 5 never occurs",)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        221_900 + np.arange(200) * 1000,
+        np.arange(400),
+        np.arange(200) + 100,
+        np.random.default_rng(0).integers(18, 90, 1000),
+        np.random.default_rng(0).integers(18, 90, 1000).astype(np.float32),
+    ],
+    ids=["prices", "row numbers", "one of each", "ages", "ages as floats"],
+)
+def test_more_values_than_examples_of_each_are_refused_with_regression_named(values):
+    error = refused(values)
+    assert f"{len(np.unique(values))} different whole numbers" in error.message
+    assert "--set data.task=regression" in error.hint
+
+
+def test_many_classes_without_a_gap_are_classes_and_regression_is_named():
+    found = counted(np.arange(1000) % 90)
+    assert found.count == 90
+    assert "--set data.task=regression" in found.notes[0]
+    assert counted(np.arange(1000) % 90, sure=True).notes == ()
+
+
+def test_thirty_values_in_a_thousand_examples_are_classes_and_gaps_are_said():
+    found = counted(np.arange(1000) % 30 + 20)
+    assert found.count == 50
+    assert "0, 1, 2, 3, 4 and 15 more never occur" in found.notes[0]
+    assert "--set data.task=regression" in found.notes[0]
+
+
+def test_one_label_far_out_of_range_is_refused_with_its_value_its_place_and_how_many():
+    error = refused(np.r_[TEN, [99]])
+    assert "(99 in 1 examples, at 400)" in error.message
+    assert error.hint.startswith("correct these labels")
+
+
+@pytest.mark.parametrize("labels", [(TEN % 3 + 1) * 1000, TEN % 2 * 255, np.array([0, 128, 255])[TEN % 3]])
+def test_labels_with_wide_gaps_are_refused_with_the_classes_to_name(labels):
+    listed = ", ".join(str(value) for value in np.unique(labels))
+    assert f"--set 'data.classes=[{listed}]'" in refused(labels).hint
+
+
+def test_unlabelled_examples_called_minus_one_are_refused():
+    assert "leave these examples out" in refused(np.where(TEN == 3, -1, TEN)).hint
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_a_single_class_is_refused(value):
+    assert f"every label is {value}" in refused(np.full(20, value)).message
+
+
+def test_the_hint_to_ignore_is_given_only_where_it_leads_on():
+    binary, three = TEN[:400].reshape(4, 10, 10) % 2, TEN[:400].reshape(4, 10, 10) % 3
+    assert "data.ignore=255" in refused(np.where(three == 2, 255, three), maps=True).hint
+    trimap = np.where(three == 2, 255, three * 128)
+    assert "data.ignore" not in refused(trimap, maps=True).hint
+    assert counted(binary * 255, maps=True).values == (0, 255)

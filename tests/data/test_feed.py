@@ -1,10 +1,14 @@
-"""Batches by position, from memory or from the host."""
+"""Batches by position: gathered from memory or from the host, and loaded as tensors."""
 
 from __future__ import annotations
 
+import sys
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
+import psutil
 import pytest
 import tensorflow as tf
 from conftest import blobs
@@ -12,7 +16,8 @@ from conftest import blobs
 from kdcli.augment.mixup import Mixup
 from kdcli.augment.shift import Shift
 from kdcli.data.arrays import splits_from_arrays
-from kdcli.data.feed import Feed
+from kdcli.data.examples import Examples
+from kdcli.data.feed import Feed, load_resident_tensors
 from kdcli.data.views import Views
 
 X, Y = blobs(24)
@@ -97,3 +102,57 @@ def test_soft_labels_follow_the_positions_and_mix_as_rows():
     wanted = sum(share.numpy()[:, None] * rows[split.rows[at.numpy()]] for at, share in sources)
     np.testing.assert_allclose(mixed, wanted, atol=1e-6)
     assert np.abs(mixed - rows[[18, 23, 4]]).max() > 0.01
+
+
+TYPES = ["bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))]
+
+
+def select_rows(rows, **inputs):
+    return Examples("train", inputs, None, None, np.asarray(rows))
+
+
+@pytest.mark.parametrize("name", [*TYPES, "float16", "float32", "float64"])
+def test_values_of_every_type_are_those_of_the_rows(name):
+    x = (np.arange(60).reshape(20, 3) % 7).astype(name)
+    tensor = load_resident_tensors(select_rows([3, 19, 0, 0], x=x))["x"]
+    assert tensor.dtype == name
+    np.testing.assert_array_equal(tensor.numpy(), x[[3, 19, 0, 0]])
+
+
+def test_several_inputs_in_several_parts(monkeypatch):
+    monkeypatch.setattr("kdcli.data.feed.PART_BYTES", 50)
+    inputs = {"left": np.arange(40.0).reshape(20, 2), "right": np.arange(20, dtype=np.uint8)}
+    rows = np.random.default_rng(0).permutation(20)[:17]
+    tensors = load_resident_tensors(select_rows(rows, **inputs))
+    for name, array in inputs.items():
+        np.testing.assert_array_equal(tensors[name].numpy(), array[rows])
+
+
+def test_the_tensor_outlives_the_array_and_does_not_see_its_source_change():
+    x = np.arange(30, dtype=np.uint8).reshape(10, 3)
+    tensor = load_resident_tensors(select_rows(np.arange(10), x=x))["x"]
+    x[:] = 0
+    gather = tf.function(lambda at: tf.gather(tensor, at), jit_compile=True)
+    assert gather(tf.constant([1, 9])).numpy().tolist() == [[3, 4, 5], [27, 28, 29]]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is counted on Linux")
+def test_little_more_than_their_size_is_needed():
+    x = np.zeros((20_000, 32, 32, 3), np.uint8)
+    load_resident_tensors(select_rows([0], x=x[:1]))
+    process, seen, done = psutil.Process(), [], threading.Event()
+
+    def sample():
+        while not done.is_set():
+            seen.append(process.memory_info().rss)
+            time.sleep(0.001)
+
+    sampling = threading.Thread(target=sample)
+    before = process.memory_info().rss
+    sampling.start()
+    kept = load_resident_tensors(select_rows(np.arange(20_000), x=x))
+    done.set()
+    sampling.join()
+    # The source is one page of zeros: what grows is the tensor.
+    assert max(seen) - before < 1.5 * x.nbytes
+    assert kept["x"].shape == x.shape

@@ -361,7 +361,7 @@ def test_a_file_that_claims_to_be_huge_is_not_decoded(tmp_path, monkeypatch):
     content = bytearray(bomb.read_bytes())
     content[16:24] = struct.pack(">II", 60000, 60000)
     bomb.write_bytes(content)
-    monkeypatch.setattr(encoded_images, "compiled", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(encoded_images, "compile_decoder", lambda *_: pytest.fail("decoded"))
     assert f"{bomb} (60000×60000 pixels, more than 100000000)" in refused(tmp_path)
 
 

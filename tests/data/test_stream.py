@@ -75,7 +75,7 @@ def test_a_share_holds_its_part_of_the_inputs_and_all_positions():
     examples, views = split(AUGMENTS["mixed"])
     table = views.table(0)
     whole = list(Stream(examples, views, batch_size=8).batches(ORDER, table=table))
-    part = Stream(examples, views, batch_size=8, share=slice(2, 6))
+    part = Stream(examples, views, batch_size=8, batch_slice=slice(2, 6))
     assert part.element_spec[INPUTS_KEY]["x"].shape == (4, 8, 8, 1)
     for ours, all_of_it in zip(part.batches(ORDER, table=table), whole, strict=True):
         np.testing.assert_array_equal(ours[POSITIONS_KEY], all_of_it[POSITIONS_KEY])
@@ -87,7 +87,7 @@ def test_a_share_reads_nothing_else(monkeypatch):
     read = []
     take = type(examples).take
     monkeypatch.setattr(type(examples), "take", lambda self, at: (read.extend(at.tolist()), take(self, at))[1])
-    list(Stream(examples, views, batch_size=8, share=slice(4, 8)).batches(ORDER, table=views.table(0)))
+    list(Stream(examples, views, batch_size=8, batch_slice=slice(4, 8)).batches(ORDER, table=views.table(0)))
     assert sorted(read) == sorted(ORDER[:, 4:].ravel().tolist())
 
 

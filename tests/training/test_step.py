@@ -11,7 +11,7 @@ from conftest import blobs
 from kdcli.augment import Mixup, Shift
 from kdcli.data.examples import Examples
 from kdcli.data.feed import Feed
-from kdcli.data.images import EncodedImage, load_images
+from kdcli.data.image_loader import EncodedImage, load_images
 from kdcli.data.views import Views
 from kdcli.errors import DataError
 from kdcli.training.step import GRADIENT_NORM, Stepper

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kdcli.data.image_header import ImageHeader, read_image_header
+from kdcli.data.image_formats import ImageHeader, read_image_header
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
 WEBP = {

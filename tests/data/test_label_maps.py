@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdcli.data.dense_targets import has_areas
+from kdcli.data.label_maps import has_areas
 
 RANDOM = np.random.default_rng(0)
 

@@ -7,7 +7,7 @@ import pytest
 from conftest import blobs, save_npz
 
 from kdcli.data.arrays import splits_from_arrays
-from kdcli.data.split_parts import combine_splits
+from kdcli.data.combined_splits import combine_splits
 from kdcli.errors import DataError
 from kdcli.sources import Digits
 

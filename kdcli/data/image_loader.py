@@ -12,12 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kdcli.data.bmp import convert_bmp_to_png
-from kdcli.data.encoded_images import DAMAGED, EncodedImages
+from kdcli.data.encoded_images import DAMAGED, DEEP_BITS, WEBP_MAGIC, EncodedImages, ImageSpec
 from kdcli.data.examples import SINGLE_INPUT, Examples
 from kdcli.data.feed import RESIDENT_BYTES
-from kdcli.data.image_decoder import DEEP_BITS, WEBP_MAGIC, ImageSpec
-from kdcli.data.image_header import ImageHeader, UnsupportedImageError, read_image_header
+from kdcli.data.image_formats import ImageHeader, UnsupportedImageError, convert_bmp_to_png, read_image_header
 from kdcli.data.store import BytesWriter
 from kdcli.errors import DataError
 from kdcli.lazy import tf

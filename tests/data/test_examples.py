@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdcli.data.concatenation import Concatenation
 from kdcli.data.dataset import open_dataset
+from kdcli.data.examples import Concatenation
 from kdcli.recipe.sections import DataSection
 from kdcli.runs.records import hash_arrays
 
