@@ -116,7 +116,7 @@ DATA = [
     (distill(data="label3.npz"), 3, ["y_test has 48 labels outside 0..2", "at 0, 1, 2, 3, 4 and 43 more"], ""),
     (distill(data="negative.npz"), 3, ["y_train has 32 labels below 0", "at 0, 3, 6, 9, 12"], ""),
     (distill(data="broken.npz"), 3, ["96 labels that are not whole numbers"], "data.task=regression"),
-    (distill(data="nan.npz"), 3, ["nan.npz", "x_train holds NaN or infinity in examples 3, 70"], "np.nan_to_num"),
+    (distill(data="nan.npz"), 3, ["nan.npz", "contains NaN or infinity in examples 3, 70"], "np.nan_to_num"),
     (distill(data="empty.npz"), 3, ["empty.npz: the test split is empty"], ""),
     (
         distill(data="short.npz"),
@@ -124,8 +124,8 @@ DATA = [
         ["short.npz: lengths differ: x_train 96, y_train 95"],
         "from the same examples",
     ),
-    (distill(data="mnits"), 2, ["'mnits' is no data", "mnist"], ""),
-    (distill(data="data.zip"), 2, ["'data.zip' is no data", ".npz"], ""),
+    (distill(data="mnits"), 2, ["unknown data set 'mnits'", "mnist"], ""),
+    (distill(data="data.zip"), 2, ["unknown data set 'data.zip'", ".npz"], ""),
 ]
 USAGE = [
     (distill(data=None), 2, ["no data: neither the recipe 'soft-targets' nor an option gives"], "--data digits"),

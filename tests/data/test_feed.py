@@ -45,7 +45,7 @@ def gathered(split, positions, *, resident, augments=(), compiled=True):
 
 
 @pytest.mark.parametrize("resident", [True, False])
-def test_inputs_labels_and_weights_follow_the_positions(resident):
+def test_inputs_labels_and_weights_are_gathered_by_position(resident):
     inputs, labels, weights, positions = gathered(examples(), [5, 0, 19], resident=resident)
     np.testing.assert_array_equal(inputs["x"], X[[18, 23, 4]])
     assert inputs["x"].dtype == np.uint8
@@ -60,7 +60,7 @@ def test_streamed_batches_equal_resident_ones(augments):
     tf.nest.map_structure(np.testing.assert_array_equal, *both)
 
 
-def test_streamed_batches_know_their_shape_while_compiling():
+def test_streamed_batches_have_static_shapes():
     split = examples()
     feed = Feed(split, Views([], seed=0, count=1, examples=len(split)), resident_bytes=0)
     shapes = []
@@ -91,7 +91,7 @@ def test_data_above_the_limit_is_not_resident():
     assert not Feed(split, views, resident_bytes=20 * 64 - 1).is_resident
 
 
-def test_soft_labels_follow_the_positions_and_mix_as_rows():
+def test_soft_labels_are_gathered_and_mixed():
     rows = np.random.default_rng(0).dirichlet(np.ones(3), 24).astype(np.float32)
     split = replace(examples(), soft_labels=rows, weights=None)
     np.testing.assert_array_equal(gathered(split, [5, 0], resident=True)[1], rows[[18, 23]])
@@ -112,14 +112,14 @@ def select_rows(rows, **inputs):
 
 
 @pytest.mark.parametrize("name", [*TYPES, "float16", "float32", "float64"])
-def test_values_of_every_type_are_those_of_the_rows(name):
+def test_tensors_contain_the_rows_for_every_type(name):
     x = (np.arange(60).reshape(20, 3) % 7).astype(name)
     tensor = load_resident_tensors(select_rows([3, 19, 0, 0], x=x))["x"]
     assert tensor.dtype == name
     np.testing.assert_array_equal(tensor.numpy(), x[[3, 19, 0, 0]])
 
 
-def test_several_inputs_in_several_parts(monkeypatch):
+def test_several_inputs_are_loaded_in_several_parts(monkeypatch):
     monkeypatch.setattr("kdcli.data.feed.PART_BYTES", 50)
     inputs = {"left": np.arange(40.0).reshape(20, 2), "right": np.arange(20, dtype=np.uint8)}
     rows = np.random.default_rng(0).permutation(20)[:17]
@@ -128,7 +128,7 @@ def test_several_inputs_in_several_parts(monkeypatch):
         np.testing.assert_array_equal(tensors[name].numpy(), array[rows])
 
 
-def test_the_tensor_outlives_the_array_and_does_not_see_its_source_change():
+def test_tensor_does_not_depend_on_its_source_array():
     x = np.arange(30, dtype=np.uint8).reshape(10, 3)
     tensor = load_resident_tensors(select_rows(np.arange(10), x=x))["x"]
     x[:] = 0
@@ -137,7 +137,7 @@ def test_the_tensor_outlives_the_array_and_does_not_see_its_source_change():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is counted on Linux")
-def test_little_more_than_their_size_is_needed():
+def test_loading_needs_little_more_memory_than_the_tensors():
     x = np.zeros((20_000, 32, 32, 3), np.uint8)
     load_resident_tensors(select_rows([0], x=x[:1]))
     process, seen, done = psutil.Process(), [], threading.Event()
@@ -153,6 +153,6 @@ def test_little_more_than_their_size_is_needed():
     kept = load_resident_tensors(select_rows(np.arange(20_000), x=x))
     done.set()
     sampling.join()
-    # The source is one page of zeros: what grows is the tensor.
+    # The source is one page of zeros, so only the tensor takes memory.
     assert max(seen) - before < 1.5 * x.nbytes
     assert kept["x"].shape == x.shape

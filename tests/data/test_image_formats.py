@@ -1,4 +1,4 @@
-"""Size and colours from the first bytes, for every format that is read."""
+"""Image size and channels from the first bytes, for every supported format."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ WEBP = {
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_png(channels):
-    picture = np.repeat(COLOUR[..., :1], channels, axis=-1)
-    assert read_image_header(tf.io.encode_png(picture).numpy()) == ImageHeader(7, 5, 1 if channels < 3 else 3)
+    image = np.repeat(COLOUR[..., :1], channels, axis=-1)
+    assert read_image_header(tf.io.encode_png(image).numpy()) == ImageHeader(7, 5, 1 if channels < 3 else 3)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -31,7 +31,7 @@ def test_png(channels):
 def test_jpeg(channels, progressive):
     content = tf.io.encode_jpeg(COLOUR[..., :channels], progressive=progressive).numpy()
     assert read_image_header(content) == ImageHeader(7, 5, channels)
-    # Bytes of fill and a comment before the frame.
+    # Fill bytes and a comment before the frame.
     filled = content[:2] + b"\xff\xff\xfe\x00\x05abc" + content[2:]
     assert read_image_header(filled) == ImageHeader(7, 5, channels)
 
@@ -76,5 +76,5 @@ def test_larger_webp():
         tf.io.encode_png(COLOUR).numpy()[:20],
     ],
 )
-def test_what_is_no_picture_has_no_header(content):
+def test_content_that_is_not_an_image_has_no_header(content):
     assert read_image_header(content) is None
