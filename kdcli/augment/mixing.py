@@ -12,7 +12,7 @@ from kdcli.spec import Augment, PositiveFloat
 from kdcli.tensors import Tensor
 
 # Intervals in the table of quantiles; values in between are interpolated linearly.
-POINTS = 4096
+_POINTS = 4096
 # Halvings of an interval, enough for float64.
 _BISECTIONS = 60
 
@@ -48,20 +48,20 @@ class Mixing(Augment):
 def sample_beta(draws: Tensor, alpha: float) -> Tensor:
     """Map draws from [0, 1) to samples of Beta(alpha, alpha), (batch,) float32."""
     table = tf.constant(_compute_beta_quantiles(alpha), tf.float32)
-    place = draws * POINTS
-    left = tf.minimum(tf.cast(place, tf.int32), POINTS - 1)
+    place = draws * _POINTS
+    left = tf.minimum(tf.cast(place, tf.int32), _POINTS - 1)
     low, high = tf.gather(table, left), tf.gather(table, left + 1)
     return low + (place - tf.cast(left, tf.float32)) * (high - low)
 
 
 @lru_cache(maxsize=64)
 def _compute_beta_quantiles(alpha: float) -> tuple[float, ...]:
-    """Compute the quantiles of Beta(alpha, alpha) at 0, 1/POINTS, ... 1 by bisection of its distribution."""
+    """Compute the quantiles of Beta(alpha, alpha) at 0, 1/_POINTS, ... 1 by bisection of its distribution."""
     # Lifted out of any function that is being traced: the result is Python numbers, not part of the graph.
     with tf.init_scope():
-        levels = tf.linspace(tf.constant(0.0, tf.float64), 1.0, POINTS + 1)
+        levels = tf.linspace(tf.constant(0.0, tf.float64), 1.0, _POINTS + 1)
         low, high = tf.zeros_like(levels), tf.ones_like(levels)
-        parameter = tf.fill([POINTS + 1], tf.constant(alpha, tf.float64))
+        parameter = tf.fill([_POINTS + 1], tf.constant(alpha, tf.float64))
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
             below = tf.math.betainc(parameter, parameter, middle) < levels

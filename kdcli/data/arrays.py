@@ -32,7 +32,7 @@ def list_first(values: Sequence[Any] | np.ndarray) -> str:
     return text + (f" and {len(values) - 5} more" if len(values) > 5 else "")
 
 
-def standardize_names(keys: Iterable[str], *, name: str) -> dict[str, str]:
+def _standardize_names(keys: Iterable[str], *, name: str) -> dict[str, str]:
     """Map array names to standard names: `x_train`, `y`, `x_test.left`; unknown names map to themselves.
 
     Args:
@@ -91,7 +91,7 @@ def splits_from_arrays(
         DataError: an unknown name, a missing array, different lengths, or an empty split.
     """
     found_names = ", ".join(arrays) or "nothing"
-    names = standardize_names(arrays, name=name)
+    names = _standardize_names(arrays, name=name)
     renamed = [f"{key} as {names[key]}" for key in arrays if names[key] != key.lower()]
     notes = (f"{name}: read {', '.join(renamed)}",) if renamed else ()
     arrays = {names[key]: value for key, value in arrays.items()}

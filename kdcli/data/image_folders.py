@@ -18,11 +18,11 @@ from kdcli.data.split_names import SPLIT_NAMES, UNLABELLED, find_splits
 from kdcli.errors import DataError
 from kdcli.recipe.document import format_set_option
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 # Image formats that TensorFlow does not decode.
-UNSUPPORTED_SUFFIXES = tuple(".tif .tiff .jfif .jp2 .heic .heif .avif .ppm .pgm .pbm .tga .dcm".split())
+_UNSUPPORTED_SUFFIXES = tuple(".tif .tiff .jfif .jp2 .heic .heif .avif .ppm .pgm .pbm .tga .dcm".split())
 # Files that are data by themselves.
-DATA_SUFFIXES = (".npz", ".csv", ".parquet")
+_DATA_SUFFIXES = (".npz", ".csv", ".parquet")
 # Names of a folder of images, and of a folder with a label map for each of them.
 _IMAGES = ("image", "images", "img", "imgs", "input", "inputs", "original", "originals")
 _MAPS = ("mask", "masks", "label", "labels", "annotation", "annotations", "gt", "ground_truth", "groundtruth")
@@ -88,10 +88,10 @@ def format_path(path: Path) -> str:
 
 def _describe_ignored(path: Path, ignored: Counter[str]) -> Iterator[str]:
     """Yield notes about files that were not read."""
-    images = Counter({kind: count for kind, count in ignored.items() if kind in UNSUPPORTED_SUFFIXES})
+    images = Counter({kind: count for kind, count in ignored.items() if kind in _UNSUPPORTED_SUFFIXES})
     others = ignored - images
     if images:
-        kinds = ", ".join(IMAGE_SUFFIXES)
+        kinds = ", ".join(_IMAGE_SUFFIXES)
         yield f"{path}: ignored images of unsupported formats: {_format_counts(images)}; kd reads {kinds}"
     if others:
         yield f"{path}: ignored files that are not images: {others.total()} ({_format_counts(others)})"
@@ -206,7 +206,7 @@ def _format_source(folders: Mapping[str, Path]) -> str:
 
 def _suggest_other_data(path: Path) -> str | None:
     """Suggest options that read data files in a folder."""
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in DATA_SUFFIXES)
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in _DATA_SUFFIXES)
     splits = find_splits(file.stem for file in files)
     by_split = {splits[file.stem]: file for file in files if splits.get(file.stem) in SPLIT_NAMES}
     if "train" in by_split:
@@ -228,7 +228,7 @@ def _list_folders(path: Path, ignored: Counter[str]) -> list[Path]:
 
 
 def _has_images(path: Path) -> bool:
-    return any(name.lower().endswith(IMAGE_SUFFIXES) and not _is_hidden(name) for name in os.listdir(path))
+    return any(name.lower().endswith(_IMAGE_SUFFIXES) and not _is_hidden(name) for name in os.listdir(path))
 
 
 def _list_class_folders(path: Path, ignored: Counter[str]) -> _FilesByClass:
@@ -261,11 +261,11 @@ def _list_classes(path: Path, folders: Mapping[str, Path], ignored: Counter[str]
         classes[name] = list(_walk_images(folder, ignored))
     empty = [name for name, files in classes.items() if not files]
     if empty:
-        unsupported = Counter({kind: count for kind, count in ignored.items() if kind in UNSUPPORTED_SUFFIXES})
+        unsupported = Counter({kind: count for kind, count in ignored.items() if kind in _UNSUPPORTED_SUFFIXES})
         convert = f"convert the others ({_format_counts(unsupported)}) to .png"
         raise DataError(
             f"{path}: no images in {list_first(empty)}",
-            hint=f"kd reads {', '.join(IMAGE_SUFFIXES)}; {convert if unsupported else 'remove empty folders'}",
+            hint=f"kd reads {', '.join(_IMAGE_SUFFIXES)}; {convert if unsupported else 'remove empty folders'}",
         )
     return classes
 
@@ -277,7 +277,7 @@ def _walk_images(folder: Path, ignored: Counter[str]) -> Iterator[Path]:
             ignored[_classify(name)] += 1
         below[:] = sorted(name for name in below if not _is_hidden(name))
         for name in sorted(files):
-            if not _is_hidden(name) and name.lower().endswith(IMAGE_SUFFIXES):
+            if not _is_hidden(name) and name.lower().endswith(_IMAGE_SUFFIXES):
                 yield Path(at, name)
             else:
                 ignored[_classify(name)] += 1
@@ -302,6 +302,6 @@ def _classify(name: str, *, in_class: bool = True) -> str:
     if _is_hidden(name):
         return "hidden"
     suffix = Path(name).suffix.lower()
-    if not in_class and suffix in IMAGE_SUFFIXES:
+    if not in_class and suffix in _IMAGE_SUFFIXES:
         return "outside the class folders"
     return suffix or "without a suffix"

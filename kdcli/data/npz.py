@@ -17,13 +17,13 @@ from kdcli.runs.mapped_arrays import PART_BYTES, iterate_parts, release_array
 from kdcli.screening.pointer import refuse_pointer
 
 # Arrays up to this size are read into memory.
-MAX_IN_MEMORY_BYTES = 64_000_000
+_IN_MEMORY_BYTES = 64_000_000
 # Local file header of a zip member: its signature, and the offset of the lengths of file name and extra field.
 _SIGNATURE, _LENGTHS_OFFSET = b"PK\x03\x04", 26
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def read_arrays(path: Path, *, in_memory_bytes: int = MAX_IN_MEMORY_BYTES) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, *, in_memory_bytes: int = _IN_MEMORY_BYTES) -> dict[str, np.ndarray]:
     """Read the arrays of a file by name; pickled objects are refused.
 
     Args:

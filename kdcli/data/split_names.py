@@ -28,7 +28,7 @@ _FILLERS = "datasets?|data|sets?|images?|imgs?|pictures?|photos?|files?|folders?
 _WORD = re.compile(rf"(?:{_FILLERS})*({'|'.join([*SPLIT_WORDS, *_UNLABELLED_WORDS])})?(?:{_FILLERS})*")
 
 
-def parse_split_name(name: str) -> tuple[str | None, str]:
+def _parse_name(name: str) -> tuple[str | None, str]:
     """Parse a name into its split (None for no split or several) and the remaining words."""
     found, rest = [], []
     for word in re.findall(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![^\W\d_A-Z])", name):
@@ -47,7 +47,7 @@ def find_splits(names: Iterable[str]) -> dict[str, str]:
     """
     groups: dict[str, dict[str, str]] = {}
     for name in names:
-        split, rest = parse_split_name(name)
+        split, rest = _parse_name(name)
         if split:
             groups.setdefault(rest, {})[name] = split
     plain = groups.pop("", {})
@@ -58,5 +58,5 @@ def find_splits(names: Iterable[str]) -> dict[str, str]:
 def find_file_split(stem: str) -> str | None:
     """Find the split in a file name: by its first letters, or by a word in it."""
     prefix = next((split for word, split in SPLIT_WORDS.items() if stem.lower().startswith(word)), None)
-    split, _ = parse_split_name(stem)
+    split, _ = _parse_name(stem)
     return prefix or (split if split in SPLIT_NAMES else None)

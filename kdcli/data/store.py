@@ -22,7 +22,7 @@ from kdcli.runs.mapped_arrays import count_rows_at_once, release_array
 from kdcli.runs.writer import storage_error
 
 # Byte strings up to this total size stay in memory.
-MEMORY_BYTES = 64_000_000
+_MEMORY_BYTES = 64_000_000
 
 
 def create_array(shape: tuple[int, ...], dtype: DTypeLike, *, resident_bytes: int) -> np.ndarray:
@@ -91,7 +91,7 @@ class BytesWriter:
         memory_bytes: byte strings up to this total size stay in memory.
     """
 
-    def __init__(self, *, memory_bytes: int = MEMORY_BYTES) -> None:
+    def __init__(self, *, memory_bytes: int = _MEMORY_BYTES) -> None:
         self._memory_bytes = memory_bytes
         self._file: Any = io.BytesIO()
         self._on_disk = False

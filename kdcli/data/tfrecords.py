@@ -22,13 +22,13 @@ from kdcli.runs.export_results import LABELS_FILE
 from kdcli.screening.pointer import refuse_pointer
 from kdcli.tensors import Tensor
 
-TFRECORD_SUFFIX = ".tfrecord"
+_SUFFIX = ".tfrecord"
 
 
 def find_record_files(path: str) -> list[Path]:
     """Find the files of a path, which is a file, a pattern or a folder; in string order."""
     if Path(path).is_dir():
-        return sorted(file for file in Path(path).iterdir() if file.name.endswith(TFRECORD_SUFFIX))
+        return sorted(file for file in Path(path).iterdir() if file.name.endswith(_SUFFIX))
     return sorted(Path(found) for found in glob.glob(path)) if glob.has_magic(path) else [Path(path)]
 
 
@@ -89,7 +89,7 @@ def _read_class_names(path: Path) -> tuple[str, ...] | None:
 
 
 def _group_by_split(path: str, files: list[Path]) -> dict[str, list[Path]]:
-    splits = {file: find_file_split(file.name.lower().removesuffix(TFRECORD_SUFFIX)) for file in files}
+    splits = {file: find_file_split(file.name.lower().removesuffix(_SUFFIX)) for file in files}
     if set(splits.values()) == {None} or (len(set(splits.values())) == 1 and not Path(path).is_dir()):
         return {"train": files}
     unknown = [format_path(file) for file, split in splits.items() if split is None]

@@ -18,7 +18,7 @@ from kdcli.sources.tfrecord import TfRecord
 from kdcli.spec import Source
 
 SourceKind = Digits | KerasDataset | Arrays | Images | TfRecord | Table
-SOURCE_SUFFIXES = {".npz": "arrays", ".tfrecord": "tfrecord", ".csv": "table", ".parquet": "table"}
+_SUFFIXES = {".npz": "arrays", ".tfrecord": "tfrecord", ".csv": "table", ".parquet": "table"}
 
 
 def parse_source(text: str) -> dict[str, Any]:
@@ -34,13 +34,13 @@ def parse_source(text: str) -> dict[str, Any]:
     # Unlike `Path.is_dir`, `os.path.isdir` accepts any text.
     if os.path.isdir(text):
         return {"kind": "tfrecord" if _contains_records(text) else "images", "path": text}
-    for suffix, kind in SOURCE_SUFFIXES.items():
+    for suffix, kind in _SUFFIXES.items():
         if text.lower().endswith(suffix):
             return {"kind": kind, "path": text}
     known = ["digits", *DATASETS]
     raise ValueError(
         f"unknown data set {text!r}; {did_you_mean(text, known)}expected {', '.join(known)}, an existing folder "
-        f"of images or .tfrecord files, or a path that ends in {', '.join(SOURCE_SUFFIXES)}"
+        f"of images or .tfrecord files, or a path that ends in {', '.join(_SUFFIXES)}"
     )
 
 
