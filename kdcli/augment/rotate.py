@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -33,7 +33,7 @@ class Rotate(Augment):
         return cast_to_stored(_interpolate(tf.cast(images, tf.float32), rows, columns), images.dtype)
 
 
-def _find_origins(angles: Any, height: int, width: int) -> tuple[Any, Any]:
+def _find_origins(angles: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Find the origin of each pixel of the rotated images: rows and columns (batch, h, w)."""
     down = tf.range(height, dtype=tf.float32)[None, :, None] - (height - 1) / 2
     right = tf.range(width, dtype=tf.float32)[None, None, :] - (width - 1) / 2
@@ -43,7 +43,7 @@ def _find_origins(angles: Any, height: int, width: int) -> tuple[Any, Any]:
     return rows, columns
 
 
-def _interpolate(images: Tensor, rows: Any, columns: Any) -> Tensor:
+def _interpolate(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Interpolate images (batch, h, w, channels) at rows and columns (batch, h, w), bilinear; zero outside."""
     height, width, channels = images.shape[1:]
     # The four neighbours of a point are stored as channels, so that one gather finds all of them.
