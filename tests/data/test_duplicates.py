@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
+import pytest
 
 from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.duplicates import count_duplicates
@@ -47,6 +48,7 @@ def test_different_types_or_shapes_have_no_duplicates():
     assert count_duplicates(part(X), part(X[:, :5])) == 0
 
 
+@pytest.mark.serial
 def test_duplicates_of_mnist_are_counted_within_seconds(shared_data):
     from kdcli.data.arrays import read_npz
 
