@@ -53,7 +53,7 @@ def read_arrays(path: Path, *, in_memory_bytes: int = _IN_MEMORY_BYTES) -> dict[
         if "pickle" in str(error):
             raise DataError(
                 f"{path}: {key} contains pickled objects, which can run code",
-                hint=f"store {key} as a plain array: numbers of one shape, or texts converted with astype(str)",
+                hint=f"np.savez stores plain arrays: make {key} numeric, or convert texts with astype(str)",
             ) from None
         raise DataError(f"{path}: not a readable .npz file: {error}") from None
     # A password raises RuntimeError, and so does (as NotImplementedError) an unknown compression method.

@@ -31,7 +31,7 @@ def describe_soft_labels(labels: np.ndarray, where: str) -> str:
     ties = int((ordered[:, -1] == ordered[:, -2]).sum())
     note = f"; {ties} rows have no single largest entry, and the first of them is used" if ties else ""
     return (
-        f"{where} has rows of {labels.shape[-1]} fractions that sum to 1: soft labels. Label losses use the whole "
+        f"{where} has rows of {labels.shape[-1]} fractions that sum to 1: soft labels; label losses use the whole "
         f"row, metrics its largest entry{note}"
     )
 

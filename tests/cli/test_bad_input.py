@@ -110,8 +110,8 @@ MODELS = [
 ]
 DATA = [
     (distill(data="missing.npz"), 3, ["missing.npz: no such file"], "--data"),
-    (distill(data="text.npz"), 3, ["text.npz: not a readable .npz file"], "copy it again"),
-    (distill(data="pickled.npz"), 3, ["pickled.npz: y holds pickled objects"], "np.savez"),
+    (distill(data="text.npz"), 3, ["text.npz: not a readable .npz file"], "copy the file again"),
+    (distill(data="pickled.npz"), 3, ["pickled.npz: y contains pickled objects"], "np.savez"),
     (distill(data="names.npz"), 3, ["unknown array 'x_trian'", "did you mean 'x_train'?"], "x_train"),
     (distill(data="label3.npz"), 3, ["y_test has 48 labels outside 0..2", "at 0, 1, 2, 3, 4 and 43 more"], ""),
     (distill(data="negative.npz"), 3, ["y_train has 32 labels below 0", "at 0, 3, 6, 9, 12"], ""),
@@ -122,7 +122,7 @@ DATA = [
         distill(data="short.npz"),
         3,
         ["short.npz: lengths differ: x_train 96, y_train 95"],
-        "from the same examples",
+        "one row for each example",
     ),
     (distill(data="mnits"), 2, ["unknown data set 'mnits'", "mnist"], ""),
     (distill(data="data.zip"), 2, ["unknown data set 'data.zip'", ".npz"], ""),
