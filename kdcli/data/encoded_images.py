@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kdcli.data.examples import RowArray
 from kdcli.data.store import StoredBytes
 from kdcli.errors import DataError
 from kdcli.lazy import tf
@@ -43,7 +44,7 @@ class ImageSpec:
 
 
 @dataclass(frozen=True, eq=False)
-class EncodedImages:
+class EncodedImages(RowArray):
     """Encoded images with the interface of their decoded array, (n, height, width, channels) uint8.
 
     Args:
@@ -56,28 +57,15 @@ class EncodedImages:
     names: StoredBytes
     image_spec: ImageSpec
 
-    def __len__(self) -> int:
-        return len(self.stored)
-
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the decoded array."""
-        return (len(self), *self.image_spec.shape)
+        return (len(self.stored), *self.image_spec.shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the pixel values."""
         return np.dtype(np.uint8)
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes of the decoded array."""
-        return len(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the decoded array, in bytes."""
-        return int(np.prod(self.shape, dtype=np.int64))
 
     def __getitem__(self, key: slice | np.ndarray) -> np.ndarray:
         """Decode images by positions or by slice.

@@ -28,21 +28,22 @@ class RowArray(Protocol):
         """Type of the values."""
         ...
 
+    def __getitem__(self, rows: Any, /) -> Any:
+        """Read rows as a NumPy array, by positions or by slice."""
+        ...
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
     @property
     def ndim(self) -> int:
         """Number of axes."""
-        ...
+        return len(self.shape)
 
     @property
     def nbytes(self) -> int:
         """Size of all rows as an array, in bytes."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: Any, /) -> Any:
-        """Read rows as a NumPy array, by positions or by slice."""
-        ...
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class Splits:
 
 
 @dataclass(frozen=True, eq=False)
-class Concatenation:
+class Concatenation(RowArray):
     """Rows of several arrays behind the interface of one array, without copying them.
 
     Args:
@@ -165,28 +166,15 @@ class Concatenation:
     def _ends(self) -> np.ndarray:
         return np.cumsum([len(rows) for rows in self.rows])
 
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape, number of rows first."""
-        return (len(self), *self.arrays[0].shape[1:])
+        return (int(self._ends[-1]), *self.arrays[0].shape[1:])
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type that holds the values of every array."""
         return np.result_type(*(array.dtype for array in self.arrays))
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Size of all rows as an array, in bytes."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def __getitem__(self, key: slice | np.ndarray) -> np.ndarray:
         """Read rows by positions or by slice."""
