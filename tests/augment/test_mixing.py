@@ -132,11 +132,11 @@ def test_fractions_of_two_mixings_sum_to_one():
 def test_examples_of_weight_zero_do_not_contribute_to_mixed_labels():
     weights = (LABELS != 0).astype(np.float32)
     read = batch(views(Mixup(alpha=1.0)), weights=weights)
-    labels, kept = read.labels.numpy(), read.weights.numpy()
+    labels, mixed = read.labels.numpy(), read.weights.numpy()
     assert (labels[:, 0] == 0).all()
     first, second = views(Mixup(alpha=1.0)).sources(tf.range(COUNT), views(Mixup(alpha=1.0)).table(3), size=(8, 6))
     expected = first[1].numpy() * weights + second[1].numpy() * weights[second[0].numpy()]
-    np.testing.assert_allclose(kept, expected, atol=1e-6)
+    np.testing.assert_allclose(mixed, expected, atol=1e-6)
     np.testing.assert_allclose(labels.sum(1), (expected > 0).astype(float), atol=1e-5)
 
 

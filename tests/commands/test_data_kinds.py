@@ -214,8 +214,8 @@ def step_in_keras(loss, *, outputs: int, dense: bool, activation: str | None) ->
     return [w.numpy() - 0.5 * g.numpy() for w, g in zip(student.trainable_variables, gradients, strict=True)]
 
 
-def assert_same(run, wanted) -> None:
-    for ours, theirs in zip(weights(run), wanted, strict=True):
+def assert_same(run, expected) -> None:
+    for ours, theirs in zip(weights(run), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
@@ -230,9 +230,9 @@ def test_soft_labels_train_with_categorical_cross_entropy(tmp_path):
     data = {"x_train": X, "y_train": rows, **HELD, "x_test": X_TEST, "y_test": np.eye(3)[Y_TEST] * 0.7 + 0.1}
     run = distill(tmp_path / "a", data, losses=[LABELS], activation="softmax", train=ONE_STEP)
     truth = keras.losses.CategoricalCrossentropy()
-    wanted = step_in_keras(lambda ours, _: 0.5 * truth(rows, ours), outputs=3, dense=False, activation="softmax")
+    expected = step_in_keras(lambda ours, _: 0.5 * truth(rows, ours), outputs=3, dense=False, activation="softmax")
     assert run.task == "classification"
-    assert_same(run, wanted)
+    assert_same(run, expected)
     predicted = keras.saving.load_model(run.model_path)(X_TEST / np.float32(255)).numpy().argmax(-1)
     assert run.test.accuracy == pytest.approx(np.mean(predicted == Y_TEST))
 
@@ -333,9 +333,9 @@ def test_target_images_are_learned_and_evaluated_as_values(tmp_path):
     assert run.task == "regression"
     assert_same(run, step_in_keras(loss, outputs=1, dense=True, activation="sigmoid"))
     predicted = keras.saving.load_model(run.model_path)(X_TEST / np.float32(255)).numpy()
-    wanted = held / np.float32(255)
-    assert run.test.rmse == pytest.approx(np.sqrt(np.mean(np.square(predicted - wanted))), rel=1e-5)
-    assert run.test.psnr == pytest.approx(float(tf.reduce_mean(tf.image.psnr(predicted, wanted, 1.0))), rel=1e-5)
+    expected = held / np.float32(255)
+    assert run.test.rmse == pytest.approx(np.sqrt(np.mean(np.square(predicted - expected))), rel=1e-5)
+    assert run.test.psnr == pytest.approx(float(tf.reduce_mean(tf.image.psnr(predicted, expected, 1.0))), rel=1e-5)
     assert json.loads((run.run / "summary.json").read_text())["test"]["psnr"] == run.test.psnr
 
 

@@ -14,9 +14,9 @@ def arrays(count=6, **more):
     return {"x": np.zeros((count, 2)), "y": np.arange(count) % 3, **more}
 
 
-def refused(given):
+def refused(values):
     with pytest.raises(DataError) as caught:
-        splits_from_arrays(given, name="given")
+        splits_from_arrays(values, name="given")
     assert caught.value.exit_code == 3
     return caught.value
 
@@ -47,20 +47,20 @@ def test_validation_arrays_become_the_validation_split():
 
 @pytest.mark.parametrize("layout", ["weight", "weight_train"])
 def test_sample_weights_are_read_as_float32(layout):
-    given = arrays(3, **{layout: np.array([1, 0, 2])})
+    values = arrays(3, **{layout: np.array([1, 0, 2])})
     if layout == "weight_train":
-        given = {"x_train": given["x"], "y_train": given["y"], "weight_train": given[layout]}
-    weights = splits_from_arrays(given, name="d").train.weights
+        values = {"x_train": values["x"], "y_train": values["y"], "weight_train": values[layout]}
+    weights = splits_from_arrays(values, name="d").train.weights
     assert weights.dtype == np.float32
     assert weights.tolist() == [1, 0, 2]
 
 
 @pytest.mark.parametrize("prefix", ["x_train", "x"])
 def test_several_inputs_keep_their_names(prefix):
-    given = {f"{prefix}.left": np.zeros((4, 2)), f"{prefix}.right": np.ones((4, 3, 1)), "y": np.arange(4)}
+    values = {f"{prefix}.left": np.zeros((4, 2)), f"{prefix}.right": np.ones((4, 3, 1)), "y": np.arange(4)}
     if prefix == "x_train":
-        given["y_train"] = given.pop("y")
-    train = splits_from_arrays(given, name="d").train
+        values["y_train"] = values.pop("y")
+    train = splits_from_arrays(values, name="d").train
     assert train.shapes == {"left": (2,), "right": (3, 1)}
     assert train.take(np.array([1]))["right"].tolist() == [[[1.0], [1.0], [1.0]]]
 
@@ -152,20 +152,20 @@ def test_different_lengths_are_refused_with_all_lengths():
 
 @pytest.mark.parametrize("short", ["left", "right"])
 def test_all_inputs_must_have_the_same_length(short):
-    given = {f"x_train.{name}": np.zeros((3 if name == short else 4, 2)) for name in ("left", "right")}
-    error = refused({**given, "y_train": np.zeros(4)})
+    values = {f"x_train.{name}": np.zeros((3 if name == short else 4, 2)) for name in ("left", "right")}
+    error = refused({**values, "y_train": np.zeros(4)})
     assert "lengths differ" in error.message
     assert f"x_train.{short} 3" in error.message
 
 
 def test_all_inputs_must_contain_numbers():
-    given = {"x_train.left": np.array(["a", "b"]), "x_train.right": np.zeros((2, 2))}
-    assert "x_train.left must contain numbers" in refused(given).message
+    values = {"x_train.left": np.array(["a", "b"]), "x_train.right": np.zeros((2, 2))}
+    assert "x_train.left must contain numbers" in refused(values).message
 
 
 def test_empty_split_is_refused():
-    given = {"x_train": np.zeros((4, 2)), "y_train": np.zeros(4)}
-    error = refused({**given, "x_test": np.zeros((0, 2)), "y_test": np.zeros(0)})
+    values = {"x_train": np.zeros((4, 2)), "y_train": np.zeros(4)}
+    error = refused({**values, "x_test": np.zeros((0, 2)), "y_test": np.zeros(0)})
     assert error.message == "given: the test split is empty"
 
 

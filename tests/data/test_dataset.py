@@ -191,7 +191,7 @@ def test_lists_are_converted_to_arrays():
     assert (len(data.train) + len(data.validation), data.outputs) == (4, 2)
 
 
-@pytest.mark.parametrize("given", [3, ([0], [1], [2]), "x"])
-def test_other_python_objects_are_refused(given):
+@pytest.mark.parametrize("arrays", [3, ([0], [1], [2]), "x"])
+def test_other_python_objects_are_refused(arrays):
     with pytest.raises(DataError, match=r"data: expected \(x, y\), \(x_train, y_train, x_test, y_test\)"):
-        opened(given)
+        opened(arrays)

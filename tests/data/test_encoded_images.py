@@ -225,15 +225,15 @@ def decode(contents, spec):
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-@pytest.mark.parametrize("wanted", [1, 3])
-def test_channels_are_converted_to_grey_or_colour(channels, wanted):
-    given = pixels(6, 5, channels)
-    (found,) = decode([tf.io.encode_png(given).numpy()], ImageSpec(6, 5, wanted))
-    colour = given[..., :3] if channels > 2 else np.repeat(given[..., :1], 3, axis=-1)
-    if wanted == 3:
+@pytest.mark.parametrize("target", [1, 3])
+def test_channels_are_converted_to_grey_or_colour(channels, target):
+    source = pixels(6, 5, channels)
+    (found,) = decode([tf.io.encode_png(source).numpy()], ImageSpec(6, 5, target))
+    colour = source[..., :3] if channels > 2 else np.repeat(source[..., :1], 3, axis=-1)
+    if target == 3:
         np.testing.assert_array_equal(found, colour)
     elif channels < 3:
-        np.testing.assert_array_equal(found, given[..., :1])
+        np.testing.assert_array_equal(found, source[..., :1])
     else:
         exact = colour.astype(np.float64) @ [0.299, 0.587, 0.114]
         assert np.abs(found[..., 0] - exact).max() <= 0.5001

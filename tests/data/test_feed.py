@@ -41,7 +41,7 @@ def gathered(split, positions, *, resident, augments=(), compiled=True):
 
     gather = tf.function(gather, autograph=False) if compiled else gather
     read = gather(tf.constant(positions))
-    return tf.nest.map_structure(lambda given: None if given is None else given.numpy(), read)
+    return tf.nest.map_structure(lambda tensor: None if tensor is None else tensor.numpy(), read)
 
 
 @pytest.mark.parametrize("resident", [True, False])
@@ -99,8 +99,8 @@ def test_soft_labels_are_gathered_and_mixed():
     feed, table, positions = Feed(split, views, classes=3), views.table(1), tf.constant([5, 0, 19])
     mixed = feed.gather(positions, table, slot=tf.constant(0), total=3).labels
     sources = views.sources(positions, table, size=(8, 8))
-    wanted = sum(share.numpy()[:, None] * rows[split.rows[at.numpy()]] for at, share in sources)
-    np.testing.assert_allclose(mixed, wanted, atol=1e-6)
+    expected = sum(fraction.numpy()[:, None] * rows[split.rows[at.numpy()]] for at, fraction in sources)
+    np.testing.assert_allclose(mixed, expected, atol=1e-6)
     assert np.abs(mixed - rows[[18, 23, 4]]).max() > 0.01
 
 
@@ -150,9 +150,9 @@ def test_loading_needs_little_more_memory_than_the_tensors():
     sampling = threading.Thread(target=sample)
     before = process.memory_info().rss
     sampling.start()
-    kept = load_resident_tensors(select_rows(np.arange(20_000), x=x))
+    tensors = load_resident_tensors(select_rows(np.arange(20_000), x=x))
     done.set()
     sampling.join()
     # The source is one page of zeros, so only the tensor takes memory.
     assert max(seen) - before < 1.5 * x.nbytes
-    assert kept["x"].shape == x.shape
+    assert tensors["x"].shape == x.shape

@@ -64,17 +64,17 @@ def load_as_hinted(hint):
 
 
 def test_splits_classes_and_pixels_are_read(tmp_path):
-    kept = {}
+    saved = {}
     for split in ("train", "valid", "TEST"):
         for name in ("b", "a", "C"):
-            kept[split.lower(), name] = [save(tmp_path / split / name / f"{number}.png") for number in (0, 1)]
+            saved[split.lower(), name] = [save(tmp_path / split / name / f"{number}.png") for number in (0, 1)]
     splits = read(tmp_path)
     assert splits.classes == ("C", "a", "b")
     for split, key in (("train", "train"), ("validation", "valid"), ("test", "test")):
         part = getattr(splits, split)
         assert (part.split, part.labels.tolist()) == (split, [0, 0, 1, 1, 2, 2])
         assert part.inputs["x"].dtype == np.uint8
-        expected = np.stack([pixels for name in ("C", "a", "b") for pixels in kept[key, name]])
+        expected = np.stack([pixels for name in ("C", "a", "b") for pixels in saved[key, name]])
         np.testing.assert_array_equal(part.inputs["x"], expected)
     assert splits.notes == ()
 
@@ -149,8 +149,8 @@ def test_splits_inside_classes_are_read(tmp_path):
     splits = read(tmp_path)
     assert splits.classes == ("cat", "dog", "emu")
     assert splits.train.labels.tolist() == splits.test.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    kept = tf.io.decode_png((tmp_path / "dog" / "test" / "1.png").read_bytes()).numpy()
-    np.testing.assert_array_equal(splits.test.inputs["x"][4], kept)
+    saved = tf.io.decode_png((tmp_path / "dog" / "test" / "1.png").read_bytes()).numpy()
+    np.testing.assert_array_equal(splits.test.inputs["x"][4], saved)
     assert splits.notes == (f"{tmp_path}: read the folders train, test inside each class as splits",)
 
 
@@ -229,15 +229,15 @@ def test_nested_folders_belong_to_their_class(tmp_path):
 
 
 def test_grey_images_have_one_channel_and_transparency_is_dropped(tmp_path):
-    kept = save(tmp_path / "a" / "0.png", random_image(channels=1))
+    saved = save(tmp_path / "a" / "0.png", random_image(channels=1))
     save(tmp_path / "b" / "0.png", random_image(channels=2))
     splits = read(tmp_path)
     assert splits.train.shapes == {"x": (4, 6, 1)}
-    np.testing.assert_array_equal(splits.train.inputs["x"][0], kept)
+    np.testing.assert_array_equal(splits.train.inputs["x"][0], saved)
     colour = save(tmp_path / "b" / "1.png", random_image(channels=4))
     splits = read(tmp_path)
     assert splits.train.shapes == {"x": (4, 6, 3)}
-    np.testing.assert_array_equal(splits.train.inputs["x"][0], np.repeat(kept, 3, axis=-1))
+    np.testing.assert_array_equal(splits.train.inputs["x"][0], np.repeat(saved, 3, axis=-1))
     np.testing.assert_array_equal(splits.train.inputs["x"][2], colour[..., :3])
     assert splits.notes == (f"{tmp_path}: 2 of 3 images are grey and are converted to colour",)
 

@@ -288,13 +288,13 @@ def test_masks_that_store_colours_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("scale", "wanted"),
+    ("scale", "expected"),
     [("auto", IMAGES / 255.0), ("signed", IMAGES / 127.5 - 1), ("raw", IMAGES)],
 )
-def test_images_as_targets_are_values(scale, wanted):
+def test_images_as_targets_are_values(scale, expected):
     labelling = infer(IMAGES, x=IMAGES, scale=scale)
     assert (labelling.task, labelling.outputs) == ("regression", 3)
-    np.testing.assert_allclose(encode(IMAGES, x=IMAGES, scale=scale), wanted, atol=1e-5)
+    np.testing.assert_allclose(encode(IMAGES, x=IMAGES, scale=scale), expected, atol=1e-5)
 
 
 def test_grey_target_images_are_not_masks():

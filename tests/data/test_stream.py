@@ -61,11 +61,11 @@ def test_rest_of_an_order_gives_the_same_batches():
 def test_orders_and_views_share_one_trace(monkeypatch):
     traced, apply = [], Views.apply
 
-    def counted(*given, **named):
+    def count_calls(*args, **kwargs):
         traced.append(1)
-        return apply(*given, **named)
+        return apply(*args, **kwargs)
 
-    monkeypatch.setattr(Views, "apply", counted)
+    monkeypatch.setattr(Views, "apply", count_calls)
     examples, views = split(AUGMENTS["moved"])
     stream = Stream(examples, views, batch_size=8)
     for view, steps in enumerate((6, 1, 3, 0)):

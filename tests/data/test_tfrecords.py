@@ -26,11 +26,11 @@ def save(path, examples):
     """Write a file of records; each is raw bytes or a mapping of features."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for given in examples:
-            if isinstance(given, dict):
-                features = tf.train.Features(feature={key: feature(value) for key, value in given.items()})
-                given = tf.train.Example(features=features).SerializeToString()
-            writer.write(given)
+        for example in examples:
+            if isinstance(example, dict):
+                features = tf.train.Features(feature={key: feature(value) for key, value in example.items()})
+                example = tf.train.Example(features=features).SerializeToString()
+            writer.write(example)
     return path
 
 
