@@ -165,7 +165,7 @@ def count_classes(labels: np.ndarray, where: str, *, declared: bool, maps: bool,
     Raises:
         DataError: values rather than classes, gaps, or a single class.
     """
-    values, counts = count_values(labels)
+    values, counts = count_labels(labels)
     used = values != ignore
     values, counts = values[used], counts[used]
     if not len(values):
@@ -192,7 +192,7 @@ def count_classes(labels: np.ndarray, where: str, *, declared: bool, maps: bool,
     return ClassCount(count=last + 1, notes=tuple(notes))
 
 
-def count_values(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def count_labels(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Count the different labels; return them in order, and how often each occurs."""
     found: dict[int, int] = {}
     for _, part in iterate_parts(labels):

@@ -13,7 +13,7 @@ from kdcli.data.classes import (
     REGRESSION_HINT,
     Classes,
     count_classes,
-    count_values,
+    count_labels,
     format_classes_setting,
 )
 from kdcli.data.examples import Examples
@@ -158,7 +158,7 @@ def _infer_task(labels: np.ndarray, train: Examples, where: str) -> str:
     if not whole:
         return "regression"
     if labels.ndim in (3, 4) and fits:
-        many = len(count_values(labels)[0]) > FEW_CLASSES
+        many = len(count_labels(labels)[0]) > FEW_CLASSES
         return "regression" if many and not has_areas(labels) else "segmentation"
     return "regression" if labels.dtype.kind == "f" else "classification"
 
