@@ -1,4 +1,4 @@
-"""Augmentations: pure functions of (seed, view, example), one file each."""
+"""Augmentations as pure functions of (seed, view, example): one file for each kind."""
 
 from __future__ import annotations
 

@@ -1,21 +1,22 @@
-"""Make the differences inside the picture larger or smaller."""
+"""Contrast of images."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from kdcli.augment.pixels import cast_to_stored
 from kdcli.lazy import tf
 from kdcli.spec import Augment, PositiveFloat
+from kdcli.tensors import Tensor
 
 
 class Contrast(Augment):
-    """Stretch each picture's values around its own mean, clipped to the range of integer types.
+    """Scale the values of each image around their mean, clipped to the range of integer types.
 
     Args:
-        amount: the factor lies between 1 - amount and 1 + amount.
+        amount: largest change of the factor, which is between 1 - amount and 1 + amount.
     """
 
     draws: ClassVar[int] = 1
@@ -24,7 +25,7 @@ class Contrast(Augment):
     kind: Literal["contrast"] = "contrast"
     amount: Annotated[PositiveFloat, Field(le=1)] = 0.2
 
-    def __call__(self, images: Any, draws: Any) -> Any:
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
         """Change images (batch, h, w, channels) of any type by draws (batch, 1)."""
         factor = 1.0 + (2.0 * draws[:, 0] - 1.0) * self.amount
         values = tf.cast(images, tf.float32)

@@ -1,22 +1,23 @@
-"""Turn the picture."""
+"""Random rotation of images."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from kdcli.augment.pixels import cast_to_stored
 from kdcli.lazy import tf
 from kdcli.spec import Augment, PositiveFloat
+from kdcli.tensors import Tensor
 
 
 class Rotate(Augment):
-    """Turn each picture around its middle by up to ± `degrees`, bilinear; what comes in is zero.
+    """Rotate each image around its centre by up to ± `degrees`, bilinear; uncovered pixels become zero.
 
     Args:
-        degrees: the largest turn.
+        degrees: largest angle.
     """
 
     draws: ClassVar[int] = 1
@@ -24,16 +25,16 @@ class Rotate(Augment):
     kind: Literal["rotate"] = "rotate"
     degrees: Annotated[PositiveFloat, Field(le=180)] = 15.0
 
-    def __call__(self, images: Any, draws: Any) -> Any:
-        """Turn images (batch, h, w, channels) of any type by draws (batch, 1)."""
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Rotate images (batch, h, w, channels) of any type by draws (batch, 1)."""
         angles = (2.0 * draws[:, 0] - 1.0) * (self.degrees * math.pi / 180.0)
         height, width = images.shape[1], images.shape[2]
-        rows, columns = _sources(angles, height, width)
-        return cast_to_stored(_bilinear(tf.cast(images, tf.float32), rows, columns), images.dtype)
+        rows, columns = _find_origins(angles, height, width)
+        return cast_to_stored(_interpolate(tf.cast(images, tf.float32), rows, columns), images.dtype)
 
 
-def _sources(angles: Any, height: int, width: int) -> tuple[Any, Any]:
-    """Where each pixel of the turned pictures comes from: rows and columns (batch, h, w)."""
+def _find_origins(angles: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Find the origin of each pixel of the rotated images: rows and columns (batch, h, w)."""
     down = tf.range(height, dtype=tf.float32)[None, :, None] - (height - 1) / 2
     right = tf.range(width, dtype=tf.float32)[None, None, :] - (width - 1) / 2
     cosine, sine = tf.cos(angles)[:, None, None], tf.sin(angles)[:, None, None]
@@ -42,10 +43,10 @@ def _sources(angles: Any, height: int, width: int) -> tuple[Any, Any]:
     return rows, columns
 
 
-def _bilinear(images: Any, rows: Any, columns: Any) -> Any:
-    """Values between the pixels of images (batch, h, w, channels) at places (batch, h, w); zero outside."""
+def _interpolate(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Interpolate images (batch, h, w, channels) at rows and columns (batch, h, w), bilinear; zero outside."""
     height, width, channels = images.shape[1:]
-    # The four neighbours of a place lie side by side, so that one gather finds them all.
+    # The four neighbours of a point are stored as channels, so that one gather finds all of them.
     padded = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]])
     neighbours = tf.concat(
         [padded[:, :-1, :-1], padded[:, :-1, 1:], padded[:, 1:, :-1], padded[:, 1:, 1:]], axis=-1

@@ -1,4 +1,4 @@
-"""The data of a run: source, splits, labels, limit, all checked."""
+"""The data of a run: source, splits, labels and limit, read and checked."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ import numpy as np
 
 from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.classes import encode_text_labels, resolve_classes
-from kdcli.data.concatenation import Concatenation
-from kdcli.data.examples import Examples, Splits
-from kdcli.data.labels import VOID_LABEL, encode_labels, infer_labelling
+from kdcli.data.examples import Concatenation, Examples, Splits
+from kdcli.data.labels import VOID_LABEL, Labelling, encode_labels, infer_labelling
 from kdcli.data.named_labels import choose_labels
 from kdcli.data.order import limit_positions, split_positions
+from kdcli.data.split_names import SPLIT_NAMES
 from kdcli.errors import DataError
+from kdcli.recipe.sections import DataSection
 from kdcli.runs.records import hash_arrays
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Everything that is known of the data.
+    """The opened data of a run.
 
     Args:
-        name: what messages call it.
-        train, validation, test: the splits; validation is split off the training part when the source has
-            none, and may be None when its share is 0.
+        name: name of the data in messages.
+        train, validation, test: the splits; validation is split off the training split if the source has none,
+            and is None if `data.validation` is 0.
         task: `classification`, `multilabel`, `regression` or `segmentation`.
-        outputs: how many outputs a network needs: classes, or values; 0 where nothing says.
-        class_names: in label order; numbers where nothing named them.
+        outputs: number of outputs that a network needs (classes or values); 0 if unknown.
+        class_names: names in label order; numbers if the classes have no names.
         labelled: whether labels are used.
-        notes: sentences about how the source was read and what labels mean, for people.
-        target_scale: of values: `unit`, `signed` or `raw`.
-        label_name: NAME where the labels are `y_train.NAME`.
+        notes: sentences for the user about how the source was read and what its labels mean.
+        target_scale: scale of regression targets: `unit`, `signed` or `raw`.
+        label_name: NAME if the labels are `y_train.NAME`.
     """
 
     name: str
@@ -50,57 +51,66 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one example of the first input."""
+        """Shape of one example of the first input."""
         return next(iter(self.train.shapes.values()))
 
     @property
     def is_dense(self) -> bool:
-        """Whether there is a label for each pixel: a class, or values."""
+        """Whether each pixel has a label: a class, or values."""
         return self.task == "segmentation" or bool(self.train.label_map_shape(self.task))
 
     @property
     def has_void(self) -> bool:
-        """Whether some pixels count for nothing."""
+        """Whether some pixels are void: left out of losses and metrics."""
         labels = self.train.labels
         return self.task == "segmentation" and labels is not None and bool((labels == VOID_LABEL).any())
 
     def split(self, name: str) -> Examples:
-        """A split by name; `auto` is test where there is one, else everything; `all` is everything.
+        """Select a split by name; `auto` is the test split or else all examples; `all` is all examples.
 
         Raises:
-            DataError: the data has no such split.
+            DataError: the data has no split of that name.
         """
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         present = {key: part for key, part in parts.items() if part is not None}
         if name == "auto":
             name = "test" if self.test is not None else "all"
         if name == "all":
-            return _joined(list(present.values()))
+            return _concatenate(list(present.values()))
         if name not in present:
-            raise DataError(f"{self.name}: has no {name} split; there is {', '.join(present)}")
+            raise DataError(f"{self.name}: no {name} split; available: {', '.join(present)}")
         return present[name]
 
 
 def open_dataset(
-    section: Any, *, seed: int, arrays: Any = None, split_validation: bool = True, output_names: Sequence[str] = ()
+    section: DataSection,
+    *,
+    seed: int,
+    arrays: Any = None,
+    split_validation: bool = True,
+    output_names: Sequence[str] = (),
 ) -> Dataset:
-    """Open the data of a recipe's `data` section, or arrays given in Python.
+    """Open the data of a recipe's `data` section, or arrays passed in Python.
 
     Args:
-        section: `kdcli.recipe.sections.DataSection`.
-        seed: of the split and the limit.
-        arrays: (x, y), (x_train, y_train, x_test, y_test) or a mapping as in a `.npz`, instead of the source.
-        split_validation: split validation off the training part and apply the limit.
-        output_names: the outputs of models that were chosen, for labels that are stored by their names.
+        section: the `data` section.
+        seed: RNG seed for the validation split and the limit.
+        arrays: (x, y), (x_train, y_train, x_test, y_test) or a mapping as in a `.npz` file; replaces the source.
+        split_validation: split validation off the training split and apply the limit.
+        output_names: selected outputs of the models, to find labels stored by output name.
 
     Raises:
-        DataError: anything that cannot be right.
+        DataError: the data is missing, inconsistent or unusable.
     """
-    splits = _from_python(arrays) if arrays is not None else section.source.load()
+    if arrays is not None:
+        splits = _read_python_arrays(arrays)
+    else:
+        assert section.source is not None
+        splits = section.source.load()
     splits, label_name = choose_labels(splits, section.labels, output_names=output_names)
     splits = encode_text_labels(splits, section.classes)
     classes = resolve_classes(section.classes, splits)
-    # Labels that are not used still say what the data is for, and how wide models must be.
+    # Labels that are ignored still define the task and the number of outputs.
     labelling = infer_labelling(
         splits.train,
         task=section.task,
@@ -110,49 +120,47 @@ def open_dataset(
         scale=section.target_scale,
     )
     if section.labels == "none":
-        splits = _without_labels(splits)
-    parts: dict[str, Examples | None] = {}
-    for key in ("train", "validation", "test"):
-        part = getattr(splits, key)
-        if part is not None and part.shapes != splits.train.shapes:
-            theirs, ours = ("; ".join(_shapes(one)) for one in (part, splits.train))
-            raise DataError(f"{splits.name}: x_{key} has shape {theirs}, x_train {ours}")
-        parts[key] = encode_labels(part, labelling, name=splits.name) if part is not None else None
-    train, validation = parts["train"], parts["validation"]
-    assert train is not None
+        splits = _remove_labels(splits)
+    splits = _encode_splits(splits, labelling)
+    train, validation = splits.train, splits.validation
     if split_validation:
-        train, validation = _carved(train, validation, section, seed, splits.name)
+        train, validation = _split_validation(train, validation, section, seed=seed, name=splits.name)
     return Dataset(
-        splits.name,
-        train,
-        validation,
-        parts["test"],
-        labelling.task,
-        labelling.outputs,
-        classes.names or tuple(str(value) for value in labelling.values or range(labelling.outputs)),
-        train.labels is not None,
-        (*splits.notes, *labelling.notes),
-        labelling.scale,
-        label_name,
+        name=splits.name,
+        train=train,
+        validation=validation,
+        test=splits.test,
+        task=labelling.task,
+        outputs=labelling.outputs,
+        class_names=classes.names or tuple(str(v) for v in labelling.values or range(labelling.outputs)),
+        labelled=train.labels is not None,
+        notes=(*splits.notes, *labelling.notes),
+        target_scale=labelling.scale,
+        label_name=label_name,
     )
 
 
 def fill_outputs(dataset: Dataset, outputs: int) -> Dataset:
-    """The data with the number of outputs that a teacher knows where the data itself says nothing."""
+    """Set the number of outputs, known from a teacher, if the data itself does not define it."""
     if dataset.outputs:
         return dataset
     return replace(dataset, outputs=outputs, class_names=tuple(str(number) for number in range(outputs)))
 
 
 def fingerprint_dataset(dataset: Dataset) -> str:
-    """A sha256 over the content of all splits: inputs, labels, weights, rows."""
+    """Hash the content of all splits (inputs, labels, weights, rows) with SHA-256."""
     parts = [part for part in (dataset.train, dataset.validation, dataset.test) if part is not None]
     arrays = (a for part in parts for a in (*part.content, part.labels, part.soft_labels, part.weights, part.rows))
     return hash_arrays(array for array in arrays if array is not None)
 
 
-def compute_class_weights(dataset: Dataset, setting: Any) -> np.ndarray | None:
-    """The weight of each class in label losses, or None; `balanced` makes every class count the same.
+def compute_class_weights(dataset: Dataset, setting: str | Mapping[str, float]) -> np.ndarray | None:
+    """Compute the weight of each class in label losses, (classes,) float32; None for `none`.
+
+    Args:
+        dataset: data with labels.
+        setting: `data.class_weight`: `none`, `balanced` (equal total weight for all classes), or weights by class
+            name.
 
     Raises:
         DataError: an unknown class name, or a task without classes.
@@ -161,32 +169,45 @@ def compute_class_weights(dataset: Dataset, setting: Any) -> np.ndarray | None:
         return None
     if dataset.task != "classification" or dataset.train.labels is None:
         raise DataError(
-            "data.class_weight needs labels and data.task classification", hint="leave class_weight out"
+            "data.class_weight requires labels and a classification task", hint="remove data.class_weight"
         )
-    if setting == "balanced":
+    if isinstance(setting, str):
         labels = dataset.train.labels[dataset.train.rows]
         counts = np.bincount(labels, minlength=dataset.outputs)
         return (counts.sum() / (np.maximum(counts, 1) * np.count_nonzero(counts))).astype(np.float32)
     unknown = [name for name in setting if name not in dataset.class_names]
     if unknown:
-        raise DataError(f"data.class_weight: no class {unknown[0]!r}; classes: {', '.join(dataset.class_names)}")
+        classes = ", ".join(dataset.class_names)
+        raise DataError(f"data.class_weight: unknown class {unknown[0]!r}; classes: {classes}")
     return np.asarray([setting.get(name, 1.0) for name in dataset.class_names], np.float32)
 
 
-def _carved(
-    train: Examples, validation: Examples | None, section: Any, seed: int, name: str
+def _encode_splits(splits: Splits, labelling: Labelling) -> Splits:
+    parts: dict[str, Any] = {}
+    for key in SPLIT_NAMES:
+        part: Examples | None = getattr(splits, key)
+        if part is None:
+            continue
+        if part.shapes != splits.train.shapes:
+            found, expected = ("; ".join(_format_shapes(one)) for one in (part, splits.train))
+            raise DataError(f"{splits.name}: x_{key} has shape {found}; expected {expected} as in x_train")
+        parts[key] = encode_labels(part, labelling, name=splits.name)
+    return replace(splits, **parts)
+
+
+def _split_validation(
+    train: Examples, validation: Examples | None, section: DataSection, *, seed: int, name: str
 ) -> tuple[Examples, Examples | None]:
-    kept = limit_positions(train.all_labels(), len(train), limit=section.limit, seed=seed)
-    train = train.subset(kept)
+    train = train.subset(limit_positions(train.all_labels(), len(train), limit=section.limit, seed=seed))
     if validation is None and section.validation:
         if len(train) < 2:
-            raise DataError(f"{name}: {len(train)} training example leaves none for validation")
-        rest, held = split_positions(train.all_labels(), len(train), fraction=section.validation, seed=seed)
-        train, validation = train.subset(rest), train.subset(held, split="validation")
+            raise DataError(f"{name}: cannot split validation examples off {len(train)} training example")
+        rest, held_out = split_positions(train.all_labels(), len(train), fraction=section.validation, seed=seed)
+        train, validation = train.subset(rest), train.subset(held_out, split="validation")
     return train, validation
 
 
-def _from_python(arrays: Any) -> Splits:
+def _read_python_arrays(arrays: Any) -> Splits:
     if isinstance(arrays, Mapping):
         named = {key: np.asarray(value) for key, value in arrays.items()}
     elif isinstance(arrays, Sequence) and len(arrays) in (2, 4):
@@ -198,13 +219,13 @@ def _from_python(arrays: Any) -> Splits:
     return splits_from_arrays(named, name="data")
 
 
-def _shapes(examples: Examples) -> list[str]:
-    """The shape of each input, with its name where there are several."""
-    shown = {name: "×".join(map(str, shape)) or "()" for name, shape in examples.shapes.items()}
-    return list(shown.values()) if len(shown) == 1 else [f"{name} {shape}" for name, shape in shown.items()]
+def _format_shapes(examples: Examples) -> list[str]:
+    """Format the shape of each input, with its name if there are several."""
+    texts = {name: "×".join(map(str, shape)) or "()" for name, shape in examples.shapes.items()}
+    return list(texts.values()) if len(texts) == 1 else [f"{name} {shape}" for name, shape in texts.items()]
 
 
-def _without_labels(splits: Splits) -> Splits:
+def _remove_labels(splits: Splits) -> Splits:
     parts = {
         key: replace(part, labels=None, soft_labels=None)
         for key in ("train", "validation")
@@ -213,7 +234,7 @@ def _without_labels(splits: Splits) -> Splits:
     return replace(splits, **parts)
 
 
-def _joined(parts: list[Examples]) -> Examples:
+def _concatenate(parts: list[Examples]) -> Examples:
     if len(parts) == 1:
         return replace(parts[0], split="all")
     rows = [part.rows for part in parts]

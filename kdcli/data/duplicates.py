@@ -1,4 +1,4 @@
-"""Examples that are in training and in test: a test on them measures memory."""
+"""Duplicates of training examples in the test split, which make a test measure memorization."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _EXAMPLES_PER_BLOCK = 1024
 
 
 def count_duplicates(train: Examples, test: Examples) -> int:
-    """How many test examples have the same inputs as some training example, bit for bit."""
+    """Count the test examples whose inputs equal those of a training example, bit for bit."""
     if train.shapes != test.shapes or train.dtypes != test.dtypes:
         return 0
-    # The training part may be far larger: of its examples nothing is kept.
-    tested = list(_digests(test))
-    wanted = set(tested)
-    seen = {digest for digest in _digests(train) if digest in wanted}
+    # The training split may be far larger, so only digests that also occur in the test split are stored.
+    tested = list(_hash_examples(test))
+    distinct = set(tested)
+    seen = {digest for digest in _hash_examples(train) if digest in distinct}
     return sum(digest in seen for digest in tested)
 
 
-def _digests(examples: Examples) -> Iterator[bytes]:
+def _hash_examples(examples: Examples) -> Iterator[bytes]:
     for start in range(0, len(examples), _EXAMPLES_PER_BLOCK):
         taken = examples.take(np.arange(start, min(start + _EXAMPLES_PER_BLOCK, len(examples))))
         columns = [np.ascontiguousarray(taken[name]) for name in sorted(taken)]

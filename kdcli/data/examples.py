@@ -1,47 +1,49 @@
-"""Examples by index: the unit that travels through training is a vector of positions."""
+"""Examples read by index: a split, the arrays behind it, and the splits of a source."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 
-from kdcli.runs.mapped_arrays import read_rows
+from kdcli.runs.mapped_arrays import PiecewiseArray, read_rows
 
-# The name of the input when a source has only one.
+# Name of the input when a source has only one.
 SINGLE_INPUT = "x"
 
 
 class RowArray(Protocol):
-    """What examples need of an array: a NumPy array in memory or in a file, or what gives one row by row."""
+    """Array interface that examples need: a NumPy array in memory or in a file, or an object that yields rows."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """With the number of rows first."""
+        """Shape, number of rows first."""
         ...
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The type of the values."""
+        """Type of the values."""
         ...
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        """Read rows as a NumPy array, by positions or by slice."""
+        ...
+
+    def __len__(self) -> int:
+        return self.shape[0]
 
     @property
     def ndim(self) -> int:
-        """How many axes."""
-        ...
+        """Number of axes."""
+        return len(self.shape)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that all rows take as an array."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: Any, /) -> Any:
-        """Some rows as a NumPy array: positions, or a slice."""
-        ...
+        """Size of all rows as an array, in bytes."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,10 @@ class Examples:
         inputs: arrays (n, ...) by input name; a single input is called `x`.
         labels: (n,) classes, or (n, ...) values; None when the data has none.
         weights: (n,) float32 sample weights, or None.
-        rows: which rows of the arrays this split uses, in order; the position in it is the example index.
-        soft_labels: (n, ..., classes) probabilities where labels are soft; `labels` are their largest then.
-        named_labels: labels by the name of the output that they are for, until one is chosen.
+        rows: rows of the arrays that this split uses, in order; the position in it is the example index.
+        soft_labels: (n, ..., classes) probabilities where labels are soft; `labels` then holds the most likely
+            class.
+        named_labels: labels by the name of their output, until one of them is selected.
     """
 
     split: str
@@ -70,28 +73,28 @@ class Examples:
         return len(self.rows)
 
     def take(self, positions: np.ndarray) -> dict[str, np.ndarray]:
-        """The raw inputs at some positions.
+        """Read the raw inputs at the given positions.
 
         Raises:
-            DataError: a picture that is kept encoded is damaged.
+            DataError: an encoded image is damaged.
         """
         rows = self.rows[positions]
         return {name: read_rows(array, rows) for name, array in self.inputs.items()}
 
     def labels_at(self, positions: np.ndarray) -> np.ndarray | None:
-        """The labels at some positions, None without labels."""
+        """Read the labels at the given positions; None without labels."""
         return None if self.labels is None else self.labels[self.rows[positions]]
 
     def all_labels(self) -> np.ndarray | None:
-        """Every label, in order."""
+        """Read all labels, in order; None without labels."""
         return None if self.labels is None else self.labels[self.rows]
 
     def training_labels(self) -> np.ndarray | None:
-        """What label losses compare with, in order: soft labels where there are some."""
+        """Read the labels that label losses use, in order: the soft labels if there are any."""
         return self.all_labels() if self.soft_labels is None else self.soft_labels[self.rows]
 
     def label_map_shape(self, task: str) -> tuple[int, ...] | None:
-        """The sides of a map of labels, () where an example has a class or a row; None without labels."""
+        """Shape of one label map; () when an example has one class or one row; None without labels."""
         if self.labels is None:
             return None
         return tuple(
@@ -99,12 +102,12 @@ class Examples:
         )
 
     def subset(self, positions: np.ndarray, *, split: str | None = None) -> Examples:
-        """The examples at some positions as a split of their own, without copying the arrays."""
+        """Select the examples at the given positions as a split, without copying arrays."""
         return replace(self, rows=self.rows[positions], split=split or self.split)
 
     @property
     def content(self) -> list[Any]:
-        """The raw inputs with their names, where there are several, for a hash over them."""
+        """Raw inputs for a hash, preceded by their names when there are several."""
         if len(self.inputs) == 1:
             return list(self.inputs.values())
         names = sorted(self.inputs)
@@ -112,30 +115,30 @@ class Examples:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of one example, by input name."""
+        """Shape of one example, by input name."""
         return {name: tuple(array.shape[1:]) for name, array in self.inputs.items()}
 
     @property
     def dtypes(self) -> dict[str, np.dtype]:
-        """The type of the raw values, by input name."""
+        """Type of the raw values, by input name."""
         return {name: array.dtype for name, array in self.inputs.items()}
 
     @property
     def bytes(self) -> int:
-        """Bytes of the raw inputs of this split."""
+        """Size of the raw inputs of this split, in bytes."""
         return sum(array.nbytes // max(len(array), 1) * len(self) for array in self.inputs.values())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Splits:
-    """What a source holds.
+    """The content of a source.
 
     Args:
-        name: what messages call the data.
-        train, validation, test: the splits that it has.
-        classes: class names in label order, or how many, where the source knows.
-        notes: sentences about how it was read, for people.
-        columns: the names of a table's columns in the order of the inputs' values.
+        name: name of the data in messages.
+        train, validation, test: the splits that the source has.
+        classes: class names in label order, or their number, if the source defines them.
+        notes: sentences for the user about how the source was read.
+        columns: column names of a table, in the order of the input values.
     """
 
     name: str
@@ -145,3 +148,47 @@ class Splits:
     classes: tuple[str, ...] | int | None = None
     notes: tuple[str, ...] = ()
     columns: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Concatenation(RowArray):
+    """Rows of several arrays behind the interface of one array, without copying them.
+
+    Args:
+        arrays: arrays with the same row shape.
+        rows: for each array, the rows to use.
+    """
+
+    arrays: Sequence[RowArray]
+    rows: Sequence[np.ndarray]
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        return np.cumsum([len(rows) for rows in self.rows])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape, number of rows first."""
+        return (int(self._ends[-1]), *self.arrays[0].shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type that holds the values of every array."""
+        return np.result_type(*(array.dtype for array in self.arrays))
+
+    def __getitem__(self, key: slice | np.ndarray) -> np.ndarray:
+        """Read rows by positions or by slice."""
+        positions = np.arange(*key.indices(len(self))) if isinstance(key, slice) else np.asarray(key)
+        found = np.empty((len(positions), *self.shape[1:]), self.dtype)
+        owners = np.searchsorted(self._ends, positions, side="right")
+        for number in np.unique(owners):
+            mine = owners == number
+            array, start = self.arrays[number], self._ends[number] - len(self.rows[number])
+            found[mine] = read_rows(array, self.rows[number][positions[mine] - start])
+        return found
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """Yield the content of the arrays and their rows, for a fingerprint."""
+        for array, rows in zip(self.arrays, self.rows, strict=True):
+            yield from array.pieces() if isinstance(array, PiecewiseArray) else (np.asarray(array),)
+            yield rows

@@ -1,42 +1,43 @@
-"""Batches by index, gathered inside a compiled function: what training hands to an objective."""
+"""Batches gathered by example index inside a compiled function, from memory or from the host."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from kdcli.data.encoded_images import EncodedImages
+from kdcli.data.encoded_images import EncodedImages, decode_images
 from kdcli.data.examples import Examples
-from kdcli.data.image_decoder import decode_images
-from kdcli.data.resident_inputs import load_resident_tensors
 from kdcli.data.views import Views
 from kdcli.lazy import tf
+from kdcli.runs.mapped_arrays import PART_BYTES
+from kdcli.tensors import Tensor, Tensors
 
-# Raw inputs up to this size lie in memory as tensors; larger ones stay where they are and are streamed.
+# Raw inputs up to this size are loaded as tensors; larger ones are streamed from where they are stored.
 RESIDENT_BYTES = 256_000_000
+# TensorFlow expects the memory of a tensor to begin at a multiple of this.
+_ALIGNMENT_BYTES = 64
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Tensors of a batch (or of a replica's slice of it).
+    """Tensors of a batch, or of one replica's slice of it.
 
     Args:
         inputs: raw inputs by name, augmented, in their stored type.
-        labels: labels, or None; soft ones, and those of mixed pictures, are (batch, ..., classes).
+        labels: labels, or None; soft labels, and labels of mixed images, are (batch, ..., classes).
         weights: sample weights (batch,), or None.
         positions: example indices (batch,).
-        slot: which kept view this is, a scalar.
-        total: examples in the global batch, a number.
+        slot: number of the cached view, a scalar.
+        total: number of examples in the global batch.
     """
 
-    inputs: dict[str, Any]
-    labels: Any
-    weights: Any
-    positions: Any
-    slot: Any
+    inputs: dict[str, Tensor]
+    labels: Tensor
+    weights: Tensor
+    positions: Tensor
+    slot: Tensor
     total: int
 
 
@@ -46,8 +47,8 @@ class Feed:
     Args:
         examples: the training split.
         views: its augmentation.
-        classes: how many there are, for labels of mixed pictures.
-        resident_bytes: up to this size the inputs are kept as tensors.
+        classes: number of classes, for the labels of mixed images.
+        resident_bytes: inputs up to this size are loaded as tensors.
     """
 
     def __init__(
@@ -64,53 +65,58 @@ class Feed:
         self._weights = None if weights is None else tf.constant(weights[examples.rows])
 
     def gather(
-        self, positions: Any, table: Any, *, slot: Any, total: int, inputs: Mapping[str, Any] | None = None
+        self, positions: Tensor, table: Tensor, *, slot: Tensor, total: int, inputs: Tensors | None = None
     ) -> Batch:
-        """The batch at some positions: gathered, then augmented by the view's table.
+        """Gather the batch at the given positions and augment it.
 
         Args:
             positions: example indices (batch,).
             table: random numbers of the view.
-            slot: which kept view that is.
-            total: examples in the global batch.
-            inputs: the inputs in this view where they were read ahead.
+            slot: number of the cached view.
+            total: number of examples in the global batch.
+            inputs: inputs that were read ahead and already augmented.
         """
         if inputs is None:
-            raw = self._gathered(positions)
-            inputs = self.views.apply(raw, positions, table, take=self._gathered)
-        labels, weights = self._mixed_truth(positions, table) if self.views.mixes else self._truth(positions)
+            raw = self._gather_inputs(positions)
+            inputs = self.views.apply(raw, positions, table, take=self._gather_inputs)
+        mix = self.views.mixes
+        labels, weights = self._mix_labels(positions, table) if mix else self._gather_labels(positions)
         return Batch(dict(inputs), labels, weights, positions, slot, total)
 
-    def _truth(self, positions: Any) -> tuple[Any, Any]:
+    def _gather_labels(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         labels = None if self._labels is None else tf.gather(self._labels, positions)
         return labels, None if self._weights is None else tf.gather(self._weights, positions)
 
-    def _mixed_truth(self, positions: Any, table: Any) -> tuple[Any, Any]:
-        """Shares of the classes and mixed weights: a source counts in both by its share and its own weight."""
+    def _mix_labels(self, positions: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix labels and weights: each source counts with its fraction of the image times its own weight."""
         size = next(iter(self.examples.shapes.values()))[:2]
         labels: Any = 0.0
         weights: Any = 0.0
-        for at, share in self.views.sources(positions, table, size=(size[0], size[1])):
-            label, weight = self._truth(at)
-            counts = share if weight is None else share * weight
-            weights += counts
+        for at, fraction in self.views.sources(positions, table, size=(size[0], size[1])):
+            label, weight = self._gather_labels(at)
+            factor = fraction if weight is None else fraction * weight
+            weights += factor
             if label is not None:
                 row = label if label.shape.rank > 1 else tf.one_hot(label, self.classes)
-                labels += counts[:, None] * row
+                labels += factor[:, None] * row
         if self._labels is not None:
             labels = tf.math.divide_no_nan(labels, weights[:, None])
         return None if self._labels is None else labels, None if self._weights is None else weights
 
-    def _gathered(self, positions: Any) -> dict[str, Any]:
+    def _gather_inputs(self, positions: Tensor) -> dict[str, Tensor]:
         if self._inputs is not None:
             return {name: tf.gather(array, positions) for name, array in self._inputs.items()}
         return read_host_inputs(self.examples, positions)
 
 
-def read_host_inputs(examples: Examples, positions: Any) -> dict[str, Any]:
-    """Raw inputs at some positions, for a compiled function, of examples that stay where they are.
+def read_host_inputs(examples: Examples, positions: Tensor) -> dict[str, Tensor]:
+    """Read raw inputs from the host inside a compiled function.
 
-    Pictures that are kept encoded come as bytes and are decoded by operations of the function.
+    Encoded images are read as bytes and decoded by operations of the function.
+
+    Args:
+        examples: the split.
+        positions: example indices (batch,).
     """
     encoded = {n: array for n, array in examples.inputs.items() if isinstance(array, EncodedImages)}
     plain = replace(examples, inputs={n: array for n, array in examples.inputs.items() if n not in encoded})
@@ -120,14 +126,35 @@ def read_host_inputs(examples: Examples, positions: Any) -> dict[str, Any]:
         return [*(array.read_encoded(rows) for array in encoded.values()), *plain.take(at).values()]
 
     types = [*(tf.string for _ in encoded), *plain.dtypes.values()]
-    # What positions stand for never changes: calls may run side by side, also where operations are deterministic.
-    # Of a single type a call outside of a function gives the tensor itself.
-    taken = tf.nest.flatten(tf.numpy_function(take, [positions], types, stateful=False))
-    tensors = dict(zip([*encoded, *plain.inputs], taken, strict=True))
+    # The function is pure, so calls may run in parallel even when operations must be deterministic.
+    # Called eagerly with a single output type, it returns a tensor instead of a list: hence `flatten`.
+    arrays = tf.nest.flatten(tf.numpy_function(take, [positions], types, stateful=False))
+    tensors = dict(zip([*encoded, *plain.inputs], arrays, strict=True))
     found = {}
     for name, shape in examples.shapes.items():
         tensor = tensors[name]
         if name in encoded:
-            tensor = decode_images(tf.ensure_shape(tensor, positions.shape), encoded[name].form)
+            tensor = decode_images(tf.ensure_shape(tensor, positions.shape), encoded[name].image_spec)
         found[name] = tf.ensure_shape(tensor, (*positions.shape, *shape))
     return found
+
+
+def load_resident_tensors(examples: Examples) -> dict[str, Tensor]:
+    """Load all raw inputs of a split as tensors, by name; `tf.constant` would need twice the memory."""
+    count = len(examples)
+    shapes = {name: (count, *shape) for name, shape in examples.shapes.items()}
+    arrays = {name: _create_aligned(shapes[name], dtype) for name, dtype in examples.dtypes.items()}
+    rows = max(1, PART_BYTES // max(1, examples.bytes // max(count, 1)))
+    for start in range(0, count, rows):
+        positions = np.arange(start, min(start + rows, count))
+        for name, part in examples.take(positions).items():
+            arrays[name][positions] = part
+    # The tensor takes over the memory of the array; `identity` copies it to a GPU if there is one.
+    return {name: tf.identity(tf.experimental.dlpack.from_dlpack(a.__dlpack__())) for name, a in arrays.items()}
+
+
+def _create_aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    needed = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    memory = np.empty(needed + _ALIGNMENT_BYTES, np.uint8)
+    begin = -memory.ctypes.data % _ALIGNMENT_BYTES
+    return memory[begin : begin + needed].view(dtype).reshape(shape)

@@ -1,4 +1,4 @@
-"""Which example comes when: splits and shuffles as pure functions of a seed."""
+"""Order and selection of examples: shuffles, limits and splits as pure functions of a seed."""
 
 from __future__ import annotations
 
@@ -8,46 +8,60 @@ _SPLIT, _LIMIT, _SHUFFLE = 1, 2, 3
 
 
 def draw_numbers(count: int, *key: int) -> np.ndarray:
-    """`count` numbers from [0, 1) that follow from the key alone."""
+    """Draw `count` random numbers from [0, 1), determined by the key."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key))).random(count)
 
 
 def shuffle_positions(count: int, *, seed: int, epoch: int) -> np.ndarray:
-    """The order of one epoch: every position once."""
+    """Shuffle all positions for one epoch, (count,)."""
     return np.argsort(draw_numbers(count, seed, _SHUFFLE, epoch), kind="stable")
 
 
 def limit_positions(labels: np.ndarray | None, count: int, *, limit: float, seed: int) -> np.ndarray:
-    """The positions that a limit leaves, in order: a count, or a share when it is a float; stratified."""
-    wanted = limit if isinstance(limit, int) else max(1, round(limit * count))
-    if wanted >= count:
+    """Select the positions within a limit, stratified by label, in order.
+
+    Args:
+        labels: labels (count,), or None.
+        count: number of examples.
+        limit: an integer is a number of examples, a float a fraction of them.
+        seed: RNG seed for the selection.
+    """
+    selected = limit if isinstance(limit, int) else max(1, round(limit * count))
+    if selected >= count:
         return np.arange(count)
-    return _stratified(labels, count, wanted, (seed, _LIMIT))
+    return _stratify(labels, count, selected, key=(seed, _LIMIT))
 
 
 def split_positions(
     labels: np.ndarray | None, count: int, *, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions to train on and positions to select on, stratified by label."""
-    wanted = min(max(1, round(fraction * count)), count - 1) if fraction and count > 1 else 0
-    held = _stratified(labels, count, wanted, (seed, _SPLIT))
-    return np.setdiff1d(np.arange(count), held, assume_unique=True), held
+    """Split positions into those to train on and those to validate on, stratified by label.
+
+    Args:
+        labels: labels (count,), or None.
+        count: number of examples.
+        fraction: fraction of the examples to validate on.
+        seed: RNG seed for the selection.
+    """
+    size = min(max(1, round(fraction * count)), count - 1) if fraction and count > 1 else 0
+    held_out = _stratify(labels, count, size, key=(seed, _SPLIT))
+    return np.setdiff1d(np.arange(count), held_out, assume_unique=True), held_out
 
 
-def _stratified(labels: np.ndarray | None, count: int, wanted: int, key: tuple[int, int]) -> np.ndarray:
-    """`wanted` positions with the classes in their proportions.
+def _stratify(labels: np.ndarray | None, count: int, size: int, *, key: tuple[int, int]) -> np.ndarray:
+    """Select `size` positions with the classes in their original proportions.
 
-    Every class gets its exact share rounded down; what is left over goes to the largest remainders, one each.
-    So every class gets its share to within one example, whatever the total.
+    Each class gets its exact quota rounded down; the remaining positions go to the largest remainders, one each.
+    Each class is thus within one example of its quota, for any size.
     """
     random = draw_numbers(count, *key)
     if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu":
-        return np.sort(np.argsort(random, kind="stable")[:wanted])
+        return np.sort(np.argsort(random, kind="stable")[:size])
     by_class = np.lexsort((random, labels))
     _, starts, sizes = np.unique(labels[by_class], return_index=True, return_counts=True)
-    taken, remainders = np.divmod(sizes * wanted, count)
-    # Classes of equal remainder in random order: rare classes must not always lose to each other.
+    quotas, remainders = np.divmod(sizes * size, count)
+    # Equal remainders are ordered at random, so that no rare class is always the last one.
     largest = np.lexsort((random[by_class[starts]], -remainders))
-    taken[largest[: wanted - taken.sum()]] += 1
+    quotas[largest[: size - quotas.sum()]] += 1
     position = np.arange(count) - np.repeat(starts, sizes)
-    return np.sort(by_class[position < np.repeat(taken, sizes)])
+    return np.sort(by_class[position < np.repeat(quotas, sizes)])

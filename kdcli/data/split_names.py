@@ -1,4 +1,4 @@
-"""What people call the splits, in the names of folders, files and arrays."""
+"""Common names of splits, recognized in the names of folders, files and arrays."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 SPLIT_NAMES = ("train", "validation", "test")
-# Examples without classes, which some data sets carry beside the splits.
+# Examples without classes, which some data sets contain in addition to the splits.
 UNLABELLED = "unlabelled"
 SPLIT_WORDS = {
     "train": "train",
@@ -20,38 +20,43 @@ SPLIT_WORDS = {
     "test": "test",
     "testing": "test",
 }
-_NO_LABELS = dict.fromkeys(("pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled"), UNLABELLED)
-# Words that say nothing: `training_set`, `seg_train`, `validation-data`, `TestImages`.
+_UNLABELLED_WORDS = dict.fromkeys(
+    ("pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled"), UNLABELLED
+)
+# Words without meaning: `training_set`, `seg_train`, `validation-data`, `TestImages`.
 _FILLERS = "datasets?|data|sets?|images?|imgs?|pictures?|photos?|files?|folders?|splits?|seg"
-_WORD = re.compile(rf"(?:{_FILLERS})*({'|'.join([*SPLIT_WORDS, *_NO_LABELS])})?(?:{_FILLERS})*")
+_WORD = re.compile(rf"(?:{_FILLERS})*({'|'.join([*SPLIT_WORDS, *_UNLABELLED_WORDS])})?(?:{_FILLERS})*")
 
 
-def parse_split_name(name: str) -> tuple[str | None, str]:
-    """The split that a name tells, None for none or several, and what else the name says."""
+def _parse_name(name: str) -> tuple[str | None, str]:
+    """Parse a name into its split (None for no split or several) and the remaining words."""
     found, rest = [], []
     for word in re.findall(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![^\W\d_A-Z])", name):
         match = _WORD.fullmatch(word.lower())
         if match and match[1]:
-            found.append({**SPLIT_WORDS, **_NO_LABELS}[match[1]])
+            found.append({**SPLIT_WORDS, **_UNLABELLED_WORDS}[match[1]])
         elif not match:
             rest.append(word.lower())
     return (found[0] if len(found) == 1 else None), " ".join(rest)
 
 
 def find_splits(names: Iterable[str]) -> dict[str, str]:
-    """The names that tell a split and nothing else; or else those with a common rest, `train` among them."""
+    """Find names that are splits: those without other words, else those that share the other words.
+
+    Names with other words count only if `train` is among them.
+    """
     groups: dict[str, dict[str, str]] = {}
     for name in names:
-        split, rest = parse_split_name(name)
+        split, rest = _parse_name(name)
         if split:
             groups.setdefault(rest, {})[name] = split
-    alone = groups.pop("", {})
-    pairs = (group for group in groups.values() if "train" in group.values() and len(set(group.values())) > 1)
-    return alone or next(pairs, {})
+    plain = groups.pop("", {})
+    related = (group for group in groups.values() if "train" in group.values() and len(set(group.values())) > 1)
+    return plain or next(related, {})
 
 
 def find_file_split(stem: str) -> str | None:
-    """The split that the name of a file tells: by its first letters, or by a word in it."""
-    first = next((split for word, split in SPLIT_WORDS.items() if stem.lower().startswith(word)), None)
-    told, _ = parse_split_name(stem)
-    return first or (told if told in SPLIT_NAMES else None)
+    """Find the split in a file name: by its first letters, or by a word in it."""
+    prefix = next((split for word, split in SPLIT_WORDS.items() if stem.lower().startswith(word)), None)
+    split, _ = _parse_name(stem)
+    return prefix or (split if split in SPLIT_NAMES else None)

@@ -1,4 +1,4 @@
-"""Room for what is read once: in memory, or in a temporary file that leaves nothing behind."""
+"""Storage for data that is read once: in memory, or in an unnamed temporary file."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from kdcli.errors import StorageError
 from kdcli.runs.mapped_arrays import count_rows_at_once, release_array
 from kdcli.runs.writer import storage_error
 
-# Byte strings up to this size together stay in memory.
-MEMORY_BYTES = 64_000_000
+# Byte strings up to this total size stay in memory.
+_MEMORY_BYTES = 64_000_000
 
 
-def create_array(shape: tuple[int, ...], dtype: Any, *, resident_bytes: int) -> np.ndarray:
-    """An array to fill; above `resident_bytes` it is mapped from a temporary file.
+def create_array(shape: tuple[int, ...], dtype: DTypeLike, *, resident_bytes: int) -> np.ndarray:
+    """Create an uninitialized array, mapped from a temporary file if it is larger than `resident_bytes`.
 
     Raises:
-        StorageError: the disk has no room for it.
+        StorageError: not enough disk space.
     """
     needed = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     if needed <= resident_bytes:
@@ -37,9 +38,9 @@ def create_array(shape: tuple[int, ...], dtype: Any, *, resident_bytes: int) -> 
     try:
         if shutil.disk_usage(folder).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        # The file has no name from the start: however the process ends, the space comes back.
+        # The file never has a name, so its space is freed however the process ends.
         with tempfile.TemporaryFile(prefix="kd-", dir=folder) as file:
-            # Room is taken now: a full disk under a mapped file kills the process.
+            # Space is allocated now, because a full disk under a mapped file kills the process.
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, needed)
             return np.memmap(file, dtype, "r+" if hasattr(os, "posix_fallocate") else "w+", shape=shape)
@@ -49,11 +50,11 @@ def create_array(shape: tuple[int, ...], dtype: Any, *, resident_bytes: int) -> 
 
 @dataclass(frozen=True, eq=False)
 class StoredBytes:
-    """Byte strings one after the other, read by number.
+    """Consecutive byte strings, read by number.
 
     Args:
         content: all bytes, in memory or mapped.
-        ends: (n + 1,) where each begins, and where the last one ends.
+        ends: (n + 1,) offsets: the start of each string, and the end of the last one.
     """
 
     content: np.ndarray
@@ -62,8 +63,8 @@ class StoredBytes:
     def __len__(self) -> int:
         return len(self.ends) - 1
 
-    def at(self, rows: np.ndarray) -> list[bytes]:
-        """Some of the byte strings."""
+    def read(self, rows: np.ndarray) -> list[bytes]:
+        """Read the byte strings with the given numbers."""
         begins, ends = self.ends[rows], self.ends[rows + 1]
         step = count_rows_at_once(int(np.max(ends - begins, initial=0)))
         found = []
@@ -73,24 +74,24 @@ class StoredBytes:
                 release_array(self.content)
         return found
 
-    def part(self, rows: slice) -> StoredBytes:
-        """Neighbouring byte strings, in the same store."""
+    def select_range(self, rows: slice) -> StoredBytes:
+        """Select consecutive byte strings, in the same store."""
         return StoredBytes(self.content, self.ends[rows.start : rows.stop + 1])
 
     def pieces(self) -> Iterator[np.ndarray]:
-        """The lengths, and all bytes."""
+        """Yield the lengths, then all bytes."""
         yield np.diff(self.ends)
         yield self.content[self.ends[0] : self.ends[-1]]
 
 
 class BytesWriter:
-    """Takes byte strings one after the other; past `memory_bytes` they go to a temporary file without a name.
+    """Writes byte strings one by one; above `memory_bytes` they move to an unnamed temporary file.
 
     Args:
-        memory_bytes: up to this size all of them stay in memory.
+        memory_bytes: byte strings up to this total size stay in memory.
     """
 
-    def __init__(self, *, memory_bytes: int = MEMORY_BYTES) -> None:
+    def __init__(self, *, memory_bytes: int = _MEMORY_BYTES) -> None:
         self._memory_bytes = memory_bytes
         self._file: Any = io.BytesIO()
         self._on_disk = False
@@ -100,12 +101,12 @@ class BytesWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # What a full disk did not take is tried once more when a file is closed.
+        # Closing a file on a full disk tries to write its buffer once more.
         with suppress(OSError):
             self._file.close()
 
     def append(self, content: bytes) -> None:
-        """Take the next one.
+        """Write the next byte string.
 
         Raises:
             StorageError: the disk is full.
@@ -113,16 +114,16 @@ class BytesWriter:
         total = self._ends[-1] + len(content)
         try:
             if not self._on_disk and total > self._memory_bytes:
-                taken = self._file.getvalue()
+                buffered = self._file.getvalue()
                 self._file, self._on_disk = tempfile.TemporaryFile(prefix="kd-"), True
-                self._file.write(taken)
+                self._file.write(buffered)
             self._file.write(content)
         except OSError as error:
-            raise _failed(error, total) from error
+            raise _disk_error(error, total) from error
         self._ends.append(total)
 
     def finish(self) -> StoredBytes:
-        """All of them, by number.
+        """Return all byte strings for reading.
 
         Raises:
             StorageError: the disk is full.
@@ -134,8 +135,8 @@ class BytesWriter:
             self._file.flush()
             return StoredBytes(np.memmap(self._file, np.uint8, "r", shape=(int(ends[-1]),)), ends)
         except OSError as error:
-            raise _failed(error, int(ends[-1])) from error
+            raise _disk_error(error, int(ends[-1])) from error
 
 
-def _failed(error: OSError, needed: int) -> StorageError:
+def _disk_error(error: OSError, needed: int) -> StorageError:
     return storage_error(Path(tempfile.gettempdir()), error, needed=needed)

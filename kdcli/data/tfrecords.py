@@ -1,4 +1,4 @@
-"""TFRecord files of `tf.Example`s with encoded pictures and labels."""
+"""TFRecord files of `tf.Example` records with encoded images and labels."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import glob
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from kdcli.data.arrays import list_first
+from kdcli.data.encoded_images import DEEP_BITS
 from kdcli.data.examples import Splits
 from kdcli.data.feed import RESIDENT_BYTES
-from kdcli.data.image_decoder import DEEP_BITS
 from kdcli.data.image_folders import format_path
-from kdcli.data.images import IMAGES_PER_BLOCK, EncodedImage, load_images
+from kdcli.data.image_loader import IMAGES_PER_BLOCK, EncodedImage, load_images
 from kdcli.data.split_names import SPLIT_NAMES, find_file_split
 from kdcli.errors import DataError, did_you_mean, find_nearest_name
 from kdcli.lazy import tf
@@ -20,14 +20,15 @@ from kdcli.recipe.document import format_set_option
 from kdcli.runs.class_names import read_class_names
 from kdcli.runs.export_results import LABELS_FILE
 from kdcli.screening.pointer import refuse_pointer
+from kdcli.tensors import Tensor
 
-TFRECORD_SUFFIX = ".tfrecord"
+_SUFFIX = ".tfrecord"
 
 
 def find_record_files(path: str) -> list[Path]:
-    """The files that a path stands for: one file, a pattern, or a folder; in string order."""
+    """Find the files of a path, which is a file, a pattern or a folder; in string order."""
     if Path(path).is_dir():
-        return sorted(file for file in Path(path).iterdir() if file.name.endswith(TFRECORD_SUFFIX))
+        return sorted(file for file in Path(path).iterdir() if file.name.endswith(_SUFFIX))
     return sorted(Path(found) for found in glob.glob(path)) if glob.has_magic(path) else [Path(path)]
 
 
@@ -41,97 +42,107 @@ def read_tfrecords(
     bits: int = DEEP_BITS,
     resident_bytes: int = RESIDENT_BYTES,
 ) -> Splits:
-    """The splits of TFRecord files, by the names of the files.
+    """Read the splits of TFRecord files; file names define the splits.
 
     Args:
-        size, channels, bits: as for `load_pictures`.
-        resident_bytes: decoded pictures up to this size are kept as an array, others stay encoded.
+        path: a file, a pattern or a folder.
+        image_key: name of the feature with the encoded image.
+        label_key: name of the feature with the class number.
+        size, channels, bits, resident_bytes: see `load_images`.
 
     Raises:
-        DataError: no files, a missing part, damage, a missing feature, unreadable pictures.
+        DataError: no files, a missing file, damage, a missing feature, or unreadable images.
     """
     files = find_record_files(path)
     if not files or not files[0].exists():
         raise DataError(f"{path}: no such file", hint="--data 'DIR/train-*.tfrecord' or --data DIR")
     for file in files:
         refuse_pointer(file, DataError)
-    by_split = _by_split(path, files)
+    by_split = _group_by_split(path, files)
 
     def blocks() -> Iterator[list[EncodedImage]]:
-        for split, of_split in by_split.items():
-            for file in of_split:
-                yield from _read_file(file, split, image_key, label_key)
+        for split, split_files in by_split.items():
+            for file in split_files:
+                yield from _read_file(file, split, image_key=image_key, label_key=label_key)
 
-    read = load_images(blocks(), name=path, size=size, channels=channels, bits=bits, resident_bytes=resident_bytes)
-    parts, labels = read.splits, files[0].parent / LABELS_FILE
-    names = read_class_names(labels, DataError) if labels.exists() else None
-    if names and len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"{labels}: names {twice!r} twice")
-    if "train" not in parts:
-        raise DataError(f"{path}: holds no records")
+    images = load_images(
+        blocks(), name=path, size=size, channels=channels, bits=bits, resident_bytes=resident_bytes
+    )
+    if "train" not in images.splits:
+        raise DataError(f"{path}: no records")
     return Splits(
-        path, parts["train"], parts.get("validation"), parts.get("test"), classes=names, notes=read.notes
+        name=path,
+        train=images.splits["train"],
+        validation=images.splits.get("validation"),
+        test=images.splits.get("test"),
+        classes=_read_class_names(files[0].parent / LABELS_FILE),
+        notes=images.notes,
     )
 
 
-def _by_split(path: str, files: list[Path]) -> dict[str, list[Path]]:
-    splits = {file: find_file_split(file.name.lower().removesuffix(TFRECORD_SUFFIX)) for file in files}
+def _read_class_names(path: Path) -> tuple[str, ...] | None:
+    names = read_class_names(path, DataError) if path.exists() else None
+    if names and len(set(names)) < len(names):
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{path}: duplicate class name {duplicate!r}")
+    return names
+
+
+def _group_by_split(path: str, files: list[Path]) -> dict[str, list[Path]]:
+    splits = {file: find_file_split(file.name.lower().removesuffix(_SUFFIX)) for file in files}
     if set(splits.values()) == {None} or (len(set(splits.values())) == 1 and not Path(path).is_dir()):
         return {"train": files}
     unknown = [format_path(file) for file, split in splits.items() if split is None]
     if unknown:
         raise DataError(
-            f"{path}: the names of {len(unknown)} files tell no split ({', '.join(unknown[:5])}), others do",
-            hint="names begin with train, validation or test; a pattern chooses: --data 'DIR/train-*.tfrecord'",
+            f"{path}: {len(unknown)} of {len(files)} file names do not contain a split: {list_first(unknown)}",
+            hint="names begin with train, validation or test; or select files: --data 'DIR/train-*.tfrecord'",
         )
     if "train" not in splits.values():
-        raise DataError(f"{path}: has no train files", hint="a pattern chooses: --data 'DIR/test-*.tfrecord'")
+        raise DataError(f"{path}: no train files", hint="select files by pattern: --data 'DIR/test-*.tfrecord'")
     if Path(path).is_dir():
-        _refuse_gaps(files)
+        _check_shards(files)
     grouped = {split: [file for file in files if splits[file] == split] for split in SPLIT_NAMES}
-    return {split: of_split for split, of_split in grouped.items() if of_split}
+    return {split: split_files for split, split_files in grouped.items() if split_files}
 
 
-def _refuse_gaps(files: list[Path]) -> None:
-    """Refuse a folder in which `train-00003-of-00005` is missing."""
-    there: dict[tuple[str, int], set[int]] = {}
+def _check_shards(files: list[Path]) -> None:
+    """Refuse a folder with a missing shard, such as `train-00003-of-00005`."""
+    shards: dict[tuple[str, int], set[int]] = {}
     for file in files:
         match = re.search(r"^(.*?)(\d+)-of-(\d+)", file.name)
         if match:
-            there.setdefault((match[1], int(match[3])), set()).add(int(match[2]))
-    for (start, total), numbers in there.items():
-        missing = sorted(set(range(total)) - numbers)
+            shards.setdefault((match[1], int(match[3])), set()).add(int(match[2]))
+    for (start, total), numbers in shards.items():
+        missing = [f"{start}{number:05}-of-{total:05}" for number in range(total) if number not in numbers]
         if missing:
-            raise DataError(
-                f"{files[0].parent}: {len(missing)} of {total} files are missing: "
-                + ", ".join(f"{start}{number:05}-of-{total:05}" for number in missing[:5])
-            )
+            raise DataError(f"{files[0].parent}: {len(missing)} of {total} files missing: {list_first(missing)}")
 
 
-def _read_file(file: Path, split: str, image_key: str, label_key: str) -> Iterator[list[EncodedImage]]:
+def _read_file(file: Path, split: str, *, image_key: str, label_key: str) -> Iterator[list[EncodedImage]]:
     features = {
         image_key: tf.io.FixedLenFeature([], tf.string),
         label_key: tf.io.FixedLenFeature([], tf.int64),
     }
     done = 0
-    for records in _batches(file):
+    for records in _read_batches(file):
         try:
             parsed = tf.io.parse_example(records, features)
-        # TensorFlow quotes the record in its message, which may be no text.
+        # TensorFlow quotes the record in its message, which may not be valid UTF-8.
         except (tf.errors.InvalidArgumentError, UnicodeDecodeError) as error:
-            _name_fault(file, records, done, image_key, label_key)
-            raise DataError(f"{format_path(file)}: records from {done} on cannot be parsed") from error
+            _raise_record_error(file, records, start=done, image_key=image_key, label_key=label_key)
+            raise DataError(f"{format_path(file)}: cannot parse the records from number {done}") from error
         pairs = zip(parsed[image_key].numpy(), parsed[label_key].numpy(), strict=True)
-        names = (f"{format_path(file)} record {number}" for number in range(done, done + len(records)))
         yield [
-            EncodedImage(name, content, int(label), split)
-            for name, (content, label) in zip(names, pairs, strict=True)
+            EncodedImage(
+                name=f"{format_path(file)} record {number}", content=content, label=int(label), split=split
+            )
+            for number, (content, label) in enumerate(pairs, start=done)
         ]
         done += len(records)
 
 
-def _batches(file: Path) -> Iterator[Any]:
+def _read_batches(file: Path) -> Iterator[Tensor]:
     try:
         yield from tf.data.TFRecordDataset(str(file)).batch(IMAGES_PER_BLOCK)
     except tf.errors.DataLossError:
@@ -142,26 +153,26 @@ def _batches(file: Path) -> Iterator[Any]:
         except tf.errors.DataLossError:
             pass
         raise DataError(
-            f"{format_path(file)}: damaged or cut off at record {number} (counted from 0)",
-            hint="copy the file again, or leave it out; kd reads files that are not compressed",
+            f"{format_path(file)}: damaged or truncated at record {number} (counted from 0)",
+            hint="copy the file again, or remove it; kd reads uncompressed files only",
         ) from None
     except tf.errors.OpError as error:
         raise DataError(f"{format_path(file)}: cannot be read: {error.message:.200}") from None
 
 
-def _name_fault(file: Path, records: Any, done: int, image_key: str, label_key: str) -> None:
-    """Find the record that is no example, or has not the features that are asked for.
+def _raise_record_error(file: Path, records: Tensor, *, start: int, image_key: str, label_key: str) -> None:
+    """Find a record that is not a `tf.Example` or lacks a feature.
 
     Raises:
-        DataError: naming the record.
+        DataError: names the record.
     """
-    for number, record in enumerate(records.numpy(), start=done):
+    for number, record in enumerate(records.numpy(), start=start):
         where = f"{format_path(file)}: record {number}"
         try:
             found = tf.train.Example.FromString(record).features.feature
-        # A record that is no message at all: protobuf has its own error for it, with other names over time.
+        # Protobuf raises an error of its own, whose name differs between versions.
         except Exception as error:
-            raise DataError(f"{where} is no tf.Example") from error
+            raise DataError(f"{where} is not a tf.Example") from error
         for setting, key, kind in (
             ("image_key", image_key, "bytes_list"),
             ("label_key", label_key, "int64_list"),
@@ -170,10 +181,10 @@ def _name_fault(file: Path, records: Any, done: int, image_key: str, label_key: 
                 fitting = sorted(name for name in found if getattr(found[name], kind).value)
                 guess = find_nearest_name(key, fitting) or next(iter(fitting), None)
                 raise DataError(
-                    f"{where} has no feature {key!r}; {did_you_mean(key, found)}features: "
+                    f"{where}: no feature {key!r}; {did_you_mean(key, found)}features: "
                     f"{', '.join(sorted(found)) or 'none'}",
-                    hint=guess and f"{format_set_option(f'data.source.{setting}', guess)} names another",
+                    hint=guess and f"{format_set_option(f'data.source.{setting}', guess)} reads another feature",
                 )
             values = getattr(found[key], kind).value
             if len(values) != 1:
-                raise DataError(f"{where}: the feature {key!r} must hold one value of {kind}, got {len(values)}")
+                raise DataError(f"{where}: feature {key!r} must hold one {kind} value, got {len(values)}")

@@ -21,7 +21,7 @@ from kdcli.recipe.sections import Recipe
 from kdcli.recipe.shipped_recipes import list_shipped_recipes, read_shipped_text
 from kdcli.recipe.teacher_list import expand_setting, expand_teachers
 from kdcli.recipe.types import is_file_name
-from kdcli.sources import named
+from kdcli.sources import parse_source
 
 NEWEST_VERSION = 1
 # Where a mapping stands, or a list of them.
@@ -261,7 +261,7 @@ def _entry(short: Any, path: SettingPath) -> dict[str, Any] | None:
     if path[:2] != SOURCE:
         return {"kind": short}
     try:
-        return named(short)
+        return parse_source(short)
     except ValueError:
         return None
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kdcli.data.arrays import list_first
-from kdcli.data.class_labels import REGRESSION_HINT
-from kdcli.data.classes import format_classes_setting
+from kdcli.data.classes import REGRESSION_HINT, format_classes_setting
 from kdcli.data.examples import Examples
 from kdcli.errors import DataError, ModelError
 from kdcli.models.network import Network

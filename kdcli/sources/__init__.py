@@ -1,4 +1,4 @@
-"""Where examples come from: one file for each kind."""
+"""Sources of examples: one file for each kind."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from kdcli.sources.arrays import Arrays
 from kdcli.sources.digits import Digits
 from kdcli.sources.images import Images
 from kdcli.sources.keras import KerasDataset
-from kdcli.sources.one import SourceKind, expand_text, named
+from kdcli.sources.single_source import SourceKind, expand_text, parse_source
 from kdcli.sources.splits import SplitSources
 from kdcli.sources.table import Table
 from kdcli.sources.tfrecord import TfRecord
 from kdcli.spec import Source
 
 
-def _from_short(value: Any) -> Any:
-    """A text, or `{train: D, ...}` without a kind, as the entry that it stands for."""
+def _expand_short_form(value: Any) -> Any:
+    """Expand a text, or `{train: D, ...}` without a kind, to the entry that it stands for."""
     if isinstance(value, dict) and "kind" not in value and "train" in value:
         return {"kind": "splits", **value}
     return expand_text(value)
@@ -29,7 +29,7 @@ AnySource = Annotated[
     Annotated[SourceKind | SplitSources, Field(discriminator="kind")],
     OrCustom(Source),
     SerializeAsAny(),
-    BeforeValidator(_from_short),
+    BeforeValidator(_expand_short_form),
 ]
 
 __all__ = [
@@ -41,5 +41,5 @@ __all__ = [
     "SplitSources",
     "Table",
     "TfRecord",
-    "named",
+    "parse_source",
 ]

@@ -30,7 +30,7 @@ class Arrays(Source):
         return (self.path,)
 
     def load(self) -> Splits:
-        """The splits that the file holds."""
+        """Read the splits in the file."""
         from kdcli.data.arrays import read_npz
 
         return read_npz(Path(self.path), name=self.path)

@@ -1,11 +1,11 @@
-"""Folders of pictures."""
+"""Folders of images."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from kdcli.sources.form import Bits, Channels, ImageSize
+from kdcli.sources.setting_types import Bits, Channels, ImageSize
 from kdcli.spec import Source
 
 if TYPE_CHECKING:
@@ -13,21 +13,22 @@ if TYPE_CHECKING:
 
 
 class Images(Source):
-    """A folder of pictures: `DIR/train/CLASS/*` and `DIR/test/CLASS/*`, or `DIR/CLASS/*`.
+    """A folder of images: `DIR/train/CLASS/*` and `DIR/test/CLASS/*`, or `DIR/CLASS/*`.
 
-    Splits go by the names that people use, in any case: `Training`, `test_set`, `seg_train`, `valid`, `dev` ...
-    One folder around all is looked into. JPEG, PNG, BMP, GIF and WebP (of an animation its first image);
-    transparency is left out and a rotation in EXIF is not applied. Classes are in string order, as Keras has them.
+    Split folders may have any of their common names, in any case: `Training`, `test_set`, `seg_train`, `valid`,
+    `dev` ... A single folder around all others is entered. JPEG, PNG, BMP, GIF and WebP files are read (of an
+    animation the first image); transparency is dropped and an EXIF rotation is not applied. Classes are in string
+    order, as in Keras.
 
-    Pictures of more than 256 MB when decoded stay encoded, in a copy without a name in the temporary folder
-    (`TMPDIR`), and are decoded whenever they are needed.
+    Images of more than 256 MB when decoded stay encoded, in an unnamed copy in the temporary folder (`TMPDIR`),
+    and are decoded each time they are needed.
 
     Args:
-        path: the folder, relative to the current one.
-        size: [height, width] that pictures are stretched to; `auto` is their own when all are equal, else
-            256×256. A network resizes to its own size afterwards.
-        channels: 1 (grey), 3 (colour); `auto` is 1 when every picture is grey.
-        bits: how many of a PNG of 16 bits are used; the upper 8 of them become the pixel.
+        path: the folder, relative to the current folder.
+        size: [height, width] that images are stretched to; `auto` keeps their size if all are equal, else uses
+            256×256. A network then resizes images to its own input size.
+        channels: 1 (grey), 3 (colour); `auto` is 1 if all images are grey.
+        bits: bits used of a 16-bit PNG; the upper 8 of them become the pixel value.
     """
 
     kind: Literal["images"] = "images"
@@ -42,7 +43,7 @@ class Images(Source):
         return (self.path,)
 
     def load(self) -> Splits:
-        """The splits that the folder holds, pictures in uint8."""
+        """Read the splits in the folder, with images in uint8."""
         from kdcli.data.image_folders import read_image_folders
 
         return read_image_folders(Path(self.path), size=self.size, channels=self.channels, bits=self.bits)

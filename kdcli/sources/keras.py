@@ -15,6 +15,7 @@ from kdcli.spec import Source
 if TYPE_CHECKING:
     from kdcli.data.examples import Splits
 
+# Number of classes of each data set.
 DATASETS = {"mnist": 10, "fashion_mnist": 10, "cifar10": 10, "cifar100": 100}
 
 
@@ -29,7 +30,7 @@ class KerasDataset(Source):
     name: Literal["mnist", "fashion_mnist", "cifar10", "cifar100"]
 
     def load(self) -> Splits:
-        """The training and test split that Keras gives.
+        """Read the training and test split of Keras.
 
         Raises:
             DataError: the download failed, or `KD_OFFLINE` forbids it.
@@ -41,18 +42,18 @@ class KerasDataset(Source):
         return splits_from_arrays(arrays, name=self.name, classes=DATASETS[self.name])
 
     def _read(self) -> tuple[Any, Any]:
-        hint = f"give the data as a file: --data {self.name}.npz (x_train, y_train, x_test, y_test)"
-        if os.environ.get("KD_OFFLINE") and not self._cached():
-            raise DataError(f"{self.name} is not cached and KD_OFFLINE is set", hint=hint)
+        hint = f"pass the data as a file: --data {self.name}.npz (x_train, y_train, x_test, y_test)"
+        if os.environ.get("KD_OFFLINE") and not self._is_cached():
+            raise DataError(f"{self.name}: not cached, and KD_OFFLINE forbids the download", hint=hint)
         try:
-            # Keras shows its download on stdout, which belongs to the result.
+            # Keras prints its progress to stdout, which is reserved for the result.
             with contextlib.redirect_stdout(sys.stderr):
                 return getattr(keras.datasets, self.name).load_data()
-        # Keras raises a bare Exception for a failed download and leaves OSError and EOFError to a bad cache.
+        # Keras raises a bare Exception for a failed download, and OSError or EOFError for a damaged cache.
         except Exception as error:
-            raise DataError(f"{self.name} could not be read: {error}", hint=hint) from error
+            raise DataError(f"{self.name}: cannot be read: {error}", hint=hint) from error
 
-    def _cached(self) -> bool:
+    def _is_cached(self) -> bool:
         folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets"
         prefix = self.name.replace("_", "-").replace("cifar", "cifar-")
         known = (f"{prefix}.npz", prefix, f"{prefix}-batches-py", f"{prefix}-python")

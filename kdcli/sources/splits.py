@@ -1,4 +1,4 @@
-"""A source of its own for each split."""
+"""A separate source for each split."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from kdcli.errors import DataError
-from kdcli.sources.one import SingleSource
+from kdcli.sources.single_source import SingleSource
 from kdcli.spec import Source
 
 if TYPE_CHECKING:
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 class SplitSources(Source):
     """`{train: D, validation: D, test: D}`, each a text or a mapping as for a single source.
 
-    Of a source that has splits itself the one of that name is taken, of any other one everything. Classes and
-    columns must agree.
+    If a source has splits, the split of that name is used, else the whole source. Classes and columns of all
+    sources must be equal.
 
     Args:
         train: the training examples.
-        validation: those that select; split off the training part when left out.
-        test: those that are measured once, at the end.
+        validation: examples that select the best weights; split off the training split by default.
+        test: examples that are evaluated once, at the end.
     """
 
     kind: Literal["splits"] = "splits"
@@ -32,26 +32,26 @@ class SplitSources(Source):
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The files and folders of all of them."""
-        given = (self.train, self.validation, self.test)
-        return tuple(path for source in given if source is not None for path in source.paths)
+        """The files and folders of all sources."""
+        return tuple(path for source in self._sources().values() for path in source.paths)
 
     def load(self) -> Splits:
-        """The splits, from one source each."""
-        from kdcli.data.split_parts import combine_splits
+        """Read each split from its source."""
+        from kdcli.data.combined_splits import combine_splits
 
-        given = {"train": self.train, "validation": self.validation, "test": self.test}
-        return combine_splits(
-            {split: _loaded(split, source) for split, source in given.items() if source is not None}
-        )
+        return combine_splits({split: _load_split(split, source) for split, source in self._sources().items()})
+
+    def _sources(self) -> dict[str, Source]:
+        sources = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {split: source for split, source in sources.items() if source is not None}
 
 
-def _loaded(split: str, source: Source) -> Splits:
-    """What one source holds; settings that its sentences name are those of the split."""
-    ours, theirs = f"data.source.{split}.", "data.source."
+def _load_split(split: str, source: Source) -> Splits:
+    """Load one source; settings in its messages become those of the split."""
+    setting, prefix = f"data.source.{split}.", "data.source."
     try:
         splits: Splits = source.load()
     except DataError as error:
-        hint = error.hint and error.hint.replace(theirs, ours)
+        hint = error.hint and error.hint.replace(prefix, setting)
         raise DataError(error.message, hint=hint, location=error.location) from error
-    return replace(splits, notes=tuple(note.replace(theirs, ours) for note in splits.notes))
+    return replace(splits, notes=tuple(note.replace(prefix, setting) for note in splits.notes))

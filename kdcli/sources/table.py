@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from kdcli.sources.form import ColumnNames
+from kdcli.sources.setting_types import ColumnNames
 from kdcli.spec import Source
 
 if TYPE_CHECKING:
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 class Table(Source):
-    """A `.csv` file (commas, a header line) or a `.parquet` file: columns of numbers, one of them the label.
+    """A `.csv` file (commas, a header line) or a `.parquet` file: columns of numbers and a label column.
 
-    All rows are for training; `{train: a.csv, test: b.csv}` gives splits. Parquet needs the package pyarrow.
+    All rows are for training; `{train: a.csv, test: b.csv}` defines splits. Parquet needs the package pyarrow.
 
     Args:
         path: the file, relative to the current folder.
-        label: the label column; text becomes classes in string order. `null` when there are no labels.
-        weight: the column of sample weights; `weight` when there is one of that name.
-        drop: columns that are left out, such as a number of the row: a name, or a list of them.
+        label: the label column; texts become classes in string order. `null` means no labels.
+        weight: the column with sample weights; by default the column `weight`, if there is one.
+        drop: columns to ignore, such as row numbers: a name, or a list of names.
     """
 
     kind: Literal["table"] = "table"
@@ -36,7 +36,7 @@ class Table(Source):
         return (self.path,)
 
     def load(self) -> Splits:
-        """The rows as one training split."""
+        """Read the rows as one training split."""
         from kdcli.data.tables import read_table
 
         drop = (self.drop,) if isinstance(self.drop, str) else self.drop

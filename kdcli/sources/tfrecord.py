@@ -1,10 +1,10 @@
-"""TFRecord files of pictures."""
+"""TFRecord files of images."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from kdcli.sources.form import Bits, Channels, ImageSize
+from kdcli.sources.setting_types import Bits, Channels, ImageSize
 from kdcli.spec import Source
 
 if TYPE_CHECKING:
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
 
 
 class TfRecord(Source):
-    """TFRecord files of `tf.Example`s, each an encoded picture and its label.
+    """TFRecord files of `tf.Example` records, each with an encoded image and its label.
 
-    `train*`, `validation*` (`valid*`, `val*`, `dev*`, `eval*`) and `test*` are the splits, by the names of the
-    files. A `labels.txt` beside them names the classes, one a line, as `0:name` or as `0 name`.
+    File names define the splits: `train*`, `validation*` (`valid*`, `val*`, `dev*`, `eval*`) and `test*`. A
+    `labels.txt` in the same folder names the classes, one per line, as `name`, `0:name` or `0 name`.
 
-    Pictures of more than 256 MB when decoded stay encoded, in a copy without a name in the temporary folder
-    (`TMPDIR`), and are decoded whenever they are needed.
+    Images of more than 256 MB when decoded stay encoded, in an unnamed copy in the temporary folder (`TMPDIR`),
+    and are decoded each time they are needed.
 
     Args:
         path: a file, a pattern such as `DIR/train-*.tfrecord`, or a folder of such files.
-        image_key: the feature that holds the picture as JPEG, PNG, BMP, GIF or WebP.
-        label_key: the feature that holds the class, a whole number from 0.
-        size: [height, width] that pictures are stretched to; `auto` is their own when all are equal, else
+        image_key: name of the feature with the image, as JPEG, PNG, BMP, GIF or WebP.
+        label_key: name of the feature with the class, an integer from 0.
+        size: [height, width] that images are stretched to; `auto` keeps their size if all are equal, else uses
             256×256.
-        channels: 1 (grey), 3 (colour); `auto` is 1 when every picture is grey.
-        bits: how many of a PNG of 16 bits are used; the upper 8 of them become the pixel.
+        channels: 1 (grey), 3 (colour); `auto` is 1 if all images are grey.
+        bits: bits used of a 16-bit PNG; the upper 8 of them become the pixel value.
     """
 
     kind: Literal["tfrecord"] = "tfrecord"
@@ -40,13 +40,13 @@ class TfRecord(Source):
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The files that the path stands for, and the folder that was named."""
+        """The given path and the files that it stands for."""
         from kdcli.data.tfrecords import find_record_files
 
         return (self.path, *map(str, find_record_files(self.path)))
 
     def load(self) -> Splits:
-        """The splits that the files hold, pictures in uint8."""
+        """Read the splits in the files, with images in uint8."""
         from kdcli.data.tfrecords import read_tfrecords
 
         return read_tfrecords(

@@ -1,4 +1,4 @@
-"""Mixup and cutmix: the shares, the partners, the pictures and the labels that follow from them."""
+"""Mixup and cutmix: fractions, partners, images and labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kdcli.data.views import Views
 
 RANDOM = np.random.default_rng(0)
 COUNT = 30
-PICTURES = RANDOM.integers(0, 256, (COUNT, 8, 6, 1), dtype=np.uint8)
+IMAGES = RANDOM.integers(0, 256, (COUNT, 8, 6, 1), dtype=np.uint8)
 LABELS = np.arange(COUNT) % 4
 
 
@@ -27,17 +27,17 @@ def views(*augments, count=None):
 
 
 def batch(which, *, weights=None, labels=LABELS, view=3, positions=None):
-    split = Examples("train", {"x": PICTURES}, labels, weights, np.arange(COUNT))
+    split = Examples("train", {"x": IMAGES}, labels, weights, np.arange(COUNT))
     feed = Feed(split, which, classes=4)
     positions = tf.range(COUNT, dtype=tf.int64) if positions is None else tf.constant(positions, tf.int64)
     return feed.gather(positions, which.table(view), slot=0, total=COUNT)
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.2, 0.5, 1.0, 2.0, 8.0])
-def test_shares_are_distributed_by_beta(alpha):
+def test_samples_follow_the_beta_distribution(alpha):
     draws = tf.random.stateless_uniform([20000], seed=[1, 2])
     found = sample_beta(draws, alpha).numpy().astype(float)
-    # Closer to 0 and 1 float32 cannot tell shares apart, and no pixel can either.
+    # Closer to 0 and 1, float32 cannot represent the difference.
     places = beta.ppf(np.linspace(0.002, 0.998, 200), alpha, alpha).clip(1e-6, 1 - 1e-6)
     expected = betainc(alpha, alpha, places)
     seen = np.searchsorted(np.sort(found), places, side="right") / len(found)
@@ -45,7 +45,7 @@ def test_shares_are_distributed_by_beta(alpha):
     assert found.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.05)
 
 
-def test_a_uniform_share_is_the_draw_and_the_shares_mirror_each_other():
+def test_uniform_samples_equal_the_draws_and_quantiles_are_symmetric():
     draws = np.linspace(0, 1, 101, dtype=np.float32)
     np.testing.assert_allclose(sample_beta(tf.constant(draws), 1.0), draws, atol=1e-6)
     for alpha in (0.2, 3.0):
@@ -54,14 +54,14 @@ def test_a_uniform_share_is_the_draw_and_the_shares_mirror_each_other():
         assert (np.diff(quantiles) >= 0).all()
 
 
-def test_a_share_of_beta_two_solves_its_polynomial():
-    # The distribution of Beta(2, 2) is 3x² - 2x³.
+def test_samples_of_beta_2_2_solve_its_polynomial():
+    # The distribution function of Beta(2, 2) is 3x² - 2x³.
     draws = np.linspace(0.02, 0.98, 49, dtype=np.float32)
     x = sample_beta(tf.constant(draws), 2.0).numpy().astype(float)
     np.testing.assert_allclose(3 * x**2 - 2 * x**3, draws, atol=1e-4)
 
 
-def test_partners_are_spread_over_the_whole_split_and_never_beyond():
+def test_partners_cover_the_whole_split_evenly():
     kind = Mixup()
     found = kind.partners(tf.random.stateless_uniform([6000, 2], seed=[0, 0]), COUNT).numpy()
     counts = np.bincount(found, minlength=COUNT)
@@ -71,29 +71,29 @@ def test_partners_are_spread_over_the_whole_split_and_never_beyond():
     assert int(kind.partners(tf.constant([[last, 0.0]]), 2**24 + 1)[0]) <= 2**24
 
 
-def test_mixup_is_the_weighted_mean():
-    own, other = PICTURES[:3], PICTURES[3:6]
+def test_mixup_is_the_weighted_mean_of_two_images():
+    first, second = IMAGES[:3], IMAGES[3:6]
     draws = np.array([[0.0, 0.25], [0.0, 0.5], [0.0, 1.0]], np.float32)
-    found = Mixup(alpha=1.0).mix(tf.constant(own), tf.constant(other), tf.constant(draws)).numpy()
-    share = draws[:, 1].reshape(3, 1, 1, 1).astype(float)
-    assert np.abs(found - (share * own + (1 - share) * other)).max() <= 0.5 + 1e-4
-    np.testing.assert_array_equal(found[2], own[2])
+    found = Mixup(alpha=1.0).mix(tf.constant(first), tf.constant(second), tf.constant(draws)).numpy()
+    fraction = draws[:, 1].reshape(3, 1, 1, 1).astype(float)
+    assert np.abs(found - (fraction * first + (1 - fraction) * second)).max() <= 0.5 + 1e-4
+    np.testing.assert_array_equal(found[2], first[2])
 
 
-def test_cutmix_pastes_a_rectangle_and_counts_its_area():
-    kind, own, other = Cutmix(alpha=1.0), np.zeros((3, 8, 6, 1), np.uint8), np.full((3, 8, 6, 1), 9, np.uint8)
-    # A share of a quarter leaves a side of √¾: 6 rows and 5 columns, around the middle or cut off at a corner.
+def test_cutmix_pastes_a_rectangle_and_returns_its_area():
+    kind, first, second = Cutmix(alpha=1.0), np.zeros((3, 8, 6, 1), np.uint8), np.full((3, 8, 6, 1), 9, np.uint8)
+    # A fraction of 1/4 replaces a side of √¾: 6 rows and 5 columns, in the centre or clipped at a corner.
     draws = tf.constant([[0.0, 0.25, 0.5, 0.5], [0.0, 0.25, 0.0, 0.0], [0.0, 0.9999999, 0.5, 0.5]], tf.float32)
-    found = kind.mix(tf.constant(own), tf.constant(other), draws).numpy()[..., 0]
-    expected = own[..., 0].copy()
+    found = kind.mix(tf.constant(first), tf.constant(second), draws).numpy()[..., 0]
+    expected = first[..., 0].copy()
     expected[0, 1:7, 1:6] = expected[1, :3, :3] = 9
     np.testing.assert_array_equal(found, expected)
-    np.testing.assert_allclose(kind.shares(draws, size=(8, 6)), [1 - 30 / 48, 1 - 9 / 48, 1.0], atol=1e-6)
+    np.testing.assert_allclose(kind.fractions(draws, size=(8, 6)), [1 - 30 / 48, 1 - 9 / 48, 1.0], atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [Mixup(alpha=1.0), Cutmix()], ids=["mixup", "cutmix"])
-def test_labels_are_the_shares_of_what_is_in_the_picture(kind):
-    # Pictures of one value, the label's own: what a label says can be read off the pixels.
+def test_labels_are_mixed_in_the_same_fractions_as_images(kind):
+    # Each image has one value, which encodes its label, so the mean pixel reveals the mixed label.
     flat = np.repeat((LABELS * 60).astype(np.float32), 48).reshape(COUNT, 8, 6, 1)
     which = views(kind)
     split = Examples("train", {"x": flat}, LABELS, None, np.arange(COUNT))
@@ -105,46 +105,46 @@ def test_labels_are_the_shares_of_what_is_in_the_picture(kind):
     assert (np.count_nonzero(read.labels.numpy() > 0.01, axis=1) == 2).sum() > COUNT // 4
 
 
-def test_partners_come_through_the_steps_before_with_their_own_draws():
+def test_partners_pass_the_earlier_steps_with_their_own_draws():
     which, before = (
         views(Crop(padding=1), Flip(), Mixup(alpha=1.0), Cutout(size=2)),
         views(Crop(padding=1), Flip()),
     )
     table = which.table(3)
-    alone = before.apply({"x": PICTURES}, tf.range(COUNT), table[:, :3])["x"].numpy().astype(float)
-    own, partner = which.sources(tf.range(COUNT), table, size=(8, 6))
-    share = own[1].numpy().reshape(-1, 1, 1, 1).astype(float)
-    mixed = np.rint(share * alone + (1 - share) * alone[partner[0].numpy()])
-    hidden = Cutout(size=2)(tf.constant(np.ones_like(PICTURES)), table[:, 5:]).numpy() == 0
+    unmixed = before.apply({"x": IMAGES}, tf.range(COUNT), table[:, :3])["x"].numpy().astype(float)
+    first, second = which.sources(tf.range(COUNT), table, size=(8, 6))
+    fraction = first[1].numpy().reshape(-1, 1, 1, 1).astype(float)
+    mixed = np.rint(fraction * unmixed + (1 - fraction) * unmixed[second[0].numpy()])
+    hidden = Cutout(size=2)(tf.constant(np.ones_like(IMAGES)), table[:, 5:]).numpy() == 0
     found = batch(which).inputs["x"].numpy()
     assert (found[hidden] == 0).all()
     assert np.abs(found - np.where(hidden, 0, mixed)).max() <= 1
 
 
-def test_two_mixings_share_out_the_whole():
+def test_fractions_of_two_mixings_sum_to_one():
     which = views(Mixup(alpha=1.0), Cutmix())
     found = which.sources(tf.range(COUNT), which.table(0), size=(8, 6))
     assert len(found) == 3
-    np.testing.assert_allclose(sum(share.numpy() for _, share in found), 1.0, atol=1e-6)
-    assert all(share.numpy().min() >= 0 for _, share in found)
+    np.testing.assert_allclose(sum(fraction.numpy() for _, fraction in found), 1.0, atol=1e-6)
+    assert all(fraction.numpy().min() >= 0 for _, fraction in found)
 
 
-def test_examples_of_weight_zero_leave_no_label_in_a_mixture():
+def test_examples_of_weight_zero_do_not_contribute_to_mixed_labels():
     weights = (LABELS != 0).astype(np.float32)
     read = batch(views(Mixup(alpha=1.0)), weights=weights)
-    labels, kept = read.labels.numpy(), read.weights.numpy()
+    labels, mixed = read.labels.numpy(), read.weights.numpy()
     assert (labels[:, 0] == 0).all()
-    own, partner = views(Mixup(alpha=1.0)).sources(tf.range(COUNT), views(Mixup(alpha=1.0)).table(3), size=(8, 6))
-    expected = own[1].numpy() * weights + partner[1].numpy() * weights[partner[0].numpy()]
-    np.testing.assert_allclose(kept, expected, atol=1e-6)
+    first, second = views(Mixup(alpha=1.0)).sources(tf.range(COUNT), views(Mixup(alpha=1.0)).table(3), size=(8, 6))
+    expected = first[1].numpy() * weights + second[1].numpy() * weights[second[0].numpy()]
+    np.testing.assert_allclose(mixed, expected, atol=1e-6)
     np.testing.assert_allclose(labels.sum(1), (expected > 0).astype(float), atol=1e-5)
 
 
-def test_without_labels_pictures_are_mixed_all_the_same():
+def test_images_are_mixed_without_labels():
     read = batch(views(Mixup(alpha=1.0)), labels=None)
     assert (read.labels, read.weights) == (None, None)
-    assert not np.array_equal(read.inputs["x"], PICTURES)
+    assert not np.array_equal(read.inputs["x"], IMAGES)
 
 
-def test_without_mixing_labels_stay_classes():
+def test_labels_stay_classes_without_mixing():
     np.testing.assert_array_equal(batch(views(Flip())).labels, LABELS)

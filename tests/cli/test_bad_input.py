@@ -110,22 +110,22 @@ MODELS = [
 ]
 DATA = [
     (distill(data="missing.npz"), 3, ["missing.npz: no such file"], "--data"),
-    (distill(data="text.npz"), 3, ["text.npz: not a readable .npz file"], "copy it again"),
-    (distill(data="pickled.npz"), 3, ["pickled.npz: y holds pickled objects"], "np.savez"),
+    (distill(data="text.npz"), 3, ["text.npz: not a readable .npz file"], "copy the file again"),
+    (distill(data="pickled.npz"), 3, ["pickled.npz: y contains pickled objects"], "np.savez"),
     (distill(data="names.npz"), 3, ["unknown array 'x_trian'", "did you mean 'x_train'?"], "x_train"),
     (distill(data="label3.npz"), 3, ["y_test has 48 labels outside 0..2", "at 0, 1, 2, 3, 4 and 43 more"], ""),
     (distill(data="negative.npz"), 3, ["y_train has 32 labels below 0", "at 0, 3, 6, 9, 12"], ""),
     (distill(data="broken.npz"), 3, ["96 labels that are not whole numbers"], "data.task=regression"),
-    (distill(data="nan.npz"), 3, ["nan.npz", "x_train holds NaN or infinity in examples 3, 70"], "np.nan_to_num"),
+    (distill(data="nan.npz"), 3, ["nan.npz", "contains NaN or infinity in examples 3, 70"], "np.nan_to_num"),
     (distill(data="empty.npz"), 3, ["empty.npz: the test split is empty"], ""),
     (
         distill(data="short.npz"),
         3,
         ["short.npz: lengths differ: x_train 96, y_train 95"],
-        "from the same examples",
+        "one row for each example",
     ),
-    (distill(data="mnits"), 2, ["'mnits' is no data", "mnist"], ""),
-    (distill(data="data.zip"), 2, ["'data.zip' is no data", ".npz"], ""),
+    (distill(data="mnits"), 2, ["unknown data set 'mnits'", "mnist"], ""),
+    (distill(data="data.zip"), 2, ["unknown data set 'data.zip'", ".npz"], ""),
 ]
 USAGE = [
     (distill(data=None), 2, ["no data: neither the recipe 'soft-targets' nor an option gives"], "--data digits"),

@@ -1,4 +1,4 @@
-"""kd distill on every kind of data: unlabelled, weighted, several labels, values, pictures of labels."""
+"""kd distill on every kind of data: unlabelled, weighted, multilabel, values, label maps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SOFT = {"kind": "soft_targets", "temperature": 2.0}
 
 
 def network(width: int, outputs: int, *, seed: int, dense: bool = False, activation=None) -> keras.Model:
-    """A small network; `dense` keeps height and width, one answer for each pixel."""
+    """A small network; `dense` keeps height and width, with one output per pixel."""
     keras.utils.set_random_seed(seed)
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Conv2D(width, 3, padding="same", activation="relu", name="features")(inputs)
@@ -42,7 +42,7 @@ def distill(
     data_section=None,
     train=None,
 ):
-    """Distil fresh copies of the same two models, without preflight: the teacher is not trained."""
+    """Distil fresh copies of the same two models, without preflight, because the teacher is not trained."""
     train = train or {"epochs": 2, "batch_size": 8, "optimizer": {"kind": "adam", "learning_rate": 0.01}}
     return kdcli.distill(
         teacher=network(6, outputs, seed=1, dense=dense, activation=activation),
@@ -51,7 +51,7 @@ def distill(
             "losses": list(losses),
             "train": train,
             "data": data_section or {},
-            # By its loss, random weights may seem to want another one.
+            # Random weights may fit another scale better by chance.
             "teacher": {"input": {"scale": "unit"}},
             "student": {"input": {"scale": "unit"}},
         },
@@ -89,7 +89,7 @@ def test_unlabelled_data_distils_and_agreement_selects(tmp_path):
         assert set(file.files) == {"logits", "index"}
 
 
-def test_labels_that_are_ignored_do_not_matter(tmp_path):
+def test_ignored_labels_have_no_influence(tmp_path):
     ignored = {"labels": "none", "classes": ["a", "b", "c"]}
     run = distill(tmp_path / "a", arrays(), losses=[SOFT], data_section=ignored)
     turned = arrays(y_train=(Y + 1) % 3)
@@ -106,7 +106,7 @@ def test_label_loss_on_unlabelled_data_is_refused_by_name(tmp_path):
     assert not (tmp_path / "a").exists()
 
 
-def test_regression_runs_to_its_end(tmp_path):
+def test_regression_is_distilled_and_evaluated(tmp_path):
     values = {"y_train": Y * 0.5 + 0.25, "y_test": Y_TEST * 0.5 + 0.25}
     terms = [LABELS, {"kind": "logit_mse"}]
     run = distill(tmp_path / "a", arrays(**values), losses=terms, outputs=1, data_section={"task": "regression"})
@@ -122,7 +122,7 @@ def test_regression_runs_to_its_end(tmp_path):
 
 
 @pytest.mark.parametrize("activation", [None, "sigmoid"])
-def test_multilabel_runs_to_its_end(tmp_path, activation):
+def test_multilabel_task_is_distilled_and_evaluated(tmp_path, activation):
     several = {"y_train": np.eye(3, dtype=int)[Y], "y_test": np.eye(3, dtype=int)[Y_TEST]}
     for labels in several.values():
         labels[::4, 0] = 1
@@ -131,12 +131,12 @@ def test_multilabel_runs_to_its_end(tmp_path, activation):
     with np.load(run.run / "predictions.npz") as file:
         decided = file["logits"] > 0
         assert run.test.accuracy == pytest.approx(np.mean(decided == several["y_test"]), abs=1e-9)
-    answers = np.asarray(keras.saving.load_model(run.model_path)(X_TEST / np.float32(255)))
-    np.testing.assert_array_equal(answers > (0.5 if activation else 0.0), decided)
+    outputs = np.asarray(keras.saving.load_model(run.model_path)(X_TEST / np.float32(255)))
+    np.testing.assert_array_equal(outputs > (0.5 if activation else 0.0), decided)
     assert run.test.macro_f1 is not None
 
 
-def test_segmentation_runs_to_its_end(tmp_path):
+def test_segmentation_is_distilled_and_evaluated(tmp_path):
     where = {"y_train": (X[..., 0] > 120).astype(np.int64), "y_test": (X_TEST[..., 0] > 120).astype(np.int64)}
     run = distill(tmp_path / "a", arrays(**where), outputs=2, dense=True)
     assert run.task == "segmentation"
@@ -191,20 +191,20 @@ def test_class_weight_changes_label_losses(tmp_path):
     )
 
 
-def test_unknown_class_in_class_weight_is_refused_and_leaves_nothing(tmp_path):
+def test_unknown_class_in_class_weight_is_refused_before_writing(tmp_path):
     weighted = {"class_weight": {"cat": 3.0}}
-    with pytest.raises(DataError, match=r"data\.class_weight: no class 'cat'; classes: 0, 1, 2"):
+    with pytest.raises(DataError, match=r"data\.class_weight: unknown class 'cat'; classes: 0, 1, 2"):
         distill(tmp_path / "a", arrays(), data_section=weighted)
     assert not (tmp_path / "a").exists()
 
 
-# One step of plain gradient descent over all examples, which plain Keras can repeat.
+# One step of gradient descent over all examples, which plain Keras can reproduce.
 ONE_STEP = {"epochs": 1, "batch_size": 64, "optimizer": {"kind": "sgd", "learning_rate": 0.5}}
 HELD = {"x_validation": X_TEST, "y_validation": Y_TEST}
 
 
-def stepped(loss, *, outputs: int, dense: bool, activation: str | None) -> list[np.ndarray]:
-    """The student's weights after the same step in plain Keras, of a loss of (student's output, teacher's)."""
+def step_in_keras(loss, *, outputs: int, dense: bool, activation: str | None) -> list[np.ndarray]:
+    """Take the same step in plain Keras, with a loss of (student output, teacher output); return the weights."""
     given = {"outputs": outputs, "dense": dense, "activation": activation}
     teacher, student = network(6, seed=1, **given), network(2, seed=2, **given)
     images = X.astype(np.float32) / 255
@@ -214,31 +214,31 @@ def stepped(loss, *, outputs: int, dense: bool, activation: str | None) -> list[
     return [w.numpy() - 0.5 * g.numpy() for w, g in zip(student.trainable_variables, gradients, strict=True)]
 
 
-def assert_same(run, wanted) -> None:
-    for ours, theirs in zip(weights(run), wanted, strict=True):
+def assert_same(run, expected) -> None:
+    for ours, theirs in zip(weights(run), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
-def softened(chances, temperature: float):
-    """Probabilities at another temperature."""
-    raised = chances ** (1 / temperature)
+def soften(probabilities, temperature: float):
+    """Soften probabilities with a temperature."""
+    raised = probabilities ** (1 / temperature)
     return raised / tf.reduce_sum(raised, axis=-1, keepdims=True)
 
 
-def test_soft_labels_give_the_step_of_a_categorical_cross_entropy(tmp_path):
+def test_soft_labels_train_with_categorical_cross_entropy(tmp_path):
     rows = np.random.default_rng(0).dirichlet(np.ones(3), 64)
     data = {"x_train": X, "y_train": rows, **HELD, "x_test": X_TEST, "y_test": np.eye(3)[Y_TEST] * 0.7 + 0.1}
     run = distill(tmp_path / "a", data, losses=[LABELS], activation="softmax", train=ONE_STEP)
     truth = keras.losses.CategoricalCrossentropy()
-    wanted = stepped(lambda ours, _: 0.5 * truth(rows, ours), outputs=3, dense=False, activation="softmax")
+    expected = step_in_keras(lambda ours, _: 0.5 * truth(rows, ours), outputs=3, dense=False, activation="softmax")
     assert run.task == "classification"
-    assert_same(run, wanted)
+    assert_same(run, expected)
     predicted = keras.saving.load_model(run.model_path)(X_TEST / np.float32(255)).numpy().argmax(-1)
     assert run.test.accuracy == pytest.approx(np.mean(predicted == Y_TEST))
 
 
 @pytest.mark.parametrize("kind", ["decoupled", "normalized", "weighted_soft_labels"])
-def test_losses_that_need_one_class_refuse_soft_labels_by_name(tmp_path, kind):
+def test_losses_that_need_one_class_refuse_soft_labels(tmp_path, kind):
     rows = {"y_train": np.eye(3)[Y] * 0.7 + 0.1}
     with pytest.raises(UsageError, match=rf"losses\.{kind} needs one class for each example") as caught:
         distill(tmp_path / "a", arrays(**rows), losses=[{"kind": kind}])
@@ -246,7 +246,7 @@ def test_losses_that_need_one_class_refuse_soft_labels_by_name(tmp_path, kind):
 
 
 @pytest.mark.parametrize("high", [1, 255])
-def test_one_sigmoid_for_each_pixel_is_a_binary_segmentation(tmp_path, high):
+def test_one_sigmoid_per_pixel_is_binary_segmentation(tmp_path, high):
     inside = (X > 120).astype(np.uint8), (X_TEST > 120).astype(np.uint8)
     data = arrays(y_train=inside[0] * high, y_test=inside[1] * high, x_validation=X_TEST)
     data |= {"y_validation": inside[1] * high}
@@ -255,11 +255,11 @@ def test_one_sigmoid_for_each_pixel_is_a_binary_segmentation(tmp_path, high):
 
     def loss(ours, theirs):
         both = (tf.concat([1 - one, one], axis=-1) for one in (theirs, ours))
-        # soft_targets brings a weight of 0.9 and the square of its temperature.
-        return 0.5 * truth(inside[0], ours) + 0.9 * 4 * apart(*(softened(one, 2.0) for one in both))
+        # soft_targets has a weight of 0.9 and scales with the square of its temperature.
+        return 0.5 * truth(inside[0], ours) + 0.9 * 4 * apart(*(soften(one, 2.0) for one in both))
 
     assert run.task == "segmentation"
-    assert_same(run, stepped(loss, outputs=1, dense=True, activation="sigmoid"))
+    assert_same(run, step_in_keras(loss, outputs=1, dense=True, activation="sigmoid"))
     predicted = keras.saving.load_model(run.model_path)(X_TEST / np.float32(255)).numpy()
     metric = keras.metrics.MeanIoU(2)
     metric.update_state(inside[1], predicted > 0.5)
@@ -268,13 +268,13 @@ def test_one_sigmoid_for_each_pixel_is_a_binary_segmentation(tmp_path, high):
 
 
 def with_void(images):
-    """Two classes of pixels, and a fifth of them void."""
+    """Masks of two classes, with a fifth of the pixels void."""
     masks = (images[..., 0] > 120).astype(np.uint8)
     masks[np.random.default_rng(0).random(masks.shape) < 0.2] = 255
     return masks
 
 
-def test_void_pixels_count_neither_in_losses_nor_in_metrics(tmp_path):
+def test_void_pixels_are_excluded_from_losses_and_metrics(tmp_path):
     masks, tested = with_void(X), with_void(X_TEST)
     data = arrays(y_train=masks, y_test=tested, x_validation=X_TEST, y_validation=tested)
     ignored = {"ignore": 255}
@@ -293,22 +293,22 @@ def test_void_pixels_count_neither_in_losses_nor_in_metrics(tmp_path):
 
     def loss(ours, theirs):
         each = 0.5 * truth(np.where(masks == 255, 0, masks), ours)
-        each += 0.9 * 4 * apart(softened(theirs, 2.0), softened(ours, 2.0))
+        each += 0.9 * 4 * apart(soften(theirs, 2.0), soften(ours, 2.0))
         return tf.reduce_mean(tf.reduce_sum(each * valid, axis=(1, 2)) / tf.reduce_sum(valid, axis=(1, 2)))
 
-    assert_same(run, stepped(loss, outputs=2, dense=True, activation="softmax"))
+    assert_same(run, step_in_keras(loss, outputs=2, dense=True, activation="softmax"))
     model = keras.saving.load_model(run.model_path)
-    chances = model(X_TEST / np.float32(255)).numpy()
+    probabilities = model(X_TEST / np.float32(255)).numpy()
     whole = keras.losses.SparseCategoricalCrossentropy(ignore_class=255)
     metric = keras.metrics.MeanIoU(2, ignore_class=255)
-    metric.update_state(tested, chances.argmax(-1))
+    metric.update_state(tested, probabilities.argmax(-1))
     counted = tested != 255
-    assert run.test.accuracy == pytest.approx(np.mean((chances.argmax(-1) == tested)[counted]))
-    assert run.test.loss == pytest.approx(float(whole(tested, chances)), abs=1e-5)
+    assert run.test.accuracy == pytest.approx(np.mean((probabilities.argmax(-1) == tested)[counted]))
+    assert run.test.loss == pytest.approx(float(whole(tested, probabilities)), abs=1e-5)
     assert run.test.mean_iou == pytest.approx(float(metric.result()), abs=1e-6)
 
 
-def test_losses_that_compare_pixels_with_each_other_refuse_void_ones(tmp_path):
+def test_losses_that_compare_pixels_refuse_void_pixels(tmp_path):
     with pytest.raises(UsageError, match=r"losses\.dist compares pixels with each other, and data\.ignore"):
         distill(
             tmp_path / "a",
@@ -320,7 +320,7 @@ def test_losses_that_compare_pixels_with_each_other_refuse_void_ones(tmp_path):
         )
 
 
-def test_images_as_targets_are_learned_and_measured_as_values(tmp_path):
+def test_target_images_are_learned_and_evaluated_as_values(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, X.shape, dtype=np.uint8)
     held = np.random.default_rng(1).integers(0, 256, X_TEST.shape, dtype=np.uint8)
     data = arrays(y_train=noise, y_test=held, x_validation=X_TEST, y_validation=held)
@@ -331,22 +331,22 @@ def test_images_as_targets_are_learned_and_measured_as_values(tmp_path):
         return 0.5 * truth(noise / np.float32(255), ours) + 0.9 * truth(theirs, ours)
 
     assert run.task == "regression"
-    assert_same(run, stepped(loss, outputs=1, dense=True, activation="sigmoid"))
+    assert_same(run, step_in_keras(loss, outputs=1, dense=True, activation="sigmoid"))
     predicted = keras.saving.load_model(run.model_path)(X_TEST / np.float32(255)).numpy()
-    wanted = held / np.float32(255)
-    assert run.test.rmse == pytest.approx(np.sqrt(np.mean(np.square(predicted - wanted))), rel=1e-5)
-    assert run.test.psnr == pytest.approx(float(tf.reduce_mean(tf.image.psnr(predicted, wanted, 1.0))), rel=1e-5)
+    expected = held / np.float32(255)
+    assert run.test.rmse == pytest.approx(np.sqrt(np.mean(np.square(predicted - expected))), rel=1e-5)
+    assert run.test.psnr == pytest.approx(float(tf.reduce_mean(tf.image.psnr(predicted, expected, 1.0))), rel=1e-5)
     assert json.loads((run.run / "summary.json").read_text())["test"]["psnr"] == run.test.psnr
 
 
-def test_augmentation_that_moves_images_is_refused_for_maps_of_values(tmp_path):
+def test_augmentation_that_moves_pixels_is_refused_for_maps_of_values(tmp_path):
     moved = {"augment": [{"kind": "shift", "pixels": 1}]}
     depth = arrays(y_train=X / 255.0, y_test=X_TEST / 255.0)
     with pytest.raises(UsageError, match="its map of labels would stay behind"):
         distill(tmp_path / "a", depth, outputs=1, dense=True, data_section=moved)
 
 
-def test_labels_are_those_of_the_output_that_is_chosen(tmp_path):
+def test_selected_output_selects_its_labels(tmp_path):
     inputs = keras.Input((8, 8, 1))
     flat = keras.layers.Flatten()(inputs)
     heads = {"digit": keras.layers.Dense(3, name="digit")(flat), "big": keras.layers.Dense(2, name="big")(flat)}

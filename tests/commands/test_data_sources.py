@@ -1,4 +1,4 @@
-"""Runs on folders of pictures, records and tables, from the command line."""
+"""Commands on image folders, TFRecord files and tables."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ MLP = "teacher.model={kind: zoo, name: mlp, width: 8, depth: 1}"
 
 
 def save_folder(folder, splits):
-    """Pictures as PNG files, class by class; gives arrays in the order in which they are read."""
+    """Save images as PNG files by class; return arrays in the order in which they are read."""
     arrays = {}
-    for split, (pictures, labels) in splits.items():
+    for split, (images, labels) in splits.items():
         order = np.argsort(labels, kind="stable")
-        arrays[f"x_{split}"], arrays[f"y_{split}"] = pictures[order], labels[order]
+        arrays[f"x_{split}"], arrays[f"y_{split}"] = images[order], labels[order]
         for number, place in enumerate(order):
             path = folder / split / f"class {labels[place]}" / f"{number:03}.PNG"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(tf.io.encode_png(pictures[place]).numpy())
+            path.write_bytes(tf.io.encode_png(images[place]).numpy())
     return arrays
 
 
@@ -35,7 +35,7 @@ def summary(folder):
     return json.loads((folder / "summary.json").read_text())
 
 
-def test_a_folder_of_pictures_gives_what_the_same_arrays_give(kd, tmp_path):
+def test_image_folder_gives_the_same_result_as_arrays(kd, tmp_path):
     arrays = save_folder(tmp_path / "d", {"train": blobs(48), "test": blobs(24, seed=1)})
     np.savez(tmp_path / "d.npz", **arrays)
     (tmp_path / "d" / "notes.txt").write_text("x")
@@ -45,31 +45,31 @@ def test_a_folder_of_pictures_gives_what_the_same_arrays_give(kd, tmp_path):
     ours, theirs = summary(tmp_path / "a"), summary(tmp_path / "b")
     assert ours["test"]["accuracy"] == theirs["test"]["accuracy"]
     assert ours["test"]["loss"] == pytest.approx(theirs["test"]["loss"], rel=1e-6)
-    # Inputs are matched by content.
+    # Both runs record the same hash, because data is identified by content.
     environments = [json.loads((tmp_path / run / "environment.json").read_text()) for run in "ab"]
     assert len({entry["inputs"]["data"]["sha256"] for entry in environments}) == 1
 
 
-def test_what_was_ignored_is_said(kd, tmp_path):
+def test_ignored_files_are_reported(kd, tmp_path):
     save_folder(tmp_path / "d", {"train": blobs(24), "test": blobs(12, seed=1)})
     (tmp_path / "d" / "notes.txt").write_text("x")
     ran = kd("train-teacher", "--data", "d", "--dry-run", "--set", MLP, "--epochs", "1")
     assert ran.code == 0, ran.err
-    assert "1 files are no pictures and were ignored (1 .txt)" in " ".join(ran.err.split())
+    assert "ignored files that are not images: 1 (1 .txt)" in " ".join(ran.err.split())
 
 
-def test_a_corrupt_picture_ends_with_3_and_leaves_nothing(kd, tmp_path):
+def test_corrupt_image_exits_with_3_before_writing(kd, tmp_path):
     save_folder(tmp_path / "d", {"train": blobs(24), "test": blobs(12, seed=1)})
     broken = tmp_path / "d" / "train" / "class 0" / "001.PNG"
     broken.write_bytes(broken.read_bytes()[:50])
     ran = train(kd, "d", "a")
     assert ran.code == 3
-    said = " ".join(ran.err.split())
-    assert f"d: 1 of 36 pictures cannot be read: {broken.relative_to(tmp_path)} (damaged or cut off)" in said
+    text = " ".join(ran.err.split())
+    assert f"d: 1 of 36 images cannot be read: {broken.relative_to(tmp_path)} (damaged or truncated)" in text
     assert not (tmp_path / "a").exists()
 
 
-def test_a_source_for_each_split_goes_on_where_the_files_were_moved(kd, tmp_path):
+def test_run_resumes_after_its_data_files_were_moved(kd, tmp_path):
     random = np.random.default_rng(0)
     for name, count in (("a.csv", 40), ("b.csv", 20)):
         values = random.normal(size=(count, 3))
@@ -87,7 +87,7 @@ def test_a_source_for_each_split_goes_on_where_the_files_were_moved(kd, tmp_path
     assert (other.code, "started with another data" in " ".join(other.err.split())) == (2, True)
 
 
-def test_overwrite_never_deletes_pictures(kd, tmp_path):
+def test_overwrite_does_not_delete_input_images(kd, tmp_path):
     assert train(kd, "digits", "run", "--limit", "60").code == 0
     save_folder(tmp_path / "run" / "d", {"train": blobs(24), "test": blobs(12, seed=1)})
     ran = train(kd, "run/d", "run", "--overwrite")
@@ -96,11 +96,11 @@ def test_overwrite_never_deletes_pictures(kd, tmp_path):
     assert (tmp_path / "run" / "d" / "train").is_dir()
 
 
-def test_evaluating_on_records(kd, tmp_path):
+def test_evaluate_reads_tfrecords(kd, tmp_path):
     assert train(kd, "digits", "run", "--limit", "60").code == 0
-    pictures, labels = blobs(20)
+    images, labels = blobs(20)
     with tf.io.TFRecordWriter(str(tmp_path / "test-0.tfrecord")) as writer:
-        for pixels, label in zip(pictures, labels, strict=True):
+        for pixels, label in zip(images, labels, strict=True):
             encoded = tf.io.encode_png(pixels).numpy()
             features = {
                 "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded])),
@@ -114,7 +114,7 @@ def test_evaluating_on_records(kd, tmp_path):
     assert ran.document["models"][0]["examples"] == 20
 
 
-def test_evaluating_says_what_was_ignored(kd, tmp_path):
+def test_evaluate_reports_ignored_files(kd, tmp_path):
     assert train(kd, "digits", "run", "--limit", "60").code == 0
     save_folder(tmp_path / "d", {"train": blobs(60, classes=6), "test": blobs(30, classes=6, seed=1)})
     (tmp_path / "d" / "notes.txt").write_text("x")
@@ -126,10 +126,10 @@ def test_evaluating_says_what_was_ignored(kd, tmp_path):
             copy.write_bytes(first.read_bytes())
     ran = kd("evaluate", "run", "--data", "d")
     assert ran.code == 0, ran.err
-    assert "1 files are no pictures and were ignored (1 .txt)" in " ".join(ran.err.split())
+    assert "ignored files that are not images: 1 (1 .txt)" in " ".join(ran.err.split())
 
 
-def test_hints_about_data_work_when_they_are_typed(kd, tmp_path):
+def test_data_hints_work_when_typed(kd, tmp_path):
     for split, seed in (("lessons", 0), ("trial", 1)):
         save_folder(tmp_path / "d" / split, {".": blobs(24 if split == "lessons" else 12, seed=seed)})
     (tmp_path / "t.csv").write_text("a,b,kind\n" + "".join(f"{n % 5},{n % 7},{n % 2}\n" for n in range(40)))
@@ -139,8 +139,8 @@ def test_hints_about_data_work_when_they_are_typed(kd, tmp_path):
         assert ran.code == 3
         hint = shlex.split(ran.document["error"]["hint"])
         typed = hint[hint.index("--set") :][:2]
-        # A whole source is not about the one that `--data` names.
-        kept = () if typed[1].startswith("data.source=") else ("--data", data)
-        again = kd(*words, *kept, *typed, "--json")
+        # A hint that sets the whole source replaces `--data`.
+        data_option = () if typed[1].startswith("data.source=") else ("--data", data)
+        again = kd(*words, *data_option, *typed, "--json")
         assert again.code == 0, again.err
         assert (again.document["test"] or {}).get("examples", 0) == count

@@ -170,7 +170,7 @@ def test_what_cannot_be_evaluated_is_refused(folder, tmp_path):
         kdcli.evaluate(good)
     with pytest.raises(ModelError, match=r"missing\.keras: no such model file"):
         kdcli.evaluate(tmp_path / "missing.keras", data=data)
-    with pytest.raises(DataError, match="has no test split; there is train"):
+    with pytest.raises(DataError, match="no test split; available: train"):
         kdcli.evaluate(good, data=blobs(30), split="test")
     with pytest.raises(ModelError, match=f"{tmp_path} is a folder without a finished run"):
         kdcli.evaluate(tmp_path, data=data)

@@ -1,4 +1,4 @@
-"""Labels by the name of the output that they are for."""
+"""Labels stored by output name."""
 
 from __future__ import annotations
 
@@ -29,47 +29,49 @@ def refused(arrays, **more):
 @pytest.mark.parametrize(
     "more", [{"outputs": ("big",)}, {"labels": "big"}, {"outputs": ("other",), "labels": "big"}]
 )
-def test_labels_are_chosen_by_output_or_by_name_and_what_is_left_out_is_said(more):
+def test_labels_are_selected_by_output_or_name_with_a_note(more):
     data = opened(BOTH, **more)
     np.testing.assert_array_equal(data.train.labels, BIG)
     np.testing.assert_array_equal(data.test.labels, BIG)
     assert (data.outputs, data.label_name) == (2, "big")
-    assert data.notes == ("data: labels are y_train.big; y_train.digit left out",)
+    assert data.notes == ("data: labels are y_train.big; not used: y_train.digit",)
 
 
 @pytest.mark.parametrize("outputs", [(), ("dense",)])
-def test_several_labels_are_refused_by_name(outputs):
+def test_several_labels_without_a_choice_are_refused(outputs):
     error = refused(BOTH, outputs=outputs)
-    assert error.message == "data: has several labels: y_train.digit, y_train.big"
+    assert error.message == "data: several labels: y_train.digit, y_train.big"
     assert "--output digit" in error.hint
     assert "--set data.labels=digit" in error.hint
 
 
-def test_the_only_named_labels_are_taken_and_said():
+def test_only_named_labels_are_used_with_a_note():
     data = opened({"x": X, "y.digit": DIGIT})
     assert (data.outputs, data.notes) == (3, ("data: labels are y_train.digit",))
 
 
-def test_an_unknown_name_is_refused_with_the_nearest():
-    assert "has no y_train.bog; did you mean 'big'?" in refused(BOTH, labels="bog").message
+def test_unknown_label_name_is_refused_with_a_suggestion():
+    assert "no y_train.bog; did you mean 'big'?" in refused(BOTH, labels="bog").message
 
 
-def test_labels_of_one_split_under_another_name_are_refused():
+def test_split_with_another_label_name_is_refused():
     error = refused({"x_train": X, "y_train": DIGIT, "x_test": X, "y_test.labels": DIGIT})
-    assert error.message == "data: has y_test.labels, expected y_test as in the training part"
+    assert error.message == "data: labels y_test.labels; expected y_test as in the training split"
 
 
-def test_a_name_that_one_split_lacks_is_refused():
+def test_label_name_missing_in_one_split_is_refused():
     error = refused({key: value for key, value in BOTH.items() if key != "y_test.big"}, labels="digit")
-    assert "has y_test.digit, expected y_test.digit, y_test.big" in error.message
+    assert "labels y_test.digit; expected y_test.digit, y_test.big" in error.message
 
 
-def test_plain_labels_beside_named_ones_are_refused():
+def test_plain_and_named_labels_together_are_refused():
     assert "y_train, y_train.big" in refused({"x": X, "y": DIGIT, "y.big": BIG}).message
 
 
 def test_labels_without_inputs_are_refused():
-    assert refused({"x_train": X, "y_train": DIGIT, "y_test": DIGIT}).message == "data: has y_test, but no x_test"
+    assert (
+        refused({"x_train": X, "y_train": DIGIT, "y_test": DIGIT}).message == "data: y_test has no matching x_test"
+    )
 
 
 def test_ignored_labels_need_no_choice():

@@ -1,4 +1,4 @@
-"""Large arrays of a `.npz` file stay in it, or are unpacked once."""
+"""Large arrays of a `.npz` file: mapped, or unpacked once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_large_arrays_are_mapped_and_small_ones_are_read(tmp_path, monkeypatch, 
     assert list(scratch.iterdir()) == []
 
 
-def test_an_array_that_is_not_packed_is_mapped_from_the_file_itself(tmp_path):
+def test_uncompressed_array_is_mapped_from_the_file(tmp_path):
     path = save(tmp_path / "d.npz")
     array = read_arrays(path, in_memory_bytes=5000)["x_train"]
     assert array.filename == path
@@ -51,10 +51,10 @@ def test_an_array_that_is_not_packed_is_mapped_from_the_file_itself(tmp_path):
     assert array[0, 0, 0, 0] == ARRAYS["x_train"][0, 0, 0, 0] ^ 1
 
 
-def test_odd_places_in_the_archive_do_no_harm(tmp_path):
+def test_unaligned_arrays_in_the_archive_are_read(tmp_path):
     path = tmp_path / "d.npz"
     save(path)
-    # A member with an extra field, names of any length: nothing is aligned.
+    # An extra field and names of any length: no member is aligned.
     with zipfile.ZipFile(path, "a") as archive:
         info = zipfile.ZipInfo("weight_train.npy")
         info.extra = b"\x99\x99\x03\x00abc"
@@ -73,7 +73,7 @@ def refused(path, **options):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_damage_in_a_large_array_is_noticed(tmp_path, packed):
+def test_damage_in_a_large_array_is_detected(tmp_path, packed):
     path = save(tmp_path / "d.npz", packed=packed)
     content = bytearray(path.read_bytes())
     content[2000:2060] = bytes(60)
@@ -82,30 +82,30 @@ def test_damage_in_a_large_array_is_noticed(tmp_path, packed):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_large_array_that_is_too_short_for_its_shape(tmp_path, packed):
+def test_large_array_too_short_for_its_shape_is_refused(tmp_path, packed):
     path = tmp_path / "d.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED) as archive:
         with archive.open("x.npy", "w") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": (10**12,)}
             np.lib.format.write_array_header_1_0(file, header)
             file.write(bytes(10_000))
-    assert refused(path) == f"{path}: not a readable .npz file: x has 10000 bytes, 1000000000000 expected"
+    assert refused(path) == f"{path}: not a readable .npz file: x has 10,000 bytes, expected 1,000,000,000,000"
 
 
-def test_a_large_array_of_pickled_objects_is_never_unpickled(tmp_path):
+def test_large_array_of_pickled_objects_is_refused(tmp_path):
     path = tmp_path / "d.npz"
     np.savez(path, y=np.arange(3), x=np.array([{"a": "b" * 9000}], object))
-    assert refused(path) == f"{path}: x holds pickled objects, which could run code"
+    assert refused(path) == f"{path}: x contains pickled objects, which can run code"
 
 
-def test_no_room_to_unpack_is_said_before_anything_is_written(tmp_path, monkeypatch):
+def test_missing_space_to_unpack_is_detected_before_writing(tmp_path, monkeypatch):
     path = save(tmp_path / "d.npz", packed=True)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=5))
     with pytest.raises(StorageError, match="disk full"):
         read_arrays(path, in_memory_bytes=5000)
 
 
-def test_a_file_that_was_not_fetched_is_called_a_pointer(tmp_path):
+def test_git_lfs_pointer_is_refused(tmp_path):
     path = tmp_path / "d.npz"
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n")
     with pytest.raises(DataError) as caught:
@@ -114,9 +114,9 @@ def test_a_file_that_was_not_fetched_is_called_a_pointer(tmp_path):
     assert caught.value.hint == "git lfs pull fetches it"
 
 
-def test_a_file_that_is_cut_off_is_to_be_copied_again(tmp_path):
+def test_truncated_file_is_refused(tmp_path):
     path = save(tmp_path / "d.npz")
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataError, match="not a zip archive, or cut off") as caught:
+    with pytest.raises(DataError, match="not a zip archive, or truncated") as caught:
         read_arrays(path)
-    assert caught.value.hint == "copy it again, or write it with np.savez"
+    assert caught.value.hint == "copy the file again, or write it with np.savez"

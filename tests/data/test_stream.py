@@ -1,4 +1,4 @@
-"""Batches read ahead: the same bits as batches gathered in the step, in order, traced once."""
+"""Streamed batches: equal to batches gathered in the step, in order, traced once."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ AUGMENTS = {
 
 
 def split(augments=()):
-    """48 examples that are not the rows 0 .. 47 of their arrays, and their views."""
+    """48 examples in another order than their arrays, and their views."""
     examples = splits_from_arrays({"x": X, "y": Y}, name="d").train.subset(np.arange(59, 11, -1))
     return examples, Views(augments, seed=5, count=None, examples=len(examples))
 
 
-def hashed(inputs) -> str:
+def hash_inputs(inputs) -> str:
     return hashlib.sha256(inputs["x"].numpy().tobytes()).hexdigest()
 
 
 @pytest.mark.parametrize("name", AUGMENTS)
-def test_streamed_batches_have_the_bits_of_resident_ones(name):
+def test_streamed_batches_equal_resident_ones_bit_for_bit(name):
     examples, views = split(AUGMENTS[name])
     feed, stream = Feed(examples, views), Stream(examples, views, batch_size=8)
     seen = []
@@ -44,26 +44,28 @@ def test_streamed_batches_have_the_bits_of_resident_ones(name):
         gather = tf.function(lambda at, table: feed.gather(at, table, slot=0, total=8).inputs, autograph=False)
         batches = list(stream.batches(ORDER, table=table))
         assert [batch[POSITIONS_KEY].numpy().tolist() for batch in batches] == ORDER.tolist()
-        seen.append([hashed(batch[INPUTS_KEY]) for batch in batches])
-        assert seen[-1] == [hashed(gather(tf.constant(at), table)) for at in ORDER]
+        seen.append([hash_inputs(batch[INPUTS_KEY]) for batch in batches])
+        assert seen[-1] == [hash_inputs(gather(tf.constant(at), table)) for at in ORDER]
     assert (seen[0] == seen[1]) == (name == "none")
 
 
-def test_a_rest_of_an_order_continues_it():
+def test_rest_of_an_order_gives_the_same_batches():
     examples, views = split(AUGMENTS["mixed"])
     stream, table = Stream(examples, views, batch_size=8), views.table(1)
-    whole, rest = ([hashed(b[INPUTS_KEY]) for b in stream.batches(o, table=table)] for o in (ORDER, ORDER[4:]))
+    whole, rest = (
+        [hash_inputs(b[INPUTS_KEY]) for b in stream.batches(o, table=table)] for o in (ORDER, ORDER[4:])
+    )
     assert rest == whole[4:]
 
 
-def test_every_order_and_view_share_one_trace(monkeypatch):
+def test_orders_and_views_share_one_trace(monkeypatch):
     traced, apply = [], Views.apply
 
-    def counted(*given, **named):
+    def count_calls(*args, **kwargs):
         traced.append(1)
-        return apply(*given, **named)
+        return apply(*args, **kwargs)
 
-    monkeypatch.setattr(Views, "apply", counted)
+    monkeypatch.setattr(Views, "apply", count_calls)
     examples, views = split(AUGMENTS["moved"])
     stream = Stream(examples, views, batch_size=8)
     for view, steps in enumerate((6, 1, 3, 0)):
@@ -71,27 +73,27 @@ def test_every_order_and_view_share_one_trace(monkeypatch):
     assert len(traced) == 1
 
 
-def test_a_share_holds_its_part_of_the_inputs_and_all_positions():
+def test_batch_slice_contains_its_inputs_and_all_positions():
     examples, views = split(AUGMENTS["mixed"])
     table = views.table(0)
     whole = list(Stream(examples, views, batch_size=8).batches(ORDER, table=table))
-    part = Stream(examples, views, batch_size=8, share=slice(2, 6))
+    part = Stream(examples, views, batch_size=8, batch_slice=slice(2, 6))
     assert part.element_spec[INPUTS_KEY]["x"].shape == (4, 8, 8, 1)
     for ours, all_of_it in zip(part.batches(ORDER, table=table), whole, strict=True):
         np.testing.assert_array_equal(ours[POSITIONS_KEY], all_of_it[POSITIONS_KEY])
         np.testing.assert_array_equal(ours[INPUTS_KEY]["x"], all_of_it[INPUTS_KEY]["x"][2:6])
 
 
-def test_a_share_reads_nothing_else(monkeypatch):
+def test_batch_slice_reads_only_its_inputs(monkeypatch):
     examples, views = split()
     read = []
     take = type(examples).take
     monkeypatch.setattr(type(examples), "take", lambda self, at: (read.extend(at.tolist()), take(self, at))[1])
-    list(Stream(examples, views, batch_size=8, share=slice(4, 8)).batches(ORDER, table=views.table(0)))
+    list(Stream(examples, views, batch_size=8, batch_slice=slice(4, 8)).batches(ORDER, table=views.table(0)))
     assert sorted(read) == sorted(ORDER[:, 4:].ravel().tolist())
 
 
-def test_batches_of_several_sizes():
+def test_batches_may_differ_in_size():
     examples, views = split(AUGMENTS["moved"])
     stream, table = Stream(examples, views, batch_size=None), views.table(0)
     (large,) = stream.batches(np.arange(40)[None], table=table)
@@ -99,7 +101,7 @@ def test_batches_of_several_sizes():
     np.testing.assert_array_equal(small[INPUTS_KEY]["x"], large[INPUTS_KEY]["x"][35:])
 
 
-def test_several_inputs_of_several_types():
+def test_several_inputs_keep_their_types():
     arrays = {"x.left": np.linspace(0, 1, 60), "x.right": X, "y": Y}
     examples = splits_from_arrays(arrays, name="d").train
     views = Views((), seed=0, count=1, examples=len(examples))

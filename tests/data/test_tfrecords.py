@@ -1,4 +1,4 @@
-"""TFRecord files: splits by name, classes, and every way in which they can be wrong."""
+"""TFRecord files: splits by name, classes and refusals."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def feature(value):
 
 
 def save(path, examples):
-    """A file of records; each is bytes as they are, or a mapping of features."""
+    """Write a file of records; each is raw bytes or a mapping of features."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for given in examples:
-            if isinstance(given, dict):
-                features = tf.train.Features(feature={key: feature(value) for key, value in given.items()})
-                given = tf.train.Example(features=features).SerializeToString()
-            writer.write(given)
+        for example in examples:
+            if isinstance(example, dict):
+                features = tf.train.Features(feature={key: feature(value) for key, value in example.items()})
+                example = tf.train.Example(features=features).SerializeToString()
+            writer.write(example)
     return path
 
 
-def pictures(count=4, *, image=IMAGE, label=LABEL, size=(4, 6)):
+def examples(count=4, *, image=IMAGE, label=LABEL, size=(4, 6)):
     made = RANDOM.integers(0, 256, (count, *size, 3), dtype=np.uint8)
     return made, [
         {image: tf.io.encode_png(pixels).numpy(), label: number % 2} for number, pixels in enumerate(made)
@@ -74,12 +74,12 @@ def refused(path, **options):
         ("flowers.training_set.tfrecord", "train"),
     ],
 )
-def test_the_name_of_a_file_tells_its_split(name, split):
+def test_file_name_defines_the_split(name, split):
     assert find_file_split(name.removesuffix(".tfrecord")) == split
 
 
-def test_a_folder_has_its_splits_in_the_order_of_the_files(tmp_path):
-    (one, a), (two, b), (held, c), (test, d) = (pictures(count) for count in (3, 2, 2, 4))
+def test_folder_is_read_by_split_in_file_order(tmp_path):
+    (one, a), (two, b), (held, c), (test, d) = (examples(count) for count in (3, 2, 2, 4))
     save(tmp_path / "train-00000-of-00002.tfrecord", a)
     save(tmp_path / "train-00001-of-00002.tfrecord", b)
     save(tmp_path / "val.tfrecord", c)
@@ -92,8 +92,8 @@ def test_a_folder_has_its_splits_in_the_order_of_the_files(tmp_path):
     assert (splits.classes, splits.notes) == (None, ())
 
 
-def test_one_file_and_a_pattern_of_one_split_are_everything(tmp_path):
-    _, records = pictures(3)
+def test_file_or_pattern_of_one_split_is_training_data(tmp_path):
+    _, records = examples(3)
     for number in range(2):
         save(tmp_path / f"test-{number}.tfrecord", records)
     for path, count in ((tmp_path / "test-0.tfrecord", 3), (tmp_path / "test-*.tfrecord", 6)):
@@ -104,22 +104,22 @@ def test_one_file_and_a_pattern_of_one_split_are_everything(tmp_path):
     assert (len(both.train), len(both.test)) == (3, 6)
 
 
-def test_files_whose_names_tell_nothing_are_all_for_training(tmp_path):
-    _, records = pictures(3)
+def test_files_without_split_names_are_training_data(tmp_path):
+    _, records = examples(3)
     save(tmp_path / "a.tfrecord", records)
     save(tmp_path / "b.tfrecord", records)
     splits = read(tmp_path)
     assert (len(splits.train), splits.test) == (6, None)
 
 
-def test_features_of_other_names(tmp_path):
-    made, records = pictures(3, image="jpeg", label="y")
+def test_feature_names_can_be_set(tmp_path):
+    made, records = examples(3, image="jpeg", label="y")
     path = save(tmp_path / "a.tfrecord", records)
     np.testing.assert_array_equal(read(path, image_key="jpeg", label_key="y").train.inputs["x"], made)
 
 
 def test_sizes_and_channels_are_made_equal(tmp_path):
-    path = save(tmp_path / "a.tfrecord", [*pictures(2)[1], *pictures(2, size=(5, 5))[1]])
+    path = save(tmp_path / "a.tfrecord", [*examples(2)[1], *examples(2, size=(5, 5))[1]])
     splits = read(path, channels=1)
     assert splits.train.shapes == {"x": (256, 256, 1)}
     assert "2 sizes (4×6, 5×5) are stretched to 256×256" in splits.notes[0]
@@ -129,8 +129,8 @@ def test_sizes_and_channels_are_made_equal(tmp_path):
     "text",
     ["cat\ndog\n", "0:cat\n1:dog\n", "1: dog\n0: cat", "cat\r\n\r\ndog", "0 cat\n1 dog", "\ufeff0  cat\r\n1 dog"],
 )
-def test_a_file_of_labels_names_the_classes(tmp_path, text):
-    save(tmp_path / "a.tfrecord", pictures()[1])
+def test_labels_file_names_the_classes(tmp_path, text):
+    save(tmp_path / "a.tfrecord", examples()[1])
     (tmp_path / "labels.txt").write_text(text, "utf-8")
     assert read(tmp_path / "a.tfrecord").classes == ("cat", "dog")
 
@@ -138,14 +138,14 @@ def test_a_file_of_labels_names_the_classes(tmp_path, text):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"cat\ncat\n", "names 'cat' twice"),
+        (b"cat\ncat\n", "duplicate class name 'cat'"),
         (b"\n", "is empty"),
         (b"0:cat\n2:dog\n", "its numbers must be 0 to 1, each once"),
         (b"\xff\xfe\xff", "is not UTF-8 text"),
     ],
 )
-def test_wrong_files_of_labels(tmp_path, content, message):
-    save(tmp_path / "a.tfrecord", pictures()[1])
+def test_invalid_labels_file_is_refused(tmp_path, content, message):
+    save(tmp_path / "a.tfrecord", examples()[1])
     (tmp_path / "labels.txt").write_bytes(content)
     found = refused(tmp_path / "a.tfrecord").message
     assert found.startswith(f"{tmp_path / 'labels.txt'}")
@@ -153,96 +153,95 @@ def test_wrong_files_of_labels(tmp_path, content, message):
 
 
 @pytest.mark.parametrize("name", ["no.tfrecord", "no-*.tfrecord", "no/"])
-def test_no_file(tmp_path, name):
+def test_missing_file_is_refused(tmp_path, name):
     assert refused(f"{tmp_path}/{name}").message == f"{tmp_path}/{name}: no such file"
 
 
-def test_a_shard_that_is_missing_is_named(tmp_path):
+def test_missing_shard_is_named(tmp_path):
     for number in (0, 2):
-        save(tmp_path / f"train-{number:05}-of-00004.tfrecord", pictures(1)[1])
-    expected = f"{tmp_path}: 2 of 4 files are missing: train-00001-of-00004, train-00003-of-00004"
+        save(tmp_path / f"train-{number:05}-of-00004.tfrecord", examples(1)[1])
+    expected = f"{tmp_path}: 2 of 4 files missing: train-00001-of-00004, train-00003-of-00004"
     assert refused(tmp_path).message == expected
     assert len(read(tmp_path / "train-*.tfrecord").train) == 2
 
 
-def test_names_of_which_only_some_tell_a_split(tmp_path):
-    save(tmp_path / "train.tfrecord", pictures(1)[1])
-    save(tmp_path / "more.tfrecord", pictures(1)[1])
-    expected = f"{tmp_path}: the names of 1 files tell no split ({tmp_path / 'more.tfrecord'}), others do"
+def test_mixture_of_names_with_and_without_split_is_refused(tmp_path):
+    save(tmp_path / "train.tfrecord", examples(1)[1])
+    save(tmp_path / "more.tfrecord", examples(1)[1])
+    expected = f"{tmp_path}: 1 of 2 file names do not contain a split: {tmp_path / 'more.tfrecord'}"
     assert refused(tmp_path).message == expected
 
 
-def test_a_folder_without_training_files(tmp_path):
-    save(tmp_path / "test.tfrecord", pictures(1)[1])
-    assert refused(tmp_path).message == f"{tmp_path}: has no train files"
+def test_folder_without_training_files_is_refused(tmp_path):
+    save(tmp_path / "test.tfrecord", examples(1)[1])
+    assert refused(tmp_path).message == f"{tmp_path}: no train files"
 
 
 @pytest.mark.parametrize("number", [0, 3, 600])
-def test_a_file_that_is_cut_off_names_the_record(tmp_path, number):
-    records = pictures(2)[1] * 301
+def test_truncated_file_names_the_record(tmp_path, number):
+    records = examples(2)[1] * 301
     path = save(tmp_path / "a.tfrecord", records)
     whole = path.read_bytes()
     ends = [0]
     while ends[-1] < len(whole):
         ends.append(ends[-1] + 16 + int.from_bytes(whole[ends[-1] : ends[-1] + 8], "little"))
     path.write_bytes(whole[: ends[number] + 20])
-    expected = f"{path}: damaged or cut off at record {number} (counted from 0)"
+    expected = f"{path}: damaged or truncated at record {number} (counted from 0)"
     assert refused(path).message == expected
 
 
-def test_a_flipped_bit_is_noticed(tmp_path):
-    path = save(tmp_path / "a.tfrecord", pictures(4)[1])
+def test_flipped_bit_is_detected(tmp_path):
+    path = save(tmp_path / "a.tfrecord", examples(4)[1])
     content = bytearray(path.read_bytes())
     content[-20] ^= 1
     path.write_bytes(content)
-    assert "damaged or cut off at record 3" in refused(path).message
+    assert "damaged or truncated at record 3" in refused(path).message
 
 
-def test_something_else_with_that_suffix(tmp_path):
+def test_file_of_another_format_is_refused(tmp_path):
     path = tmp_path / "a.tfrecord"
     path.write_bytes(b"hello" * 20)
-    assert "damaged or cut off at record 0" in refused(path).message
+    assert "damaged or truncated at record 0" in refused(path).message
     path.write_bytes(b"")
-    assert refused(path).message == f"{path}: holds no records"
+    assert refused(path).message == f"{path}: no records"
 
 
-def test_a_missing_feature_names_those_that_are_there(tmp_path):
-    good = pictures(3)[1]
+def test_missing_feature_is_refused_with_the_existing_ones(tmp_path):
+    good = examples(3)[1]
     path = save(tmp_path / "a.tfrecord", [*good, {"image/encode": b"x", "label": 0}])
     error = refused(path)
     assert error.message == (
-        f"{path}: record 3 has no feature 'image/encoded'; did you mean 'image/encode'? "
-        "features: image/encode, label"
+        f"{path}: record 3: no feature 'image/encoded'; did you mean 'image/encode'? features: image/encode, label"
     )
-    assert error.hint == "--set data.source.image_key=image/encode names another"
+    assert error.hint == "--set data.source.image_key=image/encode reads another feature"
     path = save(tmp_path / "b.tfrecord", [{"image/encoded": b"x"}])
-    assert "has no feature 'image/class/label'; features: image/encoded" in refused(path).message
+    assert "no feature 'image/class/label'; features: image/encoded" in refused(path).message
 
 
 @pytest.mark.parametrize("label", [1.5, b"cat", [0, 1]])
-def test_a_label_that_is_not_one_whole_number(tmp_path, label):
-    path = save(tmp_path / "a.tfrecord", [{**pictures(1)[1][0], LABEL: label}])
-    expected = "record 0: the feature 'image/class/label' must hold one value of int64_list, got "
+def test_label_that_is_not_one_integer_is_refused(tmp_path, label):
+    path = save(tmp_path / "a.tfrecord", [{**examples(1)[1][0], LABEL: label}])
+    expected = "record 0: feature 'image/class/label' must hold one int64_list value, got "
     assert expected + ("2" if isinstance(label, list) else "0") in refused(path).message
 
 
-def test_a_record_that_is_no_example(tmp_path):
-    path = save(tmp_path / "a.tfrecord", [pictures(1)[1][0], b"\xff\xff\xff"])
-    assert refused(path).message == f"{path}: record 1 is no tf.Example"
+def test_record_that_is_not_an_example_is_refused(tmp_path):
+    path = save(tmp_path / "a.tfrecord", [examples(1)[1][0], b"\xff\xff\xff"])
+    assert refused(path).message == f"{path}: record 1 is not a tf.Example"
 
 
-def test_a_picture_that_cannot_be_decoded_names_its_record(tmp_path):
-    good = pictures(4)[1]
+def test_image_that_cannot_be_decoded_names_its_record(tmp_path):
+    good = examples(4)[1]
     good[2][IMAGE] = good[2][IMAGE][:60]
     path = save(tmp_path / "a.tfrecord", good)
-    expected = f"{path}: 1 of 4 pictures cannot be read: {path} record 2 (damaged or cut off)"
+    expected = f"{path}: 1 of 4 images cannot be read: {path} record 2 (damaged or truncated)"
     assert refused(path).message == expected
 
 
-def test_real_cifar_is_read(shared_data):
+def test_cifar10_is_read(shared_data):
     folder = shared_data / "cifar10"
     if not folder.is_dir():
-        pytest.skip("no cifar10 beside the checkout")
+        pytest.skip("cifar10 is not available")
     splits = read(folder / "test-*.tfrecord")
     assert splits.train.shapes == {"x": (32, 32, 3)}
     assert np.bincount(splits.train.labels).tolist() == [1000] * 10

@@ -55,7 +55,7 @@ def test_every_fault_is_found_at_once_in_the_order_of_the_text(monkeypatch):
     ]
     words = [" ".join(line.split()[1:]).removesuffix(", got a mapping") for line in faults]
     assert words[0] == "verson: unknown key"
-    assert words[1].startswith("data.source: 'nowhere' is no data: expected digits, mnist")
+    assert words[1].startswith("data.source: unknown data set 'nowhere'; expected digits, mnist")
     assert words[2:5] == [
         "teacher.model.name: unknown name 'cnm'",
         "teacher.output_kind: must be auto | logits | probabilities | sigmoid | values, got 'logit'",

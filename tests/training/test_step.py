@@ -11,7 +11,7 @@ from conftest import blobs
 from kdcli.augment import Mixup, Shift
 from kdcli.data.examples import Examples
 from kdcli.data.feed import Feed
-from kdcli.data.images import EncodedImage, load_images
+from kdcli.data.image_loader import EncodedImage, load_images
 from kdcli.data.views import Views
 from kdcli.errors import DataError
 from kdcli.training.step import GRADIENT_NORM, Stepper
@@ -262,8 +262,8 @@ def test_streamed_step_that_is_not_finite_ends_the_block_before_it():
 def test_a_picture_that_is_damaged_inside_is_named_when_its_batch_comes(tmp_path):
     whole = [tf.io.encode_png(picture).numpy() for picture in blobs(32)[0]]
     whole[19] = whole[19][: len(whole[19]) // 2]
-    items = [EncodedImage(f"picture {number}", content, number % 3) for number, content in enumerate(whole)]
-    examples = load_images([items], name="d", resident_bytes=0).splits["train"]
+    images = [EncodedImage(name=f"image {at}", content=content, label=at % 3) for at, content in enumerate(whole)]
+    examples = load_images([images], name="d", resident_bytes=0).splits["train"]
     objective = Squares()
     feed = Feed(examples, Views((), seed=0, count=1, examples=32), resident_bytes=0)
     optimizer = keras.optimizers.SGD(0.01)
@@ -272,5 +272,5 @@ def test_a_picture_that_is_damaged_inside_is_named_when_its_batch_comes(tmp_path
     made = Stepper(objective, feed, optimizer, batch_size=BATCH, total_steps=STEPS, strategy=strategy)
     made.start(np.arange(32).reshape(STEPS, BATCH), table=tf.zeros((1, 0)), slot=0)
     assert made.run(2, first=0).steps == 2
-    with pytest.raises(DataError, match="picture 19: this picture is damaged or cut off"):
+    with pytest.raises(DataError, match="image 19: the image is damaged or truncated"):
         made.run(2, first=2)

@@ -1,4 +1,4 @@
-"""One source: the kinds, and the texts that stand for them."""
+"""A single source: its kinds, and the texts that stand for them."""
 
 from __future__ import annotations
 
@@ -18,29 +18,33 @@ from kdcli.sources.tfrecord import TfRecord
 from kdcli.spec import Source
 
 SourceKind = Digits | KerasDataset | Arrays | Images | TfRecord | Table
-SOURCE_SUFFIXES = {".npz": "arrays", ".tfrecord": "tfrecord", ".csv": "table", ".parquet": "table"}
+_SUFFIXES = {".npz": "arrays", ".tfrecord": "tfrecord", ".csv": "table", ".parquet": "table"}
 
 
-def named(text: str) -> dict[str, Any]:
-    """The recipe entry that a short name or a path stands for."""
+def parse_source(text: str) -> dict[str, Any]:
+    """Parse a short name or a path into a recipe entry.
+
+    Raises:
+        ValueError: the text is not a known data set or an existing path.
+    """
     if text == "digits":
         return {"kind": "digits"}
     if text in DATASETS:
         return {"kind": "keras", "name": text}
-    for suffix, kind in SOURCE_SUFFIXES.items():
-        if text.lower().endswith(suffix) and not os.path.isdir(text):
-            return {"kind": kind, "path": text}
-    # Unlike Path.is_dir, this takes any text for what it is.
+    # Unlike `Path.is_dir`, `os.path.isdir` accepts any text.
     if os.path.isdir(text):
-        return {"kind": "tfrecord" if _holds_records(text) else "images", "path": text}
+        return {"kind": "tfrecord" if _contains_records(text) else "images", "path": text}
+    for suffix, kind in _SUFFIXES.items():
+        if text.lower().endswith(suffix):
+            return {"kind": kind, "path": text}
     known = ["digits", *DATASETS]
     raise ValueError(
-        f"{text!r} is no data: {did_you_mean(text, known)}expected {', '.join(known)}, a folder of pictures or "
-        f".tfrecord files that exists, or a path that ends in {', '.join(SOURCE_SUFFIXES)}"
+        f"unknown data set {text!r}; {did_you_mean(text, known)}expected {', '.join(known)}, an existing folder "
+        f"of images or .tfrecord files, or a path that ends in {', '.join(_SUFFIXES)}"
     )
 
 
-def _holds_records(folder: str) -> bool:
+def _contains_records(folder: str) -> bool:
     try:
         return any(name.endswith(".tfrecord") for name in os.listdir(folder))
     except OSError:
@@ -48,8 +52,8 @@ def _holds_records(folder: str) -> bool:
 
 
 def expand_text(value: Any) -> Any:
-    """A text as the entry that it stands for; everything else as it is."""
-    return named(value) if isinstance(value, str) else value
+    """Expand a text to the entry that it stands for; return anything else unchanged."""
+    return parse_source(value) if isinstance(value, str) else value
 
 
 SingleSource = Annotated[

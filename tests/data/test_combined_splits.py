@@ -1,4 +1,4 @@
-"""Splits from several sources."""
+"""Splits combined from several sources."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from conftest import blobs, save_npz
 
 from kdcli.data.arrays import splits_from_arrays
-from kdcli.data.split_parts import combine_splits
+from kdcli.data.combined_splits import combine_splits
 from kdcli.errors import DataError
 from kdcli.sources import Digits
 
@@ -28,13 +28,13 @@ def refused(**parts):
     return caught.value.message
 
 
-def test_sources_without_splits_are_taken_whole():
+def test_source_without_splits_is_used_as_a_whole():
     joined = combine_splits({"train": part("a"), "test": part("b", x=X[:3], y=Y[:3])})
     assert (joined.name, len(joined.train), joined.validation, len(joined.test)) == ("a + b", 12, None, 3)
     assert (joined.train.split, joined.test.split) == ("train", "test")
 
 
-def test_of_a_source_with_splits_the_one_of_that_name_is_taken(tmp_path):
+def test_source_with_splits_provides_the_split_of_that_name(tmp_path):
     digits = Digits().load()
     joined = combine_splits({"train": digits, "validation": part("b", x=X, y=Y), "test": digits})
     assert joined.name == "digits + b"
@@ -42,43 +42,42 @@ def test_of_a_source_with_splits_the_one_of_that_name_is_taken(tmp_path):
     assert joined.classes == tuple("0123456789")
 
 
-def test_a_source_without_that_split_is_refused():
+def test_source_that_lacks_its_split_is_refused():
     assert refused(train=part("a"), validation=Digits().load()) == (
-        "data.source.validation: digits has no validation split; there is train, test"
+        "data.source.validation: digits has no validation split; available: train, test"
     )
 
 
-def test_classes_that_differ_are_named():
+def test_different_classes_are_refused():
     assert refused(train=part("a", classes=("u", "v")), test=part("b", classes=("v", "w"))) == (
-        "classes differ between splits: a has u, b has not"
+        "classes differ between splits: u in a, but not in b"
     )
-    assert "in another order" in refused(train=part("a", classes=("u", "v")), test=part("b", classes=("v", "u")))
+    assert "in different order" in refused(train=part("a", classes=("u", "v")), test=part("b", classes=("v", "u")))
     assert refused(train=part("a", classes=10), test=part("b", classes=("v", "u"))) == (
-        "b has 2 classes, a has 10"
+        "b: 2 classes; expected 10 as in a"
     )
 
 
-def test_columns_that_differ_are_named():
+def test_different_columns_are_refused():
     assert refused(train=part("a", columns=("u", "v")), test=part("b", columns=("u",))) == (
-        "columns differ between splits: a has v, b has not"
+        "columns differ between splits: v in a, but not in b"
     )
-    assert "columns differ between splits: a and b have them in another order" == refused(
-        train=part("a", columns=("u", "v")), test=part("b", columns=("v", "u"))
-    )
+    reordered = refused(train=part("a", columns=("u", "v")), test=part("b", columns=("v", "u")))
+    assert reordered == "columns differ between splits: a and b list them in different order"
 
 
-def test_inputs_that_differ_are_named():
+def test_different_inputs_are_refused():
     other = {"x.left": X, "y": Y}
-    assert refused(train=part("a"), test=part("b", **other)) == "b has the inputs left, a has x"
+    assert refused(train=part("a"), test=part("b", **other)) == "b: inputs left; expected x as in a"
 
 
-def test_weights_are_those_of_training():
+def test_only_the_training_split_keeps_weights():
     weighted = {"x": X, "y": Y, "weight": np.ones(12)}
     joined = combine_splits({"train": part("a", **weighted), "test": part("b", **weighted)})
     assert (joined.train.weights is not None, joined.test.weights) == (True, None)
 
 
-def test_a_file_with_splits_serves_all_of_them(tmp_path):
+def test_one_file_can_provide_several_splits(tmp_path):
     from kdcli.sources import Arrays
 
     file = Arrays(path=str(save_npz(tmp_path / "d.npz"))).load()

@@ -1,4 +1,4 @@
-"""Ways to encode an image, each as Keras reads it: through Pillow, and through TensorFlow where these differ."""
+"""Image encodings, compared with Keras: with Pillow, and with TensorFlow where these differ."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEIGHT, WIDTH = 24, 21
 
 
 def smooth(channels):
-    """Colours without sharp edges, which no two JPEG decoders read alike."""
+    """Colours without sharp edges, on which JPEG decoders would differ."""
     corners = RANDOM.integers(0, 256, (3, 3, channels)).astype(np.float32)
     return np.rint(tf.image.resize(corners, (HEIGHT, WIDTH))).astype(np.uint8)
 
@@ -44,7 +44,7 @@ def exif(orientation):
 
 
 def bmp(bits, *, from_top=False, compression=0, header=40):
-    """A BMP with a palette, row by row, as Pillow does not write it."""
+    """A BMP with a palette, in variants that Pillow does not write."""
     levels = RANDOM.integers(0, 1 << bits, (HEIGHT, WIDTH), dtype=np.uint8)
     rows = np.packbits(np.unpackbits(levels[..., None], axis=-1)[..., 8 - bits :].reshape(HEIGHT, -1), axis=1)
     rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4)))
@@ -69,7 +69,7 @@ def interlaced():
     return b"\x89PNG\r\n\x1a\n" + b"".join(body)
 
 
-# Content, and how far two decoders of JPEG may be apart.
+# Content, and the largest difference between two JPEG decoders.
 ENCODINGS = {
     "grey.png": (encoded(GREY, "png"), 0),
     "colour.png": (encoded(COLOUR, "png"), 0),
@@ -108,7 +108,7 @@ ENCODINGS = {
 
 
 def save(folder, contents):
-    """A class for each file."""
+    """Save each file as a class."""
     for number, (name, content) in enumerate(contents.items()):
         path = folder / f"{number:02}" / name
         path.parent.mkdir(parents=True)
@@ -122,35 +122,35 @@ def read(folder, **options):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_every_encoding_is_read_as_keras_reads_it(tmp_path, channels):
+def test_every_encoding_is_read_as_in_keras(tmp_path, channels):
     save(tmp_path, {name: content for name, (content, _) in ENCODINGS.items()})
     found, _ = read(tmp_path, channels=channels)
     mode = {1: "grayscale", 3: "rgb"}[channels]
     for pixels, path in zip(found, sorted(tmp_path.rglob("*.*")), strict=True):
         theirs = keras.utils.img_to_array(keras.utils.load_img(path, color_mode=mode))
-        # Grey is made of colours with another rounding.
+        # Colours are converted to grey with another rounding.
         apart = max(ENCODINGS[path.name][1], channels == 1)
         assert np.abs(pixels - theirs).max() <= apart, path.name
 
 
 @pytest.mark.parametrize("name", ["1 bit.bmp", "grey.bmp", "grey and transparent.png", "1 bit.png", "grey.jpg"])
-def test_grey_of_every_encoding_has_one_channel(tmp_path, name):
+def test_grey_images_have_one_channel_in_every_encoding(tmp_path, name):
     found, notes = read(save(tmp_path, {name: ENCODINGS[name][0]}))
     assert (found.shape, notes) == ((1, HEIGHT, WIDTH, 1), ())
 
 
-def test_16_bits_are_read_as_keras_reads_folders(tmp_path):
+def test_16_bit_images_are_read_as_in_keras_folders(tmp_path):
     save(tmp_path, {"a.png": encoded(Image.fromarray(DEEP), "png"), "b.png": encoded(GREY, "png")})
     found, notes = read(tmp_path)
     theirs = keras.utils.image_dataset_from_directory(
         tmp_path, color_mode="grayscale", image_size=(HEIGHT, WIDTH), batch_size=None, shuffle=False, verbose=False
     )
     np.testing.assert_array_equal(found, [image for image, _ in theirs.as_numpy_iterator()])
-    assert notes == (f"{tmp_path}: of 1 images with 16 bits a channel the upper 8 of 16 bits are used",)
+    assert notes == (f"{tmp_path}: 16 bits per channel in 1 of 2 images; the upper 8 of 16 bits are used",)
 
 
 @pytest.mark.parametrize("resident_bytes", [0, 10**6])
-def test_12_of_16_bits_are_said_and_used_when_asked_for(tmp_path, resident_bytes):
+def test_12_of_16_bits_get_a_note_and_are_used_on_request(tmp_path, resident_bytes):
     values = DEEP >> 4
     save(tmp_path, {"a.png": encoded(Image.fromarray(values), "png"), "b.png": encoded(GREY, "png")})
     (note,) = read(tmp_path)[1]
@@ -159,16 +159,16 @@ def test_12_of_16_bits_are_said_and_used_when_asked_for(tmp_path, resident_bytes
     found, notes = read(tmp_path, bits=12, resident_bytes=resident_bytes)
     exact = [np.asarray(Image.open(tmp_path / "00" / "a.png")) >> 4, np.asarray(GREY)]
     np.testing.assert_array_equal(found[np.arange(2)][..., 0], exact)
-    assert notes == (f"{tmp_path}: of 1 images with 16 bits a channel the upper 8 of 12 bits are used",)
+    assert notes == (f"{tmp_path}: 16 bits per channel in 1 of 2 images; the upper 8 of 12 bits are used",)
     found, (note,) = read(tmp_path, bits=9)
     assert "values of more than 9 bits become 255" in note
     np.testing.assert_array_equal(found[0, ..., 0], np.minimum(values >> 1, 255))
 
 
-def test_rotations_are_counted(tmp_path):
+def test_exif_rotations_are_counted_in_a_note(tmp_path):
     save(tmp_path, {f"{number}.jpg": encoded(COLOUR, "jpeg", exif=exif(number)) for number in (1, 3, 6, 8)})
     (note,) = read(tmp_path)[1]
-    assert note.startswith(f"{tmp_path}: 3 of 4 images have a rotation in EXIF, which is not applied")
+    assert note.startswith(f"{tmp_path}: 3 of 4 images have an EXIF rotation, which is not applied")
 
 
 @pytest.mark.parametrize(
@@ -177,26 +177,26 @@ def test_rotations_are_counted(tmp_path):
         (encoded(GREY.convert("1"), "tiff"), "a TIFF image"),
         (encoded(COLOUR, "avif"), "an AVIF image"),
         (encoded(COLOUR, "jpeg2000"), "a JPEG 2000 image"),
-        (bmp(8, compression=1), "a BMP with run-length compression"),
-        (bmp(8, header=12), "a BMP of OS/2"),
-        (bmp(4)[:-30], "cut off"),
+        (bmp(8, compression=1), "a BMP image with run-length compression"),
+        (bmp(8, header=12), "an OS/2 BMP image"),
+        (bmp(4)[:-30], "truncated"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a Git LFS pointer"),
         (b"<!DOCTYPE html>", "a web page"),
-        (b"RIFF\0\0\0\0WEBPVP8X", "damaged or cut off"),
-        (b"RIFF\0\0\0\0WEBPVP8X\0\0\0\0\x02\0\0\0", "damaged or cut off"),
+        (b"RIFF\0\0\0\0WEBPVP8X", "damaged or truncated"),
+        (b"RIFF\0\0\0\0WEBPVP8X\0\0\0\0\x02\0\0\0", "damaged or truncated"),
     ],
 )
-def test_what_is_not_read_is_named(tmp_path, content, message):
-    with pytest.raises(DataError, match=f"1 of 2 pictures cannot be read: .*bad.png \\({message}"):
+def test_unsupported_images_are_named(tmp_path, content, message):
+    with pytest.raises(DataError, match=f"1 of 2 images cannot be read: .*bad.png \\({message}"):
         read(save(tmp_path, {"good.png": encoded(GREY, "png"), "bad.png": content}))
 
 
-def test_files_of_other_formats_are_counted_by_name(tmp_path):
+def test_files_of_unsupported_formats_are_counted_in_a_note(tmp_path):
     save(tmp_path, {"good.png": encoded(GREY, "png"), "other.png": encoded(GREY, "png")})
     (tmp_path / "00" / "more.TIF").write_bytes(encoded(GREY, "tiff"))
     (note,) = read(tmp_path)[1]
-    assert note.startswith(f"{tmp_path}: images left out: 1 .tif; kd reads .jpg, .jpeg, .png")
+    assert note.startswith(f"{tmp_path}: ignored images of unsupported formats: 1 .tif; kd reads .jpg,")
     (tmp_path / "00" / "good.png").unlink()
-    with pytest.raises(DataError, match="no picture in the folder of 00") as caught:
+    with pytest.raises(DataError, match="no images in 00") as caught:
         read(tmp_path)
     assert caught.value.hint.endswith("convert the others (1 .tif) to .png")

@@ -1,4 +1,4 @@
-"""Size and colours from the first bytes, for every format that is read."""
+"""Image size and channels from the first bytes, for every supported format."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kdcli.data.image_header import ImageHeader, read_image_header
+from kdcli.data.image_formats import ImageHeader, read_image_header
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
 WEBP = {
@@ -21,22 +21,22 @@ WEBP = {
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_png(channels):
-    picture = np.repeat(COLOUR[..., :1], channels, axis=-1)
-    assert read_image_header(tf.io.encode_png(picture).numpy()) == ImageHeader(7, 5, 1 if channels < 3 else 3)
+def test_png_header_is_read(channels):
+    image = np.repeat(COLOUR[..., :1], channels, axis=-1)
+    assert read_image_header(tf.io.encode_png(image).numpy()) == ImageHeader(7, 5, 1 if channels < 3 else 3)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_jpeg(channels, progressive):
+def test_jpeg_header_is_read(channels, progressive):
     content = tf.io.encode_jpeg(COLOUR[..., :channels], progressive=progressive).numpy()
     assert read_image_header(content) == ImageHeader(7, 5, channels)
-    # Bytes of fill and a comment before the frame.
+    # Fill bytes and a comment before the frame.
     filled = content[:2] + b"\xff\xff\xfe\x00\x05abc" + content[2:]
     assert read_image_header(filled) == ImageHeader(7, 5, channels)
 
 
-def test_gif_and_bmp():
+def test_gif_and_bmp_headers_are_read():
     assert read_image_header(b"GIF89a" + struct.pack("<HH", 5, 7) + b"\0\0\0") == ImageHeader(7, 5, 3)
     for height, bits, channels in ((7, 24, 3), (-7, 32, 3), (7, 8, 1)):
         palette = b"".join(bytes((level, level, level, 0)) for level in range(256))
@@ -45,13 +45,13 @@ def test_gif_and_bmp():
 
 
 @pytest.mark.parametrize("kind", WEBP)
-def test_webp(kind):
+def test_webp_header_is_read(kind):
     content = base64.b64decode(WEBP[kind])
     assert read_image_header(content) == ImageHeader(1, 1, 3)
     assert tf.io.decode_webp(content).shape[:2] == (1, 1)
 
 
-def test_larger_webp():
+def test_size_of_large_webp_is_read():
     assert read_image_header(b"RIFF....WEBPVP8 " + bytes(10) + struct.pack("<HH", 500, 300)) == ImageHeader(
         300, 500, 3
     )
@@ -76,5 +76,5 @@ def test_larger_webp():
         tf.io.encode_png(COLOUR).numpy()[:20],
     ],
 )
-def test_what_is_no_picture_has_no_header(content):
+def test_content_that_is_not_an_image_has_no_header(content):
     assert read_image_header(content) is None
