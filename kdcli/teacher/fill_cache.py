@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -13,9 +14,14 @@ import numpy as np
 from kdcli.cache.entry import Entry
 from kdcli.cache.layout import Layout, Shard
 from kdcli.cache.reader import EntryReader
-from kdcli.errors import StorageError
+from kdcli.errors import Interrupted, StorageError
+from kdcli.events import Note, Progress
 from kdcli.runs.packed_file import parse_dtype
+from kdcli.setup.context import Context
 from kdcli.teacher.storage_dtype import convert_stored
+
+# Seconds in which answers that nothing keeps are not stopped: a run that gets little time each time gets on.
+PATIENCE = 5.0
 
 
 class Answers(Protocol):
@@ -160,3 +166,28 @@ def _answered(
 def _say_damaged(entry: Entry, filling: Filling) -> None:
     for text in entry.damaged:
         filling.on_note(f"{text}; it is answered again", True)
+
+
+def make_filling(context: Context, total: int, what: str, *, patience: float = 0.0) -> Filling:
+    """How filling reports, and stops when it is asked to.
+
+    Args:
+        around: listener and stop.
+        total: answers that are wanted.
+        what: they are to, in words.
+        patience: seconds in which it is not stopped.
+    """
+    since = time.monotonic()
+
+    def told(done: int) -> None:
+        context.on_event(Progress("teacher", done, total, "examples"))
+        code = context.stop()
+        if code is not None and time.monotonic() - since >= patience:
+            text = f"stopped while the teacher was answering {what} ({done} of {total}; whole shards are kept)"
+            raise Interrupted(text, exit_code=code)
+
+    def note(text: str, warning: bool) -> None:
+        context.on_event(Note(text, warning=warning))
+
+    share = Slice(context.workers.index, context.workers.count)
+    return Filling(told, note, context.stop, share, writes=not context.dry_run)

@@ -33,16 +33,14 @@ from kdcli.models.keras.precision import compute_in
 from kdcli.models.prediction import LOGITS
 from kdcli.setup.open_models import OpenedModel
 from kdcli.teacher.cache_key import split_components, training_components
-from kdcli.teacher.fill_cache import fill_cache, fill_memory
+from kdcli.teacher.fill_cache import PATIENCE, fill_cache, fill_memory, make_filling
 from kdcli.teacher.inference import TeacherPass
 from kdcli.teacher.placement import Placement
 from kdcli.teacher.precision import FEATURES, choose_precision
 from kdcli.teacher.split_logits import (
-    PATIENCE,
     SAMPLE_SPLIT,
     SplitLogits,
     entry_labels,
-    make_filling,
     sample_examples,
     sample_positions,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -17,22 +16,18 @@ from kdcli.cache.layout import ArraySpec, Layout
 from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
 from kdcli.data.views import create_identity_views
-from kdcli.errors import Interrupted
-from kdcli.events import Note, Progress
 from kdcli.models.files.recorded import RecordedNetwork
 from kdcli.models.prediction import LOGITS
 from kdcli.runs.records import hash_arrays
 from kdcli.setup.context import Context
 from kdcli.setup.open_models import OpenedModel
 from kdcli.teacher.cache_key import Components, split_components
-from kdcli.teacher.fill_cache import Ask, Filling, Slice, fill_cache, fill_memory
+from kdcli.teacher.fill_cache import PATIENCE, Ask, fill_cache, fill_memory, make_filling
 from kdcli.teacher.inference import TeacherPass
 from kdcli.teacher.precision import SAMPLE
 
 # What the cache calls the examples on which choices are made.
 SAMPLE_SPLIT = "sample"
-# Seconds in which answers that nothing keeps are not stopped: a run that gets little time each time gets on.
-PATIENCE = 5.0
 
 
 @dataclass(frozen=True)
@@ -130,28 +125,3 @@ def sample_examples(train: Examples) -> Examples:
 def sample_positions(train: Examples) -> np.ndarray:
     """The positions of those examples."""
     return np.linspace(0, len(train) - 1, min(SAMPLE, len(train))).astype(int)
-
-
-def make_filling(context: Context, total: int, what: str, *, patience: float = 0.0) -> Filling:
-    """How filling reports, and stops when it is asked to.
-
-    Args:
-        around: listener and stop.
-        total: answers that are wanted.
-        what: they are to, in words.
-        patience: seconds in which it is not stopped.
-    """
-    since = time.monotonic()
-
-    def told(done: int) -> None:
-        context.on_event(Progress("teacher", done, total, "examples"))
-        code = context.stop()
-        if code is not None and time.monotonic() - since >= patience:
-            text = f"stopped while the teacher was answering {what} ({done} of {total}; whole shards are kept)"
-            raise Interrupted(text, exit_code=code)
-
-    def note(text: str, warning: bool) -> None:
-        context.on_event(Note(text, warning=warning))
-
-    share = Slice(context.workers.index, context.workers.count)
-    return Filling(told, note, context.stop, share, writes=not context.dry_run)
