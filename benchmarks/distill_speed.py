@@ -18,7 +18,7 @@ trained first, for one epoch, and not counted. The sides:
     hint-live  the same, the teacher asked in every step
 
 Predicted before it was run, on two cores with AMX: keras / kd 2.5 (3 epochs) and 5.7 (10), keras / kd-bf16 4.9
-and 8.5, kd / (pass + scratch) 1, warm / scratch 1. What came out is in the README.
+and 8.5, kd / (pass + scratch) 1, warm / scratch 1. The results are in docs/results.md.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""docs/own-kinds.md does what it says: its files are written, its commands are run."""
+"""docs/custom-kinds.md does what it says: its files are written, its commands are run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-PAGE = (Path(__file__).parents[1] / "docs" / "own-kinds.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[1] / "docs" / "custom-kinds.md").read_text("utf-8")
 PYTHON, YAML, SHELL = (re.findall(rf"```{name}\n(.*?)```", PAGE, re.DOTALL) for name in ("python", "yaml", "sh"))
 FILES = dict(zip(("my_loss.py", "my_features.py", "my_data.py"), PYTHON, strict=True))
 RECIPES = dict(zip(("robust.yaml", "stripes.yaml"), YAML, strict=True))

@@ -41,7 +41,9 @@ def _members(what: str | Path) -> tuple[list[type[Loss]], tuple[Path, ...]]:
     own = find_kinds([Path(what)])
     members = list(own.of(Loss).values())
     if not members:
-        raise UsageError(f"{what} defines no loss: no subclass of Loss or FeatureLoss", hint="docs/own-kinds.md")
+        raise UsageError(
+            f"{what} defines no loss: no subclass of Loss or FeatureLoss", hint="docs/custom-kinds.md"
+        )
     return members, own.paths
 
 

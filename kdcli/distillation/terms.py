@@ -99,7 +99,7 @@ def build_terms(
             if not isinstance(parts, Parts):
                 raise ModelError(
                     f"losses.{loss.label}: build gives {type(parts).__name__}, not Parts",
-                    hint="return kdcli.Parts({name: layers}); docs/own-kinds.md",
+                    hint="return kdcli.Parts({name: layers}); docs/custom-kinds.md",
                 )
         terms.append(Term(loss, pairs, tuple(projections), parts))
     return tuple(terms)

@@ -278,7 +278,7 @@ def _refuse(member: type[Spec], family: Family, where: str) -> None:
             f"{where}: the kind {kind!r} is taken, by kdcli's {taken[kind].__name__}", hint="give it another name"
         )
     if _method(member, family.verb) is _method(family.parent, family.verb):
-        raise UsageError(f"{where} has no {family.verb}", hint="kd losses show soft_targets; docs/own-kinds.md")
+        raise UsageError(f"{where} has no {family.verb}", hint="kd losses show soft_targets; docs/custom-kinds.md")
     if family.parent is Loss and not _takes_more(_method(member, "__call__")):
         raise UsageError(
             f"{where}: its __call__ must ignore what it does not use",

@@ -219,12 +219,12 @@ def test_a_base_class_needs_no_kind(tmp_path):
         (
             KIND.format(name="Empty", parent="Source", body='kind: Literal["empty"] = "empty"'),
             "Empty has no load",
-            "docs/own-kinds.md",
+            "docs/custom-kinds.md",
         ),
         (
             KIND.format(name="Silent", parent="Loss", body='kind: Literal["silent"] = "silent"'),
             "Silent has no __call__",
-            "docs/own-kinds.md",
+            "docs/custom-kinds.md",
         ),
         ("import kdcli\n", "defines nothing: no subclass of Loss, FeatureLoss, Source or Augment", "check"),
         ("import kdcli\n\n1 / 0\n", "mine.py:3: ZeroDivisionError: division by zero", "python"),

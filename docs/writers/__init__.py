@@ -1,0 +1,1 @@
+"""What writes the generated parts of the documentation, one file for each source of facts."""
