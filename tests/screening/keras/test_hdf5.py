@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def dead(path: Path, monkeypatch, body: str):
     """Read with a child that does something else."""
     script = path.with_name("child_that_dies.py")
     script.write_text(body, "utf-8")
-    monkeypatch.setenv("PYTHONPATH", str(path.parent))
+    monkeypatch.setenv("PYTHONPATH", str(path.parent), prepend=os.pathsep)
     monkeypatch.setattr(hdf5_process, "__name__", "child_that_dies")
     return read(path)
 
@@ -87,7 +88,8 @@ def test_a_child_that_hangs_is_ended(file, monkeypatch):
 
 
 def test_a_child_that_computes_without_end_is_ended(file, monkeypatch):
-    body = "from kdcli.screening.process_limits import limit\nlimit(memory=10**9, cpu_seconds=1)\nwhile True: pass"
+    limits = "from kdcli.screening.process_limits import limit_process\nlimit_process(memory=10**9, cpu_seconds=1)"
+    body = f"{limits}\nwhile True: pass"
     (finding,) = dead(file, monkeypatch, body).findings
     assert "ended its reader (signal" in finding.message
 
