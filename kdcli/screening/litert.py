@@ -35,9 +35,9 @@ _NEWER_CALLS = {6: (1,), 7: (6,), 13: (5,), 14: (2,), 15: (0, 1), 21: (1,)}
 def screen_litert(path: Path) -> Verdict:
     """Screen a `.tflite` file.
 
-    Refused are custom operations and those of other libraries (Flex), buffers in other files, tensors that the
-    file cannot fill or that are too large for memory, subgraphs that call themselves, weights that are NaN, and
-    offsets outside the file.
+    Refuses custom operations and those of other libraries (Flex), buffers in other files, tensors that the file
+    cannot fill or that are too large for memory, subgraphs that call themselves, weights that are NaN, and offsets
+    outside the file.
 
     Args:
         path: a private copy of the file.

@@ -54,7 +54,7 @@ _FunctionName = tuple[str, str]
 def screen_onnx(path: Path) -> Verdict:
     """Screen an `.onnx` file.
 
-    Refused are data in other files, custom operations, functions that call themselves or expand to too many nodes,
+    Refuses data in other files, custom operations, functions that call themselves or expand to too many nodes,
     tensors that the file cannot fill or that are too large for memory, and weights that are NaN. Without the
     package `onnx` nothing is checked, and nothing can open such a file either.
 

@@ -32,7 +32,7 @@ _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, OSError
 def screen_keras(path: Path, *, custom_names: Collection[str]) -> Verdict:
     """Screen a `.keras` file.
 
-    Refused are archives that are damaged, unpack to too much or have paths outside, weights as in `screen_hdf5`,
+    Refuses archives that are damaged, unpack to too much or have paths outside, weights as in `screen_hdf5`,
     and configurations that need more than the layers of Keras.
 
     Args:

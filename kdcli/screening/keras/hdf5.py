@@ -42,7 +42,7 @@ class Hdf5Content:
 def screen_hdf5(path: Path, *, custom_names: Collection[str]) -> Verdict:
     """Screen a `.h5` file.
 
-    Refused are links and values outside the file, filters that need a plugin, values that the file cannot fill,
+    Refuses links and values outside the file, filters that need a plugin, values that the file cannot fill,
     damaged files, and configurations that need more than the layers of Keras.
 
     Args:
