@@ -62,7 +62,7 @@ def test_a_stopped_comparison_prints_the_command_that_goes_on(kd, files):
     [
         (["--repeats", "0"], "--repeats must be >= 1, got '0'"),
         (["--recipe", "nowhere"], "unknown recipe 'nowhere'"),
-        (["--distilled", "nothing"], "nothing: no finished run"),
+        (["--distilled", "nothing"], "nothing: not a finished run"),
         (["--student", "missing.keras"], "missing.keras: no such model file"),
         (["--resume"], "--resume needs the comparison to continue"),
     ],

@@ -16,7 +16,7 @@ from scipy import stats
 import kdcli
 from kdcli.comparison.arms import Arm, make_arms
 from kdcli.comparison.gains import Judge
-from kdcli.comparison.tables import _about_gap
+from kdcli.comparison.tables import _explain_missing_gap
 from kdcli.errors import Interrupted, LockedError, ModelError, TrainingError, UsageError
 from kdcli.events import Note
 from kdcli.recipe.reader import read_recipe
@@ -127,15 +127,15 @@ def test_gap_recovered_is_given_where_the_gap_is_beyond_the_noise(rights, shown)
             finished[name][seed] = FinishedRun(path, path / "student.keras", document)
     for name, baseline in (("scratch", None), ("d", "scratch")):
         arms.append(Arm(name, name, None, baseline, tuple(range(len(rights)))))
-    judged = Judge(arms, finished, {}, task="classification")
-    judged._decisions.update(decisions)
-    scratch, distilled = judged.students(1.0, np.ones(100, bool))
+    judged = Judge(arms, finished, {}, task="classification", teacher_score=1.0, teacher_correct=np.ones(100, bool))
+    judged._correct.update(decisions)
+    scratch, distilled = judged.judge_students()
     assert scratch.teacher_gap.mean == pytest.approx(1 - np.mean(rights))
     assert (distilled.gap_recovered is not None) == shown
     if shown:
         assert distilled.gap_recovered == pytest.approx(0.02 / (1 - np.mean(rights)))
     document = {"teacher": {"score": 1.0}, "metric": "accuracy", "students": [scratch.to_json()]}
-    said = _about_gap(document["students"][0], 1.0)
+    said = _explain_missing_gap(document["students"][0], 1.0)
     assert (said is None) == shown
     if not shown:
         assert said.startswith("the teacher (1.0000) and scratch (0.") and "less than the noise (+" in said
@@ -166,7 +166,7 @@ def test_two_arms_at_chance_are_not_called_inconclusive_alone(folder, tmp_path):
     assert "both are at chance, so this says nothing about the distillation" in report
     assert "cnn/recipe: 2 of its 2 runs are at chance on the test split" in report
     assert "the teacher is at chance on the test split" in report
-    assert sum(text.startswith("two pairs show hardly anything: their 95 % interval") for text in warnings) == 1
+    assert sum(text.startswith("two pairs show very little: their 95% interval") for text in warnings) == 1
 
 
 def test_the_picked_model_is_the_best_on_validation(compared):
@@ -341,14 +341,14 @@ def test_a_run_that_was_given_with_other_data_is_refused_before_anything_is_trai
     with pytest.raises(UsageError, match="was started with another data"):
         kdcli.compare(distilled=[run], data=other, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(UsageError, match="--epochs is for arms that are trained"):
+    with pytest.raises(UsageError, match="--epochs has no effect on --distilled"):
         kdcli.compare(distilled=[run], epochs=7, out=tmp_path / "out")
 
 
 def test_arms_with_different_test_splits_are_refused(folder, tmp_path):
     other = save_npz(tmp_path / "other.npz", examples=120)
     recipes = [recipe(data={"source": str(path)}) for path in (folder / "data.npz", other)]
-    with pytest.raises(UsageError, match="one test split, its arms have 2"):
+    with pytest.raises(UsageError, match=r"must have one test split \(got 2\)"):
         kdcli.compare(teacher=folder / "teacher.keras", recipes=recipes, out=tmp_path / "out")
 
 
@@ -420,7 +420,7 @@ def test_a_dry_run_lists_the_arms_and_writes_nothing(folder):
     assert plan.seconds["all arms"] >= sum(arm["seconds"] for arm in plan.arms) - 0.1
     assert not any("pair" in finding for finding in plan.findings)
     assert not (folder / "dry").exists()
-    assert "scratch: trained on labels alone with weight 1, as kd train-teacher does" in plan.findings
+    assert "scratch: trained on labels only, with weight 1, as kd train-teacher does" in plan.findings
     assert not [finding for finding in plan.findings if "times the rate" in finding]
 
 
@@ -441,7 +441,7 @@ def test_an_arm_that_learns_at_another_rate_than_its_baseline_is_warned_of(folde
     assert warned.startswith(
         "cnn/recipe: its losses on labels and outputs have a total weight of 0.1, and the steps"
     )
-    assert "scratch: trained on labels alone with weight 1, as kd train-teacher does" in told
+    assert "scratch: trained on labels only, with weight 1, as kd train-teacher does" in told
     # So the baseline is, in the recipe that its run leaves.
     read = read_recipe(folder / "rates" / "cnn" / "scratch" / "seed-0" / "recipe.yaml").recipe
     assert [(loss.kind, loss.weight) for loss in read.losses] == [("labels", 1.0)]
@@ -486,7 +486,7 @@ def test_test_examples_that_were_trained_on_are_counted(tmp_path, folder):
         out=tmp_path / "out",
     )
     assert result.duplicates == 5
-    assert "5 test examples are in the training split too" in (tmp_path / "out" / "compare.md").read_text()
+    assert "5 test examples are also in the training split" in (tmp_path / "out" / "compare.md").read_text()
 
 
 # The arms alone: nothing is trained.
@@ -526,19 +526,19 @@ def test_the_start_of_a_file_is_kept_where_the_recipe_asks_for_it(folder):
 
 
 def test_repeats_with_finished_runs_alone_are_refused(folder):
-    with pytest.raises(UsageError, match="--repeats is for arms that are trained"):
+    with pytest.raises(UsageError, match="--repeats has no effect on --distilled"):
         arms_of(folder, recipes=[], distilled=[folder], repeats=2)
 
 
 def test_a_folder_that_is_no_finished_run_is_refused(folder):
-    with pytest.raises(ModelError, match="no finished run"):
+    with pytest.raises(ModelError, match="not a finished run"):
         arms_of(folder, recipes=[], distilled=[folder])
 
 
 def test_several_teachers_are_refused(folder):
     first = recipe(teacher={"model": {"kind": "file", "path": "a.keras"}})
     second = recipe(teacher={"model": {"kind": "file", "path": "b.keras"}})
-    with pytest.raises(UsageError, match="one teacher"):
+    with pytest.raises(UsageError, match="must have the same teacher"):
         arms_of(folder, recipes=[first, second], teacher=None)
 
 
@@ -581,7 +581,7 @@ def test_gates_hold_for_every_distilled_arm(compared, folder):
 
 
 def test_a_latency_gate_without_latency_is_refused_before_anything_is_trained(folder):
-    with pytest.raises(UsageError, match="nothing is timed"):
+    with pytest.raises(UsageError, match="latency is not measured"):
         kdcli.compare(
             teacher=folder / "teacher.keras",
             recipes=[recipe()],
