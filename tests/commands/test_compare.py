@@ -310,34 +310,36 @@ def test_arms_with_different_test_splits_are_refused(folder, tmp_path):
 
 
 def test_overwrite_deletes_partial_files_of_a_killed_process_but_no_foreign_ones(folder, tmp_path):
-    request = {
+    options = {
         "teacher": folder / "teacher.keras",
         "recipes": [recipe()],
         "data": folder / "data.npz",
         "repeats": 1,
     }
     out = tmp_path / "over"
-    kdcli.compare(**request, latency=False, out=out)
+    kdcli.compare(**options, latency=False, out=out)
     run = out / "cnn" / "recipe" / "seed-0"
     (run / ".kd-writing-99-student.keras").write_bytes(b"half")
     foreign = out / "mine.txt"
     foreign.write_text("x")
     with pytest.raises(UsageError, match="would delete what kd did not write"):
-        kdcli.compare(**request, latency=False, out=out, overwrite=True)
+        kdcli.compare(**options, latency=False, out=out, overwrite=True)
     assert run.exists()
     foreign.unlink()
     held = Run.open(run, resume=True, overwrite=False)
     try:
         with pytest.raises(LockedError, match="in use by process"):
-            kdcli.compare(**request, latency=False, out=out, overwrite=True)
+            kdcli.compare(**options, latency=False, out=out, overwrite=True)
     finally:
         held.close()
-    kdcli.compare(**request, latency=False, out=out, overwrite=True)
-    assert not (run / ".kd-writing-99-student.keras").exists()
+    # Stopped before it trains again: only what it deletes is tested.
+    with pytest.raises(Interrupted):
+        kdcli.compare(**options, latency=False, out=out, overwrite=True, stop=lambda: 143)
+    assert not (run / ".kd-writing-99-student.keras").exists() and not (run / "student.keras").exists()
 
 
 def test_a_stopped_comparison_names_its_directory_and_can_be_resumed(folder):
-    request = {
+    options = {
         "teacher": folder / "teacher.keras",
         "recipes": [recipe()],
         "data": folder / "data.npz",
@@ -345,9 +347,9 @@ def test_a_stopped_comparison_names_its_directory_and_can_be_resumed(folder):
     }
     calls = iter([None] * 3)
     with pytest.raises(Interrupted) as caught:
-        kdcli.compare(**request, latency=False, out=folder / "stopped", stop=lambda: next(calls, 143))
+        kdcli.compare(**options, latency=False, out=folder / "stopped", stop=lambda: next(calls, 143))
     assert caught.value.run == folder / "stopped"
-    result = kdcli.compare(**request, latency=False, out=folder / "stopped", resume=True)
+    result = kdcli.compare(**options, latency=False, out=folder / "stopped", resume=True)
     assert [len(student.runs) for student in result.students] == [1, 1]
 
 
@@ -482,9 +484,9 @@ def test_a_latency_gate_without_latency_is_refused_before_training(folder):
 
 def test_times_are_measured_once_for_the_same_files(compared, folder):
     before = json.loads((compared.out / "compare.json").read_text())
-    request = {"teacher": folder / "teacher.keras", "recipes": [recipe()], "data": folder / "data.npz", "seed": 4}
+    options = {"teacher": folder / "teacher.keras", "recipes": [recipe()], "data": folder / "data.npz", "seed": 4}
     for latency in (True, False):
-        again = kdcli.compare(**request, repeats=3, latency=latency, out=compared.out, resume=True).to_json()
+        again = kdcli.compare(**options, repeats=3, latency=latency, out=compared.out, resume=True).to_json()
         assert [one["latency"] for one in again["students"]] == [one["latency"] for one in before["students"]]
         assert again["latency_noise_floor"] == before["latency_noise_floor"]
 
