@@ -491,6 +491,16 @@ def test_times_are_measured_once_for_the_same_files(compared, folder):
         assert again["latency_noise_floor"] == before["latency_noise_floor"]
 
 
+def test_a_recipe_for_workers_is_refused(folder):
+    with pytest.raises(UsageError, match="workers share one training"):
+        kdcli.compare(
+            teacher=folder / "teacher.keras",
+            recipes=[recipe(train={**TRAIN, "devices": "workers"})],
+            data=folder / "data.npz",
+            out=folder / "workers",
+        )
+
+
 def test_a_teacher_at_chance_is_refused_before_a_baseline_is_trained(folder, tmp_path):
     teacher = bar_reader()
     teacher.layers[-1].set_weights([np.zeros((64, 3)), np.array([1.0, 0.0, 0.0])])
