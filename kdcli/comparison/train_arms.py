@@ -1,4 +1,4 @@
-"""Train every arm of a comparison with every seed; finished runs are kept."""
+"""Train every arm of a comparison with every seed, except for finished runs."""
 
 from __future__ import annotations
 

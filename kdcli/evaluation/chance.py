@@ -55,16 +55,17 @@ def measure_chance(logits: np.ndarray, labels: np.ndarray, *, task: str) -> Chan
     if task == "multilabel":
         truth = labels > 0.5
         varied = truth.any(0) & ~truth.all(0)
-        decided, truth = (logits > 0)[:, varied], truth[:, varied]
-        predicted, present = (np.concatenate([one, ~one], -1).astype(np.int64) for one in (decided, truth))
+        predicted, present = (
+            np.concatenate([one, ~one], -1).astype(np.int64) for one in ((logits > 0)[:, varied], truth[:, varied])
+        )
         return _measure_classes(predicted * present, predicted, present, len(labels))
     classes = logits.shape[-1]
     truth = labels.reshape(len(labels), -1)
     # Void pixels and their predictions go into an extra column that is dropped.
     truth = np.where((truth >= 0) & (truth < classes), truth, classes)
-    decided = np.where(truth < classes, logits.argmax(-1).reshape(truth.shape), classes)
-    right = np.where(decided == truth, truth, classes)
-    hits, predicted, present = (_count_by_row(one, classes) for one in (right, decided, truth))
+    named = np.where(truth < classes, logits.argmax(-1).reshape(truth.shape), classes)
+    correct = np.where(named == truth, truth, classes)
+    hits, predicted, present = (_count_by_row(one, classes) for one in (correct, named, truth))
     return _measure_classes(hits, predicted, present, int(present.sum()))
 
 
@@ -119,12 +120,12 @@ def _count_by_row(chosen: np.ndarray, classes: int) -> np.ndarray:
 
 
 def _measure_classes(
-    hits: np.ndarray, predicted: np.ndarray, present: np.ndarray, decisions: int
+    hits: np.ndarray, predicted: np.ndarray, present: np.ndarray, total_predicted: int
 ) -> Chance | None:
     """Chance from (n, classes) counts of correct predictions, predictions and labels.
 
     Args:
-        decisions: number of predictions over all examples.
+        total_predicted: number of predictions over all examples.
     """
     occurring = present.any(0)
     hits, predicted, present = hits[:, occurring], predicted[:, occurring], present[:, occurring]
@@ -133,7 +134,7 @@ def _measure_classes(
         return None
     recalls = hits.sum(0) / total
     # Independent predictions name a class equally often for each label.
-    frequencies = predicted.sum(0) / decisions
+    frequencies = predicted.sum(0) / total_predicted
     variance = np.square(((hits - recalls * present) / total).sum(1) / count).sum()
     # A recall of 0 or 1 on few examples has a variance of 0, but is not certain.
     least = (0.25 * frequencies / (present > 0).sum(0)).sum() / count**2

@@ -107,9 +107,9 @@ def make_model_function(network: Network, kind: str) -> OutputFunction:
     return compute
 
 
-def make_file_function(answer: Callable[[np.ndarray], np.ndarray], serving: ServedModel) -> OutputFunction:
+def make_file_function(run: Callable[[np.ndarray], np.ndarray], serving: ServedModel) -> OutputFunction:
     """A function from raw examples to the outputs of an exported file."""
-    return lambda raw: answer(serving.convert_examples(raw))
+    return lambda raw: run(serving.convert_examples(raw))
 
 
 def compare_outputs(outputs: np.ndarray, reference: Reference) -> Parity:

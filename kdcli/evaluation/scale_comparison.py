@@ -224,7 +224,7 @@ def compare_scales(
             break
     standing = _prefer(standing, guessing, alpha, task=network.task)
     best = min(standing, key=_get_loss)
-    # The scales with a name come into question even if the data's own statistics fit slightly better.
+    # Scales with a name stay possible if the statistics of the data fit only slightly better.
     near: list[PixelScale] = [one.scale for one in standing if isinstance(one.scale, str)]
     hardly = best.loss + FLOOR * float(guessing.mean())
     return ScaleComparison(
