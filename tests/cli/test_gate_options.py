@@ -132,7 +132,7 @@ def test_a_size_that_the_weights_alone_exceed_is_refused_before_training(kd, her
     assert ran.err.splitlines()[-2:] == [
         "error: gate size_mb <= 0.000191: the kernels of student.keras alone take 0.000192 MB in the smallest "
         "format (int8)",
-        "hint: a smaller student, or a larger bound",
+        "hint: use a smaller student, or a larger bound",
     ]
     assert sorted(os.listdir(here)) == before
 
