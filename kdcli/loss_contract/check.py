@@ -27,7 +27,7 @@ CHECKS: dict[str, Callable[[Trial], None]] = {
     "two replicas": values.check_two_replicas,
     "leading axes": values.check_leading_axes,
     "feature shapes": settings.check_feature_shapes,
-    "output kinds": settings.check_output_kinds,
+    "output kinds": settings.check_accepted_output_kinds,
     "labels": settings.check_mixed_labels,
     "schedules": settings.check_schedules,
     "student learns": gradients.check_student_gradient,

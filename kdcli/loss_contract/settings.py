@@ -40,7 +40,7 @@ def check_feature_shapes(trial: Trial) -> None:
                 raise ContractViolation(f"{shown}: {format_value(value)}")
 
 
-def check_output_kinds(trial: Trial) -> None:
+def check_accepted_output_kinds(trial: Trial) -> None:
     """A loss accepts the output kinds in `output_kinds`: `logits`, `sigmoid`, `values`."""
     if not trial.loss.on_logits:
         raise NotApplicable("the kind compares features, not outputs")

@@ -28,18 +28,10 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def arms_of(folder, **options):
-    return make_arms(
-        **{
-            "teacher": folder / "teacher.keras",
-            "data": folder / "data.npz",
-            "students": (),
-            "distilled": (),
-            "repeats": None,
-            "recipes": [recipe()],
-            **options,
-        }
-    )
+def arms_of(folder, *, data="data.npz", seed=None, **sources):
+    sources = {"teacher": folder / "teacher.keras", "students": (), "recipes": [recipe()], **sources}
+    options = {"data": folder / data, "seed": seed}
+    return make_arms(**{"distilled": (), "repeats": None, **sources}, options=options)
 
 
 def test_every_student_has_a_baseline_and_three_seeds(folder):
