@@ -96,7 +96,7 @@ REFUSED = [
     ),
     (distill("soft_cross_entropy", *VALUES, models="1", data="values.npz"), 2, ["a cross-entropy needs"], "mse"),
     (distill("multi_level", models="_map", data="pixels.npz"), 2, ["the task is segmentation"], "channel_wise"),
-    (distill("solution_flow", models="_zoo", **ONE), 2, ["1 layer on a side"], "lists"),
+    (distill("solution_flow", models="_zoo", **ONE), 2, ["one layer is named"], "lists"),
     (distill("solution_flow"), 4, ["needs 2 pairs of layers of equal channels, 1 found"], "teacher_layer"),
     (distill("hint", teacher_layer="mop"), 2, ["no layer 'mop'", "did you mean 'map'?"], "teacher_layer=map"),
     (distill("attention_transfer", **FLAT), 4, ["1 axes beside the batch"], "inspect"),

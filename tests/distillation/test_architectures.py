@@ -231,8 +231,8 @@ def test_layers_that_a_kind_cannot_compare_are_refused_with_the_reason(kind, opt
 @pytest.mark.parametrize(
     ("kind", "options", "said"),
     [
-        ("solution_flow", MAPS, "1 layer on a side: solution_flow compares lists of 2 layers or more"),
-        ("review", {"teacher_layer": ["block1", "block2"]}, "student_layer must name as many"),
+        ("solution_flow", MAPS, "one layer is named, but solution_flow compares lists of at least 2"),
+        ("review", {"teacher_layer": ["block1", "block2"]}, "student_layer must name the same number"),
         ("hint", named(["block1", "block2"], "block1"), "teacher_layer has 2, student_layer 1"),
     ],
 )

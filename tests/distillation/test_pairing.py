@@ -114,12 +114,12 @@ def test_a_name_that_is_no_layer_is_a_fault_of_the_recipe():
 
 
 def test_different_numbers_of_names_are_refused_with_both():
-    with pytest.raises(UsageError, match=r"teacher_layer has 2, student_layer 1: name as many, or leave both out"):
+    with pytest.raises(UsageError, match=r"teacher_layer names 2, student_layer 1: name the same number, or omit both"):
         paired(teacher_layer=["block1", "block2"], student_layer="block1")
 
 
 def test_several_names_on_one_side_need_the_other_side():
-    with pytest.raises(UsageError, match=r"several layers are named, so student_layer must name as many"):
+    with pytest.raises(UsageError, match=r"several layers are named, so student_layer must name the same number"):
         paired(teacher_layer=["block1", "block2"])
 
 
