@@ -9,7 +9,7 @@ from typing import Any
 
 from kdcli.errors import UsageError
 from kdcli.models.files.format import resolve_model_file
-from kdcli.recipe.document import SettingPath as Setting
+from kdcli.recipe.document import SettingPath
 from kdcli.recipe.gates import GatesSection
 from kdcli.recipe.model_sections import TeacherSection
 from kdcli.recipe.origins import Origins
@@ -169,15 +169,17 @@ def _given(request: Request, section: str) -> frozenset[str]:
 
 def _origins_of(origins: Origins, number: int) -> Origins:
     """Where the settings of one stage came from: its own entry, else the recipe around it."""
-    at: Setting = (STAGES_FOLDER, number)
+    at: SettingPath = (STAGES_FOLDER, number)
 
-    def own(places: Mapping[Setting, Any]) -> dict[Setting, Any]:
+    def own(places: Mapping[SettingPath, Any]) -> dict[SettingPath, Any]:
         inner = {path[2:]: location for path, location in places.items() if path[:2] == at and len(path) > 2}
         context = {path: location for path, location in places.items() if path[:1] != (STAGES_FOLDER,)}
         return {**context, **inner}
 
     document = replace(
-        origins.document, places=own(origins.document.places), value_places=own(origins.document.value_places)
+        origins.document,
+        key_positions=own(origins.document.key_positions),
+        value_positions=own(origins.document.value_positions),
     )
     return Origins(document, own(origins.overrides), own(origins.implied_defaults), list(origins.notes))
 

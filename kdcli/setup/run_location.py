@@ -13,8 +13,7 @@ from kdcli.data.dataset import Dataset, fingerprint_dataset, open_dataset
 from kdcli.errors import StorageError, UsageError
 from kdcli.events import Note
 from kdcli.models.files.format import resolve_model_file
-from kdcli.recipe.document import SettingPath as Setting
-from kdcli.recipe.document import iterate_settings, join_path
+from kdcli.recipe.document import SettingPath, iterate_settings, join_path
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.reader import read_recipe
 from kdcli.recipe.sections import Recipe
@@ -191,7 +190,7 @@ def hash_named_inputs(request: Request) -> dict[str, Any]:
             path = resolve_model_file(Path(section.model.path), trust=request.trust)
             inputs[name] = {"sha256": hash_model(path)}
     source = recipe.data.source
-    named = request.origins.given(("data", "source")) or request.recipe_given
+    named = request.origins.option_for(("data", "source")) or request.recipe_given
     if named and not has_unknown_entry(source) and (source is not None or request.arrays is not None):
         inputs["data"] = {"sha256": hash_data(request)}
     return inputs
@@ -214,7 +213,7 @@ def replace_sources(resolved: Recipe, request: Request) -> Recipe:
     several = updated.is_ensemble
     sections = list(updated.teachers)
     for number, named in enumerate(request.recipe.teachers[: len(sections)]):
-        at: Setting = ("teacher", number, "model") if request.recipe.is_ensemble else ("teacher", "model")
+        at: SettingPath = ("teacher", number, "model") if request.recipe.is_ensemble else ("teacher", "model")
         if named.model is not None and origins.of(at) != "default":
             sections[number] = sections[number].model_copy(update={"model": named.model})
     return updated.with_teachers(*sections, ensemble=several)
@@ -269,7 +268,7 @@ def _way_on(path: Path) -> str:
     return "give the same settings, or another --out"
 
 
-def _at(values: Any, path: Setting) -> Any:
+def _at(values: Any, path: SettingPath) -> Any:
     for part in path:
         if isinstance(values, list):
             number = int(part) if str(part).isdecimal() else len(values)

@@ -84,8 +84,8 @@ def test_what_the_user_wrote_stays_and_is_said(own):
     assert (read.recipe.losses[1].weight, read.recipe.losses[1].temperature) == (0.9, 4.0)
     assert read.origins.of(("losses", 1, "weight")) == f"{own}:3"
     assert read.origins.notes == [
-        f"losses.1.weight stays 0.9, as {own}:3 has it; the default with --set losses.1.standardize is 9",
-        f"losses.1.temperature stays 4, as {own}:3 has it; the default with --set losses.1.standardize is 2",
+        f"losses.1.weight stays 0.9, as set in {own}:3; the default with --set losses.1.standardize is 9",
+        f"losses.1.temperature stays 4, as set in {own}:3; the default with --set losses.1.standardize is 2",
     ]
 
 
@@ -179,4 +179,4 @@ def test_an_unknown_kind_of_loss_names_the_file_that_may_define_it(own):
     for settings in (["losses.1.kind=mine"], ["losses.1={kind: mine}"]):
         with pytest.raises(RecipeError) as refused:
             read_recipe(own, settings=settings)
-        assert refused.value.hint == "kd losses ls, or --code FILE.py where a file of your own defines it"
+        assert refused.value.hint == "kd losses ls, or --code FILE.py if one of your own files defines the kind"

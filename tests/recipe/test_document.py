@@ -86,23 +86,23 @@ def test_an_empty_document_is_an_empty_recipe(text):
 
 @pytest.mark.parametrize("text", ["- 1\n", "5\n", "words\n", "[]\n", "0\n", "false\n", "''\n"])
 def test_anything_but_a_mapping_is_refused(text):
-    with pytest.raises(RecipeError, match=r"r\.yaml:1:1 +a recipe is a mapping of sections, got "):
+    with pytest.raises(RecipeError, match=r"r\.yaml:1:1 +a recipe must be a mapping of sections, got "):
         read_document(text, "r.yaml")
 
 
 def test_every_value_has_its_line_and_column():
     read = read_document("data:\n  source: digits\nlosses:\n  - kind: labels\n    weight: 2\n", "r.yaml")
-    assert read.places[("data", "source")] == (2, 3)
-    assert read.value_places[("data", "source")] == (2, 11)
-    assert read.places[("losses", 0)] == (4, 5)
-    assert read.places[("losses", 0, "weight")] == (5, 5)
-    assert read.value_places[("losses", 0, "weight")] == (5, 13)
+    assert read.key_positions[("data", "source")] == (2, 3)
+    assert read.value_positions[("data", "source")] == (2, 11)
+    assert read.key_positions[("losses", 0)] == (4, 5)
+    assert read.key_positions[("losses", 0, "weight")] == (5, 5)
+    assert read.value_positions[("losses", 0, "weight")] == (5, 13)
 
 
 def test_windows_line_ends_and_a_byte_order_mark_change_no_place():
     read = read_document("\ufeffa: 1\r\nb:\r\n  c: 2\r\n", "r.yaml")
     assert read.values == {"a": 1, "b": {"c": 2}}
-    assert read.places[("b", "c")] == (3, 3)
+    assert read.key_positions[("b", "c")] == (3, 3)
     assert len(read.lines) == 3
 
 
@@ -123,7 +123,7 @@ def test_windows_line_ends_and_a_byte_order_mark_change_no_place():
         ("a: !own {b: 1}\n", ("a", "tags (!) are not allowed", 1, 4)),
         ("!!str a: 1\n", ("a", "tags (!) are not allowed", 1, 1)),
         ("? [1, 2]\n: 3\n", ("", "a key must be a word", 1, 3)),
-        ("a: 1\n---\nb: 2\n", ("", "a second document; a recipe is one", 2, 1)),
+        ("a: 1\n---\nb: 2\n", ("", "a second YAML document; a recipe is a single document", 2, 1)),
     ],
 )
 def test_what_hides_the_meaning_is_a_fault_with_its_place(text, fault):
@@ -179,7 +179,7 @@ def test_nesting_up_to_the_limit_is_read_and_one_more_is_a_fault():
     fine = MAX_NESTING - 1
     assert faults_of("a: " + "[" * fine + "]" * fine) == []
     ((setting, message, line, column),) = faults_of("a: " + "[" * MAX_NESTING + "]" * MAX_NESTING)
-    assert message == f"nested deeper than {MAX_NESTING}"
+    assert message == f"nested more than {MAX_NESTING} levels deep"
     assert (line, column) == (1, 4 + fine)
     assert setting.startswith("a.0.0")
 
@@ -187,20 +187,20 @@ def test_nesting_up_to_the_limit_is_read_and_one_more_is_a_fault():
 @pytest.mark.parametrize("opening", ["[", "{", "- ", "? ", "{? ", "[{a: ", "{a: "])
 def test_endless_nesting_is_a_fault_and_no_crash(opening):
     messages = [message for _, message, _, _ in faults_of(opening * 3_000)]
-    assert f"nested deeper than {MAX_NESTING}" in messages
+    assert f"nested more than {MAX_NESTING} levels deep" in messages
 
 
 def test_reading_stops_where_the_nesting_is_too_deep():
     # Reading on takes the YAML scanner minutes (its time grows with the square of the depth).
     start = time.process_time()
     ((_, message, line, column), *_) = faults_of("[" * 100_000)
-    assert (message, line, column) == (f"nested deeper than {MAX_NESTING}", 1, MAX_NESTING + 1)
+    assert (message, line, column) == (f"nested more than {MAX_NESTING} levels deep", 1, MAX_NESTING + 1)
     assert time.process_time() - start < 10
 
 
 def test_a_recipe_has_a_largest_size():
     with pytest.raises(
-        RecipeError, match=f"{MAX_CHARACTERS + 1} characters; a recipe has at most {MAX_CHARACTERS}"
+        RecipeError, match=f"has {MAX_CHARACTERS + 1:,} characters; at most {MAX_CHARACTERS:,} are allowed"
     ):
         read_document("#" * (MAX_CHARACTERS + 1), "r.yaml")
     assert read_document("#" * MAX_CHARACTERS, "r.yaml").values == {}

@@ -65,7 +65,7 @@ def test_every_fault_is_found_at_once_in_the_order_of_the_text(monkeypatch):
         "losses.1: must be a mapping, got 5",
         "losses.2.weight: must be a finite number, got inf",
         "losses.2.warmup: must be <= 1, got 2",
-        "losses.3.kind: a mapping needs `kind:`, and this one has none",
+        "losses.3.kind: the mapping needs a `kind:`",
         "train.epochs: must be a whole number, got 0.001",
         "train.optimizer.momentun: unknown key",
         "train.jit: the key 'jit' appears twice",

@@ -30,18 +30,18 @@ def test_gate_is_read(text, gate):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("accuracy>=97.5", "--gate 'accuracy>=97.5': a fraction, not percent: write 0.975"),
-        ("accuracy>=97.5%", "--gate 'accuracy>=97.5%': a fraction, not percent: write 0.975"),
-        ("accuracy>=1%", "--gate 'accuracy>=1%': a fraction, not percent: write 0.01"),
-        ("accuracy_drop<=1.5", "--gate 'accuracy_drop<=1.5': a fraction, not percent: write 0.015"),
+        ("accuracy>=97.5", "--gate 'accuracy>=97.5': must be a fraction, not a percentage: write 0.975"),
+        ("accuracy>=97.5%", "--gate 'accuracy>=97.5%': must be a fraction, not a percentage: write 0.975"),
+        ("accuracy>=1%", "--gate 'accuracy>=1%': must be a fraction, not a percentage: write 0.01"),
+        ("accuracy_drop<=1.5", "--gate 'accuracy_drop<=1.5': must be a fraction, not a percentage: write 0.015"),
         ("latency_ratio<=50%", "expected a bound such as '>= 0.97', got '<=50%'"),
-        ("acuracy>=0.9", "--gate 'acuracy>=0.9': unknown figure 'acuracy'; did you mean 'accuracy'?"),
+        ("acuracy>=0.9", "--gate 'acuracy>=0.9': unknown metric 'acuracy'; did you mean 'accuracy'?"),
         ("accuracy", "--gate 'accuracy': expected a bound such as '>= 0.97', got ''"),
         ("accuracy=0.9", "expected a bound such as '>= 0.97', got '=0.9'"),
         ("loss<=nan", "expected a bound such as '>= 0.97', got '<=nan'"),
         ("loss<=inf", "expected a bound such as '>= 0.97', got '<=inf'"),
-        ("0.97", "unknown figure '0.97'"),
-        ("", "unknown figure ''"),
+        ("0.97", "unknown metric '0.97'"),
+        ("", "unknown metric ''"),
     ],
 )
 def test_gate_that_cannot_be_read_says_what_to_write(text, message):
@@ -90,7 +90,7 @@ def test_wrong_gates_of_a_recipe_are_all_said_with_their_places(tmp_path):
         read_recipe(str(path))
     faults = {(fault.line, fault.setting, fault.message) for fault in caught.value.faults}
     assert faults == {
-        (2, "gates.accuracy", "a fraction, not percent: write 0.975"),
+        (2, "gates.accuracy", "must be a fraction, not a percentage: write 0.975"),
         (3, "gates.acuracy", "unknown key"),
         (4, "gates.loss", "expected a bound such as '>= 0.97', got '0.9'"),
     }

@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from kdcli.recipe.optimizer import (
-    _EVERY,
+    _COMMON_ARGUMENTS,
     ADAM,
     OPTIMIZER_KINDS,
     OPTIMIZERS,
@@ -47,7 +47,7 @@ def test_the_default_rate_is_the_one_of_keras(kind):
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_the_arguments_are_those_of_keras(kind):
     known = set(signature_of(kind)) - LEFT_OUT - (ONLY_MUON if kind == "muon" else set())
-    assert {*OPTIMIZERS[kind][2], *_EVERY} == known
+    assert {*OPTIMIZERS[kind][2], *_COMMON_ARGUMENTS} == known
 
 
 def test_every_optimizer_of_keras_is_in_the_table():

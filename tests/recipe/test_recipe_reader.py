@@ -100,8 +100,8 @@ def test_a_short_form_becomes_the_mapping_it_stands_for():
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("epochs", "--set 'epochs' is no setting: write path=value"),
-        ("=3", "--set '=3' is no setting: write path=value"),
+        ("epochs", "--set 'epochs' is not a setting; expected PATH=VALUE"),
+        ("=3", "--set '=3' is not a setting; expected PATH=VALUE"),
         ("train.epoch=3", "--set train.epoch: unknown key (did you mean 'epochs'?)"),
         ("train.epochs=many", "--set train.epochs: must be a whole number, got 'many'"),
         ("losses.hint.weight=1", "--set losses.hint.weight: no entry 'hint'; there are 2: labels, soft_targets"),
@@ -116,15 +116,17 @@ def test_a_wrong_setting_is_named_with_its_path(setting, words):
 
 def test_a_kind_that_is_used_twice_needs_a_name():
     twice = {"losses": [{"kind": "hint"}, {"kind": "hint"}]}
-    assert "two losses are called 'hint': give one of them a `name:`" in refused(twice).message
-    assert "'hint' is used twice: give each a name" in refused(twice, settings=["losses.hint.weight=1"]).message
+    assert "two losses are named 'hint': give one of them another `name:`" in refused(twice).message
+    assert (
+        "'hint' is used twice; give each entry a name" in refused(twice, settings=["losses.hint.weight=1"]).message
+    )
     assert len(read_recipe({"losses": [{"kind": "hint"}, {"kind": "hint", "name": "b"}]}).recipe.losses) == 2
 
 
 def test_a_newer_version_names_both(monkeypatch):
     lines = refused_text(monkeypatch, "data: {source: digits}\nversion: 2\nunheard_of: 1\n")
     assert lines[0] == "1 problem in -"
-    assert lines[1].endswith("version: recipe version 2 is newer than this kd reads (1); update kdcli")
+    assert lines[1].endswith("version: recipe version 2 is newer than version 1, the newest that this kd reads")
     assert lines[1].startswith("  -:2:1")
 
 
@@ -132,7 +134,7 @@ def test_a_missing_file_with_a_shipped_name_says_how_to_use_that(tmp_path):
     name = list_shipped_recipes()[-1]
     with pytest.raises(UsageError, match=r"no such recipe file$") as caught:
         read_recipe(tmp_path / f"{name}.yaml")
-    assert caught.value.hint == f"--recipe {name} uses the shipped one; kd recipes cp {name} copies it here"
+    assert caught.value.hint == f"--recipe {name} uses the shipped recipe; kd recipes cp {name} copies it here"
     with pytest.raises(UsageError) as caught:
         read_recipe("./unheard-of.yaml")
     assert caught.value.hint == "kd recipes ls"

@@ -78,8 +78,8 @@ def test_faults_in_stages_and_teachers_have_lines_and_suggestions(tmp_path):
         read_recipe(path)
     found = {fault.setting: (fault.line, fault.message) for fault in caught.value.faults}
     assert found["stages.0.train.epoch"] == (3, "unknown key")
-    assert found["stages.1"] == (4, "train.seed holds for all stages: write it in the recipe's own train")
-    assert found["stages.2"] == (5, "two losses are called 'hint': give one of them a `name:`")
+    assert found["stages.1"] == (4, "train.seed applies to all stages: write it in the recipe's own train")
+    assert found["stages.2"] == (5, "two losses are named 'hint': give one of them another `name:`")
     assert found["stages.3.data"] == (6, "unknown key")
     assert found["teacher.0.weigth"] == (8, "unknown key")
     assert found["teacher.1.weight"] == (9, "must be > 0, got -1")
