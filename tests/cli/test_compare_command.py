@@ -64,7 +64,7 @@ def test_a_stopped_comparison_prints_the_command_that_continues_it(kd, files):
         (["--recipe", "nowhere"], "unknown recipe 'nowhere'"),
         (["--distilled", "nothing"], "nothing: not a finished run"),
         (["--student", "missing.keras"], "missing.keras: no such model file"),
-        (["--resume"], "--resume needs the comparison to continue"),
+        (["--resume"], "--resume needs --out with the comparison to continue"),
     ],
 )
 def test_bad_options_are_refused_with_one_message(kd, files, tmp_path, words, message):

@@ -33,8 +33,8 @@ def test_names_with_and_without_numbers(tmp_path, text, names):
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"0:cat\n2:dog\n", "its numbers must be 0 to 1, each once"),
-        (b"0:cat\n0:dog\n", "its numbers must be 0 to 1, each once"),
+        (b"0:cat\n2:dog\n", "the numbers must be 0 to 1, each exactly once"),
+        (b"0:cat\n0:dog\n", "the numbers must be 0 to 1, each exactly once"),
         (b"\xff\xfe", "is not UTF-8 text"),
         (None, "cannot be read: No such file or directory"),
     ],

@@ -67,7 +67,7 @@ def test_non_empty_directory_is_refused_with_three_ways_on(tmp_path):
 @pytest.mark.parametrize("way", ["resume", "overwrite"])
 def test_foreign_files_are_neither_continued_nor_deleted(tmp_path, way):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="holds files that kd did not write"):
+    with pytest.raises(UsageError, match="contains files that kd did not write"):
         open_run(tmp_path, **{way: True})
     assert os.listdir(tmp_path) == ["notes.txt"]
 
@@ -202,7 +202,7 @@ def test_model_and_recipe_of_a_run_are_found_and_those_of_other_folders_are_not(
 
 def test_damaged_json_of_a_run_is_a_storage_error(tmp_path):
     (tmp_path / "summary.json").write_text("{")
-    with pytest.raises(StorageError, match="not readable as JSON"):
+    with pytest.raises(StorageError, match="not valid JSON"):
         read_json(tmp_path / "summary.json")
     with pytest.raises(StorageError, match="No such file"):
         read_json(tmp_path / "environment.json")

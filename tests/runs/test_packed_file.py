@@ -182,8 +182,8 @@ def test_the_types_of_tensorflow_are_imported_only_where_one_is_met():
         "import sys\n"
         "from pathlib import Path\n"
         "import numpy as np\n"
-        "from kdcli.runs.packed_file import Saved, pack, unpack\n"
-        "unpack(pack(Saved({}, {'a': np.zeros(3, np.float32)})), Path('a'))\n"
+        "from kdcli.runs.packed_file import PackedData, pack, unpack\n"
+        "unpack(pack(PackedData({}, {'a': np.zeros(3, np.float32)})), Path('a'))\n"
         "assert not {'ml_dtypes', 'tensorflow', 'pydantic'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -64,8 +64,8 @@ def test_full_disk_names_the_bytes_needed_and_free_and_how_to_go_on(tmp_path, mo
     monkeypatch.setattr(writer, "hook", failing(1, OSError(errno.ENOSPC, "")))
     with pytest.raises(StorageError) as caught:
         writer.write_bytes(tmp_path / "a", b"x" * 1234)
-    assert "disk full (1234 bytes needed, " in caught.value.message
-    assert caught.value.message.endswith(" free)")
+    assert "disk full (1,234 bytes needed, " in caught.value.message
+    assert caught.value.message.endswith(" bytes free)")
     assert "--resume" in caught.value.hint
 
 
