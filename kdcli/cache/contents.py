@@ -61,9 +61,9 @@ def show_entry(key: str) -> dict[str, Any]:
         StorageError: it is damaged.
     """
     entry = find_entry(key, list_cache().entries)
-    if entry.about is None:
+    if entry.metadata is None:
         raise StorageError(f"{entry.path}: what the entry says about itself is damaged", hint=f"kd cache rm {key}")
-    said = entry.about.to_json()
+    said = entry.metadata.to_json()
     names = ("fingerprint", "components", "layout", "choices", "versions", "created")
     document = {"schema": "kd.cache-show/1", "path": relativize_path(entry.path), **entry.to_json()}
     return document | {name: said.get(name) for name in names}

@@ -43,7 +43,7 @@ def test_removing_counts_each_entry_once(entries):
 
 
 def test_one_wrong_key_removes_nothing(entries):
-    with pytest.raises(UsageError, match="no kept answers are called 'x'"):
+    with pytest.raises(UsageError, match="no cache entry has the key 'x'"):
         remove_entries([entries[0].fingerprint[:12], "x"])
     assert all(entry.path.exists() for entry in entries)
 

@@ -83,8 +83,8 @@ def test_the_message_says_what_is_wrong(folder):
         fill(folder)
     assert said == {
         "flip": "the file is damaged",
-        "swap": "holds the answers of another shard",
-        "other entry": "holds answers of another teacher or to other examples",
+        "swap": "contains the outputs of another shard",
+        "other entry": "contains outputs of another teacher or for other examples",
     }
 
 

@@ -95,21 +95,21 @@ def test_the_nearest_kept_answers_tell_why_they_are_not_used(tmp_path):
     key = fill(tmp_path)[0].fingerprint[:12]
     made(tmp_path, {**COMPONENTS, "teacher.weights": "other", "teacher.scale": "unit", "more": 1})
     wanted = {**COMPONENTS, "teacher.weights": "new", "teacher.precision": "mixed_bfloat16"}
-    differ = f"the kept answers {key} are not used, for these differ: "
+    differ = f"cache entry {key} is not used: it differs in "
     expected = f"{differ}the teacher's weights, the teacher's precision"
     assert explain_miss(tmp_path, wanted) == explain_miss(tmp_path, wanted, teacher="teacher.keras") == expected
     # Another file is another teacher, as in every stage of a chain: there is nothing to explain.
     assert explain_miss(tmp_path, wanted, teacher="student.keras") is None
     more = {**COMPONENTS, "code.0": "a", "code.1": "b", "kept": "logits float32", "more": 1}
     assert explain_miss(tmp_path, more, teacher="student.keras") == (
-        f"{differ}own code, which features are kept and in which number types, more"
+        f"{differ}the custom code, the stored features and their dtypes, more"
     )
 
 
 def test_a_component_that_only_one_of_them_has_is_another(tmp_path):
     key = fill(tmp_path)[0].fingerprint[:12]
     fewer = {name: value for name, value in COMPONENTS.items() if name != "teacher.precision"}
-    differ = f"the kept answers {key} are not used, for these differ: "
+    differ = f"cache entry {key} is not used: it differs in "
     assert explain_miss(tmp_path, fewer) == f"{differ}the teacher's precision"
     more = {**COMPONENTS, "views.count": 8}
     assert explain_miss(tmp_path, more) == f"{differ}the number of views"

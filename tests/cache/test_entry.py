@@ -61,7 +61,7 @@ def test_an_entry_says_what_it_is_about(tmp_path):
 def test_what_looks_secret_is_not_written(tmp_path):
     described = {"teacher": "https://me:secret@host/teacher.keras"}
     entry = Entry.create(tmp_path, COMPONENTS, layout=LAYOUT, described=described, choices={})
-    assert entry.about.described == {"teacher": "https://***@host/teacher.keras"}
+    assert entry.metadata.described == {"teacher": "https://***@host/teacher.keras"}
     assert "secret" not in (entry.path / "about.json").read_text()
 
 
@@ -93,7 +93,7 @@ def test_what_another_process_wrote_meanwhile_is_not_missing(tmp_path):
 def test_a_shard_is_read_and_checked_once(tmp_path, monkeypatch):
     fill(tmp_path)
     checked = []
-    monkeypatch.setattr("kdcli.cache.entry.check_file", lambda path: checked.append(path.name))
+    monkeypatch.setattr("kdcli.cache.entry.verify_file", lambda path: checked.append(path.name))
     entry = Entry.find(tmp_path, COMPONENTS)
     entry.missing()
     entry.missing()
@@ -116,7 +116,7 @@ def test_arrays_that_the_layout_does_not_say_are_not_written(tmp_path, change):
     entry, shard = made(tmp_path), LAYOUT.shards[1]
     arrays = part(answers(), shard)
     change(arrays)
-    with pytest.raises(ValueError, match="the layout is"):
+    with pytest.raises(ValueError, match="does not match the layout"):
         entry.write(shard, arrays)
     assert entry.missing() == LAYOUT.shards
 
@@ -132,7 +132,7 @@ def test_an_incomplete_entry_has_no_reader(tmp_path):
     entry = made(tmp_path)
     shard = LAYOUT.shards[0]
     entry.write(shard, part(answers(), shard))
-    with pytest.raises(StorageError, match="5 of 6 shards of kept answers are missing") as caught:
+    with pytest.raises(StorageError, match="5 of 6 shards of cached outputs are missing") as caught:
         entry.open_reader()
     assert "run the same command again" in caught.value.hint
 
@@ -305,7 +305,7 @@ def test_what_is_removed_while_it_is_opened_counts_as_missing(tmp_path, monkeypa
         return really(path)
 
     monkeypatch.setattr(module, "map_file", mapping)
-    with pytest.raises(StorageError, match=f"{6 - at} of 6 shards of kept answers are missing"):
+    with pytest.raises(StorageError, match=f"{6 - at} of 6 shards of cached outputs are missing"):
         entry.open_reader()
 
 

@@ -55,7 +55,7 @@ def test_a_damaged_entry_is_listed_and_can_be_removed(tmp_path):
     entry, _ = fill(tmp_path)
     (entry.path / "about.json").write_bytes(b"{")
     (found,) = list_entries(tmp_path)
-    assert (found.about, found.shards, found.complete, found.to_json()["described"]) == (None, 6, False, None)
+    assert (found.metadata, found.shards, found.complete, found.to_json()["described"]) == (None, 6, False, None)
     delete_entries([found])
     assert not entry.path.exists()
 
@@ -157,11 +157,11 @@ def test_an_entry_is_called_by_the_beginning_of_its_key(tmp_path):
 def test_an_unknown_key_names_the_nearest(tmp_path):
     key = fill(tmp_path)[0].fingerprint[:12]
     wrong = key[:-1] + ("0" if key[-1] != "0" else "1")
-    with pytest.raises(UsageError, match=f"no kept answers are called '{wrong}'; did you mean '{key}'") as caught:
+    with pytest.raises(UsageError, match=f"no cache entry has the key '{wrong}'; did you mean '{key}'") as caught:
         find_entry(wrong, list_entries(tmp_path))
     assert caught.value.hint == "kd cache ls"
     for unlike in ("", "zzz"):
-        with pytest.raises(UsageError, match=f"no kept answers are called '{unlike}'$"):
+        with pytest.raises(UsageError, match=f"no cache entry has the key '{unlike}'$"):
             find_entry(unlike, list_entries(tmp_path))
 
 
@@ -173,7 +173,7 @@ def test_an_ambiguous_key_names_the_candidates(tmp_path):
         keys.setdefault(entry.path.name[0], []).append(entry.path.name[:12])
         number += 1
     first, both = next((first, names) for first, names in keys.items() if len(names) == 2)
-    with pytest.raises(UsageError, match=f"'{first}' is the beginning of 2 keys: ") as caught:
+    with pytest.raises(UsageError, match=f"'{first}' matches 2 keys: ") as caught:
         find_entry(first, list_entries(tmp_path))
     assert all(key in caught.value.message for key in both)
 

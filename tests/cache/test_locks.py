@@ -65,7 +65,7 @@ def test_who_works_there_is_waited_for_and_told_once(tmp_path):
     with Holder(tmp_path, 1.0) as holder:
         with Entry.find(tmp_path, COMPONENTS).lock(on_wait=told.append, stop=no_stop):
             assert holder.process.wait(10) == 0
-    assert told == [f"waiting for {holder.name}, which gives the same answers"]
+    assert told == [f"waiting for {holder.name}, which is computing the same outputs"]
 
 
 def test_an_entry_that_is_removed_while_it_is_waited_for_is_made_again(tmp_path):

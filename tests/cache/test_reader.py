@@ -46,7 +46,7 @@ def test_positions_may_be_of_any_type_of_integer(reader, dtype):
 
 @pytest.mark.parametrize(("view", "position"), [(0, 5_000), (0, -1), (2, 0), (-1, 0)])
 def test_what_is_not_there_is_no_answer(reader, view, position):
-    with pytest.raises(IndexError, match="has no such answer"):
+    with pytest.raises(IndexError, match="not in Layout"):
         reader.take("logits", view, np.asarray([5, position]))
 
 
@@ -67,7 +67,7 @@ def test_only_the_shards_that_are_needed_are_touched(tmp_path):
 def test_pages_are_dropped_after_so_much_was_read_and_the_rows_stay_right(tmp_path, monkeypatch):
     reader = fill(tmp_path)[0].open_reader()
     dropped = []
-    monkeypatch.setattr(module, "KEPT_BYTES", 50_000)
+    monkeypatch.setattr(module, "RESIDENT_BYTES", 50_000)
     monkeypatch.setattr(MappedFile, "drop_pages", lambda mapped: dropped.append(mapped.document["number"]))
     # A row counts 2 MB, and no shard (20 KB) counts more than its size.
     for start, expected in ((0, []), (2_048, []), (4_096, [0, 1, 2]), (0, [0, 1, 2])):
@@ -80,7 +80,8 @@ import sys
 from pathlib import Path
 import numpy as np
 import psutil
-from kdcli.cache.entry import ArraySpec, Entry, Layout
+from kdcli.cache.entry import Entry
+from kdcli.cache.layout import ArraySpec, Layout
 
 folder, examples = Path(sys.argv[1]), 60_000
 layout = Layout(examples, 1, (ArraySpec("hint", "float16", (2_000,)),))
@@ -88,7 +89,7 @@ entry = Entry.create(folder, {"a": 1}, layout=layout, described={}, choices={})
 for shard in entry.missing():
     rows = np.arange(shard.start, shard.stop).astype(np.float16)[:, None]
     entry.write(shard, {"hint": np.broadcast_to(rows, (shard.stop - shard.start, 2_000))})
-reader = Entry.find(folder, {"a": 1}).reader()
+reader = Entry.find(folder, {"a": 1}).open_reader()
 process, random = psutil.Process(), np.random.default_rng(0)
 before, most = process.memory_info().rss, 0
 for _ in range(400):
@@ -118,7 +119,7 @@ def test_an_entry_of_more_shards_than_open_files_are_allowed_is_read(tmp_path):
         "soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))\n"
         "layout = Layout(100, 2, (ArraySpec('logits', 'float32', (3,)),))\n"
-        "Layout.shard = 1\n"
+        "Layout.examples_per_shard = 1\n"
         "fill(Path(sys.argv[1]), layout=layout)\n"
         "assert_whole(Path(sys.argv[1]), layout=layout)\n"
     )

@@ -71,7 +71,7 @@ def test_eight_processes_fill_an_entry_once_every_time(tmp_path, number):
 DYING = """
 import os, signal, sys
 from pathlib import Path
-from kdcli.runs import writing
+from kdcli.runs import writer
 from cached_outputs import *
 
 folder, call = Path(sys.argv[1]), 0
@@ -85,7 +85,7 @@ while True:
             seen.append(step)
             if len(seen) == call:
                 os.kill(os.getpid(), signal.SIGKILL)
-        writing.hook = hook
+        writer.hook = hook
         fill(own)
         os._exit(0)
     _, status = os.waitpid(child, 0)

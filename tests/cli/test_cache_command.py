@@ -183,7 +183,7 @@ def test_an_unknown_key_names_the_nearest_and_removes_nothing(kd, own_cache, com
     wrong = key[:-1] + ("0" if key[-1] != "0" else "1")
     ran = kd("cache", command, wrong)
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err == f"error: no kept answers are called '{wrong}'; did you mean '{key}'?\nhint: kd cache ls\n"
+    assert ran.err == f"error: no cache entry has the key '{wrong}'; did you mean '{key}'?\nhint: kd cache ls\n"
     assert kd("cache", "rm", key, "zzz").code == 2
     assert entry.path.exists()
 

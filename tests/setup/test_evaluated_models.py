@@ -237,7 +237,7 @@ def test_what_was_not_measured_is_a_dash_and_said(folder, kd):
     (row,) = [line for line in lines if "litert, " in line]
     assert re.search(r" \d+ × \d+ calls ", row)
     few = row.split()[6] == "-"
-    assert few == ("p99: -, it needs 1,000 samples" in lines)
+    assert few == ("p99: -, needs 1,000 samples" in lines)
 
 
 def test_runtime_chooses_who_is_timed(folder):
@@ -310,7 +310,7 @@ def test_gates_that_cannot_be_judged_are_refused_before_work(folder, tmp_path):
         ("gain>=0", "kd evaluate does not measure it"),
         ("latency_ms<=1", "latency is not measured"),
         ("agreement>=0.9", "there is no teacher"),
-        ("accuracy>=97", "a fraction, not percent: write 0.97"),
+        ("accuracy>=97", "must be a fraction, not a percentage: write 0.97"),
     ):
         with pytest.raises(UsageError, match=message):
             kdcli.evaluate(tmp_path / "missing.keras", gates=[gate])
