@@ -166,7 +166,7 @@ def test_passed_gates_are_shown_and_are_no_news(kd, here):
         ((*EVALUATE, "--min-gain", "0"), "gate gain >= 0: kd evaluate does not measure it", "kd compare"),
         ((*EVALUATE, "--max-latency-ms", "5"), "latency is not measured", "hint: --latency"),
         ((*EVALUATE, "--min-agreement", "0.5"), "there is no teacher", "hint: --teacher FILE"),
-        ((*EVALUATE, "--min-accuracy", "97.5"), "must be a fraction, not a percentage: write 0.975", "accuracy>=0.975"),
+        ((*EVALUATE, "--min-accuracy", "97.5"), "not a percentage: write 0.975", "accuracy>=0.975"),
         ((*DISTILL, "--max-latency-ms", "5"), "kd distill does not measure it", "kd evaluate MODEL --latency"),
         ((*DISTILL, "--gate", "mae<=1"), "not a metric of classification data", "metrics: accuracy"),
     ],

@@ -114,7 +114,7 @@ def test_a_name_that_is_no_layer_is_a_fault_of_the_recipe():
 
 
 def test_different_numbers_of_names_are_refused_with_both():
-    with pytest.raises(UsageError, match=r"teacher_layer names 2, student_layer 1: name the same number, or omit both"):
+    with pytest.raises(UsageError, match=r"teacher_layer names 2, student_layer 1"):
         paired(teacher_layer=["block1", "block2"], student_layer="block1")
 
 
