@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,20 @@ def models(tmp_path):
         inputs = keras.Input((8, 8, 1))
         hidden = keras.layers.Dense(units, activation="relu")(keras.layers.Flatten()(inputs))
         keras.Model(inputs, keras.layers.Dense(10)(hidden)).save(tmp_path / f"{name}.keras")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_its_files_import_from_one_place(file):
+    assert re.findall(r"^ *(?:from|import) (kdcli\S*)", FILES[file], re.MULTILINE) == ["kdcli.kinds"]
+
+
+def test_the_public_place_is_importable_without_tensorflow():
+    code = (
+        "import sys, kdcli.kinds as kinds\n"
+        "assert all(hasattr(kinds, name) for name in kinds.__all__)\n"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_its_losses_keep_the_contract(written):

@@ -107,7 +107,7 @@ def test_options_have_types_defaults_and_meanings():
     assert (options["second"].type, options["second"].default) == ("a | b", None)
     assert (options["third"].type, options["third"].default) == ("list (word)", ["x"])
     assert options["weight"].meaning == "not as elsewhere."
-    assert options["warmup"].meaning.startswith("share of training")
+    assert options["warmup"].meaning.startswith("fraction of training")
 
 
 def test_a_class_without_a_docstring_is_called_by_its_name():
