@@ -12,6 +12,7 @@ import pytest
 from kdcli.cache.decisions import load_decision, store_decision
 from kdcli.cache.entry import Entry
 from kdcli.cache.layout import ArraySpec, Layout
+from kdcli.runs.packed_file import parse_dtype
 
 COMPONENTS = {
     "teacher.weights": "abc",
@@ -30,7 +31,10 @@ def add(folder, split="train", *, shards=4, used=86_400):
         folder, components, layout=LAYOUT, described=described, choices={"measured": ["as float32: equal"]}
     )
     for shard in LAYOUT.shards[:shards]:
-        zeros = {name: np.zeros(shape, dtype) for name, (dtype, shape) in entry._arrays_of(shard).items()}
+        zeros = {
+            spec.name: np.zeros((shard.stop - shard.start, *spec.shape), parse_dtype(spec.dtype))
+            for spec in LAYOUT.arrays
+        }
         entry.write(shard, zeros)
     (entry.path / "used").touch()
     os.utime(entry.path / "used", (used, used))
@@ -41,13 +45,13 @@ def size_of(entry):
     return sum(file.stat().st_size for file in entry.path.iterdir())
 
 
-def test_dir_prints_the_folder_and_makes_nothing(kd, own_cache):
+def test_dir_prints_the_folder_and_creates_nothing(kd, own_cache):
     ran = kd("cache", "dir")
     assert (ran.code, ran.out, ran.err) == (0, f"{own_cache}\n", "")
     assert not own_cache.exists()
 
 
-def test_ls_of_an_empty_cache_says_so_and_makes_nothing(kd, own_cache):
+def test_ls_of_an_empty_cache_creates_nothing(kd, own_cache):
     ran = kd("cache", "ls")
     assert (ran.code, ran.out, ran.err) == (0, "0 entries, 0 bytes in own-cache\n", "")
     document = {"schema": "kd.cache/1", "folder": "own-cache", "bytes": 0, "entries": []}
@@ -55,7 +59,7 @@ def test_ls_of_an_empty_cache_says_so_and_makes_nothing(kd, own_cache):
     assert not own_cache.exists()
 
 
-def test_ls_is_a_table_with_the_last_used_first_and_a_total(kd, own_cache):
+def test_ls_prints_a_table_with_the_most_recently_used_first_and_a_total(kd, own_cache):
     old, new = add(own_cache), add(own_cache, "validation", shards=3, used=172_800)
     ran = kd("cache", "ls")
     assert (ran.code, ran.err) == (0, "")
@@ -116,7 +120,7 @@ def test_a_damaged_entry_is_listed_refused_and_removed(kd, own_cache):
     assert not entry.path.exists()
 
 
-def test_show_prints_everything_about_one(kd, own_cache):
+def test_show_prints_everything_about_an_entry(kd, own_cache):
     entry = add(own_cache)
     ran = kd("cache", "show", entry.fingerprint[:6])
     assert (ran.code, ran.err) == (0, "")
@@ -139,7 +143,7 @@ def test_show_prints_everything_about_one(kd, own_cache):
     assert {name: document[name] for name in listed} == listed
 
 
-def test_rm_removes_what_is_named_and_says_what_came_free(kd, own_cache):
+def test_rm_removes_the_named_entries_and_prints_the_bytes_freed(kd, own_cache):
     first, second = add(own_cache), add(own_cache, "validation")
     freed = size_of(first)
     ran = kd("cache", "rm", first.fingerprint[:8], first.fingerprint[:12])
@@ -165,7 +169,7 @@ def test_rm_all_removes_every_entry_and_decision_and_nothing_else(kd, own_cache)
 
 
 @pytest.mark.parametrize("words", [[], ["abc", "--all"]])
-def test_rm_wants_either_keys_or_all(kd, own_cache, words):
+def test_rm_needs_either_keys_or_all(kd, own_cache, words):
     entry = add(own_cache)
     ran = kd("cache", "rm", *words)
     assert (ran.code, ran.out) == (2, "")
@@ -177,7 +181,7 @@ def test_rm_wants_either_keys_or_all(kd, own_cache, words):
 
 
 @pytest.mark.parametrize("command", ["show", "rm"])
-def test_an_unknown_key_names_the_nearest_and_removes_nothing(kd, own_cache, command):
+def test_an_unknown_key_suggests_the_closest_and_removes_nothing(kd, own_cache, command):
     entry = add(own_cache)
     key = entry.fingerprint[:12]
     wrong = key[:-1] + ("0" if key[-1] != "0" else "1")
@@ -188,7 +192,7 @@ def test_an_unknown_key_names_the_nearest_and_removes_nothing(kd, own_cache, com
     assert entry.path.exists()
 
 
-def test_rm_of_what_another_process_fills_names_it_and_removes_nothing(kd, own_cache):
+def test_rm_of_an_entry_in_use_names_the_process_and_removes_nothing(kd, own_cache):
     entry, other = add(own_cache), add(own_cache, "validation")
     with entry.lock(on_wait=print, stop=lambda: None):
         ran = kd("cache", "rm", "--all")
@@ -198,7 +202,7 @@ def test_rm_of_what_another_process_fills_names_it_and_removes_nothing(kd, own_c
     assert entry.path.exists() and other.path.exists()
 
 
-def test_neither_tensorflow_nor_keras_is_needed(own_cache, tmp_path):
+def test_no_command_imports_tensorflow_or_keras(own_cache, tmp_path):
     key = add(own_cache).fingerprint[:12]
     code = (
         "import sys\n"
@@ -211,7 +215,7 @@ def test_neither_tensorflow_nor_keras_is_needed(own_cache, tmp_path):
     assert ran.returncode == 0, ran.stderr
 
 
-def test_help_needs_neither_pydantic_nor_numpy(tmp_path):
+def test_help_imports_neither_pydantic_nor_numpy(tmp_path):
     code = (
         "import sys\n"
         "from kdcli.cli.app import run\n"
@@ -222,7 +226,7 @@ def test_help_needs_neither_pydantic_nor_numpy(tmp_path):
     assert ran.returncode == 0, ran.stderr
 
 
-def test_a_file_in_the_place_of_the_cache_is_refused(kd, tmp_path, monkeypatch):
+def test_a_file_in_place_of_the_cache_is_refused(kd, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("KD_CACHE_DIR", str(tmp_path / "file"))
     ran = kd("cache", "ls")
