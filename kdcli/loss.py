@@ -155,7 +155,7 @@ class Loss(Spec):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_implied(cls, values: Any) -> Any:
+    def _fill_implied_defaults(cls, values: Any) -> Any:
         return {**cls._implied_defaults(values), **values} if isinstance(values, dict) else values
 
     @property

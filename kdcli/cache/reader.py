@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from kdcli.cache.layout import Layout, Shard
-from kdcli.runs.mapped_arrays import READAHEAD_BYTES, RESIDENT_BYTES
+from kdcli.runs.mapped_arrays import MAX_RESIDENT_BYTES, READAHEAD_BYTES
 from kdcli.runs.packed_file import MappedFile, parse_dtype
 
 # Files that a process has open besides the shards.
@@ -78,7 +78,7 @@ class EntryReader:
         now = min(before + count, len(self._mapped[key].mapping))
         self._touched[key] = now
         self._resident += now - before
-        if self._resident > RESIDENT_BYTES:
+        if self._resident > MAX_RESIDENT_BYTES:
             touched, self._touched, self._resident = self._touched, {}, 0
             for shard in touched:
                 self._mapped[shard].drop_pages()

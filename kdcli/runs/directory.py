@@ -20,30 +20,15 @@ RUN_LOCK_FILE = ".kd.lock"
 STUDENT_FILE, TEACHER_FILE = "student.keras", "teacher.keras"
 # A student or teacher that was opened from a SavedModel is saved as one.
 STUDENT_FOLDER, TEACHER_FOLDER = "student_saved_model", "teacher_saved_model"
-STUDENT_NAMES, MODEL_NAMES = (
-    (STUDENT_FILE, STUDENT_FOLDER),
-    (STUDENT_FILE, STUDENT_FOLDER, TEACHER_FILE, TEACHER_FOLDER),
-)
+STUDENT_NAMES = (STUDENT_FILE, STUDENT_FOLDER)
+MODEL_NAMES = (*STUDENT_NAMES, TEACHER_FILE, TEACHER_FOLDER)
 SUMMARY_FILE, RECIPE_FILE, ENVIRONMENT_FILE = "summary.json", "recipe.yaml", "environment.json"
-METRICS_FILE, PREDICTIONS_FILE, README_FILE, CHECKPOINT_FOLDER = (
-    "metrics.jsonl",
-    "predictions.npz",
-    "README.md",
-    "checkpoint",
-)
+METRICS_FILE, PREDICTIONS_FILE, README_FILE = "metrics.jsonl", "predictions.npz", "README.md"
+CHECKPOINT_FOLDER = "checkpoint"
 # The earlier stages of a chain, each of them a run, and the recipe that lists all stages.
 STAGES_FOLDER = "stages"
-RUN_NAMES = (
-    *MODEL_NAMES,
-    SUMMARY_FILE,
-    RECIPE_FILE,
-    ENVIRONMENT_FILE,
-    METRICS_FILE,
-    PREDICTIONS_FILE,
-    README_FILE,
-    CHECKPOINT_FOLDER,
-    STAGES_FOLDER,
-)
+_FILES = (SUMMARY_FILE, RECIPE_FILE, ENVIRONMENT_FILE, METRICS_FILE, PREDICTIONS_FILE, README_FILE)
+RUN_NAMES = (*MODEL_NAMES, *_FILES, CHECKPOINT_FOLDER, STAGES_FOLDER)
 
 
 class Run:

@@ -16,7 +16,7 @@ import numpy as np
 PART_BYTES = 8 << 20
 # Bytes of pages that reading single rows may touch before they are released, and the minimum that one row counts:
 # Linux maps a whole block of its cache, up to 2 MB, when one byte is read.
-RESIDENT_BYTES = 64 << 20
+MAX_RESIDENT_BYTES = 64 << 20
 READAHEAD_BYTES = 2 << 20
 
 
@@ -54,7 +54,7 @@ def drop_pages(mapping: mmap.mmap) -> None:
 
 def count_rows_at_once(row_bytes: int) -> int:
     """Return how many single rows of a size may be read before their pages are released."""
-    return max(1, RESIDENT_BYTES // max(row_bytes, READAHEAD_BYTES))
+    return max(1, MAX_RESIDENT_BYTES // max(row_bytes, READAHEAD_BYTES))
 
 
 def read_rows(array: Any, rows: np.ndarray) -> np.ndarray:

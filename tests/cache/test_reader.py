@@ -67,7 +67,7 @@ def test_only_the_required_shards_are_read(tmp_path):
 def test_pages_are_released_after_a_number_of_bytes(tmp_path, monkeypatch):
     reader = fill(tmp_path)[0].open_reader()
     dropped = []
-    monkeypatch.setattr(module, "RESIDENT_BYTES", 50_000)
+    monkeypatch.setattr(module, "MAX_RESIDENT_BYTES", 50_000)
     monkeypatch.setattr(MappedFile, "drop_pages", lambda mapped: dropped.append(mapped.document["number"]))
     # A row counts as 2 MB, but no shard (20 KB) counts more than its size.
     for start, expected in ((0, []), (2_048, []), (4_096, [0, 1, 2]), (0, [0, 1, 2])):

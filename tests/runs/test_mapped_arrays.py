@@ -72,7 +72,7 @@ def test_reading_a_large_array_in_parts_keeps_little_of_it_resident(tmp_path):
 
 @LINUX
 def test_reading_single_rows_keeps_little_of_the_array_resident(tmp_path, monkeypatch):
-    monkeypatch.setattr(mapped_arrays, "RESIDENT_BYTES", 8 * MB)
+    monkeypatch.setattr(mapped_arrays, "MAX_RESIDENT_BYTES", 8 * MB)
     content, array = mapped(tmp_path / "a")
     order = np.random.default_rng(0).permutation(len(array)).reshape(-1, 50)
     before, most = resident(), 0
@@ -84,7 +84,7 @@ def test_reading_single_rows_keeps_little_of_the_array_resident(tmp_path, monkey
 
 @pytest.mark.parametrize("rows", [np.array([], int), np.array([99, 0, 0, 3]), np.arange(100)])
 def test_rows_are_read_in_any_order(tmp_path, monkeypatch, rows):
-    monkeypatch.setattr(mapped_arrays, "RESIDENT_BYTES", 3 * mapped_arrays.READAHEAD_BYTES)
+    monkeypatch.setattr(mapped_arrays, "MAX_RESIDENT_BYTES", 3 * mapped_arrays.READAHEAD_BYTES)
     content, array = mapped(tmp_path / "a", 100)
     read = read_rows(array, rows)
     np.testing.assert_array_equal(read, content[rows])
