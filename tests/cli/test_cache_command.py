@@ -114,7 +114,7 @@ def test_a_damaged_entry_is_listed_refused_and_removed(kd, own_cache):
     )
     shown = kd("cache", "show", entry.fingerprint[:4])
     assert (shown.code, shown.out) == (5, "")
-    assert "says about itself is damaged" in shown.err
+    assert "the metadata of the entry is damaged" in shown.err
     assert f"hint: kd cache rm {entry.fingerprint[:4]}" in shown.err
     assert kd("cache", "rm", entry.fingerprint[:4]).code == 0
     assert not entry.path.exists()
