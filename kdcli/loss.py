@@ -99,15 +99,16 @@ class Loss(Spec):
     batch (`whole_batch`). The mean over the batch is the loss. The caller applies the weight.
 
     Class variables describe a kind:
-        known_as, paper: other name and reference, for the catalogue.
-        needs_teacher, needs_labels: inputs that it requires.
-        one_class: whether labels must name a single class for each example; mixed labels are refused.
-        output_kinds: output kinds that it can compare.
-        least_batch, least_classes: minimum batch size and number of classes.
-        one_device: whether it works on a single device only.
-        keeps: state besides weights, such as a memory or a discriminator.
-        notes: one-line differences from similar methods.
-        non_negative, zero_when_equal: properties that the loss contract checks.
+
+    - `known_as`, `paper`: other name and reference, for the catalogue.
+    - `needs_teacher`, `needs_labels`: inputs that it requires.
+    - `one_class`: whether labels must name a single class for each example; mixed labels are refused.
+    - `output_kinds`: output kinds that it can compare.
+    - `least_batch`, `least_classes`: minimum batch size and number of classes.
+    - `one_device`: whether it works on a single device only.
+    - `keeps`: state besides weights, such as a memory or a discriminator.
+    - `notes`: one-line differences from similar methods.
+    - `non_negative`, `zero_when_equal`: properties that the loss contract checks.
 
     Args:
         name: name of the term in the log and in `--set`; the kind if omitted.
@@ -203,19 +204,20 @@ class FeatureLoss(Loss):
     """A loss between inner tensors. `student` and `teacher` are one feature each, or lists of paired features.
 
     Class variables describe a kind, in addition to those of `Loss`:
-        projects: whether the student's features are projected to the teacher's shapes first.
-        axes: numbers of axes that a feature may have without the batch (3: maps, 2: sequences, 1: vectors); the
-            first that both networks offer is used.
-        pairing: which pairs are chosen if the recipe names no layers: the `last` one or `several`.
-        least_pairs: minimum number of pairs.
-        equal: what must be equal in a pair of shapes: `channels`, `space` (height and width, or steps). A loss
-            that projects needs neither.
-        family: whether it is known to help only between networks of the same family.
-        all_with_all: whether every student layer is compared with every teacher layer; each is then passed once.
-        before_activation, attention_scores: which features are chosen if the recipe names no layers.
-        needs_normalization: whether the teacher's features must be outputs of batch normalization
-            (`Given.normalizations`).
-        grows_student: whether its layers are built into the student and become part of the student's file.
+
+    - `projects`: whether the student's features are projected to the teacher's shapes first.
+    - `axes`: numbers of axes that a feature may have without the batch (3: maps, 2: sequences, 1: vectors); the
+      first that both networks offer is used.
+    - `pairing`: which pairs are chosen if the recipe names no layers: the `last` one or `several`.
+    - `least_pairs`: minimum number of pairs.
+    - `equal`: what must be equal in a pair of shapes: `channels`, `space` (height and width, or steps). A loss
+      that projects needs neither.
+    - `family`: whether it is known to help only between networks of the same family.
+    - `all_with_all`: whether every student layer is compared with every teacher layer; each is then passed once.
+    - `before_activation`, `attention_scores`: which features are chosen if the recipe names no layers.
+    - `needs_normalization`: whether the teacher's features must be outputs of batch normalization
+      (`Given.normalizations`).
+    - `grows_student`: whether its layers are built into the student and become part of the student's file.
 
     Args:
         teacher_layer: tap name or names in the teacher; chosen by depth and size if omitted.

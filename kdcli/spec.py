@@ -151,8 +151,9 @@ class Augment(Spec):
     """An augmentation: a pure function of its random draws, which follow from (seed, view, example).
 
     Class variables describe a kind:
-        draws: number of random draws for each image.
-        moves: whether parts of the image move or disappear, so that a label map would no longer fit.
+
+    - `draws`: number of random draws for each image.
+    - `moves`: whether parts of the image move or disappear, so that a label map would no longer fit.
     """
 
     draws: ClassVar[int] = 1
@@ -174,7 +175,8 @@ class ModelSource(Spec):
     """Where a model comes from: a file, or the zoo. The verb of zoo models is `build(input_shape, classes)`.
 
     Class variables describe a kind:
-        sizes: options of a few smaller and larger models, as `kd inspect zoo:NAME` lists them.
+
+    - `sizes`: options of a few smaller and larger models, as `kd inspect zoo:NAME` lists them.
     """
 
     sizes: ClassVar[tuple[Mapping[str, Any], ...]] = ()
@@ -186,9 +188,10 @@ class ExportFormat(Spec):
     """A format for deployment. The verbs are `write(serving, path)` and `open(path)`, which returns a `Runner`.
 
     Class variables describe a kind:
-        extra: the extra of kd that the format needs, or None.
-        runtime: the runtime that runs the file.
-        suffix: ending of the file name.
+
+    - `extra`: the extra of kd that the format needs, or None.
+    - `runtime`: the runtime that runs the file.
+    - `suffix`: ending of the file name.
     """
 
     extra: ClassVar[str | None] = None

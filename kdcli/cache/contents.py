@@ -46,7 +46,7 @@ def list_cache() -> CacheContents:
     """
     folder = find_cache_folder()
     if folder.exists() and not folder.is_dir():
-        raise StorageError(f"{folder} is a file, not a folder", hint="another KD_CACHE_DIR")
+        raise StorageError(f"{folder}: it is a file", hint="another KD_CACHE_DIR")
     return CacheContents(folder, tuple(list_entries(folder)))
 
 

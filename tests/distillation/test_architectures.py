@@ -233,7 +233,7 @@ def test_layers_that_a_kind_cannot_compare_are_refused_with_the_reason(kind, opt
     [
         ("solution_flow", MAPS, "one layer is named, but solution_flow compares lists of at least 2"),
         ("review", {"teacher_layer": ["block1", "block2"]}, "student_layer must name the same number"),
-        ("hint", named(["block1", "block2"], "block1"), "teacher_layer has 2, student_layer 1"),
+        ("hint", named(["block1", "block2"], "block1"), "teacher_layer names 2, student_layer 1"),
     ],
 )
 def test_numbers_of_layers_that_do_not_fit_are_faults_of_the_recipe(kind, options, said):
