@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -90,6 +90,7 @@ class Fault:
 
     setting: str
     message: str
+    _: KW_ONLY
     suggestion: str | None = None
     line: int | None = None
     column: int | None = None

@@ -120,7 +120,13 @@ def _inspect_entry(path: Path) -> ListedEntry:
     shards = sum(1 for name in files if is_shard_name(name))
     times = [files[USED_FILE].st_mtime] if USED_FILE in files else [found.st_mtime for found in files.values()]
     used = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(max(times, default=0)))
-    return ListedEntry(path, read_metadata(path), sum(found.st_size for found in files.values()), shards, used)
+    return ListedEntry(
+        path=path,
+        metadata=read_metadata(path),
+        bytes=sum(found.st_size for found in files.values()),
+        shards=shards,
+        used=used,
+    )
 
 
 def _remove_entry(path: Path) -> int:

@@ -55,9 +55,17 @@ class Document:
 
     def add_fault(self, position: tuple[int, int], message: str, setting: str = "") -> None:
         """Record a fault at a (line, column)."""
+        self.faults.append(self.make_fault(setting, message, position=position))
+
+    def make_fault(
+        self, setting: str, message: str, *, position: tuple[int, int] | None, suggestion: str | None = None
+    ) -> Fault:
+        """Make a fault with the line of the text at a (line, column), if it has one."""
+        if position is None:
+            return Fault(setting, message, suggestion=suggestion)
         line, column = position
         excerpt = self.lines[line - 1] if line <= len(self.lines) else None
-        self.faults.append(Fault(setting, message, None, line, column, excerpt))
+        return Fault(setting, message, suggestion=suggestion, line=line, column=column, excerpt=excerpt)
 
 
 def read_document(text: str, source: str) -> Document:

@@ -93,12 +93,10 @@ def _convert_fault(
         path = (*path, _discriminator_of(detail))
     option = origins.option_for(path)
     if option:
-        return Fault(join_path(path), message, suggestion, origin=option.split(" ")[0])
+        return Fault(join_path(path), message, suggestion=suggestion, origin=option.split(" ")[0])
     at_key = detail["type"] in ("extra_forbidden", "missing", "union_tag_not_found")
     position = _find_position(path, document, at_key=at_key)
-    if position is None:
-        return Fault(join_path(path), message, suggestion)
-    return Fault(join_path(path), message, suggestion, *position, document.lines[position[0] - 1])
+    return document.make_fault(join_path(path), message, position=position, suggestion=suggestion)
 
 
 def _find_position(path: SettingPath, document: Document, *, at_key: bool) -> tuple[int, int] | None:
@@ -187,7 +185,7 @@ def _suggest_name(name: str, known: Iterable[str]) -> str:
 
 def _suggest_loss(name: str, known: Iterable[str]) -> str:
     """Suggest the kind that papers call by this name, or the closest one; there are too many to list."""
-    return explain_alias(name, LOSS_KINDS) or did_you_mean(name, known).strip() or "kd losses ls lists all kinds"
+    return explain_alias(name, LOSS_KINDS) or did_you_mean(name, known).strip() or "kd losses ls lists them"
 
 
 def _count_entries(count: int) -> str:

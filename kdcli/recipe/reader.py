@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from kdcli.custom_kinds import KEEP_UNKNOWN, NO_CUSTOM, CustomKinds
 from kdcli.errors import Fault, RecipeError, UsageError
 from kdcli.recipe.defaults import apply_changed_defaults, suggest_whole_entry
-from kdcli.recipe.document import Document, SettingPath, join_path, read_document
+from kdcli.recipe.document import Document, join_path, read_document
 from kdcli.recipe.faults import convert_faults
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.sections import Recipe
@@ -128,7 +128,8 @@ def _check_version(document: Document) -> None:
     version = document.values.get("version")
     if isinstance(version, int) and version > NEWEST_VERSION:
         message = f"recipe version {version} is newer than version {NEWEST_VERSION}, the newest that this kd reads"
-        fault = Fault("version", message, "update kdcli", *_locate(document, document.key_positions, ("version",)))
+        position = document.key_positions.get(("version",))
+        fault = document.make_fault("version", message, position=position, suggestion="update kdcli")
         raise RecipeError(document.source, (fault,))
 
 
@@ -140,17 +141,9 @@ def _find_missing_files(document: Document, custom: CustomKinds) -> list[tuple[s
         if isinstance(name, str) and is_file_name(name) and name not in custom.files:
             path = ("requires", number)
             message = f"the recipe requires {name}, which was not given"
-            location = _locate(document, document.value_positions, path)
-            missing.append((name, Fault(join_path(path), message, None, *location)))
+            position = document.value_positions.get(path)
+            missing.append((name, document.make_fault(join_path(path), message, position=position)))
     return missing
-
-
-def _locate(
-    document: Document, positions: Mapping[SettingPath, tuple[int, int]], path: SettingPath
-) -> tuple[int | None, int | None, str | None]:
-    """Return line, column and text of a setting, or None for each if it is not in the text."""
-    position = positions.get(path)
-    return (*position, document.lines[position[0] - 1]) if position else (None, None, None)
 
 
 def _choose_hint(document: Document, origins: Origins, custom: CustomKinds, faults: Sequence[Fault]) -> str | None:
