@@ -20,7 +20,7 @@ from kdcli.models.inference import choose_exported_kind, prepare_for_export
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.models.preprocessing import Preprocessing
-from kdcli.models.saved_model.network import GraphNetwork
+from kdcli.models.saved_model.network import SavedModelNetwork, SignatureNetwork
 from kdcli.recipe.reader import read_run_recipe
 from kdcli.runs.directory import find_run_recipe, find_run_role
 from kdcli.setup.evaluated_models import open_evaluated_file
@@ -113,14 +113,14 @@ def require_exportable(network: Any) -> Network:
     Raises:
         ModelError: a file that is converted already, a SavedModel that is not frozen, several inputs.
     """
-    if not isinstance(network, KerasNetwork | GraphNetwork):
+    if not isinstance(network, KerasNetwork | SavedModelNetwork):
         raise ModelError(
             f"{network.name}: a file of this format cannot be converted",
             hint="export the .keras file or the SavedModel that it was made from",
         )
-    if isinstance(network, GraphNetwork) and network.unfrozen:
+    if isinstance(network, SignatureNetwork):
         raise ModelError(
-            f"{network.name}: cannot be converted: {network.unfrozen}",
+            f"{network.name}: cannot be converted: {network.unfrozen_reason}",
             hint="export the .keras file that it was made from",
         )
     if len(network.inputs) != 1:

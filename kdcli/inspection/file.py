@@ -21,7 +21,7 @@ from kdcli.models.network import AmbiguousOutput, Network, UnusableModel
 from kdcli.models.preprocessing import Preprocessing
 from kdcli.models.runtimes.network import RunnerNetwork
 from kdcli.models.runtimes.tensor_info import FileTensor
-from kdcli.models.saved_model.network import GraphNetwork
+from kdcli.models.saved_model.network import SavedModelNetwork
 from kdcli.models.saved_model.signatures import SeveralSignatures, choose_signature
 from kdcli.recipe.reader import read_run_recipe
 from kdcli.runs.directory import find_run_recipe, find_run_role
@@ -110,7 +110,7 @@ def _said(told: Inspection, facts: SavedModelFacts, wanted: str | None) -> Inspe
 def _notes(network: Any, several: Sequence[str] | None) -> list[str]:
     """What its reader should know, which is no reason to refuse it."""
     notes = [f"several-outputs: --output NAME chooses one of {', '.join(several)}"] if several else []
-    if isinstance(network, GraphNetwork) and network.decoded_images and network.inputs[0].dtype == "string":
+    if isinstance(network, SavedModelNetwork) and network.decoded_images and network.inputs[0].dtype == "string":
         tensor = network.decoded_images
         notes.append(f"encoded-pictures: it decodes them; --set student.input.tensor={tensor} starts behind that")
     return notes
@@ -123,7 +123,7 @@ def describe_network(inspection: Inspection, network: Any, *, several: Sequence[
         several: the names of all outputs, where one of them was opened for a look.
     """
     parameters = network.parameters
-    alone = not isinstance(network, KerasNetwork | GraphNetwork)
+    alone = not isinstance(network, KerasNetwork | SavedModelNetwork)
     return replace(
         inspection,
         inputs=_inputs(network),
