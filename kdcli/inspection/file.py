@@ -19,8 +19,8 @@ from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.keras.taps import find_layers
 from kdcli.models.network import AmbiguousOutput, Network, UnusableModel
 from kdcli.models.preprocessing import Preprocessing
+from kdcli.models.runtimes.file_tensor import FileTensor
 from kdcli.models.runtimes.network import RunnerNetwork
-from kdcli.models.runtimes.tensor_info import FileTensor
 from kdcli.models.saved_model.network import SavedModelNetwork
 from kdcli.models.saved_model.signatures import SeveralSignatures, choose_signature
 from kdcli.recipe.reader import read_run_recipe
