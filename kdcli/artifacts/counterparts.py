@@ -12,7 +12,7 @@ from kdcli.artifacts.source import require_exportable
 from kdcli.errors import KdError, ModelError
 from kdcli.events import OnEvent
 from kdcli.exports import Litert, Onnx
-from kdcli.exports.choosing import choose_formats
+from kdcli.exports.format_choice import choose_formats
 from kdcli.setup.evaluated_models import RUNTIMES, TEACHER, EvaluatedFile
 from kdcli.setup.teacher_file import TeacherFile, open_teacher_file
 from kdcli.spec import ExportFormat
