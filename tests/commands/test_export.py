@@ -437,7 +437,7 @@ def test_only_files_of_the_runtime_are_timed(folder, here):
         folder / "student.keras", formats=["keras"], data=folder / "data.npz", runtime="tensorflow", out="out"
     )
     assert exported.artifacts[0].p50_ms > 0
-    with pytest.raises(UsageError, match="--runtime litert: no file is run by it; there is tensorflow"):
+    with pytest.raises(UsageError, match="--runtime litert: no requested format uses this runtime"):
         kdcli.export(folder / "student.keras", formats=["keras"], runtime="litert")
 
 
@@ -462,15 +462,30 @@ def test_a_full_disk_leaves_nothing(folder, here, monkeypatch, at):
         (["--format", "coreml"], 2, "--format must be one of", "coremltools converts a SavedModel: --format"),
         (["--format", "litert", "--quantize", "fp16"], 2, "--quantize must be one of", "--quantize float16"),
         (["--format", "litert", "--quantize", "int8"], 2, "--quantize int8 is calibrated on", "--data D"),
-        (["--format", "keras", "--prepare", "inside"], 2, "--prepare inside: without data", "--data D"),
+        (
+            ["--format", "keras", "--prepare", "inside"],
+            2,
+            "--prepare inside: raw examples are",
+            "--data D",
+        ),
         (["--format", "keras", "--prepare", "around"], 2, "--prepare must be one of inside, outside", None),
-        (["--format", "keras", "--limit", "5"], 2, "--limit is about the examples", "--data D"),
+        (["--format", "keras", "--limit", "5"], 2, "--limit has no effect without data", "--data D"),
         (["--format", "keras", "--output-kind", "scores"], 2, "--output-kind must be one of teacher,", None),
         (["--format", "keras", "--split", "some"], 2, "--split must be one of", None),
-        (["--format", "keras", "--set", "train.seed=1"], 2, "--set is about the examples", "--data D"),
-        (["--format", "keras", "--min-accuracy", "0.5"], 2, "gate accuracy >= 0.5: there is no data", "--data D"),
+        (["--format", "keras", "--set", "train.seed=1"], 2, "--set has no effect without data", "--data D"),
+        (
+            ["--format", "keras", "--min-accuracy", "0.5"],
+            2,
+            "gate accuracy >= 0.5: measuring",
+            "--data D",
+        ),
         (["--format", "keras", "--min-gain", "0.5"], 2, "gate gain >= 0.5: kd export does not measure it", None),
-        (["--format", "keras", "--runtime", "litert", "--no-latency"], 2, "--runtime says which files", None),
+        (
+            ["--format", "keras", "--runtime", "litert", "--no-latency"],
+            2,
+            "--runtime has no effect",
+            None,
+        ),
         (["--format", "keras", "--batch", "0"], 2, "--batch must be >= 1, got '0'", "hint: kd export --help"),
         ([], 2, "Missing option '--format'", None),
     ],
