@@ -11,7 +11,6 @@ from pathlib import Path
 
 from kdcli.artifacts.checks import check_empty, check_without_data
 from kdcli.artifacts.conversion import Conversion
-from kdcli.artifacts.counterparts import Counterparts, export_counterparts
 from kdcli.artifacts.converted_file import (
     ConvertedFile,
     add_parity_gates,
@@ -21,6 +20,7 @@ from kdcli.artifacts.converted_file import (
     find_p50_ms,
     time_converted_files,
 )
+from kdcli.artifacts.counterparts import Counterparts, export_counterparts
 from kdcli.artifacts.export_source import ExportSource, open_source_with_data, open_source_without_data
 from kdcli.errors import ModelError, UsageError
 from kdcli.evaluation.footprint import count_file_bytes
