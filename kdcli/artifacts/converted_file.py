@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -89,20 +90,7 @@ def convert_file(
         ModelError: the model cannot be converted, or the file's outputs have another shape or are not finite.
     """
     on_event(Note(f"{path.name}: converting"))
-
-    def write(size: int | None) -> ServedModel:
-        serving = make_served_model(
-            network,
-            include_preprocessing=inside,
-            batch=size,
-            floats=format.takes_floats,
-            output_kind=reference.kind,
-        )
-        if format.from_data and calibration is not None:
-            serving = serving.shown(calibration)
-        format.write(serving, path)
-        return serving
-
+    write = partial(_write_file, format, network, path, inside, reference.kind, calibration)
     try:
         serving = write(batch or network.batch)
     except ModelError:
@@ -120,13 +108,38 @@ def convert_file(
 
     function = make_file_function(runner.predict, serving)
     outputs = compute_outputs(function, examples, batch_size=batch_size, on_batch=report_progress)
-    if outputs.shape != reference.outputs.shape:
-        raise ModelError(
-            f"{path.name}: the outputs have shape {outputs.shape}, those of the model {reference.outputs.shape}"
-        )
-    if not np.isfinite(outputs).all():
-        raise ModelError(f"{path.name}: gives NaN or infinity where the model does not")
+    _check_outputs(outputs, reference, name=path.name)
     return ConvertedFile(format, serving, path, runner, compare_outputs(outputs, reference))
+
+
+def _write_file(
+    format: ExportFormat,
+    network: Network,
+    path: Path,
+    inside: bool,
+    output_kind: str,
+    calibration: dict[str, np.ndarray] | None,
+    batch: int | None,
+) -> ServedModel:
+    serving = make_served_model(
+        network,
+        include_preprocessing=inside,
+        batch=batch,
+        floats=format.takes_floats,
+        output_kind=output_kind,
+    )
+    if format.from_data and calibration is not None:
+        serving = serving.shown(calibration)
+    format.write(serving, path)
+    return serving
+
+
+def _check_outputs(outputs: np.ndarray, reference: Reference, *, name: str) -> None:
+    expected = reference.outputs.shape
+    if outputs.shape != expected:
+        raise ModelError(f"{name}: the outputs have shape {outputs.shape}, those of the model {expected}")
+    if not np.isfinite(outputs).all():
+        raise ModelError(f"{name}: gives NaN or infinity where the model does not")
 
 
 def add_parity_gates(gates: Sequence[Gate], *, task: str | None, labelled: bool) -> tuple[Gate, ...]:

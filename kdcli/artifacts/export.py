@@ -97,7 +97,7 @@ def _check_without_data(request: Request, conversion: Conversion, gates: Sequenc
         "--split": conversion.split != "auto",
         "--limit": conversion.limit is not None,
         "--batch-size": conversion.batch_size is not None,
-        "--set": "--set" in request.origins.overrides.values(),
+        "--set": any(option.startswith("--set ") for option in request.origins.overrides.values()),
     }
     check_without_data(conversion.formats, about_examples, gates, prepare=conversion.prepare)
 

@@ -73,7 +73,7 @@ class DataCheck:
     def to_json(self) -> dict[str, Any]:
         """`checked` of `kd.inspect/1`, which is there when data was given."""
         document = {**asdict(self), "answer": list(self.answer)}
-        name, value = document.pop("figure") or (None, None)
+        name, value = document.pop("metric") or (None, None)
         return document if name is None else {**document, name: value}
 
 
