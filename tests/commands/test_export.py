@@ -122,15 +122,15 @@ def test_a_student_file_has_the_output_kind_of_its_teacher(run, here, kind):
     )
     raw, _ = blobs(20, seed=3)
     logits = keras.saving.load_model(run / "student.keras").predict(raw / np.float32(127.5) - 1, verbose=0)
-    wanted = logits if kind == "logits" else keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+    expected = logits if kind == "logits" else keras.ops.convert_to_numpy(keras.ops.softmax(logits))
     name = "logits" if kind == "logits" else "probabilities"
     plain = keras.saving.load_model("out/student.keras")
-    np.testing.assert_allclose(plain.predict(raw, verbose=0), wanted, atol=1e-4)
+    np.testing.assert_allclose(plain.predict(raw, verbose=0), expected, atol=1e-4)
     for file in ("student.tflite", "student_int8.tflite"):
         with FileRunner(Path("out") / file) as runner:
             # Raw bytes go in and floats come out, with every quantization.
             assert (runner.input.dtype, runner.output.dtype) == ("uint8", "float32")
-            np.testing.assert_allclose(runner.predict(raw), wanted, atol=0.06 * np.abs(wanted).max())
+            np.testing.assert_allclose(runner.predict(raw), expected, atol=0.06 * np.abs(expected).max())
     taken = json.loads(Path("out/input.json").read_text())
     assert {one["output_kind"] for one in taken.values()} == {name}
     assert {one.to_json()["output"]["kind"] for one in exported.artifacts} == {name}
@@ -179,15 +179,15 @@ def test_a_model_that_converts_only_for_a_batch_of_one_is_written_with_a_warning
     model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x))
     model.save("text.keras")
     words = np.random.default_rng(0).integers(1, 20, (60, 6), dtype=np.int32)
-    wanted = model.predict(words, verbose=0)
-    labels = (wanted[:, 0] > np.median(wanted)).astype(int)
+    expected = model.predict(words, verbose=0)
+    labels = (expected[:, 0] > np.median(expected)).astype(int)
     np.savez("text.npz", x_train=words, y_train=labels, x_test=words, y_test=labels)
     ran = kd("export", "text.keras", "--data", "text.npz", "--format", "litert", "--no-latency", "--out", "out")
     assert ran.code == 0
     assert "warning: text.tflite: takes one example at a time" in ran.err and "1 at a time" in ran.out
     with FileRunner(tmp_path / "out" / "text.tflite") as runner:
         assert runner.batch == 1
-        np.testing.assert_allclose(runner.predict(words), wanted, atol=1e-5)
+        np.testing.assert_allclose(runner.predict(words), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["saved-model", "keras-2"])
@@ -207,8 +207,8 @@ def test_a_graph_is_converted_from_its_frozen_form(kind, kd, tmp_path):
             model.save("given.h5")
     else:
         tf.saved_model.save(model, "given_saved_model")
-    wanted = model.predict(raw / 127.5 - 1, verbose=0)
-    np.savez("data.npz", x_train=raw, y_train=wanted.argmax(-1), x_test=raw, y_test=wanted.argmax(-1))
+    expected = model.predict(raw / 127.5 - 1, verbose=0)
+    np.savez("data.npz", x_train=raw, y_train=expected.argmax(-1), x_test=raw, y_test=expected.argmax(-1))
     file = "given.h5" if kind == "keras-2" else "given_saved_model"
     words = ["--format", "litert", "--format", "saved-model", "--format", "keras", "--no-latency", "--out", "out"]
     words += ["--set", "student.input.scale=signed"]
@@ -220,9 +220,9 @@ def test_a_graph_is_converted_from_its_frozen_form(kind, kd, tmp_path):
     ]
     assert [one["path"] for one in ran.document["artifacts"]] == ["out/given.tflite", "out/given_saved_model"]
     with FileRunner(tmp_path / "out" / "given.tflite") as runner:
-        np.testing.assert_allclose(runner.predict(raw), wanted, atol=1e-4)
+        np.testing.assert_allclose(runner.predict(raw), expected, atol=1e-4)
     serve = tf.saved_model.load("out/given_saved_model").signatures["serving_default"]
-    np.testing.assert_allclose(next(iter(serve(input=raw).values())), wanted, atol=1e-4)
+    np.testing.assert_allclose(next(iter(serve(input=raw).values())), expected, atol=1e-4)
 
 
 def test_every_format_is_written(folder, here):

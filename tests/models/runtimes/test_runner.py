@@ -90,8 +90,8 @@ def test_floats_are_quantized_and_outputs_dequantized(folder):
         np.testing.assert_array_equal(runner.predict(stored), results)
         steps = (results.astype(np.float64) / runner.output.scale).round(3)
         np.testing.assert_array_equal(steps, steps.round())
-    wanted = np.load(folder / "int8.npy")
-    assert np.abs(results - wanted).mean() < 0.02 * np.abs(wanted).max()
+    expected = np.load(folder / "int8.npy")
+    assert np.abs(results - expected).mean() < 0.02 * np.abs(expected).max()
 
 
 def test_bytes_are_passed_unchanged(folder):

@@ -41,7 +41,7 @@ def logits_of(made, x):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "scale", "zero", "bytes_", "wanted"),
+    ("dtype", "scale", "zero", "bytes_", "expected"),
     [
         ("float32", None, 0, False, "float32"),
         ("uint8", None, 0, True, "uint8"),
@@ -54,10 +54,10 @@ def logits_of(made, x):
         ("int32", None, 0, False, "int32"),
     ],
 )
-def test_the_input_tensor_decides_between_bytes_and_floats(dtype, scale, zero, bytes_, wanted):
+def test_the_input_tensor_decides_between_bytes_and_floats(dtype, scale, zero, bytes_, expected):
     made = network(takes=(dtype, scale, zero))
     assert made.takes_bytes == bytes_
-    assert (made.inputs[0].dtype, made.inputs[0].shape, made.outputs) == (wanted, (1, None), 2)
+    assert (made.inputs[0].dtype, made.inputs[0].shape, made.outputs) == (expected, (1, None), 2)
 
 
 def test_examples_are_preprocessed():

@@ -51,16 +51,18 @@ def test_outputs_equal_those_of_the_keras_model(pair):
     model, network, raw = pair
     (array,) = raw.values()
     np.testing.assert_allclose(network.compute_saved_output(raw), model(array), atol=1e-6)
-    own = with_identity(KerasNetwork(model, name="own"), **{KerasNetwork(model, name="own").inputs[0].name: array})
-    wanted = own.compute({own.inputs[0].name: array}).logits
+    keras_network = KerasNetwork(model, name="keras")
+    name = keras_network.inputs[0].name
+    keras_network = with_identity(keras_network, **{name: array})
+    expected = keras_network.compute({name: array}).logits
     exact = 1e-6 if "bfloat16" not in str({layer.compute_dtype for layer in model.layers}) else 2e-2
-    np.testing.assert_allclose(network.compute(raw).logits, wanted, atol=exact, rtol=1e-5)
+    np.testing.assert_allclose(network.compute(raw).logits, expected, atol=exact, rtol=1e-5)
     assert (network.saved_kind, network.output_kind, network.outputs) == (
-        own.saved_kind,
-        own.output_kind,
-        own.outputs,
+        keras_network.saved_kind,
+        keras_network.output_kind,
+        keras_network.outputs,
     )
-    assert network.output_shape == own.output_shape
+    assert network.output_shape == keras_network.output_shape
     assert network.parameters == sum(int(np.prod(w.shape)) for w in model.weights if "float" in w.dtype)
     assert network.variables == [] and not network.has_regularization
 
@@ -114,12 +116,12 @@ def test_a_module_names_its_signatures_and_outputs(module):
 def test_several_inputs_go_in_by_name(module):
     raw = {"alone": ALONE, "wide": WIDE}
     signature = load_saved_model(module).signatures["infer"]
-    wanted = signature(alone=tf.constant(ALONE), wide=tf.constant(WIDE))
+    expected = signature(alone=tf.constant(ALONE), wide=tf.constant(WIDE))
     frozen = freeze_here(module, signature="infer")
     for output, kind in (("logits", "logits"), ("chosen", "probabilities")):
         network = with_identity(FrozenNetwork(frozen, name="module", output=output), **raw)
-        np.testing.assert_allclose(network.compute_saved_output(raw), wanted[output], atol=1e-6)
-        np.testing.assert_allclose(network.compute(raw).logits, wanted["logits"], atol=1e-6)
+        np.testing.assert_allclose(network.compute_saved_output(raw), expected[output], atol=1e-6)
+        np.testing.assert_allclose(network.compute(raw).logits, expected["logits"], atol=1e-6)
         assert network.saved_kind == kind
         assert [one.name for one in network.all_outputs] == ["best", "chosen", "logits"]
         assert (network.signature, network.signatures) == ("infer", ("embed", "four", "infer", "scalar"))
@@ -131,8 +133,8 @@ def test_a_fixed_batch_is_padded(module, count):
     assert "batches of 4" in network.notes[0]
     raw = {"wide": np.concatenate([WIDE, WIDE])[:count]}
     signature = load_saved_model(module).signatures["four"]
-    wanted = [signature(wide=tf.constant(np.repeat(one[None], 4, 0)))["scores"][0] for one in raw["wide"]]
-    np.testing.assert_allclose(network.compute_saved_output(raw), wanted, atol=1e-6)
+    expected = [signature(wide=tf.constant(np.repeat(one[None], 4, 0)))["scores"][0] for one in raw["wide"]]
+    np.testing.assert_allclose(network.compute_saved_output(raw), expected, atol=1e-6)
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, 3))])
     def compute(wide):
@@ -140,7 +142,7 @@ def test_a_fixed_batch_is_padded(module, count):
         return outputs.logits, outputs.features["hidden"]
 
     logits, hidden = compute(raw["wide"])
-    np.testing.assert_allclose(tf.nn.softmax(logits), wanted, atol=1e-6)
+    np.testing.assert_allclose(tf.nn.softmax(logits), expected, atol=1e-6)
     assert hidden.shape == (count, 4) and network.taps["hidden"] == (4,)
 
 
@@ -150,12 +152,12 @@ def test_an_input_without_a_batch_axis_is_refused(module):
 
 
 def test_savedmodels_of_tensorflow_1_open(tmp_path):
-    folder, wanted = save_tf1_network(tmp_path / "first")
+    folder, expected = save_tf1_network(tmp_path / "first")
     network, raw = open_frozen(folder, IMAGES)
     assert (network.signature, network.saved_kind, network.parameters) == ("predict", "probabilities", 128)
     assert list(raw) == ["images"]
-    np.testing.assert_allclose(network.compute_saved_output(raw), wanted, atol=1e-6)
-    np.testing.assert_allclose(tf.nn.softmax(network.compute(raw).logits), wanted, atol=1e-6)
+    np.testing.assert_allclose(network.compute_saved_output(raw), expected, atol=1e-6)
+    np.testing.assert_allclose(tf.nn.softmax(network.compute(raw).logits), expected, atol=1e-6)
     assert network.taps == {"conv": (12, 12, 4), "pool": (4,), "logits": (5,), "scores": (5,)}
 
 

@@ -50,10 +50,10 @@ def test_a_tap_holds_what_its_layer_returns(tmp_path):
     network, _ = open_frozen(export(model, tmp_path / "cnn"), IMAGES)
     named = {name: "/".join(part.removesuffix("_1") for part in name.split("/")) for name in network.taps}
     keras_network = keras_network_of(model, IMAGES)
-    wanted = features_of(keras_network, IMAGES, [name for name in named.values() if name != "out"])
-    wanted["out"] = model(IMAGES).numpy()
+    expected = features_of(keras_network, IMAGES, [name for name in named.values() if name != "out"])
+    expected["out"] = model(IMAGES).numpy()
     for name, value in features_of(network, IMAGES, list(named)).items():
-        np.testing.assert_allclose(value, wanted[named[name]], atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(value, expected[named[name]], atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("kind", list(KERAS))
@@ -67,9 +67,9 @@ def test_automatic_pairing_picks_the_same_layers_as_for_the_keras_model(kind, tm
     )
     assert set(ours) == set(theirs)
     found = features_of(network, array, list(ours.values()))
-    wanted = features_of(keras_network, array, list(theirs.values()))
+    expected = features_of(keras_network, array, list(theirs.values()))
     for rank in ours:
-        one, other = found[ours[rank]], wanted[theirs[rank]]
+        one, other = found[ours[rank]], expected[theirs[rank]]
         np.testing.assert_allclose(np.float32(one), np.float32(other), atol=1e-5, err_msg=ours[rank])
 
 
@@ -92,8 +92,8 @@ def test_a_layer_called_twice_is_two_taps(tmp_path):
     network, _ = open_frozen(export(model, tmp_path / "shared"), IMAGES)
     twice = [name for name in network.taps if name.startswith("same")]
     found = features_of(network, IMAGES, twice)
-    wanted = features_of(keras_network_of(model, IMAGES), IMAGES, ["same:0", "same:1"])
-    for one, other in zip(found.values(), wanted.values(), strict=True):
+    expected = features_of(keras_network_of(model, IMAGES), IMAGES, ["same:0", "same:1"])
+    for one, other in zip(found.values(), expected.values(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 

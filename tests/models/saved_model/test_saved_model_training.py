@@ -42,12 +42,12 @@ def loss_of(logits):
 
 def test_constants_become_variables_with_their_trainable_flags(folder):
     student, raw = open_frozen(folder, IMAGES, trainable=True)
-    own = {weight.path.replace("/", "."): weight for weight in cnn().weights}
-    assert {variable.name for variable in student.variables} == set(own)
+    weights = {weight.path.replace("/", "."): weight for weight in cnn().weights}
+    assert {variable.name for variable in student.variables} == set(weights)
     for variable in student.variables:
-        assert variable.trainable == own[variable.name].trainable
-        assert variable.dtype == own[variable.name].dtype
-        np.testing.assert_array_equal(variable.numpy(), own[variable.name].numpy())
+        assert variable.trainable == weights[variable.name].trainable
+        assert variable.dtype == weights[variable.name].dtype
+        np.testing.assert_array_equal(variable.numpy(), weights[variable.name].numpy())
     assert {v.name for v in student.variables} - {v.name for v in student.trainable_variables} == {
         "norm.moving_mean",
         "norm.moving_variance",
@@ -74,10 +74,10 @@ def test_gradients_equal_those_of_the_keras_model(kind, tmp_path):
     theirs = tape.gradient(total, [variable.value for variable in model.trainable_variables])
     found = ours(raw)
     assert len(found) == len(theirs)
-    for variable, wanted in zip(model.trainable_variables, theirs, strict=True):
+    for variable, expected in zip(model.trainable_variables, theirs, strict=True):
         got = found[variable.path.replace("/", ".")]
         np.testing.assert_allclose(
-            tf.convert_to_tensor(got), tf.convert_to_tensor(wanted), atol=1e-5, err_msg=variable.path
+            tf.convert_to_tensor(got), tf.convert_to_tensor(expected), atol=1e-5, err_msg=variable.path
         )
 
 
@@ -113,16 +113,16 @@ def test_a_student_is_saved_as_a_savedmodel_again(folder, tmp_path):
     student, raw = open_frozen(folder, IMAGES, trainable=True)
     perturb(student)
     student.save(tmp_path / "again")
-    wanted = student.compute_saved_output(raw).numpy()
-    assert np.abs(wanted - cnn()(IMAGES)).max() > 1e-3
+    expected = student.compute_saved_output(raw).numpy()
+    assert np.abs(expected - cnn()(IMAGES)).max() > 1e-3
     loaded = load_saved_model(tmp_path / "again")
     before, after = (x.signatures["serving_default"] for x in (load_saved_model(folder), loaded))
     assert after.structured_input_signature == before.structured_input_signature
     assert after.structured_outputs == before.structured_outputs
     assert len(loaded.weights) == len(student.variables)
     # Any number of examples.
-    np.testing.assert_allclose(after(picture=IMAGES)["output_0"], wanted, atol=1e-6)
-    np.testing.assert_allclose(after(picture=IMAGES[:2])["output_0"], wanted[:2], atol=1e-6)
+    np.testing.assert_allclose(after(picture=IMAGES)["output_0"], expected, atol=1e-6)
+    np.testing.assert_allclose(after(picture=IMAGES[:2])["output_0"], expected[:2], atol=1e-6)
 
 
 def test_a_saved_student_opens_with_the_same_taps(folder, tmp_path):
@@ -233,12 +233,12 @@ def train(strategy):
         count = 6 // strategy.num_replicas_in_sync
         start = count * context.replica_id_in_sync_group
         given = {"picture": x[start : start + count]}
-        wanted = teacher.compute(given, taps=["block"])
+        expected = teacher.compute(given, taps=["block"])
         tf.debugging.assert_near(whole.compute_saved_output(given), teacher.compute_saved_output(given), atol=1e-6)
         with tf.GradientTape() as tape:
             outputs = student.compute(given, taps=["block"], training=True)
-            loss = tf.reduce_sum((outputs.logits - 2 * wanted.logits) ** 2) / 6
-            loss += tf.reduce_sum((outputs.features["block"] - wanted.features["block"] - 1) ** 2) / 6000
+            loss = tf.reduce_sum((outputs.logits - 2 * expected.logits) ** 2) / 6
+            loss += tf.reduce_sum((outputs.features["block"] - expected.features["block"] - 1) ** 2) / 6000
         gradients = tape.gradient(loss, [v.value for v in student.trainable_variables])
         optimizer.apply(gradients, student.trainable_variables)
         return loss
