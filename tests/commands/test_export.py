@@ -402,12 +402,12 @@ def test_a_missing_teacher_is_named_with_a_hint(worse, folder, kd, tmp_path):
         (
             ["--max-accuracy-drop", "0.1"],
             "there is no teacher",
-            "--gate 'export_drop<=0.1' compares with the model",
+            "--gate 'export_drop<=0.1' compares with the exported model",
         ),
         (
             ["--min-agreement", "0.9"],
             "there is no teacher",
-            "--gate 'export_agreement>=0.9' compares with the model",
+            "--gate 'export_agreement>=0.9' compares with the exported model",
         ),
         (["--max-latency-ratio", "1"], "there is no teacher", "kd evaluate MODEL --teacher FILE --latency"),
         (["--min-gain", "0.01"], "only kd compare trains", "kd compare --distilled RUN --gate 'gain>=0.01'"),
@@ -533,7 +533,7 @@ def test_missing_and_damaged_models_are_refused(kd, tmp_path):
     assert kd("export", "no.keras", "--format", "keras").code == 4
     (tmp_path / "a.tflite").write_bytes(b"\0\0\0\0TFL3")
     ran = kd("export", "a.tflite", "--format", "keras")
-    assert ran.code == 4 and "refused, damaged: it has no graph" in ran.err
+    assert ran.code == 4 and "refused, damaged: the model has no subgraph" in ran.err
 
 
 def test_an_8_bit_file_of_probabilities_is_recognized_by_every_command(folder, here):
