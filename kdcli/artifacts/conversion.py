@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdcli.exports.choosing import choose_formats
+from kdcli.exports.format_choice import choose_formats
 from kdcli.setup.request import RecipeOptions
 from kdcli.spec import ExportFormat
 

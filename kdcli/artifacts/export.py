@@ -11,8 +11,7 @@ from pathlib import Path
 
 from kdcli.artifacts.checks import check_empty, check_without_data
 from kdcli.artifacts.conversion import Conversion
-from kdcli.artifacts.counterparts import Counterparts, export_counterparts
-from kdcli.artifacts.files import (
+from kdcli.artifacts.converted_file import (
     ConvertedFile,
     add_parity_gates,
     collect_gate_metrics,
@@ -21,7 +20,8 @@ from kdcli.artifacts.files import (
     find_p50_ms,
     time_converted_files,
 )
-from kdcli.artifacts.source import ExportSource, open_source_with_data, open_source_without_data
+from kdcli.artifacts.counterparts import Counterparts, export_counterparts
+from kdcli.artifacts.export_source import ExportSource, open_source_with_data, open_source_without_data
 from kdcli.errors import ModelError, UsageError
 from kdcli.evaluation.footprint import count_file_bytes
 from kdcli.evaluation.gates import check_gate_metrics, choose_gates, judge_gates
@@ -97,7 +97,7 @@ def _check_without_data(request: Request, conversion: Conversion, gates: Sequenc
         "--split": conversion.split != "auto",
         "--limit": conversion.limit is not None,
         "--batch-size": conversion.batch_size is not None,
-        "--set": "--set" in request.origins.overrides.values(),
+        "--set": any(option.startswith("--set ") for option in request.origins.overrides.values()),
     }
     check_without_data(conversion.formats, about_examples, gates, prepare=conversion.prepare)
 

@@ -1,4 +1,4 @@
-"""What a model makes of real examples: its preprocessing, output kind and main metric."""
+"""Check a model on real examples: preprocessing, output kind and main metric."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from kdcli.setup.evaluated_models import open_evaluated_file
 from kdcli.setup.named_models import open_named_data
 from kdcli.setup.request import Request
 
-# Examples that a model is checked on when no limit is given.
+# Number of examples without a limit.
 DEFAULT_EXAMPLES = 512
 
 
 def check_on_data(
     found: Inspection, model: Path, request: Request, *, limit: float | None, batch_size: int
 ) -> Inspection:
-    """The inspection with the preprocessing, the output kind and a metric, as found on examples.
+    """Add the preprocessing, the output kind and a metric, as found on examples.
 
     Args:
         found: the inspection without data.
         model: the file or run.
-        request: whose data is used.
-        limit: number of examples, or a fraction of them; 512 when None.
-        batch_size: examples in a batch.
+        request: recipe and data.
+        limit: number or fraction of examples; 512 if None.
+        batch_size: number of examples in a batch.
 
     Raises:
-        KdError: data or model that cannot be right.
+        KdError: the data is wrong, or the model does not fit it.
     """
     on_event = request.context.on_event
     dataset = open_named_data(request, carve=False, on_event=on_event)

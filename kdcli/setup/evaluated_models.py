@@ -75,7 +75,7 @@ class EvaluatedFile:
         """The quality on a split, and the logits.
 
         Raises:
-            ModelError: a `.tflite` file that ended its reader.
+            ModelError: a `.tflite` file that crashed its runtime.
         """
         try:
             return evaluate_split(

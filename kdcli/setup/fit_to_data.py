@@ -132,7 +132,7 @@ def select_columns(network: Any, classes: Any, *, task: str, class_names: Sequen
 def _refuse_strings(network: Network, role: str, who: str) -> None:
     """Refuse a model that takes strings, such as text or the bytes of files: examples are numbers."""
     names = [spec.name for spec in network.inputs if spec.dtype == "string"]
-    inner = getattr(network, "starts_from_bytes", None)
+    inner = getattr(network, "decoded_images", None)
     if names and inner is None:
         raise ModelError(
             f"{who}: the input {names[0]} takes strings, the data has numbers",

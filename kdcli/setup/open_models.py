@@ -15,7 +15,7 @@ from kdcli.models.files.open import ModelPart, open_file
 from kdcli.models.keras.initialization import find_unseeded_weights
 from kdcli.models.keras.model import check_weights_finite, make_fresh_copy
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.saved_model.network import GraphNetwork
+from kdcli.models.saved_model.network import SavedModelNetwork
 from kdcli.recipe.model_sections import InputSection
 from kdcli.recipe.reader import read_run_recipe
 from kdcli.runs.directory import find_run_recipe, find_run_role
@@ -68,7 +68,7 @@ class OpenedModel:
     @property
     def _signature(self) -> dict[str, Any] | None:
         """How a SavedModel is called without kd."""
-        if not isinstance(self.network, GraphNetwork):
+        if not isinstance(self.network, SavedModelNetwork):
             return None
         inputs = [spec.name for spec in self.network.inputs]
         return {"name": self.network.signature, "inputs": inputs, "output": self.network.output_name}
@@ -151,7 +151,7 @@ def open_model(
         network = KerasNetwork(built.model, name=built.name)
     if start == "fresh" and (given is not None or isinstance(source, File)):
         network = _renewed(network, section, role, seed=seed, on_event=on_event)
-    if trainable and not isinstance(network, KerasNetwork | GraphNetwork):
+    if trainable and not isinstance(network, KerasNetwork | SavedModelNetwork):
         raise ModelError(
             f"{role} ({network.name}): a file of this format answers, but cannot be trained",
             hint="give the .keras file or the SavedModel that it was made from",

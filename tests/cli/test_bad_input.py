@@ -187,7 +187,7 @@ EVALUATE = [
     (["evaluate", "good.keras", "--data", "data.npz", "--limit", "1e9"], 2, ["--limit", "up to 1.0"], "--limit"),
     (["predict", "good.keras", "--data", "data.npz", "--out", "a.npz", "--limit", "-3"], 2, ["got -3"], "--limit"),
     (["inspect", "good.keras", "--data", "data.npz", "--limit", "0.0"], 2, ["--limit", "got 0.0"], "--limit 500"),
-    (["inspect", "good.keras", "--limit", "5"], 2, ["--limit is about the examples"], "--data D"),
+    (["inspect", "good.keras", "--limit", "5"], 2, ["--limit has no effect without data"], "--data D"),
     (["export", "good.keras", "--format", "keras", "--batch-size", "0"], 2, ["--batch-size", "got 0"], "--batch"),
     (
         ["export", "good.keras", "--format", "keras", "--out", "file"],

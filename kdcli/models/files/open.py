@@ -50,7 +50,7 @@ class OpenedFile:
     """A model file, screened and opened.
 
     Args:
-        network: a `KerasNetwork`, `GraphNetwork` or `RunnerNetwork`.
+        network: a `KerasNetwork`, `SavedModelNetwork` or `RunnerNetwork`.
         path: where it lies.
         format: from `model_format`.
         sha256: of what was screened and opened.

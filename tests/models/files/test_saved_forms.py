@@ -186,7 +186,7 @@ def test_a_graph_of_encoded_images_can_start_after_decoding(data, tmp_path):
     tf.saved_model.save(module, tmp_path / "served", signatures=module.serve)
     looked = kdcli.inspect(tmp_path / "served")
     assert looked.safe
-    told = next(finding for finding in looked.findings if finding.startswith("encoded-pictures"))
+    told = next(finding for finding in looked.findings if finding.startswith("encoded-images"))
     setting = told.split("--set ")[1].split()[0]
     assert accuracy(tmp_path / "served", data, settings=[setting]) == 1.0
     with pytest.raises(KdError) as failure:

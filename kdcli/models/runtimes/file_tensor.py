@@ -1,4 +1,4 @@
-"""What goes into a file that its own runtime runs, and what comes out of it."""
+"""Inputs and outputs of LiteRT and ONNX files, and how they store values."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class FileTensor:
     """An input or output of a file.
 
     Args:
-        name: in the file.
-        shape: without the batch axis; -1 where any size is taken.
+        name: name in the file.
+        shape: shape without the batch axis; -1 for an axis of any size.
         dtype: `float32`, `uint8`, `int8`, ...
-        scale: a stored integer q means `scale * (q - zero_point)`; None where it is what it is.
+        scale: a stored integer q means `scale * (q - zero_point)`; None if values are stored unquantized.
         zero_point: 0 without a scale.
     """
 
@@ -32,14 +32,14 @@ class FileTensor:
         """Whether it holds integers."""
         return np.dtype(self.dtype).kind in "iu"
 
-    def stored(self, batch: np.ndarray) -> np.ndarray:
-        """A batch as the tensor holds it: floats quantised where it holds integers, integers as they are.
+    def encode(self, batch: np.ndarray) -> np.ndarray:
+        """A batch in the type of the tensor; floats are quantized for an integer tensor, integers are not.
 
         Raises:
-            ModelError: integers that it cannot hold, or another shape.
+            ModelError: another shape, or integers out of range.
         """
         if batch.ndim != len(self.shape) + 1 or any(
-            wanted not in (-1, given) for wanted, given in zip(self.shape, batch.shape[1:], strict=True)
+            side not in (-1, size) for side, size in zip(self.shape, batch.shape[1:], strict=True)
         ):
             raise ModelError(f"the file takes examples of shape {self.shape}, got {tuple(batch.shape[1:])}")
         if not self.is_integer:
@@ -54,7 +54,7 @@ class FileTensor:
         return np.ascontiguousarray(batch, self.dtype)
 
     def decode(self, stored: np.ndarray) -> np.ndarray:
-        """Float32 values from what the tensor holds."""
+        """The float32 values of what the tensor holds."""
         if not self.is_integer or self.scale is None:
             return stored.astype(np.float32)
         return ((stored.astype(np.float64) - self.zero_point) * self.scale).astype(np.float32)

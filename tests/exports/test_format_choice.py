@@ -1,4 +1,4 @@
-"""From words to formats: every file once, words from elsewhere with the way on."""
+"""Format options: each format once, and hints for the words of other tools."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from kdcli.errors import UsageError
 from kdcli.exports import EXPORT_FORMATS
-from kdcli.exports.choosing import FOREIGN_FORMATS, FOREIGN_QUANTIZATIONS, QUANTIZE_MODES, choose_formats
+from kdcli.exports.format_choice import FOREIGN_FORMATS, FOREIGN_QUANTIZATIONS, QUANTIZE_MODES, choose_formats
 
 
 def names(*words, **options):
@@ -25,22 +25,22 @@ def test_files_are_named_as_the_contract_says():
     ]
 
 
-def test_each_file_is_asked_for_once_and_tflite_is_litert():
+def test_each_format_is_chosen_once_and_tflite_is_litert():
     assert names("tflite", "litert", "LITERT", quantize=["none", "none"]) == ["student.tflite"]
 
 
-def test_io_is_of_int8_files():
+def test_integer_io_applies_to_int8_files():
     first, second = choose_formats(["litert"], quantize=["none", "int8"], io="uint8")
     assert (first.io, second.io) == (None, "uint8")
 
 
-def test_floats_at_both_ends_are_of_every_litert_file():
+def test_float_io_applies_to_every_litert_file():
     chosen = choose_formats(["litert"], quantize=["none", "int8"], io="float32")
     assert [one.io for one in chosen] == ["float32", "float32"]
 
 
 @pytest.mark.parametrize("word", FOREIGN_FORMATS)
-def test_a_format_of_other_tools_names_the_way_on(word):
+def test_a_format_of_other_tools_gets_a_hint(word):
     with pytest.raises(
         UsageError, match="--format must be one of keras, saved-model, litert, onnx, got"
     ) as caught:
@@ -50,7 +50,7 @@ def test_a_format_of_other_tools_names_the_way_on(word):
 
 
 @pytest.mark.parametrize("word", FOREIGN_QUANTIZATIONS)
-def test_a_quantisation_of_other_tools_names_ours(word):
+def test_a_quantization_of_other_tools_gets_a_hint(word):
     with pytest.raises(UsageError, match="--quantize must be one of") as caught:
         choose_formats(["litert"], quantize=[word])
     ours = caught.value.hint.removeprefix("--quantize ")
@@ -60,30 +60,34 @@ def test_a_quantisation_of_other_tools_names_ours(word):
 @pytest.mark.parametrize(
     ("formats", "options", "message"),
     [
-        ([], {}, "no format: there is keras, saved-model, litert, onnx"),
+        ([], {}, "--format is missing; expected one of keras, saved-model, litert, onnx"),
         (["onx"], {}, "--format must be one of"),
-        (["onnx", "keras"], {"quantize": ["int8"]}, "--quantize int8 is for litert files, asked for: onnx, keras"),
-        (["litert"], {"io": "uint8"}, "--io uint8 is for int8 files"),
-        (["onnx"], {"io": "float32"}, "--io float32 is for litert files, asked for: onnx"),
+        (
+            ["onnx", "keras"],
+            {"quantize": ["int8"]},
+            "--quantize int8 applies to litert files only, got --format onnx",
+        ),
+        (["litert"], {"io": "uint8"}, "--io uint8 applies to int8 files only"),
+        (["onnx"], {"io": "float32"}, "--io float32 applies to litert files only, got --format onnx"),
         (["litert"], {"quantize": ["int8"], "io": "uint16"}, "--io must be one of float32, uint8, int8"),
     ],
 )
-def test_what_would_have_no_effect_is_refused(formats, options, message):
+def test_options_without_effect_are_refused(formats, options, message):
     with pytest.raises(UsageError, match=message):
         choose_formats(formats, **options)
 
 
-def test_the_nearest_format_is_named():
+def test_the_nearest_format_is_suggested():
     with pytest.raises(UsageError) as caught:
         choose_formats(["onx"])
     assert caught.value.hint == "did you mean 'onnx'?"
 
 
-def test_none_as_quantisation_is_no_fault_without_litert():
+def test_quantize_none_is_allowed_without_litert():
     assert names("keras", quantize=["none"]) == ["student.keras"]
 
 
-def test_every_kind_says_what_runs_it():
+def test_every_format_names_its_runtime():
     assert {kind: member.runtime for kind, member in EXPORT_FORMATS.items()} == {
         "keras": "tensorflow",
         "saved-model": "tensorflow",

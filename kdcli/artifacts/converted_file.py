@@ -1,12 +1,12 @@
-"""One exported file: converted, opened again in its own runtime, compared, described."""
+"""An exported file: converted, opened again in its own runtime, compared, timed and described."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,16 +21,16 @@ from kdcli.models.batching import Runner
 from kdcli.models.keras.serving import ServedModel, make_served_model
 from kdcli.models.network import Network
 from kdcli.models.preprocessing import scale_to_json
+from kdcli.models.runtimes.file_tensor import FileTensor
 from kdcli.models.runtimes.runner import FileRunner
-from kdcli.models.runtimes.tensor_info import FileTensor
 from kdcli.recipe.gates import Gate
 from kdcli.runs.export_results import ExportInterface
 from kdcli.setup.teacher_file import TeacherFile
 from kdcli.spec import ExportFormat
 
-# How much of the accuracy a file may lose; of decisions where there are no labels; of values, of their variance.
+# Largest loss of a file: of accuracy; of equal decisions, without labels; of variance, for regression.
 _MAX_DROP = 0.01
-# About how long files are timed, for each of them.
+# Approximate timing per file.
 _SECONDS_PER_FILE = 2.0
 
 
@@ -39,11 +39,11 @@ class ConvertedFile:
     """A file in the scratch folder.
 
     Args:
-        format: that it was written as.
-        serving: what was written.
-        path: where it is.
-        runner: its own runtime, with it opened.
-        parity: how close it is to the model.
+        format: format of the file.
+        serving: the model that was written.
+        path: path of the file.
+        runner: the file, opened in its own runtime.
+        parity: differences from the model.
     """
 
     format: ExportFormat
@@ -68,84 +68,114 @@ def convert_file(
     resources: ExitStack,
     on_event: OnEvent,
 ) -> ConvertedFile:
-    """Write a file, open it as others would, and compare it with the model.
+    """Write a file, open it in its own runtime, and compare it with the model.
 
-    What cannot be converted for any batch size is tried with batches of one.
+    A model that cannot be converted for any batch size is converted for batches of one.
 
     Args:
-        calibration: raw training examples, for formats that look at them.
-        examples: what both answer.
-        resources: closes the reader.
+        format: format of the file.
+        network: the model.
+        path: path of the file.
+        inside: whether the preprocessing is part of the file.
+        batch: the only batch size of the file, or None for any.
+        calibration: raw training examples by input name, for formats that need them.
+        examples: raw examples for the comparison.
+        reference: the model's outputs for the examples.
+        batch_size: number of examples in a batch.
+        threads: number of threads the runtime uses.
+        resources: closes the runtime.
+        on_event: receives notes and progress.
 
     Raises:
-        ModelError: the model cannot be converted, or its file answers NaN or not as many values as the model.
+        ModelError: the model cannot be converted, or the file's outputs have another shape or are not finite.
     """
     on_event(Note(f"{path.name}: converting"))
-
-    def write(size: int | None) -> ServedModel:
-        serving = make_served_model(
-            network,
-            include_preprocessing=inside,
-            batch=size,
-            floats=format.takes_floats,
-            output_kind=reference.kind,
-        )
-        if format.from_data and calibration is not None:
-            serving = serving.shown(calibration)
-        format.write(serving, path)
-        return serving
-
+    write = partial(_write_file, format, network, path, inside, reference.kind, calibration)
     try:
         serving = write(batch or network.batch)
     except ModelError:
         if batch or network.batch or format.runtime == "tensorflow":
             raise
-        # Where this fails too, its hint no longer names --batch 1.
+        # If this fails too, its hint does not suggest --batch 1.
         serving = write(1)
-        text = f"{path.name}: takes one example at a time: it cannot be converted for batches of any size"
+        text = f"{path.name}: takes one example at a time, because larger batches cannot be converted"
         on_event(Note(text, warning=True))
     runner = format.open(path, threads=threads)
     resources.callback(runner.close)
 
-    def told(done: int) -> None:
+    def report_progress(done: int) -> None:
         on_event(Progress("evaluation", done, len(examples), "examples"))
 
-    outputs = compute_outputs(
-        make_file_function(runner.predict, serving), examples, batch_size=batch_size, on_batch=told
-    )
-    if outputs.shape != reference.outputs.shape:
-        raise ModelError(f"{path.name}: answers {outputs.shape}, the model {reference.outputs.shape}")
-    if not np.isfinite(outputs).all():
-        raise ModelError(f"{path.name}: answers NaN or infinity where the model does not")
+    function = make_file_function(runner.predict, serving)
+    outputs = compute_outputs(function, examples, batch_size=batch_size, on_batch=report_progress)
+    _check_outputs(outputs, reference, name=path.name)
     return ConvertedFile(format, serving, path, runner, compare_outputs(outputs, reference))
 
 
+def _write_file(
+    format: ExportFormat,
+    network: Network,
+    path: Path,
+    inside: bool,
+    output_kind: str,
+    calibration: dict[str, np.ndarray] | None,
+    batch: int | None,
+) -> ServedModel:
+    serving = make_served_model(
+        network,
+        include_preprocessing=inside,
+        batch=batch,
+        floats=format.takes_floats,
+        output_kind=output_kind,
+    )
+    if format.from_data and calibration is not None:
+        serving = serving.shown(calibration)
+    format.write(serving, path)
+    return serving
+
+
+def _check_outputs(outputs: np.ndarray, reference: Reference, *, name: str) -> None:
+    expected = reference.outputs.shape
+    if outputs.shape != expected:
+        raise ModelError(f"{name}: the outputs have shape {outputs.shape}, those of the model {expected}")
+    if not np.isfinite(outputs).all():
+        raise ModelError(f"{name}: gives NaN or infinity where the model does not")
+
+
 def add_parity_gates(gates: Sequence[Gate], *, task: str | None, labelled: bool) -> tuple[Gate, ...]:
-    """The gates with those that every file must pass to be left behind."""
+    """The gates, and the gates on parity that every file must pass to be kept.
+
+    Args:
+        gates: the requested gates, which replace the default gate of the same metric.
+        task: task of the data; None without data.
+        labelled: whether the examples have labels.
+    """
     if task is None:
         return tuple(gates)
     default = Gate("unexplained" if task == "regression" else "export_drop", "<=", _MAX_DROP)
     others = [gate for gate in gates if gate.metric != default.metric]
-    held = [gate for gate in gates if gate.metric == default.metric] or [default]
+    drops = [gate for gate in gates if gate.metric == default.metric] or [default]
     if task == "regression" or labelled:
-        return (*others, *held)
-    # Without labels nobody knows what is right: what changes counts.
-    own = [gate for gate in others if gate.metric == "export_agreement"]
-    changed = own or [Gate("export_agreement", ">=", 1 - drop.bound) for drop in held]
-    return (*(gate for gate in others if gate not in own), *changed)
+        return (*others, *drops)
+    # Without labels, changed decisions count instead of accuracy.
+    requested = [gate for gate in others if gate.metric == "export_agreement"]
+    agreements = requested or [Gate("export_agreement", ">=", 1 - drop.bound) for drop in drops]
+    return (*(gate for gate in others if gate not in requested), *agreements)
 
 
 def collect_gate_metrics(
     made: ConvertedFile, size: int, session: Session | None, against: Mapping[str, str]
 ) -> dict[str, float | None]:
-    """What gates know of a file.
+    """The metrics of a file that gates may bound.
 
     Args:
-        session: in which it was timed.
-        against: the name in it of the teacher as a file of the same format, by the file's name.
+        made: the file.
+        size: bytes of the file.
+        session: the latency session, or None.
+        against: name in the session of the teacher's file of the same format, by file name.
     """
     parity = made.parity
-    known: dict[str, float | None] = {
+    metrics: dict[str, float | None] = {
         "accuracy": parity.accuracy,
         "accuracy_drop": parity.teacher_drop,
         "agreement": parity.teacher_agreement,
@@ -157,10 +187,10 @@ def collect_gate_metrics(
     }
     p50 = find_p50_ms(made, session)
     if session is None or p50 is None:
-        return known
+        return metrics
     teacher = against.get(made.path.name)
     ratio = None if teacher is None else session.ratio(made.path.name, teacher).value
-    return {**known, "latency_ms": p50, "latency_ratio": ratio}
+    return {**metrics, "latency_ms": p50, "latency_ratio": ratio}
 
 
 def time_converted_files(
@@ -172,13 +202,13 @@ def time_converted_files(
     runtime: str | None,
     on_event: OnEvent,
 ) -> Session | None:
-    """Time files in turns at batch 1, or at the only batch that they take; None where none is of the runtime."""
+    """Time files in turns, at batch 1 or their fixed batch size; None if no file uses the runtime."""
     timed = {made.path.name: made for made in files if runtime in (None, made.format.runtime)}
     if not timed:
         return None
     raw = examples.take(np.arange(min(POOL_EXAMPLES, len(examples))))
     entrants: dict[str, ConvertedFile | TeacherFile] = {**timed, **teachers}
-    # A file for one batch size is asked as often as a request needs.
+    # Files of another fixed batch size run as often as a request needs.
     batch = files[0].serving.batch or 1
     return time_models(
         {name: one.runner for name, one in entrants.items()},
@@ -190,31 +220,34 @@ def time_converted_files(
 
 
 def find_p50_ms(made: ConvertedFile, session: Session | None) -> float | None:
-    """The median of one request in milliseconds; None where it was not timed."""
+    """The median latency of one request in milliseconds; None if the file was not timed."""
     if session is None or made.path.name not in session.subjects:
         return None
     return session.summarize(made.path.name).p50_ms
 
 
 def describe_input(made: ConvertedFile, *, classes: int) -> ExportInterface:
-    """What somebody who uses the file must know."""
+    """What a user of the file must know: an entry of `input.json`."""
     serving, runner = made.serving, made.runner
-    preparation = serving.preprocessing
+    preprocessing = serving.preprocessing
     dtype, output_dtype = serving.dtype, "float32"
-    quantization: Any = None
-    output_quantization: Any = None
+    quantization: dict[str, float] | None = None
+    output_quantization: dict[str, float] | None = None
     if isinstance(runner, FileRunner):
         dtype, output_dtype = runner.input.dtype, runner.output.dtype
-        quantization, output_quantization = _quantization(runner.input), _quantization(runner.output)
+        quantization, output_quantization = (
+            _describe_quantization(runner.input),
+            _describe_quantization(runner.output),
+        )
     return ExportInterface(
         shape=serving.shape,
         dtype=dtype,
         range=serving.value_range,
         batch=serving.batch,
         prepare="inside" if serving.inside else "outside",
-        scale=scale_to_json(preparation.scale) if preparation.is_scaled else None,
-        resize=preparation.size,
-        fit=preparation.fit if preparation.size else None,
+        scale=scale_to_json(preprocessing.scale) if preprocessing.is_scaled else None,
+        resize=preprocessing.size,
+        fit=preprocessing.fit if preprocessing.size else None,
         quantization=quantization,
         output_kind=serving.output_kind,
         output_dtype=output_dtype,
@@ -223,7 +256,7 @@ def describe_input(made: ConvertedFile, *, classes: int) -> ExportInterface:
     )
 
 
-def _quantization(tensor: FileTensor) -> dict[str, float] | None:
+def _describe_quantization(tensor: FileTensor) -> dict[str, float] | None:
     if not tensor.is_integer or tensor.scale is None:
         return None
     return {"scale": tensor.scale, "zero_point": tensor.zero_point}

@@ -1,4 +1,4 @@
-"""From the words of a command line to formats."""
+"""The formats that `--format`, `--quantize` and `--io` choose."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kdcli.spec import ExportFormat
 
 QUANTIZE_MODES, IO_TYPES = get_args(QuantizeMode), get_args(IoType)
 _SPELLINGS = {"tflite": "litert", "savedmodel": "saved-model", "saved_model": "saved-model"}
-# What people ask of other tools, and how they get there from here.
+# Words for formats and quantizations that other tools use, with the option of kd for them.
 FOREIGN_FORMATS = {
     "coreml": "coremltools converts a SavedModel: --format saved-model",
     "mlmodel": "coremltools converts a SavedModel: --format saved-model",
@@ -41,37 +41,36 @@ FOREIGN_QUANTIZATIONS = {
 def choose_formats(
     formats: Sequence[str], *, quantize: Sequence[str] = (), io: str | None = None
 ) -> tuple[ExportFormat, ...]:
-    """Every file that is asked for, once.
+    """The requested formats, each once.
 
     Args:
         formats: `keras`, `saved-model`, `litert` (or `tflite`), `onnx`.
-        quantize: of `litert`: `none`, `float16`, `dynamic`, `int8`; `none` when left out.
-        io: both ends of litert files: `float32`, and of `int8` ones also `uint8` and `int8`. When left out raw
-            bytes of images go in and floats come out.
+        quantize: quantizations of `litert`: `none`, `float16`, `dynamic`, `int8`; `none` if omitted.
+        io: type of input and output of `litert` files: `float32`, and for `int8` files also `uint8` and `int8`. If
+            omitted, image bytes go in and floats come out.
 
     Raises:
-        UsageError: an unknown word, or one that would have no effect.
+        UsageError: an unknown word, or an option without effect.
     """
     if not formats:
-        raise UsageError(f"no format: there is {', '.join(EXPORT_FORMATS)}", hint="--format litert")
-    kinds = [_kind(word) for word in dict.fromkeys(formats)]
+        raise UsageError(
+            f"--format is missing; expected one of {', '.join(EXPORT_FORMATS)}", hint="--format litert"
+        )
+    kinds = [_find_kind(word) for word in dict.fromkeys(formats)]
     for word in quantize:
-        _known("--quantize", word, QUANTIZE_MODES, FOREIGN_QUANTIZATIONS)
+        _check_word("--quantize", word, QUANTIZE_MODES, FOREIGN_QUANTIZATIONS)
     if io is not None:
-        _known("--io", io, IO_TYPES, {"fp32": "--io float32"})
-    quantised = [word for word in quantize if word != "none"]
-    if quantised and "litert" not in kinds:
-        raise UsageError(
-            f"--quantize {quantised[0]} is for litert files, asked for: {', '.join(kinds)}",
-            hint=f"--format litert --quantize {quantised[0]}",
-        )
-    if io is not None and "litert" not in kinds:
-        raise UsageError(
-            f"--io {io} is for litert files, asked for: {', '.join(kinds)}", hint=f"--format litert --io {io}"
-        )
+        _check_word("--io", io, IO_TYPES, {"fp32": "--io float32"})
+    quantized = next((word for word in quantize if word != "none"), None)
+    for option, value in (("--quantize", quantized), ("--io", io)):
+        if value is not None and "litert" not in kinds:
+            raise UsageError(
+                f"{option} {value} applies to litert files only, got --format {', '.join(kinds)}",
+                hint=f"--format litert {option} {value}",
+            )
     if io in ("uint8", "int8") and "int8" not in quantize:
         raise UsageError(
-            f"--io {io} is for int8 files; all others take the raw bytes of images, or floats, and give floats",
+            f"--io {io} applies to int8 files only; others take image bytes or floats and give floats",
             hint=f"--format litert --quantize int8 --io {io}",
         )
     chosen: list[ExportFormat] = []
@@ -80,19 +79,19 @@ def choose_formats(
             chosen.append(EXPORT_FORMATS[kind].model_validate({}))
             continue
         for variant in dict.fromkeys(quantize or ("none",)):
-            border = io if io == "float32" or variant == "int8" else None
-            chosen.append(Litert.model_validate({"quantize": variant, "io": border}))
+            io_type = io if io == "float32" or variant == "int8" else None
+            chosen.append(Litert.model_validate({"quantize": variant, "io": io_type}))
     return tuple(chosen)
 
 
-def _kind(word: str) -> str:
+def _find_kind(word: str) -> str:
     kind = _SPELLINGS.get(word.lower(), word.lower())
     if kind not in EXPORT_FORMATS:
-        _known("--format", word, tuple(EXPORT_FORMATS), FOREIGN_FORMATS)
+        _check_word("--format", word, tuple(EXPORT_FORMATS), FOREIGN_FORMATS)
     return kind
 
 
-def _known(option: str, word: str, known: Sequence[str], foreign: dict[str, str]) -> None:
+def _check_word(option: str, word: str, known: Sequence[str], foreign: dict[str, str]) -> None:
     if word in known:
         return
     raise UsageError(
