@@ -1,4 +1,4 @@
-"""Which of a teacher's outputs belong to the classes of the data."""
+"""Choosing the teacher's outputs for the classes of the data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_names_may_come_from_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("classes", "names", "said"),
+    ("classes", "names", "message"),
     [
         (("cat", "dog"), ("dog",), "names 2 classes, the teacher has 5 outputs"),
         (ANIMALS, ("dig", "fox"), r"has no class 'dig' \(and 1 more\); did you mean 'dog'"),
@@ -36,6 +36,6 @@ def test_names_may_come_from_a_file(tmp_path):
         ("nowhere.txt", ("x",), "nowhere.txt cannot be read"),
     ],
 )
-def test_invalid_columns_are_refused(classes, names, said):
-    with pytest.raises(UsageError, match=said):
+def test_invalid_columns_are_refused(classes, names, message):
+    with pytest.raises(UsageError, match=message):
         choose_columns(classes, output_count=5, class_names=names)

@@ -1,4 +1,4 @@
-"""Models whose tensors grow beyond measure are refused before they are asked."""
+"""Models with huge inner tensors are refused before they compute anything."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from kdcli.errors import ModelError
 from kdcli.models.keras.size_limits import check_tensor_sizes
 
 
-def grown(times: int):
+def upsampling(times: int):
     steps = [layers.UpSampling2D(32, name=f"up_{number}") for number in range(times)]
     return Sequential([Input((8, 8, 1)), *steps])
 
 
 def test_a_layer_with_a_huge_output_is_named():
-    check_tensor_sizes(grown(2), "m.keras")
-    with pytest.raises(ModelError, match=r"^m.keras: refused, size: the layer 'up_2' answers in the shape \?×"):
-        check_tensor_sizes(grown(3), "m.keras")
+    check_tensor_sizes(upsampling(2), "m.keras")
+    with pytest.raises(ModelError, match=r"^m.keras: refused, size: the output of the layer 'up_2' has shape \?×"):
+        check_tensor_sizes(upsampling(3), "m.keras")
 
 
 def test_a_huge_output_in_a_nested_model_is_found():
     x = Input((8, 8, 1))
-    model = Model(x, layers.GlobalAveragePooling2D()(grown(3)(x)))
+    model = Model(x, layers.GlobalAveragePooling2D()(upsampling(3)(x)))
     with pytest.raises(ModelError, match="262144×262144"):
         check_tensor_sizes(model, "m.keras")
 

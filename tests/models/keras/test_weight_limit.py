@@ -1,4 +1,4 @@
-"""A small file that declares large layers is ended before they are allocated."""
+"""A small file that declares large layers is refused before they are allocated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kdcli.screening.keras.hdf5 import screen_hdf5
 
 
 def chained(path, units: int, layers: int):
-    """A `.h5` file whose layers are each as wide as a small file bears, but not one behind the other."""
+    """A `.h5` file whose layers are small enough individually, but not in succession."""
     names = [f"dense_{number}" for number in range(layers)]
     made = [{"class_name": "InputLayer", "config": {"batch_input_shape": [None, 1], "name": "x"}}]
     made += [{"class_name": "Dense", "config": {"name": name, "units": units}} for name in names]
@@ -37,7 +37,9 @@ def test_successive_large_layers_are_refused_before_allocation(tmp_path):
     verdict = screen_hdf5(path, custom_names=())
     assert verdict.safe and verdict.values == 3
     before = peak()
-    with pytest.raises(ModelError, match=r"'dense_1' asks for .* \(40000, 40000\), the whole file holds 3 values"):
+    with pytest.raises(
+        ModelError, match=r"'dense_1' needs .* \(40000, 40000\), but the whole file holds 3 values"
+    ):
         with limit_weights(verdict.values, name=str(path)):
             keras.saving.load_model(path, compile=False)
     assert peak() - before < 200_000
