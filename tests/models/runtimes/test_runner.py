@@ -144,7 +144,7 @@ def test_a_missing_file_and_another_file_are_said(tmp_path):
         FileRunner(tmp_path / "no.tflite")
     assert "kd export" in caught.value.hint
     (tmp_path / "text.tflite").write_text("hello, this is no model")
-    with pytest.raises(ModelError, match=r"text\.tflite: it is called \.tflite, but holds no such model"):
+    with pytest.raises(ModelError, match=r"text\.tflite: not a \.tflite file"):
         FileRunner(tmp_path / "text.tflite")
 
 
