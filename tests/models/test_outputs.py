@@ -1,4 +1,4 @@
-"""The output kind of a network: settings, detection and checks."""
+"""The outputs of a network: their kind, and the columns of the data's classes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import keras
 import numpy as np
 import pytest
 
-from kdcli.errors import ModelError
+from kdcli.errors import ModelError, UsageError
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.outputs import resolve_output
+from kdcli.models.outputs import choose_columns, resolve_output
 
 RANDOM = np.random.default_rng(0)
 LOGITS = RANDOM.normal(size=(8, 3)) * 3
 CHANCES = RANDOM.dirichlet(np.ones(3), 8)
 SINGLE = RANDOM.random((8, 3))
+ANIMALS = ("ant", "bee", "cat", "dog", "elk")
 
 
 def network(activation=None, units=3, *, hidden=False):
@@ -152,3 +153,34 @@ def test_the_original_network_is_not_changed():
     found = network("softmax")
     resolved(found, CHANCES, setting="probabilities", task="regression")
     assert (found.saved_kind, found.output_kind) == ("probabilities", "logits")
+
+
+def test_names_are_found_in_the_order_of_the_data():
+    assert choose_columns(ANIMALS, output_count=5, class_names=("dog", "ant")) == (3, 0)
+
+
+def test_column_numbers_are_used_as_given():
+    assert choose_columns((4, 2), output_count=5, class_names=("x", "y")) == (4, 2)
+
+
+def test_names_may_come_from_a_file(tmp_path):
+    file = tmp_path / "labels.txt"
+    file.write_text("\n".join(ANIMALS) + "\n\n")
+    assert choose_columns(str(file), output_count=5, class_names=("elk",)) == (4,)
+
+
+@pytest.mark.parametrize(
+    ("classes", "names", "message"),
+    [
+        (("cat", "dog"), ("dog",), "names 2 classes, the teacher has 5 outputs"),
+        (ANIMALS, ("dig", "fox"), r"has no class 'dig' \(and 1 more\); did you mean 'dog'"),
+        (("cat", "cat", "a", "b", "c"), ("cat",), "has 'cat' more than once"),
+        ((1, 2, 3), ("x", "y"), "3 column numbers, the data has 2 classes"),
+        ((1, 5), ("x", "y"), "column 5 does not exist, the teacher has 5 outputs"),
+        ((1, 1), ("x", "y"), "two classes of the data have the same column"),
+        ("nowhere.txt", ("x",), "nowhere.txt cannot be read"),
+    ],
+)
+def test_invalid_columns_are_refused(classes, names, message):
+    with pytest.raises(UsageError, match=message):
+        choose_columns(classes, output_count=5, class_names=names)
