@@ -10,7 +10,7 @@ import sys
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
@@ -20,10 +20,11 @@ from pydantic import Field
 from kdcli.errors import ModelError, UsageError, did_you_mean
 from kdcli.lazy import keras
 from kdcli.spec import ModelSource
-from kdcli.tensors import KerasModel
+from kdcli.tensors import KerasModel, Tensor
+from kdcli.zoo.image_shape import check_image_shape
 
 # The published weights include a classifier for the 1,000 classes of ImageNet.
-IMAGENET_CLASSES = 1000
+_IMAGENET_CLASSES = 1000
 _MAX_MOMENTUM = 0.9
 _OFFLINE = "KD_OFFLINE is set"
 
@@ -50,6 +51,11 @@ class Application(ModelSource):
     weights: Annotated[str, Field(min_length=1)] = "none"
 
     @property
+    def _label(self) -> str:
+        """What messages call the model."""
+        return f"zoo application {self.architecture}"
+
+    @property
     def path(self) -> Path | None:
         """The weights file; None for other weights."""
         return None if self.weights in ("none", "imagenet") else Path(self.weights)
@@ -61,11 +67,16 @@ class Application(ModelSource):
             UsageError: no such architecture, or images that it does not accept.
             ModelError: weights that cannot be downloaded or do not fit.
         """
-        make = _architecture(self.architecture)
-        _check_images(input_shape, self)
+        make = _find_architecture(self.architecture)
+        check_image_shape(self._label, input_shape)
+        if self.weights == "imagenet" and input_shape[-1] != 3:
+            raise UsageError(
+                f"{self._label}: the imagenet weights are for 3 channels, the data has {input_shape[-1]}",
+                hint="weights: none",
+            )
         if self.path is not None and not self.path.is_file():
             raise ModelError(f"{self.path}: no such weights file", hint="weights: none, imagenet or a file")
-        new_classifier = self.weights == "imagenet" and classes != IMAGENET_CLASSES
+        new_classifier = self.weights == "imagenet" and classes != _IMAGENET_CLASSES
         options: dict[str, Any] = {"include_top": False, "pooling": "avg"}
         if not new_classifier:
             options = {"include_top": True, "classes": classes, "classifier_activation": None}
@@ -84,45 +95,46 @@ class Application(ModelSource):
                 layer.momentum = min(layer.momentum, _MAX_MOMENTUM)
         return model
 
-    def preprocessing(self) -> Any:
+    def preprocessing(self) -> Callable[[Tensor], Tensor]:
         """The function that converts images in 0..255 to the input of the published weights."""
-        _architecture(self.architecture)
-        return _module_of(self.architecture).preprocess_input
+        _find_architecture(self.architecture)
+        return _find_module(self.architecture).preprocess_input
 
     def _explain(self, error: Exception, input_shape: tuple[int, ...], classes: int) -> UsageError | ModelError:
-        who, text = f"zoo application {self.architecture}", str(error).strip() or type(error).__name__
-        size_found = "×".join(str(side) for side in input_shape[:2])
+        """Explain an error of Keras in one sentence, with a hint."""
+        label, text = self._label, str(error).strip() or type(error).__name__
+        size = "×".join(str(side) for side in input_shape[:2])
         smallest = re.search(r"at least (\d+) ?x ?(\d+)", text)
         if smallest:
-            low, size = f"{smallest[1]}×{smallest[2]}", f"[{smallest[1]}, {smallest[2]}]"
-            return UsageError(f"{who} takes images of at least {low}, got {size_found}", hint=_resize_hint(size))
-        own = re.search(r"`input_shape` should be \((\d+), (\d+)", text)
-        if own:
-            size = f"{own[1]}×{own[2]}"
             return UsageError(
-                f"{who} with the {IMAGENET_CLASSES} classes of ImageNet takes images of {size}, got {size_found}",
-                hint=_resize_hint(f"[{own[1]}, {own[2]}]"),
+                f"{label} takes images of at least {smallest[1]}×{smallest[2]}, got {size}",
+                hint=_resize_hint(smallest[1], smallest[2]),
+            )
+        fixed = re.search(r"`input_shape` should be \((\d+), (\d+)", text)
+        if fixed:
+            return UsageError(
+                f"{label} with the {_IMAGENET_CLASSES:,} classes of ImageNet takes images of "
+                f"{fixed[1]}×{fixed[2]}, got {size}",
+                hint=_resize_hint(fixed[1], fixed[2]),
             )
         first = text.splitlines()[0]
         if "URL fetch failure" in text:
-            reason = (
-                "are not cached, and KD_OFFLINE is set"
-                if _OFFLINE in text
-                else f"cannot be downloaded: {first:.300}"
-            )
+            reason = f"cannot be downloaded: {first:.300}"
+            if _OFFLINE in text:
+                reason = "are not cached, and KD_OFFLINE is set"
             return ModelError(
-                f"{who}: the imagenet weights {reason}",
+                f"{label}: the imagenet weights {reason}",
                 hint="weights: none, or a weights file; Keras caches downloads (KERAS_HOME)",
             )
         # After the first sentence, the message of Keras is about individual layers.
         reason = first.split(" Example error message")[0]
-        message = f"{who} cannot be built for {input_shape} and {classes} classes: {reason:.300}"
+        message = f"{label} cannot be built for {input_shape} and {classes} classes: {reason:.300}"
         if self.path is not None:
-            message = f"{self.path} does not fit {who} for {input_shape} and {classes} classes: {reason:.300}"
+            message = f"{self.path} does not fit {label} for {input_shape} and {classes} classes: {reason:.300}"
         return ModelError(message, hint="use other weights, or set input.resize in the model's section")
 
 
-def _architecture(name: str) -> Any:
+def _find_architecture(name: str) -> Any:
     known = [word for word in dir(keras.applications) if word[0].isupper()]
     if name not in known:
         raise UsageError(
@@ -133,7 +145,7 @@ def _architecture(name: str) -> Any:
     return getattr(keras.applications, name)
 
 
-def _module_of(name: str) -> ModuleType:
+def _find_module(name: str) -> ModuleType:
     """Find the public module of an architecture: the one that contains it, or else the one named like it."""
     modules = {n: m for n, m in vars(keras.applications).items() if hasattr(m, "preprocess_input")}
     containing = [module for module in modules.values() if hasattr(module, name)]
@@ -144,21 +156,8 @@ def _module_of(name: str) -> ModuleType:
     return modules[max(like, key=len)]
 
 
-def _check_images(shape: tuple[int, ...], source: Application) -> None:
-    who = f"zoo application {source.architecture}"
-    if len(shape) != 3:
-        raise UsageError(
-            f"{who} needs images (h, w, channels), the data has shape {shape}",
-            hint="use {kind: zoo, name: mlp} for other shapes",
-        )
-    if source.weights == "imagenet" and shape[-1] != 3:
-        raise UsageError(
-            f"{who}: the imagenet weights are for 3 channels, the data has {shape[-1]}", hint="weights: none"
-        )
-
-
-def _resize_hint(size: str) -> str:
-    return f"--set 'student.input.resize={size}' (teacher.input.resize for a teacher)"
+def _resize_hint(height: str, width: str) -> str:
+    return f"--set 'student.input.resize=[{height}, {width}]' (teacher.input.resize for a teacher)"
 
 
 @contextlib.contextmanager

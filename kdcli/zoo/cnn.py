@@ -7,10 +7,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.errors import UsageError
 from kdcli.lazy import keras
 from kdcli.spec import Fraction, ModelSource
 from kdcli.tensors import KerasModel
+from kdcli.zoo.image_shape import check_image_shape
 
 
 class Cnn(ModelSource):
@@ -43,11 +43,7 @@ class Cnn(ModelSource):
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> KerasModel:
         """Build a fresh `keras.Model` for images (h, w, channels) with `classes` logits."""
-        if len(input_shape) != 3:
-            raise UsageError(
-                f"zoo cnn needs images (h, w, channels), the data has shape {input_shape}",
-                hint="use {kind: zoo, name: mlp} for other shapes",
-            )
+        check_image_shape("zoo cnn", input_shape)
         layers = keras.layers
         inputs = x = keras.Input(input_shape, name="image")
         for block in range(1, self.blocks + 1):

@@ -7,10 +7,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.errors import UsageError
 from kdcli.lazy import keras
 from kdcli.spec import ModelSource
 from kdcli.tensors import KerasModel, Tensor
+from kdcli.zoo.image_shape import check_image_shape
 
 
 class Mobile(ModelSource):
@@ -36,11 +36,7 @@ class Mobile(ModelSource):
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> KerasModel:
         """Build a fresh `keras.Model` for images (h, w, channels) with `classes` logits."""
-        if len(input_shape) != 3:
-            raise UsageError(
-                f"zoo mobile needs images (h, w, channels), the data has shape {input_shape}",
-                hint="use {kind: zoo, name: mlp} for other shapes",
-            )
+        check_image_shape("zoo mobile", input_shape)
         layers = keras.layers
         inputs = keras.Input(input_shape, name="image")
         x = layers.Conv2D(self.width, 3, padding="same", use_bias=False, name="stem_convolution")(inputs)

@@ -7,10 +7,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from kdcli.errors import UsageError
 from kdcli.lazy import keras
 from kdcli.spec import ModelSource
 from kdcli.tensors import KerasModel, Tensor
+from kdcli.zoo.image_shape import check_image_shape
 
 
 def _six_n_plus_two(depth: int) -> int:
@@ -49,11 +49,7 @@ class Resnet(ModelSource):
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> KerasModel:
         """Build a fresh `keras.Model` for images (h, w, channels) with `classes` logits."""
-        if len(input_shape) != 3:
-            raise UsageError(
-                f"zoo resnet needs images (h, w, channels), the data has shape {input_shape}",
-                hint="use {kind: zoo, name: mlp} for other shapes",
-            )
+        check_image_shape("zoo resnet", input_shape)
         inputs = keras.Input(input_shape, name="image")
         x = keras.layers.ReLU(name="stem")(_add_convolution(inputs, self.width, name="stem"))
         blocks = (self.depth - 2) // 6
