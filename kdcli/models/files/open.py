@@ -45,7 +45,7 @@ class ModelPart:
 WHOLE_MODEL = ModelPart()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OpenedFile:
     """A model file, screened and opened.
 
@@ -128,7 +128,7 @@ def open_screened_file(
         )
     else:
         network = open_runner(copied, form=form, name=name, output=part.output, threads=threads)
-    return OpenedFile(network, file.path, form, file.sha256, file.verdict)
+    return OpenedFile(network=network, path=file.path, format=form, sha256=file.sha256, verdict=file.verdict)
 
 
 def _open_keras(file: ScreenedFile, part: ModelPart, *, trainable: bool, threads: int | None) -> Network:

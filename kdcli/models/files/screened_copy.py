@@ -112,7 +112,7 @@ def _copy_file(source: Path, target: Path) -> None:
     target.chmod(0o600)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScreenedFile:
     """A private copy of a model file with the findings of its screening.
 
@@ -156,7 +156,14 @@ def copy_and_screen(
         )
     with make_private_copy(path, form) as copied:
         verdict = _screen(copied, form, trust=trust, signature=signature, weights=weights)
-        yield ScreenedFile(copied, path, form, hash_model(copied), verdict, trust.model)
+        yield ScreenedFile(
+            copied=copied,
+            path=path,
+            format=form,
+            sha256=hash_model(copied),
+            verdict=verdict,
+            trusted=trust.model,
+        )
 
 
 def admit(file: ScreenedFile, signature: str | None, *, on_event: OnEvent) -> None:

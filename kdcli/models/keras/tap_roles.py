@@ -15,7 +15,7 @@ _PASSING = ("Dropout", "Random", "Rescaling", "Padding", "Cropping")
 _LINEAR = ("BatchNormalization", "Add")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TapRoles:
     """The names of taps by role.
 
@@ -48,11 +48,11 @@ def find_roles(taps: Mapping[str, Shape], paths: Mapping[str, str], layers: Mapp
     # A flattened input is not a feature; a flattened map is.
     secondary |= {tap for tap in list(taps)[:1] if type(layers[paths[tap]]).__name__ == "Flatten"}
     return TapRoles(
-        frozenset(secondary),
-        frozenset(tap for tap in taps if tap not in secondary and _is_linear(layers[paths[tap]])),
-        frozenset(tap for tap in taps if type(layers[paths[tap]]).__name__ == "BatchNormalization"),
-        frozenset(tap for tap in inside if isinstance(layers[paths[tap]], keras.layers.Softmax)),
-        _find_block_ends(taps, paths, layers, attending, secondary),
+        secondary=frozenset(secondary),
+        linear=frozenset(tap for tap in taps if tap not in secondary and _is_linear(layers[paths[tap]])),
+        normalized=frozenset(tap for tap in taps if type(layers[paths[tap]]).__name__ == "BatchNormalization"),
+        scores=frozenset(tap for tap in inside if isinstance(layers[paths[tap]], keras.layers.Softmax)),
+        blocks=_find_block_ends(taps, paths, layers, attending, secondary),
     )
 
 
