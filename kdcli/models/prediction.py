@@ -11,6 +11,8 @@ from kdcli.models.network import Network
 from kdcli.tensors import Tensor, Tensors
 
 LOGITS = "logits"
+# Returns the raw inputs at some positions, by input name.
+Take = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
 class Predictor:
@@ -38,7 +40,7 @@ class Predictor:
 
     def __call__(
         self,
-        take: Callable[[np.ndarray], Mapping[str, np.ndarray]],
+        take: Take,
         count: int,
         *,
         on_batch: Callable[[int], None] | None = None,
