@@ -135,12 +135,12 @@ def test_recorded_answers_teach_by_what_they_recorded(saved, recorded, data, tmp
 def test_recorded_answers_do_nothing_else(saved, recorded, data, tmp_path):
     given = {"recipe": HINT, "data": data[0], "out": tmp_path / "run"}
     refusals = [
-        (lambda: kdcli.inspect(recorded), "data or recorded answers, not a model"),
-        (lambda: kdcli.evaluate(recorded, data=data[0]), "data or recorded answers, not a model"),
+        (lambda: kdcli.inspect(recorded), "data or recorded outputs, not a model"),
+        (lambda: kdcli.evaluate(recorded, data=data[0]), "data or recorded outputs, not a model"),
         (lambda: kdcli.distill(teacher=recorded, student=classifier(), **given), "compares inner layers"),
         (
             lambda: kdcli.distill(teacher=saved("keras")[0], student=recorded, **given),
-            "recorded answers, not a model",
+            "recorded outputs, not a model",
         ),
     ]
     for refused, reason in refusals:

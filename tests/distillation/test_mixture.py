@@ -98,7 +98,7 @@ class Counted:
 class Student:
     """Answers with one variable, and counts."""
 
-    head, has_regularization = "logits", False
+    output_kind, has_regularization = "logits", False
 
     def __init__(self):
         self.logits = tf.Variable(drawn(7, (3, 4)).astype(np.float32))

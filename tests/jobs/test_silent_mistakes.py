@@ -97,7 +97,7 @@ def test_plain_models_beside_a_run_are_understood_by_themselves(tmp_path):
 def test_maps_of_answers_are_no_classification(tmp_path):
     inputs = keras.Input((8, 8, 1))
     maps = keras.Model(inputs, keras.layers.Conv2D(3, 3)(inputs))
-    with pytest.raises(ModelError, match="an answer has the shape 6×6×3; classification needs 1 axes"):
+    with pytest.raises(ModelError, match="the output has shape 6×6×3, but classification needs 1 axes"):
         kdcli.distill(**options(tmp_path, student=maps))
 
 

@@ -139,7 +139,7 @@ def test_file_that_ends_its_reader_is_a_model_error(folder, tmp_path, monkeypatc
     with pytest.raises(ModelError, match=r"logits\.tflite: the file crashed LiteRT .*SIGSEGV"):
         evaluated(folder, "logits.tflite", limit=48, batch_size=48)
     (tmp_path / "not.tflite").write_bytes(b"nothing that can be read")
-    with pytest.raises(ModelError, match=r"not\.tflite: it is called \.tflite, but holds no such model"):
+    with pytest.raises(ModelError, match=r"not\.tflite: not a \.tflite file"):
         kdcli.evaluate(tmp_path / "not.tflite", data=folder / "data.npz")
 
 

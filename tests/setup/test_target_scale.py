@@ -83,5 +83,5 @@ def test_depth_under_a_linear_layer_is_measured_as_it_is(tmp_path):
 
 def test_an_answer_of_another_size_than_the_targets_is_refused(tmp_path):
     path = saved(copier(1, 0), tmp_path)
-    with pytest.raises(ModelError, match="an answer has the shape 8×8×1, the labels need 4×4×1"):
+    with pytest.raises(ModelError, match="the output has shape 8×8×1, but the labels need 4×4×1"):
         measured(path, targets=in_scale("unit")[:, ::2, ::2])

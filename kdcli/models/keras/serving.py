@@ -1,4 +1,4 @@
-"""What ships: a network in inference, behind its preprocessing, as one model."""
+"""The served model: a network in inference mode and its preprocessing, as one model for export."""
 
 from __future__ import annotations
 
@@ -22,32 +22,33 @@ from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.models.preprocessing import CAFFE_MEAN, IMAGENET_DEVIATION, IMAGENET_MEAN, PixelScale, Preprocessing
 from kdcli.spec import Standardization
+from kdcli.tensors import KerasModel, Tensor
 
 _INPUT_NAME = "input"
-# Pixels of the pictures of which a resizing is found out at once.
-_PIXELS = 8_000_000
+# Pixels of the images that are resized at once to derive a matrix.
+_BATCH_PIXELS = 8_000_000
 _RANGES = {"unit": (0.0, 1.0), "signed": (-1.0, 1.0), "raw": (0.0, 255.0)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ServedModel:
-    """What is written to a file.
+    """A model as it is written to a file.
 
     Args:
-        model: a `keras.Model` of stock layers from `input` to the output; None where the network is a graph.
-        compute: the same as a function from a batch to the output, always in inference.
-        shape: of one example, without the batch axis.
-        dtype: what the model takes.
-        batch: the only batch size that the file takes, or None for any.
-        inside: whether the preprocessing is part of it, so that raw examples go in.
-        preparation: how a raw example becomes what the network itself takes.
-        name: of the raw input in the data.
-        output_kind: what comes out: `logits`, `probabilities`, `sigmoid` or `values`.
-        representative: (1, *shape) examples that show which values occur; empty unless a format wants them.
+        model: a `keras.Model` of built-in layers from `input` to the output; None where the network is a graph.
+        compute: function from a batch to the output, always in inference mode.
+        shape: shape of one example.
+        dtype: type of the input.
+        batch: the only batch size that the file accepts; None for any.
+        inside: whether the preprocessing is part of the model, so that raw examples go in.
+        preprocessing: how a raw example becomes the network's input.
+        name: name of the raw input in the data.
+        output_kind: `logits`, `probabilities`, `sigmoid` or `values`.
+        representative: (1, *shape) examples for calibration; empty unless a format needs them.
     """
 
-    model: Any
-    compute: Callable[[Any], Any]
+    model: KerasModel | None
+    compute: Callable[[Tensor], Tensor]
     shape: tuple[int, ...]
     dtype: str
     batch: int | None
@@ -59,12 +60,12 @@ class ServedModel:
 
     @cached_property
     def constant(self) -> ConstantModel:
-        """The inference function as one graph of constants, for converters."""
-        return make_constant(self.compute, new_input(self.shape, self.dtype, self.batch))
+        """The function as a graph of constants, for converters."""
+        return make_constant(self.compute, _make_input(self.shape, self.dtype, self.batch))
 
     @property
     def takes_bytes(self) -> bool:
-        """Whether raw examples of bytes go in."""
+        """Whether the input is raw bytes."""
         return self.inside and self.preprocessing.raw_dtype == "uint8"
 
     @property
@@ -74,7 +75,7 @@ class ServedModel:
 
     @property
     def value_range(self) -> tuple[float, float] | None:
-        """The least and the largest value of an input, where the type or the scale says so."""
+        """Smallest and largest value of the input, where its type or scale implies them."""
         if not self.preprocessing.is_scaled:
             return None
         if self.inside:
@@ -83,17 +84,16 @@ class ServedModel:
         return _RANGES.get(scale) if isinstance(scale, str) else None
 
     def convert_examples(self, raw: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Raw examples as the file takes them."""
+        """Convert raw examples to the input of the file."""
         batch = raw[self.name]
         if self.inside:
             return np.ascontiguousarray(batch, self.dtype)
         return ops.convert_to_numpy(ops.cast(self.preprocessing(batch), self.dtype))
 
     def shown(self, raw: Mapping[str, np.ndarray]) -> ServedModel:
-        """The same with examples that show which values occur.
+        """A copy with representative examples for calibration.
 
-        Raw bytes are shown from 0 to 255 whatever is in the examples, by two pixels: then an 8-bit input means
-        just the byte.
+        For raw bytes two pixels are set to 0 and 255, so that an 8-bit input has exactly the range of a byte.
         """
         batch = np.array(self.convert_examples(raw))
         if self.takes_bytes:
@@ -102,8 +102,7 @@ class ServedModel:
         return replace(self, representative=parts)
 
 
-def new_input(shape: tuple[int, ...], dtype: str, batch: int | None) -> Any:
-    """The input of what ships."""
+def _make_input(shape: tuple[int, ...], dtype: str, batch: int | None) -> Tensor:
     return keras.Input(shape, batch_size=batch, dtype=dtype, name=_INPUT_NAME)
 
 
@@ -115,69 +114,79 @@ def make_served_model(
     floats: bool = False,
     output_kind: str | None = None,
 ) -> ServedModel:
-    """Put a network and its preprocessing into one model.
+    """Combine a network and its preprocessing into one model.
 
     Args:
-        network: with its preparations, made ready by `inference.ready`.
-        include_preprocessing: whether raw examples shall go in. Bytes stay bytes; raw values of other types go in
-            as the
-            network's own type.
-        batch: the only batch size, or None for any.
-        floats: let raw bytes go in as floats.
-        output_kind: of the file; the network's own when left out.
+        network: a network with preprocessing, from `inference.prepare_for_export`.
+        include_preprocessing: whether the model takes raw examples: bytes as bytes, other types as the network's
+            own input type.
+        batch: the only batch size; None for any.
+        floats: take raw bytes as floats.
+        output_kind: output kind of the model; None for that of the saved network.
 
     Raises:
-        ModelError: several inputs.
+        ModelError: a network with several inputs.
     """
     if len(network.preprocessing) != 1:
         raise ModelError(
             f"{network.name}: has {len(network.preprocessing)} inputs; kd export writes models with one"
         )
-    name, preparation = next(iter(network.preprocessing.items()))
-    # Half floats are rounded inside.
-    own = "float32" if preparation.dtype in ("float16", "bfloat16") else preparation.dtype
-    shape, dtype = preparation.preprocessed_shape, own
+    name, preprocessing = next(iter(network.preprocessing.items()))
+    # The served model takes float32 and rounds to half precision itself.
+    own = "float32" if preprocessing.dtype in ("float16", "bfloat16") else preprocessing.dtype
+    shape, dtype = preprocessing.preprocessed_shape, own
     if include_preprocessing:
-        shape, dtype = preparation.raw_shape, "uint8" if preparation.raw_dtype == "uint8" and not floats else own
+        shape = preprocessing.raw_shape
+        dtype = "uint8" if preprocessing.raw_dtype == "uint8" and not floats else own
     kind = output_kind or network.saved_kind
-    inputs = new_input(shape, dtype, batch)
-    prepared = _prepared(inputs, preparation) if include_preprocessing else inputs
+    make = partial(
+        ServedModel,
+        shape=shape,
+        dtype=dtype,
+        batch=batch,
+        inside=include_preprocessing,
+        preprocessing=preprocessing,
+        name=name,
+        output_kind=kind,
+    )
+    inputs = _make_input(shape, dtype, batch)
+    preprocessed = _add_preprocessing(inputs, preprocessing) if include_preprocessing else inputs
     if isinstance(network, KerasNetwork):
-        output = convert_output_kind(compute_keras_output(network, prepared), network.saved_kind, kind)
+        output = convert_output_kind(compute_keras_output(network, preprocessed), network.saved_kind, kind)
         model = keras.Model(inputs, output, name="served")
-        compute = partial(compute_stateless, model)
-        return ServedModel(model, compute, shape, dtype, batch, include_preprocessing, preparation, name, kind)
-    preparing = keras.Model(inputs, prepared) if include_preprocessing else lambda x: x
-    as_it_is = replace(preparation, raw_shape=preparation.preprocessed_shape, raw_dtype=own, size=None)
-    bare = network.with_preprocessing({name: as_it_is})
+        return make(model=model, compute=partial(compute_stateless, model))
+    preprocess = keras.Model(inputs, preprocessed) if include_preprocessing else lambda x: x
+    identity = replace(preprocessing, raw_shape=preprocessing.preprocessed_shape, raw_dtype=own, size=None)
+    bare = network.with_preprocessing({name: identity})
 
-    def answer(tensor: Any) -> Any:
-        return convert_output_kind(bare.compute_saved_output({name: preparing(tensor)}), network.saved_kind, kind)
+    def compute(tensor: Tensor) -> Tensor:
+        output = bare.compute_saved_output({name: preprocess(tensor)})
+        return convert_output_kind(output, network.saved_kind, kind)
 
-    return ServedModel(None, answer, shape, dtype, batch, include_preprocessing, preparation, name, kind)
+    return make(model=None, compute=compute)
 
 
-def _prepared(tensor: Any, preparation: Preprocessing) -> Any:
-    """The same arithmetic as `Preparation`, in layers that every Keras has and every converter knows."""
+def _add_preprocessing(tensor: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Compute the same as `Preprocessing` in built-in layers, which every converter supports."""
     layers = keras.layers
-    if preparation.size is not None:
-        tensor = _resized(tensor, preparation)
-    if tensor.shape[1:] != preparation.preprocessed_shape:
-        tensor = layers.Reshape(preparation.preprocessed_shape, name="prepare_shape")(tensor)
-    if preparation.is_scaled:
-        tensor = _scaled(tensor, preparation.scale)
-    if tensor.dtype != preparation.dtype:
-        # A multiplication by 1 in float32: the only stock layer that turns integers into floats.
+    if preprocessing.size is not None:
+        tensor = _add_resizing(tensor, preprocessing)
+    if tensor.shape[1:] != preprocessing.preprocessed_shape:
+        tensor = layers.Reshape(preprocessing.preprocessed_shape, name="prepare_shape")(tensor)
+    if preprocessing.is_scaled:
+        tensor = _add_scaling(tensor, preprocessing.scale)
+    if tensor.dtype != preprocessing.dtype:
+        # A multiplication by 1 in float32: no other built-in layer converts integers to floats.
         tensor = layers.Rescaling(1.0, dtype="float32", name="prepare_type")(tensor)
-    return tensor if tensor.dtype == preparation.dtype else ops.cast(tensor, preparation.dtype)
+    return tensor if tensor.dtype == preprocessing.dtype else ops.cast(tensor, preprocessing.dtype)
 
 
-def _scaled(tensor: Any, scale: PixelScale) -> Any:
+def _add_scaling(tensor: Tensor, scale: PixelScale) -> Tensor:
     layers = keras.layers
     if scale == "raw":
         return tensor
     if scale == "caffe":
-        # Channels the other way round, minus the mean: a matrix and an offset.
+        # Reversed channels minus the mean, as a matrix and a bias.
         reverse = layers.Dense(3, dtype="float32", trainable=False, name="prepare_scale")
         if tensor.dtype == "uint8":
             tensor = layers.Rescaling(1.0, dtype="float32", name="prepare_bytes")(tensor)
@@ -188,7 +197,7 @@ def _scaled(tensor: Any, scale: PixelScale) -> Any:
     offset: Any
     if isinstance(scale, Standardization):
         means, deviations = np.broadcast_arrays(np.array(scale.mean), np.array(scale.deviation))
-        # One number holds for all channels, and Rescaling takes it as such.
+        # Rescaling takes one number for all channels only as a number.
         numbers = [(1 / deviations).tolist(), (-means / deviations).tolist()]
         factor, offset = (one[0] if len(one) == 1 else one for one in numbers)
         return layers.Rescaling(factor, offset, dtype="float32", name="prepare_scale")(tensor)
@@ -200,20 +209,20 @@ def _scaled(tensor: Any, scale: PixelScale) -> Any:
     return layers.Rescaling(factor, offset, dtype="float32", name="prepare_scale")(tensor)
 
 
-def _resized(tensor: Any, preparation: Preprocessing) -> Any:
+def _add_resizing(tensor: Tensor, preprocessing: Preprocessing) -> Tensor:
     """Resize by two constant matrices, one for each side.
 
-    With antialiasing the operation that `Preparation` uses is in no converter, but it is linear and acts on
-    each side alone.
+    Converters do not support the antialiasing that `Preprocessing` uses; but it is linear and acts on each side
+    separately.
     """
     layers = keras.layers
-    height, width = preparation.raw_shape[:2]
-    channels = preparation.raw_shape[2] if len(preparation.raw_shape) == 3 else 1
+    height, width = preprocessing.raw_shape[:2]
+    channels = preprocessing.raw_shape[2] if len(preprocessing.raw_shape) == 3 else 1
     tensor = layers.Reshape((height, width, channels), name="prepare_channels")(tensor)
     if tensor.dtype != "float32":
         tensor = layers.Rescaling(1.0, dtype="float32", name="prepare_bytes")(tensor)
     for side, (axis, turn) in enumerate(zip(("height", "width"), ((2, 3, 1), (3, 2, 1)), strict=True)):
-        matrix = _matrix(preparation, side)
+        matrix = _derive_matrix(preprocessing, side)
         tensor = layers.Permute(turn, name=f"prepare_to_{axis}")(tensor)
         dense = layers.Dense(
             matrix.shape[1], use_bias=False, dtype="float32", trainable=False, name=f"prepare_{axis}"
@@ -223,21 +232,27 @@ def _resized(tensor: Any, preparation: Preprocessing) -> Any:
     return layers.Permute((1, 3, 2), name="prepare_back")(tensor)
 
 
-def _matrix(preparation: Preprocessing, side: int) -> np.ndarray:
-    """(raw, resized) weights along one side: what becomes of pictures of which one row, or column, is 1."""
-    size = preparation.raw_shape[:2]
-    assert preparation.size is not None
+def _derive_matrix(preprocessing: Preprocessing, side: int) -> np.ndarray:
+    """Derive the weights (raw, resized) along one side, by resizing images in which one row or column is 1."""
+    size, target = preprocessing.raw_shape[:2], preprocessing.size
+    assert target is not None
     probe = Preprocessing(
-        (*size, 1), "float32", (*preparation.size, 1), "float32", "raw", preparation.size, preparation.fit
+        raw_shape=(*size, 1),
+        raw_dtype="float32",
+        shape=(*target, 1),
+        dtype="float32",
+        scale="raw",
+        size=target,
+        fit=preprocessing.fit,
     )
-    middle = preparation.size[1 - side] // 2
-    step = max(1, _PIXELS // (size[0] * size[1]))
+    middle = target[1 - side] // 2
+    step = max(1, _BATCH_PIXELS // (size[0] * size[1]))
     rows = []
     for start in range(0, size[side], step):
         marked = np.arange(start, min(start + step, size[side]))
-        pictures = np.zeros((len(marked), *size, 1), np.float32)
+        images = np.zeros((len(marked), *size, 1), np.float32)
         where = (np.arange(len(marked)), marked) if side == 0 else (np.arange(len(marked)), slice(None), marked)
-        pictures[where] = 1
-        resized = ops.convert_to_numpy(probe(pictures))[..., 0]
+        images[where] = 1
+        resized = ops.convert_to_numpy(probe(images))[..., 0]
         rows.append(resized[:, :, middle] if side == 0 else resized[:, middle, :])
     return np.concatenate(rows)

@@ -1,4 +1,4 @@
-"""Recorded answers: read, checked, and looked up by the row of an example."""
+"""Recorded outputs: read, checked, and looked up by the row of an example."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def test_missing_outputs_are_counted_and_the_first_five_listed(tmp_path):
     with pytest.raises(ModelError) as caught:
         opened(tmp_path).recorded(np.arange(12))
     assert caught.value.message == (
-        "answers.npz: has no answer to 8 of 12 examples of the training part (index 1, 3, 4, 6, 7, ...)"
+        "answers.npz: has no outputs for 8 of 12 examples of the training split (index 1, 3, 4, 6, 7, ...)"
     )
-    with pytest.raises(ModelError, match=r"no answer to 1 of 2 .* \(index 10\)"):
+    with pytest.raises(ModelError, match=r"no outputs for 1 of 2 .* \(index 10\)"):
         opened(tmp_path).recorded(np.array([9, 10]))
 
 
@@ -62,19 +62,22 @@ def test_logits_take_precedence_over_probabilities(tmp_path):
 def test_other_inputs_are_refused(tmp_path):
     network = opened(tmp_path)
     for ask in (network.compute_saved_output, network.compute):
-        with pytest.raises(ModelError, match="recorded answers are about the training examples"):
+        with pytest.raises(ModelError, match="recorded outputs cover only the training examples"):
             ask({"x": np.zeros((1, 3))})
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"index": np.array([1, 2, 1, 2])}, r"2 examples have more than one answer \(index 1, 2\)"),
-        ({"index": np.arange(3)}, r"index is int64 \(3,\); 4 whole numbers"),
+        ({"index": np.array([1, 2, 1, 2])}, r"2 examples have more than one output \(index 1, 2\)"),
+        ({"index": np.arange(3)}, r"index is int64 of shape \(3,\) \(expected 4 whole numbers"),
         ({"index": np.arange(4) - 1}, "whole numbers from 0"),
-        ({"index": np.arange(4.0)}, r"index is float64 \(4,\)"),
-        ({"logits": np.where(LOGITS == 7, np.nan, LOGITS)}, "1 of 4 answers are NaN or infinite .first in row 2"),
-        ({"logits": np.arange(4.0)}, r"logits is float64 \(4,\); numbers \(n, outputs\)"),
+        ({"index": np.arange(4.0)}, r"index is float64 of shape \(4,\)"),
+        ({"logits": np.where(LOGITS == 7, np.nan, LOGITS)}, "1 of 4 outputs are NaN or infinite .first in row 2"),
+        (
+            {"logits": np.arange(4.0)},
+            r"logits is float64 of shape \(4,\) \(expected numbers of shape \(n, outputs\)",
+        ),
         ({"logits": LOGITS.astype(str)}, "numbers"),
         ({"logits": LOGITS[:0], "index": np.arange(0)}, "numbers"),
         ({"logits": np.array([[object()]] * 4)}, "pickled objects, which could run code"),
@@ -88,7 +91,7 @@ def test_invalid_outputs_are_refused(tmp_path, arrays, message):
 
 @pytest.mark.parametrize(("name", "missing"), [("index", "index"), ("logits", "logits, probabilities or values")])
 def test_a_missing_array_is_named(tmp_path, name, missing):
-    with pytest.raises(ModelError, match=f"recorded answers without {missing}") as caught:
+    with pytest.raises(ModelError, match=f"recorded outputs without {missing}") as caught:
         without(tmp_path, name)
     assert "kd predict" in caught.value.hint
 
@@ -106,14 +109,14 @@ def test_a_damaged_file_is_refused(tmp_path, damage):
 def test_sparse_rows_need_little_memory(tmp_path):
     network = opened(tmp_path, index=np.array([10**15, 0, 2, 9]))
     np.testing.assert_array_equal(network.recorded(np.array([9, 10**15])), LOGITS[[3, 0]])
-    with pytest.raises(ModelError, match="has no answer to 2 of 3"):
+    with pytest.raises(ModelError, match="has no outputs for 2 of 3"):
         network.recorded(np.array([9, 10, 10**15 + 1]))
 
 
 def test_an_archive_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path):
     path = tmp_path / "bomb.npz"
     np.savez_compressed(path, logits=np.zeros((3_000_000, 4), np.float32), index=np.zeros(3_000_000, int))
-    with pytest.raises(ModelError, match="refused, size: it unpacks from"):
+    with pytest.raises(ModelError, match="refused, size: unpacks from"):
         RecordedNetwork(path, name="bomb.npz")
 
 
@@ -125,5 +128,5 @@ def test_an_array_that_the_file_cannot_fill_is_refused(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("logits.npy", header.getvalue())
         archive.writestr("index.npy", header.getvalue())
-    with pytest.raises(ModelError, match=r"refused, size: logits\.npy is"):
+    with pytest.raises(ModelError, match=r"refused, size: logits\.npy has shape"):
         RecordedNetwork(path, name="header.npz")

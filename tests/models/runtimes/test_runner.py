@@ -143,8 +143,8 @@ def test_missing_files_and_other_formats_are_refused(tmp_path):
     with pytest.raises(ModelError, match=r"no\.tflite: no such model file") as caught:
         FileRunner(tmp_path / "no.tflite")
     assert "kd export" in caught.value.hint
-    (tmp_path / "text.tflite").write_text("hello, this is not a model")
-    with pytest.raises(ModelError, match=r"text\.tflite: it is called \.tflite, but holds no such model"):
+    (tmp_path / "text.tflite").write_text("hello, this is no model")
+    with pytest.raises(ModelError, match=r"text\.tflite: not a \.tflite file"):
         FileRunner(tmp_path / "text.tflite")
 
 

@@ -1,4 +1,4 @@
-"""A student that is grown into its teacher's classifier."""
+"""Classifier reuse: the combined model of a student and its teacher's classifier."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def network(width, *, pools=2, softmax=False, seed=0, nested=False):
     return KerasNetwork(keras.Model(inputs, output), name=f"width {width}").with_preprocessing(RAW)
 
 
-def grow(student, teacher, *, ours="last", theirs="last"):
-    projector = make("classifier_reuse").projector(student.taps[ours], teacher.taps[theirs])
-    return graft_classifier(student, teacher, projector, student_tap=ours, teacher_tap=theirs)[0]
+def grow(student, teacher, *, student_tap="last", teacher_tap="last"):
+    projector = make("classifier_reuse").projector(student.taps[student_tap], teacher.taps[teacher_tap])
+    return graft_classifier(student, teacher, projector, student_tap=student_tap, teacher_tap=teacher_tap)[0]
 
 
 @pytest.mark.parametrize("pools", [(2, 2), (1, 2), (2, 1)], ids=str)
 def test_the_logits_are_the_teachers_classifier_on_the_mean_of_the_projected_map(pools):
     student, teacher = network(4, pools=pools[0]), network(8, pools=pools[1], softmax=True, seed=1)
     model = grow(student, teacher)
-    answer = model.compute({"x": X}, taps=[PROJECTED])
+    outputs = model.compute({"x": X}, taps=[PROJECTED])
     kernel, bias = teacher.model.get_layer("head").get_weights()
-    expected = answer.features[PROJECTED].numpy().mean((1, 2)) @ kernel + bias
-    np.testing.assert_allclose(answer.logits, expected, atol=1e-5)
+    expected = outputs.features[PROJECTED].numpy().mean((1, 2)) @ kernel + bias
+    np.testing.assert_allclose(outputs.logits, expected, atol=1e-5)
     assert (model.saved_kind, model.output_kind, model.outputs) == ("probabilities", "logits", 5)
 
 
@@ -54,12 +54,14 @@ def test_only_the_student_and_the_projector_are_trained():
     student, teacher = network(4), network(8, seed=1)
     model = grow(student, teacher)
     # Three convolutions without bias, each with a scale and a shift.
-    kept = [variable for variable in student.model.trainable_variables if "head" not in variable.path]
-    assert len(model.trainable_variables) == len(kept) + 9
-    assert {id(variable) for variable in kept} <= {id(variable) for variable in model.trainable_variables}
+    trained = [variable for variable in student.model.trainable_variables if "head" not in variable.path]
+    assert len(model.trainable_variables) == len(trained) + 9
+    assert {id(variable) for variable in trained} <= {id(variable) for variable in model.trainable_variables}
     head = model.model.get_layer("teacher_classifier")
     assert not head.trainable_variables
-    assert all(ours is not theirs for ours in head.variables for theirs in teacher.model.variables)
+    assert all(
+        student_tap is not teacher_tap for student_tap in head.variables for teacher_tap in teacher.model.variables
+    )
 
 
 def test_the_classifier_computes_the_same_in_training():
@@ -87,15 +89,15 @@ def test_sequential_models_from_files(tmp_path):
         model = keras.models.load_model(tmp_path / f"{width}.keras")
         opened.append(KerasNetwork(model, name=str(width)).with_preprocessing(RAW))
     student, teacher = opened
-    answer = grow(student, teacher).compute({"x": X}, taps=[PROJECTED])
+    outputs = grow(student, teacher).compute({"x": X}, taps=[PROJECTED])
     kernel, bias = teacher.model.get_layer("head").get_weights()
-    expected = answer.features[PROJECTED].numpy().mean((1, 2)) @ kernel + bias
-    np.testing.assert_allclose(answer.logits, expected, atol=1e-5)
+    expected = outputs.features[PROJECTED].numpy().mean((1, 2)) @ kernel + bias
+    np.testing.assert_allclose(outputs.logits, expected, atol=1e-5)
 
 
 def test_a_layer_of_a_nested_model_is_refused():
     with pytest.raises(ModelError, match=r"needs the teacher .* as a graph of layers") as caught:
-        grow(network(4), network(8, nested=True), theirs="block/last")
+        grow(network(4), network(8, nested=True), teacher_tap="block/last")
     assert "teacher_layer=NAME" in caught.value.hint
 
 
@@ -110,9 +112,9 @@ def test_sizes_that_do_not_divide_are_refused():
 
 def test_a_combined_student_can_be_combined_again():
     teacher = network(8, seed=1)
-    twice = grow(grow(network(4), teacher), teacher, ours=PROJECTED)
-    answer = twice.compute({"x": X}, taps=[f"{PROJECTED}_2"])
-    assert answer.features[f"{PROJECTED}_2"].shape == (3, 4, 4, 16)
+    twice = grow(grow(network(4), teacher), teacher, student_tap=PROJECTED)
+    outputs = twice.compute({"x": X}, taps=[f"{PROJECTED}_2"])
+    assert outputs.features[f"{PROJECTED}_2"].shape == (3, 4, 4, 16)
 
 
 def test_the_teachers_noise_and_regularization_are_dropped():
