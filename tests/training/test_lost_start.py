@@ -15,8 +15,8 @@ SECONDS = 4
 VICTIM = """
 import os, sys
 from kdcli.training.cluster import Cluster
-from kdcli.training.rendezvous import Meeting
-with Meeting(Cluster(tuple(sys.argv[2:]), int(sys.argv[1])), subject="work") as meeting:
+from kdcli.training.rendezvous import Rendezvous
+with Rendezvous(Cluster(tuple(sys.argv[2:]), int(sys.argv[1])), subject="work") as meeting:
     meeting.wait(60, stop=lambda: None)
 os._exit(0)
 """
@@ -30,7 +30,7 @@ from kdcli.training.cluster import Cluster
 from kdcli.training.replicas import Workers
 workers = Workers(Cluster(tuple(sys.argv[2:]), int(sys.argv[1])))
 try:
-    with workers.named_when_lost(Path("run"), newest=lambda: None):
+    with workers.report_lost_worker(Path("run"), newest=lambda: None):
         workers.join(subject="work", stop=lambda: None, on_event=lambda event: None)
 except KdError as error:
     print(error.message)
@@ -67,7 +67,7 @@ def test_others_name_who_is_lost_and_end_in_bounded_time(count, victim, name):
             continue
         assert one.returncode == 6, complaint
         assert said == (
-            f"{name} ({addresses[victim]}) met the others, but did not start with them in {SECONDS} s: "
-            "killed, unreachable, or ended by an error that it names itself\n"
+            f"{name} ({addresses[victim]}) joined the others, but did not start within {SECONDS} s: "
+            "it was killed, is unreachable, or ended with an error of its own\n"
         )
         assert "Traceback" not in complaint and "Thread 0x" not in complaint

@@ -68,9 +68,8 @@ def test_who_did_not_come_is_named_to_all_who_did():
     assert time.monotonic() - since < 5
     for error in ended:
         assert isinstance(error, TrainingError)
-        assert error.message == (
-            f"the workers did not come together in 0.5 s; missing: worker 1 ({addresses[1]}): connection refused"
-        )
+        missing = f"worker 1 ({addresses[1]}): connection refused"
+        assert error.message == f"the workers did not find each other within 0.5 s; missing: {missing}"
         assert "KD_WORKERS_TIMEOUT=600" in error.hint
 
 
@@ -102,7 +101,7 @@ def test_something_else_on_a_port_is_no_worker():
     thread.join(5)
     server.close()
     assert isinstance(error, TrainingError)
-    assert error.message.endswith(f"missing: worker 1 ({other}): something else answers there")
+    assert error.message.endswith(f"missing: worker 1 ({other}): another program listens on this port")
 
 
 # What a worker says; a message with less, or with something else in it, comes from somebody else.
@@ -190,7 +189,7 @@ def test_waiting_stops_when_it_is_asked_to():
 @pytest.mark.parametrize("text", ["soon", "0", "-1", "inf", "nan", "", "86401", "1e10"])
 def test_waiting_time_that_is_none_is_refused(monkeypatch, text):
     monkeypatch.setenv("KD_WORKERS_TIMEOUT", text)
-    with pytest.raises(UsageError, match="KD_WORKERS_TIMEOUT must be seconds"):
+    with pytest.raises(UsageError, match="KD_WORKERS_TIMEOUT must be a number of seconds"):
         read_timeout_seconds()
 
 

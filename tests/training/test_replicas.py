@@ -30,7 +30,7 @@ from kdcli.data.feed import Feed
 from kdcli.data.views import Views
 from kdcli.augment import Cutmix, Mixup, Shift
 from kdcli.distillation.objective import Objective
-from kdcli.distillation.terms import build_terms, teacher_taps
+from kdcli.distillation.terms import build_terms, list_teacher_taps
 from kdcli.distillation.targets import ResidentTargets
 from kdcli.teacher.inference import TeacherPass
 from kdcli.losses import make
@@ -63,7 +63,7 @@ def train(strategy, kind):
         teacher, student = network(6, 1), network(2, 2)
         keras.utils.set_random_seed(3)
         terms = build_terms(losses, student=student, teacher=teacher)
-    with TeacherPass(teacher, teacher_taps(terms), examples, views) as ask:
+    with TeacherPass(teacher, list_teacher_taps(terms), examples, views) as ask:
         asked = [ask(view, 0, len(examples)) for view in range(2)]
     kept = {name: np.concatenate([one[name] for one in asked]) for name in asked[0]}
     targets = ResidentTargets(kept, examples=len(examples))
@@ -85,7 +85,7 @@ def train(strategy, kind):
         slot = step % 2
         stepper.start(order[None], table=views.table(slot), slot=slot)
         result = stepper.run(1, first=step)
-        assert (result.steps, result.broken) == (1, None), result
+        assert (result.steps, result.not_finite) == (1, None), result
         losses.append(result.sums)
     values = [keras.ops.convert_to_numpy(variable.value) for variable in objective.trainable_variables]
     final = [value.ravel().tolist() for value in values]
@@ -131,10 +131,10 @@ def test_two_replicas_end_with_the_weights_of_one(found, optimizer):
 def test_alone_nothing_is_exchanged_and_everything_is_as_it_is():
     alone = Workers()
     assert (alone.index, alone.count, alone.is_chief, alone.strategy) == (0, 1, True, None)
-    assert alone.gather([1, np.inf, 3]).tolist() == [[1, np.inf, 3]]
+    assert alone.all_gather([1, np.inf, 3]).tolist() == [[1, np.inf, 3]]
     assert int(alone.broadcast(7)) == 7
     made = object()
-    assert alone.share(lambda: made) is made
+    assert alone.broadcast_object(lambda: made) is made
     alone.barrier()
     assert alone.slice_batch(10) is None
 
@@ -172,7 +172,7 @@ def test_lost_worker_is_named_with_the_checkpoint_also_inside_of_another_error(t
         raise ModelError("the model cannot be called") from error
     assert caught.value.message.startswith(f"{name}")
     assert caught.value.message.endswith(
-        "is gone: killed, unreachable, or ended by an error that it names itself; the last checkpoint is step-7"
+        "is lost: it was killed, is unreachable, or ended with an error of its own; the last checkpoint is step-7"
     )
     assert (caught.value.exit_code, caught.value.run) == (6, tmp_path)
 
