@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kdcli.formulas.rows import normalize_length
+from kdcli.formulas.vectors import normalize_length
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-11, 1e30])

@@ -207,7 +207,7 @@ def test_pairs_have_a_discriminator_each_and_are_summed():
 
 
 def test_logits_have_no_layers():
-    with pytest.raises(UsageError, match="teacher_layer and student_layer belong to on: features"):
+    with pytest.raises(UsageError, match="teacher_layer and student_layer need on: features"):
         make("adversarial", on="logits", teacher_layer="block1")
     assert make("adversarial", on="logits").on_logits
     assert not make("adversarial", teacher_layer="block1").on_logits
@@ -215,7 +215,7 @@ def test_logits_have_no_layers():
 
 def test_it_says_what_is_missing():
     loss, parts = built()
-    with pytest.raises(ValueError, match="a run makes a projection, a direct call needs equal shapes"):
+    with pytest.raises(ValueError, match="a run adds a projection, a direct call needs equal shapes"):
         loss(student=tf.zeros((6, 3)), teacher=tf.zeros((6, 4)), parts=parts)
-    with pytest.raises(ValueError, match="adversarial has parts of its own"):
+    with pytest.raises(ValueError, match="adversarial needs its parts"):
         make("adversarial")(**batch())

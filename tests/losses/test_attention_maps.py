@@ -114,11 +114,13 @@ def test_equal_maps_have_no_squared_error_and_no_gradient():
 
 
 def test_a_sum_of_probabilities_is_refused():
-    with pytest.raises(UsageError, match="merge: mean does"):
+    with pytest.raises(UsageError, match="use merge: mean"):
         make("attention_maps", distance="cross_entropy", given="probabilities", merge="sum")
 
 
 @pytest.mark.parametrize(("ours", "options"), [((2, 3, 5, 4), {}), ((2, 2, 4, 4), {"merge": "none"})])
 def test_other_sizes_are_refused(ours, options):
-    with pytest.raises(ValueError, match="the numbers of queries and keys must be equal, and those of heads"):
+    with pytest.raises(
+        ValueError, match="the numbers of queries and keys must be equal, and with merge: none also those of heads"
+    ):
         make("attention_maps", **options)(student=scores(*ours), teacher=scores(2, 3, 4, 4))

@@ -51,5 +51,5 @@ def test_sharp_channels_are_finite():
 
 
 def test_other_shapes_want_a_projection():
-    with pytest.raises(ValueError, match="a run makes a projection, a direct call needs equal shapes"):
+    with pytest.raises(ValueError, match="a run adds a projection, a direct call needs equal shapes"):
         make("channel_wise")(student=np.ones((2, 3, 3, 4)), teacher=np.ones((2, 3, 3, 5)))

@@ -47,7 +47,7 @@ def test_what_is_projected_already_gives_the_same_value(dtype):
     ("ours", "theirs"), [((6, 6, 3), (3, 3, 4)), ((3, 3, 3), (6, 6, 4)), ((5, 2, 3), (2, 5, 4))]
 )
 def test_the_larger_map_is_averaged_down_first(ours, theirs):
-    from kdcli.formulas.pooling import match_sizes
+    from kdcli.formulas.map_sizes import match_sizes
 
     random = np.random.default_rng(0)
     student, teacher = (random.normal(size=(2, *shape)).astype("float32") for shape in (ours, theirs))

@@ -38,7 +38,7 @@ MORE = [
     ("multi_level", {"instance_level": 0.0, "class_level": 0.0}),
     ("multi_level", {"instance_level": 0.0, "batch_level": 0.0}),
 ]
-# A choice that refuses heads that its kind else takes, by a message that test_heads.py reads.
+# A choice that refuses heads that its kind else takes, by a message that test_output_kinds.py asserts.
 REFUSES = {("labels", "cross_entropy"), ("soft_targets", True)}
 
 
@@ -109,7 +109,7 @@ def test_several_features_are_summed():
     assert loss(**both).numpy() == pytest.approx(loss(**first).numpy() + loss(**second).numpy(), rel=1e-6)
     with pytest.raises(ValueError, match="2 student features but 1 teacher features"):
         loss(student=both["student"], teacher=both["teacher"][:1])
-    with pytest.raises(ValueError, match="a run makes a projection, a direct call needs equal shapes"):
+    with pytest.raises(ValueError, match="a run adds a projection, a direct call needs equal shapes"):
         loss(student=first["student"], teacher=second["teacher"])
 
 
@@ -173,7 +173,7 @@ def test_a_loss_that_compares_nothing_is_refused(kind, names):
 
 @pytest.mark.parametrize("temperature", [2.0, 4.0])
 def test_a_temperature_that_no_distance_uses_is_refused(temperature):
-    with pytest.raises(UsageError, match=r"hint: .*temperature belongs to distance: kl"):
+    with pytest.raises(UsageError, match=r"hint: .*temperature needs distance: kl"):
         make("hint", temperature=temperature)
     assert make("hint", distance="kl", temperature=temperature).temperature == temperature
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from published import Case, mean
 
-from kdcli.formulas.random_directions import sample_negatives
+from kdcli.formulas.negatives import sample_negatives
 from kdcli.loss import Given
 from kdcli.losses import contrastive, make
 
@@ -41,7 +41,7 @@ def published(number, dtype):
 @pytest.mark.parametrize("whole", [0, 16])
 @pytest.mark.parametrize("number", [0, 2])
 def test_it_is_the_published_loss(number, whole, dtype, monkeypatch):
-    monkeypatch.setattr(contrastive, "WHOLE", whole)
+    monkeypatch.setattr(contrastive, "_EXAMPLES_PER_NEGATIVE", whole)
     case, loss, parts = published(number, dtype)
     ours, theirs = parts.trained["embeddings"][0]
     memory = parts.kept["memories"][0]
@@ -163,7 +163,7 @@ def test_an_example_that_is_there_twice_is_remembered_as_it_came_last():
 def test_both_ways_to_the_similarities_are_one(monkeypatch):
     found = []
     for whole in (0, 16):
-        monkeypatch.setattr(contrastive, "WHOLE", whole)
+        monkeypatch.setattr(contrastive, "_EXAMPLES_PER_NEGATIVE", whole)
         loss, parts = built(negatives=6)
         given = batch()
         with tf.GradientTape() as tape:
@@ -240,7 +240,7 @@ def test_a_call_draws_others_unless_it_is_given_them():
 
 def test_it_says_what_is_missing():
     loss, parts = built()
-    with pytest.raises(ValueError, match="contrastive needs index: the place of each example in the memory"):
+    with pytest.raises(ValueError, match="contrastive needs index=, the memory index of each example"):
         loss(**{**batch(), "index": None}, parts=parts)
-    with pytest.raises(ValueError, match="contrastive has parts of its own"):
+    with pytest.raises(ValueError, match="contrastive needs its parts"):
         loss(**batch())

@@ -49,7 +49,7 @@ def test_features_that_are_compared_as_they_are_own_nothing():
 
 
 def test_without_its_parts_it_says_how_to_make_them():
-    with pytest.raises(ValueError, match=r"correlation_congruence has parts of its own: parts=loss\.build"):
+    with pytest.raises(ValueError, match=r"correlation_congruence needs its parts: parts=loss\.build"):
         make("correlation_congruence")(student=np.ones((2, 3)), teacher=np.ones((2, 3)))
 
 

@@ -57,7 +57,10 @@ def test_well_separated_logits_stay_finite_and_right():
 def test_labels_that_do_not_name_one_class_are_refused(kind):
     given = logits(4, 3)
     for labels, said in (
-        (np.eye(3)[given["labels"]], r"one class for each example: labels of shape \(4,\), got \(4, 3\)"),
+        (
+            np.eye(3)[given["labels"]],
+            r"one class for each example \(got labels of shape \(4, 3\); expected \(4,\)\)",
+        ),
         (None, f"{kind} needs labels="),
     ):
         with pytest.raises(ValueError, match=said):

@@ -32,7 +32,7 @@ def test_it_is_the_published_loss_of_factors(number, dtype):
 @pytest.mark.parametrize(("ours", "theirs"), [((6, 6), (3, 3)), ((3, 3), (6, 6)), ((5, 3), (3, 4))])
 @pytest.mark.parametrize(("p1", "p2"), [(2, 1), (2, 2), (1, 1), (3, 2)])
 def test_the_larger_factor_is_averaged_down_and_its_pattern_compared(ours, theirs, p1, p2):
-    from kdcli.formulas.pooling import match_sizes
+    from kdcli.formulas.map_sizes import match_sizes
 
     student, teacher = maps((2, *ours, 3), (2, *theirs, 5))
 

@@ -61,7 +61,7 @@ def test_margins_of_channels_that_are_hardly_ever_below_zero():
 
 @pytest.mark.parametrize(("ours", "theirs"), [((6, 6), (3, 3)), ((3, 3), (6, 6)), ((4, 4), (3, 5))])
 def test_the_teacher_is_averaged_to_the_students_size(ours, theirs):
-    from kdcli.formulas.pooling import average_pool
+    from kdcli.formulas.map_sizes import average_pool
 
     random = np.random.default_rng(0)
     student = random.normal(size=(2, *ours, 3)).astype("float32")
@@ -100,7 +100,7 @@ def test_deeper_pairs_count_more():
 def test_a_direct_call_needs_the_normalizations(known):
     with pytest.raises(ValueError, match=r"normalizations=\[\(scale, shift\), \.\.\.\]\), one for each"):
         make("feature_overhaul").build(Given(((2, 2, 2),), ((2, 2, 2),), normalizations=known))
-    with pytest.raises(ValueError, match="has parts of its own"):
+    with pytest.raises(ValueError, match="needs its parts"):
         make("feature_overhaul")(student=np.zeros((1, 2), "float32"), teacher=np.zeros((1, 2), "float32"))
 
 

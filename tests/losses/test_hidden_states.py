@@ -75,7 +75,7 @@ def test_a_mask_of_zeros_gives_zero(distance):
 
 def test_a_mask_of_another_length_is_refused():
     states = np.zeros((2, 3, 4), "float32")
-    with pytest.raises(ValueError, match=r"a mask of \(2, 4\) does not fit \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"a mask of shape \(2, 4\) does not fit \(2, 3\)"):
         make("hidden_states")(student=states, teacher=states, mask=np.ones((2, 4)))
 
 

@@ -111,5 +111,5 @@ def test_what_cannot_be_is_refused(options, said):
 
 
 def test_maps_are_refused():
-    with pytest.raises(ValueError, match=r"multi_level takes logits \(batch, classes\), got \(2, 3, 4\)"):
+    with pytest.raises(ValueError, match=r"multi_level needs logits of shape \(batch, classes\), got \(2, 3, 4\)"):
         make("multi_level")(**logits(2, 3, 4))

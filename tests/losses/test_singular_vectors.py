@@ -100,7 +100,9 @@ def test_an_answer_that_is_not_a_number_is_a_loss_that_is_not_a_number():
 
 def test_more_vectors_than_there_are_and_other_channels_are_refused():
     layer = np.ones((2, 2, 1, 3))
-    with pytest.raises(ValueError, match=r"k: a feature of \(2, 1, 3\) has 2 singular vectors \(got 3; expected"):
+    with pytest.raises(
+        ValueError, match=r"k: a feature of shape \(2, 1, 3\) has 2 singular vectors \(got k=3; expected"
+    ):
         make("singular_vectors", k=3)(student=[layer] * 2, teacher=[layer] * 2)
     with pytest.raises(ValueError, match="have different numbers of channels"):
         make("singular_vectors")(student=[layer] * 2, teacher=[layer, layer[..., :2]])
