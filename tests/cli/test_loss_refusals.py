@@ -99,8 +99,13 @@ REFUSED = [
     (distill("solution_flow", models="_zoo", **ONE), 2, ["one layer is named"], "lists"),
     (distill("solution_flow"), 4, ["needs 2 pairs of layers of equal channels, 1 found"], "teacher_layer"),
     (distill("hint", teacher_layer="mop"), 2, ["no layer 'mop'", "did you mean 'map'?"], "teacher_layer=map"),
-    (distill("attention_transfer", **FLAT), 4, ["1 axes beside the batch"], "inspect"),
-    (distill("hint", teacher_layer="map", student_layer="flat"), 4, ["(72,) cannot become (6, 6, 2)"], "a map"),
+    (distill("attention_transfer", **FLAT), 4, ["1 axes without the batch"], "inspect"),
+    (
+        distill("hint", teacher_layer="map", student_layer="flat"),
+        4,
+        ["(72,) cannot be projected to (6, 6, 2)"],
+        "a map",
+    ),
 ]
 
 

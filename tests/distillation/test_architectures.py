@@ -15,7 +15,7 @@ from kdcli.distillation.pairing import pair_layers
 from kdcli.distillation.targets import LiveTargets
 from kdcli.distillation.terms import build_terms, list_teacher_taps
 from kdcli.errors import ModelError, UsageError
-from kdcli.formulas.pooling import match_sizes
+from kdcli.formulas.map_sizes import match_sizes
 from kdcli.loss import FeatureLoss
 from kdcli.losses import LOSS_KINDS, make
 from kdcli.zoo import Cnn, Mlp
@@ -204,16 +204,21 @@ VECTORS = named("pooling", "pooling")
 MAPS = named("block3", "block3")
 REFUSED = [
     ("relational", {"teacher_layer": "blok1"}, UsageError, ["no layer 'blok1'", "did you mean 'block1'?"]),
-    ("channel_wise", VECTORS, ModelError, ["1 axes beside the batch, (12,)", "compares maps (h, w, channels) or"]),
+    (
+        "channel_wise",
+        VECTORS,
+        ModelError,
+        ["1 axes without the batch, (12,)", "compares maps (h, w, channels) or"],
+    ),
     (
         "hidden_states",
         MAPS,
         ModelError,
-        ["3 axes beside the batch, (4, 4, 12)", "sequences (steps, channels) or vec"],
+        ["3 axes without the batch, (4, 4, 12)", "sequences (steps, channels) or vec"],
     ),
-    ("attention_transfer", VECTORS, ModelError, ["1 axes beside the batch, (", "compares maps"]),
+    ("attention_transfer", VECTORS, ModelError, ["1 axes without the batch, (", "compares maps"]),
     ("solution_flow", TWO, ModelError, ["(16, 16, 2) and (16, 16, 3)", "needs equal channels"]),
-    ("hint", named("block3", "pooling"), ModelError, ["shape (8,) cannot become (4, 4, 12)"]),
+    ("hint", named("block3", "pooling"), ModelError, ["shape (8,) cannot be projected to (4, 4, 12)"]),
 ]
 
 
@@ -251,7 +256,9 @@ def test_features_whose_size_is_not_known_are_refused():
 
     unknown = KerasNetwork(any_size(), name="given")
     loss = make("attention_transfer", teacher_layer="block3", student_layer="map")
-    with pytest.raises(ModelError, match=r"\(None, None, 2\) and \(4, 4, 8\): the size is not known") as caught:
+    with pytest.raises(
+        ModelError, match=r"\(None, None, 2\) and \(4, 4, 8\) are not fixed before the first batch"
+    ) as caught:
         build_terms([loss], student=unknown, teacher=small("cnn"))
     assert "fixed" in caught.value.hint
 
@@ -259,7 +266,9 @@ def test_features_whose_size_is_not_known_are_refused():
 def test_what_a_kind_itself_refuses_is_said_with_its_name():
     student, teacher = network(Mlp(width=4).build((16, 16, 1), 3)), network(Cnn(width=2).build((16, 16, 1), 3))
     loss = make("variational_information", teacher_layer="block3", student_layer="hidden2")
-    with pytest.raises(ValueError, match="cannot be laid over"):
+    with pytest.raises(ValueError, match="cannot be brought to one size"):
         match_sizes(np.zeros((1, 4)), np.zeros((1, 4, 4, 4)))
-    with pytest.raises(ModelError, match=r"losses\.variational_information: features of .* cannot be laid over"):
+    with pytest.raises(
+        ModelError, match=r"losses\.variational_information: features of shapes .* cannot be brought to one size"
+    ):
         trained_by(loss, student=student, teacher=teacher)

@@ -60,5 +60,5 @@ def test_a_mask_that_does_not_fit_the_states_is_refused_when_first_tried():
     terms = build_terms([make("hidden_states", mask_input="words", **layers)], student=student, teacher=teacher)
     objective = Objective(terms, student=student, targets=LiveTargets(teacher, list_teacher_taps(terms)))
     given = Batch({"words": tf.constant(WORDS)}, tf.zeros(3, tf.int64), None, tf.range(3), tf.constant(0), 3)
-    with pytest.raises(ModelError, match=r"losses.hidden_states: a mask of \(3, 4\) does not fit \(3,\)"):
+    with pytest.raises(ModelError, match=r"losses.hidden_states: a mask of shape \(3, 4\) does not fit \(3,\)"):
         objective(given, tf.constant(0.0))

@@ -73,9 +73,9 @@ def test_a_vector_student_learns_from_the_pooled_vector_of_a_map_teacher():
 def test_networks_without_a_common_kind_of_feature_are_refused_with_both():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(3, name="out")(inputs))
-    with pytest.raises(ModelError, match="the student has features of no kind, the teacher of") as caught:
+    with pytest.raises(ModelError, match="the student's features are of no known kind, the teacher's") as caught:
         paired(student=network(model))
-    assert caught.value.hint == "name a teacher_layer and a student_layer"
+    assert caught.value.hint == "set teacher_layer and student_layer"
 
 
 def test_pairs_are_automatic_without_names():
@@ -132,7 +132,7 @@ def test_several_names_on_one_side_need_the_other_side():
         (
             {"kind": "attention_transfer"},
             [
-                f"maps at the ends of stages of both, nearest in size ({one}, {other})"
+                f"maps at the stage ends of both, nearest in size ({one}, {other})"
                 for one, other in (("8×8×2", "8×8×2"), ("4×4×4", "4×4×4"), ("2×2×8", "2×2×16"))
             ],
         ),

@@ -68,13 +68,13 @@ def test_the_class_token_of_a_teacher_is_left_out_where_the_student_has_none():
     assert (projection.shape, result.shape) == ((16, 3), (2, 16, 3))
     np.testing.assert_array_equal(result.reshape(2, 4, 4, 3), feature)
     target = RANDOM.normal(size=(2, 17, 3)).astype(np.float32)
-    np.testing.assert_array_equal(projection.of_teacher(target), target[:, 1:])
+    np.testing.assert_array_equal(projection.project_teacher(target), target[:, 1:])
 
 
 def test_a_teacher_whose_shape_is_kept_is_compared_as_it_is():
     _, projection, _ = projected((4, 4, 3), (2, 2, 5))
     target = RANDOM.normal(size=(2, 2, 2, 5)).astype(np.float32)
-    assert projection.of_teacher(target) is target
+    assert projection.project_teacher(target) is target
     assert projection.shape == (2, 2, 5)
 
 
@@ -131,12 +131,12 @@ def test_channels_are_mixed_at_each_position_alone():
 @pytest.mark.parametrize(
     ("student", "teacher", "text"),
     [
-        ((4,), (6, 6, 4), "a student feature of shape (4,) cannot become (6, 6, 4)"),
-        ((7, 4), (6, 6, 4), "a student feature of shape (7, 4) cannot become (6, 6, 4)"),
-        ((4,), (7, 4), "a student feature of shape (4,) cannot become (7, 4)"),
-        ((6, 6, 4), (7, 4), "a student feature of shape (6, 6, 4) cannot become (7, 4)"),
-        ((2, 6, 6, 4), (6, 6, 4), "a student feature of shape (2, 6, 6, 4) cannot become (6, 6, 4)"),
-        ((None, None, 4), (6, 6, 4), "shapes (None, None, 4) and (6, 6, 4) are not fixed"),
+        ((4,), (6, 6, 4), "a student feature of shape (4,) cannot be projected to (6, 6, 4)"),
+        ((7, 4), (6, 6, 4), "a student feature of shape (7, 4) cannot be projected to (6, 6, 4)"),
+        ((4,), (7, 4), "a student feature of shape (4,) cannot be projected to (7, 4)"),
+        ((6, 6, 4), (7, 4), "a student feature of shape (6, 6, 4) cannot be projected to (7, 4)"),
+        ((2, 6, 6, 4), (6, 6, 4), "a student feature of shape (2, 6, 6, 4) cannot be projected to (6, 6, 4)"),
+        ((None, None, 4), (6, 6, 4), "the shapes (None, None, 4) and (6, 6, 4) are not fixed"),
     ],
 )
 def test_shapes_that_cannot_be_matched_are_refused_by_pair(student, teacher, text):

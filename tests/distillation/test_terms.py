@@ -145,7 +145,7 @@ def test_where_all_meet_all_each_layer_comes_once():
     names = {"student_layer": ["block2", "block2"], "teacher_layer": ["block1", "block2"]}
     made, _ = objective(make("semantic_calibration", **names))
     (term,) = made.terms
-    assert term.sides == (("block2",), ("block1", "block2"))
+    assert term.taps == (("block2",), ("block1", "block2"))
     assert [len(row) for row in term.parts.trained["regressors"]] == [2]
     assert term.parts.trained["queries"][0][0].kernel.shape[0] == 6
     values, _ = stepping(made)(rows(0))
@@ -155,5 +155,5 @@ def test_where_all_meet_all_each_layer_comes_once():
 def test_pairs_keep_a_layer_that_stands_in_two_of_them():
     names = {"student_layer": ["block2", "block2"], "teacher_layer": ["block1", "block2"]}
     made, _ = objective(make("hint", **names))
-    assert made.terms[0].sides == (("block2", "block2"), ("block1", "block2"))
+    assert made.terms[0].taps == (("block2", "block2"), ("block1", "block2"))
     assert np.isfinite(stepping(made)(rows(0))[0]).all()
