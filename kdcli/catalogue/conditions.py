@@ -33,7 +33,7 @@ def list_refusals(member: type[Loss]) -> tuple[str, ...]:
         sentences.append(f"fewer than {member.least_classes} classes")
     missing = [kind for kind in ("logits", "sigmoid", "values") if kind not in member.output_kinds]
     if missing and not issubclass(member, FeatureLoss):
-        sentences.append(f"outputs of {' and '.join(missing)}")
+        sentences.append(f"output kind{'s' * (len(missing) > 1)} {' and '.join(missing)}")
     if member.least_batch > 1:
         sentences.append(f"batches of fewer than {member.least_batch} examples")
     if not issubclass(member, FeatureLoss) and not member.leading_axes:

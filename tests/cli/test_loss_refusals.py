@@ -1,4 +1,4 @@
-"""A kind without what it needs is refused before training with the way on; the plan says the rest."""
+"""A kind whose needs are not met is refused before training, with a hint; the plan has findings."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ ONE = {"teacher_layer": "[block1]", "student_layer": "[block1]"}
 FLAT = {"teacher_layer": "flat", "student_layer": "flat"}
 LABELLED = [kind for kind, member in LOSS_KINDS.items() if member.needs_labels]
 ONE_CLASS = [kind for kind, member in LOSS_KINDS.items() if member.one_class]
-# Words, exit code, fragments of the message, fragment of the hint.
+# Command, exit code, fragments of the message, fragment of the hint.
 REFUSED = [
     *((distill(kind, *NO_LABELS), 2, [f"losses.{kind} needs labels", "has none"], "soft") for kind in LABELLED),
     *((distill(kind, *MIXED), 2, ["one class for each", "cutmix mixes"], "leave cutmix") for kind in ONE_CLASS),
@@ -109,23 +109,23 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("words", "code", "message", "way_on"), REFUSED, ids=lambda value: str(value)[-60:])
-def test_a_kind_without_what_it_needs_is_refused_with_the_way_on(kd, here, words, code, message, way_on):
+@pytest.mark.parametrize(("words", "code", "message", "hint"), REFUSED, ids=lambda value: str(value)[-60:])
+def test_kind_with_unmet_needs_is_refused_with_a_hint(kd, here, words, code, message, hint):
     ran = kd(*words, "--json")
     assert ran.code == code, ran.err
     error = ran.document["error"]
     assert error["exit_code"] == code
     for fragment in message:
         assert fragment in error["message"]
-    assert way_on in f"{error['message']} {error['hint']}"
+    assert hint in f"{error['message']} {error['hint']}"
     assert not (here / "run").exists()
 
 
-ALONE = [kind for kind, member in LOSS_KINDS.items() if member.one_device]
+ONE_DEVICE = [kind for kind, member in LOSS_KINDS.items() if member.one_device]
 
 
-@pytest.mark.parametrize("kind", ALONE)
-def test_what_devices_cannot_share_is_refused_on_several(kd, here, monkeypatch, kind):
+@pytest.mark.parametrize("kind", ONE_DEVICE)
+def test_one_device_losses_are_refused_on_several_devices(kd, here, monkeypatch, kind):
     monkeypatch.setattr("kdcli.jobs.build.strategy_for", lambda *_: SimpleNamespace(num_replicas_in_sync=2))
     ran = kd(*distill(kind), "--json")
     assert ran.code == 2, ran.err

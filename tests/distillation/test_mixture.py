@@ -65,14 +65,14 @@ def test_extreme_outputs_stay_finite_and_keep_their_size(output_kind):
     assert np.isfinite(Ensemble((1.0, 1.0), (1.0, 1.0), output_kind=output_kind)(extreme[:1] * 2).numpy()).all()
 
 
-def test_narrow_outputs_are_mixed_in_float32_and_arrays_come_back_as_arrays():
+def test_narrow_outputs_are_mixed_in_float32_and_arrays_stay_arrays():
     outputs = [drawn(number).astype(np.float16) for number in range(2)]
     assert Ensemble((1.0, 1.0), (1.0, 1.0))([tf.constant(a) for a in outputs]).dtype == tf.float32
     mixed = Ensemble((1.0, 1.0), (1.0, 1.0)).of([a.astype(np.float32) for a in outputs])
     assert isinstance(mixed, np.ndarray) and mixed.dtype == np.float32
 
 
-def test_each_term_mixes_at_its_own_temperature_also_when_it_changes():
+def test_each_term_mixes_at_its_current_temperature():
     assert find_temperature(make("soft_targets", temperature=3.0), 0.0) == 3.0
     assert find_temperature(make("logit_mse"), 0.0) == 1.0
     changing = make("soft_targets", temperature={"from": 4.0, "to": 2.0, "over": 0.5})

@@ -1,4 +1,4 @@
-"""Losses under several teachers, against the published mean of logits and the reference mean of probabilities."""
+"""Losses with an ensemble: against the published mean of logits and the reference mean of probabilities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TF_CONFIG: who works together, and one line for each thing that can be wrong with it."""
+"""TF_CONFIG: the cluster, and a one-line message for every fault."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_cluster_is_read_with_the_chief_first(text, addresses, index):
         (config(index=-1), "TF_CONFIG: task.index must be 0 to 1 for cluster.worker (got -1)"),
     ],
 )
-def test_every_fault_is_one_line_that_names_it(text, message):
+def test_every_fault_has_a_one_line_message(text, message):
     with pytest.raises(UsageError) as caught:
         read_cluster(text)
     assert caught.value.message.startswith(message)
@@ -100,11 +100,11 @@ def test_every_fault_is_one_line_that_names_it(text, message):
 
 
 @pytest.mark.parametrize("depth", range(880, 1000, 5))
-def test_nesting_that_can_just_be_read_is_refused_too(depth):
+def test_nesting_near_the_parser_limit_is_refused(depth):
     with pytest.raises(UsageError):
         read_cluster("[" * depth + "]" * depth)
 
 
-def test_messages_call_the_first_worker_the_chief():
+def test_first_worker_is_called_the_chief():
     cluster = read_cluster(config())
     assert [cluster.name(0), cluster.name(1)] == ["the chief (a:1)", "worker 1 (b:2)"]

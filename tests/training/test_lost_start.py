@@ -1,4 +1,4 @@
-"""A worker that meets the others and dies before TensorFlow has started on all: the rest say so and end."""
+"""A worker that dies between the rendezvous and TensorFlow's start: the others report it and end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from test_rendezvous import free_addresses
 
 SECONDS = 4
 
-# It comes to the meeting, and dies where TensorFlow would start.
+# Joins the rendezvous, and dies where TensorFlow would start.
 VICTIM = """
 import os, sys
 from kdcli.training.cluster import Cluster
@@ -21,7 +21,7 @@ with Rendezvous(Cluster(tuple(sys.argv[2:]), int(sys.argv[1])), subject="work") 
 os._exit(0)
 """
 
-# As a command does, with what it does about an error.
+# Joins as a command does, with its error handling.
 SURVIVOR = """
 import sys
 from pathlib import Path
@@ -53,7 +53,7 @@ def start(script: str, addresses: tuple[str, ...], index: int) -> subprocess.Pop
     ("count", "victim", "name"),
     [(2, 1, "worker 1"), (2, 0, "the chief"), pytest.param(3, 2, "worker 2", marks=pytest.mark.slow)],
 )
-def test_others_name_who_is_lost_and_end_in_bounded_time(count, victim, name):
+def test_other_workers_name_the_lost_one_and_end_in_bounded_time(count, victim, name):
     addresses = free_addresses(count)
     started = [start(VICTIM if index == victim else SURVIVOR, addresses, index) for index in range(count)]
     try:

@@ -23,7 +23,7 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 import numpy as np
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/support"]
 from conftest import blobs
 from kdcli.data.examples import Examples
 from kdcli.data.feed import Feed
@@ -55,7 +55,7 @@ def network(width, seed):
 
 def train(strategy, kind):
     examples = Examples("train", {"x": x}, y, weights, np.arange(64))
-    # Mixing takes partners from the whole split, also from the share of another device.
+    # Mixing takes partners from the whole split, also from the slice of another device.
     views = Views((Shift(pixels=1), Mixup(alpha=1.0), Cutmix()), seed=0, count=2, examples=64)
     hint = make("hint", teacher_layer="features", student_layer="features", weight=3.0)
     losses = (make("labels"), make("soft_targets", weight=0.5), hint)
@@ -128,15 +128,15 @@ def test_two_replicas_end_with_the_weights_of_one(found, optimizer):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_alone_nothing_is_exchanged_and_everything_is_as_it_is():
-    alone = Workers()
-    assert (alone.index, alone.count, alone.is_chief, alone.strategy) == (0, 1, True, None)
-    assert alone.all_gather([1, np.inf, 3]).tolist() == [[1, np.inf, 3]]
-    assert int(alone.broadcast(7)) == 7
+def test_single_process_exchanges_nothing():
+    single = Workers()
+    assert (single.index, single.count, single.is_chief, single.strategy) == (0, 1, True, None)
+    assert single.all_gather([1, np.inf, 3]).tolist() == [[1, np.inf, 3]]
+    assert int(single.broadcast(7)) == 7
     made = object()
-    assert alone.broadcast_object(lambda: made) is made
-    alone.barrier()
-    assert alone.slice_batch(10) is None
+    assert single.broadcast_object(lambda: made) is made
+    single.barrier()
+    assert single.slice_batch(10) is None
 
 
 def test_workers_take_slices_that_follow_each_other():
@@ -163,7 +163,7 @@ BEATS = "Error reported from /job:worker/task:{}: The following tasks are unheal
         (0, tf.errors.InternalError(None, None, "Collective ops is aborted by: something"), "another worker"),
     ],
 )
-def test_lost_worker_is_named_with_the_checkpoint_also_inside_of_another_error(tmp_path, index, error, name):
+def test_lost_worker_is_named_with_the_checkpoint_also_in_a_nested_error(tmp_path, index, error, name):
     workers = Workers(Cluster(("a:1", "b:1", "c:1"), index))
     with (
         pytest.raises(WorkerLostError) as caught,
@@ -177,10 +177,10 @@ def test_lost_worker_is_named_with_the_checkpoint_also_inside_of_another_error(t
     assert (caught.value.exit_code, caught.value.run) == (6, tmp_path)
 
 
-def test_other_errors_pass_as_they_are(tmp_path):
+def test_other_errors_are_not_replaced(tmp_path):
     workers = Workers(Cluster(("a:1", "b:1"), 0))
     with pytest.raises(ModelError), workers.report_lost_worker(tmp_path, newest=lambda: None):
         raise ModelError("too large") from tf.errors.ResourceExhaustedError(None, None, "out of memory")
-    # Alone there is nobody to lose.
+    # A single process has no worker to lose.
     with pytest.raises(tf.errors.UnavailableError), Workers().report_lost_worker(tmp_path, newest=lambda: None):
         raise tf.errors.UnavailableError(None, None, "a file system that is away")

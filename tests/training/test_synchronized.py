@@ -1,4 +1,4 @@
-"""Batch normalisation over two devices, and what a loss over the whole batch is told of them."""
+"""Batch normalisation over two devices, and findings about losses over the whole batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kdcli.lazy import keras, ops, tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/support"]
 from conftest import bar_reader, blobs
 import kdcli
 from kdcli.errors import KdError
@@ -102,17 +102,17 @@ def test_synchronized_normalisation_over_two_devices_is_that_of_one(found):
     assert found["shares"]["losses"] != pytest.approx(found["one"]["losses"], rel=1e-4)
 
 
-def test_model_is_saved_as_it_was_opened(found):
+def test_saved_model_has_its_original_layers(found):
     assert found["synchronized"]["saved"] == [False, False]
 
 
-def test_synchronizing_one_device_is_said_to_have_no_effect(found):
+def test_synchronizing_one_device_gives_a_note(found):
     assert "train.synchronized has no effect on one device" in found["idle"]["notes"]
     assert found["idle"]["losses"] == found["one"]["losses"]
     assert not any("synchronized" in note for note in found["synchronized"]["notes"])
 
 
-def test_synchronizing_what_is_not_there_is_refused(found):
+def test_synchronizing_without_batch_normalisation_is_refused(found):
     assert found["none"] == {
         "error": "train.synchronized acts on batch normalisation, and what is trained has none that Keras knows",
         "code": 2,
@@ -123,7 +123,7 @@ def test_batch_that_devices_cannot_share_is_refused(found):
     assert found["odd"] == {"error": "train.batch_size 9 cannot be shared by 2 devices", "code": 2}
 
 
-def test_plan_says_that_a_loss_over_the_whole_batch_sees_a_share(found):
+def test_plan_warns_that_a_whole_batch_loss_sees_a_slice(found):
     said = "relations: depends on the whole batch and sees a share of it on each device"
     assert said in found["whole"]["findings"]
     assert said not in found["whole_alone"]["findings"]
