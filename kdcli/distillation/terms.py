@@ -74,15 +74,19 @@ def build_terms(
             _check_mask(loss, student)
             pairs = pair_layers(loss, student=student, teacher=teacher)
             projections, ours, theirs = _project(loss, pairs, student=student, teacher=teacher)
-        given = Given(
-            tuple(ours),
-            tuple(theirs),
-            examples=examples,
-            batch=batch,
-            seed=seed + number,
-            normalizations=_find_normalizations(loss, pairs, teacher),
-        )
-        terms.append(Term(loss, pairs, projections, _build_parts(loss, given)))
+        parts = NO_PARTS
+        # A loss that grows the student has its layers in the student already.
+        if loss.has_parts and not (isinstance(loss, FeatureLoss) and loss.grows_student):
+            given = Given(
+                tuple(ours),
+                tuple(theirs),
+                examples=examples,
+                batch=batch,
+                seed=seed + number,
+                normalizations=_find_normalizations(loss, pairs, teacher),
+            )
+            parts = _build_parts(loss, given)
+        terms.append(Term(loss, pairs, projections, parts))
     return tuple(terms)
 
 
@@ -106,9 +110,6 @@ def _project(
 
 
 def _build_parts(loss: Loss, given: Given) -> Parts:
-    # A loss that grows the student has its layers in the student already.
-    if not loss.has_parts or (isinstance(loss, FeatureLoss) and loss.grows_student):
-        return NO_PARTS
     parts = loss.build(given)
     if not isinstance(parts, Parts):
         raise ModelError(
