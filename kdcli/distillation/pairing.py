@@ -49,13 +49,15 @@ def pair_layers(loss: FeatureLoss, *, student: Network, teacher: Network) -> tup
     check_taps(teacher, teachers, role="teacher", loss=loss.label)
     check_taps(student, students, role="student", loss=loss.label)
     if teachers and students:
-        pairs = tuple(Pair(s, t, False) for s, t in zip(students, teachers, strict=True))
+        pairs = tuple(Pair(s, t, automatic=False) for s, t in zip(students, teachers, strict=True))
     else:
         ours = _use_named(student, students[0]) if students else _find_features(loss, student)
         theirs = _use_named(teacher, teachers[0]) if teachers else _find_features(loss, teacher)
         found, how = _choose_pairs(loss, ours, theirs)
         how = how.format("the student" if teachers else "the teacher" if students else "both")
-        pairs = tuple(Pair(one.tap, other.tap, True, f"{how} ({_sizes(one, other)})") for one, other in found)
+        pairs = tuple(
+            Pair(one.tap, other.tap, automatic=True, why=f"{how} ({_sizes(one, other)})") for one, other in found
+        )
     for pair in pairs:
         name = f"losses.{loss.label}: {pair.student} → {pair.teacher}"
         check_shapes(loss, student.taps[pair.student], teacher.taps[pair.teacher], pair=name)

@@ -113,7 +113,7 @@ def make_projection(student: Shape, teacher: Shape, *, pair: str, images: bool =
         rows.resize(teacher[:2])
     rows.set_channels(target.shape[-1])
     text = ", ".join([*rows.words, *(f"{words} of the teacher" for words in target.words)])
-    return Projection(tuple(rows.layers), text, tuple(target.layers), tuple(target.shape))
+    return Projection(tuple(rows.layers), text, teacher_layers=tuple(target.layers), shape=tuple(target.shape))
 
 
 def _to_sequence(rows: _LayerChain, target: _LayerChain, images: bool) -> None:

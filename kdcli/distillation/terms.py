@@ -86,7 +86,7 @@ def build_terms(
                 normalizations=_find_normalizations(loss, pairs, teacher),
             )
             parts = _build_parts(loss, given)
-        terms.append(Term(loss, pairs, projections, parts))
+        terms.append(Term(loss, pairs=pairs, projections=projections, parts=parts))
     return tuple(terms)
 
 

@@ -93,7 +93,14 @@ class Trainer:
         state = self.state
         trained = state.step * self.batch
         rate = trained / state.seconds if state.seconds else 0.0
-        return TrainingResult(state.step, len(state.history), state.best_epoch, state.history, state.seconds, rate)
+        return TrainingResult(
+            steps=state.step,
+            epochs=len(state.history),
+            best_epoch=state.best_epoch,
+            history=state.history,
+            seconds=state.seconds,
+            examples_per_second=rate,
+        )
 
     def _done(self) -> bool:
         return self.state.stopped or self.state.step >= self.steps
@@ -150,8 +157,10 @@ class Trainer:
         self._block = int(np.clip(steps * BLOCK_SECONDS / seconds, 1, 4 * steps + 1))
         metrics = {name: value / result.steps for name, value in result.sums.items()}
         metrics["examples_per_second"] = steps * self.batch / seconds
-        done = Progress("training", state.step, self.steps, "steps", epoch + 1, self.epochs, metrics)
-        self.on_event(done)
+        progress = Progress(
+            "training", done=state.step, total=self.steps, epoch=epoch + 1, epochs=self.epochs, metrics=metrics
+        )
+        self.on_event(progress)
 
     def _end_epoch(self, epoch: int, rate: float) -> None:
         state = self.state

@@ -11,6 +11,7 @@ import numpy as np
 from kdcli.data.feed import Batch, Feed
 from kdcli.data.stream import INPUTS_KEY, POSITIONS_KEY, Stream
 from kdcli.lazy import keras, tf
+from kdcli.recipe.schedule import Schedule
 from kdcli.tensors import Optimizer, Tensor, Tensors, Variable
 
 TOTAL_LOSS, GRADIENT_NORM = "loss", "gradient norm"
@@ -229,7 +230,7 @@ def _first_not_finite(names: Sequence[str], values: np.ndarray) -> str:
     return next(name for name, value in (*terms, total, norm) if not np.isfinite(value))
 
 
-def make_schedule(learning_rate: float, schedule: Any, total_steps: int) -> Any:
+def make_schedule(learning_rate: float, schedule: Schedule, total_steps: int) -> Any:
     """Make a Keras learning rate schedule from a recipe's `schedule`."""
 
     class Scheduled(keras.optimizers.schedules.LearningRateSchedule):
@@ -240,6 +241,6 @@ def make_schedule(learning_rate: float, schedule: Any, total_steps: int) -> Any:
     return Scheduled()
 
 
-def learning_rate_at(schedule: Any, learning_rate: float, progress: float) -> float:
+def learning_rate_at(schedule: Schedule, learning_rate: float, progress: float) -> float:
     """The learning rate at `progress` (0 to 1) of training, for the log."""
     return float(learning_rate * schedule.factor(tf.constant(progress, tf.float32)))
