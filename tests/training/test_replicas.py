@@ -35,8 +35,9 @@ from kdcli.distillation.targets import ResidentTargets
 from kdcli.teacher.inference import TeacherPass
 from kdcli.losses import make
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.preprocessing import make_preparation
-from kdcli.recipe.sections import InputSection, TrainSection
+from kdcli.models.preprocessing import make_preprocessing
+from kdcli.recipe.model_sections import InputSection
+from kdcli.recipe.sections import TrainSection
 from kdcli.training.step import Stepper
 
 x, y = blobs(64)
@@ -51,7 +52,7 @@ def network(width, seed):
     model = keras.Model(inputs, regularized(layers.Flatten()(features)))
     made = KerasNetwork(model, name="model")
     shapes = {"raw_shape": (8, 8, 1), "raw_dtype": "uint8", "shape": (8, 8, 1), "dtype": "float32"}
-    return made.with_preparations({"x": make_preparation(InputSection(), **shapes, who="model")})
+    return made.with_preprocessing({"x": make_preprocessing(InputSection(), **shapes, name="model")})
 
 def train(strategy, kind):
     examples = Examples("train", {"x": x}, y, weights, np.arange(64))
