@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
@@ -92,6 +93,9 @@ def _check_name(name: str | None) -> str | None:
     return name
 
 
+_FORMER_NAMES = {"heads": "output_kinds", "works_on": "accepted_output_kinds"}
+
+
 class Loss(Spec):
     """One weighted term of the objective that the student minimizes.
 
@@ -126,6 +130,8 @@ class Loss(Spec):
     whole_batch: ClassVar[bool] = False
     one_device: ClassVar[bool] = False
     output_kinds: ClassVar[tuple[str, ...]] = ("logits",)
+    # The former name of `output_kinds`, accepted for one release.
+    heads: ClassVar[tuple[str, ...]]
     least_batch: ClassVar[int] = 1
     least_classes: ClassVar[int] = 1
     non_negative: ClassVar[bool] = True
@@ -153,6 +159,15 @@ class Loss(Spec):
     def _implied_defaults(cls, entry: Mapping[str, Any]) -> dict[str, Any]:
         changed = [others for (option, value), others in cls.implied.items() if entry.get(option) == value]
         return {name: default for others in changed for name, default in others.items()}
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """Accept the former names of class variables in custom kinds, with a warning."""
+        for former, name in _FORMER_NAMES.items():
+            if former in cls.__dict__:
+                setattr(cls, name, cls.__dict__[former])
+                text = f"{cls.__name__}.{former} is now {name}; the next release does not accept {former}"
+                warnings.warn(text, FutureWarning, stacklevel=3)
 
     @model_validator(mode="before")
     @classmethod

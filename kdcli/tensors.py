@@ -18,3 +18,5 @@ Optimizer: TypeAlias = Any
 Tensors: TypeAlias = Mapping[str, Tensor]
 # None stands for a size that is not fixed.
 Shape: TypeAlias = tuple[int | None, ...]
+# A `keras.Layer`.
+Layer: TypeAlias = Any

@@ -291,7 +291,7 @@ def measure_outputs(precision: str, plain: SplitLogits, taps: tuple[str, ...]) -
         own.append(_look(precision, plain, taps))
         return own[0].to_json()
 
-    document = plain.context.workers.share(look)
+    document = plain.context.workers.broadcast_object(look)
     return own[0] if own else MeasuredOutputs.from_json(document)
 
 

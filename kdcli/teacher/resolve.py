@@ -160,7 +160,7 @@ def _keep(
         )
         return asdict(placement)
 
-    return Placement(**plain.context.workers.share(choose))
+    return Placement(**plain.context.workers.broadcast_object(choose))
 
 
 def _beside(room: FreeSpace, others: Sequence[TeacherOutputs]) -> FreeSpace:

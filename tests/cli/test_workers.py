@@ -140,7 +140,7 @@ def test_killed_worker_stops_the_other_and_one_alone_goes_on(folder, victim, nam
     error, hint = said.splitlines()[-2:]
     assert error.startswith(f"error: {name} (127.0.0.1:")
     assert (
-        f"is gone: killed, unreachable, or ended by an error that it names itself; the last checkpoint is {out}/"
+        f"is lost: it was killed, is unreachable, or ended with an error of its own; the last checkpoint is {out}/"
         in error
     )
     assert hint.startswith("hint: kd distill --teacher teacher.keras") and hint.endswith("--resume")
@@ -189,7 +189,7 @@ def test_worker_that_does_not_come_is_named_after_a_bounded_wait(kd, files, monk
     assert time.monotonic() - since < 30
     assert ran.code == 6
     missing = f"worker 1 (127.0.0.1:{ports[1]}): connection refused"
-    assert f"error: the workers did not come together in 0.5 s; missing: {missing}\n" in ran.err
+    assert f"error: the workers did not find each other within 0.5 s; missing: {missing}\n" in ran.err
     assert "KD_WORKERS_TIMEOUT=600 waits longer" in ran.err
     assert not (tmp_path / "run").exists()
 
@@ -199,7 +199,7 @@ def test_worker_that_does_not_come_is_named_after_a_bounded_wait(kd, files, monk
     [
         (None, "error: train.devices is workers, but TF_CONFIG is not set"),
         ("{", "error: TF_CONFIG: not JSON"),
-        (config([1, 1], 0), "error: TF_CONFIG: cluster: 127.0.0.1:1 stands there twice"),
+        (config([1, 1], 0), "error: TF_CONFIG: cluster: 127.0.0.1:1 is listed twice"),
     ],
 )
 def test_faulty_variable_is_one_line_and_nothing_is_written(kd, files, monkeypatch, tmp_path, variable, message):

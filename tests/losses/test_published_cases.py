@@ -31,7 +31,7 @@ from kdcli.losses import make
         ("logit_mse", 2, "logit_mse", None, "1/T²"),
     ],
 )
-def test_the_loss_is_the_published_one_times_a_constant(file, number, kind, options, factor, dtype):
+def test_agrees_with_the_published_code_up_to_a_constant(file, number, kind, options, factor, dtype):
     case = Case(file, number, dtype, kind)
     temperature = case.hyper("temperature")
     loss = make(kind) if options is None else make(kind, temperature=temperature, **options)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kdcli.formulas.rows import normalize_length
+from kdcli.formulas.vectors import normalize_length
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-11, 1e30])
-def test_vectors_have_length_one_whatever_their_size(scale):
+def test_vectors_of_any_size_have_length_one(scale):
     vectors = tf.constant([[3.0, 4.0], [-5.0, 12.0]], tf.float32) * scale
     np.testing.assert_allclose(normalize_length(vectors), [[0.6, 0.8], [-5 / 13, 12 / 13]], rtol=1e-6)
 

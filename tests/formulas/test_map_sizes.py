@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from kdcli.formulas.pooling import resize_to_nearest
+from kdcli.formulas.map_sizes import resize_to_nearest
 
 
 def test_maps_are_resized_to_the_nearest_point():
