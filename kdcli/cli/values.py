@@ -1,4 +1,4 @@
-"""Texts of options that stand for numbers: shares, times, sizes."""
+"""Parsers for option values: counts and fractions, times, sizes."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from kdcli.errors import UsageError
 
 
 def parse_limit(text: str | None) -> int | float | None:
-    """`500` is a count, `0.1` a share."""
+    """Read `--limit`: `500` is a count, `0.1` a fraction."""
     if text is None:
         return None
     try:
         return float(text) if "." in text or "e" in text.lower() else int(text)
     except ValueError:
         raise UsageError(
-            f"--limit must be a count such as 500 or a share such as 0.1, got {text!r}", hint="--limit 500"
+            f"--limit must be a count such as 500 or a fraction such as 0.1, got {text!r}", hint="--limit 500"
         ) from None
 
 
 def parse_time(text: str | None) -> float | None:
-    """`90s`, `30m`, `2h` or plain seconds, in seconds."""
+    """Read `--max-time` (`90s`, `30m`, `2h` or plain seconds), in seconds."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
@@ -30,7 +30,7 @@ def parse_time(text: str | None) -> float | None:
 
 
 def parse_bytes(text: str | None) -> int | None:
-    """`500MB`, `20GB` or plain bytes, in bytes; 1 MB is 10^6."""
+    """Read `--cache-limit` (`500MB`, `20GB` or plain bytes), in bytes; 1 MB is 10^6 bytes."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?) ?([kKMGT]?)B?", text)

@@ -85,7 +85,7 @@ def test_caches_and_the_network_follow_the_environment(kd, monkeypatch, tmp_path
     assert sizes == {str(tmp_path / "datasets"): None, str(tmp_path / "models"): 5}
     shown = kd("doctor").out
     assert "no downloads: KD_OFFLINE is set" in shown
-    assert f"{tmp_path / 'models'}, 5 bytes" in shown and f"{tmp_path / 'datasets'}, nothing yet" in shown
+    assert f"{tmp_path / 'models'}, 5 bytes" in shown and f"{tmp_path / 'datasets'}, not created yet" in shown
 
 
 def test_a_tensorflow_that_does_not_load_is_a_finding(monkeypatch):

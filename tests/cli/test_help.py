@@ -17,8 +17,6 @@ CHOICE = {"--signature", "--output"}
 RUN = set("--out --resume --overwrite --seed --epochs --devices --dry-run --max-time --no-preflight".split()) | {
     "--cache-limit"
 }
-GATES = set("--gate --min-accuracy --max-accuracy-drop --min-gain --min-agreement".split())
-GATES |= set("--max-latency-ms --max-latency-ratio --max-size-mb --strict-gates".split())
 GATES = set("--gate --min-accuracy --max-accuracy-drop --min-gain --min-agreement --max-latency-ms".split())
 GATES |= set("--max-latency-ratio --max-size-mb --strict-gates".split())
 TIMING = {"--latency", "--no-latency", "--runtime"}
@@ -185,7 +183,7 @@ def test_a_usage_error_is_one_json_document_too(kd):
             "--min-accuracy must be a number, got 'high'",
             "kd distill --help",
         ),
-        (["distill", "--limit", "some"], "--limit must be a count such as 500 or a share", "--limit 500"),
+        (["distill", "--limit", "some"], "--limit must be a count such as 500 or a fraction", "--limit 500"),
         (["distill", "--max-time", "soon"], "--max-time must be a time such as 90s, 30m or 2h", "--max-time 30m"),
         (["distill", "--max-time", "0"], "30m or 2h, got '0'", "--max-time 30m"),
         (["distill", "--cache-limit", "big"], "size such as 500MB or 20GB, got 'big'", "--cache-limit 20GB"),

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from kdcli.cli.interrupts import interruptible
+from kdcli.cli.interrupts import catch_interrupts
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def as_in_a_terminal():
 
 def test_a_signal_is_remembered_until_somebody_asks():
     before = signal.getsignal(signal.SIGTERM)
-    with interruptible(None) as stop:
+    with catch_interrupts(None) as stop:
         assert stop() is None
         signal.raise_signal(signal.SIGTERM)
         assert stop() == 143
@@ -30,7 +30,7 @@ def test_a_signal_is_remembered_until_somebody_asks():
 
 def test_a_dry_run_ends_at_once_as_nobody_asks():
     before = signal.getsignal(signal.SIGTERM)
-    with interruptible(None, dry_run=True):
+    with catch_interrupts(None, dry_run=True):
         assert signal.getsignal(signal.SIGTERM) == before
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
@@ -44,7 +44,7 @@ def test_every_dry_run_of_the_command_leaves_the_signals_alone(kd, monkeypatch, 
         seen.append(given["dry_run"])
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(f"kdcli.workflows.{command}.{command}", interrupted)
+    monkeypatch.setattr(f"kdcli.commands.{command}.{command}", interrupted)
     assert kd(command.replace("_", "-"), "--dry-run").code == 130
     assert seen == [True]
 

@@ -182,19 +182,19 @@ def test_tables_cut_no_number_however_narrow_the_terminal(kd, here, monkeypatch)
         for name in ("accuracy", "loss", "ece", "balanced_accuracy"):
             assert f"{model[name]:.4f}" in row
         assert f"[{model['low']:.4f}, {model['high']:.4f}]" in row
-        assert str(model["bytes"]) in row
+        assert f"{model['bytes']:,}" in row
 
 
 @pytest.mark.parametrize(("p99", "shown"), [(0.3, False), (None, True)])
 def test_a_quantile_that_few_samples_do_not_show_says_so(p99, shown):
-    from kdcli.cli.evaluate import _latencies
+    from kdcli.cli.evaluate import _make_latency_table
 
     figures = {"p50_ms": 0.1, "p90_ms": 0.2, "p99_ms": p99, "mean_ms": 0.1, "sd_ms": 0.01, "ratio": None}
     counts = {"samples": 433, "calls_per_sample": 2, "best_batch": 8, "outliers": 0, "examples_per_second": 10.0}
     latency = {"runtime": "litert", "threads": 2, **figures, **counts}
     floor = {"value": 1.0, "low": 0.9, "high": 1.1}
     document = {"latency_noise_floor": floor, "models": [{"path": "m.tflite", "latency": latency}]}
-    table, *lines = _latencies(document)
+    table, *lines = _make_latency_table(document)
     cells = [cell for column in table.columns for cell in column.cells]
     assert "433 × 2 calls" in cells
     assert ((cells.count("-") == 2) is shown) and (

@@ -114,7 +114,7 @@ def test_two_workers_train_as_one_and_the_chief_writes(folder):
     assert ours["steps"] == theirs["steps"] == lines(folder / "one")[-1]["step"]
     # The chief's document, from both; the other one says where it lies.
     assert json.loads(answers[1][0])["test"] == ours["test"]
-    assert answers[1][1].splitlines()[-1] == "this worker is done; the chief has written two"
+    assert answers[1][1].splitlines()[-1] == "this worker has finished; the chief wrote two"
     assert sorted(path.name for path in (folder / "two").iterdir()) == sorted(
         path.name for path in (folder / "one").iterdir()
     )

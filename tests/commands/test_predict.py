@@ -162,7 +162,7 @@ def test_dense_tasks_keep_classes_only(folder, tmp_path):
     found = answers_of(folder, tmp_path / "a.npz", name="map.keras", data=data, settings=settings)
     assert set(found) == {"classes", "index", "labels", "fingerprint"}
     assert found["classes"].shape == (6, 8, 8)
-    with pytest.raises(UsageError, match="do not fit into a table"):
+    with pytest.raises(UsageError, match="cannot hold segmentation maps"):
         kdcli.predict(folder / "map.keras", data=data, settings=settings, out=tmp_path / "a.csv")
     assert os.listdir(tmp_path) == ["a.npz"]
 
@@ -217,7 +217,7 @@ def test_what_cannot_be_written_is_refused_before_any_work(folder, tmp_path):
     # The model is not even looked for.
     with pytest.raises(UsageError, match=r"--out must be a \.npz or \.csv file, got .*a\.txt"):
         kdcli.predict(nowhere, data="digits", out=tmp_path / "a.txt")
-    with pytest.raises(UsageError, match=r"there\.npz exists already") as caught:
+    with pytest.raises(UsageError, match=r"there\.npz already exists") as caught:
         kdcli.predict(nowhere, data="digits", out=tmp_path / "there.npz")
     assert "another --out" in caught.value.hint
     with pytest.raises(UsageError, match="--split must be one of"):
@@ -259,7 +259,7 @@ def test_a_full_disk_leaves_nothing(folder, tmp_path, monkeypatch):
 def test_the_command_prints_the_path_the_document_or_a_line(kd, folder):
     data = ("--data", folder / "data.npz")
     line = kd("predict", folder / "m.keras", *data, "--out", "a.npz")
-    assert line.out.startswith("a.npz: 48 examples of the test split, classification, by ")
+    assert line.out.startswith("a.npz: predictions of ") and "48 examples of the test split" in line.out
     assert kd("predict", folder / "m.keras", *data, "--out", "b.csv", "--quiet").out == "b.csv\n"
     document = kd("predict", folder / "m.keras", *data, "--out", "c.npz", "--limit", "6", "--json").document
     assert (document["schema"], document["path"], document["examples"]) == ("kd.predict/1", "c.npz", 6)
