@@ -43,7 +43,7 @@ def test_its_losses_keep_the_contract(written):
     assert (ran.code, [loss["state"] for loss in ran.document["losses"]]) == (0, ["passed"]), ran.err
     ran = written("losses", "check", "my_features.py", "--json")
     points = {point["name"]: point for point in ran.document["losses"][0]["points"]}
-    assert (ran.code, points["own parts"]["state"]) == (0, "passed"), points
+    assert (ran.code, points["trained parts"]["state"]) == (0, "passed"), points
 
 
 def test_its_loss_teaches_and_the_run_stands_on_its_own(written, models, tmp_path):

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdcli.cli.gates import enforce_gates, make_gate_tables
-from kdcli.cli.groups import OutputGroup, RecipeGroup, RunGroup
+from kdcli.cli.groups import OutputGroup, RecipeGroup, RunGroup, parse_time
 from kdcli.cli.interrupts import catch_interrupts
-from kdcli.cli.values import parse_time
 from kdcli.events import Note
 
 if TYPE_CHECKING:

@@ -51,10 +51,10 @@ def distill(
     from kdcli.jobs.plan import make_plan
     from kdcli.jobs.preflight import check_job
     from kdcli.jobs.run_stages import distill_in_stages
-    from kdcli.setup.run_location import find_location, holds_stages
+    from kdcli.setup.run_location import find_location
     from kdcli.setup.workers import join_run
 
-    if request.recipe.stages or holds_stages(request):
+    if request.recipe.stages or request.stored_stages:
         return distill_in_stages(request)
     location, on_event = find_location("distill", request), request.context.on_event
     chosen = choose_run_gates(location)

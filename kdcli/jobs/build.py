@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from kdcli.data.dataset import Dataset, fill_outputs
 from kdcli.distillation.terms import Term, build_terms
 from kdcli.errors import UsageError
 from kdcli.evaluation.quality import MAIN_METRIC
-from kdcli.events import Note
 from kdcli.jobs.job import Clock, Job
 from kdcli.lazy import keras
 from kdcli.loss import Loss
@@ -23,9 +21,7 @@ from kdcli.recipe.training import TrainSection
 from kdcli.setup.checks import (
     check_effects,
     check_output_kinds,
-    check_quantized,
-    check_synchronized,
-    check_training_precision,
+    check_trained_model,
     refuse_untrained,
 )
 from kdcli.setup.classifier_reuse import reuse_classifier
@@ -33,7 +29,7 @@ from kdcli.setup.ensemble_members import check_ensemble, member_requests
 from kdcli.setup.open_models import OpenedModel
 from kdcli.setup.open_teachers import open_role, open_teacher, open_teachers
 from kdcli.setup.request import Request, require
-from kdcli.setup.run_location import RunLocation, check_inputs, data_key, hash_code, hash_data, open_data
+from kdcli.setup.run_location import RunLocation, open_data, record_inputs
 from kdcli.setup.startup import strategy_for
 from kdcli.setup.workers import start_workers
 from kdcli.teacher.ensemble import build_teacher_outputs, resolved_settings
@@ -52,14 +48,15 @@ def build_distillation(location: RunLocation) -> Job:
     _check_request(request)
     clock = Clock()
     start_workers(request)
-    dataset = _open_dataset(request, clock)
+    with clock.measure("data"):
+        dataset = open_data(request, with_notes=True)
     strategy = strategy_for(recipe.train.devices, request.context.workers.strategy)
     check_effects(recipe, recipe.losses or (), dataset, replicas=strategy.num_replicas_in_sync)
     with strategy.scope():
         teachers = open_teachers(request, dataset)
         dataset = fill_outputs(dataset, teachers[0].network.outputs)
         student = open_role("student", request, dataset, recipe.student.start, teachers[0].network)
-        _check_trained(request, student, strategy)
+        check_trained_model(request, student.network, start=student.start, replicas=strategy.num_replicas_in_sync)
         losses: tuple[Loss, ...] = recipe.losses or ()
         reused_layers: dict[SettingPath, Any] = {}
         if any(isinstance(loss, ClassifierReuse) for loss in losses):
@@ -94,7 +91,7 @@ def build_distillation(location: RunLocation) -> Job:
         strategy=strategy,
         monitor=monitored_metric(train, dataset, with_teacher=True),
         resolved={**resolved, **reused_layers, ("student", "start"): student.start, **resolved_settings(outputs)},
-        inputs=_record_inputs(location, dataset, models),
+        inputs=record_inputs(location, {join_path(at): model.record for at, model in models.items()}),
         clock=clock,
     )
 
@@ -111,7 +108,8 @@ def build_label_training(role: str, location: RunLocation) -> Job:
     require(request, "data", role)
     clock = Clock()
     start_workers(request)
-    dataset = _open_dataset(request, clock)
+    with clock.measure("data"):
+        dataset = open_data(request, with_notes=True)
     strategy = strategy_for(recipe.train.devices, request.context.workers.strategy)
     check_effects(recipe, [Labels()], dataset, replicas=strategy.num_replicas_in_sync)
     if not dataset.labelled:
@@ -127,7 +125,7 @@ def build_label_training(role: str, location: RunLocation) -> Job:
             refuse_untrained(first)
             teacher = open_teacher(first, dataset).network
         opened = open_role(role, request, dataset, getattr(recipe, role).start, teacher)
-        _check_trained(request, opened, strategy)
+        check_trained_model(request, opened.network, start=opened.start, replicas=strategy.num_replicas_in_sync)
     train = with_epochs_and_steps(recipe.train, len(dataset.train))
     terms = (Term(label_term(recipe)),)
     models: dict[SettingPath, OpenedModel] = {(role,): opened}
@@ -143,7 +141,7 @@ def build_label_training(role: str, location: RunLocation) -> Job:
         strategy=strategy,
         monitor=monitored_metric(train, dataset, with_teacher=False),
         resolved={**_resolve(recipe, dataset, models, terms, strategy), (role, "start"): opened.start},
-        inputs=_record_inputs(location, dataset, models),
+        inputs=record_inputs(location, {join_path(at): model.record for at, model in models.items()}),
         clock=clock,
     )
 
@@ -152,33 +150,10 @@ def _check_request(request: Request) -> None:
     """Refuse what is missing before TensorFlow is loaded."""
     require(request, "data", "teacher", "student")
     check_ensemble(request)
-    for member in member_requests(request):
+    for member in member_requests(request) if request.recipe.is_ensemble else (request,):
         refuse_untrained(member)
     if request.recipe.losses is None:
         raise UsageError(f"the recipe {request.name!r} has no losses", hint="--recipe soft-targets")
-
-
-def _check_trained(request: Request, opened: OpenedModel, strategy: Any) -> None:
-    """Refuse a model that cannot be trained as the recipe says; notes what has no effect."""
-    network = opened.network
-    check_training_precision(request.recipe, network)
-    quantized = check_quantized(network, start=opened.start)
-    if quantized is not None:
-        network.notes = (*network.notes, quantized)
-    idle = check_synchronized(request.recipe, network, replicas=strategy.num_replicas_in_sync)
-    if idle is not None:
-        request.context.on_event(Note(idle))
-
-
-def _record_inputs(
-    location: RunLocation, dataset: Dataset, models: Mapping[SettingPath, OpenedModel]
-) -> dict[str, Any]:
-    """Path and sha256 of every input, checked against those of the run that is continued."""
-    request = location.request
-    inputs = {join_path(at): model.record for at, model in models.items()} | hash_code(request)
-    inputs["data"] = {"name": dataset.name, "sha256": hash_data(request)}
-    check_inputs(location, inputs)
-    return inputs
 
 
 def with_epochs_and_steps(train: TrainSection, examples: int) -> TrainSection:
@@ -212,18 +187,6 @@ def label_term(recipe: Recipe) -> Labels:
     """The loss of training alone: the recipe's own `labels` term, or the default, with weight 1."""
     labels = next((loss for loss in recipe.losses or () if isinstance(loss, Labels)), Labels())
     return labels.model_copy(update={"weight": 1.0, "warmup": 0.0})
-
-
-def _open_dataset(request: Request, clock: Clock) -> Dataset:
-    """The data; its notes are shown the first time."""
-    since, context = time.perf_counter(), request.context
-    dataset = open_data(request)
-    key = ("notes", *data_key(request))
-    if key not in context.memo:
-        for text in context.memo(key, lambda: dataset.notes):
-            context.on_event(Note(text))
-    clock.lap("data", since)
-    return dataset
 
 
 def _resolve(

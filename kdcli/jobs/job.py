@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,13 @@ class Clock:
 
     began: float = field(default_factory=time.perf_counter)
     stages: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Add the time of the block to a stage."""
+        since = time.perf_counter()
+        yield
+        self.lap(stage, since)
 
     def lap(self, stage: str, since: float) -> None:
         """Add the time since a moment to a stage."""

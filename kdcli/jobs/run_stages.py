@@ -31,7 +31,6 @@ from kdcli.setup.run_location import (
     RunLocation,
     find_directory,
     find_location,
-    holds_stages,
     refuse_other_settings,
     replace_sources,
 )
@@ -83,8 +82,8 @@ def find_chain(request: Request) -> Chain | None:
     Raises:
         UsageError: the directory is in use, holds something else, or a stage lacks something.
     """
-    if request.out is not None and holds_stages(request):
-        request = _continue(request, request.out / STAGES_FOLDER / RECIPE_FILE)
+    if request.stored_stages is not None:
+        request = _continue(request, request.stored_stages)
     if not request.recipe.stages:
         return None
     request = _complete(request)

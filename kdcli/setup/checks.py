@@ -9,6 +9,7 @@ from typing import Any
 from kdcli.augment import Mixing
 from kdcli.data.dataset import Dataset, compute_class_weights
 from kdcli.errors import ModelError, UsageError, summarize_error
+from kdcli.events import Note
 from kdcli.loss import Loss
 from kdcli.losses.labels import Labels
 from kdcli.models.files.format import KERAS_FORMATS, detect_format, resolve_model_file
@@ -131,6 +132,21 @@ def _check_augment(recipe: Recipe, dataset: Dataset) -> None:
                 f"data.augment: {augment.kind} moves the picture, and its map of labels would stay behind",
                 hint="brightness and contrast leave every pixel where it is",
             )
+
+
+def check_trained_model(request: Request, network: Network, *, start: str, replicas: int) -> None:
+    """Refuse a model that cannot be trained as the recipe says; notes what has no effect.
+
+    Raises:
+        UsageError, ModelError: naming the setting or the model.
+    """
+    check_training_precision(request.recipe, network)
+    quantized = check_quantized(network, start=start)
+    if quantized is not None:
+        network.notes = (*network.notes, quantized)
+    idle = check_synchronized(request.recipe, network, replicas=replicas)
+    if idle is not None:
+        request.context.on_event(Note(idle))
 
 
 def check_synchronized(recipe: Recipe, trained: Network, *, replicas: int) -> str | None:

@@ -67,6 +67,8 @@ def open_teachers(request: Request, dataset: Dataset) -> tuple[OpenedModel, ...]
         ModelError: two of them answer in ways that cannot be mixed.
         UsageError: a temperature of what gives values.
     """
+    if not request.recipe.is_ensemble:
+        return (open_teacher(request, dataset),)
     first, *others = member_requests(request)
     opened = [open_teacher(first, dataset)]
     # Where the data does not say how many classes there are, the first teacher does.

@@ -122,6 +122,14 @@ class Request:
     context: Context = field(default_factory=Context)
 
     @property
+    def stored_stages(self) -> Path | None:
+        """The recipe with stages of the run that is continued, where it has stages."""
+        from kdcli.runs.directory import RECIPE_FILE, STAGES_FOLDER
+
+        stored = None if self.out is None or not self.resume else self.out / STAGES_FOLDER / RECIPE_FILE
+        return stored if stored is not None and stored.is_file() else None
+
+    @property
     def code(self) -> tuple[Path, ...]:
         """The user's own files."""
         return self.custom.paths

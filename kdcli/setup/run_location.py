@@ -11,6 +11,7 @@ from typing import Any
 from kdcli.custom_kinds import has_unknown_entry
 from kdcli.data.dataset import Dataset, fingerprint_dataset, open_dataset
 from kdcli.errors import StorageError, UsageError
+from kdcli.events import Note
 from kdcli.models.files.format import resolve_model_file
 from kdcli.recipe.document import SettingPath as Setting
 from kdcli.recipe.document import iterate_settings, join_path
@@ -22,7 +23,6 @@ from kdcli.runs.directory import (
     CHECKPOINT_FOLDER,
     ENVIRONMENT_FILE,
     RECIPE_FILE,
-    STAGES_FOLDER,
     STUDENT_FILE,
     SUMMARY_FILE,
     Run,
@@ -84,12 +84,6 @@ def find_directory(command: str, request: Request) -> Path:
     return path
 
 
-def holds_stages(request: Request) -> bool:
-    """Whether the run that the request continues has several stages."""
-    stored = None if request.out is None or not request.resume else request.out / STAGES_FOLDER / RECIPE_FILE
-    return stored is not None and stored.is_file()
-
-
 def find_location(command: str, request: Request) -> RunLocation:
     """Decide where the run goes, before anything is loaded and without writing.
 
@@ -141,14 +135,41 @@ def data_key(request: Request) -> tuple[Hashable, ...]:
     return data.model_dump_json(), request.recipe.data_seed, request.recipe.outputs, id(request.arrays)
 
 
-def open_data(request: Request) -> Dataset:
-    """The data of a recipe, opened once."""
+def open_data(request: Request, *, with_notes: bool = False) -> Dataset:
+    """The data of a recipe, opened once.
+
+    Args:
+        request: whose data.
+        with_notes: show the notes on the data, once.
+    """
 
     def open_once() -> Dataset:
         recipe = request.recipe
         return open_dataset(recipe.data, seed=recipe.data_seed, arrays=request.arrays, output_names=recipe.outputs)
 
-    return request.context.memo(("data", *data_key(request)), open_once)
+    context, key = request.context, data_key(request)
+    dataset = context.memo(("data", *key), open_once)
+    if with_notes and ("notes", *key) not in context.memo:
+        for text in context.memo(("notes", *key), lambda: dataset.notes):
+            context.on_event(Note(text))
+    return dataset
+
+
+def record_inputs(location: RunLocation, models: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Path and sha256 of every input, checked against those of the run that is continued.
+
+    Args:
+        location: of the run.
+        models: what is known of each model, by role.
+
+    Raises:
+        UsageError: an input differs from that of the first start.
+    """
+    request = location.request
+    inputs = {**models, **hash_code(request)}
+    inputs["data"] = {"name": open_data(request).name, "sha256": hash_data(request)}
+    check_inputs(location, inputs)
+    return inputs
 
 
 def hash_data(request: Request) -> str:

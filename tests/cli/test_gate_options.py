@@ -132,7 +132,7 @@ def test_a_size_that_the_weights_alone_exceed_is_refused_before_training(kd, her
     assert ran.err.splitlines()[-2:] == [
         "error: gate size_mb <= 0.000191: the kernels of student.keras alone take 0.000192 MB in the smallest "
         "format (int8)",
-        "hint: a smaller student, or a larger bound",
+        "hint: use a smaller student, or a larger bound",
     ]
     assert sorted(os.listdir(here)) == before
 
@@ -141,7 +141,7 @@ def test_a_size_that_may_hold_is_left_to_the_file_that_ships(kd, here):
     bound = f"{64 * 3 / 1e6:.6f}"
     ran = kd(*DISTILL, "--out", "run", "--max-size-mb", bound, "--json")
     assert (ran.code, ran.document["gates"]) == (0, [])
-    left = "gate size_mb <= 0.000192 is about the file that ships: checked by kd export"
+    left = "gate size_mb <= 0.000192 applies to the exported file; check it with kd export"
     assert ran.err.count(f"{left} run --format litert --gate 'size_mb<=0.000192'") == 1
     plan = kd(*DISTILL, "--max-size-mb", bound, "--dry-run", "--json").document
     assert any(finding.startswith(left) for finding in plan["findings"])
@@ -164,11 +164,11 @@ def test_passed_gates_are_shown_and_are_no_news(kd, here):
     ("words", "message", "hint"),
     [
         ((*EVALUATE, "--min-gain", "0"), "gate gain >= 0: kd evaluate does not measure it", "kd compare"),
-        ((*EVALUATE, "--max-latency-ms", "5"), "nothing is timed", "hint: --latency"),
+        ((*EVALUATE, "--max-latency-ms", "5"), "latency is not measured", "hint: --latency"),
         ((*EVALUATE, "--min-agreement", "0.5"), "there is no teacher", "hint: --teacher FILE"),
         ((*EVALUATE, "--min-accuracy", "97.5"), "a fraction, not percent: write 0.975", "accuracy>=0.975"),
         ((*DISTILL, "--max-latency-ms", "5"), "kd distill does not measure it", "kd evaluate MODEL --latency"),
-        ((*DISTILL, "--gate", "mae<=1"), "not a figure of classification", "figures: accuracy"),
+        ((*DISTILL, "--gate", "mae<=1"), "not a metric of classification data", "metrics: accuracy"),
     ],
 )
 def test_gate_that_cannot_be_judged_is_refused_before_work(kd, here, words, message, hint):
@@ -184,7 +184,7 @@ def test_gates_of_a_recipe_hold_in_distill_and_after_it_ended(kd, here):
     ran = kd(*words, "--json")
     assert ran.code == 0, ran.err
     assert [(gate["name"], gate["state"]) for gate in ran.document["gates"]] == [("accuracy", "passed")]
-    assert "gate gain >= 0.005 is not checked here: checked by kd compare" in ran.err
+    assert "gate gain >= 0.005 is not checked here, but by kd compare" in ran.err
     assert json.loads((here / "run" / "summary.json").read_text()) == ran.document
     assert "gates:\n  accuracy: '>= 0.5'" in (here / "run" / "recipe.yaml").read_text()
     again = kd(*words, "--resume", "--json", "--min-agreement", "1", "--max-accuracy-drop", "-0.5")

@@ -124,7 +124,7 @@ def test_floats_from_0_to_255_under_a_teacher_for_0_to_1_are_said_in_every_comma
     more = {"out": tmp_path / "p.npz"} if command == "predict" else {}
     getattr(kdcli, command)(folder / "teacher.keras", data=data, on_event=told.append, **more)
     texts = [event.text for event in told if isinstance(event, Note)]
-    assert any("the images are float32 from 0 to 209 and go in as they are" in text for text in texts)
+    assert any("the images are float32 from 0 to 209 and are not scaled" in text for text in texts)
 
 
 def test_a_scale_that_cannot_have_an_effect_is_said(folder, tmp_path):

@@ -111,7 +111,7 @@ def test_float_pictures_up_to_255_are_pointed_out(tmp_path):
     )
     texts = [getattr(event, "text", "") for event in told]
     # For teacher and student, since each may want another range.
-    assert sum("the images are float32 from 0 to" in text and "go in as they are" in text for text in texts) == 2
+    assert sum("the images are float32 from 0 to" in text and "are not scaled" in text for text in texts) == 2
 
 
 def good():

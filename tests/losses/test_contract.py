@@ -62,7 +62,7 @@ def test_it_keeps_the_contract(kind, options):
     assert [point.name for point in found] == ["runs", *CHECKS]
     failed = {point.name: point.reason for point in found if point.state == "failed"}
     if (kind, *options.values()) in REFUSES:
-        assert "needs a classifier" in failed.pop("heads")
+        assert "needs a classifier" in failed.pop("output kinds")
     assert failed == {}
     # What a kind says of itself may excuse it from some points, not from most.
     assert sum(point.state == "passed" for point in found) >= 12

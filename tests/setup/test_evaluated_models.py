@@ -308,13 +308,13 @@ def test_gates_are_judged_on_every_model_but_the_teacher(folder, tmp_path):
 def test_gates_that_cannot_be_judged_are_refused_before_work(folder, tmp_path):
     for gate, message in (
         ("gain>=0", "kd evaluate does not measure it"),
-        ("latency_ms<=1", "nothing is timed"),
+        ("latency_ms<=1", "latency is not measured"),
         ("agreement>=0.9", "there is no teacher"),
         ("accuracy>=97", "a fraction, not percent: write 0.97"),
     ):
         with pytest.raises(UsageError, match=message):
             kdcli.evaluate(tmp_path / "missing.keras", gates=[gate])
-    with pytest.raises(UsageError, match="gate mae <= 1: not a figure of classification"):
+    with pytest.raises(UsageError, match="gate mae <= 1: not a metric of classification data"):
         evaluated(folder, "logits.keras", gates=["mae<=1"])
 
 

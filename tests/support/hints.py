@@ -98,7 +98,7 @@ def _option(tokens: Sequence[str], hint: str | None, words: Sequence[str]) -> in
 
 
 def _check_settings(arguments: Sequence[str], words: Sequence[str], hint: str | None) -> None:
-    from kdcli.cli.values import parse_bytes, parse_limit, parse_time
+    from kdcli.cli.groups import parse_bytes, parse_limit, parse_time
     from kdcli.recipe.gates import parse_gate
 
     readers = {

@@ -1,4 +1,4 @@
-"""How models are timed: order, warm-up, blocks, budget, on simulated subjects; and one real network."""
+"""Timing models in turns: order, warm-up, blocks and time limit, on simulated subjects and one real network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from kdcli.models.preprocessing import Preprocessing
 
 
 class Simulated:
-    """Answers at once and says how long it would have taken: `each` nanoseconds an example."""
+    """Returns at once, with simulated times of `each` nanoseconds per example."""
 
     runtime, threads = "simulated", 1
 
@@ -56,7 +56,7 @@ def timed(each, **options):
     return session, [rounds[start : start + len(each)] for start in range(0, len(rounds), len(each))]
 
 
-def test_every_round_asks_all_models_the_same_in_an_order_that_follows_from_the_seed():
+def test_every_round_sends_the_same_requests_to_all_models_in_a_seeded_order():
     each = {"a": 100_000, "b": 200_000, "c": 300_000}
     session, rounds = timed(each)
     assert session.rounds == len(rounds) == 30
@@ -71,7 +71,7 @@ def test_every_round_asks_all_models_the_same_in_an_order_that_follows_from_the_
     assert timed(each, seed=1)[1] != rounds
 
 
-def test_times_are_those_of_the_subjects():
+def test_times_equal_those_of_the_subjects():
     session, _ = timed({"a": 100_000, "b": 250_000})
     assert session.summarize("a").p50_ms == 0.1
     assert session.summarize("b").p90_ms == 0.25
@@ -81,20 +81,20 @@ def test_times_are_those_of_the_subjects():
 
 
 @pytest.mark.parametrize(("each", "calls"), [(50_000, 1), (49_999, 2), (14_000, 4)])
-def test_calls_too_short_for_the_clock_are_timed_several_at_a_time(each, calls):
+def test_calls_too_short_for_the_clock_are_timed_together(each, calls):
     session, rounds = timed({"a": each, "b": 1_000_000})
     timing = session.summarize("a")
     assert (timing.calls_per_sample, timing.p50_ms) == (calls, each / 1e6)
     for one in rounds:
-        asked = dict(one)
-        assert len(asked["a"]) == calls * len(asked["b"])
-        assert asked["a"][::calls] == asked["b"]
+        requests = dict(one)
+        assert len(requests["a"]) == calls * len(requests["b"])
+        assert requests["a"][::calls] == requests["b"]
     assert session.summarize("a").samples == session.summarize("b").samples
 
 
-def test_budget_makes_blocks_smaller_and_rounds_more(monkeypatch):
+def test_time_limit_decides_the_size_of_blocks_and_the_number_of_rounds(monkeypatch):
     monkeypatch.setattr(measure, "LEAST_SESSION_SECONDS", 0.0)
-    # 30 rounds of two models at 50 and 150 ms: 5 requests a block fit into 30 seconds.
+    # 30 rounds of two models at 50 and 150 ms: 5 requests per block fit into 30 seconds.
     _, rounds = timed({"a": 50_000_000, "b": 150_000_000}, seconds=30)
     assert {len(one[0][1]) for one in rounds} == {5}
     session, rounds = timed({"a": 100_000, "b": 100_000}, seconds=30)
@@ -102,7 +102,7 @@ def test_budget_makes_blocks_smaller_and_rounds_more(monkeypatch):
     assert len(rounds) > 50
 
 
-def test_warm_up_waits_until_the_times_are_steady():
+def test_warm_up_ends_when_the_times_are_steady():
     falling = [900_000, 800_000, 500_000, 300_000, 100_000, 100_000, 100_000, 100_000]
     subject = Simulated(100_000, warm=falling)
     session = time_models({"a": subject}, {"a": POOL}, seed=0, rounds=3)
@@ -118,10 +118,10 @@ def test_warm_up_ends_after_its_limit():
             return super().time_block(requests)
 
     session = time_models({"a": Unsteady(100_000)}, {"a": POOL}, seed=0, rounds=3, warm_limit=0.05)
-    assert session.doubts()[0] == "a had not become steady when its warm-up ended"
+    assert session.doubts()[0] == "timing of a was not steady after warm-up"
 
 
-def test_garbage_is_not_collected_meanwhile_and_is_afterwards():
+def test_garbage_collection_is_paused_during_timing():
     seen = []
 
     class Looking(Simulated):
@@ -135,13 +135,13 @@ def test_garbage_is_not_collected_meanwhile_and_is_afterwards():
     assert gc.get_freeze_count() == 0
 
 
-def test_progress_is_told():
-    told = []
-    time_models({"a": Simulated(100_000)}, {"a": POOL}, seed=0, rounds=4, on_event=told.append)
-    assert told == [Progress("latency", done, 4, "rounds") for done in (1, 2, 3, 4)]
+def test_progress_is_reported():
+    events = []
+    time_models({"a": Simulated(100_000)}, {"a": POOL}, seed=0, rounds=4, on_event=events.append)
+    assert events == [Progress("latency", done, 4, "rounds") for done in (1, 2, 3, 4)]
 
 
-def test_requests_hold_real_examples_and_at_most_256_of_them():
+def test_requests_have_at_most_256_real_examples():
     x = np.arange(300)[:, None]
     assert len(make_requests([x], 1)) == 256
     assert [request.ravel().tolist() for request in make_requests([x[:20]], 8)] == [
@@ -154,7 +154,7 @@ def test_requests_hold_real_examples_and_at_most_256_of_them():
     assert [part.ravel().tolist() for part in first] == [[0, 1], [1000, 1001]]
 
 
-def test_rates_of_larger_batches_join_the_first_session(monkeypatch):
+def test_rates_of_larger_batches_are_added_to_the_first_session(monkeypatch):
     monkeypatch.setattr(measure, "LEAST_SESSION_SECONDS", 0.0)
 
     class Batched(Simulated):
@@ -177,48 +177,48 @@ def network():
     return small.with_preprocessing({"x": Preprocessing((6, 6), "uint8", (6, 6, 1), "float32", "signed")})
 
 
-def test_network_is_asked_what_it_would_be_asked_in_use(network):
+def test_requests_are_preprocessed_and_outputs_equal_those_of_the_network(network):
     raw = {"x": np.random.default_rng(0).integers(0, 256, (40, 6, 6), dtype=np.uint8)}
     subject, pool = make_keras_factory(network, raw)(8)
     assert [request.shape for request in pool] == [(8, 6, 6, 1)] * 5
     assert (pool[0].dtype, pool[0].min() >= -1, pool[0].min() < -0.9) == (np.float32, True, True)
-    answers = next(subject._functions)(pool[1]).numpy()
-    assert answers == pytest.approx(network.compute_saved_output({"x": raw["x"][8:16]}).numpy(), abs=1e-6)
+    outputs = next(subject._functions)(pool[1]).numpy()
+    assert outputs == pytest.approx(network.compute_saved_output({"x": raw["x"][8:16]}).numpy(), abs=1e-6)
     taken = subject.time_block(pool)
     assert (taken.dtype, len(taken), (taken > 1000).all()) == (np.int64, 5, True)
 
 
 @pytest.mark.serial
-def test_real_network_against_itself_is_as_fast_as_itself(network):
+def test_ratio_of_a_real_network_to_itself_is_about_1(network):
     raw = {"x": np.random.default_rng(0).integers(0, 256, (40, 6, 6), dtype=np.uint8)}
     subject, pool = make_keras_factory(network, raw)(1)
     assert isinstance(subject, KerasSubject) and subject.threads >= 1
     began = time.perf_counter()
     session = time_models({"a": subject, "again": subject}, {"a": pool, "again": pool}, seed=0, seconds=1)
     spent = time.perf_counter() - began
-    # What is claimed to the percent is measured elsewhere; a busy machine may not make a test fail.
+    # The precision is measured by a benchmark; a busy machine must not fail a test.
     assert 0.5 < session.ratio("a", "again").value < 2
     assert session.summarize("a").p50_ms < 1e3 * spent / session.summarize("a").samples
     assert session.rounds >= 30
 
 
-def test_blocks_take_the_compiled_functions_of_a_model_in_turn(monkeypatch):
-    asked = []
+def test_blocks_use_the_compiled_functions_of_a_model_in_turn(monkeypatch):
+    calls = []
 
-    def counted(network, *, batch):
+    def compile_counted(network, *, batch):
         number = len(made)
         made.append(number)
 
         def function(*tensors):
-            asked.append(number)
+            calls.append(number)
             return tensors[0]
 
         return function
 
     made: list[int] = []
-    monkeypatch.setattr("kdcli.evaluation.latency.subjects.compile_network", counted)
+    monkeypatch.setattr("kdcli.evaluation.latency.subjects.compile_network", compile_counted)
     subject = KerasSubject(None, instances=3)
     for _ in range(4):
         subject.time_block([np.zeros((1, 2), np.float32)] * 2)
-    assert asked == [0, 0, 1, 1, 2, 2, 0, 0]
+    assert calls == [0, 0, 1, 1, 2, 2, 0, 0]
     assert (subject.instances, MAX_INSTANCES > 3) == (3, True)

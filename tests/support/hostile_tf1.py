@@ -1,4 +1,4 @@
-"""Hostile SavedModels of TensorFlow 1: a flat graph, and collections that say what loading runs."""
+"""Hostile TensorFlow 1 SavedModels: a flat graph, and collections of what loading runs."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import tensorflow as tf
 from hostile import Hostile
 from hostile_graphs import write
 
-first = tf.compat.v1
+tf1 = tf.compat.v1
 
 
 def save(folder, *, main_op=None, legacy=None, output=lambda y: y, collect=None, edit=None):
-    """Save softmax(x @ w); each part may hold the payload, made inside of the graph."""
-    with first.Graph().as_default(), first.Session() as session:
-        first.set_random_seed(0)
-        x = first.placeholder(tf.float32, [None, 4], name="x")
-        weights = first.get_variable("w", [4, 2], use_resource=True)
+    """Save softmax(x @ w); each argument may add the payload inside the graph."""
+    with tf1.Graph().as_default(), tf1.Session() as session:
+        tf1.set_random_seed(0)
+        x = tf1.placeholder(tf.float32, [None, 4], name="x")
+        weights = tf1.get_variable("w", [4, 2], use_resource=True)
         y = output(tf.nn.softmax(x @ weights))
         if collect:
             collect()
         session.run(weights.initializer)
-        signatures = {"serving_default": first.saved_model.predict_signature_def({"x": x}, {"y": y})}
-        builder = first.saved_model.Builder(str(folder))
+        signatures = {"serving_default": tf1.saved_model.predict_signature_def({"x": x}, {"y": y})}
+        builder = tf1.saved_model.Builder(str(folder))
         builder.add_meta_graph_and_variables(
             session,
             ["serve"],
@@ -49,14 +49,14 @@ def initial_signature(folder, marker):
 
 
 def table_collection(folder, marker):
-    save(folder, collect=lambda: first.add_to_collection("table_initializer", write(marker)))
+    save(folder, collect=lambda: tf1.add_to_collection("table_initializer", write(marker)))
 
 
 def local_variable(folder, marker):
     def collect():
         with tf.control_dependencies([write(marker)]):
             value = tf.zeros([2])
-        first.get_variable("v", initializer=value, collections=["local_variables"], use_resource=True)
+        tf1.get_variable("v", initializer=value, collections=["local_variables"], use_resource=True)
 
     save(folder, collect=collect)
 
@@ -94,7 +94,7 @@ def restore_from_elsewhere(folder, marker):
     save(folder, edit=edit)
 
 
-FIRST = (
+TF1 = (
     Hostile(main_operation, proof="load"),
     Hostile(legacy_operation, proof="load"),
     Hostile(initial_signature, proof="load"),
