@@ -57,7 +57,7 @@ def command(
     repeats: Repeats = None,
     latency: o.Latency = True,
 ) -> None:
-    """Compare distilled students with baselines trained on labels only."""
+    """Compare distilled students with their baselines."""
     from kdcli.commands.compare import compare
     from kdcli.runs.results import Plan
 

@@ -304,9 +304,9 @@ def format_plan(plan: Plan, *, with_settings: bool) -> list[str | Table]:
         lines.append(_describe_targets(plan.targets))
     epochs, steps = (f"{n:,} {word}{'s' * (n != 1)}" for n, word in ((plan.epochs, "epoch"), (plan.steps, "step")))
     lines.append(f"training  {epochs}, {steps}")
-    for stage, seconds in plan.seconds.items():
-        if seconds is not None:
-            lines.append(f"time      {stage}: about {seconds} s")
+    times = ", ".join(f"{name} {seconds} s" for name, seconds in plan.seconds.items() if seconds is not None)
+    if times:
+        lines.append(f"time      {times} (estimated)")
     lines.append(f"memory    about {plan.memory_bytes:,} bytes")
     lines.append(f"weights   {format_bytes(plan.student_bytes)}")
     lines.extend(_describe_formats(plan.student_formats))

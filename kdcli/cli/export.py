@@ -137,7 +137,7 @@ def command(
     latency: o.Latency = True,
     runtime: o.Runtime = None,
 ) -> None:
-    """Export a model to deployable files, and compare each with the model."""
+    """Export a model to deployable files."""
     from kdcli.commands.export import export
 
     bounds, output = gates.read(), printing.open()

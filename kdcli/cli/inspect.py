@@ -25,7 +25,7 @@ def command(
     printing: OutputGroup,
     recipe: o.RecipeOption = None,
 ) -> None:
-    """Show shapes, parameters, FLOPs and taps of a model; with --data, check it on examples."""
+    """Show shapes, parameters, FLOPs and taps of a model."""
     from kdcli.commands.inspect import inspect
 
     output = printing.open()
