@@ -1,4 +1,4 @@
-"""kd demo: the whole story, and the first command of the README."""
+"""kd demo: refusals and the final table."""
 
 from __future__ import annotations
 
