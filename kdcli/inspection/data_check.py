@@ -15,29 +15,29 @@ from kdcli.setup.named_models import open_named_data
 from kdcli.setup.request import Request
 
 # Number of examples without a limit.
-DEFAULT_EXAMPLES = 512
+_DEFAULT_EXAMPLES = 512
 
 
 def check_on_data(
     found: Inspection, model: Path, request: Request, *, limit: float | None, batch_size: int
 ) -> Inspection:
-    """Add the preprocessing, the output kind and a metric, as found on examples.
+    """Add the preprocessing, the output kind and the main metric, found on examples, to an inspection.
 
     Args:
         found: the inspection without data.
-        model: the file or run.
-        request: recipe and data.
-        limit: number or fraction of examples; 512 if None.
-        batch_size: number of examples in a batch.
+        model: the model file or run directory.
+        request: the request with the data.
+        limit: number of examples, or a fraction of them; 512 if None.
+        batch_size: examples per batch.
 
     Raises:
-        KdError: the data is wrong, or the model does not fit it.
+        KdError: the data or the model has an error.
     """
     on_event = request.context.on_event
     dataset = open_named_data(request, carve=False, on_event=on_event)
     examples = dataset.split("auto")
     positions = limit_positions(
-        examples.all_labels(), len(examples), limit=limit or DEFAULT_EXAMPLES, seed=request.recipe.data_seed
+        examples.all_labels(), len(examples), limit=limit or _DEFAULT_EXAMPLES, seed=request.recipe.data_seed
     )
     examples = examples.subset(positions)
     with ExitStack() as resources:

@@ -64,17 +64,17 @@ def test_ls_prints_a_table_with_the_most_recently_used_first_and_a_total(kd, own
     ran = kd("cache", "ls")
     assert (ran.code, ran.err) == (0, "")
     heading, first, second, total = (line.split() for line in ran.out.splitlines())
-    assert heading == "key answers of views examples precision shards bytes last used".split()
+    assert heading == "key outputs of views examples precision shards bytes last used".split()
     words = ["teacher.keras,", "digits,"]
     assert first == [
-        new.fingerprint[:12], *words, "validation", "2", "4000", "mixed_bfloat16", "3", "of", "4",
-        str(size_of(new)), "1970-01-03T00:00:00Z",
+        new.fingerprint[:12], *words, "validation", "2", "4,000", "mixed_bfloat16", "3", "of", "4",
+        f"{size_of(new):,}", "1970-01-03T00:00:00Z",
     ]  # fmt: skip
     assert second == [
-        old.fingerprint[:12], *words, "train", "2", "4000", "mixed_bfloat16", "4",
-        str(size_of(old)), "1970-01-02T00:00:00Z",
+        old.fingerprint[:12], *words, "train", "2", "4,000", "mixed_bfloat16", "4",
+        f"{size_of(old):,}", "1970-01-02T00:00:00Z",
     ]  # fmt: skip
-    assert " ".join(total) == f"2 entries, {size_of(old) + size_of(new)} bytes in own-cache"
+    assert " ".join(total) == f"2 entries, {size_of(old) + size_of(new):,} bytes in own-cache"
 
 
 def test_ls_as_json(kd, own_cache):
@@ -130,7 +130,7 @@ def test_show_prints_everything_about_an_entry(kd, own_cache):
         f"fingerprint {entry.fingerprint}",
         "described teacher: teacher.keras",
         "components teacher.weights: abc",
-        "kept logits float32 [3], block3 bfloat16 [2, 2] of each example",
+        "stored logits float32 [3], block3 bfloat16 [2, 2] per example",
         "choices measured: as float32: equal",
         f"versions numpy: {np.__version__}",
     ):
@@ -147,7 +147,7 @@ def test_rm_removes_the_named_entries_and_prints_the_bytes_freed(kd, own_cache):
     first, second = add(own_cache), add(own_cache, "validation")
     freed = size_of(first)
     ran = kd("cache", "rm", first.fingerprint[:8], first.fingerprint[:12])
-    assert (ran.code, ran.out, ran.err) == (0, f"1 removed, {freed} bytes came free\n", "")
+    assert (ran.code, ran.out, ran.err) == (0, f"removed 1 entry, freed {freed:,} bytes\n", "")
     assert not first.path.exists() and second.path.exists()
     quiet = kd("cache", "rm", "--quiet", second.fingerprint)
     assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
@@ -161,11 +161,11 @@ def test_rm_all_removes_every_entry_and_decision_and_nothing_else(kd, own_cache)
     (own_cache / "remote" / "model.keras").write_text("mine")
     freed = sum(map(size_of, entries)) + sum(file.stat().st_size for file in (own_cache / "choices").iterdir())
     ran = kd("cache", "rm", "--all")
-    assert (ran.code, ran.out) == (0, f"2 removed, {freed} bytes came free\n")
+    assert (ran.code, ran.out) == (0, f"removed 2 entries, freed {freed:,} bytes\n")
     assert not any(entry.path.exists() for entry in entries)
     assert load_decision(own_cache, COMPONENTS) is None
     assert (own_cache / "remote" / "model.keras").read_text() == "mine"
-    assert kd("cache", "rm", "--all").out == "0 removed, 0 bytes came free\n"
+    assert kd("cache", "rm", "--all").out == "removed 0 entries, freed 0 bytes\n"
 
 
 @pytest.mark.parametrize("words", [[], ["abc", "--all"]])
@@ -174,7 +174,7 @@ def test_rm_needs_either_keys_or_all(kd, own_cache, words):
     ran = kd("cache", "rm", *words)
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.splitlines() == [
-        "error: name what to remove: KEY ..., or --all",
+        "error: expected either KEY ... or --all",
         "hint: kd cache ls",
     ]
     assert entry.path.exists()

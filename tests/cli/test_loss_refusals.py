@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import blobs, save_npz
 
-from kdcli.cli.console import plan_parts
+from kdcli.cli.console import format_plan
 from kdcli.losses import LOSS_KINDS
 from kdcli.zoo import Cnn, Mobile
 
@@ -186,7 +186,7 @@ def test_the_plan_shows_pairs_projections_and_parts(plans):
     # Three dense layers of 16 × 16 and a variance for each of 16 channels.
     assert rows["variational_information"]["parts"] == "784 weights of its own"
     assert {row["loss"] for row in plans[0].pairs} == {"named", "variational_information", "relational", *FAMILY}
-    lines = plan_parts(plans[0], whole=False)
+    lines = format_plan(plans[0], with_settings=False)
     text = "student block5 → teacher block3 (784 weights of its own), paired automatically"
     assert any(str(line).startswith(f"pair      variational_information: {text}: ") for line in lines)
     assert any("named: student block5 → teacher block2 (resize 2×2 → 4×4, 1×1 conv" in line for line in lines)

@@ -197,7 +197,7 @@ def test_check_ends_with_7_and_says_what_is_broken(kd, own):
     (reason,) = failed["failing"].values()
     assert "AttributeError" in reason and reason.endswith("(broken.py:16)") and "\n" not in reason
     assert failed["asking"]["defaults"].startswith(
-        "it cannot be made without options: asking: power: Field required"
+        "cannot be created with default options: asking: power: Field required"
     )
 
 

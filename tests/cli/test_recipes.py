@@ -63,7 +63,7 @@ def test_cp_overwrites_a_file_only_with_overwrite(kd, tmp_path):
     (tmp_path / "digits.yaml").write_text("mine\n")
     ran = kd("recipes", "cp", "digits")
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err == "error: digits.yaml exists already\nhint: another DEST, or --overwrite\n"
+    assert ran.err == "error: digits.yaml already exists\nhint: choose another DEST, or use --overwrite\n"
     assert (tmp_path / "digits.yaml").read_text() == "mine\n"
     assert kd("recipes", "cp", "digits", "--overwrite").code == 0
     assert (tmp_path / "digits.yaml").read_text("utf-8") == read_shipped_text("digits")
@@ -78,7 +78,7 @@ def test_cp_into_a_missing_folder_is_a_storage_error(kd):
 @pytest.mark.parametrize("name", NAMES)
 def test_check_accepts_every_shipped_recipe(kd, name):
     ran = kd("recipes", "check", name)
-    assert (ran.code, ran.out, ran.err) == (0, f"{name}: no fault found\n", "")
+    assert (ran.code, ran.out, ran.err) == (0, f"{name}: no problems found\n", "")
 
 
 def test_check_as_json_contains_the_values_with_defaults(kd):
@@ -112,7 +112,7 @@ def test_check_as_json_contains_the_error_with_its_location(kd, tmp_path):
 
 def test_check_reads_a_file_without_suffix_and_standard_input(kd, tmp_path, monkeypatch):
     (tmp_path / "own").write_text("train: {epochs: 2}\n")
-    assert kd("recipes", "check", "own").out == "own: no fault found\n"
+    assert kd("recipes", "check", "own").out == "own: no problems found\n"
     monkeypatch.setattr("sys.stdin", io.StringIO("train: {epochs: 0}\n"))
     ran = kd("recipes", "check", "-")
     assert ran.code == 2

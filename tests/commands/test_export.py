@@ -184,7 +184,7 @@ def test_a_model_that_converts_only_for_a_batch_of_one_is_written_with_a_warning
     np.savez("text.npz", x_train=words, y_train=labels, x_test=words, y_test=labels)
     ran = kd("export", "text.keras", "--data", "text.npz", "--format", "litert", "--no-latency", "--out", "out")
     assert ran.code == 0
-    assert "warning: text.tflite: takes one example at a time" in ran.err and "1 at a time" in ran.out
+    assert "warning: text.tflite: takes one example at a time" in ran.err and ", batch 1" in ran.out
     with FileRunner(tmp_path / "out" / "text.tflite") as runner:
         assert runner.batch == 1
         np.testing.assert_allclose(runner.predict(words), expected, atol=1e-5)
@@ -267,7 +267,7 @@ def test_regression_files_are_compared_by_variance(here):
 def test_without_data_files_take_what_the_model_takes(folder, kd, tmp_path):
     ran = kd("export", folder / "student.keras", "--format", "keras", "--out", "out", "--json")
     assert ran.code == 0
-    assert "warning: no data: files take what the model itself takes" in ran.err
+    assert "warning: no data: files take the same inputs as the model" in ran.err
     (artifact,) = ran.document["artifacts"]
     assert (artifact["agreement"], artifact["accuracy"], ran.document["split"]) == (None, None, None)
     assert artifact["max_abs_diff"] < 1e-5

@@ -253,9 +253,9 @@ def test_the_command_shows_taps(kd, folder):
 
 def test_the_command_shows_the_check_on_data(kd, folder):
     ran = kd("inspect", folder / "any.keras", "--data", folder / "data.npz", "--limit", "12")
-    assert "FLOPs      4632 an example" in ran.out
+    assert "FLOPs      4,632 per example" in ran.out
     line = next(line for line in ran.out.splitlines() if line.startswith("checked"))
-    assert "12 examples of" in line and "answers 3, input.scale unit, accuracy 0." in line
+    assert "12 examples of" in line and "output shape 3, input.scale unit, accuracy 0." in line
 
 
 def test_the_command_prints_one_document_or_the_path(kd, folder):

@@ -285,7 +285,7 @@ def test_gates_are_judged_on_every_model_but_the_teacher(folder, tmp_path):
         gates=["accuracy>=1", "accuracy_drop<=0", "agreement>=1", "size_mb<=0.00001", "flops<=1000"],
     )
     assert len(found.models) == 3
-    assert f"{tmp_path / 'teacher.keras'} is the teacher: gates are not for it" in [
+    assert f"{tmp_path / 'teacher.keras'} is the teacher: gates do not apply to it" in [
         note.text for note in notes if isinstance(note, Note)
     ]
     assert not any(gate.model.endswith("teacher.keras") for gate in found.gates)
