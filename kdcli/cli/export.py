@@ -56,11 +56,11 @@ Io = Annotated[
         rich_help_panel=EXPORT,
     ),
 ]
-Batch = Annotated[
+BatchOption = Annotated[
     int | None,
     typer.Option("--batch", metavar="N", min=1, help="Fixed batch size; any by default.", rich_help_panel=EXPORT),
 ]
-OutputKind = Annotated[
+OutputKindOption = Annotated[
     str,
     typer.Option(
         "--output-kind",
@@ -69,7 +69,7 @@ OutputKind = Annotated[
         rich_help_panel=EXPORT,
     ),
 ]
-MaxAccuracyDrop = Annotated[
+MaxTeacherDrop = Annotated[
     float | None,
     typer.Option(
         "--max-accuracy-drop",
@@ -87,17 +87,17 @@ MaxExportDrop = Annotated[
         rich_help_panel=o.GATES,
     ),
 ]
-MinGain = Annotated[
+UncheckedMinGain = Annotated[
     float | None,
     typer.Option("--min-gain", metavar="F", help="Gate that only kd compare checks.", rich_help_panel=o.GATES),
 ]
-MinAgreement = Annotated[
+MinTeacherAgreement = Annotated[
     float | None,
     typer.Option(
         "--min-agreement", metavar="F", help="Gate on agreement with the run's teacher.", rich_help_panel=o.GATES
     ),
 ]
-MaxLatencyRatio = Annotated[
+MaxTeacherRatio = Annotated[
     float | None,
     typer.Option(
         "--max-latency-ratio",
@@ -112,11 +112,11 @@ MaxLatencyRatio = Annotated[
 class ExportGateGroup(GateGroup):
     """Options for the gates of an export, whose teacher is that of the run."""
 
-    max_accuracy_drop: MaxAccuracyDrop = None
+    max_accuracy_drop: MaxTeacherDrop = None
     max_export_drop: MaxExportDrop = None
-    min_gain: MinGain = None
-    min_agreement: MinAgreement = None
-    max_latency_ratio: MaxLatencyRatio = None
+    min_gain: UncheckedMinGain = None
+    min_agreement: MinTeacherAgreement = None
+    max_latency_ratio: MaxTeacherRatio = None
 
 
 def command(
@@ -129,8 +129,8 @@ def command(
     quantize: Quantize = None,
     prepare: Prepare = None,
     io: Io = None,
-    batch: Batch = None,
-    output_kind: OutputKind = "teacher",
+    batch: BatchOption = None,
+    output_kind: OutputKindOption = "teacher",
     out: o.Out = None,
     recipe: o.RecipeOption = None,
     split: o.Split = "auto",
