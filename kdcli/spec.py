@@ -221,7 +221,7 @@ class ExportFormat(Spec):
         return f"{name}_{variant}{self.suffix}" if variant not in (None, "none") else f"{name}{self.suffix}"
 
     def write(self, serving: Any, path: Path) -> None:
-        """Write a `kdcli.models.keras.serving.Serving` to a path in a scratch folder."""
+        """Write a `kdcli.models.keras.served_model.Serving` to a path in a scratch folder."""
         raise TypeError(f"{type(self).__name__} does not define write")
 
     def open(self, path: Path, *, threads: int | None = None) -> Any:

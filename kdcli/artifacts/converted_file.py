@@ -18,7 +18,7 @@ from kdcli.evaluation.latency.subjects import POOL_EXAMPLES, make_requests
 from kdcli.evaluation.parity import Parity, Reference, compare_outputs, compute_outputs, make_file_function
 from kdcli.events import Note, OnEvent, Progress
 from kdcli.models.batching import Runner
-from kdcli.models.keras.serving import ServedModel, make_served_model
+from kdcli.models.keras.served_model import ServedModel, make_served_model
 from kdcli.models.network import Network
 from kdcli.models.preprocessing import scale_to_json
 from kdcli.models.runtimes.file_tensor import FileTensor

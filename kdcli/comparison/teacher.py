@@ -11,7 +11,7 @@ import numpy as np
 from kdcli.data.dataset import Dataset
 from kdcli.evaluation.footprint import count_flops, count_model_bytes
 from kdcli.evaluation.quality import measure_quality
-from kdcli.models.files.recorded import RecordedNetwork
+from kdcli.models.files.recorded_outputs import RecordedNetwork
 from kdcli.models.network import Network
 from kdcli.runs.results import Quality, relativize_path
 from kdcli.setup.context import Context

@@ -13,7 +13,7 @@ from kdcli.data.examples import Examples
 from kdcli.data.feed import Batch
 from kdcli.distillation.mixture import Ensemble, MemberOutputs
 from kdcli.lazy import tf
-from kdcli.models.files.recorded import RecordedNetwork
+from kdcli.models.files.recorded_outputs import RecordedNetwork
 from kdcli.models.network import Network
 from kdcli.models.prediction import LOGITS
 from kdcli.tensors import Tensor

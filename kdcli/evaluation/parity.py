@@ -12,7 +12,7 @@ from kdcli.data.examples import Examples
 from kdcli.evaluation.quality import measure_agreement, measure_quality
 from kdcli.lazy import tf
 from kdcli.models.inference import convert_output_kind
-from kdcli.models.keras.serving import ServedModel
+from kdcli.models.keras.served_model import ServedModel
 from kdcli.models.network import SMALLEST_PROBABILITY, Network
 
 OutputFunction = Callable[[dict[str, np.ndarray]], np.ndarray]

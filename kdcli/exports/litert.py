@@ -13,7 +13,7 @@ from kdcli.spec import ExportFormat
 from kdcli.tensors import KerasModel
 
 if TYPE_CHECKING:
-    from kdcli.models.keras.serving import ServedModel
+    from kdcli.models.keras.served_model import ServedModel
     from kdcli.models.runtimes.runner import FileRunner
 
 QuantizeMode = Literal["none", "float16", "dynamic", "int8"]

@@ -9,7 +9,7 @@ from kdcli.exports.converter import silence_converter
 from kdcli.spec import ExportFormat
 
 if TYPE_CHECKING:
-    from kdcli.models.keras.serving import ServedModel
+    from kdcli.models.keras.served_model import ServedModel
     from kdcli.models.runtimes.tensorflow import TensorFlowRunner
 
 

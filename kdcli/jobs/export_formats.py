@@ -9,7 +9,7 @@ from kdcli.exports import EXPORT_FORMATS, Litert
 from kdcli.exports.operations import CONVERTIBLE_OPERATIONS
 from kdcli.models.inference import copy_network, prepare_for_export
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.keras.serving import make_served_model
+from kdcli.models.keras.served_model import make_served_model
 from kdcli.models.network import Network
 from kdcli.runs import writer
 from kdcli.spec import ExportFormat

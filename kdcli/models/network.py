@@ -14,12 +14,30 @@ import numpy as np
 
 from kdcli.errors import ModelError, UsageError, did_you_mean, find_nearest_name
 from kdcli.lazy import ops
-from kdcli.models.keras.tap_roles import TapRoles
 from kdcli.models.preprocessing import PixelScale, Preprocessing, scale_to_json
 from kdcli.tensors import Shape, Tensor, Tensors, Variable
 
 # Below this a float32 probability carries no information, and its logarithm would diverge.
 SMALLEST_PROBABILITY = 1e-7
+
+
+@dataclass(frozen=True, kw_only=True)
+class TapRoles:
+    """The names of taps by role.
+
+    Args:
+        secondary: taps that automatic pairing skips: dropout, padding, pooled maps, the inside of attention.
+        linear: outputs of convolutions, dense layers, batch normalizations and sums, before any activation.
+        normalized: outputs of batch normalizations.
+        scores: attention scores (heads, queries, keys).
+        blocks: outputs of transformer blocks, in order.
+    """
+
+    secondary: frozenset[str] = frozenset()
+    linear: frozenset[str] = frozenset()
+    normalized: frozenset[str] = frozenset()
+    scores: frozenset[str] = frozenset()
+    blocks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

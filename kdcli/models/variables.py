@@ -35,3 +35,6 @@ def preserve_values(variables: Variables) -> Iterator[None]:
 def count_values(variables: Iterable[Variable]) -> int:
     """Total number of values in the variables."""
     return sum(math.prod(variable.shape) for variable in variables)
+
+
+DIVERGED_HINT = "use an earlier checkpoint: training had diverged before this one was saved"

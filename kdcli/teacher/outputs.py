@@ -28,7 +28,7 @@ from kdcli.distillation.targets import (
     make_recorded_targets,
 )
 from kdcli.events import Note
-from kdcli.models.files.recorded import RecordedNetwork
+from kdcli.models.files.recorded_outputs import RecordedNetwork
 from kdcli.models.keras.precision import compute_in
 from kdcli.models.prediction import LOGITS
 from kdcli.setup.open_models import OpenedModel

@@ -9,7 +9,7 @@ import pytest
 from kdcli.exports.format_choice import choose_formats
 from kdcli.models.inference import choose_exported_kind, prepare_for_export
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.keras.serving import make_served_model
+from kdcli.models.keras.served_model import make_served_model
 from kdcli.models.preprocessing import Preprocessing
 
 FORMATS = [("keras", "none"), ("saved-model", "none"), ("onnx", "none")]

@@ -13,7 +13,7 @@ from kdcli.errors import ModelError
 from kdcli.exports import EXPORT_FORMATS, Litert
 from kdcli.exports.format_choice import IO_TYPES, QUANTIZE_MODES, choose_formats
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.keras.serving import make_served_model
+from kdcli.models.keras.served_model import make_served_model
 from kdcli.models.preprocessing import Preprocessing
 
 FORMATS = [

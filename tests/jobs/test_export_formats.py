@@ -8,7 +8,7 @@ import pytest
 
 from kdcli.jobs.export_formats import ONE_AT_A_TIME, YES, exportable_formats
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.keras.serving import ServedModel
+from kdcli.models.keras.served_model import ServedModel
 from kdcli.models.preprocessing import Preprocessing
 
 

@@ -10,10 +10,9 @@ from kdcli.errors import ModelError, UsageError
 from kdcli.lazy import keras, ops
 from kdcli.models.keras.initialization import seed_initializers
 from kdcli.models.keras.taps import find_layers
+from kdcli.models.variables import DIVERGED_HINT
 from kdcli.screening.verdict import COPY_HINT
 from kdcli.tensors import KerasModel
-
-DIVERGED_HINT = "use an earlier checkpoint: training had diverged before this one was saved"
 
 
 def check_weights_finite(model: KerasModel, name: str) -> None:

@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from kdcli.lazy import keras
+from kdcli.models.network import TapRoles
 from kdcli.tensors import Shape
 
 # Layers that extract no features, by a part of the class name.
 _PASSING = ("Dropout", "Random", "Rescaling", "Padding", "Cropping")
 _LINEAR = ("BatchNormalization", "Add")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TapRoles:
-    """The names of taps by role.
-
-    Args:
-        secondary: taps that automatic pairing skips: dropout, padding, pooled maps, the inside of attention.
-        linear: outputs of convolutions, dense layers, batch normalizations and sums, before any activation.
-        normalized: outputs of batch normalizations.
-        scores: attention scores (heads, queries, keys).
-        blocks: outputs of transformer blocks, in order.
-    """
-
-    secondary: frozenset[str] = frozenset()
-    linear: frozenset[str] = frozenset()
-    normalized: frozenset[str] = frozenset()
-    scores: frozenset[str] = frozenset()
-    blocks: tuple[str, ...] = ()
 
 
 def find_roles(taps: Mapping[str, Shape], paths: Mapping[str, str], layers: Mapping[str, Any]) -> TapRoles:

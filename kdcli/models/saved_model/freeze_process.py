@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from kdcli.errors import KdError, ModelError, UsageError, summarize_error
-from kdcli.models.keras.model import DIVERGED_HINT
 from kdcli.models.saved_model.constant_function import freeze_function
 from kdcli.models.saved_model.frozen_graph import DESCRIPTION_FILE, GRAPH_FILE
 from kdcli.models.saved_model.signatures import LoadedSignature, load_keras_2_call, load_signature
+from kdcli.models.variables import DIVERGED_HINT
 from kdcli.screening.process_limits import limit_process
 from kdcli.tensors import Tensor, Variable
 

@@ -14,8 +14,7 @@ import numpy as np
 from kdcli.errors import ModelError
 from kdcli.lazy import ops, tf
 from kdcli.models.batching import map_in_batches
-from kdcli.models.keras.tap_roles import TapRoles
-from kdcli.models.network import Network, Outputs, TensorSpec
+from kdcli.models.network import Network, Outputs, TapRoles, TensorSpec
 from kdcli.models.preprocessing import Preprocessing, preprocess
 from kdcli.models.saved_model.frozen_graph import FrozenGraph, GraphTensor
 from kdcli.models.saved_model.function import GraphFunction, save_function, select_float_weights

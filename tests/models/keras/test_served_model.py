@@ -10,7 +10,7 @@ import pytest
 
 from kdcli.errors import ModelError
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.keras.serving import make_served_model
+from kdcli.models.keras.served_model import make_served_model
 from kdcli.models.preprocessing import SCALES, make_preprocessing
 from kdcli.recipe.model_sections import InputSection
 

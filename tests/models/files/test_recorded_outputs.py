@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kdcli.errors import ModelError
-from kdcli.models.files.recorded import RecordedNetwork
+from kdcli.models.files.recorded_outputs import RecordedNetwork
 
 LOGITS = np.arange(12, dtype=np.float32).reshape(4, 3)
 
