@@ -20,7 +20,7 @@ from kdcli.setup.open_models import OpenedModel
 from kdcli.setup.open_teachers import open_teachers
 from kdcli.setup.request import Request
 from kdcli.teacher.ensemble import make_ensemble, member_records
-from kdcli.teacher.resolve import open_split_logits
+from kdcli.teacher.split_logits import open_split_logits
 
 
 @dataclass(frozen=True)

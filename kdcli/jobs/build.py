@@ -32,8 +32,8 @@ from kdcli.setup.request import Request, require
 from kdcli.setup.run_location import RunLocation, open_data, record_inputs
 from kdcli.setup.startup import strategy_for
 from kdcli.setup.workers import start_workers
-from kdcli.teacher.ensemble import build_teacher_outputs, resolved_settings
-from kdcli.teacher.resolve import make_views
+from kdcli.teacher.build import build_teacher_outputs, make_views
+from kdcli.teacher.ensemble import resolve_settings
 from kdcli.training.loop import steps_per_epoch
 from kdcli.zoo import Clone
 
@@ -90,7 +90,7 @@ def build_distillation(location: RunLocation) -> Job:
         terms=terms,
         strategy=strategy,
         monitor=monitored_metric(train, dataset, with_teacher=True),
-        resolved={**resolved, **reused_layers, ("student", "start"): student.start, **resolved_settings(outputs)},
+        resolved={**resolved, **reused_layers, ("student", "start"): student.start, **resolve_settings(outputs)},
         inputs=record_inputs(location, {join_path(at): model.record for at, model in models.items()}),
         clock=clock,
     )

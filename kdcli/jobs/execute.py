@@ -97,7 +97,7 @@ def _carried_out(job: Job, location: RunLocation) -> RunResult | FinishedRun:
 
 
 def _trained(job: Job, run: Run, targets: Targets | None) -> TrainingResult:
-    with job.teacher_outputs.asked_live() if job.teacher_outputs else nullcontext():
+    with job.teacher_outputs.in_precision() if job.teacher_outputs else nullcontext():
         return train_job(job, run, targets)
 
 
@@ -162,7 +162,7 @@ def _measured(job: Job, run: Run, trained: TrainingResult) -> RunResult:
         validation, _ = evaluate_split(network, dataset.validation, **measured)
     if dataset.test is not None:
         if job.teacher_outputs is not None and not job.teacher_outputs.recorded:
-            answers = job.teacher_outputs.plain("test", dataset.test)
+            answers = job.teacher_outputs.split_logits("test", dataset.test)
             teacher_test = measure_quality(answers, dataset.test.all_labels(), task=dataset.task)
         test, logits = evaluate_split(network, dataset.test, teacher=answers, **measured)
         write_test_predictions(run, logits, dataset.test, task=dataset.task)
@@ -219,4 +219,4 @@ def _answer_validation(job: Job) -> None:
         return
     # What is recorded is about the training part only, and may be all that is known.
     if not job.teacher_outputs.recorded or any(split is one for one in splits_with_outputs(job.dataset)):
-        job.teacher_validation = job.teacher_outputs.plain("validation", split)
+        job.teacher_validation = job.teacher_outputs.split_logits("validation", split)

@@ -194,7 +194,7 @@ def _measured_seconds(job: Job) -> dict[str, float | None]:
     teacher_outputs, network = job.teacher_outputs, job.trained.network
     examples, targets, teacher_seconds = job.dataset.train, None, None
     if teacher_outputs is not None:
-        examples, targets = teacher_outputs.look()
+        examples, targets = teacher_outputs.sample_targets()
         teacher_seconds = round(sum(_teacher_seconds(one) for one in teacher_outputs.members), 1)
     parts = [variable for term in job.terms for variable in term.variables]
     with preserve_values([*network.variables, *parts]), compute_in(network, job.train.precision):
@@ -240,7 +240,7 @@ def _teacher_seconds(teacher_outputs: TeacherOutputs) -> float:
     ):
         return 0.0
     sample = sample_examples(teacher_outputs.dataset.train)
-    with teacher_outputs.asking(sample, create_identity_views(sample), taps=teacher_outputs.taps) as teacher_pass:
+    with teacher_outputs.open_pass(sample, create_identity_views(sample)) as teacher_pass:
         count = min(256, len(sample))
         teacher_pass(0, 0, count)
         since = time.perf_counter()

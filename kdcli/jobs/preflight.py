@@ -169,7 +169,7 @@ def check_job(job: Job) -> tuple[str, ...]:
     looked, answers = train, None
     if teacher_outputs is not None:
         findings.extend(_known_of(teacher_outputs, student.network, job.dataset.task))
-        looked, answers = teacher_outputs.look()
+        looked, answers = teacher_outputs.sample_targets()
     network = teacher_outputs.network if teacher_outputs is not None else None
     batch = _sample_batch(looked, min(job.train.batch_size, len(looked)))
     refuse_idle_terms(job.terms, student=student.network, teacher=network, batch=batch, targets=answers)
@@ -190,7 +190,8 @@ def _known_of(teacher_outputs: AnyOutputs, student: Network, task: str) -> list[
     for one in teacher_outputs.members:
         refuse_same(one.network, student)
         if task == "classification" and labels is not None:
-            accuracy = refuse_teacher_at_chance(one.plain(SAMPLE_SPLIT, sample), labels, name=one.network.name)
+            logits = one.split_logits(SAMPLE_SPLIT, sample)
+            accuracy = refuse_teacher_at_chance(logits, labels, name=one.network.name)
             who = "the teacher" if len(teacher_outputs.members) == 1 else one.network.name
             texts.append(f"{who}'s accuracy on training examples is {accuracy:.4f}")
     return texts

@@ -1,4 +1,4 @@
-"""Letting the teacher answer once: what the cache lacks is answered shard by shard, the rest is read."""
+"""Fills the cache: outputs that it lacks are computed shard by shard, the others are read."""
 
 from __future__ import annotations
 
@@ -20,29 +20,30 @@ from kdcli.runs.packed_file import parse_dtype
 from kdcli.setup.context import Context
 from kdcli.teacher.storage_dtype import convert_stored
 
-# Seconds in which answers that nothing keeps are not stopped: a run that gets little time each time gets on.
-PATIENCE = 5.0
+# Uncached inference is not interrupted for this long, so that a job that is stopped often still makes progress.
+PATIENCE_SECONDS = 5.0
 
 
-class Answers(Protocol):
-    """Who answers: a `TeacherPass`, or who has its answers already."""
+class OutputSource(Protocol):
+    """Gives outputs: a `TeacherPass`, or outputs that exist already."""
 
     def __call__(
         self, view: int, start: int, stop: int, *, on_batch: Callable[[int], None] | None = None
     ) -> dict[str, np.ndarray]:
-        """The answers to the examples at positions start .. stop - 1 in a view, by name."""
+        """Return the outputs for the examples at positions start .. stop - 1 in a view, by name."""
         ...
 
 
-Ask = Callable[[], AbstractContextManager[Answers]]
+OpenSource = Callable[[], AbstractContextManager[OutputSource]]
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Which part of the missing answers this process gives first, of several that work on the same run.
+    """The slice of the missing shards that one of several workers computes first.
 
     Args:
-        index, count: this process and how many there are.
+        index: index of this worker.
+        count: number of workers.
     """
 
     index: int = 0
@@ -51,44 +52,44 @@ class Slice:
 
 @dataclass(frozen=True)
 class Filling:
-    """What a process does while it fills.
+    """How a worker reports while it computes outputs, and when it stops.
 
     Args:
-        on_examples: told how many (view, example) pairs are answered so far; it may raise to stop.
-        on_note: told in a sentence what was waited for or thrown away; the second argument is true for a warning.
-        stop: gives the exit code to stop with, or None.
-        share: of several processes.
-        writes: whether anything may be written: a cache that is only read does not note its use either.
+        on_examples: called with the number of (view, example) pairs done so far; it may raise to stop.
+        on_note: called with a message, and whether it is a warning.
+        stop: returns the exit code with which to stop, or None.
+        slice: the shards that this worker computes first.
+        writes: whether anything may be written; if not, not even the use of an entry is recorded.
     """
 
     on_examples: Callable[[int], None]
     on_note: Callable[[str, bool], None]
     stop: Callable[[], int | None]
-    share: Slice = field(default_factory=Slice)
+    slice: Slice = field(default_factory=Slice)
     writes: bool = True
 
 
-def fill_memory(ask: Ask, layout: Layout, filling: Filling) -> dict[str, np.ndarray]:
-    """Every answer of a layout, (views · examples, ...) by name, in the types of the layout.
+def fill_memory(open_source: OpenSource, layout: Layout, filling: Filling) -> dict[str, np.ndarray]:
+    """Compute all outputs of a layout, (views · examples, ...) by name, in the dtypes of the layout.
 
     Raises:
-        ModelError: an answer that is not finite.
-        Overflow: a value that its type cannot hold.
+        ModelError: an output is NaN or infinite.
+        Overflow: a value does not fit into its dtype.
     """
     rows = layout.views * layout.examples
-    kept = {spec.name: np.empty((rows, *spec.shape), parse_dtype(spec.dtype)) for spec in layout.arrays}
-    with ask() as answers:
+    arrays = {spec.name: np.empty((rows, *spec.shape), parse_dtype(spec.dtype)) for spec in layout.arrays}
+    with open_source() as source:
         for shard in layout.shards:
             begin = shard.view * layout.examples + shard.start
-            for name, values in _answered(answers, shard, layout, filling, done=begin).items():
-                kept[name][begin : begin + len(values)] = values
-    return kept
+            for name, values in _compute_shard(source, shard, layout, filling, done=begin).items():
+                arrays[name][begin : begin + len(values)] = values
+    return arrays
 
 
 def fill_cache(
     folder: Path,
     components: Mapping[str, Any],
-    ask: Ask,
+    open_source: OpenSource,
     *,
     layout: Layout,
     described: Mapping[str, str],
@@ -96,98 +97,101 @@ def fill_cache(
     filling: Filling,
     entry: Entry | None = None,
 ) -> tuple[EntryReader, bool]:
-    """The answers from the cache, and whether all of them were there before.
+    """Compute the outputs that the cache lacks, and open all of them.
 
-    What another process is answering is waited for. A shard is kept as soon as it is answered, so that a process
-    that ends in between loses one at most.
+    Waits if another process fills the entry. Each shard is written as soon as it is computed, so that a process
+    that dies loses at most one.
 
     Args:
-        folder: of the cache.
-        components: what the answers follow from.
-        ask: who answers; asked only where something is missing.
-        layout, described, choices: of the entry, where it has to be made.
+        folder: folder of the cache.
+        components: what identifies the outputs.
+        open_source: opens the source of outputs; called only if some are missing.
+        layout, described, choices: layout and metadata of a new entry.
         filling: how to report and when to stop.
-        entry: what was found before; looked for when left out.
+        entry: the entry, if it has been found before.
+
+    Returns:
+        The reader, and whether all outputs were in the cache before.
 
     Raises:
-        ModelError: an answer that is not finite; no such shard is kept.
-        Overflow: a value that its type cannot hold.
+        ModelError: an output is NaN or infinite; its shard is not written.
+        Overflow: a value does not fit into its dtype.
         StorageError: the cache cannot be written.
-        Interrupted: `stop` said so.
+        Interrupted: `stop` returned an exit code.
     """
     entry = entry or Entry.find(folder, components)
     if entry is not None and not entry.missing():
+        # If the entry has just been removed, it is filled again below.
         with suppress(StorageError):
-            # Removed meanwhile, it is filled again below.
             return entry.open_reader(touch=filling.writes), True
     if entry is None:
         entry = Entry.create(folder, components, layout=layout, described=described, choices=choices)
-    # Of several workers the first one keeps others out.
-    alone = entry.lock(on_wait=lambda text: filling.on_note(text, False), stop=filling.stop)
-    with alone if filling.share.index == 0 else nullcontext():
-        hit = _fill(entry, ask, filling)
+    # The first of several workers locks out other runs for all of them.
+    lock = entry.lock(on_wait=lambda text: filling.on_note(text, False), stop=filling.stop)
+    with lock if filling.slice.index == 0 else nullcontext():
+        hit = _fill_entry(entry, open_source, filling)
     return entry.open_reader(), hit
 
 
-def _fill(entry: Entry, ask: Ask, filling: Filling) -> bool:
-    """Answer what is missing; whether nothing was."""
-    missing, share, shards = entry.missing(), filling.share, entry.layout.shards
-    _say_damaged(entry, filling)
+def _fill_entry(entry: Entry, open_source: OpenSource, filling: Filling) -> bool:
+    """Compute the missing shards; returns whether none was missing."""
+    missing, shards = entry.missing(), entry.layout.shards
+    for text in entry.damaged:
+        filling.on_note(f"{text}; its outputs are computed again", True)
     if not missing:
         return True
-    # Of several processes each begins with its own share. What nobody has answered by then it answers too, from
-    # the other end: the rest of a slow one, or everything where the others write to another disk.
-    own = set(shards[share.index :: share.count])
+    # Each worker computes its slice first. Then it takes over what is still missing, from the other end: the rest
+    # of a slow worker, or everything if the workers do not share a disk.
+    ours = set(shards[filling.slice.index :: filling.slice.count])
     order = [
-        *(shard for shard in missing if shard in own),
-        *(shard for shard in missing[::-1] if shard not in own),
+        *(shard for shard in missing if shard in ours),
+        *(shard for shard in missing[::-1] if shard not in ours),
     ]
     done = entry.layout.views * entry.layout.examples - sum(shard.stop - shard.start for shard in missing)
-    with ask() as answers:
+    with open_source() as source:
         for shard in order:
-            if shard in own or shard in entry.missing():
-                entry.write(shard, _answered(answers, shard, entry.layout, filling, done=done))
+            if shard in ours or shard in entry.missing():
+                entry.write(shard, _compute_shard(source, shard, entry.layout, filling, done=done))
             done += shard.stop - shard.start
     return False
 
 
-def _answered(
-    answers: Answers, shard: Shard, layout: Layout, filling: Filling, *, done: int
+def _compute_shard(
+    source: OutputSource, shard: Shard, layout: Layout, filling: Filling, *, done: int
 ) -> dict[str, np.ndarray]:
-    """The answers of a shard, in the types in which they are kept."""
+    """Compute the outputs of a shard, in the dtypes in which they are stored."""
 
-    def told(count: int) -> None:
+    def report(count: int) -> None:
         filling.on_examples(done + count)
 
-    found = answers(shard.view, shard.start, shard.stop, on_batch=told)
-    return {spec.name: convert_stored(found[spec.name], spec) for spec in layout.arrays}
+    outputs = source(shard.view, shard.start, shard.stop, on_batch=report)
+    return {spec.name: convert_stored(outputs[spec.name], spec) for spec in layout.arrays}
 
 
-def _say_damaged(entry: Entry, filling: Filling) -> None:
-    for text in entry.damaged:
-        filling.on_note(f"{text}; it is answered again", True)
-
-
-def make_filling(context: Context, total: int, what: str, *, patience: float = 0.0) -> Filling:
-    """How filling reports, and stops when it is asked to.
+def make_filling(
+    context: Context, total: int, examples: str, *, patience_seconds: float = 0.0, is_cached: bool = False
+) -> Filling:
+    """Make a `Filling` that reports to the listener of a command and stops with it.
 
     Args:
-        around: listener and stop.
-        total: answers that are wanted.
-        what: they are to, in words.
-        patience: seconds in which it is not stopped.
+        context: listener, stop function and workers of the command.
+        total: number of outputs to compute.
+        examples: the examples, in words.
+        patience_seconds: seconds during which it does not stop.
+        is_cached: whether complete shards are written to the cache.
     """
     since = time.monotonic()
 
-    def told(done: int) -> None:
+    def report(done: int) -> None:
         context.on_event(Progress("teacher", done, total, "examples"))
         code = context.stop()
-        if code is not None and time.monotonic() - since >= patience:
-            text = f"stopped while the teacher was answering {what} ({done} of {total}; whole shards are kept)"
+        if code is not None and time.monotonic() - since >= patience_seconds:
+            stored = "; complete shards are cached" if is_cached else ""
+            text = f"stopped during teacher inference on {examples} ({done:,} of {total:,}{stored})"
             raise Interrupted(text, exit_code=code)
 
     def note(text: str, warning: bool) -> None:
         context.on_event(Note(text, warning=warning))
 
-    share = Slice(context.workers.index, context.workers.count)
-    return Filling(told, note, context.stop, share, writes=not context.dry_run)
+    workers = context.workers
+    return Filling(report, note, context.stop, Slice(workers.index, workers.count), writes=not context.dry_run)

@@ -1,4 +1,4 @@
-"""A run's teacher at work: in which precision it is asked, where its answers are kept, and the answers."""
+"""A teacher's outputs for the training examples: live, in memory or in the cache."""
 
 from __future__ import annotations
 
@@ -30,130 +30,121 @@ from kdcli.distillation.targets import (
 from kdcli.events import Note
 from kdcli.models.files.recorded_outputs import RecordedNetwork
 from kdcli.models.keras.precision import compute_in
+from kdcli.models.network import Network
 from kdcli.models.prediction import LOGITS
+from kdcli.setup.context import Context
 from kdcli.setup.open_models import OpenedModel
 from kdcli.teacher.cache_key import split_components, training_components
-from kdcli.teacher.fill_cache import PATIENCE, fill_cache, fill_memory, make_filling
+from kdcli.teacher.fill_cache import PATIENCE_SECONDS, fill_cache, fill_memory, make_filling
 from kdcli.teacher.inference import TeacherPass
 from kdcli.teacher.placement import Placement
-from kdcli.teacher.precision import FEATURES, choose_precision
+from kdcli.teacher.precision import FEATURE_SAMPLE_SIZE, choose_precision
 from kdcli.teacher.split_logits import (
     SAMPLE_SPLIT,
     SplitLogits,
-    entry_labels,
+    describe_entry,
     sample_examples,
     sample_positions,
 )
 from kdcli.teacher.storage_dtype import Overflow, choose_storage
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TeacherOutputs:
-    """How the teacher of a run is asked, and where its answers are kept.
+    """The outputs of one teacher for the training examples of a run.
 
     Args:
-        views: of the training examples that it answers.
-        keeping: where the answers go.
-        measured: in which precision it answers, and in which types that is kept.
-        asked: the precision that the recipe asks for.
-        wanted: whether any term asks for its answers.
-        plain: the teacher, its logits of whole splits, the data and the cache.
-        hit: whether all training answers were there before.
+        views: views of the training examples.
+        placement: where the outputs are stored.
+        measured: precision and stored dtypes.
+        requested_precision: precision in the recipe.
+        needed: whether any loss needs the outputs.
+        split_logits: the teacher's logits for whole splits, with the teacher, the data and the cache.
+        hit: whether all outputs were in the cache before.
     """
 
     views: Views
     placement: Placement
     measured: MeasuredOutputs
-    request: str
-    wanted: bool
-    plain: SplitLogits
+    requested_precision: str
+    needed: bool
+    split_logits: SplitLogits
     hit: bool = False
 
     @property
     def opened(self) -> OpenedModel:
         """The teacher."""
-        return self.plain.opened
+        return self.split_logits.opened
 
     @property
     def dataset(self) -> Dataset:
-        """Whose training examples it answers."""
-        return self.plain.dataset
+        """The data with the training examples."""
+        return self.split_logits.dataset
 
     @property
-    def network(self) -> Any:
+    def network(self) -> Network:
         """The teacher's network."""
-        return self.opened.network
+        return self.split_logits.network
 
     @property
     def members(self) -> tuple[TeacherOutputs, ...]:
-        """The teachers: this one."""
+        """The members of the ensemble: this teacher."""
         return (self,)
 
     @property
     def recorded(self) -> bool:
-        """Whether only its answers are there."""
+        """Whether the teacher is a file of recorded outputs."""
         return isinstance(self.network, RecordedNetwork)
 
     @property
-    def _folder(self) -> Path | None:
-        """The cache's, where answers go there."""
-        return self.plain.folder if self.placement.mode == "disk" else None
-
-    @property
     def precision(self) -> str:
-        """In which the training examples are answered."""
+        """Precision in which the outputs for the training examples are computed."""
         return self.measured.precision
 
     @property
     def arrays(self) -> tuple[ArraySpec, ...]:
-        """What is kept of each answer: logits, tapped features; empty where no term wants any."""
-        return self.measured.arrays if self.wanted else ()
+        """The arrays that losses need: logits and tapped features; empty if none needs any."""
+        return self.measured.arrays if self.needed else ()
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What was measured, in sentences for the plan."""
-        precision, *kept = self.measured.texts or ("",)
-        texts = (precision, *kept) if self.bytes else (precision,)
+        """The measurements, in sentences for the plan."""
+        # The sentence on storage comes second.
+        texts = self.measured.texts if self.bytes else self.measured.texts[:1]
         return tuple(text for text in texts if text)
 
     @property
     def taps(self) -> tuple[str, ...]:
-        """The tapped features that are wanted."""
+        """The tapped features that losses need."""
         return tuple(spec.name for spec in self.arrays if spec.name != LOGITS)
 
     @property
     def layout(self) -> Layout:
-        """How the training answers are kept."""
+        """Layout of the stored outputs."""
         return Layout(len(self.dataset.train), self.views.count or 1, self.arrays)
 
     @cached_property
     def components(self) -> dict[str, Any] | None:
-        """What the training answers follow from; None where nothing tells."""
-        if self.plain.base is None:
+        """Components of the cache key; None if the teacher cannot be identified."""
+        if self.split_logits.base is None:
             return None
         return training_components(
-            self.plain.base,
+            self.split_logits.base,
             self.dataset.train,
             self.views,
             precision=self.precision,
             arrays=self.arrays,
-            memo=self.plain.context.memo,
+            memo=self._context.memo,
         )
-
-    @cached_property
-    def _entry(self) -> Entry | None:
-        """The kept answers to the training examples, complete or not; each shard is checked once."""
-        folder, components = self._folder, self.components
-        return self.plain.context.find_entry(folder, components) if folder and components else None
 
     @property
     def bytes(self) -> int:
-        """Bytes of the kept training answers."""
+        """Bytes of the stored outputs."""
         return 0 if self.placement.mode == "live" or not self.arrays else self.layout.bytes
 
     @property
     def complete(self) -> bool:
-        """Whether all training answers lie in the cache."""
+        """Whether all outputs are in the cache."""
         return self._entry is not None and not self._entry.missing()
 
     def to_json(self) -> dict[str, Any]:
@@ -170,83 +161,110 @@ class TeacherOutputs:
         }
 
     @contextmanager
-    def asked_live(self) -> Iterator[None]:
-        """While it is asked in every step, the teacher computes in its precision."""
+    def in_precision(self) -> Iterator[None]:
+        """Let a live teacher compute in its precision while the block runs."""
         with compute_in(self.network, self.precision if self.placement.mode == "live" else "float32"):
             yield
 
     def targets(self) -> Targets | None:
-        """The answers to the training examples; None when no term asks for them."""
+        """Get the targets for training, computing the outputs that do not exist yet; None if no loss needs any."""
         if not self.arrays:
             return None
-        if self.recorded:
+        if isinstance(self.network, RecordedNetwork):
             return make_recorded_targets(self.network, self.dataset.train)
         if self.placement.mode == "live":
             return LiveTargets(self.network, self.taps)
         components = self.components
         if components is None:
-            return self._kept()
+            return self._store_outputs()
         key = ("targets", self.placement.mode, *sorted(components.items()))
-        self.hit = key in self.plain.context.memo
-        return self.plain.context.memo(key, self._kept)
+        self.hit = key in self._context.memo
+        return self._context.memo(key, self._store_outputs)
 
-    def look(self) -> tuple[Examples, Targets | None]:
-        """Some training examples with their answers, before training; None where nobody wants any."""
+    def sample_targets(self) -> tuple[Examples, Targets | None]:
+        """Get some training examples with their targets, before training."""
         if self.recorded or self.complete:
             return self.dataset.train, self.targets()
-        few = sample_positions(self.dataset.train)[:FEATURES]
-        return self.dataset.train.subset(few), self.about(few)
+        positions = sample_positions(self.dataset.train)[:FEATURE_SAMPLE_SIZE]
+        return self.dataset.train.subset(positions), self.targets_of(positions)
 
-    def about(self, positions: np.ndarray) -> Targets | None:
-        """The answers to the first ones of the sampled examples as they are, by their number in that order."""
+    def targets_of(self, positions: np.ndarray) -> Targets | None:
+        """Get the targets for the first sampled examples, without augmentation.
+
+        Args:
+            positions: positions of the first examples of the sample; batches number them from 0.
+        """
         if not self.arrays or self.placement.mode == "live":
             return self.targets()
-        known = self.targets() if self.recorded or self.complete else None
-        if known is not None:
-            return SubsetTargets(known, positions)
-        few = self.dataset.train.subset(positions)
-        looked = {name: values[: len(few)] for name, values in self.measured.answers.items()}
-        if not looked:
-            told = make_filling(self.plain.context, len(few), "some examples", patience=PATIENCE).on_examples
-            with self.asking(few, create_identity_views(few), taps=self.taps) as teacher_pass:
-                looked = teacher_pass(0, 0, len(few), on_batch=told)
-        return ResidentTargets(looked, examples=len(few))
+        stored = self.targets() if self.recorded or self.complete else None
+        if stored is not None:
+            return SubsetTargets(stored, positions)
+        examples = self.dataset.train.subset(positions)
+        outputs = {name: values[: len(examples)] for name, values in self.measured.outputs.items()}
+        if not outputs:
+            filling = make_filling(
+                self._context, len(examples), "some examples", patience_seconds=PATIENCE_SECONDS
+            )
+            with self.open_pass(examples, create_identity_views(examples)) as teacher_pass:
+                outputs = teacher_pass(0, 0, len(examples), on_batch=filling.on_examples)
+        return ResidentTargets(outputs, examples=len(examples))
 
-    def asking(self, examples: Examples, views: Views, *, taps: tuple[str, ...] = ()) -> TeacherPass:
-        """A pass of the teacher over examples, in its precision."""
-        return TeacherPass(self.network, taps, examples, views, precision=self.precision)
+    def open_pass(self, examples: Examples, views: Views) -> TeacherPass:
+        """Open a pass of the teacher over examples, in its precision, for the needed arrays."""
+        return TeacherPass(self.network, self.taps, examples, views, precision=self.precision)
 
-    def _kept(self) -> Targets:
+    @property
+    def _context(self) -> Context:
+        return self.split_logits.context
+
+    @property
+    def _folder(self) -> Path | None:
+        """Folder of the cache if the outputs are stored there."""
+        return self.split_logits.folder if self.placement.mode == "disk" else None
+
+    @cached_property
+    def _entry(self) -> Entry | None:
+        """The cache entry, complete or not; each shard is verified once."""
+        folder, components = self._folder, self.components
+        return self._context.find_entry(folder, components) if folder and components else None
+
+    def _store_outputs(self) -> Targets:
+        """Compute and store the outputs; if a value overflows float16, once more in bfloat16."""
         try:
-            return self._filled()
+            return self._compute_missing()
         except Overflow as overflow:
-            # A value that the first examples did not show: all answers get another type, later runs know.
+            # The sample contained no such value. Later runs start with the choice that is stored here.
             wider = replace(overflow.spec, dtype="bfloat16")
             arrays = tuple(wider if spec == overflow.spec else spec for spec in self.measured.arrays)
             self.measured = replace(self.measured, arrays=arrays)
-            store_measured(self.request, self.measured, self.plain, self.taps)
-            for follows in ("components", "_entry"):
-                self.__dict__.pop(follows, None)
-            self.plain.context.on_event(Note(f"{overflow}: it is kept as bfloat16", warning=True))
-            return self._filled()
+            _store_measured(self.requested_precision, self.measured, self.split_logits, self.taps)
+            for outdated in ("components", "_entry"):
+                self.__dict__.pop(outdated, None)
+            self._context.on_event(Note(f"{overflow}; it is stored as bfloat16", warning=True))
+            return self._compute_missing()
 
-    def _filled(self) -> Targets:
+    def _compute_missing(self) -> Targets:
         train, layout, components = self.dataset.train, self.layout, self.components
-        ask = partial(self.asking, train, self.views, taps=self.taps)
-        filling = make_filling(self.plain.context, layout.views * layout.examples, "the training examples")
+        open_pass = partial(self.open_pass, train, self.views)
+        filling = make_filling(
+            self._context,
+            layout.views * layout.examples,
+            "the training examples",
+            is_cached=self._folder is not None,
+        )
         if self._folder is None or components is None:
-            return ResidentTargets(fill_memory(ask, layout, filling), examples=len(train))
-        words, choices = entry_labels(self.opened, self.dataset, "train"), {"measured": list(self.texts)}
-        reason = None if self._entry else explain_miss(self._folder, components, teacher=words["teacher"])
+            return ResidentTargets(fill_memory(open_pass, layout, filling), examples=len(train))
+        described = describe_entry(self.opened, self.dataset, "train")
+        reason = None if self._entry else explain_miss(self._folder, components, teacher=described["teacher"])
         if reason:
-            self.plain.context.on_event(Note(reason))
+            self._context.on_event(Note(reason))
         reader, self.hit = fill_cache(
             self._folder,
             components,
-            ask,
+            open_pass,
             layout=layout,
-            described=words,
-            choices=choices,
+            described=described,
+            choices={"measured": list(self.texts)},
             filling=filling,
             entry=self._entry,
         )
@@ -257,69 +275,86 @@ class TeacherOutputs:
 
 @dataclass(frozen=True)
 class MeasuredOutputs:
-    """What a look at the teacher's answers told.
+    """Precision and stored dtypes, measured on a sample.
 
     Args:
-        precision: in which it answers.
-        arrays: how each part of an answer is kept.
-        texts: the figures, in sentences.
-        answers: that were looked at; none where the cache remembers the choice.
+        precision: precision in which the teacher computes.
+        arrays: logits and taps with their stored dtypes.
+        texts: the measurements, in sentences.
+        outputs: float32 outputs for the sample; empty if the choice comes from the cache.
     """
 
     precision: str
     arrays: tuple[ArraySpec, ...]
     texts: tuple[str, ...]
-    answers: dict[str, np.ndarray] = field(default_factory=dict)
+    outputs: dict[str, np.ndarray] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """What the cache remembers."""
+        """The document that the cache stores."""
         arrays = [[spec.name, spec.dtype, list(spec.shape)] for spec in self.arrays]
         return {"precision": self.precision, "arrays": arrays, "texts": list(self.texts)}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> MeasuredOutputs:
-        """What the cache remembered."""
+        """Read the document that the cache stores."""
         arrays = tuple(ArraySpec(name, dtype, tuple(shape)) for name, dtype, shape in document["arrays"])
         return cls(document["precision"], arrays, tuple(document["texts"]))
 
 
-def measure_outputs(precision: str, plain: SplitLogits, taps: tuple[str, ...]) -> MeasuredOutputs:
-    """Precision and types, as the chief of several workers finds them."""
-    own: list[MeasuredOutputs] = []
+def measure_outputs(precision: str, split_logits: SplitLogits, taps: tuple[str, ...]) -> MeasuredOutputs:
+    """Choose precision and stored dtypes; all workers use the choice of the chief.
 
-    def look() -> dict[str, Any]:
-        own.append(_look(precision, plain, taps))
-        return own[0].to_json()
+    Args:
+        precision: precision in the recipe.
+        split_logits: the teacher, the data and the cache.
+        taps: tapped features that losses need.
 
-    document = plain.context.workers.broadcast_object(look)
-    return own[0] if own else MeasuredOutputs.from_json(document)
+    Raises:
+        UsageError: the teacher cannot compute in this precision.
+        ModelError: an output is NaN or infinite.
+    """
+    ours: list[MeasuredOutputs] = []
+
+    def measure() -> dict[str, Any]:
+        ours.append(_measure(precision, split_logits, taps))
+        return ours[0].to_json()
+
+    document = split_logits.context.workers.broadcast_object(measure)
+    return ours[0] if ours else MeasuredOutputs.from_json(document)
 
 
-def store_measured(request: str, measured: MeasuredOutputs, plain: SplitLogits, taps: tuple[str, ...]) -> None:
-    """Let the cache remember a choice for what was asked, and for what it became: a resumed run asks for that."""
-    if plain.folder is not None and plain.base is not None and not plain.context.dry_run:
-        for precision in {request, measured.precision}:
-            store_decision(plain.folder, _follows_from(precision, plain, taps), measured.to_json())
-
-
-def _look(precision: str, plain: SplitLogits, taps: tuple[str, ...]) -> MeasuredOutputs:
-    """Precision and types, from what the cache remembers or from answers to some examples."""
-    network, sample = plain.opened.network, sample_examples(plain.dataset.train)
-    if plain.folder is not None and plain.base is not None:
-        remembered = load_decision(plain.folder, _follows_from(precision, plain, taps))
-        if remembered is not None:
-            return MeasuredOutputs.from_json(remembered)
-    told = make_filling(plain.context, len(sample), "a sample of the examples", patience=PATIENCE).on_examples
-    choice = choose_precision(precision, network, sample, taps=taps, on_batch=told)
-    storage = choose_storage(choice.answers, output_kind=network.output_kind)
-    plain.known(SAMPLE_SPLIT, sample, choice.answers[LOGITS])
-    texts = (f"the teacher answers in {choice.text}", f"answers are kept as {storage.text}")
-    measured = MeasuredOutputs(choice.precision, storage.specs, texts, choice.answers)
-    store_measured(precision, measured, plain, taps)
+def _measure(precision: str, split_logits: SplitLogits, taps: tuple[str, ...]) -> MeasuredOutputs:
+    """Load the choice from the cache, or measure the outputs for a sample."""
+    network, sample = split_logits.network, sample_examples(split_logits.dataset.train)
+    if split_logits.folder is not None and split_logits.base is not None:
+        document = load_decision(split_logits.folder, _decision_components(precision, split_logits, taps))
+        if document is not None:
+            return MeasuredOutputs.from_json(document)
+    filling = make_filling(
+        split_logits.context, len(sample), "a sample of the examples", patience_seconds=PATIENCE_SECONDS
+    )
+    choice = choose_precision(precision, network, sample, taps=taps, on_batch=filling.on_examples)
+    storage = choose_storage(choice.outputs, output_kind=network.output_kind)
+    split_logits.store(SAMPLE_SPLIT, sample, choice.outputs[LOGITS])
+    texts = (f"the teacher computes in {choice.text}", f"outputs are stored as {storage.text}")
+    measured = MeasuredOutputs(choice.precision, storage.specs, texts, choice.outputs)
+    _store_measured(precision, measured, split_logits, taps)
     return measured
 
 
-def _follows_from(precision: str, plain: SplitLogits, taps: tuple[str, ...]) -> dict[str, Any]:
-    sample = sample_examples(plain.dataset.train)
-    examples = split_components(SAMPLE_SPLIT, sample, create_identity_views(sample), plain.context.memo)
-    return {**(plain.base or {}), **examples, "asked": precision, "taps": ", ".join(taps)}
+def _store_measured(
+    requested: str, measured: MeasuredOutputs, split_logits: SplitLogits, taps: tuple[str, ...]
+) -> None:
+    """Store a choice for the requested precision, and for the chosen one, which a resumed run requests."""
+    if split_logits.folder is None or split_logits.base is None or split_logits.context.dry_run:
+        return
+    for precision in {requested, measured.precision}:
+        components = _decision_components(precision, split_logits, taps)
+        store_decision(split_logits.folder, components, measured.to_json())
+
+
+def _decision_components(precision: str, split_logits: SplitLogits, taps: tuple[str, ...]) -> dict[str, Any]:
+    sample = sample_examples(split_logits.dataset.train)
+    views, memo = create_identity_views(sample), split_logits.context.memo
+    examples = split_components(SAMPLE_SPLIT, sample, views, memo)
+    return {**(split_logits.base or {}), **examples, "asked": precision, "taps": ", ".join(taps)}

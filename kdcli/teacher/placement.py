@@ -1,4 +1,4 @@
-"""Where a teacher's answers are kept, and to how many views: chosen once, with the reason."""
+"""Where the outputs for the training examples are stored, and for how many views."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 from kdcli.errors import StorageError, UsageError
 
-# Distinct views that `views: auto` keeps; below the second number a new view every epoch is worth more.
-AUTO_VIEWS, FEWEST_VIEWS = 8, 4
+# Views that `views: auto` stores; below the minimum, a new view in every epoch trains better students.
+MAX_AUTO_VIEWS, MIN_AUTO_VIEWS = 8, 4
 
 
 @dataclass(frozen=True)
 class Placement:
-    """What becomes of the teacher's answers.
+    """Where outputs are stored.
 
     Args:
         mode: `live`, `memory` or `disk`.
-        views: how many are answered; None is a new one every epoch.
-        reason: in words.
+        views: number of views with outputs; None for a new view in every epoch.
+        reason: why, as a clause for the plan.
     """
 
     mode: str
@@ -25,94 +25,98 @@ class Placement:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FreeSpace:
-    """What there is room for.
+    """Space that is available for outputs.
 
     Args:
-        cache: bytes that the cache may still take; None where there is no cache to write to.
+        cache: bytes that the cache may still take; None if no cache can be written.
         memory: bytes of free memory.
-        unusable: why there is no cache, a clause.
-        bound: what bounds the cache, in words.
-        there: whether all answers lie in it already.
+        no_cache_reason: why no cache can be written, as a clause.
+        limited_by: what limits the cache, in words.
+        is_cached: whether all outputs are in the cache already.
     """
 
     cache: int | None
     memory: int
-    unusable: str = ""
-    bound: str = "--cache-limit"
-    there: bool = False
+    no_cache_reason: str = ""
+    limited_by: str = "--cache-limit"
+    is_cached: bool = False
 
 
 def choose_placement(
-    wanted: str, views: int | str, *, augmented: bool, epochs: int, view_bytes: int, room: FreeSpace
+    requested: str, views: int | str, *, augmented: bool, epochs: int, view_bytes: int, space: FreeSpace
 ) -> Placement:
-    """The mode and the number of views that a recipe asks for, or that fit.
+    """Choose the storage and the number of views as the recipe requests, or as they fit.
 
-    With augmentation `auto` keeps 8 views, or one for each epoch where there are fewer: each is answered once,
-    epochs take them in turn. Where 4 do not fit either, the teacher is asked live for a new view every epoch.
+    With augmentation `auto` stores outputs for 8 views, or one for each epoch if there are fewer; epochs cycle
+    through them. If not even 4 fit, the teacher runs live on a new view in every epoch.
 
     Args:
-        wanted: `auto`, `live`, `memory` or `disk`.
-        views: a number (more than there are epochs are not answered), `all` or `auto`.
+        requested: `auto`, `live`, `memory` or `disk`.
+        views: number of views (no more are used than there are epochs), `all` or `auto`.
         augmented: whether examples have more than one view.
-        epochs: of the training.
-        view_bytes: of the answers to one view.
-        room: for them.
+        epochs: number of epochs.
+        view_bytes: bytes of the outputs for one view.
+        space: available space.
 
     Raises:
-        UsageError: `all` views cannot be kept.
-        StorageError: `disk` was asked for and the cache has no room.
+        UsageError: outputs for `all` views cannot be stored.
+        StorageError: `disk` is requested and the cache has no space.
     """
     number = min(views, epochs) if isinstance(views, int) else None
     if not augmented:
         number = 1
-    if wanted == "live":
-        return Placement("live", number, "as asked")
+    if requested == "live":
+        return Placement("live", number, "as requested")
     if number is None and views == "all":
-        if wanted != "auto":
+        if requested != "auto":
             raise UsageError(
-                f"teacher.targets: {wanted} cannot be: a new view every epoch leaves nothing to keep",
-                hint="--set teacher.views=8 keeps 8 views",
+                f"teacher.targets={requested} needs a fixed number of views (got teacher.views=all)",
+                hint="--set teacher.views=8 stores 8 views",
             )
-        return Placement("live", None, "a new view every epoch is asked for, so there is nothing to keep")
-    counts = [number] if number else list(range(min(AUTO_VIEWS, epochs), min(FEWEST_VIEWS, epochs) - 1, -1))
-    for mode, space in _places(wanted, room):
+        return Placement("live", None, "teacher.views=all needs new outputs in every epoch")
+    counts = [number] if number else list(range(min(MAX_AUTO_VIEWS, epochs), min(MIN_AUTO_VIEWS, epochs) - 1, -1))
+    for mode, available in _list_modes(requested, space):
         for count in counts:
-            if space is None or count * view_bytes <= space:
-                return Placement(mode, count, _reason(wanted, mode, count, epochs, room, chosen=number is None))
-    needed = counts[-1] * view_bytes
-    if wanted == "disk":
+            if available is None or count * view_bytes <= available:
+                reason = _explain(requested, mode, space)
+                return Placement(mode, count, reason if number else f"{reason}; {_explain_views(count, epochs)}")
+    needed = f"the outputs need {counts[-1] * view_bytes:,} bytes"
+    if space.cache is not None:
+        needed += f", the cache may take {space.cache:,} bytes ({space.limited_by})"
+    if requested == "disk":
         raise StorageError(
-            f"teacher.targets: disk cannot be: {needed} bytes of answers are needed, "
-            + (f"the cache may take {room.cache} ({room.bound})" if room.cache is not None else room.unusable),
+            f"teacher.targets=disk: {needed}" + (f"; {space.no_cache_reason}" if space.cache is None else ""),
             hint="a larger --cache-limit, another KD_CACHE_DIR, or --set teacher.targets=live",
         )
-    reason = f"{needed} bytes of answers are too many: {room.memory} bytes are free"
-    if room.cache is not None:
-        reason = f"{needed} bytes of answers are too many: the cache may take {room.cache} ({room.bound})"
-        reason += "; teacher.targets=memory would hold them" if needed <= room.memory // 4 else ""
-    return Placement("live", number, reason)
+    if space.cache is None:
+        needed += f", more than a quarter of the free memory ({space.memory:,} bytes)"
+    elif counts[-1] * view_bytes <= space.memory // 4:
+        needed += "; they fit in memory with teacher.targets=memory"
+    return Placement("live", number, needed)
 
 
-def _places(wanted: str, room: FreeSpace) -> list[tuple[str, int | None]]:
-    """Where answers may go, with the bytes that there are; None is not bounded."""
-    if wanted == "memory":
+def _list_modes(requested: str, space: FreeSpace) -> list[tuple[str, int | None]]:
+    """List the possible modes with the bytes available to them; None is unlimited."""
+    if requested == "memory":
         return [("memory", None)]
-    if room.cache is not None:
-        return [("disk", room.cache)]
-    # While they are made the answers exist twice: as arrays, then as tensors.
-    return [("memory", room.memory // 4)] if wanted == "auto" else []
+    if space.cache is not None:
+        return [("disk", space.cache)]
+    # While they are computed the outputs exist twice: as arrays, then as tensors.
+    return [("memory", space.memory // 4)] if requested == "auto" else []
 
 
-def _reason(wanted: str, mode: str, count: int, epochs: int, room: FreeSpace, *, chosen: bool) -> str:
-    where = "as asked" if wanted == mode else "they fit into the cache"
-    where = "all of them lie in the cache already" if room.there else where
-    if mode == "memory" and wanted == "auto":
-        where = f"they fit in memory; {room.unusable}"
-    if not chosen:
-        return where
+def _explain(requested: str, mode: str, space: FreeSpace) -> str:
+    if mode == "memory" and requested == "auto":
+        return f"fits in memory; {space.no_cache_reason}"
+    if space.is_cached:
+        return "already in the cache"
+    return "as requested" if requested == mode else "fits in the cache"
+
+
+def _explain_views(count: int, epochs: int) -> str:
     if count == epochs:
-        return f"{where}; every epoch has a view of its own"
-    fewer = "" if count == AUTO_VIEWS else f", as many as fit ({AUTO_VIEWS} are usual)"
-    return f"{where}; {count} views in turn lose no accuracy that could be measured{fewer}"
+        return "one view for each epoch"
+    fewer = "" if count == MAX_AUTO_VIEWS else "; more views do not fit"
+    return f"epochs cycle through {count} views, with no measurable loss of accuracy{fewer}"

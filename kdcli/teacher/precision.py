@@ -1,4 +1,4 @@
-"""In which precision a teacher answers: half where the machine is faster in it and the answers stay the same."""
+"""Precision of the teacher: half precision where it is faster and the outputs hardly change."""
 
 from __future__ import annotations
 
@@ -19,98 +19,121 @@ from kdcli.models.network import Network
 from kdcli.models.prediction import LOGITS
 from kdcli.models.saved_model.network import SavedModelNetwork
 from kdcli.teacher.inference import TeacherPass
-from kdcli.teacher.storage_dtype import agreement, largest_change
+from kdcli.teacher.storage_dtype import measure_decision_agreement, measure_largest_change
 
-# Training examples that both precisions answer.
-SAMPLE = 2048
-# Features of so many examples are enough to choose how they are kept, and more could fill the memory.
-FEATURES = 256
-# What `auto` asks of half precision.
-LEAST_PRECISION_AGREEMENT, CHANGE, FASTER = 0.999, 0.02, 1.1
-_BATCH = 256
+# Training examples on which the precisions are compared.
+SAMPLE_SIZE = 2048
+# Examples whose features are used to choose their dtypes; more could fill the memory.
+FEATURE_SAMPLE_SIZE = 256
+# Requirements of `auto` for half precision.
+_MIN_AGREEMENT, _MAX_CHANGE, _MIN_SPEEDUP = 0.999, 0.02, 1.1
+_BATCH_SIZE = 256
 _FLOAT32 = "--set teacher.precision=float32"
 
 
-@dataclass(frozen=True)
-class PrecisionChoice:
-    """A precision, why, and the answers that it was chosen by.
+@dataclass(frozen=True, kw_only=True)
+class PrecisionComparison:
+    """Half precision compared with float32.
 
     Args:
-        precision: what the teacher answers in.
-        reason: a clause.
-        examples: on how many the figures were measured.
-        tried: the half precision that was measured; None where none was, and the next four are None too.
-        agreement: the share of decisions that agree with float32; None for values.
-        largest_change: of a probability, or of a value in standard deviations of its output.
-        accepted: whether it changes little enough; `auto` uses it only then.
-        speed: how many times as fast as float32.
-        output_kind: what the logits are.
-        answers: the float32 answers to the sample: all logits, and the taps of its first 256 examples.
+        precision: the half precision.
+        examples: number of examples compared.
+        agreement: fraction of decisions that agree with float32; None for values.
+        largest_change: largest change of a probability, or of a value in standard deviations of its output.
+        speedup: time of float32 divided by that of half precision.
     """
 
     precision: str
-    reason: str
     examples: int
-    tried: str | None = None
-    agreement: float | None = None
-    largest_change: float | None = None
-    accepted: bool | None = None
-    speed: float | None = None
-    output_kind: str = "logits"
-    answers: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    agreement: float | None
+    largest_change: float
+    speedup: float
+
+    @property
+    def is_accurate(self) -> bool:
+        """Whether the outputs change little enough for `auto`."""
+        return (self.agreement is None or self.agreement >= _MIN_AGREEMENT) and self.largest_change <= _MAX_CHANGE
 
     @property
     def text(self) -> str:
-        """One sentence for the plan."""
-        if self.tried is None or self.largest_change is None or self.speed is None:
-            return f"{self.precision}: {self.reason}"
-        figures = []
-        if self.agreement is not None:
-            figures.append(f"{self.agreement:.4f} of the decisions agree with float32")
-        what = "value is {:.4f} standard deviations" if self.output_kind == "values" else "probability is {:.4f}"
-        figures.append(f"the largest change of a {what.format(self.largest_change)}")
-        measured = f"on {self.examples:,} examples {', '.join(figures)}, {self.speed:.1f} times as fast"
-        if self.precision == self.tried:
-            return f"{self.precision}: {measured}"
-        return f"{self.precision}: {self.reason} ({self.tried} {measured})"
+        """The measurements, as a clause for the plan."""
+        if self.agreement is None:
+            change = (
+                f"on {self.examples:,} examples values change by at most {self.largest_change:.4f} standard "
+                "deviations"
+            )
+        else:
+            change = (
+                f"{self.agreement:.2%} of decisions on {self.examples:,} examples agree with float32, "
+                f"probabilities change by at most {self.largest_change:.4f}"
+            )
+        return f"{change}, {self.speedup:.1f} times as fast"
 
 
-def check_teacher_precision(wanted: str, teacher: Network) -> None:
-    """Refuse a precision that this teacher cannot answer in here.
+@dataclass(frozen=True, kw_only=True)
+class PrecisionChoice:
+    """The precision in which a teacher computes, and the outputs behind the choice.
 
     Args:
-        wanted: `auto`, `float32`, `mixed_bfloat16` or `mixed_float16`.
-        teacher: who answers.
+        precision: the chosen precision.
+        reason: why, as a clause; empty if the comparison says it.
+        comparison: half precision compared with float32; None if no half precision was tried.
+        outputs: float32 outputs for the sample: all logits, and the taps of its first 256 examples.
+    """
+
+    precision: str
+    reason: str = ""
+    comparison: PrecisionComparison | None = None
+    outputs: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+
+    @property
+    def text(self) -> str:
+        """A clause for the plan."""
+        if self.comparison is None:
+            return f"{self.precision}: {self.reason}"
+        if self.precision == self.comparison.precision:
+            return f"{self.precision}: {self.comparison.text}"
+        return f"{self.precision}: {self.reason} ({self.comparison.text})"
+
+
+def check_teacher_precision(requested: str, teacher: Network) -> None:
+    """Refuse a precision in which this teacher cannot compute on this machine.
+
+    Args:
+        requested: `auto`, `float32`, `mixed_bfloat16` or `mixed_float16`.
+        teacher: the teacher.
 
     Raises:
-        UsageError: with the way on.
+        UsageError: naming a precision that works.
     """
-    if wanted in ("auto", "float32"):
+    if requested in ("auto", "float32"):
         return
     if not isinstance(teacher, KerasNetwork | SavedModelNetwork):
         raise UsageError(
-            f"teacher.precision {wanted} needs a Keras model or a SavedModel; {teacher.name} answers in float32",
+            f"teacher.precision={requested} needs a Keras model or a SavedModel; {teacher.name} computes in "
+            "float32 only",
             hint=_FLOAT32,
         )
-    if wanted == "mixed_float16" and not has_gpu():
+    if requested == "mixed_float16" and not has_gpu():
         raise UsageError(
-            "teacher.precision mixed_float16 needs a GPU: processors compute in it more than ten times slower",
+            "teacher.precision=mixed_float16 needs a GPU; a CPU is more than ten times slower in it",
             hint="--set teacher.precision=mixed_bfloat16",
         )
-    if wanted == "mixed_bfloat16" and isinstance(teacher, SavedModelNetwork) and not is_fast_in(wanted):
+    if requested == "mixed_bfloat16" and isinstance(teacher, SavedModelNetwork) and not is_fast_in(requested):
         raise UsageError(
-            f"teacher.precision mixed_bfloat16: {teacher.name} is a graph, and no hardware here is for it",
+            f"teacher.precision=mixed_bfloat16: {teacher.name} is a SavedModel, and this machine has no hardware "
+            "support for bfloat16",
             hint=_FLOAT32,
         )
-    if wanted == "mixed_bfloat16" and isinstance(teacher, SavedModelNetwork) and has_gpu():
+    if requested == "mixed_bfloat16" and isinstance(teacher, SavedModelNetwork) and has_gpu():
         raise UsageError(
-            f"teacher.precision mixed_bfloat16 on a GPU needs a Keras model; {teacher.name} is a graph",
+            f"teacher.precision=mixed_bfloat16 on a GPU needs a Keras model; {teacher.name} is a SavedModel",
             hint="--set teacher.precision=mixed_float16",
         )
 
 
 def choose_precision(
-    wanted: str,
+    requested: str,
     teacher: Network,
     sample: Examples,
     *,
@@ -118,105 +141,97 @@ def choose_precision(
     clock: Callable[[], float] = time.perf_counter,
     on_batch: Callable[[int], None] | None = None,
 ) -> PrecisionChoice:
-    """What a teacher answers in: as written, or with `auto` what is faster and answers the same.
+    """Choose the precision of a teacher: as requested; with `auto` half precision if it is faster and accurate.
 
-    Half precision is accepted where at least 99.9 % of the decisions agree with float32, no probability changes
-    by more than 0.02 (no value by more than 0.02 standard deviations) and it is more than 1.1 times as fast.
-    Both answer the sample in turn, batch by batch, after a batch that prepares.
+    It is accurate if at least 99.9% of the decisions agree with float32 and no probability changes by more than
+    0.02 (no value by more than 0.02 standard deviations), and faster if it takes less than 1/1.1 of the time. Both
+    precisions process the sample in turn, batch by batch, after a warm-up batch.
 
     Args:
-        wanted: `auto`, `float32`, `mixed_bfloat16` or `mixed_float16`.
-        teacher: who answers.
+        requested: `auto`, `float32`, `mixed_bfloat16` or `mixed_float16`.
+        teacher: the teacher.
         sample: training examples; the first 2,048 of them are used.
-        taps: features that are wanted beside the logits.
-        clock: seconds.
-        on_batch: called with the number of examples answered so far; it may raise to stop.
+        taps: tapped features that are needed in addition to the logits.
+        clock: returns seconds.
+        on_batch: called with the number of examples processed so far; it may raise to stop.
 
     Raises:
-        UsageError: this teacher cannot answer in that here.
-        ModelError: an answer is NaN or infinite.
+        UsageError: this teacher cannot compute in the requested precision on this machine.
+        ModelError: an output is NaN or infinite.
     """
-    check_teacher_precision(wanted, teacher)
-    sample = sample.subset(np.arange(min(len(sample), SAMPLE)))
-    tried, reason = _tried(wanted, teacher, len(sample))
-    request = ["float32"] if tried is None else ["float32", tried]
+    check_teacher_precision(requested, teacher)
+    sample = sample.subset(np.arange(min(len(sample), SAMPLE_SIZE)))
+    half, reason = _select_half_precision(requested, teacher, len(sample))
+    precisions = ["float32"] if half is None else ["float32", half]
     views = create_identity_views(sample)
     with ExitStack() as stack:
-        passes = {
-            name: stack.enter_context(
-                TeacherPass(
-                    teacher, taps, sample, views, precision=name, batch_size=_BATCH, folding=tried is not None
-                )
+        passes = {}
+        for precision in precisions:
+            made = TeacherPass(
+                teacher, taps, sample, views, precision=precision, batch_size=_BATCH_SIZE, folding=half is not None
             )
-            for name in request
-        }
-        found, seconds = _in_turn(passes, len(sample), clock=clock, on_batch=on_batch)
-    exact = found["float32"]
-    if tried is None:
-        return PrecisionChoice("float32", reason, len(sample), output_kind=teacher.output_kind, answers=exact)
-    same = agreement(exact[LOGITS], found[tried][LOGITS], output_kind=teacher.output_kind)
-    change = largest_change(exact[LOGITS], found[tried][LOGITS], output_kind=teacher.output_kind)
-    speed = statistics.median(a / max(b, 1e-9) for a, b in zip(seconds["float32"], seconds[tried], strict=True))
-    accepted = (same is None or same >= LEAST_PRECISION_AGREEMENT) and change <= CHANGE
-    used = wanted != "auto" or (accepted and speed > FASTER)
-    if wanted == "auto":
-        reason = "it answers the same, and faster" if used else _refused(tried, accepted)
-    return PrecisionChoice(
-        tried if used else "float32",
-        reason,
-        len(sample),
-        tried=tried,
-        agreement=same,
-        largest_change=change,
-        accepted=accepted,
-        speed=speed,
-        output_kind=teacher.output_kind,
-        answers=exact,
+            passes[precision] = stack.enter_context(made)
+        outputs, seconds = _run_in_turn(passes, len(sample), clock=clock, on_batch=on_batch)
+    exact = outputs["float32"]
+    if half is None:
+        return PrecisionChoice(precision="float32", reason=reason, outputs=exact)
+    logits, kind = (exact[LOGITS], outputs[half][LOGITS]), teacher.output_kind
+    compared = PrecisionComparison(
+        precision=half,
+        examples=len(sample),
+        agreement=measure_decision_agreement(*logits, output_kind=kind),
+        largest_change=measure_largest_change(*logits, output_kind=kind),
+        speedup=statistics.median(
+            a / max(b, 1e-9) for a, b in zip(seconds["float32"], seconds[half], strict=True)
+        ),
     )
+    if requested != "auto" or (compared.is_accurate and compared.speedup > _MIN_SPEEDUP):
+        return PrecisionChoice(precision=half, comparison=compared, outputs=exact)
+    refusal = "is not faster on this machine" if compared.is_accurate else "changes the outputs too much"
+    return PrecisionChoice(precision="float32", reason=f"{half} {refusal}", comparison=compared, outputs=exact)
 
 
-def _tried(wanted: str, teacher: Network, count: int) -> tuple[str | None, str]:
-    """Which half precision is measured, and why."""
-    if wanted != "auto":
-        return (None if wanted == "float32" else wanted), "as asked"
+def _select_half_precision(requested: str, teacher: Network, examples: int) -> tuple[str | None, str]:
+    """Select the half precision to compare with float32; else None and the reason."""
+    if requested != "auto":
+        return (None if requested == "float32" else requested), "as requested"
     if not isinstance(teacher, KerasNetwork | SavedModelNetwork):
-        return None, f"{teacher.name} answers in float32 only"
-    tried = "mixed_float16" if isinstance(teacher, SavedModelNetwork) and has_gpu() else "mixed_bfloat16"
-    if not is_fast_in(tried):
-        return None, f"this machine has no hardware for {tried.removeprefix('mixed_')}"
-    if count < SAMPLE:
-        # Little is gained either, and a time that decides would make small runs differ from day to day.
-        return None, f"{count} examples cannot show that half precision changes nothing ({SAMPLE} can)"
-    return tried, ""
+        return None, f"{teacher.name} computes in float32 only"
+    half = "mixed_float16" if isinstance(teacher, SavedModelNetwork) and has_gpu() else "mixed_bfloat16"
+    short = half.removeprefix("mixed_")
+    if not is_fast_in(half):
+        return None, f"this machine has no hardware support for {short}"
+    if examples < SAMPLE_SIZE:
+        # Little time is saved either, and a choice by timing would make small runs irreproducible.
+        needs = f"needs {SAMPLE_SIZE:,} examples, the data has {examples:,}"
+        return None, f"checking that {short} changes nothing {needs}"
+    return half, ""
 
 
-def _refused(tried: str, accepted: bool) -> str:
-    return f"{tried} is not faster here" if accepted else f"{tried} changes the answers too much"
-
-
-def _in_turn(
+def _run_in_turn(
     passes: dict[str, TeacherPass],
-    count: int,
+    examples: int,
     *,
     clock: Callable[[], float],
     on_batch: Callable[[int], None] | None,
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, list[float]]]:
-    """The answers of each pass, and the seconds of each batch."""
-    for ask in passes.values():
-        ask(0, 0, min(_BATCH, count))
-    parts: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in passes}
+    """Run the passes in turn, batch by batch; returns the outputs of each, and the seconds of each batch."""
+    for teacher_pass in passes.values():
+        teacher_pass(0, 0, min(_BATCH_SIZE, examples))
+    batches: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in passes}
     seconds: dict[str, list[float]] = {name: [] for name in passes}
-    for start in range(0, count, _BATCH):
-        stop = min(start + _BATCH, count)
-        for name, ask in passes.items():
+    for start in range(0, examples, _BATCH_SIZE):
+        stop = min(start + _BATCH_SIZE, examples)
+        for name, teacher_pass in passes.items():
             began = clock()
-            answers = ask(0, start, stop)
+            outputs = teacher_pass(0, start, stop)
             seconds[name].append(clock() - began)
-            parts[name].append({tap: v for tap, v in answers.items() if tap == LOGITS or start < FEATURES})
+            stored = {tap: v for tap, v in outputs.items() if tap == LOGITS or start < FEATURE_SAMPLE_SIZE}
+            batches[name].append(stored)
         if on_batch is not None:
             on_batch(stop)
     joined = {
-        name: {tap: np.concatenate([part[tap] for part in found if tap in part]) for tap in found[0]}
-        for name, found in parts.items()
+        name: {tap: np.concatenate([batch[tap] for batch in found if tap in batch]) for tap in found[0]}
+        for name, found in batches.items()
     }
     return joined, seconds

@@ -1,10 +1,9 @@
-"""The teacher of a finished run, opened again: what the files exported from its student are compared with."""
+"""Opens the teacher of a finished run again, to compare exported files of its student with it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from kdcli.data.examples import Examples
 from kdcli.errors import ModelError
 from kdcli.events import Note
 from kdcli.models.files.recorded_outputs import RecordedNetwork
+from kdcli.models.network import Network
 from kdcli.recipe.reader import read_run_recipe
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.directory import ENVIRONMENT_FILE, SUMMARY_FILE, find_run_recipe, read_json
@@ -22,98 +22,101 @@ from kdcli.setup.open_models import OpenedModel
 from kdcli.setup.open_teachers import open_teachers
 from kdcli.setup.request import Request
 from kdcli.teacher.ensemble import make_ensemble
-from kdcli.teacher.resolve import open_split_logits
+from kdcli.teacher.split_logits import open_split_logits
 from kdcli.zoo import File
+
+_HINT = "--set 'teacher.model={kind: file, path: FILE}'"
 
 
 @dataclass(frozen=True)
 class RunTeacher:
-    """The teacher of a run, or its teachers.
+    """The teacher or ensemble of a run.
 
     Args:
-        opened: the teachers.
-        logits: (n, ...) on the examples that files are compared on, mixed where there are several.
+        opened: the teacher, or the members of the ensemble.
+        logits: logits (n, ...) for the examples on which files are compared; mixed for an ensemble.
     """
 
     opened: tuple[OpenedModel, ...]
     logits: np.ndarray
 
-    def only(self) -> tuple[Any, str | None]:
-        """The network to be timed, and the sha256 of its file.
+    def only(self) -> tuple[Network, str | None]:
+        """The network to time, and the sha256 of its file.
 
         Raises:
-            ModelError: there are several teachers.
+            ModelError: an ensemble.
         """
         if len(self.opened) > 1:
             raise ModelError(f"there are {len(self.opened)} teachers")
         return self.opened[0].network, self.opened[0].sha256
 
 
-def teacher_recipe(given: Path, request: Recipe) -> Recipe | None:
-    """The recipe that names the teacher: the one that is given if it names a file, else the run's own.
+def teacher_recipe(model: Path, recipe: Recipe) -> Recipe | None:
+    """Find the recipe that names the teacher: the given one if it names a file, else that of the run.
 
     Args:
-        given: a model file or a run directory.
-        asked: the recipe of the command.
+        model: a model file or a run directory.
+        recipe: the recipe of the command.
 
     Returns:
-        None where no teacher's file is known: of a file outside of a run, of a run without a teacher, and of a
+        None if no file of the teacher is known: for a file outside a run, for a run without a teacher, and for a
         teacher that was an object.
     """
-    if isinstance(request.teacher.model, File):
-        return request
-    own = find_run_recipe(given)
-    if own is None or not (own.parent / SUMMARY_FILE).is_file():
+    if isinstance(recipe.teacher.model, File):
+        return recipe
+    path = find_run_recipe(model)
+    if path is None or not (path.parent / SUMMARY_FILE).is_file():
         return None
-    recipe = read_run_recipe(own)
-    taught = read_json(own.parent / SUMMARY_FILE).get("teacher") is not None
-    return recipe if taught and all(isinstance(one.model, File) for one in recipe.teachers) else None
+    run_recipe = read_run_recipe(path)
+    has_teacher = read_json(path.parent / SUMMARY_FILE).get("teacher") is not None
+    are_files = all(isinstance(section.model, File) for section in run_recipe.teachers)
+    return run_recipe if has_teacher and are_files else None
 
 
 def open_run_teacher(
-    given: Path, recipe: Recipe, request: Request, dataset: Dataset, examples: Examples
+    model: Path, recipe: Recipe, request: Request, dataset: Dataset, examples: Examples
 ) -> RunTeacher:
-    """Open the teacher and let it answer examples; the cache holds its outputs on the test split of the run.
+    """Open the teacher and compute its logits; the cache holds those for the test split of the run.
 
     Args:
-        given: the run.
-        recipe: from `teacher_recipe`.
-        asked: what the command was asked for.
+        model: a model file or the run directory.
+        recipe: the recipe from `teacher_recipe`.
+        request: the request of the command.
+        dataset: the data.
+        examples: the examples on which files are compared.
 
     Raises:
-        ModelError: the teacher's file is gone, or does not fit the data; or its outputs were recorded, which
-            says nothing of other examples.
+        ModelError: the teacher's file does not exist or does not fit the data, or its outputs are recorded.
     """
-    taught = request.recipe.model_copy(update={"taught_by": recipe.taught_by, "ensemble": recipe.ensemble})
-    request = replace(request, recipe=taught)
-    for path in [Path(one.model.path) for one in taught.teachers if isinstance(one.model, File)]:
+    recipe = request.recipe.model_copy(update={"taught_by": recipe.taught_by, "ensemble": recipe.ensemble})
+    request = replace(request, recipe=recipe)
+    for path in [Path(section.model.path) for section in recipe.teachers if isinstance(section.model, File)]:
         if not path.exists() and "://" not in str(path):
             raise ModelError(
-                f"{given}: the teacher of this run, {path}, does not exist",
-                hint="--set 'teacher.model={kind: file, path: FILE}' says where it is",
+                f"{model}: the teacher of this run, {path}, does not exist", hint=f"{_HINT} says where it is"
             )
     opened = open_teachers(request, dataset)
-    _say_changes(given, opened, request.context)
-    outputs = []
-    for own, one in zip(member_requests(request), opened, strict=True):
-        if isinstance(one.network, RecordedNetwork):
+    _warn_about_changes(model, opened, request.context)
+    member_logits = []
+    for member_request, member in zip(member_requests(request), opened, strict=True):
+        if isinstance(member.network, RecordedNetwork):
             raise ModelError(
-                f"{one.network.name}: recorded outputs of the teacher are about training examples only",
-                hint="--set 'teacher.model={kind: file, path: FILE}' names the teacher itself",
+                f"{member.network.name}: recorded outputs cover only the training examples",
+                hint=f"{_HINT} names the teacher itself",
             )
-        outputs.append(open_split_logits(own, dataset, one)(examples.split, examples))
-    logits = make_ensemble(taught, opened).of(outputs) if taught.is_ensemble else outputs[0]
+        member_logits.append(open_split_logits(member_request, dataset, member)(examples.split, examples))
+    logits = make_ensemble(recipe, opened).of(member_logits) if recipe.is_ensemble else member_logits[0]
     return RunTeacher(opened, logits)
 
 
-def _say_changes(given: Path, opened: tuple[OpenedModel, ...], context: Context) -> None:
-    """Say that a teacher's file is not the one that taught."""
-    own = find_run_recipe(given)
-    if own is None:
+def _warn_about_changes(model: Path, opened: tuple[OpenedModel, ...], context: Context) -> None:
+    """Warn if the content of a teacher's file has changed since the run."""
+    recipe_path = find_run_recipe(model)
+    if recipe_path is None:
         return
-    inputs = read_json(own.parent / ENVIRONMENT_FILE).get("inputs", {})
-    for number, one in enumerate(opened):
-        known = inputs.get("teacher" if len(opened) == 1 else f"teacher.{number}") or {}
-        if known.get("sha256") not in (None, one.sha256):
-            text = f"{one.path} is not the file that taught {given}: its content differs"
+    inputs = read_json(recipe_path.parent / ENVIRONMENT_FILE).get("inputs", {})
+    for number, member in enumerate(opened):
+        earlier = inputs.get("teacher" if len(opened) == 1 else f"teacher.{number}") or {}
+        if earlier.get("sha256") not in (None, member.sha256):
+            text = f"{member.path}: the content differs from the teacher of {model}"
             context.on_event(Note(text, warning=True))

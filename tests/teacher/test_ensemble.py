@@ -1,4 +1,4 @@
-"""Several teachers of one student: each asked and kept on its own, their mixture taught and measured."""
+"""Ensembles of teachers: each member is cached separately; their mixture is used for training and metrics."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ HINT = {"kind": "hint", "teacher_layer": "wide", "student_layer": "narrow"}
 OPTIONS = {"epochs": 1, "seed": 3, "settings": ["train.batch_size=16"]}
 
 
-def reader(path, *, seed, units=3, activation=None, wide=None):
-    """A model file that sees the bars, a little differently for each seed."""
+def save_teacher(path, *, seed, units=3, activation=None, wide=None):
+    """Save a model that classifies the bars, slightly different for each seed."""
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Flatten()(inputs)
     if wide:
@@ -35,23 +35,23 @@ def reader(path, *, seed, units=3, activation=None, wide=None):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("several")
+    folder = tmp_path_factory.mktemp("ensemble")
     save_npz(folder / "data.npz")
-    reader(folder / "a.keras", seed=1, wide="wide")
-    reader(folder / "b.keras", seed=2, activation="softmax")
+    save_teacher(folder / "a.keras", seed=1, wide="wide")
+    save_teacher(folder / "b.keras", seed=2, activation="softmax")
     keras.utils.set_random_seed(0)
     layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(4, name="narrow")]
     keras.Sequential([*layers, keras.layers.Dense(3)]).save(folder / "student.keras")
     return folder
 
 
-def distilled(folder, out, *, losses=SOFT, recipe=None, teacher=None, **options):
+def distill(folder, out, *, losses=SOFT, recipe=None, teacher=None, **options):
     sections = {"losses": losses, **(recipe or {})}
-    given = {"student": folder / "student.keras", "data": folder / "data.npz", **OPTIONS, **options}
-    return kdcli.distill(teacher=teacher, recipe=sections, out=out, **given)
+    arguments = {"student": folder / "student.keras", "data": folder / "data.npz", **OPTIONS, **options}
+    return kdcli.distill(teacher=teacher, recipe=sections, out=out, **arguments)
 
 
-def listed(folder, *weights):
+def list_teachers(folder, *weights):
     names = ("a", "b")
     return [
         {"model": {"kind": "file", "path": str(folder / f"{name}.keras")}, "weight": weight}
@@ -66,12 +66,12 @@ def softmax(logits):
 
 @pytest.fixture(scope="module")
 def run(folder, tmp_path_factory):
-    recipe = {"teacher": listed(folder, 3.0, 1.0)}
+    recipe = {"teacher": list_teachers(folder, 3.0, 1.0)}
     recipe["teacher"][1]["temperature"] = 2.0
-    return distilled(folder, tmp_path_factory.mktemp("runs") / "two", losses=[*SOFT, HINT], recipe=recipe)
+    return distill(folder, tmp_path_factory.mktemp("runs") / "two", losses=[*SOFT, HINT], recipe=recipe)
 
 
-def test_the_summary_tells_of_the_mixture_and_of_each_teacher(run, folder):
+def test_the_summary_describes_the_mixture_and_each_member(run, folder):
     document = json.loads((run.run / "summary.json").read_text())
     teacher = document["teacher"]
     assert set(teacher) == {"path", "accuracy", "agreement", "members"}
@@ -89,17 +89,17 @@ def test_the_summary_tells_of_the_mixture_and_of_each_teacher(run, folder):
     assert teacher["agreement"] == pytest.approx(agreement, abs=1e-6)
 
 
-def test_each_teacher_has_kept_answers_of_its_own_and_features_come_from_the_first(run):
+def test_each_member_is_cached_and_features_come_from_the_first(run):
     targets = run.to_json()["targets"]
     first, second = targets["members"]
-    # Of 86 examples: logits and the wide layer in float16 of one, logits of the other.
+    # For 86 examples: float32 logits of both, and the wide layer of the first in float16.
     assert (first["bytes"], second["bytes"]) == (86 * (4 * 3 + 2 * 64), 86 * 4 * 3)
     assert targets["bytes"] == first["bytes"] + second["bytes"]
     assert len({first["fingerprint"], second["fingerprint"], targets["fingerprint"]}) == 3
     assert set(targets) - {"members"} == {"mode", "hit", "bytes", "views", "precision", "kept", "fingerprint"}
 
 
-def test_the_recipe_of_the_run_lists_them_and_gives_the_same_student_again(run, folder, tmp_path):
+def test_the_recipe_of_the_run_reproduces_the_student(run, folder, tmp_path):
     values = yaml.safe_load((run.run / "recipe.yaml").read_text())
     assert values["ensemble"] == {"mix": "probabilities"}
     assert [entry["weight"] for entry in values["teacher"]] == [3.0, 1.0]
@@ -114,83 +114,83 @@ def test_the_recipe_of_the_run_lists_them_and_gives_the_same_student_again(run, 
     assert repeated.document["best_epoch"] == run.best_epoch
 
 
-def test_the_inputs_of_a_run_are_matched_teacher_by_teacher(run, folder, tmp_path):
+def test_resuming_with_another_member_is_refused(run, folder, tmp_path):
     inputs = json.loads((run.run / "environment.json").read_text())["inputs"]
     assert {"teacher.0", "teacher.1", "student", "data"} <= set(inputs)
-    other = reader(tmp_path / "other.keras", seed=9)
+    other = save_teacher(tmp_path / "other.keras", seed=9)
     with pytest.raises(KdError, match=r"was started with another teacher\.1") as caught:
         kdcli.distill(teacher=[folder / "a.keras", other], out=run.run, resume=True)
     assert caught.value.exit_code == 2
 
 
-def test_adding_a_teacher_asks_only_the_new_one(folder, tmp_path, own_cache, monkeypatch):
+def test_adding_a_member_computes_only_its_outputs(folder, tmp_path, own_cache, monkeypatch):
     from kdcli.teacher.inference import TeacherPass
 
-    request = []
-    called = TeacherPass.__call__
+    names = []
+    call = TeacherPass.__call__
 
-    def counted(self, *given, **more):
-        request.append(self.teacher.name)
-        return called(self, *given, **more)
+    def count_call(self, *positions, **options):
+        names.append(self.teacher.name)
+        return call(self, *positions, **options)
 
-    monkeypatch.setattr(TeacherPass, "__call__", counted)
-    distilled(folder, tmp_path / "one", teacher=[folder / "a.keras"])
-    assert request
-    request.clear()
-    run = distilled(folder, tmp_path / "two", teacher=[folder / "a.keras", folder / "b.keras"])
-    assert {name[-7:] for name in request} == {"b.keras"}
+    monkeypatch.setattr(TeacherPass, "__call__", count_call)
+    distill(folder, tmp_path / "one", teacher=[folder / "a.keras"])
+    assert names
+    names.clear()
+    run = distill(folder, tmp_path / "two", teacher=[folder / "a.keras", folder / "b.keras"])
+    assert {name[-7:] for name in names} == {"b.keras"}
     assert [one["hit"] for one in run.to_json()["targets"]["members"]] == [True, False]
 
 
-def test_an_ensemble_of_one_is_its_teacher(folder, tmp_path):
-    alone = distilled(folder, tmp_path / "alone", teacher=folder / "a.keras")
-    listed_alone = distilled(folder, tmp_path / "listed", recipe={"teacher": listed(folder, 2.0)})
-    ours, theirs = (keras.saving.load_model(one.model_path).get_weights() for one in (alone, listed_alone))
+def test_an_ensemble_of_one_equals_its_teacher(folder, tmp_path):
+    single = distill(folder, tmp_path / "single", teacher=folder / "a.keras")
+    listed = distill(folder, tmp_path / "listed", recipe={"teacher": list_teachers(folder, 2.0)})
+    ours, theirs = (keras.saving.load_model(one.model_path).get_weights() for one in (single, listed))
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
-    assert set(alone.to_json()["teacher"]) == {"path", "accuracy", "agreement"}
+    assert set(single.to_json()["teacher"]) == {"path", "accuracy", "agreement"}
 
 
-def test_live_teachers_objects_and_recorded_answers_are_mixed_alike(folder, tmp_path):
-    kept = distilled(folder, tmp_path / "kept", teacher=[folder / "a.keras", folder / "b.keras"])
+def test_live_object_and_recorded_members_are_mixed_alike(folder, tmp_path):
+    cached = distill(folder, tmp_path / "cached", teacher=[folder / "a.keras", folder / "b.keras"])
     models = [folder / "a.keras", keras.saving.load_model(folder / "b.keras")]
-    live = distilled(
+    live = distill(
         folder, tmp_path / "live", teacher=models, settings=["train.batch_size=16", "teacher.targets=live"]
     )
     assert live.to_json()["targets"]["mode"] == "live"
     kdcli.predict(folder / "b.keras", data=folder / "data.npz", split="train", out=tmp_path / "b.npz")
-    recorded = distilled(folder, tmp_path / "recorded", teacher=[folder / "a.keras", tmp_path / "b.npz"])
-    found = [keras.saving.load_model(one.model_path).get_weights() for one in (kept, live, recorded)]
+    recorded = distill(folder, tmp_path / "recorded", teacher=[folder / "a.keras", tmp_path / "b.npz"])
+    found = [keras.saving.load_model(one.model_path).get_weights() for one in (cached, live, recorded)]
     for weights in zip(*found, strict=True):
         np.testing.assert_allclose(weights[0], weights[1], atol=1e-5)
         np.testing.assert_allclose(weights[0], weights[2], atol=1e-4)
     teacher = recorded.to_json()["teacher"]
-    # Recorded answers say nothing of the test split, so the mixture is not known there either.
+    # Recorded outputs do not cover the test split, so the mixture is unknown there.
     assert teacher["accuracy"] is None and teacher["members"][0]["accuracy"] > 0.9
 
 
-def test_teachers_of_views_see_the_same_ones(folder, tmp_path):
+def test_all_members_use_the_same_views(folder, tmp_path):
     settings = ["train.batch_size=16", "data.augment=[{kind: shift, pixels: 1}]", "teacher.1.views=2"]
     options = {"teacher": [folder / "a.keras", folder / "b.keras"], "settings": settings, "epochs": 2}
-    run = distilled(folder, tmp_path / "views", **options)
+    run = distill(folder, tmp_path / "views", **options)
     assert [entry.views for entry in read_recipe(run.run / "recipe.yaml").recipe.teachers] == [2, 2]
 
 
-def test_the_plan_shows_every_teacher(folder, tmp_path):
-    given = {"teacher": [folder / "a.keras", folder / "b.keras"], "dry_run": True}
-    plan = distilled(folder, tmp_path / "plan", losses=[*SOFT, HINT], **given)
+def test_the_plan_shows_every_member(folder, tmp_path):
+    arguments = {"teacher": [folder / "a.keras", folder / "b.keras"], "dry_run": True}
+    plan = distill(folder, tmp_path / "plan", losses=[*SOFT, HINT], **arguments)
     assert plan.teacher["name"] == "2 teachers"
     assert [one["logits_from"][:18] for one in plan.teacher["members"]] == ["output", "before the softmax"]
     assert plan.teacher["parameters"] == sum(one["parameters"] for one in plan.teacher["members"])
     findings = " ".join(plan.findings)
     assert "the teachers' probabilities are mixed at the temperature of each term: 0.500" in findings
-    assert "features are those of the first teacher" in findings
+    assert "features come from the first teacher" in findings
     assert findings.count("accuracy on training examples is") == 2
     assert not (tmp_path / "plan").exists()
 
 
 REFUSED = {
-    "other head": (
+    "another output kind": (
         {"task": "regression"},
         {},
         2,
@@ -208,18 +208,18 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_teachers_cannot_be_together_is_refused_before_training(folder, tmp_path, name):
+def test_an_invalid_ensemble_is_refused_before_training(folder, tmp_path, name):
     recipe, options, code, message = REFUSED[name]
     recipe, options = dict(recipe), {"teacher": ["a", "b"], **options}
     task = recipe.pop("task", None)
     if task:
         values = {f"y_{split}": np.arange(n, dtype=np.float32) / n for split, n in (("train", 96), ("test", 48))}
         save_npz(tmp_path / "values.npz", **values)
-        reader(tmp_path / "v.keras", seed=1, units=1)
+        save_teacher(tmp_path / "v.keras", seed=1, units=1)
         options |= {"data": tmp_path / "values.npz", "teacher": None, "student": tmp_path / "v.keras"}
         entry = {"model": {"kind": "file", "path": str(tmp_path / "v.keras")}}
         recipe |= {"teacher": [entry, {**entry, "temperature": 2.0}], "data": {"task": task}}
-    reader(folder / "blind.keras", seed=1, units=3)
+    save_teacher(folder / "blind.keras", seed=1, units=3)
     blind = keras.saving.load_model(folder / "blind.keras")
     blind.set_weights([w * 0 for w in blind.get_weights()])
     blind.save(folder / "blind.keras")
@@ -228,13 +228,13 @@ def test_what_teachers_cannot_be_together_is_refused_before_training(folder, tmp
     if options.get("student") == "b":
         options["student"] = folder / "b.keras"
     with pytest.raises(KdError, match=message) as caught:
-        distilled(folder, tmp_path / "refused", recipe=recipe, **options)
+        distill(folder, tmp_path / "refused", recipe=recipe, **options)
     assert caught.value.exit_code == code
     assert not (tmp_path / "refused").exists()
 
 
-def test_unlike_heads_are_refused_with_both_names(folder, tmp_path):
-    given = {"teacher": [folder / "a.keras", folder / "b.keras"]}
+def test_different_output_kinds_are_refused(folder, tmp_path):
+    arguments = {"teacher": [folder / "a.keras", folder / "b.keras"]}
     settings = ["train.batch_size=16", "data.task=multilabel", "teacher.0.output_kind=values"]
     labels = {
         f"y_{split}": np.eye(3, dtype=np.int64)[blobs(n, seed=s)[1]]
@@ -242,17 +242,17 @@ def test_unlike_heads_are_refused_with_both_names(folder, tmp_path):
     }
     save_npz(tmp_path / "many.npz", **labels)
     with pytest.raises(KdError) as caught:
-        distilled(folder, tmp_path / "no", data=tmp_path / "many.npz", **{**given, "settings": settings})
+        distill(folder, tmp_path / "no", data=tmp_path / "many.npz", **{**arguments, "settings": settings})
     assert caught.value.exit_code == 4
 
 
-def test_train_teacher_trains_one(folder, tmp_path):
+def test_train_teacher_refuses_a_list_of_teachers(folder, tmp_path):
     recipe = {"teacher": [{"model": {"kind": "zoo", "name": "mlp"}}] * 2}
     with pytest.raises(KdError, match="the recipe lists 2 teachers, and kd train-teacher trains one"):
         kdcli.train_teacher(recipe=recipe, data=folder / "data.npz", out=tmp_path / "t")
 
 
-def test_the_command_takes_several_teachers(kd, folder, tmp_path):
+def test_the_command_accepts_several_teachers(kd, folder, tmp_path):
     words = ["distill", "--teacher", folder / "a.keras", "--teacher", folder / "b.keras", "--dry-run"]
     words += ["--student", folder / "student.keras", "--data", folder / "data.npz", "--set", "ensemble.mix=logits"]
     ran = kd(*words)
@@ -261,11 +261,15 @@ def test_the_command_takes_several_teachers(kd, folder, tmp_path):
     assert ran.out.count("teacher   ") == 3
 
 
-def test_a_comparison_takes_the_list_of_a_recipe(folder, tmp_path):
-    recipe = {"teacher": listed(folder, 1.0, 1.0), "losses": SOFT, "data": {"source": str(folder / "data.npz")}}
+def test_a_comparison_accepts_a_list_of_teachers(folder, tmp_path):
+    recipe = {
+        "teacher": list_teachers(folder, 1.0, 1.0),
+        "losses": SOFT,
+        "data": {"source": str(folder / "data.npz")},
+    }
     recipe |= {"train": {"epochs": 1, "batch_size": 16}}
-    given = {"students": [folder / "student.keras"], "recipes": [recipe], "repeats": 1, "latency": False}
-    document = kdcli.compare(**given, out=tmp_path / "compared").to_json()
+    arguments = {"students": [folder / "student.keras"], "recipes": [recipe], "repeats": 1, "latency": False}
+    document = kdcli.compare(**arguments, out=tmp_path / "compared").to_json()
     assert len(document["teacher"]["members"]) == 2 and document["teacher"]["path"] is None
     assert document["teacher"]["accuracy"] > 0.9
     assert document["teacher"]["parameters"] == 64 * 64 + 64 + 2 * (64 * 3 + 3)

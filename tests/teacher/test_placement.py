@@ -1,4 +1,4 @@
-"""Where answers are kept, and to how many views."""
+"""Where outputs are stored, and for how many views."""
 
 from __future__ import annotations
 
@@ -10,88 +10,89 @@ from kdcli.teacher.placement import FreeSpace, Placement, choose_placement
 LARGE = FreeSpace(cache=10**9, memory=10**9)
 
 
-def chosen(wanted="auto", views="auto", *, augmented=True, epochs=24, view_bytes=100, room=LARGE) -> Placement:
-    return choose_placement(wanted, views, augmented=augmented, epochs=epochs, view_bytes=view_bytes, room=room)
+def choose(requested="auto", views="auto", *, augmented=True, epochs=24, view_bytes=100, space=LARGE) -> Placement:
+    options = {"augmented": augmented, "epochs": epochs, "view_bytes": view_bytes, "space": space}
+    return choose_placement(requested, views, **options)
 
 
 @pytest.mark.parametrize("views", ["auto", "all", 5])
 def test_without_augmentation_there_is_one_view(views):
-    found = chosen(views=views, augmented=False)
-    assert (found.mode, found.views, found.reason) == ("disk", 1, "they fit into the cache")
+    found = choose(views=views, augmented=False)
+    assert (found.mode, found.views, found.reason) == ("disk", 1, "fits in the cache")
 
 
 @pytest.mark.parametrize(("epochs", "count"), [(1, 1), (3, 3), (8, 8), (9, 8), (1000, 8)])
-def test_auto_keeps_a_view_for_each_epoch_and_eight_at_most(epochs, count):
-    found = chosen(epochs=epochs)
+def test_auto_stores_a_view_for_each_epoch_and_at_most_eight(epochs, count):
+    found = choose(epochs=epochs)
     assert (found.mode, found.views) == ("disk", count)
-    assert ("every epoch has a view of its own" in found.reason) == (epochs <= 8)
+    assert ("one view for each epoch" in found.reason) == (epochs <= 8)
 
 
 @pytest.mark.parametrize(("cache", "count"), [(800, 8), (799, 7), (400, 4), (399, None)])
-def test_auto_keeps_as_many_views_as_fit_and_four_at_least(cache, count):
-    found = chosen(room=FreeSpace(cache=cache, memory=10**9))
+def test_auto_stores_as_many_views_as_fit_and_at_least_four(cache, count):
+    found = choose(space=FreeSpace(cache=cache, memory=10**9))
     assert (found.mode, found.views) == ("live" if count is None else "disk", count)
     if count is None:
         assert found.reason == (
-            "400 bytes of answers are too many: the cache may take 399 (--cache-limit); "
-            "teacher.targets=memory would hold them"
+            "the outputs need 400 bytes, the cache may take 399 bytes (--cache-limit); "
+            "they fit in memory with teacher.targets=memory"
         )
     else:
-        assert ("as many as fit (8 are usual)" in found.reason) == (count < 8)
+        assert ("more views do not fit" in found.reason) == (count < 8)
 
 
-def test_views_that_are_asked_for_are_kept_or_asked_live():
-    assert chosen(views=3) == Placement("disk", 3, "they fit into the cache")
-    assert chosen(views=3, room=FreeSpace(cache=299, memory=10**9)).mode == "live"
-    assert chosen(views=3, room=FreeSpace(cache=299, memory=10**9)).views == 3
+def test_requested_views_are_stored_or_live():
+    assert choose(views=3) == Placement("disk", 3, "fits in the cache")
+    assert choose(views=3, space=FreeSpace(cache=299, memory=10**9)).mode == "live"
+    assert choose(views=3, space=FreeSpace(cache=299, memory=10**9)).views == 3
 
 
-def test_no_more_views_are_answered_than_there_are_epochs():
-    assert chosen(views=16, epochs=5).views == 5
+def test_there_are_no_more_views_than_epochs():
+    assert choose(views=16, epochs=5).views == 5
 
 
-def test_answers_that_lie_in_the_cache_already_are_said():
-    found = chosen(augmented=False, room=FreeSpace(cache=100, memory=10**9, there=True))
-    assert found.reason == "all of them lie in the cache already"
+def test_outputs_that_are_cached_need_no_space():
+    found = choose(augmented=False, space=FreeSpace(cache=100, memory=10**9, is_cached=True))
+    assert found.reason == "already in the cache"
 
 
-def test_all_views_are_asked_live():
-    found = chosen(views="all")
+def test_all_views_are_live():
+    found = choose(views="all")
     assert (found.mode, found.views) == ("live", None)
-    assert "nothing to keep" in found.reason
+    assert "new outputs in every epoch" in found.reason
 
 
-@pytest.mark.parametrize("wanted", ["memory", "disk"])
-def test_all_views_cannot_be_kept(wanted):
-    with pytest.raises(UsageError, match=f"teacher.targets: {wanted} cannot be") as caught:
-        chosen(wanted, "all")
+@pytest.mark.parametrize("requested", ["memory", "disk"])
+def test_all_views_cannot_be_stored(requested):
+    with pytest.raises(UsageError, match=f"teacher.targets={requested} needs a fixed number of views") as caught:
+        choose(requested, "all")
     assert "teacher.views=8" in caught.value.hint
 
 
-def test_live_is_obeyed():
-    assert chosen("live") == Placement("live", None, "as asked")
-    assert chosen("live", 3) == Placement("live", 3, "as asked")
-    assert chosen("live", augmented=False) == Placement("live", 1, "as asked")
+def test_live_is_used_on_request():
+    assert choose("live") == Placement("live", None, "as requested")
+    assert choose("live", 3) == Placement("live", 3, "as requested")
+    assert choose("live", augmented=False) == Placement("live", 1, "as requested")
 
 
-def test_memory_is_obeyed_whatever_there_is():
-    assert chosen("memory", 3, room=FreeSpace(cache=0, memory=0)) == Placement("memory", 3, "as asked")
+def test_memory_is_used_on_request_without_a_limit():
+    assert choose("memory", 3, space=FreeSpace(cache=0, memory=0)) == Placement("memory", 3, "as requested")
 
 
-def test_without_a_cache_answers_go_to_memory_where_they_fit_twice():
-    unusable = "the cache cannot be used (/c: it cannot be written)"
-    kept = chosen(augmented=False, room=FreeSpace(cache=None, memory=400, unusable=unusable))
-    assert kept == Placement("memory", 1, f"they fit in memory; {unusable}")
-    live = chosen(augmented=False, room=FreeSpace(cache=None, memory=399, unusable=unusable))
+def test_without_a_cache_outputs_may_take_a_quarter_of_the_free_memory():
+    reason = "the cache cannot be used (/c: it cannot be written)"
+    stored = choose(augmented=False, space=FreeSpace(cache=None, memory=400, no_cache_reason=reason))
+    assert stored == Placement("memory", 1, f"fits in memory; {reason}")
+    live = choose(augmented=False, space=FreeSpace(cache=None, memory=399, no_cache_reason=reason))
     assert (live.mode, live.reason) == (
         "live",
-        "100 bytes of answers are too many: 399 bytes are free",
+        "the outputs need 100 bytes, more than a quarter of the free memory (399 bytes)",
     )
 
 
-def test_a_disk_that_is_asked_for_and_too_small_is_refused():
+def test_disk_is_refused_if_the_cache_is_too_small():
     with pytest.raises(StorageError) as caught:
-        chosen("disk", 8, room=FreeSpace(cache=799, memory=10**9))
+        choose("disk", 8, space=FreeSpace(cache=799, memory=10**9))
     assert caught.value.exit_code == 5
-    assert "800 bytes of answers are needed, the cache may take 799" in caught.value.message
+    assert "the outputs need 800 bytes, the cache may take 799 bytes" in caught.value.message
     assert "--cache-limit" in caught.value.hint

@@ -1,4 +1,4 @@
-"""`.tflite` and `.onnx` files as teachers for outputs: the same student as from the Keras model they came from."""
+"""`.tflite` and `.onnx` teachers train the same student as the Keras model from which they were exported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kdcli.models.runtimes.runner import FileRunner
 
 pytest.importorskip("ai_edge_litert")
 pytest.importorskip("tf2onnx")
-FORMS = ("tflite", "onnx")
+FORMATS = ("tflite", "onnx")
 
 
 @pytest.fixture(scope="module")
@@ -39,61 +39,68 @@ def folder(tmp_path_factory):
     return folder
 
 
-def distilled(folder, out, form, **options):
+def distill(folder, out, format_name, **options):
     given = {"student": folder / "student.keras", "data": folder / "data.npz", "epochs": 2}
-    return kdcli.distill(teacher=folder / f"teacher.{form}", out=out, **{**given, **options})
+    return kdcli.distill(teacher=folder / f"teacher.{format_name}", out=out, **{**given, **options})
 
 
 @pytest.mark.parametrize("targets", ["memory", "live"])
-def test_students_are_those_of_the_keras_model(folder, tmp_path, targets):
+def test_the_student_equals_that_of_the_keras_teacher(folder, tmp_path, targets):
     settings = ["train.batch_size=16", f"teacher.targets={targets}"]
-    runs = {form: distilled(folder, tmp_path / form, form, settings=settings) for form in ("keras", *FORMS)}
-    weights = {form: keras.saving.load_model(run.model_path).get_weights() for form, run in runs.items()}
-    wanted = runs["keras"].to_json()
-    for form in FORMS:
-        for one, other in zip(weights[form], weights["keras"], strict=True):
+    runs = {
+        format_name: distill(folder, tmp_path / format_name, format_name, settings=settings)
+        for format_name in ("keras", *FORMATS)
+    }
+    weights = {
+        format_name: keras.saving.load_model(run.model_path).get_weights() for format_name, run in runs.items()
+    }
+    expected = runs["keras"].to_json()
+    for format_name in FORMATS:
+        for one, other in zip(weights[format_name], weights["keras"], strict=True):
             np.testing.assert_allclose(one, other, atol=1e-5)
-        document = runs[form].to_json()
+        document = runs[format_name].to_json()
         assert document["targets"]["mode"] == targets
-        assert document["teacher"]["accuracy"] == wanted["teacher"]["accuracy"]
+        assert document["teacher"]["accuracy"] == expected["teacher"]["accuracy"]
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_inner_layers_are_refused_before_training(folder, tmp_path, form):
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_inner_layers_are_refused_before_training(folder, tmp_path, format_name):
     with pytest.raises(ModelError, match=r"losses\.hint compares inner layers, and the teacher .* shows none"):
-        distilled(folder, tmp_path / "out", form, recipe={"losses": [{"kind": "hint"}]})
+        distill(folder, tmp_path / "out", format_name, recipe={"losses": [{"kind": "hint"}]})
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_as_a_student_it_is_refused(folder, tmp_path, form):
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_an_exported_file_is_refused_as_a_student(folder, tmp_path, format_name):
     with pytest.raises(ModelError, match="answers, but cannot be trained") as caught:
-        distilled(folder, tmp_path / "out", "keras", student=folder / f"teacher.{form}")
+        distill(folder, tmp_path / "out", "keras", student=folder / f"teacher.{format_name}")
     assert "that it was made from" in caught.value.hint
     assert not (tmp_path / "out").exists()
 
 
-def test_a_reader_that_dies_while_it_teaches_is_a_model_error(folder, tmp_path, monkeypatch):
-    request = FileRunner.predict
-    seen = []
+def test_a_runtime_that_crashes_during_training_is_a_model_error(folder, tmp_path, monkeypatch):
+    predict = FileRunner.predict
+    sizes = []
 
-    def dying(runner, batch):
-        seen.append(len(batch[0]))
-        # Batches of 16 are those of training.
-        if seen.count(16) == 4:
+    def predict_and_crash(runner, batch):
+        sizes.append(len(batch[0]))
+        # Batches of 16 are training steps.
+        if sizes.count(16) == 4:
             runner._process.kill()
-        return request(runner, batch)
+        return predict(runner, batch)
 
-    monkeypatch.setattr(FileRunner, "predict", dying)
+    monkeypatch.setattr(FileRunner, "predict", predict_and_crash)
     with pytest.raises(ModelError, match=r"teacher\.tflite: the file crashed LiteRT .signal 9, SIGKILL."):
-        distilled(folder, tmp_path / "out", "tflite", settings=["train.batch_size=16", "teacher.targets=live"])
+        distill(folder, tmp_path / "out", "tflite", settings=["train.batch_size=16", "teacher.targets=live"])
 
 
-def test_all_formats_evaluate_to_the_same(folder):
+def test_all_formats_have_the_same_quality(folder):
     found = kdcli.evaluate(
-        *[folder / f"teacher.{form}" for form in ("keras", *FORMS)], data=folder / "data.npz", latency=False
+        *[folder / f"teacher.{format_name}" for format_name in ("keras", *FORMATS)],
+        data=folder / "data.npz",
+        latency=False,
     )
     models = found.to_json()["models"]
-    assert [one["format"] for one in models] == ["keras", *FORMS]
-    assert len({one["accuracy"] for one in models}) == 1
-    assert np.ptp([one["loss"] for one in models]) < 1e-6
+    assert [model["format"] for model in models] == ["keras", *FORMATS]
+    assert len({model["accuracy"] for model in models}) == 1
+    assert np.ptp([model["loss"] for model in models]) < 1e-6

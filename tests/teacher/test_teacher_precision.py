@@ -1,4 +1,4 @@
-"""In which precision a teacher answers, and why."""
+"""The precision in which a teacher computes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def network(model):
 
 @pytest.fixture(scope="module")
 def teacher():
-    """One that is sure of what it sees, behind a layer that half precision reaches."""
+    """A teacher with clear decisions, behind a layer that computes in half precision."""
     reader = bar_reader()
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Conv2D(1, 1, use_bias=False, kernel_initializer="ones", name="same")(inputs)
@@ -39,17 +39,17 @@ def teacher():
 
 
 class Clock:
-    """Seconds that pass only while a teacher answers: so many a batch, by precision."""
+    """A clock that advances only during inference, by the given seconds per batch and precision."""
 
     def __init__(self, monkeypatch, **seconds):
         self.now = 0.0
-        request = TeacherPass.__call__
+        call = TeacherPass.__call__
 
-        def answer(ask, *given, **named):
-            self.now += seconds[ask.precision]
-            return request(ask, *given, **named)
+        def timed_call(teacher_pass, *positions, **options):
+            self.now += seconds[teacher_pass.precision]
+            return call(teacher_pass, *positions, **options)
 
-        monkeypatch.setattr(TeacherPass, "__call__", answer)
+        monkeypatch.setattr(TeacherPass, "__call__", timed_call)
 
     def __call__(self):
         return self.now
@@ -57,35 +57,34 @@ class Clock:
 
 @pytest.fixture
 def fast(monkeypatch):
-    """A machine with the hardware for bfloat16, whatever this one has; 600 examples are enough to choose by."""
+    """A machine with hardware support for bfloat16; a sample of 600 examples is large enough."""
     monkeypatch.setattr(precision, "is_fast_in", lambda precision: True)
-    monkeypatch.setattr(precision, "SAMPLE", 600)
+    monkeypatch.setattr(precision, "SAMPLE_SIZE", 600)
 
 
-def test_half_precision_that_is_faster_and_answers_the_same_is_taken(teacher, fast, monkeypatch):
+def test_half_precision_is_used_if_it_is_faster_and_accurate(teacher, fast, monkeypatch):
     clock = Clock(monkeypatch, float32=2.1, mixed_bfloat16=1.0)
     found = choose_precision("auto", teacher, EXAMPLES, clock=clock)
-    assert (found.precision, found.accepted) == ("mixed_bfloat16", True)
-    assert found.agreement == 1.0
-    assert 0 <= found.largest_change < 0.02
-    assert found.speed == pytest.approx(2.1)
+    compared = found.comparison
+    assert (found.precision, compared.is_accurate) == ("mixed_bfloat16", True)
+    assert compared.agreement == 1.0
+    assert 0 <= compared.largest_change < 0.02
+    assert compared.speedup == pytest.approx(2.1)
     assert found.text == (
-        "mixed_bfloat16: on 600 examples 1.0000 of the decisions agree with float32, the largest change of a "
-        f"probability is {found.largest_change:.4f}, 2.1 times as fast"
+        "mixed_bfloat16: 100.00% of decisions on 600 examples agree with float32, probabilities change by at most "
+        f"{compared.largest_change:.4f}, 2.1 times as fast"
     )
 
 
-def test_half_precision_that_is_not_faster_is_not_taken(teacher, fast, monkeypatch):
+def test_half_precision_is_not_used_if_it_is_not_faster(teacher, fast, monkeypatch):
     clock = Clock(monkeypatch, float32=1.05, mixed_bfloat16=1.0)
     found = choose_precision("auto", teacher, EXAMPLES, clock=clock)
-    assert (found.precision, found.accepted) == ("float32", True)
-    assert found.text.startswith(
-        "float32: mixed_bfloat16 is not faster here (mixed_bfloat16 on 600 examples 1.0000"
-    )
+    assert (found.precision, found.comparison.is_accurate) == ("float32", True)
+    assert found.text.startswith("float32: mixed_bfloat16 is not faster on this machine (100.00% of decisions")
 
 
 def unsure():
-    """A teacher that decides by less than half precision can show: whether a picture is brighter than most."""
+    """A teacher whose decisions half precision changes: whether an image is brighter than the median."""
     brightness = EXAMPLES.take(np.arange(600))["x"].astype(np.float32).sum(axis=(1, 2, 3)) / 255
     middle = float(np.median(brightness))
     inputs = keras.Input((8, 8, 1))
@@ -98,49 +97,49 @@ def unsure():
     return network(keras.Model(inputs, keras.layers.Dense(2, kernel_initializer="identity", name="out")(shown)))
 
 
-def test_half_precision_that_changes_answers_is_refused_unless_it_is_written(fast, monkeypatch):
+def test_inaccurate_half_precision_is_used_only_on_request(fast, monkeypatch):
     clock = Clock(monkeypatch, float32=5.0, mixed_bfloat16=1.0)
     found = choose_precision("auto", unsure(), EXAMPLES, clock=clock)
-    assert (found.precision, found.accepted) == ("float32", False)
-    assert found.agreement < 1.0 or found.largest_change > 0.02
-    assert found.text.startswith("float32: mixed_bfloat16 changes the answers too much (mixed_bfloat16 on 600 ")
-    written = choose_precision("mixed_bfloat16", unsure(), EXAMPLES, clock=clock)
-    assert (written.precision, written.accepted) == ("mixed_bfloat16", False)
-    assert written.largest_change == found.largest_change
+    assert (found.precision, found.comparison.is_accurate) == ("float32", False)
+    assert found.comparison.agreement < 1.0 or found.comparison.largest_change > 0.02
+    assert found.text.startswith("float32: mixed_bfloat16 changes the outputs too much (")
+    requested = choose_precision("mixed_bfloat16", unsure(), EXAMPLES, clock=clock)
+    assert (requested.precision, requested.comparison.is_accurate) == ("mixed_bfloat16", False)
+    assert requested.comparison.largest_change == found.comparison.largest_change
 
 
-def test_float32_as_asked_and_without_hardware_is_not_compared(teacher, monkeypatch):
+def test_float32_is_used_on_request_and_without_hardware_support(teacher, monkeypatch):
     found = choose_precision("float32", teacher, EXAMPLES)
-    assert (found.precision, found.tried, found.text) == ("float32", None, "float32: as asked")
+    assert (found.precision, found.comparison, found.text) == ("float32", None, "float32: as requested")
     monkeypatch.setattr(precision, "is_fast_in", lambda precision: False)
     found = choose_precision("auto", teacher, EXAMPLES)
-    assert found.text == "float32: this machine has no hardware for bfloat16"
+    assert found.text == "float32: this machine has no hardware support for bfloat16"
 
 
-def test_the_float32_answers_of_the_sample_are_kept(teacher, fast):
+def test_the_choice_has_the_float32_outputs_of_the_sample(teacher, fast):
     found = choose_precision("auto", teacher, EXAMPLES, taps=("same",))
     expected = Predictor(teacher, taps=("same",))(EXAMPLES.take, 600)
-    np.testing.assert_allclose(found.answers["logits"], expected["logits"], atol=1e-5)
-    np.testing.assert_allclose(found.answers["same"], expected["same"][:256], atol=1e-6)
-    assert {values.dtype.name for values in found.answers.values()} == {"float32"}
+    np.testing.assert_allclose(found.outputs["logits"], expected["logits"], atol=1e-5)
+    np.testing.assert_allclose(found.outputs["same"], expected["same"][:256], atol=1e-6)
+    assert {values.dtype.name for values in found.outputs.values()} == {"float32"}
 
 
-def test_too_few_examples_to_choose_by_are_answered_in_float32(teacher, fast):
+def test_float32_is_used_if_there_are_too_few_examples(teacher, fast):
     found = choose_precision("auto", teacher, EXAMPLES.subset(np.arange(599)))
-    assert (found.precision, found.tried) == ("float32", None)
-    assert found.text == "float32: 599 examples cannot show that half precision changes nothing (600 can)"
+    assert (found.precision, found.comparison) == ("float32", None)
+    assert found.text == ("float32: checking that bfloat16 changes nothing needs 600 examples, the data has 599")
 
 
-def test_the_sample_has_at_most_2048_examples_and_may_be_smaller_than_a_batch(teacher, fast, monkeypatch):
-    monkeypatch.setattr(precision, "SAMPLE", 300)
-    told = []
-    found = choose_precision("auto", teacher, EXAMPLES, on_batch=told.append)
-    assert (found.examples, len(found.answers["logits"]), told) == (300, 300, [256, 300])
+def test_the_sample_is_bounded_and_may_be_smaller_than_a_batch(teacher, fast, monkeypatch):
+    monkeypatch.setattr(precision, "SAMPLE_SIZE", 300)
+    done = []
+    found = choose_precision("auto", teacher, EXAMPLES, on_batch=done.append)
+    assert (found.comparison.examples, len(found.outputs["logits"]), done) == (300, 300, [256, 300])
     few = choose_precision("auto", teacher, EXAMPLES.subset(np.arange(3)))
-    assert (few.examples, len(few.answers["logits"])) == (3, 3)
+    assert len(few.outputs["logits"]) == 3
 
 
-def test_values_are_compared_with_their_spread(fast, monkeypatch):
+def test_changes_of_values_are_in_standard_deviations(fast, monkeypatch):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Flatten()(keras.layers.Conv2D(2, 3, name="conv")(inputs))
@@ -149,13 +148,13 @@ def test_values_are_compared_with_their_spread(fast, monkeypatch):
     )
     clock = Clock(monkeypatch, float32=2.0, mixed_bfloat16=1.0)
     choice = choose_precision("auto", found, EXAMPLES, clock=clock)
-    assert choice.agreement is None
-    assert "the largest change of a value is 0.0" in choice.text
+    assert choice.comparison.agreement is None
+    assert "on 600 examples values change by at most 0.0" in choice.text
     assert "standard deviations, 2.0 times as fast" in choice.text
 
 
-class Elsewhere(Network):
-    """A network that is no Keras model and no graph."""
+class RuntimeNetwork(Network):
+    """A network that is neither a Keras model nor a SavedModel."""
 
     name = "model.tflite"
     inputs = ()
@@ -172,15 +171,15 @@ class Elsewhere(Network):
         return self.inner.compute_saved_output(raw)
 
 
-def test_a_network_in_a_process_of_its_own_answers_in_float32(teacher, fast):
-    found = choose_precision("auto", Elsewhere(teacher), EXAMPLES)
-    assert found.text == "float32: model.tflite answers in float32 only"
-    with pytest.raises(UsageError, match=r"a SavedModel; model\.tflite answers in") as caught:
-        choose_precision("mixed_bfloat16", Elsewhere(teacher), EXAMPLES)
+def test_a_network_in_another_process_computes_in_float32(teacher, fast):
+    found = choose_precision("auto", RuntimeNetwork(teacher), EXAMPLES)
+    assert found.text == "float32: model.tflite computes in float32 only"
+    with pytest.raises(UsageError, match=r"a SavedModel; model\.tflite computes in float32 only") as caught:
+        choose_precision("mixed_bfloat16", RuntimeNetwork(teacher), EXAMPLES)
     assert caught.value.hint == "--set teacher.precision=float32"
 
 
-def test_float16_on_a_processor_is_refused_with_the_way_on(teacher, monkeypatch):
+def test_float16_on_a_cpu_is_refused(teacher, monkeypatch):
     monkeypatch.setattr(precision, "has_gpu", lambda: False)
     with pytest.raises(UsageError, match="mixed_float16 needs a GPU") as caught:
         check_teacher_precision("mixed_float16", teacher)
@@ -190,7 +189,7 @@ def test_float16_on_a_processor_is_refused_with_the_way_on(teacher, monkeypatch)
 
 
 @pytest.mark.parametrize(("gpu", "fast", "hint"), [(False, False, "float32"), (True, True, "mixed_float16")])
-def test_a_graph_needs_the_hardware_that_its_option_is_for(monkeypatch, gpu, fast, hint):
+def test_a_saved_model_needs_hardware_support(monkeypatch, gpu, fast, hint):
     graph = FrozenNetwork.__new__(FrozenNetwork)
     graph.name = "model"
     monkeypatch.setattr(precision, "has_gpu", lambda: gpu)
@@ -210,7 +209,7 @@ def test_a_graph_needs_the_hardware_that_its_option_is_for(monkeypatch, gpu, fas
         (None, ()),
     ],
 )
-def test_the_processor_says_whether_it_multiplies_bfloat16(tmp_path, text, flags):
+def test_processor_flags_are_read(tmp_path, text, flags):
     path = tmp_path / "cpuinfo"
     if text is not None:
         path.write_text(text)
@@ -228,7 +227,7 @@ def test_the_processor_says_whether_it_multiplies_bfloat16(tmp_path, text, flags
         ([None], (), False, False),
     ],
 )
-def test_hardware_is_that_of_the_gpu_or_else_of_the_processor(monkeypatch, capabilities, flags, float16, bfloat16):
+def test_hardware_support_is_that_of_the_gpu_or_the_cpu(monkeypatch, capabilities, flags, float16, bfloat16):
     tf = hardware.tf
     monkeypatch.setattr(hardware, "read_processor_flags", lambda: flags)
     monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: list(range(len(capabilities))))
