@@ -43,8 +43,7 @@ def train_teacher(
     from kdcli.setup.run_location import find_location
     from kdcli.setup.workers import join_run
 
-    if request.recipe.is_ensemble:
-        refuse_ensemble(request, command="kd train-teacher")
+    refuse_ensemble(request, command="kd train-teacher")
     location, context = find_location("train-teacher", request), request.context
     if location.finished is not None:
         return location.finished

@@ -95,7 +95,7 @@ def hint(teacher: str, student: str) -> str:
 MODELS = [
     (distill(teacher="missing.keras"), 4, ["missing.keras: no such model file"], ".keras, .h5"),
     (distill(student="missing.keras"), 4, ["missing.keras: no such model file"], ".keras, .h5"),
-    (distill(teacher="notes.keras"), 4, ["notes.keras: it is called .keras, but"], "run directory"),
+    (distill(teacher="notes.keras"), 4, ["notes.keras: not a .keras file"], "run directory"),
     (distill(teacher="half.keras"), 4, ["half.keras: "], ""),
     (distill(teacher="empty"), 4, ["empty is a folder without a finished run"], ".keras"),
     (distill(teacher="nan.keras"), 4, ["nan.keras: ", "contains NaN or infinity"], ""),

@@ -226,7 +226,7 @@ def test_a_wrong_output_path_is_refused_before_any_work(folder, tmp_path):
         kdcli.predict(nowhere, data="digits", out=tmp_path / "a.npz", split="tests")
     with pytest.raises(UsageError, match="no data: neither the recipe"):
         kdcli.predict(folder / "m.keras", out=tmp_path / "a.npz")
-    with pytest.raises(DataError, match="has no test split"):
+    with pytest.raises(DataError, match="no test split; available: train"):
         kdcli.predict(folder / "m.keras", data=blobs(30), split="test", out=tmp_path / "a.npz")
     assert os.listdir(tmp_path) == ["there.npz"]
     assert (tmp_path / "there.npz").read_text() == "mine"
