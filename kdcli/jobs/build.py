@@ -20,7 +20,7 @@ from kdcli.recipe.sections import Recipe
 from kdcli.recipe.training import TrainSection
 from kdcli.setup.checks import (
     check_effects,
-    check_output_kinds,
+    check_model_outputs,
     check_trained_model,
     refuse_untrained,
 )
@@ -61,7 +61,7 @@ def build_distillation(location: RunLocation) -> Job:
         reused_layers: dict[SettingPath, Any] = {}
         if any(isinstance(loss, ClassifierReuse) for loss in losses):
             student, losses, reused_layers = reuse_classifier(recipe, student, teachers[0])
-        check_output_kinds(recipe, dataset, teachers[0].network, student.network)
+        check_model_outputs(recipe, dataset, teachers[0].network, student.network)
         # Projections start the same however the models were opened, which uses up random numbers.
         keras.utils.set_random_seed(recipe.train.seed)
         train = with_epochs_and_steps(recipe.train, len(dataset.train))

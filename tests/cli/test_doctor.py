@@ -96,7 +96,7 @@ def test_a_tensorflow_that_does_not_load_is_a_finding(monkeypatch):
     monkeypatch.setattr(installation, "tf", Broken())
     found = doctor()
     assert found.devices == () and found.threads is None
-    assert found.findings == ("TensorFlow does not load: libcudart.so is missing",)
+    assert found.findings == ("TensorFlow cannot be loaded: libcudart.so is missing",)
 
 
 @pytest.mark.parametrize("option", ["--data", "--quiet", "--threads"])

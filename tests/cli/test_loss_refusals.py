@@ -78,23 +78,23 @@ ONE_CLASS = [kind for kind, member in LOSS_KINDS.items() if member.one_class]
 # Words, exit code, fragments of the message, fragment of the hint.
 REFUSED = [
     *((distill(kind, *NO_LABELS), 2, [f"losses.{kind} needs labels", "has none"], "soft") for kind in LABELLED),
-    *((distill(kind, *MIXED), 2, ["one class for each", "cutmix mixes"], "leave cutmix") for kind in ONE_CLASS),
+    *((distill(kind, *MIXED), 2, ["one class per", "cutmix mixes"], "remove cutmix") for kind in ONE_CLASS),
     *(
         (distill(kind, models="_sigmoid", data="several.npz"), 2, ["one class", "is multilabel"], "soft_targets")
         for kind in ONE_CLASS
     ),
-    (distill("decoupled", models="2", data="two.npz"), 2, ["needs 3 classes or more, there are 2"], "soft"),
-    (distill("relational", "--batch-size", "2"), 2, ["needs 3 in a batch, got 2"], "--batch-size 3"),
-    (distill("dist", "--limit", "1", "--set", "data.validation=0"), 2, ["2 in a batch, got 1"], "1 training ex"),
-    (distill("dist", models="_sigmoid", data="several.npz"), 4, ["works on logits", "are sigmoid"], "logit_mse"),
-    (distill("dist", *VALUES, models="1", data="values.npz"), 2, ["dist needs classes", "has values"], "soft"),
+    (distill("decoupled", models="2", data="two.npz"), 2, ["needs at least 3 classes (got 2)"], "soft"),
+    (distill("relational", "--batch-size", "2"), 2, ["needs at least 3 per batch (got 2)"], "--batch-size 3"),
+    (distill("dist", "--limit", "1", "--set", "data.validation=0"), 2, ["at least 2 per batch"], "1 training ex"),
+    (distill("dist", models="_sigmoid", data="several.npz"), 4, ["kind logits", "are sigmoid"], "logit_mse"),
+    (distill("dist", *VALUES, models="1", data="values.npz"), 2, ["needs classes", "is regression"], "soft"),
     (
         distill("soft_targets", models="_sigmoid", data="several.npz", standardize="true"),
         4,
-        ["works on logits;"],
+        ["needs outputs of the kind logits;"],
         "logit",
     ),
-    (distill("soft_cross_entropy", *VALUES, models="1", data="values.npz"), 2, ["a cross-entropy needs"], "mse"),
+    (distill("soft_cross_entropy", *VALUES, models="1", data="values.npz"), 2, ["cross-entropy needs"], "mse"),
     (distill("multi_level", models="_map", data="pixels.npz"), 2, ["the task is segmentation"], "channel_wise"),
     (distill("solution_flow", models="_zoo", **ONE), 2, ["1 layer on a side"], "lists"),
     (distill("solution_flow"), 4, ["needs 2 pairs of layers of equal channels, 1 found"], "teacher_layer"),
@@ -124,11 +124,11 @@ def test_what_devices_cannot_share_is_refused_on_several(kd, here, monkeypatch, 
     monkeypatch.setattr("kdcli.jobs.build.strategy_for", lambda *_: SimpleNamespace(num_replicas_in_sync=2))
     ran = kd(*distill(kind), "--json")
     assert ran.code == 2, ran.err
-    assert "it needs one device, there are 2" in ran.document["error"]["message"]
+    assert "it needs one device (got 2)" in ran.document["error"]["message"]
     assert ran.document["error"]["hint"].startswith("--devices one")
     ran = kd(*distill("relational", "--batch-size", "4"), "--json")
     assert ran.code == 2
-    assert "needs 3 in a batch, got 2 (a share of 4 for each of 2 devices)" in ran.document["error"]["message"]
+    assert "needs at least 3 per device (got 2: a batch of 4 on 2 devices)" in ran.document["error"]["message"]
     assert "--batch-size 6" in ran.document["error"]["hint"]
 
 

@@ -217,7 +217,7 @@ def test_workers_need_a_common_directory(kd, files, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", config([1, 2], 0))
     ran = kd(*files, "--devices", "workers")
     assert (ran.code, ran.out) == (2, "")
-    assert "error: workers need one run directory that all of them see\n" in ran.err
+    assert "error: workers need a run directory that all of them can access\n" in ran.err
 
 
 def test_variable_without_the_setting_is_not_used_and_said(kd, files, monkeypatch):

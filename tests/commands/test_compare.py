@@ -338,7 +338,7 @@ def test_a_run_that_was_given_with_other_data_is_refused_before_anything_is_trai
     run = folder / "elsewhere"
     kdcli.distill(teacher=folder / "teacher.keras", recipe=recipe(), data=folder / "data.npz", out=run)
     other = save_npz(tmp_path / "other.npz", examples=120)
-    with pytest.raises(UsageError, match="was started with another data"):
+    with pytest.raises(UsageError, match="the data has changed since the run was started"):
         kdcli.compare(distilled=[run], data=other, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
     with pytest.raises(UsageError, match="--epochs is for arms that are trained"):

@@ -222,7 +222,7 @@ def test_what_cannot_be_written_is_refused_before_any_work(folder, tmp_path):
     assert "another --out" in caught.value.hint
     with pytest.raises(UsageError, match="--split must be one of"):
         kdcli.predict(nowhere, data="digits", out=tmp_path / "a.npz", split="tests")
-    with pytest.raises(UsageError, match="no data: neither the recipe"):
+    with pytest.raises(UsageError, match=r"no data: data\.source is not set"):
         kdcli.predict(folder / "m.keras", out=tmp_path / "a.npz")
     with pytest.raises(DataError, match="has no test split"):
         kdcli.predict(folder / "m.keras", data=blobs(30), split="test", out=tmp_path / "a.npz")

@@ -75,5 +75,5 @@ def test_seeds_that_are_finished_belong_to_the_file_as_it_was(given, tmp_path):
     first = kdcli.compare(**request).to_json()
     assert kdcli.compare(**request, resume=True).to_json()["students"] == first["students"]
     (tmp_path / "mine.py").write_text(MINE.replace("student[:, 0] -", "2 * student[:, 0] -"), "utf-8")
-    with pytest.raises(UsageError, match=r"was started with another code mine\.py"):
+    with pytest.raises(UsageError, match=r"the code mine\.py has changed since"):
         kdcli.compare(**request, resume=True)

@@ -91,7 +91,7 @@ def test_unlabelled_pictures_are_mixed_for_the_teacher_to_answer(tmp_path):
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_mixing_values_is_refused(tmp_path, kind):
-    with pytest.raises(UsageError, match=f"{kind} mixes the labels of classes; the task is regression") as caught:
+    with pytest.raises(UsageError, match=f"{kind} mixes class labels, and the task is regression") as caught:
         distill(
             tmp_path / "a",
             [{"kind": kind}],
@@ -100,13 +100,13 @@ def test_mixing_values_is_refused(tmp_path, kind):
             losses=[{"kind": "labels"}],
             data={"task": "regression"},
         )
-    assert "leave it out" in caught.value.hint
+    assert "remove it" in caught.value.hint
     assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize("kind", ["flip", "rotate", "cutout"])
 def test_moving_a_picture_under_its_map_of_labels_is_refused(tmp_path, kind):
     maps = {"labels": (X[..., 0] > 120).astype(int), "test": (X_TEST[..., 0] > 120).astype(int)}
-    with pytest.raises(UsageError, match=f"{kind} moves the picture, and its map of labels would stay behind"):
+    with pytest.raises(UsageError, match=f"{kind} moves the pixels of the image, but not those of its label map"):
         distill(tmp_path / "a", [{"kind": kind}], **maps)
     assert not (tmp_path / "a").exists()

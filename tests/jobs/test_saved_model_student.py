@@ -57,6 +57,6 @@ def test_a_teacher_is_trained_further_from_its_saved_model(tmp_path):
     run = kdcli.train_teacher(teacher=tmp_path / "teacher", data=data, settings=settings, out=tmp_path / "run")
     assert run.model_path.name == "teacher_saved_model"
     assert run.test.accuracy == 1.0
-    with pytest.raises(kdcli.KdError, match="is no Keras model that can be made anew") as failure:
+    with pytest.raises(kdcli.KdError, match="cannot be reinitialized: it is not a Keras model") as failure:
         kdcli.train_teacher(teacher=tmp_path / "teacher", data=data, out=tmp_path / "fresh")
     assert "teacher.start=file" in failure.value.hint

@@ -56,7 +56,7 @@ def test_a_last_class_that_never_occurs_is_named(ten):
     seen = np.where(Y == 9, 0, Y)
     error = refused(ten, seen)
     setting = "data.classes=[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]"
-    assert "its labels reach from 0 to 8" in error.message
+    assert "the labels range from 0 to 8" in error.message
     assert f"--set '{setting}'" in error.hint
     assert accuracy(ten, seen, setting) == right(ten, seen)
 

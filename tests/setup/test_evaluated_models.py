@@ -135,7 +135,7 @@ def test_file_that_ends_its_reader_is_a_model_error(folder, tmp_path, monkeypatc
             self._process.wait()
         return real(self, batch)
 
-    monkeypatch.setattr(FileRunner, "answer", dying)
+    monkeypatch.setattr(FileRunner, "predict", dying)
     with pytest.raises(ModelError, match=r"logits\.tflite: the file ended its reader .*SIGSEGV"):
         evaluated(folder, "logits.tflite", limit=48, batch_size=48)
     (tmp_path / "not.tflite").write_bytes(b"nothing that can be read")
@@ -243,9 +243,9 @@ def test_what_was_not_measured_is_a_dash_and_said(folder, kd):
 def test_runtime_chooses_who_is_timed(folder):
     found = evaluated(folder, "logits.keras", "logits.tflite", latency=True, runtime="litert")
     assert [model.latency is None for model in found.models] == [True, False]
-    with pytest.raises(UsageError, match="--runtime onnxruntime: no model is run by it; there is tensorflow"):
+    with pytest.raises(UsageError, match=r"none of the given models uses this runtime \(known: tensorflow\)"):
         evaluated(folder, "logits.keras", latency=True, runtime="onnxruntime")
-    with pytest.raises(UsageError, match="--runtime says which models are timed"):
+    with pytest.raises(UsageError, match="--runtime selects which models are timed"):
         evaluated(folder, "logits.keras", runtime="tensorflow")
 
 

@@ -53,7 +53,7 @@ def edited(folder, tmp_path, **arrays):
 
 
 REFUSED = {
-    "data": ({"fingerprint": np.array("f" * 64)}, {}, 4, "answers to other data .its fingerprint ffffffffffff"),
+    "data": ({"fingerprint": np.array("f" * 64)}, {}, 4, "recorded for other data .fingerprint ffffffffffff"),
     "missing": (
         {"index": np.arange(96) + 1},
         {},
@@ -61,9 +61,14 @@ REFUSED = {
         r"no answer to 1 of \d+ examples of the training part .index 0",
     ),
     "classes": ({"logits": np.zeros((96, 5))}, {}, 4, "has 5 outputs, the data has 3 classes"),
-    "augment": ({}, {"settings": ["data.augment=[{kind: shift, pixels: 1}]"]}, 2, "hold for the examples as they"),
-    "live": ({}, {"settings": ["teacher.targets=live"]}, 2, "recorded answers cannot be asked"),
-    "output": ({}, {"settings": ["teacher.output=label"]}, 2, "teacher.output is for a model file"),
+    "augment": (
+        {},
+        {"settings": ["data.augment=[{kind: shift, pixels: 1}]"]},
+        2,
+        "without augmentation",
+    ),
+    "live": ({}, {"settings": ["teacher.targets=live"]}, 2, "recorded outputs cannot be computed again"),
+    "output": ({}, {"settings": ["teacher.output=label"]}, 2, "teacher.output applies to a model file"),
     "kind": ({}, {"settings": ["teacher.output_kind=sigmoid"]}, 2, "but .* holds logits"),
     "features": ({}, {"recipe": {"losses": [{"kind": "hint"}]}}, 4, "losses.hint compares inner layers"),
     "student": ({}, {"student": "edited.npz"}, 4, "data or recorded answers, not a model"),

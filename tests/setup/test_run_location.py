@@ -126,19 +126,19 @@ def test_out_and_resume_alone_continue(kd, here, unfinished):
 @pytest.mark.parametrize(
     ("words", "difference"),
     [
-        (("--epochs", "60"), "train.epochs is 2, asked for 60"),
-        (("--seed", "5"), "train.seed is 0, asked for 5"),
-        (("--set", "losses.soft_targets.temperature=9"), "asked for 9"),
+        (("--epochs", "60"), "train.epochs is 2 (requested: 60)"),
+        (("--seed", "5"), "train.seed is 0 (requested: 5)"),
+        (("--set", "losses.soft_targets.temperature=9"), "(requested: 9)"),
         (("--set", "train.optimizer=sgd"), "train.optimizer"),
         (("--set", "data.augment=[{kind: shift, pixels: 1}]"), "data.augment"),
-        (("--limit", "20"), "data.limit is 1.0, asked for 20"),
+        (("--limit", "20"), "data.limit is 1.0 (requested: 20)"),
     ],
 )
 def test_other_settings_are_refused_with_the_difference(kd, here, unfinished, words, difference):
     before = contents(here)
     ran = kd(*WORDS, *words)
     assert ran.code == 2
-    assert "error: run holds a run with other settings: " in ran.err
+    assert "error: run holds a run with different settings: " in ran.err
     assert difference in ran.err
     assert "another --out" in ran.err
     assert contents(here) == before
@@ -149,7 +149,7 @@ def test_other_epochs_on_a_finished_run_name_the_way_to_train_on(kd, here):
     before = contents(here)
     ran = kd(*WORDS, "--epochs", "60")
     assert ran.code == 2
-    assert "train.epochs is 2, asked for 60" in ran.err
+    assert "train.epochs is 2 (requested: 60)" in ran.err
     assert "--student run/student.keras --set student.start=file" in ran.err
     assert contents(here) == before
 
@@ -170,7 +170,7 @@ def test_other_content_of_a_model_is_refused(kd, here, unfinished, role):
     before = contents(here)
     ran = kd(*WORDS)
     assert ran.code == 2
-    assert f"error: run was started with another {role}: " in ran.err
+    assert f"error: run: the {role} has changed since the run was started: " in ran.err
     assert f"{role}.keras (sha256 " in ran.err
     assert contents(here) == before
 
@@ -180,7 +180,7 @@ def test_other_content_of_the_data_is_refused(kd, here, unfinished):
     before = contents(here)
     ran = kd(*WORDS)
     assert ran.code == 2
-    assert "error: run was started with another data: data.npz (sha256 " in ran.err
+    assert "error: run: the data has changed since the run was started: data.npz (sha256 " in ran.err
     assert contents(here) == before
 
 
@@ -204,7 +204,7 @@ def test_recipe_that_leaves_something_out_is_refused(kd, here, unfinished, left_
     before = contents(here)
     ran = kd(*WORDS)
     assert ran.code == 2
-    assert "run holds a run with other settings: " in ran.err
+    assert "run holds a run with different settings: " in ran.err
     assert contents(here) == before
 
 

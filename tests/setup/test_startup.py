@@ -8,7 +8,7 @@ from kdcli.errors import UsageError
 from kdcli.lazy import tf
 from kdcli.setup.startup import start_tensorflow
 
-LATE = "threads can only be chosen before TensorFlow has started"
+LATE = "--threads must be set before TensorFlow starts"
 
 
 def refused(*files):
@@ -31,5 +31,5 @@ def test_a_file_that_may_have_started_it_is_named(tmp_path):
     loss.write_text("import kdcli\nimport tensorflow as tf\n\ntf.constant(1.0)\n")
     layers.write_text("import keras\n")
     error = refused(layers, loss)
-    assert error.message == f"--code {loss}: {LATE}, and this runs before that"
-    assert "compute nothing there on import" in error.hint and "--threads" in error.hint
+    assert error.message == f"{LATE}, and --code {loss} runs before that"
+    assert "run no TensorFlow operation there on import" in error.hint and "--threads" in error.hint

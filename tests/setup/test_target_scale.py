@@ -57,7 +57,7 @@ def test_each_scale_is_right_or_refused_with_the_setting_that_makes_it_right(tmp
 def test_floats_from_0_to_255_under_a_sigmoid_are_refused_with_the_setting(tmp_path):
     path = saved(copier(6, -3, activation="sigmoid"), tmp_path)
     with pytest.raises(
-        ModelError, match="its last layer, sigmoid, gives 0 to 1, the targets go from 0 to 255"
+        ModelError, match="its last layer \(sigmoid\) gives 0 to 1, but the targets range from 0 to 255"
     ) as caught:
         measured(path, targets=in_scale("raw"))
     assert caught.value.hint == "--set data.target_scale=unit"
@@ -70,7 +70,7 @@ def test_targets_of_another_range_that_no_scale_explains_are_said(tmp_path):
     told = []
     measured(saved(copier(230, 8), tmp_path), targets=in_scale("unit"), on_event=told.append)
     warnings = [event.text for event in told if isinstance(event, Note) and event.warning]
-    assert any("its outputs reach 238 and the targets 1" in text for text in warnings)
+    assert any("its outputs reach 238, but the targets 1" in text for text in warnings)
 
 
 def test_depth_under_a_linear_layer_is_measured_as_it_is(tmp_path):

@@ -114,13 +114,13 @@ def test_synchronizing_one_device_is_said_to_have_no_effect(found):
 
 def test_synchronizing_what_is_not_there_is_refused(found):
     assert found["none"] == {
-        "error": "train.synchronized acts on batch normalisation, and what is trained has none that Keras knows",
+        "error": "train.synchronized needs Keras batch normalization layers, and student object has none",
         "code": 2,
     }
 
 
 def test_batch_that_devices_cannot_share_is_refused(found):
-    assert found["odd"] == {"error": "train.batch_size 9 cannot be shared by 2 devices", "code": 2}
+    assert found["odd"] == {"error": "train.batch_size 9 is not divisible by the number of devices (2)", "code": 2}
 
 
 def test_plan_says_that_a_loss_over_the_whole_batch_sees_a_share(found):
