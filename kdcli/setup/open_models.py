@@ -107,8 +107,7 @@ def open_model(
 
     Args:
         role: `teacher` or `student`.
-        given: a `keras.Model` from Python, or None.
-        source: the recipe's `model`, used when `given` is None.
+        given, source: a `keras.Model` from Python, or else the recipe's `model`.
         start: `file` keeps the weights, `fresh` initializes them from the seed; a zoo model may override it.
         dataset: the data that the model is fitted to.
         section: the recipe's settings for the model.
@@ -117,7 +116,7 @@ def open_model(
         teacher: for a student that clones the teacher's architecture.
         trust: what a file may do.
         trainable: whether it will be trained.
-        threads: number of threads of a file's own runtime process.
+        threads: number of threads of a file's runtime process.
 
     Raises:
         ModelError: missing, unreadable, refused, not trainable, or it does not fit the data.

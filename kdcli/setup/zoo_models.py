@@ -89,20 +89,37 @@ def build_zoo_model(
             f"{name}: the number of classes is unknown, since the data has neither labels nor class names",
             hint="--set 'data.classes=[cat, dog]' names the classes",
         )
-    trained = isinstance(source, Application) and has_trained_weights(source)
-    if role == "student" and start == "fresh" and isinstance(source, Application) and trained:
+    if isinstance(source, Application):
+        return _build_application(
+            role, source, start=start, dataset=dataset, section=section, trust=trust, on_event=on_event
+        )
+    model = source.build(zoo_shape(dataset, section.input), dataset.outputs)
+    return _wrap(model, name, "fresh", section)
+
+
+def _build_application(
+    role: str,
+    source: Application,
+    *,
+    start: str,
+    dataset: Dataset,
+    section: TeacherSection | StudentSection,
+    trust: Trust,
+    on_event: OnEvent,
+) -> LoadedModel:
+    """An architecture of `keras.applications`, with fresh, published or local weights."""
+    trained = has_trained_weights(source)
+    if role == "student" and start == "fresh" and trained:
         raise UsageError(
             f"student.start is fresh, but student.model.weights is {source.weights}",
             hint="--set student.start=file keeps the weights, --set student.model.weights=none removes them",
         )
     shape = zoo_shape(dataset, section.input)
-    if isinstance(source, Application) and source.path is not None:
+    if source.path is not None:
         model = _build_with_file(source, shape, dataset.outputs, trust, on_event)
     else:
         model = source.build(shape, dataset.outputs)
-    if not isinstance(source, Application):
-        return _wrap(model, name, "fresh", section)
-    name += f" {source.architecture}"
+    name = f"zoo {source.name} {source.architecture}"
     if source.path is None and section.input.scale == "auto":
         section = _apply_published_scale(role, source, dataset, section, on_event)
     if not trained:

@@ -152,7 +152,7 @@ def plans(files, tmp_path_factory):
 
 
 def test_the_plan_says_that_weights_do_not_act_on_a_loss_over_the_batch(plans):
-    text = "relational: depends on the whole batch, so the weights of examples do not act on it"
+    text = "relational: compares the examples of a batch, so example weights do not apply to it"
     assert [text in plan.findings for plan in plans] == [True, False]
 
 
@@ -179,10 +179,10 @@ def test_the_plan_shows_pairs_projections_and_parts(plans):
         "parts": None,
     }
     # Three dense layers of 16 × 16 and a variance for each of 16 channels.
-    assert rows["variational_information"]["parts"] == "784 weights of its own"
+    assert rows["variational_information"]["parts"] == "784 trained weights"
     assert {row["loss"] for row in plans[0].pairs} == {"named", "variational_information", "relational", *FAMILY}
     lines = plan_parts(plans[0], whole=False)
-    text = "student block5 → teacher block3 (784 weights of its own), paired automatically"
+    text = "student block5 → teacher block3 (784 trained weights), paired automatically"
     assert any(str(line).startswith(f"pair      variational_information: {text}: ") for line in lines)
     assert any("named: student block5 → teacher block2 (resize 2×2 → 4×4, 1×1 conv" in line for line in lines)
 

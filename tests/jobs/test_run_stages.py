@@ -67,8 +67,8 @@ def test_the_last_stage_is_the_run_and_the_others_lie_below_it(run, folder):
     (assistant,) = document["stages"]
     assert assistant["model"] == first["model"] and assistant["accuracy"] == first["test"]["accuracy"]
     assert run.parameters == 64 * 3 + 3 != first["parameters"]
-    assert "| Assistants | `" in (run.run / "README.md").read_text()
-    assert "Assistants" not in (run.run / "stages/1/README.md").read_text()
+    assert "| Earlier stages | `" in (run.run / "README.md").read_text()
+    assert "Earlier stages" not in (run.run / "stages/1/README.md").read_text()
 
 
 def test_each_stage_gives_what_it_gives_alone(run, folder, tmp_path):
@@ -268,7 +268,7 @@ def test_what_a_later_stage_lacks_is_refused_before_the_first_one(folder, tmp_pa
             {"student": keras.saving.load_model(folder / "student.keras")},
             2,
         ),
-        "workers share one training": (staged(folder), {"devices": "workers"}, 2),
+        "workers is not supported for a recipe with stages": (staged(folder), {"devices": "workers"}, 2),
         "--resume needs the run": (staged(folder), {"resume": True}, 2),
     }
     for message, (request, options, code) in cases.items():

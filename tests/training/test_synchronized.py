@@ -124,6 +124,6 @@ def test_batch_that_devices_cannot_share_is_refused(found):
 
 
 def test_plan_says_that_a_loss_over_the_whole_batch_sees_a_share(found):
-    said = "relations: depends on the whole batch and sees a share of it on each device"
+    said = "relations: compares the examples of a batch, but each device sees only a slice of it"
     assert said in found["whole"]["findings"]
     assert said not in found["whole_alone"]["findings"]
