@@ -50,7 +50,7 @@ def test_the_extras_are_those_of_the_package(kd):
 
 def test_a_missing_extra_is_no_failure_and_names_its_command(kd, monkeypatch):
     known = installation._version
-    monkeypatch.setattr(installation, "_version", lambda name: None if name == "onnxruntime" else known(name))
+    monkeypatch.setattr(installation, "_find_version", lambda name: None if name == "onnxruntime" else known(name))
     ran = kd("doctor")
     assert (ran.code, ran.err) == (0, "")
     line = next(line for line in ran.out.splitlines() if line.startswith("extra onnx"))

@@ -1,4 +1,4 @@
-"""TensorFlow's start: what cannot be chosen any more is refused, naming who was first."""
+"""The start of TensorFlow: threads that come too late are refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def refused(*files):
     return caught.value
 
 
-def test_threads_are_refused_when_tensorflow_works_already(tmp_path):
+def test_threads_are_refused_after_tensorflow_has_started(tmp_path):
     layers = tmp_path / "layers.py"
     layers.write_text("import keras\n")
     for files in ((), (layers,)):
@@ -26,7 +26,7 @@ def test_threads_are_refused_when_tensorflow_works_already(tmp_path):
         assert (error.message, error.hint, error.exit_code) == (LATE, None, 2)
 
 
-def test_a_file_that_may_have_started_it_is_named(tmp_path):
+def test_a_code_file_that_may_have_started_tensorflow_is_named(tmp_path):
     loss, layers = tmp_path / "loss.py", tmp_path / "layers.py"
     loss.write_text("import kdcli\nimport tensorflow as tf\n\ntf.constant(1.0)\n")
     layers.write_text("import keras\n")

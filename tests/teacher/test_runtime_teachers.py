@@ -84,7 +84,7 @@ def test_a_reader_that_dies_while_it_teaches_is_a_model_error(folder, tmp_path, 
             runner._process.kill()
         return request(runner, batch)
 
-    monkeypatch.setattr(FileRunner, "answer", dying)
+    monkeypatch.setattr(FileRunner, "predict", dying)
     with pytest.raises(ModelError, match=r"teacher\.tflite: the file ended its reader .signal 9, SIGKILL."):
         distilled(folder, tmp_path / "out", "tflite", settings=["train.batch_size=16", "teacher.targets=live"])
 
