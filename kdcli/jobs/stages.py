@@ -9,7 +9,7 @@ from typing import Any
 
 from kdcli.errors import UsageError
 from kdcli.models.files.format import resolve_model_file
-from kdcli.recipe.document import SettingPath as Setting
+from kdcli.recipe.document import SettingPath
 from kdcli.recipe.gates import GatesSection
 from kdcli.recipe.model_sections import TeacherSection
 from kdcli.recipe.origins import Origins
@@ -176,9 +176,9 @@ def _list_overrides(request: Request, section: str) -> frozenset[str]:
 
 def _select_origins(origins: Origins, number: int) -> Origins:
     """The origins of the settings of one stage, counted from 0: its own entry, else the recipe."""
-    at: Setting = (STAGES_FOLDER, number)
+    at: SettingPath = (STAGES_FOLDER, number)
 
-    def select(entries: Mapping[Setting, Any]) -> dict[Setting, Any]:
+    def select(entries: Mapping[SettingPath, Any]) -> dict[SettingPath, Any]:
         inner = {path[2:]: entry for path, entry in entries.items() if path[:2] == at and len(path) > 2}
         outer = {path: entry for path, entry in entries.items() if path[:1] != (STAGES_FOLDER,)}
         return {**outer, **inner}

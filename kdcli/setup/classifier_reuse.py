@@ -35,9 +35,9 @@ def reuse_classifier(
         ModelError: the student or the teacher is not a Keras model.
     """
     losses = recipe.losses or ()
-    positions = [number for number, loss in enumerate(losses) if isinstance(loss, ClassifierReuse)]
-    loss: Any = losses[positions[0]]
-    if len(positions) > 1:
+    found = [(number, loss) for number, loss in enumerate(losses) if isinstance(loss, ClassifierReuse)]
+    position, loss = found[0]
+    if len(found) > 1:
         raise UsageError("losses: classifier_reuse can be used only once, since a student gets one classifier")
     ours, theirs = student.network, teacher.network
     for role, network in (("student", ours), ("teacher", theirs)):
@@ -62,6 +62,6 @@ def reuse_classifier(
     layers = {"student_layer": [pair.student], "teacher_layer": [pair.teacher]}
     return (
         replace(student, network=network),
-        tuple(named if number == positions[0] else one for number, one in enumerate(losses)),
-        {("losses", positions[0], name): value for name, value in layers.items()},
+        tuple(named if number == position else one for number, one in enumerate(losses)),
+        {("losses", position, name): value for name, value in layers.items()},
     )

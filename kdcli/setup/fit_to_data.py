@@ -18,7 +18,7 @@ from kdcli.models.network import Network
 from kdcli.models.outputs import choose_columns, resolve_output
 from kdcli.models.preprocessing import Preprocessing, make_preprocessing
 from kdcli.models.runtimes.network import RunnerNetwork, find_failure
-from kdcli.recipe.model_sections import InputSection, StudentSection, TeacherSection
+from kdcli.recipe.model_sections import InputSection, ModelSection
 from kdcli.recipe.types import ClassColumns
 from kdcli.tensors import Tensors
 
@@ -42,7 +42,7 @@ def fit_to_data(
     *,
     task: str,
     outputs: int,
-    section: TeacherSection | StudentSection,
+    section: ModelSection,
     role: str,
     measured: bool,
     seed: int,
@@ -124,7 +124,7 @@ def _compute_unscaled(network: Network, section: InputSection, raw: Tensors) -> 
 def _choose_input_scale(
     network: Network,
     examples: Examples,
-    section: TeacherSection | StudentSection,
+    section: ModelSection,
     role: str,
     *,
     who: str,

@@ -20,7 +20,7 @@ from kdcli.models.network import Network
 from kdcli.models.preprocessing import PixelScale, scale_from_json
 from kdcli.models.runtimes.network import RunnerNetwork
 from kdcli.models.saved_model.network import GraphNetwork
-from kdcli.recipe.model_sections import InputSection, StudentSection, TeacherSection
+from kdcli.recipe.model_sections import InputSection, ModelSection
 from kdcli.recipe.reader import read_run_recipe
 from kdcli.runs.directory import find_run_recipe, find_run_role
 from kdcli.runs.export_results import INTERFACE_FILE
@@ -95,7 +95,7 @@ def open_model(
     source: ModelSource | None,
     start: str,
     dataset: Dataset,
-    section: TeacherSection | StudentSection,
+    section: ModelSection,
     seed: int,
     on_event: OnEvent,
     teacher: Network | None = None,
@@ -151,7 +151,7 @@ def open_model(
 
 
 def _load_object(
-    role: str, model: KerasModel, section: TeacherSection | StudentSection, *, start: str, dataset: Dataset
+    role: str, model: KerasModel, section: ModelSection, *, start: str, dataset: Dataset
 ) -> LoadedModel:
     """A `keras.Model` from Python; its weights stand for a file.
 
@@ -172,7 +172,7 @@ def _load_object(
 def _load_file(
     role: str,
     path: Path,
-    section: TeacherSection | StudentSection,
+    section: ModelSection,
     *,
     start: str,
     trust: Trust,
@@ -249,7 +249,7 @@ def _fit(
 
 
 def _reinitialize(
-    network: Network, section: TeacherSection | StudentSection, role: str, *, seed: int, on_event: OnEvent
+    network: Network, section: ModelSection, role: str, *, seed: int, on_event: OnEvent
 ) -> KerasNetwork:
     if not isinstance(network, KerasNetwork):
         raise reinitialization_error(role, network.name)
@@ -264,12 +264,12 @@ def _reinitialize(
     return KerasNetwork(model, name=network.name, output=section.output)
 
 
-def choice_of(section: TeacherSection | StudentSection, role: str = "student") -> ModelPart:
+def choice_of(section: ModelSection, role: str = "student") -> ModelPart:
     """The part of a file that a section of the recipe selects."""
     return ModelPart(section.signature, section.output, section.input.tensor, section.input.values, role)
 
 
-def apply_run_settings(path: Path, section: Any) -> Any:
+def apply_run_settings(path: Path, section: ModelSection) -> ModelSection:
     """The section with the settings recorded in a run directory, if it leaves input and output kind open."""
     recipe = find_run_recipe(path)
     if recipe is None or section.input != InputSection() or section.output_kind != "auto":
@@ -277,7 +277,7 @@ def apply_run_settings(path: Path, section: Any) -> Any:
     return apply_recorded_settings(section, getattr(read_run_recipe(recipe), find_run_role(path)))
 
 
-def apply_recorded_settings(section: Any, recorded: Any) -> Any:
+def apply_recorded_settings(section: ModelSection, recorded: ModelSection) -> ModelSection:
     """The section with the input and output settings that a run recorded for its model.
 
     The section may select another output or signature. A model that was cut at an inner tensor starts there now,
@@ -292,8 +292,8 @@ def apply_recorded_settings(section: Any, recorded: Any) -> Any:
 
 
 def apply_exported_settings(
-    path: Path, section: Any, network: Network, *, role: str, is_for_file: bool, on_event: OnEvent
-) -> Any:
+    path: Path, section: ModelSection, network: Network, *, role: str, is_for_file: bool, on_event: OnEvent
+) -> ModelSection:
     """The section with the input and output settings in the `input.json` that kd wrote next to an exported file.
 
     Args:
@@ -324,7 +324,7 @@ def apply_exported_settings(
     return section
 
 
-def _set_scale(section: Any, scale: PixelScale) -> Any:
+def _set_scale(section: ModelSection, scale: PixelScale) -> ModelSection:
     return section.model_copy(update={"input": section.input.model_copy(update={"scale": scale})})
 
 

@@ -13,8 +13,7 @@ from kdcli.data.dataset import Dataset, fingerprint_dataset, open_dataset
 from kdcli.errors import StorageError, UsageError
 from kdcli.events import Note
 from kdcli.models.files.format import resolve_model_file
-from kdcli.recipe.document import SettingPath as Setting
-from kdcli.recipe.document import iterate_settings, join_path
+from kdcli.recipe.document import SettingPath, iterate_settings, join_path
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.reader import read_recipe
 from kdcli.recipe.sections import Recipe
@@ -214,7 +213,7 @@ def replace_sources(resolved: Recipe, request: Request) -> Recipe:
         updated = updated.model_copy(update={"student": updated.student.model_copy(update={"model": model})})
     sections = list(updated.teachers)
     for number, named in enumerate(request.recipe.teachers[: len(sections)]):
-        at: Setting = ("teacher", number, "model") if request.recipe.is_ensemble else ("teacher", "model")
+        at: SettingPath = ("teacher", number, "model") if request.recipe.is_ensemble else ("teacher", "model")
         if named.model is not None and origins.of(at) != "default":
             sections[number] = sections[number].model_copy(update={"model": named.model})
     return updated.with_teachers(*sections, ensemble=updated.is_ensemble)
@@ -271,7 +270,7 @@ def _suggest_next(path: Path) -> str:
     return "give the same settings, or another --out"
 
 
-def _look_up(values: Any, path: Setting) -> Any:
+def _look_up(values: Any, path: SettingPath) -> Any:
     for part in path:
         if isinstance(values, list):
             number = int(part) if str(part).isdecimal() else len(values)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from kdcli.models.keras.model import check_weights_finite
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.models.preprocessing import SCALES, Preprocessing
-from kdcli.recipe.model_sections import InputSection, StudentSection, TeacherSection
+from kdcli.recipe.model_sections import InputSection, ModelSection
 from kdcli.runs.records import hash_arrays, hash_file
 from kdcli.screening.verdict import Trust
 from kdcli.tensors import KerasModel
@@ -42,7 +41,7 @@ class LoadedModel:
 
     network: Network
     start: str
-    section: TeacherSection | StudentSection
+    section: ModelSection
     path: Path | None = None
     sha256: str | None = None
     format: str | None = None
@@ -56,7 +55,7 @@ def build_zoo_model(
     *,
     start: str,
     dataset: Dataset,
-    section: TeacherSection | StudentSection,
+    section: ModelSection,
     seed: int,
     teacher: Network | None,
     trust: Trust,
@@ -103,7 +102,7 @@ def _build_application(
     *,
     start: str,
     dataset: Dataset,
-    section: TeacherSection | StudentSection,
+    section: ModelSection,
     trust: Trust,
     on_event: OnEvent,
 ) -> LoadedModel:
@@ -135,7 +134,7 @@ def _wrap(
     model: KerasModel,
     name: str,
     start: str,
-    section: TeacherSection | StudentSection,
+    section: ModelSection,
     *,
     path: Path | None = None,
     sha256: str | None = None,
@@ -197,7 +196,7 @@ def _require_keras(teacher: Network | None) -> KerasNetwork | None:
     return teacher
 
 
-def _copy_preprocessing(section: Any, teacher: KerasNetwork | None) -> Any:
+def _copy_preprocessing(section: ModelSection, teacher: KerasNetwork | None) -> ModelSection:
     """The section with the teacher's preprocessing, if it has no settings of its own."""
     if teacher is None or section.input != InputSection() or not teacher.preprocessing:
         return section
@@ -207,8 +206,8 @@ def _copy_preprocessing(section: Any, teacher: KerasNetwork | None) -> Any:
 
 
 def _apply_published_scale(
-    role: str, source: Application, dataset: Dataset, section: Any, on_event: OnEvent
-) -> Any:
+    role: str, source: Application, dataset: Dataset, section: ModelSection, on_event: OnEvent
+) -> ModelSection:
     """The section with the scale of the architecture's own preprocessing, if kd has that scale."""
     shape, (dtype,) = zoo_shape(dataset, section.input), dataset.train.dtypes.values()
     found = published_scale(source)

@@ -49,7 +49,7 @@ def test_the_extras_are_those_of_the_package(kd):
 
 
 def test_a_missing_extra_is_no_failure_and_names_its_command(kd, monkeypatch):
-    known = installation._version
+    known = installation._find_version
     monkeypatch.setattr(installation, "_find_version", lambda name: None if name == "onnxruntime" else known(name))
     ran = kd("doctor")
     assert (ran.code, ran.err) == (0, "")
