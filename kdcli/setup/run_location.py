@@ -35,6 +35,22 @@ from kdcli.runs.results import FinishedRun
 from kdcli.setup.request import Request
 from kdcli.zoo import File
 
+# Inputs are compared by content, not by path; the devices and the gates of a run may change.
+_NOT_COMPARED = (
+    "description",
+    "version",
+    "gates",
+    "train.devices",
+    "data.source.path",
+    *(f"data.source.{split}.path" for split in ("train", "validation", "test")),
+    "teacher.model.path",
+    "student.model.path",
+)
+# A member of an ensemble or the section of a stage is compared like a single one.
+_MEMBER = re.compile(r"^(?:stages\.\d+\.)?((?:teacher|student)\.)(?:\d+\.)?")
+# An empty list, and one that an earlier version did not write; a stage without settings in a section.
+_EQUIVALENT: tuple[Any, ...] = ([None, []], [[], None], [None, {}], [{}, None])
+
 
 @dataclass(frozen=True)
 class RunLocation:
@@ -201,36 +217,17 @@ def replace_sources(resolved: Recipe, request: Request) -> Recipe:
     """Replace files and devices in a resolved recipe by those of the request: inputs may have moved."""
     origins: Origins = request.origins
     updated = resolved
-    if origins.of(("train", "devices")) != "default":
-        train = updated.train.model_copy(update={"devices": request.recipe.train.devices})
-        updated = updated.model_copy(update={"train": train})
-    if request.recipe.data.source is not None and origins.of(("data", "source")) != "default":
-        updated = updated.model_copy(
-            update={"data": updated.data.model_copy(update={"source": request.recipe.data.source})}
-        )
-    model = request.recipe.student.model
-    if model is not None and origins.of(("student", "model")) != "default":
-        updated = updated.model_copy(update={"student": updated.student.model_copy(update={"model": model})})
+    for section, name in (("train", "devices"), ("data", "source"), ("student", "model")):
+        value = getattr(getattr(request.recipe, section), name)
+        if value is not None and origins.of((section, name)) != "default":
+            replaced = getattr(updated, section).model_copy(update={name: value})
+            updated = updated.model_copy(update={section: replaced})
     sections = list(updated.teachers)
     for number, named in enumerate(request.recipe.teachers[: len(sections)]):
         at: SettingPath = ("teacher", number, "model") if request.recipe.is_ensemble else ("teacher", "model")
         if named.model is not None and origins.of(at) != "default":
             sections[number] = sections[number].model_copy(update={"model": named.model})
     return updated.with_teachers(*sections, ensemble=updated.is_ensemble)
-
-
-# Inputs are compared by content, not by path; the devices of a run may change.
-_NOT_COMPARED = (
-    "train.devices",
-    "data.source.path",
-    *(f"data.source.{split}.path" for split in ("train", "validation", "test")),
-    "teacher.model.path",
-    "student.model.path",
-)
-# A member of an ensemble or the section of a stage is compared like a single one.
-_MEMBER = re.compile(r"^(?:stages\.\d+\.)?((?:teacher|student)\.)(?:\d+\.)?")
-# An empty list, and one that an earlier version did not write; a stage without settings in a section.
-_EQUIVALENT: tuple[Any, ...] = ([None, []], [[], None], [None, {}], [{}, None])
 
 
 def refuse_other_settings(request: Request, requested: dict[str, Any], path: Path) -> None:
@@ -251,7 +248,7 @@ def refuse_other_settings(request: Request, requested: dict[str, Any], path: Pat
     for setting in compared:
         name = join_path(setting)
         before, after = _look_up(requested, setting), _look_up(now, setting)
-        ignored = _MEMBER.sub(r"\1", name).startswith((*_NOT_COMPARED, "description", "version", "gates"))
+        ignored = _MEMBER.sub(r"\1", name).startswith(_NOT_COMPARED)
         if before != after and [before, after] not in _EQUIVALENT and not ignored:
             differences.append(f"{name} is {_format(before)} (requested: {_format(after)})")
     if differences:

@@ -223,9 +223,9 @@ def test_a_custom_loss_that_fails_in_a_stage_is_named_with_its_line(folder, tmp_
         assert caught.value.exit_code == 2
 
 
-def test_overwrite_restarts_the_chain_and_never_deletes_foreign_files(folder, tmp_path):
+def test_overwrite_restarts_the_chain_and_never_deletes_foreign_files(run, folder, tmp_path):
     out = tmp_path / "again"
-    before = kdcli.distill(recipe=staged(folder), out=out)
+    shutil.copytree(run.run, out)
     (out / "stages/notes.txt").write_text("mine")
     with pytest.raises(KdError, match=r"did not write: .*stages/notes\.txt"):
         kdcli.distill(recipe=staged(folder), out=out, overwrite=True)
@@ -238,7 +238,7 @@ def test_overwrite_restarts_the_chain_and_never_deletes_foreign_files(folder, tm
     recipe["stages"][0]["train"]["epochs"] = 8
     after = kdcli.distill(recipe=recipe, out=out, overwrite=True)
     assert summary(out / "stages/1")["epochs"] == 8
-    assert after.run == before.run
+    assert after.run == out
 
 
 def test_options_apply_to_every_stage_and_the_student_to_the_last(folder, tmp_path):
