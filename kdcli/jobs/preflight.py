@@ -167,8 +167,7 @@ def check_job(job: Job) -> tuple[str, ...]:
     """
     findings = []
     teacher_outputs, student = job.teacher_outputs, job.trained
-    train = job.dataset.train
-    sample, targets = train, None
+    sample, targets = job.dataset.train, None
     if teacher_outputs is not None:
         findings.extend(_check_teachers(teacher_outputs, student.network, job.dataset.task))
         sample, targets = teacher_outputs.look()

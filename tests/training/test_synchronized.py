@@ -23,9 +23,9 @@ import kdcli
 from kdcli.errors import KdError
 from kdcli.events import Note
 from kdcli.losses.soft_targets import SoftTargets
-from kdcli.workflows import opening
+from kdcli.jobs import build
 
-build_terms = opening.build_terms
+build_terms = build.build_terms
 
 two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 one = tf.distribute.get_strategy()
@@ -46,11 +46,11 @@ def student(normalized=True):
     return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(layers.ReLU()(features))))
 
 def run(strategy, out, *, losses=(), model=None, batch_size=8, **given):
-    opening.strategy_for = lambda *devices: strategy
+    build.strategy_for = lambda *devices: strategy
     notes, settings = [], given.pop("settings", ())
     recipe = {"losses": [{"kind": "soft_targets"}]}
     # Recipes name kinds of the package: an own one takes its place where terms are made.
-    opening.build_terms = lambda asked, **given: build_terms(losses or asked, **given)
+    build.build_terms = lambda configured, **given: build_terms(losses or configured, **given)
     x, y = blobs(64)
     ran = None
     with strategy.scope():
