@@ -17,7 +17,7 @@ from kdcli.lazy import keras, ops, tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/support"]
 from conftest import bar_reader, blobs
 import kdcli
 from kdcli.errors import KdError
