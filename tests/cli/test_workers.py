@@ -224,7 +224,7 @@ def test_variable_without_the_setting_is_not_used_and_said(kd, files, monkeypatc
     monkeypatch.setenv("TF_CONFIG", config([1, 2], 0))
     ran = kd(*files, "--out", "run", "--dry-run", "--no-preflight")
     assert ran.code == 0, ran.err
-    assert "TF_CONFIG is set but not used: --devices workers asks for it" in ran.err
+    assert "TF_CONFIG is set but not used: --devices workers uses it" in ran.err
 
 
 def test_comparison_is_not_shared_by_workers(kd, files, monkeypatch):
