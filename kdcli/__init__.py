@@ -7,7 +7,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_WHERE = {
+_LOCATIONS = {
     "distill": ("kdcli.commands.distill", "distill"),
     "train_teacher": ("kdcli.commands.train_teacher", "train_teacher"),
     "evaluate": ("kdcli.commands.evaluate", "evaluate"),
@@ -16,6 +16,9 @@ _WHERE = {
     "demo": ("kdcli.commands.demo", "demo"),
     "inspect": ("kdcli.commands.inspect", "inspect"),
     "predict": ("kdcli.commands.predict", "predict"),
+    "RecipeOptions": ("kdcli.setup.request", "RecipeOptions"),
+    "RunOptions": ("kdcli.setup.request", "RunOptions"),
+    "ExportOptions": ("kdcli.artifacts.conversion", "ExportOptions"),
     "losses": ("kdcli.losses", None),
     "Recipe": ("kdcli.recipe.sections", "Recipe"),
     "Trust": ("kdcli.screening.verdict", "Trust"),
@@ -30,12 +33,15 @@ _WHERE = {
 
 __all__ = [
     "Augment",
+    "ExportOptions",
     "FeatureLoss",
     "Given",
     "KdError",
     "Loss",
     "Parts",
     "Recipe",
+    "RecipeOptions",
+    "RunOptions",
     "Source",
     "Trust",
     "__version__",
@@ -52,8 +58,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
+    if name not in _LOCATIONS:
         raise AttributeError(f"module 'kdcli' has no attribute {name!r}")
-    module_name, attribute = _WHERE[name]
+    module_name, attribute = _LOCATIONS[name]
     module = import_module(module_name)
     return module if attribute is None else getattr(module, attribute)

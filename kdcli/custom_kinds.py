@@ -1,6 +1,6 @@
-"""Kinds of the user's own: which there are, and how a tagged union takes their entries.
+"""Custom kinds: the classes that `--code` files define, and how a tagged union accepts their entries.
 
-They travel with a validation as its context. There is no registry: what one call is given, no other call sees.
+They travel with one validation as its pydantic context. There is no registry, so no other call sees them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ Kind = TypeVar("Kind", bound=Spec)
 
 @dataclass(frozen=True)
 class CustomKinds:
-    """What the files of `--code` define.
+    """What the `--code` files define.
 
     Args:
-        members: each class with the name of its file.
-        paths: all files that were given, also those that define layers only.
-        as_written: entries of unknown kinds are kept as they are, by whoever looks at other things in a recipe.
+        members: (file name, class) pairs.
+        paths: all `--code` files, including those that only define layers.
+        keep_unknown: keep entries of unknown kinds unchanged instead of refusing them, for readers that look at
+            other parts of a recipe.
     """
 
     members: tuple[tuple[str, type[Spec]], ...] = ()
@@ -33,17 +34,17 @@ class CustomKinds:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The names of the files, by which recipes require them."""
+        """File names without folders, as recipes list them under `requires`."""
         return tuple(path.name for path in self.paths)
 
     def of(self, family: type[Kind]) -> dict[str, type[Kind]]:
-        """The classes of a family (`Loss`, `Source`, `Augment`) by their kind."""
+        """The classes of a family (`Loss`, `Source`, `Augment`) by kind."""
         return {kind_of(member): member for _, member in self.members if issubclass(member, family)}
 
     def files_of(self, entry: Any) -> tuple[str, ...]:
-        """The names of the files that a recipe, or a part of it, cannot do without."""
-        own = {member: file for file, member in self.members}
-        return tuple(dict.fromkeys(own[type(part)] for part in _parts(entry) if type(part) in own))
+        """Names of the files that define the custom kinds used in a recipe or in a part of it."""
+        files = {member: file for file, member in self.members}
+        return tuple(dict.fromkeys(files[type(part)] for part in _iterate_parts(entry) if type(part) in files))
 
 
 NO_CUSTOM = CustomKinds()
@@ -51,7 +52,7 @@ KEEP_UNKNOWN = CustomKinds(keep_unknown=True)
 
 
 class UnknownEntry(Spec):
-    """An entry whose kind nobody knows here: kept, never used."""
+    """An entry whose kind is not defined here; it is kept unchanged and never used."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -60,49 +61,50 @@ class UnknownEntry(Spec):
 
     @property
     def label(self) -> str:
-        """A term's name."""
+        """The name of the term in logs."""
         return self.name or self.kind
 
 
 @dataclass(frozen=True)
 class OrCustom:
-    """Stands beside a tagged union: an entry may also be of one of the user's own kinds.
+    """Annotation for a tagged union whose entries may also be of a custom kind.
 
     Args:
-        family: what such a kind is a subclass of.
+        family: base class of the custom kinds that are accepted.
     """
 
     family: type[Spec]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
-        """Tell pydantic to ask `entry` first."""
-        return WrapValidator(self.entry).__get_pydantic_core_schema__(source, handler)
+        """Make pydantic call `validate_entry` before the union's own validation."""
+        return WrapValidator(self.validate_entry).__get_pydantic_core_schema__(source, handler)
 
-    def entry(self, value: Any, handler: Any, info: ValidationInfo) -> Any:
-        """The entry as an object of its class."""
-        given: CustomKinds = info.context or NO_CUSTOM
-        own = given.of(self.family)
-        kind = getattr(value, "kind", None) if isinstance(value, Spec) else _get(value, "kind")
-        if isinstance(kind, str) and kind in own:
-            return own[kind].model_validate(_plain(value), context=given)
+    def validate_entry(self, value: Any, handler: Any, info: ValidationInfo) -> Any:
+        """Turn an entry into an object of its class."""
+        custom: CustomKinds = info.context or NO_CUSTOM
+        classes = custom.of(self.family)
+        kind = getattr(value, "kind", None) if isinstance(value, Spec) else None
+        kind = value.get("kind") if isinstance(value, dict) else kind
+        if isinstance(kind, str) and kind in classes:
+            return classes[kind].model_validate(_dump(value), context=custom)
         try:
             return handler(value)
         except ValidationError as error:
             (first, *_) = error.errors(include_url=False)
             if first["type"] != "union_tag_invalid" or first["loc"]:
                 raise
-            if given.keep_unknown and isinstance(kind, str):
-                return UnknownEntry.model_validate(_plain(value))
-            raise _with_own(error, first, own) from None
+            if custom.keep_unknown and isinstance(kind, str):
+                return UnknownEntry.model_validate(_dump(value))
+            raise _add_expected_kinds(error, first, classes) from None
 
 
 def kind_of(member: type[Spec]) -> str:
-    """The kind that a class stands for."""
+    """The value of `kind` that selects a class."""
     return str(member.model_fields["kind"].default)
 
 
 def find_specs(annotation: Any, custom: CustomKinds = NO_CUSTOM) -> Iterator[type[Spec]]:
-    """Every class that a value of an annotation may become."""
+    """Find every class that a value with this annotation can have."""
     if isinstance(annotation, type) and issubclass(annotation, Spec):
         yield annotation
     if isinstance(annotation, OrCustom):
@@ -112,35 +114,31 @@ def find_specs(annotation: Any, custom: CustomKinds = NO_CUSTOM) -> Iterator[typ
 
 
 def has_unknown_entry(entry: Any) -> bool:
-    """Whether a part of an entry is of a kind that nobody knew when it was read."""
-    return any(isinstance(part, UnknownEntry) for part in _parts(entry))
+    """Whether any part of an entry has a kind that was unknown when it was read."""
+    return any(isinstance(part, UnknownEntry) for part in _iterate_parts(entry))
 
 
-def _with_own(error: ValidationError, first: Any, own: Mapping[str, Any]) -> ValidationError:
-    """The same fault, with the user's own kinds among those that were expected."""
-    expected = ", ".join([first["ctx"]["expected_tags"], *(repr(kind) for kind in own)])
+def _add_expected_kinds(error: ValidationError, first: Any, classes: Mapping[str, Any]) -> ValidationError:
+    """Copy an `unknown kind` error, with the custom kinds among the expected ones."""
+    expected = ", ".join([first["ctx"]["expected_tags"], *(repr(kind) for kind in classes)])
     context = {**first["ctx"], "expected_tags": expected}
     detail: Any = {"type": first["type"], "loc": (), "input": first["input"], "ctx": context}
     return ValidationError.from_exception_data(error.title, [detail])
 
 
-def _get(value: Any, key: str) -> Any:
-    return value.get(key) if isinstance(value, dict) else None
-
-
-def _plain(value: Any) -> Any:
-    """An object as its recipe entry: made in Python, it may be of another copy of the same file."""
+def _dump(value: Any) -> Any:
+    """Turn an object into its recipe entry: its class may come from another copy of the same file."""
     if isinstance(value, Spec):
         return value.model_dump(mode="json", by_alias=True, exclude_none=True)
     return value
 
 
-def _parts(entry: Any) -> Iterator[Any]:
-    """A recipe's entry, and all that stand in it."""
+def _iterate_parts(entry: Any) -> Iterator[Any]:
+    """Iterate over a recipe entry and everything nested in it."""
     if isinstance(entry, Spec):
         yield entry
         for name in type(entry).model_fields:
-            yield from _parts(getattr(entry, name))
+            yield from _iterate_parts(getattr(entry, name))
     elif isinstance(entry, list | tuple):
-        for one in entry:
-            yield from _parts(one)
+        for item in entry:
+            yield from _iterate_parts(item)

@@ -1,51 +1,54 @@
-"""Every failure that kd expects, each with its exit code. Anything else that escapes is a bug in kd."""
+"""The expected failures of kd, each with its exit code. Any other exception that escapes is a bug in kd."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-# Characters shown on each side of a fault in a long line.
-_AROUND = 60
+# Characters of a long line that are shown on each side of a fault.
+_EXCERPT_CHARACTERS = 60
 
 
 def find_nearest_name(name: str, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant, or None."""
+    """Return the known name closest to `name`, or None if none is close."""
     return next(iter(get_close_matches(name, list(known), n=1, cutoff=0.6)), None)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`"did you mean 'x'? "` for the nearest known name, or nothing."""
+    """Return `"did you mean 'x'? "` for the closest known name, or an empty string."""
     close = find_nearest_name(name, known)
     return f"did you mean {close!r}? " if close else ""
 
 
-# What Keras and TensorFlow write before what happened: which call, and where in which file.
-_CALLS = re.compile(
+# Lines of Keras and TensorFlow that name the call and its place in a file; the reason follows them.
+_CALL_LINES = re.compile(
     r"Exception encountered when calling|Graph execution error|Detected at node|in user code:"
     r"|Arguments received by|File \"|\[\[|.*Error encountered:$|Traceback |<stack traces"
 )
-# What they and onnxruntime write into it: colours, names of nodes and operations, files of their own.
-_NODES = re.compile(
+# Parts that they and onnxruntime add to the reason: colours, node and operation names, their own files.
+_NOISE = re.compile(
     r"\x1b\[[0-9;]*m| for '\{\{node [^']*'|\{\{[^}]*\}\} ?|\s*\[Op:.*| with name 'None'| for '[^']* = \w+\[.*"
     r"|\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from \S+ failed:|/onnxruntime_src/.*\) (?=[A-Z])"
 )
 
 
 def summarize_error(error: BaseException | str) -> str:
-    """What a library's error says, without calls, nodes and what follows; its class if it says nothing."""
+    """Return the reason that a library's error gives, in one line; the class of an error without a message."""
     lines = [line for line in str(error).splitlines() if line.strip()]
-    # Below a position stands the line of the source, further in.
+    # A position (`File "..."`) is followed by the source line, indented further.
     source = [
         before.lstrip().startswith('File "') and _indent(line) > _indent(before)
         for before, line in zip(["", *lines], lines, strict=False)
     ]
-    said = [_NODES.sub("", line).strip() for line, is_source in zip(lines, source, strict=True) if not is_source]
-    said = [line for line in said if line]
-    return next((line for line in said if not _CALLS.match(line)), said[0] if said else type(error).__name__)
+    reasons = [
+        _NOISE.sub("", line).strip() for line, is_source in zip(lines, source, strict=True) if not is_source
+    ]
+    reasons = [line for line in reasons if line]
+    default = reasons[0] if reasons else type(error).__name__
+    return next((line for line in reasons if not _CALL_LINES.match(line)), default)
 
 
 def _indent(line: str) -> int:
@@ -53,7 +56,7 @@ def _indent(line: str) -> int:
 
 
 class KdError(Exception):
-    """An expected failure: one line that says what and where, a hint with the way on, an exit code."""
+    """An expected failure: a one-line message with place and reason, a hint with the next step, an exit code."""
 
     exit_code = 1
     kind = "internal"
@@ -66,7 +69,7 @@ class KdError(Exception):
 
 
 class UsageError(KdError):
-    """Wrong use of a command or of the library; nothing was run."""
+    """Incorrect use of a command or of the library; nothing was run."""
 
     exit_code = 2
     kind = "usage"
@@ -74,10 +77,20 @@ class UsageError(KdError):
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with a recipe, with the place that a person can go to."""
+    """One fault of a recipe.
+
+    Args:
+        setting: dotted path of the setting, such as `losses.1.weight`; empty for the whole text.
+        message: what is wrong.
+        suggestion: what to write instead.
+        line, column: position in the text, from 1.
+        excerpt: the line of the text.
+        origin: the option that set the value, if it does not come from the text.
+    """
 
     setting: str
     message: str
+    _: KW_ONLY
     suggestion: str | None = None
     line: int | None = None
     column: int | None = None
@@ -86,41 +99,41 @@ class Fault:
 
 
 class RecipeError(UsageError):
-    """A recipe with faults; all of them are found before this is raised."""
+    """A recipe with faults. All faults are collected before the error is raised."""
 
     kind = "recipe"
 
     def __init__(self, source: str, faults: tuple[Fault, ...], *, hint: str | None = None) -> None:
         first = faults[0]
-        place = f"{source}:{first.line}:{first.column}" if first.line else first.origin or source
+        location = f"{source}:{first.line}:{first.column}" if first.line else first.origin or source
         count = "1 problem" if len(faults) == 1 else f"{len(faults)} problems"
         lines = [f"{count} in {source}"]
-        width = max((len(_place_of(source, fault)) for fault in faults if fault.line), default=0)
+        width = max((len(_format_position(source, fault)) for fault in faults if fault.line), default=0)
         for fault in faults:
-            lines.extend(_fault_lines(source, fault, width))
-        super().__init__("\n".join(lines), hint=hint, location=place)
+            lines.extend(_format_fault(source, fault, width))
+        super().__init__("\n".join(lines), hint=hint, location=location)
         self.source = source
         self.faults = faults
 
 
-def _place_of(source: str, fault: Fault) -> str:
+def _format_position(source: str, fault: Fault) -> str:
     return f"{source}:{fault.line}:{fault.column or 1}"
 
 
-def _fault_lines(source: str, fault: Fault, width: int) -> list[str]:
+def _format_fault(source: str, fault: Fault, width: int) -> list[str]:
     subject = f"{fault.setting}: " if fault.setting else ""
     if fault.line is None:
-        place = f"{fault.origin} " if fault.origin else ""
+        origin = f"{fault.origin} " if fault.origin else ""
         suggestion = f" ({fault.suggestion})" if fault.suggestion else ""
-        return [f"  {place}{subject}{fault.message}{suggestion}"]
-    lines = [f"  {_place_of(source, fault):{width}} {subject}{fault.message}"]
+        return [f"  {origin}{subject}{fault.message}{suggestion}"]
+    lines = [f"  {_format_position(source, fault):{width}} {subject}{fault.message}"]
     if fault.excerpt is None:
         suggestion = f" ({fault.suggestion})" if fault.suggestion else ""
         return [lines[0] + suggestion]
-    # Of a very long line only what is around the fault is shown.
+    # Only the part of a very long line around the fault is shown.
     column = fault.column or 1
-    start = max(0, column - 1 - _AROUND) if len(fault.excerpt) > 2 * _AROUND else 0
-    text = fault.excerpt[start : start + 2 * _AROUND].rstrip("\n")
+    start = max(0, column - 1 - _EXCERPT_CHARACTERS) if len(fault.excerpt) > 2 * _EXCERPT_CHARACTERS else 0
+    text = fault.excerpt[start : start + 2 * _EXCERPT_CHARACTERS].rstrip("\n")
     before = column - 1 - start
     token = re.match(r"""("[^"]*"|'[^']*'|[^\s,:#\]}]*)""", text[before:])
     pointer = "^" * (len(token.group()) if token and token.group() else 1)
@@ -131,39 +144,43 @@ def _fault_lines(source: str, fault: Fault, width: int) -> list[str]:
 
 
 class DataError(KdError):
-    """Data that is missing or cannot be right: shape, label, NaN, empty split."""
+    """Data that is missing or invalid: a wrong shape, a label out of range, NaN, an empty split."""
 
     exit_code = 3
     kind = "data"
 
 
 class ModelError(KdError):
-    """A model that is missing, unreadable, or does not fit what is asked of it."""
+    """A model that is missing, unreadable, or does not fit the data, the recipe or the command."""
 
     exit_code = 4
     kind = "model"
 
 
 class StorageError(KdError):
-    """A file that cannot be written or trusted: disk full, no permission, locked, corrupt."""
+    """A file that cannot be written or trusted: disk full, permission denied, locked, corrupt."""
 
     exit_code = 5
     kind = "storage"
 
 
 class LockedError(StorageError):
-    """A directory in which another process works."""
+    """A directory that another process is using."""
 
 
 class TrainingError(KdError):
-    """Training that cannot go on: a value that is not finite, memory that ran out."""
+    """Training that cannot continue: a value that is not finite, or out of memory."""
 
     exit_code = 6
     kind = "training"
 
 
 class WorkerLostError(TrainingError):
-    """One of several workers is gone; `run` is the directory that `--resume` continues, as after `Interrupted`."""
+    """One of several workers has stopped.
+
+    Args:
+        run: the directory that `--resume` continues, as for `Interrupted`.
+    """
 
     def __init__(self, message: str, *, run: Path) -> None:
         super().__init__(message)
@@ -171,10 +188,11 @@ class WorkerLostError(TrainingError):
 
 
 class Interrupted(KdError):
-    """Stopped from outside after saving: by a signal (130, 143) or at `--max-time` (143).
+    """Stopped from outside after saving: by a signal (exit code 130 or 143) or at `--max-time` (143).
 
-    `run` is the directory that `--resume` continues, None when nothing was kept. Without a hint the command line
-    names the command that goes on.
+    Args:
+        run: the directory that `--resume` continues; None if nothing was saved.
+        hint: if omitted, the command line names the command that resumes.
     """
 
     kind = "interrupted"

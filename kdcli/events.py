@@ -1,4 +1,4 @@
-"""What a workflow tells while it works. The library never prints: whoever called decides what to show."""
+"""The events that a command reports while it runs. The library never prints: the caller decides what to show."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Note:
-    """One sentence that a person wants to read; a warning when something may be wrong."""
+    """One sentence for the user.
+
+    Args:
+        text: the sentence.
+        warning: whether something may be wrong.
+    """
 
     text: str
     warning: bool = False
@@ -17,20 +22,27 @@ class Note:
 
 @dataclass(frozen=True)
 class Planned:
-    """The plan is made: everything is opened and resolved, training comes next. `plan` is `results.Plan`."""
+    """The plan is complete: everything is opened and resolved, and training starts next.
+
+    Args:
+        plan: a `kdcli.runs.results.Plan`.
+    """
 
     plan: Any
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage is.
+    """How far a phase has come.
 
     Args:
-        stage: `teacher` (answering), `training`, `evaluation`, `latency`.
-        done: examples or steps so far.
-        total: of how many.
-        figures: loss terms and rates by name.
+        phase: `teacher` (computing its outputs), `training`, `evaluation` or `latency`.
+        done: number of units finished so far.
+        total: number of units in the phase.
+        unit: what is counted, such as `steps` or `examples`.
+        epoch: current epoch, from 1; None outside of training.
+        epochs: number of epochs; None outside of training.
+        metrics: loss terms and rates by name.
     """
 
     phase: str
@@ -44,7 +56,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class EpochEnded:
-    """An epoch is over; `figures` is its line of `metrics.jsonl`."""
+    """An epoch has ended.
+
+    Args:
+        epoch: the epoch, from 1.
+        epochs: number of epochs.
+        metrics: its line of `metrics.jsonl`.
+        best: whether it is the best epoch so far.
+    """
 
     epoch: int
     epochs: int
@@ -57,4 +76,4 @@ OnEvent = Callable[[Event], None]
 
 
 def ignore_event(event: Event) -> None:
-    """The listener of somebody who does not listen."""
+    """The default listener: does nothing."""

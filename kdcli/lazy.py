@@ -1,6 +1,6 @@
-"""TensorFlow and Keras as modules that load at first use, quietly.
+"""TensorFlow and Keras as modules that load quietly at first use.
 
-Specs and formulas can then share a file: reading a recipe never pays for importing TensorFlow.
+Settings and formulas can then share a file: reading a recipe never imports TensorFlow.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Filled when TensorFlow and Keras have been made quiet, also where somebody else imported them before.
+# Holds True once TensorFlow and Keras were silenced, even if other code had imported them before.
 _loaded: list[bool] = []
 
 
 class _LazyModule:
-    """Stands for a module until one of its names is asked for."""
+    """A module that is imported when one of its attributes is first used."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -40,9 +40,9 @@ def _load(name: str) -> Any:
     with silence_descriptor(2):
         tensorflow = importlib.import_module("tensorflow")
         importlib.import_module("keras")
-        # Looking for a GPU makes native code complain when there is none.
+        # The search for GPUs makes native code print errors on a machine without one.
         tensorflow.config.list_physical_devices()
-    # Its warnings (each new model is a new function to it) are not for the people who use this package.
+    # Its warnings, such as retracing for each new model, mean nothing to users of this package.
     tensorflow.get_logger().setLevel("ERROR")
     _loaded.append(True)
     return importlib.import_module(name)
@@ -50,24 +50,30 @@ def _load(name: str) -> Any:
 
 @contextmanager
 def silence_descriptor(descriptor: int) -> Iterator[None]:
-    """Keep native code from writing to a file descriptor (1 or 2); replay what it wrote on failure."""
+    """Silence native code that writes to a file descriptor.
+
+    If the block raises, the suppressed output is written after all.
+
+    Args:
+        descriptor: 1 (stdout) or 2 (stderr).
+    """
     stream = sys.stderr if descriptor == 2 else sys.stdout
     stream.flush()
-    kept = os.dup(descriptor)
+    saved = os.dup(descriptor)
     with tempfile.TemporaryFile() as caught:
         os.dup2(caught.fileno(), descriptor)
         try:
             yield
         except BaseException:
             stream.flush()
-            os.dup2(kept, descriptor)
+            os.dup2(saved, descriptor)
             caught.seek(0)
             os.write(descriptor, caught.read())
             raise
         finally:
             stream.flush()
-            os.dup2(kept, descriptor)
-            os.close(kept)
+            os.dup2(saved, descriptor)
+            os.close(saved)
 
 
 tf: Any = _LazyModule("tensorflow")

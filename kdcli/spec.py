@@ -1,18 +1,20 @@
-"""What a recipe entry is: a frozen, strict pydantic object that can do its own work.
+"""The base classes of recipe entries: frozen, strict pydantic objects that do their own work.
 
-A *kind* is one class with `kind: Literal[...]` and one verb. The entry of the recipe is the object itself:
-there is no factory and no registry.
+A *kind* is one class with `kind: Literal[...]` and one verb. The recipe entry is the object itself: there is no
+factory and no registry.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from kdcli.lazy import ops
+from kdcli.tensors import Tensor
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -22,13 +24,13 @@ OutputKind = Literal["logits", "probabilities", "sigmoid", "values"]
 
 
 class Spec(BaseModel):
-    """The base of every recipe entry: unknown keys are errors, types are not coerced, nothing changes later."""
+    """The base of every recipe entry: unknown keys are errors, types are not coerced, and objects are frozen."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
     @classmethod
     def defaults(cls, entry: Mapping[str, Any]) -> dict[str, Any]:
-        """The defaults of the options by name, with what is written in an entry; required options have none."""
+        """Return the defaults of the options by name, given an entry; required options have none."""
         return {
             field.alias or name: field.default
             for name, field in cls.model_fields.items()
@@ -37,13 +39,13 @@ class Spec(BaseModel):
 
 
 class Change(Spec):
-    """A value that changes over training: `{from: 1.0, to: 0.0, over: 0.5, shape: linear}`.
+    """A value that changes during training: `{from: 1.0, to: 0.0, over: 0.5, shape: linear}`.
 
     Args:
-        start: value at the first step (written `from`).
-        to: value once the share `over` of training is done, kept until the end.
-        over: share of training in (0, 1] that the change takes.
-        shape: `linear`, or `cosine` (slow, fast, slow).
+        start: value at the first step, written `from` in recipes.
+        to: value after the fraction `over` of training, and until the end.
+        over: fraction of training that the change takes, in (0, 1]; default 1.
+        shape: `linear`, or `cosine` (slow at both ends).
     """
 
     start: Annotated[float, Field(alias="from", ge=0)]
@@ -51,8 +53,8 @@ class Change(Spec):
     over: Annotated[float, Field(gt=0, le=1)] = 1.0
     shape: Literal["linear", "cosine"] = "linear"
 
-    def at(self, progress: Any) -> Any:
-        """The value when the share `progress` (0 to 1, a number or a tensor) of training is done."""
+    def at(self, progress: float | Tensor) -> Tensor:
+        """Return the value at the fraction `progress` (0 to 1) of training."""
         done = ops.minimum(ops.convert_to_tensor(progress, dtype="float32") / self.over, 1.0)
         if self.shape == "cosine":
             done = (1.0 - ops.cos(math.pi * done)) / 2.0
@@ -62,32 +64,32 @@ class Change(Spec):
 class Standardization(Spec):
     """Pixels minus a mean, divided by a deviation: `{mean: [33.3], deviation: [78.6]}`.
 
-    One number for all channels, or one for each. Numbers are in pixel values from 0 to 255; where all of them are
-    at most 1 they are read as those of images divided by 255, as most papers print them.
+    Values are given for pixels from 0 to 255. If all values are at most 1, they are taken as those of images
+    divided by 255, as most papers print them.
 
     Args:
-        mean: what is subtracted.
-        deviation: what the difference is divided by.
+        mean: value to subtract; one for all channels, or one for each channel.
+        deviation: value to divide by; one for all channels, or one for each channel.
     """
 
     mean: Annotated[tuple[FiniteFloat, ...], Field(strict=False, min_length=1)]
     deviation: Annotated[tuple[PositiveFloat, ...], Field(strict=False, min_length=1)]
 
     @model_validator(mode="after")
-    def _one_length(self) -> Standardization:
+    def _check_lengths(self) -> Standardization:
         lengths = {len(self.mean), len(self.deviation)} - {1}
         if len(lengths) > 1:
-            raise ValueError(f"mean has {len(self.mean)} numbers, deviation {len(self.deviation)}")
+            raise ValueError(f"mean has {len(self.mean)} values, deviation {len(self.deviation)}")
         return self
 
     @property
     def channels(self) -> int:
-        """For how many channels the numbers are; 1 where they hold for all."""
+        """Number of channels with a value each; 1 if one value applies to all channels."""
         return max(len(self.mean), len(self.deviation))
 
     @property
     def in_pixels(self) -> Standardization:
-        """The same in pixel values from 0 to 255."""
+        """The same standardization for pixels from 0 to 255."""
         if max(*map(abs, self.mean), *self.deviation) > 1:
             return self
         return Standardization(
@@ -99,57 +101,59 @@ class Standardization(Spec):
         return f"{{mean: [{mean}], deviation: [{deviation}]}}"
 
 
-def _number_or_change(value: Any) -> str:
+def _select_weight_tag(value: Any) -> str:
     return "change" if isinstance(value, dict | Change) else "number"
 
 
-def _not_nothing(value: Any) -> Any:
+def _check_not_zero(value: Any) -> Any:
     if isinstance(value, Change) and value.start == value.to == 0:
-        raise ValueError("from and to are both 0: leave the entry out")
+        raise ValueError("from and to are both 0: remove the entry instead")
     return value
 
 
 Weight = Annotated[
     Annotated[PositiveFloat, Tag("number")] | Annotated[Change, Tag("change")],
-    Discriminator(_number_or_change),
-    AfterValidator(_not_nothing),
+    Discriminator(_select_weight_tag),
+    AfterValidator(_check_not_zero),
 ]
 
 
-def _above_zero(value: Any) -> Any:
+def _check_above_zero(value: Any) -> Any:
     if isinstance(value, Change) and 0 in (value.start, value.to):
         raise ValueError("a temperature must stay above 0")
     return value
 
 
-Temperature = Annotated[Weight, AfterValidator(_above_zero)]
+Temperature = Annotated[Weight, AfterValidator(_check_above_zero)]
 
 
-def value_at(value: float | Change, progress: Any) -> Any:
-    """A setting's value when the share `progress` of training is done."""
+def value_at(value: float | Change, progress: float | Tensor) -> float | Tensor:
+    """Return the value of a setting at the fraction `progress` (0 to 1) of training."""
     return value.at(progress) if isinstance(value, Change) else value
 
 
 class Source(Spec):
-    """Where examples come from. The verb is `load()`, which gives `kdcli.data.examples.Splits`."""
+    """A source of examples. The verb is `load()`, which returns `kdcli.data.examples.Splits`."""
 
     kind: str
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The files and folders that are read, which no run may delete."""
+        """The files and folders that the source reads; no run may delete them."""
         return ()
 
     def load(self) -> Any:
-        """Read the source: its splits, with labels as they are."""
-        raise TypeError(f"{type(self).__name__} cannot load")
+        """Read the splits, with the labels unchanged."""
+        raise TypeError(f"{type(self).__name__} does not define load")
 
 
 class Augment(Spec):
-    """One augmentation. Pure: the picture follows from the draws, the draws from (seed, view, example).
+    """An augmentation: a pure function of its random draws, which follow from (seed, view, example).
 
-    `draws` is how many numbers it takes for a picture; `moves` whether anything in the picture changes its place
-    or goes, so that a map of labels would no longer fit.
+    Class variables describe a kind:
+
+    - `draws`: number of random draws for each image.
+    - `moves`: whether parts of the image move or disappear, so that a label map would no longer fit.
     """
 
     draws: ClassVar[int] = 1
@@ -157,15 +161,22 @@ class Augment(Spec):
 
     kind: str
 
-    def __call__(self, images: Any, draws: Any) -> Any:
-        """Change a batch of images (batch, h, w, channels) by its draws (batch, `draws`) from [0, 1)."""
-        raise TypeError(f"{type(self).__name__} has no formula")
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Augment a batch.
+
+        Args:
+            images: (batch, height, width, channels).
+            draws: uniform random numbers in [0, 1), shape (batch, `draws`).
+        """
+        raise TypeError(f"{type(self).__name__} does not define __call__")
 
 
 class ModelSource(Spec):
-    """Where a model comes from: a file, or the zoo, whose verb is `build(input_shape, classes)`.
+    """Where a model comes from: a file, or the zoo. The verb of zoo models is `build(input_shape, classes)`.
 
-    `sizes` are options of a few smaller and larger ones, as `kd inspect zoo:NAME` lists them.
+    Class variables describe a kind:
+
+    - `sizes`: options of a few smaller and larger models, as `kd inspect zoo:NAME` lists them.
     """
 
     sizes: ClassVar[tuple[Mapping[str, Any], ...]] = ()
@@ -174,10 +185,13 @@ class ModelSource(Spec):
 
 
 class ExportFormat(Spec):
-    """A file that ships. The verbs are `write(serving, path)` and `open(path)`, which gives a `Runner`.
+    """A format for deployment. The verbs are `write(serving, path)` and `open(path)`, which returns a `Runner`.
 
-    `runtime` is what runs it, `extra` the optional part of kd that this needs, `from_data` whether writing looks
-    at training examples, `takes_floats` whether raw bytes go into the file as floats.
+    Class variables describe a kind:
+
+    - `extra`: the extra of kd that the format needs, or None.
+    - `runtime`: the runtime that runs the file.
+    - `suffix`: ending of the file name.
     """
 
     extra: ClassVar[str | None] = None
@@ -188,7 +202,7 @@ class ExportFormat(Spec):
 
     @property
     def variant(self) -> str | None:
-        """What tells several files of one format apart; None where there is one."""
+        """Distinguishes several files of one format; None if there is only one."""
         return None
 
     @property
@@ -198,18 +212,18 @@ class ExportFormat(Spec):
 
     @property
     def takes_floats(self) -> bool:
-        """Whether the file is made for float inputs whatever the raw examples are."""
+        """Whether the file takes float inputs even if the raw examples are integers."""
         return False
 
     def file_name(self, name: str) -> str:
-        """The name of the file or folder for a model called `name`."""
+        """Return the name of the file or folder for a model called `name`."""
         variant = self.variant
         return f"{name}_{variant}{self.suffix}" if variant not in (None, "none") else f"{name}{self.suffix}"
 
-    def write(self, serving: Any, path: Any) -> None:
-        """Write `kdcli.models.keras.serving.Serving` to a path in a scratch folder."""
-        raise TypeError(f"{type(self).__name__} cannot be written")
+    def write(self, serving: Any, path: Path) -> None:
+        """Write a `kdcli.models.keras.served_model.Serving` to a path in a scratch folder."""
+        raise TypeError(f"{type(self).__name__} does not define write")
 
-    def open(self, path: Any, *, threads: int | None = None) -> Any:
-        """Open what was written, in its own runtime."""
-        raise TypeError(f"{type(self).__name__} cannot be opened")
+    def open(self, path: Path, *, threads: int | None = None) -> Any:
+        """Open the written file in its own runtime."""
+        raise TypeError(f"{type(self).__name__} does not define open")

@@ -1,11 +1,11 @@
-"""Names for what TensorFlow and Keras give no usable types for, and the shapes that come with it."""
+"""Type aliases for TensorFlow and Keras objects, which have no usable types of their own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-# A `tf.Tensor`, or what Keras takes for one; TensorFlow is not imported for a type.
+# A `tf.Tensor`, or anything that Keras accepts as one. TensorFlow is not imported for a type.
 Tensor: TypeAlias = Any
 # A `keras.Variable` or a `tf.Variable`.
 Variable: TypeAlias = Any
@@ -14,7 +14,9 @@ Variables: TypeAlias = Sequence[Variable]
 KerasModel: TypeAlias = Any
 # A `keras.optimizers.Optimizer`.
 Optimizer: TypeAlias = Any
-# The inputs or outputs of a network, by name.
+# Inputs or outputs of a network by name.
 Tensors: TypeAlias = Mapping[str, Tensor]
-# With None for a size that is not fixed.
+# None stands for a size that is not fixed.
 Shape: TypeAlias = tuple[int | None, ...]
+# A `keras.Layer`.
+Layer: TypeAlias = Any

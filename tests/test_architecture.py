@@ -23,7 +23,7 @@ ROWS = {
     **dict.fromkeys(("losses", "sources", "augment", "zoo", "exports"), 4),
     **dict.fromkeys(("recipe", "runs", "screening"), 5),
     **dict.fromkeys(("data", "models", "cache"), 6),
-    **dict.fromkeys(("evaluation", "loss_contract", "distillation", "training"), 7),
+    **dict.fromkeys(("evaluation", "loss_contract", "distillation", "training", "kinds"), 7),
     "setup": 8,
     "teacher": 9,
     "jobs": 10,
@@ -205,9 +205,104 @@ def test_the_library_never_prints_exits_or_reads_the_command_line(name):
     assert users == ({"runs/records.py"} if name == "sys.argv" else set())
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(ROOT).as_posix())
-def test_a_file_has_at_most_400_lines(file):
-    assert len(file.read_text("utf-8").splitlines()) <= 400
+# Their files are one kind each, as long as the idea is.
+KIND_ROOMS = {"losses", "sources", "augment", "zoo", "exports"}
+RUNNING_WAYS = ("models.keras", "models.saved_model", "models.runtimes")
+MODULES = {file: ".".join(("kdcli", *file.relative_to(ROOT).with_suffix("").parts)) for file in FILES}
+# Nouns of the field that end like participles or gerunds.
+FIELD_TERMS = {"batching", "pairing", "preprocessing", "screening", "training", "embed", "feed", "shared"}
+NOT_NOUNS = {
+    *("about", "across", "after", "again", "alone", "along", "already", "among", "around", "before", "behind"),
+    *("below", "beside", "between", "beyond", "given", "known", "kept", "made", "meanwhile", "never", "once"),
+    *("shown", "sides", "taken", "then", "told", "together", "under", "where", "while"),
+}
+
+
+def imported_modules(file):
+    """The modules of kdcli that a file imports, at any depth, other than for types."""
+    known = set(MODULES.values())
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kdcli"):
+            names = {f"{node.module}.{name.name}" for name in node.names}
+            found |= {name if name in known else node.module for name in names}
+    return {name for name in found if name in known}
+
+
+def test_ways_of_running_a_model_do_not_know_each_other():
+    wrong = []
+    for one in IN_ROOMS:
+        own = next((way for way in RUNNING_WAYS if MODULES[one.file].startswith(f"kdcli.{way}.")), None)
+        other = next((way for way in RUNNING_WAYS if one.module.startswith(f"kdcli.{way}.")), None)
+        if own is not None and other not in (None, own):
+            wrong.append(one)
+    assert said(wrong) == []
+
+
+def test_no_circle_of_imports_in_the_package():
+    imports = {MODULES[file]: imported_modules(file) - {MODULES[file]} for file in FILES}
+    left = dict(imports)
+    while True:
+        free = {name for name, others in left.items() if not others & left.keys()}
+        if not free:
+            break
+        left = {name: others for name, others in left.items() if name not in free}
+    # What imports a circle is left too: only files that are imported in turn are part of one.
+    while pruned := {name for name in left if not any(name in others for others in left.values())}:
+        left = {name: others for name, others in left.items() if name not in pruned}
+    assert {name: sorted(others & left.keys()) for name, others in left.items()} == {}
+
+
+def public_names(file):
+    for node in ast.parse(file.read_text("utf-8")).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        names = [node.name] if hasattr(node, "name") else [getattr(target, "id", None) for target in targets]
+        yield from (name for name in names if name and not name.startswith("_"))
+
+
+def test_no_public_name_is_defined_twice():
+    places = {}
+    for file in FILES:
+        # Commands are called what they do: `kd cache ls` and `kd losses ls` are both `ls`.
+        if room_of(file) == "cli" and file.stem not in ("groups", "options", "console", "gates"):
+            continue
+        for name in public_names(file):
+            places.setdefault(name, []).append(file.relative_to(ROOT).as_posix())
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def test_files_are_named_with_nouns_or_verbs():
+    wrong = []
+    for file in FILES:
+        words = file.stem.strip("_").split("_")
+        # A participle may describe a noun, as in `packed_file`; the last word says what it is.
+        bad = {word for word in words if word in NOT_NOUNS}
+        bad |= {word for word in words[-1:] if word.endswith(("ing", "ed", "ly"))}
+        if bad - FIELD_TERMS and room_of(file) not in KIND_ROOMS:
+            wrong.append(file.relative_to(ROOT).as_posix())
+    assert wrong == []
+
+
+def test_files_have_at_most_400_lines_and_functions_60():
+    wrong = []
+    for file in FILES:
+        if room_of(file) in KIND_ROOMS:
+            continue
+        text = file.read_text("utf-8")
+        if len(text.splitlines()) > 400:
+            wrong.append(f"{file.relative_to(ROOT)} has {len(text.splitlines())} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and (lines := node.end_lineno - node.lineno + 1) > 60:
+                wrong.append(f"{file.relative_to(ROOT)}: {node.name} has {lines} lines")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "commands").glob("[!_]*.py")), ids=lambda file: file.stem)
+def test_a_command_exports_its_function_and_reads_in_80_lines(file):
+    text = file.read_text("utf-8")
+    functions = [node.name for node in ast.parse(text).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assert [name for name in functions if not name.startswith("_")] == [file.stem]
+    assert len(text.splitlines()) < 80
 
 
 def test_no_file_is_named_after_nothing():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,12 +40,26 @@ def models(tmp_path):
         keras.Model(inputs, keras.layers.Dense(10)(hidden)).save(tmp_path / f"{name}.keras")
 
 
+@pytest.mark.parametrize("file", FILES)
+def test_its_files_import_from_one_place(file):
+    assert re.findall(r"^ *(?:from|import) (kdcli\S*)", FILES[file], re.MULTILINE) == ["kdcli.kinds"]
+
+
+def test_the_public_place_is_importable_without_tensorflow():
+    code = (
+        "import sys, kdcli.kinds as kinds\n"
+        "assert all(hasattr(kinds, name) for name in kinds.__all__)\n"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_its_losses_keep_the_contract(written):
     ran = written(*CHECK, "--json")
     assert (ran.code, [loss["state"] for loss in ran.document["losses"]]) == (0, ["passed"]), ran.err
     ran = written("losses", "check", "my_features.py", "--json")
     points = {point["name"]: point for point in ran.document["losses"][0]["points"]}
-    assert (ran.code, points["own parts"]["state"]) == (0, "passed"), points
+    assert (ran.code, points["trained parts"]["state"]) == (0, "passed"), points
 
 
 def test_its_loss_teaches_and_the_run_stands_on_its_own(written, models, tmp_path):

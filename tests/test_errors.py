@@ -1,4 +1,4 @@
-"""What a library's error says, in one line."""
+"""The reason in a library's error, in one line."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def convolved():
         (convolved, "Computed output size would be negative: -1"),
     ],
 )
-def test_what_happened_is_said_without_calls_and_nodes(work, said):
+def test_the_reason_is_extracted_without_calls_and_nodes(work, said):
     with pytest.raises((ValueError, tf.errors.OpError)) as caught:
         work()
     line = summarize_error(caught.value)
@@ -52,7 +52,7 @@ def test_what_happened_is_said_without_calls_and_nodes(work, said):
         assert noise not in line
 
 
-def test_an_error_without_words_is_called_by_its_class():
+def test_an_error_without_a_message_is_described_by_its_class():
     assert summarize_error(ValueError()) == "ValueError"
     assert summarize_error(ValueError("\n\n")) == "ValueError"
     assert summarize_error(ValueError("one\ntwo")) == "one"

@@ -39,9 +39,8 @@ def _function(name: str, function: Any) -> str:
     text = [f"### kdcli.{name}", "", "```python", f"kdcli.{name}{_signature(function)}", "```", "", docs[""], ""]
     rows = _rows(function)
     for options in _option_classes(function):
-        rows = [
-            [name, re.sub(r"those of `[^`]+`( and `[^`]+`)?", "the arguments below", text)] for name, text in rows
-        ]
+        named = re.compile(r"(those|options) of `[^`]+`( and `[^`]+`)?")
+        rows = [[name, named.sub("the arguments below", text)] for name, text in rows]
         rows += _rows(options)
     text += [table(["argument", "meaning"], rows)] if rows else []
     for heading in ("Returns", "Raises"):

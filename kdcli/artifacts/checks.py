@@ -1,4 +1,4 @@
-"""What kd export refuses before any work."""
+"""Options that kd export refuses before it starts."""
 
 from __future__ import annotations
 
@@ -12,21 +12,17 @@ from kdcli.runs import writer
 from kdcli.spec import ExportFormat
 
 _PREPROCESSING_PLACES = ("inside", "outside")
-
-
-# What files give; `teacher` is what the teacher's file gives.
+# `teacher` is the output kind of the teacher's file.
 _EXPORTED_OUTPUT_KINDS = ("teacher", "probabilities", "logits")
-
-
-# What can be measured of a file on random inputs.
+# Metrics that can be measured on random inputs.
 _METRICS_WITHOUT_DATA = ("max_abs_diff", "size_mb", "latency_ms")
 
 
 def check_conversion(conversion: Conversion) -> None:
-    """Refuse unknown values, and options that would have no effect.
+    """Refuse unknown values, and options without effect.
 
     Raises:
-        UsageError: naming the option.
+        UsageError: names the option.
     """
     prepare, batch, output_kind = conversion.prepare, conversion.batch, conversion.output_kind
     if prepare is not None and prepare not in _PREPROCESSING_PLACES:
@@ -38,50 +34,59 @@ def check_conversion(conversion: Conversion) -> None:
     if conversion.runtime is None:
         return
     if not conversion.latency:
-        raise UsageError("--runtime has no effect without timing", hint="--latency times the files")
-    known = sorted({form.runtime for form in conversion.formats})
-    if conversion.runtime not in known:
-        raise UsageError(f"--runtime {conversion.runtime}: none of the files uses it; they use {', '.join(known)}")
+        raise UsageError("--runtime has no effect with --no-latency", hint="leave out --no-latency")
+    runtimes = sorted({form.runtime for form in conversion.formats})
+    if conversion.runtime not in runtimes:
+        raise UsageError(
+            f"--runtime {conversion.runtime}: no requested format uses this runtime "
+            f"(expected {', '.join(runtimes)})"
+        )
 
 
 def check_empty(out: Path) -> None:
-    """Refuse a folder that holds something.
+    """Refuse an output folder that is not empty.
 
     Raises:
-        UsageError: it is not empty.
-        StorageError: it cannot be read.
+        UsageError: the folder is not empty, or is a file.
+        StorageError: the folder cannot be read.
     """
     try:
-        held = out.is_file() or (out.is_dir() and any(out.iterdir()))
+        occupied = out.is_file() or (out.is_dir() and any(out.iterdir()))
     except OSError as error:
         raise writer.storage_error(out, error) from error
-    if held:
+    if occupied:
         what = "is a file, not a folder" if out.is_file() else "is not empty"
-        raise UsageError(f"--out {out} {what}", hint="another --out; kd export replaces nothing")
+        raise UsageError(f"--out {out} {what}", hint="choose another --out; kd export overwrites nothing")
 
 
 def check_without_data(
     chosen: Sequence[ExportFormat], options: dict[str, bool], gates: Sequence[Gate], *, prepare: str | None
 ) -> None:
-    """Refuse what needs examples.
+    """Refuse formats, options and gates that need examples.
+
+    Args:
+        chosen: the requested formats.
+        options: whether each option that needs examples is set, by option.
+        gates: gates on the exported files.
+        prepare: `inside`, `outside` or None.
 
     Raises:
-        UsageError: naming the option.
+        UsageError: names the option or the gate.
     """
-    seen = next((one for one in chosen if one.from_data), None)
-    if seen is not None:
+    calibrated = next((one for one in chosen if one.from_data), None)
+    if calibrated is not None:
         raise UsageError(
-            f"--quantize {seen.variant} is calibrated on training examples, and there is no data",
+            f"--quantize {calibrated.variant} is calibrated on training examples, which need data",
             hint="--data D, or --quantize dynamic",
         )
     if prepare == "inside":
         raise UsageError(
-            "--prepare inside: without data nobody knows what a raw example is",
+            "--prepare inside: raw examples are defined by the data, and no data was given",
             hint="--data D, or --prepare outside",
         )
-    for option, there in options.items():
-        if there:
-            raise UsageError(f"{option} is about the examples, and there is no data", hint="--data D")
+    for option, is_set in options.items():
+        if is_set:
+            raise UsageError(f"{option} has no effect without data", hint="--data D")
     for gate in gates:
         if gate.metric not in _METRICS_WITHOUT_DATA:
-            raise UsageError(f"gate {gate.metric} {gate.text}: there is no data to measure it on", hint="--data D")
+            raise UsageError(f"gate {gate.metric} {gate.text}: measuring it needs data", hint="--data D")

@@ -1,30 +1,31 @@
-"""What an export writes, and what its files are compared on."""
+"""Options of an export, and the conversion that they describe."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdcli.exports.choosing import choose_formats
+from kdcli.exports.format_choice import choose_formats
 from kdcli.setup.request import RecipeOptions
 from kdcli.spec import ExportFormat
 
 
 class ExportOptions(RecipeOptions, total=False):
-    """What `kdcli.export` takes beside `RecipeOptions`.
+    """Options of `kdcli.export` in addition to `RecipeOptions`.
 
     Args:
-        quantize: of `litert`: `none`, `float16`, `dynamic`, `int8`; several give several files.
-        prepare: `inside`: the file takes raw examples; `outside`: what the model itself takes. Inside with data.
-        io: of litert files: `float32` at both ends, or of `int8` ones `uint8` or `int8`. When left out, raw bytes
-            of images go in and floats come out.
-        batch: the only batch size that the files take; any when left out (LiteRT opens at 1 and resizes).
-        output_kind: what files give: `teacher` (what the file of the run's teacher gives; of a model that is not
-            a run, what it gives itself), `probabilities` or `logits`.
-        split: that files are compared on: `auto` (test where there is one, else everything), `train`, ...
+        quantize: quantization of `litert` files: `none`, `float16`, `dynamic`, `int8`; one file for each.
+        prepare: preprocessing `inside` (the file takes raw examples) or `outside` (it takes the same inputs as the
+            model). Inside by default if there is data.
+        io: input and output type of `litert` files: `float32`, or for `int8` files `uint8` or `int8`. By default
+            images go in as raw bytes, and floats come out.
+        batch: fixed batch size of the files; any size by default (LiteRT opens at 1 and resizes).
+        output_kind: output of the files: `teacher` (as the file of the run's teacher; a model that is not a run
+            keeps its own output kind), `probabilities` or `logits`.
+        split: split to compare files on: `auto` (test if there is one, else all), `train`, ...
         limit: number of examples of the split, or a fraction of them; stratified.
-        latency: time the files, in turns, for about two seconds each; on by default.
-        runtime: time only files of this runtime: `tensorflow`, `litert`, `onnxruntime`.
+        latency: whether to time the files, in turns, for about two seconds each; true by default.
+        runtime: the only runtime to time: `tensorflow`, `litert` or `onnxruntime`.
     """
 
     quantize: Sequence[str]
@@ -40,18 +41,18 @@ class ExportOptions(RecipeOptions, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """What is written, and what it is compared on.
+    """Files to write, and examples to compare them on.
 
     Args:
-        formats: the files to write.
+        formats: formats of the files.
         prepare: `inside`, `outside` or None.
-        batch: the only batch size that the files take; any when None.
+        batch: fixed batch size of the files; any size if None.
         output_kind: `teacher`, `probabilities` or `logits`.
         split: `auto`, `train`, `validation`, `test` or `all`.
-        limit: number of examples of the split, or a fraction of them; all when None.
-        batch_size: examples in a batch; 256 when None.
-        latency: whether the files are timed.
-        runtime: the only runtime that is timed; every one when None.
+        limit: number of examples of the split, or a fraction of them; all if None.
+        batch_size: examples per batch; 256 if None.
+        latency: whether to time the files.
+        runtime: the only runtime to time; all if None.
     """
 
     formats: Sequence[ExportFormat]
@@ -66,10 +67,11 @@ class Conversion:
 
 
 def read_conversion(formats: Sequence[str], options: ExportOptions) -> tuple[Conversion, RecipeOptions]:
-    """The conversion that options describe, and the options of the recipe that are left.
+    """Split the options of an export into the conversion and the options of the recipe.
 
     Raises:
-        UsageError: an unknown format or quantization, or two that exclude each other.
+        UsageError: a format or quantization is unknown, or two exclude each other.
+        TypeError: an option is unknown.
     """
     conversion = Conversion(
         formats=choose_formats(formats, quantize=options.get("quantize", ()), io=options.get("io")),

@@ -1,4 +1,4 @@
-"""The order of an export: the model with its outputs, its files, their comparison, what is kept."""
+"""Export a model: convert it, compare and time the files, and copy those that pass."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from pathlib import Path
 
 from kdcli.artifacts.checks import check_empty, check_without_data
 from kdcli.artifacts.conversion import Conversion
-from kdcli.artifacts.counterparts import Counterparts, export_counterparts
-from kdcli.artifacts.files import (
+from kdcli.artifacts.converted_file import (
     ConvertedFile,
     add_parity_gates,
     collect_gate_metrics,
@@ -21,7 +20,8 @@ from kdcli.artifacts.files import (
     find_p50_ms,
     time_converted_files,
 )
-from kdcli.artifacts.source import ExportSource, open_source_with_data, open_source_without_data
+from kdcli.artifacts.counterparts import Counterparts, export_counterparts
+from kdcli.artifacts.export_source import ExportSource, open_source_with_data, open_source_without_data
 from kdcli.errors import ModelError, UsageError
 from kdcli.evaluation.footprint import count_file_bytes
 from kdcli.evaluation.gates import check_gate_metrics, choose_gates, judge_gates
@@ -39,34 +39,34 @@ from kdcli.setup.startup import start_tensorflow
 from kdcli.spec import ExportFormat
 from kdcli.teacher.run_teacher import RunTeacher, open_run_teacher, teacher_recipe
 
-# Metrics that compare a file with its model: a file that fails one of them is deleted.
+# A file that fails a gate on one of these metrics, which compare it with its model, is deleted.
 PARITY_METRICS = ("export_drop", "export_agreement", "unexplained", "max_abs_diff")
 
 
 def export_model(
     model: Path, file: Path, request: Request, conversion: Conversion, *, out: Path | None
 ) -> ExportResult:
-    """Write the files of a model, compare each with it, and keep those that pass.
+    """Convert a model to files, compare each file with the model, and copy those that pass.
 
     Args:
-        model: the file or run that was named.
+        model: the file or run directory of the command line.
         file: the model file.
         request: data, preprocessing and gates.
-        conversion: what is written.
-        out: a new or empty folder; a new one below `runs/` when None.
+        conversion: files to write.
+        out: a new or empty folder; a new one below `runs/` if None.
 
     Raises:
-        KdError: everything that is expected to go wrong.
+        KdError: any expected error.
     """
     out = out if out is not None else choose_run_folder("export", file.stem)
     check_empty(out)
-    taught = teacher_recipe(model, request.recipe)
+    run_recipe = teacher_recipe(model, request.recipe)
     context, on_event = request.context, request.context.on_event
     gates = choose_gates(
         "export",
         request.gates,
         request.recipe.gates,
-        teacher=taught is not None,
+        teacher=run_recipe is not None,
         latency=conversion.latency,
         on_event=on_event,
     )
@@ -78,28 +78,37 @@ def export_model(
     labelled, task = source.reference.labels is not None, source.reference.task
     if task is not None:
         check_gate_metrics("export", gates, task, labelled=labelled)
-    teacher = _open_teacher(model, taught, request, source, gates)
+    teacher = _open_teacher(model, run_recipe, request, source, gates)
     if teacher is not None:
         source = replace(source, reference=replace(source.reference, teacher=teacher.logits))
     gates = add_parity_gates(gates, task=task, labelled=labelled)
-    work = Export(file, out, source, request, conversion, with_data=with_data, gates=gates, teacher=teacher)
+    export = Export(
+        file=file,
+        out=out,
+        source=source,
+        request=request,
+        conversion=conversion,
+        with_data=with_data,
+        gates=gates,
+        teacher=teacher,
+    )
     try:
-        kept, artifacts, results, failures = work.run()
+        path, artifacts, results, failures = export.run()
     except OSError as error:
         raise writer.storage_error(out, error, retry="run the same command again") from error
     split = source.examples.split if with_data else None
     count = len(source.examples) if with_data else 0
-    return ExportResult(kept, file, artifacts, results, split, count, source.accuracy, failures)
+    return ExportResult(path, file, artifacts, results, split, count, source.accuracy, failures)
 
 
 def _check_without_data(request: Request, conversion: Conversion, gates: Sequence[Gate]) -> None:
-    about_examples = {
+    data_options = {
         "--split": conversion.split != "auto",
         "--limit": conversion.limit is not None,
         "--batch-size": conversion.batch_size is not None,
-        "--set": "--set" in request.origins.overrides.values(),
+        "--set": any(option.startswith("--set ") for option in request.origins.overrides.values()),
     }
-    check_without_data(conversion.formats, about_examples, gates, prepare=conversion.prepare)
+    check_without_data(conversion.formats, data_options, gates, prepare=conversion.prepare)
 
 
 def _open_source(
@@ -117,40 +126,40 @@ def _open_source(
             on_event=on_event,
         )
     else:
-        text = "no data: files take what the model itself takes, and are compared on random inputs only"
+        text = "no data: files take the same inputs as the model, and are compared on random inputs only"
         on_event(Note(text, warning=True))
         source = open_source_without_data(
             file, model=model, request=request, output_kind=conversion.output_kind, on_event=on_event
         )
-    batch, only = conversion.batch, source.network.batch
-    if batch is not None and only not in (None, batch):
-        raise UsageError(f"--batch {batch}: {file} takes batches of {only} only", hint="leave --batch out")
+    batch, fixed = conversion.batch, source.network.batch
+    if batch is not None and fixed not in (None, batch):
+        raise UsageError(f"--batch {batch}: {file} has the fixed batch size {fixed}", hint="leave out --batch")
     return source
 
 
 def _open_teacher(
-    model: Path, taught: Recipe | None, request: Request, source: ExportSource, gates: Sequence[Gate]
+    model: Path, run_recipe: Recipe | None, request: Request, source: ExportSource, gates: Sequence[Gate]
 ) -> RunTeacher | None:
-    """The run's teacher where a gate compares with it."""
-    compared = any(METRICS[gate.metric].of_teacher for gate in gates)
-    if taught is None or source.dataset is None or not compared:
+    """The teacher of the run, if a gate compares with it."""
+    needed = any(METRICS[gate.metric].of_teacher for gate in gates)
+    if run_recipe is None or source.dataset is None or not needed:
         return None
-    return open_run_teacher(model, taught, request, source.dataset, source.examples)
+    return open_run_teacher(model, run_recipe, request, source.dataset, source.examples)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Export:
-    """Files of one model, written into scratch space, compared, and copied to their folder.
+    """The files of one model: written to scratch space, compared, timed, and copied to their folder.
 
     Args:
         file: the model file.
-        out: the folder of the files.
+        out: folder of the files.
         source: the model with its outputs.
-        request: threads, listener and seed.
-        conversion: what is written.
+        request: threads, event listener and seed.
+        conversion: files to write.
         with_data: whether there are real examples.
-        gates: of the command, with those on parity.
-        teacher: the run's teacher, where a gate compares with it.
+        gates: gates of the command, and gates on the differences from the model.
+        teacher: the teacher of the run, if a gate compares with it.
     """
 
     file: Path
@@ -165,13 +174,13 @@ class Export:
     def run(
         self,
     ) -> tuple[Path | None, tuple[Artifact, ...], tuple[GateResult, ...], tuple[ExportFailure, ...]]:
-        """Write, compare and keep the files.
+        """Write, compare, time and copy the files.
 
         Returns:
-            The folder (None where no file passed), the files, the gates' results, and what could not be written.
+            The folder (None if no file passed), the files, the results of the gates, and the failed conversions.
         """
         parameters, count = self.source.network.parameters or 0, len(self.conversion.formats)
-        # Converters hold several copies of the model at once.
+        # Converters write several copies of the model.
         with writer.scratch_folder(50_000_000 + 12 * parameters * count) as scratch:
             folder = scratch / self.out.name
             folder.mkdir()
@@ -179,35 +188,37 @@ class Export:
                 files, failures = self._convert(folder, resources)
                 session, counterparts = self._time(files, resources)
                 artifacts, results = self._judge(files, session, counterparts)
-            return self._keep(folder, artifacts), artifacts, results, failures
+            return self._copy_passed(folder, artifacts), artifacts, results, failures
 
     def _convert(
         self, folder: Path, resources: ExitStack
     ) -> tuple[list[ConvertedFile], tuple[ExportFailure, ...]]:
-        """Every file that can be written, and why the others cannot.
+        """Convert to every format that works; the other formats give failures.
 
         Raises:
-            ModelError: none can.
+            ModelError: no format works.
         """
         files, failures, errors = [], [], []
-        for form in self.conversion.formats:
-            path = folder / form.file_name(self.file.stem.removesuffix("_saved_model"))
+        for file_format in self.conversion.formats:
+            path = folder / file_format.file_name(self.file.stem.removesuffix("_saved_model"))
             try:
-                files.append(self._convert_one(form, path, resources))
+                files.append(self._convert_one(file_format, path, resources))
             except ModelError as error:
                 writer.remove(path)
                 errors.append(error)
-                failures.append(ExportFailure(path.name, form.kind, form.variant, error.message, error.hint))
+                failures.append(
+                    ExportFailure(path.name, file_format.kind, file_format.variant, error.message, error.hint)
+                )
         if errors and not files:
             for other in errors[1:]:
                 self._on_event(Note(other.message, warning=True))
             raise errors[0]
         return files, tuple(failures)
 
-    def _convert_one(self, form: ExportFormat, path: Path, resources: ExitStack) -> ConvertedFile:
+    def _convert_one(self, file_format: ExportFormat, path: Path, resources: ExitStack) -> ConvertedFile:
         source, conversion = self.source, self.conversion
         return convert_file(
-            form,
+            file_format,
             source.network,
             path,
             inside=self.with_data and conversion.prepare != "outside",
@@ -280,18 +291,18 @@ class Export:
         ]
         return tuple(artifacts), results
 
-    def _keep(self, folder: Path, artifacts: Sequence[Artifact]) -> Path | None:
-        """Copy what passed, with `labels.txt` and `input.json` beside it; None where nothing passed."""
+    def _copy_passed(self, folder: Path, artifacts: Sequence[Artifact]) -> Path | None:
+        """Copy the files that passed with `labels.txt` and `input.json`; None if no file passed."""
         for artifact in artifacts:
             if artifact.path is None:
                 path = folder / artifact.name
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        kept = [artifact for artifact in artifacts if artifact.path is not None]
-        if not kept:
+        passed = [artifact for artifact in artifacts if artifact.path is not None]
+        if not passed:
             return None
         if self.source.class_names:
             (folder / LABELS_FILE).write_text("".join(f"{name}\n" for name in self.source.class_names), "utf-8")
-        taken = {artifact.name: artifact.input.to_json() for artifact in kept}
-        (folder / INTERFACE_FILE).write_text(json.dumps(taken, indent=2) + "\n", "utf-8")
+        interfaces = {artifact.name: artifact.input.to_json() for artifact in passed}
+        (folder / INTERFACE_FILE).write_text(json.dumps(interfaces, indent=2) + "\n", "utf-8")
         writer.copy_folder(folder, self.out)
         return self.out

@@ -1,4 +1,4 @@
-"""Models measured on one split: metrics, predictions against a teacher, latency, gates."""
+"""Measure models on one split: metrics, agreement with a teacher, latency, gates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kdcli.evaluation.chance import describe_chance
 from kdcli.evaluation.footprint import count_file_bytes, count_model_bytes
 from kdcli.evaluation.gates import check_gate_metrics, choose_gates, collect_metrics, judge_gates
 from kdcli.evaluation.latency.session import Session
-from kdcli.evaluation.per_class import measure_classes
+from kdcli.evaluation.quality import measure_classes
 from kdcli.events import Note, OnEvent
 from kdcli.models.files.format import detect_format, resolve_model_file
 from kdcli.recipe.gates import Gate
@@ -43,15 +43,15 @@ from kdcli.setup.startup import start_tensorflow
 
 @dataclass(frozen=True)
 class Measurement:
-    """What is measured, and on which examples.
+    """What to measure, and on which examples.
 
     Args:
         split: `auto`, `train`, `validation`, `test` or `all`.
-        limit: number of examples of the split, or a fraction of them; all when None.
-        batch_size: examples in a batch.
-        per_class: whether every class is measured too.
-        latency: whether the models are timed.
-        runtime: the only runtime that is timed; every one when None.
+        limit: number of examples of the split, or a fraction of them; all if None.
+        batch_size: examples per batch.
+        per_class: whether to measure every class.
+        latency: whether to time the models.
+        runtime: the only runtime to time; all if None.
     """
 
     split: str
@@ -64,7 +64,14 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredFile:
-    """An opened model with its metrics."""
+    """An opened model with its metrics.
+
+    Args:
+        name: path of the model, or `TEACHER`.
+        file: the opened model.
+        quality: its metrics.
+        classes: metrics of each class, if requested.
+    """
 
     name: str
     file: EvaluatedFile
@@ -73,18 +80,18 @@ class MeasuredFile:
 
 
 def measure_models(
-    models: Sequence[str | Path], teacher: str | Path | None, request: Request, how: Measurement
+    models: Sequence[str | Path], teacher: str | Path | None, request: Request, measurement: Measurement
 ) -> Evaluation:
-    """Open, measure, time and judge models.
+    """Open, measure and time models, and judge their gates.
 
     Args:
-        models: files and runs.
-        teacher: a file or run to compare with.
+        models: model files and run directories.
+        teacher: a model file or run directory to compare with.
         request: data, preprocessing and gates.
-        how: what is measured.
+        measurement: what to measure.
 
     Raises:
-        KdError: everything that is expected to go wrong.
+        KdError: any expected error.
     """
     context, on_event = request.context, request.context.on_event
     gates = choose_gates(
@@ -92,34 +99,34 @@ def measure_models(
         request.gates,
         request.recipe.gates,
         teacher=teacher is not None,
-        latency=how.latency,
+        latency=measurement.latency,
         on_event=on_event,
     )
     files = [
         resolve_model_file(Path(model), trust=request.trust)
         for model in (*models, *([teacher] if teacher else []))
     ]
-    check_runtime(how.runtime, [detect_format(file) for file in files], latency=how.latency)
-    held = _held_to_gates(files[: len(models)], files[-1] if teacher is not None else None, gates, on_event)
+    check_runtime(measurement.runtime, [detect_format(file) for file in files], latency=measurement.latency)
+    gated = _find_gated_models(files[: len(models)], files[-1] if teacher is not None else None, gates, on_event)
     require_data(request)
     start_tensorflow(threads=context.threads, seed=request.recipe.train.seed, code=request.code)
-    dataset, examples = open_examples(request, split=how.split, limit=how.limit, on_event=on_event)
-    _check_metrics(gates, dataset, examples, per_class=how.per_class)
-    for text in _describe_other_splits(models, how.split, request):
+    dataset, examples = open_examples(request, split=measurement.split, limit=measurement.limit, on_event=on_event)
+    _check_metrics(gates, dataset, examples, per_class=measurement.per_class)
+    for text in _describe_other_splits(models, measurement.split, request):
         on_event(Note(text, warning=True))
     with ExitStack() as resources:
-        measured = _measure_all(models, teacher, request, dataset, examples, how, resources)
+        measured = _measure_all(models, teacher, request, dataset, examples, measurement, resources)
         session, counterparts = None, Counterparts()
-        if how.latency:
-            session, counterparts = _time_all(measured, examples, request, how, resources)
+        if measurement.latency:
+            session, counterparts = _time_all(measured, examples, request, measurement, resources)
         results = [_to_result(one, session, counterparts) for one in measured if one.name != TEACHER]
     floor = session.noise_floor(AGAIN, next(iter(session.subjects))) if session is not None else None
     doubts = session.doubts(floor) if session is not None else ()
     for text in doubts:
         on_event(Note(f"latency: {text}", warning=True))
-    judged = [one for one, is_held in zip(results, held, strict=True) if is_held]
+    judged = [one for one, is_gated in zip(results, gated, strict=True) if is_gated]
     accuracy = next((one.quality.accuracy for one in measured if one.name == TEACHER), None)
-    metrics = {relativize_path(one.path): _collect(one, accuracy) for one in judged}
+    metrics = {relativize_path(one.path): _collect_metrics(one, accuracy) for one in judged}
     unknown = {relativize_path(one.path): {"latency_ratio": one.no_ratio} for one in judged if one.no_ratio}
     gate_results = judge_gates(gates, metrics, doubts=doubts, unknown=unknown)
     return Evaluation(examples.split, tuple(results), gate_results, floor, doubts)
@@ -129,7 +136,7 @@ def _check_metrics(gates: Sequence[Gate], dataset: Dataset, examples: Examples, 
     labelled = examples.labels is not None
     check_gate_metrics("evaluate", gates, dataset.task, labelled=labelled)
     if per_class and (dataset.task == "regression" or not labelled):
-        raise UsageError("--per-class needs labels that are classes", hint="leave --per-class out")
+        raise UsageError("--per-class needs labels that are classes", hint="leave out --per-class")
 
 
 def _measure_all(
@@ -138,7 +145,7 @@ def _measure_all(
     request: Request,
     dataset: Dataset,
     examples: Examples,
-    how: Measurement,
+    measurement: Measurement,
     resources: ExitStack,
 ) -> list[MeasuredFile]:
     """The teacher first, then the models in order."""
@@ -156,13 +163,13 @@ def _measure_all(
             on_event=on_event,
         )
         quality, outputs = file.measure(
-            examples, task=dataset.task, on_event=on_event, batch_size=how.batch_size, teacher=logits
+            examples, task=dataset.task, on_event=on_event, batch_size=measurement.batch_size, teacher=logits
         )
         if name == TEACHER:
             logits = outputs
             found.append(MeasuredFile(name=name, file=file, quality=quality))
             continue
-        classes = _measure_classes(outputs, examples, dataset, logits) if how.per_class else ()
+        classes = _measure_classes(outputs, examples, dataset, logits) if measurement.per_class else ()
         found.append(MeasuredFile(name=name, file=file, quality=quality, classes=classes))
         if quality.at_chance:
             on_event(Note(describe_chance(quality, name, examples.split), warning=True))
@@ -173,43 +180,43 @@ def _time_all(
     measured: Sequence[MeasuredFile],
     examples: Examples,
     request: Request,
-    how: Measurement,
+    measurement: Measurement,
     resources: ExitStack,
 ) -> tuple[Session, Counterparts]:
     files = {one.name: one.file for one in measured}
     on_event = request.context.on_event
     counterparts = find_counterparts(
-        files, threads=request.context.threads, resources=resources, runtime=how.runtime, on_event=on_event
+        files, threads=request.context.threads, resources=resources, runtime=measurement.runtime, on_event=on_event
     )
     session = time_files(
         files,
         examples,
         teachers=counterparts.files,
         seed=request.recipe.data_seed,
-        runtime=how.runtime,
+        runtime=measurement.runtime,
         on_event=on_event,
     )
     return session, counterparts
 
 
-def _held_to_gates(
+def _find_gated_models(
     models: Sequence[Path], teacher: Path | None, gates: Sequence[Gate], on_event: OnEvent
 ) -> list[bool]:
-    """Which models are held to gates: all but the teacher itself.
+    """Whether gates apply to each model: to all but the teacher itself.
 
     Raises:
-        UsageError: there is no other model.
+        UsageError: there are gates, and the teacher is the only model.
     """
-    held = [teacher is None or model.resolve() != teacher.resolve() for model in models]
-    if gates and not any(held):
+    gated = [teacher is None or model.resolve() != teacher.resolve() for model in models]
+    if gates and not any(gated):
         raise UsageError(
-            f"gate {gates[0].metric} {gates[0].text}: gates are not for the teacher, and {models[0]} is --teacher",
-            hint="name another model, or leave --teacher out",
+            f"gate {gates[0].metric} {gates[0].text}: {models[0]} is the teacher, and gates do not apply to it",
+            hint="evaluate another model, or leave out --teacher",
         )
-    for model, is_held in zip(models, held, strict=True):
-        if gates and not is_held:
-            on_event(Note(f"{model} is the teacher: gates are not for it"))
-    return held
+    for model, is_gated in zip(models, gated, strict=True):
+        if gates and not is_gated:
+            on_event(Note(f"{model} is the teacher: gates do not apply to it"))
+    return gated
 
 
 def _to_result(one: MeasuredFile, session: Session | None, counterparts: Counterparts) -> EvaluatedModel:
@@ -234,7 +241,7 @@ def _to_result(one: MeasuredFile, session: Session | None, counterparts: Counter
     )
 
 
-def _collect(model: EvaluatedModel, teacher_accuracy: float | None) -> dict[str, float | None]:
+def _collect_metrics(model: EvaluatedModel, teacher_accuracy: float | None) -> dict[str, float | None]:
     return collect_metrics(
         model.quality,
         size=model.bytes,
@@ -254,18 +261,18 @@ def _measure_classes(
 
 
 def _describe_other_splits(models: Sequence[str | Path], split: str, request: Request) -> list[str]:
-    """Runs that were trained on other examples than the split is carved from."""
+    """Warnings about runs whose training examples may be in the split."""
     if split not in ("train", "validation"):
         return []
-    ours, texts = _split_settings(request.recipe), []
+    settings, texts = _split_settings(request.recipe), []
     for model in models:
-        own = find_run_recipe(Path(model))
-        if own is not None and _split_settings(read_run_recipe(own)) != ours:
+        path = find_run_recipe(Path(model))
+        if path is not None and _split_settings(read_run_recipe(path)) != settings:
             texts.append(f"{model} was trained on another split: it may have seen some of these examples")
     return texts
 
 
 def _split_settings(recipe: Recipe) -> tuple[Any, ...]:
-    # As entries: a source of the user's own may have been read without its class.
+    # As plain entries: a custom source may have been read without its class.
     source = recipe.data.model_dump(mode="json", exclude_none=True).get("source")
     return source, recipe.data.validation, recipe.data.limit, recipe.data_seed

@@ -1,4 +1,4 @@
-"""A file of predictions: `.npz` for programs and students, `.csv` for people."""
+"""Files of predictions: `.npz` for programs and students, `.csv` for people."""
 
 from __future__ import annotations
 
@@ -21,38 +21,42 @@ _SUFFIXES = (".npz", ".csv")
 
 
 def check_prediction_path(path: Path) -> None:
-    """Refuse a path that exists, or has an unknown suffix.
+    """Refuse a path that exists or has an unknown suffix.
 
     Raises:
-        UsageError: naming the path.
+        UsageError: the path exists or has an unknown suffix.
     """
     if path.suffix not in _SUFFIXES:
         raise UsageError(f"--out must be a .npz or .csv file, got {path}", hint="--out predictions.npz")
     if path.exists():
-        raise UsageError(f"--out {path} exists already", hint="another --out; kd predict replaces no file")
+        raise UsageError(
+            f"--out {path} already exists", hint="choose another --out: kd predict does not overwrite files"
+        )
 
 
 def write_predictions(
     path: Path, network: Network, dataset: Dataset, examples: Examples, logits: np.ndarray, *, fingerprint: str
 ) -> None:
-    """Write predictions on examples in the form that the suffix asks for.
+    """Write predictions in the format of the path's suffix.
 
     Args:
-        path: of the file.
-        network: whose outputs the logits are.
-        dataset: of the examples, with the number of outputs filled in.
-        examples: (n) of them.
-        logits: (n, ...), float32.
+        path: file to write.
+        network: the network that predicted.
+        dataset: the data set of the examples, with its number of outputs.
+        examples: the n examples.
+        logits: outputs of the network, (n, ...), float32.
         fingerprint: sha256 of the data.
     """
     writer.make_folder(path.parent)
     if path.suffix == ".npz":
-        writer.write_bytes(path, _npz(network, dataset, examples, logits, fingerprint))
+        writer.write_bytes(path, _make_npz(network, dataset, examples, logits, fingerprint))
     else:
-        writer.write_text(path, _csv(network, dataset, examples, logits))
+        writer.write_text(path, _make_csv(network, dataset, examples, logits))
 
 
-def _npz(network: Network, dataset: Dataset, examples: Examples, logits: np.ndarray, fingerprint: str) -> bytes:
+def _make_npz(
+    network: Network, dataset: Dataset, examples: Examples, logits: np.ndarray, fingerprint: str
+) -> bytes:
     arrays: dict[str, Any] = {}
     if dataset.task == "segmentation":
         arrays["classes"] = decide_classes(logits, task=dataset.task)
@@ -70,7 +74,7 @@ def _npz(network: Network, dataset: Dataset, examples: Examples, logits: np.ndar
     return file.getvalue()
 
 
-def _csv(network: Network, dataset: Dataset, examples: Examples, logits: np.ndarray) -> str:
+def _make_csv(network: Network, dataset: Dataset, examples: Examples, logits: np.ndarray) -> str:
     labels, names = examples.all_labels(), np.array(dataset.class_names, object)
     columns: dict[str, np.ndarray] = {"index": examples.rows}
     classes = decide_classes(logits, task=dataset.task)
@@ -78,21 +82,21 @@ def _csv(network: Network, dataset: Dataset, examples: Examples, logits: np.ndar
         if values is not None and dataset.task == "classification":
             columns[column] = names[values]
         elif values is not None:
-            columns |= _spread(column, values, dataset.class_names)
+            columns |= _split_columns(column, values, dataset.class_names)
     probabilities = to_probabilities(logits, output_kind=network.output_kind)
     if probabilities is not None:
         columns |= {f"probability_{name}": probabilities[:, number] for number, name in enumerate(names)}
-    # As text a float32 has the digits that tell it from its neighbours, and no more.
+    # The shortest text that identifies a float32.
     cells = [column.astype(str) if column.dtype.kind == "f" else column for column in columns.values()]
     text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(columns)
-    rows.writerows(zip(*(column.tolist() for column in cells), strict=True))
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(columns)
+    table.writerows(zip(*(column.tolist() for column in cells), strict=True))
     return text.getvalue()
 
 
-def _spread(column: str, values: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """One column for each output; a single value keeps the plain name."""
+def _split_columns(column: str, values: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """One column per output; a single output has the plain name."""
     if values.shape[1] == 1:
         return {column: values[:, 0]}
     return {f"{column}_{name}": values[:, number] for number, name in enumerate(names)}

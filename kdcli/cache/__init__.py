@@ -1,1 +1,1 @@
-"""Kept answers: what a teacher said to the examples of a split, on disk, shared by all runs."""
+"""The cache: teacher outputs for the examples of a split, on disk, shared by all runs."""

@@ -1,4 +1,4 @@
-"""Small JSON documents that know their own sha256, and the fingerprint that names them."""
+"""Small JSON documents that contain their own sha256, and the fingerprints that name them."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from typing import Any
 
 from kdcli.runs import writer
 
-_SEAL = "sha256"
-# Nothing of ours is larger; a file in its place may be.
-_MOST_BYTES = 10_000_000
+_DIGEST = "sha256"
+# Documents of kd are smaller; a foreign file in their place may be larger.
+_MAX_BYTES = 10_000_000
 
 
 def compute_fingerprint(components: Mapping[str, Any]) -> str:
-    """The sha256, in hexadecimal, of what answers follow from.
+    """Compute the sha256, in hexadecimal, of the components that determine a result.
 
     Args:
-        components: names with text or numbers; their order does not matter.
+        components: text or numbers by name, in any order.
     """
-    return hashlib.sha256(_canonical(components)).hexdigest()
+    return hashlib.sha256(_serialize(components)).hexdigest()
 
 
 def write_checksummed(path: Path, document: Mapping[str, Any]) -> None:
     """Write a document with its sha256.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the file cannot be written.
     """
-    sealed = {**document, _SEAL: hashlib.sha256(_canonical(document)).hexdigest()}
-    writer.write_text(path, json.dumps(sealed, indent=2) + "\n")
+    checksummed = {**document, _DIGEST: hashlib.sha256(_serialize(document)).hexdigest()}
+    writer.write_text(path, json.dumps(checksummed, indent=2) + "\n")
 
 
 def read_checksummed(path: Path, schema: str) -> dict[str, Any] | None:
-    """A document as it was written, or None when it is missing, damaged or of another kind."""
+    """Read a document; None if it is missing, damaged or of another schema."""
     try:
-        if not path.is_file() or path.stat().st_size > _MOST_BYTES:
+        if not path.is_file() or path.stat().st_size > _MAX_BYTES:
             return None
         document = json.loads(path.read_bytes())
         if not isinstance(document, dict) or document.get("schema") != schema:
             return None
-        seal = document.pop(_SEAL, None)
-        return document if seal == hashlib.sha256(_canonical(document)).hexdigest() else None
+        digest = document.pop(_DIGEST, None)
+        return document if digest == hashlib.sha256(_serialize(document)).hexdigest() else None
     except (OSError, ValueError, RecursionError):
         return None
 
 
-def _canonical(document: Mapping[str, Any]) -> bytes:
+def _serialize(document: Mapping[str, Any]) -> bytes:
     return json.dumps(dict(document), sort_keys=True, separators=(",", ":")).encode("utf-8")

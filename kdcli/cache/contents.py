@@ -1,4 +1,4 @@
-"""kd cache: what lies in the cache of teachers' answers, and making room in it."""
+"""The contents of the cache as `kd cache` lists, shows and removes them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from kdcli.runs.results import relativize_path
 
 @dataclass(frozen=True)
 class CacheContents:
-    """All kept answers of a cache, the last used first."""
+    """All entries of a cache, most recently used first."""
 
     folder: Path
     entries: tuple[ListedEntry, ...]
 
     @property
     def bytes(self) -> int:
-        """Of all entries."""
+        """Size of all entries in bytes."""
         return sum(entry.bytes for entry in self.entries)
 
     def to_json(self) -> dict[str, Any]:
@@ -39,10 +39,10 @@ class CacheContents:
 
 
 def list_cache() -> CacheContents:
-    """What lies in the cache; nothing is written.
+    """List the entries of the cache; nothing is written.
 
     Raises:
-        StorageError: no cache can be there.
+        StorageError: the path of the cache is a file.
     """
     folder = find_cache_folder()
     if folder.exists() and not folder.is_dir():
@@ -51,42 +51,42 @@ def list_cache() -> CacheContents:
 
 
 def show_entry(key: str) -> dict[str, Any]:
-    """Everything about one entry, `kd.cache-show/1`.
+    """Show an entry: the document `kd.cache-show/1`.
 
     Args:
-        key: the beginning of its key.
+        key: start of its key.
 
     Raises:
-        UsageError: no entry is called so, or several.
-        StorageError: it is damaged.
+        UsageError: no entry has that key, or several do.
+        StorageError: its metadata is damaged.
     """
     entry = find_entry(key, list_cache().entries)
-    if entry.about is None:
-        raise StorageError(f"{entry.path}: what the entry says about itself is damaged", hint=f"kd cache rm {key}")
-    said = entry.about.to_json()
+    if entry.metadata is None:
+        raise StorageError(f"{entry.path}: the metadata of the entry is damaged", hint=f"kd cache rm {key}")
+    metadata = entry.metadata.to_json()
     names = ("fingerprint", "components", "layout", "choices", "versions", "created")
     document = {"schema": "kd.cache-show/1", "path": relativize_path(entry.path), **entry.to_json()}
-    return document | {name: said.get(name) for name in names}
+    return document | {name: metadata.get(name) for name in names}
 
 
 def remove_entries(keys: Sequence[str] = (), *, everything: bool = False) -> tuple[int, int]:
-    """Make room: gives how many entries were removed, and the bytes that came free.
+    """Remove entries; return their number and the number of bytes freed.
 
     Args:
-        keys: the beginnings of keys.
-        everything: all entries, and the small decisions and exported teachers beside them.
+        keys: starts of the keys of entries.
+        everything: remove all entries, decisions and exported teachers.
 
     Raises:
-        UsageError: a key that no entry has, or several; nothing is removed then.
-        LockedError: a process works on one of them; nothing is removed then.
-        StorageError: one cannot be removed.
+        UsageError: no entry has one of the keys, or several do; nothing is removed.
+        LockedError: another process is using one of the entries; nothing is removed.
+        StorageError: a file cannot be removed.
     """
-    kept = list_cache()
-    chosen = {entry.path: entry for entry in kept.entries if everything}
+    cache = list_cache()
+    chosen = {entry.path: entry for entry in cache.entries if everything}
     for key in keys:
-        entry = find_entry(key, kept.entries)
+        entry = find_entry(key, cache.entries)
         chosen[entry.path] = entry
     freed = delete_entries(chosen.values())
     if everything:
-        freed += remove_decisions(kept.folder) + remove_exports(kept.folder)
+        freed += remove_decisions(cache.folder) + remove_exports(cache.folder)
     return len(chosen), freed

@@ -1,4 +1,4 @@
-"""Small decisions that are remembered, and why kept answers are not used."""
+"""Stored decisions, such as the fastest precision, and the reason why cached outputs are not used."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from kdcli.errors import StorageError
 from kdcli.runs import writer
 
 _SCHEMA = "kd.cache-choice/1"
-_NAME, _SUFFIX = 32, ".json"
-# What answers follow from, as people call it; `code.1` is found as `code`.
-_WORDS = {
+# Characters of the fingerprint in a file name.
+_NAME_CHARACTERS, _SUFFIX = 32, ".json"
+# Descriptions of the components of an entry; `code.1` is described as `code`.
+_DESCRIPTIONS = {
     "teacher.weights": "the teacher's weights",
     "teacher.inputs": "the teacher's inputs",
-    "teacher.preparation": "how examples are prepared for the teacher",
-    "teacher.output": "how the teacher's output is read",
-    "teacher.columns": "which of the teacher's outputs are used",
+    "teacher.preparation": "the teacher's preprocessing",
+    "teacher.output": "the interpretation of the teacher's output",
+    "teacher.columns": "the selection of the teacher's outputs",
     "teacher.precision": "the teacher's precision",
-    "code": "own code",
+    "code": "the custom code",
     "revision": "the version of kd",
     "split": "the split",
     "data.content": "the examples",
@@ -32,19 +33,19 @@ _WORDS = {
     "views.augment": "the augmentation",
     "views.seed": "the seed of the augmentation",
     "views.count": "the number of views",
-    "kept": "which features are kept and in which number types",
+    "kept": "the stored features and their dtypes",
 }
 
 
 def store_decision(folder: Path, components: Mapping[str, Any], document: Mapping[str, Any]) -> None:
-    """Keep a decision that took time. A cache that cannot be written forgets it, which is no error.
+    """Store a decision that took time. If the cache cannot be written, nothing is stored.
 
     Args:
-        folder: of the cache.
-        components: names with text or numbers, what the decision follows from.
+        folder: folder of the cache.
+        components: text or numbers that determine the decision, by name.
         document: what was decided and measured; JSON.
     """
-    path = _place(folder, components)
+    path = _decision_path(folder, components)
     with suppress(StorageError, OSError):
         writer.make_folder(path.parent)
         remove_leftovers(path.parent)
@@ -52,16 +53,16 @@ def store_decision(folder: Path, components: Mapping[str, Any], document: Mappin
 
 
 def load_decision(folder: Path, components: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A decision that was remembered for exactly these components, or None."""
-    found = read_checksummed(_place(folder, components), _SCHEMA)
+    """Load the decision for exactly these components, or None."""
+    found = read_checksummed(_decision_path(folder, components), _SCHEMA)
     return found["document"] if found is not None and found["components"] == dict(components) else None
 
 
 def remove_decisions(folder: Path) -> int:
-    """Remove every decision that is remembered in a cache; gives the bytes that came free.
+    """Remove all decisions from a cache and return the number of bytes freed.
 
     Raises:
-        StorageError: one cannot be removed.
+        StorageError: a file cannot be removed.
     """
     freed = 0
     for path in sorted((folder / DECISIONS_FOLDER).glob(f"*{_SUFFIX}")):
@@ -72,55 +73,66 @@ def remove_decisions(folder: Path) -> int:
 
 
 def explain_miss(folder: Path, components: Mapping[str, Any], *, teacher: str | None = None) -> str | None:
-    """Why answers that are kept are not used: the nearest ones that might have been meant, and what differs.
+    """Explain why no cache entry is used: find the most similar entry and name the differences.
 
-    Those are of the same weights, or to the same examples by a teacher of the same path, which has changed.
+    Candidates have the same weights, or the same examples and a teacher of the same path, which has changed.
 
     Args:
-        folder: of the cache.
-        components: names with text or numbers; `split` and `data.*` say which examples are answered, and
-            `teacher.weights` by whom.
-        teacher: its path or name, as entries say it; None: whatever they say.
+        folder: folder of the cache.
+        components: text or numbers by name; `split` and `data.*` determine the examples, `teacher.weights` the
+            teacher.
+        teacher: path or name of the teacher as entries record it; None for any.
+
+    Returns:
+        One sentence, or None if there is no similar entry.
     """
-    found = [
-        (_differing(about.components, components), about.key)
-        for about in read_entries(folder)
-        if about.components.get("split") == components.get("split") and _is_near(about, components, teacher)
+    candidates = [
+        (_list_differences(entry.components, components), entry.key)
+        for entry in read_entries(folder)
+        if entry.components.get("split") == components.get("split") and _is_similar(entry, components, teacher)
     ]
-    nearest = min((pair for pair in found if pair[0]), key=lambda pair: len(pair[0]), default=None)
+    nearest = min((pair for pair in candidates if pair[0]), key=lambda pair: len(pair[0]), default=None)
     if nearest is None:
         return None
-    words = dict.fromkeys(_WORDS.get(name, _WORDS.get(name.split(".")[0], name)) for name in nearest[0])
-    return f"the kept answers {nearest[1]} are not used, for these differ: {', '.join(words)}"
+    differences, key = nearest
+    described = dict.fromkeys(
+        _DESCRIPTIONS.get(name, _DESCRIPTIONS.get(name.split(".")[0], name)) for name in differences
+    )
+    return f"cache entry {key} is not used: it differs in {', '.join(described)}"
 
 
 def read_entries(folder: Path) -> Iterator[EntryMetadata]:
-    """What every entry of a cache says about itself; damaged ones say nothing."""
+    """Read the metadata of all entries of a cache that are not damaged."""
     for path in list_entry_folders(folder):
-        about = read_metadata(path)
-        if about is not None:
-            yield about
+        metadata = read_metadata(path)
+        if metadata is not None:
+            yield metadata
 
 
 def list_entry_folders(folder: Path) -> list[Path]:
-    """The folders that are named like entries."""
+    """List the folders of a cache that have the name of an entry."""
     try:
         return sorted(path for path in (folder / OUTPUTS_FOLDER).iterdir() if is_entry_folder(path))
     except OSError:
         return []
 
 
-def _place(folder: Path, components: Mapping[str, Any]) -> Path:
-    return folder / DECISIONS_FOLDER / f"{compute_fingerprint(components)[:_NAME]}{_SUFFIX}"
+def _decision_path(folder: Path, components: Mapping[str, Any]) -> Path:
+    return folder / DECISIONS_FOLDER / f"{compute_fingerprint(components)[:_NAME_CHARACTERS]}{_SUFFIX}"
 
 
-def _is_near(about: EntryMetadata, ours: Mapping[str, Any], teacher: str | None) -> bool:
-    theirs = about.components
-    data, others = ({n: v for n, v in one.items() if n.startswith("data.")} for one in (ours, theirs))
-    known = teacher is None or about.described.get("teacher") == teacher
-    return (data == others and known) or theirs.get("teacher.weights", ours) == ours.get("teacher.weights")
+def _is_similar(entry: EntryMetadata, ours: Mapping[str, Any], teacher: str | None) -> bool:
+    theirs = entry.components
+    our_data, their_data = (
+        {name: value for name, value in components.items() if name.startswith("data.")}
+        for components in (ours, theirs)
+    )
+    same_teacher = teacher is None or entry.described.get("teacher") == teacher
+    return (our_data == their_data and same_teacher) or theirs.get("teacher.weights", ours) == ours.get(
+        "teacher.weights"
+    )
 
 
-def _differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+def _list_differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
     names = [*ours, *(name for name in theirs if name not in ours)]
     return [name for name in names if theirs.get(name) != ours.get(name)]

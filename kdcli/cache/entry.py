@@ -1,4 +1,4 @@
-"""The answers of one teacher to one split: found by what they follow from, filled shard by shard, checked once."""
+"""A cache entry: the outputs of one teacher for one split, filled shard by shard, and verified once."""
 
 from __future__ import annotations
 
@@ -27,64 +27,65 @@ from kdcli.runs.packed_file import (
     verify_file,
 )
 
-# Its time is that of the last use; while an entry is made, others wait at the second.
+# The modification time of the first is the time of the last use; the second is locked while an entry is created.
 USED_FILE, CREATING_LOCK_FILE = "used", ".creating.lock"
 _SCHEMA = "kd.answers/1"
-# Making one takes milliseconds.
-_CREATING_SECONDS = 60.0
+# Creating an entry takes milliseconds.
+_CREATING_TIMEOUT_SECONDS = 60.0
 
 
 class Entry:
-    """A folder of answers.
+    """A folder of teacher outputs.
 
     Args:
         path: the folder.
-        about: what it says about itself.
+        metadata: its metadata.
     """
 
-    def __init__(self, path: Path, about: EntryMetadata) -> None:
+    def __init__(self, path: Path, metadata: EntryMetadata) -> None:
         self.path = path
-        self.about = about
-        self._wrong: dict[Shard, str] = {}
+        self.metadata = metadata
+        self._damage: dict[Shard, str] = {}
         self._valid: set[Shard] = set()
 
     @property
     def layout(self) -> Layout:
-        """How the answers lie."""
-        return self.about.layout
+        """Layout of the outputs."""
+        return self.metadata.layout
 
     @property
     def choices(self) -> dict[str, Any]:
-        """What was measured when the layout was chosen."""
-        return self.about.choices
+        """Measurements behind the choice of precision and dtypes."""
+        return self.metadata.choices
 
     @property
     def fingerprint(self) -> str:
-        """The sha256 of what the answers follow from."""
-        return self.about.fingerprint
+        """The sha256 of the components that determine the outputs."""
+        return self.metadata.fingerprint
 
     @property
     def damaged(self) -> list[str]:
-        """What is wrong with shards that have to be answered again, in words."""
-        return list(self._wrong.values())
+        """Descriptions of the damaged shards, whose outputs must be computed again."""
+        return list(self._damage.values())
 
     @property
     def bytes(self) -> int:
-        """Of the answers that are there, unchecked."""
-        there = [shard for shard in self.layout.shards if (self.path / shard.file_name).is_file()]
-        return sum(shard.stop - shard.start for shard in there) * self.layout.bytes_per_example
+        """Bytes of the outputs that exist; they are not verified."""
+        existing = [shard for shard in self.layout.shards if (self.path / shard.file_name).is_file()]
+        return sum(shard.stop - shard.start for shard in existing) * self.layout.bytes_per_example
 
     @classmethod
     def find(cls, folder: Path, components: Mapping[str, Any]) -> Entry | None:
-        """The entry whose answers follow from exactly these components, complete or not; nothing is written.
+        """Find the entry with exactly these components, complete or not; nothing is written.
 
         Args:
-            folder: of the cache.
-            components: names with text or numbers.
+            folder: folder of the cache.
+            components: text or numbers by name.
         """
         path = locate_entry(folder, components)
-        about = read_metadata(path)
-        return cls(path, about) if about is not None and about.components == dict(components) else None
+        metadata = read_metadata(path)
+        matches = metadata is not None and metadata.components == dict(components)
+        return cls(path, metadata) if metadata is not None and matches else None
 
     @classmethod
     def create(
@@ -96,96 +97,96 @@ class Entry:
         described: Mapping[str, Any],
         choices: Mapping[str, Any],
     ) -> Entry:
-        """Make an entry, or open the one that another process has made meanwhile: its layout and choices hold.
+        """Create an entry, or open the one that another process has just created, with its layout and choices.
 
         Args:
-            folder: of the cache.
-            components: names with text or numbers, what the answers follow from.
-            layout: how the answers are to lie.
-            described: teacher, data and split, for people.
-            choices: what was measured when the layout was chosen.
+            folder: folder of the cache.
+            components: text or numbers that determine the outputs, by name.
+            layout: layout of the outputs.
+            described: teacher, data and split, for messages.
+            choices: measurements behind the choice of precision and dtypes.
 
         Raises:
-            StorageError: it cannot be written.
+            StorageError: the entry cannot be written.
         """
         path = locate_entry(folder, components)
-        said: dict[str, Any] = {"layout": layout, "described": described, "choices": choices}
+        metadata: dict[str, Any] = {"layout": layout, "described": described, "choices": choices}
         with add_write_hints():
             writer.make_folder(path)
             try:
-                with FileLock(path / CREATING_LOCK_FILE, timeout=_CREATING_SECONDS):
-                    return cls.find(folder, components) or cls(path, write_metadata(path, components, **said))
+                with FileLock(path / CREATING_LOCK_FILE, timeout=_CREATING_TIMEOUT_SECONDS):
+                    return cls.find(folder, components) or cls(path, write_metadata(path, components, **metadata))
             except OSError as error:
                 raise writer.storage_error(path, error) from error
 
     @contextmanager
     def lock(self, *, on_wait: Callable[[str], None], stop: Callable[[], int | None]) -> Iterator[None]:
-        """Fill the entry alone, when no other process does.
+        """Lock the entry to fill it, waiting while another process does.
 
         Args:
-            on_wait: told once which process is waited for.
-            stop: gives the exit code to stop waiting with, or None.
+            on_wait: called once with a message that names the other process.
+            stop: returns the exit code with which to stop waiting, or None.
 
         Raises:
-            Interrupted: `stop` said so.
+            Interrupted: `stop` returned an exit code.
             StorageError: the folder cannot be written.
         """
         with hold_entry(self.path, on_wait=on_wait, stop=stop):
             with add_write_hints():
-                self._keep_about()
+                self._restore_metadata()
             yield
 
     def missing(self) -> tuple[Shard, ...]:
-        """The shards that are still to be answered. Each one that is there is read and checked, once.
+        """Find the shards whose outputs are still missing. Each existing shard is read and verified once.
 
-        What is damaged, or does not belong there, is told in `damaged`, and replaced when it is written anew.
+        Damaged and foreign shards are listed in `damaged`, and replaced when they are written again.
         """
-        return tuple(shard for shard in self.layout.shards if not self._has(shard))
+        return tuple(shard for shard in self.layout.shards if not self._is_valid(shard))
 
     def write(self, shard: Shard, arrays: Mapping[str, np.ndarray]) -> None:
-        """Keep the answers of a shard; it appears whole or not at all.
+        """Write the outputs of a shard atomically.
 
         Args:
-            shard: of the layout.
-            arrays: (examples of the shard, ...) by name, in the types of the layout.
+            shard: a shard of the layout.
+            arrays: (examples of the shard, ...) by name, in the dtypes of the layout.
 
         Raises:
-            ValueError: they are not what the layout says.
-            StorageError: they cannot be written.
+            ValueError: the arrays or the shard do not match the layout.
+            StorageError: the shard cannot be written.
         """
-        wanted, given = self._arrays_of(shard), {name: (a.dtype, a.shape) for name, a in arrays.items()}
-        if given != wanted or shard != self.layout.shard_at(shard.view, shard.number):
-            raise ValueError(f"{shard}: the layout is {wanted}, got {given}")
+        expected, actual = self._expected_arrays(shard), {name: (a.dtype, a.shape) for name, a in arrays.items()}
+        if actual != expected or shard != self.layout.shard_at(shard.view, shard.number):
+            raise ValueError(f"{shard}: does not match the layout (got {actual}; expected {expected})")
         with add_write_hints():
-            self._keep_about()
-            content = pack(PackedData(self._document_of(shard), dict(arrays)))
+            self._restore_metadata()
+            content = pack(PackedData(self._make_document(shard), dict(arrays)))
             writer.write_bytes(self.path / shard.file_name, content)
         self._valid.add(shard)
 
     def open_reader(self, *, touch: bool = True) -> EntryReader:
-        """All answers, mapped: they stay readable when the entry is removed afterwards.
+        """Memory-map all outputs; they stay readable if the entry is removed afterwards.
 
         Args:
-            touch: whether to note the use, and to sweep up what killed processes left.
+            touch: whether to record the time of use and to remove the leftovers of killed processes.
 
         Raises:
-            StorageError: some are missing.
+            StorageError: outputs are missing.
         """
-        absent = list(self.missing())
+        missing = list(self.missing())
         mapped: dict[Shard, MappedFile] = {}
         raise_file_limit(len(self.layout.shards))
-        for shard in () if absent else self.layout.shards:
+        for shard in () if missing else self.layout.shards:
             path = self.path / shard.file_name
             try:
                 mapped[shard] = map_file(path)
             except FileNotFoundError:
-                absent.append(shard)
+                missing.append(shard)
             except OSError as error:
                 raise writer.storage_error(path, error) from error
-        if absent:
+        if missing:
             raise StorageError(
-                f"{self.path}: {len(absent)} of {len(self.layout.shards)} shards of kept answers are missing",
-                hint="run the same command again: they are answered anew",
+                f"{self.path}: {len(missing)} of {len(self.layout.shards)} shards of cached outputs are missing",
+                hint="run the same command again to compute them",
                 location=str(self.path),
             )
         if touch:
@@ -194,44 +195,44 @@ class Entry:
             remove_leftovers(self.path)
         return EntryReader(self.layout, mapped)
 
-    def _has(self, shard: Shard) -> bool:
+    def _is_valid(self, shard: Shard) -> bool:
         path = self.path / shard.file_name
         if shard in self._valid and path.exists():
             return True
         try:
-            wrong = self._wrong_with(shard, path)
+            damage = self._find_damage(shard, path)
         except FileNotFoundError:
             return False
         except StorageError as error:
-            wrong = error.message
+            damage = error.message
         except OSError as error:
-            wrong = writer.storage_error(path, error).message
-        if wrong is None:
+            damage = writer.storage_error(path, error).message
+        if damage is None:
             self._valid.add(shard)
             return True
-        self._wrong[shard] = wrong
+        self._damage[shard] = damage
         return False
 
-    def _wrong_with(self, shard: Shard, path: Path) -> str | None:
+    def _find_damage(self, shard: Shard, path: Path) -> str | None:
         verify_file(path)
         header = read_packed_header(path)
         if header.document.get("fingerprint") != self.fingerprint:
-            return f"{path}: holds answers of another teacher or to other examples"
+            return f"{path}: contains outputs of another teacher or for other examples"
         arrays = {place.name: (place.dtype, place.shape) for place in header.places}
-        if header.document != self._document_of(shard) or arrays != self._arrays_of(shard):
-            return f"{path}: holds the answers of another shard"
+        if header.document != self._make_document(shard) or arrays != self._expected_arrays(shard):
+            return f"{path}: contains the outputs of another shard"
         return None
 
-    def _document_of(self, shard: Shard) -> dict[str, Any]:
-        place = {"view": shard.view, "number": shard.number, "start": shard.start, "stop": shard.stop}
-        return {"schema": _SCHEMA, "fingerprint": self.fingerprint, **place}
+    def _make_document(self, shard: Shard) -> dict[str, Any]:
+        position = {"view": shard.view, "number": shard.number, "start": shard.start, "stop": shard.stop}
+        return {"schema": _SCHEMA, "fingerprint": self.fingerprint, **position}
 
-    def _arrays_of(self, shard: Shard) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    def _expected_arrays(self, shard: Shard) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
         count = shard.stop - shard.start
         return {spec.name: (parse_dtype(spec.dtype), (count, *spec.shape)) for spec in self.layout.arrays}
 
-    def _keep_about(self) -> None:
-        """An entry that was removed while somebody waited for it, or fills it, is made again."""
+    def _restore_metadata(self) -> None:
+        """Create the entry again if it was removed while this process waited for it or filled it."""
         if not (self.path / METADATA_FILE).exists():
             writer.make_folder(self.path)
-            self.about.write(self.path)
+            self.metadata.write(self.path)

@@ -1,4 +1,4 @@
-"""Models in the cache that were exported in order to be timed: a file each."""
+"""Exported models in the cache: files that were made to measure latency."""
 
 from __future__ import annotations
 
@@ -11,43 +11,52 @@ from kdcli.cache.folder import EXPORTS_FOLDER, count_allowed_bytes, explain_unus
 from kdcli.errors import StorageError
 from kdcli.runs import writer
 
-# Characters of the fingerprint in a file's name.
-_NAME = 32
+# Characters of the fingerprint in a file name.
+_NAME_CHARACTERS = 32
 
 
 def export_path(folder: Path, components: Mapping[str, Any], suffix: str) -> Path:
-    """Where the file that follows from some components is, or would be.
+    """Return the path of the exported model with the given components; it may not exist.
 
     Args:
-        folder: the cache's.
-        components: names with text or numbers.
-        suffix: of the file's name, such as `.tflite`.
+        folder: folder of the cache.
+        components: text or numbers that determine the file, by name.
+        suffix: ending of the file name, such as `.tflite`.
     """
-    return folder / EXPORTS_FOLDER / f"{compute_fingerprint(components)[:_NAME]}{suffix}"
+    return folder / EXPORTS_FOLDER / f"{compute_fingerprint(components)[:_NAME_CHARACTERS]}{suffix}"
 
 
 def store_export(folder: Path, path: Path, file: Path) -> Path:
-    """Copy a file to its place in the cache; gives where it is then, which is where it was if there is no room."""
+    """Copy a file into the cache.
+
+    Args:
+        folder: folder of the cache.
+        path: path in the cache.
+        file: the file to copy.
+
+    Returns:
+        The path in the cache, or `file` if the cache has no room for it.
+    """
     try:
         if explain_unusable(folder) is not None or count_allowed_bytes(folder, None) < file.stat().st_size:
             return file
         writer.make_folder(path.parent)
         writer.write_bytes(path, file.read_bytes())
     except (OSError, StorageError):
-        # A cache saves time; without it the file in the scratch folder does.
+        # The cache only saves time; the file in the scratch folder works too.
         return file
     return path
 
 
 def remove_exports(folder: Path) -> int:
-    """Remove all of them; gives the freed bytes.
+    """Remove all exported models from a cache and return the number of bytes freed.
 
     Raises:
-        StorageError: one cannot be removed.
+        StorageError: a file cannot be removed.
     """
     freed = 0
     for path in sorted((folder / EXPORTS_FOLDER).glob("*.*")):
-        if len(path.stem) == _NAME and path.is_file():
+        if len(path.stem) == _NAME_CHARACTERS and path.is_file():
             freed += path.stat().st_size
             writer.remove(path)
     return freed

@@ -1,4 +1,4 @@
-"""Where answers are kept, and how much more may lie there."""
+"""The folder of the cache, and how much may be written to it."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from kdcli.errors import LockedError, StorageError
 from kdcli.runs import writer
 
 CACHE_VARIABLE = "KD_CACHE_DIR"
-# The folder of the answers, that of small decisions and that of exported teachers, in the cache.
+# Subfolders of the cache: teacher outputs, decisions, exported teachers.
 OUTPUTS_FOLDER, DECISIONS_FOLDER, EXPORTS_FOLDER = "answers", "choices", "exports"
-# Of the free disk, where no limit is given.
-_SHARE = 5
+# Without a limit, one fifth of the free disk space may be used.
+_FREE_SPACE_DIVISOR = 5
 
 
 def find_cache_folder() -> Path:
-    """`KD_CACHE_DIR`, or the place where this system keeps caches; it need not be there yet."""
-    asked = os.environ.get(CACHE_VARIABLE)
-    if asked:
-        return Path(os.path.expanduser(asked))
+    """Return `KD_CACHE_DIR`, or the system's cache folder for kd; it may not exist yet."""
+    path = os.environ.get(CACHE_VARIABLE)
+    if path:
+        return Path(os.path.expanduser(path))
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("kdcli"))
 
 
 def is_cache_folder_set() -> bool:
-    """Whether somebody said where the cache is."""
+    """Whether `KD_CACHE_DIR` is set."""
     return bool(os.environ.get(CACHE_VARIABLE))
 
 
 def explain_unusable(folder: Path) -> str | None:
-    """Why nothing can be kept in or read from a folder, or None; nothing is written.
+    """Explain why a folder cannot be used as a cache, or return None; nothing is written.
 
-    A folder that is there and cannot be written can be used: complete answers are read from it.
+    An existing cache that cannot be written is usable: complete entries are read from it.
     """
-    there = _existing(folder)
-    if not there.is_dir():
-        return f"{there} is a file" if there != folder.absolute() else "it is a file"
-    if not os.access(there, os.R_OK | os.X_OK):
+    existing = _find_existing_parent(folder)
+    if not existing.is_dir():
+        return f"{existing} is a file" if existing != folder.absolute() else "it is a file"
+    if not os.access(existing, os.R_OK | os.X_OK):
         return "it cannot be read"
     if not is_writable(folder) and not (folder / OUTPUTS_FOLDER).is_dir():
         return "it cannot be written"
@@ -50,63 +50,64 @@ def explain_unusable(folder: Path) -> str | None:
 
 
 def count_cached_bytes(folder: Path) -> int:
-    """What lies in a cache."""
-    return sum(_bytes_below(folder / name) for name in (OUTPUTS_FOLDER, DECISIONS_FOLDER, EXPORTS_FOLDER))
+    """Return the size of a cache in bytes."""
+    return sum(_count_bytes_below(folder / name) for name in (OUTPUTS_FOLDER, DECISIONS_FOLDER, EXPORTS_FOLDER))
 
 
 def count_allowed_bytes(folder: Path, limit: int | None) -> int:
-    """What may still be written; 0 where nothing can be.
+    """Return how many bytes may still be written; 0 if the cache cannot be written.
 
     Args:
-        limit: bytes for all that the cache holds; None is a fifth of the free disk for what comes.
+        folder: folder of the cache.
+        limit: maximum size of the cache in bytes; None allows one fifth of the free disk space.
 
     Raises:
-        StorageError: the disk does not tell.
+        StorageError: the free disk space cannot be determined.
     """
     if not is_writable(folder):
         return 0
-    there = _existing(folder)
+    existing = _find_existing_parent(folder)
     try:
-        free = shutil.disk_usage(there).free
+        free = shutil.disk_usage(existing).free
     except OSError as error:
-        raise writer.storage_error(there, error) from error
-    return free // _SHARE if limit is None else max(0, min(limit - count_cached_bytes(folder), free))
+        raise writer.storage_error(existing, error) from error
+    return free // _FREE_SPACE_DIVISOR if limit is None else max(0, min(limit - count_cached_bytes(folder), free))
 
 
 @contextmanager
 def add_write_hints() -> Iterator[None]:
-    """What cannot be written in the block lies in the cache: its error names the ways on that help there."""
+    """Give storage errors of the block, which writes to the cache, hints that apply to a cache."""
     try:
         yield
     except LockedError:
         raise
     except StorageError as error:
         full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
-        space = "free some space (kd cache ls, kd cache rm), then run the same command with --resume"
-        error.hint = space if full else f"another {CACHE_VARIABLE}, or --set teacher.targets=memory"
+        free_space = "free some space (kd cache ls, kd cache rm), then run the same command with --resume"
+        error.hint = free_space if full else f"another {CACHE_VARIABLE}, or --set teacher.targets=memory"
         raise
 
 
-def _existing(folder: Path) -> Path:
-    there = folder.absolute()
-    while not os.path.lexists(there):
-        there = there.parent
-    return there
+def _find_existing_parent(folder: Path) -> Path:
+    existing = folder.absolute()
+    while not os.path.lexists(existing):
+        existing = existing.parent
+    return existing
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether answers can be added to a cache; it need not be there yet."""
-    places = (_existing(folder), _existing(folder / OUTPUTS_FOLDER))
-    return all(place.is_dir() and os.access(place, os.W_OK | os.X_OK) for place in places)
+    """Whether entries can be added to a cache; it may not exist yet."""
+    parents = (_find_existing_parent(folder), _find_existing_parent(folder / OUTPUTS_FOLDER))
+    return all(parent.is_dir() and os.access(parent, os.W_OK | os.X_OK) for parent in parents)
 
 
-def _bytes_below(folder: Path) -> int:
+def _count_bytes_below(folder: Path) -> int:
     total = 0
     for path, _, names in os.walk(folder):
         for name in names:
             try:
                 total += os.lstat(os.path.join(path, name)).st_size
             except FileNotFoundError:
-                # Another process has removed it meanwhile.
+                # Another process has just removed it.
                 continue
     return total

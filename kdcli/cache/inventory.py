@@ -1,4 +1,4 @@
-"""What lies in the cache, and taking it away. What kd did not write is never touched."""
+"""Lists and removes the entries of the cache. Files that kd did not write are never touched."""
 
 from __future__ import annotations
 
@@ -21,46 +21,46 @@ from kdcli.runs import writer
 
 @dataclass(frozen=True)
 class ListedEntry:
-    """An entry as it lies there; its answers are counted, not read.
+    """An entry on disk; its shards are counted, not read.
 
     Args:
         path: the folder.
-        about: what it says about itself; None when that is damaged.
-        bytes: of all its files.
-        shards: that are there.
-        used: when it was read last, else made or filled; date and time, UTC.
+        metadata: its metadata; None if it is damaged.
+        bytes: size of all its files.
+        shards: number of shards that exist.
+        used: when it was last read, or else created or filled; date and time in UTC.
     """
 
     path: Path
-    about: EntryMetadata | None
+    metadata: EntryMetadata | None
     bytes: int
     shards: int
     used: str
 
     @property
     def key(self) -> str:
-        """What people call it by."""
+        """The key that users see."""
         return self.path.name[:KEY_CHARACTERS]
 
     @property
     def of_shards(self) -> int | None:
-        """How many shards it has when it is complete."""
-        return None if self.about is None else len(self.about.layout.shards)
+        """Number of shards of the complete entry; None if the metadata is damaged."""
+        return None if self.metadata is None else len(self.metadata.layout.shards)
 
     @property
     def complete(self) -> bool:
-        """Whether every shard is there."""
+        """Whether all shards exist."""
         return self.shards == self.of_shards
 
     def to_json(self) -> dict[str, Any]:
-        """An entry of `kd.cache/1`; what it does not say is null."""
-        about, layout = self.about, None if self.about is None else self.about.layout
+        """An entry of `kd.cache/1`; unknown values are null."""
+        metadata, layout = self.metadata, None if self.metadata is None else self.metadata.layout
         return {
             "key": self.key,
-            "described": None if about is None else about.described,
+            "described": None if metadata is None else metadata.described,
             "views": None if layout is None else layout.views,
             "examples": None if layout is None else layout.examples,
-            "precision": None if about is None else _precision(about),
+            "precision": None if metadata is None else _find_precision(metadata),
             "bytes": self.bytes,
             "shards": self.shards,
             "of_shards": self.of_shards,
@@ -70,49 +70,49 @@ class ListedEntry:
 
 
 def list_entries(folder: Path) -> list[ListedEntry]:
-    """The entries of a cache, the last used first."""
+    """List the entries of a cache, most recently used first."""
     return sorted(
-        (_look(path) for path in list_entry_folders(folder) if (path / METADATA_FILE).is_file()),
+        (_inspect_entry(path) for path in list_entry_folders(folder) if (path / METADATA_FILE).is_file()),
         key=lambda entry: (entry.used, entry.key),
         reverse=True,
     )
 
 
 def find_entry(key: str, entries: Sequence[ListedEntry]) -> ListedEntry:
-    """The entry whose key begins so.
+    """Find the entry whose key starts with a text.
 
     Raises:
-        UsageError: there is none, or more than one.
+        UsageError: there is no such entry, or more than one.
     """
-    # A whole fingerprint is longer than the name of a folder.
+    # A complete fingerprint is longer than the name of a folder.
     found = [e for e in entries if key and e.path.name.startswith(key.lower()[: len(e.path.name)])]
     if len(found) == 1:
         return found[0]
     if found:
         names = ", ".join(entry.key for entry in found)
-        raise UsageError(f"{key!r} is the beginning of {len(found)} keys: {names}", hint="give more of it")
+        raise UsageError(f"{key!r} matches {len(found)} keys: {names}", hint="give more characters of the key")
     guess = did_you_mean(key, [entry.key for entry in entries]).strip()
-    raise UsageError(f"no kept answers are called {key!r}{'; ' + guess if guess else ''}", hint="kd cache ls")
+    raise UsageError(f"no cache entry has the key {key!r}{'; ' + guess if guess else ''}", hint="kd cache ls")
 
 
 def delete_entries(entries: Iterable[ListedEntry]) -> int:
-    """Remove entries; gives the bytes that came free. Nothing is removed when one of them is in use.
+    """Remove entries and return the number of bytes freed; if one of them is in use, none is removed.
 
     Raises:
-        LockedError: a process fills one of them.
-        StorageError: it cannot be removed.
+        LockedError: another process is filling one of them.
+        StorageError: a file cannot be removed.
     """
     with add_write_hints(), ExitStack() as stack:
-        held = []
+        paths = []
         for entry in entries:
             stack.callback(acquire_entry_lock(entry.path).release)
-            held.append(entry.path)
-        return sum(_remove(path) for path in held)
+            paths.append(entry.path)
+        return sum(_remove_entry(path) for path in paths)
 
 
-def _look(path: Path) -> ListedEntry:
+def _inspect_entry(path: Path) -> ListedEntry:
     files = {}
-    # Another process may be removing them.
+    # Another process may be removing the files.
     with suppress(OSError):
         for file in path.iterdir():
             with suppress(OSError):
@@ -120,11 +120,17 @@ def _look(path: Path) -> ListedEntry:
     shards = sum(1 for name in files if is_shard_name(name))
     times = [files[USED_FILE].st_mtime] if USED_FILE in files else [found.st_mtime for found in files.values()]
     used = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(max(times, default=0)))
-    return ListedEntry(path, read_metadata(path), sum(found.st_size for found in files.values()), shards, used)
+    return ListedEntry(
+        path=path,
+        metadata=read_metadata(path),
+        bytes=sum(found.st_size for found in files.values()),
+        shards=shards,
+        used=used,
+    )
 
 
-def _remove(path: Path) -> int:
-    # `about.json` after the answers: what is left of an interrupted removal is still listed. The lock goes last.
+def _remove_entry(path: Path) -> int:
+    # Shards first, then the metadata, so that an interrupted removal leaves a listed entry; the lock last.
     order = [name for name in sorted(file.name for file in path.iterdir()) if _is_ours(name)]
     order.sort(key=lambda name: (name == ENTRY_LOCK_FILE, name == METADATA_FILE))
     freed = 0
@@ -132,16 +138,16 @@ def _remove(path: Path) -> int:
         freed += (path / name).lstat().st_size
         writer.remove(path / name)
     with suppress(OSError):
-        # Not empty: something in it is not ours.
+        # Not empty: it contains files that kd did not write.
         path.rmdir()
     return freed
 
 
 def _is_ours(name: str) -> bool:
-    known = name in (METADATA_FILE, HOLDER_FILE, USED_FILE, ENTRY_LOCK_FILE, CREATING_LOCK_FILE)
-    return known or is_shard_name(name) or name.startswith(writer.TEMPORARY_PREFIX)
+    is_known = name in (METADATA_FILE, HOLDER_FILE, USED_FILE, ENTRY_LOCK_FILE, CREATING_LOCK_FILE)
+    return is_known or is_shard_name(name) or name.startswith(writer.TEMPORARY_PREFIX)
 
 
-def _precision(about: EntryMetadata) -> str | None:
-    found = about.components.get("teacher.precision", about.components.get("precision"))
+def _find_precision(metadata: EntryMetadata) -> str | None:
+    found = metadata.components.get("teacher.precision", metadata.components.get("precision"))
     return None if found is None else str(found)

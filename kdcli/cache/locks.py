@@ -1,4 +1,4 @@
-"""Who works on an entry: one process at a time, and the others are told which."""
+"""Locks on entries: one process works on an entry at a time, and the others learn which one."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from kdcli.runs import writer
 
 ENTRY_LOCK_FILE, HOLDER_FILE = ".lock", "holder.json"
 _POLL_SECONDS = 0.2
-# What is written takes seconds: a temporary file of this age was left by a process that died.
-_LEFT_SECONDS = 600.0
+# A write takes seconds: a temporary file older than this was left by a process that died.
+_LEFTOVER_SECONDS = 600.0
 
 
 def acquire_entry_lock(path: Path) -> FileLock:
-    """The lock of the entry in a folder, acquired; nobody is waited for.
+    """Acquire the lock of the entry in a folder without waiting.
 
     Raises:
-        LockedError: a process works there.
+        LockedError: another process holds it.
         StorageError: the folder cannot be written.
     """
     lock = FileLock(path / ENTRY_LOCK_FILE)
@@ -43,72 +43,77 @@ def acquire_entry_lock(path: Path) -> FileLock:
 
 @contextmanager
 def hold_entry(path: Path, *, on_wait: Callable[[str], None], stop: Callable[[], int | None]) -> Iterator[None]:
-    """Work on the entry in a folder alone, when nobody else does; what a dead process left is removed.
+    """Hold the lock of the entry in a folder, waiting for other processes; leftovers of dead ones are removed.
 
     Args:
-        on_wait: told once who works there.
-        stop: gives the exit code to stop waiting with, or None.
+        path: folder of the entry.
+        on_wait: called once with a message that names the other process.
+        stop: returns the exit code with which to stop waiting, or None.
 
     Raises:
-        Interrupted: `stop` said so.
+        Interrupted: `stop` returned an exit code.
         StorageError: the folder cannot be written.
     """
-    told = False
+    reported = False
     while True:
         try:
             with add_write_hints():
-                # Whoever worked there may have removed it.
+                # Another process may have removed it.
                 writer.make_folder(path)
                 lock = acquire_entry_lock(path)
             break
         except LockedError:
             holder = describe_holder(path)
-        if not told:
-            on_wait(f"waiting for {holder}, which gives the same answers")
-            told = True
+        if not reported:
+            on_wait(f"waiting for {holder}, which is computing the same outputs")
+            reported = True
         code = stop()
         if code is not None:
             raise Interrupted(f"stopped while waiting for {holder}", exit_code=code)
         time.sleep(_POLL_SECONDS)
     try:
-        remove_leftovers(path, dead=_process_in(path))
-        own = {"process": os.getpid(), "host": socket.gethostname()}
+        remove_leftovers(path, dead=_read_local_process(path))
+        holder_record = {"process": os.getpid(), "host": socket.gethostname()}
         with add_write_hints():
-            writer.write_text(path / HOLDER_FILE, json.dumps(own) + "\n")
+            writer.write_text(path / HOLDER_FILE, json.dumps(holder_record) + "\n")
         yield
     finally:
-        # While it is still held: after that it may be another process's.
+        # Before the release: afterwards the file may belong to another process.
         with suppress(OSError):
             (path / HOLDER_FILE).unlink(missing_ok=True)
         lock.release()
 
 
 def describe_holder(path: Path) -> str:
-    """Who works on the entry in a folder, in words."""
-    holder = _holder(path)
+    """Describe the process that works on the entry in a folder."""
+    holder = _read_holder(path)
     return "another process" if holder is None else f"process {holder[0]} on {holder[1]}"
 
 
 def remove_leftovers(path: Path, *, dead: int | None = None) -> None:
-    """Remove what writing left in a folder: that of the process `dead`, and what is too old to be in work.
+    """Remove temporary files: those of the process `dead`, and those too old to be in use.
 
-    What cannot be removed stays: it is in nobody's way.
+    Files that cannot be removed stay; they do no harm.
+
+    Args:
+        path: the folder.
+        dead: id of a process of this machine that died, or None.
     """
-    for left in path.glob(f"{writer.TEMPORARY_PREFIX}*"):
+    for file in path.glob(f"{writer.TEMPORARY_PREFIX}*"):
         with suppress(OSError, StorageError):
-            own = dead is not None and left.name.startswith(f"{writer.TEMPORARY_PREFIX}{dead}-")
-            if own or time.time() - left.stat().st_mtime > _LEFT_SECONDS:
-                writer.remove(left)
+            from_dead = dead is not None and file.name.startswith(f"{writer.TEMPORARY_PREFIX}{dead}-")
+            if from_dead or time.time() - file.stat().st_mtime > _LEFTOVER_SECONDS:
+                writer.remove(file)
 
 
-def _process_in(path: Path) -> int | None:
-    """The process of this machine that worked there and died."""
-    holder = _holder(path)
+def _read_local_process(path: Path) -> int | None:
+    """Read the id of the process of this machine that worked here and died."""
+    holder = _read_holder(path)
     return holder[0] if holder is not None and holder[1] == socket.gethostname() else None
 
 
-def _holder(path: Path) -> tuple[int, str] | None:
-    """The process and the host that are written beside the lock."""
+def _read_holder(path: Path) -> tuple[int, str] | None:
+    """Read the process id and host of the process that holds the lock."""
     try:
         document = json.loads((path / HOLDER_FILE).read_text("utf-8"))
         return int(document["process"]), str(document["host"])

@@ -1,4 +1,4 @@
-"""What an entry of the cache says about itself: `about.json`."""
+"""The metadata of a cache entry: `about.json`."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from kdcli.runs.records import collect_versions, redact_document
 
 METADATA_FILE = "about.json"
 _SCHEMA = "kd.cache-entry/1"
-# Characters of a fingerprint: in the name of a folder, and what people see.
-_NAME, KEY_CHARACTERS = 32, 12
+# Characters of a fingerprint in the name of a folder, and in the key that users see.
+_NAME_CHARACTERS, KEY_CHARACTERS = 32, 12
 
 
 @dataclass(frozen=True)
 class EntryMetadata:
-    """Whose answers to what, and how they lie.
+    """What an entry contains.
 
     Args:
-        components: what the answers follow from.
-        described: teacher, data and split, for people.
-        choices: what was measured when it was decided how answers are made and kept.
-        versions: of the packages that wrote it.
-        created: date and time, UTC.
+        components: text or numbers that determine the outputs, by name.
+        layout: layout of the outputs.
+        described: teacher, data and split, for messages.
+        choices: measurements behind the choice of precision and dtypes.
+        versions: versions of the packages that wrote the entry.
+        created: date and time in UTC.
     """
 
     components: dict[str, Any]
@@ -45,7 +46,7 @@ class EntryMetadata:
 
     @property
     def key(self) -> str:
-        """What people call it by."""
+        """The key that users see."""
         return self.fingerprint[:KEY_CHARACTERS]
 
     def to_json(self) -> dict[str, Any]:
@@ -62,22 +63,22 @@ class EntryMetadata:
         }
 
     def write(self, path: Path) -> None:
-        """Into the folder of the entry.
+        """Write the metadata to the folder of the entry.
 
         Raises:
-            StorageError: it cannot be written.
+            StorageError: the file cannot be written.
         """
         write_checksummed(path / METADATA_FILE, self.to_json())
 
 
 def locate_entry(folder: Path, components: Mapping[str, Any]) -> Path:
-    """Where the entry of these components lies in a cache."""
-    return folder / OUTPUTS_FOLDER / compute_fingerprint(components)[:_NAME]
+    """Return the folder of the entry with these components; it may not exist."""
+    return folder / OUTPUTS_FOLDER / compute_fingerprint(components)[:_NAME_CHARACTERS]
 
 
 def is_entry_folder(path: Path) -> bool:
-    """Whether a folder is named like an entry."""
-    return len(path.name) == _NAME and set(path.name) <= set("0123456789abcdef")
+    """Whether a path has the name of an entry."""
+    return len(path.name) == _NAME_CHARACTERS and set(path.name) <= set("0123456789abcdef")
 
 
 def write_metadata(
@@ -88,25 +89,31 @@ def write_metadata(
     described: Mapping[str, Any],
     choices: Mapping[str, Any],
 ) -> EntryMetadata:
-    """Say what the entry in a folder is about.
+    """Write the metadata of a new entry to its folder; the arguments are those of `EntryMetadata`.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the file cannot be written.
     """
-    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    about = EntryMetadata(
-        dict(components), layout, redact_document(described), dict(choices), collect_versions(), created
+    metadata = EntryMetadata(
+        components=dict(components),
+        layout=layout,
+        described=redact_document(described),
+        choices=dict(choices),
+        versions=collect_versions(),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
-    about.write(path)
-    return about
+    metadata.write(path)
+    return metadata
 
 
 def read_metadata(path: Path) -> EntryMetadata | None:
-    """What the entry in a folder says, or None when there is none or it is damaged."""
+    """Read the metadata of the entry in a folder; None if there is none or it is damaged."""
     document = read_checksummed(path / METADATA_FILE, _SCHEMA)
     if document is None:
         return None
     names = ("components", "described", "choices", "versions", "created")
-    about = EntryMetadata(layout=Layout.from_json(document["layout"]), **{name: document[name] for name in names})
-    # A folder may have been renamed or copied by hand.
-    return about if about.fingerprint[:_NAME] == path.name else None
+    metadata = EntryMetadata(
+        layout=Layout.from_json(document["layout"]), **{name: document[name] for name in names}
+    )
+    # A user may have renamed or copied the folder.
+    return metadata if metadata.fingerprint[:_NAME_CHARACTERS] == path.name else None

@@ -1,1 +1,1 @@
-"""What kinds of losses say of themselves, in words."""
+"""Descriptions of loss kinds, generated from their classes."""

@@ -1,4 +1,4 @@
-"""What a kind of loss needs, refuses and is paired by, in words made of its class variables."""
+"""What a loss kind needs and refuses, and how it is paired, as text from its class variables."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from kdcli.loss import FEATURE_NAMES, FeatureLoss, Loss
 
 
 def list_needs(member: type[Loss]) -> tuple[str, ...]:
-    """Labels, teacher, features ..., each in a word or two."""
+    """List what a kind needs (labels, teacher, features, ...), each in one or two words."""
     inner = issubclass(member, FeatureLoss)
-    wants = {
+    conditions = {
         "labels": member.needs_labels,
         "teacher": member.needs_teacher,
         "features": inner,
@@ -19,57 +19,59 @@ def list_needs(member: type[Loss]) -> tuple[str, ...]:
         "whole batch": member.whole_batch,
         "one device": member.one_device,
     }
-    return tuple(name for name, wanted in wants.items() if wanted)
+    return tuple(name for name, holds in conditions.items() if holds)
 
 
 def list_refusals(member: type[Loss]) -> tuple[str, ...]:
-    """What a run with this loss is refused for, before it trains."""
+    """List the conditions under which a run with this loss is refused before training."""
     sentences = []
     if member.needs_labels:
         sentences.append("data without labels")
     if member.one_class:
-        sentences.append("labels that are mixed or that are several classes at once")
+        sentences.append("mixed labels, and labels of several classes at once")
     if member.least_classes > 1:
         sentences.append(f"fewer than {member.least_classes} classes")
-    missing = [head for head in ("logits", "sigmoid", "values") if head not in member.output_kinds]
+    missing = [kind for kind in ("logits", "sigmoid", "values") if kind not in member.output_kinds]
     if missing and not issubclass(member, FeatureLoss):
-        sentences.append(f"heads of {' and '.join(missing)}")
+        sentences.append(f"output kind{'s' * (len(missing) > 1)} {' and '.join(missing)}")
     if member.least_batch > 1:
         sentences.append(f"batches of fewer than {member.least_batch} examples")
     if not issubclass(member, FeatureLoss) and not member.leading_axes:
         sentences.append("outputs with axes between the batch and the classes")
     if issubclass(member, FeatureLoss):
-        sentences.extend(_shapes_refused(member))
+        sentences.extend(_list_shape_refusals(member))
     if member.one_device:
         sentences.append("several devices")
     return tuple(sentences)
 
 
-def _shapes_refused(member: type[FeatureLoss]) -> list[str]:
+def _list_shape_refusals(member: type[FeatureLoss]) -> list[str]:
     sentences = []
     other = [name for axes, name in FEATURE_NAMES.items() if axes not in member.axes]
     if other:
-        sentences.append(f"features that are {_listed(other)}")
+        sentences.append(f"features that are {_join_words(other)}")
     if member.equal and not member.projects:
         sentences.append(f"features that differ in {' or '.join(member.equal)}")
     if member.least_pairs > 1:
         sentences.append(f"fewer than {member.least_pairs} pairs of layers")
     if member.needs_normalization:
-        sentences.append("teacher layers that no batch normalisation made")
+        sentences.append("teacher layers without batch normalisation")
     return sentences
 
 
-def _listed(words: list[str]) -> str:
-    """`a, b or c`."""
+def _join_words(words: list[str]) -> str:
+    """Join words as `a, b or c`."""
     return " or ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
 
 
 def describe_pairing(member: type[Loss]) -> str:
-    """How layers are chosen where a recipe names none; empty for a loss on outputs."""
+    """Describe how layers are chosen when a recipe names none; empty for a loss on outputs."""
     if not issubclass(member, FeatureLoss):
         return ""
     kinds = (
-        "attention scores" if member.attention_scores else _listed([FEATURE_NAMES[axes] for axes in member.axes])
+        "attention scores"
+        if member.attention_scores
+        else _join_words([FEATURE_NAMES[axes] for axes in member.axes])
     )
     kinds += " from before an activation" if member.before_activation else ""
     if member.pairing == "last":
@@ -78,7 +80,7 @@ def describe_pairing(member: type[Loss]) -> str:
         least = f", at least {member.least_pairs} pairs" if member.least_pairs > 1 else ""
         chosen = f"several, by depth and size ({kinds}){least}"
     if member.all_with_all:
-        chosen += "; every student layer meets every teacher layer"
+        chosen += "; every student layer is compared with every teacher layer"
     if member.family:
         chosen += "; warns when the architectures differ"
     return chosen

@@ -1,4 +1,4 @@
-"""What a kind of loss says of itself, for people: from its class variables, its settings and its docstring."""
+"""The description of a loss kind, from its class variables, options and docstring."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kdcli.catalogue.conditions import describe_pairing, list_needs, list_refusa
 from kdcli.custom_kinds import kind_of
 from kdcli.loss import FeatureLoss, Loss
 
-# The families of the catalogue, in its order.
+# The families of the catalogue, in order.
 OUTPUT_FAMILY, FEATURE_FAMILY, RELATION_FAMILY = "outputs", "features", "relations"
 WEIGHT_FAMILY, MEMORY_FAMILY = "features, with weights of their own", "with a memory or an opponent"
 _SECTION = re.compile(r"(Shapes|Args|Example|Raises|Returns):")
@@ -20,13 +20,13 @@ _SECTION = re.compile(r"(Shapes|Args|Example|Raises|Returns):")
 
 @dataclass(frozen=True)
 class Option:
-    """One setting of a kind.
+    """One option of a kind.
 
     Args:
-        name: as recipes write it.
-        type: which values it takes, in words.
-        default: as JSON has it; None where there is none.
-        meaning: from the docstring.
+        name: name in recipes.
+        type: allowed values, in words.
+        default: default as JSON; None without one.
+        meaning: explanation from the docstring.
         required: whether it has no default.
     """
 
@@ -39,21 +39,21 @@ class Option:
 
 @dataclass(frozen=True)
 class Description:
-    """One kind of loss.
+    """The description of one kind of loss.
 
     Args:
-        kind: its name in recipes.
-        known_as: what papers and other tools call it.
+        kind: name in recipes.
+        known_as: names in papers and other tools.
         paper: authors, year and number.
-        formula: the first line of its docstring.
-        text: what else the docstring says, before its shapes.
-        shapes: of what it takes and gives.
-        family: of the catalogue.
-        needs: in words: labels, features, ...
-        refuses: what it cannot work with, each in a sentence.
-        pairing: how layers are chosen where nobody names them; empty for a loss on outputs.
-        options: all but `kind` and `name`.
-        notes: what differs from another method in one line.
+        formula: first line of the docstring.
+        text: rest of the docstring before the shapes.
+        shapes: shapes of the arguments and the result.
+        family: family in the catalogue.
+        needs: what the kind needs, in words: labels, features, ...
+        refuses: conditions under which a run is refused, one phrase each.
+        pairing: how layers are chosen when a recipe names none; empty for a loss on outputs.
+        options: all options except `kind` and `name`.
+        notes: differences from other methods, one line each.
     """
 
     kind: str
@@ -82,13 +82,13 @@ class Description:
 
     @property
     def entry(self) -> str:
-        """What a recipe may hold."""
+        """An entry for a recipe."""
         required = "".join(f", {option.name}: ..." for option in self.options if option.required)
         return f"losses: [{{kind: {self.kind}, weight: {self.weight:g}{required}}}]"
 
 
 def describe_kind(member: type[Loss]) -> Description:
-    """A kind as it describes itself."""
+    """Describe a kind."""
     sections = split_docstring(member)
     formula, _, text = sections[""].partition("\n")
     return Description(
@@ -98,17 +98,17 @@ def describe_kind(member: type[Loss]) -> Description:
         formula=formula,
         text=text.strip(),
         shapes=" ".join(sections.get("Shapes", member.shape_text).split()),
-        family=_family(member),
+        family=_find_family(member),
         needs=list_needs(member),
         refuses=list_refusals(member),
         pairing=describe_pairing(member),
-        options=tuple(_options(member)),
+        options=tuple(_list_options(member)),
         notes=member.notes,
     )
 
 
 def split_docstring(member: type[Any]) -> dict[str, str]:
-    """The parts of a class' own docstring by their headings; what comes first is under the empty one."""
+    """Split a class's own docstring into its sections by heading; the text before them has the key ""."""
     found, heading = {"": ""}, ""
     for line in inspect.cleandoc(member.__doc__ or member.__name__).splitlines():
         match = _SECTION.match(line)
@@ -118,7 +118,7 @@ def split_docstring(member: type[Any]) -> dict[str, str]:
     return {name: text.strip("\n") for name, text in found.items()}
 
 
-def _family(member: type[Loss]) -> str:
+def _find_family(member: type[Loss]) -> str:
     if member.keeps:
         return MEMORY_FAMILY
     if not issubclass(member, FeatureLoss):
@@ -128,8 +128,8 @@ def _family(member: type[Loss]) -> str:
     return RELATION_FAMILY if member.whole_batch else FEATURE_FAMILY
 
 
-def _options(member: type[Loss]) -> Iterator[Option]:
-    meanings = _meanings(member)
+def _list_options(member: type[Loss]) -> Iterator[Option]:
+    meanings = _find_meanings(member)
     schema = member.model_json_schema(by_alias=True)
     for name, field in member.model_fields.items():
         if name in ("kind", "name"):
@@ -137,34 +137,34 @@ def _options(member: type[Loss]) -> Iterator[Option]:
         written = field.alias or name
         default = None if field.is_required() else field.get_default(call_default_factory=True)
         plain = list(default) if isinstance(default, tuple) else default
-        words = _type_text(schema["properties"][written])
+        words = _describe_type(schema["properties"][written])
         yield Option(written, words, plain, meanings.get(name, ""), field.is_required())
 
 
-def _meanings(member: type[Any]) -> dict[str, str]:
-    """What the docstrings of a class and its parents say of their settings; the class itself wins."""
+def _find_meanings(member: type[Any]) -> dict[str, str]:
+    """Explanations of the options from the docstrings of a class and its parents; the class takes precedence."""
     found: dict[str, str] = {}
     for one in member.__mro__:
         if isinstance(one, type) and issubclass(one, Loss):
-            for names, text in _entries(split_docstring(one).get("Args", "")):
+            for names, text in _split_entries(split_docstring(one).get("Args", "")):
                 for name in names.split(", "):
                     found.setdefault(name, text)
     return found
 
 
-def _entries(text: str) -> Iterator[tuple[str, str]]:
-    """`name: what it is` with its further lines, which are indented."""
+def _split_entries(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the entries `name: explanation`, with their indented continuation lines."""
     for entry in re.split(r"\n(?=\S)", inspect.cleandoc("\n" + text)):
         name, colon, meaning = entry.partition(":")
         if colon:
             yield name.strip(), " ".join(meaning.split())
 
 
-def _type_text(schema: Mapping[str, Any]) -> str:
-    """A JSON schema in words, as a table can hold them."""
+def _describe_type(schema: Mapping[str, Any]) -> str:
+    """Describe a JSON schema in a few words, for a table."""
     several = schema.get("anyOf") or schema.get("oneOf")
     if several:
-        return " or ".join(dict.fromkeys(words for one in several if (words := _type_text(one)) != "nothing"))
+        return " or ".join(dict.fromkeys(words for one in several if (words := _describe_type(one)) != "nothing"))
     if "enum" in schema:
         return " | ".join(str(value) for value in schema["enum"])
     if "const" in schema:
@@ -173,7 +173,7 @@ def _type_text(schema: Mapping[str, Any]) -> str:
         return f"a {schema['$ref'].rsplit('/', 1)[-1].lower()}"
     if schema.get("type") == "array":
         inner: Mapping[str, Any] = schema.get("items") or next(iter(schema.get("prefixItems", ())), {})
-        return f"list ({_type_text(inner)})" if inner else "list"
+        return f"list ({_describe_type(inner)})" if inner else "list"
     names = {"integer": "whole number", "number": "number", "string": "word", "boolean": "true | false"}
     words = names.get(str(schema.get("type")), "nothing" if schema.get("type") == "null" else "mapping")
     signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}

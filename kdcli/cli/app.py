@@ -1,4 +1,4 @@
-"""`kd`: registers the commands, and is the one place where an error becomes words and an exit code."""
+"""The `kd` command: registers all subcommands, and turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,19 +40,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-app.command("train-teacher", cls=SingleOptions, help="Train a teacher on labels.")(flatten(train_teacher.command))
-app.command("distill", cls=SingleOptions, help="Train a student under a teacher.")(flatten(distill.command))
-app.command("evaluate", cls=SingleOptions, help="Measure models on one split.")(flatten(evaluate.command))
-app.command("compare", cls=SingleOptions, help="Tell whether distillation beats the student alone.")(
-    flatten(compare.command)
-)
-app.command("export", cls=SingleOptions, help="Write a model as files that ship.")(flatten(export.command))
-app.command("predict", cls=SingleOptions, help="Write a model's answers to a file.")(flatten(predict.command))
-app.command("inspect", cls=SingleOptions, help="Look into a model: shapes, parameters, FLOPs, taps.")(
-    flatten(inspect.command)
-)
-app.command("demo", cls=SingleOptions, help="Show the whole story on embedded data, offline.")(demo.command)
-app.command("doctor", cls=SingleOptions, help="Versions, devices, missing extras.")(doctor.command)
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "train-teacher": train_teacher.command,
+    "distill": distill.command,
+    "evaluate": evaluate.command,
+    "compare": compare.command,
+    "export": export.command,
+    "predict": predict.command,
+    "inspect": inspect.command,
+    "demo": demo.command,
+    "doctor": doctor.command,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name, cls=SingleOptions)(flatten(_command))
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(losses.app, name="losses")
 app.add_typer(cache.app, name="cache")
@@ -76,51 +76,52 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command line; gives the exit code. Every expected failure is one line, a hint and a code."""
+    """Run a command line and return its exit code. An expected error prints one line and a hint."""
     try:
         code = app(list(arguments), prog_name="kd", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except KdError as error:
-        _show(arguments, error, error.exit_code, error.kind, error.message, error.hint, error.location)
+        _print_error(arguments, error, error.exit_code, error.kind, error.message, error.hint, error.location)
         return error.exit_code
     except typer.Exit as ending:
         return ending.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except SystemExit as ending:
-        # Typer and rich make an exit with 1 of a closed pipe.
+        # Typer and rich turn a closed pipe into exit code 1.
         if isinstance(ending.__context__, BrokenPipeError):
-            return _unread()
+            return _silence_stdout()
         return ending.code if isinstance(ending.code, int) else 1
     except BrokenPipeError:
-        return _unread()
+        return _silence_stdout()
     except Exception as error:
-        if _is_usage(error):
-            message = _words_of(error, arguments)
+        if _is_usage_error(error):
+            message = _format_usage_error(error, arguments)
             if not message:
-                # A group without a command has shown its help.
+                # A group without a command has printed its help.
                 return 0
-            _show(arguments, error, 2, "usage", message, _hint_for(arguments, error), None)
+            _print_error(arguments, error, 2, "usage", message, _find_hint(arguments, error), None)
             return 2
         message = f"this is a bug in kd {__version__}: {type(error).__name__}: {error}"
-        _show(arguments, error, 1, "internal", message, f"please report it with {_log(error)}", None)
+        hint = f"please report it and attach {_write_log(error)}"
+        _print_error(arguments, error, 1, "internal", message, hint, None)
         return 1
 
 
-def _unread() -> int:
-    """Whoever read our output has gone; there is nobody left to tell."""
+def _silence_stdout() -> int:
+    """Drop the rest of the output, whose reader has closed the pipe."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141
 
 
-def _is_usage(error: Any) -> bool:
-    # Typer's own usage errors; their class has no public name in every supported version.
+def _is_usage_error(error: Any) -> bool:
+    # The class of Typer's usage errors is not public in every supported version.
     return hasattr(error, "format_message") and type(error).__module__.startswith("typer")
 
 
-# How Typer words a value that is none of its type, and how kd does.
-_TYPER = (
+# Typer's phrases for the expected value, and kd's.
+_EXPECTED = (
     ("a valid integer", "a whole number"),
     ("a valid number", "a number"),
     ("greater than or equal to ", ">= "),
@@ -130,41 +131,41 @@ _TYPER = (
 )
 
 
-def _words_of(error: Any, arguments: Sequence[str]) -> str:
-    words = str(error.format_message())
-    wrong = re.match(r"Invalid value for '([^']+)': Input should be ([^,]+)", words)
+def _format_usage_error(error: Any, arguments: Sequence[str]) -> str:
+    text = str(error.format_message())
+    wrong = re.match(r"Invalid value for '([^']+)': Input should be ([^,]+)", text)
     if wrong is None:
-        return words
+        return text
     name, expected = wrong.groups()
-    for theirs, ours in _TYPER:
+    for theirs, ours in _EXPECTED:
         expected = expected.replace(theirs, ours)
-    return f"{name} must be {expected}{_given(name, arguments)}"
+    return f"{name} must be {expected}{_find_value(name, arguments)}"
 
 
-def _given(option: str, arguments: Sequence[str]) -> str:
-    """`, got 'x'`: the value of an option on the command line, which Typer's error does not keep."""
+def _find_value(option: str, arguments: Sequence[str]) -> str:
+    """`, got 'x'`: the value of an option on the command line, which Typer's error lacks."""
     for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
         if word == option or word.startswith(f"{option}="):
             return f", got {word[len(option) + 1 :] or following!r}"
     return ""
 
 
-def _hint_for(arguments: Sequence[str], error: Any) -> str:
+def _find_hint(arguments: Sequence[str], error: Any) -> str:
     for word in arguments:
         name = word.split("=")[0]
-        # A name may be foreign to one command and an option of another, which may not take ours either.
-        if name in FOREIGN and f"No such option: {name}" in _words_of(error, arguments):
+        # The same name may be an option of another command, and not every command takes kd's option.
+        if name in FOREIGN and f"No such option: {name}" in _format_usage_error(error, arguments):
             ours = FOREIGN[name]
-            taken = {option for one in error.ctx.command.params for option in one.opts}
-            if not ours.startswith("--") or ours.split()[0] in taken:
+            known = {option for one in error.ctx.command.params for option in one.opts}
+            if not ours.startswith("--") or ours.split()[0] in known:
                 return ours
     entries: list[Any] = [*app.registered_commands, *app.registered_groups]
-    known = [entry.name for entry in entries]
-    commands = [word for word in arguments if word in known][:1]
+    names = [entry.name for entry in entries]
+    commands = [word for word in arguments if word in names][:1]
     return " ".join(["kd", *commands, "--help"])
 
 
-def _show(
+def _print_error(
     arguments: Sequence[str],
     error: BaseException,
     code: int,
@@ -174,11 +175,11 @@ def _show(
     location: str | None,
 ) -> None:
     if isinstance(error, Interrupted | WorkerLostError):
-        hint = hint or _resume_command(arguments, error)
-    # What was typed wrong is not found in our code.
+        hint = hint or _make_resume_command(arguments, error)
+    # A traceback does not help with a typing error.
     if "--verbose" in arguments and code != UsageError.exit_code:
         traceback.print_exception(error)
-    # Without rich: a faulty recipe is reported before anything slow is imported.
+    # Not with rich: an error in a recipe is reported before anything slow is imported.
     colored = sys.stderr.isatty() and "--no-color" not in arguments and not os.environ.get("NO_COLOR")
     bold, red, end = ("\033[1m", "\033[1;31m", "\033[0m") if colored else ("", "", "")
     print(f"{red}error:{end} {message}", file=sys.stderr)
@@ -189,18 +190,18 @@ def _show(
         print(json.dumps({"schema": "kd.error/1", "error": details}, indent=2))
 
 
-def _resume_command(arguments: Sequence[str], error: Interrupted | WorkerLostError) -> str:
+def _make_resume_command(arguments: Sequence[str], error: Interrupted | WorkerLostError) -> str:
     import shlex
 
     words = [word for word in arguments if word != "--overwrite"]
     if error.run is not None:
-        given = any(word == "--out" or word.startswith("--out=") for word in words)
-        words += [] if given else ["--out", str(error.run)]
+        has_out = any(word == "--out" or word.startswith("--out=") for word in words)
+        words += [] if has_out else ["--out", str(error.run)]
         words += [] if "--resume" in words else ["--resume"]
     return shlex.join(["kd", *words])
 
 
-def _log(error: BaseException) -> Path:
+def _write_log(error: BaseException) -> Path:
     import platformdirs
 
     folder = Path(platformdirs.user_log_dir("kdcli", ensure_exists=True))

@@ -1,4 +1,4 @@
-"""kd compare."""
+"""kd compare: options, and the tables of a comparison."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kdcli.cli import options as o
-from kdcli.cli.gates import GateGroup, enforce, gate_tables
+from kdcli.cli.gates import GateGroup, enforce_gates, make_gate_tables
 from kdcli.cli.groups import OutputGroup, PartGroup, RecipeGroup, RunGroup
 from kdcli.cli.training import start_run
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 Students = Annotated[
     list[Path] | None,
-    typer.Option("--student", metavar="FILE", help="Model file or run; repeatable.", rich_help_panel=o.COMMON),
+    typer.Option(
+        "--student", metavar="FILE", help="Model file or run directory; repeatable.", rich_help_panel=o.COMMON
+    ),
 ]
 Recipes = Annotated[
     list[str] | None,
@@ -28,12 +30,17 @@ Recipes = Annotated[
 Distilled = Annotated[
     list[Path] | None,
     typer.Option(
-        "--distilled", metavar="RUN", help="A finished run; only its twin is trained.", rich_help_panel=o.COMMON
+        "--distilled",
+        metavar="RUN",
+        help="Finished run to compare; only its baseline is trained.",
+        rich_help_panel=o.COMMON,
     ),
 ]
 Repeats = Annotated[
     int | None,
-    typer.Option("--repeats", metavar="N", min=1, help="Pairs for each arm; 3.", rich_help_panel=o.COMMON),
+    typer.Option(
+        "--repeats", metavar="N", min=1, help="Pairs of runs per arm; 3 by default.", rich_help_panel=o.COMMON
+    ),
 ]
 
 
@@ -50,7 +57,7 @@ def command(
     repeats: Repeats = None,
     latency: o.Latency = True,
 ) -> None:
-    """Tell whether distillation beats the same student alone."""
+    """Compare distilled students with their baselines."""
     from kdcli.commands.compare import compare
     from kdcli.runs.results import Plan
 
@@ -69,32 +76,38 @@ def command(
         )
     _show(result, output)
     if not isinstance(result, Plan):
-        enforce(result.gates, strict=gates.strict_gates)
+        enforce_gates(result.gates, strict=gates.strict_gates)
 
 
 def _show(result: Comparison | Plan, output: Output) -> None:
-    from kdcli.cli.console import plan_parts
+    from kdcli.cli.console import format_plan
     from kdcli.runs.results import Plan
 
     document = result.to_json()
     if not isinstance(result, Plan):
-        output.result(document, path=document["picked"], human=[*shown(document), *gate_tables(result.gates)])
+        output.result(
+            document,
+            path=document["picked"],
+            human=[*format_comparison(document), *make_gate_tables(result.gates)],
+        )
         if document["picked"]:
             output.next_command(f"kd export {document['picked']} --format litert")
         return
-    lines = [_arm_line(arm) for arm in document["arms"]]
-    output.result(document, human=[*lines, *plan_parts(result, whole=output.verbose), "nothing was written"])
+    lines = [_describe_arm(arm) for arm in document["arms"]]
+    output.result(
+        document, human=[*lines, *format_plan(result, with_settings=output.verbose), "nothing was written"]
+    )
 
 
-def _arm_line(arm: dict[str, Any]) -> str:
-    time = "finished" if arm["seconds"] is None else f"about {arm['seconds']} seconds"
+def _describe_arm(arm: dict[str, Any]) -> str:
+    time = "finished" if arm["seconds"] is None else f"about {arm['seconds']} s"
     return f"arm       {arm['name']}: {arm['runs']} run{'s' * (arm['runs'] != 1)}, {time}"
 
 
-def shown(document: dict[str, Any]) -> list[Any]:
-    """What a person reads: both tables, then sentences."""
-    from kdcli.cli.console import table
+def format_comparison(document: dict[str, Any]) -> list[Any]:
+    """The tables, the sentences below them, and the selected model."""
+    from kdcli.cli.console import make_table
     from kdcli.comparison.tables import make_sentences, make_tables
 
-    parts: list[Any] = [table(made.title, made.columns, made.rows) for made in make_tables(document)]
+    parts: list[Any] = [make_table(made.title, made.columns, made.rows) for made in make_tables(document)]
     return [*parts, *make_sentences(document), f"picked on validation: {document['picked']}"]

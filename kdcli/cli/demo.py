@@ -1,11 +1,11 @@
-"""kd demo."""
+"""kd demo: options, and the table of models."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from kdcli.cli import options as o
-from kdcli.cli.interrupts import interruptible
+from kdcli.cli.interrupts import catch_interrupts
 
 
 def command(
@@ -15,23 +15,23 @@ def command(
     quiet: o.Quiet = False,
     no_color: o.NoColor = False,
 ) -> None:
-    """Show the whole story on embedded data, offline."""
+    """Run all main commands on embedded data, offline."""
     from kdcli.cli.console import Output
     from kdcli.commands.demo import demo
 
     output = Output(json_=json, quiet=quiet, no_color=no_color)
-    with interruptible(None) as stop:
+    with catch_interrupts(None) as stop:
         try:
-            shown = demo(out=out, threads=threads, stop=stop, on_event=output.on_event)
+            result = demo(out=out, threads=threads, stop=stop, on_event=output.on_event)
         finally:
             output.close()
-    document = shown.to_json()
-    output.result(document, path=document["out"], human=_story(document))
+    document = result.to_json()
+    output.result(document, path=document["out"], human=_format_demo(document))
     output.next_command("kd distill --teacher YOUR.keras --student YOUR.keras --data YOUR.npz")
 
 
-def _story(document: dict[str, Any]) -> list[Any]:
-    from kdcli.cli.console import table
+def _format_demo(document: dict[str, Any]) -> list[Any]:
+    from kdcli.cli.console import make_table
 
     rows = []
     for model in document["models"]:
@@ -51,10 +51,11 @@ def _story(document: dict[str, Any]) -> list[Any]:
         )
     heads = ("model", "accuracy", "parameters", "bytes", "smaller", "p50 ms", "runtime")
     gain = document["comparison"]["gain"]
-    spent = ", ".join(f"{name} {value}" for name, value in document["seconds"].items())
+    times = ", ".join(f"{name} {value} s" for name, value in document["seconds"].items())
     return [
-        table("1,797 real digits of 8×8 pixels; accuracy on the 360 test examples", heads, rows),
-        f"distilled against the same student alone, three seeds: {document['comparison']['verdict']}, "
-        f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]",
-        f"all of it lies in {document['out']}; seconds: {spent}",
+        make_table("1,797 real digits, 8×8 pixels; accuracy on the 360 test examples", heads, rows),
+        f"distilled vs. baseline, three seeds: {document['comparison']['verdict']}, "
+        f"gain {gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]",
+        f"all files are in {document['out']}",
+        f"time: {times}",
     ]

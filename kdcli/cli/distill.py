@@ -1,4 +1,4 @@
-"""kd distill."""
+"""kd distill: options."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def command(
     student: o.Student = None,
     recipe: o.RecipeOption = None,
 ) -> None:
-    """Train a student under a teacher."""
+    """Train a student on the outputs of a teacher."""
     from kdcli.commands.distill import distill
 
     bounds = gates.read()

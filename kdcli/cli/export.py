@@ -1,4 +1,4 @@
-"""kd export."""
+"""kd export: options, and the table of exported files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kdcli.cli import options as o
-from kdcli.cli.gates import GateGroup, enforce, gate_tables
+from kdcli.cli.gates import GateGroup, enforce_gates, make_gate_tables
 from kdcli.cli.groups import OutputGroup, PartGroup, RecipeGroup
 
 if TYPE_CHECKING:
-    from kdcli.cli.console import Output
+    from kdcli.cli.console import Output, Table
     from kdcli.runs.export_results import ExportResult
 
 EXPORT = "Export"
@@ -25,7 +25,7 @@ Formats = Annotated[
     typer.Option(
         "--format",
         metavar="keras|saved-model|litert|onnx",
-        help="What to write; repeatable.",
+        help="Format of the files; repeatable.",
         rich_help_panel=EXPORT,
     ),
 ]
@@ -34,7 +34,7 @@ Quantize = Annotated[
     typer.Option(
         "--quantize",
         metavar="none|float16|dynamic|int8",
-        help="Of litert files; repeatable.",
+        help="Quantization of litert files; repeatable.",
         rich_help_panel=EXPORT,
     ),
 ]
@@ -43,7 +43,7 @@ Prepare = Annotated[
     typer.Option(
         "--prepare",
         metavar="inside|outside",
-        help="Whether raw examples go in; inside with data.",
+        help="Preprocessing inside the file (default with data) or outside.",
         rich_help_panel=EXPORT,
     ),
 ]
@@ -52,48 +52,57 @@ Io = Annotated[
     typer.Option(
         "--io",
         metavar="float32|uint8|int8",
-        help="Both ends of litert files; raw bytes in, floats out.",
+        help="Input and output type of litert files.",
         rich_help_panel=EXPORT,
     ),
 ]
-Batch = Annotated[
+BatchOption = Annotated[
     int | None,
-    typer.Option("--batch", metavar="N", min=1, help="The only batch size; any.", rich_help_panel=EXPORT),
+    typer.Option("--batch", metavar="N", min=1, help="Fixed batch size; any by default.", rich_help_panel=EXPORT),
 ]
-OutputKind = Annotated[
+OutputKindOption = Annotated[
     str,
     typer.Option(
         "--output-kind",
         metavar="teacher|probabilities|logits",
-        help="What the files give; by default what the teacher's file gives.",
+        help="Output of the files; by default that of the teacher's file.",
         rich_help_panel=EXPORT,
     ),
 ]
-MaxAccuracyDrop = Annotated[
+MaxTeacherDrop = Annotated[
     float | None,
     typer.Option(
-        "--max-accuracy-drop", metavar="F", help="Gate, against the run's teacher.", rich_help_panel=o.GATES
+        "--max-accuracy-drop",
+        metavar="F",
+        help="Gate on the drop from the run's teacher.",
+        rich_help_panel=o.GATES,
     ),
 ]
 MaxExportDrop = Annotated[
     float | None,
     typer.Option(
-        "--max-export-drop", metavar="F", help="Gate, against MODEL itself; 0.01.", rich_help_panel=o.GATES
+        "--max-export-drop",
+        metavar="F",
+        help="Gate on the drop from MODEL itself; 0.01 by default.",
+        rich_help_panel=o.GATES,
     ),
 ]
-MinGain = Annotated[
-    float | None, typer.Option("--min-gain", metavar="F", help="Checked by kd compare.", rich_help_panel=o.GATES)
-]
-MinAgreement = Annotated[
+UncheckedMinGain = Annotated[
     float | None,
-    typer.Option("--min-agreement", metavar="F", help="Gate, with the run's teacher.", rich_help_panel=o.GATES),
+    typer.Option("--min-gain", metavar="F", help="Gate that only kd compare checks.", rich_help_panel=o.GATES),
 ]
-MaxLatencyRatio = Annotated[
+MinTeacherAgreement = Annotated[
+    float | None,
+    typer.Option(
+        "--min-agreement", metavar="F", help="Gate on agreement with the run's teacher.", rich_help_panel=o.GATES
+    ),
+]
+MaxTeacherRatio = Annotated[
     float | None,
     typer.Option(
         "--max-latency-ratio",
         metavar="F",
-        help="Gate, against the run's teacher in the same format.",
+        help="Gate on latency relative to the run's teacher, same format.",
         rich_help_panel=o.GATES,
     ),
 ]
@@ -101,13 +110,13 @@ MaxLatencyRatio = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class ExportGateGroup(GateGroup):
-    """Gates in the words of an export, whose teacher is that of the run."""
+    """Options for the gates of an export, whose teacher is that of the run."""
 
-    max_accuracy_drop: MaxAccuracyDrop = None
+    max_accuracy_drop: MaxTeacherDrop = None
     max_export_drop: MaxExportDrop = None
-    min_gain: MinGain = None
-    min_agreement: MinAgreement = None
-    max_latency_ratio: MaxLatencyRatio = None
+    min_gain: UncheckedMinGain = None
+    min_agreement: MinTeacherAgreement = None
+    max_latency_ratio: MaxTeacherRatio = None
 
 
 def command(
@@ -120,15 +129,15 @@ def command(
     quantize: Quantize = None,
     prepare: Prepare = None,
     io: Io = None,
-    batch: Batch = None,
-    output_kind: OutputKind = "teacher",
+    batch: BatchOption = None,
+    output_kind: OutputKindOption = "teacher",
     out: o.Out = None,
     recipe: o.RecipeOption = None,
     split: o.Split = "auto",
     latency: o.Latency = True,
     runtime: o.Runtime = None,
 ) -> None:
-    """Write a model as files that ship, each compared with it."""
+    """Export a model to deployable files."""
     from kdcli.commands.export import export
 
     bounds, output = gates.read(), printing.open()
@@ -154,66 +163,73 @@ def command(
         )
     finally:
         output.close()
-    _show(result, output, next_words=_next(model, data=recipe_options.data, recipe=recipe))
+    _show(result, output, data_options=_name_data(model, data=recipe_options.data, recipe=recipe))
     _fail(result, output, strict=gates.strict_gates)
 
 
-def _show(result: ExportResult, output: Output, *, next_words: Sequence[str]) -> None:
+def _show(result: ExportResult, output: Output, *, data_options: Sequence[str]) -> None:
     document = result.to_json()
-    output.result(document, path=_path(result), human=[_table(document), *gate_tables(result.gates)])
+    output.result(
+        document, path=_find_path(result), human=[_make_file_table(document), *make_gate_tables(result.gates)]
+    )
     lite = next((artifact for artifact in document["artifacts"] if artifact["format"] == "litert"), None)
     if lite is not None and lite["path"]:
-        output.next_command(shlex.join(["kd", "evaluate", lite["path"], *next_words]))
+        output.next_command(shlex.join(["kd", "evaluate", lite["path"], *data_options]))
 
 
 def _fail(result: ExportResult, output: Output, *, strict: bool) -> None:
-    """End with the exit code of the first file that was not written, else of the gates."""
+    """Exit with the code of the first file that was not written, or of the gates."""
     from kdcli.errors import ModelError
 
     for failure in result.failures:
         output.failed(ModelError(failure.message, hint=failure.hint))
     with suppress(typer.Exit) if result.failures else nullcontext():
-        enforce(result.gates, strict=strict)
+        enforce_gates(result.gates, strict=strict)
     if result.failures:
         raise typer.Exit(ModelError.exit_code)
 
 
-def _path(exported: Any) -> str | None:
+def _find_path(result: ExportResult) -> str | None:
     from kdcli.runs.results import relativize_path
 
-    return relativize_path(exported.path) if exported.path else None
+    return relativize_path(result.path) if result.path else None
 
 
-def _table(document: dict[str, Any]) -> Any:
-    from kdcli.cli.console import table
+def _make_file_table(document: dict[str, Any]) -> Table:
+    from kdcli.cli.console import make_table
 
     rows = []
     for artifact in document["artifacts"]:
         output = f"{artifact['output']['kind']} {artifact['output']['dtype']}"
-        cells = [str(artifact["bytes"]), _input(artifact["input"]), output, f"{artifact['max_abs_diff']:.2g}"]
+        cells = [
+            f"{artifact['bytes']:,}",
+            _describe_input(artifact["input"]),
+            output,
+            f"{artifact['max_abs_diff']:.2g}",
+        ]
         for name in ("agreement", "accuracy", "p50_ms"):
             cells.append("" if artifact[name] is None else f"{artifact[name]:.4f}")
-        rows.append([artifact["path"] or f"{artifact['name']} (not left behind)", *cells])
-    own = "" if document["accuracy"] is None else f", accuracy {document['accuracy']:.4f}"
-    compared = (
-        f"{document['examples']} examples, {document['split']} split" if document["split"] else "random inputs"
-    )
+        rows.append([artifact["path"] or f"{artifact['name']} (deleted)", *cells])
+    accuracy = "" if document["accuracy"] is None else f" (accuracy {document['accuracy']:.4f})"
+    inputs = "random inputs"
+    if document["split"]:
+        inputs = f"{document['examples']:,} examples of the {document['split']} split"
     columns = ("file", "bytes", "input", "output", "largest difference", "agreement", "accuracy", "p50 ms")
-    return table(f"beside {document['model']}{own}: {compared}", columns, rows)
+    return make_table(f"compared with {document['model']}{accuracy} on {inputs}", columns, rows)
 
 
-def _input(taken: dict[str, Any]) -> str:
-    """Shape, type and range of an input, and a fixed batch size."""
-    shape = "×".join(str(side) for side in taken["shape"])
-    limits = f" {taken['range'][0]:g} to {taken['range'][1]:g}" if taken["range"] else ""
-    # The bytes 0 to 255 in a signed byte.
-    shift = " minus 128" if limits and taken["dtype"] == "int8" else ""
-    batch = f", {taken['batch']} at a time" if taken["batch"] else ""
-    return f"{shape} {taken['dtype']}{limits}{shift}{batch}"
+def _describe_input(tensor: dict[str, Any]) -> str:
+    """Shape, type and range of an input, and its batch size if that is fixed."""
+    shape = "×".join(str(side) for side in tensor["shape"])
+    limits = f" {tensor['range'][0]:g} to {tensor['range'][1]:g}" if tensor["range"] else ""
+    # int8 holds the bytes 0 to 255 shifted.
+    shift = " minus 128" if limits and tensor["dtype"] == "int8" else ""
+    batch = f", batch {tensor['batch']}" if tensor["batch"] else ""
+    return f"{shape} {tensor['dtype']}{limits}{shift}{batch}"
 
 
-def _next(model: Path, *, data: str | None, recipe: str | None) -> list[str]:
-    """How the next command names the data."""
+def _name_data(model: Path, *, data: str | None, recipe: str | None) -> list[str]:
+    """The options with which the next command uses the same data."""
     from kdcli.runs.directory import find_run_recipe
 
     run = find_run_recipe(model)

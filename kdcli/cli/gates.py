@@ -1,4 +1,4 @@
-"""Gates on the command line: from options to gates, from verdicts to words and exit code 7."""
+"""Gates on the command line: options, result table, job summary, exit code 7."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from kdcli.recipe.gates import Gate
     from kdcli.runs.gate_results import GateResult
 
-FAILED = 7
-# Short forms, by the name of their parameter.
-SHORT = {
+_EXIT_CODE = 7
+# Options that are short forms of `--gate`: metric and sign by parameter name.
+_SHORT_FORMS = {
     "min_accuracy": ("accuracy", ">="),
     "max_accuracy_drop": ("accuracy_drop", "<="),
     "max_export_drop": ("export_drop", "<="),
@@ -33,7 +33,7 @@ SHORT = {
 
 @dataclass(frozen=True, kw_only=True)
 class GateGroup:
-    """Bounds that a command checks, and whether inconclusive ones fail."""
+    """Options for gates."""
 
     gate: o.GateOption = None
     min_accuracy: o.MinAccuracy = None
@@ -46,15 +46,15 @@ class GateGroup:
     strict_gates: o.StrictGates = False
 
     def read(self) -> tuple[Gate, ...]:
-        """The gates.
+        """Read the gates.
 
         Raises:
-            kdcli.errors.UsageError: a gate that cannot be read, or percent.
+            kdcli.errors.UsageError: a gate has a syntax error, or a bound in percent.
         """
         from kdcli.recipe.gates import make_gate, parse_gate
 
         gates = [parse_gate(text) for text in self.gate or ()]
-        for parameter, (metric, sign) in SHORT.items():
+        for parameter, (metric, sign) in _SHORT_FORMS.items():
             value = getattr(self, parameter, None)
             if value is not None:
                 where = f"--{parameter.replace('_', '-')} {value:g}"
@@ -62,61 +62,67 @@ class GateGroup:
         return tuple(gates)
 
 
-def gate_rows(results: Sequence[GateResult]) -> list[list[str]]:
-    """Gate, model, value, bound and state of each, as cells."""
-    return [[gate.name, _measured(gate), _value(gate), gate.bound, gate.state] for gate in results]
+def make_gate_rows(results: Sequence[GateResult]) -> list[list[str]]:
+    """One row of cells for each gate: name, model, value, bound, state."""
+    return [[gate.name, _describe_model(gate), _format_value(gate), gate.bound, gate.state] for gate in results]
 
 
-def _measured(gate: GateResult) -> str:
-    """The file, or what it is the mean of."""
+def _describe_model(gate: GateResult) -> str:
+    """The measured file, or the files of a mean."""
     return gate.model if len(gate.files) < 2 else f"{gate.model}: mean of {', '.join(gate.files)}"
 
 
-def gate_tables(results: Sequence[GateResult]) -> list[Any]:
-    """A table for people, or nothing where there are no gates."""
-    from kdcli.cli.console import table
+def make_gate_tables(results: Sequence[GateResult]) -> list[Any]:
+    """The table of gates; an empty list without gates."""
+    from kdcli.cli.console import make_table
 
-    return [table("gates", ("gate", "model", "value", "bound", "state"), gate_rows(results))] if results else []
+    return (
+        [make_table("gates", ("gate", "model", "value", "bound", "state"), make_gate_rows(results))]
+        if results
+        else []
+    )
 
 
-def enforce(results: Sequence[GateResult], *, strict: bool) -> None:
-    """Say on stderr which gates did not pass, add a table to a GitHub job's summary, and end with code 7.
+def enforce_gates(results: Sequence[GateResult], *, strict: bool) -> None:
+    """Report gates that did not pass on stderr, extend the summary of a GitHub job, and exit with code 7.
 
-    Called when the command's own document is printed.
+    Call it after the document of the command is printed.
 
     Args:
-        results: of every gate.
+        results: results of all gates.
         strict: whether inconclusive gates fail too.
 
     Raises:
-        typer.Exit: with code 7, where a gate failed.
+        typer.Exit: with code 7, if a gate failed.
     """
     for gate in results:
         if gate.state != "passed":
             reason = f" ({gate.reason})" if gate.reason else ""
-            word = "error" if gate.state == "failed" or strict else "warning"
-            said = f"{gate.name} is {_value(gate)}, bound {gate.bound}{reason}"
-            print(f"{word}: gate {gate.state}: {gate.model}: {said}", file=sys.stderr)
-    _summarise(results)
+            level = "error" if gate.state == "failed" or strict else "warning"
+            text = f"{gate.name} is {_format_value(gate)}, bound {gate.bound}{reason}"
+            print(f"{level}: gate {gate.state}: {gate.model}: {text}", file=sys.stderr)
+    _extend_job_summary(results)
     failing = ("failed", "inconclusive") if strict else ("failed",)
     if any(gate.state in failing for gate in results):
-        raise typer.Exit(FAILED)
+        raise typer.Exit(_EXIT_CODE)
 
 
-def _value(gate: GateResult) -> str:
+def _format_value(gate: GateResult) -> str:
     return "not measured" if gate.value is None else f"{gate.value:.6g}"
 
 
-def _summarise(results: Sequence[GateResult]) -> None:
+def _extend_job_summary(results: Sequence[GateResult]) -> None:
     """Append a Markdown table to `$GITHUB_STEP_SUMMARY`."""
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if not results or not path or not os.environ.get("GITHUB_ACTIONS"):
         return
     lines = ["### kd gates", "", "| gate | model | value | bound | state |", "|---|---|---|---|---|"]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in gate_rows(results)]
+    lines += [
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in make_gate_rows(results)
+    ]
     try:
-        # The file belongs to the job, and others have written to it: it is continued, never replaced.
+        # The file belongs to the job, and other steps write to it too: append, never replace.
         with Path(path).open("a", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n\n")
     except OSError as error:
-        print(f"warning: the job summary {path} cannot be written: {error.strerror}", file=sys.stderr)
+        print(f"warning: cannot write the job summary {path}: {error.strerror}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Options that commands share, in groups; a command takes groups, and Typer sees each of their options."""
+"""Groups of options that commands share, the wrapper that shows them to Typer, and parsers of their values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeGroup:
-    """The recipe's settings and what may be opened."""
+    """Options for the recipe, the data and the trust in model files."""
 
     set_: o.Set = None
     data: o.Data = None
@@ -33,17 +33,17 @@ class RecipeGroup:
 
     @property
     def trust(self) -> Trust:
-        """What model files may do."""
+        """Permissions for model files."""
         from kdcli.screening.verdict import Trust
 
         return Trust(self.trust_model, self.allow_tables, self.allow_remote)
 
     def number_of_examples(self) -> int | float | None:
-        """`--limit`: a count, a fraction, or None."""
+        """The value of `--limit`: a count, a fraction, or None."""
         return parse_limit(self.limit)
 
     def to_options(self, output: Output) -> RecipeOptions:
-        """The options of a command of the library, with its events shown."""
+        """Keyword arguments for the Python API, with events shown on `output`."""
         return {
             "settings": self.set_ or (),
             "data": self.data,
@@ -57,19 +57,19 @@ class RecipeGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class PartGroup:
-    """Which part of a model file is opened."""
+    """Options that select a signature or an output of a model."""
 
     signature: o.Signature = None
     output_name: o.OutputName = None
 
     def to_options(self) -> RecipeOptions:
-        """The options of a command of the library."""
+        """Keyword arguments for the Python API."""
         return {"signature": self.signature, "output": self.output_name}
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputGroup:
-    """How a command prints."""
+    """Options for printing."""
 
     json: o.Json = False
     quiet: o.Quiet = False
@@ -77,7 +77,7 @@ class OutputGroup:
     no_color: o.NoColor = False
 
     def open(self) -> Output:
-        """Where the command prints."""
+        """Create the output of the command."""
         from kdcli.cli.console import Output
 
         return Output(json_=self.json, quiet=self.quiet, verbose=self.verbose, no_color=self.no_color)
@@ -85,7 +85,7 @@ class OutputGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class RunGroup:
-    """The run directory, and what holds for a training."""
+    """Options for the run directory and the training."""
 
     out: o.Out = None
     resume: o.Resume = False
@@ -99,7 +99,7 @@ class RunGroup:
     cache_limit: o.CacheLimit = None
 
     def to_options(self, recipe: RecipeGroup, output: Output, stop: Callable[[], int | None]) -> RunOptions:
-        """The options of a command of the library that trains."""
+        """Keyword arguments for a function of the Python API that trains."""
         return {
             **recipe.to_options(output),
             "limit": recipe.number_of_examples(),
@@ -117,7 +117,7 @@ class RunGroup:
 
 
 def flatten(command: Callable[..., None]) -> Callable[..., None]:
-    """The command as Typer takes it: with every option of its groups as a parameter of its own."""
+    """Replace each group among the parameters of a command by the options of the group, as Typer needs them."""
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     parameters: list[inspect.Parameter] = []
@@ -148,19 +148,19 @@ def _parameter(group: Any, field: Field[Any]) -> inspect.Parameter:
 
 
 def parse_limit(text: str | None) -> int | float | None:
-    """`500` is a count, `0.1` a share."""
+    """Read `--limit`: `500` is a count, `0.1` a fraction."""
     if text is None:
         return None
     try:
         return float(text) if "." in text or "e" in text.lower() else int(text)
     except ValueError:
         raise UsageError(
-            f"--limit must be a count such as 500 or a share such as 0.1, got {text!r}", hint="--limit 500"
+            f"--limit must be a count such as 500 or a fraction such as 0.1, got {text!r}", hint="--limit 500"
         ) from None
 
 
 def parse_time(text: str | None) -> float | None:
-    """`90s`, `30m`, `2h` or plain seconds, in seconds."""
+    """Read `--max-time` (`90s`, `30m`, `2h` or plain seconds), in seconds."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
@@ -170,7 +170,7 @@ def parse_time(text: str | None) -> float | None:
 
 
 def parse_bytes(text: str | None) -> int | None:
-    """`500MB`, `20GB` or plain bytes, in bytes; 1 MB is 10^6."""
+    """Read `--cache-limit` (`500MB`, `20GB` or plain bytes), in bytes; 1 MB is 10^6 bytes."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?) ?([kKMGT]?)B?", text)

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and `--max-time` as one question: shall the work stop, and with which exit code?"""
+"""Ctrl-C, SIGTERM and `--max-time` as one callable that gives the exit code to stop with."""
 
 from __future__ import annotations
 
@@ -10,41 +10,47 @@ from types import FrameType
 
 
 class Stop:
-    """Answers None, 130 or 143. The second signal no longer waits: it ends the process at once."""
+    """Gives None, 130 or 143 when called. A second signal ends the process at once.
+
+    Args:
+        seconds: time limit; None for no limit.
+    """
 
     def __init__(self, seconds: float | None) -> None:
-        self._until = None if seconds is None else time.monotonic() + seconds
+        self._deadline = None if seconds is None else time.monotonic() + seconds
         self._code: int | None = None
 
     def __call__(self) -> int | None:
         """The exit code to stop with, or None to go on."""
-        if self._code is None and self._until is not None and time.monotonic() >= self._until:
+        if self._code is None and self._deadline is not None and time.monotonic() >= self._deadline:
             return 143
         return self._code
 
-    def signalled(self, number: int, frame: FrameType | None) -> None:
-        """Remember a signal."""
+    def handle_signal(self, number: int, frame: FrameType | None) -> None:
+        """Remember the first signal; exit on the second."""
         if self._code is not None:
             raise SystemExit(self._code)
         self._code = 128 + number
 
 
 @contextmanager
-def interruptible(seconds: float | None, *, dry_run: bool = False) -> Iterator[Stop]:
-    """Listen to SIGINT and SIGTERM while the block runs.
+def catch_interrupts(seconds: float | None, *, dry_run: bool = False) -> Iterator[Stop]:
+    """Handle SIGINT and SIGTERM while the block runs.
 
-    A dry run has nothing to save and asks nobody: there both keep their usual meaning and end it at once.
+    Args:
+        seconds: time limit; None for no limit.
+        dry_run: leave the signals alone; a dry run has nothing to save, so they end it at once.
     """
     stop = Stop(seconds)
     if dry_run:
         yield stop
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
-    kept = {number: signal.getsignal(number) for number in numbers}
+    previous = {number: signal.getsignal(number) for number in numbers}
     for number in numbers:
-        signal.signal(number, stop.signalled)
+        signal.signal(number, stop.handle_signal)
     try:
         yield stop
     finally:
-        for number, handler in kept.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

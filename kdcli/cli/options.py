@@ -1,4 +1,4 @@
-"""Every option, written once; a command lists those that it takes."""
+"""Command-line options that several commands share, and hints for options of other tools."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Teachers = Annotated[
     typer.Option(
         "--teacher",
         metavar="FILE",
-        help="Model file or run directory; repeatable: an ensemble.",
+        help="Model file or run directory; repeat for an ensemble.",
         rich_help_panel=COMMON,
     ),
 ]
@@ -31,14 +31,14 @@ RecipeOption = Annotated[
     typer.Option(
         "--recipe",
         metavar="R",
-        help="Shipped name, or a path with / or .yaml; - is stdin.",
+        help="Shipped name, path with / or .yaml, or - for stdin.",
         rich_help_panel=COMMON,
     ),
 ]
 Set = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="PATH=VALUE", help="A setting of the recipe; repeatable.", rich_help_panel=COMMON
+        "--set", metavar="PATH=VALUE", help="Override a setting of the recipe; repeatable.", rich_help_panel=COMMON
     ),
 ]
 Data = Annotated[
@@ -46,7 +46,7 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="D",
-        help="A name (digits, mnist, ...), or a file or folder of examples.",
+        help="Data set name (digits, mnist, ...), file or folder.",
         rich_help_panel=COMMON,
     ),
 ]
@@ -55,29 +55,32 @@ LimitOption = Annotated[
     typer.Option(
         "--limit",
         metavar="N",
-        help="Use N examples, or a share such as 0.1; stratified.",
+        help="Use N examples or a fraction such as 0.1; stratified.",
         rich_help_panel=COMMON,
     ),
 ]
 BatchSizeOption = Annotated[
-    int | None, typer.Option("--batch-size", metavar="N", help="Examples in a batch.", rich_help_panel=COMMON)
+    int | None,
+    typer.Option("--batch-size", metavar="N", help="Number of examples per batch.", rich_help_panel=COMMON),
 ]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", metavar="N", min=1, help="TensorFlow's threads.", rich_help_panel=COMMON),
+    typer.Option(
+        "--threads", metavar="N", min=1, help="Number of threads TensorFlow uses.", rich_help_panel=COMMON
+    ),
 ]
 Code = Annotated[
     list[Path] | None,
     typer.Option(
         "--code",
         metavar="FILE.py",
-        help="Run a file that defines your own layers or kinds; repeatable.",
+        help="Python file with custom layers or kinds; repeatable.",
         rich_help_panel=COMMON,
     ),
 ]
 TrustModel = Annotated[
     bool,
-    typer.Option("--trust-model", help="Open a model that screening refuses.", rich_help_panel=COMMON),
+    typer.Option("--trust-model", help="Open a model even if screening rejects it.", rich_help_panel=COMMON),
 ]
 AllowTables = Annotated[
     bool,
@@ -85,27 +88,27 @@ AllowTables = Annotated[
 ]
 AllowRemote = Annotated[
     bool,
-    typer.Option("--allow-remote", help="Fetch models from http://, gs:// or hf://.", rich_help_panel=COMMON),
+    typer.Option("--allow-remote", help="Download models from http://, gs:// or hf://.", rich_help_panel=COMMON),
 ]
 Signature = Annotated[
     str | None,
-    typer.Option("--signature", metavar="NAME", help="Which signature of a SavedModel.", rich_help_panel=COMMON),
+    typer.Option("--signature", metavar="NAME", help="Signature of a SavedModel to use.", rich_help_panel=COMMON),
 ]
 OutputName = Annotated[
     str | None,
-    typer.Option("--output", metavar="NAME", help="Which of a model's several outputs.", rich_help_panel=COMMON),
+    typer.Option("--output", metavar="NAME", help="Output to use if a model has several.", rich_help_panel=COMMON),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.", rich_help_panel=COMMON)]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print only the resulting path.", rich_help_panel=COMMON)]
 Verbose = Annotated[
-    bool, typer.Option("--verbose", help="Show the whole plan, and tracebacks.", rich_help_panel=COMMON)
+    bool, typer.Option("--verbose", help="Show the whole plan, and tracebacks of errors.", rich_help_panel=COMMON)
 ]
-NoColor = Annotated[bool, typer.Option("--no-color", help="Plain text.", rich_help_panel=COMMON)]
+NoColor = Annotated[bool, typer.Option("--no-color", help="Print without colors.", rich_help_panel=COMMON)]
 
 Out = Annotated[
     Path | None,
     typer.Option(
-        "--out", metavar="DIR", help="Run directory; runs/<time>_... when left out.", rich_help_panel=RUN
+        "--out", metavar="DIR", help="Output directory; runs/<time>_... by default.", rich_help_panel=RUN
     ),
 ]
 Resume = Annotated[
@@ -115,28 +118,31 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Delete the run in --out first.", rich_help_panel=RUN)
 ]
 SeedOption = Annotated[
-    int | None, typer.Option("--seed", metavar="N", help="Of everything random.", rich_help_panel=RUN)
+    int | None, typer.Option("--seed", metavar="N", help="Random seed of the run.", rich_help_panel=RUN)
 ]
 Epochs = Annotated[
-    int | None, typer.Option("--epochs", metavar="N", help="Passes over the data.", rich_help_panel=RUN)
+    int | None,
+    typer.Option("--epochs", metavar="N", help="Number of passes over the training data.", rich_help_panel=RUN),
 ]
 Devices = Annotated[
     str | None,
     typer.Option(
         "--devices",
         metavar="auto|one|workers",
-        help="All GPUs, one device, or the processes of TF_CONFIG.",
+        help="All GPUs, one device, or the workers in TF_CONFIG.",
         rich_help_panel=RUN,
     ),
 ]
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", help="Open everything, run one step, print the plan.", rich_help_panel=RUN),
+    typer.Option(
+        "--dry-run", help="Open everything, run one step, print the plan; write nothing.", rich_help_panel=RUN
+    ),
 ]
 MaxTime = Annotated[
     str | None,
     typer.Option(
-        "--max-time", metavar="30m", help="Stop and save after this time (exit 143).", rich_help_panel=RUN
+        "--max-time", metavar="30m", help="Save and stop after this time, with exit code 143.", rich_help_panel=RUN
     ),
 ]
 NoPreflight = Annotated[
@@ -147,54 +153,69 @@ Split = Annotated[
     typer.Option(
         "--split",
         metavar="auto|train|validation|test|all",
-        help="What to measure on; auto is test, else everything.",
+        help="Split to use; auto is test if there is one, else all.",
         rich_help_panel=EVALUATION,
     ),
 ]
 
 Latency = Annotated[
-    bool, typer.Option("--latency/--no-latency", help="Time the models.", rich_help_panel=EVALUATION)
+    bool, typer.Option("--latency/--no-latency", help="Measure latency, or skip it.", rich_help_panel=EVALUATION)
 ]
 Runtime = Annotated[
     str | None,
     typer.Option(
         "--runtime",
         metavar="tensorflow|litert|onnxruntime",
-        help="Time only models of this runtime.",
+        help="Measure latency in this runtime only.",
         rich_help_panel=EVALUATION,
     ),
 ]
 GateOption = Annotated[
     list[str] | None,
-    typer.Option("--gate", metavar="'METRIC>=BOUND'", help="Exit 7 if it does not hold.", rich_help_panel=GATES),
+    typer.Option(
+        "--gate",
+        metavar="'METRIC>=BOUND'",
+        help="Exit with code 7 if the bound does not hold; repeatable.",
+        rich_help_panel=GATES,
+    ),
 ]
 MinAccuracy = Annotated[
-    float | None, typer.Option("--min-accuracy", metavar="F", help="Gate; a fraction.", rich_help_panel=GATES)
+    float | None,
+    typer.Option("--min-accuracy", metavar="F", help="Gate on accuracy, as a fraction.", rich_help_panel=GATES),
 ]
 MaxAccuracyDrop = Annotated[
     float | None,
-    typer.Option("--max-accuracy-drop", metavar="F", help="Gate, against the teacher.", rich_help_panel=GATES),
+    typer.Option(
+        "--max-accuracy-drop", metavar="F", help="Gate on the drop from the teacher.", rich_help_panel=GATES
+    ),
 ]
 MinGain = Annotated[
-    float | None, typer.Option("--min-gain", metavar="F", help="Gate, against scratch.", rich_help_panel=GATES)
+    float | None,
+    typer.Option("--min-gain", metavar="F", help="Gate on the gain over the baseline.", rich_help_panel=GATES),
 ]
 MinAgreement = Annotated[
     float | None,
-    typer.Option("--min-agreement", metavar="F", help="Gate, with the teacher.", rich_help_panel=GATES),
+    typer.Option(
+        "--min-agreement", metavar="F", help="Gate on agreement with the teacher.", rich_help_panel=GATES
+    ),
 ]
 MaxLatencyMs = Annotated[
-    float | None, typer.Option("--max-latency-ms", metavar="MS", help="Gate, median.", rich_help_panel=GATES)
+    float | None,
+    typer.Option("--max-latency-ms", metavar="MS", help="Gate on median latency.", rich_help_panel=GATES),
 ]
 MaxLatencyRatio = Annotated[
     float | None,
-    typer.Option("--max-latency-ratio", metavar="F", help="Gate, against the teacher.", rich_help_panel=GATES),
+    typer.Option(
+        "--max-latency-ratio", metavar="F", help="Gate on latency relative to the teacher.", rich_help_panel=GATES
+    ),
 ]
 MaxSizeMb = Annotated[
-    float | None, typer.Option("--max-size-mb", metavar="MB", help="Gate, 10^6 bytes.", rich_help_panel=GATES)
+    float | None,
+    typer.Option("--max-size-mb", metavar="MB", help="Gate on size; 1 MB is 10^6 bytes.", rich_help_panel=GATES),
 ]
 StrictGates = Annotated[
     bool,
-    typer.Option("--strict-gates", help="Inconclusive gates fail too.", rich_help_panel=GATES),
+    typer.Option("--strict-gates", help="Treat inconclusive gates as failed.", rich_help_panel=GATES),
 ]
 
 CacheLimit = Annotated[
@@ -202,14 +223,14 @@ CacheLimit = Annotated[
     typer.Option(
         "--cache-limit",
         metavar="SIZE",
-        help="What the cache may hold, such as 20GB; a fifth of the free disk.",
+        help="Maximum cache size, e.g. 20GB; a fifth of the free disk by default.",
         rich_help_panel=RUN,
     ),
 ]
 
-# What people type from other tools, and what it is called here.
+# Options of other tools, and the hint that names kd's way.
 FOREIGN = {
-    "--alpha": "a term's weight is a setting: --set losses.soft_targets.weight=0.9",
+    "--alpha": "the weight of a loss is a setting: --set losses.soft_targets.weight=0.9",
     "--temperature": "a setting of the loss: --set losses.soft_targets.temperature=4",
     "--T": "a setting of the loss: --set losses.soft_targets.temperature=4",
     "-T": "a setting of the loss: --set losses.soft_targets.temperature=4",
@@ -218,7 +239,7 @@ FOREIGN = {
     "--weight-decay": "a setting: --set 'train.optimizer={kind: adamw, weight_decay: 1e-4}'",
     "--momentum": "a setting: --set 'train.optimizer={kind: sgd, momentum: 0.9}'",
     "--optimizer": "a setting: --set train.optimizer=sgd",
-    "--loss": "losses stand in the recipe: kd losses ls, kd recipes show soft-targets",
+    "--loss": "losses are listed in the recipe: kd losses ls, kd recipes show soft-targets",
     "--device": "--devices auto|one|workers",
     "--gpu": "--devices auto uses every GPU",
     "--gpus": "--devices auto uses every GPU",
@@ -237,11 +258,11 @@ FOREIGN = {
     "--targets": "a setting: --set teacher.targets=memory",
     "--views": "a setting: --set teacher.views=8",
     "--no-cache": "a setting: --set teacher.targets=memory",
-    "--cache": "KD_CACHE_DIR says where answers are kept; kd cache ls",
-    "--cache-dir": "KD_CACHE_DIR says where answers are kept; kd cache dir",
+    "--cache": "teacher outputs are cached in KD_CACHE_DIR: kd cache ls",
+    "--cache-dir": "KD_CACHE_DIR sets the folder of the cache: kd cache dir",
     "--patience": "a setting: --set train.early_stopping.patience=3",
-    "--workers": "kd uses every core (--threads N); several machines: --devices workers (docs/scale-out.md)",
-    "--num-workers": "kd uses every core: --threads N",
+    "--workers": "kd uses all cores (limit: --threads N); several machines: --devices workers (docs/scale-out.md)",
+    "--num-workers": "kd uses all cores (limit: --threads N)",
     "--force": "--overwrite",
     "--output-dir": "--out DIR",
     "--save-dir": "--out DIR",

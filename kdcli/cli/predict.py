@@ -1,4 +1,4 @@
-"""kd predict."""
+"""kd predict: options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def command(
     model: Annotated[Path, typer.Argument(metavar="MODEL|RUN", help="Model file or run directory.")],
     out: Annotated[
         Path,
-        typer.Option("--out", metavar="FILE.npz|FILE.csv", help="A new file.", rich_help_panel=o.COMMON),
+        typer.Option("--out", metavar="FILE.npz|FILE.csv", help="File to create.", rich_help_panel=o.COMMON),
     ],
     recipe_options: RecipeGroup,
     part: PartGroup,
@@ -32,5 +32,6 @@ def command(
     limit = recipe_options.number_of_examples()
     prediction = predict(model, out=out, recipe=recipe, split=split, limit=limit, **options)
     document = prediction.to_json()
-    count = f"{document['examples']} examples of the {document['split']} split, {document['task']}"
-    output.result(document, path=document["path"], human=[f"{document['path']}: {count}, by {document['model']}"])
+    count = f"{document['examples']:,} examples of the {document['split']} split, {document['task']}"
+    text = f"{document['path']}: predictions of {document['model']}, {count}"
+    output.result(document, path=document["path"], human=[text])

@@ -1,4 +1,4 @@
-"""kd recipes: list, show, copy, check, schema."""
+"""kd recipes: list, show, copy and check recipes; print their JSON schema."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from kdcli.cli import options as o
 from kdcli.cli.repeated_options import SingleOptions
 
-app = typer.Typer(help="Recipes: list, show, copy, check, schema.", no_args_is_help=True)
+app = typer.Typer(help="List, show, copy and check recipes.", no_args_is_help=True)
 
 
 @app.command("ls", cls=SingleOptions)
@@ -38,11 +38,11 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
 def cp(
     name: Annotated[str, typer.Argument(metavar="NAME")],
     destination: Annotated[
-        Path | None, typer.Argument(metavar="[DEST]", help="File or folder; NAME.yaml here.")
+        Path | None, typer.Argument(metavar="[DEST]", help="File or folder; ./NAME.yaml by default.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
-    """Copy a shipped recipe, to change it."""
+    """Copy a shipped recipe, for example to change it."""
     from kdcli.cli.console import Output
     from kdcli.commands.copy_recipe import copy_recipe
 
@@ -54,12 +54,12 @@ def cp(
 
 @app.command("check", cls=SingleOptions)
 def check(
-    recipe: Annotated[str, typer.Argument(metavar="FILE", help="A path, a shipped name, or - for stdin.")],
+    recipe: Annotated[str, typer.Argument(metavar="FILE", help="Path, shipped name, or - for stdin.")],
     set_: o.Set = None,
     code: o.Code = None,
     json: o.Json = False,
 ) -> None:
-    """Report every fault of a recipe, with line and column."""
+    """Report all problems in a recipe, with line and column."""
     from kdcli.cli.console import Output
     from kdcli.errors import RecipeError, UsageError
     from kdcli.models.custom_code import find_kinds
@@ -68,11 +68,11 @@ def check(
     source = recipe
     if "/" not in recipe and recipe != "-" and Path(recipe).is_file():
         source = f"./{recipe}"
-    own = find_kinds(code or ())
+    custom = find_kinds(code or ())
     try:
-        read = read_recipe(source, settings=set_ or (), custom=own)
+        read = read_recipe(source, settings=set_ or (), custom=custom)
     except RecipeError as error:
-        # Its hint may be to run this command.
+        # The hint would be to run this very command.
         if (error.hint or "").startswith("kd recipes check"):
             error.hint = None
         raise
@@ -85,7 +85,7 @@ def check(
         raise
     values = read.recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
     document = {"schema": "kd.recipe-check/1", "recipe": recipe, "faults": [], "values": values}
-    Output(json_=json).result(document, human=[f"{recipe}: no fault found"])
+    Output(json_=json).result(document, human=[f"{recipe}: no problems found"])
 
 
 @app.command("schema", cls=SingleOptions)

@@ -1,4 +1,4 @@
-"""kd train-teacher."""
+"""kd train-teacher: options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""kd losses check: whether a kind of loss, a user's own as well, keeps what every loss keeps."""
+"""kd losses check: test shipped and custom kinds of losses against the contract of losses."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ if TYPE_CHECKING:
 
 
 def check_losses(what: str | Path) -> tuple[CheckedLoss, ...]:
-    """Try the contract on a kind, with its default options.
+    """Check the contract of losses on kinds with their default options.
 
     Args:
-        what: a file that defines losses (all of them are tried), or a kind of the catalogue.
+        what: a Python file that defines losses (all of them are checked), or a shipped kind.
 
     Raises:
-        kdcli.errors.UsageError: no such kind, or a file that fails or defines no loss.
+        kdcli.errors.UsageError: the kind is unknown, or the file fails or defines no loss.
     """
-    members, paths = _members(what)
-    # From here on there is work for TensorFlow: a file that fails never gets this far.
+    members, paths = _find_members(what)
+    # TensorFlow starts only now: a file that fails is reported at once.
     from kdcli.setup.startup import start_tensorflow
 
     start_tensorflow(threads=None, seed=0, code=paths)
     from kdcli.loss_contract.checked_loss import CheckedLoss
 
-    return tuple(CheckedLoss(kind_of(member), _points(member)) for member in members)
+    return tuple(CheckedLoss(kind_of(member), _check_member(member)) for member in members)
 
 
-def _members(what: str | Path) -> tuple[list[type[Loss]], tuple[Path, ...]]:
+def _find_members(what: str | Path) -> tuple[list[type[Loss]], tuple[Path, ...]]:
     if not str(what).endswith(".py"):
         return [find(str(what))], ()
-    own = find_kinds([Path(what)])
-    members = list(own.of(Loss).values())
+    custom = find_kinds([Path(what)])
+    members = list(custom.of(Loss).values())
     if not members:
         raise UsageError(
             f"{what} defines no loss: no subclass of Loss or FeatureLoss", hint="docs/custom-kinds.md"
         )
-    return members, own.paths
+    return members, custom.paths
 
 
-def _points(member: type[Loss]) -> tuple[CheckResult, ...]:
+def _check_member(member: type[Loss]) -> tuple[CheckResult, ...]:
     from kdcli.loss_contract.check import CheckResult, check_contract
 
     try:
         loss = instantiate_loss(member, {})
     except UsageError as error:
-        return (CheckResult("defaults", "failed", f"it cannot be made without options: {error.message}"),)
+        return (CheckResult("defaults", "failed", f"cannot be created with default options: {error.message}"),)
     return check_contract(loss)

@@ -1,4 +1,4 @@
-"""kd compare: is the distilled student better than the same student trained alone?"""
+"""kd compare: distilled students against baselines that are trained on labels only."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ def compare(
     gates: Sequence[str | Gate] = (),
     **options: Unpack[RunOptions],
 ) -> Comparison | Plan:
-    """Train every student under every recipe and alone, with the same seeds, and say what distillation gained.
+    """Train every student with every recipe and as a baseline, with the same seeds, and measure the gain.
 
-    For each distinct student, data and train section one baseline is trained on labels alone: same batches, steps
-    and selection on validation. Runs are in `out/<student>/<recipe>/seed-<k>`.
+    Each distinct combination of student, data and train section gets one baseline, trained on labels only with the
+    same batches, steps and selection on validation. Runs are in `out/<student>/<recipe>/seed-<k>`.
 
     Args:
-        teacher: a path, a run directory or a `keras.Model`; the recipe's when left out. A list is an ensemble.
-        students: paths, run directories or models; each recipe's own when left out.
-        recipes: names, paths, mappings or `Recipe`s; `soft-targets` when left out.
+        teacher: a path, a run directory or a `keras.Model`; from the recipe by default. A list is an ensemble.
+        students: paths, run directories or models; from each recipe by default.
+        recipes: names, paths, mappings or `Recipe`s; `soft-targets` by default.
         distilled: finished runs of `kd distill` to compare; only their baselines are trained.
-        repeats: pairs of each arm, 3 when left out; both students of pair k start from fresh weights of seed k.
-        latency: time the teacher and one model of each arm.
+        repeats: number of pairs per arm, 3 by default; both students of pair k start from fresh weights of seed k.
+        latency: whether to time the teacher and one model of each arm.
         gates: bounds such as `gain>=0.005`, for every distilled arm.
-        options: those of `kdcli.RecipeOptions` and `kdcli.RunOptions`. `seed` is that of the first pair; split,
-            limit and views are the same in all of them. `dry_run` plans the first distilled arm and lists all.
+        options: options of `kdcli.RecipeOptions` and `kdcli.RunOptions`. `seed` is the seed of the first pair; all
+            pairs share split, limit and views. `dry_run` plans the first distilled arm and lists all arms.
 
     Raises:
-        kdcli.errors.KdError: everything that is expected to go wrong, by its subclasses.
+        kdcli.errors.KdError: any expected error, by its subclasses.
 
     Example:
         >>> import kdcli
@@ -61,7 +61,7 @@ def compare(
         repeats=repeats,
         options=options,
     )
-    # From here on NumPy and TensorFlow are loaded: a bad recipe never gets this far.
+    # These load NumPy and TensorFlow: errors in a recipe are reported before.
     from kdcli.comparison.run import run_comparison
 
     return run_comparison(arms, options, gates=gates, latency=latency)

@@ -1,4 +1,4 @@
-"""kd demo: a teacher, students, their comparison and files that ship, on the embedded digits."""
+"""kd demo: teacher, students, comparison and exported files, on the embedded digits."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def demo(
     stop: Callable[[], int | None] = never_stop,
     on_event: OnEvent = ignore_event,
 ) -> Demonstration:
-    """The whole story, offline, in about a minute and a half on two cores, with the functions of the commands.
+    """Run all main commands on embedded data, offline: about a minute and a half on two cores.
 
     Args:
-        out: a folder for teacher, students, comparison and exports; a new one below `runs/` when left out.
+        out: a folder for teacher, students, comparison and exports; a new one below `runs/` by default.
         threads: number of threads TensorFlow uses; has an effect only before TensorFlow has started.
-        stop: called between steps; an exit code stops.
-        on_event: receives progress, and the command that each stage stands for.
+        stop: called between steps; an exit code stops the training.
+        on_event: receives progress, and the command of each stage.
 
     Raises:
-        kdcli.errors.KdError: everything that is expected to go wrong, by its subclasses.
+        kdcli.errors.KdError: any expected error, by its subclasses.
 
     Example:
         >>> import kdcli
@@ -49,7 +49,7 @@ def demo(
     stages = DemoStages.start(out, RECIPE, on_event)
     path = stages.path
     teacher, students = path / "teacher", [path / f"student-{seed}" for seed in SEEDS]
-    # The same split and views for all seeds, so that their baselines share them.
+    # The same split for all seeds: their baselines share it.
     split = "data.seed=0"
     with stages.run("teacher", f"train-teacher --recipe {RECIPE} --out {teacher}"):
         train_teacher(recipe=RECIPE, out=teacher, threads=threads, stop=stop, on_event=on_event)
@@ -66,8 +66,8 @@ def demo(
                 stop=stop,
                 on_event=on_event,
             )
-    named = " ".join(f"--distilled {student}" for student in students)
-    with stages.run("compare", f"compare {named} --out {path / 'compare'}"):
+    runs = " ".join(f"--distilled {student}" for student in students)
+    with stages.run("compare", f"compare {runs} --out {path / 'compare'}"):
         compared = compare(distilled=students, out=path / "compare", threads=threads, stop=stop, on_event=on_event)
     kinds = "--format litert --quantize none --quantize int8"
     with stages.run("export", f"export {students[0]} {kinds} --out {path / 'export'}"):

@@ -1,4 +1,4 @@
-"""kd distill: train the student under the teacher, and leave a run that others can trust."""
+"""kd distill: train a student on the outputs of a teacher."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def distill(
     """Distil a teacher into a student.
 
     Args:
-        recipe: a shipped name, a path, a mapping or a `Recipe`; `soft-targets` when left out.
-        teacher: a path, a run directory or a `keras.Model`; the recipe's when left out. A list is an ensemble.
-        student: the same; a student given as an object is trained in place.
-        gates: bounds on test metrics, such as `accuracy>=0.97`; they replace the recipe's for the same metric.
-            The result says which ones fail.
-        options: those of `kdcli.RecipeOptions` and `kdcli.RunOptions`.
+        recipe: a shipped name, a path, a mapping or a `Recipe`; `soft-targets` by default.
+        teacher: a path, a run directory or a `keras.Model`; from the recipe by default. A list is an ensemble.
+        student: a path, a run directory or a `keras.Model`, which is trained in place; from the recipe by default.
+        gates: bounds on test metrics, such as `accuracy>=0.97`; they replace those of the recipe for the same
+            metric. The result says which gates failed.
+        options: options of `kdcli.RecipeOptions` and `kdcli.RunOptions`.
 
     Returns:
-        The finished run, with `run.test.accuracy` (`run.test` is None where the data has no test split) and
-        `run.model_path`; with `dry_run` the plan.
+        The finished run, with `run.test.accuracy` (`run.test` is None if the data has no test split) and
+        `run.model_path`; the plan with `dry_run`.
 
     Raises:
-        kdcli.errors.KdError: everything that is expected to go wrong, by its subclasses.
+        kdcli.errors.KdError: any expected error, by its subclasses.
 
     Example:
         >>> import kdcli
@@ -44,7 +44,7 @@ def distill(
         >>> run.test.accuracy                                              # doctest: +SKIP
     """
     request = make_request(recipe, teacher=teacher, student=student, gates=gates, **options)
-    # From here on NumPy and TensorFlow are loaded: a bad recipe never gets this far.
+    # These load NumPy and TensorFlow: errors in a recipe are reported before.
     from kdcli.jobs.build import build_distillation
     from kdcli.jobs.execute import execute
     from kdcli.jobs.finished_run import choose_run_gates, judge_finished

@@ -1,4 +1,4 @@
-"""kd doctor: what is installed, what computes, what is missing and the command that adds it."""
+"""kd doctor: report the installation, the devices and missing extras."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdcli.setup.installation import find_caches, find_devices, find_extras, fin
 
 
 def doctor() -> EnvironmentReport:
-    """Look at the machine and the installation; nothing is changed."""
+    """Report versions, devices, memory, caches and extras; changes nothing."""
     devices, findings = find_devices()
     memory = psutil.virtual_memory()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -1,4 +1,4 @@
-"""kd evaluate: one or several models on one split."""
+"""kd evaluate: measure models on one split of the data."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ def evaluate(
     gates: Sequence[str | Gate] = (),
     **options: Unpack[RecipeOptions],
 ) -> Evaluation:
-    """Measure models on a split: accuracy with its interval, loss, calibration, agreement with a teacher, speed.
+    """Measure models on a split: accuracy with interval, loss, calibration, agreement with a teacher, latency.
 
     Args:
         models: model files or run directories, which bring their data and preprocessing.
         recipe: for its `data`, `student.input` (every model), `teacher.input` and `gates`.
-        teacher: a file or run directory to compare predictions and speed with.
-        split: `auto` (test where there is one, else everything), `train`, `validation`, `test`, `all`.
+        teacher: a file or run directory to compare predictions and latency with.
+        split: `auto` (test if there is one, else all), `train`, `validation`, `test`, `all`.
         limit: number of examples of the split, or a fraction of them; stratified.
-        per_class: precision, recall and F1 of every class too.
-        latency: time the models, in turns, for about three seconds each.
-        runtime: time only models that `tensorflow`, `litert` or `onnxruntime` runs.
-        gates: bounds such as `accuracy>=0.97`; they replace the recipe's for the same metric.
-        options: those of `kdcli.RecipeOptions`; data of the first run when left out. `batch_size` is 256 when left
-            out, and changes the speed, not the metrics.
+        per_class: whether to measure precision, recall and F1 of every class.
+        latency: whether to time the models, in turns, for about three seconds each.
+        runtime: the only runtime to time: `tensorflow`, `litert` or `onnxruntime`.
+        gates: bounds such as `accuracy>=0.97`; they replace those of the recipe for the same metric.
+        options: options of `kdcli.RecipeOptions`. The data is by default that of the first run. `batch_size`, 256
+            by default, changes the speed, not the metrics.
 
     Raises:
-        kdcli.errors.KdError: everything that is expected to go wrong, by its subclasses.
+        kdcli.errors.KdError: any expected error, by its subclasses.
 
     Example:
         >>> import kdcli
@@ -55,11 +55,13 @@ def evaluate(
     batch_size = options.pop("batch_size", None)
     check_limits(limit=limit, batch_size=batch_size, split=split)
     request = request_for_models(models, recipe, gates=gates, **options)
-    idle = next((one for one in options.get("settings", ()) if one.startswith("teacher.")), None)
-    if idle is not None and teacher is None:
+    unused = next((one for one in options.get("settings", ()) if one.startswith("teacher.")), None)
+    if unused is not None and teacher is None:
         raise UsageError(
-            f"--set {idle} has no effect without --teacher",
-            hint=f"for MODEL: --set student.{idle.partition('.')[2]}",
+            f"--set {unused} has no effect without --teacher",
+            hint=f"for MODEL: --set student.{unused.partition('.')[2]}",
         )
-    how = Measurement(split, limit, batch_size or 256, per_class=per_class, latency=latency, runtime=runtime)
-    return measure_models(models, teacher, request, how)
+    measurement = Measurement(
+        split, limit, batch_size or 256, per_class=per_class, latency=latency, runtime=runtime
+    )
+    return measure_models(models, teacher, request, measurement)

@@ -1,4 +1,4 @@
-"""kd export: files that ship, each compared with its model before it is kept."""
+"""kd export: convert a model to deployable files, each compared with the model."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def export(
     gates: Sequence[str | Gate] = (),
     **options: Unpack[ExportOptions],
 ) -> ExportResult:
-    """Write a model as files that ship.
+    """Export a model to deployable files.
 
-    Each file is opened again in its own runtime and compared with the model on the same raw examples. A file that
-    loses more than 0.01 of the accuracy is deleted (`export_drop` sets another bound). Without labels the fraction
-    of changed decisions counts, for values the fraction of the variance that is not explained.
+    Each file is opened again in its runtime and compared with the model on the same raw examples. A file that
+    loses more than 0.01 of accuracy is deleted (the gate `export_drop` sets another bound). Without labels the
+    bound is on the fraction of changed predictions, for regression on the fraction of unexplained variance.
 
     Args:
         model: a Keras file, a SavedModel, or a run directory, which brings its data and preprocessing.
         formats: `keras`, `saved-model`, `litert`, `onnx`.
         recipe: for its `data`, `student.input` and `gates`.
-        out: a new or empty folder; `runs/<time>_export_<name>` when left out.
-        gates: bounds such as `size_mb<=0.1`; they replace the recipe's for the same metric.
-        options: those of `kdcli.RecipeOptions` and `kdcli.ExportOptions`. Without data, files are compared on
-            random inputs, take what the model itself takes, and cannot be `int8`.
+        out: a new or empty folder; `runs/<time>_export_<name>` by default.
+        gates: bounds such as `size_mb<=0.1`; they replace those of the recipe for the same metric.
+        options: options of `kdcli.RecipeOptions` and `kdcli.ExportOptions`. Without data, files take the same
+            inputs as the model, are compared on random inputs, and cannot be `int8`.
 
     Raises:
-        kdcli.errors.KdError: everything that is expected to go wrong, by its subclasses.
+        kdcli.errors.KdError: any expected error, by its subclasses.
 
     Example:
         >>> import kdcli

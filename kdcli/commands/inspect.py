@@ -1,4 +1,4 @@
-"""kd inspect: what a model file holds, and with data what it makes of real examples."""
+"""kd inspect: describe a model file, and check it on data."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from kdcli.setup.named_models import check_limits, request_for_models, require_d
 from kdcli.setup.request import RecipeLike, RecipeOptions
 from kdcli.setup.startup import start_tensorflow
 
-# Settings that select a part of a file: they have an effect without data too.
-FILE_SETTINGS = ("student.signature=", "student.output=", "student.input.tensor=", "student.input.values")
+# Settings that have an effect without data, since they select a part of a file.
+_FILE_SETTINGS = ("student.signature=", "student.output=", "student.input.tensor=", "student.input.values")
 # Formats that are inspected without TensorFlow.
-NO_TENSORFLOW = ("tflite", "onnx", "npz")
+_NO_TENSORFLOW = ("tflite", "onnx", "npz")
 
 
 def inspect(
@@ -29,23 +29,22 @@ def inspect(
     limit: float | None = None,
     **options: Unpack[RecipeOptions],
 ) -> Inspection:
-    """Look into a model: inputs, outputs, parameters, FLOPs, bytes, layers and taps.
+    """Describe a model: inputs, outputs, parameters, FLOPs, bytes, layers and taps.
 
-    The file is screened, opened, and its weights are checked. Without data the output kind is what the last layer
-    says, or what a run recorded. With data it is found on real examples, as is the scale of images, and `checked`
-    holds the metrics. A file that is refused or does not open raises nothing here: `safe` is False, `findings`
-    say why, and `refused` is what other commands raise.
+    The file is screened and opened, and its weights are checked. Without data the output kind is that of the last
+    layer, or the one that a run recorded. With data, output kind and image scale are found on examples, and
+    `checked` holds the metrics. A file that is rejected or does not open raises no error here: `safe` is False,
+    `findings` gives the reasons, and `refused` is the error that other commands raise.
 
     Args:
-        model: a file, the folder of a SavedModel, a run directory, or `zoo:NAME` (with data: an untrained model of
-            the zoo, built for that data in a few sizes).
+        model: a file, the folder of a SavedModel, a run directory, or `zoo:NAME` (an untrained zoo model,
+            built for the data in a few sizes).
         recipe: for its `data` and `student.input`.
-        limit: number of examples of the test split (of everything where there is none), or a fraction; 512 when
-            left out.
-        options: those of `kdcli.RecipeOptions`. `batch_size` is 256 when left out.
+        limit: number of examples of the test split (of all data if there is none), or a fraction; 512 by default.
+        options: options of `kdcli.RecipeOptions`. `batch_size` is 256 by default.
 
     Raises:
-        kdcli.errors.KdError: everything that is expected to go wrong, by its subclasses.
+        kdcli.errors.KdError: any expected error, by its subclasses.
 
     Example:
         >>> import kdcli
@@ -57,19 +56,19 @@ def inspect(
     check_limits(limit=limit, batch_size=batch_size)
     path, file = Path(model), resolve_model_file(Path(model), trust=options.get("trust", NO_TRUST))
     with_data = options.get("data") is not None or recipe is not None
-    others = [setting for setting in options.get("settings", ()) if not setting.startswith(FILE_SETTINGS)]
+    others = [setting for setting in options.get("settings", ()) if not setting.startswith(_FILE_SETTINGS)]
     needs_data = {f"--set {' '.join(others[:1])}": others, "--limit": limit, "--batch-size": batch_size}
     unused = [option for option, value in needs_data.items() if value not in (None, [])]
     if unused and not with_data:
         raise UsageError(f"{unused[0]} has no effect without data to check the model on", hint="--data D")
-    form = detect_format(file)
+    file_format = detect_format(file)
     request = request_for_models([path], recipe, with_data=with_data, **options)
     context = request.context
     if with_data:
         require_data(request)
-    if with_data or form not in NO_TENSORFLOW:
+    if with_data or file_format not in _NO_TENSORFLOW:
         start_tensorflow(threads=context.threads, seed=request.recipe.train.seed, code=request.code)
-    found = inspect_file(path, file, request, threads=context.threads, on_event=context.on_event)
-    if not with_data or found.refused is not None:
-        return found
-    return check_on_data(found, path, request, limit=limit, batch_size=batch_size or 256)
+    inspection = inspect_file(path, file, request, threads=context.threads, on_event=context.on_event)
+    if not with_data or inspection.refused is not None:
+        return inspection
+    return check_on_data(inspection, path, request, limit=limit, batch_size=batch_size or 256)

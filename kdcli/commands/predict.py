@@ -1,4 +1,4 @@
-"""kd predict: a model's predictions on one split, in a file that others can read and a student can learn from."""
+"""kd predict: write the predictions of a model to a file, which can also stand in for a teacher."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ def predict(
     limit: float | None = None,
     **options: Unpack[RecipeOptions],
 ) -> PredictionResult:
-    """Write a model's predictions on a split; labels are not needed.
+    """Write the predictions of a model on a split; labels are optional.
 
-    A `.npz` holds `logits` (n, classes), `probabilities`, `predicted` (n,), `index` (n,), `labels` where there
-    are any, and `fingerprint`, the sha256 of the data. For regression it holds `values` (n, outputs) instead of
-    the first three, for segmentation `classes` (n, h, w). A `.csv` has one line an example: index, label,
-    predicted, and a probability for each class (or the values). `index` counts the rows of the split as the
-    source has it: `train` is all of the training part, before validation is split off and without `data.limit`,
-    so that the file can stand for a teacher.
+    A `.npz` file holds `logits` (n, classes), `probabilities` (n, classes), `predicted` (n,), `index` (n,),
+    `labels` if there are any, and `fingerprint`, the sha256 of the data. For regression `values` (n, outputs)
+    replaces the first three, for segmentation `classes` (n, h, w). A `.csv` file has one line per example: index,
+    label, predicted, and one probability per class (or the values). `index` counts the rows of the split in the
+    source: `train` is the whole training part, before validation is split off and without `data.limit`, so that
+    the file can stand in for a teacher.
 
     Args:
         model: a model file, or a run directory with its data and preprocessing.
         out: a new `.npz` or `.csv` file.
         recipe: for its `data` and `student.input`.
-        split: `auto` (test where there is one, else everything), `train`, `validation`, `test`, `all`.
+        split: `auto` (test if there is one, else all), `train`, `validation`, `test`, `all`.
         limit: number of examples of the split, or a fraction of them; stratified.
-        options: those of `kdcli.RecipeOptions`; data of the run when left out. `batch_size` is 256 when left out.
+        options: options of `kdcli.RecipeOptions`. The data is by default that of the run, `batch_size` 256.
 
     Raises:
-        kdcli.errors.KdError: everything that is expected to go wrong, by its subclasses.
+        kdcli.errors.KdError: any expected error, by its subclasses.
 
     Example:
         >>> import kdcli
@@ -61,7 +61,7 @@ def predict(
     start_tensorflow(threads=context.threads, seed=request.recipe.train.seed, code=request.code)
     whole, dataset, examples = open_split(request, split=split, limit=limit, on_event=context.on_event)
     if path.suffix == ".csv" and dataset.is_dense:
-        raise UsageError(f"--out {path}: maps do not fit into a table", hint="--out FILE.npz")
+        raise UsageError(f"--out {path}: a .csv file cannot hold segmentation maps", hint="--out FILE.npz")
     with ExitStack() as resources:
         opened = open_evaluated_file(
             Path(model),
@@ -70,11 +70,9 @@ def predict(
             dataset=dataset,
             threads=context.threads,
             opened=resources,
-            on_event=context.on_event,
+            on_event=(on_event := context.on_event),
         )
-        _, logits = opened.measure(
-            examples, task=dataset.task, on_event=context.on_event, batch_size=batch_size or 256
-        )
+        _, logits = opened.measure(examples, task=dataset.task, on_event=on_event, batch_size=batch_size or 256)
     dataset = fill_outputs(dataset, opened.network.outputs)
     write_predictions(path, opened.network, dataset, examples, logits, fingerprint=fingerprint_dataset(whole))
     return PredictionResult(path, examples.split, len(examples), dataset.task, file)

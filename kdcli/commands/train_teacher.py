@@ -1,4 +1,4 @@
-"""kd train-teacher: train the recipe's teacher on labels, with the same loop that trains a student."""
+"""kd train-teacher: train the teacher of a recipe on labels."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 def train_teacher(
     *, recipe: RecipeLike | None = None, teacher: ModelLike | None = None, **options: Unpack[RunOptions]
 ) -> RunResult | FinishedRun | Plan:
-    """Train a teacher: the recipe's `teacher` with its `train` section and a `labels` term of weight 1.
+    """Train the `teacher` of a recipe with its `train` section and a `labels` term of weight 1.
 
     Args:
-        recipe: a shipped name, a path, a mapping or a `Recipe`; `soft-targets` when left out.
+        recipe: a shipped name, a path, a mapping or a `Recipe`; `soft-targets` by default.
         teacher: a path or a `keras.Model` that gives the architecture (its weights too with
-            `teacher.start: file`); the recipe's when left out.
-        options: those of `kdcli.RecipeOptions` and `kdcli.RunOptions`.
+            `teacher.start: file`); from the recipe by default.
+        options: options of `kdcli.RecipeOptions` and `kdcli.RunOptions`.
 
     Returns:
-        The finished run, with `teacher.keras`; with `dry_run` the plan.
+        The finished run, with `teacher.keras`; the plan with `dry_run`.
 
     Raises:
-        kdcli.errors.KdError: everything that is expected to go wrong, by its subclasses.
+        kdcli.errors.KdError: any expected error, by its subclasses.
 
     Example:
         >>> import kdcli
         >>> run = kdcli.train_teacher(recipe="digits", out="runs/teacher")   # doctest: +SKIP
     """
     request = make_request(recipe, teacher=teacher, **options)
-    # From here on NumPy and TensorFlow are loaded: a bad recipe never gets this far.
+    # These load NumPy and TensorFlow: errors in a recipe are reported before.
     from kdcli.jobs.build import build_label_training
     from kdcli.jobs.execute import execute
     from kdcli.jobs.plan import make_plan
@@ -48,7 +48,7 @@ def train_teacher(
     location, context = find_location("train-teacher", request), request.context
     if location.finished is not None:
         return location.finished
-    for text in _ignored_settings(location.request.recipe, cache_limit=context.cache_limit):
+    for text in _list_ignored_settings(location.request.recipe, cache_limit=context.cache_limit):
         context.on_event(Note(text))
     with join_run(location) as location:
         job = build_label_training("teacher", location)
@@ -59,13 +59,13 @@ def train_teacher(
         return execute(job, location)
 
 
-def _ignored_settings(recipe: Recipe, *, cache_limit: int | None) -> list[str]:
-    """Notes on what is there for a student only."""
-    ignored = [loss.label for loss in recipe.losses or () if loss.needs_teacher]
+def _list_ignored_settings(recipe: Recipe, *, cache_limit: int | None) -> list[str]:
+    """Notes on settings that are for students only."""
+    losses = [loss.label for loss in recipe.losses or () if loss.needs_teacher]
     notes = {
-        f"a teacher learns from labels alone: {', '.join(ignored)} of the recipe is left out": ignored,
-        "stages are for the student: kd distill trains those of the recipe": recipe.stages,
-        "--cache-limit is for kd distill and kd compare: a teacher in training has no cached outputs": cache_limit,
-        "gates are for the student: kd distill checks those of the recipe": recipe.gates.gates(),
+        f"a teacher is trained on labels only; ignored losses: {', '.join(losses)}": losses,
+        "ignored stages: kd distill trains the stages of a recipe": recipe.stages,
+        "ignored --cache-limit: no teacher outputs are cached while a teacher is trained": cache_limit,
+        "ignored gates: kd distill checks the gates of a recipe": recipe.gates.gates(),
     }
     return [text for text, applies in notes.items() if applies not in (None, (), [], {})]

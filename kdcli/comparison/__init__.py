@@ -1,1 +1,1 @@
-"""Whether a distilled student beats the same student trained alone."""
+"""Whether a distilled student beats its baseline: the same student trained on labels only."""

@@ -1,4 +1,4 @@
-"""The arms of a comparison: every student under every recipe, and beside them the same student alone."""
+"""The arms of a comparison: every student under every recipe, and their baselines."""
 
 from __future__ import annotations
 
@@ -25,18 +25,21 @@ from kdcli.setup.request import Request, RunOptions, make_request, require
 from kdcli.setup.run_location import input_paths
 from kdcli.zoo import Clone, File
 
+SCRATCH = "scratch"
+
 
 @dataclass(frozen=True)
 class Arm:
     """One student trained in one way, over all seeds.
 
     Args:
-        name: in tables and documents: `scratch`, or `<student>/<recipe>`.
-        folder: of its runs, below the comparison's directory.
-        asked: what to do, with the first seed.
-        baseline: the arm to compare with; None for a student alone.
-        finished: runs that were given, by seed.
-        own_splits: whether each seed has split, limit and views of its own, as runs have that were given.
+        name: name in tables and documents: `scratch`, or `<student>/<recipe>`.
+        folder: folder of its runs in the comparison directory.
+        request: the request for the first seed.
+        baseline: name of the arm to compare with; None for a baseline.
+        seeds: seeds of its runs.
+        finished: runs that were finished before, by seed.
+        splits_per_seed: whether each seed has its own split, limit and views, as finished runs may have.
     """
 
     name: str
@@ -49,15 +52,15 @@ class Arm:
 
     @property
     def inputs(self) -> list[Path]:
-        """Files and folders that the arm reads."""
+        """The files and folders that the arm reads."""
         return [*input_paths(self.request.recipe), *(run.run for run in self.finished.values())]
 
     def at(self, seed: int, out: Path | None = None) -> Request:
-        """What to do with one seed; split, limit and views stay those of the first, unless each has its own.
+        """The request for a seed, with the split, limit and views of the first seed unless `splits_per_seed`.
 
         Args:
-            seed: of the pair.
-            out: the run directory, which is continued where it exists.
+            seed: seed of the run.
+            out: the run directory; an unfinished run in it is continued.
         """
         recipe = self.request.recipe
         train = recipe.train.model_copy(update={"seed": seed})
@@ -75,30 +78,30 @@ def make_arms(
     repeats: int | None,
     options: RunOptions,
 ) -> tuple[Arm, ...]:
-    """Every student under every recipe with its twin alone, twins first.
+    """Make an arm for every student under every recipe, and the baselines; the baselines come first.
 
     Args:
-        teacher: for every arm; from the recipe when None.
-        students: none is each recipe's own.
-        recipes: none is `soft-targets`, unless finished runs are given.
+        teacher: teacher of all arms; by default that of the recipe.
+        students: students; by default that of each recipe.
+        recipes: recipes; by default `soft-targets`, unless there are finished runs.
         distilled: finished runs of `kd distill`; runs that differ only in their seed are repeats of one arm.
-        repeats: seeds for each arm that is trained; 3 when None.
-        options: as for `make_request`.
+        repeats: number of seeds of each arm that is trained; by default 3.
+        options: options as for `make_request`.
 
     Raises:
-        UsageError: a recipe, an option, or what is missing.
+        UsageError: a recipe or an option is wrong or missing.
     """
     if distilled and not recipes:
         _refuse_without_effect(repeats=repeats, student=students or None, **options)
-    # Found once: two arms with the same own kind are equal then.
+    # The kinds are loaded once, so that arms with the same custom kind are equal.
     code = options.get("code") or ()
     custom = code if isinstance(code, CustomKinds) else find_kinds([Path(file) for file in code])
     shared: RunOptions = {**options, "code": custom}
     names: dict[str, str] = {}
     arms: list[Arm] = []
-    for recipe in _once_each(recipes) or ([] if distilled else [None]):
-        for student in _once_each(students) or [None]:
-            request = _fresh(make_request(recipe, teacher=teacher, student=student, **shared))
+    for recipe in _drop_repeated(recipes) or ([] if distilled else [None]):
+        for student in _drop_repeated(students) or [None]:
+            request = _start_fresh(make_request(recipe, teacher=teacher, student=student, **shared))
             check_stages(stages_of(request, Path()))
             last = last_stage(request)
             require(last, "data", "teacher", "student")
@@ -108,57 +111,58 @@ def make_arms(
             refuse_trained_object(last)
             first = request.recipe.train.seed
             seeds = tuple(range(first, first + (repeats or 3)))
-            arms.append(_arm(request, seeds, names, taken=arms))
-    arms += _finished_arms(distilled, names, arms, teacher=teacher, options=shared)
+            arms.append(_make_arm(request, seeds, names, taken=arms))
+    arms += _make_finished_arms(distilled, names, arms, teacher=teacher, options=shared)
     _refuse_several_teachers(arms)
     for arm in arms:
         for section in arm.request.recipe.sides.values():
             if isinstance(section.model, File):
                 resolve_model_file(Path(section.model.path), trust=arm.request.trust)
         refuse_fresh_graph(last_stage(arm.request))
-    twins: dict[str, Arm] = {}
-    paired = []
-    for arm in arms:
-        twin = _twin(arm, twins, arms)
-        paired.append(replace(arm, baseline=twin.name))
-    return (*twins.values(), *paired)
+    baselines: dict[str, Arm] = {}
+    paired = [replace(arm, baseline=_find_baseline(arm, baselines, arms).name) for arm in arms]
+    return (*baselines.values(), *paired)
 
 
-def _once_each(given: Sequence[Any]) -> list[Any]:
-    """Without files that are named twice."""
-    keys = [Path(one).resolve() if isinstance(one, str | Path) else id(one) for one in given]
-    return [one for number, one in enumerate(given) if keys[number] not in keys[:number]]
+def _drop_repeated(sources: Sequence[Any]) -> list[Any]:
+    """Drop files that are named twice."""
+    keys = [Path(one).resolve() if isinstance(one, str | Path) else id(one) for one in sources]
+    return [one for number, one in enumerate(sources) if keys[number] not in keys[:number]]
 
 
 def _refuse_without_effect(**options: Any) -> None:
-    """Refuse options of training where every arm is a run that exists: its twin is trained as it was."""
+    """Refuse training options if every arm is a finished run: its baseline is trained in the same way."""
     for name in ("student", "repeats", "seed", "epochs", "batch_size", "limit"):
         if options.get(name) is not None:
             raise UsageError(
-                f"--{name.replace('_', '-')} is for arms that are trained; a twin is trained as its RUN was",
-                hint="leave it out, or give --recipe instead of --distilled",
+                f"--{name.replace('_', '-')} has no effect on --distilled: a baseline is trained like its RUN",
+                hint="omit it, or use --recipe instead of --distilled",
             )
     if options.get("settings"):
-        raise UsageError("--set is for arms that are trained; a twin is trained as its RUN was", hint="--recipe")
+        raise UsageError(
+            "--set has no effect on --distilled: a baseline is trained like its RUN",
+            hint="omit it, or use --recipe instead of --distilled",
+        )
 
 
 def _refuse_several_teachers(arms: Sequence[Arm]) -> None:
     teachers = {teachers_text(arm.request.recipe) for arm in arms} - {""}
     if len(teachers) > 1:
         raise UsageError(
-            f"a comparison has one teacher (or one list), the recipes name {len(teachers)}", hint="--teacher FILE"
+            f"all arms of a comparison must have the same teacher or ensemble (got {len(teachers)})",
+            hint="--teacher FILE",
         )
 
 
-def _fresh(request: Request) -> Request:
-    """In a comparison every seed has weights of its own, unless the recipe asks for the file's."""
+def _start_fresh(request: Request) -> Request:
+    """Start every seed from new weights, unless the recipe sets `student.start`."""
     student = request.recipe.student
     if student.start == "auto":
         student = student.model_copy(update={"start": "fresh"})
     return replace(request, recipe=request.recipe.model_copy(update={"student": student}), recipe_given=True)
 
 
-def _arm(
+def _make_arm(
     request: Request,
     seeds: tuple[int, ...],
     names: dict[str, str],
@@ -166,52 +170,55 @@ def _arm(
     taken: Sequence[Arm],
     finished: dict[int, FinishedRun] | None = None,
 ) -> Arm:
-    student = _student_name(last_stage(request), names)
-    name = _unused(f"{student}/{request.name}", (arm.name for arm in taken))
-    return Arm(name, name, request, None, seeds, finished or {})
+    student = _name_student(last_stage(request), names)
+    name = _find_unused(f"{student}/{request.name}", (arm.name for arm in taken))
+    return Arm(name, name, request=request, baseline=None, seeds=seeds, finished=finished or {})
 
 
-def _student_name(request: Request, names: dict[str, str]) -> str:
-    """A short name for the student; another one of the same name gets a number."""
+def _name_student(request: Request, names: dict[str, str]) -> str:
+    """A short name for the student; a different student with the same name gets a number."""
     model = request.recipe.student.model
-    given = request.models.get("student")
-    key = str(id(given)) if given is not None else model.model_dump_json() if model else ""
+    instance = request.models.get("student")
+    key = str(id(instance)) if instance is not None else model.model_dump_json() if model else ""
     if key not in names:
         short = "student"
         if isinstance(model, File):
             path = Path(model.path)
             short = path.parent.name if find_run_recipe(path) and path.is_file() else path.stem
-        elif given is not None:
-            short = given.name
+        elif instance is not None:
+            short = instance.name
         elif model is not None:
             short = model.name
-        names[key] = _unused(short, names.values())
+        names[key] = _find_unused(short, names.values())
     return names[key]
 
 
-def _unused(name: str, taken: Iterable[str]) -> str:
+def _find_unused(name: str, taken: Iterable[str]) -> str:
     known, number, free = set(taken), 2, name
     while free in known:
         free, number = f"{name}-{number}", number + 1
     return free
 
 
-def _twin(arm: Arm, twins: dict[str, Arm], arms: Sequence[Arm]) -> Arm:
-    """The student alone: same weights at the start, same batches, steps and selection, labels only."""
-    request = alone(last_stage(arm.request), staged=bool(arm.request.recipe.stages))
-    key = f"{is_alone_as(request)} {arm.splits_per_seed}"
-    if key in twins:
-        twin = twins[key]
-        twins[key] = replace(twin, seeds=tuple(sorted({*twin.seeds, *arm.seeds})))
-        return twins[key]
+def _find_baseline(arm: Arm, baselines: dict[str, Arm], arms: Sequence[Arm]) -> Arm:
+    """The baseline of an arm, which is shared with other arms if possible."""
+    request = _make_baseline_request(last_stage(arm.request), staged=bool(arm.request.recipe.stages))
+    models = [id(model) for model in request.models.values()]
+    key = f"{request.recipe.model_dump_json()} {models} {arm.splits_per_seed}"
+    if key in baselines:
+        baseline = baselines[key]
+        baselines[key] = replace(baseline, seeds=tuple(sorted({*baseline.seeds, *arm.seeds})))
+        return baselines[key]
     student = arm.folder.rsplit("/", 1)[0]
-    folder = _unused(f"{student}/{SCRATCH}", (one.folder for one in (*twins.values(), *arms)))
-    name = folder if twins else SCRATCH
-    twins[key] = Arm(name, folder, request, None, arm.seeds, splits_per_seed=arm.splits_per_seed)
-    return twins[key]
+    folder = _find_unused(f"{student}/{SCRATCH}", (one.folder for one in (*baselines.values(), *arms)))
+    name = folder if baselines else SCRATCH
+    baselines[key] = Arm(
+        name, folder, request=request, baseline=None, seeds=arm.seeds, splits_per_seed=arm.splits_per_seed
+    )
+    return baselines[key]
 
 
-def _finished_arms(
+def _make_finished_arms(
     runs: Sequence[str | Path],
     names: dict[str, str],
     arms: Sequence[Arm],
@@ -219,12 +226,14 @@ def _finished_arms(
     teacher: Any,
     options: RunOptions,
 ) -> list[Arm]:
+    """Make an arm of all finished runs that differ only in their seed."""
     found: dict[str, Arm] = {}
-    for given in runs:
-        path = Path(given)
+    for path in map(Path, runs):
         model, recipe = find_run_model(path), find_run_recipe(path)
         if model is None or recipe is None or not (path / SUMMARY_FILE).exists():
-            raise ModelError(f"--distilled {path}: no finished run", hint="kd distill --out DIR makes one")
+            raise ModelError(
+                f"--distilled {path}: not a finished run", hint="create one with kd distill --out DIR"
+            )
         document = read_json(path / SUMMARY_FILE)
         if document.get("teacher") is None:
             raise ModelError(f"--distilled {path}: a run of kd train-teacher has no teacher to compare with")
@@ -245,36 +254,33 @@ def _finished_arms(
         if key in found:
             before = found[key]
             if seed in before.finished:
-                raise UsageError(f"--distilled {path}: another run of the same recipe has the seed {seed} too")
+                raise UsageError(f"--distilled {path}: another run of the same recipe has the same seed {seed}")
             finished = {**before.finished, seed: run}
             found[key] = replace(before, seeds=tuple(sorted(finished)), finished=finished)
             continue
         request = replace(request, name=name, recipe_given=True)
-        arm = _arm(request, (seed,), names, taken=[*arms, *found.values()], finished={seed: run})
+        arm = _make_arm(request, (seed,), names, taken=[*arms, *found.values()], finished={seed: run})
         found[key] = replace(arm, splits_per_seed=request.recipe.data.seed is None)
     return list(found.values())
 
 
-SCRATCH = "scratch"
-
-
-def alone(request: Request, *, staged: bool = False) -> Request:
-    """The same student with labels only: same weights at the start, same batches, steps and selection.
+def _make_baseline_request(request: Request, *, staged: bool = False) -> Request:
+    """The request to train the same student on labels only: same initial weights, batches, steps and selection.
 
     Args:
-        asked: what is asked of the distilled one.
-        staged: whether it is the last one of several stages.
+        request: the request of the distilled student.
+        staged: whether it is the last of several stages.
 
     Raises:
-        UsageError: a clone of what is not there yet.
+        UsageError: the student is a clone of a model that is trained in an earlier stage.
     """
     recipe, first = request.recipe, member_requests(request)[0]
-    # A clone is its teacher's architecture, so its twin needs to know the teacher too.
+    # A clone has the architecture of its teacher, so its baseline needs the teacher too.
     clone = isinstance(recipe.student.model, Clone)
     if clone and staged:
         raise UsageError(
-            "the last student is a clone of an assistant, which is not there before it is trained",
-            hint="name its architecture, or kd compare --distilled RUN with a finished run",
+            "the last student is a clone of a model that an earlier stage trains, so it has no baseline",
+            hint="name its architecture, or compare a finished run: kd compare --distilled RUN",
         )
     models = {role: model for role, model in first.models.items() if role == "student" or clone}
     update: dict[str, Any] = {
@@ -285,8 +291,3 @@ def alone(request: Request, *, staged: bool = False) -> Request:
         "gates": GatesSection(),
     }
     return replace(request, recipe=recipe.model_copy(update=update), name=SCRATCH, models=models)
-
-
-def is_alone_as(request: Request) -> str:
-    """What tells one student alone from another."""
-    return f"{request.recipe.model_dump_json()} {[id(model) for model in request.models.values()]}"

@@ -1,4 +1,4 @@
-"""The stages of the demonstration, and its models as lines of a table."""
+"""The stages of kd demo, and the rows of its table."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from kdcli.runs.export_results import ExportResult
 
 @dataclass(frozen=True)
 class DemoStages:
-    """The stages of the demonstration, each announced and timed.
+    """The stages of kd demo, each announced and timed.
 
     Args:
-        path: the folder of all of them.
-        on_event: receives the command that each stage stands for.
-        seconds: that each stage took.
+        path: folder of all stages.
+        on_event: receives the command of each stage.
+        seconds: duration of each stage.
     """
 
     path: Path
@@ -33,57 +33,62 @@ class DemoStages:
 
     @classmethod
     def start(cls, out: str | Path | None, recipe: str, on_event: OnEvent) -> DemoStages:
-        """Stages in a new or empty folder.
+        """Prepare the stages for a new or empty folder.
+
+        Args:
+            out: the folder; a new one below `runs/` if None.
+            recipe: recipe of all stages, for the name of a new folder.
+            on_event: receives the command of each stage.
 
         Raises:
             UsageError: the folder is not empty.
             ModelError: the LiteRT extra is not installed.
         """
-        require_extra("litert", subject="kd demo, which exports for LiteRT,")
+        require_extra("litert", subject="kd demo")
         path = Path(out) if out is not None else choose_run_folder("demo", recipe)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            what = "is not empty" if path.is_dir() else "is a file, not a folder"
-            raise UsageError(f"--out {path} {what}", hint="another --out")
+            problem = "is not empty" if path.is_dir() else "is a file, not a folder"
+            raise UsageError(f"--out {path} {problem}", hint="choose another --out")
         return cls(path, on_event)
 
     @contextmanager
     def run(self, name: str, command: str) -> Iterator[None]:
-        """Announce a stage by its command, and time the block."""
+        """Announce a stage with its command, and time the block."""
         self.on_event(Note(f"$ kd {command}"))
         since = time.perf_counter()
         try:
             yield
         except Interrupted as interrupted:
-            interrupted.hint = "kd demo with another --out starts anew"
+            interrupted.hint = "start again: kd demo with another --out"
             raise
         self.seconds[name] = round(time.perf_counter() - since, 1)
 
     def total_seconds(self) -> dict[str, float]:
-        """Seconds by stage, with `total`."""
+        """Seconds by stage, and `total`."""
         return {**self.seconds, "total": round(sum(self.seconds.values()), 1)}
 
 
 def list_demo_models(
     path: Path, compared: dict[str, Any], exported: ExportResult
 ) -> tuple[DemonstratedModel, ...]:
-    """The lines of the table: teacher, student alone, student distilled, and the files that ship."""
+    """The rows of the table: teacher, baseline, distilled student, and exported files."""
     teacher, (scratch, distilled) = compared["teacher"], compared["students"]
-    whole = teacher["bytes"]
+    teacher_bytes = teacher["bytes"]
     rows = []
     for name, entry, accuracy, file in (
         ("teacher", teacher, teacher["accuracy"], path / "teacher" / "teacher.keras"),
-        ("student alone, mean of 3", scratch, scratch["accuracy"]["mean"], _first(scratch)),
-        ("student distilled, mean of 3", distilled, distilled["accuracy"]["mean"], _first(distilled)),
+        ("student baseline, mean of 3", scratch, scratch["accuracy"]["mean"], _find_first_model(scratch)),
+        ("student distilled, mean of 3", distilled, distilled["accuracy"]["mean"], _find_first_model(distilled)),
     ):
-        timed, size = entry["latency"], entry["bytes"]
-        metrics = (accuracy, entry["parameters"], size, whole / size, timed["p50_ms"])
-        rows.append(DemonstratedModel(name, file, timed["runtime"], *metrics))
+        latency, size = entry["latency"], entry["bytes"]
+        metrics = (accuracy, entry["parameters"], size, teacher_bytes / size, latency["p50_ms"])
+        rows.append(DemonstratedModel(name, file, latency["runtime"], *metrics))
     for one in exported.artifacts:
         if one.path is not None and one.accuracy is not None:
-            metrics = (one.accuracy, distilled["parameters"], one.bytes, whole / one.bytes, one.p50_ms)
+            metrics = (one.accuracy, distilled["parameters"], one.bytes, teacher_bytes / one.bytes, one.p50_ms)
             rows.append(DemonstratedModel(f"{one.path.name}, seed 0", one.path, "litert", *metrics))
     return tuple(rows)
 
 
-def _first(student: dict[str, Any]) -> Path:
+def _find_first_model(student: dict[str, Any]) -> Path:
     return Path(student["accuracy"]["runs"][0]["model"])

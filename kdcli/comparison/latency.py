@@ -1,4 +1,4 @@
-"""How fast the models of a comparison are: measured in turns, once for the files that lie there."""
+"""The latency of the models of a comparison, measured in turns or taken from an earlier report."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from kdcli.runs.latency_results import Ratio, Timing
 from kdcli.runs.results import relativize_path
 
 TEACHER_NAME = "teacher"
-# About how long the models are timed, for each of them.
+# Approximate duration of the measurement for each model.
 SECONDS_PER_MODEL = 3.0
 
 
 @dataclass(frozen=True)
 class ArmLatencies:
-    """Latencies as documents show them.
+    """Latencies as in the document.
 
     Args:
-        latency: by the model's name, each with its `ratio` to the teacher.
-        floor: the ratio of two models that share a graph.
-        doubts: why the figures may not hold.
+        latency: `latency` by model name, each with its `ratio` to the teacher.
+        floor: ratio of two models with the same graph.
+        doubts: why the times may not be reliable.
     """
 
     latency: Mapping[str, dict[str, Any]] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class ArmLatencies:
     doubts: tuple[str, ...] = ()
 
     def summarize(self, name: str) -> Timing | None:
-        """The figures of one model, None when it was not timed."""
+        """The timing of one model; None if it was not timed."""
         entry = self.latency.get(name)
         return None if entry is None else Timing(**{one.name: entry[one.name] for one in fields(Timing)})
 
@@ -54,9 +54,11 @@ def time_arms(
     """Time the teacher and one model of each arm on test examples.
 
     Args:
-        networks: by name, the teacher's among them unless its answers are recorded.
-        students: which of them are twins: the first pair gives the noise floor.
-        seed: of the order.
+        networks: networks by name; without the teacher if it cannot be timed.
+        students: results of the arms; the first pair of arm and baseline gives the noise floor.
+        dataset: data with the test split.
+        seed: RNG seed of the order.
+        on_event: receives the progress.
     """
     test = dataset.test
     assert test is not None
@@ -67,56 +69,54 @@ def time_arms(
         seconds=SECONDS_PER_MODEL * len(networks),
         on_event=on_event,
     )
-    floor = _noise_floor(session, students)
+    floor = _compute_noise_floor(session, students)
     untimed = (
-        None
-        if TEACHER_NAME in networks
-        else "no latency ratio: several teachers or recorded outputs are not timed"
+        None if TEACHER_NAME in networks else "no latency ratio: an ensemble or recorded outputs cannot be timed"
     )
-    latency = {name: _entry(session, name, untimed) for name in networks}
+    latency = {name: _describe(session, name, untimed) for name in networks}
     return ArmLatencies(latency, floor.to_json() if floor else None, session.doubts(floor))
 
 
 def read_earlier_latency(
     document: Mapping[str, Any] | None, students: Sequence[ComparedStudent]
 ) -> ArmLatencies | None:
-    """What an earlier report of the same files says; None where it timed others, or nothing."""
+    """The latencies of an earlier report; None if it has none, or timed other files."""
     if document is None or document["teacher"].get("latency") is None:
         return None
-    earlier = {student["name"]: student for student in document["students"]}
+    students_before = {student["name"]: student for student in document["students"]}
     latency = {TEACHER_NAME: document["teacher"]["latency"]}
     for student in students:
         if not student.runs:
             continue
-        known = earlier.get(student.name)
-        if known is None or known["latency"] is None or not known["accuracy"]["runs"]:
+        before = students_before.get(student.name)
+        if before is None or before["latency"] is None or not before["accuracy"]["runs"]:
             return None
-        if known["accuracy"]["runs"][0]["model"] != relativize_path(student.runs[0].model):
+        if before["accuracy"]["runs"][0]["model"] != relativize_path(student.runs[0].model):
             return None
-        latency[student.name] = known["latency"]
+        latency[student.name] = before["latency"]
     return ArmLatencies(latency, document["latency_noise_floor"], tuple(document["latency_doubts"]))
 
 
-def _noise_floor(session: Session, students: Sequence[ComparedStudent]) -> Ratio | None:
-    """The first pair of twins: one graph, two names."""
+def _compute_noise_floor(session: Session, students: Sequence[ComparedStudent]) -> Ratio | None:
+    """The ratio of the first arm to its baseline, which has the same graph."""
     for student in students:
         if student.baseline in session.subjects and student.name in session.subjects:
             return session.noise_floor(student.name, str(student.baseline))
     return None
 
 
-def _entry(session: Session, name: str, teacher: str | None) -> dict[str, Any]:
-    """Its times, and the ratio to the teacher or why there is none.
+def _describe(session: Session, name: str, untimed: str | None) -> dict[str, Any]:
+    """The timing of a model, with its ratio to the teacher or the reason why there is none.
 
     Args:
-        teacher: why it is not timed; None where it is.
+        untimed: why the teacher was not timed; None if it was.
     """
-    ratio, why = None, teacher
+    ratio, why = None, untimed
     if name != TEACHER_NAME and why is None:
-        own, other = (session.subjects[one].runtime for one in (name, TEACHER_NAME))
-        if own == other:
+        student, teacher = (session.subjects[one].runtime for one in (name, TEACHER_NAME))
+        if student == teacher:
             ratio = session.ratio(name, TEACHER_NAME).to_json()
         else:
-            why = f"no latency ratio: the teacher runs in {other}, the students in {own}"
+            why = f"no latency ratio: the teacher runs in {teacher}, the students in {student}"
     document = {**session.summarize(name).to_json(), "ratio": ratio}
     return document if why is None or name == TEACHER_NAME else {**document, "no_ratio": why}

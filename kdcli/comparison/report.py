@@ -1,4 +1,4 @@
-"""The end of a comparison: figures of every arm, sizes, latency, the picked model, and the files."""
+"""The report of a comparison: metrics, sizes and latency of every arm, gates, the picked model, and the files."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from kdcli.comparison.arms import Arm
 from kdcli.comparison.gains import Judge
 from kdcli.comparison.latency import TEACHER_NAME, ArmLatencies, read_earlier_latency, time_arms
 from kdcli.comparison.tables import render_markdown
-from kdcli.comparison.teacher import open_compared_teacher
+from kdcli.comparison.teacher import ComparedTeacher, open_compared_teacher
 from kdcli.comparison.train_arms import ArmTraining
 from kdcli.data.dataset import Dataset
 from kdcli.data.duplicates import count_duplicates
 from kdcli.evaluation.footprint import count_flops
 from kdcli.evaluation.gates import collect_metrics, judge_gates
+from kdcli.evaluation.quality import MAIN_METRIC
 from kdcli.evaluation.statistics import smallest_visible_gain
 from kdcli.models.files.open import open_file
 from kdcli.models.network import Network
@@ -41,8 +42,8 @@ from kdcli.setup.startup import device_record, strategy_for
 
 def write_report(
     arms: Sequence[Arm],
-    trainings: ArmTraining,
-    location: ComparisonDirectory,
+    training: ArmTraining,
+    directory: ComparisonDirectory,
     dataset: Dataset,
     *,
     latency: bool,
@@ -50,101 +51,122 @@ def write_report(
 ) -> Comparison:
     """Judge the finished runs, time one model of each arm, and write `compare.json` and `compare.md`.
 
-    The gates of each distilled arm are judged by its means over the runs.
+    Args:
+        arms: baselines and distilled arms.
+        training: the finished runs.
+        directory: the comparison directory.
+        dataset: data with the test split.
+        latency: whether to time the models.
+        gates: gates by the name of the distilled arm; they are judged on the means over its runs.
     """
-    context = trainings.context
     request = next(arm.request for arm in arms if arm.baseline is not None)
+    teacher = open_compared_teacher(request, dataset, training.context)
+    judge = _make_judge(arms, training, teacher, dataset)
+    students = judge.judge_students()
+    networks = _open_networks(arms, judge, teacher, dataset)
+    timed = read_earlier_latency(directory.earlier(), students) or ArmLatencies()
+    if latency and not timed.latency:
+        timed = time_arms(
+            networks, students, dataset, seed=request.recipe.data_seed, on_event=training.context.on_event
+        )
     test = dataset.test
     assert test is not None
-    teacher = open_compared_teacher(request, dataset, context)
-    quality = teacher.quality
-    failed = {name: error.message for name, error in trainings.failed.items()}
-    verdicts = Judge(arms, trainings.finished, failed, task=dataset.task)
-    right = None
-    if teacher.logits is not None and dataset.task == "classification":
-        order = np.argsort(test.rows, kind="stable")
-        right = (teacher.logits.argmax(-1) == test.all_labels())[order]
-    students = verdicts.students(quality.metric(verdicts.metric), right)
-    disagreement = verdicts.disagreement()
-    networks = _networks(verdicts, arms, dataset)
-    if teacher.network is not None:
-        networks = {TEACHER_NAME: teacher.network, **networks}
-    timed = read_earlier_latency(location.earlier(), students) or ArmLatencies()
-    if latency and not timed.latency:
-        seed = request.recipe.data_seed
-        timed = time_arms(networks, students, dataset, seed=seed, on_event=context.on_event)
+    disagreement = judge.measure_disagreement()
     comparison = Comparison(
         repeats=max(len(arm.seeds) for arm in arms),
-        metric=verdicts.metric,
+        metric=judge.metric,
         examples=len(test),
         duplicates=count_duplicates(dataset.train, test),
         start=request.recipe.student.start,
-        teacher={
-            **teacher.to_json(),
-            "metric": verdicts.metric,
-            "score": quality.metric(verdicts.metric),
-            "accuracy": quality.accuracy,
-            "low": quality.low,
-            "high": quality.high,
-            "at_chance": quality.at_chance,
-            "latency": timed.latency.get(TEACHER_NAME),
-        },
-        students=tuple(_measured(student, networks, timed.latency) for student in students),
+        teacher=_describe_teacher(teacher, judge.metric, timed),
+        students=tuple(_add_measurements(student, networks, timed.latency) for student in students),
         latency_noise_floor=timed.floor,
         latency_doubts=timed.doubts,
         smallest_visible_gain=None if disagreement is None else smallest_visible_gain(len(test), disagreement),
         disagreement=disagreement,
-        picked=verdicts.best(),
-        notes=tuple(_about_selection(arms, trainings)),
+        picked=judge.pick_model(),
+        notes=tuple(_describe_selection(arms, training)),
         environment={
             "versions": collect_versions(),
             "machine": describe_machine(),
             **device_record(strategy_for(request.recipe.train.devices)),
         },
-        out=location.path,
+        out=directory.path,
     )
-    results = _judged(comparison, dataset, quality.accuracy, timed, gates)
+    results = _judge_gates(comparison, dataset, teacher.quality.accuracy, timed, gates)
     comparison = replace(comparison, gates=results)
     document = comparison.to_json()
-    writer.write_text(location.tables, render_markdown(document))
-    writer.write_text(location.report, json.dumps(document, indent=2) + "\n")
+    writer.write_text(directory.tables, render_markdown(document))
+    writer.write_text(directory.report, json.dumps(document, indent=2) + "\n")
     return comparison
 
 
-def _judged(
+def _make_judge(arms: Sequence[Arm], training: ArmTraining, teacher: ComparedTeacher, dataset: Dataset) -> Judge:
+    test, correct = dataset.test, None
+    assert test is not None
+    if teacher.logits is not None and dataset.task == "classification":
+        order = np.argsort(test.rows, kind="stable")
+        correct = (teacher.logits.argmax(-1) == test.all_labels())[order]
+    return Judge(
+        arms,
+        training.finished,
+        {name: error.message for name, error in training.failed.items()},
+        task=dataset.task,
+        teacher_score=teacher.quality.metric(MAIN_METRIC[dataset.task]),
+        teacher_correct=correct,
+    )
+
+
+def _describe_teacher(teacher: ComparedTeacher, metric: str, timed: ArmLatencies) -> dict[str, Any]:
+    quality = teacher.quality
+    return {
+        **teacher.to_json(),
+        "metric": metric,
+        "score": quality.metric(metric),
+        "accuracy": quality.accuracy,
+        "low": quality.low,
+        "high": quality.high,
+        "at_chance": quality.at_chance,
+        "latency": timed.latency.get(TEACHER_NAME),
+    }
+
+
+def _judge_gates(
     comparison: Comparison,
     dataset: Dataset,
     teacher_accuracy: float | None,
     timed: ArmLatencies,
     gates: Mapping[str, Sequence[Gate]],
 ) -> tuple[GateResult, ...]:
-    """The gates of each distilled arm, on the means over its runs, or on its first model, which was timed."""
+    """Judge each distilled arm by the means over its runs; size and latency by its first model."""
     results: list[GateResult] = []
     for student in comparison.students:
         if student.baseline is None:
             continue
-        known = _known(student, dataset, teacher_accuracy, timed.summarize(student.name))
+        metrics = _collect_arm_metrics(student, dataset, teacher_accuracy, timed.summarize(student.name))
         why = (student.latency or {}).get("no_ratio")
         unknown = {student.name: {"latency_ratio": why}} if why else {}
         files = tuple(relativize_path(run.model) for run in student.runs)
-        for row in judge_gates(gates[student.name], {student.name: known}, doubts=timed.doubts, unknown=unknown):
-            # Of size and speed one file stands for all.
-            measured = files if METRICS[row.name].tasks else files[:1]
-            results.append(replace(row, model=measured[0] if len(measured) == 1 else row.model, files=measured))
+        for result in judge_gates(
+            gates[student.name], {student.name: metrics}, doubts=timed.doubts, unknown=unknown
+        ):
+            measured = files if METRICS[result.name].tasks else files[:1]
+            model = measured[0] if len(measured) == 1 else result.model
+            results.append(replace(result, model=model, files=measured))
     return tuple(results)
 
 
-def _known(
+def _collect_arm_metrics(
     student: ComparedStudent, dataset: Dataset, teacher_accuracy: float | None, timing: Timing | None
 ) -> dict[str, float | None]:
-    """What gates know of an arm; one that failed has nothing to show."""
+    """The metrics of an arm for its gates; empty if it failed."""
     if student.bytes is None:
         return {}
     assert dataset.test is not None
     means: dict[str, Any] = student.test
     quality = Quality(dataset.task, len(dataset.test), **means, agreement=student.agreement)
     ratio = student.latency["ratio"] if student.latency else None
-    known = collect_metrics(
+    metrics = collect_metrics(
         quality,
         size=student.bytes,
         parameters=student.parameters,
@@ -153,11 +175,11 @@ def _known(
         latency=timing,
         latency_ratio=ratio["value"] if ratio else None,
     )
-    return known | {"gain": student.gain.mean if student.gain else None}
+    return metrics | {"gain": student.gain.mean if student.gain else None}
 
 
-def _about_selection(arms: Sequence[Arm], trainings: ArmTraining) -> list[str]:
-    """A note where runs were selected on different examples."""
+def _describe_selection(arms: Sequence[Arm], training: ArmTraining) -> list[str]:
+    """A note if the runs have different validation splits."""
     splits = {
         (
             arm.request.recipe.data.validation,
@@ -165,24 +187,28 @@ def _about_selection(arms: Sequence[Arm], trainings: ArmTraining) -> list[str]:
             seed if arm.splits_per_seed else None,
         )
         for arm in arms
-        for seed in trainings.finished.get(arm.name, {})
+        for seed in training.finished.get(arm.name, {})
     }
     if len(splits) < 2:
         return []
-    return ["runs were selected on different validation splits: the pick ranks figures of different examples"]
+    return [
+        "runs were selected on different validation splits, so the picked model was ranked on different examples"
+    ]
 
 
-def _networks(verdicts: Judge, arms: Sequence[Arm], dataset: Dataset) -> dict[str, Network]:
-    """One model of each arm that has any, behind the preparation that its run recorded."""
-    networks = {}
+def _open_networks(
+    arms: Sequence[Arm], judge: Judge, teacher: ComparedTeacher, dataset: Dataset
+) -> dict[str, Network]:
+    """The first model of each arm, and the teacher if it can be timed."""
+    networks = {} if teacher.network is None else {TEACHER_NAME: teacher.network}
     for arm in arms:
-        runs = verdicts.runs(arm)
+        runs = judge.list_runs(arm)
         if runs:
-            networks[arm.name] = _network(runs[0].model, dataset, arm.request.trust)
+            networks[arm.name] = _open_network(runs[0].model, dataset, arm.request.trust)
     return networks
 
 
-def _network(model: Path, dataset: Dataset, trust: Trust) -> Network:
+def _open_network(model: Path, dataset: Dataset, trust: Trust) -> Network:
     recipe = read_run_recipe(model.parent / RECIPE_FILE)
     section = apply_recorded_settings(recipe.student, recipe.student)
     return fit_to_data(
@@ -198,7 +224,7 @@ def _network(model: Path, dataset: Dataset, trust: Trust) -> Network:
     )
 
 
-def _measured(
+def _add_measurements(
     student: ComparedStudent, networks: Mapping[str, Network], timed: Mapping[str, dict[str, Any]]
 ) -> ComparedStudent:
     network = networks.get(student.name)

@@ -1,4 +1,4 @@
-"""The order of a comparison: its data, its arms, their training, the report."""
+"""Run a comparison: checks, training of all arms, report."""
 
 from __future__ import annotations
 
@@ -24,13 +24,19 @@ from kdcli.setup.startup import start_tensorflow
 def run_comparison(
     arms: Sequence[Arm], options: RunOptions, *, gates: Sequence[str | Gate], latency: bool
 ) -> Comparison | Plan:
-    """Train the arms that are not finished and write the report; with `dry_run` the plan.
+    """Train the arms that are not finished, and write the report; with `dry_run`, only make a plan.
+
+    Args:
+        arms: baselines and distilled arms.
+        options: options of the command.
+        gates: gates for every distilled arm, in addition to those of its recipe.
+        latency: whether to time the models.
 
     Raises:
-        kdcli.errors.KdError: everything that is expected to go wrong, by its subclasses.
+        kdcli.errors.KdError: any expected error, by its subclasses.
     """
     first, on_event = arms[-1].request, options.get("on_event", ignore_event)
-    location = ComparisonDirectory.find(
+    directory = ComparisonDirectory.find(
         options.get("out"),
         first.name,
         resume=options.get("resume", False),
@@ -52,27 +58,27 @@ def run_comparison(
         check_gate_metrics("compare", bounds, dataset.task, labelled=dataset.labelled)
     if context.dry_run:
         with attribute_errors(first.code):
-            return plan_comparison(arms, location, context, preflight=preflight)
+            return plan_comparison(arms, directory, context, preflight=preflight)
     for text in describe_repeats(arms):
         on_event(Note(text, warning=True))
     for arm in arms:
         on_event(Note(f"arm {arm.name}: {len(arm.seeds)} {'run' if len(arm.seeds) == 1 else 'runs'}"))
     for text in describe_baselines(arms):
         on_event(Note(text))
-    location.open(inputs=[path for arm in arms for path in arm.inputs])
-    trainings = ArmTraining(location.path, context, preflight=preflight)
+    directory.open(inputs=[path for arm in arms for path in arm.inputs])
+    training = ArmTraining(directory.path, context, preflight=preflight)
     with attribute_errors(first.code):
-        trainings.run(arms)
-    with location.hold_report_lock():
-        return write_report(arms, trainings, location, dataset, latency=latency, gates=chosen)
+        training.run(arms)
+    with directory.hold_report_lock():
+        return write_report(arms, training, directory, dataset, latency=latency, gates=chosen)
 
 
 def _refuse_workers(arms: Sequence[Arm], options: RunOptions) -> None:
-    # A finished run of workers has a baseline that is trained here, by one process.
-    trained = all(arm.baseline is None for arm in arms)
+    # Finished runs may be those of workers: their baseline is trained here, by one process.
+    trained = not any(arm.finished for arm in arms)
     in_recipe = trained and any(arm.request.recipe.train.devices == "workers" for arm in arms)
     if options.get("devices") == "workers" or in_recipe:
         raise UsageError(
             "train.devices: workers share one training; a comparison has many",
-            hint="several processes with the same --out --resume share its runs, and --devices auto",
+            hint="start several processes with the same --out --resume and --devices auto: they share its runs",
         )

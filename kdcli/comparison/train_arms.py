@@ -1,4 +1,4 @@
-"""Training every arm of a comparison with every seed; what is finished already is taken as it is."""
+"""Train every arm of a comparison with every seed, except for finished runs."""
 
 from __future__ import annotations
 
@@ -22,60 +22,58 @@ from kdcli.setup.context import Context
 from kdcli.setup.request import Request
 from kdcli.setup.run_location import find_location
 
-# How long to wait before asking again for a run that another process works in.
+# Seconds between two attempts to open a run that another process is working on.
 WAIT_SECONDS = 2.0
-
-Runs = dict[str, dict[int, RunResult | FinishedRun]]
 
 
 class ArmTraining:
-    """The runs of a comparison.
+    """Trains the arms of a comparison.
 
     Args:
-        out: the comparison's directory; a run lies in `<arm>/seed-<k>`.
-        around: threads, stop, listener, and what is opened once.
-        preflight: refuse what cannot work, with the first seed of each arm.
+        out: the comparison directory; the runs are in `<arm>/seed-<k>`.
+        context: threads, stop request, event listener, and values that are computed once.
+        preflight: whether to check the first run of each arm before training it.
     """
 
     def __init__(self, out: Path, context: Context, *, preflight: bool) -> None:
         self.out = out
         self.context = context
         self.preflight = preflight
-        self.finished: Runs = {}
+        self.finished: dict[str, dict[int, RunResult | FinishedRun]] = {}
         self.failed: dict[str, KdError] = {}
         self.trained = 0
         self._checked: set[str] = set()
 
     def run(self, arms: Sequence[Arm]) -> None:
-        """Train what is not finished; a run that another process works in is waited for.
+        """Train all runs that are not finished, and wait for those that other processes are working on.
 
         Raises:
-            Interrupted: `stop` said so; the same command with `--resume` goes on.
-            UsageError: what an arm asks for cannot be.
-            KdError: of the first arm that failed, when no pair is whole.
+            Interrupted: a stop was requested; the same command with `--resume` continues.
+            UsageError: the settings of an arm are not possible.
+            KdError: the error of the first failed arm, if no pair of runs is finished.
         """
         self.finished = {arm.name: dict(arm.finished) for arm in arms}
         seeds = sorted({seed for arm in arms for seed in arm.seeds})
-        # Who is distilled comes first: what cannot work is refused before a twin has been trained for it.
+        # Distilled arms come first, so that impossible settings are refused before their baseline is trained.
         ordered = sorted(arms, key=lambda arm: arm.baseline is None)
         todo = [(arm, seed) for seed in seeds for arm in ordered if seed in arm.seeds and seed not in arm.finished]
-        waiting, asked_in_vain = deque(enumerate(todo, 1)), 0
+        waiting, failed_attempts = deque(enumerate(todo, 1)), 0
         while waiting:
             number, (arm, seed) = waiting.popleft()
-            if arm.name in self.failed or arm.baseline in self.failed or self._for_nobody(arm, arms):
+            if arm.name in self.failed or arm.baseline in self.failed or self._is_needless(arm, arms):
                 continue
             try:
-                self._one(arm, seed, f"{number} of {len(todo)}")
-                asked_in_vain = 0
+                self._train(arm, seed, f"{number} of {len(todo)}")
+                failed_attempts = 0
             except LockedError:
                 waiting.append((number, (arm, seed)))
-                asked_in_vain += 1
-                self._wait(everything=asked_in_vain > len(waiting))
+                failed_attempts += 1
+                self._wait(sleep=failed_attempts > len(waiting))
             except Interrupted as interrupted:
                 interrupted.run = self.out
                 raise
             except UsageError:
-                # What is asked for cannot be: nobody wants the other arms first.
+                # A mistake in the request is reported before the other arms are trained.
                 raise
             except KdError as error:
                 self.failed[arm.name] = error
@@ -84,24 +82,24 @@ class ArmTraining:
         if self.failed and not any(set(self.finished[one]) & set(self.finished[other]) for one, other in pairs):
             raise next(iter(self.failed.values()))
 
-    def _for_nobody(self, arm: Arm, arms: Sequence[Arm]) -> bool:
-        """Whether every arm that has this one as its twin has failed."""
-        served = [other.name for other in arms if other.baseline == arm.name]
-        return bool(served) and all(name in self.failed for name in served)
+    def _is_needless(self, arm: Arm, arms: Sequence[Arm]) -> bool:
+        """Whether this is a baseline of failed arms only."""
+        distilled = [other.name for other in arms if other.baseline == arm.name]
+        return bool(distilled) and all(name in self.failed for name in distilled)
 
-    def _one(self, arm: Arm, seed: int, count: str) -> None:
-        alone = arm.baseline is None
+    def _train(self, arm: Arm, seed: int, count: str) -> None:
+        is_baseline = arm.baseline is None
         path = self.out / arm.folder / f"seed-{seed}"
         request = arm.at(seed, path)
         if request.recipe.stages:
-            self._chain(arm, seed, request, count)
+            self._train_stages(arm, seed, request, count)
             return
-        location = find_location("scratch" if alone else "distill", request)
+        location = find_location("scratch" if is_baseline else "distill", request)
         if location.finished is not None:
             self.finished[arm.name][seed] = location.finished
             return
         self.context.on_event(Note(f"run {count}: {arm.name}, seed {seed}"))
-        job = build_label_training("student", location) if alone else build_distillation(location)
+        job = build_label_training("student", location) if is_baseline else build_distillation(location)
         if self.preflight and arm.name not in self._checked:
             for finding in (*training_findings(job), *check_job(job)):
                 self.context.on_event(Note(f"{arm.name}: {finding}"))
@@ -109,8 +107,7 @@ class ArmTraining:
         self.finished[arm.name][seed] = execute(job, location)
         self.trained += 1
 
-    def _chain(self, arm: Arm, seed: int, request: Request, count: str) -> None:
-        """All stages of one seed."""
+    def _train_stages(self, arm: Arm, seed: int, request: Request, count: str) -> None:
         chain = find_chain(request)
         assert chain is not None
 
@@ -125,10 +122,10 @@ class ArmTraining:
         self.finished[arm.name][seed] = run_chain(chain, announce=announce, preflight=preflight)
         self._checked.add(arm.name)
 
-    def _wait(self, *, everything: bool) -> None:
-        """Let another process go on; only sleep when every run that is left is being worked on."""
+    def _wait(self, *, sleep: bool) -> None:
+        """Check for a stop request; sleep if other processes are working on all remaining runs."""
         code = self.context.stop()
         if code is not None:
             raise Interrupted("stopped while waiting for another process", exit_code=code, run=self.out)
-        if everything:
+        if sleep:
             time.sleep(WAIT_SECONDS)

@@ -1,1 +1,1 @@
-"""Teacher's answers, pairs of layers, and what the student minimises."""
+"""Distillation: teacher targets, pairs of layers, and the objective that the student minimises."""

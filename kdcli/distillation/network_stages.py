@@ -1,22 +1,22 @@
-"""The features of a network that may be paired: the last of each kind, and where its stages end."""
+"""The features of a network that can be paired: the last of each rank, and the ends of its stages."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from kdcli.loss import FeatureLoss, Shape
+from kdcli.loss import FeatureLoss
 from kdcli.models.network import Network
+from kdcli.tensors import Shape
 
-# Sequences whose lengths differ less belong to one stage: a class token makes one step more.
-SHORTER = 1.5
+# Sequences belong to one stage up to this ratio of lengths: a class token adds one step.
+_LENGTH_RATIO = 1.5
 
 
 @dataclass(frozen=True)
 class Feature:
-    """A tap that ends a stage of a network, its shape, and the share of the taps up to it."""
+    """A tap at the end of a stage: its name, shape, and relative depth (0 to 1) among the taps."""
 
     tap: str
     shape: Shape
@@ -24,55 +24,57 @@ class Feature:
 
 
 def find_last_features(network: Network, loss: FeatureLoss | None = None) -> dict[int, Feature]:
-    """The last feature by its number of axes: maps (3) or sequences (2) before pooling, vectors (1) of any kind.
+    """Find the last feature of each rank: maps (3) or sequences (2) before pooling, and vectors (1).
 
-    What makes the output is left out, the logits before a softmax too. Of maps and sequences only what comes
-    later counts: a transformer begins with a map of its patches.
+    Features that make the output are excluded, as are the logits before a softmax. Of maps and sequences, only the
+    later rank counts, because a transformer begins with a map of its patches.
     """
-    return {rank: _preferred(found, network, loss)[-1] for rank, found in _features(network, loss).items()}
+    return {
+        rank: _select_preferred(found, network, loss)[-1] for rank, found in _list_features(network, loss).items()
+    }
 
 
 def find_stage_ends(network: Network, loss: FeatureLoss | None = None) -> dict[int, tuple[Feature, ...]]:
-    """Where the stages of a network end, by the number of axes.
+    """Find the ends of a network's stages, by rank.
 
-    Maps: the last tap of each size. Sequences: the last of each block, or of each length where the length falls.
-    Vectors: all.
+    For maps, the last tap of each size. For sequences, the last of each block, or of each length if the length
+    decreases. For vectors, all taps.
 
     Args:
-        network: whose taps they are.
-        loss: a kind that takes attention scores, or features from before an activation.
+        network: the network with the taps.
+        loss: a kind that compares attention scores or features from before an activation.
     """
     found: dict[int, tuple[Feature, ...]] = {}
-    for rank, features in _features(network, loss).items():
+    for rank, features in _list_features(network, loss).items():
         if rank == 1 or (loss is not None and loss.attention_scores):
             found[rank] = tuple(features)
         elif rank == 2:
-            found[rank] = tuple(_sequences(features, network, loss))
+            found[rank] = tuple(_find_sequence_ends(features, network, loss))
         else:
-            groups: dict[Any, list[Feature]] = {}
+            groups: dict[Shape, list[Feature]] = {}
             for stage in features:
                 groups.setdefault(stage.shape[:-1], []).append(stage)
-            ends = [_preferred(group, network, loss)[-1] for group in groups.values()]
+            ends = [_select_preferred(group, network, loss)[-1] for group in groups.values()]
             found[rank] = tuple(sorted(ends, key=lambda stage: stage.depth))
     return found
 
 
-def _sequences(features: list[Feature], network: Network, loss: FeatureLoss | None) -> list[Feature]:
+def _find_sequence_ends(features: list[Feature], network: Network, loss: FeatureLoss | None) -> list[Feature]:
     blocks = [stage for stage in features if stage.tap in network.roles.blocks]
     if blocks:
         return blocks
     lengths = [stage.shape[0] or 1 for stage in features]
-    if max(lengths) < SHORTER * min(lengths):
+    if max(lengths) < _LENGTH_RATIO * min(lengths):
         last = features[-1].shape
-        return _preferred([stage for stage in features if stage.shape == last], network, loss)
-    groups: dict[Any, list[Feature]] = {}
+        return _select_preferred([stage for stage in features if stage.shape == last], network, loss)
+    groups: dict[int | None, list[Feature]] = {}
     for stage in features:
         groups.setdefault(stage.shape[0], []).append(stage)
-    return [_preferred(group, network, loss)[-1] for group in groups.values()]
+    return [_select_preferred(group, network, loss)[-1] for group in groups.values()]
 
 
-def _features(network: Network, loss: FeatureLoss | None) -> dict[int, list[Feature]]:
-    """Every tap that may be paired, by its number of axes, in the order in which they are computed."""
+def _list_features(network: Network, loss: FeatureLoss | None) -> dict[int, list[Feature]]:
+    """Every tap that can be paired, by rank, in the order of computation."""
     scores = loss is not None and loss.attention_scores
     found: dict[int, list[Feature]] = {}
     for place, (name, shape) in enumerate(network.taps.items(), start=1):
@@ -91,27 +93,27 @@ def _is_feature(network: Network, name: str) -> bool:
     return not (name in network.secondary or point or logits)
 
 
-def _preferred(group: list[Feature], network: Network, loss: FeatureLoss | None) -> list[Feature]:
-    """Those from before an activation where the kind wants such and there are any, else all of the same size."""
+def _select_preferred(group: list[Feature], network: Network, loss: FeatureLoss | None) -> list[Feature]:
+    """The features from before an activation if the kind compares such and there are any, else the whole group."""
     if loss is None or not loss.before_activation:
         return group
-    wanted = network.roles.linear
+    suitable = network.roles.linear
     if loss.needs_normalization and network.roles.normalized:
-        wanted = network.roles.normalized
+        suitable = network.roles.normalized
     size = group[-1].shape[:-1]
-    return [one for one in group if one.tap in wanted and one.shape[:-1] == size] or group
+    return [one for one in group if one.tap in suitable and one.shape[:-1] == size] or group
 
 
 def align_stages(
-    ours: Sequence[Feature], theirs: Sequence[Feature], fits: Any
+    ours: Sequence[Feature], theirs: Sequence[Feature], fits: Callable[[Feature, Feature], bool]
 ) -> tuple[tuple[Feature, Feature], ...]:
-    """As many pairs as fit, in order on both sides, of sizes and depths as near as can be.
+    """Pair as many stages as fit, in order on both sides, with sizes and depths as similar as possible.
 
     Args:
         ours, theirs: stages in order.
-        fits: of two stages: whether they can be a pair at all.
+        fits: whether two stages can be paired.
     """
-    # For every beginning of both: how many pairs, how near, and the pairs; deeper ones win where all is equal.
+    # For all prefixes of both sides: number of pairs, similarity, and the pairs; deeper ones win ties.
     best: dict[tuple[int, int], tuple[int, float, tuple[tuple[Feature, Feature], ...]]] = {}
     nothing: tuple[int, float, tuple[tuple[Feature, Feature], ...]] = (0, 0.0, ())
     for i, one in enumerate(ours):
@@ -125,7 +127,7 @@ def align_stages(
 
 
 def _distance(one: Feature, other: Feature) -> float:
-    """Octaves between the sizes, and the difference in depth."""
+    """The difference in size, in octaves, plus the difference in depth."""
     sides = [math.prod(side or 1 for side in stage.shape[:-1]) for stage in (one, other)]
     return abs(math.log2(sides[0] / sides[1])) + abs(one.depth - other.depth)
 
@@ -133,7 +135,7 @@ def _distance(one: Feature, other: Feature) -> float:
 def pair_evenly(
     ours: Sequence[Feature], theirs: Sequence[Feature], count: int
 ) -> tuple[tuple[Feature, Feature], ...]:
-    """Blocks at equal relative depth: of n blocks those that end the parts of n / count blocks."""
+    """Pair blocks of equal relative depth: the last block of each of `count` equal parts."""
     count = min(count, len(ours), len(theirs))
 
     def parts(side: Sequence[Feature]) -> list[Feature]:

@@ -1,23 +1,23 @@
-"""The terms of an objective: each loss with its pairs of layers, projections and parts of its own."""
+"""The terms of an objective: each loss with its pairs of layers, projections and parts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from kdcli.distillation.pairing import Pair, pair_layers
 from kdcli.distillation.projection import Projection, make_projection
 from kdcli.errors import ModelError, UsageError, did_you_mean
-from kdcli.formulas.masking import MaskedLoss
+from kdcli.formulas.masks import MaskedLoss
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Loss, Parts
 from kdcli.models.keras.batch_norm import find_normalization, list_normalized_taps
 from kdcli.models.network import Network
+from kdcli.tensors import Shape, Tensor, Variable
 
 
 @dataclass(frozen=True)
 class Term:
-    """One loss with what it needs: pairs of layers, a projection for each of them, parts of its own."""
+    """One loss with its pairs of layers, a projection for each pair, and its parts."""
 
     loss: Loss
     pairs: tuple[Pair, ...] = ()
@@ -25,19 +25,19 @@ class Term:
     parts: Parts = NO_PARTS
 
     @property
-    def sides(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The student's and the teacher's taps: pair by pair, or each once where all meet all."""
+    def taps(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The student's and the teacher's taps."""
         return select_taps(self.loss, self.pairs)
 
     @property
-    def trainable_variables(self) -> list[Any]:
-        """What learns with the student."""
+    def trainable_variables(self) -> list[Variable]:
+        """The variables that learn with the student."""
         projected = [variable for part in self.projections if part for variable in part.variables]
         return [variable for variable in projected if variable.trainable] + self.parts.trainable_variables
 
     @property
-    def variables(self) -> list[Any]:
-        """Everything of the term's own that a checkpoint holds."""
+    def variables(self) -> list[Variable]:
+        """All variables of the projections and parts, as stored in checkpoints."""
         return [v for part in self.projections if part for v in part.variables] + self.parts.variables
 
 
@@ -50,42 +50,32 @@ def build_terms(
     batch: int = 1,
     seed: int = 0,
 ) -> tuple[Term, ...]:
-    """Pair layers, size projections from traced shapes, build what a loss owns.
+    """Pair layers, make projections for the traced shapes, and build the losses' parts.
 
     Args:
-        losses: of the recipe.
-        student, teacher: the two sides; no teacher where no loss asks for one.
-        examples: for training, for memories by index.
-        batch: examples in a batch.
-        seed: of what is drawn.
+        losses: losses of the recipe.
+        student, teacher: the two networks; the teacher is None if no loss needs one.
+        examples: number of training examples, for memories by index.
+        batch: number of examples in a batch.
+        seed: RNG seed for the parts; each loss has its own.
 
     Raises:
-        UsageError: a layer that does not exist.
-        ModelError: features that cannot be matched.
+        UsageError: a named layer or input does not exist.
+        ModelError: features cannot be matched.
     """
     terms = []
     for number, loss in enumerate(losses):
         pairs: tuple[Pair, ...] = ()
-        projections: list[Projection | None] = []
-        ours: list[Any] = [student.output_shape]
-        theirs: list[Any] = [teacher.output_shape] if teacher is not None else []
+        projections: tuple[Projection | None, ...] = ()
+        ours: list[Shape] = [student.output_shape]
+        theirs: list[Shape] = [teacher.output_shape] if teacher is not None else []
         if isinstance(loss, FeatureLoss) and not loss.on_logits:
             assert teacher is not None
             _check_mask(loss, student)
             pairs = pair_layers(loss, student=student, teacher=teacher)
-            taps = select_taps(loss, pairs)
-            ours, theirs = [student.taps[name] for name in taps[0]], [teacher.taps[name] for name in taps[1]]
-            pictures = any(len(spec.shape) == 3 for spec in student.inputs)
-            for place, pair in enumerate(pairs):
-                name = f"losses.{loss.label}: {pair.student} → {pair.teacher}"
-                made = None
-                if loss.projects:
-                    made = make_projection(ours[place], theirs[place], pair=name, images=pictures)
-                projections.append(made)
-                if made is not None:
-                    ours[place] = theirs[place] = made.shape
+            projections, ours, theirs = _project(loss, pairs, student=student, teacher=teacher)
         parts = NO_PARTS
-        # What the student has grown by is a part of it already.
+        # A loss that grows the student has its layers in the student already.
         if loss.has_parts and not (isinstance(loss, FeatureLoss) and loss.grows_student):
             given = Given(
                 tuple(ours),
@@ -93,23 +83,47 @@ def build_terms(
                 examples=examples,
                 batch=batch,
                 seed=seed + number,
-                normalizations=_normalizations(loss, pairs, teacher),
+                normalizations=_find_normalizations(loss, pairs, teacher),
             )
-            parts = loss.build(given)
-            if not isinstance(parts, Parts):
-                raise ModelError(
-                    f"losses.{loss.label}: build gives {type(parts).__name__}, not Parts",
-                    hint="return kdcli.Parts({name: layers}); docs/custom-kinds.md",
-                )
-        terms.append(Term(loss, pairs, tuple(projections), parts))
+            parts = _build_parts(loss, given)
+        terms.append(Term(loss, pairs=pairs, projections=projections, parts=parts))
     return tuple(terms)
 
 
+def _project(
+    loss: FeatureLoss, pairs: Sequence[Pair], *, student: Network, teacher: Network
+) -> tuple[tuple[Projection | None, ...], list[Shape], list[Shape]]:
+    """The projection of each pair, and the shapes of both sides' features after it."""
+    our_taps, their_taps = select_taps(loss, pairs)
+    ours, theirs = [student.taps[name] for name in our_taps], [teacher.taps[name] for name in their_taps]
+    if not loss.projects:
+        return (None,) * len(pairs), ours, theirs
+    images = any(len(spec.shape) == 3 for spec in student.inputs)
+    projections = []
+    for place, pair in enumerate(pairs):
+        name = f"losses.{loss.label}: {pair.student} → {pair.teacher}"
+        projection = make_projection(ours[place], theirs[place], pair=name, images=images)
+        projections.append(projection)
+        if projection is not None:
+            ours[place] = theirs[place] = projection.shape
+    return tuple(projections), ours, theirs
+
+
+def _build_parts(loss: Loss, given: Given) -> Parts:
+    parts = loss.build(given)
+    if not isinstance(parts, Parts):
+        raise ModelError(
+            f"losses.{loss.label}: build returns {type(parts).__name__}, not Parts",
+            hint="return kdcli.Parts({name: layers}); docs/custom-kinds.md",
+        )
+    return parts
+
+
 def _check_mask(loss: FeatureLoss, student: Network) -> None:
-    """Refuse a mask that the data does not hold.
+    """Refuse a mask input that the data does not have.
 
     Raises:
-        UsageError: with the inputs that it does.
+        UsageError: the input does not exist; the message lists the existing ones.
     """
     name = loss.mask_input if isinstance(loss, MaskedLoss) else None
     if name is not None and name not in student.preprocessing:
@@ -121,11 +135,13 @@ def _check_mask(loss: FeatureLoss, student: Network) -> None:
         )
 
 
-def _normalizations(loss: Loss, pairs: Sequence[Pair], teacher: Network | None) -> tuple[Any, ...]:
-    """The scale and shift of the batch normalisation behind each of the teacher's features, where they count.
+def _find_normalizations(
+    loss: Loss, pairs: Sequence[Pair], teacher: Network | None
+) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Scale and shift of the batch normalisation of each teacher feature, for losses that need them.
 
     Raises:
-        ModelError: a feature that comes out of none.
+        ModelError: a feature has no batch normalisation.
     """
     if teacher is None or not (isinstance(loss, FeatureLoss) and loss.needs_normalization):
         return ()
@@ -134,21 +150,21 @@ def _normalizations(loss: Loss, pairs: Sequence[Pair], teacher: Network | None) 
     if missing:
         known = list_normalized_taps(teacher)
         raise ModelError(
-            f"losses.{loss.label}: {missing[0]} of the teacher ({teacher.name}) does not come out of batch "
-            "normalisation, which the margins are taken from",
+            f"losses.{loss.label}: the teacher ({teacher.name}) has no batch normalisation at {missing[0]}, "
+            "which the margins are computed from",
             hint=f"--set losses.{loss.label}.teacher_layer={known[-1]}, and a student_layer for it"
             if known
-            else "this teacher has none that kd can see: hint compares features of any kind",
+            else "kd finds no batch normalisation in this teacher: hint compares features of any kind",
         )
-    return tuple(found)
+    return tuple(one for one in found if one is not None)
 
 
 def select_taps(loss: Loss, pairs: Sequence[Pair]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The taps of both sides that a loss compares.
+    """Return the student's and the teacher's taps that a loss compares.
 
     Args:
-        loss: decides whether a layer comes once for each pair, or once.
-        pairs: of the loss.
+        loss: decides whether a tap occurs once per pair, or once in total.
+        pairs: pairs of the loss.
     """
     ours, theirs = (pair.student for pair in pairs), (pair.teacher for pair in pairs)
     if isinstance(loss, FeatureLoss) and loss.all_with_all:
@@ -157,5 +173,5 @@ def select_taps(loss: Loss, pairs: Sequence[Pair]) -> tuple[tuple[str, ...], tup
 
 
 def list_teacher_taps(terms: Sequence[Term]) -> tuple[str, ...]:
-    """The teacher's features that the terms ask for, each once."""
+    """List the teacher taps that the terms need, each once."""
     return tuple(dict.fromkeys(pair.teacher for term in terms for pair in term.pairs))

@@ -1,1 +1,1 @@
-"""Honest figures."""
+"""Measuring models: quality, chance, size, latency, parity with exported files, gates and statistics."""

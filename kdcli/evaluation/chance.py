@@ -1,4 +1,4 @@
-"""Whether outputs follow from the inputs at all, or are what guessing gives."""
+"""Whether a model is better than guessing."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 from kdcli.errors import ModelError
 from kdcli.runs.results import Quality
 
-# Standard errors within which a metric is no better than guessing.
-ERRORS = 2.0
+# A metric within this many standard errors of guessing is at chance.
+_STANDARD_ERRORS = 2.0
 
 
 @dataclass(frozen=True)
 class Chance:
-    """A metric beside what it would be if outputs had nothing to do with inputs.
+    """A metric, and its expected value if the outputs were independent of the inputs.
 
     Args:
-        value: the mean recall of the classes; r² for values.
-        guessing: what decisions as frequent as these, but independent of the labels, give on average.
-        error: the standard error of the difference.
+        value: mean recall over the classes; r² for values.
+        guessing: expected value of equally frequent predictions that are independent of the labels.
+        error: standard error of the difference.
     """
 
     value: float
@@ -29,18 +29,18 @@ class Chance:
     error: float
 
     @property
-    def holds(self) -> bool:
-        """Whether the model is at chance: its interval reaches what guessing gives."""
-        return not self.value - ERRORS * self.error > self.guessing
+    def at_chance(self) -> bool:
+        """Whether the interval of the value includes what guessing gives."""
+        return not self.value - _STANDARD_ERRORS * self.error > self.guessing
 
 
 def measure_chance(logits: np.ndarray, labels: np.ndarray, *, task: str) -> Chance | None:
     """Compare a model with guessing.
 
-    For classes, decisions that are independent of the labels have a mean recall of one over the number of classes,
-    however unbalanced these are; always naming the most frequent class has the same. A pixel is an example, and
-    pixels of one image belong together; each output of `multilabel` is two classes. Values are compared with their
-    mean: r² is above 0 where they are nearer.
+    Predictions that are independent of the labels have a mean recall of 1 / classes, even for unbalanced classes;
+    so has a model that always predicts the most frequent class. In segmentation each pixel is an example, and the
+    standard error is taken over images. Each output of `multilabel` counts as two classes. Values are compared
+    with the mean of the labels: r² is above 0 if they are closer.
 
     Args:
         logits: (n, ..., outputs) logits; values for regression.
@@ -48,94 +48,100 @@ def measure_chance(logits: np.ndarray, labels: np.ndarray, *, task: str) -> Chan
         task: `classification`, `segmentation`, `multilabel` or `regression`.
 
     Returns:
-        None where all labels are the same: then there is nothing to know.
+        None if all labels are equal.
     """
     if task == "regression":
-        return _of_values(logits, labels)
+        return _measure_values(logits, labels)
     if task == "multilabel":
         truth = labels > 0.5
         varied = truth.any(0) & ~truth.all(0)
-        decided, truth = (logits > 0)[:, varied], truth[:, varied]
-        named, present = (np.concatenate([one, ~one], -1).astype(np.int64) for one in (decided, truth))
-        return _of_classes(named * present, named, present, len(labels))
+        predicted, present = (
+            np.concatenate([one, ~one], -1).astype(np.int64) for one in ((logits > 0)[:, varied], truth[:, varied])
+        )
+        return _measure_classes(predicted * present, predicted, present, len(labels))
     classes = logits.shape[-1]
     truth = labels.reshape(len(labels), -1)
-    # Labels that are not a class (void pixels) go with their decisions into a column that is dropped.
+    # Void pixels and their predictions go into an extra column that is dropped.
     truth = np.where((truth >= 0) & (truth < classes), truth, classes)
-    decided = np.where(truth < classes, logits.argmax(-1).reshape(truth.shape), classes)
-    right = np.where(decided == truth, truth, classes)
-    hits, named, present = (_counts(one, classes) for one in (right, decided, truth))
-    return _of_classes(hits, named, present, int(present.sum()))
+    named = np.where(truth < classes, logits.argmax(-1).reshape(truth.shape), classes)
+    correct = np.where(named == truth, truth, classes)
+    hits, predicted, present = (_count_by_row(one, classes) for one in (correct, named, truth))
+    return _measure_classes(hits, predicted, present, int(present.sum()))
 
 
 def refuse_teacher_at_chance(logits: np.ndarray, labels: np.ndarray, *, name: str) -> float:
-    """Refuse a teacher that knows nothing about the data; gives its accuracy on training examples.
+    """Refuse a teacher that is at chance.
 
     Args:
-        logits: (n, classes), the teacher's.
+        logits: (n, classes), the teacher's logits for training examples.
         labels: (n,) classes.
-        name: of the teacher, for messages.
+        name: name of the teacher in messages.
+
+    Returns:
+        The teacher's accuracy on these examples.
 
     Raises:
-        ModelError: it is at chance.
+        ModelError: the teacher is at chance.
     """
     accuracy = float(np.mean(logits.argmax(-1) == labels))
     chance = measure_chance(logits, labels, task="classification")
-    if chance is not None and chance.holds:
+    if chance is not None and chance.at_chance:
         raise ModelError(
             f"the teacher ({name}) is at chance level: accuracy {accuracy:.3f} on {len(labels)} training "
-            f"examples, mean recall {chance.value:.3f} against {chance.guessing:.3f} by guessing",
+            f"examples, mean recall {chance.value:.3f} (guessing: {chance.guessing:.3f})",
             hint="check the order of the classes and teacher.input.scale; --no-preflight skips this check",
         )
     return accuracy
 
 
 def describe_chance(quality: Quality, name: str, split: str) -> str:
-    """What a person must know of a model at chance.
+    """A warning about a model that is at chance.
 
     Args:
-        quality: on the split.
-        name: of the model.
-        split: such as `test`.
+        quality: quality on the split.
+        name: name of the model.
+        split: name of the split, such as `test`.
     """
     on = f"{quality.examples} {split} examples"
     if quality.task == "regression":
         r2 = "" if quality.r2 is None else f": r² {quality.r2:.4f} on {on}"
-        return f"{name} is not better than always giving the mean{r2}"
+        return f"{name} is not better than always predicting the mean{r2}"
     recall = quality.balanced_accuracy
     if recall is not None:
-        return f"{name} is at chance: balanced accuracy {recall:.4f} on {on}, and guessing gives as much"
-    return f"{name} is at chance: on {on} its decisions have nothing to do with the labels"
+        return f"{name} is at chance: balanced accuracy {recall:.4f} on {on}, no better than guessing"
+    return f"{name} is at chance: its predictions on {on} are independent of the labels"
 
 
-def _counts(chosen: np.ndarray, classes: int) -> np.ndarray:
-    """(n, classes) how often each class is in each row of (n, m); what is `classes` itself is left out."""
+def _count_by_row(chosen: np.ndarray, classes: int) -> np.ndarray:
+    """(n, classes) how often each class occurs in each row of (n, m); the value `classes` is not counted."""
     flat = chosen + (classes + 1) * np.arange(len(chosen))[:, None]
     counts = np.bincount(flat.ravel(), minlength=len(chosen) * (classes + 1))
     return counts.reshape(len(chosen), classes + 1)[:, :classes]
 
 
-def _of_classes(hits: np.ndarray, named: np.ndarray, present: np.ndarray, decisions: int) -> Chance | None:
-    """From (n, classes) counts of right decisions, of decisions and of labels.
+def _measure_classes(
+    hits: np.ndarray, predicted: np.ndarray, present: np.ndarray, total_predicted: int
+) -> Chance | None:
+    """Chance from (n, classes) counts of correct predictions, predictions and labels.
 
     Args:
-        decisions: between the same classes, over all examples.
+        total_predicted: number of predictions over all examples.
     """
-    there = present.any(0)
-    hits, named, present = hits[:, there], named[:, there], present[:, there]
+    occurring = present.any(0)
+    hits, predicted, present = hits[:, occurring], predicted[:, occurring], present[:, occurring]
     count, total = present.shape[1], present.sum(0)
     if count < 2:
         return None
     recalls = hits.sum(0) / total
-    # Decisions that are independent name a class as often where it is as elsewhere.
-    shares = named.sum(0) / decisions
+    # Independent predictions name a class equally often for each label.
+    frequencies = predicted.sum(0) / total_predicted
     variance = np.square(((hits - recalls * present) / total).sum(1) / count).sum()
-    # A recall of 0 or 1 on few examples is not certain.
-    least = (0.25 * shares / (present > 0).sum(0)).sum() / count**2
-    return Chance(float(recalls.mean()), float(shares.mean()), math.sqrt(max(variance, least)))
+    # A recall of 0 or 1 on few examples has a variance of 0, but is not certain.
+    least = (0.25 * frequencies / (present > 0).sum(0)).sum() / count**2
+    return Chance(float(recalls.mean()), float(frequencies.mean()), math.sqrt(max(variance, least)))
 
 
-def _of_values(values: np.ndarray, labels: np.ndarray) -> Chance | None:
+def _measure_values(values: np.ndarray, labels: np.ndarray) -> Chance | None:
     truth, rows = labels.reshape(values.shape).astype(np.float64), len(values)
     spread = np.square(truth - truth.mean(0)).reshape(rows, -1).mean(1)
     if not spread.any():

@@ -1,4 +1,4 @@
-"""The task's own loss of single examples, in float64: for paired comparisons, and beside guessing."""
+"""The task loss of single examples in float64, for a model and for the best constant prediction."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ LARGEST_LOSS = 1e6
 def compute_example_losses(
     logits: np.ndarray, labels: np.ndarray, *, task: str, output_kind: str
 ) -> np.ndarray | None:
-    """The task's own loss of each example: cross-entropy, binary cross-entropy or squared error.
+    """The task loss of each example: cross-entropy, binary cross-entropy or squared error.
 
     Args:
-        logits: (n, ..., outputs), as `head` says.
-        labels: (n, ...) classes, rows of probabilities, 0 and 1, or values.
-        task: of the data.
+        logits: (n, ..., outputs) logits or values.
+        labels: (n, ...) classes, or (n, ..., outputs) probabilities, zeros and ones, or values.
+        task: task of the data.
         output_kind: `logits`, `sigmoid` or `values`.
 
     Returns:
-        (n,) float64, at most 1e6 each; None where the labels do not fit.
+        (n,) float64, each at most 1e6; None if the labels do not fit the outputs.
     """
     outputs = logits.shape[-1]
     if task == "regression":
@@ -44,31 +44,31 @@ def compute_example_losses(
 
 
 def _one_hot(labels: np.ndarray, outputs: int) -> np.ndarray:
-    """Rows for whole numbers; what is out of range, such as void pixels, gets a row of zeros and costs nothing."""
+    """One-hot rows of classes; a class out of range, such as a void pixel, gets zeros and has no loss."""
     return (labels[..., None] == np.arange(outputs)).astype(np.float64)
 
 
 def compute_guessing_losses(
     labels: np.ndarray, shape: tuple[int, ...], *, task: str, output_kind: str
 ) -> np.ndarray:
-    """The task's own loss of each example under the one prediction that fits all labels best.
+    """The task loss of each example for the constant prediction that fits all labels best.
 
     Args:
-        labels: as in `example_losses`.
-        shape: of the logits, (n, ..., outputs).
-        task: of the data.
-        output_kind: of the network.
+        labels: as in `compute_example_losses`.
+        shape: shape of the logits, (n, ..., outputs).
+        task: task of the data.
+        output_kind: output kind of the network.
 
     Returns:
         (n,) float64.
     """
     outputs = shape[-1]
     if labels.ndim < len(shape) and task in ("classification", "segmentation") and output_kind != "sigmoid":
-        # Without a row for each pixel: maps are large.
-        there = (labels >= 0) & (labels < outputs)
-        numbers = np.where(there, labels, 0).astype(np.int64)
-        frequencies = np.bincount(numbers[there], minlength=outputs) / max(labels.size, 1) + 1e-9
-        loss = -np.where(there, np.log(frequencies / frequencies.sum())[numbers], 0.0)
+        # No one-hot row for each pixel: maps are large.
+        valid = (labels >= 0) & (labels < outputs)
+        numbers = np.where(valid, labels, 0).astype(np.int64)
+        frequencies = np.bincount(numbers[valid], minlength=outputs) / max(labels.size, 1) + 1e-9
+        loss = -np.where(valid, np.log(frequencies / frequencies.sum())[numbers], 0.0)
         return np.asarray(loss.reshape(len(loss), -1).mean(-1))
     if task == "regression":
         values = labels.reshape(len(labels), *shape[1:]).astype(np.float64)
@@ -78,7 +78,8 @@ def compute_guessing_losses(
         frequencies = values.reshape(-1, outputs).mean(0) + 1e-9
         odds = np.clip(1 - frequencies, 1e-9, None) if task == "multilabel" or output_kind == "sigmoid" else 1.0
         constant = np.log(frequencies) - np.log(odds)
-    guessed = np.broadcast_to(constant, values.shape)
-    found = compute_example_losses(guessed, labels, task=task, output_kind=output_kind)
-    assert found is not None
-    return found
+    losses = compute_example_losses(
+        np.broadcast_to(constant, values.shape), labels, task=task, output_kind=output_kind
+    )
+    assert losses is not None
+    return losses

@@ -1,4 +1,4 @@
-"""How close an exported file is to the model that it was made from, on the same examples."""
+"""How close the outputs of an exported file are to those of its model, on the same examples."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from kdcli.data.examples import Examples
 from kdcli.evaluation.quality import measure_agreement, measure_quality
 from kdcli.lazy import tf
 from kdcli.models.inference import convert_output_kind
-from kdcli.models.keras.serving import ServedModel
+from kdcli.models.keras.served_model import ServedModel
 from kdcli.models.network import SMALLEST_PROBABILITY, Network
+
+OutputFunction = Callable[[dict[str, np.ndarray]], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What the model itself answers.
+    """The outputs of the model itself.
 
     Args:
         network: the model.
-        outputs: (n, ...) as its file shall return them.
-        output_kind: of the outputs; the network's own when left out.
-        labels: of the examples, or None.
-        task: of the data; None without data.
-        teacher: the logits of the run's teacher, where gates compare with it.
+        outputs: (n, ...) outputs in the output kind of the exported file.
+        labels: labels of the examples, or None.
+        task: task of the data; None without data.
+        teacher: logits of the run's teacher, if gates compare with it.
+        output_kind: output kind of the outputs; by default that of the network.
     """
 
     network: Network
@@ -44,15 +46,16 @@ class Reference:
 
 @dataclass(frozen=True)
 class Parity:
-    """What an exported file has in common with its model.
+    """The comparison of an exported file with its model.
 
     Args:
-        max_abs_diff: of any two outputs.
-        agreement: share of equal decisions; None where nothing is decided.
-        accuracy: of the file; None without labels or decisions.
-        accuracy_drop: how much less that is than the model's own.
-        unexplained: for values, the share of the variance of the model's answers that the file misses.
-        teacher_agreement, teacher_drop: the same beside the run's teacher, where there is one.
+        max_abs_diff: largest absolute difference of two outputs.
+        agreement: fraction of equal predicted classes; None for regression.
+        accuracy: accuracy of the file; None without labels and for regression.
+        accuracy_drop: the model's accuracy minus that of the file.
+        unexplained: for regression, the fraction of the variance of the model's outputs that the file misses.
+        teacher_agreement, teacher_drop: agreement with the run's teacher, and the teacher's accuracy minus that of
+            the file.
     """
 
     max_abs_diff: float
@@ -65,26 +68,27 @@ class Parity:
 
 
 def compute_outputs(
-    ask: Callable[[dict[str, np.ndarray]], np.ndarray],
+    function: OutputFunction,
     examples: Examples,
     *,
     batch_size: int,
     on_batch: Callable[[int], None],
 ) -> np.ndarray:
-    """Every answer to the examples of a split, batch by batch; `on_batch` is told how many there are."""
-    found = []
+    """The outputs for all examples of a split, batch by batch; `on_batch` gets the number of examples done."""
+    outputs = []
     for start in range(0, len(examples), batch_size):
         positions = np.arange(start, min(start + batch_size, len(examples)))
-        found.append(ask(examples.take(positions)))
+        outputs.append(function(examples.take(positions)))
         on_batch(start + len(positions))
-    return np.concatenate(found)
+    return np.concatenate(outputs)
 
 
-def make_model_function(network: Network, kind: str) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
-    """From raw examples to what the model's file shall return, in float32.
+def make_model_function(network: Network, kind: str) -> OutputFunction:
+    """A function from raw examples to a network's outputs in another output kind, in float32.
 
     Args:
-        kind: the output kind of that file. Logits are read before a last activation, where that can be.
+        network: the model.
+        kind: output kind of the exported file. Logits are read before a final activation if possible.
     """
 
     def output(raw: dict[str, Any]) -> Any:
@@ -96,60 +100,61 @@ def make_model_function(network: Network, kind: str) -> Callable[[dict[str, np.n
 
     compiled = tf.function(output, autograph=False, reduce_retracing=True)
 
-    def ask(raw: dict[str, np.ndarray]) -> np.ndarray:
+    def compute(raw: dict[str, np.ndarray]) -> np.ndarray:
         tensors = {name: tf.convert_to_tensor(value) for name, value in raw.items()}
         return np.asarray(compiled(tensors).numpy(), np.float32)
 
-    return ask
+    return compute
 
 
-def make_file_function(
-    answer: Callable[[np.ndarray], np.ndarray], serving: ServedModel
-) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
-    """From raw examples to what a file returns, given what it takes."""
-    return lambda raw: answer(serving.convert_examples(raw))
+def make_file_function(run: Callable[[np.ndarray], np.ndarray], serving: ServedModel) -> OutputFunction:
+    """A function from raw examples to the outputs of an exported file."""
+    return lambda raw: run(serving.convert_examples(raw))
 
 
 def compare_outputs(outputs: np.ndarray, reference: Reference) -> Parity:
-    """Compare a file's outputs with the model's.
+    """Compare the outputs of an exported file with those of its model.
 
     Args:
-        outputs: (n, ...) of the file, on the same examples.
+        outputs: (n, ...) outputs of the file, for the examples of the reference.
+        reference: outputs of the model.
     """
-    own = reference.outputs.astype(np.float64)
-    difference = outputs.astype(np.float64) - own
+    expected = reference.outputs.astype(np.float64)
+    difference = outputs.astype(np.float64) - expected
     largest = float(np.abs(difference).max())
-    task = reference.task
+    task, labels, teacher = reference.task, reference.labels, reference.teacher
     if task is None:
         return Parity(largest)
     if task == "regression":
-        spread = np.square(own - own.mean(0)).sum()
+        spread = np.square(expected - expected.mean(0)).sum()
         missed = np.square(difference).sum()
         return Parity(largest, unexplained=float(missed / spread) if spread else float(missed > 0))
-    logits, own_logits = (_logits(one, reference) for one in (outputs, reference.outputs))
-    agreement, teacher = measure_agreement(logits, own_logits, task=task), reference.teacher
-    with_teacher = None if teacher is None else measure_agreement(logits, teacher, task=task)
-    if reference.labels is None:
-        return Parity(largest, agreement, teacher_agreement=with_teacher)
-    accuracy, before = (measure_quality(one, reference.labels, task=task).accuracy for one in (logits, own_logits))
-    assert accuracy is not None and before is not None
-    drop = None
-    if teacher is not None:
-        own_accuracy = measure_quality(teacher, reference.labels, task=task).accuracy
-        drop = None if own_accuracy is None else own_accuracy - accuracy
+    logits, model_logits = (_to_logits(one, reference) for one in (outputs, reference.outputs))
+    agreement = measure_agreement(logits, model_logits, task=task)
+    teacher_agreement = None if teacher is None else measure_agreement(logits, teacher, task=task)
+    if labels is None:
+        return Parity(largest, agreement, teacher_agreement=teacher_agreement)
+    accuracy, model_accuracy = (measure_quality(one, labels, task=task).accuracy for one in (logits, model_logits))
+    assert accuracy is not None and model_accuracy is not None
+    teacher_accuracy = None if teacher is None else measure_quality(teacher, labels, task=task).accuracy
     return Parity(
-        largest, agreement, accuracy, before - accuracy, teacher_agreement=with_teacher, teacher_drop=drop
+        largest,
+        agreement=agreement,
+        accuracy=accuracy,
+        accuracy_drop=model_accuracy - accuracy,
+        teacher_agreement=teacher_agreement,
+        teacher_drop=None if teacher_accuracy is None else teacher_accuracy - accuracy,
     )
 
 
-def _logits(outputs: np.ndarray, reference: Reference) -> np.ndarray:
-    """Outputs of a file as logits, with the columns that the data has."""
+def _to_logits(outputs: np.ndarray, reference: Reference) -> np.ndarray:
+    """Outputs of a file as logits, with the classes of the data."""
     logits = outputs.astype(np.float64)
     if reference.kind in ("probabilities", "sigmoid"):
         logits = np.log(np.clip(logits, SMALLEST_PROBABILITY, 1))
     if reference.kind == "sigmoid":
         logits -= np.log(np.clip(1 - outputs.astype(np.float64), SMALLEST_PROBABILITY, 1))
     if reference.network.outputs == 2 and logits.shape[-1] == 1:
-        # A single sigmoid for two classes: z against 0.
+        # A single sigmoid with two classes has the logits (0, z).
         logits = np.concatenate([np.zeros_like(logits), logits], -1)
     return logits

@@ -1,4 +1,4 @@
-"""Intervals, paired tests, and what a test set of a given size can show. Checked against SciPy in the tests."""
+"""Confidence intervals, paired tests, and the smallest gain that a test set of a given size can show."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
 
 ALPHA, POWER = 0.05, 0.8
-# From here on McNemar's test is the mid-p form: the exact one is too careful.
+# The exact McNemar test is too conservative; from this many disagreements on, the mid-p version is used.
 EXACT_BELOW = 25
-# From so many disagreements on the power of the test is that of its normal form.
+# From this many expected disagreements on, the power of the test is computed with the normal approximation.
 MANY = 100
 _NORMAL = NormalDist()
-# The standard normal quantile of a two-sided 95 % interval.
+# The standard normal quantile of a two-sided 95% interval.
 Z95 = _NORMAL.inv_cdf(1 - ALPHA / 2)
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % Wilson score interval of a proportion (Wilson 1927)."""
+    """The 95% Wilson score interval of a proportion (Wilson 1927)."""
     if trials == 0:
         return 0.0, 1.0
-    share, spread = successes / trials, Z95 * Z95 / trials
-    centre = (share + spread / 2) / (1 + spread)
-    half = Z95 * math.sqrt(share * (1 - share) / trials + spread / (4 * trials)) / (1 + spread)
+    proportion, spread = successes / trials, Z95 * Z95 / trials
+    centre = (proportion + spread / 2) / (1 + spread)
+    half = Z95 * math.sqrt(proportion * (1 - proportion) / trials + spread / (4 * trials)) / (1 + spread)
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def t_tails(t: float, freedom: int) -> float:
-    """The probability beyond ±t under Student's t, by the finite series for whole degrees of freedom
+    """The two-sided tail probability of Student's t, by the finite series for integer degrees of freedom
     (Abramowitz & Stegun 1964, 26.7.3 and 26.7.4)."""
     angle = math.atan2(abs(t), math.sqrt(freedom))
     cosine, term, total = math.cos(angle), 1.0, 0.0
@@ -43,7 +43,7 @@ def t_tails(t: float, freedom: int) -> float:
 
 
 def t_quantile(alpha: float, freedom: int) -> float:
-    """The t beyond which, on both sides together, lies the share `alpha`."""
+    """The quantile of Student's t for a two-sided tail probability of `alpha`."""
     low, high = 0.0, 1.0
     while t_tails(high, freedom) > alpha:
         low, high = high, 2 * high
@@ -55,52 +55,53 @@ def t_quantile(alpha: float, freedom: int) -> float:
 
 @dataclass(frozen=True)
 class PairedDecisions:
-    """Decisions of two models on the same examples.
+    """How often two models classify the same examples differently.
 
     Args:
-        examples: how many.
-        gained: right by the second model alone.
-        lost: right by the first model alone.
+        examples: number of examples.
+        wins: examples that only the second model classifies correctly.
+        losses: examples that only the first model classifies correctly.
     """
 
     examples: int
-    gained: int
-    lost: int
+    wins: int
+    losses: int
 
     @property
     def difference(self) -> float:
-        """How much more accurate the second model is."""
-        return (self.gained - self.lost) / self.examples
+        """The accuracy of the second model minus that of the first."""
+        return (self.wins - self.losses) / self.examples
 
     @property
     def disagreement(self) -> float:
-        """The share of examples that only one of them decides rightly."""
-        return (self.gained + self.lost) / self.examples
+        """The fraction of examples that exactly one of the two models classifies correctly."""
+        return (self.wins + self.losses) / self.examples
 
     def interval(self, alpha: float = ALPHA) -> tuple[float, float]:
-        """Of the difference, adjusted for small counts (Bonett & Price 2012, doi:10.3102/1076998611411915)."""
+        """The interval of the difference, adjusted for small counts (Bonett & Price 2012,
+        doi:10.3102/1076998611411915)."""
         trials = self.examples + 2
-        gained, lost = (self.gained + 1) / trials, (self.lost + 1) / trials
-        difference = gained - lost
-        spread = math.sqrt((gained + lost - difference * difference) / trials)
+        wins, losses = (self.wins + 1) / trials, (self.losses + 1) / trials
+        difference = wins - losses
+        spread = math.sqrt((wins + losses - difference * difference) / trials)
         half = _NORMAL.inv_cdf(1 - alpha / 2) * spread
         return max(-1.0, difference - half), min(1.0, difference + half)
 
     def mcnemar(self) -> float:
         """McNemar's two-sided p: exact below 25 disagreements, else mid-p (Fagerland 2013,
         doi:10.1186/1471-2288-13-91)."""
-        total, fewer = self.gained + self.lost, min(self.gained, self.lost)
+        total, fewer = self.wins + self.losses, min(self.wins, self.losses)
         if total == 0:
             return 1.0
         logs = [math.lgamma(total + 1) - math.lgamma(k + 1) - math.lgamma(total - k + 1) for k in range(fewer + 1)]
-        chances = [math.exp(value - total * math.log(2)) for value in logs]
-        p = 2 * math.fsum(chances)
-        return min(1.0, p if total < EXACT_BELOW else p - chances[-1])
+        probabilities = [math.exp(value - total * math.log(2)) for value in logs]
+        p = 2 * math.fsum(probabilities)
+        return min(1.0, p if total < EXACT_BELOW else p - probabilities[-1])
 
 
 @dataclass(frozen=True)
 class Gain:
-    """A mean difference with its interval and the p of no difference."""
+    """A mean difference with its interval and the p-value of no difference."""
 
     mean: float
     low: float
@@ -111,13 +112,13 @@ class Gain:
 def estimate_gain(differences: Sequence[float], *, sampling: float, alpha: float = ALPHA) -> Gain:
     """The mean of differences paired by seed, with Student's t interval.
 
-    Repeats share one test split: their spread says nothing of the examples that happen to be in it. So the
-    interval is never narrower than that of the mean decision over the examples.
+    All repeats use the same test split, so their spread does not cover which examples happen to be in it.
+    The interval is therefore never narrower than that of the mean difference over the examples.
 
     Args:
         differences: second model minus first, one for each seed; two or more.
         sampling: standard error of the mean difference over the examples of the test split.
-        alpha: share of intervals that may miss.
+        alpha: fraction of intervals that may miss the true gain.
     """
     repeats, mean = len(differences), fmean(differences)
     error = stdev(differences) / math.sqrt(repeats)
@@ -130,8 +131,9 @@ def estimate_gain(differences: Sequence[float], *, sampling: float, alpha: float
 def holm_levels(p_values: Sequence[float], alpha: float = ALPHA) -> list[float]:
     """The level at which each of several comparisons is tested (Holm 1979), in the order given.
 
-    The smallest p is tested at alpha / m, the next at alpha / (m - 1), ...; from the first that fails on, all
-    others keep its level. An interval at that level excludes 0 exactly where Holm's procedure rejects.
+    The smallest p is tested at alpha / m, the next at alpha / (m - 1), and so on; after the first comparison that
+    is not rejected, all others use its level. An interval at that level excludes 0 exactly where Holm's procedure
+    rejects.
     """
     levels, level, failed = [alpha] * len(p_values), alpha, False
     for rank, position in enumerate(sorted(range(len(p_values)), key=lambda at: p_values[at])):
@@ -143,19 +145,19 @@ def holm_levels(p_values: Sequence[float], alpha: float = ALPHA) -> list[float]:
 
 
 def decide_verdict(low: float, high: float) -> str:
-    """`better`, `worse` or `inconclusive`: from the interval, never from the point."""
+    """`better`, `worse` or `inconclusive`, from the interval of a gain."""
     return "better" if low > 0 else "worse" if high < 0 else "inconclusive"
 
 
 def smallest_visible_gain(examples: int, disagreement: float) -> float | None:
-    """The smallest gain that McNemar's test on this many examples shows with 80 % power.
+    """The smallest gain that McNemar's test on this many examples detects with 80% power.
 
     Args:
-        examples: in the test split.
-        disagreement: share of examples that only one of two models decides rightly.
+        examples: number of test examples.
+        disagreement: fraction of examples that exactly one of the two models classifies correctly.
 
     Returns:
-        A share, or None when even a gain on every one of those examples would not show.
+        The gain as a fraction, or None when even a win on every such example would not be significant.
     """
     if not disagreement or _power(examples, disagreement, disagreement) < POWER:
         return None
@@ -167,32 +169,34 @@ def smallest_visible_gain(examples: int, disagreement: float) -> float | None:
 
 
 def _power(examples: int, disagreement: float, gain: float) -> float:
-    """The chance that McNemar's test is below 0.05: exact over the counts, normal where there are many
+    """The probability that McNemar's p is below 0.05: exact over the counts, normal where there are many
     (Connor 1987, doi:10.2307/2531961)."""
     expected = examples * disagreement
     if expected > MANY:
         noise = math.sqrt(max(disagreement - gain * gain, 1e-12))
         return _NORMAL.cdf((gain * math.sqrt(examples) - Z95 * math.sqrt(disagreement)) / noise)
-    share, spread = min(1.0, (1 + gain / disagreement) / 2), math.sqrt(expected * (1 - disagreement))
+    win_rate, spread = min(1.0, (1 + gain / disagreement) / 2), math.sqrt(expected * (1 - disagreement))
     counts = range(max(1, int(expected - 5 * spread)), min(examples, int(expected + 5 * spread) + 1) + 1)
-    return math.fsum(_binomial(examples, total, disagreement) * _shown(total, share) for total in counts)
+    return math.fsum(
+        _binomial(examples, total, disagreement) * _significance_probability(total, win_rate) for total in counts
+    )
 
 
-def _shown(total: int, share: float) -> float:
-    """The chance of a significant result in favour of the winner, given the number of disagreements."""
-    most = -1
+def _significance_probability(total: int, win_rate: float) -> float:
+    """The probability of a significant result in favour of the better model, given the number of disagreements."""
+    most_losses = -1
     low, high = 0, total // 2
     while low <= high:
         middle = (low + high) // 2
         if PairedDecisions(total, total - middle, middle).mcnemar() < ALPHA:
-            most, low = middle, middle + 1
+            most_losses, low = middle, middle + 1
         else:
             high = middle - 1
-    return math.fsum(_binomial(total, lost, 1 - share) for lost in range(most + 1))
+    return math.fsum(_binomial(total, losses, 1 - win_rate) for losses in range(most_losses + 1))
 
 
-def _binomial(trials: int, successes: int, share: float) -> float:
-    if share in (0.0, 1.0):
-        return float(successes == trials * share)
+def _binomial(trials: int, successes: int, probability: float) -> float:
+    if probability in (0.0, 1.0):
+        return float(successes == trials * probability)
     log = math.lgamma(trials + 1) - math.lgamma(successes + 1) - math.lgamma(trials - successes + 1)
-    return math.exp(log + successes * math.log(share) + (trials - successes) * math.log1p(-share))
+    return math.exp(log + successes * math.log(probability) + (trials - successes) * math.log1p(-probability))

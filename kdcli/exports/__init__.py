@@ -1,4 +1,4 @@
-"""Files that ship: one file of this folder for each format."""
+"""Export formats: one file of this folder for each."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ EXPORT_FORMATS: dict[str, type[ExportFormat]] = {
     member.model_fields["kind"].default: member for member in get_args(get_args(AnyFormat)[0])
 }
 
-__all__ = ["KINDS", "AnyFormat", "Keras", "Litert", "Onnx", "SavedModel"]
+__all__ = ["EXPORT_FORMATS", "AnyFormat", "Keras", "Litert", "Onnx", "SavedModel"]

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from kdcli.errors import ModelError
-from kdcli.exports.quietly import silence_converter
+from kdcli.exports.converter import silence_converter
 from kdcli.spec import ExportFormat
+
+if TYPE_CHECKING:
+    from kdcli.models.keras.served_model import ServedModel
+    from kdcli.models.runtimes.tensorflow import TensorFlowRunner
 
 
 class Keras(ExportFormat):
-    """The model behind its preprocessing, made of stock layers, in float32 and in inference."""
+    """The model with its preprocessing, made of standard layers, in float32 and in inference mode."""
 
     suffix: ClassVar[str] = ".keras"
 
     kind: Literal["keras"] = "keras"
 
-    def write(self, serving: Any, path: Path) -> None:
+    def write(self, serving: ServedModel, path: Path) -> None:
         """Save the model.
 
         Raises:
@@ -28,11 +32,11 @@ class Keras(ExportFormat):
                 f"{path.name}: only a model that Keras 3 opens can be written as .keras",
                 hint="--format saved-model",
             )
-        with silence_converter(f"{path.name}: Keras does not save the model"):
+        with silence_converter(f"{path.name}: Keras cannot save the model"):
             serving.model.save(path)
 
-    def open(self, path: Path, *, threads: int | None = None) -> Any:
-        """Open it as anybody would."""
+    def open(self, path: Path, *, threads: int | None = None) -> TensorFlowRunner:
+        """Open the file with plain Keras."""
         from kdcli.models.runtimes.tensorflow import open_keras
 
         return open_keras(path)

@@ -1,15 +1,20 @@
-"""A `.tflite` file for LiteRT: phones, boards, browsers."""
+"""A `.tflite` file for LiteRT, which runs on phones, boards and in browsers."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from kdcli.errors import ModelError
-from kdcli.exports.quietly import silence_converter
+from kdcli.exports.converter import silence_converter
 from kdcli.lazy import keras, tf
 from kdcli.spec import ExportFormat
+from kdcli.tensors import KerasModel
+
+if TYPE_CHECKING:
+    from kdcli.models.keras.served_model import ServedModel
+    from kdcli.models.runtimes.runner import FileRunner
 
 QuantizeMode = Literal["none", "float16", "dynamic", "int8"]
 IoType = Literal["float32", "uint8", "int8"]
@@ -19,11 +24,10 @@ class Litert(ExportFormat):
     """The inference graph as a flatbuffer.
 
     Args:
-        quantize: `none` (float32), `float16` (weights), `dynamic` (weights in 8 bits, sums in float), `int8`
-            (weights and activations in 8 bits, by what training examples give; Jacob et al. 2018,
-            arXiv:1712.05877).
-        io: what goes in and comes out. None: the raw bytes of images, or else floats, go in, and floats come out.
-            `float32`: floats at both ends. `uint8` and `int8`: integers at both ends of an `int8` file.
+        quantize: `none` (float32), `float16` (weights), `dynamic` (8-bit weights, float activations), or `int8`
+            (8-bit weights and activations, calibrated on training examples; Jacob et al. 2018, arXiv:1712.05877).
+        io: type of input and output. None: image bytes in, or floats for other data, and floats out. `float32`:
+            floats in and out. `uint8` and `int8`: integers in and out, for `int8` files only.
     """
 
     extra: ClassVar[str | None] = "litert"
@@ -36,46 +40,46 @@ class Litert(ExportFormat):
 
     @property
     def variant(self) -> str | None:
-        """How it is quantised."""
+        """The quantization."""
         return self.quantize
 
     @property
     def from_data(self) -> bool:
-        """Only 8-bit activations need to be seen before."""
+        """Whether the activations are calibrated on examples."""
         return self.quantize == "int8"
 
     @property
     def takes_floats(self) -> bool:
-        """The converter makes an `int8` file from floats, and then lets integers in where they are wanted."""
+        """Whether the model to convert takes floats; the converter adds the integer input of `int8` files."""
         return self.quantize == "int8" or self.io == "float32"
 
-    def write(self, serving: Any, path: Path) -> None:
-        """Convert by way of a SavedModel of constants.
+    def write(self, serving: ServedModel, path: Path) -> None:
+        """Convert the model through a SavedModel of constants.
 
-        A concrete function of a Keras model is converted with wrong weights (TensorFlow 2.21); a SavedModel is
-        converted rightly.
+        Converting a concrete function of a Keras model gives wrong weights (TensorFlow 2.21); converting a
+        SavedModel gives the right ones.
 
         Raises:
-            ModelError: an operation that LiteRT does not have, or a loop where none can be.
+            ModelError: an operation that LiteRT does not support, or a loop in an `int8` file.
         """
-        what = f"{path.name}: the model cannot be converted"
-        what += "" if self.quantize == "none" else f" with --quantize {self.quantize}"
-        hint = "--format keras keeps every layer as it is" if serving.model is not None else "--format saved-model"
-        with silence_converter(what, hint=hint):
+        failure = f"{path.name}: the model cannot be converted"
+        failure += "" if self.quantize == "none" else f" with --quantize {self.quantize}"
+        hint = "--format keras supports every layer" if serving.model is not None else "--format saved-model"
+        with silence_converter(failure, hint=hint):
             constant = serving.constant
         if self.quantize == "int8" and constant.has_loops:
-            # The converter's calibration would end this process.
-            raise ModelError(f"{what}: {_looping(serving.model)}", hint="--quantize dynamic")
+            # Calibrating a loop crashes the process.
+            raise ModelError(f"{failure}: {_describe_loop(serving.model)}", hint="--quantize dynamic")
         if constant.has_loops and serving.batch is None:
             hint = "--batch 1: recurrent layers need a fixed batch size"
         with tempfile.TemporaryDirectory(prefix="kd-", dir=path.parent) as folder:
-            with silence_converter(what, hint=hint):
+            with silence_converter(failure, hint=hint):
                 signature = [serving.signature]
                 constant.model.export(folder, format="tf_saved_model", input_signature=signature, verbose=False)
-                content = self._converter(folder, serving).convert()
+                content = self._make_converter(folder, serving).convert()
         path.write_bytes(content)
 
-    def _converter(self, folder: str, serving: Any) -> Any:
+    def _make_converter(self, folder: str, serving: ServedModel) -> Any:
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         if self.quantize == "none":
             return converter
@@ -91,15 +95,15 @@ class Litert(ExportFormat):
             converter.inference_output_type = getattr(tf, self.io or "float32")
         return converter
 
-    def open(self, path: Path, *, threads: int | None = None) -> Any:
-        """Open it in a process of its own."""
+    def open(self, path: Path, *, threads: int | None = None) -> FileRunner:
+        """Open the file with LiteRT, in a process of its own."""
         from kdcli.models.runtimes.runner import FileRunner
 
         return FileRunner(path, form="tflite", name=path.name, threads=threads)
 
 
-def _looping(model: Any) -> str:
-    """Which layer is recurrent, in words."""
+def _describe_loop(model: KerasModel | None) -> str:
+    """A clause that names the recurrent layer."""
     from kdcli.models.keras.taps import find_layers
 
     layers = find_layers(model) if model is not None else {}

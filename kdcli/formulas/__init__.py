@@ -1,1 +1,1 @@
-"""What the formulas of several losses share: types, features in pairs, directions, pooling, layers."""
+"""Formulas that several losses share."""

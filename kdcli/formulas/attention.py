@@ -1,18 +1,17 @@
-"""Where a network looks: its features without their channels, as one direction for each example."""
+"""Attention maps of features: the mean over the channels, as one unit vector per example."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from kdcli.formulas.rows import flatten_examples, limit_size, normalize_length
+from kdcli.formulas.vectors import flatten_examples, limit_size, normalize_length
 from kdcli.lazy import ops
+from kdcli.tensors import Tensor
 
 
-def attention_map(feature: Any, power: int) -> Any:
-    """The mean over the channels of featureᵖ, of length 1: (batch, ..., channels) → (batch, positions).
+def attention_map(feature: Tensor, power: int) -> Tensor:
+    """Average featureᵖ over the channels and normalise: (batch, ..., channels) → (batch, positions).
 
     Odd powers keep the sign, as in the published code.
     """
-    # What is divided by its length has no scale: high powers of large features are brought into range.
+    # The result is independent of the scale, so large features are scaled down before they are raised to a power.
     feature = limit_size(feature, tuple(range(1, len(feature.shape))), largest=1.0)
     return normalize_length(flatten_examples(ops.mean(ops.power(feature, power), axis=-1)))

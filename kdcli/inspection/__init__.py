@@ -1,1 +1,1 @@
-"""What a model file or a zoo model holds, described."""
+"""Inspect model files and zoo models."""

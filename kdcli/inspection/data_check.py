@@ -1,4 +1,4 @@
-"""What a model makes of real examples: its preprocessing, output kind and main metric."""
+"""Check a model on real examples: preprocessing, output kind and main metric."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from kdcli.setup.evaluated_models import open_evaluated_file
 from kdcli.setup.named_models import open_named_data
 from kdcli.setup.request import Request
 
-# Examples that a model is checked on when no limit is given.
-DEFAULT_EXAMPLES = 512
+# Number of examples without a limit.
+_DEFAULT_EXAMPLES = 512
 
 
 def check_on_data(
     found: Inspection, model: Path, request: Request, *, limit: float | None, batch_size: int
 ) -> Inspection:
-    """The inspection with the preprocessing, the output kind and a metric, as found on examples.
+    """Add the preprocessing, the output kind and the main metric, found on examples, to an inspection.
 
     Args:
         found: the inspection without data.
-        model: the file or run.
-        request: whose data is used.
-        limit: number of examples, or a fraction of them; 512 when None.
-        batch_size: examples in a batch.
+        model: the model file or run directory.
+        request: the request with the data.
+        limit: number of examples, or a fraction of them; 512 if None.
+        batch_size: examples per batch.
 
     Raises:
-        KdError: data or model that cannot be right.
+        KdError: the data or the model has an error.
     """
     on_event = request.context.on_event
     dataset = open_named_data(request, carve=False, on_event=on_event)
     examples = dataset.split("auto")
     positions = limit_positions(
-        examples.all_labels(), len(examples), limit=limit or DEFAULT_EXAMPLES, seed=request.recipe.data_seed
+        examples.all_labels(), len(examples), limit=limit or _DEFAULT_EXAMPLES, seed=request.recipe.data_seed
     )
     examples = examples.subset(positions)
     with ExitStack() as resources:

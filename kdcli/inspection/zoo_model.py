@@ -1,11 +1,11 @@
-"""kd inspect zoo:NAME: a model of the zoo as it would be built for some data, in a few sizes."""
+"""Inspect a zoo model as it would be built for some data, in a few sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from kdcli.spec import ModelSource
 from kdcli.zoo import Application, Clone, get_zoo_class
 
 ZOO_PREFIX = "zoo:"
-# Examples that a size is timed on.
+# Number of examples for timing.
 _TIMED_EXAMPLES = 16
 
 
@@ -36,34 +36,34 @@ def inspect_zoo(
     limit: float | None = None,
     **options: Unpack[RecipeOptions],
 ) -> Inspection:
-    """Build a zoo model for the data, untrained, and beside it a few of its sizes.
+    """Build an untrained zoo model for the data, and a few of its sizes.
 
     Args:
-        model: `zoo:NAME`; `--set student.model.width=8` describes another than the default.
-        recipe: its `student.model` is described where it is of that name.
-        limit: None; a model that is not trained is not checked on examples.
-        options: as for `make_request`; the data gives the shape and the classes.
+        model: `zoo:NAME`; settings such as `student.model.width=8` change the described model.
+        recipe: recipe whose `student.model` is described, if it has that name.
+        limit: must be None: an untrained model is not checked on examples.
+        options: options of `make_request`; the data defines the input shape and the classes.
 
     Raises:
-        UsageError: the zoo has no such model, there is no data, or the model does not fit it.
+        UsageError: no such zoo model, no data, or a model that does not fit the data.
     """
     name = model.removeprefix(ZOO_PREFIX)
     member = get_zoo_class(name)
     if member is Clone:
         raise UsageError("zoo clone is the teacher's own architecture", hint="kd inspect TEACHER shows it")
-    idle = {
+    unused = {
         "--limit": limit,
         "--batch-size": options.get("batch_size"),
         "--signature": options.get("signature"),
         "--output": options.get("output"),
     }
-    for option in (option for option, value in idle.items() if value is not None):
-        raise UsageError(f"{option} has no effect on {model}, which is not trained yet", hint="leave it out")
-    request = make_request(_recipe(recipe, name, options.get("settings", ())), role="student", **options)
+    for option in (option for option, value in unused.items() if value is not None):
+        raise UsageError(f"{option} has no effect on {model}, which is not trained", hint="leave it out")
+    request = make_request(_choose_recipe(recipe, name, options.get("settings", ())), role="student", **options)
     on_event = request.context.on_event
     if request.recipe.data.source is None and request.arrays is None:
         raise UsageError(
-            "a zoo model takes its shape and its classes from the data, and there is none",
+            "a zoo model needs data, which defines its input shape and its classes",
             hint=f"kd inspect {model} --data digits",
         )
     source = request.recipe.student.model
@@ -71,7 +71,7 @@ def inspect_zoo(
         raise UsageError(f"student.model is not {name}", hint=f"kd inspect {model} without --recipe")
     start_tensorflow(threads=request.context.threads, seed=request.recipe.train.seed, code=request.code)
     dataset = open_named_data(request, carve=False, on_event=on_event)
-    opened = _built(source, request.recipe, dataset, on_event=on_event)
+    opened = _build(source, request.recipe, dataset, on_event=on_event)
     sizes = [source.model_copy(update=dict(size)) for size in source.sizes]
     listed = sizes if source in sizes or not source.model_fields_set - {"kind", "name"} else [source, *sizes]
     base = Inspection(
@@ -82,11 +82,11 @@ def inspect_zoo(
         outputs=(),
         bytes=count_weight_bytes(opened.network.parameters)["float32"],
     )
-    return _with_sizes(describe_network(base, opened.network), listed or [source], request.recipe, dataset)
+    return _add_sizes(describe_network(base, opened.network), listed or [source], request.recipe, dataset)
 
 
-def _recipe(recipe: Any, name: str, settings: Sequence[str]) -> Any:
-    """The recipe given, or one that names the model."""
+def _choose_recipe(recipe: RecipeLike | None, name: str, settings: Sequence[str]) -> RecipeLike:
+    """The given recipe, or one with the model."""
     if recipe is not None:
         return recipe
     model = {"kind": "zoo", "name": name}
@@ -98,7 +98,7 @@ def _recipe(recipe: Any, name: str, settings: Sequence[str]) -> Any:
     return {"student": {"model": model}}
 
 
-def _built(source: ModelSource, recipe: Recipe, dataset: Dataset, *, on_event: OnEvent) -> OpenedModel:
+def _build(source: ModelSource, recipe: Recipe, dataset: Dataset, *, on_event: OnEvent) -> OpenedModel:
     return open_model(
         "student",
         given=None,
@@ -111,13 +111,13 @@ def _built(source: ModelSource, recipe: Recipe, dataset: Dataset, *, on_event: O
     )
 
 
-def _with_sizes(
-    looked: Inspection, sources: Sequence[ModelSource], recipe: Recipe, dataset: Dataset
+def _add_sizes(
+    inspection: Inspection, sources: Sequence[ModelSource], recipe: Recipe, dataset: Dataset
 ) -> Inspection:
     raw = dataset.train.take(np.arange(min(len(dataset.train), _TIMED_EXAMPLES)))
     found = []
     for source in sources:
-        network = _built(source, recipe, dataset, on_event=ignore_event).network
+        network = _build(source, recipe, dataset, on_event=ignore_event).network
         found.append(
             ZooSize(
                 model={"kind": "zoo", **source.model_dump(mode="json", exclude_unset=True)},
@@ -126,4 +126,4 @@ def _with_sizes(
                 **run_short_session(network, raw).to_json(),
             )
         )
-    return replace(looked, sizes=tuple(found))
+    return replace(inspection, sizes=tuple(found))

@@ -18,7 +18,7 @@ from kdcli.jobs.run_files import write_end, write_start
 from kdcli.jobs.training import train_job, write_model, write_test_predictions
 from kdcli.lazy import tf
 from kdcli.models.runtimes.network import unwrap_failures
-from kdcli.models.saved_model.network import GraphNetwork
+from kdcli.models.saved_model.network import FrozenNetwork
 from kdcli.runs.directory import Run, wait_for_summary
 from kdcli.runs.gate_results import GateResult
 from kdcli.runs.records import collect_versions
@@ -133,7 +133,7 @@ def _follow_chief(job: Job, location: RunLocation, targets: Targets | None) -> F
         raise
     job.request.context.workers.barrier()
     document = wait_for_summary(run.path)
-    model = run.path_of_model(job.role, folder=isinstance(job.trained.network, GraphNetwork))
+    model = run.path_of_model(job.role, folder=isinstance(job.trained.network, FrozenNetwork))
     return FinishedRun(run.path, model, document, followed=True)
 
 

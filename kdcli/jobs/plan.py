@@ -29,7 +29,7 @@ from kdcli.loss import Parts
 from kdcli.models.inference import copy_network, prepare_for_export
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.keras.precision import compute_in
-from kdcli.models.keras.serving import make_served_model
+from kdcli.models.keras.served_model import make_served_model
 from kdcli.models.network import Network
 from kdcli.models.prediction import Predictor
 from kdcli.models.variables import count_values, preserve_values

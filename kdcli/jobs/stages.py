@@ -185,8 +185,8 @@ def _select_origins(origins: Origins, number: int) -> Origins:
 
     document = replace(
         origins.document,
-        places=select(origins.document.places),
-        value_places=select(origins.document.value_places),
+        key_positions=select(origins.document.key_positions),
+        value_positions=select(origins.document.value_positions),
     )
     return Origins(document, select(origins.overrides), select(origins.implied_defaults), list(origins.notes))
 

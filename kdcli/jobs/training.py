@@ -21,7 +21,7 @@ from kdcli.models.keras.model import save_to_bytes
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.keras.precision import compute_in
 from kdcli.models.prediction import LOGITS, Predictor
-from kdcli.models.saved_model.network import GraphNetwork
+from kdcli.models.saved_model.network import FrozenNetwork
 from kdcli.runs import writer
 from kdcli.runs.directory import Run
 from kdcli.training.checkpoint import Checkpoints
@@ -116,9 +116,9 @@ def write_test_predictions(run: Run, logits: np.ndarray, split: Examples, *, tas
     writer.write_bytes(run.predictions, file.getvalue())
 
 
-def write_model(run: Run, role: str, network: KerasNetwork | GraphNetwork) -> Path:
+def write_model(run: Run, role: str, network: KerasNetwork | FrozenNetwork) -> Path:
     """Save the trained model atomically, in its own form: a `.keras` file or a SavedModel folder."""
-    path = run.path_of_model(role, folder=isinstance(network, GraphNetwork))
+    path = run.path_of_model(role, folder=isinstance(network, FrozenNetwork))
     needed = 4 * (network.parameters or 0) + 1_000_000
     try:
         with writer.scratch_folder(3 * needed) as scratch:

@@ -1,1 +1,1 @@
-"""The contract that every loss keeps."""
+"""The contract that every loss must satisfy, as checks on generated inputs."""

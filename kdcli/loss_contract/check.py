@@ -1,4 +1,4 @@
-"""What every loss keeps, tried on inputs made for it: the contract of a kind, a user's own as well."""
+"""Check a loss, built-in or custom, against the contract on generated inputs."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from kdcli.loss_contract.trial import Trial, make_trial
 
 CheckState = Literal["passed", "failed", "skipped"]
 
-# What is tried, in this order; each takes a trial of the loss and raises `Broken` or `Skipped`.
+# The checks in the order in which they run; each raises `ContractViolation` or `NotApplicable`.
 CHECKS: dict[str, Callable[[Trial], None]] = {
     "mean over the batch": values.check_value_per_example,
     "compiled": values.check_compiled,
     "repeatable": values.check_repeatable,
     "not negative": values.check_not_negative,
     "zero when equal": values.check_zero_when_equal,
-    "two shares": values.check_two_replicas,
+    "two replicas": values.check_two_replicas,
     "leading axes": values.check_leading_axes,
     "feature shapes": settings.check_feature_shapes,
-    "heads": settings.check_output_kinds,
+    "output kinds": settings.check_accepted_output_kinds,
     "labels": settings.check_mixed_labels,
     "schedules": settings.check_schedules,
     "student learns": gradients.check_student_gradient,
     "teacher is constant": gradients.check_teacher_constant,
     "sample weights": gradients.check_sample_weights,
-    "own parts": gradients.check_trained_parts,
+    "trained parts": gradients.check_trained_parts,
     "half precision": gradients.check_half_precision,
     "double precision": gradients.check_double_precision,
     "extreme inputs": gradients.check_extreme_inputs,
 }
 
-# What decides whether a run trains what it says.
+# The checks before a run: whether it will train what the recipe says.
 PREFLIGHT_CHECKS = (
     "mean over the batch",
     "not negative",
@@ -51,12 +51,12 @@ PREFLIGHT_CHECKS = (
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One point of the contract, and whether a loss keeps it.
+    """The result of one check.
 
     Args:
-        name: of the point, a key of `CHECKS`, or `runs`.
-        state: `passed`, `failed`, or `skipped` where it does not concern the kind.
-        reason: why it failed or was skipped, in one line; empty when it passed.
+        name: a key of `CHECKS`, or `runs`.
+        state: `passed`, `failed`, or `skipped` if the check does not apply to the kind.
+        reason: why the check failed or was skipped, in one line; empty if it passed.
     """
 
     name: str
@@ -65,29 +65,29 @@ class CheckResult:
 
 
 def check_contract(loss: Loss, names: Sequence[str] = tuple(CHECKS)) -> tuple[CheckResult, ...]:
-    """Try every point of the contract on a loss; what its class variables say decides what concerns it.
+    """Check a loss against the contract; its class variables decide which checks apply.
 
-    Sets the random seed of Python, numpy and Keras, so that what is drawn is the same each time.
+    Sets the RNG seeds of Python, NumPy and Keras, so that the inputs are the same each time.
 
     Args:
-        loss: of any kind, with any options.
-        names: of the points to try.
+        loss: a loss of any kind, with any settings.
+        names: names of the checks to run.
 
     Returns:
-        `runs` first, then one entry for each point. When it does not run at all, the rest is skipped.
+        The result of `runs`, then one for each check. If the loss does not run, all others are skipped.
     """
     keras.utils.set_random_seed(0)
     try:
         trial = make_trial(loss)
         trial.value()
-    # The formula is somebody's own: it may raise anything.
+    # The formula may be custom code, which can raise anything.
     except Exception as error:
-        skipped = [CheckResult(name, "skipped", "it does not run") for name in names]
-        return CheckResult("runs", "failed", _said(error, loss)), *skipped
-    return CheckResult("runs", "passed"), *(_checked(name, trial) for name in names)
+        skipped = [CheckResult(name, "skipped", "the loss does not run") for name in names]
+        return CheckResult("runs", "failed", _explain(error, loss)), *skipped
+    return CheckResult("runs", "passed"), *(_run_check(name, trial) for name in names)
 
 
-def _checked(name: str, trial: Trial) -> CheckResult:
+def _run_check(name: str, trial: Trial) -> CheckResult:
     try:
         CHECKS[name](trial)
     except NotApplicable as reason:
@@ -95,14 +95,14 @@ def _checked(name: str, trial: Trial) -> CheckResult:
     except ContractViolation as reason:
         return CheckResult(name, "failed", str(reason))
     except Exception as error:
-        return CheckResult(name, "failed", _said(error, trial.loss))
+        return CheckResult(name, "failed", _explain(error, trial.loss))
     return CheckResult(name, "passed")
 
 
-def _said(error: Exception, loss: Loss) -> str:
-    """What went wrong, with the line of the kind's own file where it passed through it."""
+def _explain(error: Exception, loss: Loss) -> str:
+    """What went wrong, with the last line of the kind's file in the traceback."""
     formula = vars(type(loss)).get("__call__")
     source = inspect.getfile(formula) if inspect.isfunction(formula) else ""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == source]
-    place = f" ({Path(source).name}:{lines[-1]})" if lines else ""
-    return f"{describe_error(error)}{place}"
+    location = f" ({Path(source).name}:{lines[-1]})" if lines else ""
+    return f"{describe_error(error)}{location}"

@@ -1,4 +1,4 @@
-"""A kind of loss with its results for every point of the contract."""
+"""A kind of loss with the results of all checks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from kdcli.loss_contract.check import CheckResult
 
 @dataclass(frozen=True)
 class CheckedLoss:
-    """A kind and the points of the contract.
+    """A kind of loss and the results of its checks.
 
     Args:
-        kind: its name in recipes.
-        points: each with its state and, where it is not `passed`, the reason.
+        kind: name of the kind in recipes.
+        points: result of each check.
     """
 
     kind: str
@@ -22,10 +22,10 @@ class CheckedLoss:
 
     @property
     def failed(self) -> tuple[CheckResult, ...]:
-        """The points that it breaks."""
+        """The results of the checks that failed."""
         return tuple(point for point in self.points if point.state == "failed")
 
     def to_json(self) -> dict[str, Any]:
-        """As `kd losses check --json` has it."""
+        """An entry of `losses` in `kd losses check --json`."""
         points = [{"name": point.name, "state": point.state, "reason": point.reason} for point in self.points]
         return {"kind": self.kind, "state": "failed" if self.failed else "passed", "points": points}

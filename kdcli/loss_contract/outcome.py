@@ -1,58 +1,64 @@
-"""How a point of a contract comes out: it does not hold, or it does not concern what is tried."""
+"""How a check ends: the contract is violated, or the check does not apply."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from kdcli.errors import summarize_error
+from kdcli.tensors import Tensor
 
-# Between two ways to compute the same in float32.
+# Tolerances between two ways to compute the same value in float32.
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
-# Characters of a reason; TensorFlow's own go on for pages in one line.
-_LONGEST = 100
+# Characters of a reason; those of TensorFlow can be pages long.
+_MAX_REASON_CHARACTERS = 100
 
 
 class ContractViolation(Exception):
-    """The point does not hold; the text says what was found."""
+    """The loss violates the contract; the text says how."""
 
 
 class NotApplicable(Exception):
-    """The point does not concern it; the text says why."""
+    """The check does not apply to the loss; the text says why."""
 
 
-def require_equal(found: Any, expected: Any, otherwise: str) -> None:
-    """Two computations of one value agree to rounding.
+def require_equal(found: Tensor, expected: Tensor, otherwise: str) -> None:
+    """Require that two computations of one value agree up to rounding.
+
+    Args:
+        found: the computed value.
+        expected: the value that it should be.
+        otherwise: what is wrong if they differ.
 
     Raises:
-        Broken: with both values.
+        ContractViolation: the values differ.
     """
     ours, theirs = np.asarray(found, "float64"), np.asarray(expected, "float64")
     sizes = np.abs(theirs[np.isfinite(theirs)])
     bound = RELATIVE * float(np.max(sizes, initial=0.0)) + ABSOLUTE
-    # What is no number on both sides is the same; that it is none, another point tells.
+    # NaN in both is equal here; another check finds values that are not finite.
     with np.errstate(invalid="ignore"):
         alike = ours.shape == theirs.shape and np.allclose(ours, theirs, rtol=0, atol=bound, equal_nan=True)
     if not alike:
-        raise ContractViolation(f"{otherwise}: {format_value(ours)} against {format_value(theirs)}")
+        raise ContractViolation(f"{otherwise}: got {format_value(ours)}, expected {format_value(theirs)}")
 
 
-def largest_magnitude(slopes: list[Any]) -> float:
-    """The largest size of any entry of gradients; 0 where there are none, infinite where one is no number."""
-    sizes = [np.abs(np.asarray(slope, "float64")) for slope in slopes if slope is not None]
+def largest_magnitude(gradients: Sequence[Tensor | None]) -> float:
+    """The largest absolute entry of some gradients; 0 without gradients, infinite if an entry is NaN."""
+    sizes = [np.abs(np.asarray(gradient, "float64")) for gradient in gradients if gradient is not None]
     return max((float(np.max(np.where(np.isnan(size), np.inf, size))) for size in sizes), default=0.0)
 
 
-def format_value(value: Any) -> str:
-    """Numbers in one short line."""
+def format_value(value: Tensor) -> str:
+    """An array in one short line."""
     return np.array2string(np.asarray(value), precision=4, threshold=6, edgeitems=2, separator=", ")
 
 
 def describe_error(error: Exception) -> str:
     """The class of an error and its first sentence."""
     sentence = re.split(r"(?<=[.!?;])\s", summarize_error(error))[0]
-    if len(sentence) > _LONGEST:
-        sentence = f"{sentence[:_LONGEST].rsplit(' ', 1)[0]} ..."
+    if len(sentence) > _MAX_REASON_CHARACTERS:
+        sentence = f"{sentence[:_MAX_REASON_CHARACTERS].rsplit(' ', 1)[0]} ..."
     return f"{type(error).__name__}: {sentence}"

@@ -1,8 +1,6 @@
-"""The points of the losses' contract that concern values."""
+"""Checks of the values of a loss."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
@@ -27,17 +25,22 @@ from kdcli.loss_contract.trial import (
     map_tensors,
 )
 from kdcli.models.variables import preserve_values
+from kdcli.tensors import Tensor
 
 
 def check_value_per_example(trial: Trial) -> None:
-    """(batch,), where a value does not change with the other examples; a scalar where it depends on them."""
+    """The value is (batch,) and independent of the other examples; with `whole_batch` it is a scalar."""
     found = trial.value().shape
     if trial.loss.whole_batch:
         if found.rank != 0:
-            raise ContractViolation(f"whole_batch says that the value is a scalar, it is of shape {tuple(found)}")
+            raise ContractViolation(
+                f"the value has the shape {tuple(found)} (whole_batch is set: expected a scalar)"
+            )
         return
     if found.rank != 1 or found[0] != trial.batch:
-        raise ContractViolation(f"it gives {tuple(found)} for a batch of {trial.batch}, not one value an example")
+        raise ContractViolation(
+            f"the value has the shape {tuple(found)} for a batch of {trial.batch} (expected one value per example)"
+        )
     half = trial.batch // 2
     other = {
         name: map_tensors(value, lambda whole: tf.concat([whole[:half], whole[half:][::-1]], axis=0))
@@ -50,111 +53,115 @@ def check_value_per_example(trial: Trial) -> None:
         require_equal(
             trial.value()[:half],
             trial.with_changes(**other).value()[:half],
-            "a value changes with the other examples",
+            "a value depends on the other examples",
         )
 
 
 def check_compiled(trial: Trial) -> None:
-    """A training step is compiled, and on several devices no kind knows the size of its batch beforehand."""
+    """A compiled step gives the same value, with an unknown batch size unless the loss needs one device."""
     size = trial.batch if trial.loss.one_device else None
     structure = dict(trial.given)
     flat = tf.nest.flatten(structure)
     signature = [tf.TensorSpec((size, *tensor.shape[1:]), tensor.dtype) for tensor in flat]
 
-    def formula(*inputs: Any) -> Any:
+    def formula(*inputs: Tensor) -> Tensor:
         given = tf.nest.pack_sequence_as(structure, inputs)
         return trial.call({**given, "progress": tf.constant(0.0)})
 
     with preserve_values(trial.parts.variables):
         found = tf.function(formula, input_signature=signature, autograph=False)(*flat)
-    require_equal(found, trial.value(), "it gives something else in a compiled step")
+    require_equal(found, trial.value(), "a compiled step gives another value")
 
 
 def check_repeatable(trial: Trial) -> None:
     """The same inputs, parts and random states give the same value."""
     first, second = trial.value().numpy(), trial.value().numpy()
     if not np.array_equal(first, second, equal_nan=True):
-        raise ContractViolation(f"twice the same inputs gave {format_value(first)} and {format_value(second)}")
+        raise ContractViolation(f"the same inputs gave {format_value(first)} and {format_value(second)}")
 
 
 def check_not_negative(trial: Trial) -> None:
-    """Where the kind says so."""
+    """The value is not negative, unless the kind says that it can be."""
     if not trial.loss.non_negative:
         raise NotApplicable("the kind may be negative")
     for seed, size in ((1, 1.0), (2, 4.0), (3, 0.1)):
-        lowest = float(np.min(_redrawn(trial, seed=seed, size=size).value()))
+        lowest = float(np.min(_redraw(trial, seed=seed, size=size).value()))
         if np.isnan(lowest):
-            raise ContractViolation(f"it gave {lowest} for inputs of a size of {size:g}")
+            raise ContractViolation(f"the value is {lowest} for inputs with a standard deviation of {size:g}")
         if lowest < -ABSOLUTE:
-            raise ContractViolation(f"it gave {lowest:.4g}; say non_negative = False if that is meant")
+            raise ContractViolation(f"the value is {lowest:.4g}; set non_negative = False if this is intended")
 
 
 def check_zero_when_equal(trial: Trial) -> None:
-    """No value and no gradient for a student that is its teacher, where the kind says so."""
+    """Value and gradient are 0 for a student that equals its teacher, unless the kind says otherwise."""
     if not trial.loss.zero_when_equal:
-        raise NotApplicable("the kind has another value at its best")
-    usual, slopes = trial.gradients()
-    value, none = trial.with_changes(teacher=trial.given["student"]).gradients()
+        raise NotApplicable("the minimum of the kind is not 0")
+    usual, usual_gradients = trial.gradients()
+    value, gradients = trial.with_changes(teacher=trial.given["student"]).gradients()
     largest = float(np.max(np.abs(value)))
     bound = RELATIVE * float(np.max(np.abs(usual))) + ABSOLUTE
     if np.isnan(largest) or largest > bound:
         raise ContractViolation(f"a student that equals its teacher has a loss of {largest:.4g}")
-    steepest, usually = largest_magnitude(none), largest_magnitude(slopes)
-    if steepest > 1e-3 * usually + ABSOLUTE:
+    largest, expected = largest_magnitude(gradients), largest_magnitude(usual_gradients)
+    if largest > 1e-3 * expected + ABSOLUTE:
         raise ContractViolation(
-            f"a student that equals its teacher has a gradient of {steepest:.4g}, else {usually:.4g}"
+            f"a student that equals its teacher has a gradient of {largest:.4g} (others: {expected:.4g})"
         )
 
 
 def check_two_replicas(trial: Trial) -> None:
-    """Two replicas with half of the batch each come to the same."""
+    """Two replicas with half of the batch each give the same values."""
     if trial.loss.whole_batch:
-        raise NotApplicable("the value is of the whole batch: a replica sees its share")
+        raise NotApplicable(
+            "the value is one scalar for the batch, and each replica has its own part of the batch"
+        )
     if trial.loss.one_device:
-        raise NotApplicable("the kind works on one device")
+        raise NotApplicable("the kind needs one device")
     if _draws(trial.parts):
-        raise NotApplicable("the kind draws at random")
+        raise NotApplicable("the kind draws random numbers")
     if trial.value().shape.rank != 1:
-        raise NotApplicable("it gives no value for each example")
+        raise NotApplicable("it has no value for each example")
     half = trial.batch // 2
     with freeze_batch_norm(trial.parts):
-        shares = [trial.rows(0, half).value(), trial.rows(half, trial.batch).value()]
-        require_equal(tf.concat(shares, axis=0), trial.value(), "half of the batch gives other values")
+        halves = [trial.select_rows(0, half).value(), trial.select_rows(half, trial.batch).value()]
+        require_equal(tf.concat(halves, axis=0), trial.value(), "half of the batch gives different values")
 
 
 def check_leading_axes(trial: Trial) -> None:
-    """Logits of maps or tokens: the mean over the positions, or positions as examples for the whole batch."""
+    """For logits of maps or tokens, the value is the mean over the positions; or positions count as examples."""
     loss = trial.loss
     if not loss.on_logits:
-        raise NotApplicable("features have axes of their own")
+        raise NotApplicable("the kind compares features, not outputs")
     if not loss.leading_axes:
-        raise NotApplicable("the kind takes logits (batch, classes)")
+        raise NotApplicable("the kind accepts only logits (batch, classes)")
     steps = make_trial(loss, middle=(3,))
     found = steps.value()
     if loss.whole_batch:
-        flat = {name: _positions_as_rows(steps.given[name]) for name in (*ROLES, "labels")}
-        alone = steps.with_changes(**flat, index=tf.range(flat["labels"].shape[0]))
-        require_equal(found, alone.value(), "positions are not examples of their own")
+        flat = {name: _flatten_positions(steps.given[name]) for name in (*ROLES, "labels")}
+        flattened = steps.with_changes(**flat, index=tf.range(flat["labels"].shape[0]))
+        require_equal(found, flattened.value(), "positions do not count as examples")
         return
     if found.shape.rank != 1:
         logits = tuple(steps.given["student"].shape)
-        raise ContractViolation(f"it gives {tuple(found.shape)} for logits {logits}, not one value an example")
+        raise ContractViolation(
+            f"the value has the shape {tuple(found.shape)} for logits {logits} (expected one value per example)"
+        )
     if steps.parts.variables:
-        # What its parts make of the positions together is theirs.
+        # Parts may combine the positions in any way.
         return
     at = [
         steps.with_changes(**{name: steps.given[name][:, step] for name in (*ROLES, "labels")}).value()
         for step in range(3)
     ]
-    require_equal(found, tf.reduce_mean(tf.stack(at), axis=0), "it is not the mean over the positions")
+    require_equal(found, tf.reduce_mean(tf.stack(at), axis=0), "the value is not the mean over the positions")
 
 
-def _redrawn(trial: Trial, *, seed: int, size: float) -> Trial:
-    ours, theirs = ([tuple(tensor.shape[1:]) for tensor in list_tensors(trial.given[side])] for side in ROLES)
-    return trial.with_changes(**draw_inputs(trial.loss, ours, theirs, batch=trial.batch, seed=seed, size=size))
+def _redraw(trial: Trial, *, seed: int, size: float) -> Trial:
+    student, teacher = ([tuple(tensor.shape[1:]) for tensor in list_tensors(trial.given[role])] for role in ROLES)
+    return trial.with_changes(**draw_inputs(trial.loss, student, teacher, batch=trial.batch, seed=seed, size=size))
 
 
-def _positions_as_rows(tensor: Any) -> Any:
+def _flatten_positions(tensor: Tensor) -> Tensor:
     return tf.reshape(tensor, (-1, *tensor.shape[2:]))
 
 

@@ -1,4 +1,4 @@
-"""The loss catalogue: one file for each published idea."""
+"""The loss catalogue: one file per published method."""
 
 from __future__ import annotations
 
@@ -83,18 +83,18 @@ AnyLoss = Annotated[
 
 LOSS_KINDS: dict[str, type[Loss]] = {kind_of(member): member for member in get_args(get_args(AnyLoss)[0])}
 
-__all__ = ["KINDS", "AnyLoss", "find", "make"]
+__all__ = ["LOSS_KINDS", "AnyLoss", "find", "make"]
 
 
 def make(kind: str, **options: Any) -> Loss:
-    """A loss by its kind, to call directly; the mean of what it returns over the batch is the loss.
+    """Make a loss, to call it directly; the mean of its result over the batch is the loss.
 
     Args:
         kind: a name that `kd losses ls` prints.
-        options: what `kd losses show KIND` lists.
+        options: the options that `kd losses show KIND` lists.
 
     Raises:
-        kdcli.errors.UsageError: an unknown kind, or an unknown or impossible option.
+        kdcli.errors.UsageError: the kind or an option is unknown, or a value is not allowed.
 
     Example:
         >>> import kdcli
@@ -105,10 +105,10 @@ def make(kind: str, **options: Any) -> Loss:
 
 
 def instantiate_loss(member: type[Loss], options: Mapping[str, Any]) -> Loss:
-    """A loss of a class, a user's own as well.
+    """Make a loss from its class, which may be a custom one.
 
     Raises:
-        kdcli.errors.UsageError: an unknown, missing or impossible option.
+        kdcli.errors.UsageError: an option is unknown or missing, or a value is not allowed.
     """
     kind = kind_of(member)
     try:
@@ -122,30 +122,27 @@ def instantiate_loss(member: type[Loss], options: Mapping[str, Any]) -> Loss:
 
 
 def find(kind: str) -> type[Loss]:
-    """The class of a kind.
+    """Return the class of a kind.
 
     Raises:
-        kdcli.errors.UsageError: an unknown kind, with the nearest one.
+        kdcli.errors.UsageError: the kind is unknown; the message suggests the most similar one.
     """
     if kind not in LOSS_KINDS:
-        suggestion = (
-            explain_alias(kind, LOSS_KINDS)
-            or did_you_mean(kind, LOSS_KINDS).strip()
-            or f"there are {len(LOSS_KINDS)} kinds"
-        )
+        suggestion = explain_alias(kind, LOSS_KINDS) or did_you_mean(kind, LOSS_KINDS).strip()
+        suggestion = suggestion or f"there are {len(LOSS_KINDS)} kinds"
         raise UsageError(f"unknown loss {kind!r}; {suggestion}", hint="kd losses ls")
     return LOSS_KINDS[kind]
 
 
 def explain_alias(name: str, kinds: Mapping[str, type[Any]]) -> str | None:
-    """`"DKD is decoupled"` for a name that papers and other tools have for a kind, or None."""
-    wanted = _plain(name)
+    """Explain a name from papers or other tools, such as `"DKD is decoupled"`; None if no kind has this name."""
+    searched = _normalize(name)
     for kind, member in kinds.items():
-        known = [_plain(part) for part in getattr(member, "known_as", "").split(",")]
-        if wanted and wanted in (*known, _plain(kind)):
+        known = [_normalize(part) for part in getattr(member, "known_as", "").split(",")]
+        if searched and searched in (*known, _normalize(kind)):
             return f"{name} is {kind}"
     return None
 
 
-def _plain(name: str) -> str:
+def _normalize(name: str) -> str:
     return "".join(letter for letter in name.casefold() if letter.isalnum())

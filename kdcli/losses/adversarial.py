@@ -1,37 +1,39 @@
-"""Adversarial matching: a discriminator learns to tell teacher from student, the student to be taken for it."""
+"""Adversarial matching: a discriminator learns to tell student and teacher apart, the student to deceive it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, model_validator
 
-from kdcli.formulas.connector import apply_layers, build_layers, make_dense
 from kdcli.formulas.convention import require_parts
-from kdcli.formulas.matching import pair_equal_features
+from kdcli.formulas.layer_pairs import pair_equal_features
+from kdcli.formulas.layers import apply_layers, build_layers, make_dense
 from kdcli.lazy import keras, ops, tf
-from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts, Shape
+from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts
 from kdcli.spec import Weight, value_at
+from kdcli.tensors import Layer, Optimizer, Shape, Tensor, Variable
 
 
 class Adversarial(FeatureLoss):
-    """softplus(−D(student)): −log of the chance that the discriminator D gives to "this is the teacher's".
+    """softplus(−D(student)): −log of the probability that the discriminator D assigns to "this is the teacher".
 
-    After the value is taken, D makes one step of its own, with Adam, down the mean over the batch of
+    After the value is computed, D takes one step of its own, with Adam, to reduce the mean over the batch of
     softplus(−D(teacher)) + softplus(D(student)) + penalty / 2 · |∇D(teacher)|². The last term is R1 (Mescheder et
-    al. 2018, arXiv:1801.04406): a D whose slope at the teacher's answers is small cannot get trivially strong, and
-    training settles once student and teacher are alike. D is two dense layers over the channels with leaky ReLU,
-    the mean over positions, and a dense layer to one number. Pairs have a discriminator each and are summed.
+    al. 2018, arXiv:1801.04406): it keeps the slope of D at the teacher's outputs small, so that D cannot become
+    trivially strong and training settles once student and teacher are alike. D has two dense layers over the
+    channels with leaky ReLU, the mean over the positions, and a dense layer with one output. Each pair has its own
+    discriminator; the pairs are summed.
 
     Shapes: student, teacher (batch, ..., channels), equal after projection, or logits → (batch,).
 
     Args:
         on: `features`, or `logits`, which need no layers.
         units: width of D.
-        learning_rate: of D, a number or a `Change`.
-        momentum: of D's gradient in Adam; low, for its opponent moves.
-        penalty: weight of R1; 0 is none.
+        learning_rate: learning rate of D, a number or a `Change`.
+        momentum: momentum of D's gradient in Adam; low, because the student changes at the same time.
+        penalty: weight of R1; 0 disables it.
 
     Example:
         >>> import kdcli
@@ -52,53 +54,53 @@ class Adversarial(FeatureLoss):
     units: Annotated[int, Field(ge=1)] = 64
     learning_rate: Weight = 1e-3
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    penalty: Annotated[float, Field(ge=0)] = 1.0
+    penalty: NonNegativeFloat = 1.0
 
     @model_validator(mode="after")
-    def _layers_are_used(self) -> Adversarial:
+    def _check_layers(self) -> Adversarial:
         if self.on == "logits" and (self.teacher_layer is not None or self.student_layer is not None):
-            raise ValueError("teacher_layer and student_layer belong to on: features")
+            raise ValueError("teacher_layer and student_layer need on: features")
         return self
 
     @property
     def on_logits(self) -> bool:
-        """Whether it compares outputs instead of inner layers."""
+        """Whether the loss compares outputs instead of inner layers."""
         return self.on == "logits"
 
     def build(self, given: Given) -> Parts:
-        """A discriminator for each pair, and the optimizer of them all."""
-        discriminators = [_discriminator(shape, self.units) for shape in given.teacher]
+        """Build a discriminator for each pair, and one optimizer for all of them."""
+        discriminators = [_make_discriminator(shape, self.units) for shape in given.teacher]
         optimizer = keras.optimizers.Adam(float(value_at(self.learning_rate, 0.0)), beta_1=self.momentum)
-        optimizer.build(_weights(discriminators))
+        optimizer.build(_list_weights(discriminators))
         return Parts(kept={"discriminators": discriminators, "optimizer": optimizer})
 
     def __call__(
-        self, *, student: Any, teacher: Any, progress: Any = 0.0, parts: Parts = NO_PARTS, **_: Any
-    ) -> Any:
-        """How little the student is taken for the teacher, per example; then the discriminators learn."""
+        self, *, student: Tensor, teacher: Tensor, progress: Tensor = 0.0, parts: Parts = NO_PARTS, **_: Any
+    ) -> Tensor:
+        """Return the loss per example, then train the discriminators for one step."""
         owns = require_parts(parts, self).kept
         students, teachers = zip(*pair_equal_features(student, teacher), strict=True)
-        total: Any = 0.0
+        total: Tensor = 0.0
         for layers, feature in zip(owns["discriminators"], students, strict=True):
             total = total + ops.softplus(-_score(layers, feature))
-        self._learn(students, teachers, owns["discriminators"], owns["optimizer"], progress)
+        self._train(students, teachers, owns["discriminators"], owns["optimizer"], progress)
         return total
 
-    def _learn(
-        self, students: Any, teachers: Any, discriminators: Sequence[Any], optimizer: Any, progress: Any
+    def _train(
+        self, students: Any, teachers: Any, discriminators: Sequence[Any], optimizer: Optimizer, progress: Tensor
     ) -> None:
-        """One step of the discriminators, which nothing of the student's follows."""
-        weights = _weights(discriminators)
+        """Train the discriminators for one step, without a gradient to the student."""
+        weights = _list_weights(discriminators)
         with tf.GradientTape() as tape:
-            total: Any = 0.0
+            total: Tensor = 0.0
             for layers, feature, target in zip(discriminators, students, teachers, strict=True):
                 total = total + self._error(layers, ops.stop_gradient(feature), ops.stop_gradient(target))
         slopes = tape.gradient(total, [weight.value for weight in weights])
         optimizer.learning_rate = value_at(self.learning_rate, progress)
         optimizer.apply(slopes, weights)
 
-    def _error(self, layers: Sequence[Any], student: Any, teacher: Any) -> Any:
-        """What a discriminator minimises."""
+    def _error(self, layers: Sequence[Layer], student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss of a discriminator."""
         with tf.GradientTape() as tape:
             tape.watch(teacher)
             score = _score(layers, teacher)
@@ -109,12 +111,12 @@ class Adversarial(FeatureLoss):
         return ops.mean(error)
 
 
-def _discriminator(shape: Shape, units: int) -> list[Any]:
+def _make_discriminator(shape: Shape, units: int) -> list[Layer]:
     return build_layers([make_dense(size) for size in (units, units, 1)], shape[-1:])
 
 
-def _score(layers: Sequence[Any], feature: Any) -> Any:
-    """(batch,): above 0 for what looks like the teacher's."""
+def _score(layers: Sequence[Layer], feature: Tensor) -> Tensor:
+    """The discriminator's logit (batch,): above 0 for the teacher."""
     *hidden, last = layers
     for layer in hidden:
         feature = ops.leaky_relu(apply_layers([layer], feature), negative_slope=0.2)
@@ -123,5 +125,5 @@ def _score(layers: Sequence[Any], feature: Any) -> Any:
     return apply_layers([last], feature)[:, 0]
 
 
-def _weights(discriminators: Sequence[Any]) -> list[Any]:
+def _list_weights(discriminators: Sequence[Any]) -> list[Variable]:
     return [weight for layers in discriminators for layer in layers for weight in layer.trainable_variables]

@@ -1,4 +1,4 @@
-"""Attention maps: the student's heads attend to what the teacher's attend to."""
+"""Attention maps: the student's attention heads imitate the teacher's."""
 
 from __future__ import annotations
 
@@ -7,33 +7,34 @@ from typing import Any, ClassVar, Literal
 from pydantic import model_validator
 
 from kdcli.formulas.convention import per_example
-from kdcli.formulas.masking import MaskedLoss, mask_weights
-from kdcli.formulas.matching import pair_features
+from kdcli.formulas.layer_pairs import pair_features
+from kdcli.formulas.masks import MaskedLoss, mask_weights
 from kdcli.lazy import ops
+from kdcli.tensors import Tensor
 
-# A score below this stands for a masked key in the published code, and counts as 0.
-MASKED = -1e-3
-# Below this a probability carries no information in float32, and its logarithm would run away.
-SMALLEST = 1e-7
+# In the published code, scores up to this value stand for masked keys and count as 0.
+_MASKED_SCORE = -1e-3
+# Smaller probabilities carry no information in float32, and their logarithm would dominate.
+_MIN_PROBABILITY = 1e-7
 
 
 class AttentionMaps(MaskedLoss):
     """Mean of (student − teacher)² over heads, queries and keys, or of the cross-entropy over the keys.
 
-    Pairs are summed. As in TextBrewer, scores are from before the softmax, and one of −0.001 or less counts as 0:
-    in both maps of `mse` without a mask, in the teacher's distribution of `cross_entropy` without one. With `mask`
-    only queries and keys that count do, and the mean is over those of the whole batch. A Keras model shows
-    probabilities (the softmax inside `MultiHeadAttention`): say `given: probabilities` there.
+    Pairs are summed. As in TextBrewer, the scores are those before the softmax, and a score of −0.001 or less
+    counts as 0: in both maps of `mse` without a mask, in the teacher's distribution of `cross_entropy` without
+    one. With `mask`, only unmasked queries and keys count, and the mean is over those of the whole batch. A Keras
+    model exposes probabilities (the softmax inside `MultiHeadAttention`): set `given: probabilities` for it.
 
     Shapes: student, teacher (batch, heads, queries, keys), or lists of them; mask (batch, tokens) → (batch,).
 
     Args:
         distance: `mse` or `cross_entropy`.
-        merge: what is done over the heads first: `none`, `mean`, `sum`; `auto` is `mean` where student and
-            teacher differ in number, else `none`.
+        merge: reduction over the heads before the comparison: `none`, `mean` or `sum`; `auto` is `mean` where
+            student and teacher have different numbers of heads, else `none`.
         given: `scores` from before the softmax, or `probabilities`.
-        mask_input: name of an input of the data, (examples, tokens): tokens count where it is not 0. A padding
-            mask, or token ids with 0 for padding; all tokens count when left out.
+        mask_input: name of a data input (examples, tokens), such as a padding mask or token ids with 0 for
+            padding; tokens with the value 0 are ignored. Without it, all tokens count.
 
     Example:
         >>> import kdcli
@@ -45,13 +46,13 @@ class AttentionMaps(MaskedLoss):
     known_as: ClassVar[str] = "TinyBERT, MobileBERT"
     paper: ClassVar[str] = "Jiao et al. 2019, arXiv:1909.10351"
     notes: ClassVar[tuple[str, ...]] = (
-        "MobileBERT's is `{kind: attention_maps, distance: cross_entropy}`, TinyBERT's the default.",
+        "`{kind: attention_maps, distance: cross_entropy}` is MobileBERT's loss, the default is TinyBERT's.",
     )
     axes: ClassVar[tuple[int, ...]] = (3,)
     pairing: ClassVar[Literal["last", "several"]] = "several"
     equal: ClassVar[tuple[str, ...]] = ("channels", "space")
     attention_scores: ClassVar[bool] = True
-    # A cross-entropy is the teacher's entropy at its best.
+    # The minimum of a cross-entropy is the teacher's entropy.
     zero_when_equal: ClassVar[bool] = False
     shape_text: ClassVar[str] = "student, teacher (batch, heads, queries, keys); mask (batch, tokens) → (batch,)"
 
@@ -61,31 +62,31 @@ class AttentionMaps(MaskedLoss):
     given: Literal["scores", "probabilities"] = "scores"
 
     @model_validator(mode="after")
-    def _probabilities_are_not_summed(self) -> AttentionMaps:
+    def _check_merge(self) -> AttentionMaps:
         if (self.distance, self.merge, self.given) == ("cross_entropy", "sum", "probabilities"):
-            raise ValueError("merge: sum makes no probabilities of probabilities; merge: mean does")
+            raise ValueError("merge: sum of probabilities is not a distribution; use merge: mean")
         return self
 
-    def __call__(self, *, student: Any, teacher: Any, mask: Any = None, **_: Any) -> Any:
-        """The distance, per example.
+    def __call__(self, *, student: Tensor, teacher: Tensor, mask: Tensor = None, **_: Any) -> Tensor:
+        """Return the distance per example.
 
         Args:
-            student, teacher: maps, or lists of them.
-            mask: 1 for tokens that count, 0 for padding; all count when left out.
+            student, teacher: attention maps, or lists of them.
+            mask: 1 for tokens that count, 0 for padding; without it, all tokens count.
         """
         total = 0.0
         for ours, theirs in pair_features(student, teacher):
-            ours, theirs = self._merged(ours, ops.stop_gradient(theirs))
+            ours, theirs = self._merge_heads(ours, ops.stop_gradient(theirs))
             if tuple(ours.shape[1:]) != tuple(theirs.shape[1:]):
                 raise ValueError(
                     f"student map {tuple(ours.shape)} and teacher map {tuple(theirs.shape)} differ; the numbers "
-                    "of queries and keys must be equal, and those of heads with merge: none"
+                    "of queries and keys must be equal, and with merge: none also those of heads"
                 )
             apart = self._squares if self.distance == "mse" else self._entropies
             total = total + per_example(apart(ours, theirs, mask))
         return total
 
-    def _merged(self, student: Any, teacher: Any) -> tuple[Any, Any]:
+    def _merge_heads(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         merge = self.merge
         if merge == "auto":
             merge = "none" if student.shape[1] == teacher.shape[1] else "mean"
@@ -94,24 +95,24 @@ class AttentionMaps(MaskedLoss):
         over = ops.mean if merge == "mean" else ops.sum
         return over(student, axis=1, keepdims=True), over(teacher, axis=1, keepdims=True)
 
-    def _squares(self, student: Any, teacher: Any, mask: Any) -> Any:
+    def _squares(self, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
         """(batch, heads, queries, keys)."""
         if mask is None and self.given == "probabilities":
             return ops.square(student - teacher)
         if mask is None:
-            return ops.square(_without_masked(student) - _without_masked(teacher))
+            return ops.square(_zero_masked(student) - _zero_masked(teacher))
         mask = ops.cast(mask, student.dtype)
         both = ops.expand_dims(mask, 2) * ops.expand_dims(mask, 1)
         return ops.square(student - teacher) * ops.expand_dims(mask_weights(both, student[:, 0]), 1)
 
-    def _entropies(self, student: Any, teacher: Any, mask: Any) -> Any:
+    def _entropies(self, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
         """(batch, heads, queries)."""
         if self.given == "probabilities":
-            chances, logs = ops.maximum(teacher, 0.0), ops.log(ops.clip(student, SMALLEST, 1.0))
+            chances, logs = ops.maximum(teacher, 0.0), ops.log(ops.clip(student, _MIN_PROBABILITY, 1.0))
         else:
             chances, logs = ops.softmax(teacher, axis=-1), ops.log_softmax(student, axis=-1)
             if mask is None:
-                chances = ops.where(teacher <= MASKED, ops.zeros_like(chances), chances)
+                chances = ops.where(teacher <= _MASKED_SCORE, ops.zeros_like(chances), chances)
         if mask is None:
             return -ops.sum(chances * logs, axis=-1)
         mask = ops.cast(mask, student.dtype)
@@ -119,5 +120,5 @@ class AttentionMaps(MaskedLoss):
         return entropies * ops.expand_dims(mask_weights(mask, student[:, 0, :, 0]), 1)
 
 
-def _without_masked(scores: Any) -> Any:
-    return ops.where(scores <= MASKED, ops.zeros_like(scores), scores)
+def _zero_masked(scores: Tensor) -> Tensor:
+    return ops.where(scores <= _MASKED_SCORE, ops.zeros_like(scores), scores)

@@ -1,4 +1,4 @@
-"""Channel-wise distillation: each channel's distribution over the positions, for dense prediction."""
+"""Channel-wise distillation for dense prediction: each channel is a distribution over the positions."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Any, ClassVar, Literal
 
 from kdcli.formulas.convention import per_example
 from kdcli.formulas.divergence import divergence
-from kdcli.formulas.matching import pair_equal_features
-from kdcli.formulas.rows import flatten_positions
+from kdcli.formulas.layer_pairs import pair_equal_features
+from kdcli.formulas.vectors import flatten_positions
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
 from kdcli.spec import Temperature, value_at
+from kdcli.tensors import Tensor
 
 
 class ChannelWise(FeatureLoss):
@@ -41,8 +42,8 @@ class ChannelWise(FeatureLoss):
     kind: Literal["channel_wise"] = "channel_wise"
     tau: Temperature = 1.0
 
-    def __call__(self, *, student: Any, teacher: Any, progress: Any = 0.0, **_: Any) -> Any:
-        """The divergence, per example."""
+    def __call__(self, *, student: Tensor, teacher: Tensor, progress: Tensor = 0.0, **_: Any) -> Tensor:
+        """Return the divergence per example."""
         total = 0.0
         for feature, target in pair_equal_features(student, teacher):
             tau = ops.cast(value_at(self.tau, progress), feature.dtype)

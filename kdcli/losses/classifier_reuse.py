@@ -1,4 +1,4 @@
-"""Classifier reuse: the student learns the map that its teacher's classifier reads, and keeps the classifier."""
+"""Classifier reuse: the student learns the input of the teacher's classifier, and reuses the classifier."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.formulas.connector import (
+from kdcli.formulas.convention import per_example
+from kdcli.formulas.layer_pairs import pair_features
+from kdcli.formulas.layers import (
     apply_layers,
     build_layers,
     check_channels,
@@ -15,25 +17,24 @@ from kdcli.formulas.connector import (
     make_convolution,
     make_layer,
 )
-from kdcli.formulas.convention import per_example
-from kdcli.formulas.matching import pair_features
-from kdcli.formulas.pooling import match_sizes
+from kdcli.formulas.map_sizes import match_sizes
 from kdcli.lazy import keras, ops
-from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts, Shape
+from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts
+from kdcli.tensors import Layer, Shape, Tensor
 
 
 class ClassifierReuse(FeatureLoss):
     """Mean of (P(student) − teacher)² over positions and channels, per example.
 
-    P is 1×1, 3×3 and 1×1 convolutions, each with batch normalisation and ReLU: the teacher's map is one after a
-    ReLU. The larger map is averaged down to the smaller first. In a run the student keeps P and the teacher's
-    classifier: both are in the file that ships, and the report counts them. Called without `parts`, the student's
-    map is P's result already.
+    P is a 1×1, a 3×3 and a 1×1 convolution, each with batch normalisation and ReLU, because the teacher's map
+    follows a ReLU. The larger map is first averaged down to the size of the smaller. A run adds P and the
+    teacher's classifier to the student: both are in the exported file and in the reported sizes. Called without
+    `parts`, the student's map is the output of P.
 
     Shapes: student, teacher (batch, h, w, channels) → (batch,).
 
     Args:
-        factor: the inner convolutions have the teacher's channels divided by this number.
+        factor: the inner convolutions have the teacher's number of channels divided by this factor.
 
     Example:
         >>> import kdcli
@@ -52,22 +53,22 @@ class ClassifierReuse(FeatureLoss):
     kind: Literal["classifier_reuse"] = "classifier_reuse"
     factor: Annotated[int, Field(gt=0)] = 2
 
-    def projector(self, student: Shape, teacher: Shape) -> list[Any]:
-        """P for maps of these shapes (without the batch axis), as built layers."""
-        wanted = int(teacher[-1] or 0)
-        inner = max(wanted // self.factor, 1)
-        layers: list[Any] = []
-        for channels, size in ((inner, 1), (inner, 3), (wanted, 1)):
+    def projector(self, student: Shape, teacher: Shape) -> list[Layer]:
+        """Build P for maps of these shapes, without the batch axis."""
+        outer = int(teacher[-1] or 0)
+        inner = max(outer // self.factor, 1)
+        layers: list[Layer] = []
+        for channels, size in ((inner, 1), (inner, 3), (outer, 1)):
             layers += [make_convolution(channels, size), make_batch_norm(), make_layer(keras.layers.ReLU)]
         return build_layers(layers, student)
 
     def build(self, given: Given) -> Parts:
-        """A projector for the pair."""
+        """Build a projector for each pair."""
         pairs = zip(given.student, given.teacher, strict=True)
         return Parts({"projector": [self.projector(ours, theirs) for ours, theirs in pairs]})
 
-    def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
-        """The squared error, per example; pairs are summed."""
+    def __call__(self, *, student: Tensor, teacher: Tensor, parts: Parts = NO_PARTS, **_: Any) -> Tensor:
+        """Return the squared error per example; pairs are summed."""
         pairs = pair_features(student, teacher)
         projectors = get_pair_layers(parts, "projector", len(pairs))
         total = 0.0

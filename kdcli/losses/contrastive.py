@@ -1,4 +1,4 @@
-"""Contrastive representation: student and teacher embed an example alike, and other examples differently."""
+"""Contrastive representation: student and teacher embed the same example alike, different ones differently."""
 
 from __future__ import annotations
 
@@ -8,37 +8,39 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.formulas.connector import apply_layers, make_dense
 from kdcli.formulas.convention import require_parts
-from kdcli.formulas.matching import pair_features
-from kdcli.formulas.random_directions import sample_negatives
-from kdcli.formulas.rows import flatten_examples, normalize_length
+from kdcli.formulas.layer_pairs import pair_features
+from kdcli.formulas.layers import apply_layers, make_dense
+from kdcli.formulas.negatives import sample_negatives
+from kdcli.formulas.vectors import flatten_examples, normalize_length
 from kdcli.lazy import keras, ops, tf
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts
 from kdcli.spec import PositiveFloat, Weight
+from kdcli.tensors import Tensor, Variable
 
-# What the published code adds to the shares of the noise.
-TINY = 1e-7
-# Up to this many times as many examples as are drawn, a product with the whole memory is the faster way.
-WHOLE = 16
+# Added to the noise probability, as in the published code.
+_EPSILON = 1e-7
+# With at most this many examples per negative, a product with the whole memory is faster.
+_EXAMPLES_PER_NEGATIVE = 16
 
 
 class Contrastive(FeatureLoss):
     """−log h(own) − Σ log(1 − h(other)) of the student against the teacher's memory, and the other way round.
 
-    h(i) = P(i) / (P(i) + K / n + 1e-7) with P(i) = exp(v · m(i) / τ) / Z: v is a linear embedding of length 1 of
-    the one side's feature, m(i) the other side's embedding of example i as it was seen last, K the number of
-    others, n that of all examples. Z is n times the mean of the exponentials in the first batch, for each side.
-    Afterwards the memory of the batch's examples moves to m ← unit(momentum · m + (1 − momentum) · v). Others
-    are drawn anew for each example, of any class; where as many are asked for as there are, all are taken.
-    Pairs are summed. Published runs compare the vectors after pooling; a map is flattened.
+    h(i) = P(i) / (P(i) + K / n + 1e-7) with P(i) = exp(v · m(i) / τ) / Z, where v is a linear embedding of one
+    side's feature, of length 1, m(i) is the other side's latest embedding of example i, K is the number of
+    negatives and n the number of examples. Z is n times the mean of the exponentials in the first batch, for each
+    side. Afterwards the memory of the batch's examples becomes m ← unit(momentum · m + (1 − momentum) · v).
+    Negatives are drawn anew for each example, from all classes; if `negatives` is not smaller than the number of
+    other examples, all of them are used. Pairs are summed. Published runs compare the vectors after pooling; a map
+    is flattened.
 
     Shapes: student, teacher (batch, ...); index (batch,) places in the memory → (batch,).
 
     Args:
-        negatives: others for each example, at most all of them.
-        tau: τ, which divides the similarities.
-        momentum: share of a memory that stays when its example is seen.
+        negatives: number of negatives per example, at most all other examples.
+        tau: τ, the divisor of the similarities.
+        momentum: fraction of a memory entry that remains when its example is seen again.
         embed: size of the embeddings.
 
     Example:
@@ -63,7 +65,7 @@ class Contrastive(FeatureLoss):
     embed: Annotated[int, Field(ge=1)] = 128
 
     def build(self, given: Given) -> Parts:
-        """Two embeddings and two memories for each pair, and what draws the others."""
+        """Build two embeddings and two memories for each pair, and the random state of the negatives."""
         draws = keras.random.SeedGenerator(given.seed)
         embeddings, memories = [], []
         for shapes in zip(given.student, given.teacher, strict=True):
@@ -71,33 +73,33 @@ class Contrastive(FeatureLoss):
             for one, shape in zip(layers, shapes, strict=True):
                 one.build((None, math.prod(side or 1 for side in shape)))
             embeddings.append(layers)
-            memories.append(self._memory(given.examples, draws))
+            memories.append(self._make_memory(given.examples, draws))
         return Parts({"embeddings": embeddings}, {"memories": memories, "draws": draws})
 
     def __call__(
         self,
         *,
-        student: Any,
-        teacher: Any,
-        index: Any = None,
-        contrast: Any = None,
+        student: Tensor,
+        teacher: Tensor,
+        index: Tensor = None,
+        contrast: Tensor = None,
         parts: Parts = NO_PARTS,
         **_: Any,
-    ) -> Any:
-        """The loss against the memories, per example; they are then moved.
+    ) -> Tensor:
+        """Return the loss against the memories, per example, then update the memories.
 
         Args:
             student, teacher: features, or lists of them.
-            index: (batch,) places in the memory.
-            contrast: (batch, 1 + K) places, the example itself and then the others; drawn when left out.
+            index: memory indices (batch,).
+            contrast: memory indices (batch, 1 + K), the example's own first; drawn when omitted.
             parts: embeddings and memories.
         """
-        owns = require_parts(parts, self)
+        own = require_parts(parts, self)
         if index is None:
-            raise ValueError(f"{self.kind} needs index: the place of each example in the memory")
+            raise ValueError(f"{self.kind} needs index=, the memory index of each example")
         index = ops.cast(index, "int32")
         total = 0.0
-        embeddings_and_memories = zip(owns.trained["embeddings"], owns.kept["memories"], strict=True)
+        embeddings_and_memories = zip(own.trained["embeddings"], own.kept["memories"], strict=True)
         for (ours, theirs), (layers, memory) in zip(
             pair_features(student, teacher), embeddings_and_memories, strict=True
         ):
@@ -108,18 +110,20 @@ class Contrastive(FeatureLoss):
             places = contrast
             if places is None:
                 count = memory["student"].shape[0]
-                places = sample_negatives(index, self.negatives, examples=count, draws=owns.kept["draws"])
+                places = sample_negatives(index, self.negatives, examples=count, draws=own.kept["draws"])
             total = total + self._loss(embedded, target, index, ops.cast(places, "int32"), memory)
         return total
 
-    def _loss(self, student: Any, teacher: Any, index: Any, contrast: Any, memory: Mapping[str, Any]) -> Any:
-        """Both sides of the loss for given others.
+    def _loss(
+        self, student: Tensor, teacher: Tensor, index: Tensor, contrast: Tensor, memory: Mapping[str, Any]
+    ) -> Tensor:
+        """The loss of both sides for given negatives.
 
         Args:
             student, teacher: embeddings (batch, embed).
-            index: places in the memory (batch,).
-            contrast: (batch, 1 + K) places: the example itself, then the others.
-            memory: of this pair.
+            index: memory indices (batch,).
+            contrast: memory indices (batch, 1 + K), the example's own first.
+            memory: memory of this pair.
         """
         examples = memory["student"].shape[0]
         exponents = [
@@ -129,10 +133,10 @@ class Contrastive(FeatureLoss):
         constants = _constants(exponents, memory)
         total = sum(_against_noise(side - constants[number], examples) for number, side in enumerate(exponents))
         for embedding, bank in ((student, memory["student"]), (teacher, memory["teacher"])):
-            self._move(bank, index, ops.stop_gradient(embedding))
+            self._update(bank, index, ops.stop_gradient(embedding))
         return total
 
-    def _memory(self, examples: int, draws: Any) -> dict[str, Any]:
+    def _make_memory(self, examples: int, draws: Any) -> dict[str, Any]:
         bound = math.sqrt(3 / self.embed)
         start = keras.initializers.RandomUniform(-bound, bound, seed=draws)
         shape = (examples, self.embed)
@@ -140,31 +144,31 @@ class Contrastive(FeatureLoss):
             name: keras.Variable(start, shape=shape, trainable=False, name=f"{name}_memory")
             for name in ("student", "teacher")
         }
-        # log Z of the student against the teacher's memory and of the teacher against the student's; 1 when known.
+        # log Z of the student against the teacher's memory and the reverse; `known` is 1 once they are set.
         for name, size in (("log_constants", (2,)), ("known", ())):
             memory[name] = keras.Variable("zeros", shape=size, trainable=False, name=name)
         return memory
 
-    def _move(self, bank: Any, index: Any, embedding: Any) -> None:
+    def _update(self, bank: Variable, index: Tensor, embedding: Tensor) -> None:
         old = ops.take(bank, index, axis=0)
         new = normalize_length(self.momentum * old + (1 - self.momentum) * ops.cast(embedding, bank.dtype))
-        # An example that is there twice: each of its rows carries the value of the last one.
+        # Where an example occurs twice in the batch, all its rows carry the value of the last one.
         same = ops.cast(index[:, None] == index[None], "int32")
         last = ops.argmax(same * ops.arange(1, same.shape[1] + 1, dtype="int32"), axis=1)
         bank.value.scatter_update(tf.IndexedSlices(ops.take(new, last, axis=0), index))
 
 
-def _similarities(embedding: Any, bank: Any, contrast: Any) -> Any:
-    """(batch, 1 + K): the product of each embedding with the memories at its places."""
+def _similarities(embedding: Tensor, bank: Variable, contrast: Tensor) -> Tensor:
+    """Products (batch, 1 + K) of each embedding with its memory entries."""
     bank = ops.cast(ops.convert_to_tensor(bank), embedding.dtype)
-    if bank.shape[0] > WHOLE * contrast.shape[1]:
+    if bank.shape[0] > _EXAMPLES_PER_NEGATIVE * contrast.shape[1]:
         return ops.einsum("be,bke->bk", embedding, ops.take(bank, contrast, axis=0))
-    # The same numbers, without a copy of all the memories for each example.
+    # The same values, without a copy of the memory for each example.
     return tf.gather(ops.matmul(embedding, ops.transpose(bank)), contrast, batch_dims=1)
 
 
-def _constants(exponents: list[Any], memory: Mapping[str, Any]) -> Any:
-    """log Z of both sides: from this batch where it is the first one."""
+def _constants(exponents: list[Tensor], memory: Mapping[str, Any]) -> Tensor:
+    """log Z of both sides, set by the first batch."""
     examples, log_constants, known = memory["student"].shape[0], memory["log_constants"], memory["known"]
     found = [ops.logsumexp(side) + math.log(examples / math.prod(side.shape)) for side in exponents]
     constants = ops.where(known > 0, ops.cast(log_constants, found[0].dtype), ops.stop_gradient(ops.stack(found)))
@@ -173,10 +177,10 @@ def _constants(exponents: list[Any], memory: Mapping[str, Any]) -> Any:
     return constants
 
 
-def _against_noise(logarithms: Any, examples: int) -> Any:
-    """The loss of one side from log P (batch, 1 + K), in a form that no exponent overflows."""
+def _against_noise(logarithms: Tensor, examples: int) -> Tensor:
+    """The loss of one side from log P (batch, 1 + K), in a form in which no exponential overflows."""
     noise = max(logarithms.shape[1] - 1, 1) / examples
     own, others = logarithms[:, 0], logarithms[:, 1:]
-    least = math.log(noise + TINY)
-    taken_for_own = ops.softplus(others - least) + math.log1p(TINY / noise)
+    least = math.log(noise + _EPSILON)
+    taken_for_own = ops.softplus(others - least) + math.log1p(_EPSILON / noise)
     return ops.softplus(least - own) + ops.sum(taken_for_own, axis=1)

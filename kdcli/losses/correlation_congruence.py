@@ -1,4 +1,4 @@
-"""Correlation congruence: what two examples in a row have in common against the teacher is taken off."""
+"""Correlation congruence: differences of consecutive examples from the teacher must not correlate."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.formulas.connector import apply_layers, build_layers, make_dense
 from kdcli.formulas.convention import require_parts
-from kdcli.formulas.matching import pair_features
-from kdcli.formulas.rows import flatten_examples
+from kdcli.formulas.layer_pairs import pair_features
+from kdcli.formulas.layers import apply_layers, build_layers, make_dense
+from kdcli.formulas.vectors import flatten_examples
 from kdcli.lazy import ops
-from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts, Shape
+from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts
 from kdcli.spec import Weight
+from kdcli.tensors import Layer, Shape, Tensor
 
 
 class CorrelationCongruence(FeatureLoss):
     """Mean over i of the sum over the embedding of δᵢ · δᵢ₊₁, δ = |student − teacher|, i the examples of a batch.
 
-    Both sides are flattened and embedded by a dense layer each, which learn with the student. This is the
-    authors' code; the paper compares matrices of all correlations instead. Pairs of layers are summed.
+    Both sides are flattened and embedded by one dense layer each, which learn with the student. This is the
+    formula of the authors' code; the paper compares matrices of all correlations instead. Pairs of layers are
+    summed.
 
     Shapes: student, teacher (batch, ...), of any sizes → a scalar.
 
     Args:
-        embed: units of the embedding; 0 compares features of one size as they are.
+        embed: units of the embedding; 0 compares features of equal size without an embedding.
 
     Example:
         >>> import kdcli
@@ -48,21 +50,21 @@ class CorrelationCongruence(FeatureLoss):
     embed: Annotated[int, Field(ge=0)] = 128
 
     def build(self, given: Given) -> Parts:
-        """Two embeddings for each pair."""
+        """Build two embeddings for each pair."""
         if not self.embed:
             return NO_PARTS
         students, teachers = (
-            [self._embedding(shape) for shape in shapes] for shapes in (given.student, given.teacher)
+            [self._make_embedding(shape) for shape in shapes] for shapes in (given.student, given.teacher)
         )
         return Parts({"students": students, "teachers": teachers})
 
-    def _embedding(self, shape: Shape) -> Any:
+    def _make_embedding(self, shape: Shape) -> Layer:
         if None in shape:
             raise ValueError(f"{self.kind}: a feature of shape {shape} has no fixed size to embed")
         return build_layers([make_dense(self.embed)], (math.prod(side for side in shape if side is not None),))[0]
 
-    def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
-        """The products of differences of neighbours in a batch."""
+    def __call__(self, *, student: Tensor, teacher: Tensor, parts: Parts = NO_PARTS, **_: Any) -> Tensor:
+        """Return the loss of a batch."""
         total = 0.0
         for number, (feature, target) in enumerate(pair_features(student, teacher)):
             feature, target = flatten_examples(feature), flatten_examples(ops.stop_gradient(target))

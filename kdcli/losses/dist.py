@@ -1,27 +1,28 @@
-"""Relations between and within classes: the student's answers correlate with the teacher's."""
+"""Relations between and within classes: the predictions of student and teacher correlate."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import NonNegativeFloat, model_validator
 
 from kdcli.formulas.convention import match_logits
 from kdcli.formulas.deviation import deviation
 from kdcli.lazy import ops
 from kdcli.loss import Loss
 from kdcli.spec import Temperature, Weight, value_at
+from kdcli.tensors import Tensor
 
-# Added to the product of the norms, as the published code does.
-LEAST = 1e-8
+# Added to the product of the norms, as in the published code.
+_EPSILON = 1e-8
 
 
 class Dist(Loss):
     """tau² · (beta · (1 − mean over examples of ρ) + gamma · (1 − mean over classes of ρ)).
 
-    ρ is Pearson's correlation of softmax(student / tau) and softmax(teacher / tau): of an example's answers over
-    the classes, and of a class's answers over the batch. Positions of maps and tokens are examples of their own.
-    With one example alone the second part is constant.
+    ρ is Pearson's correlation of softmax(student / tau) and softmax(teacher / tau): of an example's probabilities
+    over the classes, and of a class's probabilities over the batch. Positions of maps and tokens count as
+    examples. For a single example the second part is constant.
 
     Shapes: student, teacher (batch, ..., classes) logits → scalar.
 
@@ -45,18 +46,18 @@ class Dist(Loss):
 
     kind: Literal["dist"] = "dist"
     weight: Weight = 2.0
-    beta: Annotated[float, Field(ge=0)] = 1.0
-    gamma: Annotated[float, Field(ge=0)] = 1.0
+    beta: NonNegativeFloat = 1.0
+    gamma: NonNegativeFloat = 1.0
     tau: Temperature = 1.0
 
     @model_validator(mode="after")
-    def _something_is_compared(self) -> Dist:
+    def _check_weights(self) -> Dist:
         if self.beta == 0 and self.gamma == 0:
             raise ValueError("beta and gamma are both 0: nothing is compared")
         return self
 
-    def __call__(self, *, student: Any, teacher: Any, progress: Any = 0.0, **_: Any) -> Any:
-        """The two relations of the whole batch, a scalar."""
+    def __call__(self, *, student: Tensor, teacher: Tensor, progress: Tensor = 0.0, **_: Any) -> Tensor:
+        """Return the weighted sum of the two relations, a scalar."""
         student, teacher = match_logits(student, teacher)
         tau = ops.cast(value_at(self.tau, progress), student.dtype)
         ours, theirs = (
@@ -68,6 +69,6 @@ class Dist(Loss):
         return tau * tau * (self.beta * between + self.gamma * within)
 
 
-def _correlation(first: Any, second: Any, *, axis: int) -> Any:
+def _correlation(first: Tensor, second: Tensor, *, axis: int) -> Tensor:
     (first, ours), (second, theirs) = deviation(first, axis=axis), deviation(second, axis=axis)
-    return ops.sum(first * second / (ours * theirs + LEAST), axis=axis)
+    return ops.sum(first * second / (ours * theirs + _EPSILON), axis=axis)

@@ -1,4 +1,4 @@
-"""Factor transfer: the student learns the factors that a paraphraser finds in the teacher's map."""
+"""Factor transfer: the student learns the factors that a paraphraser extracts from the teacher's map."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from kdcli.formulas.attention import attention_map
-from kdcli.formulas.connector import (
+from kdcli.formulas.convention import per_example
+from kdcli.formulas.layer_pairs import pair_features
+from kdcli.formulas.layers import (
     apply_layers,
     build_layers,
     get_pair_layers,
@@ -15,30 +17,30 @@ from kdcli.formulas.connector import (
     make_convolution,
     make_layer,
 )
-from kdcli.formulas.convention import per_example
-from kdcli.formulas.matching import pair_features
-from kdcli.formulas.pooling import match_sizes
+from kdcli.formulas.map_sizes import match_sizes
 from kdcli.lazy import keras, ops
-from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts, Shape
+from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts
 from kdcli.spec import Weight
+from kdcli.tensors import Layer, Shape, Tensor
 
-# With the usual weight of 200 what the paraphraser learns counts once.
+# With the default weight of 200, the reconstruction error has the weight 1.
 RECONSTRUCTION_WEIGHT = 1 / 200
-SLOPE = 0.1
+_NEGATIVE_SLOPE = 0.1
 
 
 class FactorTransfer(FeatureLoss):
     """Mean of |A(F_s) − A(F_t)|^p2 over positions, where A(F) is the mean of F^p1 over channels, of norm 1.
 
-    F_t is the paraphraser's factor of the teacher's map (three 3×3 convolutions), F_s the translator's of the
-    student's (the same with batch normalisation); the larger is averaged down to the smaller. The paper trains the
-    paraphraser beforehand; here it learns while the student does, and 1/200 of its squared error in giving the
-    teacher's map back is part of the value. Called without `parts`, student and teacher are factors already.
+    F_t is the paraphraser's factor of the teacher's map (three 3×3 convolutions), F_s the translator's factor of
+    the student's map (the same with batch normalisation); the larger is averaged down to the size of the smaller.
+    The paper trains the paraphraser beforehand; here it learns together with the student, and 1/200 of its squared
+    reconstruction error of the teacher's map is part of the value. Called without `parts`, student and teacher are
+    factors.
 
     Shapes: student, teacher (batch, h, w, channels), or lists of them; pairs are summed → (batch,).
 
     Args:
-        k: channels of a factor as a share of the teacher's.
+        k: channels of a factor as a fraction of the teacher's channels.
         p1: power in A.
         p2: power of the difference: 1 or 2.
 
@@ -62,45 +64,45 @@ class FactorTransfer(FeatureLoss):
     p2: Literal[1, 2] = 1
 
     def build(self, given: Given) -> Parts:
-        """A paraphraser (encoder, decoder) and a translator for each pair."""
+        """Build a paraphraser (encoder and decoder) and a translator for each pair."""
         encoders, decoders, translators = [], [], []
         for ours, theirs in zip(given.student, given.teacher, strict=True):
             channels = int(theirs[-1] or 0)
             inside = max(int(channels * self.k), 1)
             factor = (*theirs[:-1], inside)
-            encoders.append(_chain((channels, inside, inside), theirs))
-            decoders.append(_chain((inside, channels, channels), factor, transposed=True))
-            translators.append(_chain((int(ours[-1] or 0), inside, inside), ours, normalized=True))
+            encoders.append(_make_chain((channels, inside, inside), theirs))
+            decoders.append(_make_chain((inside, channels, channels), factor, transposed=True))
+            translators.append(_make_chain((int(ours[-1] or 0), inside, inside), ours, normalized=True))
         return Parts({"translators": translators, "encoders": encoders, "decoders": decoders})
 
-    def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
-        """The distance of the factors and the paraphraser's own error, per example."""
+    def __call__(self, *, student: Tensor, teacher: Tensor, parts: Parts = NO_PARTS, **_: Any) -> Tensor:
+        """Return the distance of the factors plus the paraphraser's own error, per example."""
         pairs = pair_features(student, teacher)
         names = ("translators", "encoders", "decoders")
-        owns = (get_pair_layers(parts, name, len(pairs)) for name in names)
+        layers = (get_pair_layers(parts, name, len(pairs)) for name in names)
         total = 0.0
-        for (feature, target), translator, encoder, decoder in zip(pairs, *owns, strict=True):
+        for (feature, target), translator, encoder, decoder in zip(pairs, *layers, strict=True):
             target = ops.stop_gradient(target)
             factor = apply_layers(encoder, target)
             if decoder:
                 again = ops.square(apply_layers(decoder, factor) - target)
                 total = total + RECONSTRUCTION_WEIGHT * per_example(again)
-            # The paraphraser learns from its own error alone.
+            # The paraphraser learns from its own error only.
             ours, theirs = match_sizes(apply_layers(translator, feature), ops.stop_gradient(factor))
             error = ops.abs(attention_map(ours, self.p1) - attention_map(theirs, self.p1))
             total = total + per_example(error if self.p2 == 1 else ops.square(error))
         return total
 
 
-def _chain(
+def _make_chain(
     channels: tuple[int, int, int], shape: Shape, *, normalized: bool = False, transposed: bool = False
-) -> list[Any]:
-    layers: list[Any] = []
+) -> list[Layer]:
+    layers: list[Layer] = []
     for number in channels:
         if transposed:
             layers.append(make_layer(keras.layers.Conv2DTranspose, number, 3, padding="same"))
         else:
             layers.append(make_convolution(number, 3, bias=True))
         layers += [make_batch_norm()] if normalized else []
-        layers.append(make_layer(keras.layers.LeakyReLU, negative_slope=SLOPE))
+        layers.append(make_layer(keras.layers.LeakyReLU, negative_slope=_NEGATIVE_SLOPE))
     return build_layers(layers, shape)

@@ -1,35 +1,35 @@
-"""Feature overhaul: before the activation, what the teacher holds back the student need not copy exactly."""
+"""Feature overhaul: features before the activation, without exact imitation of the teacher's negative values."""
 
 from __future__ import annotations
 
 import math
 from typing import Any, ClassVar, Literal
 
-from kdcli.formulas.connector import apply_layers, build_layers, check_channels, make_batch_norm, make_convolution
 from kdcli.formulas.convention import require_parts
-from kdcli.formulas.depth import sum_by_depth
-from kdcli.formulas.matching import pair_features
-from kdcli.formulas.pooling import average_pool
+from kdcli.formulas.layer_pairs import pair_features, sum_by_depth
+from kdcli.formulas.layers import apply_layers, build_layers, check_channels, make_batch_norm, make_convolution
+from kdcli.formulas.map_sizes import average_pool
 from kdcli.lazy import keras, ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts
 from kdcli.spec import Weight
+from kdcli.tensors import Tensor
 
-# A channel whose chance of being below 0 is smaller has its margin at three deviations.
-RARE = 0.001
+# Channels with a smaller probability of negative values have a margin of three deviations.
+_MIN_PROBABILITY = 0.001
 
 
 class FeatureOverhaul(FeatureLoss):
     """Σ (r − t)² over a feature, where t = max(teacher, m); nothing where r ≤ t and the teacher is not above 0.
 
-    r = R(student): a convolution and batch normalisation. The margin m of each channel is what the teacher has on
-    average where it is below 0, from its own batch normalisation: E[x | x < 0] of a normal x with that scale and
-    shift. The teacher's map is averaged to the student's size. Of n pairs the i-th counts 2^(i − n): deeper ones
-    more. Layers before their activation are meant.
+    r = R(student), a convolution with batch normalisation. The margin m of each channel is the mean of the
+    teacher's negative values, computed from its batch normalisation: E[x | x < 0] for a normal x with that scale
+    and shift. The teacher's map is averaged down to the student's size. The i-th of n pairs has the weight 2^(i −
+    n), so deeper pairs count more. Features before their activation are compared.
 
     Shapes: student, teacher (batch, h, w, channels) or (batch, channels), or lists of them → (batch,).
 
     Args:
-        kernel_size: of R's window in pixels: 1, 3, 5 or 7.
+        kernel_size: kernel size of R in pixels: 1, 3, 5 or 7.
 
     Example:
         >>> import kdcli
@@ -50,15 +50,15 @@ class FeatureOverhaul(FeatureLoss):
     kernel_size: Literal[1, 3, 5, 7] = 1
 
     def build(self, given: Given) -> Parts:
-        """A connector and the margins for each pair.
+        """Build a connector and the margins for each pair.
 
         Raises:
-            ValueError: the scale and shift of a teacher's batch normalisation are missing.
+            ValueError: scale and shift of a teacher's batch normalisation are missing.
         """
         known = given.normalizations
         if len(known) != len(given.teacher) or any(one is None for one in known):
             raise ValueError(
-                "feature_overhaul takes its margins from the teacher's batch normalisation: "
+                "feature_overhaul needs the teacher's batch normalisation for its margins: "
                 "Given(..., normalizations=[(scale, shift), ...]), one for each teacher feature"
             )
         connectors, margins = [], []
@@ -68,16 +68,16 @@ class FeatureOverhaul(FeatureLoss):
             connectors.append(build_layers(layers, ours))
             assert normalized is not None
             start = compute_margins(*normalized)
-            # In float32 whatever the rest is computed in, as the published margins are.
+            # Always in float32, as the published margins are.
             margins.append(
                 keras.Variable(start, shape=(channels,), dtype="float32", trainable=False, name="margin")
             )
         return Parts({"connectors": connectors}, {"margins": margins})
 
-    def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
-        """The squared error where it counts, per example."""
-        owns = require_parts(parts, self)
-        layers_and_margins = zip(owns.trained["connectors"], owns.kept["margins"], strict=True)
+    def __call__(self, *, student: Tensor, teacher: Tensor, parts: Parts = NO_PARTS, **_: Any) -> Tensor:
+        """Return the squared error per example."""
+        own = require_parts(parts, self)
+        layers_and_margins = zip(own.trained["connectors"], own.kept["margins"], strict=True)
         pairs, squares = pair_features(student, teacher), []
         for (feature, target), (layers, margin) in zip(pairs, layers_and_margins, strict=True):
             feature, target = apply_layers(layers, feature), ops.stop_gradient(target)
@@ -90,21 +90,22 @@ class FeatureOverhaul(FeatureLoss):
 
 
 def compute_margins(scale: Any, shift: Any) -> list[float]:
-    """The mean of what is below 0 in each channel.
+    """Return the mean of each channel's negative values.
 
     Args:
-        scale, shift: (channels,) of a batch normalisation: deviation (its sign does not count) and mean.
+        scale, shift: parameters (channels,) of a batch normalisation, which are the channels' standard deviation
+            (its sign is ignored) and mean.
     """
     scales, shifts = (ops.convert_to_numpy(numbers).tolist() for numbers in (scale, shift))
-    return [_below_zero(abs(deviation), mean) for deviation, mean in zip(scales, shifts, strict=True)]
+    return [_mean_below_zero(abs(deviation), mean) for deviation, mean in zip(scales, shifts, strict=True)]
 
 
-def _below_zero(deviation: float, mean: float) -> float:
-    """E[x | x < 0] for a normal x; three deviations below 0 where that hardly ever happens."""
+def _mean_below_zero(deviation: float, mean: float) -> float:
+    """E[x | x < 0] for a normal x; three deviations below 0 where negative values hardly occur."""
     if deviation == 0:
         return min(mean, 0.0)
     place = mean / deviation
-    chance = math.erfc(place / math.sqrt(2)) / 2
-    if chance <= RARE:
+    probability = math.erfc(place / math.sqrt(2)) / 2
+    if probability <= _MIN_PROBABILITY:
         return -3 * deviation
-    return mean - deviation * math.exp(-place * place / 2) / math.sqrt(2 * math.pi) / chance
+    return mean - deviation * math.exp(-place * place / 2) / math.sqrt(2 * math.pi) / probability

@@ -1,29 +1,30 @@
-"""Hidden states: the student's states after a transformer block learn to be the teacher's."""
+"""Hidden states: the student's states after a transformer block imitate the teacher's."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
 from kdcli.formulas.convention import cosine, per_example
-from kdcli.formulas.masking import MaskedLoss, mask_weights
-from kdcli.formulas.matching import pair_equal_features
+from kdcli.formulas.layer_pairs import pair_equal_features
+from kdcli.formulas.masks import MaskedLoss, mask_weights
 from kdcli.lazy import ops
+from kdcli.tensors import Tensor
 
 
 class HiddenStates(MaskedLoss):
     """Mean of (student − teacher)² over the states of a sequence, or of 1 − cos; pairs are summed.
 
-    A dense projection brings the student's states to the teacher's width. With `mask` the mean is over the tokens
-    that count in the whole batch. Patient distillation compares the first token only: its loss is twice the cosine
-    distance with a mask that keeps that token.
+    A dense projection maps the student's states to the teacher's width. With `mask`, the mean is over the unmasked
+    tokens of the whole batch. Patient distillation compares the first token only: its loss is twice the cosine
+    distance with a mask that selects that token.
 
-    Shapes: student, teacher (batch, steps, channels), equal after projection, or (batch, channels), or lists;
-    mask (batch, steps) → (batch,).
+    Shapes: student, teacher (batch, steps, channels), equal after projection, or (batch, channels), or lists; mask
+    (batch, steps) → (batch,).
 
     Args:
         distance: `mse` or `cosine`.
-        mask_input: name of an input of the data, (examples, tokens): tokens count where it is not 0. A padding
-            mask, or token ids with 0 for padding; all tokens count when left out.
+        mask_input: name of a data input (examples, tokens), such as a padding mask or token ids with 0 for
+            padding; tokens with the value 0 are ignored. Without it, all tokens count.
 
     Example:
         >>> import kdcli
@@ -47,12 +48,12 @@ class HiddenStates(MaskedLoss):
     kind: Literal["hidden_states"] = "hidden_states"
     distance: Literal["mse", "cosine"] = "mse"
 
-    def __call__(self, *, student: Any, teacher: Any, mask: Any = None, **_: Any) -> Any:
-        """The distance, per example.
+    def __call__(self, *, student: Tensor, teacher: Tensor, mask: Tensor = None, **_: Any) -> Tensor:
+        """Return the distance per example.
 
         Args:
             student, teacher: states, or lists of them.
-            mask: 1 for tokens that count, 0 for padding; all count when left out.
+            mask: 1 for tokens that count, 0 for padding; without it, all tokens count.
         """
         total = 0.0
         for feature, target in pair_equal_features(student, teacher):

@@ -1,4 +1,4 @@
-"""Hints: the student's features learn to be the teacher's."""
+"""Hints: the student's features imitate the teacher's."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from pydantic import model_validator
 
 from kdcli.formulas.convention import cosine, per_example
 from kdcli.formulas.divergence import divergence
-from kdcli.formulas.matching import pair_equal_features
+from kdcli.formulas.layer_pairs import pair_equal_features
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
 from kdcli.spec import Temperature, Weight, value_at
+from kdcli.tensors import Tensor
 
 
 class Hint(FeatureLoss):
     """Distance between the projected student feature and the teacher's, per example; pairs are summed.
 
-    FitNets as the mean of squares (`l2`). `kl` is T² times the
-    divergence of softmax over the channels, mean over positions; `cosine` is 1 − cos over the channels.
+    `l2`, the mean of squares, is FitNets. `kl` is T² times the divergence of the softmax over the channels, mean
+    over the positions; `cosine` is 1 − cos over the channels.
 
     Shapes: student, teacher (batch, ..., channels), equal after projection → (batch,).
 
@@ -46,19 +47,19 @@ class Hint(FeatureLoss):
     temperature: Temperature = 3.0
 
     @model_validator(mode="after")
-    def _temperature_is_used(self) -> Hint:
+    def _check_temperature(self) -> Hint:
         if self.distance != "kl" and self.temperature != 3.0:
-            raise ValueError("temperature belongs to distance: kl")
+            raise ValueError("temperature needs distance: kl")
         return self
 
-    def __call__(self, *, student: Any, teacher: Any, progress: Any = 0.0, **_: Any) -> Any:
-        """The distance, per example."""
+    def __call__(self, *, student: Tensor, teacher: Tensor, progress: Tensor = 0.0, **_: Any) -> Tensor:
+        """Return the distance per example."""
         total = 0.0
         for feature, target in pair_equal_features(student, teacher):
             total = total + per_example(self._distance(feature, ops.stop_gradient(target), progress))
         return total
 
-    def _distance(self, student: Any, teacher: Any, progress: Any) -> Any:
+    def _distance(self, student: Tensor, teacher: Tensor, progress: Tensor) -> Tensor:
         if self.distance == "l2":
             return ops.square(student - teacher)
         if self.distance == "l1":

@@ -1,33 +1,33 @@
-"""Instance graph: the examples of a batch as a graph, its vertices, edges, and how edges change between layers."""
+"""Instance graph: the examples of a batch as a graph, compared by its vertices, edges and their change."""
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import NonNegativeFloat, model_validator
 
-from kdcli.formulas.matching import pair_features
-from kdcli.formulas.rows import centred_products, flatten_examples, limit_size, squared_distances
+from kdcli.formulas.layer_pairs import pair_features
+from kdcli.formulas.vectors import centred_products, flatten_examples, limit_size, squared_distances
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
-
-InnerWeight = Annotated[float, Field(ge=0)]
+from kdcli.tensors import Tensor
 
 
 class InstanceGraph(FeatureLoss):
     """`vertex` · (V(student) − V(teacher))² + `edge` · (A(s) − A(t))² + `transform` · (E(s) − E(t))², means.
 
-    V are the features of a layer; A the squared distances of all pairs of examples, divided by the largest;
-    E = (A − A of the next layer)². Layers are summed, transforms over layers two after two. Vertices are compared
-    in the layers where both features have the same shape: a student of other widths learns edges and transforms.
+    V are the features of a layer; A the squared distances of all pairs of examples, divided by the largest; E = (A
+    − A of the next layer)². Layers are summed, and so are the transforms of consecutive layers. Vertices are
+    compared in the layers where both features have the same shape: a student of different widths learns only edges
+    and transforms.
 
     Shapes: lists of at least two features (batch, ...), of any sizes → a scalar.
 
     Args:
-        vertex: inner weight of the vertices; 0 leaves them out.
-        edge: inner weight of the edges; 0 leaves them out.
-        transform: inner weight of the edges' change between layers; 0 leaves it out.
+        vertex: weight of the vertices within the loss; 0 omits them.
+        edge: weight of the edges within the loss; 0 omits them.
+        transform: weight of the change of the edges between layers; 0 omits it.
 
     Example:
         >>> import kdcli
@@ -44,18 +44,18 @@ class InstanceGraph(FeatureLoss):
     shape_text: ClassVar[str] = "student, teacher lists of (batch, ...) → a scalar"
 
     kind: Literal["instance_graph"] = "instance_graph"
-    vertex: InnerWeight = 1.0
-    edge: InnerWeight = 1.0
-    transform: InnerWeight = 1.0
+    vertex: NonNegativeFloat = 1.0
+    edge: NonNegativeFloat = 1.0
+    transform: NonNegativeFloat = 1.0
 
     @model_validator(mode="after")
-    def _something_is_compared(self) -> InstanceGraph:
+    def _check_weights(self) -> InstanceGraph:
         if self.edge == 0 and self.transform == 0:
-            raise ValueError("edge and transform are both 0: without edges it is a hint; use kind: hint")
+            raise ValueError("edge and transform are both 0: use kind: hint, which compares vertices only")
         return self
 
-    def __call__(self, *, student: Any, teacher: Any, **_: Any) -> Any:
-        """The distance of the graphs of a batch."""
+    def __call__(self, *, student: Tensor, teacher: Tensor, **_: Any) -> Tensor:
+        """Return the distance of the graphs of a batch."""
         total, graphs = 0.0, []
         for feature, target in pair_features(student, teacher, least=self.least_pairs):
             target = ops.stop_gradient(target)
@@ -69,8 +69,8 @@ class InstanceGraph(FeatureLoss):
         return total
 
 
-def _edges(feature: Any) -> Any:
-    """(batch, batch): squared distances, the largest 1, or all 0 where every example is the same."""
+def _edges(feature: Tensor) -> Tensor:
+    """Squared distances (batch, batch), divided by the largest; all 0 if all examples are equal."""
     squared = squared_distances(centred_products(limit_size(flatten_examples(feature))))
     largest = ops.max(squared)
     return squared / ops.where(largest > 0, largest, ops.ones_like(largest))

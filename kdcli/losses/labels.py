@@ -1,4 +1,4 @@
-"""Labels: the loss against the truth, without a teacher."""
+"""Labels: the loss against the ground truth, without a teacher."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any, ClassVar, Literal
 from kdcli.formulas.convention import per_example, wide
 from kdcli.lazy import ops
 from kdcli.loss import Loss
+from kdcli.tensors import Tensor
 
 
 class Labels(Loss):
     """Cross-entropy with the labels (or mse, mae, huber), the loss of training without a teacher.
 
-    `auto` is cross-entropy for logits, binary cross-entropy for sigmoid heads, mse for values. `mse` on a
-    classifier compares probabilities with the one-hot label.
+    `auto` is the cross-entropy for logits, the binary cross-entropy for sigmoid outputs and mse for values. `mse`
+    on a classifier compares probabilities with the one-hot label.
 
-    Shapes: student (batch, ..., classes) logits or values; labels (batch, ...) classes, or of the student's
-    shape (one-hot, smoothed, multi-label, values) → (batch,).
+    Shapes: student (batch, ..., classes) logits or values; labels (batch, ...) classes, or of the student's shape
+    (one-hot, smoothed, multi-label, values) → (batch,).
 
     Args:
         loss: `auto`, `cross_entropy`, `mse`, `mae` or `huber` (delta 1).
@@ -41,28 +42,28 @@ class Labels(Loss):
     def __call__(
         self,
         *,
-        student: Any,
-        labels: Any,
+        student: Tensor,
+        labels: Tensor,
         output_kind: str = "logits",
         label_smoothing: float = 0.0,
         **_: Any,
-    ) -> Any:
-        """The loss, per example; smoothing mixes the one-hot label with the uniform distribution."""
+    ) -> Tensor:
+        """Return the loss per example; smoothing mixes one-hot labels with the uniform distribution."""
         logits = wide(student)
         target = ops.stop_gradient(_as_target(labels, logits, output_kind))
         if output_kind != "values" and label_smoothing:
-            share = logits.shape[-1] if output_kind == "logits" else 2
-            target = target * (1.0 - label_smoothing) + label_smoothing / share
+            classes = logits.shape[-1] if output_kind == "logits" else 2
+            target = target * (1.0 - label_smoothing) + label_smoothing / classes
         if self.loss in ("auto", "cross_entropy") and output_kind == "logits":
             return per_example(-ops.sum(target * ops.log_softmax(logits, axis=-1), axis=-1))
         if self.loss in ("auto", "cross_entropy") and output_kind == "sigmoid":
             return per_example(ops.relu(logits) - logits * target + ops.softplus(-ops.abs(logits)))
         if self.loss == "cross_entropy":
-            raise ValueError("cross_entropy needs a classifier; this head gives values: use mse, mae or huber")
-        return per_example(_distance(self.loss, _answer(logits, output_kind) - target))
+            raise ValueError("cross_entropy needs a classifier, not an output of values: use mse, mae or huber")
+        return per_example(_distance(self.loss, _predict(logits, output_kind) - target))
 
 
-def _as_target(labels: Any, logits: Any, output_kind: str) -> Any:
+def _as_target(labels: Tensor, logits: Tensor, output_kind: str) -> Tensor:
     labels = ops.convert_to_tensor(labels)
     sparse = len(labels.shape) == len(logits.shape) - 1
     if (output_kind == "logits" and sparse) or (output_kind == "sigmoid" and sparse and logits.shape[-1] > 1):
@@ -72,13 +73,13 @@ def _as_target(labels: Any, logits: Any, output_kind: str) -> Any:
     return ops.cast(labels, logits.dtype)
 
 
-def _answer(logits: Any, output_kind: str) -> Any:
+def _predict(logits: Tensor, output_kind: str) -> Tensor:
     if output_kind == "logits":
         return ops.softmax(logits, axis=-1)
     return ops.sigmoid(logits) if output_kind == "sigmoid" else logits
 
 
-def _distance(loss: str, difference: Any) -> Any:
+def _distance(loss: str, difference: Tensor) -> Tensor:
     size = ops.abs(difference)
     if loss == "mae":
         return size

@@ -1,10 +1,10 @@
-"""Several levels: each answer, the likeness of the batch's examples, and the likeness of the classes."""
+"""Several levels: predictions of each example, similarity of the examples, and similarity of the classes."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, model_validator
 
 from kdcli.formulas.convention import match_logits
 from kdcli.formulas.deviation import standardize_logits
@@ -12,26 +12,26 @@ from kdcli.formulas.divergence import divergence
 from kdcli.lazy import ops
 from kdcli.loss import Loss
 from kdcli.spec import Temperature, value_at
+from kdcli.tensors import Tensor
 
 Temperatures = Annotated[tuple[Temperature, ...], Field(strict=False, min_length=1)]
-Level = Annotated[float, Field(ge=0)]
 
 
 class MultiLevel(Loss):
     """Σ over T: T² · KL(Q ‖ P) / batch + |QQᵀ − PPᵀ|² / batch + |QᵀQ − PᵀP|² / classes.
 
     P and Q are softmax(student / T) and softmax(teacher / T) as matrices (batch, classes), |·|² is the sum of
-    squares. The published training also selects examples by the teacher's certainty: that is a factor of about
-    one half on the first view of the pictures, and is left out.
+    squares. The published training also selects examples by the teacher's confidence; that step, a factor of about
+    one half on the first view of the images, is omitted.
 
     Shapes: student, teacher (batch, classes) logits → scalar.
 
     Args:
-        temperatures: each T, a number or a `Change`; their losses are summed.
+        temperatures: values of T, each a number or a `Change`; their losses are summed.
         instance_level: weight of the divergence, at least 0.
-        batch_level: weight of the likeness of examples, at least 0.
-        class_level: weight of the likeness of classes, at least 0.
-        standardize: bring each example's logits to mean 0 and (unbiased) deviation 1 for the divergence.
+        batch_level: weight of the similarity of examples, at least 0.
+        class_level: weight of the similarity of classes, at least 0.
+        standardize: for the divergence, scale each example's logits to mean 0 and (unbiased) standard deviation 1.
 
     Example:
         >>> import kdcli
@@ -48,40 +48,40 @@ class MultiLevel(Loss):
 
     kind: Literal["multi_level"] = "multi_level"
     temperatures: Temperatures = (2.0, 3.0, 4.0, 5.0, 6.0)
-    instance_level: Level = 1.0
-    batch_level: Level = 1.0
-    class_level: Level = 1.0
+    instance_level: NonNegativeFloat = 1.0
+    batch_level: NonNegativeFloat = 1.0
+    class_level: NonNegativeFloat = 1.0
     standardize: bool = False
 
     @model_validator(mode="after")
-    def _some_level_counts(self) -> MultiLevel:
+    def _check_weights(self) -> MultiLevel:
         if self.instance_level == self.batch_level == self.class_level == 0:
             raise ValueError("one of instance_level, batch_level and class_level must be above 0")
         return self
 
-    def __call__(self, *, student: Any, teacher: Any, progress: Any = 0.0, **_: Any) -> Any:
-        """The levels with their weights at all temperatures, a scalar."""
+    def __call__(self, *, student: Tensor, teacher: Tensor, progress: Tensor = 0.0, **_: Any) -> Tensor:
+        """Return the weighted sum of all levels at all temperatures, a scalar."""
         student, teacher = match_logits(student, teacher)
         if len(student.shape) != 2:
-            raise ValueError(f"multi_level takes logits (batch, classes), got {tuple(student.shape)}")
-        given = (
-            (standardize_logits(student), standardize_logits(teacher)) if self.standardize else (student, teacher)
-        )
-        total: Any = 0.0
+            raise ValueError(f"multi_level needs logits of shape (batch, classes), got {tuple(student.shape)}")
+        pair = (student, teacher)
+        if self.standardize:
+            pair = (standardize_logits(student), standardize_logits(teacher))
+        total: Tensor = 0.0
         for setting in self.temperatures:
             temperature = ops.cast(value_at(setting, progress), student.dtype)
             if self.instance_level:
-                ours, theirs = (logits / temperature for logits in given)
+                ours, theirs = (logits / temperature for logits in pair)
                 found = temperature * temperature * ops.mean(divergence(ours, theirs))
                 total = total + self.instance_level * found
             if self.batch_level or self.class_level:
-                total = total + self._likeness(student / temperature, teacher / temperature)
+                total = total + self._compare_similarities(student / temperature, teacher / temperature)
         return total
 
-    def _likeness(self, student: Any, teacher: Any) -> Any:
-        """The levels of a batch and of its classes, with their weights."""
+    def _compare_similarities(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The weighted sum of the batch level and the class level."""
         ours, theirs = ops.softmax(student, axis=-1), ops.softmax(teacher, axis=-1)
-        total: Any = 0.0
+        total: Tensor = 0.0
         if self.batch_level:
             examples = ops.matmul(theirs, ops.transpose(theirs)) - ops.matmul(ours, ops.transpose(ours))
             total = total + self.batch_level * ops.mean(ops.sum(examples * examples, axis=-1))

@@ -1,23 +1,24 @@
-"""Neuron selectivity: the student's channels choose positions as the teacher's channels do."""
+"""Neuron selectivity: the student's channels select positions as the teacher's channels do."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
 from kdcli.formulas.convention import per_example
-from kdcli.formulas.matching import pair_features
-from kdcli.formulas.pooling import match_sizes
-from kdcli.formulas.rows import flatten_positions, limit_size, normalize_length
+from kdcli.formulas.layer_pairs import pair_features
+from kdcli.formulas.map_sizes import match_sizes
+from kdcli.formulas.vectors import flatten_positions, limit_size, normalize_length
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
 from kdcli.spec import Weight
+from kdcli.tensors import Tensor
 
 
 class NeuronSelectivity(FeatureLoss):
     """Mean k(t, t) + mean k(s, s) − 2 · mean k(s, t), k(a, b) = (a · b)² over channels as maps of length 1.
 
-    The squared maximum mean discrepancy between the channels of student and teacher with the polynomial kernel.
-    The larger map is averaged down to the smaller; pairs of layers are summed.
+    The squared maximum mean discrepancy between the channels of student and teacher with a polynomial kernel. The
+    larger map is averaged down to the size of the smaller; pairs of layers are summed.
 
     Shapes: student, teacher (batch, ..., channels), with any numbers of channels → (batch,).
 
@@ -37,8 +38,8 @@ class NeuronSelectivity(FeatureLoss):
     kind: Literal["neuron_selectivity"] = "neuron_selectivity"
     weight: Weight = 50.0
 
-    def __call__(self, *, student: Any, teacher: Any, **_: Any) -> Any:
-        """The discrepancy, per example."""
+    def __call__(self, *, student: Tensor, teacher: Tensor, **_: Any) -> Tensor:
+        """Return the discrepancy per example."""
         total = 0.0
         for feature, target in pair_features(student, teacher):
             feature, target = match_sizes(feature, ops.stop_gradient(target))
@@ -47,11 +48,11 @@ class NeuronSelectivity(FeatureLoss):
         return total
 
 
-def _channels(feature: Any) -> Any:
-    """(batch, positions, channels), each channel of length 1 over the positions."""
+def _channels(feature: Tensor) -> Tensor:
+    """Channels (batch, positions, channels), each of length 1 over the positions."""
     return normalize_length(limit_size(flatten_positions(feature), (1,)), axis=1)
 
 
-def _kernel(first: Any, second: Any) -> Any:
-    """Mean over all pairs of channels of the squared product, per example."""
+def _kernel(first: Tensor, second: Tensor) -> Tensor:
+    """The mean of the squared products over all pairs of channels, per example."""
     return per_example(ops.square(ops.einsum("bpi,bpj->bij", first, second)))

@@ -1,23 +1,24 @@
-"""Normalised distillation: the target class as it is, the other classes scaled to sum to one on both sides."""
+"""Normalised distillation: the target class unchanged, the other classes normalised to the sum 1 on both sides."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import NonNegativeFloat
 
+from kdcli.formulas.class_masks import class_mask, log_softmax_others
 from kdcli.formulas.convention import match_logits, per_example
-from kdcli.formulas.one_class import class_mask, log_softmax_others
 from kdcli.lazy import ops
 from kdcli.loss import Loss
 from kdcli.spec import Temperature, value_at
+from kdcli.tensors import Tensor
 
 
 class Normalized(Loss):
     """−q log p of the labelled class − gamma · T² · Σ q̂ log p̂ of the other classes, per example.
 
-    p and q are the student's and the teacher's softmax (at T 1); p̂ and q̂ are softmax over the classes other than
-    the labelled one, of logits / T. The teacher's entropy is not subtracted: the least value is not 0.
+    p and q are the student's and the teacher's softmax (at T 1); p̂ and q̂ are the softmax over the other classes,
+    of logits / T. The teacher's entropy is not subtracted, so the minimum is not 0.
 
     Shapes: student, teacher (batch, ..., classes) logits; labels (batch, ...) classes → (batch,).
 
@@ -41,15 +42,17 @@ class Normalized(Loss):
     shape_text: ClassVar[str] = "student, teacher (batch, ..., classes), labels (batch, ...) → (batch,)"
 
     kind: Literal["normalized"] = "normalized"
-    gamma: Annotated[float, Field(ge=0)] = 1.5
+    gamma: NonNegativeFloat = 1.5
     temperature: Temperature = 1.0
 
-    def __call__(self, *, student: Any, teacher: Any, labels: Any = None, progress: Any = 0.0, **_: Any) -> Any:
-        """The two cross-entropies, per example."""
+    def __call__(
+        self, *, student: Tensor, teacher: Tensor, labels: Tensor = None, progress: Tensor = 0.0, **_: Any
+    ) -> Tensor:
+        """Return the two cross-entropies, per example."""
         student, teacher = match_logits(student, teacher)
         mask = class_mask(labels, student, self)
         own = ops.where(mask, ops.softmax(teacher, axis=-1) * ops.log_softmax(student, axis=-1), 0.0)
         temperature = ops.cast(value_at(self.temperature, progress), student.dtype)
-        shares = ops.where(mask, 0.0, ops.exp(log_softmax_others(teacher / temperature, mask)))
-        rest = ops.sum(shares * log_softmax_others(student / temperature, mask), axis=-1)
+        probabilities = ops.where(mask, 0.0, ops.exp(log_softmax_others(teacher / temperature, mask)))
+        rest = ops.sum(probabilities * log_softmax_others(student / temperature, mask), axis=-1)
         return per_example(-ops.sum(own, axis=-1) - self.gamma * temperature * temperature * rest)

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import NonNegativeFloat, model_validator
 
-from kdcli.formulas.matching import pair_features
-from kdcli.formulas.rows import MIN_LENGTH, centred_products, flatten_examples, limit_size, squared_distances
+from kdcli.formulas.layer_pairs import pair_features
+from kdcli.formulas.vectors import MIN_LENGTH, centred_products, flatten_examples, limit_size, squared_distances
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
-
-InnerWeight = Annotated[float, Field(ge=0)]
+from kdcli.tensors import Tensor
 
 
 class Relational(FeatureLoss):
     """`distance` · huber(d(student) − d(teacher)) + `angle` · huber(c(student) − c(teacher)), means over a batch.
 
     d are the distances of all pairs of examples, divided by their mean; c the cosines of the angles in all
-    triplets. huber is x² / 2 up to 1 and |x| − ½ beyond. Features are flattened, pairs of layers summed. The
-    angles take batch³ numbers: 1 MB at 64 examples, 0.5 GB at 512, several times. In float32 two examples that are
-    nearer to each other than about 1e-3 of their size count as equal. One example alone has no relations: 0.
+    triplets. huber is x² / 2 up to 1 and |x| − ½ beyond. Features are flattened; pairs of layers are summed. The
+    angles need several tensors of batch³ values: 1 MB each at 64 examples, 0.5 GB at 512. In float32, two examples
+    whose distance is below about 1e-3 of their size count as equal. The loss of a single example is 0.
 
     Shapes: student, teacher (batch, ...), of any sizes → a scalar.
 
     Args:
-        distance: inner weight of the distances; 0 leaves them out.
-        angle: inner weight of the angles; 0 leaves them out.
+        distance: weight of the distances within the loss; 0 omits them.
+        angle: weight of the angles within the loss; 0 omits them.
         squared: compare squared distances.
 
     Example:
@@ -45,24 +44,22 @@ class Relational(FeatureLoss):
     shape_text: ClassVar[str] = "student, teacher (batch, ...), or lists of them → a scalar"
 
     kind: Literal["relational"] = "relational"
-    distance: InnerWeight = 25.0
-    angle: InnerWeight = 50.0
+    distance: NonNegativeFloat = 25.0
+    angle: NonNegativeFloat = 50.0
     squared: bool = False
 
     @model_validator(mode="after")
-    def _something_is_compared(self) -> Relational:
+    def _check_weights(self) -> Relational:
         if self.distance == 0 and self.angle == 0:
             raise ValueError("distance and angle are both 0: nothing is compared")
         return self
 
-    def __call__(self, *, student: Any, teacher: Any, **_: Any) -> Any:
-        """The distance of the relations of a batch."""
+    def __call__(self, *, student: Tensor, teacher: Tensor, **_: Any) -> Tensor:
+        """Return the distance of the relations of a batch."""
         total = 0.0
         for feature, target in pair_features(student, teacher):
-            ours, theirs = (
-                centred_products(limit_size(flatten_examples(side)))
-                for side in (feature, ops.stop_gradient(target))
-            )
+            sides = (feature, ops.stop_gradient(target))
+            ours, theirs = (centred_products(limit_size(flatten_examples(side))) for side in sides)
             if self.distance:
                 difference = self._distances(ours) - self._distances(theirs)
                 total = total + self.distance * ops.mean(_huber(difference))
@@ -70,9 +67,9 @@ class Relational(FeatureLoss):
                 total = total + self.angle * ops.mean(_huber(_cosines(ours) - _cosines(theirs)))
         return total
 
-    def _distances(self, products: Any) -> Any:
-        """(batch, batch), their mean over different examples 1."""
-        # The clamp is the published one: equal examples are 1e-6 apart, and their distance has no gradient.
+    def _distances(self, products: Tensor) -> Tensor:
+        """Distances (batch, batch) with the mean 1 over pairs of different examples."""
+        # The published clamp: the distance of equal examples is 1e-6, without a gradient.
         found = ops.maximum(squared_distances(products), MIN_LENGTH)
         if not self.squared:
             found = ops.sqrt(found)
@@ -82,18 +79,18 @@ class Relational(FeatureLoss):
         return found / ops.where(mean > 0, mean, ops.ones_like(mean))
 
 
-def _cosines(products: Any) -> Any:
-    """(batch, batch, batch): of the angle at i between j and k; 0, without gradient, where i equals j or k."""
+def _cosines(products: Tensor) -> Tensor:
+    """Cosines (batch, batch, batch) of the angle at i between j and k; 0, without gradient, if i equals j or k."""
     squared = squared_distances(products)
     apart = squared > MIN_LENGTH**2
     nearness = ops.rsqrt(ops.where(apart, squared, ops.ones_like(squared)))
     nearness = ops.where(apart, nearness, ops.zeros_like(squared))
-    # (xj − xi) · (xk − xi) from the products alone: no difference of two features is ever stored.
+    # (xj − xi) · (xk − xi) from the products alone, without storing differences of features.
     sides = ops.diagonal(products)[:, None] - products
     scalar = products[None, :, :] - products[:, :, None] + sides[:, None, :]
     return scalar * nearness[:, :, None] * nearness[:, None, :]
 
 
-def _huber(difference: Any) -> Any:
+def _huber(difference: Tensor) -> Tensor:
     size = ops.abs(difference)
     return ops.where(size < 1.0, 0.5 * difference * difference, size - 0.5)

@@ -1,35 +1,36 @@
-"""Knowledge review: each student level is fused with the deeper ones before it meets the teacher's level."""
+"""Knowledge review: each student level is fused with the deeper ones before it is compared with the teacher's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from kdcli.formulas.connector import apply_layers, make_batch_norm, make_convolution
 from kdcli.formulas.convention import per_example
-from kdcli.formulas.matching import pair_equal_features, pair_features
-from kdcli.formulas.pooling import average_pool, resize_to_nearest
+from kdcli.formulas.layer_pairs import pair_equal_features, pair_features
+from kdcli.formulas.layers import apply_layers, make_batch_norm, make_convolution
+from kdcli.formulas.map_sizes import average_pool, resize_to_nearest
 from kdcli.lazy import ops
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Parts
+from kdcli.tensors import Layer, Tensor
 
-# Sides of the pooled maps that are compared beside the whole ones.
-SIDES = (4, 2, 1)
-# Channels that levels are fused in, at most.
-WIDEST = 512
-# What their kernels are drawn from.
-START = "lecun_uniform"
+# Sizes of the pooled maps that are compared in addition to the full ones.
+_POOLED_SIZES = (4, 2, 1)
+# Largest number of channels of a fusion.
+_MAX_CHANNELS = 512
+# Kernel initializer of the fusions.
+_INITIALIZER = "lecun_uniform"
 
 
 class Review(FeatureLoss):
     """Σ over levels of HCL(ABF(student level, what the deeper level passed on), teacher level).
 
-    ABF, attention-based fusion: x = BN(1×1 conv of the level); with two attention maps z = sigmoid(1×1 conv of
-    [x, y]) it becomes x · z₀ + y · z₁, where y is what the deeper level passed on, resized to x; x is then resized
-    to the teacher's map and passed on, and BN(3×3 conv of x) is compared. The deepest level has nothing to be
-    fused with. HCL, hierarchical context: the mean of squares between the maps and, with weights ½, ¼, ⅛, between
-    both averaged to 4×4, 2×2, 1×1 where the map is larger, divided by the sum of the weights. Maps are resized to
-    the nearest point. A vector is a map of one point, so that what is left after pooling can be the last level.
-    Called without `parts`, it is HCL alone, of features of equal shapes.
+    ABF, attention-based fusion: x = BN(1×1 conv of the level). With two attention maps z = sigmoid(1×1 conv of [x,
+    y]), it becomes x · z₀ + y · z₁, where y is passed on by the deeper level and resized to x. x is then resized
+    to the teacher's map and passed on, and BN(3×3 conv of x) is compared. The deepest level is not fused. HCL,
+    hierarchical context loss: the mean of squares between the maps and, with the weights ½, ¼, ⅛, between both
+    averaged to 4×4, 2×2 and 1×1 where the map is larger, divided by the sum of the weights. Maps are resized to
+    the nearest neighbour. A vector is a map of one point, so that the pooled feature can be the last level. Called
+    without `parts`, the loss is HCL alone, of features of equal shapes.
 
     Shapes: student, teacher (batch, h, w, channels) or (batch, channels), lists from shallow to deep → (batch,).
 
@@ -43,24 +44,24 @@ class Review(FeatureLoss):
     paper: ClassVar[str] = "Chen et al. 2021, arXiv:2104.09044"
     axes: ClassVar[tuple[int, ...]] = (3, 1)
     pairing: ClassVar[Literal["last", "several"]] = "several"
-    # Of one example a level of one point has no variance.
+    # With a single example, a level of one point has no variance.
     least_batch: ClassVar[int] = 2
     zero_when_equal: ClassVar[bool] = False
 
     kind: Literal["review"] = "review"
 
     def build(self, given: Given) -> Parts:
-        """A fusion for each level; all but the deepest have attention."""
-        channels = min(WIDEST, given.student[-1][-1] or 1)
+        """Build a fusion for each level; all but the deepest have attention."""
+        channels = min(_MAX_CHANNELS, given.student[-1][-1] or 1)
         fusions = [
-            _fusion(ours[-1], channels, theirs[-1], attends=place + 1 < len(given.student))
+            _make_fusion(ours[-1], channels, theirs[-1], attends=place + 1 < len(given.student))
             for place, (ours, theirs) in enumerate(zip(given.student, given.teacher, strict=True))
         ]
         return Parts({"fusions": fusions})
 
-    def __call__(self, *, student: Any, teacher: Any, parts: Parts = NO_PARTS, **_: Any) -> Any:
-        """The distances of all levels, per example."""
-        total: Any = 0.0
+    def __call__(self, *, student: Tensor, teacher: Tensor, parts: Parts = NO_PARTS, **_: Any) -> Tensor:
+        """Return the sum of the distances of all levels, per example."""
+        total: Tensor = 0.0
         if parts is NO_PARTS:
             for feature, target in pair_equal_features(student, teacher):
                 total = total + _distance(_as_map(feature), ops.stop_gradient(_as_map(target)))
@@ -69,14 +70,14 @@ class Review(FeatureLoss):
         deeper = None
         for (feature, target), fusion in reversed(list(levels)):
             target = ops.stop_gradient(_as_map(target))
-            fused, deeper = _fused(_as_map(feature), deeper, fusion, target.shape[1:3])
+            fused, deeper = _fuse(_as_map(feature), deeper, fusion, target.shape[1:3])
             total = total + _distance(fused, target)
         return total
 
 
-def _fusion(ours: Any, channels: int, theirs: Any, *, attends: bool) -> dict[str, Any]:
-    own = make_convolution(channels, start=START)
-    out = make_convolution(theirs, 3, start=START)
+def _make_fusion(ours: int | None, channels: int, theirs: int | None, *, attends: bool) -> dict[str, Layer]:
+    own = make_convolution(channels, start=_INITIALIZER)
+    out = make_convolution(int(theirs or 0), 3, start=_INITIALIZER)
     fusion = {"own": own, "own_scale": make_batch_norm(), "out": out, "out_scale": make_batch_norm()}
     for name, width in (("own", ours), ("own_scale", channels), ("out", channels), ("out_scale", theirs)):
         fusion[name].build((None, None, None, width))
@@ -86,8 +87,10 @@ def _fusion(ours: Any, channels: int, theirs: Any, *, attends: bool) -> dict[str
     return fusion
 
 
-def _fused(feature: Any, deeper: Any, fusion: Mapping[str, Any], size: tuple[int, int]) -> tuple[Any, Any]:
-    """What is compared with the teacher, and what is passed on to the level above."""
+def _fuse(
+    feature: Tensor, deeper: Tensor, fusion: Mapping[str, Layer], size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """The map that is compared with the teacher's, and the map that is passed on to the next level."""
     own = apply_layers([fusion["own"], fusion["own_scale"]], feature)
     if deeper is not None:
         deeper = resize_to_nearest(deeper, own.shape[1:3])
@@ -97,19 +100,18 @@ def _fused(feature: Any, deeper: Any, fusion: Mapping[str, Any], size: tuple[int
     return apply_layers([fusion["out"], fusion["out_scale"]], own), own
 
 
-def _distance(student: Any, teacher: Any) -> Any:
+def _distance(student: Tensor, teacher: Tensor) -> Tensor:
     """The hierarchical context loss of one level, per example."""
     weight, weights = 1.0, 1.0
     total = per_example(ops.square(student - teacher))
-    for side in SIDES:
+    for side in _POOLED_SIZES:
         if side < student.shape[1]:
             weight, size = weight / 2, (side, side)
-            total = total + weight * per_example(
-                ops.square(average_pool(student, size) - average_pool(teacher, size))
-            )
+            difference = average_pool(student, size) - average_pool(teacher, size)
+            total = total + weight * per_example(ops.square(difference))
             weights += weight
     return total / weights
 
 
-def _as_map(feature: Any) -> Any:
+def _as_map(feature: Tensor) -> Tensor:
     return feature[:, None, None, :] if len(feature.shape) == 2 else feature

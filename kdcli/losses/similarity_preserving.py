@@ -1,20 +1,21 @@
-"""Similarity preserving: what is alike to the teacher becomes alike to the student."""
+"""Similarity preserving: examples that are similar for the teacher become similar for the student."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from kdcli.formulas.matching import pair_features
-from kdcli.formulas.rows import flatten_examples, limit_size, normalize_length
+from kdcli.formulas.layer_pairs import pair_features
+from kdcli.formulas.vectors import flatten_examples, limit_size, normalize_length
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
 from kdcli.spec import Weight
+from kdcli.tensors import Tensor
 
 
 class SimilarityPreserving(FeatureLoss):
     """Mean over all pairs of examples of (S(student) − S(teacher))², S = F · Fᵀ with rows of length 1.
 
-    F are the features of a batch, one flattened example in each row. Pairs of layers are summed.
+    F are the features of a batch, one flattened example per row. Pairs of layers are summed.
 
     Shapes: student, teacher (batch, ...), of any sizes → a scalar.
 
@@ -37,8 +38,8 @@ class SimilarityPreserving(FeatureLoss):
     kind: Literal["similarity_preserving"] = "similarity_preserving"
     weight: Weight = 3000.0
 
-    def __call__(self, *, student: Any, teacher: Any, **_: Any) -> Any:
-        """The distance of the similarities of a batch."""
+    def __call__(self, *, student: Tensor, teacher: Tensor, **_: Any) -> Tensor:
+        """Return the distance of the similarities of a batch."""
         total = 0.0
         for feature, target in pair_features(student, teacher):
             difference = _similarities(feature) - _similarities(ops.stop_gradient(target))
@@ -46,6 +47,6 @@ class SimilarityPreserving(FeatureLoss):
         return total
 
 
-def _similarities(feature: Any) -> Any:
+def _similarities(feature: Tensor) -> Tensor:
     vectors = limit_size(flatten_examples(feature))
     return normalize_length(ops.matmul(vectors, ops.transpose(vectors)))

@@ -1,4 +1,4 @@
-"""Singular vectors: how the main directions of one layer's channels go with those of the next layer."""
+"""Singular vectors: how the main directions of one layer's channels relate to those of the next layer."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from kdcli.formulas.directions import leading_directions, main_directions
-from kdcli.formulas.matching import pair_features
-from kdcli.formulas.rows import flatten_positions
+from kdcli.formulas.layer_pairs import pair_features
+from kdcli.formulas.vectors import flatten_positions
 from kdcli.lazy import ops
 from kdcli.loss import FeatureLoss
+from kdcli.tensors import Tensor
 
-# How many more of the student's directions one of the teacher's may be found among.
-MORE = 3
+# Number of the student's directions, beyond k, that a teacher's direction is compared with.
+_MORE = 3
 
 
 class SingularVectors(FeatureLoss):
     """Sum over channels i, j and k vectors of (R(student) − R(teacher))², R = exp(−(vᵢ − next layer's vⱼ)² / 8).
 
     v are the first k right singular vectors of a layer as a matrix (positions, channels), times the teacher's
-    singular values, which have length 1 together. For each of the teacher's vectors the student's nearest one
-    among its first k + 3 is taken, with its sign. Layers are taken two after two and summed.
+    singular values, scaled to length 1. Each of the teacher's vectors is compared with the nearest of the
+    student's first k + 3 vectors, with matching sign. Consecutive layers are compared and summed.
 
-    R depends on the signs of the teacher's vectors, which a decomposition leaves open. The published code takes
-    them as LAPACK gives them, and so does `signs: lapack`, on the CPU and without XLA; another build of LAPACK
-    may give others. With `largest` each vector's largest entry is positive, on any device; `lapack` takes about
-    seven times as long.
+    R depends on the signs of the teacher's vectors, which a decomposition leaves open. The published code uses the
+    signs that LAPACK returns, as does `signs: lapack`, on the CPU and without XLA; another build of LAPACK may
+    return other signs. With `largest`, each vector's largest entry is positive, on any device; `lapack` takes
+    about seven times as long.
 
     Shapes: lists of at least two features (batch, ..., channels), equal channels on both sides → (batch,).
 
     Args:
-        k: singular vectors of each layer; no layer may have fewer positions or channels.
+        k: number of singular vectors of each layer; no layer may have fewer positions or channels.
         signs: `lapack` or `largest`.
 
     Example:
@@ -53,13 +54,13 @@ class SingularVectors(FeatureLoss):
     k: Annotated[int, Field(ge=1)] = 1
     signs: Literal["lapack", "largest"] = "lapack"
 
-    def __call__(self, *, student: Any, teacher: Any, **_: Any) -> Any:
-        """The distance of the vectors' flows, per example."""
+    def __call__(self, *, student: Tensor, teacher: Tensor, **_: Any) -> Tensor:
+        """Return the distance of the vectors' relations, per example."""
         layers = []
         for feature, target in pair_features(student, teacher, least=self.least_pairs, equal_channels=True):
-            ours, theirs = self._matrix(feature), self._matrix(ops.stop_gradient(target))
+            ours, theirs = self._to_matrix(feature), self._to_matrix(ops.stop_gradient(target))
             values, wanted = main_directions(theirs, self.k, signs=self.signs)
-            found = _aligned(leading_directions(ours, self.k + MORE), wanted)
+            found = _align(leading_directions(ours, self.k + _MORE), wanted)
             layers.append((found * values[:, None, :], wanted * values[:, None, :]))
         total = 0.0
         for (ours, theirs), (our_next, their_next) in pairwise(layers):
@@ -67,24 +68,24 @@ class SingularVectors(FeatureLoss):
             total = total + ops.sum(ops.square(difference), axis=(1, 2, 3))
         return total
 
-    def _matrix(self, feature: Any) -> Any:
+    def _to_matrix(self, feature: Tensor) -> Tensor:
         matrix = flatten_positions(feature)
         most = min(side for side in matrix.shape[1:] if side is not None)
         if most < self.k:
             raise ValueError(
-                f"k: a feature of {tuple(feature.shape[1:])} has {most} singular vectors (got {self.k}; expected "
-                f"at most {most})"
+                f"k: a feature of shape {tuple(feature.shape[1:])} has {most} singular vectors (got k={self.k}; "
+                f"expected at most {most})"
             )
         return matrix
 
 
-def _aligned(vectors: Any, wanted: Any) -> Any:
-    """For each wanted vector the nearest of the others, turned to its side: (batch, channels, k)."""
+def _align(vectors: Tensor, wanted: Tensor) -> Tensor:
+    """For each target vector, the nearest of the vectors with matching sign: (batch, channels, k)."""
     cosines = ops.stop_gradient(ops.einsum("bcn,bck->bnk", vectors, wanted))
     chosen = ops.one_hot(ops.argmax(ops.abs(cosines), axis=1), cosines.shape[1], axis=1, dtype=cosines.dtype)
     return ops.matmul(vectors, chosen * ops.sign(cosines))
 
 
-def _flow(layer: Any, following: Any) -> Any:
-    """(batch, channels, channels of the next layer, k)."""
+def _flow(layer: Tensor, following: Tensor) -> Tensor:
+    """Relations (batch, channels, channels of the next layer, k)."""
     return ops.exp(-ops.square(layer[:, :, None, :] - following[:, None, :, :]) / 8.0)

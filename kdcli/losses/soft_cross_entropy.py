@@ -9,13 +9,14 @@ from kdcli.formulas.divergence import cross_entropy
 from kdcli.lazy import ops
 from kdcli.loss import Loss
 from kdcli.spec import Temperature, value_at
+from kdcli.tensors import Tensor
 
 
 class SoftCrossEntropy(Loss):
     """T² · cross-entropy of softmax(student / T) against softmax(teacher / T), per example.
 
-    Its gradient is that of `soft_targets`; the
-    value is larger by the teacher's entropy. Sigmoid heads take the binary cross-entropy of each output.
+    Its gradient is that of `soft_targets`; the value is larger by the teacher's entropy. Sigmoid outputs use the
+    binary cross-entropy of each output.
 
     Shapes: student, teacher (batch, ..., classes) logits → (batch,).
 
@@ -41,17 +42,17 @@ class SoftCrossEntropy(Loss):
     temperature: Temperature = 1.0
 
     def __call__(
-        self, *, student: Any, teacher: Any, output_kind: str = "logits", progress: Any = 0.0, **_: Any
-    ) -> Any:
-        """The cross-entropy, per example."""
+        self, *, student: Tensor, teacher: Tensor, output_kind: str = "logits", progress: Tensor = 0.0, **_: Any
+    ) -> Tensor:
+        """Return the cross-entropy per example."""
         student, teacher = match_logits(student, teacher)
         if output_kind == "values":
-            raise ValueError("soft_cross_entropy needs a classifier; this head gives values: use soft_targets")
+            raise ValueError("soft_cross_entropy needs a classifier, not an output of values: use soft_targets")
         temperature = ops.cast(value_at(self.temperature, progress), student.dtype)
         student, teacher = student / temperature, teacher / temperature
         if output_kind == "sigmoid":
-            chance = ops.sigmoid(teacher)
-            entropy = -chance * ops.log_sigmoid(student) - (1.0 - chance) * ops.log_sigmoid(-student)
+            probability = ops.sigmoid(teacher)
+            entropy = -probability * ops.log_sigmoid(student) - (1.0 - probability) * ops.log_sigmoid(-student)
         else:
             entropy = cross_entropy(student, teacher)
         return temperature * temperature * per_example(entropy)

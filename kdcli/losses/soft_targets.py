@@ -11,20 +11,21 @@ from kdcli.formulas.divergence import divergence
 from kdcli.lazy import ops
 from kdcli.loss import Loss
 from kdcli.spec import Temperature, Weight, value_at
+from kdcli.tensors import Tensor
 
 
 class SoftTargets(Loss):
     """T² · KL(softmax(teacher / T) ‖ softmax(student / T)), per example.
 
-    T² keeps the gradient's size independent of T.
-    `standardize` first brings each example's logits to mean 0 and (unbiased) deviation 1: Sun et al. 2024,
-    arXiv:2403.01427. Sigmoid heads take the Bernoulli divergence of each output, values the squared error.
+    The factor T² makes the size of the gradient independent of T. `standardize` first scales each example's logits
+    to mean 0 and (unbiased) standard deviation 1: Sun et al. 2024, arXiv:2403.01427. Sigmoid outputs use the
+    Bernoulli divergence of each output, values the squared error.
 
     Shapes: student, teacher (batch, ..., classes) logits → (batch,).
 
     Args:
         temperature: T, a number or a `Change`; 4, or 2 with `standardize`.
-        standardize: logit standardisation, of class logits only; the weight is then 9 unless given.
+        standardize: standardise the logits; for class logits only. The default weight is then 9.
 
     Example:
         >>> import kdcli
@@ -50,17 +51,17 @@ class SoftTargets(Loss):
 
     @property
     def accepted_output_kinds(self) -> tuple[str, ...]:
-        """Every head; logits of classes alone where they are standardised."""
+        """All output kinds, or only class logits if they are standardised."""
         return ("logits",) if self.standardize else self.output_kinds
 
     def __call__(
-        self, *, student: Any, teacher: Any, output_kind: str = "logits", progress: Any = 0.0, **_: Any
-    ) -> Any:
-        """The divergence, per example."""
+        self, *, student: Tensor, teacher: Tensor, output_kind: str = "logits", progress: Tensor = 0.0, **_: Any
+    ) -> Tensor:
+        """Return the divergence per example."""
         student, teacher = match_logits(student, teacher)
         if self.standardize and output_kind != "logits":
             raise ValueError(
-                f"soft_targets: standardize needs a classifier with logits; this head gives {output_kind}: leave "
+                f"soft_targets: standardize needs a classifier with logits (got {output_kind}); leave "
                 "standardize out"
             )
         if output_kind == "values":
@@ -69,12 +70,12 @@ class SoftTargets(Loss):
             student, teacher = standardize_logits(student), standardize_logits(teacher)
         temperature = ops.cast(value_at(self.temperature, progress), student.dtype)
         student, teacher = student / temperature, teacher / temperature
-        apart = _bernoulli if output_kind == "sigmoid" else divergence
-        return temperature * temperature * per_example(apart(student, teacher))
+        distance = _bernoulli_divergence if output_kind == "sigmoid" else divergence
+        return temperature * temperature * per_example(distance(student, teacher))
 
 
-def _bernoulli(student: Any, teacher: Any) -> Any:
-    chance = ops.sigmoid(teacher)
+def _bernoulli_divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    probability = ops.sigmoid(teacher)
     yes = ops.log_sigmoid(teacher) - ops.log_sigmoid(student)
     no = ops.log_sigmoid(-teacher) - ops.log_sigmoid(-student)
-    return chance * yes + (1.0 - chance) * no
+    return probability * yes + (1.0 - probability) * no

@@ -1,24 +1,25 @@
-"""Weighted soft labels: the teacher counts less where the student is already as good as it is."""
+"""Weighted soft labels: the teacher has less weight where the student is already as good."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from kdcli.formulas.class_masks import class_mask
 from kdcli.formulas.convention import match_logits, per_example
 from kdcli.formulas.divergence import cross_entropy
-from kdcli.formulas.one_class import class_mask
 from kdcli.lazy import ops
 from kdcli.loss import Loss
 from kdcli.spec import Temperature, Weight, value_at
+from kdcli.tensors import Tensor
 
 # Keeps the ratio finite where the teacher is certain.
-LEAST = 1e-7
+_EPSILON = 1e-7
 
 
 class WeightedSoftLabels(Loss):
     """(1 − exp(−c(student) / c(teacher))) · T² · cross-entropy of the softened distributions, per example.
 
-    c is the cross-entropy with the label at T 1. The weight in front is a number: no gradient flows through it.
+    c is the cross-entropy with the label at T 1. The factor in front is a constant: no gradient flows through it.
 
     Shapes: student, teacher (batch, ..., classes) logits; labels (batch, ...) classes → (batch,).
 
@@ -45,16 +46,18 @@ class WeightedSoftLabels(Loss):
     weight: Weight = 2.25
     temperature: Temperature = 2.0
 
-    def __call__(self, *, student: Any, teacher: Any, labels: Any = None, progress: Any = 0.0, **_: Any) -> Any:
-        """The weighted cross-entropy, per example."""
+    def __call__(
+        self, *, student: Tensor, teacher: Tensor, labels: Tensor = None, progress: Tensor = 0.0, **_: Any
+    ) -> Tensor:
+        """Return the weighted cross-entropy per example."""
         student, teacher = match_logits(student, teacher)
         mask = class_mask(labels, student, self)
-        ratio = _surprise(ops.stop_gradient(student), mask) / (_surprise(teacher, mask) + LEAST)
+        ratio = _surprise(ops.stop_gradient(student), mask) / (_surprise(teacher, mask) + _EPSILON)
         temperature = ops.cast(value_at(self.temperature, progress), student.dtype)
         entropy = cross_entropy(student / temperature, teacher / temperature)
         return temperature * temperature * per_example((1.0 - ops.exp(-ratio)) * entropy)
 
 
-def _surprise(logits: Any, mask: Any) -> Any:
-    """−log of the labelled class's share."""
+def _surprise(logits: Tensor, mask: Tensor) -> Tensor:
+    """−log of the probability of the labelled class."""
     return -ops.sum(ops.where(mask, ops.log_softmax(logits, axis=-1), 0.0), axis=-1)

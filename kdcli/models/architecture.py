@@ -1,38 +1,41 @@
-"""What a network is built of, in words: found in the operations that it computes with."""
+"""The architecture of a network in words, derived from its operations."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
+from kdcli.tensors import Tensor
+
 _PRODUCTS = ("BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "XlaEinsum")
 _LOOPS = ("While", "StatelessWhile", "CudnnRNN", "CudnnRNNV3")
-# What stands before everything else that it is found with.
+# Each takes precedence over those after it, and over plain convolutions.
 _NAMES = {"attention": _PRODUCTS, "depthwise convolutions": ("DepthwiseConv2dNative",), "recurrence": _LOOPS}
 
 
-def describe_architecture(operations: Iterable[Any], inputs: Iterable[Any]) -> str:
-    """Attention, depthwise or plain convolutions, recurrence or dense layers; with residual sums or without.
+def describe_architecture(operations: Iterable[Any], inputs: Iterable[Tensor]) -> str:
+    """Name the architecture: attention, depthwise or plain convolutions, recurrence, or dense layers.
 
-    Attention is a product, a residual connection a sum of two tensors of one shape that both come from the input.
+    Attention is recognized by products, and a residual connection by a sum, of two tensors that both depend on
+    the input.
 
     Args:
-        operations: of a graph, each after those that it needs.
+        operations: the operations of a graph, in an order in which they can be computed.
         inputs: its input tensors.
     """
-    carried = {tensor.ref() for tensor in inputs}
+    dependent = {tensor.ref() for tensor in inputs}
     found: set[str] = set()
     residual = False
     for operation in operations:
-        ours = [tensor for tensor in operation.inputs if tensor.ref() in carried]
-        if not ours:
+        operands = [tensor for tensor in operation.inputs if tensor.ref() in dependent]
+        if not operands:
             continue
-        carried.update(tensor.ref() for tensor in operation.outputs)
-        if operation.type in _PRODUCTS and len(ours) < 2:
+        dependent.update(tensor.ref() for tensor in operation.outputs)
+        if operation.type in _PRODUCTS and len(operands) < 2:
             continue
         found.add(operation.type)
-        if operation.type in ("Add", "AddV2") and len(ours) == 2:
-            first, second = ours
+        if operation.type in ("Add", "AddV2") and len(operands) == 2:
+            first, second = operands
             residual |= first.shape.rank == 4 and first.shape.as_list() == second.shape.as_list()
     for name, types in _NAMES.items():
         if found.intersection(types):

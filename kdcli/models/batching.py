@@ -1,4 +1,4 @@
-"""Asking what takes only one batch size, or less than everything at once."""
+"""Inference in batches of limited size, for models that accept only one batch size or not everything at once."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from kdcli.lazy import keras, tf
+from kdcli.tensors import Tensor
 
-# Examples that are asked at once where any number can be.
+# Examples in a batch where the model accepts any batch size.
 _CHUNK_EXAMPLES = 256
+
+Predict = Callable[[np.ndarray], np.ndarray]
 
 
 class Runner(Protocol):
@@ -22,76 +25,76 @@ class Runner(Protocol):
     batch: int | None
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
-        """Answers (n, ...) in float32 to examples (n, ...), as many as there are."""
+        """Compute float32 outputs (n, ...) for any number of examples (n, ...)."""
         ...
 
     def time_block(self, requests: list[np.ndarray]) -> np.ndarray:
-        """Nanoseconds (int64) of each request, from host array to host array."""
+        """Measure the nanoseconds (int64) of each request, from host array to host array."""
         ...
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Release the file."""
         ...
 
 
-def predict_in_batches(
-    ask: Callable[[np.ndarray], np.ndarray], examples: np.ndarray, *, size: int | None
-) -> np.ndarray:
-    """The answers to all examples, batch by batch.
+def predict_in_batches(predict: Predict, examples: np.ndarray, *, size: int | None) -> np.ndarray:
+    """Compute the outputs for all examples, batch by batch.
 
     Args:
-        ask: answers a batch.
-        size: the only batch size it takes; the last batch is filled up with its own last example. None: any.
+        predict: computes the outputs for a batch.
+        examples: (n, ...).
+        size: the only batch size that `predict` accepts; the last batch is padded with its last example.
+            None: any size.
     """
-    answers = []
+    outputs = []
     for start in range(0, len(examples), size or _CHUNK_EXAMPLES):
         batch = examples[start : start + (size or _CHUNK_EXAMPLES)]
         missing = (size or len(batch)) - len(batch)
-        filled = np.concatenate([batch, np.repeat(batch[-1:], missing, 0)]) if missing else batch
-        answers.append(ask(filled)[: len(batch)])
-    return np.concatenate(answers)
+        padded = np.concatenate([batch, np.repeat(batch[-1:], missing, 0)]) if missing else batch
+        outputs.append(predict(padded)[: len(batch)])
+    return np.concatenate(outputs)
 
 
-def time_in_batches(
-    ask: Callable[[np.ndarray], np.ndarray], requests: list[np.ndarray], *, size: int | None
-) -> np.ndarray:
-    """Nanoseconds (int64) of each request, one after the other, answered as `in_batches` does."""
-    taken = np.empty(len(requests), np.int64)
+def time_in_batches(predict: Predict, requests: list[np.ndarray], *, size: int | None) -> np.ndarray:
+    """Measure the nanoseconds (int64) of each request in turn; each is split as in `predict_in_batches`."""
+    nanoseconds = np.empty(len(requests), np.int64)
     for number, request in enumerate(requests):
-        began = time.perf_counter_ns()
-        predict_in_batches(ask, request, size=size)
-        taken[number] = time.perf_counter_ns() - began
-    return taken
+        started = time.perf_counter_ns()
+        predict_in_batches(predict, request, size=size)
+        nanoseconds[number] = time.perf_counter_ns() - started
+    return nanoseconds
 
 
-def map_in_batches(ask: Callable[[Any], Any], inputs: Any, *, size: int) -> Any:
-    """The answers to any number of examples from what takes just `size` at once.
+def map_in_batches(function: Callable[[Any], Any], inputs: Any, *, size: int) -> Any:
+    """Apply a function that accepts only batches of `size` to any number of examples.
 
     Args:
-        ask: from inputs with `size` examples to a structure of tensors with as many.
-        inputs: one tensor (batch, ...) or a structure of them; the last part is filled up with the last example.
+        function: maps a structure of tensors (size, ...) to a structure of tensors (size, ...).
+        inputs: one tensor (batch, ...) or a structure of them; the last batch is padded with the last example.
         size: the only batch size.
+
+    Returns:
+        The outputs of `function`, each (batch, ...).
     """
+    if all(tensor.shape[0] == size for tensor in keras.tree.flatten(inputs)):
+        return function(inputs)
     count = tf.shape(keras.tree.flatten(inputs)[0])[0]
-    parts = (count + size - 1) // size
+    batches = (count + size - 1) // size
 
-    def parted(tensor: Any) -> Any:
-        filling = tf.repeat(tensor[-1:], parts * size - count, axis=0)
-        shape = tf.concat([[parts, size], tf.shape(tensor)[1:]], 0)
-        whole = tf.reshape(tf.concat([tensor, filling], 0), shape)
-        whole.set_shape((None, size, *tensor.shape[1:]))
-        return whole
+    def split(tensor: Tensor) -> Tensor:
+        padding = tf.repeat(tensor[-1:], batches * size - count, axis=0)
+        shape = tf.concat([[batches, size], tf.shape(tensor)[1:]], 0)
+        return tf.ensure_shape(tf.reshape(tf.concat([tensor, padding], 0), shape), (None, size, *tensor.shape[1:]))
 
-    together = keras.tree.map_structure(parted, inputs)
-    # The function is traced once more to learn what it gives.
-    first = keras.tree.map_structure(lambda tensor: tf.TensorSpec(tensor.shape[1:], tensor.dtype), together)
-    given = tf.function(ask, autograph=False).get_concrete_function(first).structured_outputs
-    signature = keras.tree.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), given)
-    answers = tf.map_fn(ask, together, fn_output_signature=signature, parallel_iterations=1)
+    def join(tensor: Tensor) -> Tensor:
+        whole = tf.reshape(tensor, tf.concat([[batches * size], tf.shape(tensor)[2:]], 0))[:count]
+        return tf.ensure_shape(whole, (None, *tensor.shape[2:]))
 
-    def joined(tensor: Any) -> Any:
-        whole = tf.reshape(tensor, tf.concat([[parts * size], tf.shape(tensor)[2:]], 0))[:count]
-        whole.set_shape((None, *tensor.shape[2:]))
-        return whole
-
-    return keras.tree.map_structure(joined, answers)
+    stacked = keras.tree.map_structure(split, inputs)
+    # The function is traced once more to learn the shapes and types of its outputs.
+    first = keras.tree.map_structure(lambda tensor: tf.TensorSpec(tensor.shape[1:], tensor.dtype), stacked)
+    traced = tf.function(function, autograph=False).get_concrete_function(first).structured_outputs
+    signature = keras.tree.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), traced)
+    # One batch at a time, because layers may have state.
+    outputs = tf.map_fn(function, stacked, fn_output_signature=signature, parallel_iterations=1)
+    return keras.tree.map_structure(join, outputs)

@@ -1,4 +1,4 @@
-"""Python files that a user brings along: layers that they register with Keras, and kinds of their own."""
+"""Custom code: the Python files of `--code`, which define Keras layers or kinds of losses, sources and so on."""
 
 from __future__ import annotations
 
@@ -27,39 +27,44 @@ from kdcli.spec import Augment, Source, Spec
 
 
 def find_kinds(files: Sequence[Path]) -> CustomKinds:
-    """Run the files that may define kinds, before a recipe is read, and collect what they define.
+    """Run the files that may define kinds, and collect the kinds; this precedes reading a recipe.
 
-    A file defines kinds only when it imports kdcli, whose classes they are subclasses of. All others wait for
-    `bring_code`: they are about layers, and may compute something as soon as TensorFlow has been set up.
+    Only a file that imports kdcli can define kinds, because they are subclasses of its classes. The other files
+    define Keras classes and may compute something, so they wait for `run_keras_code`, after TensorFlow is set up.
 
     Raises:
-        UsageError: a file is missing, fails or defines nothing, or a kind cannot be one.
+        UsageError: a file is missing, fails or defines nothing, or a kind is invalid.
     """
     members: list[tuple[str, type[Spec]]] = []
     for file in files:
         if not file.is_file():
-            raise UsageError(f"--code {file}: no such file", hint="a Python file that defines own layers or kinds")
+            raise UsageError(
+                f"--code {file}: no such file", hint="give a Python file that defines custom layers or kinds"
+            )
         if file.name in [other.name for other in files if other is not file]:
-            raise UsageError(f"--code {file}: two files of this name", hint="recipes name files without folders")
+            raise UsageError(
+                f"--code {file}: another file has the same name", hint="recipes name files without their folder"
+            )
         if not _imports_kdcli(file):
             continue
         namespace, registered = _run(file)
-        found = classes_in(namespace, module=file.stem, file=str(file))
+        found = _collect_kinds(namespace, module=file.stem, file=str(file))
         if not found and not registered:
             raise UsageError(
                 f"--code {file} defines nothing: no subclass of Loss, FeatureLoss, Source or Augment",
-                hint="kd losses check FILE.py tries a file that defines losses",
+                hint="kd losses check FILE.py checks a file that defines losses",
             )
         for member in found:
-            _refuse_twice(member, file, members)
+            _refuse_repeated(member, file, members)
             members.append((file.name, member))
     return CustomKinds(tuple(members), tuple(files))
 
 
 def run_keras_code(files: Sequence[Path]) -> None:
-    """Run the files that only define classes or functions of Keras models; `find_kinds` has run the others.
+    """Run the files that define only classes or functions of Keras models; `find_kinds` has run the others.
 
-    Each is known under its bare name too, as Keras saves what no decorator has registered.
+    Each class or function is also registered under its bare name, because Keras saves that name for objects
+    without a registering decorator.
 
     Raises:
         UsageError: a file fails, or defines nothing.
@@ -71,72 +76,72 @@ def run_keras_code(files: Sequence[Path]) -> None:
         if not registered:
             raise UsageError(
                 f"--code {file} registers nothing: no layer, model, loss, metric or function of a Keras model",
-                hint="a file that defines, or imports, the classes that the model was saved with",
+                hint="give a file that defines or imports the classes that the model was saved with",
             )
 
 
 def select_kind_files(files: Sequence[Path]) -> tuple[Path, ...]:
-    """The files that `find_kinds` runs, before TensorFlow has been set up."""
+    """Select the files that `find_kinds` runs, before TensorFlow is set up."""
     return tuple(file for file in files if _imports_kdcli(file))
 
 
 def list_registered_names() -> frozenset[str]:
-    """The names under which own classes and functions stand in a model's configuration."""
+    """List the names of custom classes and functions in the configurations of models."""
     return frozenset(keras.saving.get_custom_objects())
 
 
 @contextmanager
 def attribute_errors(files: Sequence[Path]) -> Iterator[None]:
-    """What is raised in the user's own files while the block runs is theirs: one line, with the place.
+    """Report errors that custom code raises inside the block as usage errors of its file.
 
     Raises:
-        UsageError: naming the file, the line and the error.
+        UsageError: with the file, the line and the error.
     """
     try:
         yield
     except Exception as error:
-        # What kd says of a loss that cannot be computed is about another error, whose link TensorFlow may cut.
+        # kd wraps the errors of losses, and TensorFlow may cut the link to the cause.
         cause = (error.__cause__ or error.__context__) if isinstance(error, KdError) else error
         for file in files:
             if cause is not None and not isinstance(cause, KdError) and _line_in(file, cause):
-                raise _failed(file, cause, hint=f"kd losses check {file} tries the losses in it") from cause
+                raise _code_error(file, cause, hint=f"kd losses check {file} checks the losses in it") from cause
         raise
 
 
 def _line_in(file: Path, error: BaseException) -> int | None:
-    """The line of a file in which an error was raised, or through which it came; None when it was elsewhere."""
+    """The last line of a file in the traceback of an error; None when the file is not in it."""
     if isinstance(error, SyntaxError) and error.filename == str(file):
         return error.lineno
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     return lines[-1] if lines else None
 
 
-def _said(error: BaseException) -> str:
-    """The error in one line."""
+def _describe_error(error: BaseException) -> str:
+    """Describe an error in one line."""
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__}: {error.msg}"
     return f"{type(error).__name__}: {summarize_error(error)}"
 
 
 def _run(file: Path, *, functions: bool = False) -> tuple[Mapping[str, Any], bool]:
-    """Run a file: its names, and whether something in it is registered with Keras now."""
+    """Run a file; return its namespace, and whether it registered anything with Keras."""
     if _mentions(file, "keras", "tensorflow"):
-        # They load more quietly from here than from there.
+        # Loading TensorFlow through kd suppresses its log output.
         keras.saving.get_custom_objects()
-    known = dict(_registered())
+    known = dict(_get_registered())
     try:
         namespace = runpy.run_path(str(file), run_name=file.stem)
-    # The user's own code may raise anything, and may want to end the program.
+    # Custom code may raise anything, even SystemExit.
     except (Exception, SystemExit) as error:
-        raise _failed(file, error) from error
+        raise _code_error(file, error) from error
     if "keras" in sys.modules:
         _register_bare(namespace, module=file.stem, functions=functions)
-    found = _registered()
+    found = _get_registered()
     return namespace, any(known.get(name) is not found[name] for name in found)
 
 
 def _register_bare(namespace: Mapping[str, Any], *, module: str, functions: bool) -> None:
-    """Register classes under their bare names, and the file's own functions unless Keras has one of that name."""
+    """Register classes under their bare names, and the file's functions unless Keras has one of that name."""
     known = keras.saving.get_custom_objects()
     parents = (
         keras.layers.Layer,
@@ -149,29 +154,30 @@ def _register_bare(namespace: Mapping[str, Any], *, module: str, functions: bool
     )
     for member in namespace.values():
         if isinstance(member, type) and issubclass(member, parents):
-            own = member.__module__.split(".")[0] not in ("keras", "keras_hub", "tf_keras", "tensorflow")
+            custom = member.__module__.split(".")[0] not in ("keras", "keras_hub", "tf_keras", "tensorflow")
         else:
-            own = functions and isinstance(member, FunctionType) and member.__module__ == module
-            own = own and member.__name__ not in FUNCTIONS
-        if own:
+            custom = functions and isinstance(member, FunctionType) and member.__module__ == module
+            custom = custom and member.__name__ not in FUNCTIONS
+        if custom:
             known[member.__name__] = member
 
 
-def _registered() -> Mapping[str, Any]:
+def _get_registered() -> Mapping[str, Any]:
     return keras.saving.get_custom_objects() if "keras" in sys.modules else {}
 
 
-def _failed(file: Path, error: BaseException, *, hint: str | None = None) -> UsageError:
+def _code_error(file: Path, error: BaseException, *, hint: str | None = None) -> UsageError:
     line = _line_in(file, error)
-    place = f"{file}:{line}" if line else str(file)
-    return UsageError(f"--code {place}: {_said(error)}", hint=hint or f"python {file} shows where")
+    location = f"{file}:{line}" if line else str(file)
+    hint = hint or f"python {file} shows the traceback"
+    return UsageError(f"--code {location}: {_describe_error(error)}", hint=hint)
 
 
-def _refuse_twice(member: type[Spec], file: Path, before: Sequence[tuple[str, type[Spec]]]) -> None:
+def _refuse_repeated(member: type[Spec], file: Path, before: Sequence[tuple[str, type[Spec]]]) -> None:
     for other_file, other in before:
         if kind_of(other) == kind_of(member):
             raise UsageError(
-                f"--code {file}: {member.__name__}: {other_file} has the kind {kind_of(member)!r} already"
+                f"--code {file}: {member.__name__}: {other_file} already defines the kind {kind_of(member)!r}"
             )
 
 
@@ -180,11 +186,11 @@ def _imports_kdcli(file: Path) -> bool:
 
 
 def _mentions(file: Path, *packages: str) -> bool:
-    """Whether a file imports one of these packages anywhere."""
+    """Whether a file imports one of these packages."""
     try:
         tree = ast.parse(file.read_bytes(), filename=str(file))
     except (SyntaxError, ValueError) as error:
-        raise _failed(file, error) from error
+        raise _code_error(file, error) from error
     except OSError as error:
         raise UsageError(f"--code {file}: cannot be read: {error.strerror}") from None
     named = [name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names]
@@ -193,13 +199,13 @@ def _mentions(file: Path, *packages: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Family:
-    """What own kinds may be of.
+class _Family:
+    """A class whose subclasses are kinds.
 
     Args:
-        parent: the class that they are subclasses of.
-        entries: what a recipe may hold of it.
-        verb: the method that each kind must have.
+        parent: the class.
+        entries: the type of a recipe's entries, a union of all built-in kinds.
+        verb: the method that each kind must define.
     """
 
     parent: type[Spec]
@@ -207,52 +213,50 @@ class Family:
     verb: str
 
 
-FAMILIES = (
-    Family(Loss, AnyLoss, "__call__"),
-    Family(Source, AnySource, "load"),
-    Family(Augment, AnyAugment, "__call__"),
+_FAMILIES = (
+    _Family(Loss, AnyLoss, "__call__"),
+    _Family(Source, AnySource, "load"),
+    _Family(Augment, AnyAugment, "__call__"),
 )
 
 
-def classes_in(namespace: Mapping[str, Any], *, module: str, file: str) -> list[type[Spec]]:
-    """The kinds that a file defines, in order.
+def _collect_kinds(namespace: Mapping[str, Any], *, module: str, file: str) -> list[type[Spec]]:
+    """Collect the kinds that a file defines, in order.
 
     Args:
-        namespace: its names.
-        module: what its classes say of where they were made.
-        file: what messages call it.
+        namespace: the file's names.
+        module: module name of the classes that the file defines.
+        file: what messages call the file.
 
     Raises:
-        UsageError: a class that is meant to be a kind and cannot be one.
+        UsageError: an invalid kind.
     """
-    made = [
+    candidates = [
         (member, family)
         for member in dict.fromkeys(value for value in namespace.values() if isinstance(value, type))
-        for family in FAMILIES
+        for family in _FAMILIES
         if issubclass(member, family.parent) and member.__module__ == module
     ]
     found: list[type[Spec]] = []
-    for member, family in made:
-        parent_of = [other for other, _ in made if other is not member and issubclass(other, member)]
-        if parent_of and not _has_kind(member):
+    for member, family in candidates:
+        has_subclass = any(other is not member and issubclass(other, member) for other, _ in candidates)
+        if has_subclass and not _has_kind(member):
             continue
-        _refuse(member, family, f"--code {file}: {member.__name__}")
-        same = [other for other in found if kind_of(other) == kind_of(member)]
-        if same:
-            raise UsageError(
-                f"--code {file}: {member.__name__}: {same[0].__name__} has the kind {kind_of(member)!r} already"
-            )
+        where = f"--code {file}: {member.__name__}"
+        _check_kind(member, family, where)
+        for other in found:
+            if kind_of(other) == kind_of(member):
+                raise UsageError(f"{where}: {other.__name__} already defines the kind {kind_of(member)!r}")
         found.append(member)
     return found
 
 
-def _method(member: type[Spec], name: str) -> Any:
-    # Asked as an attribute, `__call__` would be that of the class' own class.
+def _find_method(member: type[Spec], name: str) -> Any:
+    # As an attribute of the class, `__call__` would be that of its metaclass.
     return next((vars(one)[name] for one in member.__mro__ if name in vars(one)), None)
 
 
-def _takes_more(method: Any) -> bool:
-    """Whether a method takes any argument by name."""
+def _accepts_any_keyword(method: Any) -> bool:
     return any(one.kind is one.VAR_KEYWORD for one in inspect.signature(method).parameters.values())
 
 
@@ -261,27 +265,28 @@ def _has_kind(member: type[Spec]) -> bool:
     return "kind" in inspect.get_annotations(member) and isinstance(field.default, str)
 
 
-def _refuse(member: type[Spec], family: Family, where: str) -> None:
+def _check_kind(member: type[Spec], family: _Family, where: str) -> None:
     if not _has_kind(member):
         name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", member.__name__).lower()
         raise UsageError(f"{where} has no kind", hint=f'kind: Literal["{name}"] = "{name}"')
     kind, annotation = kind_of(member), member.model_fields["kind"].annotation
     if get_origin(annotation) is not Literal or get_args(annotation) != (kind,):
-        raise UsageError(
-            f"{where}: its kind must be of the type Literal", hint=f'kind: Literal["{kind}"] = "{kind}"'
-        )
+        raise UsageError(f"{where}: the type of kind must be Literal", hint=f'kind: Literal["{kind}"] = "{kind}"')
     if not re.fullmatch(r"[a-z][a-z0-9_]*", kind):
-        raise UsageError(f"{where}: a kind is a word of a-z, 0-9 and _, got {kind!r}")
+        raise UsageError(f"{where}: the name of a kind consists of a-z, 0-9 and _ (got {kind!r})")
     taken = {kind_of(known): known for known in find_specs(family.entries)}
     if kind in taken:
         raise UsageError(
-            f"{where}: the kind {kind!r} is taken, by kdcli's {taken[kind].__name__}", hint="give it another name"
+            f"{where}: kdcli's {taken[kind].__name__} already defines the kind {kind!r}",
+            hint="choose another name",
         )
-    if _method(member, family.verb) is _method(family.parent, family.verb):
-        raise UsageError(f"{where} has no {family.verb}", hint="kd losses show soft_targets; docs/custom-kinds.md")
-    if family.parent is Loss and not _takes_more(_method(member, "__call__")):
+    if _find_method(member, family.verb) is _find_method(family.parent, family.verb):
         raise UsageError(
-            f"{where}: its __call__ must ignore what it does not use",
+            f"{where} has no {family.verb} method", hint="kd losses show soft_targets; docs/custom-kinds.md"
+        )
+    if family.parent is Loss and not _accepts_any_keyword(_find_method(member, "__call__")):
+        raise UsageError(
+            f"{where}: __call__ must accept and ignore arguments that it does not use",
             hint="def __call__(self, *, student, teacher, **_)",
         )
     if member.model_rebuild(raise_errors=False) is False:

@@ -1,4 +1,4 @@
-"""Which short number types this machine computes with in hardware."""
+"""Hardware support for bfloat16 and float16 on this machine."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from kdcli.lazy import tf
 _CPU_INFO = Path("/proc/cpuinfo")
 # Flags of x86 processors that multiply bfloat16: matrix tiles, and 512-bit vectors.
 _BFLOAT16 = ("amx_bf16", "avx512_bf16")
-# From which compute capability on a GPU has tensor cores for a type.
+# The first compute capability whose tensor cores support a type.
 _CAPABILITY = {"mixed_float16": (7, 0), "mixed_bfloat16": (8, 0)}
 
 
 def read_processor_flags(path: Path = _CPU_INFO) -> tuple[str, ...]:
-    """Those of the processor's flags that multiply bfloat16; none where the system does not list any."""
+    """The processor flags for bfloat16 multiplication; empty where the system lists no flags."""
     try:
         lines = path.read_text("utf-8", errors="replace").splitlines()
     except OSError:
@@ -24,12 +24,12 @@ def read_processor_flags(path: Path = _CPU_INFO) -> tuple[str, ...]:
 
 
 def has_gpu() -> bool:
-    """Whether TensorFlow computes on a GPU here."""
+    """Whether TensorFlow sees a GPU."""
     return bool(tf.config.get_visible_devices("GPU"))
 
 
 def is_fast_in(precision: str) -> bool:
-    """Whether the GPU, or without one the processor, has hardware for `mixed_bfloat16` or `mixed_float16`."""
+    """Whether the hardware computes fast in `mixed_bfloat16` or `mixed_float16`: all GPUs, or else the CPU."""
     gpus = tf.config.get_visible_devices("GPU")
     if not gpus:
         return precision == "mixed_bfloat16" and bool(read_processor_flags())

@@ -1,4 +1,4 @@
-"""What a file computes: a network in inference and in float32, with the output kind that was asked for."""
+"""What an exported file computes: a network in inference mode, in float32, with the requested output kind."""
 
 from __future__ import annotations
 
@@ -9,53 +9,54 @@ from typing import Any
 from kdcli.errors import UsageError
 from kdcli.lazy import keras, ops, tf
 from kdcli.models.files.load import load_written_keras
-from kdcli.models.keras.inputs import flatten_structure
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.keras.taps import get_activation_name
 from kdcli.models.network import SMALLEST_PROBABILITY, Network
 from kdcli.models.saved_model.constant_function import freeze_function
 from kdcli.runs import writer
+from kdcli.tensors import KerasModel, Tensor
 
 _HALF = ("float16", "bfloat16")
 _BOUNDED = ("probabilities", "sigmoid")
 _LOOPS = frozenset(("While", "StatelessWhile"))
 
 
-def choose_exported_kind(network: Network, wanted: str, *, teachers: Sequence[str] = ()) -> str:
-    """The output kind of a network's exported files.
+def choose_exported_kind(network: Network, option: str, *, teachers: Sequence[str] = ()) -> str:
+    """Choose the output kind of a network's exported files.
 
     Args:
-        network: its own output kind says what its own file gives.
-        wanted: `teacher` (what the teachers' files give), `probabilities` or `logits`.
-        teachers: the output kinds of its teachers' files; empty where it has none.
+        network: the network to export.
+        option: `teacher` (the kind of the teachers' files), `probabilities` or `logits`.
+        teachers: output kinds of the teachers' files; empty where there are no teachers.
 
     Raises:
-        UsageError: values were asked for as something else.
+        UsageError: probabilities or logits of a network whose outputs are values.
     """
-    own = network.saved_kind
-    if own == "values":
-        if wanted != "teacher":
+    saved = network.saved_kind
+    if saved == "values":
+        if option != "teacher":
             raise UsageError(
-                f"--output-kind {wanted} is for classes, {network.name} gives values", hint="leave it out"
+                f"--output-kind {option} is for classifiers, but the outputs of {network.name} are values",
+                hint="leave out --output-kind",
             )
-        return own
-    if wanted == "teacher":
+        return saved
+    if option == "teacher":
         # Teachers of both kinds are mixed by their probabilities.
-        kinds = [kind for kind in teachers if kind in (*_BOUNDED, "logits")] or [own]
-        wanted = "probabilities" if any(kind in _BOUNDED for kind in kinds) else "logits"
-    if wanted == "logits" or own in _BOUNDED:
-        return "logits" if wanted == "logits" else own
+        kinds = [kind for kind in teachers if kind in (*_BOUNDED, "logits")] or [saved]
+        option = "probabilities" if any(kind in _BOUNDED for kind in kinds) else "logits"
+    if option == "logits" or saved in _BOUNDED:
+        return "logits" if option == "logits" else saved
     return "sigmoid" if network.output_kind == "sigmoid" or network.has_one_sigmoid else "probabilities"
 
 
 def prepare_for_export(network: Network, kind: str) -> Network:
-    """Change a network for good into what ships: layers compute in float32, a last activation is left out.
+    """Make a network's layers compute in float32, and drop a last activation that the file shall not have.
 
-    A graph stays as it is; it computes in the types that it was saved with.
+    Only Keras models are changed; a frozen graph computes in the types that it was saved with.
 
     Args:
-        network: nobody else uses it any more.
-        kind: the output kind of its file, from `shipped_kind`.
+        network: changed in place, so nothing else may use it any more.
+        kind: output kind of the file, from `choose_exported_kind`.
     """
     if not isinstance(network, KerasNetwork):
         return network
@@ -81,7 +82,7 @@ def _compute_in_float32(layer: Any) -> None:
 
 
 def copy_network(network: KerasNetwork) -> KerasNetwork:
-    """The same network over a model of its own, with weights of the types that its layers ask for now."""
+    """Copy a network and its model; the weights get the types that the layers' policies now specify."""
     with writer.scratch_folder(4 * network.parameters) as folder:
         network.model.save(folder / "model.keras")
         model = load_written_keras(folder / "model.keras")
@@ -89,71 +90,77 @@ def copy_network(network: KerasNetwork) -> KerasNetwork:
     return other.with_preprocessing(network.preprocessing).with_outputs_like(network)
 
 
-def convert_output_kind(output: Any, own: str, kind: str) -> Any:
-    """An output of one kind as another: an activation more, or the logits that a probability stands for."""
-    if own == kind:
+def convert_output_kind(output: Tensor, source: str, kind: str) -> Tensor:
+    """Convert outputs of one kind to another: add an activation, or compute logits from probabilities.
+
+    Args:
+        output: (batch, ..., outputs).
+        source: output kind of `output`.
+        kind: output kind of the result.
+    """
+    if source == kind:
         return output
     if kind in _BOUNDED:
         activation = "softmax" if kind == "probabilities" else "sigmoid"
         return keras.layers.Activation(activation, dtype="float32", name=kind)(output)
     clipped = ops.maximum(ops.cast(output, "float32"), SMALLEST_PROBABILITY)
-    if own == "probabilities":
+    if source == "probabilities":
         return ops.log(clipped)
     return ops.log(clipped) - ops.log(ops.maximum(1.0 - ops.cast(output, "float32"), SMALLEST_PROBABILITY))
 
 
-def compute_keras_output(network: KerasNetwork, prepared: Any) -> Any:
-    """The chosen output of a Keras model in inference, from its only input."""
+def compute_keras_output(network: KerasNetwork, preprocessed: Tensor) -> Tensor:
+    """Compute the chosen output of a Keras model with one input, in inference mode."""
     structure = getattr(network.model, "input", None)
-    given = {next(iter(structure)): prepared} if isinstance(structure, dict) else prepared
-    # Augmentation layers are on unless they are told otherwise.
-    return flatten_structure(network.model(given, training=False))[network.output_index]
+    inputs = {next(iter(structure)): preprocessed} if isinstance(structure, dict) else preprocessed
+    # Augmentation layers are active unless `training` is False.
+    return keras.tree.flatten(network.model(inputs, training=False))[network.output_index]
 
 
-def compute_stateless(model: Any, batch: Any) -> Any:
-    """The output of a model in inference; no variable changes, not even the state of random generators."""
+def compute_stateless(model: KerasModel, batch: Tensor) -> Tensor:
+    """Compute a model's output in inference mode without changing variables, such as generator states."""
     with keras.StatelessScope():
         return model(batch, training=False)
 
 
 @dataclass(frozen=True)
 class ConstantModel:
-    """A function as one graph of constants, without variables and without what inference does not need.
+    """A function as a graph of constants: no variables, and only the operations that inference needs.
 
     Args:
-        model: a `keras.Model` that computes it.
-        operations: the types of TensorFlow operations in it.
+        model: a `keras.Model` that computes the function.
+        operations: types of the TensorFlow operations in the graph.
     """
 
-    model: Any
+    model: KerasModel
     operations: frozenset[str]
 
     @property
     def has_loops(self) -> bool:
-        """Whether it computes in a loop, as recurrent layers do."""
+        """Whether the graph contains loops, as recurrent layers do."""
         return bool(self.operations & _LOOPS)
 
 
-def make_constant(function: Callable[[Any], Any], inputs: Any) -> ConstantModel:
-    """Trace a function, and put constants in place of its variables.
+def make_constant(function: Callable[[Tensor], Tensor], inputs: Tensor) -> ConstantModel:
+    """Trace a function and replace its variables with constants.
 
     Args:
-        function: from a batch to one tensor.
-        inputs: a `keras.Input`, whose shape, type and name the model takes.
+        function: maps a batch to one tensor.
+        inputs: a `keras.Input`; the model gets its shape, type and name.
     """
     spec = tf.TensorSpec(inputs.shape, inputs.dtype, name=inputs.name)
     constant = freeze_function(tf.function(function, autograph=False).get_concrete_function(spec))
     graph, (fed,), (result,) = constant.graph.as_graph_def(), constant.inputs, constant.outputs
     nodes = [*graph.node, *(node for body in graph.library.function for node in body.node_def)]
     for node in nodes:
-        # A gradient of its own, as of silu, needs tensors of the function that was traced.
+        # A custom gradient, such as that of silu, refers to tensors of the traced function.
         node.attr.pop("_gradient_op_type", None)
 
-    def compute(batch: Any) -> Any:
+    def compute(batch: Tensor) -> Tensor:
         (output,) = tf.graph_util.import_graph_def(
             graph, input_map={fed.name: batch}, return_elements=[result.name], name=""
         )
-        # Its shape follows from the graph for the usual operations only.
+        # TensorFlow infers the shape for common operations only.
         return tf.ensure_shape(output, result.shape)
 
     layer = keras.layers.Lambda(

@@ -1,4 +1,4 @@
-"""What becomes of images on their way to the first layer with weights, read off the graph and not off names."""
+"""The range of pixel values at the first layer with weights, derived from the graph."""
 
 from __future__ import annotations
 
@@ -9,39 +9,40 @@ import numpy as np
 
 from kdcli.models.network import Network
 from kdcli.models.preprocessing import PixelScale
+from kdcli.tensors import Tensor
 
-# What tells sizes, not values: a shape that is computed from an image is no image.
+# Operations that return sizes: a shape computed from an image does not carry its values.
 _SIZES = ("Shape", "ShapeN", "Size", "Rank")
 _VARIABLES = ("VarHandleOp", "VariableV2", "Variable")
 
 
 def find_first_weighted_input(
-    operations: Iterable[Any], inputs: Iterable[Any], *, weights: Collection[str] = ()
-) -> Any | None:
-    """The tensor that the first operation with weights takes.
+    operations: Iterable[Any], inputs: Iterable[Tensor], *, weights: Collection[str] = ()
+) -> Tensor | None:
+    """Find the tensor that enters the first operation with weights.
 
     Args:
-        operations: of a TensorFlow graph, each after those that it needs.
+        operations: the operations of a TensorFlow graph, in an order in which they can be computed.
         inputs: the tensors that carry the data.
-        weights: names of operations that are weights; variables are known as such.
+        weights: names of operations that are weights; variables are recognized without.
 
     Returns:
-        A tensor, one of `inputs` where nothing stands before the weights; None where no operation has any.
+        The tensor: one of `inputs` where nothing precedes the weights. None where no operation has weights.
     """
     data = {tensor.name for tensor in inputs}
-    learned: set[str] = set()
+    weight_tensors: set[str] = set()
     for operation in operations:
         if operation.type in _SIZES:
             continue
-        taken = list(operation.inputs)
-        first = next((tensor for tensor in taken if tensor.name in data), None)
-        weighted = any(tensor.name in learned for tensor in taken)
+        operands = list(operation.inputs)
+        first = next((tensor for tensor in operands if tensor.name in data), None)
+        weighted = any(tensor.name in weight_tensors for tensor in operands)
         if first is not None and weighted:
             return first
         if first is not None:
             data.update(tensor.name for tensor in operation.outputs)
         elif weighted or _is_weight(operation, weights):
-            learned.update(tensor.name for tensor in operation.outputs)
+            weight_tensors.update(tensor.name for tensor in operation.outputs)
     return None
 
 
@@ -53,20 +54,20 @@ def _is_weight(operation: Any, weights: Collection[str]) -> bool:
 def measure_input_range(
     network: Network, scale: PixelScale, raw: dict[str, np.ndarray]
 ) -> tuple[float, float] | None:
-    """The least and the largest value that reach the first layer with weights.
+    """Measure the smallest and largest pixel value at the first layer with weights.
 
     Args:
-        network: with its preprocessing.
-        scale: under which the images go in.
-        raw: a black image and a white one, in this order, by input name.
+        network: a network with preprocessing.
+        scale: the pixel scale to try.
+        raw: input name → a black image and a white image, in this order.
 
     Returns:
-        A pair, or None where the network does not tell.
+        The two values, or None where the network cannot tell.
     """
-    reached = network.with_scale(scale).compute_before_weights(raw)
-    if reached is None or reached.ndim < 2 or len(reached) != 2 or not reached.size:
+    found = network.with_scale(scale).compute_before_weights(raw)
+    if found is None or found.ndim < 2 or len(found) != 2 or not found.size:
         return None
-    values = reached.astype(np.float64)
-    # What is the same for both images is no pixel: padding in front of the layer, say.
+    values = found.astype(np.float64)
+    # Values that are equal for both images are not pixels, but padding in front of the layer, for example.
     pixels = values[:, np.abs(values[1] - values[0]) > 1e-9]
     return (float(pixels.min()), float(pixels.max())) if pixels.size else None

@@ -1,4 +1,4 @@
-"""How a raw example becomes a network's input: channel axis, size, scale, type."""
+"""Preprocessing: turns raw examples into a network's input (channel axis, size, scale, type)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import numpy as np
 
 from kdcli.errors import ModelError
 from kdcli.lazy import ops
+from kdcli.recipe.model_sections import InputSection
 from kdcli.spec import Standardization
+from kdcli.tensors import Shape, Tensor, Tensors
 
 SCALES = ("unit", "signed", "raw", "imagenet", "caffe")
 PixelScale = str | Standardization
-# Channel statistics of ImageNet, in the order and units in which the published weights expect them.
+# Channel statistics of ImageNet, in the channel order and units that the published weights expect.
 IMAGENET_MEAN = np.array((0.485, 0.456, 0.406), np.float32)
 IMAGENET_DEVIATION = np.array((0.229, 0.224, 0.225), np.float32)
 CAFFE_MEAN = np.array((103.939, 116.779, 123.68), np.float32)
@@ -22,21 +24,21 @@ CAFFE_MEAN = np.array((103.939, 116.779, 123.68), np.float32)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """One network's preparation of one input.
+    """The preprocessing of one input of a network.
 
     Args:
-        raw_shape: shape of a stored example.
-        raw_dtype: its type; only `uint8` pictures are scaled.
-        shape: the network's input shape, None where it takes any size.
-        dtype: the network's input type.
+        raw_shape: shape of a raw example.
+        raw_dtype: type of a raw example; only `uint8` images are scaled.
+        shape: shape of the network's input, without the batch axis; None for an axis of any size.
+        dtype: type of the network's input.
         scale: one of `SCALES`, or a standardization in pixel values.
-        size: (height, width) to resize to, or None to leave the size.
-        fit: `stretch`, `crop` or `pad`.
+        size: (height, width) to resize to, or None to keep the size.
+        fit: `stretch`, `crop` or `pad`; how an image with other proportions is resized.
     """
 
     raw_shape: tuple[int, ...]
     raw_dtype: str
-    shape: tuple[int | None, ...]
+    shape: Shape
     dtype: str
     scale: PixelScale = "unit"
     size: tuple[int, int] | None = None
@@ -44,17 +46,17 @@ class Preprocessing:
 
     @property
     def is_image(self) -> bool:
-        """Whether the input is a picture, which has a size and can be resized."""
-        return _is_picture(self.raw_shape, self.raw_dtype)
+        """Whether raw examples are images, which can be resized."""
+        return _is_image(self.raw_shape, self.raw_dtype)
 
     @property
     def is_scaled(self) -> bool:
-        """Whether the scale has any effect here."""
+        """Whether the scale has an effect: on images of bytes."""
         return self.raw_dtype == "uint8" and self.is_image
 
     @property
     def preprocessed_shape(self) -> tuple[int, ...]:
-        """The shape of one prepared example."""
+        """Shape of one preprocessed example."""
         shape = self.raw_shape
         if len(shape) == 2 and len(self.shape) == 3:
             shape = (*shape, 1)
@@ -65,23 +67,23 @@ class Preprocessing:
         return tuple(shape)
 
     def with_scale(self, scale: PixelScale) -> Preprocessing:
-        """The same with another scale."""
+        """A copy with another scale."""
         return replace(self, scale=scale)
 
-    def __call__(self, raw: Any) -> Any:
-        """Prepare a batch (batch, *raw_shape) of raw values."""
+    def __call__(self, raw: Tensor) -> Tensor:
+        """Preprocess a batch (batch, *raw_shape)."""
         batch = ops.convert_to_tensor(raw)
         if len(self.raw_shape) == 2 and len(self.shape) == 3:
             batch = batch[..., None]
         elif len(self.raw_shape) == 3 and len(self.shape) == 2 and self.raw_shape[-1] == 1:
             batch = batch[..., 0]
         if self.size is not None:
-            batch = self._resized(ops.cast(batch, "float32"))
+            batch = self._resize(ops.cast(batch, "float32"))
         if self.is_scaled:
-            batch = _scaled(ops.cast(batch, "float32"), self.scale)
+            batch = _scale(ops.cast(batch, "float32"), self.scale)
         return ops.cast(batch, self.dtype)
 
-    def _resized(self, batch: Any) -> Any:
+    def _resize(self, batch: Tensor) -> Tensor:
         flat = len(self.shape) == 2
         batch = batch[..., None] if flat else batch
         batch = ops.image.resize(
@@ -95,7 +97,7 @@ class Preprocessing:
         return batch[..., 0] if flat else batch
 
     def to_json(self) -> dict[str, Any]:
-        """What the plan and the run record."""
+        """The preprocessing as plans and runs record it."""
         size = list(self.size) if self.size else None
         scale = scale_to_json(self.scale) if self.is_scaled else None
         return {
@@ -108,21 +110,21 @@ class Preprocessing:
 
 
 def scale_to_json(scale: PixelScale) -> str | dict[str, Any]:
-    """The scale as a recipe writes it."""
+    """Convert a scale to the form that a recipe uses."""
     return scale if isinstance(scale, str) else scale.model_dump(mode="json")
 
 
-def scale_from_json(given: Any) -> PixelScale | None:
-    """The scale that `scale_to_json` wrote; None for anything else."""
-    if isinstance(given, dict):
+def scale_from_json(value: Any) -> PixelScale | None:
+    """Read a scale that `scale_to_json` wrote; None for anything else."""
+    if isinstance(value, dict):
         try:
-            return Standardization.model_validate(given)
+            return Standardization.model_validate(value)
         except ValueError:
             return None
-    return given if given in SCALES else None
+    return value if value in SCALES else None
 
 
-def _scaled(batch: Any, scale: PixelScale) -> Any:
+def _scale(batch: Tensor, scale: PixelScale) -> Tensor:
     if isinstance(scale, Standardization):
         mean, deviation = (np.array(values, np.float32) for values in (scale.mean, scale.deviation))
         return (batch - mean) / deviation
@@ -137,65 +139,76 @@ def _scaled(batch: Any, scale: PixelScale) -> Any:
     return batch
 
 
-def _is_picture(shape: tuple[int, ...], dtype: str) -> bool:
-    """Three axes, or two of bytes: two axes of other numbers may be a series, which no one resizes."""
+def _is_image(shape: tuple[int, ...], dtype: str) -> bool:
+    """Three axes, or two axes of bytes; two axes of other numbers may be a series, which is not resized."""
     return len(shape) == 3 or (len(shape) == 2 and dtype == "uint8")
 
 
 def make_preprocessing(
-    section: Any,
+    section: InputSection,
     *,
     raw_shape: tuple[int, ...],
     raw_dtype: str,
-    shape: tuple[int | None, ...],
+    shape: Shape,
     dtype: str,
     name: str,
 ) -> Preprocessing:
-    """The preparation that a recipe's `input` section asks for; `scale: auto` starts as `unit`.
+    """Build the preprocessing that a recipe's `input` section specifies; `scale: auto` starts as `unit`.
+
+    Args:
+        section: the `input` section.
+        raw_shape: shape of a raw example.
+        raw_dtype: type of a raw example.
+        shape: shape of the network's input, without the batch axis; None for an axis of any size.
+        dtype: type of the network's input.
+        name: what messages call the network.
 
     Raises:
         ModelError: the data cannot become this network's input.
     """
-    size = None
-    if section.resize != "auto" and not _is_picture(raw_shape, raw_dtype):
-        raise ModelError(f"{name}: input.resize is for pictures, the data has shape {_text(raw_shape)}")
+    size: tuple[int, int] | None = None
+    if section.resize != "auto" and not _is_image(raw_shape, raw_dtype):
+        raise ModelError(f"{name}: input.resize applies to images, but the data has shape {_text(raw_shape)}")
     if section.resize != "auto":
-        # The size that the data has already is no resizing: pixels stay as they are.
-        size = tuple(section.resize) if tuple(section.resize) != tuple(raw_shape[:2]) else None
-    elif _is_picture(raw_shape, raw_dtype) and len(shape) in (2, 3) and None not in shape[:2]:
-        size = shape[:2] if tuple(raw_shape[:2]) != tuple(shape[:2]) else None
+        size = section.resize
+    elif _is_image(raw_shape, raw_dtype) and len(shape) in (2, 3):
+        height, width = shape[:2]
+        size = None if height is None or width is None else (height, width)
+    if size == tuple(raw_shape[:2]):
+        # Resizing to the size that the data already has would change pixels.
+        size = None
     scale: PixelScale = "unit" if section.scale == "auto" else section.scale
     if isinstance(scale, Standardization):
         scale = scale.in_pixels
-    prepared = Preprocessing(raw_shape, raw_dtype, shape, dtype, scale, size, section.fit)
-    given = prepared.preprocessed_shape
-    fits = len(given) == len(shape) and all(w in (None, g) for g, w in zip(given, shape, strict=True))
+    preprocessing = Preprocessing(raw_shape, raw_dtype, shape, dtype, scale, size, section.fit)
+    found = preprocessing.preprocessed_shape
+    fits = len(found) == len(shape) and all(a in (None, b) for a, b in zip(shape, found, strict=True))
     if not fits:
-        wanted = tuple("any" if side is None else side for side in shape)
+        expected = tuple("any" if side is None else side for side in shape)
         raise ModelError(
-            f"{name} takes inputs of shape {_text(wanted)}, the data has {_text(raw_shape)}"
-            + (f" (resized: {_text(given)})" if size else ""),
-            hint=_way_to_fit(given, wanted),
+            f"{name} takes inputs of shape {_text(expected)}, the data has {_text(raw_shape)}"
+            + (f" (resized: {_text(found)})" if size else ""),
+            hint=_shape_hint(found, expected),
         )
-    channels = given[-1] if len(given) == 3 else 1
+    channels = found[-1] if len(found) == 3 else 1
     needed = scale.channels if isinstance(scale, Standardization) else 3 if scale in ("imagenet", "caffe") else 1
-    if needed not in (1, channels) and prepared.is_scaled:
+    if needed not in (1, channels) and preprocessing.is_scaled:
         raise ModelError(f"{name}: input.scale {scale} needs {needed} channels, the data has {channels}")
-    return prepared
+    return preprocessing
 
 
-def _way_to_fit(given: tuple[str | int, ...], wanted: tuple[str | int, ...]) -> str:
-    if len(given) == len(wanted) == 3 and {given[-1], wanted[-1]} == {1, 3}:
-        colour = "in colour" if wanted[-1] == 3 else "in grey"
-        return f"--set data.source.channels={wanted[-1]} reads folders of images and TFRecord files {colour}"
-    return "channels must fit; for flat inputs put keras.layers.Flatten() in front of the model"
+def _shape_hint(found: tuple[str | int, ...], expected: tuple[str | int, ...]) -> str:
+    if len(found) == len(expected) == 3 and {found[-1], expected[-1]} == {1, 3}:
+        colour = "in colour" if expected[-1] == 3 else "in grey"
+        return f"--set data.source.channels={expected[-1]} reads folders of images and TFRecord files {colour}"
+    return "the channels must match; for flat inputs, put keras.layers.Flatten() in front of the model"
 
 
 def _text(shape: tuple[str | int, ...]) -> str:
     return "×".join(str(side) for side in shape) or "()"
 
 
-def preprocess(preparations: Mapping[str, Preprocessing], raw: Mapping[str, Any]) -> Any:
-    """The network's input from the raw inputs: a tensor, or a mapping where there are several."""
-    prepared = {name: preparation(raw[name]) for name, preparation in preparations.items()}
-    return next(iter(prepared.values())) if len(prepared) == 1 else prepared
+def preprocess(preprocessing: Mapping[str, Preprocessing], raw: Tensors) -> Any:
+    """Preprocess the raw inputs of a network: one tensor, or a dictionary by name where there are several."""
+    inputs = {name: one(raw[name]) for name, one in preprocessing.items()}
+    return next(iter(inputs.values())) if len(inputs) == 1 else inputs

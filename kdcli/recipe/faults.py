@@ -1,4 +1,4 @@
-"""What pydantic found, said to a person: the setting, the place, the words, a suggestion."""
+"""Converts the errors of pydantic into faults: setting, position, message and suggestion."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from kdcli.custom_kinds import NO_CUSTOM, CustomKinds, find_specs
+from kdcli.custom_kinds import NO_CUSTOM, CustomKinds
 from kdcli.errors import Fault, did_you_mean
 from kdcli.losses import LOSS_KINDS, explain_alias
 from kdcli.recipe.document import Document, SettingPath, join_path
+from kdcli.recipe.entry_classes import list_known_keys
 from kdcli.recipe.origins import Origins
-from kdcli.recipe.sections import Recipe
-from kdcli.spec import Spec
 
 _BOUNDS = {
     "greater_than": ("gt", ">"),
@@ -21,20 +20,20 @@ _BOUNDS = {
     "less_than": ("lt", "<"),
     "less_than_equal": ("le", "<="),
 }
-# By the tags of settings that take values of several types.
+# Values that a setting accepts, by the tags of settings with values of several types.
 _TAGS = {
     "word": "a word",
     "text": "a word",
     "count": "a whole number",
-    "share": "a share such as 0.1",
+    "fraction": "a fraction such as 0.1",
     "number": "a number",
     "numbers": "a list",
     "list": "a list",
     "mapping": "a mapping",
     "change": "a mapping",
 }
-# What other tools call our keys.
-_FOREIGN = {"lr": "learning_rate", "T": "temperature", "alpha": "weight", "bs": "batch_size"}
+# Names that other tools use for our keys.
+_FOREIGN_KEYS = {"lr": "learning_rate", "T": "temperature", "alpha": "weight", "bs": "batch_size"}
 _TYPES = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -53,21 +52,21 @@ _TYPES = {
 def convert_faults(
     error: ValidationError, document: Document, origins: Origins, custom: CustomKinds = NO_CUSTOM
 ) -> list[Fault]:
-    """Every fault of a validation, in the order of the text."""
+    """Convert all errors of a validation, in the order of the text."""
     details = error.errors(include_url=False)
-    paths = [_path_in(detail["loc"], document.values) for detail in details]
+    paths = [_strip_tags(detail["loc"], document.values) for detail in details]
     faults = []
     for detail, path in zip(details, paths, strict=True):
-        # A list whose items failed is reported as too short as well: the items are the cause.
-        inner = any(len(other) > len(path) and other[: len(path)] == path for other in paths)
-        if detail["type"] == "too_short" and inner:
+        # A list with invalid items is also reported as too short: only the items are the cause.
+        has_inner = any(len(other) > len(path) and other[: len(path)] == path for other in paths)
+        if detail["type"] == "too_short" and has_inner:
             continue
-        faults.append(_fault(detail, path, document, origins, custom))
+        faults.append(_convert_fault(detail, path, document, origins, custom))
     return faults
 
 
-def _path_in(location: tuple[str | int, ...], values: Any) -> SettingPath:
-    """The location without the union tags that pydantic writes into it."""
+def _strip_tags(location: tuple[str | int, ...], values: Any) -> SettingPath:
+    """Remove the union tags that pydantic adds to a location."""
     path: list[str | int] = []
     at = values
     for position, part in enumerate(location):
@@ -86,78 +85,80 @@ def _is_tag(part: Any, at: dict[str, Any]) -> bool:
     return part in (at.get("kind"), at.get("name"), "change", "number", "mapping", "list", "word", "text")
 
 
-def _fault(detail: Any, path: SettingPath, document: Document, origins: Origins, own: CustomKinds) -> Fault:
-    message, suggestion = _words(detail, path, document, own)
-    if detail["type"] in ("union_tag_invalid", "union_tag_not_found") and not _is_alternative(detail):
-        path = (*path, _discriminator(detail))
-    origin = origins.given(path)
-    if origin:
-        return Fault(join_path(path), message, suggestion, origin=origin.split(" ")[0])
+def _convert_fault(
+    detail: Any, path: SettingPath, document: Document, origins: Origins, custom: CustomKinds
+) -> Fault:
+    message, suggestion = _describe(detail, path, document, custom)
+    if detail["type"] in ("union_tag_invalid", "union_tag_not_found") and not _has_types_as_tags(detail):
+        path = (*path, _discriminator_of(detail))
+    option = origins.option_for(path)
+    if option:
+        return Fault(join_path(path), message, suggestion=suggestion, origin=option.split(" ")[0])
     at_key = detail["type"] in ("extra_forbidden", "missing", "union_tag_not_found")
-    place = _place(path, document, at_key=at_key)
-    if place is None:
-        return Fault(join_path(path), message, suggestion)
-    return Fault(join_path(path), message, suggestion, *place, document.lines[place[0] - 1])
+    position = _find_position(path, document, at_key=at_key)
+    return document.make_fault(join_path(path), message, position=position, suggestion=suggestion)
 
 
-def _place(path: SettingPath, document: Document, *, at_key: bool) -> tuple[int, int] | None:
-    """Where the path, or the nearest thing around it, stands in the text."""
-    first, second = (document.places, document.value_places)
+def _find_position(path: SettingPath, document: Document, *, at_key: bool) -> tuple[int, int] | None:
+    """Find the position of a setting, or of the closest section around it that is in the text."""
+    first, second = document.key_positions, document.value_positions
     if not at_key:
         first, second = second, first
     for length in range(len(path), 0, -1):
-        place = first.get(path[:length]) or second.get(path[:length])
-        if place:
-            return place
+        position = first.get(path[:length]) or second.get(path[:length])
+        if position:
+            return position
     return None
 
 
-def _discriminator(detail: Any) -> str:
+def _discriminator_of(detail: Any) -> str:
     return detail["ctx"]["discriminator"].strip("'").removesuffix("()")
 
 
-def _is_alternative(detail: Any) -> bool:
-    """Whether a setting takes values of several types, told apart by a function: its tags are `_TAGS`."""
+def _has_types_as_tags(detail: Any) -> bool:
+    """Whether the setting accepts values of several types, which a function tells apart by the `_TAGS`."""
     return detail["ctx"]["discriminator"].endswith("()")
 
 
-def _words(detail: Any, path: SettingPath, document: Document, own: CustomKinds) -> tuple[str, str | None]:
+def _describe(detail: Any, path: SettingPath, document: Document, custom: CustomKinds) -> tuple[str, str | None]:
+    """Return the message and the suggestion for one error."""
     kind, context, value = detail["type"], detail.get("ctx", {}), detail.get("input")
     if kind == "extra_forbidden":
-        known = known_keys(path[:-1], document.values, own)
+        known = list_known_keys(path[:-1], document.values, custom)
         key = str(path[-1])
-        return "unknown key", _elsewhere(key, known) or _suggest(key, known)
+        return "unknown key", _translate_key(key, known) or _suggest_name(key, known)
     if kind == "missing":
-        tuples = path and isinstance(value, list | tuple)
-        return (f"has too few entries, got {_short(value)}" if tuples else "is missing"), None
+        is_tuple = path and isinstance(value, list | tuple)
+        return (f"has too few entries, got {_abbreviate(value)}" if is_tuple else "is missing"), None
     if kind == "union_tag_not_found":
-        return f"a mapping needs `{_discriminator(detail)}:`, and this one has none", None
+        return f"the mapping needs a `{_discriminator_of(detail)}:`", None
     if kind == "union_tag_invalid":
         known, name = [word.strip(" '") for word in context["expected_tags"].split(",")], str(context["tag"])
-        if _is_alternative(detail):
-            taken = dict.fromkeys(_TAGS.get(tag, f"a {tag}") for tag in known)
-            return f"must be {' or '.join(taken)}, got {_short(value)}", None
-        suggestion = _loss_suggestion(name, known) if "losses" in path else _suggest(name, known)
-        return f"unknown {_discriminator(detail)} {context['tag']!r}", suggestion
+        if _has_types_as_tags(detail):
+            accepted = dict.fromkeys(_TAGS.get(tag, f"a {tag}") for tag in known)
+            return f"must be {' or '.join(accepted)}, got {_abbreviate(value)}", None
+        suggestion = _suggest_loss(name, known) if "losses" in path else _suggest_name(name, known)
+        return f"unknown {_discriminator_of(detail)} {context['tag']!r}", suggestion
     if kind == "literal_error":
         known = [word.strip(" '") for word in context["expected"].replace(" or ", ",").split(",")]
-        return f"must be {' | '.join(known)}, got {_short(value)}", did_you_mean(str(value), known).strip() or None
+        suggestion = did_you_mean(str(value), known).strip()
+        return f"must be {' | '.join(known)}, got {_abbreviate(value)}", suggestion or None
     if kind in _BOUNDS:
         name, sign = _BOUNDS[kind]
-        return f"must be {sign} {context[name]:.10g}, got {_short(value)}", None
+        return f"must be {sign} {context[name]:.10g}, got {_abbreviate(value)}", None
     if kind in _TYPES:
-        return f"must be {_TYPES[kind]}, got {_short(value)}", _written_out(path, value)
+        return f"must be {_TYPES[kind]}, got {_abbreviate(value)}", _suggest_mapping(path, value)
     if kind == "too_short":
-        return f"must have at least {_entries(context['min_length'])}, got {_short(value)}", None
+        return f"must have at least {_count_entries(context['min_length'])}, got {_abbreviate(value)}", None
     if kind == "too_long":
-        return f"must have at most {_entries(context['max_length'])}, got {_short(value)}", None
+        return f"must have at most {_count_entries(context['max_length'])}, got {_abbreviate(value)}", None
     message = detail["msg"].removeprefix("Value error, ")
     return message, None
 
 
-def _elsewhere(key: str, known: Iterable[str]) -> str | None:
-    """The key that other tools call so, where it can be set here or one level below."""
-    name = _FOREIGN.get(key, key)
+def _translate_key(key: str, known: Iterable[str]) -> str | None:
+    """Suggest our key for one of another tool, if it can be set here or one level below."""
+    name = _FOREIGN_KEYS.get(key, key)
     if name in known:
         return f"did you mean {name!r}?"
     if name == "learning_rate" and "optimizer" in known:
@@ -165,8 +166,8 @@ def _elsewhere(key: str, known: Iterable[str]) -> str | None:
     return None
 
 
-def _written_out(path: SettingPath, value: Any) -> str | None:
-    """What a word alone was probably meant to be: the mapping that it is short for."""
+def _suggest_mapping(path: SettingPath, value: Any) -> str | None:
+    """Suggest the mapping that a single word was probably meant to be."""
     name = next((part for part in reversed(path) if isinstance(part, str)), "")
     if not isinstance(value, str) or name not in ("losses", "augment", "model", "teacher", "student"):
         return None
@@ -177,68 +178,23 @@ def _written_out(path: SettingPath, value: Any) -> str | None:
     return f"write {entry}" if name == "model" else f"write {{model: {entry}}}"
 
 
-def _entries(count: int) -> str:
-    return f"{count} entr{'y' if count == 1 else 'ies'}"
-
-
-def _suggest(name: str, known: Iterable[str]) -> str:
+def _suggest_name(name: str, known: Iterable[str]) -> str:
     known = list(known)
     return did_you_mean(name, known).strip() or f"known: {', '.join(known)}"
 
 
-def _loss_suggestion(name: str, known: Iterable[str]) -> str:
-    """The kind that papers call so, or the nearest one: all of them are too many for a line."""
+def _suggest_loss(name: str, known: Iterable[str]) -> str:
+    """Suggest the kind that papers call by this name, or the closest one; there are too many to list."""
     return explain_alias(name, LOSS_KINDS) or did_you_mean(name, known).strip() or "kd losses ls lists them"
 
 
-def _short(value: Any) -> str:
+def _count_entries(count: int) -> str:
+    return f"{count} entr{'y' if count == 1 else 'ies'}"
+
+
+def _abbreviate(value: Any) -> str:
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}"
     return "nothing" if value is None else f"{value!r:.60}" if isinstance(value, str) else f"{value}"[:60]
-
-
-def known_keys(path: SettingPath, values: Any, custom: CustomKinds = NO_CUSTOM) -> list[str]:
-    """The keys that the recipe accepts at a path, given what stands there."""
-    found = find_class(path, values, custom)
-    return [field.alias or name for name, field in found.model_fields.items()] if found else []
-
-
-def find_class(path: SettingPath, values: Any, custom: CustomKinds = NO_CUSTOM) -> type[Spec] | None:
-    """The class of what stands at a path of a recipe, or None where that cannot be told."""
-    found: Any = Recipe
-    at = values
-    for part in path:
-        at = _inside(at, part)
-        if isinstance(part, str):
-            named = [f for n, f in found.model_fields.items() if part in (n, f.alias)]
-            found = named[0].annotation if named else None
-        found = _member_for(found, at, custom)
-        if found is None:
-            return None
-    return found if isinstance(found, type) else None
-
-
-def _inside(values: Any, part: Any) -> Any:
-    if isinstance(values, list):
-        return values[part] if isinstance(part, int) and part < len(values) else None
-    return values.get(part) if isinstance(values, dict) else None
-
-
-def _member_for(annotation: Any, value: Any, own: CustomKinds) -> type[Spec] | Any:
-    """The Spec inside an annotation that a value would become; containers are handed on for their items."""
-    members = list(dict.fromkeys(find_specs(annotation, own)))
-    if isinstance(value, list):
-        return annotation
-    if not isinstance(value, dict):
-        return None
-    for key in ("name", "kind"):
-        for member in members:
-            field = member.model_fields.get(key)
-            if field is not None and value.get(key) is not None and field.default == value[key]:
-                return member
-    # A mapping without a kind is the one that has a key of that name: {train: D, test: D}.
-    if len(members) > 1 and "kind" not in value:
-        members = [member for member in members if member.model_fields.keys() & value.keys()]
-    return members[0] if len(members) == 1 else None

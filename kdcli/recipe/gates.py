@@ -1,4 +1,4 @@
-"""Gates: bounds on metrics, as an option or a recipe writes them, and the table of all metrics."""
+"""Gates: bounds on metrics in options and recipes, and the table of all metrics."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _DECIDED = ("classification", "segmentation", "multilabel")
 
 @dataclass(frozen=True)
 class Metric:
-    """What a gate can bound.
+    """A metric that a gate can bound.
 
     Args:
-        commands: that measure it; the first is named to who asks another command for it.
-        tasks: that have it; empty for what every model has.
+        commands: commands that measure it; the first one is suggested if another command lacks the metric.
+        tasks: tasks that have it; empty for metrics of every model.
         labelled: whether it needs labels.
-        fraction: whether it lies between -1 and 1, so that a bound such as 97.5 is a slip.
-        of_teacher: whether it compares with a teacher.
-        timed: whether it changes with the load of the machine.
+        fraction: whether it lies between -1 and 1, so that a bound such as 97.5 is a mistake.
+        of_teacher: whether it is a comparison with a teacher.
+        timed: whether it depends on the load of the machine.
     """
 
     commands: tuple[str, ...]
@@ -38,8 +38,8 @@ class Metric:
     timed: bool = False
 
 
-# Every metric that a gate knows. `size_mb` of a trained model is the file's before it is exported: kd distill
-# checks the weights alone, before training.
+# All metrics of gates. `size_mb` of a trained model is the size of its file before export; kd distill checks the
+# size of the weights, before training.
 METRICS: dict[str, Metric] = {
     "accuracy": Metric(_EVERYWHERE, _DECIDED, fraction=True),
     "balanced_accuracy": Metric(_TRAINED, ("classification",), fraction=True),
@@ -71,18 +71,18 @@ METRICS: dict[str, Metric] = {
 
 _BOUND = re.compile(r"\s*(>=|<=|>|<)\s*(\S+)\s*")
 _GATE = re.compile(r"\s*([A-Za-z]\w*)\s*(.*)")
-# An inclusive bound is not missed by the rounding of a difference.
-_SLACK = 1e-9
+# Relative tolerance, so that the rounding of a difference never misses an inclusive bound.
+_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
 class Gate:
-    """A figure and the bound that it must keep.
+    """A bound on a metric.
 
     Args:
-        metric: of `METRICS`.
+        metric: a key of `METRICS`.
         sign: `>=`, `<=` (inclusive), `>` or `<`.
-        bound: a fraction for shares, never percent.
+        bound: the value; a fraction, never a percentage.
     """
 
     metric: str
@@ -95,33 +95,38 @@ class Gate:
         return f"{self.sign} {self.bound:.10g}"
 
     def holds(self, value: float) -> bool:
-        """Whether a figure keeps the bound; NaN never does."""
-        slack = _SLACK * max(1.0, abs(self.bound)) * (1 if len(self.sign) == 2 else -1)
-        return value >= self.bound - slack if self.sign[0] == ">" else value <= self.bound + slack
+        """Whether a value meets the bound; NaN never does."""
+        tolerance = _TOLERANCE * max(1.0, abs(self.bound)) * (1 if len(self.sign) == 2 else -1)
+        return value >= self.bound - tolerance if self.sign[0] == ">" else value <= self.bound + tolerance
 
 
 def parse_gate(text: str) -> Gate:
-    """`accuracy>=0.97` as a gate.
+    """Parse a gate such as `accuracy>=0.97`.
 
     Raises:
-        UsageError: an unknown figure, no bound, or percent.
+        UsageError: the metric is unknown, or the bound is missing or a percentage.
     """
     match = _GATE.fullmatch(text)
     name, rest = (match[1], match[2]) if match else (text, "")
     if name not in METRICS:
         guess = did_you_mean(name, tuple(METRICS))
         raise UsageError(
-            f"--gate {text!r}: unknown figure {name!r}; {guess}known: {', '.join(METRICS)}",
+            f"--gate {text!r}: unknown metric {name!r}; {guess}known: {', '.join(METRICS)}",
             hint="--gate 'accuracy>=0.97'",
         )
     return make_gate(name, rest, where=f"--gate {text!r}")
 
 
 def make_gate(metric: str, bound: Any, *, where: str) -> Gate:
-    """A gate from a figure and a text such as `>= 0.97`.
+    """Make a gate from a metric and a bound such as `>= 0.97`.
+
+    Args:
+        metric: a key of `METRICS`.
+        bound: the text of the bound.
+        where: the option or setting, for messages.
 
     Raises:
-        UsageError: no such text, or a bound that the figure cannot have.
+        UsageError: the text is not a bound, or the metric cannot have that value.
     """
     match = _BOUND.fullmatch(bound) if isinstance(bound, str) else None
     number = match[2] if match else ""
@@ -137,13 +142,13 @@ def make_gate(metric: str, bound: Any, *, where: str) -> Gate:
         )
     if METRICS[metric].fraction and (abs(value) > 1 or match[2].endswith("%")):
         raise UsageError(
-            f"{where}: a fraction, not percent: write {value / 100:.10g}",
+            f"{where}: must be a fraction, not a percentage: write {value / 100:.10g}",
             hint=f"--gate '{metric}{match[1]}{value / 100:.10g}'",
         )
     return Gate(metric, match[1], value)
 
 
-def _checked(value: Any, info: ValidationInfo) -> Any:
+def _check_bound(value: Any, info: ValidationInfo) -> Any:
     try:
         make_gate(str(info.field_name), value, where="gate")
     except UsageError as error:
@@ -151,34 +156,36 @@ def _checked(value: Any, info: ValidationInfo) -> Any:
     return value
 
 
-Bound = Annotated[str | None, BeforeValidator(_checked)]
+Bound = Annotated[str | None, BeforeValidator(_check_bound)]
 
 
 class Bounds(Spec):
-    """Bounds such as `accuracy: '>= 0.975'`; a command ends with exit code 7 where one fails.
+    """Bounds such as `accuracy: '>= 0.975'`; a command exits with code 7 if one fails.
 
     Args:
         accuracy, balanced_accuracy, top5, macro_f1, micro_f1, mean_average_precision, mean_iou: on the test split.
-        agreement, accuracy_drop: with and against the teacher.
-        gain: over the same student alone; checked by kd compare.
-        export_drop, export_agreement: of an exported file, against and with its own Keras model.
+        agreement, accuracy_drop: compared with the teacher.
+        gain: over the baseline, the same student trained without the teacher; checked by kd compare.
+        export_drop, export_agreement: of an exported file, compared with its Keras model.
         ece, loss, mae, rmse, r2: on the test split.
-        psnr: of images as targets, in dB; the mean over them.
-        size_mb, parameters, flops: of the model; 10^6 bytes.
-        latency_ms, latency_ratio, examples_per_second: the median, against the teacher, at the best batch.
-        max_abs_diff, unexplained: of an exported file from its model; the second is a share of the variance.
+        psnr: mean over images as targets, in dB.
+        size_mb, parameters, flops: of the model; 1 MB is 10^6 bytes.
+        latency_ms, latency_ratio, examples_per_second: the median, the ratio to the teacher, the rate at the best
+            batch size.
+        max_abs_diff, unexplained: difference between an exported file and its model; the second is a fraction of
+            the variance.
     """
 
     def gates(self) -> tuple[Gate, ...]:
-        """Every bound that is given."""
-        given = {metric: getattr(self, metric, None) for metric in METRICS}
-        return tuple(make_gate(name, text, where="gates") for name, text in given.items() if text is not None)
+        """All gates that are set."""
+        bounds = {metric: getattr(self, metric, None) for metric in METRICS}
+        return tuple(make_gate(name, text, where="gates") for name, text in bounds.items() if text is not None)
 
 
 if TYPE_CHECKING:
     GatesSection = Bounds
 else:
-    # One field for each row of the table.
+    # One field for each metric.
     GatesSection = create_model(
         "GatesSection", __base__=Bounds, __doc__=Bounds.__doc__, **dict.fromkeys(METRICS, (Bound, None))
     )

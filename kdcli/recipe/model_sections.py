@@ -1,4 +1,4 @@
-"""The two sides of a distillation: the teacher, or several of them, and the student."""
+"""The `teacher`, `ensemble` and `student` sections, and their `input`."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ ScaleSetting = Annotated[
 
 
 class InputSection(Spec):
-    """How a raw example becomes a network's input. Only `uint8` images are scaled.
+    """Preprocessing of raw examples. Only `uint8` images are scaled.
 
     Args:
         scale: `unit` [0, 1], `signed` [-1, 1], `raw`, `imagenet` (mean and deviation), `caffe` (BGR minus
-            mean), or `{mean: [...], deviation: [...]}` in pixel values. `auto` asks what range the model itself
-            maps 0..255 to, then compares the loss of a trained model under each scale; `unit` where neither tells.
-        resize: `auto` (the network's own size) or [height, width].
+            mean), or `{mean: [...], deviation: [...]}` in pixel values. `auto` uses the range to which the model
+            itself maps 0..255, else the scale with the lowest loss of a trained model, else `unit`.
+        resize: `auto` (the network's input size) or [height, width].
         fit: `stretch`, `crop` (fill, then cut) or `pad` (fit, then fill with zeros).
-        tensor: the inner tensor of a SavedModel that the examples are fed into, past what stands before it.
-        values: what inputs of a SavedModel that are not data hold, such as `{keep_prob: 1.0}`.
+        tensor: inner tensor of a SavedModel that receives the examples; the layers before it are skipped.
+        values: constant values for inputs of a SavedModel that are not data, such as `{keep_prob: 1.0}`.
     """
 
     scale: ScaleSetting = "auto"
@@ -42,24 +42,22 @@ class TeacherSection(Spec):
 
     Args:
         model: a file or a zoo model.
-        output_kind: what the last layer gives; `auto` looks at it and at its answers.
-        precision: in which it answers; `auto` is half precision where the machine is faster in it and the answers
-            stay the same.
-        targets: where its answers are kept: on `disk` (the cache), in `memory`, or nowhere (`live`: it is asked
-            in every step).
+        output_kind: kind of the last layer's output; `auto` determines it from the layer and its outputs.
+        precision: precision for computing its outputs; `auto` is half precision if that is faster on this machine
+            and does not change the outputs.
+        targets: where its outputs are stored: on `disk` (the cache), in `memory`, or nowhere (`live`: computed in
+            every step).
         start: for train-teacher only: `fresh` weights or those in the `file`.
-        views: how many augmented views are answered and kept; epochs take them in turn. `all` is a new one every
-            epoch, live; `auto` is 8, or as many as there are epochs or room for. Several teachers answer the same
-            ones: where one of them has a number, it is that of all.
-        signature: which signature of a SavedModel; `serving_default`, or the only one, when left out.
-        output: which of several outputs.
-        classes: which of its outputs belong to the classes of the data, in their order: column numbers; or the
-            names of all its outputs (a list, or a text file with one a line), among which the data's are found.
-        input: its preparation.
-        weight: in a list of teachers, how much this one counts; the weights are divided by their sum. 1 when left
-            out.
-        temperature: in a list of teachers, what its logits are divided by before the term's temperature; 1 when
-            left out.
+        views: number of augmented views for which outputs are stored; epochs use them in turn. `all` is a new view
+            every epoch, live; `auto` is 8, or fewer if there are fewer epochs or too little space. In an ensemble
+            all members use the same views: a number set for one member applies to all.
+        signature: signature of a SavedModel; `serving_default`, or the only one, if omitted.
+        output: name of the output, if there are several.
+        classes: outputs for the classes of the data, in their order: column numbers; or the names of all outputs
+            (a list, or a text file with one per line), among which the classes of the data are found.
+        input: its preprocessing.
+        weight: weight in an ensemble, divided by the sum of all weights; 1 if omitted.
+        temperature: in an ensemble, divisor of its logits before the term's temperature; 1 if omitted.
     """
 
     model: AnyModel | None = None
@@ -76,22 +74,22 @@ class TeacherSection(Spec):
     temperature: PositiveFloat | None = None
 
 
-def _one_or_several(value: Any) -> str:
+def _select_teacher_tag(value: Any) -> str:
     return "list" if isinstance(value, list | tuple) else "mapping"
 
 
 TeacherSections = Annotated[tuple[TeacherSection, ...], Field(strict=False, min_length=1)]
 TeacherOrEnsemble = Annotated[
     Annotated[TeacherSection, Tag("mapping")] | Annotated[TeacherSections, Tag("list")],
-    Discriminator(_one_or_several),
+    Discriminator(_select_teacher_tag),
 ]
 
 
 class EnsembleSection(Spec):
-    """How several teachers become one.
+    """How the outputs of several teachers are combined.
 
     Args:
-        mix: the weighted mean of their `probabilities` at each term's temperature, or of their `logits`.
+        mix: weighted mean of the `probabilities` at each term's temperature, or of the `logits`.
     """
 
     mix: Literal["probabilities", "logits"] = "probabilities"
@@ -102,11 +100,11 @@ class StudentSection(Spec):
 
     Args:
         model: a file or a zoo model.
-        output_kind: what the last layer gives.
-        start: `file` (its weights as they are) or `fresh` (initialised by the seed); `auto` is `file`.
-        signature: which signature of a SavedModel; `serving_default`, or the only one, when left out.
-        output: which of several outputs.
-        input: its preparation.
+        output_kind: kind of the last layer's output; `auto` determines it.
+        start: `file` (its weights unchanged) or `fresh` (initialized from the seed); `auto` is `file`.
+        signature: signature of a SavedModel; `serving_default`, or the only one, if omitted.
+        output: name of the output, if there are several.
+        input: its preprocessing.
     """
 
     model: AnyModel | None = None

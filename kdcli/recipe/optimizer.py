@@ -1,4 +1,4 @@
-"""Any Keras optimizer by its snake_case name, with its own arguments, checked before TensorFlow loads."""
+"""Keras optimizers by snake_case name, with their arguments, validated before TensorFlow loads."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pydantic import BeforeValidator, Field, create_model
 
 from kdcli.lazy import keras
 from kdcli.spec import PositiveFloat, Spec
+from kdcli.tensors import Optimizer
 
-_EVERY: dict[str, Any] = {
+_COMMON_ARGUMENTS: dict[str, Any] = {
     "weight_decay": float,
     "clipnorm": float,
     "clipvalue": float,
@@ -21,18 +22,18 @@ _EVERY: dict[str, Any] = {
     "ema_overwrite_frequency": int,
     "gradient_accumulation_steps": int,
 }
-_ADAM: dict[str, Any] = {"beta_1": float, "beta_2": float, "epsilon": float}
-# kind: (Keras class, default learning rate, own arguments). A test holds this against Keras' signatures.
+_ADAM_ARGUMENTS: dict[str, Any] = {"beta_1": float, "beta_2": float, "epsilon": float}
+# kind: (Keras class, default learning rate, further arguments). A test compares this with the signatures of Keras.
 OPTIMIZERS: dict[str, tuple[str, float, dict[str, Any]]] = {
-    "adam": ("Adam", 1e-3, {**_ADAM, "amsgrad": bool}),
-    "adamw": ("AdamW", 1e-3, {**_ADAM, "amsgrad": bool}),
+    "adam": ("Adam", 1e-3, {**_ADAM_ARGUMENTS, "amsgrad": bool}),
+    "adamw": ("AdamW", 1e-3, {**_ADAM_ARGUMENTS, "amsgrad": bool}),
     "sgd": ("SGD", 1e-2, {"momentum": float, "nesterov": bool}),
     "rmsprop": ("RMSprop", 1e-3, {"rho": float, "momentum": float, "epsilon": float, "centered": bool}),
     "adagrad": ("Adagrad", 1e-3, {"initial_accumulator_value": float, "epsilon": float}),
     "adadelta": ("Adadelta", 1e-3, {"rho": float, "epsilon": float}),
-    "adamax": ("Adamax", 1e-3, _ADAM),
-    "nadam": ("Nadam", 1e-3, _ADAM),
-    "lamb": ("Lamb", 1e-3, _ADAM),
+    "adamax": ("Adamax", 1e-3, _ADAM_ARGUMENTS),
+    "nadam": ("Nadam", 1e-3, _ADAM_ARGUMENTS),
+    "lamb": ("Lamb", 1e-3, _ADAM_ARGUMENTS),
     "lion": ("Lion", 1e-3, {"beta_1": float, "beta_2": float}),
     "adafactor": (
         "Adafactor",
@@ -75,51 +76,55 @@ OPTIMIZERS: dict[str, tuple[str, float, dict[str, Any]]] = {
             "rms_rate": float,
         },
     ),
-    "schedule_free_adamw": ("ScheduleFreeAdamW", 2.5e-3, {**_ADAM, "warmup_steps": int}),
+    "schedule_free_adamw": ("ScheduleFreeAdamW", 2.5e-3, {**_ADAM_ARGUMENTS, "warmup_steps": int}),
 }
 
-# Whose steps are as large as the gradient: the weight of a loss is a factor of their learning rate.
+# Optimizers whose steps are proportional to the gradient: the weight of a loss scales their learning rate.
 PROPORTIONAL_TO_GRADIENT = ("sgd",)
 
 
 class OptimizerSpec(Spec):
-    """How gradients become updates. Arguments left out keep Keras' default.
+    """An optimizer. Omitted arguments keep their defaults in Keras.
 
     Args:
-        learning_rate: the rate that the schedule multiplies.
+        learning_rate: base rate, which the schedule multiplies.
     """
 
     kind: str
     learning_rate: PositiveFloat = 1e-3
 
-    def build(self, learning_rate: Any) -> Any:
-        """The `keras.optimizers.Optimizer`, with a number or a schedule as its learning rate."""
-        given = self.model_dump(exclude={"kind", "learning_rate"}, exclude_none=True)
-        return getattr(keras.optimizers, OPTIMIZERS[self.kind][0])(learning_rate=learning_rate, **given)
+    def build(self, learning_rate: Any) -> Optimizer:
+        """Build the `keras.optimizers.Optimizer`.
+
+        Args:
+            learning_rate: a number, or a Keras schedule.
+        """
+        arguments = self.model_dump(exclude={"kind", "learning_rate"}, exclude_none=True)
+        return getattr(keras.optimizers, OPTIMIZERS[self.kind][0])(learning_rate=learning_rate, **arguments)
 
 
-def _member(kind: str) -> type[OptimizerSpec]:
-    keras_name, rate, own = OPTIMIZERS[kind]
+def _make_kind(kind: str) -> type[OptimizerSpec]:
+    keras_name, rate, arguments = OPTIMIZERS[kind]
     fields: dict[str, Any] = {
         "kind": (Literal[kind], kind),
         "learning_rate": (PositiveFloat, rate),
-        **{name: (type_ | None, None) for name, type_ in {**own, **_EVERY}.items()},
+        **{name: (type_ | None, None) for name, type_ in {**arguments, **_COMMON_ARGUMENTS}.items()},
     }
     return create_model(keras_name, __base__=OptimizerSpec, __doc__=f"`keras.optimizers.{keras_name}`.", **fields)
 
 
-def _completed(value: Any) -> Any:
-    """`sgd` alone is a kind; a mapping without `kind` changes the default's arguments."""
+def _complete_entry(value: Any) -> Any:
+    """Expand `sgd` to a mapping with `kind`; a mapping without `kind` is an `adam`."""
     if isinstance(value, str):
         return {"kind": value}
     return {"kind": "adam", **value} if isinstance(value, dict) else value
 
 
-OPTIMIZER_KINDS = tuple(_member(kind) for kind in OPTIMIZERS)
+OPTIMIZER_KINDS = tuple(_make_kind(kind) for kind in OPTIMIZERS)
 ADAM: OptimizerSpec = OPTIMIZER_KINDS[0].model_validate({"kind": "adam"})
 if TYPE_CHECKING:
     AnyOptimizer = OptimizerSpec
 else:
     AnyOptimizer = Annotated[
-        reduce(or_, OPTIMIZER_KINDS), Field(discriminator="kind"), BeforeValidator(_completed)
+        reduce(or_, OPTIMIZER_KINDS), Field(discriminator="kind"), BeforeValidator(_complete_entry)
     ]

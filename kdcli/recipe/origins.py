@@ -1,4 +1,4 @@
-"""Where each setting came from: the recipe's line, `--set`, an option, a measurement, or the default."""
+"""Where each setting came from: a line of the recipe, `--set`, an option, or the default."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from kdcli.recipe.document import Document, SettingPath
 
 @dataclass
 class Origins:
-    """What was given outside the recipe's text, and what a run resolved, by path.
+    """The origin of each setting.
 
     Args:
-        document: the recipe's text, for its lines.
-        outside: option or `--set` by path.
-        follows: defaults that hold because of another setting, by path.
-        notes: what the plan says of such defaults.
+        document: the recipe's text.
+        overrides: option or `--set` that set a value, by path.
+        implied_defaults: origin of each default that another setting changed, by path.
+        notes: sentences about such defaults, for the plan.
     """
 
     document: Document
@@ -23,21 +23,21 @@ class Origins:
     implied_defaults: dict[SettingPath, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def given(self, path: SettingPath) -> str | None:
-        """The option that gave the value at a path or around it, if one did."""
+    def option_for(self, path: SettingPath) -> str | None:
+        """Return the option that set the value at a path or a section around it; None if there is none."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.overrides:
                 return self.overrides[path[:length]]
         return None
 
     def of(self, path: SettingPath) -> str:
-        """In words: `--epochs`, `feature.yaml:14` or `default`."""
-        option = self.given(path)
+        """Return the origin of a setting: `--epochs`, `feature.yaml:14` or `default`."""
+        option = self.option_for(path)
         if option:
             return option
         if path in self.implied_defaults:
             return self.implied_defaults[path]
-        place = self.document.places.get(path) or self.document.value_places.get(path)
-        if place:
-            return f"{self.document.source}:{place[0]}"
+        position = self.document.key_positions.get(path) or self.document.value_positions.get(path)
+        if position:
+            return f"{self.document.source}:{position[0]}"
         return "default"

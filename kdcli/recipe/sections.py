@@ -1,4 +1,4 @@
-"""The recipe: everything that a run is asked to do, frozen and strict, checked whole before TensorFlow loads."""
+"""The recipe: all settings of a run, frozen and strict, validated as a whole before TensorFlow loads."""
 
 from __future__ import annotations
 
@@ -21,29 +21,30 @@ from kdcli.recipe.types import ClassNames, ClassWeight, CodeFiles, ExampleLimit,
 from kdcli.sources import AnySource
 from kdcli.spec import Fraction, Spec
 
-Task = Literal["classification", "multilabel", "regression", "segmentation"]
-# Monitors of which less is better; of every other one more is better.
+# Metrics that are better when lower; all others are better when higher.
 LOWER_IS_BETTER = ("loss", "mae", "rmse")
 
 
 class DataSection(Spec):
-    """The examples.
+    """The data.
 
     Args:
         source: a name, a path, a mapping with `kind`, or `{train: D, validation: D, test: D}` of such.
-        validation: share of the training part that selects the best weights, unless the source has one.
-        task: what the labels are; `auto` looks at them.
-        labels: `none` ignores labels; agreement with the teacher then selects. A name chooses one `y_train.NAME`.
-        classes: names in the order of the outputs, or a text file with one a line; whole numbers are the labels
-            themselves, such as `[1, 2, 3]` or `[-1, 1]`.
-        ignore: the label of void pixels, such as 255: losses on outputs and metrics leave them out.
-        target_scale: of images as targets: `unit` divides by 255, `signed` gives [-1, 1], `raw` leaves them as
-            they are; `auto` is `unit` for bytes.
-        class_weight: weights on label losses, by class name; `balanced` makes every class count the same.
-        limit: how many training examples to use: a count, or a share written with a point.
+        validation: fraction of the training split that is held out to select the best weights, unless the source
+            has a validation split.
+        task: kind of labels; `auto` determines it from them.
+        labels: `none` ignores the labels, and agreement with the teacher selects the best weights. A name selects
+            `y_train.NAME`.
+        classes: class names in the order of the outputs, or a text file with one per line; whole numbers are the
+            label values, such as `[1, 2, 3]` or `[-1, 1]`.
+        ignore: label of void pixels, such as 255; losses on outputs and metrics ignore them.
+        target_scale: scale of images as targets: `unit` divides by 255, `signed` gives [-1, 1], `raw` changes
+            nothing; `auto` is `unit` for bytes.
+        class_weight: weights of label losses by class name; `balanced` gives every class the same total weight.
+        limit: number of training examples to use: a count, or a fraction written with a decimal point.
         augment: augmentations, in order.
-        seed: of the split, the limit and the views; `train.seed` when left out. `kd compare` holds it still, so
-            that all repeats share the teacher's answers.
+        seed: RNG seed for the split, the limit and the views; `train.seed` if omitted. `kd compare` uses the same
+            one for all repeats, so that they share the teacher's outputs.
     """
 
     source: AnySource | None = None
@@ -60,12 +61,12 @@ class DataSection(Spec):
 
 
 class Recipe(Spec):
-    """One distillation, or several in stages, or the training of one teacher.
+    """A distillation, a chain of distillations in stages, or the training of a teacher.
 
-    `taught_by` is what the recipe calls `teacher`: a section, or a list of them.
+    `taught_by` is the key `teacher` of the recipe: a section, or a list of sections.
     """
 
-    # Only as the recipe writes it: `taught_by` is no key.
+    # Recipes use the alias only: `taught_by` is not a key.
     model_config = ConfigDict(populate_by_name=False)
 
     version: Literal[1] = 1
@@ -77,7 +78,7 @@ class Recipe(Spec):
     losses: Annotated[tuple[AnyLoss, ...], Field(strict=False, min_length=1)] | None = None
     train: TrainSection = TrainSection()
     gates: GatesSection = GatesSection()
-    # Names of files that `--code` must give: a recipe cannot run code by itself.
+    # Names of the files that `--code` must give: a recipe cannot run code by itself.
     requires: CodeFiles = ()
     stages: Annotated[tuple[StageSection, ...], Field(strict=False)] = ()
 
@@ -88,35 +89,35 @@ class Recipe(Spec):
 
     @property
     def teacher(self) -> TeacherSection:
-        """The teacher, or the first of several."""
+        """The teacher, or the first member of an ensemble."""
         return self.teachers[0]
 
     @property
     def is_ensemble(self) -> bool:
-        """Whether teachers are listed, be it one."""
+        """Whether the teachers are given as a list, even a list of one."""
         return not isinstance(self.taught_by, TeacherSection)
 
     @property
     def sides(self) -> dict[str, TeacherSection | StudentSection]:
-        """Every section that names a model, as `--set` writes it: `teacher` or `teacher.0`, ..., and `student`."""
-        several = {f"teacher.{number}": section for number, section in enumerate(self.teachers)}
-        return {**(several if self.is_ensemble else {"teacher": self.teacher}), "student": self.student}
+        """All sections with a model, by the name that `--set` uses: `teacher` or `teacher.0`, ...; `student`."""
+        members = {f"teacher.{number}": section for number, section in enumerate(self.teachers)}
+        return {**(members if self.is_ensemble else {"teacher": self.teacher}), "student": self.student}
 
     def with_teachers(self, *teachers: TeacherSection, ensemble: bool = False) -> Recipe:
-        """The same recipe with another teacher, or a list of them."""
+        """Return the recipe with another teacher, or with a list of teachers if `ensemble`."""
         return self.model_copy(update={"taught_by": teachers if ensemble else teachers[0]})
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The outputs of models that are chosen by name."""
+        """Names of the model outputs that are selected by name."""
         return tuple(name for name in (self.student.output, *(one.output for one in self.teachers)) if name)
 
     @property
     def data_seed(self) -> int:
-        """The seed of split, limit and views."""
+        """RNG seed for the split, the limit and the views."""
         return self.train.seed if self.data.seed is None else self.data.seed
 
     @model_validator(mode="after")
-    def _distinct_names(self) -> Recipe:
+    def _check_loss_names(self) -> Recipe:
         check_loss_names(self.losses or ())
         return self

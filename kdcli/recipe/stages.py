@@ -1,4 +1,4 @@
-"""Stages: one distillation after another, each student teaching the next."""
+"""Stages: a chain of distillations, in which each student becomes the teacher of the next."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from kdcli.recipe.model_sections import StudentSection
 from kdcli.recipe.training import TrainSection
 from kdcli.spec import Spec
 
-# What is one thing for the whole recipe.
-_COMMON = ("seed", "devices")
+# Keys of `train` that apply to the whole recipe.
+_COMMON_KEYS = ("seed", "devices")
 Section = TypeVar("Section", bound=Spec)
 
 
 class StageSection(Spec):
-    """One of several distillations, in what it differs from the recipe around it.
+    """One distillation of a chain: its differences from the rest of the recipe.
 
-    The first stage has the recipe's teacher, each later one the student of the stage before.
+    The teacher of the first stage is that of the recipe; the teacher of each later stage is the previous student.
 
     Args:
-        description: of the stage.
-        student: what is said here replaces the recipe's `student`, key by key.
-        losses: instead of the recipe's.
-        train: what is said here replaces the recipe's `train`, key by key.
+        description: description of the stage.
+        student: replaces keys of the recipe's `student`.
+        losses: replaces the recipe's `losses`.
+        train: replaces keys of the recipe's `train`.
     """
 
     description: str = ""
@@ -36,65 +36,71 @@ class StageSection(Spec):
     train: TrainSection | None = None
 
     @model_serializer(mode="plain")
-    def _only_what_is_said(self, info: SerializationInfo) -> dict[str, Any]:
-        # Written out, the defaults of a stage would hide what the recipe around it says.
-        how: dict[str, Any] = {"mode": info.mode, "by_alias": True}
-        found: dict[str, Any] = {}
+    def _dump_explicit(self, info: SerializationInfo) -> dict[str, Any]:
+        # If they were written, the defaults of a stage would replace the settings of the recipe around it.
+        options: dict[str, Any] = {"mode": info.mode, "by_alias": True}
+        values: dict[str, Any] = {}
         for name in (name for name in type(self).model_fields if name in self.model_fields_set):
             value = getattr(self, name)
             if isinstance(value, tuple):
-                found[name] = [loss.model_dump(**how, exclude_none=True) for loss in value]
+                values[name] = [loss.model_dump(**options, exclude_none=True) for loss in value]
             else:
-                found[name] = dump_explicit(value, **how) if isinstance(value, Spec) else value
-        return found
+                values[name] = dump_explicit(value, **options) if isinstance(value, Spec) else value
+        return values
 
     @model_validator(mode="after")
-    def _what_is_common(self) -> StageSection:
-        given = [name for name in _COMMON if self.train and name in self.train.model_fields_set]
-        if given:
-            raise ValueError(f"train.{given[0]} holds for all stages: write it in the recipe's own train")
+    def _check_common_keys(self) -> StageSection:
+        common = [name for name in _COMMON_KEYS if self.train and name in self.train.model_fields_set]
+        if common:
+            raise ValueError(f"train.{common[0]} applies to all stages: write it in the recipe's own train")
         check_loss_names(self.losses or ())
         return self
 
 
 def check_loss_names(losses: Sequence[Loss]) -> None:
-    """Refuse two losses of one name.
+    """Check that no two losses have the same name.
 
     Raises:
-        ValueError: naming it.
+        ValueError: two losses do.
     """
     labels = [loss.label for loss in losses]
-    twice = sorted({label for label in labels if labels.count(label) > 1})
-    if twice:
-        raise ValueError(f"two losses are called {twice[0]!r}: give one of them a `name:`")
+    duplicates = sorted({label for label in labels if labels.count(label) > 1})
+    if duplicates:
+        raise ValueError(f"two losses are named {duplicates[0]!r}: give one of them another `name:`")
 
 
-def dump_explicit(section: Spec, **how: Any) -> dict[str, Any]:
-    """What somebody said in a section, without the defaults around it; a mapping with a `kind` as a whole."""
-    whole, found = section.model_dump(**how), {}
+def dump_explicit(section: Spec, **options: Any) -> dict[str, Any]:
+    """Dump the settings that were written in a section, without defaults; a mapping with a `kind` as a whole.
+
+    Args:
+        section: the section.
+        options: arguments of `model_dump`.
+    """
+    whole, values = section.model_dump(**options), {}
     for name, field in type(section).model_fields.items():
         if name in section.model_fields_set:
             value = getattr(section, name)
             partial = isinstance(value, Spec) and "kind" not in type(value).model_fields
-            found[field.alias or name] = dump_explicit(value, **how) if partial else whole[field.alias or name]
-    return found
+            key = field.alias or name
+            values[key] = dump_explicit(value, **options) if partial else whole[key]
+    return values
 
 
-def drop_settings(own: Section, keys: frozenset[str]) -> Section:
-    """What a stage says of its own, less some keys: there the recipe around it holds."""
-    return type(own)(**{name: getattr(own, name) for name in own.model_fields_set - keys})
+def drop_settings(section: Section, keys: frozenset[str]) -> Section:
+    """Remove keys from a stage's section, so that those of the recipe apply."""
+    return type(section)(**{name: getattr(section, name) for name in section.model_fields_set - keys})
 
 
-def merge_sections(whole: Section, own: Section | None) -> Section:
-    """A section with what a stage says of its own; a mapping with a `kind` is replaced as a whole.
+def merge_sections(base: Section, stage: Section | None) -> Section:
+    """Merge a stage's section into the recipe's; a mapping with a `kind` is replaced as a whole.
 
     Args:
-        whole: the recipe's.
-        own: the stage's, or None.
+        base: section of the recipe.
+        stage: section of the stage, or None.
     """
     update = {}
-    for name in own.model_fields_set if own is not None else ():
-        ours, theirs = getattr(whole, name), getattr(own, name)
-        same = isinstance(theirs, Spec) and type(ours) is type(theirs) and "kind" not in type(theirs).model_fields
-        update[name] = merge_sections(ours, theirs) if same else theirs
-    return whole.model_copy(update=update)
+    for name in stage.model_fields_set if stage is not None else ():
+        old, new = getattr(base, name), getattr(stage, name)
+        partial = isinstance(new, Spec) and type(old) is type(new) and "kind" not in type(new).model_fields
+        update[name] = merge_sections(old, new) if partial else new
+    return base.model_copy(update=update)

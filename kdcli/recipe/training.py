@@ -14,32 +14,32 @@ from kdcli.spec import Fraction, PositiveFloat, Spec
 
 
 class EarlyStopping(Spec):
-    """Stop when a validation figure has not improved for `patience` epochs.
+    """Stop when a validation metric has not improved for `patience` epochs.
 
     Args:
-        monitor: a validation figure; the task's own (accuracy, macro_f1, rmse, mean_iou) when left out.
-        patience: epochs.
+        monitor: validation metric; the main metric of the task (accuracy, macro_f1, rmse, mean_iou) if omitted.
+        patience: number of epochs; default 3.
     """
 
     monitor: Literal["accuracy", "loss", "macro_f1", "mae", "rmse", "mean_iou", "agreement"] | None = None
     patience: Count = 3
 
 
-def _period(text: str) -> str:
+def _check_period(text: str) -> str:
     if not re.fullmatch(r"[1-9]\d*(s|m|h| steps?| epochs?)", text):
         raise ValueError("must be a period such as 2m, 30s, '500 steps' or '1 epochs'")
     return text
 
 
 class Checkpoint(Spec):
-    """When training is saved for `--resume`.
+    """When checkpoints for `--resume` are written.
 
     Args:
         every: `2m`, `30s`, `1h`, `500 steps` or `1 epochs`.
-        keep: how many checkpoints are kept; the newest valid one is used.
+        keep: number of checkpoints to keep; the newest valid one is used.
     """
 
-    every: Annotated[str, AfterValidator(_period)] = "2m"
+    every: Annotated[str, AfterValidator(_check_period)] = "2m"
     keep: Annotated[int, Field(ge=1, le=100)] = 2
 
 
@@ -47,20 +47,21 @@ class TrainSection(Spec):
     """Training.
 
     Args:
-        epochs: passes over the training examples; 10 when `steps` is not given either.
-        steps: updates, instead of epochs.
+        epochs: passes over the training examples; 10 if `steps` is omitted too.
+        steps: number of updates, instead of epochs.
         batch_size: examples in an update, over all devices.
         optimizer: a Keras optimizer with its arguments, or its name.
-        schedule: of the learning rate.
-        early_stopping: off when left out.
-        gradient_clip: largest global norm of the gradient; off when left out.
-        label_smoothing: share of the uniform distribution mixed into labels, for `labels` terms.
+        schedule: learning rate schedule, or its name.
+        early_stopping: off if omitted.
+        gradient_clip: maximum global norm of the gradient; off if omitted.
+        label_smoothing: fraction of the uniform distribution that is mixed into the labels of `labels` terms.
         precision: `float32` or `mixed_bfloat16`.
         jit: XLA compilation of the step.
-        seed: of the weights, the order, the augmentation and dropout.
-        devices: `auto` (all GPUs, else the CPU), `one`, or `workers`: all processes that TF_CONFIG names.
-        synchronized: batch normalisation sees the whole batch over all devices, not each a share.
-        checkpoint: for `--resume`.
+        seed: RNG seed for the weights, the example order, the augmentation and dropout.
+        devices: `auto` (all GPUs, else the CPU), `one`, or `workers`: all processes named in TF_CONFIG.
+        synchronized: whether batch normalization uses the whole batch over all devices instead of each device's
+            slice.
+        checkpoint: checkpoints for `--resume`.
     """
 
     epochs: Count | None = None
@@ -79,7 +80,7 @@ class TrainSection(Spec):
     checkpoint: Checkpoint = Checkpoint()
 
     @model_validator(mode="after")
-    def _one_length(self) -> TrainSection:
+    def _check_length(self) -> TrainSection:
         if self.epochs is not None and self.steps is not None:
-            raise ValueError("epochs and steps exclude each other: give one")
+            raise ValueError("epochs and steps cannot be combined: give one of them")
         return self

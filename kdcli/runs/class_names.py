@@ -1,4 +1,4 @@
-"""Names of classes in a text file, one a line: as people write `labels.txt`."""
+"""Class names from a text file such as `labels.txt`: one name per line."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from kdcli.errors import KdError
 
 
 def read_class_names(path: Path, error: type[KdError], *, setting: str = "") -> tuple[str, ...]:
-    """The names in label order: one a line, or numbered from 0.
+    """Read class names in label order: one per line, or numbered from 0.
 
-    Numbered is `0:name`, as TF-Slim writes it, or `0 name`, as Teachable Machine does.
+    Numbered lines are `0:name`, as TF-Slim writes them, or `0 name`, as Teachable Machine does.
 
     Args:
-        error: what is raised.
-        setting: that names the file, for messages.
+        path: the text file.
+        error: class of the error to raise.
+        setting: setting that names the file, for messages.
 
     Raises:
-        KdError: a file that is missing or empty, or numbers with gaps.
+        KdError: the file is missing or empty, or its numbers have gaps.
     """
     where = f"{setting}: {path}" if setting else str(path)
     try:
@@ -32,9 +33,9 @@ def read_class_names(path: Path, error: type[KdError], *, setting: str = "") -> 
     if len(by_number) == len(lines) and sorted(by_number) == list(range(len(lines))):
         names = tuple(by_number[number] for number in range(len(lines)))
     elif lines and all(match and match[2] == ":" for match in numbered):
-        raise error(f"{where}: its numbers must be 0 to {len(lines) - 1}, each once")
+        raise error(f"{where}: the numbers must be 0 to {len(lines) - 1}, each exactly once")
     else:
         names = tuple(lines)
     if not names:
-        raise error(f"{where}: is empty")
+        raise error(f"{where} is empty")
     return names

@@ -1,4 +1,4 @@
-"""A comparison on disk: its report, and below it a run for every arm and seed."""
+"""A comparison on disk: its report, and a run directory for each arm and seed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,26 @@ from filelock import FileLock
 
 from kdcli.errors import UsageError
 from kdcli.runs import writer
-from kdcli.runs.directory import MARKER_FILE, RUN_LOCK_FILE, RUN_NAMES, acquire_run_lock, choose_run_folder
+from kdcli.runs.directory import (
+    MARKER_FILE,
+    RUN_LOCK_FILE,
+    RUN_NAMES,
+    acquire_run_lock,
+    check_no_input_in,
+    choose_run_folder,
+    list_contents,
+    make_foreign_file_error,
+)
 
 REPORT_FILE, TABLES_FILE = "compare.json", "compare.md"
 
 
 class ComparisonDirectory:
-    """Where a comparison goes. Several processes may share it: each run in it has a lock of its own.
+    """The directory of a comparison. Several processes may share it: each run in it has its own lock.
 
     Args:
         path: the directory.
+        overwrite: whether `open` deletes the comparison in it.
     """
 
     def __init__(self, path: Path, *, overwrite: bool) -> None:
@@ -33,37 +43,45 @@ class ComparisonDirectory:
 
     @classmethod
     def find(cls, out: str | Path | None, name: str, *, resume: bool, overwrite: bool) -> ComparisonDirectory:
-        """The directory, if a comparison may go there; nothing is written.
+        """Find the directory for a comparison and check that it may be used; nothing is written.
+
+        Args:
+            out: the `--out` of the command, or None for a new folder.
+            name: name of the recipe, for the new folder.
+            resume: continue the comparison in the directory.
+            overwrite: delete the comparison in the directory.
 
         Raises:
-            UsageError: it holds something and neither `resume` nor `overwrite` fits.
+            UsageError: the directory is not empty, and neither `resume` nor `overwrite` applies.
         """
         if resume and overwrite:
-            raise UsageError("--resume and --overwrite exclude each other: continue the comparison, or delete it")
+            raise UsageError("--resume and --overwrite cannot be combined")
         if resume and out is None:
-            raise UsageError("--resume needs the comparison to continue", hint="--out runs/NAME --resume")
+            message = "--resume needs --out with the comparison to continue"
+            raise UsageError(message, hint="--out runs/NAME --resume")
         path = Path(out) if out is not None else choose_run_folder("compare", name)
-        if path.exists() and not path.is_dir():
-            raise UsageError(f"--out {path} is a file, not a folder", hint="choose another --out")
-        held = sorted(entry.name for entry in path.iterdir() if not _nothing(entry.name)) if path.is_dir() else []
-        if held and not resume and not overwrite:
+        contents = list_contents(path)
+        if contents and not resume and not overwrite:
             raise UsageError(
-                f"--out {path} is not empty ({held[0]}{', ...' if len(held) > 1 else ''})",
-                hint="another --out, --resume to continue it, or --overwrite to delete the comparison in it",
+                f"--out {path} is not empty ({contents[0]}{', ...' if len(contents) > 1 else ''})",
+                hint="another --out, --resume to continue the comparison in it, or --overwrite to delete it",
             )
-        if held and not _is_comparison(path):
+        if contents and not _is_comparison(path):
             raise UsageError(
-                f"--out {path} holds files that are no comparison ({held[0]})",
-                hint="choose another --out; kd deletes and continues only what it wrote itself",
+                f"--out {path} contains files but no comparison ({contents[0]})",
+                hint="choose another --out; kd deletes and continues only what it wrote",
             )
-        return cls(path, overwrite=overwrite and bool(held))
+        return cls(path, overwrite=overwrite and bool(contents))
 
     def open(self, inputs: Iterable[Path] = ()) -> None:
-        """Make the directory, or empty it with `overwrite`; an input is never deleted.
+        """Create the directory; with `overwrite`, empty it first.
+
+        Args:
+            inputs: files that must not be deleted.
 
         Raises:
-            UsageError: an input or a foreign file lies in what would be deleted.
-            LockedError: another process works in one of its runs.
+            UsageError: `overwrite` would delete an input, or a file that kd did not write.
+            LockedError: another process is using one of its runs.
         """
         if self._overwrite:
             self._clear(inputs)
@@ -72,7 +90,7 @@ class ComparisonDirectory:
             writer.write_text(self.path / MARKER_FILE, json.dumps({"comparison": True}))
 
     def earlier(self) -> dict[str, Any] | None:
-        """The report that lies there, None where there is none that can be read."""
+        """Read the report in the directory; None if there is no valid one."""
         try:
             return json.loads(self.report.read_text("utf-8"))
         except (OSError, ValueError):
@@ -80,30 +98,25 @@ class ComparisonDirectory:
 
     @contextmanager
     def hold_report_lock(self) -> Iterator[None]:
-        """Alone at the end: processes that share a comparison do not time their models at the same moment."""
+        """Let only one process write the report, so that no two measure latency at the same time."""
         with FileLock(self.path / RUN_LOCK_FILE):
             try:
                 yield
             finally:
-                # While it is still held, as in a run.
+                # Before the release, as in a run.
                 (self.path / RUN_LOCK_FILE).unlink(missing_ok=True)
 
     def _clear(self, inputs: Iterable[Path]) -> None:
-        for given in inputs:
-            if given.exists() and given.resolve().is_relative_to(self.path.resolve()):
-                raise UsageError(f"--overwrite would delete an input: {given}", hint="choose another --out")
+        check_no_input_in(self.path, inputs)
         for lock in self.path.rglob(RUN_LOCK_FILE):
             acquire_run_lock(lock.parent).release()
         for entry in self.path.rglob("*"):
-            if entry.is_file() and not self._ours(entry):
-                raise UsageError(
-                    f"--overwrite would delete what kd did not write: {entry}",
-                    hint="move it away, or choose another --out",
-                )
+            if entry.is_file() and not self._is_ours(entry):
+                raise make_foreign_file_error(entry)
         for entry in list(self.path.iterdir()):
             writer.remove(entry)
 
-    def _ours(self, file: Path) -> bool:
+    def _is_ours(self, file: Path) -> bool:
         if file.name.startswith(writer.TEMPORARY_PREFIX):
             return True
         if file.parent == self.path:
@@ -112,11 +125,6 @@ class ComparisonDirectory:
         if run == self.path:
             return False
         return file.relative_to(run).parts[0] in (*RUN_NAMES, MARKER_FILE, RUN_LOCK_FILE)
-
-
-def _nothing(name: str) -> bool:
-    """What a process leaves behind that did not get to anything."""
-    return name in (MARKER_FILE, RUN_LOCK_FILE) or name.startswith(writer.TEMPORARY_PREFIX)
 
 
 def _is_comparison(path: Path) -> bool:

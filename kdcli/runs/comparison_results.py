@@ -1,4 +1,4 @@
-"""Frozen numbers of a comparison, to JSON. What was not measured is None."""
+"""The frozen results of a comparison and their JSON. Values that were not measured are None."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from kdcli.runs.results import relativize_path
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """One model of an arm.
+    """One trained model of an arm.
 
     Args:
-        score: the task's main figure on the test split (`accuracy` for classes).
-        validation, validation_loss: the same figure and the loss on validation, which alone selects.
-        at_chance: whether guessing gives the same on the test split; None where that is not known.
+        score: main metric of the task on the test split (`accuracy` for classes).
+        validation, validation_loss: the same metric and the loss on the validation split, which selects models.
+        at_chance: whether the score on the test split is that of guessing; None if unknown.
     """
 
     seed: int
@@ -35,7 +35,13 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class PairedRun:
-    """Two models of one seed on the same test examples: the student alone and the distilled one."""
+    """The baseline and the distilled student of one seed on the same test examples.
+
+    Args:
+        gained, lost: examples that only the distilled student, or only the baseline, gets right.
+        difference, low, high: gain and its interval.
+        p: p-value of McNemar's test.
+    """
 
     seed: int
     gained: int
@@ -48,11 +54,11 @@ class PairedRun:
 
 @dataclass(frozen=True)
 class MeasuredGain:
-    """A mean gain over the baseline with the interval that the verdict is read from.
+    """The mean gain over the baseline, with the interval that determines the verdict.
 
     Args:
-        level: share of such intervals that hold the true gain: 0.95, more where several recipes are tested.
-        over: `repeats` (pairs of runs), or `examples` (one pair: no variance estimate).
+        level: confidence level of the interval: 0.95, or higher if several recipes are tested.
+        over: `repeats` (pairs of runs), or `examples` (one pair, without an estimate of the variance).
     """
 
     mean: float
@@ -65,9 +71,16 @@ class MeasuredGain:
 
 @dataclass(frozen=True)
 class ComparedStudent:
-    """One arm of a comparison; `status` is `finished`, or what went wrong; `test` has means over its runs,
-    `mcnemar_seed` is that of the run that is best on validation; `teacher_gap` of a baseline is how much better
-    the teacher is."""
+    """One arm of a comparison.
+
+    Args:
+        status: `finished`, or what went wrong.
+        baseline: name of the baseline's arm; None for a baseline.
+        gap_recovered: fraction of the gap between baseline and teacher that is closed.
+        teacher_gap: gain of the teacher over a baseline.
+        mcnemar_seed: seed of the run that is best on the validation split.
+        test: means over the runs.
+    """
 
     name: str
     status: str
@@ -93,7 +106,7 @@ class ComparedStudent:
 
     @property
     def at_chance(self) -> bool | None:
-        """Whether all its runs are; None where that is not known of one."""
+        """Whether all runs are at chance; None if this is unknown for one of them."""
         known = [run.at_chance for run in self.runs]
         return None if None in known or not known else all(known)
 
@@ -126,16 +139,16 @@ class ComparedStudent:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `kd compare` found.
+    """The result of `kd compare`.
 
     Args:
-        metric: the task's main figure; for `rmse` less is better, and a gain is still positive.
-        examples: in the test split.
-        duplicates: test examples that are in the training split too.
-        start: of the students: `fresh` or `file`.
-        disagreement: share of test examples that one model of a pair alone decides rightly.
-        latency_doubts: why the times may not hold.
-        notes: sentences that a reader must know.
+        metric: main metric of the task; `rmse` is better when lower, but a gain is positive too.
+        examples: number of test examples.
+        duplicates: number of test examples that are also in the training split.
+        start: initial weights of the students: `fresh` or `file`.
+        disagreement: fraction of test examples that only one model of a pair gets right.
+        latency_doubts: why the latency may be unreliable.
+        notes: sentences that readers of the report need.
     """
 
     repeats: int

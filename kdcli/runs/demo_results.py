@@ -1,4 +1,4 @@
-"""Frozen numbers of the demonstration."""
+"""The frozen results of `kd demo` and their JSON."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from kdcli.runs.results import relativize_path
 
 @dataclass(frozen=True)
 class DemonstratedModel:
-    """One line of the table.
+    """One row of the table.
 
     Args:
-        accuracy: on the test split; a mean over the seeds for both students.
-        smaller: how many times fewer bytes than the teacher's file.
-        p50_ms: median of one request, in its own runtime.
+        accuracy: accuracy on the test split; for both students the mean over the seeds.
+        smaller: size of the teacher's file divided by the size of this one.
+        p50_ms: median latency of one request in the model's own runtime.
     """
 
     name: str
@@ -35,7 +35,7 @@ class DemonstratedModel:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """The whole story on the embedded digits."""
+    """The result of the demo on the embedded digits."""
 
     out: Path
     models: tuple[DemonstratedModel, ...]

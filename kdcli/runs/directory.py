@@ -1,4 +1,4 @@
-"""A run on disk: the one place that knows the file names in a run directory."""
+"""A run on disk. Only this file knows the file names in a run directory."""
 
 from __future__ import annotations
 
@@ -18,45 +18,31 @@ from kdcli.runs import writer
 MARKER_FILE = ".kd"
 RUN_LOCK_FILE = ".kd.lock"
 STUDENT_FILE, TEACHER_FILE = "student.keras", "teacher.keras"
-# What was opened from a SavedModel and trained is a SavedModel again.
+# A student or teacher that was opened from a SavedModel is saved as one.
 STUDENT_FOLDER, TEACHER_FOLDER = "student_saved_model", "teacher_saved_model"
-STUDENT_NAMES, MODEL_NAMES = (
-    (STUDENT_FILE, STUDENT_FOLDER),
-    (STUDENT_FILE, STUDENT_FOLDER, TEACHER_FILE, TEACHER_FOLDER),
-)
+STUDENT_NAMES = (STUDENT_FILE, STUDENT_FOLDER)
+MODEL_NAMES = (*STUDENT_NAMES, TEACHER_FILE, TEACHER_FOLDER)
 SUMMARY_FILE, RECIPE_FILE, ENVIRONMENT_FILE = "summary.json", "recipe.yaml", "environment.json"
-METRICS_FILE, PREDICTIONS_FILE, README_FILE, CHECKPOINT_FOLDER = (
-    "metrics.jsonl",
-    "predictions.npz",
-    "README.md",
-    "checkpoint",
-)
-# Earlier distillations of a chain, each a run, and beside them the recipe that lists them all.
+METRICS_FILE, PREDICTIONS_FILE, README_FILE = "metrics.jsonl", "predictions.npz", "README.md"
+CHECKPOINT_FOLDER = "checkpoint"
+# The earlier stages of a chain, each of them a run, and the recipe that lists all stages.
 STAGES_FOLDER = "stages"
-RUN_NAMES = (
-    *MODEL_NAMES,
-    SUMMARY_FILE,
-    RECIPE_FILE,
-    ENVIRONMENT_FILE,
-    METRICS_FILE,
-    PREDICTIONS_FILE,
-    README_FILE,
-    CHECKPOINT_FOLDER,
-    STAGES_FOLDER,
-)
+_FILES = (SUMMARY_FILE, RECIPE_FILE, ENVIRONMENT_FILE, METRICS_FILE, PREDICTIONS_FILE, README_FILE)
+RUN_NAMES = (*MODEL_NAMES, *_FILES, CHECKPOINT_FOLDER, STAGES_FOLDER)
 
 
 class Run:
-    """A run directory, open for writing by this process alone (or, without a lock, for reading).
+    """A run directory, open for writing by this process only, or without a lock for reading.
 
     Args:
         path: the directory.
-        died: whether the last process that worked in it ended without a word.
+        crashed: whether the last process that worked in it did not close it.
+        lock: the acquired lock, or None.
     """
 
-    def __init__(self, path: Path, *, died: bool, lock: FileLock | None) -> None:
+    def __init__(self, path: Path, *, crashed: bool, lock: FileLock | None) -> None:
         self.path = path
-        self.crashed = died
+        self.crashed = crashed
         self._lock = lock
 
     model = property(lambda self: self.path / STUDENT_FILE)
@@ -70,108 +56,118 @@ class Run:
     checkpoint = property(lambda self: self.path / CHECKPOINT_FOLDER)
 
     def path_of_model(self, role: str, *, folder: bool) -> Path:
-        """Where the model of a role goes: a `.keras` file, or the folder of a SavedModel."""
+        """Return the path of the model with a role: a `.keras` file, or with `folder` a SavedModel."""
         names = {"student": (STUDENT_FILE, STUDENT_FOLDER), "teacher": (TEACHER_FILE, TEACHER_FOLDER)}
         return self.path / names[role][folder]
 
     @classmethod
     def open(cls, path: Path, *, resume: bool, overwrite: bool, inputs: Iterable[Path] = ()) -> Run:
-        """Open a directory for a new run, or an unfinished one with `resume`.
+        """Open a directory for a new run, or with `resume` for an unfinished one.
+
+        Args:
+            path: the directory.
+            resume: continue an unfinished run.
+            overwrite: delete the run in the directory.
+            inputs: files that must not be deleted.
 
         Raises:
-            UsageError: it holds something and neither `resume` nor `overwrite` fits.
-            StorageError: it cannot be written, or another process works in it.
+            UsageError: the directory is not empty, and neither `resume` nor `overwrite` applies.
+            StorageError: the directory cannot be written, or another process is using it.
         """
-        held = check_run_folder(path, resume=resume, overwrite=overwrite)
-        made = not path.exists()
+        contents = check_run_folder(path, resume=resume, overwrite=overwrite)
+        created = not path.exists()
         writer.make_folder(path)
         lock = None
         try:
             lock = acquire_run_lock(path)
-            for left in path.rglob(f"{writer.TEMPORARY_PREFIX}*"):
-                writer.remove(left)
-            if held and overwrite and not resume:
+            for leftover in path.rglob(f"{writer.TEMPORARY_PREFIX}*"):
+                writer.remove(leftover)
+            if contents and overwrite and not resume:
                 _clear(path, inputs)
-                held = []
-            died = bool(held) and not read_json(path / MARKER_FILE).get("ended", False)
-            _mark(path, ended=False)
+                contents = []
+            crashed = bool(contents) and not read_json(path / MARKER_FILE).get("ended", False)
+            _write_marker(path, ended=False)
         except BaseException:
             if lock is not None:
                 lock.release()
                 (path / RUN_LOCK_FILE).unlink(missing_ok=True)
-            if made:
+            if created:
                 shutil.rmtree(path, ignore_errors=True)
             raise
-        return cls(path, died=died, lock=lock)
+        return cls(path, crashed=crashed, lock=lock)
 
     @classmethod
     def followed(cls, path: Path) -> Run:
-        """The directory in which the chief of several workers writes, for another one of them."""
-        return cls(path, died=False, lock=None)
+        """Open the directory for a worker that only follows: the chief of the workers writes in it."""
+        return cls(path, crashed=False, lock=None)
 
     def close(self) -> None:
-        """Let others have the directory, and say that this process got to its end."""
+        """Release the directory and record that this process closed it."""
         if self._lock is None:
             return
         try:
-            _mark(self.path, ended=True)
+            _write_marker(self.path, ended=True)
         finally:
-            # While it is still held: after the release it may be another process's lock.
+            # Before the release: afterwards the file may be the lock of another process.
             (self.path / RUN_LOCK_FILE).unlink(missing_ok=True)
             self._lock.release()
 
 
 def check_run_folder(path: Path, *, resume: bool, overwrite: bool) -> list[str]:
-    """What a directory holds, when a run may go there; writes nothing.
+    """Check that a run may be written to a directory, without writing anything.
+
+    Returns:
+        The names in the directory.
 
     Raises:
-        UsageError: it holds something and neither `resume` nor `overwrite` fits.
+        UsageError: the directory is not empty, and neither `resume` nor `overwrite` applies.
+        LockedError: another process is using it.
     """
-    held = _contents(path)
-    if held and not resume and not overwrite:
+    contents = list_contents(path)
+    if contents and not resume and not overwrite:
         raise UsageError(
-            f"--out {path} is not empty ({held[0]}{', ...' if len(held) > 1 else ''})",
-            hint="another --out, --resume to continue it, or --overwrite to delete the run in it",
+            f"--out {path} is not empty ({contents[0]}{', ...' if len(contents) > 1 else ''})",
+            hint="another --out, --resume to continue the run in it, or --overwrite to delete it",
         )
-    if held and not (path / MARKER_FILE).exists():
+    if contents and not (path / MARKER_FILE).exists():
         raise UsageError(
-            f"--out {path} holds files that kd did not write ({held[0]})",
-            hint="choose another --out; kd deletes and continues only what it wrote itself",
+            f"--out {path} contains files that kd did not write ({contents[0]})",
+            hint="choose another --out; kd deletes and continues only what it wrote",
         )
     if (path / RUN_LOCK_FILE).exists():
-        # Several workers may look at the same time: each holds it for a moment.
-        acquire_run_lock(path, seconds=0.5).release()
-    return held
+        # Several workers may check at the same time; each holds the lock for a moment.
+        acquire_run_lock(path, timeout_seconds=0.5).release()
+    return contents
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON document of a run.
+    """Read a JSON document of a run.
 
     Raises:
-        StorageError: it is missing or no JSON.
+        StorageError: the file is missing or not JSON.
     """
     try:
         return json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise writer.storage_error(path, error) from error
     except ValueError as error:
-        raise StorageError(f"{path}: not readable as JSON: {error}", hint="start anew with --overwrite") from None
+        raise StorageError(f"{path}: not valid JSON: {error}", hint="start over with --overwrite") from None
 
 
 def wait_for_summary(path: Path, *, timeout_seconds: float = 60.0) -> dict[str, Any]:
-    """The summary that another machine has just written: a shared file system may show it late.
+    """Read the summary that another machine has just written; a shared file system may show it late.
 
     Raises:
-        StorageError: it does not show within the seconds.
+        StorageError: the summary does not appear in time.
     """
-    until = time.monotonic() + timeout_seconds
-    while not (path / SUMMARY_FILE).exists() and time.monotonic() < until:
+    deadline = time.monotonic() + timeout_seconds
+    while not (path / SUMMARY_FILE).exists() and time.monotonic() < deadline:
         time.sleep(0.2)
     return read_json(path / SUMMARY_FILE)
 
 
 def find_run_model(path: Path) -> Path | None:
-    """The model file of a finished run directory, or None when the path is no run."""
+    """Find the model in a run directory; None if the path is not a run with a model."""
     if not path.is_dir() or not (path / MARKER_FILE).exists():
         return None
     for name in MODEL_NAMES:
@@ -181,21 +177,21 @@ def find_run_model(path: Path) -> Path | None:
 
 
 def find_run_recipe(path: Path) -> Path | None:
-    """The resolved recipe of a run directory, or of the model file in it; None when the path is no run."""
+    """Find the resolved recipe of a run directory or of a model in it; None if the path is not in a run."""
     folder = path.parent if path.name in MODEL_NAMES else path
     recipe = folder / RECIPE_FILE
-    # A pipe, a device or a link to somewhere else is nothing that kd wrote.
+    # kd never writes a pipe, a device or a link.
     return recipe if (folder / MARKER_FILE).is_file() and recipe.is_file() and not recipe.is_symlink() else None
 
 
 def find_run_role(path: Path) -> str:
-    """Whether a run's model is a `student` or a `teacher`."""
-    own = path.name in STUDENT_NAMES or any((path / name).exists() for name in STUDENT_NAMES)
-    return "student" if own else "teacher"
+    """Find whether the model of a run is a `student` or a `teacher`."""
+    is_student = path.name in STUDENT_NAMES or any((path / name).exists() for name in STUDENT_NAMES)
+    return "student" if is_student else "teacher"
 
 
 def choose_run_folder(command: str, recipe: str) -> Path:
-    """`runs/<time>_<command>_<recipe>`, not yet used."""
+    """Choose a folder that does not exist yet: `runs/<time>_<command>_<recipe>`."""
     name = f"{time.strftime('%Y%m%d-%H%M%S')}_{command}_{Path(recipe).stem or 'recipe'}"
     path, number = Path("runs") / name, 2
     while path.exists():
@@ -203,57 +199,78 @@ def choose_run_folder(command: str, recipe: str) -> Path:
     return path
 
 
-def _contents(path: Path) -> list[str]:
+def list_contents(path: Path) -> list[str]:
+    """List the names in a directory, without lock, marker and temporary files; empty if there is no directory.
+
+    Raises:
+        UsageError: the path is a file.
+        StorageError: the directory cannot be read.
+    """
     try:
         if path.exists() and not path.is_dir():
             raise UsageError(f"--out {path} is a file, not a folder", hint="choose another --out")
         names = sorted(entry.name for entry in path.iterdir())
-        return [
-            n for n in names if n not in (RUN_LOCK_FILE, MARKER_FILE) and not n.startswith(writer.TEMPORARY_PREFIX)
-        ]
+        hidden = (RUN_LOCK_FILE, MARKER_FILE)
+        return [name for name in names if name not in hidden and not name.startswith(writer.TEMPORARY_PREFIX)]
     except FileNotFoundError:
         return []
     except OSError as error:
         raise writer.storage_error(path, error) from error
 
 
-def _mark(path: Path, *, ended: bool) -> None:
+def _write_marker(path: Path, *, ended: bool) -> None:
     content = {"process": os.getpid(), "started": time.time(), "ended": ended}
     writer.write_text(path / MARKER_FILE, json.dumps(content))
 
 
+def check_no_input_in(path: Path, inputs: Iterable[Path]) -> None:
+    """Check that a directory, which is about to be deleted, contains none of the inputs.
+
+    Raises:
+        UsageError: it contains one.
+    """
+    for file in inputs:
+        if file.exists() and file.resolve().is_relative_to(path.resolve()):
+            raise UsageError(f"--overwrite would delete an input: {file}", hint="choose another --out")
+
+
+def make_foreign_file_error(path: Path) -> UsageError:
+    """Make the error for a file in the way of `--overwrite` that kd did not write."""
+    return UsageError(
+        f"--overwrite would delete {path}, which kd did not write", hint="move it away, or choose another --out"
+    )
+
+
 def _clear(path: Path, inputs: Iterable[Path]) -> None:
-    for given in inputs:
-        if given.exists() and given.resolve().is_relative_to(path.resolve()):
-            raise UsageError(f"--overwrite would delete an input: {given}", hint="choose another --out")
-    foreign = _foreign(path)
+    check_no_input_in(path, inputs)
+    foreign = _list_foreign_files(path)
     for stage in (path / STAGES_FOLDER).glob("*"):
         if (stage / RUN_LOCK_FILE).exists():
             acquire_run_lock(stage).release()
-        foreign += _foreign(stage) if (stage / MARKER_FILE).exists() else [stage] * (stage.name != RECIPE_FILE)
+        if (stage / MARKER_FILE).exists():
+            foreign += _list_foreign_files(stage)
+        elif stage.name != RECIPE_FILE:
+            foreign.append(stage)
     if foreign:
-        raise UsageError(
-            f"--overwrite would delete what kd did not write: {foreign[0]}",
-            hint="move it away, or choose another --out",
-        )
+        raise make_foreign_file_error(foreign[0])
     for entry in path.iterdir():
         if entry.name != RUN_LOCK_FILE:
             writer.remove(entry)
 
 
-def _foreign(path: Path) -> list[Path]:
-    return [path / name for name in _contents(path) if name not in RUN_NAMES]
+def _list_foreign_files(path: Path) -> list[Path]:
+    return [path / name for name in list_contents(path) if name not in RUN_NAMES]
 
 
-def acquire_run_lock(path: Path, *, seconds: float = 0.0) -> FileLock:
-    """The lock of a run directory, acquired within some seconds.
+def acquire_run_lock(path: Path, *, timeout_seconds: float = 0.0) -> FileLock:
+    """Acquire the lock of a run directory.
 
     Raises:
-        LockedError: another process works in it.
+        LockedError: another process holds it.
     """
     lock = FileLock(path / RUN_LOCK_FILE)
     try:
-        lock.acquire(timeout=seconds)
+        lock.acquire(timeout=timeout_seconds)
     except Timeout:
         holder = "another process"
         marker = path / MARKER_FILE

@@ -1,4 +1,4 @@
-"""Where kd runs: versions, devices, memory, caches, extras."""
+"""The environment of kd, as `kd doctor` reports it: versions, devices, memory, caches, extras."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Extra:
-    """An optional part of kd.
+    """An extra of kd.
 
     Args:
-        name: as the package's metadata has it.
-        packages: what it needs, with the installed version or None.
-        command: adds what is missing, however kd was installed; None when nothing is.
+        name: name in the metadata of the package.
+        packages: installed versions of the packages that it needs; None for a missing package.
+        command: command that installs the missing packages; None if none is missing.
     """
 
     name: str
@@ -23,13 +23,13 @@ class Extra:
 
 @dataclass(frozen=True)
 class Cache:
-    """A folder of kept files.
+    """A folder of cached files.
 
     Args:
-        name: what is in it.
-        path: where it is, whether or not it is there yet.
-        bytes: how much is in it; None when it is not there.
-        variable: the environment variable that moves it.
+        name: what the folder contains.
+        path: path of the folder, even if it does not exist yet.
+        bytes: size of its contents; None if it does not exist.
+        variable: environment variable that sets the path.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Cache:
 
 @dataclass(frozen=True)
 class EnvironmentReport:
-    """What `kd doctor` found."""
+    """The result of `kd doctor`."""
 
     versions: dict[str, str | None]
     system: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Frozen numbers of an evaluation, to JSON. What was not measured is None."""
+"""The frozen results of an evaluation and their JSON. Values that were not measured are None."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class EvaluatedModel:
 
     Args:
         format: `keras`, `h5` or `tflite`.
-        parameters, flops: None where they cannot be counted.
-        latency: None when it was not timed.
-        ratio: of its latency to the teacher's in the same runtime.
-        no_ratio: why there is none beside a teacher that is timed.
-        file_bytes: of the file with the state of an optimizer; `bytes` leaves that out.
-        classes: of every class, when they were asked for.
+        parameters, flops: None if they cannot be counted.
+        latency: None if it was not measured.
+        ratio: ratio of its latency to the teacher's in the same runtime.
+        no_ratio: why there is no ratio although the teacher was measured.
+        file_bytes: size of a file that includes optimizer state; `bytes` excludes that state.
+        classes: quality of each class, if requested.
     """
 
     path: Path
@@ -40,9 +40,9 @@ class EvaluatedModel:
 
     @property
     def worst_class(self) -> ClassQuality | None:
-        """The class with the lowest F1, None when classes were not asked for."""
-        known = [(one.f1, number) for number, one in enumerate(self.classes) if one.f1 is not None]
-        return self.classes[min(known)[1]] if known else None
+        """The class with the lowest F1; None if classes were not requested."""
+        scores = [(item.f1, number) for number, item in enumerate(self.classes) if item.f1 is not None]
+        return self.classes[min(scores)[1]] if scores else None
 
     def to_json(self) -> dict[str, Any]:
         """An entry of `models` in `kd.evaluate/1`."""
@@ -55,14 +55,14 @@ class EvaluatedModel:
         document |= {"examples": quality.examples, "task": quality.task}
         document |= {"accuracy": quality.accuracy, "low": quality.low, "high": quality.high}
         document |= {key: value for key, value in quality.to_json().items() if key not in document}
-        document |= {"agreement": quality.agreement, "latency": self._latency()}
+        document |= {"agreement": quality.agreement, "latency": self._latency_to_json()}
         if self.classes:
             worst = self.worst_class
             document["worst_class"] = worst.name if worst else None
-            document["classes"] = [asdict(one) for one in self.classes]
+            document["classes"] = [asdict(item) for item in self.classes]
         return document
 
-    def _latency(self) -> dict[str, Any] | None:
+    def _latency_to_json(self) -> dict[str, Any] | None:
         if self.latency is None:
             return None
         ratio = self.ratio.to_json() if self.ratio else None
@@ -75,9 +75,9 @@ class Evaluation:
     """Several models on one split.
 
     Args:
-        gates: every gate on every model.
-        noise_floor: the ratio of a model to itself, when models were timed.
-        doubts: why the times may not hold.
+        gates: results of every gate for every model.
+        noise_floor: latency ratio of a model to itself, if latency was measured.
+        doubts: why the latency may be unreliable.
     """
 
     split: str

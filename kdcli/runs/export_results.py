@@ -1,4 +1,4 @@
-"""Frozen records of exported files."""
+"""The frozen results of an export and their JSON."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ LABELS_FILE, INTERFACE_FILE = "labels.txt", "input.json"
 
 @dataclass(frozen=True)
 class ExportInterface:
-    """What somebody who uses the file must feed, and what comes back: an entry of `input.json`.
+    """The input and output of an exported file: an entry of `input.json`.
 
     Args:
-        shape: of one example, without the batch axis.
-        dtype: of the array that goes in.
-        range: least and largest value, where the data says so.
-        batch: the only batch size, or None for any.
-        prepare: `inside` (raw examples go in) or `outside` (what the model itself takes).
-        scale, resize, fit: how a raw example becomes what the model itself takes.
-        quantization: `scale` and `zero_point` of an integer input: `scale * (q - zero_point)` is meant.
+        shape: shape of one example, without the batch axis.
+        dtype: dtype of the input array.
+        range: minimum and maximum of the input, if the data determines them.
+        batch: the only batch size; None if any is accepted.
+        prepare: `inside` (the file takes raw examples) or `outside` (it takes preprocessed examples).
+        scale, resize, fit: preprocessing of raw examples.
+        quantization: `scale` and `zero_point` of an integer input q, which stands for `scale * (q - zero_point)`.
         output_kind: `logits`, `probabilities`, `sigmoid` or `values`.
-        output_dtype: of the array that comes out.
-        output_quantization: as `quantization`.
-        classes: how many outputs.
+        output_dtype: dtype of the output array.
+        output_quantization: `scale` and `zero_point` of an integer output.
+        classes: number of outputs.
     """
 
     shape: tuple[int, ...]
@@ -52,18 +52,18 @@ class ExportInterface:
 
 @dataclass(frozen=True)
 class Artifact:
-    """One exported file, measured beside the model that it was made from.
+    """One exported file, compared with the model that it was made from.
 
     Args:
-        name: of the file or folder.
-        format: `keras`, `saved-model`, `litert`, `onnx`.
-        quantize: of `litert` only.
-        path: where it is; None when it was not left behind.
-        bytes: as shipped.
-        input: what it takes.
-        max_abs_diff: from the model's own outputs.
-        agreement, accuracy: None where there is nothing to decide, or no labels.
-        p50_ms: median of one request; None when nothing was timed.
+        name: name of the file or folder.
+        format: `keras`, `saved-model`, `litert` or `onnx`.
+        quantize: quantization of a `litert` file, else None.
+        path: path of the file; None if it was not written because a gate failed.
+        bytes: size of the file.
+        input: its input and output.
+        max_abs_diff: largest difference between its outputs and those of the model.
+        agreement, accuracy: None for tasks without classes, or without labels.
+        p50_ms: median latency of one request; None if it was not measured.
     """
 
     name: str
@@ -79,14 +79,14 @@ class Artifact:
 
     def to_json(self) -> dict[str, Any]:
         """An entry of `artifacts`."""
-        taken = self.input.to_json()
+        interface = self.input.to_json()
         return {
             "name": self.name,
             "format": self.format,
             "quantize": self.quantize,
             "path": relativize_path(self.path) if self.path else None,
             "bytes": self.bytes,
-            "input": {name: taken[name] for name in ("shape", "dtype", "range", "batch")},
+            "input": {name: interface[name] for name in ("shape", "dtype", "range", "batch")},
             "output": {"kind": self.input.output_kind, "dtype": self.input.output_dtype},
             "max_abs_diff": self.max_abs_diff,
             "agreement": self.agreement,
@@ -100,10 +100,10 @@ class ExportFailure:
     """A file that could not be written.
 
     Args:
-        name: of the file or folder.
-        format, quantize: as of an `Artifact`.
-        message: what is wrong, one line that begins with the name.
-        hint: the way on.
+        name: name of the file or folder.
+        format, quantize: as in `Artifact`.
+        message: what is wrong, in one line that starts with the name.
+        hint: the next step.
     """
 
     name: str
@@ -119,17 +119,17 @@ class ExportFailure:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export left behind.
+    """The result of `kd export`.
 
     Args:
-        out: the folder; None when no file passed.
-        model: the file that was exported.
-        artifacts: in the order in which they were asked for, those that were not left behind included.
-        gates: verdicts.
-        split: that they were compared on; None without data.
-        examples: how many.
-        accuracy: of the model itself.
-        failures: formats that could not be written, beside those that were.
+        out: the folder; None if no file passed its gates.
+        model: the model that was exported.
+        artifacts: the exported files in the requested order, including those that failed a gate.
+        gates: results of the gates.
+        split: split on which the files were compared with the model; None without data.
+        examples: number of examples in the comparison.
+        accuracy: accuracy of the model.
+        failures: files that could not be written.
     """
 
     out: Path | None
@@ -143,9 +143,9 @@ class ExportResult:
 
     @property
     def path(self) -> Path | None:
-        """The only file that was left behind, or the folder of several."""
-        left = [artifact.path for artifact in self.artifacts if artifact.path]
-        return left[0] if len(left) == 1 else self.out
+        """The file that was written, or the folder if there are several."""
+        paths = [artifact.path for artifact in self.artifacts if artifact.path]
+        return paths[0] if len(paths) == 1 else self.out
 
     def to_json(self) -> dict[str, Any]:
         """`kd.export/1`."""

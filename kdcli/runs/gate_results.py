@@ -1,4 +1,4 @@
-"""Frozen verdicts of gates."""
+"""The frozen results of gates and their JSON."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ class GateResult:
     """One gate on one model.
 
     Args:
-        name: the figure.
-        value: what was measured; None where nothing was, or where it is NaN.
-        bound: `>= 0.97`.
+        name: the metric.
+        value: measured value; None if it was not measured, or is NaN.
+        bound: the bound, such as `>= 0.97`.
         state: `passed`, `failed` or `inconclusive`.
-        model: the file that was measured; in a comparison the arm's name where it is a mean over several files.
-        reason: why it is inconclusive or could not be measured, for people.
-        files: in a comparison the files that were measured.
+        model: the measured file; in a comparison, the name of the arm if the value is a mean over several files.
+        reason: why the gate is inconclusive or could not be measured, for messages.
+        files: in a comparison, the measured files.
     """
 
     name: str

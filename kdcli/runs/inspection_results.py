@@ -1,4 +1,4 @@
-"""What a model file holds, as numbers and names."""
+"""The frozen results of `kd inspect` and their JSON."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 
 from kdcli.errors import ModelError
 from kdcli.runs.results import relativize_path
-
-Shape = tuple[int | None, ...]
+from kdcli.tensors import Shape
 
 
 @dataclass(frozen=True)
@@ -17,10 +16,10 @@ class InspectedTensor:
     """An input, an output or a tap.
 
     Args:
-        name: for a tap, what `teacher_layer` takes.
-        shape: with the batch axis first, None where it takes any size; None as a whole where it is not known.
-        dtype: of its values; None for a tap.
-        quantization: scale and zero point, where a stored integer q means `scale * (q - zero_point)`.
+        name: its name; for a tap, the value that `teacher_layer` takes.
+        shape: shape with the batch axis first, and None for axes of any size; None if the shape is unknown.
+        dtype: dtype of its values; None for a tap.
+        quantization: scale and zero point, if a stored integer q stands for `scale * (q - zero_point)`.
     """
 
     name: str
@@ -29,7 +28,7 @@ class InspectedTensor:
     quantization: tuple[float, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Name, shape and, where they are known, type and quantization."""
+        """Name, shape and, if known, dtype and quantization."""
         shape = None if self.shape is None else list(self.shape)
         document: dict[str, Any] = {"name": self.name, "shape": shape}
         if self.dtype is not None:
@@ -41,7 +40,13 @@ class InspectedTensor:
 
 @dataclass(frozen=True)
 class InspectedLayer:
-    """One layer: its path in the model, its class, its weights."""
+    """One layer.
+
+    Args:
+        name: path in the model.
+        kind: class of the layer.
+        parameters: number of its weights.
+    """
 
     name: str
     kind: str
@@ -50,16 +55,16 @@ class InspectedLayer:
 
 @dataclass(frozen=True)
 class DataCheck:
-    """What a model made of real examples.
+    """The outputs of a model for real examples.
 
     Args:
-        data: what they are called.
-        split: which split they are from.
-        examples: how many were answered.
-        task: what the labels are for.
-        input: the preparation by input name, with the scale that was found or given.
-        answer: the shape of one answer.
-        figure: name of the task's main figure, and its value on these examples; None without labels.
+        data: name of the data.
+        split: split of the examples.
+        examples: number of examples.
+        task: task of the labels.
+        input: preprocessing by input name, with the scale that was found or set.
+        answer: shape of the output for one example.
+        metric: name and value of the task's main metric on these examples; None without labels.
     """
 
     data: str
@@ -71,9 +76,9 @@ class DataCheck:
     metric: tuple[str, float] | None
 
     def to_json(self) -> dict[str, Any]:
-        """`checked` of `kd.inspect/1`, which is there when data was given."""
+        """`checked` of `kd.inspect/1`, which exists if data was given."""
         document = {**asdict(self), "answer": list(self.answer)}
-        name, value = document.pop("figure") or (None, None)
+        name, value = document.pop("metric") or (None, None)
         return document if name is None else {**document, name: value}
 
 
@@ -82,9 +87,9 @@ class ZooSize:
     """One size of a zoo model, built for the data.
 
     Args:
-        model: as a recipe writes it.
-        flops: None where the graph hides them.
-        latency: `runtime`, `threads`, `batch` and `p50_ms` of a short timing.
+        model: recipe entry of the model.
+        flops: None if they cannot be counted.
+        latency: `runtime`, `threads`, `batch` and `p50_ms` of a short measurement.
     """
 
     model: dict[str, Any]
@@ -96,15 +101,14 @@ class ZooSize:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A model, looked into. What its format does not tell, or what is refused, is None or empty.
+    """The result of `kd inspect`. Values that a file does not contain or that were not read are None or empty.
 
     Args:
-        safe: whether screening found nothing to refuse, and the file opened. A model in a form that kd cannot
-            use may be safe.
-        findings: what screening and opening said.
-        refused: what other commands raise for it.
-        signature, signatures: of a SavedModel: the one that was opened, and all.
-        sizes: of a zoo model, which has no file and no sha256.
+        safe: whether screening refused nothing and the file opened. A model that kd cannot use may be safe.
+        findings: findings of screening and opening.
+        refused: the error that other commands raise for the model.
+        signature, signatures: of a SavedModel, the signature that was opened and all signatures.
+        sizes: sizes of a zoo model, which has no file and no sha256.
     """
 
     path: Path

@@ -1,31 +1,31 @@
-"""Frozen figures of how fast models are."""
+"""The frozen results of latency measurements and their JSON."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-# From so many samples on the slowest hundredth is more than a handful.
+# The minimum for a p99: fewer samples have less than ten in the slowest hundredth.
 SAMPLES_FOR_P99 = 1000
-FEW_SAMPLES = f"p99: -, it needs {SAMPLES_FOR_P99:,} samples"
+FEW_SAMPLES = f"p99: -, needs {SAMPLES_FOR_P99:,} samples"
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One model in one session; milliseconds for one request.
+    """Latency of one model in one session, in milliseconds per request.
 
     Args:
-        runtime: what ran it: `tensorflow`, `litert`, `onnxruntime`.
-        threads: that it could use.
+        runtime: `tensorflow`, `litert` or `onnxruntime`.
+        threads: number of threads the runtime may use.
         batch: examples in a request.
         p50_ms, p90_ms: quantiles.
-        p99_ms: None below 1,000 samples.
-        mean_ms, sd_ms: over all samples; none is removed.
-        samples: how many.
-        calls_per_sample: above 1 where one call is too short to be timed alone.
-        outliers: samples above the third quartile by more than three times the quartiles' distance.
-        examples_per_second: at the best batch.
-        best_batch: that batch.
+        p99_ms: quantile; None below 1,000 samples.
+        mean_ms, sd_ms: mean and standard deviation over all samples, outliers included.
+        samples: number of samples.
+        calls_per_sample: above 1 if a single call is too short to be measured.
+        outliers: number of samples more than three interquartile ranges above the third quartile.
+        examples_per_second: throughput at the best batch size.
+        best_batch: batch size with the highest throughput.
     """
 
     runtime: str
@@ -49,16 +49,16 @@ class Timing:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as long one model takes as another, by medians, with an interval."""
+    """Ratio of the median latencies of two models, with an interval."""
 
     value: float
     low: float
     high: float
 
     def excludes_one(self, margin: float = 0.0) -> bool:
-        """Whether the whole interval is further from 1 than a margin."""
+        """Whether the whole interval differs from 1 by more than a margin."""
         return self.low > 1 + margin or self.high < 1 - margin
 
     def to_json(self) -> dict[str, float]:
-        """As a document shows it."""
+        """A ratio in a document."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""A file of answers."""
+"""The frozen result of `kd predict` and its JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kdcli.runs.results import relativize_path
 
 @dataclass(frozen=True)
 class PredictionResult:
-    """What was written, about which examples, by which model."""
+    """A file of predictions: its path, examples, task and model."""
 
     path: Path
     split: str

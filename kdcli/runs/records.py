@@ -1,4 +1,4 @@
-"""What a run records of its surroundings, so that others can judge and repeat it."""
+"""What a run records so that others can judge and repeat it: hashes, versions, machine, arguments."""
 
 from __future__ import annotations
 
@@ -18,19 +18,17 @@ from kdcli.runs.mapped_arrays import PiecewiseArray, iterate_parts
 
 PACKAGES = ("kdcli", "tensorflow", "keras", "numpy", "typer", "pydantic", "PyYAML")
 _SECRET = re.compile(r"(?i)(token|secret|passw|api[-_]?key|credential)")
-
-
 _CREDENTIALS = re.compile(r"://[^/@\s]+@")
 
 
 def hash_file(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
+    """Return the sha256 of a file in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_model(path: Path) -> str:
-    """The sha256 of a file, or of a folder's files by name, in hexadecimal; what a link points to is not read."""
+    """Return the sha256 of a file, or of a folder's file names and contents, in hexadecimal; links are skipped."""
     if not path.is_dir():
         return hash_file(path)
     digest = hashlib.sha256()
@@ -41,7 +39,7 @@ def hash_model(path: Path) -> str:
 
 
 def hash_arrays(arrays: Iterable[Any]) -> str:
-    """The sha256 of NumPy arrays in order, in hexadecimal; mapped ones may be larger than memory."""
+    """Return the sha256 of arrays, in order, in hexadecimal; mapped arrays may be larger than memory."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype}{array.shape}".encode())
@@ -52,7 +50,7 @@ def hash_arrays(arrays: Iterable[Any]) -> str:
 
 
 def collect_versions() -> dict[str, str | None]:
-    """The versions of Python and of the packages that results depend on."""
+    """Collect the versions of Python and of the packages that results depend on."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -63,7 +61,7 @@ def collect_versions() -> dict[str, str | None]:
 
 
 def describe_machine() -> dict[str, Any]:
-    """System, processor and cores."""
+    """Describe system, processor and cores."""
     return {
         "system": platform.platform(),
         "processor": platform.machine(),
@@ -72,12 +70,12 @@ def describe_machine() -> dict[str, Any]:
 
 
 def read_arguments() -> list[str]:
-    """The command line without values that look like secrets."""
+    """Return the command line, with values that look like secrets hidden."""
     return redact_words(sys.argv[1:])
 
 
 def redact_words(words: Iterable[str]) -> list[str]:
-    """Words in which the values of options and settings that look secret are hidden."""
+    """Hide the values of options and settings whose names look secret."""
     hidden, hide_next = [], False
     for word in words:
         if hide_next:
@@ -93,7 +91,7 @@ def redact_words(words: Iterable[str]) -> list[str]:
 
 
 def redact_document(document: Any) -> Any:
-    """A JSON-like value in which entries whose key looks secret are hidden."""
+    """Hide the values of a JSON document whose keys look secret, and credentials in addresses."""
     if isinstance(document, Mapping):
         return {
             key: "***" if _SECRET.search(str(key)) and isinstance(value, str) else redact_document(value)

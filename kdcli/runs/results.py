@@ -1,4 +1,4 @@
-"""Frozen numbers, to JSON. Rendering them is somebody else's job. What was not measured is None."""
+"""The frozen results of a run and their JSON, without rendering. Values that were not measured are None."""
 
 from __future__ import annotations
 
@@ -9,19 +9,24 @@ from typing import Any
 
 from kdcli.runs.gate_results import GateResult
 
-# Figures of which only some tasks have a value; the contract's keys come first.
-_ALWAYS = ("accuracy", "loss", "top5", "ece", "balanced_accuracy", "examples")
+# Metrics that every document has, in this order; those of some tasks only follow.
+_COMMON_METRICS = ("accuracy", "loss", "top5", "ece", "balanced_accuracy", "examples")
 
 
 def relativize_path(path: Path) -> str:
-    """A path as documents show it: relative to the current folder."""
+    """Return a path relative to the current folder, as documents show it."""
     return os.path.relpath(path)
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How good answers are on one split. Fractions, not percent; `loss` is the mean negative log-likelihood
-    of the labels (squared error for regression). `at_chance`: whether guessing gives the same."""
+    """Quality of a model's outputs on one split; fractions, not percentages.
+
+    Args:
+        low, high: interval of the accuracy.
+        loss: mean negative log-likelihood of the labels; mean squared error for regression.
+        at_chance: whether the score is that of guessing.
+    """
 
     task: str
     examples: int
@@ -44,20 +49,22 @@ class Quality:
     at_chance: bool | None = None
 
     def metric(self, name: str) -> float | None:
-        """A figure by name."""
+        """Return a metric by name."""
         return getattr(self, name)
 
     def to_validation(self) -> dict[str, Any]:
-        """`validation` of `kd.run/1`: accuracy, loss, examples, and the task's own figure."""
+        """`validation` of `kd.run/1`: accuracy, loss, examples, and the main metric of the task."""
         keys = ["accuracy", "loss", "examples"]
         keys += [name for name in ("macro_f1", "rmse", "psnr", "mean_iou") if self.metric(name) is not None]
         return {name: getattr(self, name) for name in keys}
 
     def to_json(self) -> dict[str, Any]:
-        """The keys of `kd.run/1`, and those that this task has besides."""
+        """The keys of `kd.run/1`, then the further metrics of the task."""
         values = asdict(self)
-        extra = [f.name for f in fields(self) if f.name not in (*_ALWAYS, "task", "low", "high", "agreement")]
-        shown = {name: values[name] for name in _ALWAYS}
+        extra = [
+            f.name for f in fields(self) if f.name not in (*_COMMON_METRICS, "task", "low", "high", "agreement")
+        ]
+        shown = {name: values[name] for name in _COMMON_METRICS}
         return {**shown, **{name: values[name] for name in extra if values[name] is not None}}
 
 
@@ -66,9 +73,9 @@ class ClassQuality:
     """One class on one split.
 
     Args:
-        examples: of this class; pixels in a map of classes.
-        precision, recall, f1: None where nothing was named so, or nothing is.
-        change: of F1 against the teacher's.
+        examples: number of examples of the class; of pixels in a label map.
+        precision, recall, f1: None if the class was never predicted, or never occurs.
+        change: F1 minus that of the teacher.
     """
 
     name: str
@@ -81,9 +88,11 @@ class ClassQuality:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is going to do, with every `auto` resolved; `student` is None when a teacher is trained.
+    """What a run will do, with every `auto` resolved.
 
-    `student_formats` says for each export format whether the trained model will have it: `yes`, or why not.
+    Args:
+        student: None if a teacher is trained.
+        student_formats: for each export format `yes`, or why the trained model cannot be exported to it.
     """
 
     settings: tuple[dict[str, Any], ...]
@@ -103,7 +112,7 @@ class Plan:
     stages: tuple[dict[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """`kd.plan/1`; `arms` only in a comparison, `stages` only where there are several."""
+        """`kd.plan/1`; `arms` only in a comparison, `stages` only if there are several."""
         values = asdict(self)
         for name in ("arms", "stages"):
             if not values[name]:
@@ -134,7 +143,7 @@ class RunResult:
     stages: tuple[dict[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """`kd.run/1`; `stages` are the assistants that taught in between, where there are any."""
+        """`kd.run/1`; `stages` lists the intermediate students of a chain."""
         document: dict[str, Any] = {"schema": "kd.run/1", "run": relativize_path(self.run)}
         document["model"] = relativize_path(self.model_path)
         for name in ("task", "parameters", "bytes", "epochs", "steps", "seed", "best_epoch", "validation"):
@@ -153,9 +162,10 @@ class RunResult:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run that had ended before: its summary, read again by a repeated `--resume`.
+    """A run that was already finished: a repeated `--resume` reads its summary.
 
-    `followed` is true for a worker that trained along: the chief of the workers has written it.
+    Args:
+        followed: whether this process is a worker and the chief of the workers wrote the run.
     """
 
     run: Path
@@ -166,11 +176,11 @@ class FinishedRun:
 
     @property
     def test(self) -> Quality | None:
-        """The test figures of the summary."""
-        figures = self.document.get("test")
-        return Quality(task=self.document["task"], **figures) if figures else None
+        """The test metrics of the summary."""
+        metrics = self.document.get("test")
+        return Quality(task=self.document["task"], **metrics) if metrics else None
 
     def to_json(self) -> dict[str, Any]:
-        """The summary, with the paths as they are seen from the current folder."""
-        own = {"run": relativize_path(self.run), "model": relativize_path(self.model_path)}
-        return {**self.document, **own, "gates": [gate.to_json() for gate in self.gates]}
+        """The summary, with paths relative to the current folder."""
+        paths = {"run": relativize_path(self.run), "model": relativize_path(self.model_path)}
+        return {**self.document, **paths, "gates": [gate.to_json() for gate in self.gates]}

@@ -1,7 +1,7 @@
-"""The one place that writes. A file appears whole or not at all.
+"""Atomic writes: a file appears complete or not at all. All files of kd are written here.
 
-Temporary name in the same folder, fsync, rename, fsync of the folder. `hook` is called before each step of
-each write: tests make it fail or kill the process at the n-th call.
+A write goes to a temporary name in the same folder, then fsync, rename, and fsync of the folder. `hook` is called
+before each step, so that tests can make the n-th call fail or kill the process.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import IO
 from kdcli.errors import StorageError
 
 TEMPORARY_PREFIX = ".kd-writing-"
-# Bytes of a stream that are in memory at once.
-_PART = 1 << 20
+# Size of the parts in which a stream is copied.
+_PART_BYTES = 1 << 20
 
 
 def _no_hook(step: str, path: Path) -> None:
@@ -33,7 +33,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically.
 
     Raises:
-        StorageError: the disk is full, or the folder cannot be written; nothing temporary is left.
+        StorageError: the disk is full, or the folder cannot be written. No temporary file is left.
     """
     temporary = path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}"
     try:
@@ -59,18 +59,18 @@ def write_stream(path: Path, stream: IO[bytes], *, max_bytes: int) -> None:
     """Write a file atomically from a stream that may be larger than memory.
 
     Raises:
-        StorageError: the disk is full, or the folder cannot be written; nothing temporary is left.
-        OSError: the stream broke off, or does not end after `most` bytes.
+        StorageError: the disk is full, or the folder cannot be written. No temporary file is left.
+        OSError: the stream failed, or is longer than `max_bytes`.
     """
     written = 0
     temporary = path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}"
     try:
         hook("open", path)
         with open(temporary, "wb") as file:
-            while part := stream.read(_PART):
+            while part := stream.read(_PART_BYTES):
                 written += len(part)
                 if written > max_bytes:
-                    raise OSError(f"it has more than {max_bytes} bytes")
+                    raise OSError(f"it has more than {max_bytes:,} bytes")
                 _write_part(file, part, path)
         hook("rename", path)
         os.replace(temporary, path)
@@ -93,10 +93,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """Copy a folder to a place that is empty or not there yet; it appears whole or not at all.
+    """Copy a folder atomically to a path that does not exist or is an empty folder.
 
     Raises:
-        StorageError: the disk is full, or the place cannot be written; nothing temporary is left.
+        StorageError: the disk is full, or the target cannot be written. No temporary folder is left.
     """
     temporary = target.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{target.name}"
     needed = sum(file.stat().st_size for file in source.rglob("*") if file.is_file())
@@ -104,14 +104,14 @@ def copy_folder(source: Path, target: Path) -> None:
         hook("mkdir", target.parent)
         target.parent.mkdir(parents=True, exist_ok=True)
         for entry in (source, *sorted(source.rglob("*"))):
-            placed = temporary / entry.relative_to(source)
+            copy = temporary / entry.relative_to(source)
             if entry.is_dir():
-                placed.mkdir()
+                copy.mkdir()
                 continue
             hook("open", target / entry.relative_to(source))
-            shutil.copyfile(entry, placed)
+            shutil.copyfile(entry, copy)
             hook("fsync", target / entry.relative_to(source))
-            _fsync(placed)
+            _fsync(copy)
         for folder in (entry for entry in (temporary, *temporary.rglob("*")) if entry.is_dir()):
             _fsync(folder)
         hook("rename", target)
@@ -129,27 +129,30 @@ def copy_folder(source: Path, target: Path) -> None:
 
 @contextmanager
 def scratch_folder(needed: int) -> Iterator[Path]:
-    """A folder that is gone afterwards: memory-backed where there is room, else where the system has such.
+    """Provide a temporary folder, in memory if there is enough space, else where the system keeps such folders.
 
-    HDF5 crashes the process on a full disk, so there must be room before anything is written.
+    HDF5 crashes the process on a full disk, so the space is checked before anything is written.
+
+    Args:
+        needed: bytes that will be written.
 
     Raises:
-        OSError: neither has room for `needed` bytes.
+        OSError: neither place has enough space.
     """
-    memory, place = Path("/dev/shm"), Path(tempfile.gettempdir())
+    memory, parent = Path("/dev/shm"), Path(tempfile.gettempdir())
     if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > needed:
-        place = memory
-    elif shutil.disk_usage(place).free < needed:
+        parent = memory
+    elif shutil.disk_usage(parent).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with tempfile.TemporaryDirectory(prefix="kd-", dir=place) as folder:
+    with tempfile.TemporaryDirectory(prefix="kd-", dir=parent) as folder:
         yield Path(folder)
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its parents.
+    """Create a folder and its parents.
 
     Raises:
-        StorageError: it cannot be made, or a file is in the way.
+        StorageError: the folder cannot be created, or its path is a file.
     """
     try:
         hook("mkdir", path)
@@ -159,7 +162,11 @@ def make_folder(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with all that is in it; what is not there is no error."""
+    """Remove a file, or a folder with its contents; a missing path is not an error.
+
+    Raises:
+        StorageError: it cannot be removed.
+    """
     try:
         hook("remove", path)
         if path.is_dir() and not path.is_symlink():
@@ -173,22 +180,24 @@ def remove(path: Path) -> None:
 def storage_error(
     path: Path, error: OSError, *, needed: int | None = None, retry: str = "run the same command with --resume"
 ) -> StorageError:
-    """An operating system error in one line: the path, what is wrong, bytes needed and free.
+    """Convert an operating system error: path, reason, and for a full disk the bytes needed and free.
 
     Args:
-        needed: bytes.
-        retry: what to do once there is space.
+        path: the file or folder.
+        error: the error.
+        needed: number of bytes to be written.
+        retry: what to do once there is space, for the hint.
     """
     reason = os.strerror(error.errno) if error.errno else str(error)
     hint = "choose another folder with --out"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = shutil.disk_usage(_existing(path)).free
-        reason = f"disk full ({needed or 0} bytes needed, {free} free)"
+        free = shutil.disk_usage(_find_existing_parent(path)).free
+        reason = f"disk full ({needed or 0:,} bytes needed, {free:,} bytes free)"
         hint = f"free some space, then {retry}"
     return StorageError(f"{path}: {reason}", hint=hint, location=str(path))
 
 
-def _existing(path: Path) -> Path:
+def _find_existing_parent(path: Path) -> Path:
     while not path.exists() and path != path.parent:
         path = path.parent
     return path

@@ -1,1 +1,1 @@
-"""What a model file could do, found out by reading: nothing in it is run."""
+"""Screening: finds what a model file could do by reading it, without running any of it."""

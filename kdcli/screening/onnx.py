@@ -1,28 +1,31 @@
-"""Screening of `.onnx` files: the protobuf is parsed without external data, and nothing of it is run."""
+"""Screening of `.onnx` files: the protobuf is parsed without external data, and the rules for the model in it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from importlib.util import find_spec
+from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kdcli.screening.verdict import COPY_HINT, Finding, Verdict
+from kdcli.screening.verdict import COPY_HINT, MAX_FINDINGS, Finding, Verdict, quote
 
-# A protobuf cannot be larger.
+# The limit of protobuf.
 _MAX_BYTES = 2**31
-# After every function is put in where it is called.
-MOST_NODES = 1_000_000
-# What one operation may be told to make out of nothing.
+# After all functions are inlined.
+_MAX_NODES = 1_000_000
 _MAX_TENSOR_BYTES = 500_000_000
-STANDARD = frozenset(("", "ai.onnx", "ai.onnx.ml"))
-# onnxruntime's own operations as quantisers and optimisers of graphs write them. The domain also holds some that
-# run Python or read files (PythonOp, EPContext), so it is not let in as a whole.
-_OWN = "com.microsoft"
-_OWN_OPERATIONS = frozenset(
+# Numbers above this are not told apart.
+_HUGE = 2**62
+_STANDARD_DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml"))
+# Operations of onnxruntime that quantizers and graph optimizers write. The domain is not allowed as a whole: some
+# of its operations run Python or read files (PythonOp, EPContext).
+_RUNTIME_DOMAIN = "com.microsoft"
+_RUNTIME_OPERATIONS = frozenset(
     """
     Attention BiasAdd BiasGelu BiasSoftmax BiasSplitGelu CropAndResize
     DecoderMaskedMultiHeadAttention DequantizeLinear
@@ -37,28 +40,30 @@ _OWN_OPERATIONS = frozenset(
     SkipSimplifiedLayerNormalization SparseAttention TransposeMatMul Trilu Unique
     """.split()
 )
-# Bits of a value by the number of its type, and the field of a tensor that holds such values one by one.
+# Bits per value by type number, and the fields of a tensor that store values one by one.
 _BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 14: 64, 15: 128}
 _BITS |= {16: 16, 17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2}
-_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
-_FLOATS = {1: np.float32, 10: np.float16, 11: np.float64}
-# Which input of an operation says how much it makes.
-_MAKING = {"ConstantOfShape": 0, "Expand": 1, "RandomNormal": None, "RandomUniform": None}
+_VALUE_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
+_HALF, _DOUBLE, _STRING, _INT64, _COMPLEX = 10, 11, 8, 7, (14, 15)
+_FLOATS = {1: np.float32, _HALF: np.float16, _DOUBLE: np.float64}
+# The input that holds the shape of an operation's output; None where an attribute holds it.
+_SHAPE_INPUTS = {"ConstantOfShape": 0, "Expand": 1, "RandomNormal": None, "RandomUniform": None}
+_FunctionName = tuple[str, str]
 
 
 def screen_onnx(path: Path) -> Verdict:
-    """What an `.onnx` file could do.
+    """Screen an `.onnx` file.
 
-    Refused are data in other files, operations of other libraries, functions that call each other without end or
-    grow beyond measure, tensors that the file cannot fill or no memory can hold, and weights that are NaN. Without
-    the package `onnx` nothing is found out; nor does anything open such a file then.
+    Refuses data in other files, custom operations, functions that call themselves or expand to too many nodes,
+    tensors that the file cannot fill or that are too large for memory, and weights that are NaN. Without the
+    package `onnx` nothing is checked, and nothing can open such a file either.
 
     Args:
-        path: of a private copy.
+        path: a private copy of the file.
     """
     size = path.stat().st_size
     if size >= _MAX_BYTES:
-        return Verdict((Finding("size", f"it has {size} bytes; no such file can have 2 GB"),))
+        return Verdict((Finding("size", f"the file has {size:,} bytes; an ONNX file is smaller than 2 GiB"),))
     if find_spec("onnx") is None:
         return Verdict()
     import onnx
@@ -67,143 +72,157 @@ def screen_onnx(path: Path) -> Verdict:
         model = onnx.ModelProto.FromString(path.read_bytes())
     # The parser's own error has no public name.
     except Exception:
-        return Verdict((Finding("damaged", "it is no ONNX model, or a damaged one", hint=COPY_HINT),))
-    findings: list[Finding] = []
-    for finding, _ in zip(_found(model), range(100), strict=False):
-        findings.append(finding)
-    return Verdict(tuple(findings))
+        return Verdict((Finding("damaged", "not an ONNX model, or a damaged one", hint=COPY_HINT),))
+    return Verdict(tuple(islice(_check_model(model), MAX_FINDINGS)))
 
 
-def _found(model: Any) -> Iterator[Finding]:
-    functions = {(one.domain, one.name): one for one in model.functions}
-    graphs, bodies = [model.graph], [model.graph.node, *(one.node for one in model.functions)]
-    held = {key: _inside(one.node) for key, one in functions.items()}
-    for body in bodies:
-        for node in _inside(body):
-            yield from _operation(node, functions)
-            graphs += [graph for attribute in node.attribute for graph in _graphs(attribute)]
-    yield from _expanded(_inside(model.graph.node), held)
-    for graph in graphs:
-        yield from _shapes(graph)
-    for body in bodies:
-        for node in _inside(body):
-            for attribute in node.attribute:
-                yield from _tensors((*_one(attribute, "t"), *attribute.tensors))
-                yield from _sparse((*_one(attribute, "sparse_tensor"), *attribute.sparse_tensors))
+def _check_model(model: Any) -> Iterator[Finding]:
+    functions = {(function.domain, function.name): _all_nodes(function.node) for function in model.functions}
+    main = _all_nodes(model.graph.node)
+    nodes = [*main, *(node for function in model.functions for node in _all_nodes(function.node))]
+    for node in nodes:
+        yield from _check_operation(node, functions)
+    yield from _check_expansion(main, functions)
+    yield from _check_graph(model.graph)
+    for node in nodes:
+        for attribute in node.attribute:
+            for graph in _graphs(attribute):
+                yield from _check_graph(graph)
+    for node in nodes:
+        for attribute in node.attribute:
+            yield from _check_tensors((*_singular(attribute, "t"), *attribute.tensors))
+            yield from _check_sparse((*_singular(attribute, "sparse_tensor"), *attribute.sparse_tensors))
 
 
-def _one(attribute: Any, field: str) -> tuple[Any, ...]:
+def _singular(attribute: Any, field: str) -> tuple[Any, ...]:
     return (getattr(attribute, field),) if attribute.HasField(field) else ()
 
 
 def _graphs(attribute: Any) -> tuple[Any, ...]:
-    return (*_one(attribute, "g"), *attribute.graphs)
+    return (*_singular(attribute, "g"), *attribute.graphs)
 
 
-def _inside(nodes: Iterable[Any]) -> list[Any]:
-    """All nodes, those of graphs within nodes included; the parser bounds how deep they lie."""
-    found, left = [], list(nodes)
-    while left:
-        node = left.pop()
+def _all_nodes(nodes: Iterable[Any]) -> list[Any]:
+    """All nodes, including those of graphs inside nodes; the parser limits the nesting."""
+    found, waiting = [], list(nodes)
+    while waiting:
+        node = waiting.pop()
         found.append(node)
-        left.extend(one for attribute in node.attribute for graph in _graphs(attribute) for one in graph.node)
+        graphs = (graph for attribute in node.attribute for graph in _graphs(attribute))
+        waiting.extend(inner for graph in graphs for inner in graph.node)
     return found
 
 
-def _operation(node: Any, functions: Mapping[tuple[str, str], Any]) -> Iterator[Finding]:
-    if node.domain in STANDARD or (node.domain, node.op_type) in functions:
+def _check_operation(node: Any, functions: Mapping[_FunctionName, list[Any]]) -> Iterator[Finding]:
+    if node.domain in _STANDARD_DOMAINS or (node.domain, node.op_type) in functions:
         return
-    if node.domain != _OWN or node.op_type not in _OWN_OPERATIONS:
-        yield Finding("operation", f"the custom operation {node.domain}.{node.op_type}"[:200])
+    if node.domain != _RUNTIME_DOMAIN or node.op_type not in _RUNTIME_OPERATIONS:
+        yield Finding("operation", f"the custom operation {quote(f'{node.domain}.{node.op_type}')} is not allowed")
 
 
-def _expanded(main: list[Any], held: Mapping[tuple[str, str], list[Any]]) -> Iterator[Finding]:
-    """Refuse functions that reach themselves, or become too many nodes where they are put in."""
-    sizes: dict[tuple[str, str], int] = {}
-    left = set(held)
-    while left:
-        ready = {key for key in left if not any((n.domain, n.op_type) in left for n in held[key])}
-        if not ready:
-            yield Finding("recursion", f"the function {min(left)[1]!r} calls itself"[:200])
-            return
-        for key in ready:
-            sizes[key] = sum(1 + sizes.get((n.domain, n.op_type), 0) for n in held[key])
-        left -= ready
-    whole = sum(1 + sizes.get((n.domain, n.op_type), 0) for n in main)
-    if whole > MOST_NODES:
-        yield Finding("size", f"it becomes {whole:.3g} operations, {MOST_NODES} are the most")
+def _check_expansion(main: list[Any], functions: Mapping[_FunctionName, list[Any]]) -> Iterator[Finding]:
+    """Refuse functions that call themselves, or that expand to too many nodes once they are inlined."""
+    called = {name: {(node.domain, node.op_type) for node in nodes} for name, nodes in functions.items()}
+    calls = {name: names & functions.keys() for name, names in called.items()}
+    sizes: dict[_FunctionName, int] = {}
+
+    def expand(nodes: list[Any]) -> int:
+        return min(_HUGE, sum(1 + sizes.get((node.domain, node.op_type), 0) for node in nodes))
+
+    try:
+        for name in TopologicalSorter(calls).static_order():
+            sizes[name] = expand(functions[name])
+    except CycleError as error:
+        yield Finding("recursion", f"the function {min(error.args[1])[1]!r} calls itself"[:200])
+        return
+    total = expand(main)
+    if total > _MAX_NODES:
+        yield Finding("size", f"the graph expands to {total:.3g} operations (at most {_MAX_NODES:,})")
 
 
-def _shapes(graph: Any) -> Iterator[Finding]:
-    """What one graph holds and declares."""
-    yield from _tensors(graph.initializer)
-    yield from _sparse(graph.sparse_initializer)
+def _check_graph(graph: Any) -> Iterator[Finding]:
+    """Check the stored tensors of one graph and the tensors that it declares or creates."""
+    yield from _check_tensors(graph.initializer)
+    yield from _check_sparse(graph.sparse_initializer)
     for value in (*graph.input, *graph.output, *graph.value_info):
         kind = value.type.tensor_type
         sides = [side.dim_value or 1 for side in kind.shape.dim]
         if prod(sides) * _BITS.get(kind.elem_type, 8) // 8 > _MAX_TENSOR_BYTES:
-            yield Finding("size", f"the tensor {value.name!r} is declared as {_text(sides)}"[:200])
-    constants = {one.name: one for one in graph.initializer}
+            yield _too_large(f"the tensor {value.name!r} has the shape {_join(sides)}")
+    constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type == "Constant":
-            for attribute in node.attribute:
-                if node.output and attribute.HasField("t"):
-                    constants[node.output[0]] = attribute.t
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            constants |= {output: attribute.t for output in node.output[:1] if attribute.HasField("t")}
     for node in graph.node:
-        place = _MAKING.get(node.op_type)
-        told = constants.get(node.input[place]) if place is not None and len(node.input) > place else None
-        sides = _numbers(told) if told is not None else []
-        if node.op_type in _MAKING and place is None:
-            sides = [side for a in node.attribute if a.name == "shape" for side in a.ints]
-        # Values of four bytes, as most are.
-        if prod(max(side, 1) for side in sides) * 4 > _MAX_TENSOR_BYTES:
-            yield Finding("size", f"a {node.op_type} makes a tensor of shape {_text(sides)}"[:200])
+        if node.op_type in _SHAPE_INPUTS:
+            sides = _output_shape(node, constants)
+            # Most types have values of four bytes.
+            if prod(max(side, 1) for side in sides) * 4 > _MAX_TENSOR_BYTES:
+                yield _too_large(f"{node.op_type} creates a tensor of shape {_join(sides)}")
 
 
-def _tensors(tensors: Iterable[Any]) -> Iterator[Finding]:
+def _output_shape(node: Any, constants: Mapping[str, Any]) -> list[int]:
+    """The shape that a node creates, as far as it is a constant; empty otherwise."""
+    place = _SHAPE_INPUTS[node.op_type]
+    if place is None:
+        return [side for attribute in node.attribute if attribute.name == "shape" for side in attribute.ints]
+    tensor = constants.get(node.input[place]) if len(node.input) > place else None
+    return [] if tensor is None else _integers(tensor)
+
+
+def _too_large(message: str) -> Finding:
+    return Finding("size", f"{message[:200]}, too large for memory")
+
+
+def _check_tensors(tensors: Iterable[Any]) -> Iterator[Finding]:
     for tensor in tensors:
         if tensor.data_location == 1 or len(tensor.external_data):
-            place = next((one.value for one in tensor.external_data if one.key == "location"), "?")
-            yield Finding("external-data", f"the tensor {tensor.name!r} is read from the file {place!r}"[:200])
+            file = next((entry.value for entry in tensor.external_data if entry.key == "location"), "?")
+            yield Finding("external-data", f"the tensor {tensor.name!r} is stored in the file {file!r}"[:200])
             continue
-        values, bits = prod(tensor.dims), _BITS.get(tensor.data_type, 0)
-        there = len(tensor.raw_data)
-        declared = (values * bits + 7) // 8 if there else values
-        if not there:
-            there = max(len(getattr(tensor, field)) for field in _FIELDS)
-            # Complex values are written as two, small ones several in one.
-            declared = {14: 2 * values, 15: 2 * values}.get(tensor.data_type, (values * min(bits, 8) + 7) // 8)
-            declared = values if tensor.data_type == 8 else declared
-        if any(side < 0 for side in tensor.dims) or declared != there:
-            message = f"the tensor {tensor.name!r} of shape {_text(tensor.dims)} holds {there} values or bytes"
-            yield Finding("damaged", f"{message}, {declared} are declared"[:300], hint=COPY_HINT)
+        declared, stored = _measure_tensor(tensor)
+        if any(side < 0 for side in tensor.dims) or declared != stored:
+            message = f"the tensor {tensor.name!r} of shape {_join(tensor.dims)} holds {stored:,} values or bytes"
+            yield Finding("damaged", f"{message}, its shape needs {declared:,}"[:300], hint=COPY_HINT)
         elif tensor.data_type in _FLOATS and np.isnan(_floats(tensor)).any():
-            yield Finding("weights", f"the tensor {tensor.name!r} holds NaN"[:200])
+            yield Finding("weights", f"the tensor {tensor.name!r} contains NaN"[:200])
 
 
-def _sparse(tensors: Iterable[Any]) -> Iterator[Finding]:
+def _measure_tensor(tensor: Any) -> tuple[int, int]:
+    """How much data the shape of a tensor needs and how much it has: bytes if it is raw, otherwise values."""
+    values, bits = max(-_HUGE, min(prod(tensor.dims), _HUGE)), _BITS.get(tensor.data_type, 0)
+    if stored := len(tensor.raw_data):
+        return (values * bits + 7) // 8, stored
+    stored = max(len(getattr(tensor, field)) for field in _VALUE_FIELDS)
+    if tensor.data_type == _STRING:
+        return values, stored
+    # Complex values take two entries; small values share one.
+    return 2 * values if tensor.data_type in _COMPLEX else (values * min(bits, 8) + 7) // 8, stored
+
+
+def _check_sparse(tensors: Iterable[Any]) -> Iterator[Finding]:
     for sparse in tensors:
-        yield from _tensors((sparse.values, sparse.indices))
+        yield from _check_tensors((sparse.values, sparse.indices))
         if prod(max(side, 1) for side in sparse.dims) * 4 > _MAX_TENSOR_BYTES:
-            yield Finding("size", f"the sparse tensor {sparse.values.name!r} is {_text(sparse.dims)}"[:200])
+            yield _too_large(f"the sparse tensor {sparse.values.name!r} has the shape {_join(sparse.dims)}")
 
 
 def _floats(tensor: Any) -> np.ndarray:
     if tensor.raw_data:
         return np.frombuffer(tensor.raw_data, _FLOATS[tensor.data_type])
-    if tensor.data_type == 10:
-        # Half precision lies in the bits of integers.
+    if tensor.data_type == _HALF:
+        # Half precision is stored as the bits of integers.
         return np.array(tensor.int32_data, np.int64).astype(np.uint16).view(np.float16)
-    return np.array(tensor.double_data if tensor.data_type == 11 else tensor.float_data)
+    return np.array(tensor.double_data if tensor.data_type == _DOUBLE else tensor.float_data)
 
 
-def _numbers(tensor: Any) -> list[int]:
-    if tensor.data_type != 7 or prod(tensor.dims) > 16:
+def _integers(tensor: Any) -> list[int]:
+    if tensor.data_type != _INT64 or prod(tensor.dims) > 16:
         return []
     if tensor.raw_data:
         return np.frombuffer(tensor.raw_data[: len(tensor.raw_data) // 8 * 8], np.int64).tolist()
     return list(tensor.int64_data)
 
 
-def _text(shape: Iterable[int]) -> str:
+def _join(shape: Iterable[int]) -> str:
     return "×".join(str(side) for side in shape) or "()"

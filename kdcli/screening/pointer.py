@@ -1,4 +1,4 @@
-"""Git LFS pointers: small text files that stand for large ones which were not fetched."""
+"""Git LFS pointers: small text files that stand in for large files that were not fetched."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ POINTER_HINT = "git lfs pull fetches it"
 
 
 def refuse_pointer(path: Path, error: type[KdError]) -> None:
-    """Refuse a file that is a Git LFS pointer.
+    """Raise an error if a file is a Git LFS pointer.
+
+    Args:
+        path: the file; nothing happens if it cannot be read.
+        error: class of the error to raise.
 
     Raises:
-        KdError: of the class that is given.
+        KdError: of the class `error`.
     """
     try:
         with open(path, "rb") as file:
-            start = file.read(len(POINTER_PREFIX))
+            prefix = file.read(len(POINTER_PREFIX))
     except OSError:
         return
-    if start == POINTER_PREFIX:
+    if prefix == POINTER_PREFIX:
         raise error(f"{path}: {POINTER_MESSAGE}", hint=POINTER_HINT)

@@ -1,31 +1,31 @@
-"""What a child process that reads a stranger's file may take; it sets these limits itself, before it reads."""
+"""Resource limits that a child process sets for itself before it reads an untrusted file."""
 
 from __future__ import annotations
 
 
 def limit_process(*, memory: int, cpu_seconds: int, file_bytes: int = 0) -> None:
-    """Bound this process for good; a platform without such limits is left as it is.
+    """Limit this process permanently, including core dumps; does nothing on platforms without such limits.
 
     Args:
-        memory: bytes of data, code not counted.
-        cpu_seconds: of computing; a process that takes more is ended by the system.
-        file_bytes: the largest file that it may write; none by default. No core is left behind either.
+        memory: limit of data memory in bytes, not counting code.
+        cpu_seconds: limit of CPU time; the system kills a process that exceeds it.
+        file_bytes: size of the largest file it may write; 0 by default: it cannot write files.
     """
     try:
         import resource
     except ImportError:
-        # Windows has none; the parent's timeout still holds.
+        # Windows has no such limits; the parent's timeout still applies.
         return
-    for kind, wanted in (
+    for kind, limit in (
         (resource.RLIMIT_DATA, memory),
         (resource.RLIMIT_CPU, cpu_seconds),
         (resource.RLIMIT_FSIZE, file_bytes),
         (resource.RLIMIT_CORE, 0),
     ):
         hard = resource.getrlimit(kind)[1]
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        most = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         try:
             resource.setrlimit(kind, (most, most))
         except (ValueError, OSError):
-            # macOS refuses a bound below what is already in use.
+            # macOS refuses a limit below the current use.
             continue

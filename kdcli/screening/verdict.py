@@ -1,25 +1,27 @@
-"""What screening says of a model file."""
+"""The result of screening a model file, and what the user allows a file to do."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from typing import Any
 
 from kdcli.errors import ModelError
 
-TRUST_HINT = "--trust-model opens it all the same, if you know who made it"
-COPY_HINT = "copy it again from where it came from: it is damaged, or its end is missing"
+TRUST_HINT = "--trust-model opens it anyway; use it only for files from a source you trust"
+COPY_HINT = "copy the file again from its source: it is damaged or truncated"
+# A hostile or damaged file may repeat one fault in every part; nobody reads more findings than these.
+MAX_FINDINGS = 100
 
 
 @dataclass(frozen=True)
 class Trust:
-    """What a user lets files do; said on the command line only, never by a recipe.
+    """What the user allows files to do; set on the command line only, never by a recipe.
 
     Args:
         model: open a file that screening refuses.
-        tables: let a SavedModel fill its lookup tables, from its own assets.
-        remote: fetch a file that lies on another machine.
+        tables: let a SavedModel fill its lookup tables from its own assets.
+        remote: download a file from a remote path.
     """
 
     model: bool = False
@@ -32,17 +34,18 @@ NO_TRUST = Trust()
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a file holds and could do harm with, or that its reader should know.
+    """One thing in a file that could do harm or that the user should know.
 
     Args:
-        rule: which rule it is, in one or two words with hyphens: `lambda`, `operation`, `external-link`, `size`.
-        message: what is where; one sentence without the file's own path.
-        refused: whether the file is refused for it; False only tells.
-        hint: the way on.
+        rule: name of the rule, one or two words with a hyphen: `lambda`, `operation`, `external-link`, `size`.
+        message: what was found and where; one sentence without the path of the file.
+        refused: whether the file is refused because of it; otherwise the finding only informs.
+        hint: what the user can do about it.
     """
 
     rule: str
     message: str
+    _: KW_ONLY
     refused: bool = True
     hint: str = TRUST_HINT
 
@@ -52,11 +55,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All findings of one file; it is safe when nothing in it is refused.
+    """All findings of one file; the file is safe if none of them is refused.
 
     Args:
-        findings: in the order in which they were met.
-        values: numbers that its weights hold, of a Keras file: no model in it needs more.
+        findings: in the order of discovery.
+        values: number of weight values in a Keras file: an upper bound for the weights of its model.
     """
 
     findings: tuple[Finding, ...] = ()
@@ -64,22 +67,28 @@ class Verdict:
 
     @property
     def refused(self) -> tuple[Finding, ...]:
-        """What the file is refused for."""
+        """The findings that the file is refused for."""
         return tuple(finding for finding in self.findings if finding.refused)
 
     @property
     def safe(self) -> bool:
-        """Whether nothing is refused."""
+        """Whether no finding is refused."""
         return not self.refused
 
     def require_safe(self, path: Path) -> None:
-        """Refuse the file.
+        """Raise an error unless the file is safe.
 
         Raises:
-            ModelError: the first thing that it is refused for, how many there are, and the way on.
+            ModelError: the first refused finding with its hint, and how many more there are.
         """
-        refused: Sequence[Finding] = self.refused
+        refused = self.refused
         if not refused:
             return
         more = f" (and {len(refused) - 1} more: kd inspect {path} lists them)" if len(refused) > 1 else ""
         raise ModelError(f"{path}: refused, {refused[0]}{more}", hint=refused[0].hint)
+
+
+def quote(value: Any) -> str:
+    """Quote a value from an untrusted file for a message: no control characters, at most 80 characters."""
+    value = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+    return repr(value if len(str(value)) <= 80 else f"{str(value)[:77]}...")

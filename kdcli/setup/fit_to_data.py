@@ -201,7 +201,7 @@ def _match_inputs(
 def _refuse_strings(network: Network, role: str, who: str) -> None:
     """Refuse a model that takes strings, such as text or encoded images: examples are numbers."""
     names = [spec.name for spec in network.inputs if spec.dtype == "string"]
-    decoded = getattr(network, "starts_from_bytes", None)
+    decoded = getattr(network, "decoded_images", None)
     if names and decoded is None:
         raise ModelError(
             f"{who}: the input {names[0]} takes strings, the data has numbers",

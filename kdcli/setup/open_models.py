@@ -19,7 +19,7 @@ from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.models.preprocessing import PixelScale, scale_from_json
 from kdcli.models.runtimes.network import RunnerNetwork
-from kdcli.models.saved_model.network import GraphNetwork
+from kdcli.models.saved_model.network import SavedModelNetwork
 from kdcli.recipe.model_sections import InputSection, ModelSection
 from kdcli.recipe.reader import read_run_recipe
 from kdcli.runs.directory import find_run_recipe, find_run_role
@@ -76,7 +76,7 @@ class OpenedModel:
     @property
     def _signature(self) -> dict[str, Any] | None:
         """How a SavedModel is called without kd."""
-        if not isinstance(self.network, GraphNetwork):
+        if not isinstance(self.network, SavedModelNetwork):
             return None
         inputs = [spec.name for spec in self.network.inputs]
         return {"name": self.network.signature, "inputs": inputs, "output": self.network.output_name}
@@ -219,7 +219,7 @@ def _fit(
     network, start, section = loaded.network, loaded.start, loaded.section
     if start == "fresh" and not loaded.is_initialized:
         network = _reinitialize(network, section, role, seed=seed, on_event=on_event)
-    if trainable and not isinstance(network, KerasNetwork | GraphNetwork):
+    if trainable and not isinstance(network, KerasNetwork | SavedModelNetwork):
         raise ModelError(
             f"{role} ({network.name}): a file of this format can be run, but not trained",
             hint="give the .keras file or the SavedModel it was made from",

@@ -9,7 +9,7 @@ from kdcli.data.dataset import Dataset, fill_outputs, fingerprint_dataset, open_
 from kdcli.data.examples import Examples
 from kdcli.errors import ModelError, UsageError
 from kdcli.models.files.format import detect_format, resolve_model_file
-from kdcli.models.files.recorded import RecordedNetwork
+from kdcli.models.files.recorded_outputs import RecordedNetwork
 from kdcli.models.network import Network
 from kdcli.models.outputs import resolve_output
 from kdcli.recipe.model_sections import InputSection

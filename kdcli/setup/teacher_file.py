@@ -18,7 +18,7 @@ from kdcli.extras import require_extra
 from kdcli.models.batching import Runner
 from kdcli.models.inference import copy_network, prepare_for_export
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.keras.serving import ServedModel, make_served_model
+from kdcli.models.keras.served_model import ServedModel, make_served_model
 from kdcli.models.network import Network
 from kdcli.runs import writer
 from kdcli.runs.records import collect_versions

@@ -24,7 +24,7 @@ from kdcli.models.network import Network
 from kdcli.models.prediction import LOGITS
 from kdcli.models.saved_model.constant_function import ConstantFunction, use_graph_precision
 from kdcli.models.saved_model.function import MAX_CONSTANT_BYTES
-from kdcli.models.saved_model.network import GraphNetwork
+from kdcli.models.saved_model.network import SavedModelNetwork
 
 
 class TeacherPass:
@@ -151,7 +151,11 @@ class TeacherPass:
         """
         layered, short = isinstance(self.teacher, KerasNetwork), self.precision
         weights = 4 * (self.teacher.parameters or 0)
-        if folding and weights <= MAX_CONSTANT_BYTES and isinstance(self.teacher, KerasNetwork | GraphNetwork):
+        if (
+            folding
+            and weights <= MAX_CONSTANT_BYTES
+            and isinstance(self.teacher, KerasNetwork | SavedModelNetwork)
+        ):
             # With the hardware for it the option is the faster way on a processor; GPUs take the policies.
             by_policy = layered and (has_gpu() or not is_fast_in(short))
             traced = self._traced(short if by_policy else "float32")

@@ -28,7 +28,7 @@ from kdcli.distillation.targets import (
     make_recorded_targets,
 )
 from kdcli.events import Note
-from kdcli.models.files.recorded import RecordedNetwork
+from kdcli.models.files.recorded_outputs import RecordedNetwork
 from kdcli.models.keras.precision import compute_in
 from kdcli.models.prediction import LOGITS
 from kdcli.setup.open_models import OpenedModel
@@ -291,7 +291,7 @@ def measure_outputs(precision: str, plain: SplitLogits, taps: tuple[str, ...]) -
         own.append(_look(precision, plain, taps))
         return own[0].to_json()
 
-    document = plain.context.workers.share(look)
+    document = plain.context.workers.broadcast_object(look)
     return own[0] if own else MeasuredOutputs.from_json(document)
 
 

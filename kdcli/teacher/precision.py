@@ -17,7 +17,7 @@ from kdcli.models.hardware import has_gpu, is_fast_in
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.models.prediction import LOGITS
-from kdcli.models.saved_model.network import GraphNetwork
+from kdcli.models.saved_model.network import SavedModelNetwork
 from kdcli.teacher.inference import TeacherPass
 from kdcli.teacher.storage_dtype import agreement, largest_change
 
@@ -87,7 +87,7 @@ def check_teacher_precision(wanted: str, teacher: Network) -> None:
     """
     if wanted in ("auto", "float32"):
         return
-    if not isinstance(teacher, KerasNetwork | GraphNetwork):
+    if not isinstance(teacher, KerasNetwork | SavedModelNetwork):
         raise UsageError(
             f"teacher.precision {wanted} needs a Keras model or a SavedModel; {teacher.name} answers in float32",
             hint=_FLOAT32,
@@ -97,12 +97,12 @@ def check_teacher_precision(wanted: str, teacher: Network) -> None:
             "teacher.precision mixed_float16 needs a GPU: processors compute in it more than ten times slower",
             hint="--set teacher.precision=mixed_bfloat16",
         )
-    if wanted == "mixed_bfloat16" and isinstance(teacher, GraphNetwork) and not is_fast_in(wanted):
+    if wanted == "mixed_bfloat16" and isinstance(teacher, SavedModelNetwork) and not is_fast_in(wanted):
         raise UsageError(
             f"teacher.precision mixed_bfloat16: {teacher.name} is a graph, and no hardware here is for it",
             hint=_FLOAT32,
         )
-    if wanted == "mixed_bfloat16" and isinstance(teacher, GraphNetwork) and has_gpu():
+    if wanted == "mixed_bfloat16" and isinstance(teacher, SavedModelNetwork) and has_gpu():
         raise UsageError(
             f"teacher.precision mixed_bfloat16 on a GPU needs a Keras model; {teacher.name} is a graph",
             hint="--set teacher.precision=mixed_float16",
@@ -179,9 +179,9 @@ def _tried(wanted: str, teacher: Network, count: int) -> tuple[str | None, str]:
     """Which half precision is measured, and why."""
     if wanted != "auto":
         return (None if wanted == "float32" else wanted), "as asked"
-    if not isinstance(teacher, KerasNetwork | GraphNetwork):
+    if not isinstance(teacher, KerasNetwork | SavedModelNetwork):
         return None, f"{teacher.name} answers in float32 only"
-    tried = "mixed_float16" if isinstance(teacher, GraphNetwork) and has_gpu() else "mixed_bfloat16"
+    tried = "mixed_float16" if isinstance(teacher, SavedModelNetwork) and has_gpu() else "mixed_bfloat16"
     if not is_fast_in(tried):
         return None, f"this machine has no hardware for {tried.removeprefix('mixed_')}"
     if count < SAMPLE:

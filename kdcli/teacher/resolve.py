@@ -22,7 +22,7 @@ from kdcli.data.feed import RESIDENT_BYTES
 from kdcli.data.views import Views
 from kdcli.distillation.terms import Term, list_teacher_taps
 from kdcli.errors import StorageError, UsageError
-from kdcli.models.files.recorded import RecordedNetwork
+from kdcli.models.files.recorded_outputs import RecordedNetwork
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.models.prediction import LOGITS
@@ -160,7 +160,7 @@ def _keep(
         )
         return asdict(placement)
 
-    return Placement(**plain.context.workers.share(choose))
+    return Placement(**plain.context.workers.broadcast_object(choose))
 
 
 def _beside(room: FreeSpace, others: Sequence[TeacherOutputs]) -> FreeSpace:

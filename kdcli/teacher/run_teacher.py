@@ -12,7 +12,7 @@ from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
 from kdcli.errors import ModelError
 from kdcli.events import Note
-from kdcli.models.files.recorded import RecordedNetwork
+from kdcli.models.files.recorded_outputs import RecordedNetwork
 from kdcli.recipe.reader import read_run_recipe
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.directory import ENVIRONMENT_FILE, SUMMARY_FILE, find_run_recipe, read_json

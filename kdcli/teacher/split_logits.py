@@ -16,7 +16,7 @@ from kdcli.cache.layout import ArraySpec, Layout
 from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
 from kdcli.data.views import create_identity_views
-from kdcli.models.files.recorded import RecordedNetwork
+from kdcli.models.files.recorded_outputs import RecordedNetwork
 from kdcli.models.prediction import LOGITS
 from kdcli.runs.records import hash_arrays
 from kdcli.setup.context import Context

@@ -1,1 +1,1 @@
-"""The compiled loop and its checkpoints."""
+"""Training: the compiled loop, its checkpoints, and several workers."""

@@ -1,6 +1,6 @@
-"""Checkpoints: everything that the rest of a run follows from, checked when it is read again.
+"""Checkpoints: the complete state of a run, verified when it is read.
 
-A file appears whole or not at all; the newest valid one wins, and a damaged one is never used.
+A file is written whole or not at all. The newest valid file is used; a damaged one never is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SUFFIX = ".checkpoint"
 
 
 def parse_period(text: str) -> tuple[str, float]:
-    """`2m` → ("seconds", 120), `500 steps` → ("steps", 500), `1 epochs` → ("epochs", 1)."""
+    """Parse `2m` to ("seconds", 120), `500 steps` to ("steps", 500), `1 epochs` to ("epochs", 1)."""
     match = re.fullmatch(r"(\d+)\s*(s|m|h|steps?|epochs?)", text)
     assert match, text
     count, unit = int(match[1]), match[2]
@@ -31,7 +31,7 @@ def parse_period(text: str) -> tuple[str, float]:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoint files in a folder, oldest first."""
+    """List the checkpoint files in a folder, oldest first."""
     return sorted(folder.glob(f"step-*{_SUFFIX}")) if folder.is_dir() else []
 
 
@@ -39,10 +39,10 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        folder: where they lie; made at the first save.
-        every: `2m`, `500 steps`, `1 epochs`.
-        keep: how many are kept.
-        clock: seconds, for the time since the last one.
+        folder: their folder; created by the first save.
+        every: period between saves: `2m`, `500 steps`, `1 epochs`.
+        keep: number of checkpoints to keep.
+        clock: clock in seconds, for the time since the last save.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class Checkpoints:
         self.keep = keep
         self._unit, self._count = parse_period(every)
         self._clock = clock
-        self._since = clock()
+        self._saved_at = clock()
         self._step = 0
 
     def steps_until_due(self, step: int, epoch_steps: int) -> int | None:
-        """Steps until the next save when it is due by steps or epochs; None when it is due by time."""
+        """Steps until the next save if the period is in steps or epochs; None if it is in seconds."""
         if self._unit == "seconds":
             return None
         period = int(self._count if self._unit == "steps" else self._count * epoch_steps)
@@ -67,39 +67,39 @@ class Checkpoints:
         if step == self._step:
             return False
         if self._unit == "seconds":
-            return self._clock() - self._since >= self._count
+            return self._clock() - self._saved_at >= self._count
         return step % int(self._count if self._unit == "steps" else self._count * epoch_steps) == 0
 
     def save(self, step: int, document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Path:
-        """Write the checkpoint of a step, then drop the oldest ones."""
+        """Write the checkpoint of a step, then delete the oldest ones."""
         writer.make_folder(self.folder)
         path = self.path_of(step)
         writer.write_bytes(path, pack(PackedData(dict(document), dict(arrays))))
         for old in self.paths()[: -self.keep]:
             writer.remove(old)
-        self._since, self._step = self._clock(), step
+        self._saved_at, self._step = self._clock(), step
         return path
 
     def path_of(self, step: int) -> Path:
-        """Where the checkpoint of a step lies."""
+        """The path of the checkpoint of a step."""
         return self.folder / f"step-{step:09d}{_SUFFIX}"
 
     def paths(self) -> list[Path]:
-        """The checkpoint files, oldest first."""
+        """List the checkpoint files, oldest first."""
         return list_checkpoints(self.folder)
 
     def read_chief(self, step: int) -> PackedData:
-        """The checkpoint from which the chief of several workers goes on.
+        """Read the checkpoint from which the chief of several workers continues.
 
         Raises:
-            StorageError: it is not there, or damaged.
+            StorageError: the file is missing or damaged.
         """
         path = self.path_of(step)
         try:
             return unpack(path.read_bytes(), path)
         except FileNotFoundError:
             raise StorageError(
-                f"{path}: the chief goes on from it, and this worker does not see it",
+                f"{path}: the chief continues from this checkpoint, but this worker cannot find it",
                 hint="--out on a file system that all workers share",
                 location=str(path),
             ) from None
@@ -107,24 +107,24 @@ class Checkpoints:
             raise writer.storage_error(path, error) from error
 
     def read_newest(self) -> tuple[PackedData | None, list[str]]:
-        """The newest valid checkpoint, and what was wrong with newer ones.
+        """Read the newest valid checkpoint; also return the errors of newer ones.
 
         Raises:
-            StorageError: there are checkpoints and none of them is valid.
+            StorageError: there are checkpoints, but none is valid.
         """
-        wrong: list[str] = []
+        errors: list[str] = []
         for path in reversed(self.paths()):
             try:
                 saved = unpack(path.read_bytes(), path)
             except StorageError as error:
-                wrong.append(error.message)
+                errors.append(error.message)
             except OSError as error:
-                wrong.append(writer.storage_error(path, error).message)
+                errors.append(writer.storage_error(path, error).message)
             else:
                 self._step = int(saved.document["step"])
-                return saved, wrong
-        if wrong:
+                return saved, errors
+        if errors:
             raise StorageError(
-                f"{self.folder}: no valid checkpoint ({'; '.join(wrong)})", hint="start anew with --overwrite"
+                f"{self.folder}: no valid checkpoint ({'; '.join(errors)})", hint="start again with --overwrite"
             )
-        return None, wrong
+        return None, errors

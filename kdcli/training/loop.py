@@ -1,4 +1,4 @@
-"""The training loop: epochs, checkpoints, selection on validation. The same for teacher, scratch and distilled."""
+"""The training loop, the same for all kinds of training: epochs, checkpoints, selection on validation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,39 +15,41 @@ from kdcli.data.order import shuffle_positions
 from kdcli.errors import Interrupted, TrainingError
 from kdcli.events import EpochEnded, Note, OnEvent, Progress
 from kdcli.models.variables import assign_values, copy_values, preserve_values
-from kdcli.recipe.sections import LOWER_IS_BETTER
+from kdcli.recipe.sections import LOWER_IS_BETTER, TrainSection
+from kdcli.tensors import Variables
 from kdcli.training.checkpoint import Checkpoints
 from kdcli.training.replicas import SINGLE_WORKER, Workers
 from kdcli.training.state import TrainingResult, TrainingState, capture_state, restore_state
-from kdcli.training.step import TOTAL_LOSS, Stepper, learning_rate_at
+from kdcli.training.step import GRADIENT_NORM, TOTAL_LOSS, Stepper, learning_rate_at
 
-# A block ends after about this long, so that an interruption, a log line or a checkpoint never waits longer.
+# Target duration of a block, after which interruptions, log lines and checkpoints are handled.
 BLOCK_SECONDS = 0.25
 
 
 class Trainer:
-    """Trains by example indices; every number follows from the seed, the data and the recipe.
+    """Trains by example indices; all numbers follow from the seed, the data and the recipe.
 
     Args:
         stepper: the compiled step.
-        model_variables: of the model that is trained: the best of them are kept.
-        part_variables: of the objective's own parts.
-        train: the resolved `train` section, with `epochs` and `steps`.
-        validate: figures on the validation split, or None without one.
-        monitor: which of them selects.
-        checkpoints: where to save, or None to save nothing.
-        stop: asked between blocks; gives the exit code (130, 143) to stop with, or None.
-        on_event, on_epoch: told of progress; `on_epoch` gets all lines of the log so far.
-        workers: who trains with this process; the chief decides, validates and saves.
+        model_variables: variables of the trained model; the best values are kept.
+        part_variables: variables of the objective's parts.
+        train: resolved `train` section, with `epochs` and `steps`.
+        validate: returns the metrics on the validation split; None without one.
+        monitor: the metric that selects the best epoch.
+        checkpoints: where checkpoints are saved; None to save none.
+        stop: called between blocks; returns the exit code (130, 143) to stop with, or None.
+        on_event: called with progress events.
+        on_epoch: called after each epoch with all lines of the log.
+        workers: the workers that train together; the chief decides, validates and saves.
     """
 
     def __init__(
         self,
         stepper: Stepper,
         *,
-        model_variables: list[Any],
-        part_variables: list[Any],
-        train: Any,
+        model_variables: Variables,
+        part_variables: Variables,
+        train: TrainSection,
         validate: Callable[[], dict[str, float]] | None,
         monitor: str,
         checkpoints: Checkpoints | None,
@@ -58,7 +61,9 @@ class Trainer:
         self.stepper = stepper
         self.model_variables = model_variables
         self.part_variables = part_variables
+        assert train.epochs is not None and train.steps is not None
         self.train = train
+        self.epochs, self.steps = train.epochs, train.steps
         self.validate = validate
         self.monitor = monitor
         self.checkpoints = checkpoints
@@ -77,8 +82,8 @@ class Trainer:
         """Train from the start, or from the newest checkpoint.
 
         Raises:
-            TrainingError: a value that is not finite; nothing of that step was applied.
-            Interrupted: `stop` said so; the state is saved.
+            TrainingError: a value is not finite; that step was not applied.
+            Interrupted: `stop` returned an exit code; the state is saved.
         """
         self._restore()
         while not self._done():
@@ -88,10 +93,17 @@ class Trainer:
         state = self.state
         trained = state.step * self.batch
         rate = trained / state.seconds if state.seconds else 0.0
-        return TrainingResult(state.step, len(state.history), state.best_epoch, state.history, state.seconds, rate)
+        return TrainingResult(
+            steps=state.step,
+            epochs=len(state.history),
+            best_epoch=state.best_epoch,
+            history=state.history,
+            seconds=state.seconds,
+            examples_per_second=rate,
+        )
 
     def _done(self) -> bool:
-        return self.state.stopped or self.state.step >= self.train.steps
+        return self.state.stopped or self.state.step >= self.steps
 
     def _epoch(self, epoch: int) -> None:
         views = self.stepper.feed.views
@@ -100,7 +112,7 @@ class Trainer:
         slot = view if views.count is not None else 0
         order = shuffle_positions(self.examples, seed=self.train.seed, epoch=epoch)
         order = order[: self.epoch_steps * self.batch].reshape(self.epoch_steps, self.batch)
-        end = min((epoch + 1) * self.epoch_steps, self.train.steps)
+        end = min((epoch + 1) * self.epoch_steps, self.steps)
         started, begun = time.perf_counter(), self.state.step
         self.stepper.start(order[begun - epoch * self.epoch_steps :], table=table, slot=slot)
         while self.state.step < end:
@@ -112,18 +124,16 @@ class Trainer:
         self._pause(last=self._done())
 
     def _pause(self, *, last: bool = False) -> None:
-        """Between blocks: save and stop as the chief's clock and anybody's signal say; the same on all workers."""
+        """Between blocks, save when the chief's clock requires it, and stop on any worker's signal; all alike."""
         due = self.checkpoints is not None and self.checkpoints.is_due(self.state.step, self.epoch_steps)
-        said = self.workers.gather([self.stop() or 0, due, self._block])
-        self._block = int(said[0, 2])
-        if self.checkpoints is not None and (last or said[0, 1]):
+        gathered = self.workers.all_gather([self.stop() or 0, due, self._block])
+        self._block = int(gathered[0, 2])
+        if self.checkpoints is not None and (last or gathered[0, 1]):
             self._save()
-        code = int(said[:, 0].max())
+        code = int(gathered[:, 0].max())
         if code and not last:
-            where = "nothing is kept" if self.checkpoints is None else str(self._save())
-            raise Interrupted(
-                f"stopped at step {self.state.step} of {self.train.steps}; saved: {where}", exit_code=code
-            )
+            where = "nothing" if self.checkpoints is None else str(self._save())
+            raise Interrupted(f"stopped at step {self.state.step} of {self.steps}; saved: {where}", exit_code=code)
 
     def _block_size(self, left: int) -> int:
         size = min(self._block, left)
@@ -145,10 +155,12 @@ class Trainer:
         if result.not_finite is not None:
             raise self._not_finite(result.not_finite)
         self._block = int(np.clip(steps * BLOCK_SECONDS / seconds, 1, 4 * steps + 1))
-        figures = {name: value / result.steps for name, value in result.sums.items()}
-        figures["examples_per_second"] = steps * self.batch / seconds
-        done = Progress("training", state.step, self.train.steps, "steps", epoch + 1, self.train.epochs, figures)
-        self.on_event(done)
+        metrics = {name: value / result.steps for name, value in result.sums.items()}
+        metrics["examples_per_second"] = steps * self.batch / seconds
+        progress = Progress(
+            "training", done=state.step, total=self.steps, epoch=epoch + 1, epochs=self.epochs, metrics=metrics
+        )
+        self.on_event(progress)
 
     def _end_epoch(self, epoch: int, rate: float) -> None:
         state = self.state
@@ -156,16 +168,16 @@ class Trainer:
         line: dict[str, Any] = {"epoch": epoch + 1, "step": state.step}
         for name, value in state.sums.items():
             line[name if name == TOTAL_LOSS else f"losses.{name}"] = value / state.summed
-        share = min(state.step / self.train.steps, 1.0)
-        line["learning_rate"] = learning_rate_at(self.train.schedule, self.train.optimizer.learning_rate, share)
+        progress = min(state.step / self.steps, 1.0)
+        line["learning_rate"] = learning_rate_at(self.train.schedule, self.train.optimizer.learning_rate, progress)
         line["examples_per_second"] = round(rate, 1)
-        with self._averaged():
-            figures = self.workers.share(self.validate) if self.validate is not None else {}
-            line |= {f"validation.{name}": value for name, value in figures.items() if value is not None}
-            best = self._is_best(figures)
+        with self._use_averages():
+            metrics = self.workers.broadcast_object(self.validate) if self.validate is not None else {}
+            line |= {f"validation.{name}": value for name, value in metrics.items() if value is not None}
+            best = self._is_best(metrics)
             if best:
                 state.best_epoch = epoch + 1
-                state.best_figure, state.best_loss = figures.get(self.monitor), figures.get("loss")
+                state.best_figure, state.best_loss = metrics.get(self.monitor), metrics.get("loss")
                 self.best = copy_values(self.model_variables)
         state.sums, state.summed = {}, 0
         state.history.append(line)
@@ -175,20 +187,20 @@ class Trainer:
             state.stopped = True
             self.on_event(Note(f"stopped early: {self.monitor} has not improved for {stopping.patience} epochs"))
         self.on_epoch(state.history)
-        self.on_event(EpochEnded(epoch + 1, self.train.epochs, line, best))
+        self.on_event(EpochEnded(epoch + 1, self.epochs, line, best))
 
-    def _is_best(self, figures: dict[str, float]) -> bool:
-        """Whether an epoch is better than the best before; between equal figures the loss decides."""
-        figure, before = figures.get(self.monitor), self.state.best_figure
-        if figure is None or before is None or not math.isfinite(before):
+    def _is_best(self, metrics: dict[str, float]) -> bool:
+        """Whether an epoch is better than the best before; with equal metrics, the loss decides."""
+        metric, before = metrics.get(self.monitor), self.state.best_figure
+        if metric is None or before is None or not math.isfinite(before):
             return True
-        if figure == before and self.state.best_loss is not None:
-            return figures.get("loss", math.inf) < self.state.best_loss
-        return figure < before if self.monitor in LOWER_IS_BETTER else figure > before
+        if metric == before and self.state.best_loss is not None:
+            return metrics.get("loss", math.inf) < self.state.best_loss
+        return metric < before if self.monitor in LOWER_IS_BETTER else metric > before
 
     @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """With the averaged weights in the model, for optimizers that keep a moving average."""
+    def _use_averages(self) -> Iterator[None]:
+        """For optimizers with a moving average: put the averaged weights into the model."""
         if not self.stepper.optimizer.use_ema:
             yield
             return
@@ -199,17 +211,17 @@ class Trainer:
 
     def _not_finite(self, name: str) -> TrainingError:
         saved = self.checkpoints.paths() if self.checkpoints is not None else []
-        good = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was due before"
-        what = name if name in (TOTAL_LOSS, "gradient norm") else f"losses.{name}"
+        good = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
+        what = name if name in (TOTAL_LOSS, GRADIENT_NORM) else f"losses.{name}"
         return TrainingError(
             f"step {self.state.step + 1}: {what} is not finite; the update was not applied; {good}",
             hint="a lower learning rate, --set train.gradient_clip=1.0, or another input.scale",
         )
 
-    def _save(self) -> Any:
+    def _save(self) -> Path:
         assert self.checkpoints is not None
-        # Taken by all: a variable of which each device holds a part is summed over the workers when it is read.
-        document, arrays = capture_state(self.state, self._parts(), self.best)
+        # On all workers: a variable with a value on each device is summed over the workers when it is read.
+        document, arrays = capture_state(self.state, self._list_variables(), self.best)
         if self.workers.is_chief:
             self.checkpoints.save(self.state.step, document, arrays)
         return self.checkpoints.path_of(self.state.step)
@@ -217,23 +229,23 @@ class Trainer:
     def _restore(self) -> None:
         if self.checkpoints is None:
             return
-        saved, wrong = self.checkpoints.read_newest() if self.workers.is_chief else (None, [])
+        saved, errors = self.checkpoints.read_newest() if self.workers.is_chief else (None, [])
         step = int(self.workers.broadcast(-1 if saved is None else saved.document["step"]))
         if step >= 0 and not self.workers.is_chief:
             saved = self.checkpoints.read_chief(step)
-        for message in wrong:
+        for message in errors:
             self.on_event(Note(f"{message}; an older checkpoint is used", warning=True))
         if saved is None:
             return
-        self.state, self.best = restore_state(saved, self._parts())
+        self.state, self.best = restore_state(saved, self._list_variables())
         self.on_epoch(self.state.history)
-        self.on_event(Note(f"continuing at step {self.state.step} of {self.train.steps}"))
+        self.on_event(Note(f"continuing at step {self.state.step} of {self.steps}"))
 
-    def _parts(self) -> dict[str, list[Any]]:
+    def _list_variables(self) -> dict[str, Variables]:
         optimizer = list(self.stepper.optimizer.variables)
         return {"model": self.model_variables, "parts": self.part_variables, "optimizer": optimizer}
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
-    """Full batches in an epoch; what is left over comes in another epoch's order."""
+    """The number of full batches in an epoch; the remaining examples occur in other epochs."""
     return max(1, examples // batch_size)

@@ -1,4 +1,4 @@
-"""Where training stands: what a checkpoint holds beside the file format."""
+"""The state of training, as checkpoints store it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ import numpy as np
 from kdcli.errors import StorageError
 from kdcli.models.variables import assign_values, copy_values
 from kdcli.runs.packed_file import PackedData
+from kdcli.tensors import Variables
 
 
 @dataclass
 class TrainingState:
-    """Where training stands, next to the variables; all of it goes into a checkpoint."""
+    """The state of training without the variables.
+
+    Checkpoints store the fields under these names, so they must not be renamed.
+    """
 
     step: int = 0
     sums: dict[str, float] = field(default_factory=dict)
@@ -30,7 +34,7 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What training came to; the best weights are in the model."""
+    """The result of training; the best weights are in the model."""
 
     steps: int
     epochs: int
@@ -41,31 +45,31 @@ class TrainingResult:
 
 
 def capture_state(
-    state: TrainingState, parts: Mapping[str, Sequence[Any]], best: Sequence[np.ndarray]
+    state: TrainingState, groups: Mapping[str, Variables], best: Sequence[np.ndarray]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The document and the arrays of a checkpoint: the state, every variable by part, the best weights."""
+    """Return the document and the arrays of a checkpoint: the state, all variables by group, the best weights."""
     arrays = {
         f"{name}/{number}": array
-        for name, variables in parts.items()
+        for name, variables in groups.items()
         for number, array in enumerate(copy_values(variables))
     }
     return dict(vars(state)), arrays | {f"best/{number}": array for number, array in enumerate(best)}
 
 
-def restore_state(saved: PackedData, parts: Mapping[str, Sequence[Any]]) -> tuple[TrainingState, list[np.ndarray]]:
-    """Give every variable its value back; the state and the best weights.
+def restore_state(saved: PackedData, groups: Mapping[str, Variables]) -> tuple[TrainingState, list[np.ndarray]]:
+    """Restore all variables; return the state and the best weights.
 
     Raises:
-        StorageError: the checkpoint is of other variables.
+        StorageError: the checkpoint has other variables.
     """
-    for name, variables in parts.items():
-        arrays = _numbered(name, saved.arrays)
+    for name, variables in groups.items():
+        arrays = _read_numbered(name, saved.arrays)
         if [array.shape for array in arrays] != [tuple(variable.shape) for variable in variables]:
-            raise StorageError(f"the checkpoint's {name} has other variables than this run's")
+            raise StorageError(f"the {name} variables of the checkpoint differ from those of this run")
         assign_values(variables, arrays)
-    return TrainingState(**saved.document), _numbered("best", saved.arrays)
+    return TrainingState(**saved.document), _read_numbered("best", saved.arrays)
 
 
-def _numbered(name: str, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+def _read_numbered(name: str, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     count = sum(key.startswith(f"{name}/") for key in arrays)
     return [arrays[f"{name}/{number}"] for number in range(count)]

@@ -1,4 +1,4 @@
-"""Models by name; their input shape and number of classes follow the data."""
+"""Built-in models, selected by name; the data determines their input shape and number of classes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ AnyModel = Annotated[ZooModel | File, Field(discriminator="kind")]
 
 
 def get_zoo_class(name: str) -> type[ModelSource]:
-    """The class of a zoo model.
+    """Find the class of a zoo model.
 
     Raises:
-        UsageError: the zoo has no model of that name.
+        UsageError: an unknown name.
     """
     members = {member.model_fields["name"].default: member for member in get_args(get_args(ZooModel)[0])}
     if name not in members:
@@ -34,7 +34,7 @@ def get_zoo_class(name: str) -> type[ModelSource]:
 
 
 def has_trained_weights(source: ModelSource) -> bool:
-    """Whether a model comes with weights that mean something, rather than with what a seed draws."""
+    """Whether a model comes with trained weights rather than random ones."""
     return isinstance(source, File) or (isinstance(source, Application) and source.weights != "none")
 
 

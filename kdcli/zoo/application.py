@@ -1,4 +1,4 @@
-"""The architectures of `keras.applications`."""
+"""The models of `keras.applications`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
@@ -20,27 +20,29 @@ from pydantic import Field
 from kdcli.errors import ModelError, UsageError, did_you_mean
 from kdcli.lazy import keras
 from kdcli.spec import ModelSource
+from kdcli.tensors import KerasModel, Tensor
+from kdcli.zoo.image_shape import check_image_shape
 
-# The head and the names of the 1,000 ImageNet classes come with the published weights.
-IMAGENET_CLASSES = 1000
-_MOMENTUM = 0.9
+# The published weights include a classifier for the 1,000 classes of ImageNet.
+_IMAGENET_CLASSES = 1000
+_MAX_MOMENTUM = 0.9
 _OFFLINE = "KD_OFFLINE is set"
 
 
 class Application(ModelSource):
-    """Any architecture of `keras.applications`, with fresh or with published weights.
+    """Any architecture of `keras.applications`, with fresh or published weights.
 
-    Pictures have the data's size, or that of the section's `input.resize`. `input.scale: auto` is the scale
-    that the architecture's own `preprocess_input` gives (`raw` for those that scale inside, such as
-    EfficientNet, ConvNeXt and MobileNetV3); with weights from a file it is measured, as for any model file.
-    BatchNorm's momentum is at most 0.9, for runs of a few thousand steps. Taps: Keras' own layer names;
-    `kd inspect` on the trained model lists them.
+    Images have the data's size, or that of the section's `input.resize`. `input.scale: auto` is the scale of the
+    architecture's `preprocess_input` (`raw` for those that scale inside the model, such as EfficientNet, ConvNeXt
+    and MobileNetV3); with weights from a file it is measured, as for any model file. The momentum of BatchNorm is
+    at most 0.9, for runs of a few thousand steps. Taps: the layer names of Keras; `kd inspect` on the trained
+    model lists them.
 
     Args:
         architecture: `MobileNetV2`, `ResNet50`, `EfficientNetB0`, ...
-        weights: `none` (drawn by the seed), `imagenet`, or a `.weights.h5` or `.keras` file of the same
-            architecture with as many classes. With `imagenet` all layers but the last have the published
-            weights; 1,000 classes have them in the last one too, and need the architecture's own size.
+        weights: `none` (drawn from the seed), `imagenet`, or a `.weights.h5` or `.keras` file of the same
+            architecture and number of classes. With `imagenet`, all layers except the last have the published
+            weights; for 1,000 classes the last layer has them too, and images need the architecture's own size.
     """
 
     kind: Literal["zoo"] = "zoo"
@@ -49,125 +51,125 @@ class Application(ModelSource):
     weights: Annotated[str, Field(min_length=1)] = "none"
 
     @property
+    def _label(self) -> str:
+        """What messages call the model."""
+        return f"zoo application {self.architecture}"
+
+    @property
     def path(self) -> Path | None:
-        """The file of its weights, None where they are no file."""
+        """The weights file; None for other weights."""
         return None if self.weights in ("none", "imagenet") else Path(self.weights)
 
-    def build(self, input_shape: tuple[int, ...], classes: int) -> Any:
-        """A `keras.Model` for pictures (h, w, channels) with `classes` logits.
+    def build(self, input_shape: tuple[int, ...], classes: int) -> KerasModel:
+        """Build a `keras.Model` for images (h, w, channels) with `classes` logits.
 
         Raises:
-            UsageError: no such architecture, or pictures that it does not take.
-            ModelError: weights that cannot be had or do not fit.
+            UsageError: no such architecture, or images that it does not accept.
+            ModelError: weights that cannot be downloaded or do not fit.
         """
-        make = _architecture(self.architecture)
-        _check_pictures(input_shape, self)
+        make = _find_architecture(self.architecture)
+        check_image_shape(self._label, input_shape)
+        if self.weights == "imagenet" and input_shape[-1] != 3:
+            raise UsageError(
+                f"{self._label}: the imagenet weights are for 3 channels, the data has {input_shape[-1]}",
+                hint="weights: none",
+            )
         if self.path is not None and not self.path.is_file():
             raise ModelError(f"{self.path}: no such weights file", hint="weights: none, imagenet or a file")
-        headless = self.weights == "imagenet" and classes != IMAGENET_CLASSES
-        wanted: dict[str, Any] = {"include_top": False, "pooling": "avg"}
-        if not headless:
-            wanted = {"include_top": True, "classes": classes, "classifier_activation": None}
+        new_classifier = self.weights == "imagenet" and classes != _IMAGENET_CLASSES
+        options: dict[str, Any] = {"include_top": False, "pooling": "avg"}
+        if not new_classifier:
+            options = {"include_top": True, "classes": classes, "classifier_activation": None}
         weights = None if self.weights == "none" else self.weights
         try:
-            with _quietly():
-                model = make(weights=weights, input_shape=input_shape, **wanted)
-        # Keras raises whatever it meets, a bare Exception for a failed download among it.
+            with _silence_keras():
+                model = make(weights=weights, input_shape=input_shape, **options)
+        # Keras may raise anything, such as a bare Exception for a failed download.
         except Exception as error:
-            raise self._said(error, input_shape, classes) from error
-        if headless:
+            raise self._explain(error, input_shape, classes) from error
+        if new_classifier:
             logits = keras.layers.Dense(classes, name="logits")(model.output)
             model = keras.Model(model.inputs, logits, name=model.name)
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
-                layer.momentum = min(layer.momentum, _MOMENTUM)
+                layer.momentum = min(layer.momentum, _MAX_MOMENTUM)
         return model
 
-    def preprocessing(self) -> Any:
-        """The function that makes pictures in 0..255 what the published weights were trained on."""
-        _architecture(self.architecture)
-        return _module_of(self.architecture).preprocess_input
+    def preprocessing(self) -> Callable[[Tensor], Tensor]:
+        """The function that converts images in 0..255 to the input of the published weights."""
+        _find_architecture(self.architecture)
+        return _find_module(self.architecture).preprocess_input
 
-    def _said(self, error: Exception, input_shape: tuple[int, ...], classes: int) -> UsageError | ModelError:
-        who, text = f"zoo application {self.architecture}", str(error).strip() or type(error).__name__
-        given = "×".join(str(side) for side in input_shape[:2])
+    def _explain(self, error: Exception, input_shape: tuple[int, ...], classes: int) -> UsageError | ModelError:
+        """Explain an error of Keras in one sentence, with a hint."""
+        label, text = self._label, str(error).strip() or type(error).__name__
+        size = "×".join(str(side) for side in input_shape[:2])
         smallest = re.search(r"at least (\d+) ?x ?(\d+)", text)
         if smallest:
-            low, size = f"{smallest[1]}×{smallest[2]}", f"[{smallest[1]}, {smallest[2]}]"
-            return UsageError(f"{who} takes pictures of at least {low}, got {given}", hint=_resize_hint(size))
-        own = re.search(r"`input_shape` should be \((\d+), (\d+)", text)
-        if own:
-            size = f"{own[1]}×{own[2]}"
             return UsageError(
-                f"{who} with the {IMAGENET_CLASSES} classes of ImageNet takes pictures of {size}, got {given}",
-                hint=_resize_hint(f"[{own[1]}, {own[2]}]"),
+                f"{label} takes images of at least {smallest[1]}×{smallest[2]}, got {size}",
+                hint=_resize_hint(smallest[1], smallest[2]),
+            )
+        fixed = re.search(r"`input_shape` should be \((\d+), (\d+)", text)
+        if fixed:
+            return UsageError(
+                f"{label} with the {_IMAGENET_CLASSES:,} classes of ImageNet takes images of "
+                f"{fixed[1]}×{fixed[2]}, got {size}",
+                hint=_resize_hint(fixed[1], fixed[2]),
             )
         first = text.splitlines()[0]
         if "URL fetch failure" in text:
-            reason = (
-                "are not cached, and KD_OFFLINE is set" if _OFFLINE in text else f"cannot be had: {first:.300}"
-            )
+            reason = f"cannot be downloaded: {first:.300}"
+            if _OFFLINE in text:
+                reason = "are not cached, and KD_OFFLINE is set"
             return ModelError(
-                f"{who}: the imagenet weights {reason}",
-                hint="weights: none, or a weights file; downloads are kept where Keras caches (KERAS_HOME)",
+                f"{label}: the imagenet weights {reason}",
+                hint="weights: none, or a weights file; Keras caches downloads (KERAS_HOME)",
             )
-        # After its first sentence Keras goes into single layers.
+        # After the first sentence, the message of Keras is about individual layers.
         reason = first.split(" Example error message")[0]
-        message = f"{who} cannot be made for {input_shape} and {classes} classes: {reason:.300}"
+        message = f"{label} cannot be built for {input_shape} and {classes} classes: {reason:.300}"
         if self.path is not None:
-            message = f"{self.path} does not fit {who} for {input_shape} and {classes} classes: {reason:.300}"
-        return ModelError(message, hint="other weights, or input.resize in the model's section")
+            message = f"{self.path} does not fit {label} for {input_shape} and {classes} classes: {reason:.300}"
+        return ModelError(message, hint="use other weights, or set input.resize in the model's section")
 
 
-def _architecture(name: str) -> Any:
+def _find_architecture(name: str) -> Any:
     known = [word for word in dir(keras.applications) if word[0].isupper()]
     if name not in known:
         raise UsageError(
             f"zoo application: unknown architecture {name!r}; "
             f"{did_you_mean(name, known).strip() or 'known: ' + ', '.join(known)}",
-            hint="https://keras.io/api/applications describes them",
+            hint="https://keras.io/api/applications lists them",
         )
     return getattr(keras.applications, name)
 
 
-def _module_of(name: str) -> ModuleType:
-    """The public module of an architecture: the one that holds it, else the one named like it."""
+def _find_module(name: str) -> ModuleType:
+    """Find the public module of an architecture: the one that contains it, or else the one named like it."""
     modules = {n: m for n, m in vars(keras.applications).items() if hasattr(m, "preprocess_input")}
-    held = [module for module in modules.values() if hasattr(module, name)]
-    if held:
-        return held[0]
-    # mobilenet_v3 holds the preprocessing of MobileNetV3Small, but not the class.
+    containing = [module for module in modules.values() if hasattr(module, name)]
+    if containing:
+        return containing[0]
+    # mobilenet_v3 contains the preprocessing of MobileNetV3Small, but not the class.
     like = [word for word in modules if name.lower().startswith(word.replace("_", ""))]
     return modules[max(like, key=len)]
 
 
-def _check_pictures(shape: tuple[int, ...], source: Application) -> None:
-    who = f"zoo application {source.architecture}"
-    if len(shape) != 3:
-        raise UsageError(
-            f"{who} needs pictures (h, w, channels), the data has shape {shape}",
-            hint="use {kind: zoo, name: mlp} for other shapes",
-        )
-    if source.weights == "imagenet" and shape[-1] != 3:
-        raise UsageError(
-            f"{who}: the imagenet weights are for 3 channels, the data has {shape[-1]}", hint="weights: none"
-        )
-
-
-def _resize_hint(size: str) -> str:
-    return f"--set 'student.input.resize={size}' (teacher.input.resize for a teacher)"
+def _resize_hint(height: str, width: str) -> str:
+    return f"--set 'student.input.resize=[{height}, {width}]' (teacher.input.resize for a teacher)"
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Without Keras' words about sizes, its download on stderr; under KD_OFFLINE without a network.
+def _silence_keras() -> Iterator[None]:
+    """Suppress Keras' warnings about sizes, and send its download progress to stderr; KD_OFFLINE blocks downloads.
 
-    Keras downloads through urllib, whose opener can be replaced in public; a file that is cached is still
-    used, and only Keras knows its name.
+    Keras downloads through urllib, whose opener can be replaced. A cached file is still used: only Keras knows its
+    name.
     """
     offline = bool(os.environ.get("KD_OFFLINE"))
     if offline:
-        urllib.request.install_opener(urllib.request.build_opener(_Refusing()))
+        urllib.request.install_opener(urllib.request.build_opener(_OfflineHandler()))
     try:
         shown = io.StringIO() if offline else sys.stderr
         with warnings.catch_warnings(), contextlib.redirect_stdout(shown):
@@ -178,11 +180,11 @@ def _quietly() -> Iterator[None]:
             urllib.request.install_opener(urllib.request.build_opener())
 
 
-class _Refusing(urllib.request.BaseHandler):
-    """Answers every request with the reason why there is none."""
+class _OfflineHandler(urllib.request.BaseHandler):
+    """Fails every request."""
 
     handler_order = 0
 
     def default_open(self, request: urllib.request.Request) -> Any:
-        """Refuse."""
+        """Fail with the reason."""
         raise urllib.error.URLError(_OFFLINE)

@@ -1,34 +1,35 @@
-"""The teacher's own architecture, fresh."""
+"""The teacher's architecture with fresh weights."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from kdcli.errors import UsageError
 from kdcli.spec import ModelSource
+from kdcli.tensors import KerasModel
 
 
 class Clone(ModelSource):
-    """The teacher's own architecture with weights drawn anew by the seed: a born-again network.
+    """The teacher's architecture with new weights drawn from the seed: a born-again network.
 
     Furlanello, Lipton, Tschannen, Itti & Anandkumar 2018, arXiv:1805.04770. For the student only. Its
-    pictures are prepared as the teacher's, unless `student.input` says otherwise. Taps: the teacher's.
+    preprocessing is the teacher's, unless `student.input` differs. Taps: those of the teacher.
     """
 
     kind: Literal["zoo"] = "zoo"
     name: Literal["clone"] = "clone"
 
-    def build_from(self, teacher: Any, *, seed: int) -> Any:
-        """A fresh `keras.Model` like `teacher`, a `keras.Model`; the same for the same seed.
+    def build_from(self, teacher: KerasModel | None, *, seed: int) -> KerasModel:
+        """Build a fresh model like the teacher; equal seeds give equal weights.
 
         Raises:
-            UsageError: there is no teacher, or it cannot be made anew from its configuration.
+            UsageError: there is no teacher, or it cannot be built from its configuration.
         """
         from kdcli.models.keras.model import make_fresh_copy
 
         if teacher is None:
             raise UsageError(
-                "zoo clone is the teacher's own architecture: only a student can be one",
+                "zoo clone copies the teacher's architecture: only a student can be one",
                 hint="name an architecture, such as {kind: zoo, name: resnet}",
             )
         try:

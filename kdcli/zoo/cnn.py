@@ -7,21 +7,23 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.errors import UsageError
 from kdcli.lazy import keras
 from kdcli.spec import Fraction, ModelSource
+from kdcli.tensors import KerasModel
+from kdcli.zoo.image_shape import check_image_shape
 
 
 class Cnn(ModelSource):
-    """Blocks of 3×3 convolution, BatchNorm, ReLU; each halves the picture and doubles the width.
+    """Blocks of 3×3 convolution, BatchNorm and ReLU; each halves the image and doubles the width.
 
-    The last feature map is averaged into logits. Taps: `block1`, `block2`, ... after each ReLU.
+    A dense layer computes the logits from the average of the last feature map. Taps: `block1`, `block2`, ... after
+    each block.
 
     Args:
-        width: channels of the first block.
-        blocks: how many blocks; a side shorter than 4 pixels is not halved further.
-        convolutions: convolutions in each block.
-        dropout: share dropped before the last layer.
+        width: number of channels of the first block.
+        blocks: number of blocks; a side shorter than 4 pixels is not halved further.
+        convolutions: number of convolutions in each block.
+        dropout: fraction of features dropped before the last layer.
     """
 
     sizes: ClassVar[tuple[Mapping[str, Any], ...]] = (
@@ -39,13 +41,9 @@ class Cnn(ModelSource):
     convolutions: Annotated[int, Field(ge=1, le=8)] = 1
     dropout: Annotated[Fraction, Field(lt=1)] = 0.0
 
-    def build(self, input_shape: tuple[int, ...], classes: int) -> Any:
-        """A fresh `keras.Model` for pictures (h, w, channels) with `classes` logits."""
-        if len(input_shape) != 3:
-            raise UsageError(
-                f"zoo cnn needs pictures (h, w, channels), the data has shape {input_shape}",
-                hint="use {kind: zoo, name: mlp} for other shapes",
-            )
+    def build(self, input_shape: tuple[int, ...], classes: int) -> KerasModel:
+        """Build a fresh `keras.Model` for images (h, w, channels) with `classes` logits."""
+        check_image_shape("zoo cnn", input_shape)
         layers = keras.layers
         inputs = x = keras.Input(input_shape, name="image")
         for block in range(1, self.blocks + 1):
@@ -56,7 +54,7 @@ class Cnn(ModelSource):
                 tag = f"block{block}" if last else f"block{block}_{step}"
                 filters = self.width * 2 ** (block - 1)
                 x = layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"{tag}_convolution")(x)
-                # Keras' 0.99 needs many hundred steps until inference sees what training saw.
+                # With Keras' 0.99, moving averages need many hundred steps to match training statistics.
                 x = layers.BatchNormalization(momentum=0.9, name=f"{tag}_normalization")(x)
                 x = layers.ReLU(name=tag)(x)
         x = layers.GlobalAveragePooling2D(name="pooling")(x)

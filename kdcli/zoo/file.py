@@ -1,4 +1,4 @@
-"""A model that is a file."""
+"""A model from a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class File(ModelSource):
     """A saved model; `path` is relative to the current folder.
 
     Args:
-        path: a `.keras` or `.h5` file.
+        path: path of a model file, a SavedModel folder or a run directory.
     """
 
     kind: Literal["file"] = "file"

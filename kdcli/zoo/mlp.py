@@ -9,15 +9,16 @@ from pydantic import Field
 
 from kdcli.lazy import keras
 from kdcli.spec import Fraction, ModelSource
+from kdcli.tensors import KerasModel
 
 
 class Mlp(ModelSource):
     """Dense layers with ReLU on the flattened input. Taps: `hidden1`, `hidden2`, ...
 
     Args:
-        width: units of each hidden layer.
-        depth: how many hidden layers.
-        dropout: share dropped after each hidden layer.
+        width: number of units of each hidden layer.
+        depth: number of hidden layers.
+        dropout: fraction of units dropped after each hidden layer.
     """
 
     sizes: ClassVar[tuple[Mapping[str, Any], ...]] = (
@@ -34,8 +35,8 @@ class Mlp(ModelSource):
     depth: Annotated[int, Field(ge=1, le=64)] = 2
     dropout: Annotated[Fraction, Field(lt=1)] = 0.0
 
-    def build(self, input_shape: tuple[int, ...], classes: int) -> Any:
-        """A fresh `keras.Model` for examples of any fixed shape with `classes` outputs."""
+    def build(self, input_shape: tuple[int, ...], classes: int) -> KerasModel:
+        """Build a fresh `keras.Model` for examples of any fixed shape, with `classes` outputs."""
         layers = keras.layers
         inputs = x = keras.Input(input_shape, name="features")
         if len(input_shape) != 1:

@@ -1,4 +1,4 @@
-"""Depthwise separable convolutions, for small pictures."""
+"""A network of depthwise separable convolutions for small images."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.errors import UsageError
 from kdcli.lazy import keras
 from kdcli.spec import ModelSource
+from kdcli.tensors import KerasModel, Tensor
+from kdcli.zoo.image_shape import check_image_shape
 
 
 class Mobile(ModelSource):
-    """Depthwise separable blocks: few multiplications for what they can tell apart.
+    """Depthwise separable blocks: good accuracy for few multiplications.
 
-    Howard et al. 2017, arXiv:1704.04861: a block is a 3×3 convolution of each channel alone, then a 1×1
-    convolution over all of them, each with BatchNorm and ReLU. As in the paper the first block doubles the
-    width and every second one halves the picture and doubles it again, up to 16 times `width`; unlike there
-    the first convolution keeps the size, for the pictures are small. Taps: `stem`, `block1`, `block2`, ...
-    after the last ReLU of each block.
+    Howard et al. 2017, arXiv:1704.04861: a block is a 3×3 depthwise convolution, then a 1×1 convolution over all
+    channels, each with BatchNorm and ReLU. As in the paper, the first block doubles the width, and every second
+    block halves the image and doubles the width, up to 16 times `width`. Unlike in the paper, the first
+    convolution keeps the size, because the images are small. Taps: `stem`, `block1`, `block2`, ... after the
+    last ReLU of each block.
 
     Args:
-        width: channels of the first convolution.
-        blocks: how many blocks; a side shorter than 4 pixels is not halved further.
+        width: number of channels of the first convolution.
+        blocks: number of blocks; a side shorter than 4 pixels is not halved further.
     """
 
     sizes: ClassVar[tuple[Mapping[str, Any], ...]] = ({"width": 4}, {"width": 8}, {"width": 16}, {"width": 32})
@@ -33,31 +34,27 @@ class Mobile(ModelSource):
     width: Annotated[int, Field(ge=1, le=1024)] = 16
     blocks: Annotated[int, Field(ge=1, le=13)] = 5
 
-    def build(self, input_shape: tuple[int, ...], classes: int) -> Any:
-        """A fresh `keras.Model` for pictures (h, w, channels) with `classes` logits."""
-        if len(input_shape) != 3:
-            raise UsageError(
-                f"zoo mobile needs pictures (h, w, channels), the data has shape {input_shape}",
-                hint="use {kind: zoo, name: mlp} for other shapes",
-            )
+    def build(self, input_shape: tuple[int, ...], classes: int) -> KerasModel:
+        """Build a fresh `keras.Model` for images (h, w, channels) with `classes` logits."""
+        check_image_shape("zoo mobile", input_shape)
         layers = keras.layers
         inputs = keras.Input(input_shape, name="image")
         x = layers.Conv2D(self.width, 3, padding="same", use_bias=False, name="stem_convolution")(inputs)
-        x = _activated(x, normalization="stem_normalization", name="stem")
+        x = _add_activation(x, normalization="stem_normalization", name="stem")
         for block in range(1, self.blocks + 1):
             name, filters = f"block{block}", self.width * 2 ** min(1 + block // 2, 4)
             strides = 2 if block % 2 == 0 and min(x.shape[1], x.shape[2]) >= 4 else 1
             x = layers.DepthwiseConv2D(
                 3, strides=strides, padding="same", use_bias=False, name=f"{name}_depthwise"
             )(x)
-            x = _activated(x, normalization=f"{name}_depthwise_normalization", name=f"{name}_depthwise_relu")
+            x = _add_activation(x, normalization=f"{name}_depthwise_normalization", name=f"{name}_depthwise_relu")
             x = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_pointwise")(x)
-            x = _activated(x, normalization=f"{name}_pointwise_normalization", name=name)
+            x = _add_activation(x, normalization=f"{name}_pointwise_normalization", name=name)
         x = layers.GlobalAveragePooling2D(name="pooling")(x)
         return keras.Model(inputs, layers.Dense(classes, name="logits")(x), name="mobile")
 
 
-def _activated(x: Any, *, normalization: str, name: str) -> Any:
-    # Keras' 0.99 needs many hundred steps until inference sees what training saw.
+def _add_activation(x: Tensor, *, normalization: str, name: str) -> Tensor:
+    # With Keras' default of 0.99, moving averages need many hundred steps to match the training statistics.
     x = keras.layers.BatchNormalization(momentum=0.9, name=normalization)(x)
     return keras.layers.ReLU(name=name)(x)

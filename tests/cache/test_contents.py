@@ -1,4 +1,4 @@
-"""What lies in the cache, for whoever uses kdcli as a library."""
+"""The contents of the cache, for users of the library."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def entries(own_cache):
     ]
 
 
-def test_all_entries_are_told_with_their_bytes(entries, own_cache):
-    kept = list_cache()
-    assert kept.folder == own_cache
-    assert {entry.path for entry in kept.entries} == {entry.path for entry in entries}
-    assert kept.bytes == sum(file.stat().st_size for entry in entries for file in entry.path.iterdir())
-    assert kept.to_json()["bytes"] == kept.bytes > 0
+def test_all_entries_are_listed_with_their_sizes(entries, own_cache):
+    cache = list_cache()
+    assert cache.folder == own_cache
+    assert {entry.path for entry in cache.entries} == {entry.path for entry in entries}
+    assert cache.bytes == sum(file.stat().st_size for entry in entries for file in entry.path.iterdir())
+    assert cache.to_json()["bytes"] == cache.bytes > 0
 
 
-def test_one_entry_is_told_with_what_its_answers_follow_from(entries):
+def test_an_entry_is_shown_with_its_components(entries):
     shown = show_entry(entries[1].fingerprint[:12])
     assert shown["components"] == {"split": "validation"}
     assert (shown["shards"], shown["of_shards"], shown["complete"]) == (0, 1, False)
@@ -43,7 +43,7 @@ def test_removing_counts_each_entry_once(entries):
 
 
 def test_one_wrong_key_removes_nothing(entries):
-    with pytest.raises(UsageError, match="no kept answers are called 'x'"):
+    with pytest.raises(UsageError, match="no cache entry has the key 'x'"):
         remove_entries([entries[0].fingerprint[:12], "x"])
     assert all(entry.path.exists() for entry in entries)
 

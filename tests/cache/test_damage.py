@@ -1,4 +1,4 @@
-"""Damaged answers are never used: they are told, removed and answered again."""
+"""Damaged shards are never used: they are reported, and their outputs are computed again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WAYS = ("truncate", "flip", "zero", "empty", "swap", "other entry", "other layou
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A whole entry, and one beside it with other answers in the same layout."""
+    """A complete entry, and another one with different outputs in the same layout."""
     folder = tmp_path_factory.mktemp("damage")
     fill(folder)
     fill(folder, {**COMPONENTS, "teacher.weights": "other"}, seed=1)
@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
 
 
 def damage(folder, way, chance):
-    """Harm shards; gives those that are wrong now."""
+    """Damage shards; return the damaged ones."""
     entry = Entry.find(folder, COMPONENTS)
     shard, second = chance.sample(LAYOUT.shards, 2)
     path = entry.path / shard.file_name
@@ -72,7 +72,7 @@ def test_a_damaged_shard_is_never_used(folder, way):
         assert_whole(folder)
 
 
-def test_the_message_says_what_is_wrong(folder):
+def test_the_kind_of_damage_is_described(folder):
     chance = random.Random(0)
     said = {}
     for way in ("flip", "swap", "other entry"):
@@ -83,13 +83,13 @@ def test_the_message_says_what_is_wrong(folder):
         fill(folder)
     assert said == {
         "flip": "the file is damaged",
-        "swap": "holds the answers of another shard",
-        "other entry": "holds answers of another teacher or to other examples",
+        "swap": "contains the outputs of another shard",
+        "other entry": "contains outputs of another teacher or for other examples",
     }
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\0" * 4096, b"[" * 100_000, b"null"])
-def test_a_damaged_about_is_not_trusted_and_good_answers_are_kept(tmp_path, content):
+def test_damaged_metadata_is_ignored_and_valid_shards_are_reused(tmp_path, content):
     entry, _ = fill(tmp_path)
     (entry.path / "about.json").write_bytes(content)
     assert Entry.find(tmp_path, COMPONENTS) is None
@@ -98,7 +98,7 @@ def test_a_damaged_about_is_not_trusted_and_good_answers_are_kept(tmp_path, cont
     assert_whole(tmp_path)
 
 
-def test_a_changed_about_is_not_trusted(tmp_path):
+def test_changed_metadata_is_ignored(tmp_path):
     entry, _ = fill(tmp_path)
     path = entry.path / "about.json"
     whole = path.read_bytes()
@@ -108,7 +108,7 @@ def test_a_changed_about_is_not_trusted(tmp_path):
         changed[at] ^= 1 << chance.randrange(8)
         path.write_bytes(changed)
         found = Entry.find(tmp_path, COMPONENTS)
-        # A change of white space changes nothing that it says.
+        # A change of white space does not change the content.
         assert found is None or json.loads(changed) == json.loads(whole)
 
 

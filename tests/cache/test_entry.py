@@ -1,4 +1,4 @@
-"""An entry of the cache: found by what its answers follow from, filled, checked, read."""
+"""A cache entry: found by its components, filled, verified and read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def everything_in(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-def test_what_was_written_is_found_and_read_again(tmp_path):
+def test_a_written_entry_is_found_and_read_back(tmp_path):
     entry, count = fill(tmp_path)
     assert count == len(LAYOUT.shards) == 6
     found = Entry.find(tmp_path, COMPONENTS)
@@ -40,14 +40,14 @@ def test_finding_writes_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_the_order_of_the_components_does_not_matter_and_everything_else_does(tmp_path):
+def test_an_entry_is_found_by_its_components_in_any_order(tmp_path):
     made(tmp_path)
     assert Entry.find(tmp_path, dict(reversed(COMPONENTS.items()))) is not None
     for other in ({**COMPONENTS, "split": "test"}, {**COMPONENTS, "more": 1}, {"split": "train"}):
         assert Entry.find(tmp_path, other) is None
 
 
-def test_an_entry_says_what_it_is_about(tmp_path):
+def test_the_metadata_describes_the_entry(tmp_path):
     entry = made(tmp_path, choices={"agreement": 0.9995})
     document = json.loads((entry.path / "about.json").read_text())
     assert document["schema"] == "kd.cache-entry/1"
@@ -58,20 +58,20 @@ def test_an_entry_says_what_it_is_about(tmp_path):
     assert document["versions"]["numpy"] == np.__version__
 
 
-def test_what_looks_secret_is_not_written(tmp_path):
+def test_secrets_are_not_written(tmp_path):
     described = {"teacher": "https://me:secret@host/teacher.keras"}
     entry = Entry.create(tmp_path, COMPONENTS, layout=LAYOUT, described=described, choices={})
-    assert entry.about.described == {"teacher": "https://***@host/teacher.keras"}
+    assert entry.metadata.described == {"teacher": "https://***@host/teacher.keras"}
     assert "secret" not in (entry.path / "about.json").read_text()
 
 
-def test_the_layout_of_whoever_came_first_holds(tmp_path):
+def test_the_layout_of_the_first_process_is_used(tmp_path):
     made(tmp_path, choices={"first": 1})
     other = made(tmp_path, layout=Layout(5, 1, (ArraySpec("logits", "float32", (3,)),)), choices={"second": 2})
     assert (other.layout, other.choices) == (LAYOUT, {"first": 1})
 
 
-def test_what_is_missing_is_told_shard_by_shard(tmp_path):
+def test_missing_shards_are_found_one_by_one(tmp_path):
     entry = made(tmp_path)
     assert entry.missing() == LAYOUT.shards
     assert entry.bytes == 0
@@ -83,17 +83,17 @@ def test_what_is_missing_is_told_shard_by_shard(tmp_path):
     assert entry.missing() == ()
 
 
-def test_what_another_process_wrote_meanwhile_is_not_missing(tmp_path):
+def test_shards_of_another_process_are_not_missing(tmp_path):
     entry = made(tmp_path)
     assert len(entry.missing()) == 6
     fill(tmp_path)
     assert entry.missing() == ()
 
 
-def test_a_shard_is_read_and_checked_once(tmp_path, monkeypatch):
+def test_a_shard_is_verified_once(tmp_path, monkeypatch):
     fill(tmp_path)
     checked = []
-    monkeypatch.setattr("kdcli.cache.entry.check_file", lambda path: checked.append(path.name))
+    monkeypatch.setattr("kdcli.cache.entry.verify_file", lambda path: checked.append(path.name))
     entry = Entry.find(tmp_path, COMPONENTS)
     entry.missing()
     entry.missing()
@@ -112,32 +112,32 @@ def test_a_shard_is_read_and_checked_once(tmp_path, monkeypatch):
     ],
     ids=["missing", "unknown", "short", "other shape", "other type"],
 )
-def test_arrays_that_the_layout_does_not_say_are_not_written(tmp_path, change):
+def test_arrays_that_do_not_match_the_layout_are_refused(tmp_path, change):
     entry, shard = made(tmp_path), LAYOUT.shards[1]
     arrays = part(answers(), shard)
     change(arrays)
-    with pytest.raises(ValueError, match="the layout is"):
+    with pytest.raises(ValueError, match="does not match the layout"):
         entry.write(shard, arrays)
     assert entry.missing() == LAYOUT.shards
 
 
-def test_a_shard_of_another_layout_is_not_written(tmp_path):
+def test_a_shard_of_another_layout_is_refused(tmp_path):
     entry = made(tmp_path)
     shard = LAYOUT.shards[0]
     with pytest.raises(ValueError, match="Shard"):
         entry.write(type(shard)(0, 0, 1, 8193), part(answers(), shard))
 
 
-def test_an_incomplete_entry_has_no_reader(tmp_path):
+def test_an_incomplete_entry_cannot_be_read(tmp_path):
     entry = made(tmp_path)
     shard = LAYOUT.shards[0]
     entry.write(shard, part(answers(), shard))
-    with pytest.raises(StorageError, match="5 of 6 shards of kept answers are missing") as caught:
+    with pytest.raises(StorageError, match="5 of 6 shards of cached outputs are missing") as caught:
         entry.open_reader()
     assert "run the same command again" in caught.value.hint
 
 
-def test_reading_says_when_the_entry_was_used_last(tmp_path):
+def test_reading_records_the_time_of_use(tmp_path):
     entry, _ = fill(tmp_path)
     assert not (entry.path / "used").exists()
     entry.open_reader()
@@ -150,7 +150,7 @@ def refusing(step, path):
     raise OSError(errno.EROFS, "")
 
 
-def test_a_complete_entry_is_read_without_any_write(tmp_path, monkeypatch):
+def test_a_complete_entry_is_read_without_writing(tmp_path, monkeypatch):
     fill(tmp_path)
     before = everything_in(tmp_path)
     monkeypatch.setattr(writer, "hook", refusing)
@@ -174,7 +174,7 @@ def test_a_read_only_folder_is_read(tmp_path):
         os.chmod(entry.path, 0o700)
 
 
-def test_a_damaged_shard_of_a_read_only_folder_is_missing_and_stays(tmp_path, monkeypatch):
+def test_a_damaged_shard_of_a_read_only_folder_counts_as_missing(tmp_path, monkeypatch):
     entry, _ = fill(tmp_path)
     path = entry.path / LAYOUT.shards[2].file_name
     path.write_bytes(path.read_bytes()[:-1])
@@ -186,7 +186,7 @@ def test_a_damaged_shard_of_a_read_only_folder_is_missing_and_stays(tmp_path, mo
 
 
 @pytest.mark.parametrize("step", ["mkdir", "open", "write", "fsync", "rename"])
-def test_a_full_disk_is_told_and_harms_nothing(tmp_path, monkeypatch, step):
+def test_a_full_disk_is_reported_and_damages_nothing(tmp_path, monkeypatch, step):
     entry = made(tmp_path)
     first, second, *_ = LAYOUT.shards
     entry.write(first, part(answers(), first))
@@ -208,9 +208,7 @@ def test_a_full_disk_is_told_and_harms_nothing(tmp_path, monkeypatch, step):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EACCES], ids=lambda n: errno.errorcode[n])
-def test_a_disk_that_fails_at_any_step_of_any_write_harms_no_shard_and_leaves_nothing_temporary(
-    tmp_path, monkeypatch, number
-):
+def test_a_disk_failure_at_any_step_damages_no_shard_and_leaves_no_temporary_file(tmp_path, monkeypatch, number):
     call, failed = 0, True
     while failed:
         call += 1
@@ -232,13 +230,13 @@ def test_a_disk_that_fails_at_any_step_of_any_write_harms_no_shard_and_leaves_no
         assert not list(folder.rglob(f"{writer.TEMPORARY_PREFIX}*"))
         entry, count = fill(folder)
         assert entry.damaged == []
-        # Folders, `about.json` and the holder are 12 steps; of a shard's five only the last is behind its name.
+        # Folders, metadata and holder take 12 steps; a shard takes five, the last of them after its rename.
         assert count == 6 - max(0, call - 12) // 5
         assert_whole(folder)
     assert call == 43
 
 
-def test_a_file_in_the_way_of_the_folder_is_a_storage_error(tmp_path):
+def test_a_file_in_place_of_the_folder_is_a_storage_error(tmp_path):
     (tmp_path / "cache").write_text("mine")
     assert Entry.find(tmp_path / "cache", COMPONENTS) is None
     with pytest.raises(StorageError, match="Not a directory") as caught:
@@ -248,7 +246,7 @@ def test_a_file_in_the_way_of_the_folder_is_a_storage_error(tmp_path):
     assert (tmp_path / "cache").read_text() == "mine"
 
 
-def test_a_folder_in_the_way_of_a_shard_is_told_and_left_alone(tmp_path):
+def test_a_folder_in_place_of_a_shard_is_reported_and_not_removed(tmp_path):
     entry = made(tmp_path)
     shard = LAYOUT.shards[0]
     (entry.path / shard.file_name / "mine").mkdir(parents=True)
@@ -260,7 +258,7 @@ def test_a_folder_in_the_way_of_a_shard_is_told_and_left_alone(tmp_path):
 
 
 @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no second file system")
-def test_the_cache_may_lie_on_another_file_system(tmp_path):
+def test_the_cache_can_be_on_another_file_system(tmp_path):
     folder = Path("/dev/shm") / f"kd-{tmp_path.name}-{os.getpid()}"
     try:
         fill(folder)
@@ -269,7 +267,7 @@ def test_the_cache_may_lie_on_another_file_system(tmp_path):
         shutil.rmtree(folder)
 
 
-def test_an_entry_that_was_removed_is_made_again_by_whoever_fills_it(tmp_path):
+def test_a_removed_entry_is_created_again_by_the_process_that_fills_it(tmp_path):
     entry = made(tmp_path)
     shutil.rmtree(entry.path)
     with entry.lock(on_wait=print, stop=no_stop):
@@ -281,7 +279,7 @@ def test_an_entry_that_was_removed_is_made_again_by_whoever_fills_it(tmp_path):
     assert entry.missing() == LAYOUT.shards[:2]
 
 
-def test_what_is_removed_while_it_is_read_stays_readable(tmp_path):
+def test_an_entry_removed_while_it_is_read_stays_readable(tmp_path):
     entry, _ = fill(tmp_path)
     reader = entry.open_reader()
     shutil.rmtree(entry.path)
@@ -291,7 +289,7 @@ def test_what_is_removed_while_it_is_read_stays_readable(tmp_path):
 
 
 @pytest.mark.parametrize("at", range(6))
-def test_what_is_removed_while_it_is_opened_counts_as_missing(tmp_path, monkeypatch, at):
+def test_an_entry_removed_while_it_is_opened_counts_as_missing(tmp_path, monkeypatch, at):
     from kdcli.cache import entry as module
 
     entry, _ = fill(tmp_path)
@@ -305,11 +303,11 @@ def test_what_is_removed_while_it_is_opened_counts_as_missing(tmp_path, monkeypa
         return really(path)
 
     monkeypatch.setattr(module, "map_file", mapping)
-    with pytest.raises(StorageError, match=f"{6 - at} of 6 shards of kept answers are missing"):
+    with pytest.raises(StorageError, match=f"{6 - at} of 6 shards of cached outputs are missing"):
         entry.open_reader()
 
 
-def test_an_interrupted_write_leaves_no_temporary_file_for_good(tmp_path):
+def test_old_temporary_files_are_removed(tmp_path):
     entry, _ = fill(tmp_path)
     young = entry.path / f"{writer.TEMPORARY_PREFIX}1-0000-000000.answers"
     old = entry.path / f"{writer.TEMPORARY_PREFIX}2-about.json"
@@ -317,5 +315,5 @@ def test_an_interrupted_write_leaves_no_temporary_file_for_good(tmp_path):
         path.write_bytes(b"half")
     os.utime(old, (1, 1))
     entry.open_reader()
-    # Another process may be at work on a young one.
+    # Another process may be writing a young one.
     assert young.exists() and not old.exists()

@@ -1,4 +1,4 @@
-"""What lies in the cache, and taking it away."""
+"""Listing and removing cache entries."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from kdcli.runs import writer
 OTHER = {**COMPONENTS, "split": "test"}
 
 
-def test_an_empty_cache_has_no_entries_and_is_not_made(tmp_path):
+def test_an_empty_cache_has_no_entries_and_is_not_created(tmp_path):
     assert list_entries(tmp_path / "none") == []
     assert os.listdir(tmp_path) == []
 
 
-def test_an_entry_is_listed_with_all_that_people_want_to_know(tmp_path):
+def test_an_entry_is_listed_with_its_properties(tmp_path):
     entry, _ = fill(tmp_path)
     entry.open_reader()
     os.utime(entry.path / "used", (86_400, 86_400))
@@ -43,7 +43,7 @@ def test_an_entry_is_listed_with_all_that_people_want_to_know(tmp_path):
     }
 
 
-def test_an_unfinished_entry_says_how_far_it_is(tmp_path):
+def test_an_incomplete_entry_is_listed_with_its_progress(tmp_path):
     entry = made(tmp_path)
     for shard in LAYOUT.shards[:4]:
         entry.write(shard, part(answers(), shard))
@@ -55,12 +55,12 @@ def test_a_damaged_entry_is_listed_and_can_be_removed(tmp_path):
     entry, _ = fill(tmp_path)
     (entry.path / "about.json").write_bytes(b"{")
     (found,) = list_entries(tmp_path)
-    assert (found.about, found.shards, found.complete, found.to_json()["described"]) == (None, 6, False, None)
+    assert (found.metadata, found.shards, found.complete, found.to_json()["described"]) == (None, 6, False, None)
     delete_entries([found])
     assert not entry.path.exists()
 
 
-def test_the_last_used_comes_first(tmp_path):
+def test_the_most_recently_used_entry_comes_first(tmp_path):
     places = [fill(tmp_path, {**COMPONENTS, "number": number})[0].path for number in range(3)]
     for path, seconds in zip(places, (200, 300, 100), strict=True):
         (path / "used").touch()
@@ -69,7 +69,7 @@ def test_the_last_used_comes_first(tmp_path):
 
 
 def foreign_files(folder):
-    """What kd did not write, beside and inside of an entry; gives their paths."""
+    """Files that kd did not write, next to and inside an entry; returns their paths."""
     files = [
         folder / "answers" / "notes.txt",
         folder / "answers" / ("a" * 32) / "mine.answers",
@@ -83,7 +83,7 @@ def foreign_files(folder):
     return files
 
 
-def test_what_kd_did_not_write_is_neither_listed_nor_removed(tmp_path):
+def test_foreign_files_are_neither_listed_nor_removed(tmp_path):
     entry, _ = fill(tmp_path)
     files = foreign_files(tmp_path)
     assert [found.path for found in list_entries(tmp_path)] == [entry.path]
@@ -93,7 +93,7 @@ def test_what_kd_did_not_write_is_neither_listed_nor_removed(tmp_path):
     assert list_entries(tmp_path) == []
 
 
-def test_removing_gives_the_bytes_that_came_free(tmp_path):
+def test_removing_returns_the_bytes_freed(tmp_path):
     first, second = fill(tmp_path)[0], fill(tmp_path, OTHER)[0]
     (first.path / f"{writer.TEMPORARY_PREFIX}1-0000-000000.answers").write_bytes(b"half")
     (entry,) = (entry for entry in list_entries(tmp_path) if entry.path == first.path)
@@ -103,14 +103,14 @@ def test_removing_gives_the_bytes_that_came_free(tmp_path):
     assert_whole(tmp_path, OTHER)
 
 
-def test_a_reader_goes_on_when_its_entry_is_removed(tmp_path):
+def test_a_reader_works_after_its_entry_is_removed(tmp_path):
     reader = fill(tmp_path)[0].open_reader()
     delete_entries(list_entries(tmp_path))
     for name, array in answers().items():
         assert reader.read_all(name).tobytes() == array.tobytes()
 
 
-def test_what_a_process_fills_is_not_removed_nor_anything_with_it(tmp_path):
+def test_an_entry_in_use_prevents_the_removal_of_all(tmp_path):
     entry = fill(tmp_path)[0]
     fill(tmp_path, OTHER)
     with entry.lock(on_wait=print, stop=no_stop):
@@ -122,7 +122,7 @@ def test_what_a_process_fills_is_not_removed_nor_anything_with_it(tmp_path):
     assert list_entries(tmp_path) == []
 
 
-def test_a_removal_that_fails_leaves_an_entry_that_is_listed_and_filled_again(tmp_path, monkeypatch):
+def test_an_entry_is_listed_and_usable_after_a_failed_removal(tmp_path, monkeypatch):
     count = len(list(fill(tmp_path / "whole")[0].path.iterdir()))
     assert count == 9
     for at in range(count):
@@ -138,14 +138,14 @@ def test_a_removal_that_fails_leaves_an_entry_that_is_listed_and_filled_again(tm
         with pytest.raises(StorageError, match="Input/output error"):
             delete_entries(list_entries(folder))
         monkeypatch.undo()
-        # The answers go first, then what they are about, then the lock.
+        # The shards are removed first, then the metadata, then the lock.
         assert len(list_entries(folder)) == (0 if at == count - 1 else 1)
         fill(folder)
         assert_whole(folder)
     assert seen[-2:] == ["about.json", ".lock"]
 
 
-def test_an_entry_is_called_by_the_beginning_of_its_key(tmp_path):
+def test_an_entry_is_found_by_the_start_of_its_key(tmp_path):
     entries = [fill(tmp_path, {**COMPONENTS, "number": number})[0] for number in range(2)]
     found = list_entries(tmp_path)
     for entry in entries:
@@ -154,18 +154,18 @@ def test_an_entry_is_called_by_the_beginning_of_its_key(tmp_path):
         assert find_entry(entry.fingerprint[:12].upper(), found).path == entry.path
 
 
-def test_an_unknown_key_names_the_nearest(tmp_path):
+def test_an_unknown_key_suggests_the_closest(tmp_path):
     key = fill(tmp_path)[0].fingerprint[:12]
     wrong = key[:-1] + ("0" if key[-1] != "0" else "1")
-    with pytest.raises(UsageError, match=f"no kept answers are called '{wrong}'; did you mean '{key}'") as caught:
+    with pytest.raises(UsageError, match=f"no cache entry has the key '{wrong}'; did you mean '{key}'") as caught:
         find_entry(wrong, list_entries(tmp_path))
     assert caught.value.hint == "kd cache ls"
     for unlike in ("", "zzz"):
-        with pytest.raises(UsageError, match=f"no kept answers are called '{unlike}'$"):
+        with pytest.raises(UsageError, match=f"no cache entry has the key '{unlike}'$"):
             find_entry(unlike, list_entries(tmp_path))
 
 
-def test_an_ambiguous_key_names_the_candidates(tmp_path):
+def test_an_ambiguous_key_lists_the_candidates(tmp_path):
     keys, number = {}, 0
     while len(keys) == number:
         components = {**COMPONENTS, "number": number}
@@ -173,12 +173,12 @@ def test_an_ambiguous_key_names_the_candidates(tmp_path):
         keys.setdefault(entry.path.name[0], []).append(entry.path.name[:12])
         number += 1
     first, both = next((first, names) for first, names in keys.items() if len(names) == 2)
-    with pytest.raises(UsageError, match=f"'{first}' is the beginning of 2 keys: ") as caught:
+    with pytest.raises(UsageError, match=f"'{first}' matches 2 keys: ") as caught:
         find_entry(first, list_entries(tmp_path))
     assert all(key in caught.value.message for key in both)
 
 
-def test_an_entry_that_goes_while_it_is_looked_at_is_no_error(tmp_path, monkeypatch):
+def test_an_entry_removed_while_it_is_listed_is_not_an_error(tmp_path, monkeypatch):
     entry, _ = fill(tmp_path)
 
     def gone(path):

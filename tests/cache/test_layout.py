@@ -1,4 +1,4 @@
-"""How answers are cut into shards."""
+"""The shards of a layout."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from kdcli.cache.layout import ArraySpec, Layout, Shard, is_shard_name
 
 
-def test_bytes_are_those_of_all_arrays_examples_and_views():
+def test_the_size_covers_all_arrays_examples_and_views():
     layout = Layout(100, 3, (ArraySpec("logits", "float32", (10,)), ArraySpec("hint", "bfloat16", (2, 4))))
     assert layout.bytes_per_example == 10 * 4 + 8 * 2
     assert layout.bytes == 56 * 100 * 3
@@ -40,18 +40,18 @@ def test_shards_cover_every_view_and_example_once_in_order():
 
 
 @pytest.mark.parametrize(("examples", "count"), [(1, 1), (2_048, 1), (2_049, 2), (0, 0)])
-def test_the_last_shard_is_as_long_as_what_is_left(examples, count):
+def test_the_last_shard_contains_the_remaining_examples(examples, count):
     shards = Layout(examples, 1, (ArraySpec("logits", "float32", (3,)),)).shards
     assert len(shards) == count
     assert sum(shard.stop - shard.start for shard in shards) == examples
 
 
-def test_a_layout_goes_through_json():
+def test_a_layout_is_restored_from_json():
     layout = Layout(7, 2, (ArraySpec("logits", "float16", (10,)), ArraySpec("hint", "bfloat16", (2, 4))))
     assert Layout.from_json(layout.to_json()) == layout
 
 
-def test_file_names_are_in_the_order_of_the_shards_and_known_again():
+def test_file_names_of_shards_are_recognized():
     shard = Shard(3, 12, 0, 1)
     assert shard.file_name == "0003-000012.answers"
     assert is_shard_name(shard.file_name)

@@ -1,4 +1,4 @@
-"""One process fills an entry at a time; the others are told which."""
+"""Locks: one process fills an entry at a time, and the others learn which one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ with made(Path(sys.argv[1])).lock(on_wait=print, stop=no_stop):
 
 
 class Holder:
-    """Another process that holds the entry for some seconds."""
+    """Another process that locks the entry for some seconds."""
 
     def __init__(self, folder, seconds):
         words = [sys.executable, "-c", HOLDING, str(folder), str(seconds)]
@@ -52,7 +52,7 @@ def nobody(text):
     pytest.fail(f"nobody is there: {text}")
 
 
-def test_nobody_is_waited_for_where_nobody_is(tmp_path):
+def test_a_free_entry_is_locked_without_waiting(tmp_path):
     entry = made(tmp_path)
     for _ in range(2):
         with entry.lock(on_wait=nobody, stop=no_stop):
@@ -60,22 +60,22 @@ def test_nobody_is_waited_for_where_nobody_is(tmp_path):
         assert not (entry.path / "holder.json").exists()
 
 
-def test_who_works_there_is_waited_for_and_told_once(tmp_path):
+def test_another_process_is_waited_for_and_reported_once(tmp_path):
     told = []
     with Holder(tmp_path, 1.0) as holder:
         with Entry.find(tmp_path, COMPONENTS).lock(on_wait=told.append, stop=no_stop):
             assert holder.process.wait(10) == 0
-    assert told == [f"waiting for {holder.name}, which gives the same answers"]
+    assert told == [f"waiting for {holder.name}, which is computing the same outputs"]
 
 
-def test_an_entry_that_is_removed_while_it_is_waited_for_is_made_again(tmp_path):
+def test_an_entry_removed_while_waiting_is_created_again(tmp_path):
     with Holder(tmp_path, 60):
         entry = Entry.find(tmp_path, COMPONENTS)
         with entry.lock(on_wait=lambda text: shutil.rmtree(entry.path), stop=no_stop):
             assert Entry.find(tmp_path, COMPONENTS) is not None
 
 
-def test_waiting_ends_when_it_is_to_stop(tmp_path):
+def test_waiting_stops_on_request(tmp_path):
     answers = iter([None, None, 143])
     with Holder(tmp_path, 60) as holder:
         with pytest.raises(Interrupted, match=f"stopped while waiting for {holder.name}") as caught:
@@ -84,7 +84,7 @@ def test_waiting_ends_when_it_is_to_stop(tmp_path):
     assert caught.value.exit_code == 143
 
 
-def test_the_lock_of_a_process_that_was_killed_is_free_and_its_files_are_removed(tmp_path):
+def test_the_lock_of_a_killed_process_is_free_and_its_leftovers_are_removed(tmp_path):
     with Holder(tmp_path, 60) as holder:
         pass
     path = Entry.find(tmp_path, COMPONENTS).path
@@ -97,7 +97,7 @@ def test_the_lock_of_a_process_that_was_killed_is_free_and_its_files_are_removed
         assert not left.exists() and other.exists()
 
 
-def test_files_of_another_machine_are_removed_only_when_they_are_old(tmp_path):
+def test_leftovers_of_another_machine_are_removed_only_if_they_are_old(tmp_path):
     path = made(tmp_path).path
     (path / "holder.json").write_text(json.dumps({"process": 17, "host": "elsewhere"}))
     young, old = path / f"{writer.TEMPORARY_PREFIX}17-a", path / f"{writer.TEMPORARY_PREFIX}17-b"
@@ -108,7 +108,7 @@ def test_files_of_another_machine_are_removed_only_when_they_are_old(tmp_path):
         assert young.exists() and not old.exists()
 
 
-def test_what_cannot_be_removed_stays(tmp_path, monkeypatch):
+def test_leftovers_that_cannot_be_removed_stay(tmp_path, monkeypatch):
     def refusing(step, path):
         raise OSError(errno.EACCES, "")
 
@@ -122,28 +122,28 @@ def test_what_cannot_be_removed_stays(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b'{"process": "x", "host": "h"}', b'{"process": 1}', b"\xff"]
 )
-def test_a_holder_that_is_not_readable_is_another_process(tmp_path, content):
+def test_an_unreadable_holder_is_another_process(tmp_path, content):
     (tmp_path / "holder.json").write_bytes(content)
     assert describe_holder(tmp_path) == "another process"
     with hold_entry(tmp_path, on_wait=nobody, stop=no_stop):
         pass
 
 
-def test_without_waiting_the_process_is_named(tmp_path):
+def test_a_lock_without_waiting_names_the_process(tmp_path):
     with Holder(tmp_path, 60) as holder:
         with pytest.raises(LockedError, match=f"is in use by {holder.name}") as caught:
             acquire_entry_lock(Entry.find(tmp_path, COMPONENTS).path)
     assert caught.value.exit_code == 5
 
 
-def test_an_error_inside_lets_go(tmp_path):
+def test_an_error_releases_the_lock(tmp_path):
     with pytest.raises(KeyError), hold_entry(tmp_path, on_wait=nobody, stop=no_stop):
         raise KeyError
     acquire_entry_lock(tmp_path).release()
     assert not (tmp_path / "holder.json").exists()
 
 
-def test_a_full_disk_lets_go_and_is_told(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_and_releases_the_lock(tmp_path, monkeypatch):
     def full(step, path):
         if step == "write":
             raise OSError(errno.ENOSPC, "")
@@ -156,7 +156,7 @@ def test_a_full_disk_lets_go_and_is_told(tmp_path, monkeypatch):
         pass
 
 
-def test_a_folder_in_the_place_of_the_lock_is_a_storage_error(tmp_path):
+def test_a_folder_in_place_of_the_lock_is_a_storage_error(tmp_path):
     (tmp_path / ".lock").mkdir()
     with pytest.raises(StorageError, match="Is a directory"), hold_entry(tmp_path, on_wait=nobody, stop=no_stop):
         pytest.fail("it cannot be held")

@@ -1,4 +1,4 @@
-"""Several processes share one entry, and processes die while they fill it."""
+"""Several processes share one entry, and some are killed while they fill it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PROCESSES = 8
 
 
 def share(folder):
-    """Eight processes fill and read one entry at once; gives what each said."""
+    """Eight processes fill and read one entry at once; returns the output of each."""
     words = [sys.executable, "-c", FILLING, str(folder)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     processes = [subprocess.Popen(words, cwd=SUPPORT, text=True, **pipes) for _ in range(PROCESSES)]
@@ -47,7 +47,7 @@ def share(folder):
 
 def check_sharing(folder):
     said = share(folder)
-    # Filled once, by one of them, while the others waited and were told so once.
+    # One process filled the entry, while the others waited and were notified once.
     assert sorted(count for count, _, _ in said) == [0] * (PROCESSES - 1) + [len(LAYOUT.shards)]
     assert all(told <= 1 for _, told, _ in said)
     assert sum(told for _, told, _ in said) >= 1
@@ -67,11 +67,11 @@ def test_eight_processes_fill_an_entry_once_every_time(tmp_path, number):
     check_sharing(tmp_path)
 
 
-# One process that forks: each child fills an entry of its own and kills itself at the n-th step of a write.
+# The process forks: each child fills its own entry and kills itself at the n-th step of a write.
 DYING = """
 import os, signal, sys
 from pathlib import Path
-from kdcli.runs import writing
+from kdcli.runs import writer
 from cached_outputs import *
 
 folder, call = Path(sys.argv[1]), 0
@@ -85,7 +85,7 @@ while True:
             seen.append(step)
             if len(seen) == call:
                 os.kill(os.getpid(), signal.SIGKILL)
-        writing.hook = hook
+        writer.hook = hook
         fill(own)
         os._exit(0)
     _, status = os.waitpid(child, 0)
@@ -99,24 +99,24 @@ print(call - 1)
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """A folder for every step of every write at which a process that filled the entry was killed."""
+    """For every step of every write, the folder of a process that was killed at this step."""
     folder = tmp_path_factory.mktemp("killed")
     words = [sys.executable, "-c", DYING, str(folder)]
     ran = subprocess.run(words, cwd=SUPPORT, capture_output=True, text=True, timeout=120, check=False)
     assert ran.returncode == 0, ran.stderr
     count = int(ran.stdout)
-    # The folder twice, what it is about, who holds it, six shards: each file in five steps.
+    # The folder twice; metadata, holder and six shards in five steps each.
     assert count == 2 + 5 * (1 + 1 + len(LAYOUT.shards))
     return [folder / str(number + 1) for number in range(count)]
 
 
-def test_a_process_that_is_killed_at_any_step_of_any_write_leaves_good_shards(killed):
+def test_a_process_killed_at_any_step_leaves_valid_shards(killed):
     counts = []
     for folder in killed:
         entry = Entry.find(folder, COMPONENTS)
         missing = LAYOUT.shards if entry is None else entry.missing()
         assert entry is None or entry.damaged == []
-        # Those that are there are the first ones, without a gap.
+        # The existing shards are the first ones, without gaps.
         assert missing == LAYOUT.shards[len(LAYOUT.shards) - len(missing) :]
         waited = []
         assert fill(folder, on_wait=waited.append)[1] == len(missing)
@@ -127,11 +127,11 @@ def test_a_process_that_is_killed_at_any_step_of_any_write_leaves_good_shards(ki
     assert set(counts) == set(range(len(LAYOUT.shards) + 1))
 
 
-def test_what_a_killed_process_left_does_not_stay_forever(killed):
+def test_leftovers_of_a_killed_process_are_removed(killed):
     for folder in killed:
         entry, _ = fill(folder)
         for left in entry.path.glob(f"{writer.TEMPORARY_PREFIX}*"):
-            # Only what was written before the process said that it was there waits until it is old.
+            # Only files written before the holder file are not removed until they are old.
             assert left.name.endswith(("about.json", "holder.json"))
             os.utime(left, (1, 1))
         entry.open_reader()

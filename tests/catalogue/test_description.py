@@ -1,4 +1,4 @@
-"""What `kd losses` and the docs say of a kind is what its class says."""
+"""Descriptions of kinds, as `kd losses` and the docs show them, match their classes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Made(FeatureLoss):
         """Nothing."""
 
 
-def test_a_class_is_described_whole():
+def test_class_is_described_completely():
     one = describe_kind(Made)
     assert (one.kind, one.known_as, one.year) == ("made", "MADE", "1999")
     assert (one.formula, one.text) == ("The formula of it.", "More words,\nin two lines.")
@@ -107,7 +107,7 @@ def test_options_have_types_defaults_and_meanings():
     assert (options["second"].type, options["second"].default) == ("a | b", None)
     assert (options["third"].type, options["third"].default) == ("list (word)", ["x"])
     assert options["weight"].meaning == "not as elsewhere."
-    assert options["warmup"].meaning.startswith("share of training")
+    assert options["warmup"].meaning.startswith("fraction of training")
 
 
 def test_a_class_without_a_docstring_is_called_by_its_name():
@@ -119,7 +119,7 @@ def test_a_class_without_a_docstring_is_called_by_its_name():
 
 
 @KIND
-def test_every_kind_says_what_it_is(kind):
+def test_every_kind_has_a_description(kind):
     one = describe_kind(LOSS_KINDS[kind])
     assert one.known_as and re.fullmatch(r".*\S", one.formula)
     assert kind == "labels" or re.search(r"\b(19|20)\d\d, (arXiv:\d{4}\.\d{4,5}|\S)", one.paper), one.paper
@@ -134,7 +134,7 @@ def test_every_option_has_a_meaning_and_a_type(kind):
 
 
 @KIND
-def test_the_docstring_explains_no_option_that_is_not_there(kind):
+def test_docstring_explains_only_existing_options(kind):
     explained = re.findall(r"^(\w+(?:, \w+)*):", split_docstring(LOSS_KINDS[kind]).get("Args", ""), re.MULTILINE)
     assert {name for names in explained for name in names.split(", ")} <= set(LOSS_KINDS[kind].model_fields)
 

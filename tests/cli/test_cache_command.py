@@ -12,6 +12,7 @@ import pytest
 from kdcli.cache.decisions import load_decision, store_decision
 from kdcli.cache.entry import Entry
 from kdcli.cache.layout import ArraySpec, Layout
+from kdcli.runs.packed_file import parse_dtype
 
 COMPONENTS = {
     "teacher.weights": "abc",
@@ -30,7 +31,10 @@ def add(folder, split="train", *, shards=4, used=86_400):
         folder, components, layout=LAYOUT, described=described, choices={"measured": ["as float32: equal"]}
     )
     for shard in LAYOUT.shards[:shards]:
-        zeros = {name: np.zeros(shape, dtype) for name, (dtype, shape) in entry._arrays_of(shard).items()}
+        zeros = {
+            spec.name: np.zeros((shard.stop - shard.start, *spec.shape), parse_dtype(spec.dtype))
+            for spec in LAYOUT.arrays
+        }
         entry.write(shard, zeros)
     (entry.path / "used").touch()
     os.utime(entry.path / "used", (used, used))
@@ -41,13 +45,13 @@ def size_of(entry):
     return sum(file.stat().st_size for file in entry.path.iterdir())
 
 
-def test_dir_prints_the_folder_and_makes_nothing(kd, own_cache):
+def test_dir_prints_the_folder_and_creates_nothing(kd, own_cache):
     ran = kd("cache", "dir")
     assert (ran.code, ran.out, ran.err) == (0, f"{own_cache}\n", "")
     assert not own_cache.exists()
 
 
-def test_ls_of_an_empty_cache_says_so_and_makes_nothing(kd, own_cache):
+def test_ls_of_an_empty_cache_creates_nothing(kd, own_cache):
     ran = kd("cache", "ls")
     assert (ran.code, ran.out, ran.err) == (0, "0 entries, 0 bytes in own-cache\n", "")
     document = {"schema": "kd.cache/1", "folder": "own-cache", "bytes": 0, "entries": []}
@@ -55,22 +59,22 @@ def test_ls_of_an_empty_cache_says_so_and_makes_nothing(kd, own_cache):
     assert not own_cache.exists()
 
 
-def test_ls_is_a_table_with_the_last_used_first_and_a_total(kd, own_cache):
+def test_ls_prints_a_table_with_the_most_recently_used_first_and_a_total(kd, own_cache):
     old, new = add(own_cache), add(own_cache, "validation", shards=3, used=172_800)
     ran = kd("cache", "ls")
     assert (ran.code, ran.err) == (0, "")
     heading, first, second, total = (line.split() for line in ran.out.splitlines())
-    assert heading == "key answers of views examples precision shards bytes last used".split()
+    assert heading == "key outputs of views examples precision shards bytes last used".split()
     words = ["teacher.keras,", "digits,"]
     assert first == [
-        new.fingerprint[:12], *words, "validation", "2", "4000", "mixed_bfloat16", "3", "of", "4",
-        str(size_of(new)), "1970-01-03T00:00:00Z",
+        new.fingerprint[:12], *words, "validation", "2", "4,000", "mixed_bfloat16", "3", "of", "4",
+        f"{size_of(new):,}", "1970-01-03T00:00:00Z",
     ]  # fmt: skip
     assert second == [
-        old.fingerprint[:12], *words, "train", "2", "4000", "mixed_bfloat16", "4",
-        str(size_of(old)), "1970-01-02T00:00:00Z",
+        old.fingerprint[:12], *words, "train", "2", "4,000", "mixed_bfloat16", "4",
+        f"{size_of(old):,}", "1970-01-02T00:00:00Z",
     ]  # fmt: skip
-    assert " ".join(total) == f"2 entries, {size_of(old) + size_of(new)} bytes in own-cache"
+    assert " ".join(total) == f"2 entries, {size_of(old) + size_of(new):,} bytes in own-cache"
 
 
 def test_ls_as_json(kd, own_cache):
@@ -110,13 +114,13 @@ def test_a_damaged_entry_is_listed_refused_and_removed(kd, own_cache):
     )
     shown = kd("cache", "show", entry.fingerprint[:4])
     assert (shown.code, shown.out) == (5, "")
-    assert "says about itself is damaged" in shown.err
+    assert "the metadata of the entry is damaged" in shown.err
     assert f"hint: kd cache rm {entry.fingerprint[:4]}" in shown.err
     assert kd("cache", "rm", entry.fingerprint[:4]).code == 0
     assert not entry.path.exists()
 
 
-def test_show_prints_everything_about_one(kd, own_cache):
+def test_show_prints_everything_about_an_entry(kd, own_cache):
     entry = add(own_cache)
     ran = kd("cache", "show", entry.fingerprint[:6])
     assert (ran.code, ran.err) == (0, "")
@@ -126,7 +130,7 @@ def test_show_prints_everything_about_one(kd, own_cache):
         f"fingerprint {entry.fingerprint}",
         "described teacher: teacher.keras",
         "components teacher.weights: abc",
-        "kept logits float32 [3], block3 bfloat16 [2, 2] of each example",
+        "stored logits float32 [3], block3 bfloat16 [2, 2] per example",
         "choices measured: as float32: equal",
         f"versions numpy: {np.__version__}",
     ):
@@ -139,11 +143,11 @@ def test_show_prints_everything_about_one(kd, own_cache):
     assert {name: document[name] for name in listed} == listed
 
 
-def test_rm_removes_what_is_named_and_says_what_came_free(kd, own_cache):
+def test_rm_removes_the_named_entries_and_prints_the_bytes_freed(kd, own_cache):
     first, second = add(own_cache), add(own_cache, "validation")
     freed = size_of(first)
     ran = kd("cache", "rm", first.fingerprint[:8], first.fingerprint[:12])
-    assert (ran.code, ran.out, ran.err) == (0, f"1 removed, {freed} bytes came free\n", "")
+    assert (ran.code, ran.out, ran.err) == (0, f"removed 1 entry, freed {freed:,} bytes\n", "")
     assert not first.path.exists() and second.path.exists()
     quiet = kd("cache", "rm", "--quiet", second.fingerprint)
     assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
@@ -157,38 +161,38 @@ def test_rm_all_removes_every_entry_and_decision_and_nothing_else(kd, own_cache)
     (own_cache / "remote" / "model.keras").write_text("mine")
     freed = sum(map(size_of, entries)) + sum(file.stat().st_size for file in (own_cache / "choices").iterdir())
     ran = kd("cache", "rm", "--all")
-    assert (ran.code, ran.out) == (0, f"2 removed, {freed} bytes came free\n")
+    assert (ran.code, ran.out) == (0, f"removed 2 entries, freed {freed:,} bytes\n")
     assert not any(entry.path.exists() for entry in entries)
     assert load_decision(own_cache, COMPONENTS) is None
     assert (own_cache / "remote" / "model.keras").read_text() == "mine"
-    assert kd("cache", "rm", "--all").out == "0 removed, 0 bytes came free\n"
+    assert kd("cache", "rm", "--all").out == "removed 0 entries, freed 0 bytes\n"
 
 
 @pytest.mark.parametrize("words", [[], ["abc", "--all"]])
-def test_rm_wants_either_keys_or_all(kd, own_cache, words):
+def test_rm_needs_either_keys_or_all(kd, own_cache, words):
     entry = add(own_cache)
     ran = kd("cache", "rm", *words)
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.splitlines() == [
-        "error: name what to remove: KEY ..., or --all",
+        "error: expected either KEY ... or --all",
         "hint: kd cache ls",
     ]
     assert entry.path.exists()
 
 
 @pytest.mark.parametrize("command", ["show", "rm"])
-def test_an_unknown_key_names_the_nearest_and_removes_nothing(kd, own_cache, command):
+def test_an_unknown_key_suggests_the_closest_and_removes_nothing(kd, own_cache, command):
     entry = add(own_cache)
     key = entry.fingerprint[:12]
     wrong = key[:-1] + ("0" if key[-1] != "0" else "1")
     ran = kd("cache", command, wrong)
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err == f"error: no kept answers are called '{wrong}'; did you mean '{key}'?\nhint: kd cache ls\n"
+    assert ran.err == f"error: no cache entry has the key '{wrong}'; did you mean '{key}'?\nhint: kd cache ls\n"
     assert kd("cache", "rm", key, "zzz").code == 2
     assert entry.path.exists()
 
 
-def test_rm_of_what_another_process_fills_names_it_and_removes_nothing(kd, own_cache):
+def test_rm_of_an_entry_in_use_names_the_process_and_removes_nothing(kd, own_cache):
     entry, other = add(own_cache), add(own_cache, "validation")
     with entry.lock(on_wait=print, stop=lambda: None):
         ran = kd("cache", "rm", "--all")
@@ -198,7 +202,7 @@ def test_rm_of_what_another_process_fills_names_it_and_removes_nothing(kd, own_c
     assert entry.path.exists() and other.path.exists()
 
 
-def test_neither_tensorflow_nor_keras_is_needed(own_cache, tmp_path):
+def test_no_command_imports_tensorflow_or_keras(own_cache, tmp_path):
     key = add(own_cache).fingerprint[:12]
     code = (
         "import sys\n"
@@ -211,7 +215,7 @@ def test_neither_tensorflow_nor_keras_is_needed(own_cache, tmp_path):
     assert ran.returncode == 0, ran.stderr
 
 
-def test_help_needs_neither_pydantic_nor_numpy(tmp_path):
+def test_help_imports_neither_pydantic_nor_numpy(tmp_path):
     code = (
         "import sys\n"
         "from kdcli.cli.app import run\n"
@@ -222,7 +226,7 @@ def test_help_needs_neither_pydantic_nor_numpy(tmp_path):
     assert ran.returncode == 0, ran.stderr
 
 
-def test_a_file_in_the_place_of_the_cache_is_refused(kd, tmp_path, monkeypatch):
+def test_a_file_in_place_of_the_cache_is_refused(kd, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("KD_CACHE_DIR", str(tmp_path / "file"))
     ran = kd("cache", "ls")

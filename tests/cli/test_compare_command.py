@@ -1,4 +1,4 @@
-"""kd compare on a command line: one document, one path, tables whose cells are whole, the way on."""
+"""kd compare on a command line: the document, the path, the tables, and the next command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def files(tmp_path):
         "train": {"epochs": 1, "batch_size": 16},
     }
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(recipe))
-    return ["--teacher", "teacher.keras", "--recipe", "./small.yaml", "--repeats", "2"]
+    return ["--teacher", "teacher.keras", "--recipe", "./small.yaml", "--repeats", "1"]
 
 
 def test_the_document_the_path_and_the_tables(kd, files, tmp_path):
@@ -46,11 +46,11 @@ def test_a_dry_run_prints_the_arms_and_the_plan(kd, files, tmp_path):
     ran = kd("compare", *files, "--out", "dry", "--dry-run", "--json")
     assert ran.code == 0
     assert ran.document["schema"] == "kd.plan/1"
-    assert [arm["runs"] for arm in ran.document["arms"]] == [2, 2]
+    assert [arm["runs"] for arm in ran.document["arms"]] == [1, 1]
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_a_stopped_comparison_prints_the_command_that_goes_on(kd, files):
+def test_a_stopped_comparison_prints_the_command_that_continues_it(kd, files):
     ran = kd("compare", *files, "--out", "stopped", "--max-time", "0.01s", "--set", "train.epochs=500")
     assert ran.code == 143
     assert "hint: kd compare" in ran.err
@@ -62,12 +62,12 @@ def test_a_stopped_comparison_prints_the_command_that_goes_on(kd, files):
     [
         (["--repeats", "0"], "--repeats must be >= 1, got '0'"),
         (["--recipe", "nowhere"], "unknown recipe 'nowhere'"),
-        (["--distilled", "nothing"], "nothing: no finished run"),
+        (["--distilled", "nothing"], "nothing: not a finished run"),
         (["--student", "missing.keras"], "missing.keras: no such model file"),
-        (["--resume"], "--resume needs the comparison to continue"),
+        (["--resume"], "--resume needs --out with the comparison to continue"),
     ],
 )
-def test_bad_words_are_refused_in_one_line(kd, files, tmp_path, words, message):
+def test_bad_options_are_refused_with_one_message(kd, files, tmp_path, words, message):
     given = list(files)
     if words[0] == "--repeats":
         place = given.index("--repeats")

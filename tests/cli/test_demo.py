@@ -1,4 +1,4 @@
-"""kd demo: the whole story, and the first command of the README."""
+"""kd demo: refusals and the final table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def test_a_folder_in_use_is_refused_before_any_work(kd, tmp_path):
     (tmp_path / "full" / "mine.txt").write_text("x")
     ran = kd("demo", "--out", "full")
     assert ran.code == 2
-    assert ran.err.splitlines() == ["error: --out full is not empty", "hint: another --out"]
+    assert ran.err.splitlines() == ["error: --out full is not empty", "hint: choose another --out"]
 
 
 def test_a_missing_extra_is_named_before_any_work(kd, monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""kd doctor: what is here, and the command that adds what is not."""
+"""kd doctor: versions, devices, caches, and the command for each missing extra."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_extras_are_those_of_the_package(kd):
     assert cuda["command"] in (None, "pip install 'tensorflow[and-cuda]'")
 
 
-def test_a_missing_extra_is_no_failure_and_names_its_command(kd, monkeypatch):
+def test_a_missing_extra_is_shown_with_its_command(kd, monkeypatch):
     known = installation._find_version
     monkeypatch.setattr(installation, "_find_version", lambda name: None if name == "onnxruntime" else known(name))
     ran = kd("doctor")
@@ -85,7 +85,7 @@ def test_caches_and_the_network_follow_the_environment(kd, monkeypatch, tmp_path
     assert sizes == {str(tmp_path / "datasets"): None, str(tmp_path / "models"): 5}
     shown = kd("doctor").out
     assert "no downloads: KD_OFFLINE is set" in shown
-    assert f"{tmp_path / 'models'}, 5 bytes" in shown and f"{tmp_path / 'datasets'}, nothing yet" in shown
+    assert f"{tmp_path / 'models'}, 5 bytes" in shown and f"{tmp_path / 'datasets'}, not created yet" in shown
 
 
 def test_a_tensorflow_that_does_not_load_is_a_finding(monkeypatch):

@@ -14,7 +14,7 @@ import pytest
 from conftest import save_npz
 
 from kdcli.cli.export import ExportGateGroup
-from kdcli.cli.gates import GateGroup, enforce
+from kdcli.cli.gates import GateGroup, enforce_gates
 from kdcli.errors import UsageError
 from kdcli.recipe.gates import Gate
 from kdcli.runs.gate_results import GateResult
@@ -76,12 +76,12 @@ def test_short_forms_are_gates():
 
 
 def test_short_form_in_percent_names_the_option():
-    with pytest.raises(UsageError, match=r"--min-accuracy 97.5: a fraction, not percent: write 0\.975"):
+    with pytest.raises(UsageError, match=r"--min-accuracy 97.5: must be a fraction, not a percentage"):
         GateGroup(min_accuracy=97.5).read()
 
 
 @pytest.mark.parametrize(
-    ("state", "strict", "code", "said"),
+    ("state", "strict", "code", "text"),
     [
         ("passed", True, None, ""),
         ("failed", False, 7, "error: gate failed: a.keras: accuracy is 0.93, bound >= 0.97"),
@@ -94,20 +94,20 @@ def test_short_form_in_percent_names_the_option():
         ("inconclusive", True, 7, "error: gate inconclusive: a.keras: accuracy is 0.93, bound >= 0.97 (why)"),
     ],
 )
-def test_state_decides_the_exit_code(capsys, monkeypatch, state, strict, code, said):
+def test_state_decides_the_exit_code(capsys, monkeypatch, state, strict, code, text):
     import typer
 
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     reason = "why" if state == "inconclusive" else ""
     result = GateResult("accuracy", 0.93, ">= 0.97", state, "a.keras", reason)
     if code is None:
-        enforce([result], strict=strict)
+        enforce_gates([result], strict=strict)
     else:
         with pytest.raises(typer.Exit) as ended:
-            enforce([result], strict=strict)
+            enforce_gates([result], strict=strict)
         assert ended.value.exit_code == code
     captured = capsys.readouterr()
-    assert (captured.out, captured.err.strip()) == ("", said)
+    assert (captured.out, captured.err.strip()) == ("", text)
 
 
 @pytest.mark.parametrize("words", [EVALUATE, DISTILL], ids=["evaluate", "distill"])
@@ -120,8 +120,8 @@ def test_failed_gate_is_seven_after_one_whole_document(kd, here, words):
     assert set(gates["parameters"]) == {"name", "value", "bound", "state", "model"}
     assert gates["parameters"]["bound"] == "<= 1"
     assert (here / gates["parameters"]["model"]).exists()
-    (said,) = [line for line in ran.err.splitlines() if "gate" in line]
-    assert said.startswith("error: gate failed: ") and "bound <= 1" in said
+    (text,) = [line for line in ran.err.splitlines() if "gate" in line]
+    assert text.startswith("error: gate failed: ") and "bound <= 1" in text
 
 
 def test_a_size_that_the_weights_alone_exceed_is_refused_before_training(kd, here):
@@ -132,7 +132,7 @@ def test_a_size_that_the_weights_alone_exceed_is_refused_before_training(kd, her
     assert ran.err.splitlines()[-2:] == [
         "error: gate size_mb <= 0.000191: the kernels of student.keras alone take 0.000192 MB in the smallest "
         "format (int8)",
-        "hint: a smaller student, or a larger bound",
+        "hint: use a smaller student, or a larger bound",
     ]
     assert sorted(os.listdir(here)) == before
 
@@ -141,7 +141,7 @@ def test_a_size_that_may_hold_is_left_to_the_file_that_ships(kd, here):
     bound = f"{64 * 3 / 1e6:.6f}"
     ran = kd(*DISTILL, "--out", "run", "--max-size-mb", bound, "--json")
     assert (ran.code, ran.document["gates"]) == (0, [])
-    left = "gate size_mb <= 0.000192 is about the file that ships: checked by kd export"
+    left = "gate size_mb <= 0.000192 applies to the exported file; check it with kd export"
     assert ran.err.count(f"{left} run --format litert --gate 'size_mb<=0.000192'") == 1
     plan = kd(*DISTILL, "--max-size-mb", bound, "--dry-run", "--json").document
     assert any(finding.startswith(left) for finding in plan["findings"])
@@ -150,7 +150,7 @@ def test_a_size_that_may_hold_is_left_to_the_file_that_ships(kd, here):
     assert f"{left} run --format litert" in again.err
 
 
-def test_passed_gates_are_shown_and_are_no_news(kd, here):
+def test_passed_gates_are_shown_without_a_message(kd, here):
     ran = kd(*EVALUATE, "--min-accuracy", "0.5")
     assert ran.code == 0
     assert "gate" not in ran.err
@@ -164,11 +164,11 @@ def test_passed_gates_are_shown_and_are_no_news(kd, here):
     ("words", "message", "hint"),
     [
         ((*EVALUATE, "--min-gain", "0"), "gate gain >= 0: kd evaluate does not measure it", "kd compare"),
-        ((*EVALUATE, "--max-latency-ms", "5"), "nothing is timed", "hint: --latency"),
+        ((*EVALUATE, "--max-latency-ms", "5"), "latency is not measured", "hint: --latency"),
         ((*EVALUATE, "--min-agreement", "0.5"), "there is no teacher", "hint: --teacher FILE"),
-        ((*EVALUATE, "--min-accuracy", "97.5"), "a fraction, not percent: write 0.975", "accuracy>=0.975"),
+        ((*EVALUATE, "--min-accuracy", "97.5"), "not a percentage: write 0.975", "accuracy>=0.975"),
         ((*DISTILL, "--max-latency-ms", "5"), "kd distill does not measure it", "kd evaluate MODEL --latency"),
-        ((*DISTILL, "--gate", "mae<=1"), "not a figure of classification", "figures: accuracy"),
+        ((*DISTILL, "--gate", "mae<=1"), "not a metric of classification data", "metrics: accuracy"),
     ],
 )
 def test_gate_that_cannot_be_judged_is_refused_before_work(kd, here, words, message, hint):
@@ -184,14 +184,14 @@ def test_gates_of_a_recipe_hold_in_distill_and_after_it_ended(kd, here):
     ran = kd(*words, "--json")
     assert ran.code == 0, ran.err
     assert [(gate["name"], gate["state"]) for gate in ran.document["gates"]] == [("accuracy", "passed")]
-    assert "gate gain >= 0.005 is not checked here: checked by kd compare" in ran.err
+    assert "gate gain >= 0.005 is not checked here, but by kd compare" in ran.err
     assert json.loads((here / "run" / "summary.json").read_text()) == ran.document
     assert "gates:\n  accuracy: '>= 0.5'" in (here / "run" / "recipe.yaml").read_text()
     again = kd(*words, "--resume", "--json", "--min-agreement", "1", "--max-accuracy-drop", "-0.5")
     states = {gate["name"]: gate["state"] for gate in again.document["gates"]}
     assert again.code == 7
     assert states == {"accuracy": "passed", "agreement": states["agreement"], "accuracy_drop": "failed"}
-    # The run's own gates are checked again where nothing else is said.
+    # The run's own gates are checked again unless others are set.
     alone = kd("distill", "--out", "run", "--resume", "--json")
     assert [gate["name"] for gate in alone.document["gates"]] == ["accuracy"]
 
@@ -218,7 +218,7 @@ def test_job_summary_is_continued_in_github_actions_only(kd, here, monkeypatch):
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(here / "missing" / "summary.md"))
     ran = kd(*EVALUATE, "--min-accuracy", "0.5")
     assert ran.code == 0
-    assert "warning: the job summary" in ran.err
+    assert "warning: cannot write the job summary" in ran.err
 
 
 SCRIPT = """

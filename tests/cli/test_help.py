@@ -1,4 +1,4 @@
-"""What a command line takes: the contract's option table, help, words that people bring from elsewhere."""
+"""Options of each command, help texts, and hints for options of other tools."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ CHOICE = {"--signature", "--output"}
 RUN = set("--out --resume --overwrite --seed --epochs --devices --dry-run --max-time --no-preflight".split()) | {
     "--cache-limit"
 }
-GATES = set("--gate --min-accuracy --max-accuracy-drop --min-gain --min-agreement".split())
-GATES |= set("--max-latency-ms --max-latency-ratio --max-size-mb --strict-gates".split())
 GATES = set("--gate --min-accuracy --max-accuracy-drop --min-gain --min-agreement --max-latency-ms".split())
 GATES |= set("--max-latency-ratio --max-size-mb --strict-gates".split())
 TIMING = {"--latency", "--no-latency", "--runtime"}
@@ -72,7 +70,7 @@ def test_help_lists_every_option_of_the_command(kd, command):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_option_says_in_one_line_what_it_does(command):
+def test_every_option_has_a_help_text_of_one_line(command):
     for name, option in options_of(command).items():
         assert option.help and option.help.endswith("."), name
         assert len(option.help) <= 70, name
@@ -102,7 +100,7 @@ def test_a_bare_group_prints_its_help(kd, group):
     assert "bug" not in ran.err
 
 
-def test_the_commands_are_those_that_are_built():
+def test_the_commands_are_those_of_the_table():
     root = typer.main.get_command(app)
     assert set(root.commands) == {*COMMANDS, *GROUPS}
     assert {group: set(root.commands[group].commands) for group in GROUPS} == GROUPS
@@ -124,7 +122,7 @@ def test_an_unknown_command_names_the_nearest_and_a_hint_that_works(kd):
 
 
 @pytest.mark.parametrize("words", ["report", "verify"])
-def test_what_is_not_built_is_a_usage_error(kd, words):
+def test_a_command_that_does_not_exist_is_a_usage_error(kd, words):
     ran = kd(words)
     assert ran.code == 2
     assert ran.err.startswith(f"error: No such command '{words}'.")
@@ -132,7 +130,7 @@ def test_what_is_not_built_is_a_usage_error(kd, words):
 
 @pytest.mark.parametrize("option", ["--tensorboard", "--jobs", "--pick"])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_an_option_that_is_not_built_is_never_ignored(kd, command, option):
+def test_an_option_that_does_not_exist_is_never_ignored(kd, command, option):
     ran = kd(command, option)
     assert ran.code == 2
     assert ran.err.startswith(f"error: No such option: {option}")
@@ -146,14 +144,14 @@ def test_an_unknown_option_names_the_nearest_and_the_help(kd):
 
 
 @pytest.mark.parametrize("word", FOREIGN)
-def test_a_word_from_elsewhere_gets_a_hint_with_ours(kd, word):
+def test_an_option_of_another_tool_gets_a_hint(kd, word):
     ran = kd("distill", word, "1")
     assert ran.code == 2
     assert ran.err.splitlines()[-1] == f"hint: {FOREIGN[word]}"
 
 
 @pytest.mark.parametrize("word", ["--alpha", "--temperature", "--lr", "--device", "--imgsz"])
-def test_the_words_that_the_contract_names_are_known(kd, word):
+def test_common_options_of_other_tools_are_known(kd, word):
     assert word in FOREIGN
     assert kd("distill", f"{word}=1").err.splitlines()[-1] == f"hint: {FOREIGN[word]}"
 
@@ -185,7 +183,7 @@ def test_a_usage_error_is_one_json_document_too(kd):
             "--min-accuracy must be a number, got 'high'",
             "kd distill --help",
         ),
-        (["distill", "--limit", "some"], "--limit must be a count such as 500 or a share", "--limit 500"),
+        (["distill", "--limit", "some"], "--limit must be a count such as 500 or a fraction", "--limit 500"),
         (["distill", "--max-time", "soon"], "--max-time must be a time such as 90s, 30m or 2h", "--max-time 30m"),
         (["distill", "--max-time", "0"], "30m or 2h, got '0'", "--max-time 30m"),
         (["distill", "--cache-limit", "big"], "size such as 500MB or 20GB, got 'big'", "--cache-limit 20GB"),

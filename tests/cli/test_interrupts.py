@@ -1,4 +1,4 @@
-"""Signals, and readers that go away."""
+"""Signals and closed pipes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from kdcli.cli.interrupts import interruptible
+from kdcli.cli.interrupts import catch_interrupts
 
 
 @pytest.fixture(autouse=True)
@@ -19,18 +19,18 @@ def as_in_a_terminal():
     signal.signal(signal.SIGINT, before)
 
 
-def test_a_signal_is_remembered_until_somebody_asks():
+def test_a_signal_is_remembered_until_the_next_check():
     before = signal.getsignal(signal.SIGTERM)
-    with interruptible(None) as stop:
+    with catch_interrupts(None) as stop:
         assert stop() is None
         signal.raise_signal(signal.SIGTERM)
         assert stop() == 143
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_dry_run_ends_at_once_as_nobody_asks():
+def test_a_signal_ends_a_dry_run_at_once():
     before = signal.getsignal(signal.SIGTERM)
-    with interruptible(None, dry_run=True):
+    with catch_interrupts(None, dry_run=True):
         assert signal.getsignal(signal.SIGTERM) == before
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
@@ -40,11 +40,11 @@ def test_a_dry_run_ends_at_once_as_nobody_asks():
 def test_every_dry_run_of_the_command_leaves_the_signals_alone(kd, monkeypatch, command):
     seen = []
 
-    def interrupted(**given):
-        seen.append(given["dry_run"])
+    def interrupted(**options):
+        seen.append(options["dry_run"])
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(f"kdcli.workflows.{command}.{command}", interrupted)
+    monkeypatch.setattr(f"kdcli.commands.{command}.{command}", interrupted)
     assert kd(command.replace("_", "-"), "--dry-run").code == 130
     assert seen == [True]
 
@@ -55,6 +55,6 @@ def test_a_closed_pipe_is_no_bug(words):
         [sys.executable, "-m", "kdcli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     ran.stdout.close()
-    said = ran.stderr.read()
+    errors = ran.stderr.read()
     ran.stderr.close()
-    assert (ran.wait(), said) == (141, "")
+    assert (ran.wait(), errors) == (141, "")

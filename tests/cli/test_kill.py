@@ -1,4 +1,4 @@
-"""The death of the real command: killed, interrupted or terminated, it goes on to the same result."""
+"""A run that is killed, interrupted or terminated resumes to the same result, through the real command."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def command(*more: str, out: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """The inputs, and a run that nobody disturbed."""
+    """The inputs, and an undisturbed run."""
     folder = tmp_path_factory.mktemp("killing")
     network(6, 1).save(folder / "teacher.keras")
     network(2, 2).save(folder / "student.keras")
@@ -63,7 +63,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def finish(folder: Path, out: str, *more: str) -> str:
-    """Run the command to its end; gives what it said."""
+    """Run the command to its end, and return its messages."""
     ran = subprocess.run(
         command(*more, out=out), cwd=folder, capture_output=True, text=True, timeout=300, check=False
     )
@@ -77,7 +77,7 @@ def newest_step(run: Path) -> int:
 
 
 def disturb(folder: Path, out: str, number: signal.Signals, *, after: int, delay: float = 0.0):
-    """Start or resume, wait for some steps beyond where the run stood, send a signal; gives code and words."""
+    """Start or resume, wait for some more steps, send a signal; return the exit code and the messages."""
     target = newest_step(folder / out) + after
     process = subprocess.Popen(
         command("--resume", out=out), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -100,7 +100,7 @@ def disturb(folder: Path, out: str, number: signal.Signals, *, after: int, delay
 
 
 def outcome(run: Path) -> dict:
-    """Weights, answers, losses and figures: all that must be the same."""
+    """Weights, outputs, losses and metrics, which must be identical."""
     weights = [weight.tobytes() for weight in keras.saving.load_model(run / "student.keras").get_weights()]
     with np.load(run / "predictions.npz") as file:
         logits = file["logits"].tobytes()
@@ -108,8 +108,8 @@ def outcome(run: Path) -> dict:
     for line in lines:
         del line["examples_per_second"]
     summary = json.loads((run / "summary.json").read_text())
-    kept = {key: summary[key] for key in ("test", "validation", "teacher", "steps", "epochs", "best_epoch")}
-    return {"lines": lines, "summary": kept, "logits": logits, "weights": weights}
+    metrics = {key: summary[key] for key in ("test", "validation", "teacher", "steps", "epochs", "best_epoch")}
+    return {"lines": lines, "summary": metrics, "logits": logits, "weights": weights}
 
 
 def assert_same(folder: Path, out: str) -> None:

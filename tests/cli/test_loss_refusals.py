@@ -1,4 +1,4 @@
-"""A kind without what it needs is refused before training with the way on; the plan says the rest."""
+"""A kind whose needs are not met is refused before training, with a hint; the plan has findings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import blobs, save_npz
 
-from kdcli.cli.console import plan_parts
+from kdcli.cli.console import format_plan
 from kdcli.losses import LOSS_KINDS
 from kdcli.zoo import Cnn, Mobile
 
@@ -75,7 +75,7 @@ ONE = {"teacher_layer": "[block1]", "student_layer": "[block1]"}
 FLAT = {"teacher_layer": "flat", "student_layer": "flat"}
 LABELLED = [kind for kind, member in LOSS_KINDS.items() if member.needs_labels]
 ONE_CLASS = [kind for kind, member in LOSS_KINDS.items() if member.one_class]
-# Words, exit code, fragments of the message, fragment of the hint.
+# Command, exit code, fragments of the message, fragment of the hint.
 REFUSED = [
     *((distill(kind, *NO_LABELS), 2, [f"losses.{kind} needs labels", "has none"], "soft") for kind in LABELLED),
     *((distill(kind, *MIXED), 2, ["one class per", "cutmix mixes"], "remove cutmix") for kind in ONE_CLASS),
@@ -96,31 +96,36 @@ REFUSED = [
     ),
     (distill("soft_cross_entropy", *VALUES, models="1", data="values.npz"), 2, ["cross-entropy needs"], "mse"),
     (distill("multi_level", models="_map", data="pixels.npz"), 2, ["the task is segmentation"], "channel_wise"),
-    (distill("solution_flow", models="_zoo", **ONE), 2, ["1 layer on a side"], "lists"),
+    (distill("solution_flow", models="_zoo", **ONE), 2, ["one layer is named"], "lists"),
     (distill("solution_flow"), 4, ["needs 2 pairs of layers of equal channels, 1 found"], "teacher_layer"),
     (distill("hint", teacher_layer="mop"), 2, ["no layer 'mop'", "did you mean 'map'?"], "teacher_layer=map"),
-    (distill("attention_transfer", **FLAT), 4, ["1 axes beside the batch"], "inspect"),
-    (distill("hint", teacher_layer="map", student_layer="flat"), 4, ["(72,) cannot become (6, 6, 2)"], "a map"),
+    (distill("attention_transfer", **FLAT), 4, ["1 axes without the batch"], "inspect"),
+    (
+        distill("hint", teacher_layer="map", student_layer="flat"),
+        4,
+        ["(72,) cannot be projected to (6, 6, 2)"],
+        "a map",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("words", "code", "message", "way_on"), REFUSED, ids=lambda value: str(value)[-60:])
-def test_a_kind_without_what_it_needs_is_refused_with_the_way_on(kd, here, words, code, message, way_on):
+@pytest.mark.parametrize(("words", "code", "message", "hint"), REFUSED, ids=lambda value: str(value)[-60:])
+def test_kind_with_unmet_needs_is_refused_with_a_hint(kd, here, words, code, message, hint):
     ran = kd(*words, "--json")
     assert ran.code == code, ran.err
     error = ran.document["error"]
     assert error["exit_code"] == code
     for fragment in message:
         assert fragment in error["message"]
-    assert way_on in f"{error['message']} {error['hint']}"
+    assert hint in f"{error['message']} {error['hint']}"
     assert not (here / "run").exists()
 
 
-ALONE = [kind for kind, member in LOSS_KINDS.items() if member.one_device]
+ONE_DEVICE = [kind for kind, member in LOSS_KINDS.items() if member.one_device]
 
 
-@pytest.mark.parametrize("kind", ALONE)
-def test_what_devices_cannot_share_is_refused_on_several(kd, here, monkeypatch, kind):
+@pytest.mark.parametrize("kind", ONE_DEVICE)
+def test_one_device_losses_are_refused_on_several_devices(kd, here, monkeypatch, kind):
     monkeypatch.setattr("kdcli.jobs.build.strategy_for", lambda *_: SimpleNamespace(num_replicas_in_sync=2))
     ran = kd(*distill(kind), "--json")
     assert ran.code == 2, ran.err
@@ -181,7 +186,7 @@ def test_the_plan_shows_pairs_projections_and_parts(plans):
     # Three dense layers of 16 × 16 and a variance for each of 16 channels.
     assert rows["variational_information"]["parts"] == "784 trained weights"
     assert {row["loss"] for row in plans[0].pairs} == {"named", "variational_information", "relational", *FAMILY}
-    lines = plan_parts(plans[0], whole=False)
+    lines = format_plan(plans[0], with_settings=False)
     text = "student block5 → teacher block3 (784 trained weights), paired automatically"
     assert any(str(line).startswith(f"pair      variational_information: {text}: ") for line in lines)
     assert any("named: student block5 → teacher block2 (resize 2×2 → 4×4, 1×1 conv" in line for line in lines)

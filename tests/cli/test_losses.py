@@ -111,7 +111,7 @@ def test_ls_as_json(kd):
 
 
 @pytest.mark.parametrize("kind", LOSS_KINDS)
-def test_show_gives_everything_that_the_class_says(kd, kind):
+def test_show_prints_the_whole_description(kd, kind):
     ran = kd("losses", "show", kind)
     one = describe_kind(LOSS_KINDS[kind])
     assert (ran.code, ran.err) == (0, "")
@@ -163,14 +163,14 @@ def test_the_name_of_a_paper_leads_to_the_kind(kd, tmp_path, name, kind):
     assert "soft_cross_entropy" not in ran.err
 
 
-def test_ls_shows_own_kinds_first_and_no_blanks_at_the_ends(kd, own):
+def test_ls_shows_custom_kinds_first_without_trailing_blanks(kd, own):
     ran = kd("losses", "ls", "--code", own[0])
     assert ran.code == 0
     assert ran.out.splitlines()[1].startswith("straight ")
     assert [line for line in ran.out.splitlines() if line != line.rstrip()] == []
 
 
-def test_show_of_an_own_kind(kd, own):
+def test_show_describes_a_custom_kind(kd, own):
     ran = kd("losses", "show", "straight", "--code", own[0])
     assert ran.code == 0
     assert ran.out.startswith("straight\n\nMean distance, per example.\n")
@@ -197,7 +197,7 @@ def test_check_ends_with_7_and_says_what_is_broken(kd, own):
     (reason,) = failed["failing"].values()
     assert "AttributeError" in reason and reason.endswith("(broken.py:16)") and "\n" not in reason
     assert failed["asking"]["defaults"].startswith(
-        "it cannot be made without options: asking: power: Field required"
+        "cannot be created with default options: asking: power: Field required"
     )
 
 
@@ -215,7 +215,7 @@ def test_check_of_a_kind_of_the_catalogue(kd):
         ("fails.py", "import kdcli\n\nkdcli.nothing\n", "--code fails.py:3: AttributeError: "),
     ],
 )
-def test_check_of_what_is_no_loss_is_a_usage_error(kd, tmp_path, what, text, message):
+def test_check_of_other_files_is_a_usage_error(kd, tmp_path, what, text, message):
     if text is not None:
         (tmp_path / what).write_text(text)
     ran = kd("losses", "check", what)

@@ -1,4 +1,4 @@
-"""What goes to stdout and what to stderr, for people, scripts and `--json`."""
+"""Output on stdout and stderr, for people, scripts and `--json`."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_quiet_prints_only_the_path(kd, here, words, shown):
     assert (ran.code, ran.out, ran.err) == (0, shown, "")
 
 
-def test_quiet_still_says_what_went_wrong(kd, here):
+def test_quiet_prints_errors(kd, here):
     ran = kd("evaluate", "missing.keras", "--data", "data.npz", "--quiet")
     assert (ran.code, ran.out) == (4, "")
     assert ran.err.startswith("error: missing.keras: no such model file\nhint: ")
@@ -110,15 +110,15 @@ def test_one_plain_line_an_epoch_when_there_is_no_terminal(kd, here):
     lines = [line for line in ran.err.splitlines() if line.startswith("epoch ")]
     assert [line.split()[1] for line in lines] == ["1/3", "2/3", "3/3"]
     logged = [json.loads(line) for line in (here / "run" / "metrics.jsonl").read_text().splitlines()]
-    for line, figures in zip(lines, logged, strict=True):
-        assert f"loss {figures['loss']:.4f}" in line
-        assert f"soft_targets {figures['losses.soft_targets']:.4f}" in line
-        assert f"validation.accuracy {figures['validation.accuracy']:.4f}" in line
+    for line, metrics in zip(lines, logged, strict=True):
+        assert f"loss {metrics['loss']:.4f}" in line
+        assert f"soft_targets {metrics['losses.soft_targets']:.4f}" in line
+        assert f"validation.accuracy {metrics['validation.accuracy']:.4f}" in line
     assert any(line.endswith("best") for line in lines)
     assert "\r" not in ran.err
 
 
-def test_next_command_is_named_and_works(kd, here):
+def test_next_command_is_printed_and_works(kd, here):
     import shlex
 
     ran = kd(*TEACHER)
@@ -153,7 +153,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(kd, here, words):
     assert sorted(os.listdir(here)) == before
 
 
-def test_dry_run_says_that_nothing_was_written_and_shows_the_plan_on_stdout(kd, here):
+def test_dry_run_prints_the_plan_on_stdout(kd, here):
     ran = kd(*DISTILL, "--dry-run")
     assert "nothing was written" in ran.out
     assert "15 steps" in ran.out
@@ -161,7 +161,7 @@ def test_dry_run_says_that_nothing_was_written_and_shows_the_plan_on_stdout(kd, 
 
 
 @pytest.mark.parametrize("way", ["", "--no-color", "NO_COLOR", "GITHUB_ACTIONS"])
-def test_no_escapes_without_a_terminal_or_where_colour_is_not_wanted(kd, here, monkeypatch, way):
+def test_no_escapes_without_a_terminal_or_with_colours_off(kd, here, monkeypatch, way):
     if way.isupper():
         monkeypatch.setenv(way, "1")
     words = [way] if way.startswith("--") else []
@@ -172,7 +172,7 @@ def test_no_escapes_without_a_terminal_or_where_colour_is_not_wanted(kd, here, m
         assert "\x1b" not in text
 
 
-def test_tables_cut_no_number_however_narrow_the_terminal(kd, here, monkeypatch):
+def test_tables_truncate_no_number_in_a_narrow_terminal(kd, here, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     ran = kd(*EVALUATE, "--json")
     table = kd(*EVALUATE, "--teacher", "teacher.keras").out
@@ -182,19 +182,19 @@ def test_tables_cut_no_number_however_narrow_the_terminal(kd, here, monkeypatch)
         for name in ("accuracy", "loss", "ece", "balanced_accuracy"):
             assert f"{model[name]:.4f}" in row
         assert f"[{model['low']:.4f}, {model['high']:.4f}]" in row
-        assert str(model["bytes"]) in row
+        assert f"{model['bytes']:,}" in row
 
 
 @pytest.mark.parametrize(("p99", "shown"), [(0.3, False), (None, True)])
-def test_a_quantile_that_few_samples_do_not_show_says_so(p99, shown):
-    from kdcli.cli.evaluate import _latencies
+def test_a_quantile_that_needs_more_samples_is_explained(p99, shown):
+    from kdcli.cli.evaluate import _make_latency_table
 
-    figures = {"p50_ms": 0.1, "p90_ms": 0.2, "p99_ms": p99, "mean_ms": 0.1, "sd_ms": 0.01, "ratio": None}
+    quantiles = {"p50_ms": 0.1, "p90_ms": 0.2, "p99_ms": p99, "mean_ms": 0.1, "sd_ms": 0.01, "ratio": None}
     counts = {"samples": 433, "calls_per_sample": 2, "best_batch": 8, "outliers": 0, "examples_per_second": 10.0}
-    latency = {"runtime": "litert", "threads": 2, **figures, **counts}
+    latency = {"runtime": "litert", "threads": 2, **quantiles, **counts}
     floor = {"value": 1.0, "low": 0.9, "high": 1.1}
     document = {"latency_noise_floor": floor, "models": [{"path": "m.tflite", "latency": latency}]}
-    table, *lines = _latencies(document)
+    table, *lines = _make_latency_table(document)
     cells = [cell for column in table.columns for cell in column.cells]
     assert "433 × 2 calls" in cells
     assert ((cells.count("-") == 2) is shown) and (
@@ -202,7 +202,7 @@ def test_a_quantile_that_few_samples_do_not_show_says_so(p99, shown):
     )
 
 
-def test_evaluation_says_which_split_and_how_many(kd, here):
+def test_evaluation_names_the_split_and_the_number_of_examples(kd, here):
     ran = kd(*EVALUATE)
     assert "48 examples" in ran.out + ran.err
     assert "test split" in ran.out + ran.err

@@ -14,7 +14,7 @@ NAMES = list_shipped_recipes()
 FAULTY = "data: {source: digits}\nlosses:\n  - {kind: labels, wait: 1}\ntrain:\n  epochs: -1\n"
 
 
-def test_ls_names_every_recipe_with_its_description(kd):
+def test_ls_lists_every_recipe_with_its_description(kd):
     ran = kd("recipes", "ls")
     assert (ran.code, ran.err) == (0, "")
     found = dict(line.split(maxsplit=1) for line in ran.out.splitlines())
@@ -29,13 +29,13 @@ def test_ls_as_json(kd):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_show_prints_the_text_as_it_is(kd, name):
+def test_show_prints_the_text_unchanged(kd, name):
     ran = kd("recipes", "show", name)
     assert (ran.code, ran.out, ran.err) == (0, read_shipped_text(name), "")
 
 
 @pytest.mark.parametrize("command", ["show", "cp", "check"])
-def test_an_unknown_name_names_the_nearest(kd, command, tmp_path):
+def test_an_unknown_name_suggests_the_closest(kd, command, tmp_path):
     ran = kd("recipes", command, "soft-target")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith("error: unknown recipe 'soft-target'; did you mean 'soft-targets'?")
@@ -43,7 +43,7 @@ def test_an_unknown_name_names_the_nearest(kd, command, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_cp_writes_the_recipe_here_and_says_what_to_run_next(kd, tmp_path):
+def test_cp_writes_the_recipe_and_prints_the_next_command(kd, tmp_path):
     ran = kd("recipes", "cp", "digits")
     assert (ran.code, ran.out) == (0, "digits.yaml\n")
     assert ran.err == "next: kd recipes check digits.yaml\n"
@@ -51,7 +51,7 @@ def test_cp_writes_the_recipe_here_and_says_what_to_run_next(kd, tmp_path):
     assert kd("recipes", "check", "digits.yaml").code == 0
 
 
-def test_cp_takes_a_file_or_a_folder(kd, tmp_path):
+def test_cp_accepts_a_file_or_a_folder(kd, tmp_path):
     (tmp_path / "folder").mkdir()
     assert kd("recipes", "cp", "digits", "folder").out == "folder/digits.yaml\n"
     assert kd("recipes", "cp", "digits", "own.yaml").out == "own.yaml\n"
@@ -59,29 +59,29 @@ def test_cp_takes_a_file_or_a_folder(kd, tmp_path):
     assert (tmp_path / "own.yaml").read_text("utf-8") == read_shipped_text("digits")
 
 
-def test_cp_does_not_write_over_a_file_unless_told(kd, tmp_path):
+def test_cp_overwrites_a_file_only_with_overwrite(kd, tmp_path):
     (tmp_path / "digits.yaml").write_text("mine\n")
     ran = kd("recipes", "cp", "digits")
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err == "error: digits.yaml exists already\nhint: another DEST, or --overwrite\n"
+    assert ran.err == "error: digits.yaml already exists\nhint: choose another DEST, or use --overwrite\n"
     assert (tmp_path / "digits.yaml").read_text() == "mine\n"
     assert kd("recipes", "cp", "digits", "--overwrite").code == 0
     assert (tmp_path / "digits.yaml").read_text("utf-8") == read_shipped_text("digits")
 
 
-def test_cp_into_a_folder_that_is_not_there_is_a_storage_error(kd):
+def test_cp_into_a_missing_folder_is_a_storage_error(kd):
     ran = kd("recipes", "cp", "digits", "nowhere/own.yaml")
     assert ran.code == 5
     assert ran.err.startswith("error: nowhere/own.yaml")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_check_finds_no_fault_in_a_shipped_recipe(kd, name):
+def test_check_accepts_every_shipped_recipe(kd, name):
     ran = kd("recipes", "check", name)
-    assert (ran.code, ran.out, ran.err) == (0, f"{name}: no fault found\n", "")
+    assert (ran.code, ran.out, ran.err) == (0, f"{name}: no problems found\n", "")
 
 
-def test_check_as_json_gives_the_values_with_every_default(kd):
+def test_check_as_json_contains_the_values_with_defaults(kd):
     document = kd("recipes", "check", "digits", "--json", "--set", "train.epochs=3").document
     assert (document["schema"], document["recipe"], document["faults"]) == ("kd.recipe-check/1", "digits", [])
     assert document["values"]["train"]["epochs"] == 3
@@ -89,7 +89,7 @@ def test_check_as_json_gives_the_values_with_every_default(kd):
 
 
 @pytest.mark.parametrize("word", ["own.yaml", "./own.yaml"])
-def test_check_reports_every_fault_with_its_place(kd, tmp_path, word):
+def test_check_reports_every_fault_with_its_position(kd, tmp_path, word):
     (tmp_path / "own.yaml").write_text(FAULTY)
     ran = kd("recipes", "check", word)
     assert (ran.code, ran.out) == (2, "")
@@ -100,7 +100,7 @@ def test_check_reports_every_fault_with_its_place(kd, tmp_path, word):
     assert "^^^^" in ran.err
 
 
-def test_check_as_json_gives_the_error_with_its_location(kd, tmp_path):
+def test_check_as_json_contains_the_error_with_its_location(kd, tmp_path):
     (tmp_path / "own.yaml").write_text(FAULTY)
     ran = kd("recipes", "check", "./own.yaml", "--json")
     error = ran.document["error"]
@@ -110,9 +110,9 @@ def test_check_as_json_gives_the_error_with_its_location(kd, tmp_path):
     assert error["message"].startswith("2 problems in ./own.yaml\n")
 
 
-def test_check_reads_a_file_without_an_ending_and_standard_input(kd, tmp_path, monkeypatch):
+def test_check_reads_a_file_without_suffix_and_standard_input(kd, tmp_path, monkeypatch):
     (tmp_path / "own").write_text("train: {epochs: 2}\n")
-    assert kd("recipes", "check", "own").out == "own: no fault found\n"
+    assert kd("recipes", "check", "own").out == "own: no problems found\n"
     monkeypatch.setattr("sys.stdin", io.StringIO("train: {epochs: 0}\n"))
     ran = kd("recipes", "check", "-")
     assert ran.code == 2
@@ -129,12 +129,12 @@ def test_check_of_a_missing_file_names_the_shipped_recipe(kd):
     ]
 
 
-def test_a_recipe_with_markup_in_it_is_shown_as_it_is(kd, tmp_path):
+def test_markup_in_a_recipe_is_printed_unchanged(kd, tmp_path):
     (tmp_path / "own.yaml").write_text("train: {epochs: '[red]x[/]'}\n")
     assert "got '[red]x[/]'" in kd("recipes", "check", "own.yaml").err
 
 
-def test_schema_is_json_that_names_every_section(kd):
+def test_the_schema_contains_every_section(kd):
     ran = kd("recipes", "schema")
     schema = json.loads(ran.out)
     assert (ran.code, ran.err) == (0, "")

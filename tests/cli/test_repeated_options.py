@@ -1,4 +1,4 @@
-"""What a command line says twice."""
+"""Options that are given more than once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_lists_switches_and_values_that_look_like_options_are_not_repeated(kd):
     assert "more than once" not in kd(*words, "--recipe", "soft-targets").err
 
 
-def test_every_command_looks():
+def test_every_command_checks_for_repeated_options():
     groups = [group.typer_instance for group in app.registered_groups]
     commands = [command for group in (app, *groups) for command in group.registered_commands]
     assert len(commands) > 15

@@ -12,7 +12,7 @@ from conftest import bar_reader, save_npz
 
 
 @pytest.mark.slow
-def test_two_processes_train_every_run_once_and_say_the_same(tmp_path):
+def test_two_processes_train_every_run_once_and_print_the_same_result(tmp_path):
     bar_reader().save(tmp_path / "teacher.keras")
     recipe = {
         "data": {"source": str(save_npz(tmp_path / "data.npz"))},
@@ -32,5 +32,5 @@ def test_two_processes_train_every_run_once_and_say_the_same(tmp_path):
     documents = [json.loads(out) for out, _ in ended]
     assert documents[0]["students"] == documents[1]["students"]
     assert len(list((tmp_path / "shared").glob("cnn/*/seed-*"))) == 6
-    # The last epoch of each run was told by exactly one process: nobody trained it again.
+    # Exactly one process printed the last epoch of each run: no run was trained twice.
     assert sum(err.count("epoch 12/12") for _, err in ended) == 6

@@ -1,4 +1,4 @@
-"""Several processes on one training, through the real command: one writer, nobody left waiting."""
+"""Workers of one training, through the real command: one of them writes, none waits forever."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def start(folder: Path, out: str, *words: str, task: str | None = None) -> subprocess.Popen:
-    """The real command in a process of its own, as a worker where a task is given."""
+    """The real command in a process of its own, as a worker if `task` is set."""
     env = {**os.environ, "KD_CACHE_DIR": str(folder / "cache"), "KD_WORKERS_TIMEOUT": "120"}
     given = () if task is None else ("--devices", "workers")
     return subprocess.Popen(
@@ -68,7 +68,7 @@ def lines(run: Path) -> list[dict]:
 
 
 def assert_same_training(run: Path, other: Path) -> None:
-    """The same losses and validation figures to 1e-5, epoch by epoch."""
+    """The same losses and validation metrics to 1e-5, epoch by epoch."""
     ours, theirs = lines(run), lines(other)
     assert len(ours) == len(theirs) >= 2
     for own, expected in zip(ours, theirs, strict=True):
@@ -114,7 +114,7 @@ def test_two_workers_train_as_one_and_the_chief_writes(folder):
     assert ours["steps"] == theirs["steps"] == lines(folder / "one")[-1]["step"]
     # The chief's document, from both; the other one says where it lies.
     assert json.loads(answers[1][0])["test"] == ours["test"]
-    assert answers[1][1].splitlines()[-1] == "this worker is done; the chief has written two"
+    assert answers[1][1].splitlines()[-1] == "this worker has finished; the chief wrote two"
     assert sorted(path.name for path in (folder / "two").iterdir()) == sorted(
         path.name for path in (folder / "one").iterdir()
     )
@@ -140,7 +140,7 @@ def test_killed_worker_stops_the_other_and_one_alone_goes_on(folder, victim, nam
     error, hint = said.splitlines()[-2:]
     assert error.startswith(f"error: {name} (127.0.0.1:")
     assert (
-        f"is gone: killed, unreachable, or ended by an error that it names itself; the last checkpoint is {out}/"
+        f"is lost: it was killed, is unreachable, or ended with an error of its own; the last checkpoint is {out}/"
         in error
     )
     assert hint.startswith("hint: kd distill --teacher teacher.keras") and hint.endswith("--resume")
@@ -189,7 +189,7 @@ def test_worker_that_does_not_come_is_named_after_a_bounded_wait(kd, files, monk
     assert time.monotonic() - since < 30
     assert ran.code == 6
     missing = f"worker 1 (127.0.0.1:{ports[1]}): connection refused"
-    assert f"error: the workers did not come together in 0.5 s; missing: {missing}\n" in ran.err
+    assert f"error: the workers did not find each other within 0.5 s; missing: {missing}\n" in ran.err
     assert "KD_WORKERS_TIMEOUT=600 waits longer" in ran.err
     assert not (tmp_path / "run").exists()
 
@@ -199,7 +199,7 @@ def test_worker_that_does_not_come_is_named_after_a_bounded_wait(kd, files, monk
     [
         (None, "error: train.devices is workers, but TF_CONFIG is not set"),
         ("{", "error: TF_CONFIG: not JSON"),
-        (config([1, 1], 0), "error: TF_CONFIG: cluster: 127.0.0.1:1 stands there twice"),
+        (config([1, 1], 0), "error: TF_CONFIG: cluster: 127.0.0.1:1 is listed twice"),
     ],
 )
 def test_faulty_variable_is_one_line_and_nothing_is_written(kd, files, monkeypatch, tmp_path, variable, message):

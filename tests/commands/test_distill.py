@@ -1,4 +1,4 @@
-"""kd distill as a function: what goes in, what comes out, and that others can check it."""
+"""kd distill as a function: inputs, results, and files that let others check them."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_summary_is_the_result(run):
     assert (document["targets"]["mode"], len(document["targets"]["fingerprint"])) == ("disk", 64)
 
 
-def test_student_opens_in_plain_keras_and_gives_the_figures_of_the_summary(run):
+def test_student_opens_in_plain_keras_and_has_the_metrics_of_the_summary(run):
     model = keras.saving.load_model(run.run / "student.keras")
     x, y = blobs(48, seed=1)
     logits = model.predict(x.astype(np.float32) / 255.0, verbose=0).astype(np.float64)
@@ -154,9 +154,9 @@ def test_recipe_has_every_auto_resolved_and_its_own_hash(run):
 def test_metrics_have_a_line_an_epoch_with_every_term(run):
     lines = [json.loads(line) for line in (run.run / "metrics.jsonl").read_text().splitlines()]
     terms = {"losses.labels", "losses.soft_targets", "losses.hint"}
-    figures = {"epoch", "step", "loss", "learning_rate", "examples_per_second"}
+    metrics = {"epoch", "step", "loss", "learning_rate", "examples_per_second"}
     validation = {"validation.accuracy", "validation.loss", "validation.agreement"}
-    assert [set(line) for line in lines] == [figures | terms | validation] * 2
+    assert [set(line) for line in lines] == [metrics | terms | validation] * 2
     assert [line["step"] for line in lines] == [5, 10]
     total = 0.1 * lines[0]["losses.labels"] + 0.9 * lines[0]["losses.soft_targets"] + lines[0]["losses.hint"]
     assert lines[0]["loss"] == pytest.approx(total, rel=1e-5)
@@ -179,7 +179,7 @@ def test_environment_names_versions_machine_and_inputs(run, folder):
     assert len(environment["inputs"]["data"]["sha256"]) == 64
 
 
-def test_model_card_says_what_is_known_and_what_is_not(run):
+def test_model_card_marks_unknown_fields_as_not_recorded(run):
     card = (run.run / "README.md").read_text()
     assert f"| Test accuracy | {run.test.accuracy:.4f} |" in card
     assert "| Licence | not recorded |" in card
@@ -223,8 +223,8 @@ def test_teachers_softmax_is_undone_and_students_softmax_is_kept(folder, tmp_pat
     assert differ(soft.model_path, plain.model_path) < 1e-3
     recipe = yaml.safe_load((soft.run / "recipe.yaml").read_text())
     assert recipe["teacher"]["output_kind"] == recipe["student"]["output_kind"] == "probabilities"
-    answers = keras.saving.load_model(soft.model_path)(blobs(8)[0] / np.float32(255.0))
-    np.testing.assert_allclose(np.sum(answers, axis=-1), 1.0, atol=1e-5)
+    outputs = keras.saving.load_model(soft.model_path)(blobs(8)[0] / np.float32(255.0))
+    np.testing.assert_allclose(np.sum(outputs, axis=-1), 1.0, atol=1e-5)
 
 
 def test_half_precision_leaves_a_model_in_float32(run, folder, tmp_path):
@@ -288,7 +288,7 @@ def test_a_student_that_keras_quantised_is_refused_where_no_kernel_learns(folder
 
 
 @pytest.mark.parametrize("how", ["partly", "lora"])
-def test_a_student_that_is_quantised_in_part_learns_what_it_can_and_says_so(folder, tmp_path, how):
+def test_a_partly_quantised_student_trains_its_float_weights_with_a_note(folder, tmp_path, how):
     model = dense_student(convolution=how == "partly")
     quantize(model)
     if how == "lora":

@@ -89,7 +89,7 @@ def test_teacher_gives_the_agreement(folder):
     assert [model.quality.agreement for model in found.models] == pytest.approx([1, 2 / 3])
 
 
-def test_run_brings_data_preparation_and_split(run, folder, tmp_path, monkeypatch):
+def test_run_brings_data_preprocessing_and_split(run, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = kdcli.evaluate(run.run)
     assert (found.split, found.models[0].quality.examples) == ("test", 48)
@@ -99,12 +99,12 @@ def test_run_brings_data_preparation_and_split(run, folder, tmp_path, monkeypatc
     # The file in its run is the run: what `--quiet` prints can be evaluated.
     inside = kdcli.evaluate(run.model_path)
     assert inside.models[0].quality.loss == found.models[0].quality.loss
-    # The file alone does not know that the run wants [-1, 1].
+    # A file outside its run lacks the scale [-1, 1].
     moved = shutil.copy(run.model_path, tmp_path / "moved.keras")
-    alone = kdcli.evaluate(moved, data=folder / "data.npz")
-    assert alone.models[0].quality.loss != pytest.approx(run.test.loss, abs=1e-3)
-    said = kdcli.evaluate(moved, data=folder / "data.npz", settings=["student.input.scale=signed"])
-    assert said.models[0].quality.loss == pytest.approx(run.test.loss, abs=1e-6)
+    default = kdcli.evaluate(moved, data=folder / "data.npz")
+    assert default.models[0].quality.loss != pytest.approx(run.test.loss, abs=1e-3)
+    signed = kdcli.evaluate(moved, data=folder / "data.npz", settings=["student.input.scale=signed"])
+    assert signed.models[0].quality.loss == pytest.approx(run.test.loss, abs=1e-6)
     assert os.listdir(tmp_path) == ["moved.keras"]
 
 
@@ -134,7 +134,7 @@ def test_limit_is_of_what_is_evaluated_and_stratified(folder, limit, count):
     assert found.models[0].quality.accuracy == pytest.approx(2 / 3)
 
 
-def test_model_that_wants_raw_pictures_is_found_out(tmp_path, folder):
+def test_the_scale_of_a_model_for_raw_images_is_found(tmp_path, folder):
     # In [0, 1] the bias hides every bar.
     model = bars(scale=1 / 255)
     kernel, _ = model.layers[-1].get_weights()
@@ -151,7 +151,7 @@ def test_model_that_wants_raw_pictures_is_found_out(tmp_path, folder):
     assert forced.models[0].quality.accuracy == pytest.approx(1 / 3)
 
 
-def test_batch_size_changes_no_figure(folder):
+def test_batch_size_does_not_change_metrics(folder):
     found = [
         kdcli.evaluate(folder / "fair.keras", data=folder / "data.npz", batch_size=size).models[0].quality
         for size in (7, 256)
@@ -160,7 +160,7 @@ def test_batch_size_changes_no_figure(folder):
     assert found[0].loss == pytest.approx(found[1].loss, abs=1e-6)
 
 
-def test_what_cannot_be_evaluated_is_refused(folder, tmp_path):
+def test_wrong_models_and_splits_are_refused(folder, tmp_path):
     good, data = folder / "good.keras", folder / "data.npz"
     with pytest.raises(UsageError, match="no model to evaluate"):
         kdcli.evaluate(data=data)

@@ -1,4 +1,4 @@
-"""kd export: files that pass are left behind, with what their users must know; nothing else is."""
+"""kd export: files that pass their gates are kept, with a description of their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from kdcli.errors import ModelError, StorageError, UsageError
 from kdcli.models.runtimes.runner import FileRunner
 from kdcli.runs import writer
 
-FIGURES = ("max_abs_diff", "agreement", "accuracy", "p50_ms")
+METRICS = ("max_abs_diff", "agreement", "accuracy", "p50_ms")
 
 
 def bars(*, last: str | None = None) -> keras.Model:
-    """Sees the bar of each class in pictures from 0 to 1."""
+    """A model that sees the bar of each class in images from 0 to 1."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 1))
     model = keras.Model(inputs, keras.layers.Dense(3, activation=last)(keras.layers.Flatten()(inputs)))
@@ -44,7 +44,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(folder):
-    """A run that knows its data, its preparation and the names of its classes."""
+    """A run that records its data, its preprocessing and its class names."""
     (folder / "names.txt").write_text("low\nmiddle\nhigh\n")
     return kdcli.distill(
         teacher=folder / "softmax.keras",
@@ -63,7 +63,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_run_is_exported_with_its_data_its_preparation_and_its_class_names(run, kd, tmp_path):
+def test_a_run_is_exported_with_its_data_preprocessing_and_class_names(run, kd, tmp_path):
     pytest.importorskip("ai_edge_litert")
     words = ["--format", "tflite", "--quantize", "none", "--quantize", "int8", "--io", "uint8"]
     ran = kd("export", run, *words, "--out", "out", "--json")
@@ -77,7 +77,7 @@ def test_a_run_is_exported_with_its_data_its_preparation_and_its_class_names(run
         assert one["format"] == "litert"
         assert one["bytes"] == (tmp_path / "out" / name).stat().st_size
         assert one["input"] == {"shape": [8, 8, 1], "dtype": "uint8", "range": [0.0, 255.0], "batch": None}
-        assert all(one[figure] is not None for figure in FIGURES)
+        assert all(one[metric] is not None for metric in METRICS)
         assert one["p50_ms"] > 0
         assert one["agreement"] >= 0.95 and one["accuracy"] >= 0.95
     assert document["artifacts"][0]["max_abs_diff"] < 1e-5
@@ -105,7 +105,7 @@ def test_a_run_is_exported_with_its_data_its_preparation_and_its_class_names(run
     }
     assert taken["student_int8.tflite"]["output_quantization"]["scale"] > 0
     assert "next:" not in ran.err
-    # Whoever has only these files gets the same decisions from raw bytes.
+    # These files alone give the same decisions for raw bytes.
     raw, labels = blobs(48, seed=1)
     with FileRunner(tmp_path / "out" / "student_int8.tflite") as runner:
         assert (runner.predict(raw).argmax(-1) == labels).mean() == document["artifacts"][1]["accuracy"]
@@ -114,7 +114,7 @@ def test_a_run_is_exported_with_its_data_its_preparation_and_its_class_names(run
 
 
 @pytest.mark.parametrize("kind", ["teacher", "logits"])
-def test_a_student_gives_what_the_file_of_its_teacher_gives(run, here, kind):
+def test_a_student_file_has_the_output_kind_of_its_teacher(run, here, kind):
     pytest.importorskip("ai_edge_litert")
     request = {} if kind == "teacher" else {"output_kind": kind}
     exported = kdcli.export(
@@ -122,21 +122,21 @@ def test_a_student_gives_what_the_file_of_its_teacher_gives(run, here, kind):
     )
     raw, _ = blobs(20, seed=3)
     logits = keras.saving.load_model(run / "student.keras").predict(raw / np.float32(127.5) - 1, verbose=0)
-    wanted = logits if kind == "logits" else keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+    expected = logits if kind == "logits" else keras.ops.convert_to_numpy(keras.ops.softmax(logits))
     name = "logits" if kind == "logits" else "probabilities"
     plain = keras.saving.load_model("out/student.keras")
-    np.testing.assert_allclose(plain.predict(raw, verbose=0), wanted, atol=1e-4)
+    np.testing.assert_allclose(plain.predict(raw, verbose=0), expected, atol=1e-4)
     for file in ("student.tflite", "student_int8.tflite"):
         with FileRunner(Path("out") / file) as runner:
-            # Raw bytes go in and floats come out, in every quantisation.
+            # Raw bytes go in and floats come out, with every quantization.
             assert (runner.input.dtype, runner.output.dtype) == ("uint8", "float32")
-            np.testing.assert_allclose(runner.predict(raw), wanted, atol=0.06 * np.abs(wanted).max())
+            np.testing.assert_allclose(runner.predict(raw), expected, atol=0.06 * np.abs(expected).max())
     taken = json.loads(Path("out/input.json").read_text())
     assert {one["output_kind"] for one in taken.values()} == {name}
     assert {one.to_json()["output"]["kind"] for one in exported.artifacts} == {name}
 
 
-def test_a_format_that_fails_leaves_the_others(folder, kd, tmp_path, monkeypatch):
+def test_other_formats_are_written_when_one_fails(folder, kd, tmp_path, monkeypatch):
     from kdcli.exports import Onnx
 
     def write(self, serving, path):
@@ -171,7 +171,7 @@ def test_a_format_that_fails_leaves_the_others(folder, kd, tmp_path, monkeypatch
     assert (alone.code, alone.out, (tmp_path / "other").exists()) == (4, "", False)
 
 
-def test_what_only_converts_for_a_batch_of_one_is_written_so_and_said(kd, tmp_path):
+def test_a_model_that_converts_only_for_a_batch_of_one_is_written_with_a_warning(kd, tmp_path):
     pytest.importorskip("ai_edge_litert")
     keras.utils.set_random_seed(0)
     inputs = keras.Input((None,), dtype="int32")
@@ -179,15 +179,15 @@ def test_what_only_converts_for_a_batch_of_one_is_written_so_and_said(kd, tmp_pa
     model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x))
     model.save("text.keras")
     words = np.random.default_rng(0).integers(1, 20, (60, 6), dtype=np.int32)
-    wanted = model.predict(words, verbose=0)
-    labels = (wanted[:, 0] > np.median(wanted)).astype(int)
+    expected = model.predict(words, verbose=0)
+    labels = (expected[:, 0] > np.median(expected)).astype(int)
     np.savez("text.npz", x_train=words, y_train=labels, x_test=words, y_test=labels)
     ran = kd("export", "text.keras", "--data", "text.npz", "--format", "litert", "--no-latency", "--out", "out")
     assert ran.code == 0
-    assert "warning: text.tflite: takes one example at a time" in ran.err and "1 at a time" in ran.out
+    assert "warning: text.tflite: takes one example at a time" in ran.err and ", batch 1" in ran.out
     with FileRunner(tmp_path / "out" / "text.tflite") as runner:
         assert runner.batch == 1
-        np.testing.assert_allclose(runner.predict(words), wanted, atol=1e-5)
+        np.testing.assert_allclose(runner.predict(words), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["saved-model", "keras-2"])
@@ -207,8 +207,8 @@ def test_a_graph_is_converted_from_its_frozen_form(kind, kd, tmp_path):
             model.save("given.h5")
     else:
         tf.saved_model.save(model, "given_saved_model")
-    wanted = model.predict(raw / 127.5 - 1, verbose=0)
-    np.savez("data.npz", x_train=raw, y_train=wanted.argmax(-1), x_test=raw, y_test=wanted.argmax(-1))
+    expected = model.predict(raw / 127.5 - 1, verbose=0)
+    np.savez("data.npz", x_train=raw, y_train=expected.argmax(-1), x_test=raw, y_test=expected.argmax(-1))
     file = "given.h5" if kind == "keras-2" else "given_saved_model"
     words = ["--format", "litert", "--format", "saved-model", "--format", "keras", "--no-latency", "--out", "out"]
     words += ["--set", "student.input.scale=signed"]
@@ -220,12 +220,12 @@ def test_a_graph_is_converted_from_its_frozen_form(kind, kd, tmp_path):
     ]
     assert [one["path"] for one in ran.document["artifacts"]] == ["out/given.tflite", "out/given_saved_model"]
     with FileRunner(tmp_path / "out" / "given.tflite") as runner:
-        np.testing.assert_allclose(runner.predict(raw), wanted, atol=1e-4)
+        np.testing.assert_allclose(runner.predict(raw), expected, atol=1e-4)
     serve = tf.saved_model.load("out/given_saved_model").signatures["serving_default"]
-    np.testing.assert_allclose(next(iter(serve(input=raw).values())), wanted, atol=1e-4)
+    np.testing.assert_allclose(next(iter(serve(input=raw).values())), expected, atol=1e-4)
 
 
-def test_every_format_is_left_behind_beside_the_others(folder, here):
+def test_every_format_is_written(folder, here):
     for package in ("ai_edge_litert", "onnxruntime", "tf2onnx"):
         pytest.importorskip(package)
     exported = kdcli.export(
@@ -251,7 +251,7 @@ def test_every_format_is_left_behind_beside_the_others(folder, here):
     np.testing.assert_allclose(plain(raw).numpy(), bars(last="softmax")(raw / np.float32(255)).numpy(), atol=1e-6)
 
 
-def test_values_keep_their_variance(here):
+def test_regression_files_are_compared_by_variance(here):
     random = np.random.default_rng(0)
     x = random.standard_normal((80, 4)).astype(np.float32)
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
@@ -267,7 +267,7 @@ def test_values_keep_their_variance(here):
 def test_without_data_files_take_what_the_model_takes(folder, kd, tmp_path):
     ran = kd("export", folder / "student.keras", "--format", "keras", "--out", "out", "--json")
     assert ran.code == 0
-    assert "warning: no data: files take what the model itself takes" in ran.err
+    assert "warning: no data: files take the same inputs as the model" in ran.err
     (artifact,) = ran.document["artifacts"]
     assert (artifact["agreement"], artifact["accuracy"], ran.document["split"]) == (None, None, None)
     assert artifact["max_abs_diff"] < 1e-5
@@ -278,7 +278,7 @@ def test_without_data_files_take_what_the_model_takes(folder, kd, tmp_path):
 
 @pytest.fixture
 def spoiling(monkeypatch):
-    """A converter that spoils the second file: its answers have nothing to do with the model's."""
+    """A converter that writes .keras files with other outputs than the model's."""
     from kdcli.exports import Keras
 
     honest = Keras.write
@@ -294,7 +294,7 @@ def spoiling(monkeypatch):
 
 
 @pytest.mark.usefixtures("spoiling")
-def test_a_file_that_decides_otherwise_is_not_left_behind(folder, kd, tmp_path):
+def test_a_file_with_other_decisions_is_not_kept(folder, kd, tmp_path):
     words = ["--format", "saved-model", "--format", "keras", "--data", folder / "data.npz", "--no-latency"]
     ran = kd("export", folder / "student.keras", *words, "--out", "out", "--json")
     assert ran.code == 7
@@ -320,7 +320,7 @@ def test_when_no_file_passes_nothing_is_written(folder, kd, tmp_path, bound):
 
 
 @pytest.mark.usefixtures("spoiling")
-def test_without_labels_changed_decisions_count(folder, here):
+def test_without_labels_changed_decisions_are_compared(folder, here):
     raw, _ = blobs(60)
     exported = kdcli.export(folder / "student.keras", formats=["keras"], data={"x": raw}, out="out", latency=False)
     (gate,) = exported.gates
@@ -345,7 +345,7 @@ def worse(folder):
     ).run
 
 
-def test_drop_and_agreement_are_those_beside_the_teacher_of_the_run(worse, folder, kd, tmp_path):
+def test_accuracy_drop_and_agreement_refer_to_the_teacher_of_the_run(worse, folder, kd, tmp_path):
     words = ["--format", "keras", "--no-latency", "--max-accuracy-drop", "0.1", "--min-agreement", "0.1"]
     ran = kd("export", worse, *words, "--max-export-drop", "0.02", "--out", "out", "--json")
     assert ran.code == 7
@@ -357,12 +357,12 @@ def test_drop_and_agreement_are_those_beside_the_teacher_of_the_run(worse, folde
     assert gates["accuracy_drop"]["value"] > 0.2 and gates["accuracy_drop"]["state"] == "failed"
     assert gates["agreement"]["value"] == pytest.approx((teacher == file).mean())
     assert (gates["export_drop"]["value"], gates["export_drop"]["bound"]) == (0.0, "<= 0.02")
-    # The file is as good as its model: it is left behind, and every row names it.
+    # The file equals its model: it is kept, and every gate names it.
     assert {gate["model"] for gate in gates.values()} == {"out/student.keras"}
     assert ran.document["artifacts"][0]["path"] == "out/student.keras"
 
 
-def test_a_latency_ratio_is_to_the_teacher_in_the_same_format(worse, kd):
+def test_a_latency_ratio_refers_to_the_teacher_in_the_same_format(worse, kd):
     pytest.importorskip("ai_edge_litert")
     words = [
         "--format",
@@ -377,11 +377,11 @@ def test_a_latency_ratio_is_to_the_teacher_in_the_same_format(worse, kd):
     ran = kd("export", worse, *words, "--out", "out", "--json")
     assert ran.code == 0
     ratios = [gate["value"] for gate in ran.document["gates"] if gate["name"] == "latency_ratio"]
-    # Teacher and student are equally large; one in the other's runtime would be 20 times as fast.
+    # Both models have the same size; in different runtimes they would differ by a factor of 20.
     assert len(ratios) == 4 and all(0.2 < ratio < 5 for ratio in ratios)
 
 
-def test_a_teacher_that_is_gone_is_named_with_the_way_on(worse, folder, kd, tmp_path):
+def test_a_missing_teacher_is_named_with_a_hint(worse, folder, kd, tmp_path):
     shutil.copytree(worse, tmp_path / "run")
     recipe = (worse / "recipe.yaml").read_text().replace("softmax.keras", "gone.keras")
     (tmp_path / "run" / "recipe.yaml").write_text(recipe)
@@ -402,18 +402,18 @@ def test_a_teacher_that_is_gone_is_named_with_the_way_on(worse, folder, kd, tmp_
         (
             ["--max-accuracy-drop", "0.1"],
             "there is no teacher",
-            "--gate 'export_drop<=0.1' compares with the model",
+            "--gate 'export_drop<=0.1' compares with the exported model",
         ),
         (
             ["--min-agreement", "0.9"],
             "there is no teacher",
-            "--gate 'export_agreement>=0.9' compares with the model",
+            "--gate 'export_agreement>=0.9' compares with the exported model",
         ),
         (["--max-latency-ratio", "1"], "there is no teacher", "kd evaluate MODEL --teacher FILE --latency"),
         (["--min-gain", "0.01"], "only kd compare trains", "kd compare --distilled RUN --gate 'gain>=0.01'"),
     ],
 )
-def test_what_needs_a_teacher_is_refused_for_a_file_without_one(folder, kd, tmp_path, words, message, hint):
+def test_gates_that_need_a_teacher_are_refused_without_one(folder, kd, tmp_path, words, message, hint):
     data = ["--data", folder / "data.npz", "--format", "keras"]
     ran = kd("export", folder / "student.keras", *data, *words)
     assert ran.code == 2
@@ -421,7 +421,7 @@ def test_what_needs_a_teacher_is_refused_for_a_file_without_one(folder, kd, tmp_
     assert os.listdir(tmp_path) == []
 
 
-def test_other_gates_fail_the_command_and_keep_the_file(folder, kd, tmp_path):
+def test_other_failed_gates_keep_the_file(folder, kd, tmp_path):
     words = ["--format", "keras", "--data", folder / "data.npz", "--no-latency", "--max-size-mb", "0.000001"]
     ran = kd("export", folder / "student.keras", *words, "--out", "out", "--json")
     assert ran.code == 7
@@ -432,12 +432,12 @@ def test_other_gates_fail_the_command_and_keep_the_file(folder, kd, tmp_path):
     assert (tmp_path / "out" / "student.keras").exists()
 
 
-def test_only_files_of_the_runtime_are_timed(folder, here):
+def test_only_files_of_the_requested_runtime_are_timed(folder, here):
     exported = kdcli.export(
         folder / "student.keras", formats=["keras"], data=folder / "data.npz", runtime="tensorflow", out="out"
     )
     assert exported.artifacts[0].p50_ms > 0
-    with pytest.raises(UsageError, match="--runtime litert: no file is run by it; there is tensorflow"):
+    with pytest.raises(UsageError, match="--runtime litert: no requested format uses this runtime"):
         kdcli.export(folder / "student.keras", formats=["keras"], runtime="litert")
 
 
@@ -462,20 +462,35 @@ def test_a_full_disk_leaves_nothing(folder, here, monkeypatch, at):
         (["--format", "coreml"], 2, "--format must be one of", "coremltools converts a SavedModel: --format"),
         (["--format", "litert", "--quantize", "fp16"], 2, "--quantize must be one of", "--quantize float16"),
         (["--format", "litert", "--quantize", "int8"], 2, "--quantize int8 is calibrated on", "--data D"),
-        (["--format", "keras", "--prepare", "inside"], 2, "--prepare inside: without data", "--data D"),
+        (
+            ["--format", "keras", "--prepare", "inside"],
+            2,
+            "--prepare inside: raw examples are",
+            "--data D",
+        ),
         (["--format", "keras", "--prepare", "around"], 2, "--prepare must be one of inside, outside", None),
-        (["--format", "keras", "--limit", "5"], 2, "--limit is about the examples", "--data D"),
+        (["--format", "keras", "--limit", "5"], 2, "--limit has no effect without data", "--data D"),
         (["--format", "keras", "--output-kind", "scores"], 2, "--output-kind must be one of teacher,", None),
         (["--format", "keras", "--split", "some"], 2, "--split must be one of", None),
-        (["--format", "keras", "--set", "train.seed=1"], 2, "--set is about the examples", "--data D"),
-        (["--format", "keras", "--min-accuracy", "0.5"], 2, "gate accuracy >= 0.5: there is no data", "--data D"),
+        (["--format", "keras", "--set", "train.seed=1"], 2, "--set has no effect without data", "--data D"),
+        (
+            ["--format", "keras", "--min-accuracy", "0.5"],
+            2,
+            "gate accuracy >= 0.5: measuring",
+            "--data D",
+        ),
         (["--format", "keras", "--min-gain", "0.5"], 2, "gate gain >= 0.5: kd export does not measure it", None),
-        (["--format", "keras", "--runtime", "litert", "--no-latency"], 2, "--runtime says which files", None),
+        (
+            ["--format", "keras", "--runtime", "litert", "--no-latency"],
+            2,
+            "--runtime has no effect",
+            None,
+        ),
         (["--format", "keras", "--batch", "0"], 2, "--batch must be >= 1, got '0'", "hint: kd export --help"),
         ([], 2, "Missing option '--format'", None),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_written(folder, kd, tmp_path, words, code, message, hint):
+def test_bad_options_are_refused_before_anything_is_written(folder, kd, tmp_path, words, code, message, hint):
     ran = kd("export", folder / "student.keras", *words)
     assert ran.code == code
     assert ran.out == "" and message in ran.err.splitlines()[0]
@@ -484,7 +499,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(folder, kd, tmp_
     assert os.listdir(tmp_path) == []
 
 
-def test_a_missing_extra_is_said_before_any_work(folder, kd, tmp_path, monkeypatch):
+def test_a_missing_extra_is_reported_before_any_work(folder, kd, tmp_path, monkeypatch):
     monkeypatch.setattr("kdcli.extras.find_spec", lambda name: None)
     ran = kd("export", folder / "student.keras", "--format", "onnx")
     assert ran.code == 4
@@ -496,7 +511,7 @@ def test_a_missing_extra_is_said_before_any_work(folder, kd, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("there", ["file", "folder"])
-def test_a_place_that_holds_something_is_refused(folder, kd, tmp_path, there):
+def test_an_output_folder_that_is_not_empty_is_refused(folder, kd, tmp_path, there):
     held = tmp_path / "out" if there == "file" else tmp_path / "out" / "mine"
     held.parent.mkdir(exist_ok=True)
     held.write_text("mine")
@@ -514,14 +529,14 @@ def test_data_of_another_shape_is_refused_before_converting(folder, here):
     assert os.listdir(here) == ["colour.keras"]
 
 
-def test_a_model_that_is_there_no_more_or_is_none(kd, tmp_path):
+def test_missing_and_damaged_models_are_refused(kd, tmp_path):
     assert kd("export", "no.keras", "--format", "keras").code == 4
     (tmp_path / "a.tflite").write_bytes(b"\0\0\0\0TFL3")
     ran = kd("export", "a.tflite", "--format", "keras")
-    assert ran.code == 4 and "refused, damaged: it has no graph" in ran.err
+    assert ran.code == 4 and "refused, damaged: the model has no subgraph" in ran.err
 
 
-def test_an_8_bit_file_of_probabilities_is_read_as_such_by_every_command(folder, here):
+def test_an_8_bit_file_of_probabilities_is_recognized_by_every_command(folder, here):
     bars(last="softmax").save("soft.keras")
     exported = kdcli.export(
         "soft.keras", data=folder / "data.npz", formats=["litert"], quantize=["int8"], latency=False, out="x"
@@ -529,10 +544,10 @@ def test_an_8_bit_file_of_probabilities_is_read_as_such_by_every_command(folder,
     path = exported.artifacts[0].path
     evaluated = kdcli.evaluate(path, data=folder / "data.npz").models[0].quality
     assert evaluated.accuracy == exported.artifacts[0].accuracy
-    # Its own run's recipe says what the run's model gives, which is not what the file gives.
+    # A setting for the model's output kind does not apply to the exported file.
     logits = kdcli.evaluate(path, data=folder / "data.npz", settings=["student.output_kind=logits"])
     assert logits.models[0].quality.loss == evaluated.loss
-    told = kdcli.distill(
+    plan = kdcli.distill(
         teacher=path, student=bars(), data=folder / "data.npz", settings=["student.start=fresh"], dry_run=True
     )
-    assert told.teacher["output_kind"] == "probabilities"
+    assert plan.teacher["output_kind"] == "probabilities"

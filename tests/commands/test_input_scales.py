@@ -108,8 +108,8 @@ def test_a_teacher_trained_on_mean_and_deviation_is_read_so(tmp_path):
     model.fit((X - mean) / deviation, noisy, epochs=25, batch_size=16, verbose=0)
     model.save(tmp_path / "t.keras")
     data = save_npz(tmp_path / "d.npz", x_train=X, y_train=noisy)
-    said = {"mean": [mean], "deviation": [deviation]}
-    given = kdcli.evaluate(tmp_path / "t.keras", data=data, settings=[f"student.input.scale={said}"])
+    scale = {"mean": [mean], "deviation": [deviation]}
+    given = kdcli.evaluate(tmp_path / "t.keras", data=data, settings=[f"student.input.scale={scale}"])
     own = float(model.evaluate(x_test, Y_TEST, verbose=0))
     assert given.models[0].quality.loss == pytest.approx(own, rel=1e-3)
     found = kdcli.evaluate(tmp_path / "t.keras", data=data)
@@ -117,23 +117,23 @@ def test_a_teacher_trained_on_mean_and_deviation_is_read_so(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["evaluate", "predict", "inspect"])
-def test_floats_from_0_to_255_under_a_teacher_for_0_to_1_are_said_in_every_command(command, folder, tmp_path):
+def test_floats_from_0_to_255_under_a_teacher_for_0_to_1_are_reported_by_every_command(command, folder, tmp_path):
     data = tmp_path / "floats.npz"
     save_npz(data, x_train=X.astype(np.float32), y_train=Y, x_test=X_TEST.astype(np.float32), y_test=Y_TEST)
-    told = []
+    events = []
     more = {"out": tmp_path / "p.npz"} if command == "predict" else {}
-    getattr(kdcli, command)(folder / "teacher.keras", data=data, on_event=told.append, **more)
-    texts = [event.text for event in told if isinstance(event, Note)]
-    assert any("the images are float32 from 0 to 209 and go in as they are" in text for text in texts)
+    getattr(kdcli, command)(folder / "teacher.keras", data=data, on_event=events.append, **more)
+    texts = [event.text for event in events if isinstance(event, Note)]
+    assert any("the images are float32 from 0 to 209 and are not scaled" in text for text in texts)
 
 
-def test_a_scale_that_cannot_have_an_effect_is_said(folder, tmp_path):
+def test_a_scale_without_effect_is_reported(folder, tmp_path):
     data = tmp_path / "floats.npz"
     save_npz(data, x_train=X / np.float32(255), y_train=Y, x_test=X_TEST / np.float32(255), y_test=Y_TEST)
-    told = []
+    events = []
     settings = ["student.input.scale=signed"]
-    kdcli.evaluate(folder / "teacher.keras", data=data, settings=settings, on_event=told.append)
-    texts = [event.text for event in told if isinstance(event, Note)]
+    kdcli.evaluate(folder / "teacher.keras", data=data, settings=settings, on_event=events.append)
+    texts = [event.text for event in events if isinstance(event, Note)]
     assert any("input.scale signed has no effect, only uint8 images are scaled" in text for text in texts)
 
 

@@ -15,8 +15,8 @@ from kdcli.errors import KdError
 EXTRAS = {"tflite": "ai_edge_litert", "onnx": "tf2onnx"}
 EXTRAS |= dict.fromkeys(("keras-2-saved-model", "keras-2-h5"), "tf_keras")
 WITH_LAYERS = ("keras", "h5", "keras-3-saved-model", "keras-2-saved-model", "module", "keras-2-h5")
-ALONE = ("tflite", "onnx")
-ORIGINS = (*WITH_LAYERS, *ALONE)
+WITHOUT_LAYERS = ("tflite", "onnx")
+ORIGINS = (*WITH_LAYERS, *WITHOUT_LAYERS)
 SOFT = {"losses": [{"kind": "soft_targets", "temperature": 2.0}], "train": {"epochs": 1, "batch_size": 32}}
 HINT = {**SOFT, "losses": [{"kind": "hint"}, {"kind": "soft_targets"}]}
 
@@ -40,15 +40,15 @@ def model(data):
 
 @pytest.fixture(scope="module")
 def saved(data, model, tmp_path_factory):
-    """Origin → path and its own framework's probabilities on the test pictures, made when first asked for."""
-    pictures = (data[1][2] / 255.0).astype(np.float32)
+    """Origin → path and the probabilities of its own framework on the test images, created on first use."""
+    images = (data[1][2] / 255.0).astype(np.float32)
     made = {}
 
     def get(origin):
         if origin in EXTRAS and find_spec(EXTRAS[origin]) is None:
             pytest.skip(f"{EXTRAS[origin]} is not installed")
         if origin not in made:
-            made[origin] = save_as(origin, model, tmp_path_factory.mktemp(origin), pictures)
+            made[origin] = save_as(origin, model, tmp_path_factory.mktemp(origin), images)
         return made[origin]
 
     return get
@@ -57,24 +57,24 @@ def saved(data, model, tmp_path_factory):
 @pytest.mark.parametrize("origin", ORIGINS)
 def test_inspect(saved, origin):
     path, _ = saved(origin)
-    looked = kdcli.inspect(path)
-    assert looked.refused is None and looked.safe, looked.findings
-    assert [(one.shape, one.dtype) for one in looked.inputs] == [((None, 8, 8, 1), "float32")]
-    assert [one.shape for one in looked.outputs] == [(None, 3)]
-    if origin in ALONE:
-        assert looked.taps is None
+    inspection = kdcli.inspect(path)
+    assert inspection.refused is None and inspection.safe, inspection.findings
+    assert [(one.shape, one.dtype) for one in inspection.inputs] == [((None, 8, 8, 1), "float32")]
+    assert [one.shape for one in inspection.outputs] == [(None, 3)]
+    if origin in WITHOUT_LAYERS:
+        assert inspection.taps is None
         return
-    assert looked.output_kind == "probabilities"
-    assert looked.parameters == classifier().count_params()
-    taps = {tap.name: tap.shape for tap in looked.taps}
+    assert inspection.output_kind == "probabilities"
+    assert inspection.parameters == classifier().count_params()
+    taps = {tap.name: tap.shape for tap in inspection.taps}
     if origin != "module":
-        wanted = {"edges": (None, 8, 8, 4), "shapes": (None, 8, 8, 4), "pool": (None, 4, 4, 4)}
-        assert wanted.items() <= taps.items()
+        expected = {"edges": (None, 8, 8, 4), "shapes": (None, 8, 8, 4), "pool": (None, 4, 4, 4)}
+        assert expected.items() <= taps.items()
     assert (None, 8, 8, 4) in taps.values() and (None, 4, 4, 4) in taps.values()
 
 
 @pytest.mark.parametrize("origin", ORIGINS)
-def test_evaluate_says_what_its_own_framework_says(saved, data, origin, tmp_path):
+def test_evaluate_gives_the_metrics_of_its_own_framework(saved, data, origin, tmp_path):
     path, own = saved(origin)
     y_test = data[1][3]
     evaluated = kdcli.evaluate(path, data=data[0]).models[0]
@@ -101,7 +101,7 @@ def test_it_teaches_by_its_features(saved, data, origin, tmp_path):
     path, _ = saved(origin)
     student = classifier(seed=1, width=2)
     given = {"teacher": path, "student": student, "recipe": HINT, "data": data[0], "out": tmp_path / "run"}
-    if origin in ALONE:
+    if origin in WITHOUT_LAYERS:
         with pytest.raises(KdError, match="compares inner layers, and the teacher") as failure:
             kdcli.distill(**given)
         assert failure.value.hint and not (tmp_path / "run").exists()
@@ -115,13 +115,13 @@ def test_it_teaches_by_its_features(saved, data, origin, tmp_path):
 
 @pytest.fixture
 def recorded(saved, data, tmp_path):
-    """The answers of the `.keras` file to all training examples."""
+    """Recorded outputs of the `.keras` file for all training examples."""
     path, _ = saved("keras")
     kdcli.predict(path, data=data[0], split="train", out=tmp_path / "answers.npz")
     return tmp_path / "answers.npz"
 
 
-def test_recorded_answers_teach_by_what_they_recorded(saved, recorded, data, tmp_path):
+def test_recorded_outputs_replace_the_teacher(saved, recorded, data, tmp_path):
     students = []
     for number, teacher in enumerate((recorded, saved("keras")[0])):
         student = classifier(seed=1, width=2)
@@ -132,15 +132,15 @@ def test_recorded_answers_teach_by_what_they_recorded(saved, recorded, data, tmp
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_recorded_answers_do_nothing_else(saved, recorded, data, tmp_path):
+def test_recorded_outputs_are_refused_elsewhere(saved, recorded, data, tmp_path):
     given = {"recipe": HINT, "data": data[0], "out": tmp_path / "run"}
     refusals = [
-        (lambda: kdcli.inspect(recorded), "data or recorded answers, not a model"),
-        (lambda: kdcli.evaluate(recorded, data=data[0]), "data or recorded answers, not a model"),
+        (lambda: kdcli.inspect(recorded), "data or recorded outputs, not a model"),
+        (lambda: kdcli.evaluate(recorded, data=data[0]), "data or recorded outputs, not a model"),
         (lambda: kdcli.distill(teacher=recorded, student=classifier(), **given), "compares inner layers"),
         (
             lambda: kdcli.distill(teacher=saved("keras")[0], student=recorded, **given),
-            "recorded answers, not a model",
+            "recorded outputs, not a model",
         ),
     ]
     for refused, reason in refusals:
@@ -155,7 +155,7 @@ def test_it_learns(saved, data, origin, tmp_path):
     path, own = saved(origin)
     given = {"teacher": bar_reader(), "student": path, "recipe": SOFT, "data": data[0], "out": tmp_path / "run"}
     given["settings"] = ["student.start=file", "train.epochs=4"]
-    if origin in ALONE:
+    if origin in WITHOUT_LAYERS:
         with pytest.raises(KdError, match="cannot be trained") as failure:
             kdcli.distill(**given)
         assert failure.value.hint and not (tmp_path / "run").exists()
@@ -163,10 +163,10 @@ def test_it_learns(saved, data, origin, tmp_path):
     run = kdcli.distill(**given)
     before = -np.log(own[np.arange(len(own)), data[1][3]]).mean()
     assert abs(run.test.loss - before) > 1e-3
-    kept = (
+    model_path = (
         tmp_path / "run" / ("student.keras" if origin in ("keras", "h5", "keras-2-h5") else "student_saved_model")
     )
-    assert run.model_path == kept and kept.exists()
+    assert run.model_path == model_path and model_path.exists()
     again = kdcli.evaluate(run.run, data=data[0]).models[0]
     assert again.quality.accuracy == pytest.approx(run.test.accuracy, abs=1e-6)
     assert again.quality.loss == pytest.approx(run.test.loss, rel=1e-4)

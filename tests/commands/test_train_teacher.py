@@ -1,4 +1,4 @@
-"""kd train-teacher as a function: the teacher's section, on labels alone."""
+"""kd train-teacher as a function: the teacher section, trained on labels only."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def test_summary_has_neither_teacher_nor_targets(trained):
     assert json.loads((run.run / "environment.json").read_text())["command"] == "train-teacher"
 
 
-def test_distillation_terms_are_left_out_and_said(trained):
+def test_distillation_terms_are_ignored_with_a_note(trained):
     run, notes = trained
-    assert any("soft_targets of the recipe is left out" in text for text in notes)
+    assert any("ignored losses: soft_targets" in text for text in notes)
     lines = [json.loads(line) for line in (run.run / "metrics.jsonl").read_text().splitlines()]
     assert [name for name in lines[0] if name.startswith("losses.")] == ["losses.labels"]
-    # The label term has weight 1, whatever the recipe gives it for the student.
+    # The label term has weight 1 for a teacher, not the weight in the recipe.
     assert lines[0]["loss"] == pytest.approx(lines[0]["losses.labels"], rel=1e-6)
 
 
@@ -88,15 +88,15 @@ def test_same_seed_gives_the_same_teacher(trained, folder, tmp_path):
     assert differ(train(folder, tmp_path / "b", seed=1).model_path, run.model_path) > 0
 
 
-def test_file_gives_the_architecture_and_its_weights_when_asked(folder, tmp_path):
+def test_file_gives_the_architecture_and_optionally_its_weights(folder, tmp_path):
     path = folder / "linear.keras"
     still = ["train.optimizer={kind: sgd, learning_rate: 1e-9}", "train.epochs=1"]
     fresh = train(folder, tmp_path / "a", teacher=path, settings=still)
-    kept = train(folder, tmp_path / "b", teacher=path, settings=[*still, "teacher.start=file"])
-    assert fresh.parameters == kept.parameters == 64 * 3 + 3
-    assert differ(kept.model_path, path) < 1e-6
+    unchanged = train(folder, tmp_path / "b", teacher=path, settings=[*still, "teacher.start=file"])
+    assert fresh.parameters == unchanged.parameters == 64 * 3 + 3
+    assert differ(unchanged.model_path, path) < 1e-6
     assert differ(fresh.model_path, path) > 1e-2
-    recorded = json.loads((kept.run / "environment.json").read_text())["inputs"]["teacher"]
+    recorded = json.loads((unchanged.run / "environment.json").read_text())["inputs"]["teacher"]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert recorded == {"path": str(path), "sha256": digest, "format": "keras", "findings": []}
 
@@ -151,12 +151,12 @@ def test_settings_of_several_teachers_are_refused(folder, tmp_path, sections, na
     assert os.listdir(tmp_path) == []
 
 
-def test_stages_are_left_to_the_student_and_that_is_said(folder, tmp_path):
+def test_stages_are_ignored_with_a_note(folder, tmp_path):
     notes = []
     recipe = {**RECIPE, "stages": [{"train": {"epochs": 9}}, {}]}
     train(folder, tmp_path / "a", recipe=recipe, dry_run=True, on_event=notes.append)
     assert [event.text for event in notes if isinstance(event, Note) and "stages" in event.text] == [
-        "stages are for the student: kd distill goes through those of the recipe"
+        "ignored stages: kd distill trains the stages of a recipe"
     ]
 
 
@@ -171,14 +171,14 @@ def test_a_fresh_network_that_rescales_its_images_gets_them_raw(tmp_path):
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Rescaling(1 / 255)(inputs)
     keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x))).save(tmp_path / "own.keras")
-    told = []
+    events = []
     run = kdcli.train_teacher(
         teacher=tmp_path / "own.keras",
         recipe={"train": {"epochs": 8, "batch_size": 8, "optimizer": {"kind": "adam", "learning_rate": 0.01}}},
         data=save_npz(tmp_path / "d.npz"),
         out=tmp_path / "run",
-        on_event=told.append,
+        on_event=events.append,
     )
-    assert any("the network itself maps 0..255 to 0..1" in getattr(event, "text", "") for event in told)
+    assert any("the network itself maps 0..255 to 0..1" in getattr(event, "text", "") for event in events)
     assert read_recipe(tmp_path / "run" / "recipe.yaml").recipe.teacher.input.scale == "raw"
     assert run.test.accuracy > 0.9

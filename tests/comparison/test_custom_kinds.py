@@ -1,4 +1,4 @@
-"""Own kinds in a comparison: found once, so that arms that share them are recognised as such."""
+"""Custom kinds in a comparison: they are loaded once, so that arms can share a baseline."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Noise(kdcli.Source):
 
     def load(self):
         from kdcli.data.arrays import splits_from_arrays
-        pictures = np.random.default_rng(0).integers(0, 255, (12, 8, 8, 1), dtype=np.uint8)
-        return splits_from_arrays({"x": pictures, "y": np.arange(12) % 3}, name="noise")
+        images = np.random.default_rng(0).integers(0, 255, (12, 8, 8, 1), dtype=np.uint8)
+        return splits_from_arrays({"x": images, "y": np.arange(12) % 3}, name="noise")
 
 class Straight(kdcli.Loss):
     kind: Literal["straight"] = "straight"
@@ -32,8 +32,8 @@ class Straight(kdcli.Loss):
 
 
 @pytest.fixture
-def given(tmp_path, monkeypatch):
-    """A recipe for each of two powers, and what else a comparison is made of."""
+def sources(tmp_path, monkeypatch):
+    """The sources of a comparison, with a recipe for each of two powers."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(MINE, "utf-8")
     bar_reader().save(tmp_path / "t.keras")
@@ -48,8 +48,8 @@ def given(tmp_path, monkeypatch):
     return {"teacher": "t.keras", "students": [], "recipes": recipes, "distilled": [], "repeats": 1}
 
 
-def test_arms_with_the_same_own_source_have_one_twin(given):
-    arms = make_arms(**given, code=["mine.py"])
+def test_arms_with_the_same_custom_source_share_a_baseline(sources):
+    arms = make_arms(**sources, options={"code": ["mine.py"]})
     assert [arm.name for arm in arms if arm.baseline is None] == ["scratch"]
     powers = [arm.request.recipe.losses[0].power for arm in arms if arm.baseline is not None]
     assert powers == [1.0, 2.0]
@@ -57,23 +57,23 @@ def test_arms_with_the_same_own_source_have_one_twin(given):
     assert all([path.name for path in arm.request.code] == ["mine.py"] for arm in arms)
 
 
-def test_without_the_file_the_recipe_says_what_it_requires(given):
+def test_a_recipe_names_the_file_that_it_requires(sources):
     with pytest.raises(RecipeError, match=r"the recipe requires mine\.py") as caught:
-        make_arms(**given)
+        make_arms(**sources, options={})
     assert caught.value.hint == "--code mine.py"
 
 
-def test_seeds_that_are_finished_belong_to_the_file_as_it_was(given, tmp_path):
+def test_finished_runs_are_not_continued_with_a_changed_file(sources, tmp_path):
     recipe = {
         "data": {"source": str(save_npz(tmp_path / "data.npz"))},
         "student": {"model": {"kind": "zoo", "name": "mlp", "width": 2}},
         "losses": [{"kind": "straight"}],
         "train": {"epochs": 1, "batch_size": 16},
     }
-    request = {"teacher": "t.keras", "recipes": [recipe], "repeats": 1, "latency": False, "preflight": False}
-    request |= {"code": ["mine.py"], "out": tmp_path / "compared"}
-    first = kdcli.compare(**request).to_json()
-    assert kdcli.compare(**request, resume=True).to_json()["students"] == first["students"]
+    options = {"teacher": "t.keras", "recipes": [recipe], "repeats": 1, "latency": False, "preflight": False}
+    options |= {"code": ["mine.py"], "out": tmp_path / "compared"}
+    first = kdcli.compare(**options).to_json()
+    assert kdcli.compare(**options, resume=True).to_json()["students"] == first["students"]
     (tmp_path / "mine.py").write_text(MINE.replace("student[:, 0] -", "2 * student[:, 0] -"), "utf-8")
     with pytest.raises(UsageError, match=r"the code mine\.py has changed since"):
-        kdcli.compare(**request, resume=True)
+        kdcli.compare(**options, resume=True)

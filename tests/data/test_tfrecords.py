@@ -140,7 +140,7 @@ def test_labels_file_names_the_classes(tmp_path, text):
     [
         (b"cat\ncat\n", "duplicate class name 'cat'"),
         (b"\n", "is empty"),
-        (b"0:cat\n2:dog\n", "its numbers must be 0 to 1, each once"),
+        (b"0:cat\n2:dog\n", "the numbers must be 0 to 1, each exactly once"),
         (b"\xff\xfe\xff", "is not UTF-8 text"),
     ],
 )

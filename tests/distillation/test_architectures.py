@@ -15,7 +15,7 @@ from kdcli.distillation.pairing import pair_layers
 from kdcli.distillation.targets import LiveTargets
 from kdcli.distillation.terms import build_terms, list_teacher_taps
 from kdcli.errors import ModelError, UsageError
-from kdcli.formulas.pooling import match_sizes
+from kdcli.formulas.map_sizes import match_sizes
 from kdcli.loss import FeatureLoss
 from kdcli.losses import LOSS_KINDS, make
 from kdcli.zoo import Cnn, Mlp
@@ -82,7 +82,7 @@ def test_a_hint_goes_from_every_architecture_to_every_other(teacher, student):
     assert norm > 0
 
 
-def test_class_tokens_and_other_patches_are_no_hindrance():
+def test_class_tokens_and_different_patches_are_matched():
     teacher = small("transformer", width=3, seed=1, token=True)
     cases = {
         ("cnn", ()): "map 4×4 as 16 tokens, dense 8 → 6, without the class token of the teacher",
@@ -95,7 +95,7 @@ def test_class_tokens_and_other_patches_are_no_hindrance():
         assert value > 0 and norm > 0
 
 
-def test_every_kind_goes_from_convolutions_to_depthwise_ones():
+def test_every_kind_works_across_convolutions_and_depthwise_convolutions():
     # Of these widths the stages have equal channels: 4, 8 and 16.
     student, teacher = small("depthwise"), small("cnn", width=4, seed=1)
     terms, values, norm = trained_together([make(kind) for kind in ON_FEATURES], student=student, teacher=teacher)
@@ -112,7 +112,7 @@ def test_every_kind_goes_from_convolutions_to_depthwise_ones():
             assert stages[-1] == ("block5_pointwise_normalization", "block3_normalization")
 
 
-def test_kinds_of_other_channels_project_or_are_refused_with_the_channels():
+def test_different_channels_are_projected_or_refused_by_name():
     student, teacher = small("depthwise"), small("cnn", width=3, seed=1)
     equal = [kind for kind in ON_FEATURES if "channels" in LOSS_KINDS[kind].equal]
     for kind in equal:
@@ -124,7 +124,7 @@ def test_kinds_of_other_channels_project_or_are_refused_with_the_channels():
     assert np.isfinite(values).all() and np.isfinite(norm) and norm > 0
 
 
-def test_every_kind_compares_transformers_or_says_why_not():
+def test_every_kind_compares_transformers_or_gives_the_reason():
     student, teacher = small("transformer", blocks=2), small("transformer", seed=1, blocks=4)
     able = []
     for kind in ON_FEATURES:
@@ -144,7 +144,7 @@ def test_every_kind_compares_transformers_or_says_why_not():
 
 
 @pytest.mark.parametrize("kind", ON_SCORES)
-def test_attention_scores_are_paired_by_blocks_whatever_the_heads(kind):
+def test_attention_scores_are_paired_by_block_for_any_number_of_heads(kind):
     student = small("transformer", blocks=2)
     teacher = small("transformer", seed=1, blocks=4, dropout=0.1, heads=3)
     term, value, norm = trained_by(make(kind), student=student, teacher=teacher)
@@ -204,16 +204,21 @@ VECTORS = named("pooling", "pooling")
 MAPS = named("block3", "block3")
 REFUSED = [
     ("relational", {"teacher_layer": "blok1"}, UsageError, ["no layer 'blok1'", "did you mean 'block1'?"]),
-    ("channel_wise", VECTORS, ModelError, ["1 axes beside the batch, (12,)", "compares maps (h, w, channels) or"]),
+    (
+        "channel_wise",
+        VECTORS,
+        ModelError,
+        ["1 axes without the batch, (12,)", "compares maps (h, w, channels) or"],
+    ),
     (
         "hidden_states",
         MAPS,
         ModelError,
-        ["3 axes beside the batch, (4, 4, 12)", "sequences (steps, channels) or vec"],
+        ["3 axes without the batch, (4, 4, 12)", "sequences (steps, channels) or vec"],
     ),
-    ("attention_transfer", VECTORS, ModelError, ["1 axes beside the batch, (", "compares maps"]),
+    ("attention_transfer", VECTORS, ModelError, ["1 axes without the batch, (", "compares maps"]),
     ("solution_flow", TWO, ModelError, ["(16, 16, 2) and (16, 16, 3)", "needs equal channels"]),
-    ("hint", named("block3", "pooling"), ModelError, ["shape (8,) cannot become (4, 4, 12)"]),
+    ("hint", named("block3", "pooling"), ModelError, ["shape (8,) cannot be projected to (4, 4, 12)"]),
 ]
 
 
@@ -231,17 +236,17 @@ def test_layers_that_a_kind_cannot_compare_are_refused_with_the_reason(kind, opt
 @pytest.mark.parametrize(
     ("kind", "options", "said"),
     [
-        ("solution_flow", MAPS, "1 layer on a side: solution_flow compares lists of 2 layers or more"),
-        ("review", {"teacher_layer": ["block1", "block2"]}, "student_layer must name as many"),
-        ("hint", named(["block1", "block2"], "block1"), "teacher_layer has 2, student_layer 1"),
+        ("solution_flow", MAPS, "one layer is named, but solution_flow compares lists of at least 2"),
+        ("review", {"teacher_layer": ["block1", "block2"]}, "student_layer must name the same number"),
+        ("hint", named(["block1", "block2"], "block1"), "teacher_layer names 2, student_layer 1"),
     ],
 )
-def test_numbers_of_layers_that_do_not_fit_are_faults_of_the_recipe(kind, options, said):
+def test_wrong_numbers_of_layers_are_recipe_errors(kind, options, said):
     with pytest.raises(UsageError, match=said):
         make(kind, **options)
 
 
-def test_features_whose_size_is_not_known_are_refused():
+def test_features_of_unknown_size_are_refused():
     def any_size():
         inputs = keras.Input((None, None, 1))
         x = keras.layers.Conv2D(2, 3, name="map")(inputs)
@@ -251,15 +256,19 @@ def test_features_whose_size_is_not_known_are_refused():
 
     unknown = KerasNetwork(any_size(), name="given")
     loss = make("attention_transfer", teacher_layer="block3", student_layer="map")
-    with pytest.raises(ModelError, match=r"\(None, None, 2\) and \(4, 4, 8\): the size is not known") as caught:
+    with pytest.raises(
+        ModelError, match=r"\(None, None, 2\) and \(4, 4, 8\) are not fixed before the first batch"
+    ) as caught:
         build_terms([loss], student=unknown, teacher=small("cnn"))
     assert "fixed" in caught.value.hint
 
 
-def test_what_a_kind_itself_refuses_is_said_with_its_name():
+def test_error_of_a_kind_names_the_kind():
     student, teacher = network(Mlp(width=4).build((16, 16, 1), 3)), network(Cnn(width=2).build((16, 16, 1), 3))
     loss = make("variational_information", teacher_layer="block3", student_layer="hidden2")
-    with pytest.raises(ValueError, match="cannot be laid over"):
+    with pytest.raises(ValueError, match="cannot be brought to one size"):
         match_sizes(np.zeros((1, 4)), np.zeros((1, 4, 4, 4)))
-    with pytest.raises(ModelError, match=r"losses\.variational_information: features of .* cannot be laid over"):
+    with pytest.raises(
+        ModelError, match=r"losses\.variational_information: features of shapes .* cannot be brought to one size"
+    ):
         trained_by(loss, student=student, teacher=teacher)

@@ -1,4 +1,4 @@
-"""Tokens that do not count: a mask that comes with the data reaches the terms."""
+"""Masked tokens: a mask in the data reaches the terms."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def test_padding_in_an_input_of_the_data_masks_a_term(kind, layer, options):
     assert found != pytest.approx(float(np.mean(loss(student=sides[0], teacher=sides[1]))), rel=1e-3)
 
 
-def test_a_mask_that_the_data_does_not_hold_is_refused():
+def test_missing_mask_input_is_refused():
     loss = make("hidden_states", teacher_layer="states", student_layer="states", mask_input="word")
     with pytest.raises(UsageError, match="no input 'word'; did you mean 'words'"):
         build_terms([loss], student=reader(3, 0), teacher=reader(3, 1))
 
 
-def test_a_mask_that_does_not_fit_the_states_is_refused_when_first_tried():
+def test_mask_of_another_shape_is_refused_at_the_first_call():
     student, teacher = reader(3, 0), reader(3, 1)
     layers = {"teacher_layer": "pooling", "student_layer": "pooling"}
     terms = build_terms([make("hidden_states", mask_input="words", **layers)], student=student, teacher=teacher)
     objective = Objective(terms, student=student, targets=LiveTargets(teacher, list_teacher_taps(terms)))
     given = Batch({"words": tf.constant(WORDS)}, tf.zeros(3, tf.int64), None, tf.range(3), tf.constant(0), 3)
-    with pytest.raises(ModelError, match=r"losses.hidden_states: a mask of \(3, 4\) does not fit \(3,\)"):
+    with pytest.raises(ModelError, match=r"losses.hidden_states: a mask of shape \(3, 4\) does not fit \(3,\)"):
         objective(given, tf.constant(0.0))

@@ -1,4 +1,4 @@
-"""Where the stages of a network end, which of them make pairs, and what a network is built of."""
+"""The ends of a network's stages, their pairs, and the architecture of a network."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_stage_ends_with_the_last_map_of_a_size_or_with_a_block(name, rank, fo
     assert depths == sorted(depths)
 
 
-def test_the_map_of_patches_and_the_inside_of_attention_are_no_features():
+def test_patch_maps_and_inner_attention_tensors_are_excluded():
     last = find_last_features(small("transformer", dropout=0.1))
     assert {rank: stage.tap for rank, stage in last.items()} == {2: "normalization", 1: "pooling"}
 
@@ -67,7 +67,7 @@ def test_the_map_of_patches_and_the_inside_of_attention_are_no_features():
         ("transformer", 2, "block3", "block3"),
     ],
 )
-def test_a_kind_may_want_what_comes_before_the_activation(name, rank, linear, normalized):
+def test_features_before_the_activation_are_selected(name, rank, linear, normalized):
     given = small(name)
     assert find_last_features(given, BeforeActivation())[rank].tap == linear
     assert find_last_features(given, Normalized())[rank].tap == normalized
@@ -77,7 +77,7 @@ def test_a_kind_may_want_what_comes_before_the_activation(name, rank, linear, no
     assert set(several) <= given.roles.linear
 
 
-def test_an_activation_inside_the_layer_hides_what_comes_before():
+def test_activation_inside_a_layer_hides_the_feature_before_it():
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Conv2D(2, 3, name="plain")(inputs)
     x = keras.layers.Conv2D(2, 3, padding="same", activation="relu", name="activated")(x)
@@ -91,7 +91,7 @@ def network_of(inputs, x):
     return KerasNetwork(keras.Model(inputs, x), name="given")
 
 
-def test_attention_scores_are_found_where_the_layer_computes_them():
+def test_attention_scores_are_found_in_their_layer():
     scores = find_last_features(small("transformer", dropout=0.1), Scores())
     assert scores[3].shape == (2, 16, 16)
     assert scores[3].tap == "block3_attention/scores"
@@ -99,7 +99,7 @@ def test_attention_scores_are_found_where_the_layer_computes_them():
     assert find_last_features(small("cnn"), Scores()) == {}
 
 
-def test_blocks_are_found_where_they_are_layers_of_their_own():
+def test_blocks_that_are_layers_are_found():
     @keras.saving.register_keras_serializable("test_stages")
     class Block(keras.layers.Layer):
         def __init__(self, **options):
@@ -127,7 +127,7 @@ def test_blocks_are_found_where_they_are_layers_of_their_own():
     assert given.architecture == "attention"
 
 
-def test_shorter_sequences_end_stages_as_smaller_maps_do():
+def test_shorter_sequences_start_a_new_stage():
     inputs = keras.Input((32, 2))
     x = inputs
     for number, steps in enumerate((1, 2, 2), start=1):
@@ -145,7 +145,7 @@ def test_stages_inside_nested_models_have_their_paths_or_the_name_of_the_model()
     assert names(network_of(inputs, x), 3) == ["first", "body/wide", "body"]
 
 
-def test_all_hidden_vectors_are_stages_and_flattened_inputs_are_none():
+def test_all_hidden_vectors_are_stages_but_flattened_inputs_are_not():
     given = network(Mlp(width=4).build((16, 16, 1), 3))
     assert names(given, 1) == ["hidden1", "hidden2"]
 
@@ -176,7 +176,7 @@ def test_stages_of_the_same_size_are_paired_in_order(ours, theirs, pairs):
     assert paired(maps(*ours), maps(*theirs)) == [(f"s{one}", f"s{other}") for one, other in pairs]
 
 
-def test_what_does_not_fit_is_left_out_and_the_others_are_paired():
+def test_stages_that_do_not_fit_are_skipped():
     ours, theirs = maps(32, 16, 8), maps(32, 16, 8)
     assert paired(ours, theirs, lambda one, other: one.shape == other.shape != (16, 16, 2)) == [
         ("s32", "s32"),
@@ -208,12 +208,12 @@ def test_blocks_are_paired_at_equal_relative_depth(ours, theirs, pairs):
         ("transformer", "attention"),
     ],
 )
-def test_a_network_says_what_it_is_built_of(name, architecture):
+def test_architecture_of_a_network_is_named(name, architecture):
     assert set(BUILDS) == {"cnn", "residual", "depthwise", "transformer"}
     assert small(name).architecture == architecture
 
 
-def test_recurrent_and_dense_networks_say_so():
+def test_recurrent_and_dense_networks_are_named():
     inputs = keras.Input((9, 2))
     assert network_of(inputs, keras.layers.GRU(3)(inputs)).architecture == "recurrence"
     assert network(Mlp(width=4).build((16, 16, 1), 3)).architecture == "dense layers"

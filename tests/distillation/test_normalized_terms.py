@@ -1,4 +1,4 @@
-"""Terms that look at the teacher's batch normalisation, and layers of terms that learn with the student."""
+"""Terms that use the teacher's batch normalisation, and layers of terms that learn with the student."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def term_of(loss, student, teacher):
 
 
 @pytest.mark.parametrize("layer", ["block2_normalization", "block2"])
-def test_margins_come_from_the_teachers_own_normalisation(layer):
+def test_margins_come_from_the_teachers_batch_normalisation(layer):
     teacher = moved(small("cnn", width=3, seed=1))
     loss = make("feature_overhaul", teacher_layer=layer, student_layer="block2_normalization")
     term = term_of(loss, small("cnn"), teacher)
@@ -52,9 +52,9 @@ def test_each_of_several_pairs_has_the_margins_of_its_own_layer():
         assert margin.numpy().tolist() == pytest.approx(compute_margins(made.gamma, made.beta))
 
 
-def test_a_layer_that_comes_out_of_no_normalisation_is_refused_with_one_that_does():
+def test_layer_without_batch_normalisation_is_refused_with_a_suggestion():
     loss = make("feature_overhaul", teacher_layer="block2_convolution", student_layer="block2_normalization")
-    refused = r"block2_convolution of the teacher .* does not come out of batch"
+    refused = r"the teacher .* has no batch normalisation at block2_convolution"
     with pytest.raises(ModelError, match=refused) as error:
         term_of(loss, small("cnn"), small("cnn", width=3))
     assert error.value.hint == "--set losses.feature_overhaul.teacher_layer=block3, and a student_layer for it"
@@ -64,9 +64,9 @@ def test_a_teacher_without_normalisation_is_refused():
     inputs = keras.Input(SHAPE)
     flow = keras.layers.Conv2D(3, 3, name="only")(inputs)
     plain = network(keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(flow))))
-    with pytest.raises(ModelError, match="only of the teacher") as error:
+    with pytest.raises(ModelError, match="no batch normalisation at only,") as error:
         term_of(make("feature_overhaul"), small("cnn"), plain)
-    assert "none that kd can see" in error.value.hint
+    assert "kd finds no batch normalisation" in error.value.hint
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the student minimises: one student pass, one teacher answer, weighted terms."""
+"""The objective: one student pass, one teacher pass, weighted terms."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import blobs
-from counting import counted
+from counting import count_calls
 
 from kdcli.data.feed import Batch
 from kdcli.distillation.objective import Objective
@@ -74,20 +74,20 @@ MANY = (
 def test_many_terms_take_one_student_and_one_teacher_pass():
     pupil, teacher = cnn(), cnn(0, width=4)
     made = objective(*MANY, pupil=pupil, teacher=teacher)
-    calls = counted(pupil.model), counted(teacher.model)
+    calls = count_calls(pupil.model), count_calls(teacher.model)
     values(made)
     assert calls == ([True], [False])
 
 
-def test_without_a_teacher_none_is_asked():
+def test_without_a_teacher_no_targets_are_needed():
     made = objective(make("labels"))
     assert made.targets is None
-    calls = counted(made.network.model)
+    calls = count_calls(made.network.model)
     values(made)
     assert calls == [True]
 
 
-def test_a_teacher_feature_that_several_terms_want_is_asked_once():
+def test_teacher_feature_of_several_terms_is_listed_once():
     terms = build_terms(MANY, student=cnn(), teacher=cnn(0, width=4))
     assert list_teacher_taps(terms) == ("block2", "block1")
 
@@ -169,7 +169,7 @@ def regularized(**options):
     return network(keras.Model(inputs, keras.layers.Dense(3)(x)))
 
 
-def test_the_students_own_penalty_is_a_term_of_weight_one():
+def test_regularization_of_the_student_is_a_term_of_weight_one():
     pupil = regularized(kernel_regularizer=keras.regularizers.L2(0.01))
     total, terms = values(objective(make("labels", weight=0.5), pupil=pupil))
     expected = 0.01 * np.square(pupil.model.get_layer("hidden").kernel.numpy()).sum()
@@ -177,7 +177,7 @@ def test_the_students_own_penalty_is_a_term_of_weight_one():
     assert total == pytest.approx(0.5 * terms["labels"] + expected, rel=1e-5)
 
 
-def test_a_penalty_on_activations_belongs_to_the_step_alone():
+def test_activity_regularization_is_computed_per_step():
     made = objective(make("labels"), pupil=regularized(activity_regularizer=keras.regularizers.L1(0.01)))
     step = tf.function(lambda x: made(batch(x), tf.constant(0.0)), autograph=False)
     first, again, dark = (step(tf.constant(x))[1].numpy()[1] for x in (X, X, X // 2))
@@ -185,7 +185,7 @@ def test_a_penalty_on_activations_belongs_to_the_step_alone():
     assert 0 < dark < first
 
 
-def test_widths_that_differ_are_projected_and_the_projection_is_trained():
+def test_different_widths_get_a_trained_projection():
     pupil, teacher = cnn(width=2), cnn(0, width=5)
     made = objective(make("hint"), pupil=pupil, teacher=teacher)
     assert [tuple(v.shape) for v in made.parts] == [(1, 1, 4, 10), (10,)]
@@ -199,7 +199,7 @@ def test_widths_that_differ_are_projected_and_the_projection_is_trained():
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_a_mixed_label_counts_each_class_by_its_own_weight(smoothing):
+def test_class_weights_apply_to_each_class_of_a_mixed_label(smoothing):
     # The loss of a mixture is the mixture of the losses, each with the weight of its class.
     weights = np.array([1.0, 5.0, 0.2], np.float32)
     made = objective(make("labels"), class_weights=weights, label_smoothing=smoothing)
@@ -212,7 +212,7 @@ def test_a_mixed_label_counts_each_class_by_its_own_weight(smoothing):
     assert total == pytest.approx(own + other, rel=1e-5)
 
 
-def test_labels_as_shares_equal_classes_where_nothing_is_mixed():
+def test_one_hot_labels_equal_class_numbers():
     weights = np.array([1.0, 5.0, 0.2], np.float32)
     for more in ({}, {"class_weights": weights}, {"class_weights": weights, "label_smoothing": 0.2}):
         made = objective(make("labels"), **more)

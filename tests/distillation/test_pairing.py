@@ -1,4 +1,4 @@
-"""Which layer learns from which."""
+"""Pairs of layers."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ def test_a_vector_student_learns_from_the_pooled_vector_of_a_map_teacher():
     assert paired(student=mlp()) == (Pair("hidden2", "pooling", True),)
 
 
-def test_networks_without_a_common_kind_of_feature_are_refused_with_both():
+def test_networks_without_a_common_rank_are_refused():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(3, name="out")(inputs))
-    with pytest.raises(ModelError, match="the student has features of no kind, the teacher of") as caught:
+    with pytest.raises(ModelError, match="the student's features are of no known kind, the teacher's") as caught:
         paired(student=network(model))
-    assert caught.value.hint == "name a teacher_layer and a student_layer"
+    assert caught.value.hint == "set teacher_layer and student_layer"
 
 
 def test_pairs_are_automatic_without_names():
@@ -96,7 +96,7 @@ def test_one_named_side_is_paired_with_a_chosen_one():
     ("side", "given", "near", "listed"),
     [("teacher", "blok4", "block4", "block4"), ("student", "block_3", "block3", "block3_convolution")],
 )
-def test_a_name_that_is_no_layer_is_refused_with_the_nearest_and_the_list(side, given, near, listed):
+def test_unknown_layer_is_refused_with_a_suggestion_and_the_list(side, given, near, listed):
     with pytest.raises(UsageError) as caught:
         paired(**{f"{side}_layer": given})
     shown = f"{caught.value.message} {caught.value.hint}"
@@ -106,7 +106,7 @@ def test_a_name_that_is_no_layer_is_refused_with_the_nearest_and_the_list(side, 
     assert side in shown
 
 
-def test_a_name_that_is_no_layer_is_a_fault_of_the_recipe():
+def test_unknown_layer_is_a_recipe_error():
     # The contract's table: exit code 2, "also an unknown layer".
     with pytest.raises(UsageError) as caught:
         paired(teacher_layer="nothing")
@@ -114,12 +114,12 @@ def test_a_name_that_is_no_layer_is_a_fault_of_the_recipe():
 
 
 def test_different_numbers_of_names_are_refused_with_both():
-    with pytest.raises(UsageError, match=r"teacher_layer has 2, student_layer 1: name as many, or leave both out"):
+    with pytest.raises(UsageError, match=r"teacher_layer names 2, student_layer 1"):
         paired(teacher_layer=["block1", "block2"], student_layer="block1")
 
 
 def test_several_names_on_one_side_need_the_other_side():
-    with pytest.raises(UsageError, match=r"several layers are named, so student_layer must name as many"):
+    with pytest.raises(UsageError, match=r"several layers are named, so student_layer must name the same number"):
         paired(teacher_layer=["block1", "block2"])
 
 
@@ -132,19 +132,19 @@ def test_several_names_on_one_side_need_the_other_side():
         (
             {"kind": "attention_transfer"},
             [
-                f"maps at the ends of stages of both, nearest in size ({one}, {other})"
+                f"maps at the stage ends of both, nearest in size ({one}, {other})"
                 for one, other in (("8×8×2", "8×8×2"), ("4×4×4", "4×4×4"), ("2×2×8", "2×2×16"))
             ],
         ),
         ({"kind": "hint", "teacher_layer": "block2", "student_layer": "block1"}, [None]),
     ],
 )
-def test_a_pair_says_why_it_was_chosen(loss, why):
+def test_pair_has_the_reason_of_its_choice(loss, why):
     pairs = pair_layers(make(**loss), student=cnn(), teacher=cnn(blocks=4))
     assert [pair.why for pair in pairs] == why
 
 
-def test_vectors_are_paired_by_depth_and_say_so():
+def test_vectors_are_paired_by_depth_with_the_reason():
     deep = network(Mlp(width=4, depth=6).build((8, 8, 1), 3))
     pairs = pair_layers(make("activation_boundary"), student=mlp(), teacher=deep)
     assert {pair.why for pair in pairs} == {"vectors of both at equal relative depth (4, 4)"}

@@ -1,4 +1,4 @@
-"""No step runs the student or the teacher twice, whatever the losses: counted in the compiled step."""
+"""No step runs the student or the teacher twice, for any losses: counted in the compiled step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import blobs
-from counting import counted
+from counting import count_calls
 from four_networks import network, small
 
 from kdcli.data.examples import Examples
@@ -49,7 +49,7 @@ def test_all_kinds_at_once_take_one_pass_of_each_model(live):
     assert len(losses) >= len(LOSS_KINDS) - 2
     student, teacher = small("depthwise"), small("cnn", width=4, seed=1)
     objective = objective_of(losses, student, teacher, live=live)
-    calls = counted(student.model), counted(teacher.model)
+    calls = count_calls(student.model), count_calls(teacher.model)
     variables = [variable.value for variable in student.trainable_variables]
 
     def step(inputs, labels, positions):
@@ -77,7 +77,7 @@ def test_attention_scores_come_from_the_same_pass_of_the_compiled_step():
     feed = Feed(examples, views, classes=3)
     stepper = Stepper(objective, feed, optimizer, batch_size=6, total_steps=4, strategy=strategy)
     stepper.start(np.arange(12).reshape(2, 6), table=views.table(0), slot=0)
-    calls = counted(student.model), counted(teacher.model)
+    calls = count_calls(student.model), count_calls(teacher.model)
     result = stepper.run(2, first=0)
     assert result.not_finite is None
     assert set(result.sums) == {"loss", *(loss.label for loss in losses)}
@@ -86,7 +86,7 @@ def test_attention_scores_come_from_the_same_pass_of_the_compiled_step():
 
 def test_the_count_sees_a_second_pass():
     model = small("cnn").model
-    calls = counted(model)
+    calls = count_calls(model)
 
     @tf.function
     def twice(x):

@@ -55,26 +55,26 @@ def test_equal_shapes_need_no_projection(shape):
         ((6, 6, 4), (16, 4), "resize 6×6 → 4×4, map 4×4 as 16 tokens", 0),
     ],
 )
-def test_a_feature_becomes_the_teachers_shape(student, teacher, text, weights):
+def test_feature_is_projected_to_the_teachers_shape(student, teacher, text, weights):
     result, projection, _ = projected(student, teacher)
     assert result.shape == (2, *teacher)
     assert projection.text == text
     assert sum(int(np.prod(v.shape)) for v in projection.variables) == weights
 
 
-def test_the_class_token_of_a_teacher_is_left_out_where_the_student_has_none():
+def test_class_token_of_the_teacher_is_dropped_if_the_student_has_none():
     result, projection, feature = projected((4, 4, 3), (17, 3))
     assert projection.text == "map 4×4 as 16 tokens, without the class token of the teacher"
     assert (projection.shape, result.shape) == ((16, 3), (2, 16, 3))
     np.testing.assert_array_equal(result.reshape(2, 4, 4, 3), feature)
     target = RANDOM.normal(size=(2, 17, 3)).astype(np.float32)
-    np.testing.assert_array_equal(projection.of_teacher(target), target[:, 1:])
+    np.testing.assert_array_equal(projection.project_teacher(target), target[:, 1:])
 
 
-def test_a_teacher_whose_shape_is_kept_is_compared_as_it_is():
+def test_teacher_feature_of_unchanged_shape_is_not_copied():
     _, projection, _ = projected((4, 4, 3), (2, 2, 5))
     target = RANDOM.normal(size=(2, 2, 2, 5)).astype(np.float32)
-    assert projection.of_teacher(target) is target
+    assert projection.project_teacher(target) is target
     assert projection.shape == (2, 2, 5)
 
 
@@ -83,7 +83,7 @@ def test_tokens_become_the_rows_of_a_map():
     np.testing.assert_array_equal(result[:, 1, 2], feature[:, 1 + 4 + 2])
 
 
-def test_the_tokens_of_pictures_are_resized_as_a_grid():
+def test_image_tokens_are_resized_as_a_grid():
     projection = make_projection((16, 3), (4, 3), pair="s → t", images=True)
     assert projection.text == "16 tokens as a map 4×4, average pool 2×2, map 2×2 as 4 tokens"
     feature = RANDOM.normal(size=(2, 16, 3)).astype(np.float32)
@@ -122,7 +122,7 @@ def test_a_vector_is_the_average_over_positions():
     np.testing.assert_allclose(result, feature.mean((1, 2)), atol=1e-6)
 
 
-def test_channels_are_mixed_at_each_position_alone():
+def test_channels_are_projected_at_each_position():
     result, projection, feature = projected((4, 4, 3), (4, 4, 5))
     kernel, bias = (v.numpy() for v in projection.variables)
     np.testing.assert_allclose(result, feature @ kernel[0, 0] + bias, atol=1e-5)
@@ -131,12 +131,12 @@ def test_channels_are_mixed_at_each_position_alone():
 @pytest.mark.parametrize(
     ("student", "teacher", "text"),
     [
-        ((4,), (6, 6, 4), "a student feature of shape (4,) cannot become (6, 6, 4)"),
-        ((7, 4), (6, 6, 4), "a student feature of shape (7, 4) cannot become (6, 6, 4)"),
-        ((4,), (7, 4), "a student feature of shape (4,) cannot become (7, 4)"),
-        ((6, 6, 4), (7, 4), "a student feature of shape (6, 6, 4) cannot become (7, 4)"),
-        ((2, 6, 6, 4), (6, 6, 4), "a student feature of shape (2, 6, 6, 4) cannot become (6, 6, 4)"),
-        ((None, None, 4), (6, 6, 4), "shapes (None, None, 4) and (6, 6, 4) are not fixed"),
+        ((4,), (6, 6, 4), "a student feature of shape (4,) cannot be projected to (6, 6, 4)"),
+        ((7, 4), (6, 6, 4), "a student feature of shape (7, 4) cannot be projected to (6, 6, 4)"),
+        ((4,), (7, 4), "a student feature of shape (4,) cannot be projected to (7, 4)"),
+        ((6, 6, 4), (7, 4), "a student feature of shape (6, 6, 4) cannot be projected to (7, 4)"),
+        ((2, 6, 6, 4), (6, 6, 4), "a student feature of shape (2, 6, 6, 4) cannot be projected to (6, 6, 4)"),
+        ((None, None, 4), (6, 6, 4), "the shapes (None, None, 4) and (6, 6, 4) are not fixed"),
     ],
 )
 def test_shapes_that_cannot_be_matched_are_refused_by_pair(student, teacher, text):

@@ -1,4 +1,4 @@
-"""The teacher's answers, live and kept."""
+"""The teacher's outputs, live and stored."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def batch(which, epoch, positions):
 
 @pytest.mark.parametrize("count", [None, 1, 3])
 @pytest.mark.parametrize("batch_size", [5, 256])
-def test_kept_answers_equal_live_ones_in_every_view(teacher, count, batch_size, tmp_path):
+def test_stored_outputs_equal_live_ones_in_every_view(teacher, count, batch_size, tmp_path):
     which = views(count)
     kept = [resident(teacher, TAPS, which, batch_size=batch_size), mapped(teacher, TAPS, which, tmp_path)]
     live = LiveTargets(teacher, TAPS)
@@ -111,7 +111,7 @@ def test_narrow_features_come_back_as_float32(teacher, dtype, tmp_path):
 
 @pytest.mark.parametrize("in_memory", [True, False])
 @pytest.mark.parametrize("mixing", [Mixup(alpha=1.0), Cutmix()], ids=["mixup", "cutmix"])
-def test_a_mixed_picture_in_training_is_the_one_that_was_answered(teacher, mixing, in_memory):
+def test_mixed_training_image_is_the_one_the_teacher_saw(teacher, mixing, in_memory):
     which = Views([Flip(), mixing, Crop(padding=1)], seed=3, count=2, examples=len(EXAMPLES))
     kept, live = resident(teacher, (), which, batch_size=7), LiveTargets(teacher, ())
     feed = Feed(EXAMPLES, which, classes=3, resident_bytes=10**9 if in_memory else 0)
@@ -123,13 +123,13 @@ def test_a_mixed_picture_in_training_is_the_one_that_was_answered(teacher, mixin
         assert not np.allclose(kept.at(given)["logits"], unmixed.at(batch(views(1), 0, positions))["logits"])
 
 
-def test_views_are_answered_differently(teacher):
+def test_outputs_differ_between_views(teacher):
     kept = resident(teacher, (), views(2))
     both = [kept.at(batch(views(2), epoch, [0, 1, 2]))["logits"] for epoch in (0, 1)]
     assert not np.allclose(*both)
 
 
-def test_a_kept_answer_is_looked_up_while_compiling(teacher):
+def test_stored_outputs_are_read_in_a_compiled_function(teacher):
     which = views(2)
     kept = resident(teacher, (), which)
     read = tf.function(lambda at: kept.at(batch(which, 1, at))["logits"], autograph=False)
@@ -144,7 +144,7 @@ def test_no_gradient_reaches_the_teacher(teacher):
     assert found == [None] * len(found)
 
 
-def test_the_teacher_answers_in_inference_mode(teacher):
+def test_teacher_runs_in_inference_mode(teacher):
     before = [np.array(v.numpy()) for v in teacher.variables]
     LiveTargets(teacher, ()).at(batch(views(None), 0, [0, 1]))
     resident(teacher, (), views(None))

@@ -1,4 +1,4 @@
-"""Terms with parts of their own, inside an objective: what a run gives to a loss, compiled and restored."""
+"""Terms with parts, inside an objective: the arguments of a loss, compiled and restored."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ CHANGING = [OWNING["contrastive"], OWNING["adversarial on logits"]]
 @pytest.mark.parametrize(
     ("losses", "jit"), [*(([loss], False) for loss in OWNING.values()), (CHANGING, True)], ids=[*OWNING, "XLA"]
 )
-def test_restored_terms_go_on_to_the_last_bit(losses, jit):
+def test_restored_terms_continue_bit_for_bit(losses, jit):
     made, _ = objective(*losses)
     step = stepping(made, jit=jit)
     step(rows(0))
@@ -107,7 +107,7 @@ def test_restored_terms_go_on_to_the_last_bit(losses, jit):
 
 
 @OWNER
-def test_looking_before_training_leaves_no_trace(loss):
+def test_preflight_does_not_change_the_parts(loss):
     made, teacher = objective(loss)
     kept = values_of(made)
     refuse_idle_terms(made.terms, student=made.network, teacher=teacher, batch=batch(rows(0)))
@@ -124,7 +124,7 @@ def test_a_memory_is_of_all_examples_and_moves_where_the_batch_is():
     assert np.flatnonzero((bank.numpy() != before).any(axis=1)).tolist() == list(range(7, 13))
 
 
-def test_what_compares_logits_needs_no_layers():
+def test_losses_on_logits_need_no_layers():
     made, _ = objective(OWNING["adversarial on logits"])
     (term,) = made.terms
     assert (term.pairs, term.projections) == ((), ())
@@ -133,7 +133,7 @@ def test_what_compares_logits_needs_no_layers():
     assert made.trainable_variables == made.network.trainable_variables
 
 
-def test_what_compares_features_gets_them_in_the_teachers_shape():
+def test_feature_losses_get_features_in_the_teachers_shape():
     made, teacher = objective(OWNING["adversarial on features"])
     (term,) = made.terms
     channels = teacher.taps[term.pairs[0].teacher][-1]
@@ -141,19 +141,19 @@ def test_what_compares_features_gets_them_in_the_teachers_shape():
     assert term.trainable_variables == term.projections[0].variables
 
 
-def test_where_all_meet_all_each_layer_comes_once():
+def test_all_with_all_losses_get_each_layer_once():
     names = {"student_layer": ["block2", "block2"], "teacher_layer": ["block1", "block2"]}
     made, _ = objective(make("semantic_calibration", **names))
     (term,) = made.terms
-    assert term.sides == (("block2",), ("block1", "block2"))
+    assert term.taps == (("block2",), ("block1", "block2"))
     assert [len(row) for row in term.parts.trained["regressors"]] == [2]
     assert term.parts.trained["queries"][0][0].kernel.shape[0] == 6
     values, _ = stepping(made)(rows(0))
     assert values.numpy()[0] > 0
 
 
-def test_pairs_keep_a_layer_that_stands_in_two_of_them():
+def test_layer_of_two_pairs_is_passed_twice():
     names = {"student_layer": ["block2", "block2"], "teacher_layer": ["block1", "block2"]}
     made, _ = objective(make("hint", **names))
-    assert made.terms[0].sides == (("block2", "block2"), ("block1", "block2"))
+    assert made.terms[0].taps == (("block2", "block2"), ("block1", "block2"))
     assert np.isfinite(stepping(made)(rows(0))[0]).all()

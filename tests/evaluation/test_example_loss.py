@@ -1,4 +1,4 @@
-"""Losses of single examples against Keras, and guessing against the frequencies of the labels."""
+"""Losses of single examples, compared with Keras, and the loss of the best constant prediction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAPS = RANDOM.integers(0, 3, (5, 4, 4))
 
 
 @pytest.mark.parametrize(
-    ("task", "head", "labels", "logits", "loss"),
+    ("task", "output_kind", "labels", "logits", "loss"),
     [
         (
             "classification",
@@ -52,31 +52,33 @@ MAPS = RANDOM.integers(0, 3, (5, 4, 4))
         ),
     ],
 )
-def test_it_is_the_loss_of_keras(task, head, labels, logits, loss):
-    own = np.asarray(loss(labels, logits)).reshape(len(labels), -1).mean(-1)
-    np.testing.assert_allclose(compute_example_losses(logits, labels, task=task, output_kind=head), own, rtol=1e-5)
-
-
-@pytest.mark.parametrize("labels", [RANDOM.integers(0, 3, 40), MAPS])
-def test_guessing_is_the_loss_of_the_frequencies_of_the_labels(labels):
-    frequencies = np.bincount(labels.ravel(), minlength=3) / labels.size
-    logits = np.broadcast_to(np.log(frequencies), (*labels.shape, 3))
-    own = compute_example_losses(logits, labels, task="segmentation", output_kind="logits")
-    found = compute_guessing_losses(labels, logits.shape, task="segmentation", output_kind="logits")
-    np.testing.assert_allclose(found, own, rtol=1e-6)
-
-
-def test_void_pixels_cost_nothing():
-    void = np.where(RANDOM.random(MAPS.shape) < 0.5, -1, MAPS)
-    logits = RANDOM.normal(size=(5, 4, 4, 3))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None, ignore_class=-1)
-    own = np.asarray(loss(void, logits)).reshape(5, -1).mean(-1)
+def test_losses_equal_those_of_keras(task, output_kind, labels, logits, loss):
+    expected = np.asarray(loss(labels, logits)).reshape(len(labels), -1).mean(-1)
     np.testing.assert_allclose(
-        compute_example_losses(logits, void, task="segmentation", output_kind="logits"), own, rtol=1e-5
+        compute_example_losses(logits, labels, task=task, output_kind=output_kind), expected, rtol=1e-5
     )
 
 
-def test_labels_of_another_size_have_no_loss():
+@pytest.mark.parametrize("labels", [RANDOM.integers(0, 3, 40), MAPS])
+def test_guessing_is_the_loss_of_predicting_the_label_frequencies(labels):
+    frequencies = np.bincount(labels.ravel(), minlength=3) / labels.size
+    logits = np.broadcast_to(np.log(frequencies), (*labels.shape, 3))
+    expected = compute_example_losses(logits, labels, task="segmentation", output_kind="logits")
+    found = compute_guessing_losses(labels, logits.shape, task="segmentation", output_kind="logits")
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_void_pixels_have_no_loss():
+    void = np.where(RANDOM.random(MAPS.shape) < 0.5, -1, MAPS)
+    logits = RANDOM.normal(size=(5, 4, 4, 3))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None, ignore_class=-1)
+    expected = np.asarray(loss(void, logits)).reshape(5, -1).mean(-1)
+    np.testing.assert_allclose(
+        compute_example_losses(logits, void, task="segmentation", output_kind="logits"), expected, rtol=1e-5
+    )
+
+
+def test_losses_are_none_for_labels_of_another_shape():
     assert (
         compute_example_losses(np.zeros((4, 3)), np.zeros((4, 2)), task="regression", output_kind="values") is None
     )

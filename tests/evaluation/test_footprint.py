@@ -1,4 +1,4 @@
-"""Bytes and FLOPs, against counts by hand and against TensorFlow's profiler."""
+"""Bytes and FLOPs, compared with manual counts and with TensorFlow's profiler."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ COUNTED = {
 
 
 @pytest.mark.parametrize("name", COUNTED)
-def test_flops_are_those_of_a_count_by_hand(name):
+def test_flops_equal_a_manual_count(name):
     build, expected = COUNTED[name]
     assert count_flops(build()) == expected
 
 
-def test_flops_are_those_of_the_profiler_where_it_counts_the_same():
+def test_flops_equal_the_profiler_for_layers_that_it_counts_in_the_same_way():
     made = network(
         (12, 12, 3),
         L.Conv2D(4, 3, use_bias=False),
@@ -111,7 +111,7 @@ def test_bytes_of_a_file_and_of_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
-def test_the_state_of_an_optimizer_does_not_count(tmp_path, suffix):
+def test_model_bytes_exclude_the_optimizer_state(tmp_path, suffix):
     model = keras.Sequential([keras.Input((64,)), L.Dense(300, activation="relu"), L.Dense(3)])
     plain, trained = tmp_path / f"plain{suffix}", tmp_path / f"trained{suffix}"
     model.save(plain)
@@ -119,12 +119,12 @@ def test_the_state_of_an_optimizer_does_not_count(tmp_path, suffix):
     model.compile("adam", "mse")
     model.fit(np.zeros((8, 64)), np.zeros((8, 3)), verbose=0)
     model.save(trained)
-    # Adam has two numbers for each weight.
+    # Adam stores two numbers for each weight.
     assert count_file_bytes(trained) > 2.5 * count_file_bytes(plain)
     assert count_model_bytes(trained) == pytest.approx(count_file_bytes(plain), rel=0.1)
 
 
-def test_the_slots_of_a_saved_model_do_not_count(tmp_path):
+def test_model_bytes_exclude_the_optimizer_state_of_a_saved_model(tmp_path):
     class Trained(tf.Module):
         def __init__(self):
             self.kernel = tf.Variable(tf.zeros((30, 20)))
@@ -135,7 +135,7 @@ def test_the_slots_of_a_saved_model_do_not_count(tmp_path):
     assert count_file_bytes(tmp_path / "model") - count_model_bytes(tmp_path / "model") == 30 * 20 * 4 + 8
 
 
-def test_no_file_is_smaller_than_its_kernels_in_int8(tmp_path):
+def test_an_int8_file_is_not_smaller_than_its_kernels(tmp_path):
     pytest.importorskip("ai_edge_litert")
     layers = [L.Conv2D(40, 3), L.BatchNormalization(), L.ReLU(), L.Flatten(), L.Dense(3)]
     model = keras.Sequential([keras.Input((8, 8, 1)), *layers])

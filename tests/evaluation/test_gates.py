@@ -1,4 +1,4 @@
-"""Which gates a command judges, and its verdicts."""
+"""Choosing the gates of a command, and judging models by them."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from kdcli.runs.results import Quality
 NONE = GatesSection()
 
 
-def chosen(command, *texts, section=NONE, **options):
+def choose(command, *texts, section=NONE, **options):
     notes = []
     gates = choose_gates(command, texts, section, on_event=notes.append, **options)
     return [f"{gate.metric} {gate.text}" for gate in gates], [note.text for note in notes]
 
 
-def test_every_figure_is_measured_by_some_command():
+def test_every_metric_is_measured_by_a_command():
     assert {metric for known in METRICS_OF_COMMAND.values() for metric in known} == set(METRICS)
 
 
-def test_given_gates_win_over_those_of_the_recipe():
+def test_requested_gates_replace_those_of_the_recipe():
     section = GatesSection(accuracy=">= 0.9", loss="<= 1")
-    gates, notes = chosen("evaluate", "accuracy>=0.95", section=section)
+    gates, notes = choose("evaluate", "accuracy>=0.95", section=section)
     assert gates == ["accuracy >= 0.95", "loss <= 1"]
     assert notes == []
 
@@ -67,7 +67,7 @@ def test_given_gates_win_over_those_of_the_recipe():
             "export",
             "gain>=0.005",
             {},
-            "only kd compare trains the same student alone",
+            "only kd compare trains the baseline",
             "kd compare --distilled RUN --gate 'gain>=0.005'",
         ),
         (
@@ -75,9 +75,9 @@ def test_given_gates_win_over_those_of_the_recipe():
             "accuracy_drop<=0.01",
             {"teacher": False},
             "there is no teacher",
-            "--gate 'export_drop<=0.01' compares with the model itself",
+            "--gate 'export_drop<=0.01' compares with the exported model itself",
         ),
-        ("evaluate", "latency_ms<=1", {"latency": False}, "nothing is timed", "--latency"),
+        ("evaluate", "latency_ms<=1", {"latency": False}, "latency is not measured", "--latency"),
         ("evaluate", "agreement>=0.9", {"teacher": False}, "there is no teacher", "--teacher FILE"),
         ("evaluate", "accuracy_drop<=0", {"teacher": False}, "there is no teacher", "--teacher FILE"),
         ("evaluate", "latency_ratio<=1", {"teacher": False}, "there is no teacher", "--teacher FILE"),
@@ -85,19 +85,19 @@ def test_given_gates_win_over_those_of_the_recipe():
 )
 def test_gate_that_cannot_be_measured_is_refused_with_the_command_that_can(command, text, options, message, hint):
     with pytest.raises(UsageError, match=message) as caught:
-        chosen(command, text, **options)
+        choose(command, text, **options)
     assert caught.value.hint == hint
 
 
-def test_gate_of_a_recipe_that_cannot_be_measured_is_listed():
+def test_gate_of_a_recipe_that_cannot_be_measured_is_noted():
     section = GatesSection(accuracy=">= 0.9", gain=">= 0.005", latency_ms="<= 1")
-    gates, notes = chosen("distill", section=section)
+    gates, notes = choose("distill", section=section)
     assert gates == ["accuracy >= 0.9"]
     assert notes == [
-        "gate gain >= 0.005 is not checked here: checked by kd compare",
-        "gate latency_ms <= 1 is not checked here: checked by kd evaluate MODEL --latency",
+        "gate gain >= 0.005 is not checked here, but by kd compare",
+        "gate latency_ms <= 1 is not checked here, but by kd evaluate MODEL --latency",
     ]
-    assert chosen("compare", section=section)[1] == []
+    assert choose("compare", section=section)[1] == []
 
 
 @pytest.mark.parametrize(
@@ -113,16 +113,16 @@ def test_gate_of_a_recipe_that_cannot_be_measured_is_listed():
         ("size_mb<=1", "regression", True, True),
     ],
 )
-def test_gate_on_a_figure_that_the_task_does_not_have_is_refused(text, task, labelled, known):
+def test_gate_on_a_metric_that_the_task_does_not_have_is_refused(text, task, labelled, known):
     gates = [parse_gate(text)]
     if known:
         check_gate_metrics("distill", gates, task, labelled=labelled)
         return
-    with pytest.raises(UsageError, match=f"not a figure of (unlabelled )?{task}"):
+    with pytest.raises(UsageError, match=f"not a metric of (unlabelled )?{task} data"):
         check_gate_metrics("distill", gates, task, labelled=labelled)
 
 
-def test_every_gate_is_judged_on_every_model():
+def test_every_model_is_judged_by_every_gate():
     gates = [parse_gate("accuracy>=0.9"), parse_gate("size_mb<=2")]
     models = {"a": {"accuracy": 0.9, "size_mb": 3.0}, "b": {"accuracy": 0.8, "size_mb": 1.0}}
     results = judge_gates(gates, models)
@@ -142,7 +142,7 @@ def test_every_gate_is_judged_on_every_model():
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, None])
-def test_what_is_no_number_fails_and_is_null(value):
+def test_missing_and_infinite_values_fail_and_become_null(value):
     (result,) = judge_gates([parse_gate("loss<=0.5")], {"a": {"loss": value}})
     assert (result.state, result.value) == ("failed", None)
     assert "NaN" not in json.dumps(result.to_json())
@@ -152,7 +152,7 @@ def test_what_is_no_number_fails_and_is_null(value):
 @pytest.mark.parametrize(
     ("value", "state"), [(0.6, "inconclusive"), (1.9, "inconclusive"), (0.4, "passed"), (5.0, "failed")]
 )
-def test_unstable_times_make_latency_gates_near_their_bound_inconclusive_and_no_others(value, state):
+def test_unstable_times_make_only_latency_gates_near_their_bound_inconclusive(value, state):
     gates = [parse_gate("latency_ms<=1"), parse_gate("accuracy>=0.9")]
     results = judge_gates(gates, {"a": {"latency_ms": value, "accuracy": 0.8}}, doubts=["busy"])
     assert [one.state for one in results] == [state, "failed"]
@@ -161,16 +161,16 @@ def test_unstable_times_make_latency_gates_near_their_bound_inconclusive_and_no_
     assert calm[0].state == ("passed" if value < 1 else "failed")
 
 
-def test_models_that_were_not_timed_are_passed_over_where_others_were():
+def test_latency_gates_skip_models_that_were_not_timed():
     gates = [parse_gate("latency_ms<=1")]
     assert [one.model for one in judge_gates(gates, {"a": {}, "b": {"latency_ms": 0.5}})] == ["b"]
     assert [one.state for one in judge_gates(gates, {"a": {}, "b": {}})] == ["failed", "failed"]
 
 
-def test_figures_have_the_names_of_gates():
+def test_metrics_have_the_names_of_gates():
     quality = Quality("classification", 10, accuracy=0.8, loss=0.5, agreement=0.9)
     timing = Timing("tensorflow", 2, 1, 0.5, 0.6, None, 900.0, 0.55, 0.1, 400, 1, 0, 8)
-    found = collect_metrics(
+    metrics = collect_metrics(
         quality,
         size=2_500_000,
         parameters=7,
@@ -179,9 +179,9 @@ def test_figures_have_the_names_of_gates():
         latency=timing,
         latency_ratio=0.25,
     )
-    assert set(found) == set(METRICS_OF_COMMAND["evaluate"])
-    assert (found["accuracy"], found["size_mb"], found["flops"]) == (0.8, 2.5, 9)
-    assert found["accuracy_drop"] == pytest.approx(0.05)
-    assert (found["latency_ms"], found["latency_ratio"], found["examples_per_second"]) == (0.5, 0.25, 900.0)
-    alone = collect_metrics(quality, size=1, parameters=None)
-    assert (alone["accuracy_drop"], "latency_ms" in alone) == (None, False)
+    assert set(metrics) == set(METRICS_OF_COMMAND["evaluate"])
+    assert (metrics["accuracy"], metrics["size_mb"], metrics["flops"]) == (0.8, 2.5, 9)
+    assert metrics["accuracy_drop"] == pytest.approx(0.05)
+    assert (metrics["latency_ms"], metrics["latency_ratio"], metrics["examples_per_second"]) == (0.5, 0.25, 900.0)
+    untimed = collect_metrics(quality, size=1, parameters=None)
+    assert (untimed["accuracy_drop"], "latency_ms" in untimed) == (None, False)

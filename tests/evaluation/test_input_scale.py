@@ -1,4 +1,4 @@
-"""The scale that a network wants: by its graph, by its loss, by its statistics, or assumed and said."""
+"""Choosing the input scale of a network: by its graph, its loss, its statistics, or by assumption."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from kdcli.spec import Standardization
 
 layers = keras.layers
 RANDOM = np.random.default_rng(0)
-PLACES = np.arange(480) % 3
-# Every twelfth label is wrong, so that nothing is learned without a doubt.
-LABELS = np.where(np.arange(480) % 12 == 5, (PLACES + 1) % 3, PLACES)
+CLASSES = np.arange(480) % 3
+# Every twelfth label is wrong, so that no network becomes certain.
+LABELS = np.where(np.arange(480) % 12 == 5, (CLASSES + 1) % 3, CLASSES)
 
 
 def images(*, channels=1):
-    """Noisy images in which one of three rows is brighter; not all classes are told apart."""
+    """Noisy images in which one of three rows is brighter."""
     pixels = RANDOM.integers(0, 120, (480, 6, 6, channels))
-    for number, label in enumerate(PLACES):
+    for number, label in enumerate(CLASSES):
         pixels[number, 2 * label : 2 * label + 2] += 60
     return pixels.astype(np.uint8)
 
@@ -35,7 +35,7 @@ PREPROCESSED = {
     "unit": lambda x: x / 255.0,
     "signed": lambda x: x / 127.5 - 1.0,
     "raw": lambda x: x.astype(np.float32),
-    "own": lambda x: (x - MEAN) / DEVIATION,
+    "data": lambda x: (x - MEAN) / DEVIATION,
 }
 
 
@@ -53,7 +53,7 @@ def classifier(first=lambda x: x, *, norm=False, bias=True, shape=(6, 6, 1)):
 
 
 def trained(model, given, labels=LABELS, *, epochs=12):
-    """By plain Keras, on what is given."""
+    """Train a model with plain Keras."""
     keras.utils.set_random_seed(0)
     for variable in model.trainable_variables:
         if "kernel" in variable.path:
@@ -66,7 +66,7 @@ def trained(model, given, labels=LABELS, *, epochs=12):
 
 @functools.cache
 def trained_on(scale, *, norm=False):
-    """A classifier that plain Keras trained on images in a scale."""
+    """A classifier that plain Keras trained on scaled images."""
     return trained(classifier(norm=norm), PREPROCESSED[scale](PIXELS))
 
 
@@ -80,17 +80,17 @@ def network(model, *, pixels=PIXELS, output_kind="logits"):
     )
 
 
-def chosen(model, examples=None, *, task="classification", measured=True, output_kind="logits"):
+def choose(model, examples=None, *, task="classification", measured=True, output_kind="logits"):
     return choose_scale(
         network(model, output_kind=output_kind), examples or split(), task=task, measured=measured, seed=0
     )
 
 
 @pytest.mark.parametrize("norm", [False, True])
-@pytest.mark.parametrize("scale", ["unit", "signed", "raw", "own"])
-def test_a_trained_network_gets_the_scale_that_plain_keras_trained_it_on(scale, norm):
+@pytest.mark.parametrize("scale", ["unit", "signed", "raw", "data"])
+def test_a_trained_network_gets_the_scale_that_it_was_trained_on(scale, norm):
     model = trained_on(scale, norm=norm)
-    choice = chosen(model)
+    choice = choose(model)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     ours = Preprocessing((6, 6, 1), "uint8", (6, 6, 1), "float32", choice.scale)(PIXELS)
     reached = float(loss(LABELS, model.predict(keras.ops.convert_to_numpy(ours), verbose=0)))
@@ -100,41 +100,41 @@ def test_a_trained_network_gets_the_scale_that_plain_keras_trained_it_on(scale, 
     assert not choice.assumed
 
 
-@pytest.mark.parametrize("scale", ["unit", "signed", "raw", "own"])
-def test_without_labels_the_statistics_of_batch_norm_tell(scale):
+@pytest.mark.parametrize("scale", ["unit", "signed", "raw", "data"])
+def test_without_labels_the_batch_norm_statistics_decide(scale):
     model = trained_on(scale, norm=True)
-    choice = chosen(model, split(labels=None))
-    assert (choice.scale if isinstance(choice.scale, str) else "own") == scale
+    choice = choose(model, split(labels=None))
+    assert (choice.scale if isinstance(choice.scale, str) else "data") == scale
     assert not choice.assumed
 
 
-def test_a_network_without_biases_is_not_given_a_factor_that_only_makes_it_surer():
-    # It decides the same under every factor; on images it was trained on any larger one lowers the loss.
+def test_a_scale_that_only_increases_confidence_does_not_win():
+    # Without biases the predictions are the same for every factor, and a larger one lowers the loss.
     easy = PIXELS.copy()
-    for number, label in enumerate(PLACES):
+    for number, label in enumerate(CLASSES):
         easy[number, 2 * label : 2 * label + 2] += 70
-    model = trained(classifier(bias=False), easy / 255.0, PLACES)
+    model = trained(classifier(bias=False), easy / 255.0, CLASSES)
     same = model.predict(easy / 255.0, verbose=0).argmax(1) == model.predict(easy * 1.0, verbose=0).argmax(1)
     assert same.all()
-    assert chosen(model, split(easy, PLACES)).scale == "unit"
+    assert choose(model, split(easy, CLASSES)).scale == "unit"
 
 
-def test_labels_that_mean_nothing_to_the_network_leave_the_scale_assumed():
+def test_scale_is_assumed_if_the_network_does_not_know_the_labels():
     model = trained_on("signed")
     for count in (40, 480):
-        choice = chosen(model, split(PIXELS[:count], RANDOM.permutation(LABELS[:count])))
+        choice = choose(model, split(PIXELS[:count], RANDOM.permutation(LABELS[:count])))
         assert (choice.scale, choice.assumed) == ("unit", True)
         assert "better than guessing" in choice.reason
 
 
-def test_a_network_that_names_one_class_knows_nothing():
+def test_scale_is_assumed_for_a_network_that_predicts_one_class():
     model = classifier()
     kernel = np.zeros((96, 3))
     kernel[:, 1] = 0.1
-    # Class 0 under `unit`, class 1 under `raw`, whatever the image.
+    # Class 0 under `unit` and class 1 under `raw`, for every image.
     model.layers[1].set_weights([np.ones((3, 3, 1, 6)) / 9, np.zeros(6)])
     model.layers[-1].set_weights([kernel, np.array([90.0, 0, 0])])
-    assert chosen(model).assumed
+    assert choose(model).assumed
 
 
 def normalization(pixels):
@@ -164,18 +164,18 @@ INSIDE = {
 
 @pytest.mark.parametrize("name", INSIDE)
 @pytest.mark.parametrize("measured", [False, True])
-def test_untrained_networks_are_asked_by_their_graph(name, measured):
+def test_scale_of_an_untrained_network_follows_from_its_graph(name, measured):
     first, scale = INSIDE[name]
-    choice = chosen(classifier(first), measured=measured)
+    choice = choose(classifier(first), measured=measured)
     assert choice.scale == scale
-    speaks = name not in ("nothing", "batch norm")
-    assert ("the network itself maps 0..255 to" in choice.reason) is speaks
+    is_scaled = name not in ("nothing", "batch norm")
+    assert ("the network itself maps 0..255 to" in choice.reason) is is_scaled
 
 
 @pytest.mark.parametrize(
     "module", ["resnet", "mobilenet_v2", "densenet"], ids=["caffe: BGR minus a mean", "tf: [-1, 1]", "torch"]
 )
-def test_arithmetic_of_the_applications_inside_the_graph_is_read(module):
+def test_preprocessing_of_the_applications_in_the_graph_is_recognized(module):
     preprocess = getattr(keras.applications, module).preprocess_input
     three = np.repeat(PIXELS, 3, -1)
     shape = three.shape[1:]
@@ -196,19 +196,19 @@ class Subclassed(keras.Model):
         return self.dense(keras.ops.mean(self.convolution(x / 255.0), (1, 2)))
 
 
-def test_a_subclassed_network_is_asked_by_its_graph_too():
+def test_scale_of_a_subclassed_model_follows_from_its_graph():
     model = Subclassed()
     model(np.zeros((1, 6, 6, 1), np.float32))
-    assert chosen(model, measured=False).scale == "raw"
+    assert choose(model, measured=False).scale == "raw"
 
 
-def test_standardising_each_image_makes_every_scale_the_same_and_nothing_is_said():
+def test_a_network_that_standardizes_each_image_has_no_preferred_scale():
     def first(x):
         mean = keras.ops.mean(x, axis=(1, 2, 3), keepdims=True)
         return (x - mean) / keras.ops.std(x, axis=(1, 2, 3), keepdims=True)
 
     model = trained(classifier(first), PIXELS)
-    assert (chosen(model).scale, chosen(model).reason) == ("unit", "")
+    assert (choose(model).scale, choose(model).reason) == ("unit", "")
 
 
 def brightness(x):
@@ -216,26 +216,26 @@ def brightness(x):
 
 
 @pytest.mark.parametrize("task", ["regression", "multilabel", "segmentation"])
-def test_other_tasks_are_measured_by_their_own_loss(task):
+def test_other_tasks_are_compared_by_their_task_loss(task):
     inputs = keras.Input((6, 6, 1))
     x = layers.Conv2D(4, 3, padding="same", activation="relu")(inputs)
     if task == "segmentation":
         labels, x = (PIXELS[..., 0] > 100).astype(np.int64), layers.Conv2D(2, 1)(x)
-        loss, head = keras.losses.SparseCategoricalCrossentropy(from_logits=True), "logits"
+        loss, output_kind = keras.losses.SparseCategoricalCrossentropy(from_logits=True), "logits"
     elif task == "multilabel":
         labels = np.stack([PIXELS[:, row : row + 2].mean((1, 2, 3)) > 75 for row in (0, 2)], 1).astype(np.int64)
-        x, head = layers.Dense(2)(layers.Flatten()(x)), "sigmoid"
+        x, output_kind = layers.Dense(2)(layers.Flatten()(x)), "sigmoid"
         loss = keras.losses.BinaryCrossentropy(from_logits=True)
     else:
-        labels, x, loss, head = brightness(PIXELS), layers.Dense(1)(layers.Flatten()(x)), "mse", "values"
+        labels, x, loss, output_kind = brightness(PIXELS), layers.Dense(1)(layers.Flatten()(x)), "mse", "values"
     model = keras.Model(inputs, x)
     keras.utils.set_random_seed(0)
     model.compile(keras.optimizers.Adam(0.01), loss)
     model.fit(PREPROCESSED["signed"](PIXELS), labels, epochs=40, batch_size=24, verbose=0)
-    assert chosen(model, split(labels=labels), task=task, output_kind=head).scale == "signed"
+    assert choose(model, split(labels=labels), task=task, output_kind=output_kind).scale == "signed"
 
 
-def test_the_colour_scales_are_tried_on_three_channels_only():
+def test_colour_scales_are_compared_for_three_channels_only():
     pixels = images(channels=3)
     shape = (6, 6, 3)
     model = trained(classifier(shape=shape), keras.applications.imagenet_utils.preprocess_input(pixels * 1.0))
@@ -245,16 +245,16 @@ def test_the_colour_scales_are_tried_on_three_channels_only():
     choice = choose_scale(three, split(pixels), task="classification", measured=True, seed=0)
     assert choice.scale == "caffe"
     assert {"imagenet", "caffe"} <= set(choice.losses)
-    assert not {"imagenet", "caffe"} & set(chosen(trained_on("raw")).losses)
+    assert not {"imagenet", "caffe"} & set(choose(trained_on("raw")).losses)
 
 
-def test_rows_of_probabilities_are_labels_too():
+def test_labels_may_be_rows_of_probabilities():
     model = trained_on("raw")
     soft = np.eye(3)[LABELS] * 0.9 + 0.1 / 3
-    assert chosen(model, split(labels=soft)).scale == "raw"
+    assert choose(model, split(labels=soft)).scale == "raw"
 
 
-def test_a_network_that_takes_bytes_gets_them():
+def test_a_network_with_integer_inputs_is_not_scaled():
     inputs = keras.Input((6, 6, 1), dtype="uint8")
     x = layers.Flatten()(layers.Rescaling(1 / 255)(inputs))
     model = KerasNetwork(keras.Model(inputs, layers.Dense(3)(x)), name="m")
@@ -263,7 +263,7 @@ def test_a_network_that_takes_bytes_gets_them():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int32"])
-def test_other_types_than_uint8_have_no_scale(dtype):
+def test_images_other_than_uint8_are_not_scaled(dtype):
     given = PIXELS.astype(dtype)
     choice = choose_scale(
         network(classifier(), pixels=given), split(given), task="classification", measured=True, seed=0
@@ -272,40 +272,40 @@ def test_other_types_than_uint8_have_no_scale(dtype):
 
 
 @pytest.mark.parametrize("stored", ["raw", "unit", "signed"])
-@pytest.mark.parametrize("wanted", ["raw", "unit", "signed"])
-def test_floats_in_another_range_than_the_network_was_trained_on_are_said(stored, wanted):
-    model = trained_on(wanted)
+@pytest.mark.parametrize("expected", ["raw", "unit", "signed"])
+def test_float_images_in_the_wrong_range_are_reported(stored, expected):
+    model = trained_on(expected)
     given = PREPROCESSED[stored](PIXELS).astype(np.float32)
-    said = find_scale_mismatch(
+    mismatch = find_scale_mismatch(
         network(model, pixels=given), split(given), task="classification", measured=True, seed=0
     )
-    assert (said is None) is (stored == wanted)
-    assert said is None or f"but {wanted} would fit" in said
+    assert (mismatch is None) is (stored == expected)
+    assert mismatch is None or f"but {expected} would fit" in mismatch
 
 
-def test_floats_from_0_to_255_into_a_fresh_network_are_said():
+def test_float_images_from_0_to_255_are_reported_for_an_untrained_network():
     given = PIXELS.astype(np.float32)
     plain, rescaling = classifier(), classifier(lambda x: layers.Rescaling(1 / 255)(x))
-    asked = {"task": "classification", "measured": False, "seed": 0}
-    assert "does not rescale" in find_scale_mismatch(network(plain, pixels=given), split(given), **asked)
-    assert find_scale_mismatch(network(rescaling, pixels=given), split(given), **asked) is None
+    options = {"task": "classification", "measured": False, "seed": 0}
+    assert "does not rescale" in find_scale_mismatch(network(plain, pixels=given), split(given), **options)
+    assert find_scale_mismatch(network(rescaling, pixels=given), split(given), **options) is None
     given = (PIXELS / 255.0).astype(np.float32)
-    assert find_scale_mismatch(network(plain, pixels=given), split(given), **asked) is None
-    assert "but raw would fit" in find_scale_mismatch(network(rescaling, pixels=given), split(given), **asked)
+    assert find_scale_mismatch(network(plain, pixels=given), split(given), **options) is None
+    assert "but raw would fit" in find_scale_mismatch(network(rescaling, pixels=given), split(given), **options)
 
 
-def test_a_standardization_is_what_numpy_computes():
+def test_standardization_equals_numpy():
     scale = Standardization(mean=(120.0, 110.0, 100.0), deviation=(60.0,))
     pixels = images(channels=3)
     ours = Preprocessing((6, 6, 3), "uint8", (6, 6, 3), "float32", scale)(pixels)
     np.testing.assert_allclose(
         keras.ops.convert_to_numpy(ours), (pixels - np.array([120.0, 110, 100])) / 60, atol=1e-5
     )
-    papers = Standardization(mean=(0.5,), deviation=(0.25,)).in_pixels
-    assert (papers.mean, papers.deviation) == ((127.5,), (63.75,))
+    in_pixels = Standardization(mean=(0.5,), deviation=(0.25,)).in_pixels
+    assert (in_pixels.mean, in_pixels.deviation) == ((127.5,), (63.75,))
 
 
-def test_the_network_that_was_measured_stays_as_it_was():
+def test_choosing_a_scale_leaves_the_network_unchanged():
     given = network(trained_on("raw"))
     choose_scale(given, split(), task="classification", measured=True, seed=0)
     assert given.preprocessing["x"].scale == "unit"

@@ -1,4 +1,4 @@
-"""Files compute what `model.predict` computes, in float32, with the output kind that is asked for."""
+"""Exported files compute what `model.predict` computes, in float32, with the requested output kind."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from kdcli.exports.choosing import choose_formats
+from kdcli.exports.format_choice import choose_formats
 from kdcli.models.inference import choose_exported_kind, prepare_for_export
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.keras.serving import make_served_model
+from kdcli.models.keras.served_model import make_served_model
 from kdcli.models.preprocessing import Preprocessing
 
 FORMATS = [("keras", "none"), ("saved-model", "none"), ("onnx", "none")]
@@ -48,8 +48,8 @@ AUGMENTATIONS = {
     "SpatialDropout2D": {"rate": 0.5},
     "AlphaDropout": {"rate": 0.5},
 }
-# They do the same in inference as in training, or change shapes only. Keras 3.15 does not load its own
-# RandomShear, and cannot chain Equalization, whose symbolic output is its input.
+# Layers that act in inference as in training, or change shapes only. Keras 3.15 cannot load its own RandomShear,
+# and cannot chain Equalization, whose symbolic output is its input.
 OTHERS = {
     *("RandomShear", "AutoContrast", "ContrastLimitedAdaptiveHistogramEqualization", "Equalization"),
     *("CenterCrop", "MaxNumBoundingBoxes", "Resizing"),
@@ -68,7 +68,7 @@ def network_of(model, raw):
 
 
 def file_outputs(network, raw, folder, *, kind, quantize="none", **options):
-    """What a written file gives for raw examples in its own runtime."""
+    """The outputs of an exported file for raw examples, in its own runtime."""
     (format_,) = choose_formats([kind], quantize=[quantize])
     if kind in PACKAGES:
         pytest.importorskip(PACKAGES[kind])
@@ -86,7 +86,7 @@ def file_outputs(network, raw, folder, *, kind, quantize="none", **options):
 
 @pytest.fixture(scope="module")
 def augmented():
-    """Every augmentation of Keras in a model; some of its layers in a nested one, one told to train."""
+    """A model with every augmentation of Keras, some in a nested model and one called with training=True."""
     keras.utils.set_random_seed(0)
     chain = [getattr(L, name)(**options) for name, options in AUGMENTATIONS.items()]
     inputs = keras.Input((12, 12, 3))
@@ -99,7 +99,7 @@ def augmented():
     return model, raw, model.predict(raw, verbose=0)
 
 
-def test_every_augmentation_of_keras_is_known_here():
+def test_every_augmentation_of_keras_is_tested():
     there = {name for name in dir(L) if "image_preprocessing" in getattr(getattr(L, name), "__module__", "")}
     assert there <= {*AUGMENTATIONS, *OTHERS}
 
@@ -114,7 +114,7 @@ def test_augmentation_is_off_in_every_format(augmented, kind, quantize, tmp_path
     np.testing.assert_array_equal(found.argmax(-1)[sure], wanted.argmax(-1)[sure])
 
 
-def test_a_keras_file_is_in_inference_when_it_is_only_called(augmented, tmp_path):
+def test_a_keras_file_computes_in_inference_mode_when_called(augmented, tmp_path):
     model, raw, wanted = augmented
     file_outputs(network_of(model, raw), raw, tmp_path, kind="keras")
     plain = keras.saving.load_model(tmp_path / "m.keras")
@@ -143,14 +143,14 @@ def test_half_precision_is_exported_in_float32(policy, tmp_path):
 
 
 @pytest.mark.parametrize("axis", [-1, None])
-def test_what_a_layer_holds_is_no_second_input_of_an_onnx_file(axis, tmp_path):
+def test_tensors_of_a_layer_are_not_inputs_of_an_onnx_file(axis, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     raw = (np.random.default_rng(0).standard_normal((40, 4)) * [1, 10, 100, 5]).astype("float32")
     layer = L.Normalization(axis=axis)
     layer.adapt(raw)
     inputs = keras.Input((4,))
     keras.Model(inputs, L.Dense(2)(layer(inputs))).save(tmp_path / "given.keras")
-    # Only a loaded layer holds tensors that are no variables.
+    # Only a loaded layer holds tensors that are not variables.
     model = keras.saving.load_model(tmp_path / "given.keras")
     found = file_outputs(network_of(model, raw), raw, tmp_path, kind="onnx")
     np.testing.assert_allclose(found, model.predict(raw, verbose=0), atol=1e-5)
@@ -172,7 +172,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize(("end", "kind"), [*((end, "keras") for end in ENDS), ("activation", "litert")])
-def test_a_file_gives_the_output_kind_that_is_asked_for(end, kind, tmp_path):
+def test_a_file_gives_the_requested_output_kind(end, kind, tmp_path):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6,))
     model = keras.Model(inputs, ENDS[end](inputs))

@@ -1,4 +1,4 @@
-"""Every registered format, in every quantisation, on three tiny models: written, opened again, compared."""
+"""Every format and quantization on three tiny models: written, opened again, compared."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from conftest import blobs
 
 from kdcli.errors import ModelError
 from kdcli.exports import EXPORT_FORMATS, Litert
-from kdcli.exports.choosing import IO_TYPES, QUANTIZE_MODES, choose_formats
+from kdcli.exports.format_choice import IO_TYPES, QUANTIZE_MODES, choose_formats
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.keras.serving import make_served_model
+from kdcli.models.keras.served_model import make_served_model
 from kdcli.models.preprocessing import Preprocessing
 
 FORMATS = [
     *((kind, "none") for kind in EXPORT_FORMATS),
     *(("litert", way) for way in QUANTIZE_MODES if way != "none"),
 ]
-# Largest difference as a share of the largest answer.
+# Largest difference as a fraction of the largest output.
 CLOSE = {"none": 1e-5, "float16": 2e-3, "dynamic": 0.05, "int8": 0.15}
 
 
-def pictures_network(*, last: str | None = None) -> tuple[KerasNetwork, np.ndarray]:
+def image_network(*, last: str | None = None) -> tuple[KerasNetwork, np.ndarray]:
     keras.utils.set_random_seed(1)
     layers = keras.layers
     model = keras.Sequential(
@@ -36,8 +36,8 @@ def pictures_network(*, last: str | None = None) -> tuple[KerasNetwork, np.ndarr
             layers.Dense(3, activation=last),
         ]
     )
-    network = KerasNetwork(model, name="pictures")
-    # Pictures of another size, without a channel axis: all of the preparation has something to do.
+    network = KerasNetwork(model, name="images")
+    # Images of another size, without a channel axis, use every step of the preprocessing.
     preparation = Preprocessing((10, 12), "uint8", (8, 8, 1), "float32", "signed", (8, 8), "crop")
     raw = np.random.default_rng(0).integers(0, 256, (40, 10, 12), dtype=np.uint8)
     return network.with_preprocessing({"x": preparation}), raw
@@ -52,14 +52,14 @@ def values_network() -> tuple[KerasNetwork, np.ndarray]:
 
 
 NETWORKS = {
-    "logits": pictures_network,
-    "probabilities": lambda: pictures_network(last="softmax"),
+    "logits": image_network,
+    "probabilities": lambda: image_network(last="softmax"),
     "values": values_network,
 }
 
 
 def written(format_, network, raw, folder, capfd=None, **options):
-    options = {"inside": True, **options}
+    options = {"include_preprocessing": True, **options}
     serving = make_served_model(network, floats=format_.takes_floats, **options)
     if format_.from_data:
         serving = serving.shown({"x": raw})
@@ -68,20 +68,20 @@ def written(format_, network, raw, folder, capfd=None, **options):
         capfd.readouterr()
     format_.write(serving, path)
     if capfd is not None:
-        # Converters write to both outputs; nothing of it is ours to show.
+        # The output of converters is hidden.
         assert capfd.readouterr() == ("", "")
     assert sorted(entry.name for entry in folder.iterdir()) == [path.name]
     runner = format_.open(path)
     try:
         assert runner.runtime == format_.runtime
         assert runner.batch == options.get("batch")
-        answers = runner.predict(serving.convert_examples({"x": raw}))
+        outputs = runner.predict(serving.convert_examples({"x": raw}))
         nanoseconds = runner.time_block([serving.convert_examples({"x": raw[:1]})] * 3)
     finally:
         runner.close()
-    assert answers.dtype == np.float32
+    assert outputs.dtype == np.float32
     assert nanoseconds.dtype == np.int64 and nanoseconds.shape == (3,) and (nanoseconds > 0).all()
-    return answers
+    return outputs
 
 
 def expected(network, raw):
@@ -93,49 +93,49 @@ def expected(network, raw):
     [(*one, model) for one, model in itertools.product(FORMATS, NETWORKS)],
     ids=lambda value: value,
 )
-def test_a_file_answers_raw_examples_as_its_model_does(kind, quantize, model, tmp_path, capfd):
+def test_a_file_gives_the_outputs_of_its_model_for_raw_examples(kind, quantize, model, tmp_path, capfd):
     (format_,) = choose_formats([kind], quantize=[quantize])
     if format_.extra:
         pytest.importorskip({"litert": "ai_edge_litert", "onnx": "onnxruntime"}[format_.extra])
     network, raw = NETWORKS[model]()
-    answers, wanted = written(format_, network, raw, tmp_path, capfd=capfd), expected(network, raw)
-    assert np.abs(answers - wanted).max() <= CLOSE[quantize] * np.abs(wanted).max()
+    outputs, wanted = written(format_, network, raw, tmp_path, capfd=capfd), expected(network, raw)
+    assert np.abs(outputs - wanted).max() <= CLOSE[quantize] * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize("kind", EXPORT_FORMATS)
-def test_outside_takes_what_the_model_takes_and_a_fixed_batch_is_kept(kind, tmp_path):
+def test_preprocessing_outside_and_a_fixed_batch_size(kind, tmp_path):
     (format_,) = choose_formats([kind])
     if format_.extra:
         pytest.importorskip({"litert": "ai_edge_litert", "onnx": "onnxruntime"}[format_.extra])
-    network, raw = pictures_network()
-    answers = written(format_, network, raw[:9], tmp_path, inside=False, batch=4)
+    network, raw = image_network()
+    outputs = written(format_, network, raw[:9], tmp_path, include_preprocessing=False, batch=4)
     assert make_served_model(network, include_preprocessing=False).shape == (8, 8, 1)
-    np.testing.assert_allclose(answers, expected(network, raw[:9]), atol=1e-5)
+    np.testing.assert_allclose(outputs, expected(network, raw[:9]), atol=1e-5)
 
 
 @pytest.mark.parametrize("io", IO_TYPES)
-def test_what_goes_in_and_comes_out_of_an_int8_file_is_chosen(io, tmp_path):
+def test_io_sets_the_types_of_an_int8_file(io, tmp_path):
     pytest.importorskip("ai_edge_litert")
     from kdcli.models.runtimes.runner import FileRunner
 
-    network, raw = pictures_network()
+    network, raw = image_network()
     format_ = Litert(quantize="int8", io=io)
-    answers = written(format_, network, raw, tmp_path)
+    outputs = written(format_, network, raw, tmp_path)
     wanted = expected(network, raw)
-    assert np.abs(answers - wanted).max() <= 0.15 * np.abs(wanted).max()
+    assert np.abs(outputs - wanted).max() <= 0.15 * np.abs(wanted).max()
     with FileRunner(tmp_path / "m_int8.tflite") as runner:
         assert (runner.input.dtype, runner.output.dtype) == (io, io)
         if io == "uint8":
-            # A raw byte means itself.
+            # Stored bytes equal raw bytes.
             assert (runner.input.scale, runner.input.zero_point) == (1.0, 0)
-            np.testing.assert_array_equal(runner.predict(raw), answers)
+            np.testing.assert_array_equal(runner.predict(raw), outputs)
 
 
 def test_plain_keras_opens_the_keras_file_without_kd(tmp_path):
     import json
     import zipfile
 
-    network, raw = pictures_network()
+    network, raw = image_network()
     (format_,) = choose_formats(["keras"])
     written(format_, network, raw, tmp_path)
     config = json.loads(zipfile.ZipFile(tmp_path / "m.keras").read("config.json"))
@@ -144,7 +144,7 @@ def test_plain_keras_opens_the_keras_file_without_kd(tmp_path):
     assert "kdcli" not in json.dumps(config)
 
 
-def test_a_model_that_a_format_cannot_hold_is_one_line(tmp_path, capfd):
+def test_an_unsupported_model_is_an_error_of_one_line(tmp_path, capfd):
     pytest.importorskip("ai_edge_litert")
     inputs = keras.Input((8,))
     model = keras.Model(inputs, keras.layers.Dense(2)(keras.ops.real(keras.ops.fft((inputs, inputs))[0])))
@@ -170,7 +170,7 @@ def recurrent_network():
     return network.with_preprocessing({"x": Preprocessing((6, 3), "float32", (6, 3), "float32")}), raw
 
 
-def test_recurrent_layers_want_a_fixed_batch_and_are_never_calibrated(tmp_path):
+def test_recurrent_layers_need_a_fixed_batch_and_are_never_calibrated(tmp_path):
     pytest.importorskip("ai_edge_litert")
     network, raw = recurrent_network()
     plain, int8 = choose_formats(["litert"], quantize=["none", "int8"])
@@ -184,5 +184,5 @@ def test_recurrent_layers_want_a_fixed_batch_and_are_never_calibrated(tmp_path):
         )
     assert caught.value.hint == "--quantize dynamic"
     assert list(tmp_path.iterdir()) == []
-    answers = written(plain, network, raw, tmp_path, batch=1)
-    np.testing.assert_allclose(answers, expected(network, raw), atol=1e-5)
+    outputs = written(plain, network, raw, tmp_path, batch=1)
+    np.testing.assert_allclose(outputs, expected(network, raw), atol=1e-5)

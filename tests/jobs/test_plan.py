@@ -22,7 +22,7 @@ from kdcli.jobs.preflight import collect_loss_findings
 from kdcli.loss import Parts
 from kdcli.losses import make
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.keras.serving import ServedModel
+from kdcli.models.keras.served_model import ServedModel
 from kdcli.models.preprocessing import Preprocessing
 
 PAIRS = (Pair("a", "b", True), Pair("c", "d", True))

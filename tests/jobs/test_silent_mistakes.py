@@ -97,7 +97,7 @@ def test_the_settings_of_a_run_do_not_apply_to_other_evaluated_files(tmp_path):
 def test_output_maps_are_refused_for_classification(tmp_path):
     inputs = keras.Input((8, 8, 1))
     maps = keras.Model(inputs, keras.layers.Conv2D(3, 3)(inputs))
-    with pytest.raises(ModelError, match="an answer has the shape 6×6×3; classification needs 1 axes"):
+    with pytest.raises(ModelError, match="the output has shape 6×6×3, but classification needs 1 axes"):
         kdcli.distill(**options(tmp_path, student=maps))
 
 
@@ -111,7 +111,7 @@ def test_float_images_up_to_255_are_reported(tmp_path):
     )
     texts = [getattr(event, "text", "") for event in events]
     # For teacher and student, since each may want another range.
-    assert sum("the images are float32 from 0 to" in text and "go in as they are" in text for text in texts) == 2
+    assert sum("the images are float32 from 0 to" in text and "are not scaled" in text for text in texts) == 2
 
 
 def good():

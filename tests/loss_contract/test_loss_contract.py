@@ -1,4 +1,4 @@
-"""The contract of losses finds what it is there to find: for each of its points a loss that breaks it."""
+"""For each check of the contract, a loss that violates it is found."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kdcli.spec import Temperature
 
 
 class Squared(Loss):
-    """A loss that keeps the contract; each of the others breaks one point of it."""
+    """A loss that satisfies the contract; each of the others violates one check."""
 
     kind: Literal["own"] = "own"
 
@@ -36,11 +36,11 @@ class OneNumber(Squared):
         return ops.mean(super().__call__(**given))
 
 
-class OneByOne(Squared):
+class ValuePerExample(Squared):
     whole_batch: ClassVar[bool] = True
 
 
-class AmongItsNeighbours(Squared):
+class DependsOnOthers(Squared):
     def __call__(self, **given):
         values = super().__call__(**given)
         return values / (1.0 + ops.mean(values))
@@ -51,13 +51,13 @@ class Eager(Squared):
         return ops.convert_to_tensor(super().__call__(student=student, teacher=teacher).numpy())
 
 
-class OfAKnownBatch(Squared):
+class NeedsBatchSize(Squared):
     def __call__(self, **given):
         values = super().__call__(**given)
         return ops.sum(ops.stack([values] * int(given["student"].shape[0]), axis=0), axis=0)
 
 
-class Chance(Squared):
+class Random(Squared):
     def __call__(self, **given):
         return super().__call__(**given) * np.random.default_rng().uniform(0.5, 1.5)
 
@@ -74,8 +74,8 @@ class Offset(Squared):
         return super().__call__(**given) + 1.0
 
 
-class Restless(Squared):
-    """Its value is 0 when the two are equal, its gradient is not."""
+class GradientWhenEqual(Squared):
+    """The value is 0 for equal inputs, but the gradient is not."""
 
     non_negative: ClassVar[bool] = False
 
@@ -105,7 +105,7 @@ class MapsOnly(FeatureLoss):
 
 
 class Classifier(Squared):
-    heads: ClassVar[tuple[str, ...]] = ("logits", "values")
+    output_kinds: ClassVar[tuple[str, ...]] = ("logits", "values")
 
     def __call__(self, *, output_kind="logits", **given):
         if output_kind == "values":
@@ -118,11 +118,11 @@ class TakesAnyLabel(Squared):
     one_class: ClassVar[bool] = True
 
 
-class Ignores(Squared):
+class IgnoresTemperature(Squared):
     temperature: Temperature = 2.0
 
 
-class Frozen(Squared):
+class ConstantTemperature(Squared):
     temperature: Temperature = 2.0
 
     def __call__(self, **given):
@@ -130,18 +130,18 @@ class Frozen(Squared):
         return super().__call__(**given) * start
 
 
-class Unreached(Squared):
+class NoGradient(Squared):
     def __call__(self, *, student, teacher, **_):
         return super().__call__(student=ops.stop_gradient(student), teacher=teacher)
 
 
-class PullsTheTeacher(Squared):
+class TrainsTheTeacher(Squared):
     def __call__(self, *, student, teacher, **_):
         return per_example(ops.square(wide(student) - wide(teacher)))
 
 
 class LeaksGradient(Squared):
-    """Values are each example's own, gradients are not."""
+    """The values are independent of the other examples, but the gradients are not."""
 
     def __call__(self, *, student, teacher, **_):
         mean = ops.mean(wide(student))
@@ -188,48 +188,58 @@ class Logarithm(Squared):
 
 
 class Root(Squared):
-    """The gradient of a root at 0 is not finite."""
+    """The gradient of the square root at 0 is not finite."""
 
     def __call__(self, **given):
         return ops.sqrt(super().__call__(**given))
 
 
-BREAKS = [
+VIOLATIONS = [
     (Raises, "runs", r"KeyError: 'nothing' \(test_loss_contract\.py:\d+\)$"),
-    (OneNumber, "mean over the batch", r"it gives \(\) for a batch of 8, not one value an example"),
-    (OneByOne, "mean over the batch", r"whole_batch says that the value is a scalar, it is of shape \(8,\)"),
-    (AmongItsNeighbours, "mean over the batch", "a value changes with the other examples: "),
+    (
+        OneNumber,
+        "mean over the batch",
+        r"the value has the shape \(\) for a batch of 8 \(expected one value per example\)",
+    ),
+    (
+        ValuePerExample,
+        "mean over the batch",
+        r"the value has the shape \(8,\) \(whole_batch is set: expected a scalar\)",
+    ),
+    (DependsOnOthers, "mean over the batch", "a value depends on the other examples: "),
     (Eager, "compiled", "numpy"),
-    (OfAKnownBatch, "compiled", r"TypeError: .* \(test_loss_contract\.py:\d+\)$"),
-    (Chance, "repeatable", "twice the same inputs gave "),
-    (Signed, "not negative", "say non_negative = False if that is meant"),
+    (NeedsBatchSize, "compiled", r"TypeError: .* \(test_loss_contract\.py:\d+\)$"),
+    (Random, "repeatable", "the same inputs gave "),
+    (Signed, "not negative", "set non_negative = False if this is intended"),
     (Offset, "zero when equal", "a student that equals its teacher has a loss of 1"),
-    (Restless, "zero when equal", "a student that equals its teacher has a gradient of 0.2"),
-    (Sum, "two shares", "half of the batch gives other values: "),
-    (LastPosition, "leading axes", "it is not the mean over the positions: "),
+    (GradientWhenEqual, "zero when equal", "a student that equals its teacher has a gradient of 0.2"),
+    (Sum, "two replicas", "half of the batch gives different values: "),
+    (LastPosition, "leading axes", "the value is not the mean over the positions: "),
     (MapsOnly, "feature shapes", r"student \(\((5, 6)|6\),\) with teacher .*: \w+Error: "),
-    (Classifier, "heads", r"ValueError: not a classifier \(test_loss_contract\.py:\d+\)$"),
-    (TakesAnyLabel, "labels", "one_class says that mixed labels are refused"),
-    (Ignores, "schedules", "temperature is accepted and has no effect"),
-    (Frozen, "schedules", "temperature does not change over training: "),
-    (Unreached, "student learns", "no gradient reaches the student"),
-    (PullsTheTeacher, "teacher is constant", "the teacher gets a gradient of .*: stop_gradient is missing"),
+    (Classifier, "output kinds", r"ValueError: not a classifier \(test_loss_contract\.py:\d+\)$"),
+    (TakesAnyLabel, "labels", "one_class is set, but mixed labels do not raise a ValueError"),
+    (IgnoresTemperature, "schedules", "temperature is accepted, but has no effect"),
+    (ConstantTemperature, "schedules", "temperature does not change over training: "),
+    (NoGradient, "student learns", "no gradient reaches the student"),
+    (TrainsTheTeacher, "teacher is constant", "the teacher gets a gradient of .*; stop_gradient is missing"),
     (LeaksGradient, "sample weights", "an example of weight 0 has a gradient of "),
-    (IdlePart, "own parts", "trained part .*kernel gets no gradient"),
-    (LatePart, "own parts", "the first call makes 2 variables more: build them in build"),
-    (Narrow, "half precision", "inputs in float16 give float16, not float32"),
+    (IdlePart, "trained parts", "trained part .*kernel gets no gradient"),
+    (LatePart, "trained parts", "the first call creates 2 variables; they must be built in build"),
+    (Narrow, "half precision", r"inputs in float16 give float16 \(expected float32\)"),
     (AlwaysSingle, "double precision", "inputs in float64 give float32, float64"),
     (Logarithm, "extreme inputs", "large inputs: the value is not finite"),
     (Root, "extreme inputs", "equal inputs: the gradient is not finite"),
 ]
 
 
-@pytest.mark.parametrize(("member", "name", "reason"), BREAKS, ids=lambda value: getattr(value, "__name__", None))
-def test_a_loss_that_breaks_a_point_fails_it(member, name, reason):
-    (point,) = (point for point in check_contract(member()) if point.name == name)
-    assert point.state == "failed"
-    assert re.search(reason, point.reason), point.reason
-    assert "\n" not in point.reason
+@pytest.mark.parametrize(
+    ("member", "name", "reason"), VIOLATIONS, ids=lambda value: getattr(value, "__name__", None)
+)
+def test_a_loss_that_violates_a_check_fails_it(member, name, reason):
+    (result,) = (result for result in check_contract(member()) if result.name == name)
+    assert result.state == "failed"
+    assert re.search(reason, result.reason), result.reason
+    assert "\n" not in result.reason
 
 
 class NoNumber(Squared):
@@ -243,23 +253,23 @@ class Infinite(Squared):
 
 
 @pytest.mark.parametrize("member", [NoNumber, Infinite])
-def test_what_is_no_number_is_found_by_its_own_points(member):
-    found = {point.name: point for point in check_contract(member())}
-    for name in ("mean over the batch", "compiled", "repeatable", "two shares", "sample weights"):
+def test_values_that_are_not_finite_fail_the_right_checks(member):
+    found = {result.name: result for result in check_contract(member())}
+    for name in ("mean over the batch", "compiled", "repeatable", "two replicas", "sample weights"):
         assert found[name].state != "failed" or name == "sample weights", found[name]
     assert found["extreme inputs"].reason == "large inputs: the value is not finite"
     assert found["zero when equal"].state == "failed"
     if member is NoNumber:
-        assert found["not negative"].reason == "it gave nan for inputs of a size of 1"
+        assert found["not negative"].reason == "the value is nan for inputs with a standard deviation of 1"
 
 
-def test_a_scalar_for_examples_has_nothing_to_weight():
-    found = {point.name: point for point in check_contract(OneNumber())}
-    for name in ("two shares", "sample weights"):
+def test_checks_of_single_examples_are_skipped_for_a_scalar():
+    found = {result.name: result for result in check_contract(OneNumber())}
+    for name in ("two replicas", "sample weights"):
         assert found[name].state == "skipped" and "value for each example" in found[name].reason
 
 
-def test_a_reason_is_the_first_sentence_of_what_was_raised():
+def test_a_reason_is_the_first_sentence_of_the_error():
     raw = (
         "{{function_node __wrapped__MatMul_device_/job:localhost/device:CPU:0}} Sizes differ: 8 and 5 [Op:MatMul]"
     )
@@ -268,24 +278,28 @@ def test_a_reason_is_the_first_sentence_of_what_was_raised():
     assert describe_error(OSError("word " * 60)) == f"OSError: {'word ' * 19}word ..."
 
 
-def test_every_point_can_fail():
-    assert {name for _, name, _ in BREAKS} == {"runs", *CHECKS}
+def test_every_check_can_fail():
+    assert {name for _, name, _ in VIOLATIONS} == {"runs", *CHECKS}
 
 
-def test_a_loss_that_keeps_the_contract_fails_nothing_and_says_what_does_not_concern_it():
+def test_a_loss_that_satisfies_the_contract_fails_nothing_and_skips_what_does_not_apply():
     found = check_contract(Squared())
-    assert [point.name for point in found] == ["runs", *CHECKS]
-    assert {point.name for point in found if point.state != "passed"} == {"feature shapes", "labels", "own parts"}
-    assert all((point.state == "skipped") == bool(point.reason) for point in found)
+    assert [result.name for result in found] == ["runs", *CHECKS]
+    assert {result.name for result in found if result.state != "passed"} == {
+        "feature shapes",
+        "labels",
+        "trained parts",
+    }
+    assert all((result.state == "skipped") == bool(result.reason) for result in found)
 
 
-def test_of_a_loss_that_does_not_run_nothing_else_is_said():
+def test_all_checks_are_skipped_for_a_loss_that_does_not_run():
     first, *rest = check_contract(Raises())
     assert first.state == "failed"
-    assert {(point.state, point.reason) for point in rest} == {("skipped", "it does not run")}
+    assert {(result.state, result.reason) for result in rest} == {("skipped", "the loss does not run")}
 
 
-def test_a_check_is_the_same_each_time_and_leaves_keras_as_it_was():
+def test_a_check_is_repeatable_and_leaves_keras_unchanged():
     import keras
 
     before = keras.config.floatx(), keras.config.dtype_policy().name

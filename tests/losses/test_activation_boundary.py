@@ -14,14 +14,14 @@ from kdcli.losses import make
 
 
 @pytest.mark.parametrize("number", [0, 2])
-def test_it_is_the_published_loss(number, dtype):
+def test_agrees_with_the_published_code(number, dtype):
     case = Case("ab", number, dtype, "activation_boundary")
     loss, teachers = make("activation_boundary", margin=case.hyper("margin")), case.several("teacher")
     names = [f"student{place}" for place in range(len(teachers))]
     case.check(lambda *students: mean(loss, student=list(students), teacher=teachers), inputs=names)
 
 
-def test_layers_weighed_one_by_one_are_the_other_published_loss(dtype):
+def test_weights_per_layer_agree_with_the_other_published_code(dtype):
     case = Case("ab", 4, dtype, "activation_boundary")
     loss, teachers = make("activation_boundary", margin=case.hyper("margin")), case.several("teacher")
     batch = int(teachers[0].shape[0])
@@ -57,7 +57,7 @@ def test_deeper_pairs_count_more():
     ],
     ids=str,
 )
-def test_a_regressor_leads_from_the_students_shape_to_the_teachers(ours, theirs, kernels):
+def test_regressor_maps_the_students_shape_to_the_teachers(ours, theirs, kernels):
     loss = make("activation_boundary")
     parts = loss.build(Given((ours,), (theirs,)))
     (layers,) = parts.trained["regressors"]
@@ -69,7 +69,7 @@ def test_a_regressor_leads_from_the_students_shape_to_the_teachers(ours, theirs,
     assert (value > 0).all()
 
 
-def test_what_lies_beyond_the_margin_costs_nothing():
+def test_features_beyond_the_margin_have_no_loss():
     loss = make("activation_boundary", margin=0.5)
     assert loss(student=[[0.6, -0.6]], teacher=[[0.1, -3.0]]).numpy() == pytest.approx([0.0])
     assert loss(student=[[0.0, 0.0]], teacher=[[0.1, 0.0]]).numpy() == pytest.approx([0.003 * 0.5])

@@ -1,4 +1,4 @@
-"""Adversarial matching: no published numbers, but what both sides must do."""
+"""Adversarial matching: no published values, but the expected behaviour of both sides."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def learned(parts):
     return [weight for layer in parts.kept["discriminators"][0] for weight in layer.trainable_variables]
 
 
-def test_the_value_is_the_chance_that_the_discriminator_gives_before_it_learns():
+def test_value_is_the_discriminators_probability_before_its_step():
     loss, parts = built()
     given = batch()
     before = scores(parts, given["student"])
@@ -49,7 +49,7 @@ def test_the_value_is_the_chance_that_the_discriminator_gives_before_it_learns()
 
 @pytest.mark.parametrize("penalty", [0.0, 2.0])
 @pytest.mark.parametrize("shape", [(4,), (5, 4), (3, 2, 4)])
-def test_the_discriminator_goes_down_its_own_slope(shape, penalty):
+def test_discriminator_follows_its_own_gradient(shape, penalty):
     loss, parts = built(shape, penalty=penalty)
     given = batch(shape)
     layers, weights = parts.kept["discriminators"][0], learned(parts)
@@ -72,7 +72,7 @@ def test_the_discriminator_goes_down_its_own_slope(shape, penalty):
         assert np.abs(moved).max() > 5e-4
 
 
-def test_neither_learns_for_the_other():
+def test_student_and_discriminator_get_separate_gradients():
     loss, parts = built()
     given = batch()
     with tf.GradientTape() as tape:
@@ -166,12 +166,12 @@ def told_apart(student, parts):
     return (true.mean() + false.mean()) / 2
 
 
-def test_a_discriminator_learns_to_tell_a_frozen_student_from_the_teacher():
+def test_discriminator_learns_to_distinguish_a_frozen_student():
     assert told_apart(*contest(0, frozen=True)) < 0.6
     assert told_apart(*contest(150, frozen=True)) > 0.8
 
 
-def test_a_student_comes_nearer_to_the_teachers_distribution_until_it_is_taken_for_it():
+def test_student_approaches_the_teachers_distribution():
     start, _ = contest(0, frozen=True)
     student, parts = contest(800, frozen=False)
     for now, before in zip(distances(student), distances(start), strict=True):
@@ -207,15 +207,15 @@ def test_pairs_have_a_discriminator_each_and_are_summed():
 
 
 def test_logits_have_no_layers():
-    with pytest.raises(UsageError, match="teacher_layer and student_layer belong to on: features"):
+    with pytest.raises(UsageError, match="teacher_layer and student_layer need on: features"):
         make("adversarial", on="logits", teacher_layer="block1")
     assert make("adversarial", on="logits").on_logits
     assert not make("adversarial", teacher_layer="block1").on_logits
 
 
-def test_it_says_what_is_missing():
+def test_missing_arguments_are_named():
     loss, parts = built()
-    with pytest.raises(ValueError, match="a run makes a projection, a direct call needs equal shapes"):
+    with pytest.raises(ValueError, match="a run adds a projection, a direct call needs equal shapes"):
         loss(student=tf.zeros((6, 3)), teacher=tf.zeros((6, 4)), parts=parts)
-    with pytest.raises(ValueError, match="adversarial has parts of its own"):
+    with pytest.raises(ValueError, match="adversarial needs its parts"):
         make("adversarial")(**batch())

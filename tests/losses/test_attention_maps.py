@@ -28,14 +28,14 @@ def softmax(values):
 
 
 @pytest.mark.parametrize(("number", "options"), CASES.items(), ids=str)
-def test_it_is_the_published_loss(number, options, dtype):
+def test_agrees_with_the_published_code(number, options, dtype):
     case = Case("textbrewer", number, dtype, "attention_maps")
     loss = make("attention_maps", **options)
     case.check(lambda student: mean(loss, student=student, teacher=case["teacher"]))
 
 
 @pytest.mark.parametrize("merge", ["none", "mean", "sum"])
-def test_with_a_mask_the_squares_are_over_pairs_of_tokens_that_count(merge):
+def test_masked_squares_cover_unmasked_pairs_of_tokens(merge):
     student, teacher = scores(3, 2, 4, 4), scores(3, 2, 4, 4, seed=1)
     mask = np.array([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]])
     merged = {
@@ -51,7 +51,7 @@ def test_with_a_mask_the_squares_are_over_pairs_of_tokens_that_count(merge):
 
 
 @pytest.mark.parametrize("merge", ["none", "mean"])
-def test_with_a_mask_the_entropy_is_over_queries_and_keys_that_count(merge):
+def test_masked_entropy_covers_unmasked_queries_and_keys(merge):
     student, teacher = scores(3, 2, 4, 4), scores(3, 2, 4, 4, seed=1)
     mask = np.array([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]])
     ours, theirs = (side.mean(1, keepdims=True) if merge == "mean" else side for side in (student, teacher))
@@ -62,7 +62,7 @@ def test_with_a_mask_the_entropy_is_over_queries_and_keys_that_count(merge):
 
 
 @pytest.mark.parametrize("distance", ["mse", "cross_entropy"])
-def test_heads_that_differ_in_number_are_averaged_first(distance):
+def test_different_numbers_of_heads_are_averaged_first(distance):
     student, teacher = scores(2, 2, 4, 4), scores(2, 6, 4, 4, seed=1)
     found = make("attention_maps", distance=distance)(student=student, teacher=teacher).numpy()
     loss = make("attention_maps", distance=distance, merge="none")
@@ -81,7 +81,7 @@ def test_probabilities_give_the_cross_entropy_of_the_scores_behind_them():
 
 @pytest.mark.parametrize("given", ["scores", "probabilities"])
 @pytest.mark.parametrize("distance", ["mse", "cross_entropy"])
-def test_masked_keys_have_no_gradient_and_break_nothing(distance, given):
+def test_masked_keys_have_no_gradient_and_stay_finite(distance, given):
     import tensorflow as tf
 
     student, teacher = scores(2, 2, 4, 4), scores(2, 2, 4, 4, seed=1)
@@ -114,11 +114,13 @@ def test_equal_maps_have_no_squared_error_and_no_gradient():
 
 
 def test_a_sum_of_probabilities_is_refused():
-    with pytest.raises(UsageError, match="merge: mean does"):
+    with pytest.raises(UsageError, match="use merge: mean"):
         make("attention_maps", distance="cross_entropy", given="probabilities", merge="sum")
 
 
 @pytest.mark.parametrize(("ours", "options"), [((2, 3, 5, 4), {}), ((2, 2, 4, 4), {"merge": "none"})])
 def test_other_sizes_are_refused(ours, options):
-    with pytest.raises(ValueError, match="the numbers of queries and keys must be equal, and those of heads"):
+    with pytest.raises(
+        ValueError, match="the numbers of queries and keys must be equal, and with merge: none also those of heads"
+    ):
         make("attention_maps", **options)(student=scores(*ours), teacher=scores(2, 3, 4, 4))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from by_steps import check, draw, gradients, same_size
+from numpy_formulas import check, draw, gradients, match_sizes
 from published import Case, mean
 
 from kdcli.errors import UsageError
@@ -15,14 +15,14 @@ from kdcli.losses import make
 
 
 @pytest.mark.parametrize(("number", "options"), [(0, {}), (2, {}), (4, {"p": 1}), (6, {"mode": "paper"})])
-def test_it_is_the_published_loss(number, options, dtype):
+def test_agrees_with_the_published_code(number, options, dtype):
     case = Case("at", number, dtype, "attention_transfer")
     loss, teacher = make("attention_transfer", **options), case.several("teacher")
     names = [f"student{place}" for place in range(len(teacher))]
     case.check(lambda *student: mean(loss, student=list(student), teacher=teacher), inputs=names)
 
 
-def test_it_is_the_published_loss_of_vectors(dtype):
+def test_vectors_agree_with_the_published_code(dtype):
     case = Case("at", 8, dtype, "attention_transfer")
     loss, teacher = make("attention_transfer"), [target[..., None] for target in case.several("teacher")]
 
@@ -42,7 +42,7 @@ def test_any_power_and_maps_of_any_size(mode, p):
     def formula(student, teacher):
         total = 0.0
         for feature, target in zip(student, teacher, strict=True):
-            feature, target = same_size(feature, target)
+            feature, target = match_sizes(feature, target)
             squares = (attention(feature) - attention(target)) ** 2
             total += squares.mean() if mode == "code" else np.sqrt(squares.sum(axis=1)).mean()
         return total
@@ -78,6 +78,6 @@ def test_the_steps_of_a_sequence_are_its_positions():
 
 
 @pytest.mark.parametrize("p", [0, 1.5])
-def test_an_impossible_power_is_refused(p):
+def test_invalid_power_is_refused(p):
     with pytest.raises(UsageError, match="attention_transfer: p: Input should be"):
         make("attention_transfer", p=p)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from by_steps import check, draw, gradients
+from numpy_formulas import check, draw, gradients
 
 from kdcli.losses import make
 
 
 @pytest.mark.parametrize("tau", [1.0, 4.0])
-def test_it_is_its_formula(tau):
+def test_agrees_with_the_formula(tau):
     def formula(student, teacher):
         total = 0.0
         for feature, target in zip(student, teacher, strict=True):
@@ -27,7 +27,7 @@ def test_it_is_its_formula(tau):
     check(make("channel_wise", tau=tau), formula, draw(*shapes), draw(*shapes, seed=1))
 
 
-def test_only_the_places_count_not_the_level_of_a_channel():
+def test_loss_is_independent_of_the_level_of_a_channel():
     (student,) = draw((2, 3, 3, 4))
     value, (slope,) = gradients(make("channel_wise"), [student], [student + np.arange(4.0)])
     assert value == pytest.approx(0.0, abs=1e-12)
@@ -50,6 +50,6 @@ def test_sharp_channels_are_finite():
     assert np.isfinite(slope).all()
 
 
-def test_other_shapes_want_a_projection():
-    with pytest.raises(ValueError, match="a run makes a projection, a direct call needs equal shapes"):
+def test_different_shapes_need_a_projection():
+    with pytest.raises(ValueError, match="a run adds a projection, a direct call needs equal shapes"):
         make("channel_wise")(student=np.ones((2, 3, 3, 4)), teacher=np.ones((2, 3, 3, 5)))

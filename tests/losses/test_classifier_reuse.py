@@ -21,7 +21,7 @@ def weights(layers):
 
 
 @pytest.mark.parametrize("number", [0, 2])
-def test_it_is_the_published_loss(number, dtype):
+def test_agrees_with_the_published_code(number, dtype):
     case = Case("simkd", number, dtype, "classifier_reuse")
     loss, teacher = make("classifier_reuse", factor=int(case.hyper("factor"))), case["teacher"]
     parts = loss.build(Given((case["student"].shape[1:],), (teacher.shape[1:],)))
@@ -29,7 +29,7 @@ def test_it_is_the_published_loss(number, dtype):
     case.check(lambda student: mean(loss, student=student, teacher=teacher, parts=parts), **weights(layers))
 
 
-def test_what_is_projected_already_gives_the_same_value(dtype):
+def test_projected_features_give_the_same_value(dtype):
     import tensorflow as tf
 
     case = Case("simkd", 0, dtype, "classifier_reuse")
@@ -47,7 +47,7 @@ def test_what_is_projected_already_gives_the_same_value(dtype):
     ("ours", "theirs"), [((6, 6, 3), (3, 3, 4)), ((3, 3, 3), (6, 6, 4)), ((5, 2, 3), (2, 5, 4))]
 )
 def test_the_larger_map_is_averaged_down_first(ours, theirs):
-    from kdcli.formulas.pooling import match_sizes
+    from kdcli.formulas.map_sizes import match_sizes
 
     random = np.random.default_rng(0)
     student, teacher = (random.normal(size=(2, *shape)).astype("float32") for shape in (ours, theirs))
@@ -61,7 +61,7 @@ def test_the_larger_map_is_averaged_down_first(ours, theirs):
     assert found == pytest.approx(np.mean(np.square(feature - target), axis=(1, 2, 3)), rel=1e-5)
 
 
-def test_its_projector_has_the_inner_width_that_factor_says():
+def test_factor_sets_the_inner_width_of_the_projector():
     layers = make("classifier_reuse", factor=4).projector((4, 4, 3), (4, 4, 8))
     kernels = [tuple(layer.kernel.shape) for layer in layers if hasattr(layer, "kernel")]
     assert kernels == [(1, 1, 3, 2), (3, 3, 2, 2), (1, 1, 2, 8)]

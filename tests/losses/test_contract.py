@@ -1,4 +1,4 @@
-"""Every kind of loss, with each of its choices, keeps the contract; what no check of the contract can see."""
+"""The contract of all losses, for each value of their options, and what the contract does not cover."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TEMPERED = pytest.mark.parametrize(
     ],
     ids=str,
 )
-# Numbers that change the formula more than its size.
+# Numbers that omit a part of the formula.
 MORE = [
     ("decoupled", {"alpha": 0.0}),
     ("decoupled", {"beta": 0.0}),
@@ -38,12 +38,12 @@ MORE = [
     ("multi_level", {"instance_level": 0.0, "class_level": 0.0}),
     ("multi_level", {"instance_level": 0.0, "batch_level": 0.0}),
 ]
-# A choice that refuses heads that its kind else takes, by a message that test_heads.py reads.
+# Choices that refuse some output kinds, with a message that test_output_kinds.py asserts.
 REFUSES = {("labels", "cross_entropy"), ("soft_targets", True)}
 
 
 def variants():
-    """Each kind as it is, then with each of its words and switches."""
+    """Each kind with its defaults, then with each value of its choices."""
     for kind, member in LOSS_KINDS.items():
         yield kind, {}
         for name, field in member.model_fields.items():
@@ -57,14 +57,14 @@ def variants():
 
 
 @pytest.mark.parametrize(("kind", "options"), list(variants()), ids=str)
-def test_it_keeps_the_contract(kind, options):
+def test_every_variant_keeps_the_contract(kind, options):
     found = check_contract(make(kind, **options))
     assert [point.name for point in found] == ["runs", *CHECKS]
     failed = {point.name: point.reason for point in found if point.state == "failed"}
     if (kind, *options.values()) in REFUSES:
-        assert "needs a classifier" in failed.pop("heads")
+        assert "needs a classifier" in failed.pop("output kinds")
     assert failed == {}
-    # What a kind says of itself may excuse it from some points, not from most.
+    # Class variables may exclude a kind from some points, but not from most.
     assert sum(point.state == "passed" for point in found) >= 12
 
 
@@ -109,7 +109,7 @@ def test_several_features_are_summed():
     assert loss(**both).numpy() == pytest.approx(loss(**first).numpy() + loss(**second).numpy(), rel=1e-6)
     with pytest.raises(ValueError, match="2 student features but 1 teacher features"):
         loss(student=both["student"], teacher=both["teacher"][:1])
-    with pytest.raises(ValueError, match="a run makes a projection, a direct call needs equal shapes"):
+    with pytest.raises(ValueError, match="a run adds a projection, a direct call needs equal shapes"):
         loss(student=first["student"], teacher=second["teacher"])
 
 
@@ -122,7 +122,7 @@ def inputs(shape=(4, 5), *, seed=0):
     return {"student": student, "teacher": teacher, "labels": random.integers(0, shape[-1], shape[:-1])}
 
 
-def test_standardizing_brings_its_own_weight_and_temperature():
+def test_standardize_changes_default_weight_and_temperature():
     assert (make("soft_targets").weight, make("soft_targets").temperature) == (0.9, 4.0)
     made = make("soft_targets", standardize=True)
     assert (made.weight, made.temperature) == (9.0, 2.0)
@@ -152,13 +152,13 @@ def test_the_example_in_the_docstring_runs(thing):
 
 
 @KIND
-def test_what_a_kind_says_of_itself_is_whole(kind):
+def test_every_kind_has_complete_class_variables(kind):
     member = LOSS_KINDS[kind]
     assert member.known_as
     assert member.paper or kind == "labels"
     assert "→" in member.shape_text
     assert member.one_class <= member.needs_labels
-    # A memory or an opponent on one device has to say so: copies would go apart.
+    # A loss with a memory or an opponent needs one device: copies would diverge.
     assert member.one_device or not member.keeps
 
 
@@ -172,14 +172,14 @@ def test_a_loss_that_compares_nothing_is_refused(kind, names):
 
 
 @pytest.mark.parametrize("temperature", [2.0, 4.0])
-def test_a_temperature_that_no_distance_uses_is_refused(temperature):
-    with pytest.raises(UsageError, match=r"hint: .*temperature belongs to distance: kl"):
+def test_unused_temperature_is_refused(temperature):
+    with pytest.raises(UsageError, match=r"hint: .*temperature needs distance: kl"):
         make("hint", temperature=temperature)
     assert make("hint", distance="kl", temperature=temperature).temperature == temperature
 
 
 @KIND
-def test_what_is_written_down_of_a_loss_can_be_read_again(kind):
+def test_dumped_loss_is_read_back(kind):
     loss = make(kind)
     for mode in ("python", "json"):
         assert LOSS_KINDS[kind](**loss.model_dump(mode=mode, by_alias=True, exclude_none=True)) == loss

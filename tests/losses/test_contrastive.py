@@ -1,4 +1,4 @@
-"""Contrastive representation against the published code, and the memory that it keeps."""
+"""Contrastive representation against the published code, and its memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from published import Case, mean
 
-from kdcli.formulas.random_directions import sample_negatives
+from kdcli.formulas.negatives import sample_negatives
 from kdcli.loss import Given
 from kdcli.losses import contrastive, make
 
@@ -40,8 +40,8 @@ def published(number, dtype):
 
 @pytest.mark.parametrize("whole", [0, 16])
 @pytest.mark.parametrize("number", [0, 2])
-def test_it_is_the_published_loss(number, whole, dtype, monkeypatch):
-    monkeypatch.setattr(contrastive, "WHOLE", whole)
+def test_agrees_with_the_published_code(number, whole, dtype, monkeypatch):
+    monkeypatch.setattr(contrastive, "_EXAMPLES_PER_NEGATIVE", whole)
     case, loss, parts = published(number, dtype)
     ours, theirs = parts.trained["embeddings"][0]
     memory = parts.kept["memories"][0]
@@ -116,7 +116,7 @@ def drawn(loss, parts, index):
     return places.numpy()
 
 
-def test_others_are_drawn_anew_and_are_never_the_example_itself():
+def test_negatives_are_redrawn_and_never_the_example_itself():
     loss, parts = built(negatives=8)
     first, second = drawn(loss, parts, [3, 11]), drawn(loss, parts, [3, 11])
     assert first.shape == (2, 9)
@@ -141,14 +141,14 @@ def test_the_seed_decides_memories_and_draws():
 
 
 @pytest.mark.parametrize("negatives", [11, 16384])
-def test_no_more_others_than_there_are(negatives):
+def test_negatives_are_limited_to_the_other_examples(negatives):
     loss, parts = built(negatives=negatives)
     for row, own in zip(drawn(loss, parts, [3, 11]), (3, 11), strict=True):
         assert row[0] == own
         assert sorted(row) == list(range(EXAMPLES))
 
 
-def test_an_example_that_is_there_twice_is_remembered_as_it_came_last():
+def test_duplicate_example_is_stored_as_its_last_occurrence():
     loss, parts = built()
     memory = parts.kept["memories"][0]
     before = memory["student"].numpy().copy()
@@ -160,10 +160,10 @@ def test_an_example_that_is_there_twice_is_remembered_as_it_came_last():
     np.testing.assert_allclose(memory["student"][3], expected / np.linalg.norm(expected), rtol=1e-5)
 
 
-def test_both_ways_to_the_similarities_are_one(monkeypatch):
+def test_both_computations_of_similarities_agree(monkeypatch):
     found = []
     for whole in (0, 16):
-        monkeypatch.setattr(contrastive, "WHOLE", whole)
+        monkeypatch.setattr(contrastive, "_EXAMPLES_PER_NEGATIVE", whole)
         loss, parts = built(negatives=6)
         given = batch()
         with tf.GradientTape() as tape:
@@ -202,7 +202,7 @@ def test_the_teachers_feature_gets_no_gradient_and_its_embedding_does():
     assert np.abs(kernel.numpy()).max() > 0
 
 
-def test_pairs_have_memories_of_their_own_and_are_summed():
+def test_each_pair_has_its_own_memory_and_pairs_are_summed():
     loss = make("contrastive", embed=4, negatives=EXAMPLES)
     shapes = ((6,), (2, 2, 3))
     parts = loss.build(Given(shapes, shapes[::-1], examples=EXAMPLES))
@@ -226,7 +226,7 @@ def test_pairs_have_memories_of_their_own_and_are_summed():
     np.testing.assert_allclose(both, alone, rtol=1e-6)
 
 
-def test_a_call_draws_others_unless_it_is_given_them():
+def test_negatives_are_drawn_unless_they_are_passed():
     (loss, parts), (_, same) = built(), built()
     given = batch()
     places = drawn(loss, same, given["index"].numpy().astype("int32"))
@@ -238,9 +238,9 @@ def test_a_call_draws_others_unless_it_is_given_them():
     assert (loss(**given, contrast=(places + 1) % EXAMPLES, parts=built()[1]).numpy() != expected).all()
 
 
-def test_it_says_what_is_missing():
+def test_missing_arguments_are_named():
     loss, parts = built()
-    with pytest.raises(ValueError, match="contrastive needs index: the place of each example in the memory"):
+    with pytest.raises(ValueError, match="contrastive needs index=, the memory index of each example"):
         loss(**{**batch(), "index": None}, parts=parts)
-    with pytest.raises(ValueError, match="contrastive has parts of its own"):
+    with pytest.raises(ValueError, match="contrastive needs its parts"):
         loss(**batch())

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from by_steps import check, draw
+from numpy_formulas import check, draw
 from published import Case, mean
 
 from kdcli.loss import NO_PARTS, Given
 from kdcli.losses import make
 
 
-def test_it_is_the_published_loss(dtype):
+def test_agrees_with_the_published_code(dtype):
     # The case's features are embedded already.
     case = Case("cc", 0, dtype, "correlation_congruence")
     loss = make("correlation_congruence", embed=0)
@@ -44,12 +44,12 @@ def test_both_sides_are_embedded_and_both_embeddings_learn(dtype):
     assert all(np.asarray(slope).any() for slope in tape.gradient(value, watched))
 
 
-def test_features_that_are_compared_as_they_are_own_nothing():
+def test_features_without_an_embedding_have_no_parts():
     assert make("correlation_congruence", embed=0).build(Given(((3,),), ((3,),))) is NO_PARTS
 
 
-def test_without_its_parts_it_says_how_to_make_them():
-    with pytest.raises(ValueError, match=r"correlation_congruence has parts of its own: parts=loss\.build"):
+def test_error_without_parts_shows_how_to_build_them():
+    with pytest.raises(ValueError, match=r"correlation_congruence needs its parts: parts=loss\.build"):
         make("correlation_congruence")(student=np.ones((2, 3)), teacher=np.ones((2, 3)))
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from differences import compare, logits, softmax
+from numpy_formulas import compare, logits, softmax
 from published import Case, mean
 
 from kdcli.losses import make
 
 
 @pytest.mark.parametrize("number", [0, 2, 4])
-def test_it_is_the_published_loss(number, dtype):
+def test_agrees_with_the_published_code(number, dtype):
     # c4 has maps: positions are examples.
     case = Case("dist", number, dtype, "dist")
     loss = make("dist", **{name: case.hyper(name) for name in ("beta", "gamma", "tau")})
@@ -29,7 +29,7 @@ def correlation(first, second):
 
 @pytest.mark.parametrize("shape", [(4, 5), (7, 2), (2, 2, 3, 4)], ids=str)
 @pytest.mark.parametrize(("beta", "gamma", "tau"), [(1.0, 2.0, 4.0), (0.0, 1.0, 1.0), (3.0, 0.0, 0.5)])
-def test_it_is_the_formula(shape, beta, gamma, tau):
+def test_agrees_with_the_formula(shape, beta, gamma, tau):
     def written_again(student, teacher):
         p, q = (softmax(side / tau).reshape(-1, shape[-1]) for side in (student, teacher))
         between = 1 - np.mean([correlation(a, b) for a, b in zip(p, q, strict=True)])
@@ -61,7 +61,7 @@ def test_one_example_alone_has_no_relation_within_a_class():
     assert slope.any()
 
 
-def test_a_student_that_gives_nothing_starts_with_a_small_gradient():
+def test_student_with_constant_logits_has_a_small_gradient():
     # Dividing by 0 + 1e-8 would give 1e7.
     value, slope = value_and_gradient(make("dist"), np.zeros((4, 5)), logits(4, 5)["teacher"])
     assert value == pytest.approx(2.0)

@@ -1,4 +1,4 @@
-"""Losses under several teachers, against the published mean of logits and the reference mean of probabilities."""
+"""Losses with an ensemble: against the published mean of logits and the reference mean of probabilities."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_soft_targets_of_the_mean_of_logits_agree_with_the_published_value(dtype
     case = Case("ensemble", 0, dtype, "ensemble")
     temperature = case.hyper("temperature")
     loss = make("soft_cross_entropy", temperature=temperature)
-    teacher = voices(case, mix="logits").to(loss, 0.0)
+    teacher = voices(case, mix="logits").mix_for(loss, 0.0)
     factor = case.hyper("kd_loss_weight") / temperature**2
     case.check(lambda student: factor * mean(loss, student=student, teacher=teacher))
 
@@ -28,7 +28,7 @@ def test_logit_matching_of_the_mean_of_logits_agrees_with_the_published_value(dt
     # There both sides are divided by T first.
     case = Case("ensemble", 2, dtype, "ensemble")
     loss = make("logit_mse")
-    teacher = voices(case, mix="logits").to(loss, 0.0)
+    teacher = voices(case, mix="logits").mix_for(loss, 0.0)
     factor = case.hyper("kd_loss_weight") / case.hyper("temperature") ** 2
     case.check(lambda student: factor * mean(loss, student=student, teacher=teacher))
 
@@ -36,5 +36,5 @@ def test_logit_matching_of_the_mean_of_logits_agrees_with_the_published_value(dt
 def test_soft_targets_of_the_mean_of_probabilities_agree_with_the_reference(dtype):
     case = Case("ensemble", 4, dtype, "ensemble")
     loss = make("soft_targets", temperature=case.hyper("temperature"))
-    teacher = voices(case, mix="probabilities").to(loss, 0.0)
+    teacher = voices(case, mix="probabilities").mix_for(loss, 0.0)
     case.check(lambda student: mean(loss, student=student, teacher=teacher))

@@ -22,7 +22,7 @@ def maps(*shapes, seed=0):
 
 
 @pytest.mark.parametrize("number", [0, 2])
-def test_it_is_the_published_loss_of_factors(number, dtype):
+def test_factors_agree_with_the_published_code(number, dtype):
     case = Case("ft", number, dtype, "factor_transfer")
     loss = make("factor_transfer", p1=int(case.hyper("p1")), p2=int(case.hyper("p2")))
     teacher = case["teacher"]
@@ -32,7 +32,7 @@ def test_it_is_the_published_loss_of_factors(number, dtype):
 @pytest.mark.parametrize(("ours", "theirs"), [((6, 6), (3, 3)), ((3, 3), (6, 6)), ((5, 3), (3, 4))])
 @pytest.mark.parametrize(("p1", "p2"), [(2, 1), (2, 2), (1, 1), (3, 2)])
 def test_the_larger_factor_is_averaged_down_and_its_pattern_compared(ours, theirs, p1, p2):
-    from kdcli.formulas.pooling import match_sizes
+    from kdcli.formulas.map_sizes import match_sizes
 
     student, teacher = maps((2, *ours, 3), (2, *theirs, 5))
 
@@ -46,7 +46,7 @@ def test_the_larger_factor_is_averaged_down_and_its_pattern_compared(ours, their
 
 
 @pytest.mark.parametrize("k", [0.5, 1.0, 0.1])
-def test_factors_have_their_share_of_the_teachers_channels(k):
+def test_factors_have_a_fraction_of_the_teachers_channels(k):
     parts = make("factor_transfer", k=k).build(Given(((4, 4, 3),), ((2, 2, 6),)))
     inside = max(int(6 * k), 1)
     assert parts.trained["translators"][0][-3].kernel.shape == (3, 3, inside, inside)
@@ -54,7 +54,7 @@ def test_factors_have_their_share_of_the_teachers_channels(k):
     assert parts.trained["decoders"][0][-2].kernel.shape == (3, 3, 6, 6)
 
 
-def test_translated_factors_are_compared_with_those_that_are_given():
+def test_translated_factors_equal_passed_factors():
     # As the published case with a translator has it: the teacher's side is a factor already.
     student, teacher = maps((4, 4, 4, 3), (4, 4, 4, 3))
     loss = make("factor_transfer")
@@ -91,7 +91,7 @@ def test_the_paraphraser_learns_from_its_own_error_alone():
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-8)
 
 
-def test_a_paraphraser_that_trains_gives_the_teachers_map_back():
+def test_trained_paraphraser_reconstructs_the_teachers_map():
     import keras
     import tensorflow as tf
 

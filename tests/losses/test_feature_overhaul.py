@@ -19,7 +19,7 @@ def built(loss, students, teachers, normalizations):
 
 
 @pytest.mark.parametrize("number", [0, 2])
-def test_it_is_the_published_loss(number, dtype):
+def test_agrees_with_the_published_code(number, dtype):
     case = Case("ofd", number, dtype, "feature_overhaul")
     loss, teachers = make("feature_overhaul", kernel_size=int(case.hyper("kernel_size"))), case.several("teacher")
     places = range(len(teachers))
@@ -42,7 +42,7 @@ def test_it_is_the_published_loss(number, dtype):
     )
 
 
-def test_a_margin_is_the_mean_of_what_is_below_zero():
+def test_margin_is_the_mean_of_negative_values():
     scale, shift = np.array([1.0, -2.0, 0.5, 1.0]), np.array([0.0, 1.0, -1.0, 2.5])
     draws = np.random.default_rng(0).normal(size=400_000)
     for found, deviation, centre in zip(compute_margins(scale, shift), scale, shift, strict=True):
@@ -50,7 +50,7 @@ def test_a_margin_is_the_mean_of_what_is_below_zero():
         assert found == pytest.approx(drawn[drawn < 0].mean(), abs=0.01)
 
 
-def test_margins_of_channels_that_are_hardly_ever_below_zero():
+def test_margins_of_channels_with_rare_negative_values():
     assert compute_margins([1.0, 0.5, 0.0, 0.0], [4.0, 2.0, 1.0, -1.0]) == [-3.0, -1.5, 0.0, -1.0]
     # The chance falls below 0.001 at 3.09 deviations.
     before, after = compute_margins([1.0, 1.0], [3.09, 3.091])
@@ -61,7 +61,7 @@ def test_margins_of_channels_that_are_hardly_ever_below_zero():
 
 @pytest.mark.parametrize(("ours", "theirs"), [((6, 6), (3, 3)), ((3, 3), (6, 6)), ((4, 4), (3, 5))])
 def test_the_teacher_is_averaged_to_the_students_size(ours, theirs):
-    from kdcli.formulas.pooling import average_pool
+    from kdcli.formulas.map_sizes import average_pool
 
     random = np.random.default_rng(0)
     student = random.normal(size=(2, *ours, 3)).astype("float32")
@@ -100,11 +100,11 @@ def test_deeper_pairs_count_more():
 def test_a_direct_call_needs_the_normalizations(known):
     with pytest.raises(ValueError, match=r"normalizations=\[\(scale, shift\), \.\.\.\]\), one for each"):
         make("feature_overhaul").build(Given(((2, 2, 2),), ((2, 2, 2),), normalizations=known))
-    with pytest.raises(ValueError, match="has parts of its own"):
+    with pytest.raises(ValueError, match="needs its parts"):
         make("feature_overhaul")(student=np.zeros((1, 2), "float32"), teacher=np.zeros((1, 2), "float32"))
 
 
-def test_margins_are_kept_and_not_trained():
+def test_margins_are_stored_and_not_trained():
     parts = make("feature_overhaul").build(Given(((2,),), ((2,),), normalizations=((np.ones(2), np.zeros(2)),)))
     (margin,) = parts.kept["margins"]
     assert any(margin is variable for variable in parts.variables)

@@ -1,4 +1,4 @@
-"""Every kind takes float types as they come: mixed ones, and layers under whatever policy Keras has."""
+"""All kinds accept mixed float types, and layers under any dtype policy."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_sides_of_two_float_types_are_compared_in_the_wider_one(kind):
 
 
 @KIND
-def test_a_numpy_array_is_as_good_as_a_tensor(kind):
+def test_numpy_arrays_are_accepted_like_tensors(kind):
     trial = make_trial(make(kind))
     arrays = {
         side: map_tensors(trial.given[side], lambda tensor: tensor.numpy()) for side in ("student", "teacher")
@@ -61,7 +61,7 @@ def test_parts_of_another_float_type_fit_wider_features(kind):
 
 @pytest.fixture(params=["mixed_bfloat16", "mixed_float16"])
 def half_precision(request):
-    """A policy for the layers of models, which those of losses do not follow."""
+    """A dtype policy of models, which the layers of losses do not follow."""
     before = keras.config.dtype_policy()
 
     def choose(name):

@@ -13,12 +13,12 @@ from published import Case, mean
 from kdcli.losses import make
 
 
-def test_it_is_the_published_mse_without_a_mask(dtype):
+def test_mse_without_a_mask_agrees_with_the_published_code(dtype):
     case = Case("textbrewer", 8, dtype, "hidden_states")
     case.check(lambda student: mean(make("hidden_states"), student=student, teacher=case["teacher"]))
 
 
-def test_it_is_the_published_mse_of_projected_states_with_a_mask(dtype):
+def test_masked_mse_of_projected_states_agrees_with_the_published_code(dtype):
     import keras
 
     case = Case("textbrewer", 10, dtype, "hidden_states")
@@ -32,7 +32,7 @@ def test_it_is_the_published_mse_of_projected_states_with_a_mask(dtype):
 
 
 @pytest.mark.parametrize("number", [0, 2])
-def test_it_is_the_published_cosine_distance(number, dtype):
+def test_cosine_distance_agrees_with_the_published_code(number, dtype):
     case = Case("cosine_feature", number, dtype, "hidden_states")
     mask = case["mask"] if "mask" in case.arrays else None
     loss = make("hidden_states", distance="cosine")
@@ -49,7 +49,7 @@ def test_twice_the_first_tokens_cosine_distance_is_patient_distillation(dtype):
 
 
 @pytest.mark.parametrize("distance", ["mse", "cosine"])
-def test_padding_has_no_part_and_no_gradient(distance):
+def test_padding_has_no_effect_and_no_gradient(distance):
     import tensorflow as tf
 
     random = np.random.default_rng(0)
@@ -75,7 +75,7 @@ def test_a_mask_of_zeros_gives_zero(distance):
 
 def test_a_mask_of_another_length_is_refused():
     states = np.zeros((2, 3, 4), "float32")
-    with pytest.raises(ValueError, match=r"a mask of \(2, 4\) does not fit \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"a mask of shape \(2, 4\) does not fit \(2, 3\)"):
         make("hidden_states")(student=states, teacher=states, mask=np.ones((2, 4)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from by_steps import check, draw, gradients
+from numpy_formulas import check, draw, gradients
 
 from kdcli.errors import UsageError
 from kdcli.losses import make
@@ -34,7 +34,7 @@ def formula_of(loss):
 
 
 @pytest.mark.parametrize("options", [{}, {**ONLY, "edge": 2.0}, {**ONLY, "transform": 3.0}], ids=str)
-def test_it_is_its_formula(options):
+def test_agrees_with_the_formula(options):
     loss = make("instance_graph", **options)
     shapes = (4, 3, 2, 2), (4, 2, 3), (4, 5)
     check(loss, formula_of(loss), draw(*shapes), draw(*shapes, seed=1))
@@ -48,7 +48,7 @@ def test_a_student_of_other_widths_learns_edges_and_transforms():
     assert gradients(loss, student, teacher)[0] == gradients(without, student, teacher)[0]
 
 
-def test_examples_that_are_all_the_same_have_no_edges_to_learn():
+def test_equal_examples_have_no_edges():
     student, teacher = [np.ones((4, 3)), np.ones((4, 5))], draw((4, 7), (4, 6))
     value, slopes = gradients(make("instance_graph"), student, teacher)
     assert np.isfinite(value)
@@ -64,10 +64,10 @@ def test_large_features_have_the_edges_of_small_ones():
 
 
 def test_a_graph_without_edges_is_refused():
-    with pytest.raises(UsageError, match="without edges it is a hint; use kind: hint"):
+    with pytest.raises(UsageError, match="use kind: hint, which compares vertices only"):
         make("instance_graph", edge=0.0, transform=0.0)
 
 
 def test_one_layer_is_refused():
-    with pytest.raises(ValueError, match="features of 1 layer; this loss is about 2 layers or more"):
+    with pytest.raises(ValueError, match=r"needs at least 2 layers \(got 1\)"):
         make("instance_graph")(student=np.ones((4, 3)), teacher=np.ones((4, 3)))

@@ -1,4 +1,4 @@
-"""Masked generation against its formula, written down once more in numpy; published masks are drawn at random."""
+"""Masked generation against its formula in numpy; the published masks are random."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def by_hand(loss, student, teacher, layers, mask):
     return np.sum(np.square(generated - teacher), axis=(1, 2, 3))
 
 
-def test_it_is_the_formula_with_its_gradient(dtype):
+def test_value_and_gradient_agree_with_the_formula(dtype):
     import tensorflow as tf
 
     loss = make("masked_generative")
@@ -72,7 +72,7 @@ def test_it_is_the_formula_with_its_gradient(dtype):
         assert slope[place] == pytest.approx((ends[0] - ends[1]) / 2e-6, abs=1e-3 * float(np.abs(slope).max()))
 
 
-def test_masks_are_drawn_anew_at_every_call_and_alike_from_the_same_seed():
+def test_masks_change_at_every_call_and_follow_the_seed():
     student, teacher = inputs()
     loss = make("masked_generative")
     parts, others = built(loss), built(loss, seed=8)
@@ -101,7 +101,7 @@ def test_a_restored_state_draws_the_same_mask_again():
 
 
 @pytest.mark.parametrize("share", [0.0, 0.65, 1.0])
-def test_mask_is_the_share_of_positions_that_are_hidden(share):
+def test_mask_is_the_fraction_of_masked_positions(share):
     import tensorflow as tf
 
     loss = make("masked_generative", mask=share)

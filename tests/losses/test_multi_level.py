@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from differences import compare, logits, softmax
+from numpy_formulas import compare, logits, softmax
 from published import Case, mean
 
 from kdcli.errors import UsageError
@@ -24,7 +24,7 @@ def only(level, temperatures, **options):
 
 
 @pytest.mark.parametrize("number", [0, 2, 4, 6, 8])
-def test_each_level_is_the_published_one(number, dtype):
+def test_each_level_agrees_with_the_published_code(number, dtype):
     case = Case("mlkd", number, dtype, "multi_level")
     loss = only(LEVELS[str(case.arrays["hp_term"])], [case.hyper("temperature")])
     case.check(lambda student: mean(loss, student=student, teacher=case["teacher"]))
@@ -67,7 +67,7 @@ def test_the_batch_level_of_the_published_training(dtype):
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (0.0, 2.0, 0.5), (0.5, 0.0, 0.0)])
 @pytest.mark.parametrize("shape", [(4, 3), (2, 6)])
-def test_it_is_the_formula_summed_over_the_temperatures(shape, weights):
+def test_agrees_with_the_formula_summed_over_temperatures(shape, weights):
     temperatures = (1.0, 4.0, 2.5)
 
     def written_again(student, teacher):
@@ -105,11 +105,11 @@ def test_a_temperature_of_the_list_may_change_over_training():
         ({"class_level": -1.0}, "class_level"),
     ],
 )
-def test_what_cannot_be_is_refused(options, said):
+def test_invalid_options_are_refused(options, said):
     with pytest.raises(UsageError, match=said):
         make("multi_level", **options)
 
 
 def test_maps_are_refused():
-    with pytest.raises(ValueError, match=r"multi_level takes logits \(batch, classes\), got \(2, 3, 4\)"):
+    with pytest.raises(ValueError, match=r"multi_level needs logits of shape \(batch, classes\), got \(2, 3, 4\)"):
         make("multi_level")(**logits(2, 3, 4))

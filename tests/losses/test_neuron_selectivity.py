@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from by_steps import check, draw, gradients, same_size
+from numpy_formulas import check, draw, gradients, match_sizes
 from published import Case, mean
 
 from kdcli.losses import make
 
 
 @pytest.mark.parametrize("number", [0, 2])
-def test_it_is_the_published_loss(number, dtype):
+def test_agrees_with_the_published_code(number, dtype):
     case = Case("nst", number, dtype, "neuron_selectivity")
     loss, teacher = make("neuron_selectivity"), case.several("teacher")
     names = [f"student{place}" for place in range(len(teacher))]
@@ -29,7 +29,7 @@ def test_maps_of_any_size_and_layers_summed():
     def formula(student, teacher):
         total = 0.0
         for feature, target in zip(student, teacher, strict=True):
-            ours, theirs = (channels(side) for side in same_size(feature, target))
+            ours, theirs = (channels(side) for side in match_sizes(feature, target))
             total += kernel(theirs, theirs) + kernel(ours, ours) - 2 * kernel(ours, theirs)
         return total
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from differences import compare, logits, softmax
+from numpy_formulas import compare, logits, softmax
 from published import Case, mean
 
 from kdcli.losses import make
 
 
 @pytest.mark.parametrize("number", [0, 2])
-def test_it_is_the_published_loss(number, dtype):
+def test_agrees_with_the_published_code(number, dtype):
     case = Case("nkd", number, dtype, "normalized")
     loss = make("normalized", gamma=case.hyper("gamma"), temperature=case.hyper("temperature"))
     case.check(lambda student: mean(loss, student=student, teacher=case["teacher"], labels=case.arrays["labels"]))
@@ -28,6 +28,6 @@ def written_again(student, teacher, labels, *, gamma, temperature):
 
 @pytest.mark.parametrize("classes", [2, 3, 7])
 @pytest.mark.parametrize(("gamma", "temperature"), [(1.5, 1.0), (0.0, 1.0), (0.5, 4.0)])
-def test_it_is_the_formula(classes, gamma, temperature):
+def test_agrees_with_the_formula(classes, gamma, temperature):
     options = {"gamma": gamma, "temperature": temperature}
     compare(make("normalized", **options), lambda **given: written_again(**given, **options), **logits(5, classes))

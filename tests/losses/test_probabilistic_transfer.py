@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from by_steps import check, draw, gradients
+from numpy_formulas import check, draw, gradients
 from published import Case, mean
 
 from kdcli.losses import make
 
 
 @pytest.mark.parametrize("number", [0, 2])
-def test_it_is_the_published_loss(number, dtype):
+def test_agrees_with_the_published_code(number, dtype):
     case = Case("pkt", number, dtype, "probabilistic_transfer")
     loss = make("probabilistic_transfer")
     case.check(lambda student: mean(loss, student=student, teacher=case["teacher"]))
@@ -47,7 +47,7 @@ def test_an_example_without_any_activation_has_no_gradient():
     assert slope.any(axis=1).tolist() == [True, False, True, True, True]
 
 
-def test_long_and_opposite_rows_are_finite():
+def test_long_and_opposite_rows_stay_finite():
     student = np.array([[1e30, 0.0], [-1e30, 0.0], [0.0, 1e30]], "float32")
     (teacher,) = draw((3, 4))
     value, (slope,) = gradients(make("probabilistic_transfer"), [student], [teacher.astype("float32")])

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from by_steps import check, draw, gradients
+from numpy_formulas import check, draw, gradients
 from published import Case, mean
 
 from kdcli.losses import make
 
 
 @pytest.mark.parametrize("number", [0, 2, 4, 6])
-def test_it_is_the_published_loss(number, dtype):
+def test_agrees_with_the_published_code(number, dtype):
     # Of two examples, in c4, the relations are always the same: 0 but for rounding. In c6 two rows are equal.
     case = Case("rkd", number, dtype, "relational")
     loss = make("relational", distance=case.hyper("w_dist"), angle=case.hyper("w_angle"))
@@ -28,7 +28,7 @@ def huber(difference):
 
 
 @pytest.mark.parametrize("options", [{}, {"distance": 0.0}, {"angle": 0.0}, {"squared": True}], ids=str)
-def test_each_term_is_its_formula(options):
+def test_each_term_agrees_with_the_formula(options):
     loss = make("relational", **options)
 
     def relations(feature):

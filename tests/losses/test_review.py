@@ -13,7 +13,7 @@ from kdcli.losses import make
 
 
 @pytest.mark.parametrize("number", [0, 2])
-def test_the_distance_is_the_published_one(number, dtype):
+def test_distance_agrees_with_the_published_code(number, dtype):
     case = Case("reviewkd", number, dtype, "review")
     teachers, loss = case.several("teacher"), make("review")
     case.check(
@@ -23,7 +23,7 @@ def test_the_distance_is_the_published_one(number, dtype):
 
 
 @pytest.mark.parametrize("number", [4])
-def test_it_is_the_published_loss(number, dtype):
+def test_agrees_with_the_published_code(number, dtype):
     case = Case("reviewkd", number, dtype, "review")
     teachers = [*case.several("teacher"), case["teacher_pooled"]]
     names = [*(f"student{level}" for level in range(len(teachers) - 1)), "student_pooled"]
@@ -96,7 +96,7 @@ def test_a_deeper_level_reaches_the_shallow_ones_through_attention():
     assert "attention" in shallow and "attention" not in deeper[-1]
 
 
-def test_without_parts_features_are_compared_as_they_are():
+def test_without_parts_features_are_compared_directly():
     loss, shapes = make("review"), ((8, 8, 3), (1, 1, 3), (6,))
     given = batch(shapes, shapes)
     watched = [*given["student"], *given["teacher"]]
@@ -116,7 +116,7 @@ def test_without_parts_features_are_compared_as_they_are():
         loss(**batch())
 
 
-def test_batch_statistics_are_the_batchs_own_and_are_remembered():
+def test_batch_statistics_are_used_and_stored():
     loss, parts = built()
     mean = parts.trained["fusions"][0]["own_scale"].moving_mean
     assert not mean.numpy().any()

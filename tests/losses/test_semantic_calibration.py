@@ -13,7 +13,7 @@ from kdcli.losses import make
 
 
 @pytest.mark.parametrize("number", [0])
-def test_it_is_the_published_loss(number, dtype):
+def test_agrees_with_the_published_code(number, dtype):
     case = Case("semckd", number, dtype, "semantic_calibration")
     students, teachers = case.several("student"), case.several("teacher")
     loss = make("semantic_calibration", soft=case.hyper("soft"), factor=int(case.hyper("factor")))
@@ -79,7 +79,7 @@ def test_one_teacher_layer_gets_all_attention():
     np.testing.assert_array_equal(attention, np.ones((8, 2, 1)))
 
 
-def test_soft_evens_the_attention_out():
+def test_soft_flattens_the_attention():
     spreads = []
     for soft in (0.25, 1.0, 4.0):
         loss, parts = built(soft=soft)
@@ -97,7 +97,7 @@ def test_factor_sets_the_size_of_queries_and_keys():
     assert parts.trained["queries"][1][-1].units == 1
 
 
-def test_a_smaller_batch_counts_what_is_missing_as_unlike():
+def test_missing_similarities_of_a_smaller_batch_are_zero():
     loss, parts = built()
     given = batch(size=5)
     assert np.isfinite(loss(**given, parts=parts).numpy())

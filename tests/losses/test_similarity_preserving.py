@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from by_steps import check, draw, gradients
+from numpy_formulas import check, draw, gradients
 from published import Case, mean
 
 from kdcli.losses import make
 
 
 @pytest.mark.parametrize("number", [0, 2])
-def test_it_is_the_published_loss(number, dtype):
+def test_agrees_with_the_published_code(number, dtype):
     case = Case("sp", number, dtype, "similarity_preserving")
     loss, teacher = make("similarity_preserving"), case.several("teacher")
     names = [f"student{place}" for place in range(len(teacher))]
     case.check(lambda *student: mean(loss, student=list(student), teacher=teacher), inputs=names)
 
 
-def test_it_is_the_published_likeness_of_channels(dtype):
+def test_similarity_of_channels_agrees_with_the_published_code(dtype):
     # The channels of one example stand for the batch; the peer divides by channels · examples², not by channels².
     import tensorflow as tf
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from by_steps import check, draw, gradients
+from numpy_formulas import check, draw, gradients
 from published import Case, mean
 
 from kdcli.losses import make
@@ -49,7 +49,7 @@ def formula_of(loss):
     return formula
 
 
-def test_it_is_the_published_loss(dtype):
+def test_agrees_with_the_published_code(dtype):
     case = Case("kdsvd", 0, dtype, "singular_vectors")
     teacher = case.several("teacher")
     for number, target in enumerate(teacher):
@@ -91,16 +91,18 @@ def test_equal_singular_values_have_a_finite_gradient(shape):
         assert all(np.abs(slope).max() < 1e3 for slope in slopes)
 
 
-def test_an_answer_that_is_not_a_number_is_a_loss_that_is_not_a_number():
+def test_nan_output_gives_a_nan_loss():
     student, teacher = draw((2, 3, 3, 4), (2, 3, 3, 4))
     teacher[0, 0, 0, 0] = np.nan
     value = make("singular_vectors")(student=[student] * 2, teacher=[teacher] * 2)
     assert np.isnan(value.numpy()).any()
 
 
-def test_more_vectors_than_there_are_and_other_channels_are_refused():
+def test_too_many_vectors_and_different_channels_are_refused():
     layer = np.ones((2, 2, 1, 3))
-    with pytest.raises(ValueError, match=r"k: a feature of \(2, 1, 3\) has 2 singular vectors \(got 3; expected"):
+    with pytest.raises(
+        ValueError, match=r"k: a feature of shape \(2, 1, 3\) has 2 singular vectors \(got k=3; expected"
+    ):
         make("singular_vectors", k=3)(student=[layer] * 2, teacher=[layer] * 2)
     with pytest.raises(ValueError, match="have different numbers of channels"):
         make("singular_vectors")(student=[layer] * 2, teacher=[layer, layer[..., :2]])

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from by_steps import check, draw, same_size
+from numpy_formulas import check, draw, match_sizes
 from published import Case, mean
 
 from kdcli.losses import make
 
 
 @pytest.mark.parametrize("number", [0, 2])
-def test_it_is_the_published_loss(number, dtype):
+def test_agrees_with_the_published_code(number, dtype):
     case = Case("fsp", number, dtype, "solution_flow")
     loss, teacher = make("solution_flow"), case.several("teacher")
     names = [f"student{place}" for place in range(len(teacher))]
@@ -29,7 +29,7 @@ def picked(layers, mask, row):
     return [tf.boolean_mask(layer[row], mask[row])[None] for layer in layers]
 
 
-def test_it_is_the_published_loss_on_sequences(dtype):
+def test_sequences_agree_with_the_published_code(dtype):
     import tensorflow as tf
 
     case = Case("textbrewer", 12, dtype, "solution_flow")
@@ -42,7 +42,7 @@ def test_it_is_the_published_loss_on_sequences(dtype):
     case.check(formula, inputs=("student0", "student1"))
 
 
-def test_it_is_the_published_likeness_of_steps(dtype):
+def test_similarity_of_steps_agrees_with_the_published_code(dtype):
     # The published mean is over all pairs of steps of the batch: an example counts by its length squared.
     import tensorflow as tf
 
@@ -64,7 +64,7 @@ def test_it_is_the_published_likeness_of_steps(dtype):
 
 def test_several_layers_of_any_size():
     def flow(layer, following):
-        layer, following = same_size(layer, following)
+        layer, following = match_sizes(layer, following)
         sides = [side.reshape(len(side), -1, side.shape[-1]) for side in (layer, following)]
         return np.array([a.T @ b / len(a) for a, b in zip(*sides, strict=True)])
 
@@ -81,7 +81,7 @@ def test_several_layers_of_any_size():
 
 def test_one_layer_or_other_channels_are_refused():
     loss, layer = make("solution_flow"), np.ones((2, 4, 4, 3))
-    with pytest.raises(ValueError, match="features of 1 layer; this loss is about 2 layers or more"):
+    with pytest.raises(ValueError, match=r"needs at least 2 layers \(got 1\)"):
         loss(student=[layer], teacher=[layer])
     with pytest.raises(ValueError, match="2 student features but 1 teacher features"):
         loss(student=[layer, layer], teacher=[layer])

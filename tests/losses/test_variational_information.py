@@ -10,7 +10,7 @@ from kdcli.losses import make
 
 
 @pytest.mark.parametrize("number", [0, 2])
-def test_it_is_the_published_loss(number, dtype):
+def test_agrees_with_the_published_code(number, dtype):
     case = Case("vid", number, dtype, "variational_information")
     loss, teacher = make("variational_information"), case["teacher"]
     parts = loss.build(Given((case["student"].shape[1:],), (teacher.shape[1:],)))

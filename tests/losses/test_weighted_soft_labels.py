@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from differences import compare, logits, softmax
+from numpy_formulas import compare, logits, softmax
 
 from kdcli.losses import make
 

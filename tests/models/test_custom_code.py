@@ -1,4 +1,4 @@
-"""Layers and kinds that a user brings along."""
+"""Custom layers and kinds from the files of `--code`."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def relu(x):
 
 
 def defined(text=DEFINED):
-    """The names of a script that nobody registers: Keras saves its classes under their bare names."""
+    """The names of a script without registration: Keras saves its classes under their bare names."""
     names = {"__name__": "__main__"}
     exec(text, names)
     return names
@@ -83,7 +83,7 @@ def test_classes_and_functions_open_under_the_bare_names_that_they_were_saved_wi
     run_keras_code([code])
     x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     np.testing.assert_allclose(open_file(path).network.model(x), model(x), rtol=1e-6)
-    # Keras' own keep their names: layers of an archive, and every function.
+    # Objects of Keras keep their names: layers of an archive, and every function.
     assert keras.activations.get("relu") is keras.activations.relu
     own = keras.layers.deserialize(keras.layers.serialize(keras.layers.Attention()))
     assert type(own) is keras.layers.Attention
@@ -99,37 +99,37 @@ def test_a_decorated_class_opens_what_was_saved_without_the_decorator(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("signature", "said", "way"),
+    ("signature", "message", "hint"),
     [
-        ("self, k=2", "the class Twice does not take 'name', which Keras gives every layer", "**kwargs"),
-        ("self, units, **given", "the class Twice needs 'units', which its get_config", "as defaults"),
+        ("self, k=2", "the class Twice does not accept 'name', which Keras passes to every layer", "**kwargs"),
+        ("self, units, **options", "the class Twice needs 'units', which its get_config", "as defaults"),
     ],
 )
-def test_a_class_that_cannot_be_rebuilt_names_the_missing_argument(tmp_path, signature, said, way):
-    given = "**given" if "given" in signature else ""
+def test_a_class_that_cannot_be_rebuilt_names_the_missing_argument(tmp_path, signature, message, hint):
+    forwarded = "**options" if "options" in signature else ""
     text = DEFINED.replace(
         "    def call(self, x):\n        return 2 * x",
-        f"    def __init__({signature}):\n        super().__init__({given})\n\n"
+        f"    def __init__({signature}):\n        super().__init__({forwarded})\n\n"
         "    def call(self, x):\n        return 2 * x\n\n"
         "    def get_config(self):\n        return keras.layers.Layer.get_config(self)",
     )
     inputs = keras.Input((4,))
-    layer = defined(text)["Twice"](**({"units": 3} if given else {}))
+    layer = defined(text)["Twice"](**({"units": 3} if forwarded else {}))
     keras.Model(inputs, layer(inputs)).save(tmp_path / "m.keras")
     code = tmp_path / "layers.py"
     code.write_text(text)
     run_keras_code([code])
     with pytest.raises(ModelError, match="does not load") as caught:
         open_file(tmp_path / "m.keras")
-    assert said in caught.value.message and way in caught.value.hint
+    assert message in caught.value.message and hint in caught.value.hint
     assert "{" not in caught.value.message
 
 
-@pytest.mark.parametrize(("content", "said"), [("1 / 0", "ZeroDivisionError"), ("def (", "SyntaxError")])
-def test_a_file_that_fails_reports_its_error(tmp_path, content, said):
+@pytest.mark.parametrize(("content", "message"), [("1 / 0", "ZeroDivisionError"), ("def (", "SyntaxError")])
+def test_a_file_that_fails_reports_its_error(tmp_path, content, message):
     file = tmp_path / "layers.py"
     file.write_text(content)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         run_keras_code([file])
 
 
@@ -207,23 +207,23 @@ def test_a_base_class_needs_no_kind(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        (loss("hint"), "Mine: the kind 'hint' is taken, by kdcli's Hint", "another name"),
-        (loss() + loss(name="Twice"), "Twice: Mine has the kind 'mine' already", None),
+        (loss("hint"), "Mine: kdcli's Hint already defines the kind 'hint'", "another name"),
+        (loss() + loss(name="Twice"), "Twice: Mine already defines the kind 'mine'", None),
         (KIND.format(name="NoKind", parent="Loss", body="a: int = 1"), "NoKind has no kind", '"no_kind"'),
         (
             loss().replace('Literal["mine"]', "str"),
-            "Mine: its kind must be of the type Literal",
+            "Mine: the type of kind must be Literal",
             'Literal["mine"]',
         ),
-        (loss("My Kind"), "Mine: a kind is a word of a-z, 0-9 and _, got 'My Kind'", None),
+        (loss("My Kind"), "Mine: the name of a kind consists of a-z, 0-9 and _ (got 'My Kind')", None),
         (
             KIND.format(name="Empty", parent="Source", body='kind: Literal["empty"] = "empty"'),
-            "Empty has no load",
+            "Empty has no load method",
             "docs/custom-kinds.md",
         ),
         (
             KIND.format(name="Silent", parent="Loss", body='kind: Literal["silent"] = "silent"'),
-            "Silent has no __call__",
+            "Silent has no __call__ method",
             "docs/custom-kinds.md",
         ),
         ("import kdcli\n", "defines nothing: no subclass of Loss, FeatureLoss, Source or Augment", "check"),
@@ -249,13 +249,13 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_line(tmp_path, text, messa
 
 def test_two_files_that_define_one_kind_are_refused(tmp_path):
     first, second = write(tmp_path, loss()), write(tmp_path, loss(), "second.py")
-    assert refused(first, second).message == f"--code {second}: Mine: mine.py has the kind 'mine' already"
+    assert refused(first, second).message == f"--code {second}: Mine: mine.py already defines the kind 'mine'"
 
 
 def test_two_files_of_one_name_are_refused(tmp_path):
     (tmp_path / "b").mkdir()
     first, second = write(tmp_path, loss()), write(tmp_path / "b", loss("other"))
-    assert "two files of this name" in refused(first, second).message
+    assert "another file has the same name" in refused(first, second).message
 
 
 def test_a_missing_file_is_refused(tmp_path):
@@ -270,9 +270,9 @@ def test_an_error_in_the_users_file_names_the_line(tmp_path):
     assert caught.value.message.startswith(f"--code {file}:9: AttributeError: ")
     with pytest.raises(AttributeError), attribute_errors([tmp_path / "other.py"]):
         member()(student=np.ones(3))
-    with pytest.raises(UsageError, match="said by kd"), attribute_errors([file]):
-        raise UsageError("said by kd")
-    # What kd says about an error of the file becomes the error itself.
+    with pytest.raises(UsageError, match="raised by kd"), attribute_errors([file]):
+        raise UsageError("raised by kd")
+    # An error that wraps an error of the file is reported as the error of the file.
     with pytest.raises(UsageError, match=r"mine\.py:9: AttributeError"), attribute_errors([file]):
         try:
             member()(student=np.ones(3))

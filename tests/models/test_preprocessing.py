@@ -1,4 +1,4 @@
-"""From a raw example to a network's input."""
+"""Preprocessing: from raw examples to a network's input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kdcli.models.preprocessing import SCALES, make_preprocessing
 from kdcli.recipe.model_sections import InputSection
 
 RANDOM = np.random.default_rng(0)
-PICTURES = RANDOM.integers(0, 256, (3, 6, 5, 3), dtype=np.uint8)
+IMAGES = RANDOM.integers(0, 256, (3, 6, 5, 3), dtype=np.uint8)
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 REFERENCE = {
     "unit": lambda x: x / 255,
@@ -46,34 +46,34 @@ def refused(raw, shape, **section):
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_each_scale_equals_its_reference(scale):
-    found = prepared(PICTURES, (6, 5, 3), scale=scale)
+    found = prepared(IMAGES, (6, 5, 3), scale=scale)
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, REFERENCE[scale](PICTURES.astype(np.float64)), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found, REFERENCE[scale](IMAGES.astype(np.float64)), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("scale", "mode"), [("imagenet", "torch"), ("caffe", "caffe"), ("signed", "tf")])
 def test_published_scales_equal_those_of_keras(scale, mode):
-    expected = keras.applications.imagenet_utils.preprocess_input(PICTURES.astype(np.float32), mode=mode)
-    np.testing.assert_allclose(prepared(PICTURES, (6, 5, 3), scale=scale), expected, rtol=1e-5, atol=1e-5)
+    expected = keras.applications.imagenet_utils.preprocess_input(IMAGES.astype(np.float32), mode=mode)
+    np.testing.assert_allclose(prepared(IMAGES, (6, 5, 3), scale=scale), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_auto_starts_as_unit():
-    assert made(PICTURES, (6, 5, 3)).scale == "unit"
+    assert made(IMAGES, (6, 5, 3)).scale == "unit"
 
 
 def test_with_scale_does_not_change_the_original():
-    first = made(PICTURES, (6, 5, 3))
+    first = made(IMAGES, (6, 5, 3))
     assert (first.with_scale("raw").scale, first.scale) == ("raw", "unit")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "uint16"])
 def test_other_types_than_uint8_pass_unscaled(dtype):
-    raw = PICTURES.astype(dtype)
+    raw = IMAGES.astype(dtype)
     found = made(raw, (6, 5, 3), scale="imagenet")
     assert not found.is_scaled
-    np.testing.assert_array_equal(found(raw), PICTURES.astype(np.float32))
-    said = {"shape": [6, 5, 3], "dtype": "float32", "scale": None, "resize": None, "fit": "stretch"}
-    assert found.to_json() == said
+    np.testing.assert_array_equal(found(raw), IMAGES.astype(np.float32))
+    expected = {"shape": [6, 5, 3], "dtype": "float32", "scale": None, "resize": None, "fit": "stretch"}
+    assert found.to_json() == expected
 
 
 def test_rows_of_numbers_are_not_images():
@@ -82,18 +82,18 @@ def test_rows_of_numbers_are_not_images():
 
 
 def test_the_result_has_the_networks_input_type():
-    assert made(PICTURES, (6, 5, 3), dtype="uint8", scale="raw")(PICTURES).dtype == "uint8"
+    assert made(IMAGES, (6, 5, 3), dtype="uint8", scale="raw")(IMAGES).dtype == "uint8"
 
 
 def test_a_missing_channel_axis_is_added():
-    raw = PICTURES[..., 0]
+    raw = IMAGES[..., 0]
     found = made(raw, (6, 5, 1))
     assert found.preprocessed_shape == (6, 5, 1)
     np.testing.assert_allclose(found(raw), raw[..., None] / 255, rtol=1e-5)
 
 
 def test_a_superfluous_channel_axis_is_removed():
-    raw = PICTURES[..., :1]
+    raw = IMAGES[..., :1]
     found = made(raw, (6, 5))
     assert found.preprocessed_shape == (6, 5)
     np.testing.assert_allclose(found(raw), raw[..., 0] / 255, rtol=1e-5)
@@ -101,19 +101,19 @@ def test_a_superfluous_channel_axis_is_removed():
 
 @pytest.mark.parametrize("flat", [True, False])
 def test_an_image_without_channels_is_resized_like_one_with_channels(flat):
-    raw = PICTURES[..., 0]
+    raw = IMAGES[..., 0]
     found = made(raw, (4, 3) if flat else (4, 3, 1))
     expected = made(raw[..., None], (4, 3, 1))(raw[..., None])
     np.testing.assert_allclose(np.asarray(found(raw)).reshape(3, 4, 3, 1), expected, rtol=1e-6)
 
 
 def test_images_are_resized_to_the_networks_size_before_scaling():
-    found = made(PICTURES, (12, 10, 3), scale="signed")
+    found = made(IMAGES, (12, 10, 3), scale="signed")
     expected = keras.ops.image.resize(
-        PICTURES.astype(np.float32), (12, 10), antialias=True, data_format="channels_last"
+        IMAGES.astype(np.float32), (12, 10), antialias=True, data_format="channels_last"
     )
     assert found.size == (12, 10)
-    np.testing.assert_allclose(found(PICTURES), np.asarray(expected) / 127.5 - 1, atol=1e-5)
+    np.testing.assert_allclose(found(IMAGES), np.asarray(expected) / 127.5 - 1, atol=1e-5)
 
 
 def test_halving_an_image_averages_pixels():
@@ -124,14 +124,14 @@ def test_halving_an_image_averages_pixels():
 
 
 def test_a_size_can_be_set_where_the_network_accepts_any():
-    found = made(PICTURES, (None, None, 3), resize=[4, 4])
+    found = made(IMAGES, (None, None, 3), resize=[4, 4])
     assert found.preprocessed_shape == (4, 4, 3)
-    assert found(PICTURES).shape == (3, 4, 4, 3)
-    assert made(PICTURES, (None, None, 3)).preprocessed_shape == (6, 5, 3)
+    assert found(IMAGES).shape == (3, 4, 4, 3)
+    assert made(IMAGES, (None, None, 3)).preprocessed_shape == (6, 5, 3)
 
 
 def wide():
-    """A picture of 4×8 whose columns count."""
+    """An image of 4×8 whose columns are numbered."""
     return np.broadcast_to(np.arange(8, dtype=np.uint8)[None, None, :, None], (1, 4, 8, 1)).copy()
 
 
@@ -153,9 +153,9 @@ def test_stretch_changes_the_proportions():
 
 
 def test_the_plan_shows_scale_and_size():
-    shown = made(PICTURES, (4, 4, 3), scale="caffe", fit="crop").to_json()
-    said = {"shape": [4, 4, 3], "dtype": "float32", "scale": "caffe", "resize": [4, 4], "fit": "crop"}
-    assert shown == said
+    found = made(IMAGES, (4, 4, 3), scale="caffe", fit="crop").to_json()
+    expected = {"shape": [4, 4, 3], "dtype": "float32", "scale": "caffe", "resize": [4, 4], "fit": "crop"}
+    assert found == expected
 
 
 @pytest.mark.parametrize(
@@ -169,12 +169,12 @@ def test_the_plan_shows_scale_and_size():
     ],
 )
 def test_shapes_that_do_not_fit_are_refused_with_both(shape, text):
-    error = refused(PICTURES, shape)
+    error = refused(IMAGES, shape)
     assert text in error.message
     assert "channels" in error.hint
 
 
 @pytest.mark.parametrize("scale", ["imagenet", "caffe"])
 def test_scales_for_colours_need_three_channels(scale):
-    message = refused(PICTURES[..., :1], (6, 5, 1), scale=scale).message
+    message = refused(IMAGES[..., :1], (6, 5, 1), scale=scale).message
     assert message == f"teacher (t.keras): input.scale {scale} needs 3 channels, the data has 1"

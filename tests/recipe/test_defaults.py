@@ -1,4 +1,4 @@
-"""Settings that change the default of another option: who wrote the other option decides whether it gives way."""
+"""Defaults that a setting changes: they replace values of shipped recipes, not those of users."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdcli.losses import LOSS_KINDS, make
 from kdcli.recipe.reader import read_recipe
 from kdcli.recipe.shipped_recipes import list_shipped_recipes
 
-OWN = """\
+USER_RECIPE = """\
 losses:
   - {kind: labels, weight: 0.1}
   - {kind: soft_targets, weight: 0.9, temperature: 4}
@@ -26,14 +26,14 @@ STANDARDIZE = "losses.soft_targets.standardize=true"
 
 
 @pytest.fixture
-def own(tmp_path) -> str:
+def own_recipe(tmp_path) -> str:
     path = tmp_path / "own.yaml"
-    path.write_text(OWN, "utf-8")
+    path.write_text(USER_RECIPE, "utf-8")
     return str(path)
 
 
 def standardized_in_numpy(student: np.ndarray, teacher: np.ndarray, *, temperature: float, weight: float) -> float:
-    """The published formula (arXiv:2403.01427) on its own."""
+    """The published formula (arXiv:2403.01427) in NumPy."""
 
     def log_p(logits: np.ndarray) -> np.ndarray:
         z = (logits - logits.mean(-1, keepdims=True)) / logits.std(-1, ddof=1, keepdims=True) / temperature
@@ -60,7 +60,7 @@ SHIPPED_WITH_SOFT_TARGETS = [
 
 
 @pytest.mark.parametrize("recipe", SHIPPED_WITH_SOFT_TARGETS)
-def test_what_a_shipped_recipe_wrote_gives_way(recipe):
+def test_a_new_default_replaces_what_a_shipped_recipe_wrote(recipe):
     read = read_recipe(recipe, settings=[STANDARDIZE])
     at = [loss.kind for loss in read.recipe.losses].index("soft_targets")
     assert (read.recipe.losses[at].weight, read.recipe.losses[at].temperature) == (9.0, 2.0)
@@ -71,7 +71,7 @@ def test_what_a_shipped_recipe_wrote_gives_way(recipe):
     )
 
 
-def test_what_is_given_beside_the_recipe_stays():
+def test_a_new_default_does_not_replace_another_setting():
     for settings in ([STANDARDIZE, "losses.1.weight=0.9"], ["losses.1.weight=0.9", STANDARDIZE]):
         read = read_recipe("soft-targets", settings=settings)
         assert (read.recipe.losses[1].weight, read.recipe.losses[1].temperature) == (0.9, 2.0)
@@ -79,17 +79,16 @@ def test_what_is_given_beside_the_recipe_stays():
         assert read.origins.notes == []
 
 
-def test_what_the_user_wrote_stays_and_is_said(own):
-    read = read_recipe(own, settings=[STANDARDIZE])
+def test_a_new_default_does_not_replace_what_the_user_wrote_and_is_noted(own_recipe):
+    read = read_recipe(own_recipe, settings=[STANDARDIZE])
     assert (read.recipe.losses[1].weight, read.recipe.losses[1].temperature) == (0.9, 4.0)
-    assert read.origins.of(("losses", 1, "weight")) == f"{own}:3"
-    assert read.origins.notes == [
-        f"losses.1.weight stays 0.9, as {own}:3 has it; the default with --set losses.1.standardize is 9",
-        f"losses.1.temperature stays 4, as {own}:3 has it; the default with --set losses.1.standardize is 2",
-    ]
+    assert read.origins.of(("losses", 1, "weight")) == f"{own_recipe}:3"
+    weight, temperature = read.origins.notes
+    assert weight.startswith(f"losses.1.weight stays 0.9, as set in {own_recipe}:3; the default with --set ")
+    assert temperature.endswith("the default with --set losses.1.standardize is 2")
 
 
-def test_a_setting_that_changes_nothing_leaves_the_recipe_alone():
+def test_a_setting_that_changes_no_default_leaves_the_recipe_unchanged():
     for setting in ("losses.1.standardize=false", "losses.1.temperature=3", "losses.1.kind=soft_targets"):
         read = read_recipe("soft-targets", settings=[setting])
         assert read.recipe.losses[1].weight == 0.9
@@ -98,20 +97,22 @@ def test_a_setting_that_changes_nothing_leaves_the_recipe_alone():
 
 @pytest.mark.parametrize("kind", sorted(LOSS_KINDS.keys() - {"labels"}))
 def test_another_kind_of_loss_has_its_own_defaults(kind):
-    # Of a shipped recipe whose loss has only the options that every kind knows.
+    # The loss of this shipped recipe has only options that every kind has.
     read = read_recipe("graph", settings=[f"losses.instance_graph.kind={kind}"])
     assert read.recipe.losses[1] == make(kind)
 
 
-def test_another_optimizer_has_its_own_learning_rate(own):
+def test_another_optimizer_has_its_own_learning_rate(own_recipe):
     read = read_recipe("digits", settings=["train.optimizer.kind=sgd"])
     assert read.recipe.train.optimizer.learning_rate == 1e-2
     assert read.origins.of(("train", "optimizer", "learning_rate")) == "default with --set train.optimizer.kind"
-    assert read_recipe(own, settings=["train.optimizer.kind=sgd"]).recipe.train.optimizer.learning_rate == 3e-3
+    assert (
+        read_recipe(own_recipe, settings=["train.optimizer.kind=sgd"]).recipe.train.optimizer.learning_rate == 3e-3
+    )
 
 
 class Sharp(Loss):
-    """A kind of the user's own with a default that an option changes."""
+    """A custom kind with a default that an option changes."""
 
     implied: ClassVar = {("sharp", True): {"weight": 7.0}}
 
@@ -122,11 +123,11 @@ class Sharp(Loss):
         return student - teacher
 
 
-def test_a_kind_of_the_users_own_may_change_its_defaults():
-    own = CustomKinds(members=(("sharp.py", Sharp),))
+def test_a_custom_kind_can_change_its_defaults():
+    custom = CustomKinds(members=(("sharp.py", Sharp),))
     entry = {"losses": [{"kind": kind_of(Sharp), "sharp": True}]}
-    assert read_recipe(entry, custom=own).recipe.losses[0].weight == 7.0
-    assert read_recipe({"losses": [{"kind": "sharp"}]}, custom=own).recipe.losses[0].weight == 1.0
+    assert read_recipe(entry, custom=custom).recipe.losses[0].weight == 7.0
+    assert read_recipe({"losses": [{"kind": "sharp"}]}, custom=custom).recipe.losses[0].weight == 1.0
 
 
 @pytest.mark.parametrize(
@@ -159,15 +160,15 @@ def test_a_kind_of_the_users_own_may_change_its_defaults():
         ),
     ],
 )
-def test_a_type_that_does_not_fit_its_entry_prints_the_whole_entry(own, recipe, setting, hint):
-    recipe = own if recipe == "own" else recipe
+def test_a_kind_that_does_not_fit_its_entry_suggests_the_whole_entry(own_recipe, recipe, setting, hint):
+    recipe = own_recipe if recipe == "own" else recipe
     with pytest.raises(RecipeError) as refused:
         read_recipe(recipe, settings=[setting])
     if hint is None:
         assert "--set" not in (refused.value.hint or "")
         return
     assert refused.value.hint == hint
-    # Typed beside the setting it works, and the entry is what was asked for.
+    # Added to the setting, the hint works and gives the requested kind.
     _, typed = shlex.split(hint)
     read = read_recipe(recipe, settings=[setting, typed])
     path, _, word = setting.partition("=")
@@ -175,8 +176,8 @@ def test_a_type_that_does_not_fit_its_entry_prints_the_whole_entry(own, recipe, 
     assert getattr(entry, path.rsplit(".", 1)[1]) == word
 
 
-def test_an_unknown_kind_of_loss_names_the_file_that_may_define_it(own):
+def test_an_unknown_kind_of_loss_hints_at_code_files(own_recipe):
     for settings in (["losses.1.kind=mine"], ["losses.1={kind: mine}"]):
         with pytest.raises(RecipeError) as refused:
-            read_recipe(own, settings=settings)
-        assert refused.value.hint == "kd losses ls, or --code FILE.py where a file of your own defines it"
+            read_recipe(own_recipe, settings=settings)
+        assert refused.value.hint == "kd losses ls, or --code FILE.py if one of your own files defines the kind"

@@ -1,4 +1,4 @@
-"""The YAML reader: what it takes for a number, what it refuses, and where it says that the fault is."""
+"""The YAML subset of recipes: scalars, faults and their positions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kdcli.recipe.document import (
 )
 
 
-def faults_of(text):
+def list_faults(text):
     """(setting, message, line, column) of every fault, whether collected or raised."""
     try:
         faults = read_document(text, "r.yaml").faults
@@ -59,7 +59,7 @@ def test_scalars_follow_yaml_1_2(text, value):
     "word",
     ["on", "off", "yes", "no", "y", "1_000", "0o9", "0b11", "12:30", "2026-01-01", "1e", "e3", ".", "inf", "nan"],
 )
-def test_what_yaml_1_1_reads_as_other_things_are_words(word):
+def test_special_words_of_yaml_1_1_are_plain_words(word):
     assert parse_scalar(word) == word
     assert read_document(f"a: {word}\n", "r.yaml").values == {"a": word}
 
@@ -68,12 +68,12 @@ def test_nan_is_a_number_that_specs_refuse():
     assert math.isnan(parse_scalar(".nan"))
 
 
-def test_quotes_make_words():
+def test_quoted_scalars_are_words():
     read = read_document("a: '1e-3'\nb: \"true\"\nc: '~'\nd: |\n  5\n", "r.yaml")
     assert read.values == {"a": "1e-3", "b": "true", "c": "~", "d": "5\n"}
 
 
-def test_an_integer_of_absurd_length_is_a_word_and_not_a_crash():
+def test_an_extremely_long_integer_is_read_as_a_word():
     assert isinstance(parse_scalar("9" * 5000), str)
 
 
@@ -86,23 +86,23 @@ def test_an_empty_document_is_an_empty_recipe(text):
 
 @pytest.mark.parametrize("text", ["- 1\n", "5\n", "words\n", "[]\n", "0\n", "false\n", "''\n"])
 def test_anything_but_a_mapping_is_refused(text):
-    with pytest.raises(RecipeError, match=r"r\.yaml:1:1 +a recipe is a mapping of sections, got "):
+    with pytest.raises(RecipeError, match=r"r\.yaml:1:1 +a recipe must be a mapping of sections, got "):
         read_document(text, "r.yaml")
 
 
 def test_every_value_has_its_line_and_column():
     read = read_document("data:\n  source: digits\nlosses:\n  - kind: labels\n    weight: 2\n", "r.yaml")
-    assert read.places[("data", "source")] == (2, 3)
-    assert read.value_places[("data", "source")] == (2, 11)
-    assert read.places[("losses", 0)] == (4, 5)
-    assert read.places[("losses", 0, "weight")] == (5, 5)
-    assert read.value_places[("losses", 0, "weight")] == (5, 13)
+    assert read.key_positions[("data", "source")] == (2, 3)
+    assert read.value_positions[("data", "source")] == (2, 11)
+    assert read.key_positions[("losses", 0)] == (4, 5)
+    assert read.key_positions[("losses", 0, "weight")] == (5, 5)
+    assert read.value_positions[("losses", 0, "weight")] == (5, 13)
 
 
-def test_windows_line_ends_and_a_byte_order_mark_change_no_place():
+def test_windows_line_endings_and_a_byte_order_mark_do_not_change_positions():
     read = read_document("\ufeffa: 1\r\nb:\r\n  c: 2\r\n", "r.yaml")
     assert read.values == {"a": 1, "b": {"c": 2}}
-    assert read.places[("b", "c")] == (3, 3)
+    assert read.key_positions[("b", "c")] == (3, 3)
     assert len(read.lines) == 3
 
 
@@ -123,14 +123,14 @@ def test_windows_line_ends_and_a_byte_order_mark_change_no_place():
         ("a: !own {b: 1}\n", ("a", "tags (!) are not allowed", 1, 4)),
         ("!!str a: 1\n", ("a", "tags (!) are not allowed", 1, 1)),
         ("? [1, 2]\n: 3\n", ("", "a key must be a word", 1, 3)),
-        ("a: 1\n---\nb: 2\n", ("", "a second document; a recipe is one", 2, 1)),
+        ("a: 1\n---\nb: 2\n", ("", "a second YAML document; a recipe is a single document", 2, 1)),
     ],
 )
-def test_what_hides_the_meaning_is_a_fault_with_its_place(text, fault):
-    assert faults_of(text) == [fault]
+def test_ambiguous_yaml_is_a_fault_with_its_position(text, fault):
+    assert list_faults(text) == [fault]
 
 
-def test_the_first_of_two_equal_keys_counts_and_reading_goes_on():
+def test_the_first_of_two_equal_keys_is_used_and_parsing_continues():
     read = read_document("a: 1\na: 2\nb: 3\nb: 4\n", "r.yaml")
     assert read.values == {"a": 1, "b": 3}
     assert [fault.line for fault in read.faults] == [2, 4]
@@ -140,7 +140,7 @@ def test_a_second_document_does_not_replace_the_first():
     assert read_document("a: 1\n---\nb: 2\n", "r.yaml").values == {"a": 1}
 
 
-def test_a_bomb_of_aliases_is_never_expanded():
+def test_nested_aliases_are_never_expanded():
     lines = ["a0: &a0 [1, 1]"] + [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60)]
     read = read_document("\n".join(lines), "r.yaml")
     assert read.values["a59"] == [None, None]
@@ -159,7 +159,7 @@ def test_a_bomb_of_aliases_is_never_expanded():
         ("%YAML 3.0\n---\na: 1\n", (1, 1), "incompatible YAML document"),
     ],
 )
-def test_broken_yaml_names_its_place(text, place, words):
+def test_invalid_yaml_reports_its_position(text, place, words):
     with pytest.raises(RecipeError) as caught:
         read_document(text, "r.yaml")
     (fault,) = caught.value.faults
@@ -175,43 +175,43 @@ def test_characters_that_yaml_forbids_are_refused():
         read_document("a: \x00\n", "r.yaml")
 
 
-def test_nesting_up_to_the_limit_is_read_and_one_more_is_a_fault():
+def test_nesting_past_the_limit_is_a_fault():
     fine = MAX_NESTING - 1
-    assert faults_of("a: " + "[" * fine + "]" * fine) == []
-    ((setting, message, line, column),) = faults_of("a: " + "[" * MAX_NESTING + "]" * MAX_NESTING)
-    assert message == f"nested deeper than {MAX_NESTING}"
+    assert list_faults("a: " + "[" * fine + "]" * fine) == []
+    ((setting, message, line, column),) = list_faults("a: " + "[" * MAX_NESTING + "]" * MAX_NESTING)
+    assert message == f"nested more than {MAX_NESTING} levels deep"
     assert (line, column) == (1, 4 + fine)
     assert setting.startswith("a.0.0")
 
 
 @pytest.mark.parametrize("opening", ["[", "{", "- ", "? ", "{? ", "[{a: ", "{a: "])
-def test_endless_nesting_is_a_fault_and_no_crash(opening):
-    messages = [message for _, message, _, _ in faults_of(opening * 3_000)]
-    assert f"nested deeper than {MAX_NESTING}" in messages
+def test_extreme_nesting_is_a_fault(opening):
+    messages = [message for _, message, _, _ in list_faults(opening * 3_000)]
+    assert f"nested more than {MAX_NESTING} levels deep" in messages
 
 
-def test_reading_stops_where_the_nesting_is_too_deep():
-    # Reading on takes the YAML scanner minutes (its time grows with the square of the depth).
+def test_parsing_stops_where_the_nesting_is_too_deep():
+    # Continuing would take the YAML scanner minutes: its time grows with the square of the depth.
     start = time.process_time()
-    ((_, message, line, column), *_) = faults_of("[" * 100_000)
-    assert (message, line, column) == (f"nested deeper than {MAX_NESTING}", 1, MAX_NESTING + 1)
+    ((_, message, line, column), *_) = list_faults("[" * 100_000)
+    assert (message, line, column) == (f"nested more than {MAX_NESTING} levels deep", 1, MAX_NESTING + 1)
     assert time.process_time() - start < 10
 
 
-def test_a_recipe_has_a_largest_size():
+def test_a_recipe_has_a_maximum_size():
     with pytest.raises(
-        RecipeError, match=f"{MAX_CHARACTERS + 1} characters; a recipe has at most {MAX_CHARACTERS}"
+        RecipeError, match=f"has {MAX_CHARACTERS + 1:,} characters; at most {MAX_CHARACTERS:,} are allowed"
     ):
         read_document("#" * (MAX_CHARACTERS + 1), "r.yaml")
     assert read_document("#" * MAX_CHARACTERS, "r.yaml").values == {}
 
 
-def test_a_fault_carries_the_line_it_is_about():
+def test_a_fault_contains_its_line():
     (fault,) = read_document("x: 1\n  # comment\nx: 2  # again\n", "r.yaml").faults
     assert fault.excerpt == "x: 2  # again"
 
 
-def test_paths_are_written_with_points():
+def test_paths_are_written_with_dots():
     assert join_path(("losses", 1, "weight")) == "losses.1.weight"
 
 
@@ -240,7 +240,7 @@ def test_paths_are_written_with_points():
         {"train": "D/x", "test": "2020"},
     ],
 )
-def test_a_setting_that_is_typed_is_read_as_it_was_meant(value):
+def test_a_formatted_setting_is_read_back_unchanged(value):
     option, setting = shlex.split(format_set_option("data.value", value))
     path, _, text = setting.partition("=")
     assert (option, path) == ("--set", "data.value")

@@ -1,4 +1,4 @@
-"""Every fault of a recipe at once: place, words, suggestion; and nothing escapes as another error."""
+"""Faults of a recipe: position, message and suggestion, all at once; no other error escapes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def refused_text(monkeypatch, text: str) -> list[str]:
     return caught.value.message.splitlines()
 
 
-def test_two_faults_are_shown_as_the_contract_shows_them(tmp_path, monkeypatch):
+def test_two_faults_are_formatted_with_position_and_suggestion(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = ["version: 1"] + ["# nothing"] * 6
     lines += ["losses:", "  - kind: hint", "    temprature: 4", "  - kind: labels", "    weight: -1"]
@@ -42,7 +42,7 @@ def test_two_faults_are_shown_as_the_contract_shows_them(tmp_path, monkeypatch):
     assert error.location == "./feature.yaml:10:5"
 
 
-def test_every_fault_is_found_at_once_in_the_order_of_the_text(monkeypatch):
+def test_all_faults_are_reported_in_the_order_of_the_text(monkeypatch):
     text = (
         "verson: 1\ndata: {source: nowhere}\nteacher:\n  model: {kind: zoo, name: cnm}\n  output_kind: logit\n"
         "losses:\n  - {kind: soft_target}\n  - 5\n  - {kind: labels, weight: .inf, warmup: 2}\n  - weight: 1\n"
@@ -65,7 +65,7 @@ def test_every_fault_is_found_at_once_in_the_order_of_the_text(monkeypatch):
         "losses.1: must be a mapping, got 5",
         "losses.2.weight: must be a finite number, got inf",
         "losses.2.warmup: must be <= 1, got 2",
-        "losses.3.kind: a mapping needs `kind:`, and this one has none",
+        "losses.3.kind: the mapping needs a `kind:`",
         "train.epochs: must be a whole number, got 0.001",
         "train.optimizer.momentun: unknown key",
         "train.jit: the key 'jit' appears twice",
@@ -95,7 +95,7 @@ def test_numbers_are_not_coerced(monkeypatch):
     assert message.startswith("3 problems in -")
 
 
-def test_a_number_of_thousands_of_digits_is_refused_without_a_crash(monkeypatch):
+def test_a_number_with_thousands_of_digits_is_refused(monkeypatch):
     assert refused_text(monkeypatch, f"train: {{seed: 0x{'f' * 4000}}}\n")[0] == "1 problem in -"
 
 
@@ -125,7 +125,7 @@ lines = st.lists(
         lambda path, value: f"{'.'.join(path)}={value}", st.lists(words | st.text(max_size=3)), scalars
     ),
 )
-def test_whatever_is_written_it_is_read_or_refused(content, setting):
+def test_any_input_is_either_read_or_refused(content, setting):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.stdin", io.StringIO(content if isinstance(content, str) else ""))
         for given_settings in ((), (setting,)):

@@ -1,4 +1,4 @@
-"""Gates as people write them, on a command line and in a recipe."""
+"""Gates on the command line and in recipes."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from kdcli.recipe.reader import read_recipe
         ("agreement>=1", Gate("agreement", ">=", 1.0)),
     ],
 )
-def test_gate_is_read(text, gate):
+def test_a_gate_is_parsed(text, gate):
     assert parse_gate(text) == gate
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("accuracy>=97.5", "--gate 'accuracy>=97.5': a fraction, not percent: write 0.975"),
-        ("accuracy>=97.5%", "--gate 'accuracy>=97.5%': a fraction, not percent: write 0.975"),
-        ("accuracy>=1%", "--gate 'accuracy>=1%': a fraction, not percent: write 0.01"),
-        ("accuracy_drop<=1.5", "--gate 'accuracy_drop<=1.5': a fraction, not percent: write 0.015"),
+        ("accuracy>=97.5", "--gate 'accuracy>=97.5': must be a fraction, not a percentage: write 0.975"),
+        ("accuracy>=97.5%", "--gate 'accuracy>=97.5%': must be a fraction, not a percentage: write 0.975"),
+        ("accuracy>=1%", "--gate 'accuracy>=1%': must be a fraction, not a percentage: write 0.01"),
+        ("accuracy_drop<=1.5", "--gate 'accuracy_drop<=1.5': must be a fraction, not a percentage: write 0.015"),
         ("latency_ratio<=50%", "expected a bound such as '>= 0.97', got '<=50%'"),
-        ("acuracy>=0.9", "--gate 'acuracy>=0.9': unknown figure 'acuracy'; did you mean 'accuracy'?"),
+        ("acuracy>=0.9", "--gate 'acuracy>=0.9': unknown metric 'acuracy'; did you mean 'accuracy'?"),
         ("accuracy", "--gate 'accuracy': expected a bound such as '>= 0.97', got ''"),
         ("accuracy=0.9", "expected a bound such as '>= 0.97', got '=0.9'"),
         ("loss<=nan", "expected a bound such as '>= 0.97', got '<=nan'"),
         ("loss<=inf", "expected a bound such as '>= 0.97', got '<=inf'"),
-        ("0.97", "unknown figure '0.97'"),
-        ("", "unknown figure ''"),
+        ("0.97", "unknown metric '0.97'"),
+        ("", "unknown metric ''"),
     ],
 )
-def test_gate_that_cannot_be_read_says_what_to_write(text, message):
+def test_an_invalid_gate_names_the_expected_form(text, message):
     with pytest.raises(UsageError) as caught:
         parse_gate(text)
     assert message in caught.value.message
@@ -66,15 +66,15 @@ def test_gate_that_cannot_be_read_says_what_to_write(text, message):
         *[(f"loss{sign}0.5", math.nan, False) for sign in (">=", "<=", ">", "<")],
     ],
 )
-def test_bounds_are_inclusive_where_they_say_so_and_nan_fails(text, value, holds):
+def test_bounds_with_an_equals_sign_are_inclusive_and_nan_fails(text, value, holds):
     assert parse_gate(text).holds(value) == holds
 
 
-def test_recipe_has_a_key_for_every_figure():
+def test_the_gates_section_has_a_key_for_every_metric():
     assert tuple(GatesSection.model_fields) == tuple(METRICS)
 
 
-def test_recipe_brings_gates():
+def test_a_recipe_can_contain_gates():
     section = read_recipe({"gates": {"accuracy": ">= 0.975", "gain": ">= 0.005"}}).recipe.gates
     assert section.gates() == (Gate("accuracy", ">=", 0.975), Gate("gain", ">=", 0.005))
     assert read_recipe("soft-targets", settings=["gates.loss='<= 2'"]).recipe.gates.gates() == (
@@ -83,14 +83,14 @@ def test_recipe_brings_gates():
     assert read_recipe("soft-targets").recipe.gates.gates() == ()
 
 
-def test_wrong_gates_of_a_recipe_are_all_said_with_their_places(tmp_path):
+def test_all_invalid_gates_of_a_recipe_are_reported_with_positions(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("gates:\n  accuracy: '>= 97.5'\n  acuracy: 3\n  loss: 0.9\n")
     with pytest.raises(RecipeError) as caught:
         read_recipe(str(path))
     faults = {(fault.line, fault.setting, fault.message) for fault in caught.value.faults}
     assert faults == {
-        (2, "gates.accuracy", "a fraction, not percent: write 0.975"),
+        (2, "gates.accuracy", "must be a fraction, not a percentage: write 0.975"),
         (3, "gates.acuracy", "unknown key"),
         (4, "gates.loss", "expected a bound such as '>= 0.97', got '0.9'"),
     }

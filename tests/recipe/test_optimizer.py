@@ -1,4 +1,4 @@
-"""The table of optimizers is what Keras has: classes, default rates, arguments."""
+"""The table of optimizers matches Keras: classes, default learning rates, arguments."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from kdcli.recipe.optimizer import (
-    _EVERY,
+    _COMMON_ARGUMENTS,
     ADAM,
     OPTIMIZER_KINDS,
     OPTIMIZERS,
@@ -17,9 +17,9 @@ from kdcli.recipe.optimizer import (
     AnyOptimizer,
 )
 
-# What Keras takes and a recipe does not: the scale belongs to the loop, the rest is no plain value.
+# Arguments of Keras that recipes do not have: the loss scale belongs to the loop, others are not plain values.
 LEFT_OUT = {"self", "learning_rate", "name", "kwargs", "loss_scale_factor"}
-# The base class, and two that wrap other optimizers.
+# The base class, and two classes that wrap other optimizers.
 NO_ENTRY = {"Optimizer", "LossScaleOptimizer", "MultiOptimizer"}
 ONLY_MUON = {"exclude_layers", "exclude_embeddings"}
 
@@ -40,14 +40,14 @@ def signature_of(kind):
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_the_default_rate_is_the_one_of_keras(kind):
+def test_the_default_learning_rate_is_that_of_keras(kind):
     assert make(kind).learning_rate == signature_of(kind)["learning_rate"].default
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_the_arguments_are_those_of_keras(kind):
     known = set(signature_of(kind)) - LEFT_OUT - (ONLY_MUON if kind == "muon" else set())
-    assert {*OPTIMIZERS[kind][2], *_EVERY} == known
+    assert {*OPTIMIZERS[kind][2], *_COMMON_ARGUMENTS} == known
 
 
 def test_every_optimizer_of_keras_is_in_the_table():
@@ -62,7 +62,7 @@ def test_every_optimizer_of_keras_is_in_the_table():
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_the_optimizer_builds_and_keeps_the_defaults_of_keras(kind):
+def test_the_built_optimizer_has_the_defaults_of_keras(kind):
     import keras
 
     built = make(kind).build(0.5)
@@ -91,7 +91,7 @@ def test_arguments_reach_keras():
     assert float(built.learning_rate) == pytest.approx(0.1)
 
 
-def test_a_name_alone_is_an_optimizer():
+def test_a_name_is_an_optimizer_with_default_arguments():
     assert make("adam") == ADAM == OPTIMIZER_KINDS[0]()
     assert make("sgd").kind == "sgd"
 
@@ -107,13 +107,13 @@ def test_a_name_alone_is_an_optimizer():
         ({"kind": "adam", "beta_1": float("inf")}, "finite number"),
     ],
 )
-def test_an_impossible_optimizer_is_refused(entry, words):
+def test_an_invalid_optimizer_is_refused(entry, words):
     with pytest.raises(ValidationError, match=words):
         make(entry)
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_whose_steps_follow_the_weight_of_a_loss_is_what_keras_does(kind):
+def test_the_optimizers_with_steps_proportional_to_the_gradient_are_known(kind):
     import keras
 
     moved = []

@@ -1,4 +1,4 @@
-"""From text, `--set` and options to a recipe: who wins, where a value came from, every fault at once."""
+"""Reading a recipe from text, `--set` and options: precedence, origins, faults."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def refused_text(monkeypatch, text: str) -> list[str]:
     return refused("-").message.splitlines()
 
 
-def test_an_option_beats_a_setting_beats_the_recipe_beats_the_default():
+def test_options_override_settings_and_settings_override_the_recipe():
     written = {"train": {"epochs": 3, "batch_size": 8, "seed": 5}}
     read = read_recipe(
         written,
@@ -45,11 +45,11 @@ def test_an_option_beats_a_setting_beats_the_recipe_beats_the_default():
     assert written == {"train": {"epochs": 3, "batch_size": 8, "seed": 5}}
 
 
-def test_the_last_of_two_settings_counts():
+def test_the_last_of_two_settings_is_used():
     assert read_recipe({}, settings=["train.seed=1", "train.seed=2"]).recipe.train.seed == 2
 
 
-def test_origins_tell_who_gave_a_value(tmp_path):
+def test_origins_name_the_option_the_setting_or_the_line(tmp_path):
     path = write(tmp_path, "data:\n  source: digits\ntrain:\n  seed: 3\n  batch_size: 8\n")
     origins = read_recipe(path, settings=["train.batch_size=9"], options={"train.epochs": ("--epochs", 2)}).origins
     assert origins.of(("train", "seed")) == f"{path}:4"
@@ -62,18 +62,18 @@ def test_origins_tell_who_gave_a_value(tmp_path):
 @pytest.mark.parametrize(
     "words", ["losses.soft_targets.weight", "losses.1.weight", "losses[1].weight", "losses[soft_targets].weight"]
 )
-def test_a_loss_is_named_by_kind_number_or_bracket(words):
+def test_a_loss_is_addressed_by_kind_number_or_bracket(words):
     losses = read_recipe(TWO_LOSSES, settings=[f"{words}=2"]).recipe.losses
     assert [loss.weight for loss in losses] == [0.25, 2.0]
 
 
-def test_a_loss_is_named_by_its_name():
+def test_a_loss_is_addressed_by_its_name():
     hints = [{"kind": "hint", "name": "early"}, {"kind": "hint", "name": "late"}]
     losses = read_recipe({"losses": hints}, settings=["losses.late.distance=l1"]).recipe.losses
     assert [loss.distance for loss in losses] == ["l2", "l1"]
 
 
-def test_a_setting_reads_its_value_as_yaml():
+def test_the_value_of_a_setting_is_read_as_yaml():
     recipe = read_recipe(
         {}, settings=["data.augment=[{kind: shift, pixels: 3}]", "train.gradient_clip=1e-1", "description=on"]
     ).recipe
@@ -82,11 +82,11 @@ def test_a_setting_reads_its_value_as_yaml():
     assert recipe.description == "on"
 
 
-def test_a_value_that_is_no_yaml_is_a_word():
+def test_a_value_that_is_not_yaml_is_a_word():
     assert read_recipe({}, settings=["description=a: b: c = d"]).recipe.description == "a: b: c = d"
 
 
-def test_a_short_form_becomes_the_mapping_it_stands_for():
+def test_a_setting_expands_a_short_form():
     recipe = read_recipe(
         {"train": {"optimizer": "adam"}},
         settings=["train.optimizer=sgd", "train.optimizer.momentum=0.9", "train.schedule=cosine"],
@@ -100,8 +100,8 @@ def test_a_short_form_becomes_the_mapping_it_stands_for():
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("epochs", "--set 'epochs' is no setting: write path=value"),
-        ("=3", "--set '=3' is no setting: write path=value"),
+        ("epochs", "--set 'epochs' is not a setting; expected PATH=VALUE"),
+        ("=3", "--set '=3' is not a setting; expected PATH=VALUE"),
         ("train.epoch=3", "--set train.epoch: unknown key (did you mean 'epochs'?)"),
         ("train.epochs=many", "--set train.epochs: must be a whole number, got 'many'"),
         ("losses.hint.weight=1", "--set losses.hint.weight: no entry 'hint'; there are 2: labels, soft_targets"),
@@ -110,41 +110,43 @@ def test_a_short_form_becomes_the_mapping_it_stands_for():
         ("description=&a b", "--set description: anchors (&) are not allowed"),
     ],
 )
-def test_a_wrong_setting_is_named_with_its_path(setting, words):
+def test_an_invalid_setting_is_reported_with_its_path(setting, words):
     assert refused(TWO_LOSSES, settings=[setting]).message == f"1 problem in recipe\n  {words}"
 
 
 def test_a_kind_that_is_used_twice_needs_a_name():
     twice = {"losses": [{"kind": "hint"}, {"kind": "hint"}]}
-    assert "two losses are called 'hint': give one of them a `name:`" in refused(twice).message
-    assert "'hint' is used twice: give each a name" in refused(twice, settings=["losses.hint.weight=1"]).message
+    assert "two losses are named 'hint': give one of them another `name:`" in refused(twice).message
+    assert (
+        "'hint' is used twice; give each entry a name" in refused(twice, settings=["losses.hint.weight=1"]).message
+    )
     assert len(read_recipe({"losses": [{"kind": "hint"}, {"kind": "hint", "name": "b"}]}).recipe.losses) == 2
 
 
-def test_a_newer_version_names_both(monkeypatch):
+def test_a_newer_version_is_refused_with_both_versions(monkeypatch):
     lines = refused_text(monkeypatch, "data: {source: digits}\nversion: 2\nunheard_of: 1\n")
     assert lines[0] == "1 problem in -"
-    assert lines[1].endswith("version: recipe version 2 is newer than this kd reads (1); update kdcli")
+    assert lines[1].endswith("version: recipe version 2 is newer than version 1, the newest that this kd reads")
     assert lines[1].startswith("  -:2:1")
 
 
-def test_a_missing_file_with_a_shipped_name_says_how_to_use_that(tmp_path):
+def test_a_missing_file_with_a_shipped_name_hints_at_the_shipped_recipe(tmp_path):
     name = list_shipped_recipes()[-1]
     with pytest.raises(UsageError, match=r"no such recipe file$") as caught:
         read_recipe(tmp_path / f"{name}.yaml")
-    assert caught.value.hint == f"--recipe {name} uses the shipped one; kd recipes cp {name} copies it here"
+    assert caught.value.hint == f"--recipe {name} uses the shipped recipe; kd recipes cp {name} copies it here"
     with pytest.raises(UsageError) as caught:
         read_recipe("./unheard-of.yaml")
     assert caught.value.hint == "kd recipes ls"
 
 
-def test_an_unknown_shipped_name_names_the_nearest():
+def test_an_unknown_shipped_name_suggests_the_closest():
     with pytest.raises(UsageError, match="unknown recipe 'soft-target'; did you mean 'soft-targets'") as caught:
         read_shipped_recipe("soft-target")
     assert caught.value.hint == "kd recipes ls, or a path that contains / or ends in .yaml"
 
 
-def test_what_is_no_text_is_refused(tmp_path):
+def test_a_file_that_is_not_text_is_refused(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_bytes(b"a: \xff\n")
     with pytest.raises(UsageError, match=r"not UTF-8 text \(byte 3\)"):
@@ -153,7 +155,7 @@ def test_what_is_no_text_is_refused(tmp_path):
         read_recipe(tmp_path)
 
 
-def test_standard_input_a_mapping_and_a_recipe_are_read_alike(monkeypatch):
+def test_standard_input_mapping_and_recipe_object_give_the_same_recipe(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("train: {epochs: 3}\nlosses: [{kind: labels, weight: 2}]\n"))
     from_text = read_recipe("-").recipe
     from_mapping = read_recipe({"train": {"epochs": 3}, "losses": [{"kind": "labels", "weight": 2}]}).recipe

@@ -1,4 +1,4 @@
-"""Kinds of the user's own in a recipe: the same checks as for kd's, and known to nobody else."""
+"""Custom kinds in a recipe: validated like built-in kinds, and unknown to other calls."""
 
 from __future__ import annotations
 
@@ -41,49 +41,49 @@ class Dim(Augment):
         return images
 
 
-OWN = CustomKinds(
+CUSTOM = CustomKinds(
     (("mine.py", Cauchy), ("data.py", Stripes), ("data.py", Dim)), (Path("a/mine.py"), Path("data.py"))
 )
 LOSSES = {"losses": [{"kind": "labels"}, {"kind": "cauchy", "scale": 2.0, "weight": 0.5}]}
 DATA = {"data": {"source": {"kind": "stripes", "examples": 20}, "augment": [{"kind": "flip"}, {"kind": "dim"}]}}
 
 
-def faults(recipe, own=OWN, **given):
+def faults(recipe, custom=CUSTOM, **given):
     with pytest.raises(RecipeError) as caught:
-        read_recipe(recipe, custom=own, **given)
+        read_recipe(recipe, custom=custom, **given)
     assert caught.value.exit_code == 2
     return caught.value
 
 
 def test_entries_become_objects_of_their_classes():
-    recipe = read_recipe({**LOSSES, **DATA}, custom=OWN).recipe
+    recipe = read_recipe({**LOSSES, **DATA}, custom=CUSTOM).recipe
     assert recipe.losses[1] == Cauchy(scale=2.0, weight=0.5)
     assert (recipe.data.source, recipe.data.augment[1]) == (Stripes(examples=20), Dim())
-    assert OWN.files_of(recipe) == ("data.py", "mine.py")
-    assert OWN.files_of(read_recipe({}, custom=OWN).recipe) == ()
+    assert CUSTOM.files_of(recipe) == ("data.py", "mine.py")
+    assert CUSTOM.files_of(read_recipe({}, custom=CUSTOM).recipe) == ()
 
 
-def test_a_recipe_with_own_kinds_is_written_whole_and_read_back():
-    recipe = read_recipe({**LOSSES, **DATA, "requires": ["mine.py"]}, custom=OWN).recipe
+def test_a_recipe_with_custom_kinds_is_dumped_and_read_back():
+    recipe = read_recipe({**LOSSES, **DATA, "requires": ["mine.py"]}, custom=CUSTOM).recipe
     values = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
     assert values["losses"][1] == {"kind": "cauchy", "scale": 2.0, "weight": 0.5, "warmup": 0.0}
     assert values["data"]["source"] == {"kind": "stripes", "examples": 20}
-    assert Recipe.model_validate(values, context=OWN) == recipe
-    assert read_recipe(recipe, custom=OWN).recipe == recipe
+    assert Recipe.model_validate(values, context=CUSTOM) == recipe
+    assert read_recipe(recipe, custom=CUSTOM).recipe == recipe
     assert '"scale":2.0' in recipe.model_dump_json()
 
 
-def test_a_source_for_each_split_may_be_of_an_own_kind():
+def test_the_source_of_a_split_can_be_of_a_custom_kind():
     source = {"train": {"kind": "stripes", "examples": 7}, "test": "digits"}
-    assert read_recipe({"data": {"source": source}}, custom=OWN).recipe.data.source.train == Stripes(examples=7)
+    assert read_recipe({"data": {"source": source}}, custom=CUSTOM).recipe.data.source.train == Stripes(examples=7)
 
 
-def test_a_setting_reaches_an_own_kind():
-    recipe = read_recipe(LOSSES, settings=["losses.cauchy.scale=3"], custom=OWN).recipe
+def test_a_setting_can_change_a_custom_kind():
+    recipe = read_recipe(LOSSES, settings=["losses.cauchy.scale=3"], custom=CUSTOM).recipe
     assert recipe.losses[1].scale == 3.0
 
 
-def test_faults_have_place_and_suggestion(tmp_path):
+def test_faults_of_custom_kinds_have_positions_and_suggestions(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text(
         "losses:\n  - kind: cauchy\n    scal: 4\n  - {kind: cauchi}\n  - {kind: cauchy, scale: -1, name: b}\n"
@@ -105,34 +105,34 @@ def test_faults_have_place_and_suggestion(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["hint", "labels"])
-def test_the_nearest_of_all_kinds_is_suggested(kind):
+def test_the_closest_of_all_kinds_is_suggested(kind):
     assert f"did you mean {kind!r}?" in faults({"losses": [{"kind": f"{kind}x"}]}).message
 
 
-def test_an_own_kind_is_of_one_family():
+def test_a_custom_kind_belongs_to_one_family():
     assert "unknown kind 'dim'" in faults({"losses": [{"kind": "dim"}]}).message
     assert "unknown kind 'cauchy'" in faults({"data": {"source": {"kind": "cauchy"}}}).message
 
 
-def test_what_one_recipe_is_given_no_other_sees():
-    read_recipe(LOSSES, custom=OWN)
-    assert "unknown kind 'cauchy'" in faults(LOSSES, own=CustomKinds()).message
+def test_custom_kinds_of_one_call_are_unknown_to_others():
+    read_recipe(LOSSES, custom=CUSTOM)
+    assert "unknown kind 'cauchy'" in faults(LOSSES, custom=CustomKinds()).message
     assert "cauchy" not in str(Recipe.model_json_schema())
 
 
-def test_an_object_made_in_python_is_taken_also_from_another_copy_of_the_file():
+def test_an_object_from_another_copy_of_the_file_is_accepted():
     class Copy(Loss):
         kind: Literal["cauchy"] = "cauchy"
         scale: float = 1.0
 
     for made in (Cauchy(scale=5.0), Copy(scale=5.0)):
-        assert read_recipe({"losses": [made]}, custom=OWN).recipe.losses == (Cauchy(scale=5.0),)
+        assert read_recipe({"losses": [made]}, custom=CUSTOM).recipe.losses == (Cauchy(scale=5.0),)
 
 
-def test_a_required_file_that_is_not_given_is_named_with_the_other_faults(tmp_path):
+def test_a_missing_required_file_is_reported_with_the_other_faults(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text("requires: [mine.py, data.py]\nlosses: [{kind: cauchy, scale: 2}, {kind: labels, weigt: 1}]\n")
-    error = faults(path, own=CustomKinds((), (Path("data.py"),)))
+    error = faults(path, custom=CustomKinds((), (Path("data.py"),)))
     assert [fault.setting for fault in error.faults] == ["requires.0", "losses.1.weigt"]
     assert f"{path}:1:12 requires.0: the recipe requires mine.py, which was not given" in " ".join(
         error.message.split()
@@ -140,15 +140,15 @@ def test_a_required_file_that_is_not_given_is_named_with_the_other_faults(tmp_pa
     assert error.hint == "--code mine.py"
     with pytest.raises(RecipeError):
         read_recipe({"requires": ["mine.py"]})
-    assert read_recipe({"requires": ["mine.py"]}, custom=OWN).recipe.requires == ("mine.py",)
+    assert read_recipe({"requires": ["mine.py"]}, custom=CUSTOM).recipe.requires == ("mine.py",)
 
 
 @pytest.mark.parametrize("names", [["a/mine.py"], ["mine"], [r"a\mine.py"]])
-def test_files_are_required_by_name(names):
+def test_required_files_are_named_without_folders(names):
     assert "must be names of Python files without folders" in faults({"requires": names}).message
 
 
-def test_a_run_is_read_without_its_files(tmp_path):
+def test_the_recipe_of_a_run_is_read_without_its_code_files(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(
         "requires: [mine.py]\nlosses: [{kind: cauchy, name: mine, scale: 2, weight: 0.5}]\n"
@@ -159,5 +159,5 @@ def test_a_run_is_read_without_its_files(tmp_path):
     assert has_unknown_entry(run.data.source) and not has_unknown_entry(run.train)
     values = run.model_dump(mode="json", by_alias=True, exclude_none=True)
     assert values["losses"] == [{"kind": "cauchy", "name": "mine", "scale": 2, "weight": 0.5}]
-    assert Recipe.model_validate(values, context=OWN).losses[0].scale == 2.0
-    assert "unknown key" in faults({"train": {"epoch": 1}}, own=KEEP_UNKNOWN).message
+    assert Recipe.model_validate(values, context=CUSTOM).losses[0].scale == 2.0
+    assert "unknown key" in faults({"train": {"epoch": 1}}, custom=KEEP_UNKNOWN).message

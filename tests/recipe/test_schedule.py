@@ -1,4 +1,4 @@
-"""What multiplies the learning rate, at the start, in the middle and at the end of training."""
+"""Learning rate schedules at the start, in the middle and at the end of training."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def test_the_factor_follows_the_shape(entry, expected):
     assert factors(entry, 0.0, 0.25, 0.5, 1.0) == pytest.approx(expected, abs=1e-6)
 
 
-def test_steps_have_the_defaults_that_the_contract_names():
+def test_steps_have_the_documented_defaults():
     assert factors("steps", 0.0, 0.59, 0.61, 0.81) == pytest.approx([1, 1, 0.1, 0.01])
 
 
 @pytest.mark.parametrize("kind", ["constant", "cosine", "linear", "steps", "exponential"])
-def test_warmup_rises_from_zero_and_the_shape_takes_what_is_left(kind):
+def test_warmup_rises_from_zero_and_the_shape_covers_the_rest(kind):
     warm = factors({"kind": kind, "warmup": 0.2}, 0.0, 0.1, 0.2, 0.6, 1.0)
     plain = factors(kind, 0.0, 0.5, 1.0)
     assert warm[:2] == pytest.approx([0, 0.5])
@@ -63,6 +63,6 @@ def test_warmup_rises_from_zero_and_the_shape_takes_what_is_left(kind):
         ({"kind": "constant", "floor": 0.5}, "Extra inputs"),
     ],
 )
-def test_an_impossible_schedule_is_refused(entry, words):
+def test_an_invalid_schedule_is_refused(entry, words):
     with pytest.raises(ValidationError, match=words):
         make(entry)

@@ -1,4 +1,4 @@
-"""The recipes that come with kd: each one is right, and says how to run it."""
+"""The shipped recipes: each one is valid and contains the command that runs it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_names_are_sorted():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_recipe_has_no_fault_and_a_description(name):
+def test_the_recipe_is_valid_and_has_a_description(name):
     read = read_recipe(name)
     assert read.recipe.description
     assert read.recipe.losses
@@ -39,7 +39,7 @@ def test_the_recipe_opens_with_the_command_that_runs_it(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_setting_of_the_recipe_is_written_in_it(name):
+def test_the_recipe_contains_version_description_and_losses(name):
     origins = read_recipe(name).origins
     for setting in ("version", "description", "losses"):
         assert origins.of((setting,)).startswith(f"{name}:")

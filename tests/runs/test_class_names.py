@@ -1,4 +1,4 @@
-"""Names of classes in a text file."""
+"""Class names in a text file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from kdcli.runs.class_names import read_class_names
         ("0 Class 1\n1 Class 2\n", ("Class 1", "Class 2")),
         ("0:cat\n1:dog", ("cat", "dog")),
         ("1 dog\n0 cat\n", ("cat", "dog")),
-        # Not numbers of labels.
+        # These numbers are not labels.
         ("1 cent\n2 cent\n", ("1 cent", "2 cent")),
         ("0\n1\n2\n", ("0", "1", "2")),
         ("0 cat\ndog\n", ("0 cat", "dog")),
         ("crane\ncrane\n", ("crane", "crane")),
     ],
 )
-def test_names_with_and_without_numbers(tmp_path, text, names):
+def test_class_names_are_read_with_and_without_numbers(tmp_path, text, names):
     path = tmp_path / "labels.txt"
     path.write_text(text, "utf-8")
     assert read_class_names(path, DataError) == names
@@ -33,13 +33,13 @@ def test_names_with_and_without_numbers(tmp_path, text, names):
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"0:cat\n2:dog\n", "its numbers must be 0 to 1, each once"),
-        (b"0:cat\n0:dog\n", "its numbers must be 0 to 1, each once"),
+        (b"0:cat\n2:dog\n", "the numbers must be 0 to 1, each exactly once"),
+        (b"0:cat\n0:dog\n", "the numbers must be 0 to 1, each exactly once"),
         (b"\xff\xfe", "is not UTF-8 text"),
         (None, "cannot be read: No such file or directory"),
     ],
 )
-def test_a_file_without_names_is_refused_with_the_setting(tmp_path, content, message):
+def test_an_invalid_class_file_is_refused_with_the_setting(tmp_path, content, message):
     path = tmp_path / "labels.txt"
     if content is not None:
         path.write_bytes(content)

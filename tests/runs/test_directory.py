@@ -1,4 +1,4 @@
-"""The run directory: who may write where, and what is never deleted."""
+"""The run directory: locking, resuming, and files that are never deleted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def make_run(path: Path, **files: str) -> Path:
     return path
 
 
-def test_new_run_makes_and_marks_its_directory(tmp_path):
+def test_a_new_run_creates_and_marks_its_directory(tmp_path):
     run = open_run(tmp_path / "runs" / "a")
     assert not run.crashed
     assert json.loads((run.path / MARKER_FILE).read_text())["process"] == os.getpid()
@@ -44,7 +44,7 @@ def test_new_run_makes_and_marks_its_directory(tmp_path):
     assert os.listdir(run.path) == [MARKER_FILE]
 
 
-def test_run_knows_the_file_names_of_the_contract(tmp_path):
+def test_a_run_has_the_documented_file_names(tmp_path):
     run = open_run(tmp_path / "a")
     paths = (run.model, run.teacher, run.summary, run.recipe, run.metrics)
     names = [path.name for path in (*paths, run.predictions, run.environment, run.readme, run.checkpoint)]
@@ -55,7 +55,7 @@ def test_run_knows_the_file_names_of_the_contract(tmp_path):
     ]
 
 
-def test_non_empty_directory_is_refused_with_three_ways_on(tmp_path):
+def test_a_non_empty_directory_is_refused_with_three_alternatives(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match=re.escape(f"--out {tmp_path} is not empty (notes.txt)")) as caught:
         open_run(tmp_path)
@@ -65,14 +65,14 @@ def test_non_empty_directory_is_refused_with_three_ways_on(tmp_path):
 
 
 @pytest.mark.parametrize("way", ["resume", "overwrite"])
-def test_foreign_files_are_neither_continued_nor_deleted(tmp_path, way):
+def test_a_directory_with_foreign_files_is_refused(tmp_path, way):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="holds files that kd did not write"):
+    with pytest.raises(UsageError, match="contains files that kd did not write"):
         open_run(tmp_path, **{way: True})
     assert os.listdir(tmp_path) == ["notes.txt"]
 
 
-def test_overwrite_deletes_a_marked_run(tmp_path):
+def test_overwrite_deletes_a_run(tmp_path):
     path = make_run(tmp_path / "a", summary_json="{}")
     (path / "checkpoint").mkdir()
     run = open_run(path, overwrite=True)
@@ -80,7 +80,7 @@ def test_overwrite_deletes_a_marked_run(tmp_path):
     assert os.listdir(path) == [MARKER_FILE]
 
 
-def test_overwrite_keeps_a_foreign_file_inside_a_marked_run(tmp_path):
+def test_overwrite_never_deletes_a_foreign_file_in_a_run(tmp_path):
     path = make_run(tmp_path / "a", summary_json="{}")
     (path / "my thesis.txt").write_text("mine")
     try:
@@ -114,7 +114,7 @@ def test_overwrite_finds_an_input_through_a_relative_path_and_a_link(tmp_path, m
     assert (path / "teacher.keras").read_text() == "model"
 
 
-def test_resume_keeps_what_is_there(tmp_path):
+def test_resume_keeps_existing_files(tmp_path):
     path = make_run(tmp_path / "a", metrics_jsonl="{}\n")
     run = open_run(path, resume=True)
     assert not run.crashed
@@ -122,7 +122,7 @@ def test_resume_keeps_what_is_there(tmp_path):
     assert (path / "metrics.jsonl").read_text() == "{}\n"
 
 
-def test_run_whose_process_ended_without_a_word_is_known(tmp_path):
+def test_a_run_whose_process_crashed_is_recognized(tmp_path):
     path = make_run(tmp_path / "a", metrics_jsonl="{}\n")
     (path / MARKER_FILE).write_text(json.dumps({"process": 1, "started": 0.0}))
     run = open_run(path, resume=True)
@@ -142,7 +142,7 @@ def test_resume_of_an_empty_or_missing_directory_starts(tmp_path):
         assert os.listdir(tmp_path / name) == [MARKER_FILE]
 
 
-def test_second_run_is_told_which_process_holds_the_directory(tmp_path):
+def test_a_locked_directory_is_refused_with_the_process_that_uses_it(tmp_path):
     first = open_run(tmp_path / "a")
     for way in ({}, {"resume": True}, {"overwrite": True}):
         with pytest.raises(StorageError, match=f"a is in use by process {os.getpid()}") as caught:
@@ -153,7 +153,7 @@ def test_second_run_is_told_which_process_holds_the_directory(tmp_path):
     open_run(tmp_path / "a").close()
 
 
-def test_checking_a_place_sees_the_lock_and_writes_nothing(tmp_path):
+def test_checking_a_directory_detects_the_lock_and_writes_nothing(tmp_path):
     first = open_run(tmp_path / "a")
     with pytest.raises(StorageError, match="is in use by process"):
         check_run_folder(tmp_path / "a", resume=False, overwrite=False)
@@ -177,7 +177,7 @@ def test_out_below_a_file_is_a_storage_error(tmp_path):
 
 
 @pytest.mark.parametrize("at", range(5))
-def test_directory_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypatch, at):
+def test_a_failure_to_open_a_run_leaves_no_files(tmp_path, monkeypatch, at):
     calls = []
 
     def hook(step, path):
@@ -191,7 +191,7 @@ def test_directory_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkey
     assert os.listdir(tmp_path) == []
 
 
-def test_model_and_recipe_of_a_run_are_found_and_those_of_other_folders_are_not(tmp_path):
+def test_model_and_recipe_are_found_in_runs_only(tmp_path):
     path = make_run(tmp_path / "a", student_keras="model", recipe_yaml="version: 1")
     assert find_run_model(path) == path / "student.keras"
     assert find_run_recipe(path) == path / "recipe.yaml"
@@ -202,13 +202,13 @@ def test_model_and_recipe_of_a_run_are_found_and_those_of_other_folders_are_not(
 
 def test_damaged_json_of_a_run_is_a_storage_error(tmp_path):
     (tmp_path / "summary.json").write_text("{")
-    with pytest.raises(StorageError, match="not readable as JSON"):
+    with pytest.raises(StorageError, match="not valid JSON"):
         read_json(tmp_path / "summary.json")
     with pytest.raises(StorageError, match="No such file"):
         read_json(tmp_path / "environment.json")
 
 
-def test_default_directory_names_time_command_and_recipe_and_is_new(tmp_path, monkeypatch):
+def test_the_default_folder_is_named_by_time_command_and_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("kdcli.runs.directory.time.strftime", lambda form: "20260101-000000")
     first = choose_run_folder("distill", "recipes/feature.yaml")

@@ -1,4 +1,4 @@
-"""Arrays in files: found behind their views, walked in parts, their pages given back."""
+"""Memory-mapped arrays: found behind views, read in parts, their pages released."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_mapping_is_found_behind_every_kind_of_view(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["memory", "copy", "private"])
-def test_what_no_file_holds_has_no_mapping(tmp_path, mode):
+def test_arrays_in_memory_have_no_mapping(tmp_path, mode):
     content, array = mapped(tmp_path / "a", 100, "c" if mode == "private" else "r")
     given = {"memory": content, "copy": array + 0, "private": array}[mode]
     assert find_mapping(given) is None
@@ -48,7 +48,7 @@ def test_what_no_file_holds_has_no_mapping(tmp_path, mode):
 
 
 @pytest.mark.parametrize("mode", ["r", "r+"])
-def test_pages_that_were_given_back_hold_what_they_held(tmp_path, mode):
+def test_released_pages_keep_their_content(tmp_path, mode):
     content, array = mapped(tmp_path / "a", 1000, mode)
     if mode == "r+":
         array[17] = content[17] = 5
@@ -57,7 +57,7 @@ def test_pages_that_were_given_back_hold_what_they_held(tmp_path, mode):
 
 
 @LINUX
-def test_walking_a_large_array_keeps_little_of_it(tmp_path):
+def test_reading_a_large_array_in_parts_keeps_little_of_it_resident(tmp_path):
     content, array = mapped(tmp_path / "a")
     before, most, total = resident(), 0, 0
     for start, part in iterate_parts(array, part_bytes=MB):
@@ -71,8 +71,8 @@ def test_walking_a_large_array_keeps_little_of_it(tmp_path):
 
 
 @LINUX
-def test_reading_single_rows_keeps_little_of_the_array(tmp_path, monkeypatch):
-    monkeypatch.setattr(mapped_arrays, "RESIDENT_BYTES", 8 * MB)
+def test_reading_single_rows_keeps_little_of_the_array_resident(tmp_path, monkeypatch):
+    monkeypatch.setattr(mapped_arrays, "MAX_RESIDENT_BYTES", 8 * MB)
     content, array = mapped(tmp_path / "a")
     order = np.random.default_rng(0).permutation(len(array)).reshape(-1, 50)
     before, most = resident(), 0
@@ -84,14 +84,14 @@ def test_reading_single_rows_keeps_little_of_the_array(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("rows", [np.array([], int), np.array([99, 0, 0, 3]), np.arange(100)])
 def test_rows_are_read_in_any_order(tmp_path, monkeypatch, rows):
-    monkeypatch.setattr(mapped_arrays, "RESIDENT_BYTES", 3 * mapped_arrays.READAHEAD_BYTES)
+    monkeypatch.setattr(mapped_arrays, "MAX_RESIDENT_BYTES", 3 * mapped_arrays.READAHEAD_BYTES)
     content, array = mapped(tmp_path / "a", 100)
     read = read_rows(array, rows)
     np.testing.assert_array_equal(read, content[rows])
     assert type(read) is np.ndarray and find_mapping(read) is None
 
 
-def test_hash_is_that_of_the_bytes_with_type_and_shape(tmp_path):
+def test_the_hash_covers_bytes_dtype_and_shape(tmp_path):
     import hashlib
 
     content, array = mapped(tmp_path / "a", 20_000)

@@ -1,4 +1,4 @@
-"""Packed files: what was packed comes back, whole, by its header or mapped, and damage is always seen."""
+"""Packed files: read as a whole, by header or memory-mapped; damage is always detected."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def path(tmp_path) -> Path:
     return path
 
 
-def test_what_was_packed_comes_back_bit_for_bit_and_cannot_be_written():
+def test_unpacked_arrays_are_identical_and_read_only():
     found = unpack(pack(sample()), HERE)
     assert_same(found, sample())
     assert not any(array.flags.writeable for array in found.arrays.values())
@@ -59,7 +59,7 @@ def test_the_same_content_packs_to_the_same_bytes():
     assert pack(sample()) == pack(sample())
 
 
-def test_every_array_is_aligned_and_the_first_begins_at_a_multiple_of_64(path):
+def test_arrays_are_aligned(path):
     header = read_packed_header(path)
     assert [place.name for place in header.places] == list(sample().arrays)
     assert min(place.offset for place in header.places) % 64 == 0
@@ -67,7 +67,7 @@ def test_every_array_is_aligned_and_the_first_begins_at_a_multiple_of_64(path):
     assert all(array.flags.aligned for array in map_file(path).arrays.values())
 
 
-def test_the_header_tells_the_document_and_every_array_without_reading_them(path):
+def test_the_header_describes_document_and_arrays(path):
     header = read_packed_header(path)
     assert header.document == sample().document
     assert header.bytes == path.stat().st_size
@@ -75,7 +75,7 @@ def test_the_header_tells_the_document_and_every_array_without_reading_them(path
     assert told == {name: (a.dtype, a.shape, a.nbytes) for name, a in sample().arrays.items()}
 
 
-def test_mapped_arrays_are_those_of_the_file_also_after_it_is_gone_and_its_pages_were_dropped(path):
+def test_mapped_arrays_survive_deletion_of_the_file_and_release_of_pages(path):
     mapped = map_file(path)
     path.unlink()
     assert isinstance(mapped.mapping, mmap.mmap)
@@ -85,8 +85,8 @@ def test_mapped_arrays_are_those_of_the_file_also_after_it_is_gone_and_its_pages
     assert not any(array.flags.writeable for array in mapped.arrays.values())
 
 
-def test_a_checkpoint_of_the_first_form_is_still_read(tmp_path):
-    # Arrays one after the other without a word about their place, right behind the header.
+def test_a_file_of_the_first_format_is_still_read(tmp_path):
+    # Arrays follow one another right after the header, without offsets.
     arrays = {"flag": np.asarray([True]), "weights": np.arange(6, dtype=np.float32).reshape(2, 3)}
     layout = [[name, str(array.dtype), list(array.shape)] for name, array in arrays.items()]
     header = json.dumps({"document": {"step": 3}, "arrays": layout}).encode()
@@ -99,17 +99,17 @@ def test_a_checkpoint_of_the_first_form_is_still_read(tmp_path):
 
 
 def every_reading(path):
-    """What a reader does with a file that it has not checked before."""
+    """Read a file in every way that does not require its arrays."""
     verify_file(path)
     read_packed_header(path)
     map_file(path)
 
 
-def test_an_undamaged_file_passes_every_check(path):
+def test_an_intact_file_passes_every_check(path):
     every_reading(path)
 
 
-def test_every_truncation_is_seen_and_named(path):
+def test_every_truncation_is_detected(path):
     content = path.read_bytes()
     for length in range(len(content)):
         path.write_bytes(content[:length])
@@ -118,7 +118,7 @@ def test_every_truncation_is_seen_and_named(path):
                 reading(path)
 
 
-def test_every_flipped_bit_is_seen(path):
+def test_every_flipped_bit_is_detected(path):
     content = bytearray(path.read_bytes())
     for at in range(len(content)):
         content[at] ^= 1 << at % 8
@@ -127,7 +127,7 @@ def test_every_flipped_bit_is_seen(path):
             verify_file(path)
         with pytest.raises(StorageError, match=r"some\.answers"):
             unpack(bytes(content), path)
-        # What was not checked may be read wrongly, and raises nothing else.
+        # Without verification the content may be wrong, but no other error may be raised.
         for reading in (read_packed_header, map_file):
             try:
                 reading(path)
@@ -138,7 +138,7 @@ def test_every_flipped_bit_is_seen(path):
 
 @pytest.mark.parametrize("header", ["[]", "{}", '{"document": {}}', "[" * 5000, '{"document": 1, "arrays": []}'])
 @pytest.mark.parametrize("reading", [read_packed_header, map_file])
-def test_a_header_that_is_none_is_seen(tmp_path, header, reading):
+def test_an_invalid_header_is_detected(tmp_path, header, reading):
     content = b"KDCKPT1\n" + struct.pack("<Q", len(header)) + header.encode()
     (tmp_path / "a").write_bytes(content + hashlib.sha256(content).digest())
     verify_file(tmp_path / "a")
@@ -161,7 +161,7 @@ def test_a_header_that_is_none_is_seen(tmp_path, header, reading):
     ],
     ids=str,
 )
-def test_an_array_that_does_not_fit_into_the_file_is_seen(tmp_path, entry):
+def test_an_array_outside_the_file_is_detected(tmp_path, entry):
     header = json.dumps({"document": {}, "arrays": [entry]}).encode()
     content = b"KDCKPT1\n" + struct.pack("<Q", len(header)) + header + bytes(8)
     (tmp_path / "a").write_bytes(content + hashlib.sha256(content).digest())
@@ -170,26 +170,26 @@ def test_an_array_that_does_not_fit_into_the_file_is_seen(tmp_path, entry):
             reading(tmp_path / "a")
 
 
-def test_types_are_known_by_name():
+def test_dtypes_are_parsed_by_name():
     assert parse_dtype("bfloat16") == ml_dtypes.bfloat16
     assert parse_dtype("float16") == np.float16
     with pytest.raises(TypeError):
         parse_dtype("float17")
 
 
-def test_the_types_of_tensorflow_are_imported_only_where_one_is_met():
+def test_ml_dtypes_is_imported_only_if_needed():
     code = (
         "import sys\n"
         "from pathlib import Path\n"
         "import numpy as np\n"
-        "from kdcli.runs.packed_file import Saved, pack, unpack\n"
-        "unpack(pack(Saved({}, {'a': np.zeros(3, np.float32)})), Path('a'))\n"
+        "from kdcli.runs.packed_file import PackedData, pack, unpack\n"
+        "unpack(pack(PackedData({}, {'a': np.zeros(3, np.float32)})), Path('a'))\n"
         "assert not {'ml_dtypes', 'tensorflow', 'pydantic'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_a_large_file_is_checked_without_loading_it(tmp_path):
+def test_damage_anywhere_in_a_large_file_is_detected(tmp_path):
     array = np.random.default_rng(0).normal(size=500_000)
     (tmp_path / "a").write_bytes(pack(PackedData({}, {"a": array})))
     verify_file(tmp_path / "a")

@@ -1,4 +1,4 @@
-"""What a run records of its surroundings: nothing secret."""
+"""Records of a run: hashes, versions and arguments, without secrets."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def test_secrets_on_the_command_line_are_hidden(words, shown):
     assert redact_words(words) == shown
 
 
-def test_ordinary_words_are_recorded_as_they_are():
+def test_ordinary_words_are_not_changed():
     words = ["distill", "--teacher", "t.keras", "--set", "losses.soft_targets.temperature=4", "a@b.keras"]
     assert redact_words(words) == words
 
 
-def test_recorded_arguments_are_those_of_the_process_without_secrets(monkeypatch):
+def test_recorded_arguments_contain_no_secrets(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["kd", "distill", "--token", "abc123"])
     assert read_arguments() == ["distill", "--token", "***"]
 
 
-def test_secret_entries_are_hidden_at_any_depth():
+def test_secrets_in_documents_are_hidden_at_any_depth():
     document = {"a": [{"token": "abc", "steps": 3}], "API_KEY": "def", "b": {"password": "ghi"}, "c": ("x", 1)}
     assert redact_document(document) == {
         "a": [{"token": "***", "steps": 3}],
@@ -53,7 +53,7 @@ def test_secret_entries_are_hidden_at_any_depth():
     }
 
 
-def test_credentials_inside_an_address_are_hidden_in_documents():
+def test_credentials_in_addresses_are_hidden_in_documents():
     hidden = redact_document({"source": {"path": "https://me:abc123@host/x.npz"}})
     assert "abc123" not in str(hidden)
     assert "host/x.npz" in str(hidden)
@@ -67,7 +67,7 @@ def test_versions_and_machine_are_recorded():
     assert describe_machine()["cores"] >= 1
 
 
-def test_file_hash_is_the_sha256_of_its_bytes(tmp_path):
+def test_the_hash_of_a_file_is_the_sha256_of_its_bytes(tmp_path):
     content = bytes(range(256)) * 5000
     (tmp_path / "a").write_bytes(content)
     assert hash_file(tmp_path / "a") == hashlib.sha256(content).hexdigest()

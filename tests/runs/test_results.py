@@ -1,4 +1,4 @@
-"""Results: the documents carry the keys that scripts rely on."""
+"""Results: the documents contain the keys that scripts rely on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdcli.runs.gate_results import GateResult
 from kdcli.runs.latency_results import Ratio, Timing
 from kdcli.runs.results import ClassQuality, FinishedRun, Plan, Quality, RunResult
 
-# The keys of contract.md, in its order.
+# The documented keys, in order.
 RUN = ["schema", "run", "model", "task", "parameters", "bytes", "epochs", "steps", "seed", "best_epoch"]
 RUN += ["validation", "test", "teacher", "targets", "seconds", "examples_per_second", "gates"]
 TEST = ["accuracy", "loss", "top5", "ece", "balanced_accuracy", "examples"]
@@ -49,7 +49,7 @@ def run_result(**given) -> RunResult:
     return RunResult(**{**values, **given})
 
 
-def test_run_document_has_exactly_the_keys_of_the_contract():
+def test_the_run_document_has_the_documented_keys():
     document = run_result().to_json()
     assert document["schema"] == "kd.run/1"
     assert list(document) == RUN
@@ -57,12 +57,12 @@ def test_run_document_has_exactly_the_keys_of_the_contract():
     assert document["gates"] == []
 
 
-def test_test_figures_have_the_keys_of_the_contract_and_null_for_what_was_not_measured():
+def test_test_metrics_have_the_documented_keys_and_null_if_not_measured():
     document = run_result().to_json()
     assert list(document["test"])[: len(TEST)] == TEST
     assert document["test"]["top5"] is None
     assert document["test"]["accuracy"] == 0.9
-    # Agreement stands with the teacher, intervals in `kd evaluate`.
+    # Agreement is in `teacher`; `kd evaluate` reports intervals.
     assert not {"agreement", "low", "high", "task"} & set(document["test"])
 
 
@@ -71,7 +71,7 @@ def test_trained_teacher_has_neither_teacher_nor_targets():
     assert list(document) == [key for key in RUN if key not in ("teacher", "targets")]
 
 
-def test_run_without_a_test_split_says_null():
+def test_a_run_without_a_test_split_has_a_null_test():
     assert run_result(test=None).to_json()["test"] is None
 
 
@@ -87,7 +87,7 @@ def test_documents_are_json_without_nan():
     assert json.loads(text) == run_result().to_json()
 
 
-def test_evaluation_document_has_the_keys_of_the_contract():
+def test_the_evaluation_document_has_the_documented_keys():
     model = EvaluatedModel(Path("a.keras"), "keras", "ab" * 32, 10, 100, quality(agreement=0.7))
     document = Evaluation("test", (model,)).to_json()
     assert list(document) == ["schema", "split", "models", "gates"]
@@ -98,7 +98,7 @@ def test_evaluation_document_has_the_keys_of_the_contract():
     assert document["models"][0]["latency"] is None
 
 
-def test_times_classes_and_gates_come_on_top_of_the_keys_that_stay():
+def test_latency_classes_and_gates_are_added_to_the_documented_keys():
     timing = Timing("tensorflow", 2, 1, 0.5, 0.6, None, 900.0, 0.55, 0.1, 400, 1, 2, 8)
     classes = (
         ClassQuality("cat", 24, 0.9, 0.8, 0.85),
@@ -124,19 +124,19 @@ def test_times_classes_and_gates_come_on_top_of_the_keys_that_stay():
     ]
 
 
-def test_figures_of_other_tasks_come_on_top_of_the_keys_that_stay():
+def test_metrics_of_other_tasks_are_added_to_the_documented_keys():
     shown = Quality("regression", 48, loss=0.1, mae=0.2, rmse=0.3, r2=0.9).to_json()
     assert set(shown) == {*TEST, "mae", "rmse", "r2"}
     assert shown["accuracy"] is None
 
 
 @pytest.mark.parametrize("rmse", [0.3, 0.0])
-def test_validation_carries_the_figure_of_a_task_without_accuracy(rmse):
+def test_validation_contains_the_main_metric_of_a_task_without_accuracy(rmse):
     shown = Quality("regression", 9, loss=0.1, rmse=rmse).to_validation()
     assert shown == {"accuracy": None, "loss": 0.1, "examples": 9, "rmse": rmse}
 
 
-def test_plan_document_has_the_keys_of_the_contract():
+def test_the_plan_document_has_the_documented_keys():
     weights = {"float32": 40, "float16": 20, "int8": 10}
     targets = {"views": 1, "bytes": 4, "fingerprint": None}
     plan = Plan(
@@ -158,7 +158,7 @@ def test_plan_document_has_the_keys_of_the_contract():
     assert list(document["settings"][0]) == ["path", "value", "origin"]
 
 
-def test_finished_run_shows_its_summary_with_paths_as_seen_from_here(tmp_path, monkeypatch):
+def test_a_finished_run_shows_its_summary_with_relative_paths(tmp_path, monkeypatch):
     summary = run_result().to_json()
     monkeypatch.chdir(tmp_path)
     again = FinishedRun(tmp_path / "moved", tmp_path / "moved" / "student.keras", summary)

@@ -1,4 +1,4 @@
-"""Writing: a file appears whole or not at all, whatever the disk does."""
+"""Atomic writes: a file appears complete or not at all, even if the disk fails."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def test_write_is_hooked_before_each_of_its_steps(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("number", ERRORS, ids=lambda number: errno.errorcode[number])
 @pytest.mark.parametrize("at", range(len(STEPS)), ids=STEPS)
-def test_failed_write_leaves_the_old_file_whole_and_nothing_temporary(tmp_path, monkeypatch, at, number):
+def test_a_failed_write_leaves_the_old_file_and_no_temporary_file(tmp_path, monkeypatch, at, number):
     path = tmp_path / "summary.json"
     path.write_bytes(b"old")
     monkeypatch.setattr(writer, "hook", failing(at, OSError(number, os.strerror(number))))
     with pytest.raises(StorageError) as caught:
         writer.write_bytes(path, b"the new content")
-    # Once it is renamed the new file stands there whole; before that the old one does.
+    # After the rename the new file is complete; before it the old one is.
     assert path.read_bytes() == (b"the new content" if STEPS[at] == "fsync_folder" else b"old")
     assert os.listdir(tmp_path) == ["summary.json"]
     assert caught.value.exit_code == 5
@@ -53,24 +53,24 @@ def test_failed_write_leaves_the_old_file_whole_and_nothing_temporary(tmp_path, 
 
 
 @pytest.mark.parametrize("at", range(4), ids=STEPS[:4])
-def test_failed_first_write_leaves_no_file(tmp_path, monkeypatch, at):
+def test_a_failed_first_write_leaves_no_file(tmp_path, monkeypatch, at):
     monkeypatch.setattr(writer, "hook", failing(at, OSError(errno.EIO, "")))
     with pytest.raises(StorageError, match="Input/output error"):
         writer.write_bytes(tmp_path / "a", b"content")
     assert os.listdir(tmp_path) == []
 
 
-def test_full_disk_names_the_bytes_needed_and_free_and_how_to_go_on(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_with_bytes_needed_and_free(tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "hook", failing(1, OSError(errno.ENOSPC, "")))
     with pytest.raises(StorageError) as caught:
         writer.write_bytes(tmp_path / "a", b"x" * 1234)
-    assert "disk full (1234 bytes needed, " in caught.value.message
-    assert caught.value.message.endswith(" free)")
+    assert "disk full (1,234 bytes needed, " in caught.value.message
+    assert caught.value.message.endswith(" bytes free)")
     assert "--resume" in caught.value.hint
 
 
 @pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit])
-def test_interrupted_write_leaves_nothing_temporary(tmp_path, monkeypatch, ending):
+def test_an_interrupted_write_leaves_no_temporary_file(tmp_path, monkeypatch, ending):
     path = tmp_path / "a"
     path.write_bytes(b"old")
     monkeypatch.setattr(writer, "hook", failing(2, ending()))
@@ -80,14 +80,14 @@ def test_interrupted_write_leaves_nothing_temporary(tmp_path, monkeypatch, endin
     assert os.listdir(tmp_path) == ["a"]
 
 
-def test_write_into_a_missing_folder_is_a_storage_error_with_the_path(tmp_path):
+def test_writing_into_a_missing_folder_is_a_storage_error_with_the_path(tmp_path):
     with pytest.raises(StorageError, match="No such file or directory") as caught:
         writer.write_text(tmp_path / "missing" / "a", "x")
     assert caught.value.location == str(tmp_path / "missing" / "a")
     assert os.listdir(tmp_path) == []
 
 
-def test_make_folder_makes_parents_and_accepts_what_is_there(tmp_path):
+def test_make_folder_creates_parents_and_accepts_existing_folders(tmp_path):
     writer.make_folder(tmp_path / "a" / "b")
     writer.make_folder(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").is_dir()
@@ -100,7 +100,7 @@ def test_make_folder_below_a_file_is_a_storage_error(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_remove_takes_files_and_folders_and_ignores_what_is_not_there(tmp_path):
+def test_remove_deletes_files_and_folders_and_ignores_missing_ones(tmp_path):
     (tmp_path / "folder" / "inner").mkdir(parents=True)
     (tmp_path / "folder" / "inner" / "a").write_text("x")
     (tmp_path / "b").write_text("x")
@@ -109,7 +109,7 @@ def test_remove_takes_files_and_folders_and_ignores_what_is_not_there(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_remove_takes_a_link_and_leaves_what_it_points_to(tmp_path):
+def test_remove_deletes_a_link_and_not_its_target(tmp_path):
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "a").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "kept")
@@ -118,7 +118,7 @@ def test_remove_takes_a_link_and_leaves_what_it_points_to(tmp_path):
     assert os.listdir(tmp_path) == ["kept"]
 
 
-def test_failed_remove_is_a_storage_error(tmp_path, monkeypatch):
+def test_a_failed_remove_is_a_storage_error(tmp_path, monkeypatch):
     (tmp_path / "a").write_text("x")
     monkeypatch.setattr(writer, "hook", failing(0, OSError(errno.EACCES, "")))
     with pytest.raises(StorageError, match="Permission denied"):
@@ -138,7 +138,7 @@ def everything_in(path):
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["new", "empty"])
-def test_a_folder_is_placed_whole(tmp_path, there):
+def test_a_folder_is_copied_completely(tmp_path, there):
     source = folder_with_files(tmp_path / "source")
     if there:
         (tmp_path / "out" / "exports").mkdir(parents=True)
@@ -147,10 +147,10 @@ def test_a_folder_is_placed_whole(tmp_path, there):
     assert (tmp_path / "out" / "exports" / "inner" / "b").read_bytes() == b"second"
 
 
-# mkdir, then open and fsync of each file, then the rename.
+# mkdir, then open and fsync for each file, then rename.
 @pytest.mark.parametrize("at", range(6))
 @pytest.mark.parametrize("number", ERRORS, ids=lambda number: errno.errorcode[number])
-def test_a_folder_that_cannot_be_placed_leaves_nothing(tmp_path, monkeypatch, at, number):
+def test_a_failed_copy_of_a_folder_leaves_nothing(tmp_path, monkeypatch, at, number):
     source = folder_with_files(tmp_path / "source")
     seen: list[str] = []
     monkeypatch.setattr(writer, "hook", failing(at, OSError(number, os.strerror(number)), seen))
@@ -161,7 +161,7 @@ def test_a_folder_that_cannot_be_placed_leaves_nothing(tmp_path, monkeypatch, at
     assert caught.value.hint and "--resume" not in caught.value.hint
 
 
-def test_scratch_is_gone_afterwards_and_refused_where_there_is_no_room(tmp_path, monkeypatch):
+def test_a_scratch_folder_is_removed_afterwards_and_refused_without_space(tmp_path, monkeypatch):
     with writer.scratch_folder(1000) as folder:
         (folder / "a").write_text("x")
     assert not folder.exists()

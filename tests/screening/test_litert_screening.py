@@ -1,4 +1,4 @@
-"""Screening of `.tflite` files: what converters write passes, what could do harm is refused, nothing raises."""
+"""Screening of `.tflite` files: converted models are safe, harmful files are refused, and nothing raises."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
 flatbuffers = pytest.importorskip("flatbuffers")
 
 
-def converted(folder, model, kind="float32", batch=None):
-    """A model as the converter writes it."""
+def convert(folder, model, kind="float32", batch=None):
+    """Convert a Keras model to a `.tflite` file."""
     with silence_descriptor(1), silence_descriptor(2), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         signature = [tf.TensorSpec((batch, *model.inputs[0].shape[1:]), model.inputs[0].dtype)]
@@ -30,21 +30,21 @@ def converted(folder, model, kind="float32", batch=None):
         if kind == "float16":
             converter.target_spec.supported_types = [tf.float16]
         if kind == "int8":
-            shown = np.random.default_rng(1).random((20, 1, *model.inputs[0].shape[1:]), np.float32)
-            converter.representative_dataset = lambda: ([one] for one in shown)
+            images = np.random.default_rng(1).random((20, 1, *model.inputs[0].shape[1:]), np.float32)
+            converter.representative_dataset = lambda: ([image] for image in images)
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             converter.inference_input_type = converter.inference_output_type = tf.int8
         return converter.convert()
 
 
-def pictures():
+def convolutional():
     inputs = keras.Input((8, 8, 1))
     inner = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(inputs))
     inner = keras.layers.Flatten()(keras.layers.MaxPooling2D()(inner))
     return keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(inner))
 
 
-def attending():
+def attention():
     inputs = keras.Input((6, 8))
     inner = keras.layers.MultiHeadAttention(2, 4)(inputs, inputs)
     inner = keras.layers.LayerNormalization()(inner + inputs)
@@ -56,7 +56,7 @@ def recurrent():
     return keras.Sequential(layers)
 
 
-def words():
+def embedding():
     layers = [keras.Input((5,), dtype="int32"), keras.layers.Embedding(20, 4), keras.layers.Flatten()]
     return keras.Sequential([*layers, keras.layers.Dense(2)])
 
@@ -64,35 +64,35 @@ def words():
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
     keras.utils.set_random_seed(0)
-    return converted(tmp_path_factory.mktemp("good"), pictures())
+    return convert(tmp_path_factory.mktemp("good"), convolutional())
 
 
-def screened(tmp_path, content):
+def screen(tmp_path, content):
     path = tmp_path / "model.tflite"
     path.write_bytes(content)
     return screen_litert(path)
 
 
 BENIGN = {
-    "float32": (pictures, "float32", None),
-    "float16": (pictures, "float16", None),
-    "dynamic": (pictures, "dynamic", None),
-    "int8": (pictures, "int8", None),
+    "float32": (convolutional, "float32", None),
+    "float16": (convolutional, "float16", None),
+    "dynamic": (convolutional, "dynamic", None),
+    "int8": (convolutional, "int8", None),
     "recurrent": (recurrent, "float32", 1),
-    "attention": (attending, "float32", None),
-    "attention-dynamic": (attending, "dynamic", None),
-    "words": (words, "float32", None),
+    "attention": (attention, "float32", None),
+    "attention-dynamic": (attention, "dynamic", None),
+    "embedding": (embedding, "float32", None),
 }
 
 
 @pytest.mark.parametrize("name", BENIGN)
-def test_what_the_converter_writes_has_no_findings(tmp_path, name):
+def test_converted_models_have_no_findings(tmp_path, name):
     build, kind, batch = BENIGN[name]
-    assert screened(tmp_path, converted(tmp_path, build(), kind, batch)).findings == ()
+    assert screen(tmp_path, convert(tmp_path, build(), kind, batch)).findings == ()
 
 
-def edited(content, change):
-    """The file with its object tree changed."""
+def edit(content, change):
+    """Change the object tree of a file."""
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
     change(model)
     builder = flatbuffers.Builder(1024)
@@ -100,7 +100,7 @@ def edited(content, change):
     return bytes(builder.Output())
 
 
-def custom(name):
+def use_custom_operation(name):
     def change(model):
         code = model.operatorCodes[0]
         code.builtinCode = code.deprecatedBuiltinCode = 32
@@ -109,7 +109,7 @@ def custom(name):
     return change
 
 
-def numbered(number):
+def use_operation(number):
     def change(model):
         model.operatorCodes[0].builtinCode = number
         model.operatorCodes[0].deprecatedBuiltinCode = min(number, 127)
@@ -117,9 +117,9 @@ def numbered(number):
     return change
 
 
-def of_tensor(**values):
+def change_tensor(**values):
     def change(model):
-        # A constant has a buffer with content, what lies between two layers has none.
+        # A constant has a buffer with content, an activation has none.
         wants = "constant" if values.pop("constant", False) else "inner"
         for tensor in model.subgraphs[0].tensors:
             data = model.buffers[tensor.buffer].data
@@ -132,13 +132,13 @@ def of_tensor(**values):
     return change
 
 
-def with_nan(model):
+def insert_nan(model):
     largest = max(model.buffers, key=lambda buffer: 0 if buffer.data is None else len(buffer.data))
     largest.data = np.array(largest.data, np.uint8)
     largest.data[:4] = np.frombuffer(np.float32(np.nan).tobytes(), np.uint8)
 
 
-def calling_itself(model):
+def call_itself(model):
     code = schema.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = 119
     model.operatorCodes.append(code)
@@ -148,13 +148,13 @@ def calling_itself(model):
     operator.builtinOptions.condSubgraphIndex = operator.builtinOptions.bodySubgraphIndex = 0
 
 
-def elsewhere(model):
+def use_external_buffers(model):
     group = schema.ExternalBufferGroupT()
     group.name = "/etc/passwd"
     model.externalBufferGroups = [group]
 
 
-def operator_with(**values):
+def change_operator(**values):
     def change(model):
         for name, value in values.items():
             setattr(model.subgraphs[0].operators[0], name, value)
@@ -162,71 +162,71 @@ def operator_with(**values):
     return change
 
 
-def behind(model):
+def move_buffer_past_the_end(model):
     buffer = model.buffers[-1]
     buffer.data, buffer.offset, buffer.size = None, 2**40, 2**30
 
 
 HOSTILE = {
-    "custom": (custom("Shell"), "operation: the custom operation 'Shell' is not part of LiteRT"),
-    "flex": (custom("FlexReadFile"), "operation: the TensorFlow's own operation 'FlexReadFile'"),
-    "delegate": (numbered(51), "operation: the operation DELEGATE"),
-    "custom-call": (numbered(173), "operation: the operation STABLEHLO_CUSTOM_CALL"),
-    "unknown": (numbered(999), "operation: the operation number 999"),
-    "huge": (of_tensor(shape=[1, 100_000, 100_000]), "size: the tensor"),
-    "constant-bomb": (of_tensor(constant=True, shape=[2**20, 2**20]), "size: the tensor"),
-    "constant-short": (of_tensor(constant=True, shape=[3, 3]), "damaged: the tensor"),
-    "negative": (of_tensor(shape=[-5]), "damaged: the tensor"),
-    "no-buffer": (of_tensor(buffer=10_000), "damaged: the tensor"),
-    "external-buffer": (of_tensor(externalBuffer=7), "external-data: the tensor"),
-    "external-files": (elsewhere, "external-data: its buffers lie in other files"),
-    "nan": (with_nan, "weights: the tensor"),
-    "recursion": (calling_itself, "recursion: a graph in it calls itself"),
-    "no-operation": (operator_with(opcodeIndex=500), "damaged: an operation is of a kind"),
-    "no-tensor": (operator_with(inputs=[9999]), "damaged: an operation takes or gives"),
-    "options-behind": (operator_with(largeCustomOptionsOffset=2**40), "damaged: the options"),
-    "buffer-behind": (behind, "damaged: a buffer leaves the file"),
-    "no-graph": (lambda model: setattr(model, "subgraphs", []), "damaged: it has no graph"),
+    "custom": (use_custom_operation("Shell"), "operation: the custom operation 'Shell' is not part of LiteRT"),
+    "flex": (use_custom_operation("FlexReadFile"), "operation: the TensorFlow operation 'FlexReadFile' is not"),
+    "delegate": (use_operation(51), "operation: the operation DELEGATE is not supported"),
+    "custom-call": (use_operation(173), "operation: the operation STABLEHLO_CUSTOM_CALL"),
+    "unknown": (use_operation(999), "operation: the operation number 999"),
+    "huge": (change_tensor(shape=[1, 100_000, 100_000]), "size: the tensor"),
+    "constant-bomb": (change_tensor(constant=True, shape=[2**20, 2**20]), "size: the tensor"),
+    "constant-short": (change_tensor(constant=True, shape=[3, 3]), "damaged: the tensor"),
+    "negative": (change_tensor(shape=[-5]), "damaged: the tensor"),
+    "no-buffer": (change_tensor(buffer=10_000), "damaged: the tensor"),
+    "external-buffer": (change_tensor(externalBuffer=7), "external-data: the tensor"),
+    "external-files": (use_external_buffers, "external-data: the buffers are stored in other files"),
+    "nan": (insert_nan, "weights: the tensor"),
+    "recursion": (call_itself, "recursion: a subgraph calls itself"),
+    "no-operation": (change_operator(opcodeIndex=500), "damaged: an operation has an operator code"),
+    "no-tensor": (change_operator(inputs=[9999]), "damaged: an operation reads or writes"),
+    "options-past-the-end": (change_operator(largeCustomOptionsOffset=2**40), "damaged: the options"),
+    "buffer-past-the-end": (move_buffer_past_the_end, "damaged: a buffer extends past the end"),
+    "no-graph": (lambda model: setattr(model, "subgraphs", []), "damaged: the model has no subgraph"),
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_could_do_harm_is_refused(tmp_path, good, name):
+def test_harmful_files_are_refused_within_two_seconds(tmp_path, good, name):
     change, message = HOSTILE[name]
     began = time.process_time()
-    verdict = screened(tmp_path, edited(good, change))
+    verdict = screen(tmp_path, edit(good, change))
     assert not verdict.safe
     assert str(verdict.refused[0]).startswith(message)
     assert time.process_time() - began < 2
 
 
-def test_an_untouched_tree_passes(tmp_path, good):
-    assert screened(tmp_path, edited(good, lambda model: None)).safe
+def test_an_unchanged_object_tree_is_safe(tmp_path, good):
+    assert screen(tmp_path, edit(good, lambda model: None)).safe
 
 
 @pytest.mark.parametrize("length", [0, 3, 8, 40, 1000])
-def test_a_cut_file_is_damaged(tmp_path, good, length):
-    verdict = screened(tmp_path, good[:length])
+def test_truncated_files_are_damaged(tmp_path, good, length):
+    verdict = screen(tmp_path, good[:length])
     assert [finding.rule for finding in verdict.refused] == ["damaged"]
 
 
-def test_a_list_as_long_as_the_file_costs_nothing(tmp_path):
-    # One vector of tables, all of them the same place: each would be read again.
+def test_a_vector_as_long_as_the_file_is_refused_quickly(tmp_path):
+    # One vector of tables at the same offset: each of them would be read again.
     count = 3_000_000
     head = struct.pack("<I4s", 20, b"TFL3") + struct.pack("<HHHHHH", 10, 8, 0, 0, 4, 0)
     content = head + struct.pack("<iII", 12, 4, count) + b"\0" * 4 * count
     began = time.process_time()
-    verdict = screened(tmp_path, content)
-    assert str(verdict.refused[0]) == "damaged: a list of 3000000 entries; 200000 are the most"
+    verdict = screen(tmp_path, content)
+    assert str(verdict.refused[0]) == "damaged: a vector of 3,000,000 entries (at most 200,000)"
     assert time.process_time() - began < 2
 
 
-def test_mutated_files_are_judged_and_never_raise(tmp_path, good):
+def test_mutated_files_get_a_verdict(tmp_path, good):
     random = np.random.default_rng(5)
     refused = 0
     for number in range(150):
         content = bytearray(good)
         for position in random.integers(8, len(content), 1 + number % 30):
             content[position] = random.integers(256)
-        refused += not screened(tmp_path, bytes(content)).safe
+        refused += not screen(tmp_path, bytes(content)).safe
     assert refused > 50

@@ -1,4 +1,4 @@
-"""Screening of `.onnx` files: what converters write passes, what could do harm is refused, and nothing raises."""
+"""Screening of `.onnx` files: converted models are safe, harmful files are refused, and nothing raises."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def model_of(*nodes, weights=None, functions=(), domains=(), outputs=("y",), sha
     return helper.make_model(graph, functions=functions, opset_imports=opsets)
 
 
-def screened(tmp_path, model):
+def screen(tmp_path, model):
     path = tmp_path / "model.onnx"
     path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
     return screen_onnx(path)
@@ -41,7 +41,7 @@ def tensor(dims, kind=FLOAT, name="w", **fields):
     return made
 
 
-def outside(name="w"):
+def external_tensor(name="w"):
     made = tensor([4, 4], name=name)
     made.data_location = onnx.TensorProto.EXTERNAL
     made.external_data.add(key="location", value="../../etc/passwd")
@@ -54,22 +54,22 @@ def function(name, *called, domain="mine"):
     return helper.make_function(domain, name, ["a"], ["b"], nodes, [helper.make_opsetid("", 17)])
 
 
-def calling(name):
+def call(name):
     return helper.make_node(name, ["x"], ["y"], domain="mine")
 
 
-def growing():
-    """Thirty functions, each of which calls the next one twice: a billion nodes where they are put in."""
-    functions = [function(f"f{number}", f"f{number + 1}", f"f{number + 1}") for number in range(30)]
-    return model_of(calling("f0"), functions=[*functions, function("f30")], domains=("mine",))
+def exponential(depth=30):
+    """A chain of functions that each call the next one twice: more than 2^depth nodes after inlining."""
+    functions = [function(f"f{number}", f"f{number + 1}", f"f{number + 1}") for number in range(depth)]
+    return model_of(call("f0"), functions=[*functions, function(f"f{depth}")], domains=("mine",))
 
 
-def branching(inner):
-    branch = helper.make_graph([inner], "branch", [], [helper.make_tensor_value_info("z", FLOAT, None)])
-    return model_of(helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch))
+def branch(inner):
+    body = helper.make_graph([inner], "branch", [], [helper.make_tensor_value_info("z", FLOAT, None)])
+    return model_of(helper.make_node("If", ["x"], ["y"], then_branch=body, else_branch=body))
 
 
-def sized(operation, *sizes):
+def create_tensor(operation, *sizes):
     made = [tensor([len(sizes)], 7, "s", int64_data=list(sizes))]
     inputs = ["s"] if operation == "ConstantOfShape" else ["x", "s"]
     return model_of(helper.make_node(operation, inputs, ["y"]), weights=made)
@@ -88,84 +88,89 @@ def sparse():
 
 HOSTILE = {
     "external": (
-        lambda: model_of(weights=[outside()]),
-        "external-data: the tensor 'w' is read from the file '../..",
+        lambda: model_of(weights=[external_tensor()]),
+        "external-data: the tensor 'w' is stored in the file '../..",
     ),
-    "external-attribute": (lambda: constant(outside("c")), "external-data: the tensor 'c'"),
+    "external-attribute": (lambda: constant(external_tensor("c")), "external-data: the tensor 'c'"),
     "custom": (
         lambda: model_of(helper.make_node("Shell", ["x"], ["y"], domain="evil"), domains=("evil",)),
-        "operation: the custom operation evil.Shell",
+        "operation: the custom operation 'evil.Shell' is not allowed",
     ),
     "python": (
         lambda: model_of(helper.make_node("PythonOp", ["x"], ["y"], domain="com.microsoft")),
-        "operation: the custom operation com.microsoft.PythonOp",
+        "operation: the custom operation 'com.microsoft.PythonOp'",
     ),
     "context": (
         lambda: model_of(helper.make_node("EPContext", ["x"], ["y"], domain="com.microsoft")),
-        "operation: the custom operation com.microsoft.EPContext",
+        "operation: the custom operation 'com.microsoft.EPContext'",
     ),
     "branch": (
-        lambda: branching(helper.make_node("Shell", [], ["z"], domain="evil")),
-        "operation: the custom operation evil.Shell",
+        lambda: branch(helper.make_node("Shell", [], ["z"], domain="evil")),
+        "operation: the custom operation 'evil.Shell' is not allowed",
     ),
     "function-inside": (
         lambda: model_of(
-            calling("f"),
+            call("f"),
             functions=[
                 helper.make_function(
                     "mine", "f", ["a"], ["b"], [helper.make_node("Shell", ["a"], ["b"], domain="evil")], []
                 )
             ],
         ),
-        "operation: the custom operation evil.Shell",
+        "operation: the custom operation 'evil.Shell' is not allowed",
     ),
     "recursion": (
-        lambda: model_of(calling("f"), functions=[function("f", "g"), function("g", "f")]),
+        lambda: model_of(call("f"), functions=[function("f", "g"), function("g", "f")]),
         "recursion: the function 'f' calls itself",
     ),
-    "growing": (growing, "size: it becomes"),
+    "exponential": (exponential, "size: the graph expands to 3.22e+09 operations (at most 1,000,000)"),
+    "more-than-a-float": (lambda: exponential(1100), "size: the graph expands to"),
     "short": (lambda: model_of(weights=[tensor([10**6, 10**6], raw_data=b"1234")]), "damaged: the tensor 'w'"),
     "empty": (lambda: model_of(weights=[tensor([10**6, 10**6])]), "damaged: the tensor 'w'"),
     "values": (lambda: model_of(weights=[tensor([10**6], float_data=[1.0])]), "damaged: the tensor 'w'"),
+    "many-axes": (
+        lambda: model_of(weights=[tensor([2**62] * 300, float_data=[1.0])]),
+        "damaged: the tensor 'w' of shape 4611686018427387904×",
+    ),
     "negative": (lambda: model_of(weights=[tensor([-1, -1], float_data=[1.0])]), "damaged: the tensor 'w'"),
-    "of-shape": (lambda: sized("ConstantOfShape", 10**5, 10**6), "size: a ConstantOfShape makes a tensor"),
-    "expand": (lambda: sized("Expand", 10**5, 10**6), "size: a Expand makes a tensor"),
+    "of-shape": (lambda: create_tensor("ConstantOfShape", 10**5, 10**6), "size: ConstantOfShape creates a tensor"),
+    "expand": (lambda: create_tensor("Expand", 10**5, 10**6), "size: Expand creates a tensor"),
     "random": (
         lambda: model_of(helper.make_node("RandomNormal", [], ["y"], shape=[10**6, 10**6])),
-        "size: a RandomNormal makes",
+        "size: RandomNormal creates",
     ),
-    "sparse": (sparse, "size: the sparse tensor 'w' is 1000000×1000000"),
-    "declared": (lambda: model_of(shape=(None, 10**6, 10**6)), "size: the tensor 'x' is declared"),
+    "sparse": (sparse, "size: the sparse tensor 'w' has the shape 1000000×1000000"),
+    "declared": (lambda: model_of(shape=(None, 10**6, 10**6)), "size: the tensor 'x' has the shape"),
     "nan": (
         lambda: model_of(weights=[numpy_helper.from_array(np.full((4, 4), np.nan, np.float32), "w")]),
-        "weights: the tensor 'w' holds NaN",
+        "weights: the tensor 'w' contains NaN",
     ),
     "nan-half": (
         lambda: model_of(weights=[tensor([1], 10, int32_data=[0x7E00])]),
-        "weights: the tensor 'w' holds NaN",
+        "weights: the tensor 'w' contains NaN",
     ),
-    "cut": (lambda: model_of().SerializeToString()[:-20], "damaged: it is no ONNX model"),
-    "garbage": (lambda: b"\x08\x07\xff\xff\xff\xff", "damaged: it is no ONNX model"),
+    "cut": (lambda: model_of().SerializeToString()[:-20], "damaged: not an ONNX model"),
+    "garbage": (lambda: b"\x08\x07\xff\xff\xff\xff", "damaged: not an ONNX model"),
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_could_do_harm_is_refused(tmp_path, name):
+def test_harmful_files_are_refused_within_two_seconds(tmp_path, name):
     build, message = HOSTILE[name]
     model = build()
     began = time.process_time()
-    verdict = screened(tmp_path, model)
+    verdict = screen(tmp_path, model)
     assert not verdict.safe
     assert str(verdict.refused[0]).startswith(message)
     assert time.process_time() - began < 2
 
 
-NODES = {
+BENIGN = {
     "matrix": lambda: model_of(),
-    "own-function": lambda: model_of(calling("f"), functions=[function("f", "g"), function("g")]),
+    "own-function": lambda: model_of(call("f"), functions=[function("f", "g"), function("g")]),
     "fused": lambda: model_of(helper.make_node("FusedMatMul", ["x", "w"], ["y"], domain="com.microsoft")),
-    "branch": lambda: branching(helper.make_node("Constant", [], ["z"], value_float=1.0)),
-    "small-shape": lambda: sized("ConstantOfShape", 3, 5),
+    "branch": lambda: branch(helper.make_node("Constant", [], ["z"], value_float=1.0)),
+    "small-shape": lambda: create_tensor("ConstantOfShape", 3, 5),
     "infinite": lambda: constant(tensor([2], float_data=[-np.inf, 0.0])),
     "text": lambda: constant(tensor([2], 8, string_data=[b"a", b"b"])),
     "half": lambda: constant(tensor([2], 10, int32_data=[0x3C00, 0])),
@@ -175,13 +180,13 @@ NODES = {
 }
 
 
-@pytest.mark.parametrize("name", NODES)
-def test_what_tools_write_has_no_findings(tmp_path, name):
-    assert screened(tmp_path, NODES[name]()).findings == ()
+@pytest.mark.parametrize("name", BENIGN)
+def test_benign_models_have_no_findings(tmp_path, name):
+    assert screen(tmp_path, BENIGN[name]()).findings == ()
 
 
-@pytest.mark.parametrize("name", ["pictures", "attention", "recurrent"])
-def test_what_keras_exports_has_no_findings(tmp_path, name):
+@pytest.mark.parametrize("name", ["convolutional", "attention", "recurrent"])
+def test_keras_exports_have_no_findings(tmp_path, name):
     pytest.importorskip("tf2onnx")
     import warnings
 
@@ -190,8 +195,8 @@ def test_what_keras_exports_has_no_findings(tmp_path, name):
     from kdcli.lazy import silence_descriptor
 
     layers = keras.layers
-    inputs = keras.Input((8, 8, 1) if name == "pictures" else (6, 8))
-    if name == "pictures":
+    inputs = keras.Input((8, 8, 1) if name == "convolutional" else (6, 8))
+    if name == "convolutional":
         inner = layers.Flatten()(layers.BatchNormalization()(layers.Conv2D(4, 3)(inputs)))
     elif name == "attention":
         inner = layers.GlobalAveragePooling1D()(layers.MultiHeadAttention(2, 4)(inputs, inputs))
@@ -205,7 +210,7 @@ def test_what_keras_exports_has_no_findings(tmp_path, name):
     assert screen_onnx(tmp_path / "model.onnx").findings == ()
 
 
-def test_mutated_files_are_judged_and_never_raise(tmp_path):
+def test_mutated_files_get_a_verdict(tmp_path):
     good = model_of().SerializeToString()
     random = np.random.default_rng(5)
     verdicts = []
@@ -213,10 +218,10 @@ def test_mutated_files_are_judged_and_never_raise(tmp_path):
         content = bytearray(good)
         for position in random.integers(0, len(content), 1 + number % 10):
             content[position] = random.integers(256)
-        verdicts.append(screened(tmp_path, bytes(content)).safe)
+        verdicts.append(screen(tmp_path, bytes(content)).safe)
     assert verdicts.count(False) > 50
 
 
-def test_without_the_package_nothing_is_found_out(tmp_path, monkeypatch):
+def test_without_the_package_nothing_is_checked(tmp_path, monkeypatch):
     monkeypatch.setattr("kdcli.screening.onnx.find_spec", lambda name: None)
-    assert screened(tmp_path, b"\x08\x07\xff").findings == ()
+    assert screen(tmp_path, b"\x08\x07\xff").findings == ()

@@ -136,10 +136,10 @@ def test_file_that_kills_its_runtime_process_is_a_model_error(folder, tmp_path, 
         return real(self, batch)
 
     monkeypatch.setattr(FileRunner, "predict", dying)
-    with pytest.raises(ModelError, match=r"logits\.tflite: the file ended its reader .*SIGSEGV"):
+    with pytest.raises(ModelError, match=r"logits\.tflite: the file crashed LiteRT .*SIGSEGV"):
         evaluated(folder, "logits.tflite", limit=48, batch_size=48)
     (tmp_path / "not.tflite").write_bytes(b"nothing that can be read")
-    with pytest.raises(ModelError, match=r"not\.tflite: it is called \.tflite, but holds no such model"):
+    with pytest.raises(ModelError, match=r"not\.tflite: not a \.tflite file"):
         kdcli.evaluate(tmp_path / "not.tflite", data=folder / "data.npz")
 
 
@@ -237,7 +237,7 @@ def test_a_percentile_that_was_not_measured_is_a_dash_with_the_reason(folder, kd
     (row,) = [line for line in lines if "litert, " in line]
     assert re.search(r" \d+ × \d+ calls ", row)
     few = row.split()[6] == "-"
-    assert few == ("p99: -, it needs 1,000 samples" in lines)
+    assert few == ("p99: -, needs 1,000 samples" in lines)
 
 
 def test_runtime_selects_the_timed_models(folder):
@@ -285,7 +285,7 @@ def test_gates_are_judged_on_every_model_but_the_teacher(folder, tmp_path):
         gates=["accuracy>=1", "accuracy_drop<=0", "agreement>=1", "size_mb<=0.00001", "flops<=1000"],
     )
     assert len(found.models) == 3
-    assert f"{tmp_path / 'teacher.keras'} is the teacher: gates are not for it" in [
+    assert f"{tmp_path / 'teacher.keras'} is the teacher: gates do not apply to it" in [
         note.text for note in notes if isinstance(note, Note)
     ]
     assert not any(gate.model.endswith("teacher.keras") for gate in found.gates)
@@ -308,13 +308,13 @@ def test_gates_are_judged_on_every_model_but_the_teacher(folder, tmp_path):
 def test_gates_that_cannot_be_judged_are_refused_before_models_are_opened(folder, tmp_path):
     for gate, message in (
         ("gain>=0", "kd evaluate does not measure it"),
-        ("latency_ms<=1", "nothing is timed"),
+        ("latency_ms<=1", "latency is not measured"),
         ("agreement>=0.9", "there is no teacher"),
-        ("accuracy>=97", "a fraction, not percent: write 0.97"),
+        ("accuracy>=97", "must be a fraction, not a percentage: write 0.97"),
     ):
         with pytest.raises(UsageError, match=message):
             kdcli.evaluate(tmp_path / "missing.keras", gates=[gate])
-    with pytest.raises(UsageError, match="gate mae <= 1: not a figure of classification"):
+    with pytest.raises(UsageError, match="gate mae <= 1: not a metric of classification data"):
         evaluated(folder, "logits.keras", gates=["mae<=1"])
 
 

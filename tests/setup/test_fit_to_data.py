@@ -162,5 +162,5 @@ def test_depth_from_a_linear_layer_is_measured_without_scaling(tmp_path):
 
 def test_outputs_of_another_size_than_the_targets_are_refused(tmp_path):
     path = saved(copier(1, 0), tmp_path)
-    with pytest.raises(ModelError, match="an answer has the shape 8×8×1, the labels need 4×4×1"):
+    with pytest.raises(ModelError, match="the output has shape 8×8×1, but the labels need 4×4×1"):
         measured(path, targets=in_scale("unit")[:, ::2, ::2])

@@ -58,7 +58,7 @@ REFUSED = {
         {"index": np.arange(96) + 1},
         {},
         4,
-        r"no answer to 1 of \d+ examples of the training part .index 0",
+        r"no outputs for 1 of \d+ examples of the training split .index 0",
     ),
     "classes": ({"logits": np.zeros((96, 5))}, {}, 4, "has 5 outputs, the data has 3 classes"),
     "augment": (
@@ -71,7 +71,7 @@ REFUSED = {
     "output": ({}, {"settings": ["teacher.output=label"]}, 2, "teacher.output applies to a model file"),
     "kind": ({}, {"settings": ["teacher.output_kind=sigmoid"]}, 2, "but .* holds logits"),
     "features": ({}, {"recipe": {"losses": [{"kind": "hint"}]}}, 4, "losses.hint compares inner layers"),
-    "student": ({}, {"student": "edited.npz"}, 4, "data or recorded answers, not a model"),
+    "student": ({}, {"student": "edited.npz"}, 4, "data or recorded outputs, not a model"),
 }
 
 

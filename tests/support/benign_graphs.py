@@ -1,4 +1,4 @@
-"""Harmless SavedModels as people save them; each function writes one to a folder."""
+"""Benign SavedModels as users save them; each function writes one to a folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TEXTS = tf.TensorSpec([None], tf.string, name="text")
 
 
 def export(folder, shape, *stack, dtype=None):
-    """Export a Keras 3 model of layers on top of each other."""
+    """Export a sequential Keras 3 model."""
     inputs = keras.Input(shape, dtype=dtype)
     x = inputs
     for layer in stack:
@@ -196,7 +196,7 @@ def changing_table(folder):
 
 
 def on_device_training(folder):
-    """What people train on a telephone: saving and restoring are signatures of their own."""
+    """A model for training on a phone, with signatures that save and restore."""
     weight, made = tf.Variable(tf.zeros([3, 1])), tf.Module()
     path = tf.TensorSpec([], tf.string, name="path")
 
@@ -227,45 +227,45 @@ def on_device_training(folder):
 
 
 def flat(folder):
-    """TensorFlow 1, with the optimizer of its training still there."""
-    from hostile_first import save
+    """A TensorFlow 1 model."""
+    from hostile_tf1 import save
 
     save(folder)
 
 
 def flat_constants(folder):
-    first = tf.compat.v1
-    with first.Graph().as_default(), first.Session() as session:
-        first.set_random_seed(0)
-        x = first.placeholder(tf.float32, [None, 4], name="x")
+    tf1 = tf.compat.v1
+    with tf1.Graph().as_default(), tf1.Session() as session:
+        tf1.set_random_seed(0)
+        x = tf1.placeholder(tf.float32, [None, 4], name="x")
         y = tf.nn.softmax(x @ tf.constant(np.ones((4, 2), np.float32)))
-        first.saved_model.simple_save(session, str(folder), {"x": x}, {"y": y})
+        tf1.saved_model.simple_save(session, str(folder), {"x": x}, {"y": y})
 
 
 def flat_table(folder):
-    first, words = tf.compat.v1, folder.parent / "words.txt"
+    tf1, words = tf.compat.v1, folder.parent / "words.txt"
     words.write_text("a\nb\n")
-    with first.Graph().as_default(), first.Session() as session:
-        first.set_random_seed(0)
+    with tf1.Graph().as_default(), tf1.Session() as session:
+        tf1.set_random_seed(0)
         line, number = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
         filled = tf.lookup.TextFileInitializer(str(words), tf.string, line, tf.int64, number)
         table = tf.lookup.StaticHashTable(filled, -1)
-        x = first.placeholder(tf.string, [None], name="x")
-        signature = first.saved_model.predict_signature_def({"x": x}, {"y": table.lookup(x)})
-        session.run(first.tables_initializer())
-        builder = first.saved_model.Builder(str(folder))
+        x = tf1.placeholder(tf.string, [None], name="x")
+        signature = tf1.saved_model.predict_signature_def({"x": x}, {"y": table.lookup(x)})
+        session.run(tf1.tables_initializer())
+        builder = tf1.saved_model.Builder(str(folder))
         builder.add_meta_graph_and_variables(
             session,
             ["serve"],
             {"serving_default": signature},
-            main_op=first.tables_initializer(),
-            assets_collection=first.get_collection(first.GraphKeys.ASSET_FILEPATHS),
+            main_op=tf1.tables_initializer(),
+            assets_collection=tf1.get_collection(tf1.GraphKeys.ASSET_FILEPATHS),
         )
         builder.save()
 
 
 def application(name):
-    """An exporter of a network that everybody knows."""
+    """The exporter of a model of `keras.applications`."""
 
     def build(folder):
         model = getattr(keras.applications, name)(weights=None, input_shape=(32, 32, 3), classes=3)

@@ -1,4 +1,4 @@
-"""Small Keras models of every kind that people save."""
+"""Small benign Keras models of every common kind."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def compiled():
     return model
 
 
-def own_loss():
-    def distance(truth, answer):
-        return ops.mean(ops.square(truth - answer))
+def custom_loss():
+    def distance(labels, predictions):
+        return ops.mean(ops.square(labels - predictions))
 
     model = dense()
     model.compile("sgd", distance)
@@ -61,7 +61,7 @@ def cells():
     return Model(x, layers.RNN(stacked)(x))
 
 
-def recurrent_pictures():
+def recurrent_images():
     x = Input((3, 6, 6, 1))
     return Model(x, layers.Flatten()(layers.ConvLSTM2D(2, 3)(x)))
 
@@ -119,7 +119,7 @@ def adapted():
     return Sequential([Input((3,)), scale, layers.Dense(2)])
 
 
-def pictures():
+def images():
     steps = [layers.Resizing(10, 10), layers.Rescaling(1 / 127.5, -1), layers.RandomFlip("horizontal")]
     steps += [
         layers.RandomRotation(0.1),
@@ -173,21 +173,21 @@ def policies():
     return Sequential([Input((4,)), inner, layers.MultiHeadAttention(1, 2, dtype=per_layer) and layers.Dense(2)])
 
 
-def _quantised(mode):
+def _quantize(mode):
     model = Sequential([Input((8,)), layers.Dense(6), layers.Dense(4)])
     with warnings.catch_warnings():
-        # Keras warns of the layer that stands for the input.
+        # Keras warns about the input layer.
         warnings.simplefilter("ignore")
         model.quantize(mode)
     return model
 
 
-def quantised():
-    return _quantised("int8")
+def quantized():
+    return _quantize("int8")
 
 
 def four_bits():
-    return _quantised("int4")
+    return _quantize("int4")
 
 
 def constants():
@@ -212,18 +212,18 @@ def fixed_batch():
     return Model(x, layers.LSTM(3, stateful=True)(x))
 
 
-# Each makes a model; all of them save as `.keras`.
+# Models that Keras saves as `.keras`.
 MODELS = (
-    dense, compiled, own_loss, convolutions, other_axes, recurrent, cells, recurrent_pictures, attention, tokens,
-    text, learned_text, lookups, columns, adapted, pictures, operators, nested, shared, sequential, no_weights,
-    half_precision, policies, quantised, four_bits, constants, normed, spectrum, fixed_batch,
+    dense, compiled, custom_loss, convolutions, other_axes, recurrent, cells, recurrent_images, attention, tokens,
+    text, learned_text, lookups, columns, adapted, images, operators, nested, shared, sequential, no_weights,
+    half_precision, policies, quantized, four_bits, constants, normed, spectrum, fixed_batch,
 )  # fmt: skip
-# Those that Keras also loads from `.h5`: without operators, lookups and quantised weights.
-OLD = (
+# Models that Keras also loads from `.h5`: without operators, lookups and quantized weights.
+H5_MODELS = (
     dense, compiled, convolutions, other_axes, recurrent, attention, tokens, adapted, nested, shared, sequential,
     no_weights, constants, fixed_batch,
 )  # fmt: skip
-# `keras.applications`, with the smallest picture that each takes.
+# `keras.applications`, with the smallest image size that each accepts.
 FAMILIES = {
     "MobileNetV2": 32, "MobileNetV3Small": 32, "EfficientNetV2B0": 32, "EfficientNetB0": 32, "ConvNeXtTiny": 32,
     "DenseNet121": 32, "ResNet50V2": 32, "NASNetMobile": 32, "Xception": 71, "InceptionV3": 75,

@@ -1,4 +1,4 @@
-"""A small entry of the cache: six shards of answers to nothing in particular, the same in every process."""
+"""A small cache entry for tests: six shards of random outputs, the same in every process."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def answers(layout=LAYOUT, seed=0):
 
 
 def part(arrays, shard):
-    """The answers of a shard."""
+    """The outputs of a shard."""
     return {name: array[shard.view, shard.start : shard.stop] for name, array in arrays.items()}
 
 
 def made(folder, components=COMPONENTS, layout=LAYOUT, choices=None):
-    """An entry without answers, unless it has some."""
+    """Create an empty entry, or open the existing one."""
     return Entry.create(folder, components, layout=layout, described=DESCRIBED, choices=choices or {})
 
 
 def no_stop():
-    """Nobody wants to stop."""
+    """Never request a stop."""
 
 
 def fill(folder, components=COMPONENTS, layout=LAYOUT, *, seed=0, on_wait=print, seconds=0.0):
-    """What a run does: gives the entry, and how many shards it answered itself, in so many seconds each."""
+    """Fill an entry as a run does; return it, and how many shards were written, in `seconds` each."""
     entry = Entry.find(folder, components)
     if entry is not None and not entry.missing():
         return entry, 0
@@ -54,7 +54,7 @@ def fill(folder, components=COMPONENTS, layout=LAYOUT, *, seed=0, on_wait=print,
 
 
 def assert_whole(folder, components=COMPONENTS, layout=LAYOUT, *, seed=0):
-    """Every answer is there and right."""
+    """Assert that all outputs exist and are correct."""
     reader = Entry.find(folder, components).open_reader()
     for name, array in answers(layout, seed).items():
         assert reader.read_all(name).tobytes() == array.tobytes()

@@ -1,10 +1,10 @@
-"""How often a model is asked."""
+"""Counts the calls of a model."""
 
 from __future__ import annotations
 
 
-def counted(model):
-    """How often a model is called from now on, as a list of whether in training; a compiled step calls it once."""
+def count_calls(model):
+    """Record each call of a model from now on, as its `training` argument; tracing a compiled step is one call."""
     calls, original = [], model.call
 
     def call(*args, **kwargs):

@@ -1,4 +1,4 @@
-"""A small network of each architecture, for pictures (16, 16, 1) of three classes."""
+"""A small network of each architecture, for images (16, 16, 1) of three classes."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ BUILDS = {"cnn": cnn, "residual": residual, "depthwise": depthwise, "transformer
 
 
 def network(model):
-    preparation = Preprocessing(SHAPE, "uint8", SHAPE, "float32")
-    return KerasNetwork(model, name="given").with_preprocessing({"x": preparation})
+    preprocessing = Preprocessing(SHAPE, "uint8", SHAPE, "float32")
+    return KerasNetwork(model, name="given").with_preprocessing({"x": preprocessing})
 
 
 def small(name, *, width=2, seed=0, **options):

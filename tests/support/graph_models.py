@@ -1,4 +1,4 @@
-"""Tiny SavedModels of every origin, and their graphs frozen in this process where no child has to die."""
+"""Tiny SavedModels of every origin, frozen in this process instead of a child process."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import tensorflow as tf
 from kdcli.models.preprocessing import Preprocessing
 from kdcli.models.saved_model.freeze import MAX_WEIGHT_BYTES, read_frozen_graph
 from kdcli.models.saved_model.freeze_process import handle_request
-from kdcli.models.saved_model.network import GraphNetwork
+from kdcli.models.saved_model.network import FrozenNetwork
 
 layers = keras.layers
-PICTURES = np.random.default_rng(0).random((7, 12, 12, 3), np.float32)
+IMAGES = np.random.default_rng(0).random((7, 12, 12, 3), np.float32)
 TOKENS = np.random.default_rng(1).integers(0, 20, (7, 6)).astype(np.int32)
 
 
-def frozen_here(folder: Path, *, legacy=False, signature=None, limit=MAX_WEIGHT_BYTES, values=None):
-    """What the child process would leave."""
+def freeze_here(folder: Path, *, legacy=False, signature=None, limit=MAX_WEIGHT_BYTES, values=None):
+    """What the freezing process would return."""
     scratch = folder.parent / f"{folder.name}-{signature}-{limit}"
     scratch.mkdir(exist_ok=True)
-    asked = {"legacy": legacy, "signature": signature, "largest": limit, "values": values}
-    handle_request({"path": str(folder), "scratch": str(scratch), **asked})
+    options = {"legacy": legacy, "signature": signature, "max_weight_bytes": limit, "values": values}
+    handle_request({"path": str(folder), "scratch": str(scratch), **options})
     return read_frozen_graph(scratch, name=folder.name)
 
 
-def prepared(network, **arrays):
-    """The network behind preparations that leave every array as it is."""
+def with_identity(network, **arrays):
+    """The network with preprocessing that changes nothing."""
     return network.with_preprocessing(
         {
             spec.name: Preprocessing(array.shape[1:], str(array.dtype), spec.shape, spec.dtype)
@@ -37,21 +37,21 @@ def prepared(network, **arrays):
     )
 
 
-def opened(folder: Path, array, *, signature=None, **given):
-    """A network with one input, ready for an array, and that array by name."""
-    network = GraphNetwork(frozen_here(folder, signature=signature), name=folder.name, **given)
+def open_frozen(folder: Path, array, *, signature=None, **options):
+    """A frozen network with one input, ready for an array, and that array by name."""
+    network = FrozenNetwork(freeze_here(folder, signature=signature), name=folder.name, **options)
     raw = {network.inputs[0].name: array}
-    return prepared(network, **raw), raw
+    return with_identity(network, **raw), raw
 
 
-def exported(model, folder: Path, **given) -> Path:
+def export(model, folder: Path, **options) -> Path:
     """A Keras model as a SavedModel."""
-    model.export(folder, format="tf_saved_model", verbose=False, **given)
+    model.export(folder, format="tf_saved_model", verbose=False, **options)
     return folder
 
 
-def settled(model):
-    """The model with moving statistics that differ from where they start."""
+def shift_statistics(model):
+    """The model with moving statistics that differ from their initial values."""
     random = np.random.default_rng(5)
     for weight in model.weights:
         if "moving" in weight.path:
@@ -71,11 +71,11 @@ def cnn():
     x = block(layers.ReLU(name="act")(x))
     x = layers.Dropout(0.5, name="drop")(layers.MaxPooling2D(name="shrink")(x))
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return settled(keras.Model(inputs, layers.Dense(5, activation="softmax", name="out")(x), name="net"))
+    return shift_statistics(keras.Model(inputs, layers.Dense(5, activation="softmax", name="out")(x), name="net"))
 
 
 def any_size():
-    """A network for pictures of any size, with one sigmoid."""
+    """A network for images of any size, with one sigmoid."""
     inputs = keras.Input((None, None, 3))
     x = layers.Conv2D(4, 3, name="stem")(inputs)
     return keras.Model(inputs, layers.Dense(1, "sigmoid")(layers.GlobalMaxPooling2D()(x)))
@@ -89,7 +89,7 @@ def shared():
 
 
 def recurrent():
-    """Token ids through loops."""
+    """A recurrent network on token ids."""
     return keras.Sequential(
         [
             keras.Input((6,), dtype="int32"),
@@ -118,12 +118,12 @@ def half():
 
 
 KERAS = {
-    "cnn": (cnn, PICTURES),
-    "any_size": (any_size, PICTURES),
-    "shared": (shared, PICTURES),
+    "cnn": (cnn, IMAGES),
+    "any_size": (any_size, IMAGES),
+    "shared": (shared, IMAGES),
     "recurrent": (recurrent, TOKENS),
     "attention": (attention, TOKENS),
-    "half": (half, PICTURES),
+    "half": (half, IMAGES),
 }
 
 
@@ -140,7 +140,7 @@ class Plain(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None, 3]), tf.TensorSpec([None, 5])])
     def infer(self, wide, alone):
-        """Two arguments whose order is not that of their names, and two results."""
+        """Two arguments that are not in alphabetical order, and three results."""
         hidden = tf.nn.relu(wide @ self.left - alone @ self.right, name="hidden")
         logits = tf.matmul(hidden, self.out, name="score")
         return {"logits": logits, "chosen": tf.nn.softmax(logits), "best": tf.argmax(logits, -1)}
@@ -158,7 +158,7 @@ class Plain(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([3])])
     def one(self, wide):
-        """No batch axis: what looks like one are the three values of an example."""
+        """An input without a batch axis: its only axis holds the three values of one example."""
         return {"scores": tf.linalg.matvec(self.left, wide, transpose_a=True)}
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.float32)])
@@ -167,8 +167,8 @@ class Plain(tf.Module):
         return {"scores": number * self.out}
 
 
-def plain(folder: Path) -> Path:
-    """That module, saved."""
+def save_plain(folder: Path) -> Path:
+    """Save that module."""
     module = Plain()
     names = ("infer", "embed", "four", "scalar")
     tf.saved_model.save(module, folder, signatures={name: getattr(module, name) for name in names})
@@ -184,18 +184,18 @@ class Decoding(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def serve(self, files):
-        """Decode, resize, answer."""
+        """Decode, resize and classify."""
 
         def decode(content):
-            picture = tf.cast(tf.io.decode_jpeg(content, channels=3), tf.float32)
-            return tf.image.resize(picture, (12, 12))
+            image = tf.cast(tf.io.decode_jpeg(content, channels=3), tf.float32)
+            return tf.image.resize(image, (12, 12))
 
-        pictures = tf.map_fn(decode, files, fn_output_signature=tf.TensorSpec((12, 12, 3)))
-        return {"scores": self.model(pictures / 255.0)}
+        images = tf.map_fn(decode, files, fn_output_signature=tf.TensorSpec((12, 12, 3)))
+        return {"scores": self.model(images / 255.0)}
 
 
-def decoding(folder: Path) -> Path:
-    """That module, saved."""
+def save_decoding(folder: Path) -> Path:
+    """Save that module."""
     module = Decoding()
     tf.saved_model.save(module, folder, signatures={"serving_default": module.serve})
     return folder
@@ -216,15 +216,15 @@ class Looking(tf.Module):
         return {"scores": self.table.lookup(key) * self.weight}
 
 
-def looking(folder: Path) -> Path:
-    """That module, saved."""
+def save_lookup(folder: Path) -> Path:
+    """Save that module."""
     module = Looking()
     tf.saved_model.save(module, folder, signatures={"serving_default": module.serve})
     return folder
 
 
-def first_version(folder: Path, *, frozen=False) -> tuple[Path, np.ndarray]:
-    """A SavedModel as TensorFlow 1 wrote it, and its answers to PICTURES."""
+def save_tf1_network(folder: Path, *, frozen=False) -> tuple[Path, np.ndarray]:
+    """A SavedModel as TensorFlow 1 writes it, and its outputs for IMAGES."""
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
         picture = v1.placeholder(tf.float32, (None, 12, 12, 3), name="picture")
@@ -238,12 +238,12 @@ def first_version(folder: Path, *, frozen=False) -> tuple[Path, np.ndarray]:
         scores = tf.nn.softmax(logits, name="scores")
         if not frozen:
             session.run(v1.global_variables_initializer())
-        answers = session.run(scores, {picture: PICTURES})
+        outputs = session.run(scores, {picture: IMAGES})
         signature = v1.saved_model.signature_def_utils.predict_signature_def({"images": picture}, {"s": scores})
         builder = v1.saved_model.Builder(str(folder))
         builder.add_meta_graph_and_variables(session, ["serve"], signature_def_map={"predict": signature})
         builder.save()
-    return folder, answers
+    return folder, outputs
 
 
 def _weight(name, shape, frozen):
@@ -251,23 +251,23 @@ def _weight(name, shape, frozen):
     return tf.constant(value, name=name) if frozen else tf.compat.v1.get_variable(name, initializer=value)
 
 
-def version_1(folder: Path, build, array):
-    """A SavedModel as TensorFlow 1 writes it, and what a session of TensorFlow 1 says to an array.
+def save_tf1(folder: Path, build, array):
+    """Save a SavedModel as TensorFlow 1 does; return the outputs of a TensorFlow 1 session.
 
     Args:
-        build: from the placeholder `x` to (other inputs, the output, what the session is fed beside `x`).
+        build: from the placeholder `x` to (other inputs, the output, other values fed to the session).
     """
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
-        # Without it nothing random is built where TensorFlow is deterministic already.
+        # Deterministic TensorFlow builds random operations only with a seed.
         v1.set_random_seed(1)
         x = v1.placeholder(tf.float32, [None, *array.shape[1:]])
         inputs, output, fed = build(x)
         session.run(v1.global_variables_initializer())
-        said = session.run(output, {x: array, **fed})
+        outputs = session.run(output, {x: array, **fed})
         v1.saved_model.simple_save(session, str(folder), {"x": x, **inputs}, {"scores": output})
     _forget_seeds(folder / "saved_model.pb")
-    return said
+    return outputs
 
 
 def _forget_seeds(file: Path) -> None:
@@ -281,6 +281,6 @@ def _forget_seeds(file: Path) -> None:
 
 
 def linear(x):
-    """Twelve inputs, three softmaxed outputs, without a bias."""
+    """Twelve inputs and three outputs with a softmax, without a bias."""
     kernel = np.random.default_rng(3).normal(size=(12, 3)).astype(np.float32)
     return tf.nn.softmax(x @ tf.compat.v1.get_variable("kernel", initializer=kernel))

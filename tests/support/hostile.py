@@ -1,4 +1,4 @@
-"""Hostile SavedModels for the tests: their payload is harmless, a marker file that must never appear."""
+"""The record of a hostile SavedModel; its payload only writes a marker file, which must never appear."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Hostile:
-    """A SavedModel that does what it should not.
+    """A hostile SavedModel.
 
     Args:
-        build: writes it to a folder; its second argument is the path of the marker that its payload writes.
-        rule: what it must be refused for.
-        signature: the one that is asked for.
+        build: writes the model to a folder; the second argument is the marker that its payload writes.
+        rule: the rule that must refuse it.
+        signature: the requested signature.
         tables: whether lookup tables are allowed.
-        proof: when its payload really runs: at `load`, at `call`; None where nothing is to be seen.
+        proof: when its payload runs without screening: at `load` or at `call`; None if it has no visible effect.
     """
 
     build: Callable[[Path, Path], None]

@@ -1,4 +1,4 @@
-"""Hostile SavedModel folders: what lies beside the message, and what leads out of the folder."""
+"""Hostile SavedModel folders: wrong files next to the message, and links out of the folder."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hostile import Hostile
 from hostile_messages import save_good
 
 
-def moved(folder, name):
-    """Move a part of the model beside the folder, and leave a link to it."""
+def replace_with_link(folder, name):
+    """Move a part of the model out of the folder, and leave a link to it."""
     elsewhere = folder.parent / "elsewhere"
     shutil.move(folder / name, elsewhere)
     (folder / name).symlink_to(elsewhere)
@@ -19,17 +19,17 @@ def moved(folder, name):
 
 def linked_message(folder, marker):
     save_good(folder)
-    moved(folder, "saved_model.pb")
+    replace_with_link(folder, "saved_model.pb")
 
 
 def linked_variables(folder, marker):
     save_good(folder)
-    moved(folder, "variables")
+    replace_with_link(folder, "variables")
 
 
 def linked_shard(folder, marker):
     save_good(folder)
-    moved(folder, "variables/variables.data-00000-of-00001")
+    replace_with_link(folder, "variables/variables.data-00000-of-00001")
 
 
 def linked_assets(folder, marker):
@@ -84,7 +84,7 @@ def large_fingerprint(folder, marker):
 
 
 def large_message(folder, marker):
-    """A message of three gigabytes, none of which is on the disk."""
+    """A message of three gigabytes in a sparse file."""
     save_good(folder)
     with open(folder / "saved_model.pb", "ab") as file:
         file.truncate(3 * 2**30)

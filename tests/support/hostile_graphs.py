@@ -1,4 +1,4 @@
-"""Hostile SavedModels that `tf.saved_model.save` writes: the payload stands in a function."""
+"""Hostile SavedModels that `tf.saved_model.save` writes: the payload is in a function."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ VECTOR = tf.TensorSpec([None, 3], tf.float32, name="x")
 
 
 def save_function(folder, function, *, specification=VECTOR, **attributes):
-    """Save `function(x)` as the signature, beside objects that it uses."""
+    """Save `function(x)` as the signature, with objects that it uses as attributes."""
     module = tf.Module()
     for name, value in attributes.items():
         setattr(module, name, value)
@@ -19,12 +19,12 @@ def save_function(folder, function, *, specification=VECTOR, **attributes):
 
 
 def write(marker):
-    """The payload, as an operation."""
+    """The payload: an operation that writes the marker."""
     return tf.raw_ops.WriteFile(filename=str(marker), contents="x")
 
 
 class Resource(tf.saved_model.experimental.TrackableResource):
-    """A resource whose functions are replaced."""
+    """A resource with custom functions."""
 
     def __init__(self, create=lambda: None, initialize=lambda: None, destroy=lambda: None):
         super().__init__()
@@ -64,7 +64,7 @@ def use(resource):
 
 
 def in_graph_only(marker):
-    """Write when the saved function runs, not while it is traced."""
+    """A function that writes the marker when it runs, not while it is traced."""
 
     def run():
         if not tf.executing_eagerly():
@@ -191,11 +191,11 @@ def debugging(folder, marker):
 
 
 def with_idle(folder, idle):
-    """A harmless signature beside a function that nothing calls."""
+    """Save a harmless signature and a function that nothing calls."""
     save_function(folder, lambda x: x + 1.0, idle=tf.function(idle, input_signature=[VECTOR]))
 
 
-def debugging_while_shapes_are_found(folder, marker):
+def debugging_during_shape_inference(folder, marker):
     def idle(x):
         shape = tf.raw_ops.DebugIdentity(
             input=tf.constant([-1]), tensor_name="x:0", debug_urls=[f"file://{marker}"]
@@ -205,7 +205,7 @@ def debugging_while_shapes_are_found(folder, marker):
     with_idle(folder, idle)
 
 
-def reading_while_shapes_are_found(folder, marker):
+def reading_during_shape_inference(folder, marker):
     def idle(x):
         name = tf.strings.join(["/etc/", tf.strings.substr("hostname", 0, 8 * tf.rank(x) // 2)])
         return tf.reshape(x, [tf.strings.length(tf.io.read_file(name)) * 0 - 1])
@@ -282,7 +282,7 @@ def summary(folder, marker):
 
 
 def several_signatures(folder, marker):
-    """Which one is meant is not said, so that all are looked at."""
+    """Without a requested signature, all of them are screened."""
     module = tf.Module()
     module.good = tf.function(lambda x: x, input_signature=[VECTOR])
     module.bad = tf.function(lambda x: after(marker, x), input_signature=[VECTOR])
@@ -299,7 +299,7 @@ def table(folder, marker):
 
 
 def table_from(folder, filename):
-    """A model whose table is filled from a file that `filename()` names while the model is loaded."""
+    """Save a model that fills its table from the file `filename()` while it is loaded."""
 
     def initialize():
         if not tf.executing_eagerly():
@@ -333,10 +333,10 @@ def table_from_a_computed_name(folder, marker):
     table_from(folder, lambda: tf.strings.join(["/etc", "hostname"], "/"))
 
 
-def table_from_beside_an_asset(folder, marker):
-    own = marker.parent / "own.txt"
-    own.write_text("a\n")
-    asset = tf.saved_model.Asset(str(own))
+def table_from_a_path_behind_an_asset(folder, marker):
+    words = marker.parent / "words.txt"
+    words.write_text("a\n")
+    asset = tf.saved_model.Asset(str(words))
     table_from(folder, lambda: tf.strings.join([asset.asset_path, "/../../../../hostname"]))
 
 
@@ -362,8 +362,8 @@ GRAPHS = (
     Hostile(listing),
     Hostile(printing_to_a_file, proof="call"),
     Hostile(debugging, proof="call"),
-    Hostile(debugging_while_shapes_are_found, proof="load"),
-    Hostile(reading_while_shapes_are_found),
+    Hostile(debugging_during_shape_inference, proof="load"),
+    Hostile(reading_during_shape_inference),
     Hostile(saving, proof="call"),
     Hostile(merging),
     Hostile(restoring),
@@ -375,5 +375,5 @@ GRAPHS = (
     Hostile(table, rule="table"),
     Hostile(table_from_anywhere, rule="table", tables=True),
     Hostile(table_from_a_computed_name, rule="table", tables=True),
-    Hostile(table_from_beside_an_asset, rule="table", tables=True),
+    Hostile(table_from_a_path_behind_an_asset, rule="table", tables=True),
 )

@@ -1,6 +1,6 @@
-"""Keras files that would do harm: each touches a marker, reads a file outside, or takes what the machine has.
+"""Hostile Keras files: each writes a marker, reads a file outside, or exhausts the machine.
 
-Every file is made by hand from a small model's own parts, so that nothing but the one harm is wrong with it.
+Each is built by hand from the parts of a small model and has exactly one fault.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import numpy as np
 
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
 Maker = Callable[[Path], None]
-# name: (suffix, the rule that refuses it, how it is made at a path); the marker lies beside the file.
+# By name: suffix, rule that refuses the file, and the function that writes it; the marker is next to the file.
 HOSTILE: dict[str, tuple[str, str, Maker]] = {}
 
 
 def marker(path: Path) -> Path:
-    """What a file of this path would touch."""
+    """The marker that the file at this path would write."""
     return path.with_name("marker")
 
 
-def outside(path: Path) -> Path:
-    """A file that the model must not read."""
+def write_outside_file(path: Path) -> Path:
+    """Write a file that the model must not read."""
     target = path.with_name("outside.h5")
     with h5py.File(target, "w") as file:
         file["secret"] = np.ones((4, 3), np.float32)
@@ -39,36 +39,36 @@ def outside(path: Path) -> Path:
 def keras_object(
     kind: Any, config: dict[str, Any], *, module: Any = "keras.layers", **more: Any
 ) -> dict[str, Any]:
-    """An object as Keras 3 writes it."""
+    """An object in the format of Keras 3."""
     return {"module": module, "class_name": kind, "config": config, "registered_name": None, **more}
 
 
 def function(name: str, *, module: str = "builtins") -> dict[str, Any]:
-    """A function as Keras 3 writes it."""
+    """A function in the format of Keras 3."""
     return {"module": module, "class_name": "function", "config": name, "registered_name": name}
 
 
-def marshalled(path: Path) -> dict[str, Any]:
-    """Python code as Keras writes a lambda; called, it touches the marker."""
+def marshal_lambda(path: Path) -> dict[str, Any]:
+    """A lambda in the format of Keras that writes the marker."""
     made = eval(f"lambda x: (open({str(marker(path))!r}, 'w').close(), x)[1]")
     text = base64.b64encode(marshal.dumps(made.__code__)).decode()
     return {"class_name": "__lambda__", "config": {"code": text, "defaults": None, "closure": None}}
 
 
 def sequential(*layers: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """A model of layers, for four numbers."""
+    """A model of layers with four inputs."""
     first = keras_object("InputLayer", {"batch_shape": [None, 4], "dtype": "float32", "name": "x"})
     return keras_object("Sequential", {"name": "model", "layers": [first, *layers]}, module="keras", **more)
 
 
 def dense(**config: Any) -> dict[str, Any]:
-    """A layer with three outputs."""
+    """A dense layer with three outputs."""
     made = {"name": "dense", "units": 3, **config}
     return keras_object("Dense", made, build_config={"input_shape": [None, 4]})
 
 
 def weights(path: Path, fill: Callable[[h5py.File], None] | None = None) -> bytes:
-    """The weights of the layer; `fill` adds to them."""
+    """The weights of the dense layer; `fill` adds to them."""
     scratch = path.with_name("scratch.h5")
     with h5py.File(scratch, "w") as file:
         held = file.create_group("layers/dense/vars")
@@ -81,7 +81,7 @@ def weights(path: Path, fill: Callable[[h5py.File], None] | None = None) -> byte
 
 
 def write_keras(path: Path, config: Any, *, content: bytes | None = None, **members: bytes) -> None:
-    """An archive; a member is replaced or added by its name, dots as `__`."""
+    """Write an archive; keyword arguments replace or add members, with dots written as `__`."""
     text = config if isinstance(config, bytes) else json.dumps(config).encode()
     held = {METADATA: b'{"keras_version": "3.15.1"}', CONFIG: text, WEIGHTS: content or weights(path)}
     held |= {name.replace("__", "."): value for name, value in members.items()}
@@ -91,7 +91,7 @@ def write_keras(path: Path, config: Any, *, content: bytes | None = None, **memb
 
 
 def write_h5(path: Path, config: Any, fill: Callable[[h5py.File], None] | None = None) -> None:
-    """A `.h5` file as Keras 2 wrote it."""
+    """Write a `.h5` file in the format of Keras 2."""
     with h5py.File(path, "w") as file:
         if config is not None:
             file.attrs["model_config"] = config if isinstance(config, str | bytes) else json.dumps(config)
@@ -105,14 +105,14 @@ def write_h5(path: Path, config: Any, fill: Callable[[h5py.File], None] | None =
 
 
 def old(*layers: dict[str, Any]) -> dict[str, Any]:
-    """A model of layers as Keras 2 wrote it, without modules."""
+    """A model of layers in the format of Keras 2, without modules."""
     shape = {"batch_input_shape": [None, 4], "dtype": "float32", "name": "x"}
     first = {"class_name": "InputLayer", "config": shape}
     return {"class_name": "Sequential", "config": {"name": "model", "layers": [first, *layers]}}
 
 
 def old_dense(**config: Any) -> dict[str, Any]:
-    """The layer as Keras 2 wrote it."""
+    """The dense layer in the format of Keras 2."""
     return {"class_name": "Dense", "config": {"name": "dense", "units": 3, **config}}
 
 
@@ -130,29 +130,29 @@ def _old(name: str, rule: str, make: Callable[[Path], Any]) -> None:
 
 
 def _lambda(path: Path) -> dict[str, Any]:
-    return keras_object("Lambda", {"name": "scale", "function": marshalled(path), "arguments": {}})
+    return keras_object("Lambda", {"name": "scale", "function": marshal_lambda(path), "arguments": {}})
 
 
-# Code, wherever Keras would make an object of it.
+# Code in every place where Keras would deserialize it.
 _config("lambda", "lambda", lambda path: sequential(_lambda(path)))
 _config("lambda-named-function", "lambda", lambda path: sequential(
     keras_object("Lambda", {"name": "run", "function": function("system", module="os")})))  # fmt: skip
-_config("lambda-as-activation", "lambda", lambda path: sequential(dense(activation=marshalled(path))))
-_config("lambda-in-initialiser", "lambda", lambda path: sequential(dense(kernel_initializer=marshalled(path))))
-_config("lambda-in-regulariser", "lambda", lambda path: sequential(dense(kernel_regularizer=marshalled(path))))
+_config("lambda-as-activation", "lambda", lambda path: sequential(dense(activation=marshal_lambda(path))))
+_config("lambda-in-initialiser", "lambda", lambda path: sequential(dense(kernel_initializer=marshal_lambda(path))))
+_config("lambda-in-regulariser", "lambda", lambda path: sequential(dense(kernel_regularizer=marshal_lambda(path))))
 _config("lambda-in-time-distributed", "lambda", lambda path: sequential(
     keras_object("TimeDistributed", {"name": "each", "layer": _lambda(path)})))  # fmt: skip
 _config("lambda-in-bidirectional", "lambda", lambda path: sequential(keras_object("Bidirectional", {
     "name": "both", "layer": keras_object("LSTM", {"units": 2}), "backward_layer": _lambda(path)})))  # fmt: skip
 _config("lambda-in-inner-model", "lambda", lambda path: sequential(sequential(dense(), _lambda(path))))
 _config("lambda-in-inner-compile-config", "lambda", lambda path: sequential(
-    sequential(dense(), compile_config={"optimizer": "sgd", "loss": marshalled(path)})))  # fmt: skip
+    sequential(dense(), compile_config={"optimizer": "sgd", "loss": marshal_lambda(path)})))  # fmt: skip
 _config("lambda-in-build-config", "lambda", lambda path: sequential(
-    {**dense(), "build_config": {"input_shape": marshalled(path)}}))  # fmt: skip
+    {**dense(), "build_config": {"input_shape": marshal_lambda(path)}}))  # fmt: skip
 _config("lambda-in-arguments", "lambda", lambda path: sequential(
-    {**dense(), "inbound_nodes": [{"args": [marshalled(path)], "kwargs": {}}]}))  # fmt: skip
+    {**dense(), "inbound_nodes": [{"args": [marshal_lambda(path)], "kwargs": {}}]}))  # fmt: skip
 _config("lambda-in-standardize", "lambda", lambda path: sequential(
-    keras_object("TextVectorization", {"name": "words", "standardize": marshalled(path)})))  # fmt: skip
+    keras_object("TextVectorization", {"name": "words", "standardize": marshal_lambda(path)})))  # fmt: skip
 _config("os-system", "class", lambda path: sequential(dense(activation=function("system", module="os"))))
 _config("builtins-exec", "class", lambda path: sequential(dense(activation=function("exec"))))
 _config("builtins-class", "class", lambda path: sequential(
@@ -163,13 +163,13 @@ _config("get-file", "class", lambda path: sequential(
     dense(activation=function("get_file", module="keras.utils"))))  # fmt: skip
 _config("load-model", "class", lambda path: sequential(
     dense(activation=function("load_model", module="keras.models"))))  # fmt: skip
-_config("unsafe-switch", "class", lambda path: sequential(
+_config("unsafe-setting", "class", lambda path: sequential(
     dense(activation=function("enable_unsafe_deserialization", module="keras.config"))))  # fmt: skip
 _config("deserialize-as-class", "class", lambda path: old({"class_name": "deserialize", "config": {
     "config": _lambda(path)}}))  # fmt: skip
 _config("other-package", "class", lambda path: sequential(
     keras_object("Backbone", {"name": "b"}, module="keras_hub.models")))  # fmt: skip
-_config("own-layer", "class", lambda path: sequential(
+_config("custom-layer", "class", lambda path: sequential(
     {**keras_object("Mine", {"name": "mine"}, module="mine"), "registered_name": "my_package>Mine"}))  # fmt: skip
 _config("other-registered-name", "class", lambda path: sequential({**dense(), "registered_name": "evil>Dense"}))
 _config("internal-module", "class", lambda path: sequential(
@@ -191,12 +191,12 @@ _config("jax-layer", "code", lambda path: sequential(keras_object("JaxLayer", {"
 _config("flax-layer", "code", lambda path: sequential(keras_object("FlaxLayer", {"name": "f", "module": "x"})))
 _old("old-lambda", "lambda", lambda path: old(old_dense(), {"class_name": "Lambda", "config": {
     "name": "run", "function_type": "lambda",
-    "function": [marshalled(path)["config"]["code"], None, None]}}))  # fmt: skip
+    "function": [marshal_lambda(path)["config"]["code"], None, None]}}))  # fmt: skip
 _old("old-lambda-in-wrapper", "lambda", lambda path: old({"class_name": "TimeDistributed", "config": {
     "name": "w", "layer": {"class_name": "Lambda", "config": {"function": "system"}}}}))  # fmt: skip
 _old("old-deserialize", "class", lambda path: old({"class_name": "deserialize", "config": {
     "name": "d", "config": _lambda(path)}}))  # fmt: skip
-_old("old-own-layer", "class", lambda path: old({"class_name": "Mine", "config": {"name": "m"}}))
+_old("old-custom-layer", "class", lambda path: old({"class_name": "Mine", "config": {"name": "m"}}))
 _old("old-graph-operation", "code", lambda path: old({"class_name": "TensorFlowOpLayer", "config": {
     "name": "op", "node_def": "WriteFile", "constants": {}}}))  # fmt: skip
 _old("old-function", "operation", lambda path: old({"class_name": "TFOpLambda", "config": {
@@ -204,7 +204,7 @@ _old("old-function", "operation", lambda path: old({"class_name": "TFOpLambda", 
 _old("old-type-spec", "class", lambda path: old(old_dense(shape={
     "class_name": "TypeSpec", "type_spec": "tf.TensorSpec", "serialized": []})))  # fmt: skip
 
-# Files outside.
+# Paths of other files.
 _config("vocabulary-path", "outside-file", lambda path: sequential(
     keras_object("StringLookup", {"name": "words", "vocabulary": "/etc/passwd"})))  # fmt: skip
 _config("integer-vocabulary-url", "outside-file", lambda path: sequential(
@@ -214,7 +214,7 @@ _config("text-vocabulary-path", "outside-file", lambda path: sequential(sequenti
 _old("old-vocabulary-path", "outside-file", lambda path: old({"class_name": "StringLookup", "config": {
     "name": "words", "vocabulary": "/etc/passwd"}}))  # fmt: skip
 
-# Numbers that take what the machine has.
+# Numbers that exhaust the machine.
 _config("dense-of-a-billion", "size", lambda path: sequential(dense(units=10**9)))
 _config("dense-below-the-largest-number", "size", lambda path: sequential(dense(units=9_000_000)))
 _config("dense-of-many", "size", lambda path: sequential(*(dense(units=900_000, name=f"d{n}") for n in range(20))))
@@ -250,7 +250,7 @@ _config("infinite-units", "size", lambda path: sequential(dense(units=float("inf
 _config("doubling-layers", "size", lambda path: _doubled(30))
 _config("calls-of-calls", "size", lambda path: _called(18))
 _old(
-    "old-remembered-batch",
+    "old-stateful-batch",
     "size",
     lambda path: old(
         {"class_name": "LSTM", "config": {"units": 4, "stateful": True, "batch_input_shape": [10**6, 5, 3]}}
@@ -275,7 +275,7 @@ def _called(levels: int) -> dict[str, Any]:
     return model
 
 
-# Text that is not what it seems.
+# Texts that are not valid configurations.
 _add("duplicate-keys", "unreadable", lambda path: write_keras(
     path, b'{"class_name": "Sequential", "config": {}, "class_name": "Lambda", "module": "keras"}'))  # fmt: skip
 _add("deep", "unreadable", lambda path: write_keras(path, b'{"a":' * 100_000 + b"1" + b"}" * 100_000))
@@ -310,8 +310,8 @@ def _member(name: str, content: bytes = b"x", **attributes: Any) -> Callable[[zi
     return change
 
 
-def _encrypted(content: bytes) -> bytes:
-    """The same archive, with the mark for encryption on every member."""
+def _set_encrypted(content: bytes) -> bytes:
+    """Set the encryption flag of every member."""
     changed = bytearray(content)
     for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         place = content.find(mark)
@@ -330,7 +330,7 @@ def _twice(archive: zipfile.ZipFile, path: Path) -> None:
 
 
 def _nothing(archive: zipfile.ZipFile, path: Path) -> None:
-    """Leave the archive as it is."""
+    """Leave the archive unchanged."""
 
 
 _archive("traversal", "path", _member("assets/../../../marker"))
@@ -339,9 +339,9 @@ _archive("backslash", "path", _member("assets\\..\\..\\marker"))
 _archive("drive", "path", _member("C:/marker"))
 _archive("link-member", "link", _member("assets/layers/lookup", b"/etc/passwd", mode=0o120777))
 _archive("device-member", "link", _member("assets/layers/lookup", mode=0o020600))
-_archive("twin-config", "duplicate", _twice)
-_archive("twin-in-capitals", "duplicate", _member("CONFIG.JSON", b"{}"))
-_archive("encrypted", "encrypted", _nothing, edit=_encrypted)
+_archive("duplicate-config", "duplicate", _twice)
+_archive("duplicate-in-capitals", "duplicate", _member("CONFIG.JSON", b"{}"))
+_archive("encrypted", "encrypted", _nothing, edit=_set_encrypted)
 _archive("other-compression", "compression", _member("assets/a", b"x" * 9, method=zipfile.ZIP_LZMA))
 _archive("asset-bomb", "size", _member("assets/vocabulary.txt", bytes(80_000_000), method=zipfile.ZIP_DEFLATED))
 _archive("line-bomb", "size", _member("assets/vocabulary.txt", b"\n" * 4_000_000, method=zipfile.ZIP_DEFLATED))
@@ -372,7 +372,7 @@ def _without_weights(path: Path) -> None:
 
 
 def _understated(path: Path) -> None:
-    """A member that says it is shorter than it unpacks to."""
+    """A member whose header states less than its unpacked size."""
     _packed(path, bytes(5_000_000))
     content = bytearray(path.read_bytes())
     for mark, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
@@ -383,7 +383,7 @@ def _understated(path: Path) -> None:
 
 # Weights.
 def _weights(name: str, rule: str, fill: Callable[[h5py.File, Path], Any]) -> None:
-    """The same harm in the weights of a `.keras` file, and in a `.h5` file."""
+    """The same fault in the weights of a `.keras` file and in a `.h5` file."""
     _add(name, rule, lambda path: write_keras(
         path, sequential(dense()), content=weights(path, lambda file: fill(file, path))))  # fmt: skip
     _add(f"old-{name}", rule, lambda path: write_h5(
@@ -395,12 +395,12 @@ def _set(file: h5py.File, name: str, value: Any) -> None:
 
 
 def _external_storage(file: h5py.File, path: Path) -> None:
-    file.create_dataset("more", (4, 3), "f4", external=[(str(outside(path)), 0, 48)])
+    file.create_dataset("more", (4, 3), "f4", external=[(str(write_outside_file(path)), 0, 48)])
 
 
 def _virtual(file: h5py.File, path: Path) -> None:
     layout = h5py.VirtualLayout((4, 3), "f4")
-    layout[:] = h5py.VirtualSource(str(outside(path)), "secret", (4, 3))
+    layout[:] = h5py.VirtualSource(str(write_outside_file(path)), "secret", (4, 3))
     file.create_virtual_dataset("more", layout)
 
 
@@ -420,13 +420,13 @@ def _deep(file: h5py.File, path: Path) -> None:
 
 
 def _texts(file: h5py.File, path: Path) -> None:
-    """One long text, named many times."""
+    """An attribute of many long texts."""
     kind = h5py.string_dtype()
     file.attrs.create("names", ["x" * 60_000] * 1200, dtype=kind)
 
 
 _weights("external-link", "external-link", lambda file, path: _set(
-    file, "more", h5py.ExternalLink(str(outside(path)), "secret")))  # fmt: skip
+    file, "more", h5py.ExternalLink(str(write_outside_file(path)), "secret")))  # fmt: skip
 _weights("soft-link", "soft-link", lambda file, path: _set(file, "more", h5py.SoftLink("/layers")))
 _weights("external-storage", "external-storage", _external_storage)
 _weights("virtual-dataset", "virtual-dataset", _virtual)
@@ -446,7 +446,9 @@ _weights("attribute-bomb", "size", _texts)
 _weights("attribute-reference", "type", lambda file, path: file.attrs.create(
     "to", file.ref, dtype=h5py.ref_dtype))  # fmt: skip
 _add("old-no-model", "no-model", lambda path: write_h5(path, None), suffix=".h5")
-_add("weights-are-none", "unreadable", lambda path: write_keras(path, sequential(dense()), content=b"x" * 5000))
+_add(
+    "weights-are-not-hdf5", "unreadable", lambda path: write_keras(path, sequential(dense()), content=b"x" * 5000)
+)
 _add("old-half", "unreadable", lambda path: _halved(path), suffix=".h5")
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "fixtures/losses"
-# dtype: (relative error of the loss, error of the gradient as a share of its largest entry).
+# dtype: (relative error of the loss, error of the gradient relative to its largest entry).
 TOLERANCE = {"float64": (1e-8, 1e-6), "float32": (2e-5, 1e-4)}
-# What every compared case came to, for the table of benchmarks/catalogue.py.
+# The errors of all compared cases, for the table of benchmarks/catalogue.py.
 FOUND: list[dict] = []
 
 
@@ -19,9 +19,9 @@ class Case:
 
     Args:
         file: name of the `.npz`.
-        number: of the case.
-        dtype: of the computation.
-        kind: the loss that is compared with it.
+        number: number of the case.
+        dtype: float type of the computation.
+        kind: kind of the compared loss.
     """
 
     def __init__(self, file: str, number: int, dtype: str, kind: str) -> None:
@@ -57,7 +57,7 @@ class Case:
         raise KeyError(name)
 
     def load(self, **weights) -> None:
-        """Put the case's weights into variables; a dense kernel takes that of a 1×1 convolution."""
+        """Assign the case's weights to variables; a dense kernel takes that of a 1×1 convolution."""
         for name, variable in weights.items():
             variable.assign(self.weight(name).reshape(variable.shape))
 
@@ -65,11 +65,11 @@ class Case:
         """Compare `formula(*inputs)`, the gradients of its inputs and those of named layer weights.
 
         Args:
-            formula: gives the scalar that the case holds as `loss`.
+            formula: returns the scalar that the case stores as `loss`.
             inputs: names of the student's tensors.
-            absolute: largest error, for cases where a share of a gradient near 0 says nothing.
-            tolerance: (loss, gradient) where INDEX.md names a wider one than usual for this type.
-            weights: variable by its name in the case; they are loaded first.
+            absolute: largest absolute error, for cases whose gradient is near 0.
+            tolerance: (loss, gradient) where INDEX.md states a wider one than usual for this type.
+            weights: variables by their names in the case; they are loaded first.
         """
         import tensorflow as tf
 
@@ -89,7 +89,7 @@ class Case:
         worst = 0.0
         for name, gradient in found.items():
             wanted = self.gradient(name).reshape(gradient.shape)
-            # A bias in front of batch statistics has no gradient but rounding: the case's own size counts.
+            # The gradient of a bias before batch normalisation is rounding only, so the case's own size is used.
             own = np.abs(wanted).max()
             scale = own if own > 1e-9 * largest else largest
             bound = absolute if absolute is not None else gradient_error * scale
@@ -103,7 +103,7 @@ class Case:
 
 
 def mean(loss, **given):
-    """The loss of a batch: the mean of what calling it gives."""
+    """The mean of the loss over a batch."""
     import tensorflow as tf
 
     return tf.reduce_mean(loss(**given))

@@ -1,4 +1,4 @@
-"""Small `keras.Model`s of each way of making one, and examples for them."""
+"""Small Keras models, functional, sequential and subclassed, and examples for them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ X = np.random.default_rng(0).random((3, 4), np.float32)
 
 @keras.saving.register_keras_serializable("tests")
 class Small(keras.Model):
-    """A subclassed model that can be made from its configuration."""
+    """A subclassed model that can be built from its configuration."""
 
-    def __init__(self, width=5, **given):
-        super().__init__(**given)
+    def __init__(self, width=5, **options):
+        super().__init__(**options)
         self.width = width
         self.hidden = keras.layers.Dense(width, activation="relu")
         self.out = keras.layers.Dense(2)

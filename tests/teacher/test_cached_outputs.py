@@ -108,13 +108,13 @@ def test_the_same_teacher_in_another_file_is_the_same_teacher(folder, own_cache,
 OTHERS = {
     # Of another file other answers are no surprise.
     "weights": ({"teacher": "other.keras"}, None),
-    "preparation": ({"section": {"input": {"scale": "signed"}}}, "how examples are prepared for the teacher"),
+    "preparation": ({"section": {"input": {"scale": "signed"}}}, "the teacher's preprocessing"),
     "views": ({"data": {"augment": CROP}, "section": {"views": 2}}, "the number of views"),
     "seed of the views": (
         {"data": {"augment": CROP, "seed": 5}, "section": {"views": 3}},
         "the seed of the augmentation",
     ),
-    "taps": ({"losses": HINT}, "which features are kept"),
+    "taps": ({"losses": HINT}, "the stored features"),
 }
 
 
@@ -130,7 +130,7 @@ def test_answers_to_anything_else_are_not_used_and_it_is_said_why(folder, own_ca
     run = distill(folder, tmp_path / "b", notes=notes, **given)
     assert not run.targets["hit"]
     assert request
-    said = [note for note in notes if note.startswith("the kept answers ")]
+    said = [note for note in notes if note.startswith("cache entry ")]
     assert [named in note for note in said] == [True] * (named is not None)
 
 

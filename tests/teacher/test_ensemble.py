@@ -198,7 +198,7 @@ REFUSED = {
     ),
     "one at chance": ({}, {"teacher": ["a", "blind"]}, 4, r"the teacher \(.*blind.keras\) is at chance level"),
     "views": ({}, {"settings": ["teacher.0.views=2", "teacher.1.views=3"]}, 2, "teacher.1.views is 3 and"),
-    "number": ({"teacher": [{}, {}, {}]}, {}, 2, "2 teachers are named, and recipe lists 3"),
+    "number": ({"teacher": [{}, {}, {}]}, {}, 2, "--teacher is given 2 times, but recipe lists 3"),
     "lonely mix": ({"ensemble": {"mix": "logits"}}, {"teacher": ["a"]}, 2, "ensemble applies to several"),
     "lonely weight": ({"teacher": {"weight": 2.0}}, {"teacher": ["a"]}, 2, "teacher.weight applies to several"),
     "untrained": ({"teacher": [{"model": {"kind": "zoo", "name": "mlp"}}] * 2}, {"teacher": None}, 2, "zoo model"),

@@ -22,7 +22,7 @@ from kdcli.models.preprocessing import Preprocessing
 from kdcli.models.saved_model.constant_function import ConstantFunction
 from kdcli.models.saved_model.freeze import MAX_WEIGHT_BYTES, read_frozen_graph
 from kdcli.models.saved_model.freeze_process import handle_request
-from kdcli.models.saved_model.network import GraphNetwork
+from kdcli.models.saved_model.network import FrozenNetwork
 from kdcli.teacher import inference
 from kdcli.teacher.inference import TeacherPass
 from kdcli.zoo import Cnn, Resnet
@@ -54,10 +54,10 @@ def graph(tmp_path_factory):
         "scratch": scratch,
         "legacy": False,
         "signature": None,
-        "largest": MAX_WEIGHT_BYTES,
+        "max_weight_bytes": MAX_WEIGHT_BYTES,
     }
     handle_request(request)
-    opened = GraphNetwork(read_frozen_graph(scratch, name="model"), name="model")
+    opened = FrozenNetwork(read_frozen_graph(scratch, name="model"), name="model")
     return opened.with_preprocessing({"x": PREPARATION})
 
 

@@ -85,7 +85,7 @@ def test_a_reader_that_dies_while_it_teaches_is_a_model_error(folder, tmp_path, 
         return request(runner, batch)
 
     monkeypatch.setattr(FileRunner, "predict", dying)
-    with pytest.raises(ModelError, match=r"teacher\.tflite: the file ended its reader .signal 9, SIGKILL."):
+    with pytest.raises(ModelError, match=r"teacher\.tflite: the file crashed LiteRT .signal 9, SIGKILL."):
         distilled(folder, tmp_path / "out", "tflite", settings=["train.batch_size=16", "teacher.targets=live"])
 
 

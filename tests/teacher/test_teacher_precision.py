@@ -16,7 +16,7 @@ from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.models.prediction import Predictor
 from kdcli.models.preprocessing import Preprocessing
-from kdcli.models.saved_model.network import GraphNetwork
+from kdcli.models.saved_model.network import FrozenNetwork
 from kdcli.teacher import precision
 from kdcli.teacher.inference import TeacherPass
 from kdcli.teacher.precision import check_teacher_precision, choose_precision
@@ -191,7 +191,7 @@ def test_float16_on_a_processor_is_refused_with_the_way_on(teacher, monkeypatch)
 
 @pytest.mark.parametrize(("gpu", "fast", "hint"), [(False, False, "float32"), (True, True, "mixed_float16")])
 def test_a_graph_needs_the_hardware_that_its_option_is_for(monkeypatch, gpu, fast, hint):
-    graph = GraphNetwork.__new__(GraphNetwork)
+    graph = FrozenNetwork.__new__(FrozenNetwork)
     graph.name = "model"
     monkeypatch.setattr(precision, "has_gpu", lambda: gpu)
     monkeypatch.setattr(precision, "is_fast_in", lambda precision: fast)

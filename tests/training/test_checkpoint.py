@@ -1,4 +1,4 @@
-"""Checkpoints: what was saved comes back bit for bit, and what is damaged is never used."""
+"""Checkpoints: saved state is read back bit for bit, and damaged files are never used."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def save(made: Checkpoints, *steps: int) -> list[Path]:
     return [made.save(step, sample(step).document, sample(step).arrays) for step in steps]
 
 
-def test_packed_state_comes_back_bit_for_bit():
+def test_packed_state_is_read_back_bit_for_bit():
     assert_same(unpack(pack(sample()), HERE), sample())
 
 
@@ -59,7 +59,7 @@ def test_same_state_packs_to_the_same_bytes():
     assert pack(sample()) == pack(sample())
 
 
-def test_state_without_arrays_comes_back():
+def test_state_without_arrays_is_read_back():
     assert_same(unpack(pack(PackedData({"step": 0}, {})), HERE), PackedData({"step": 0}, {}))
 
 
@@ -70,7 +70,7 @@ def test_truncated_checkpoint_is_refused_at_every_length():
             unpack(content[:length], HERE)
 
 
-def test_flipped_bit_is_refused_wherever_it_is():
+def test_flipped_bit_is_refused_at_every_place():
     content = bytearray(pack(sample()))
     for at in range(len(content)):
         bit = 1 << at % 8
@@ -81,7 +81,7 @@ def test_flipped_bit_is_refused_wherever_it_is():
     assert_same(unpack(bytes(content), HERE), sample())
 
 
-def test_zeroed_page_is_refused_wherever_it_is():
+def test_zeroed_page_is_refused_at_every_place():
     arrays = {"model/0": np.random.default_rng(0).normal(size=5000)}
     content = pack(PackedData({"step": 1}, arrays))
     assert len(content) > 9 * 4096
@@ -91,7 +91,7 @@ def test_zeroed_page_is_refused_wherever_it_is():
             unpack(content[:start] + bytes(len(page)) + content[start + 4096 :], HERE)
 
 
-def test_bytes_behind_the_end_are_refused():
+def test_trailing_bytes_are_refused():
     with pytest.raises(StorageError, match="damaged"):
         unpack(pack(sample()) + b"\0", HERE)
 
@@ -103,7 +103,7 @@ def test_newest_checkpoint_is_used(tmp_path):
     assert wrong == []
 
 
-def test_without_checkpoints_there_is_nothing_and_nothing_is_made(tmp_path):
+def test_without_checkpoints_nothing_is_read_or_created(tmp_path):
     assert checkpoints(tmp_path / "c").read_newest() == (None, [])
     assert os.listdir(tmp_path) == []
 

@@ -1,4 +1,4 @@
-"""TF_CONFIG: who works together, and one line for each thing that can be wrong with it."""
+"""TF_CONFIG: the cluster, and a one-line message for every fault."""
 
 from __future__ import annotations
 
@@ -48,42 +48,48 @@ def test_cluster_is_read_with_the_chief_first(text, addresses, index):
         (config({"worker": [":1"]}), 'TF_CONFIG: cluster.worker[0] must be host:port (got ":1")'),
         (config({"worker": ["a:x"]}), 'TF_CONFIG: cluster.worker[0] must be host:port (got "a:x")'),
         (config({"worker": [7]}), "TF_CONFIG: cluster.worker[0] must be host:port (got 7)"),
-        (config({"worker": ["a:0"]}), "TF_CONFIG: cluster.worker[0]: a port lies between 1 and 65535 (got 0)"),
+        (
+            config({"worker": ["a:0"]}),
+            "TF_CONFIG: cluster.worker[0]: the port must be between 1 and 65535 (got 0)",
+        ),
         (
             config({"worker": ["a:65536"]}),
-            "TF_CONFIG: cluster.worker[0]: a port lies between 1 and 65535 (got 65536)",
+            "TF_CONFIG: cluster.worker[0]: the port must be between 1 and 65535 (got 65536)",
         ),
-        (config({"worker": ["a:" + "9" * 5000]}), "TF_CONFIG: cluster.worker[0]: a port lies between 1 and 65535"),
-        (config({"worker": ["a..b:1"]}), 'TF_CONFIG: cluster.worker[0]: no name of a host (got "a..b")'),
-        (config({"worker": ["a:1", f"{'x' * 70}:1"]}), "TF_CONFIG: cluster.worker[1]: no name of a host (got"),
-        (config({"worker": ["a\0b:1"]}), "TF_CONFIG: cluster.worker[0]: no name of a host (got"),
-        (config({"worker": ["\ud800:1"]}), "TF_CONFIG: cluster.worker[0]: no name of a host (got"),
-        (config({"worker": ["a:1", "b:1", "a:1"]}), "TF_CONFIG: cluster: a:1 stands there twice"),
-        (config({"chief": ["a:1"], "worker": ["a:1"]}), "TF_CONFIG: cluster: a:1 stands there twice"),
+        (
+            config({"worker": ["a:" + "9" * 5000]}),
+            "TF_CONFIG: cluster.worker[0]: the port must be between 1 and 65535",
+        ),
+        (config({"worker": ["a..b:1"]}), 'TF_CONFIG: cluster.worker[0]: not a host name (got "a..b")'),
+        (config({"worker": ["a:1", f"{'x' * 70}:1"]}), "TF_CONFIG: cluster.worker[1]: not a host name (got"),
+        (config({"worker": ["a\0b:1"]}), "TF_CONFIG: cluster.worker[0]: not a host name (got"),
+        (config({"worker": ["\ud800:1"]}), "TF_CONFIG: cluster.worker[0]: not a host name (got"),
+        (config({"worker": ["a:1", "b:1", "a:1"]}), "TF_CONFIG: cluster: a:1 is listed twice"),
+        (config({"chief": ["a:1"], "worker": ["a:1"]}), "TF_CONFIG: cluster: a:1 is listed twice"),
         (config({"chief": TWO, "worker": ["c:1"]}), "TF_CONFIG: cluster.chief must be one address (got 2)"),
         (
             config({"worker": TWO, "ps": ["c:1"]}),
-            'TF_CONFIG: cluster: chief and worker are known (got "ps"); kd has no parameter servers',
+            'TF_CONFIG: cluster must be chief or worker (got "ps"); kd has no parameter servers',
         ),
         (
             config(type="evaluator"),
-            'TF_CONFIG: task.type: chief and worker are known (got "evaluator"); the chief validates, and kd '
-            "evaluate measures",
+            'TF_CONFIG: task.type must be chief or worker (got "evaluator"); the chief validates, and kd '
+            "evaluate evaluates",
         ),
-        (config(type="master"), 'TF_CONFIG: task.type: chief and worker are known (got "master")'),
-        (config(type=None), "TF_CONFIG: task.type: chief and worker are known (got nothing)"),
-        (config(type="chief"), "TF_CONFIG: task.type is chief, and the cluster has none"),
+        (config(type="master"), 'TF_CONFIG: task.type must be chief or worker (got "master")'),
+        (config(type=None), "TF_CONFIG: task.type must be chief or worker (got nothing)"),
+        (config(type="chief"), "TF_CONFIG: task.type is chief, but the cluster has no chief"),
         (config(index=None), "TF_CONFIG: task.index must be a number (got nothing)"),
         (config(index=1.5), "TF_CONFIG: task.index must be a number (got 1.5)"),
         (config(index=True), "TF_CONFIG: task.index must be a number (got true)"),
-        (config(index=2), "TF_CONFIG: task.index is 2, and cluster.worker has 2 (0 to 1)"),
+        (config(index=2), "TF_CONFIG: task.index must be 0 to 1 for cluster.worker (got 2)"),
         (config(index="9" * 5000), 'TF_CONFIG: task.index must be a number (got "999'),
-        (config(index=10**4000), "TF_CONFIG: task.index is 1000"),
-        ("[" * 200_000, "TF_CONFIG: not JSON that can be read: nested too deeply"),
-        (config(index=-1), "TF_CONFIG: task.index is -1, and cluster.worker has 2 (0 to 1)"),
+        (config(index=10**4000), "TF_CONFIG: task.index must be 0 to 1 for cluster.worker (got 1000"),
+        ("[" * 200_000, "TF_CONFIG: JSON nested too deeply"),
+        (config(index=-1), "TF_CONFIG: task.index must be 0 to 1 for cluster.worker (got -1)"),
     ],
 )
-def test_every_fault_is_one_line_that_names_it(text, message):
+def test_every_fault_has_a_one_line_message(text, message):
     with pytest.raises(UsageError) as caught:
         read_cluster(text)
     assert caught.value.message.startswith(message)
@@ -94,11 +100,11 @@ def test_every_fault_is_one_line_that_names_it(text, message):
 
 
 @pytest.mark.parametrize("depth", range(880, 1000, 5))
-def test_nesting_that_can_just_be_read_is_refused_too(depth):
+def test_nesting_near_the_parser_limit_is_refused(depth):
     with pytest.raises(UsageError):
         read_cluster("[" * depth + "]" * depth)
 
 
-def test_messages_call_the_first_worker_the_chief():
+def test_first_worker_is_called_the_chief():
     cluster = read_cluster(config())
     assert [cluster.name(0), cluster.name(1)] == ["the chief (a:1)", "worker 1 (b:2)"]

@@ -1,4 +1,4 @@
-"""The loop: length, selection on validation, what is logged, and what the optimizer is given."""
+"""The loop: length, selection on validation, the log, and the optimizer's settings."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ROWS = np.arange(TRAIN + HELD)
 class Setup:
     """A trainer on blobs, with everything that tests look at."""
 
-    def __init__(self, *, layers=(), figures=None, validation=True, folder=None, stop=None, **train):
+    def __init__(self, *, layers=(), metrics=None, validation=True, folder=None, stop=None, **train):
         keras.utils.set_random_seed(5)
         head = [keras.layers.Flatten(), keras.layers.Dense(3)]
         self.model = keras.Sequential([keras.Input((8, 8, 1)), *layers, *head])
@@ -60,8 +60,8 @@ class Setup:
             total_steps=self.train.steps,
             strategy=tf.distribute.get_strategy(),
         )
-        self.scripted = iter(figures or ())
-        self.ask = Predictor(network)
+        self.scripted = iter(metrics or ())
+        self.predict = Predictor(network)
         self.events, self.seen, self.lines = [], [], []
         checkpoint = self.train.checkpoint
         kept = Checkpoints(folder, every=checkpoint.every, keep=checkpoint.keep) if folder else None
@@ -70,7 +70,7 @@ class Setup:
             model_variables=list(self.model.variables),
             part_variables=[],
             train=self.train,
-            validate=(self.validate if figures is None else self.script) if validation else None,
+            validate=(self.validate if metrics is None else self.script) if validation else None,
             monitor=self.train.early_stopping.monitor if self.train.early_stopping else "accuracy",
             checkpoints=kept,
             stop=stop or (lambda: None),
@@ -87,7 +87,7 @@ class Setup:
 
     def validate(self) -> dict[str, float]:
         self.seen.append(self.weights())
-        logits = self.ask(self.held.take, HELD)["logits"]
+        logits = self.predict(self.held.take, HELD)["logits"]
         assert_equal(self.weights(), self.seen[-1])
         quality = measure_quality(logits, self.held.all_labels(), task="classification")
         return {"accuracy": quality.accuracy, "loss": quality.loss}
@@ -119,11 +119,11 @@ def test_steps_end_training_in_the_middle_of_an_epoch():
 
 
 @pytest.mark.parametrize(
-    ("monitor", "figures", "best"),
+    ("monitor", "metrics", "best"),
     [("accuracy", (0.5, 0.7, 0.7, 0.6), 2), ("loss", (0.9, 0.4, 0.2, 0.3), 3), ("mae", (0.1, 0.2, 0.3, 0.4), 1)],
 )
-def test_best_weights_on_validation_are_in_the_model_at_the_end(monitor, figures, best):
-    setup = Setup(epochs=4, figures=figures, early_stopping={"monitor": monitor, "patience": 9})
+def test_best_weights_on_validation_are_in_the_model_at_the_end(monitor, metrics, best):
+    setup = Setup(epochs=4, metrics=metrics, early_stopping={"monitor": monitor, "patience": 9})
     trained = setup.trainer.run()
     assert trained.best_epoch == best
     assert_equal(setup.weights(), setup.seen[best - 1])
@@ -131,9 +131,9 @@ def test_best_weights_on_validation_are_in_the_model_at_the_end(monitor, figures
     assert [event.best for event in setup.events if isinstance(event, EpochEnded)][best - 1]
 
 
-def test_early_stopping_waits_for_its_patience_and_says_so():
-    figures = (0.5, 0.7, 0.6, 0.7, 0.9)
-    setup = Setup(epochs=5, figures=figures, early_stopping={"monitor": "accuracy", "patience": 2})
+def test_early_stopping_waits_for_its_patience_and_emits_a_note():
+    metrics = (0.5, 0.7, 0.6, 0.7, 0.9)
+    setup = Setup(epochs=5, metrics=metrics, early_stopping={"monitor": "accuracy", "patience": 2})
     trained = setup.trainer.run()
     assert (trained.epochs, trained.steps, trained.best_epoch) == (4, 20, 2)
     assert_equal(setup.weights(), setup.seen[1])
@@ -141,7 +141,7 @@ def test_early_stopping_waits_for_its_patience_and_says_so():
     assert notes == ["stopped early: accuracy has not improved for 2 epochs"]
 
 
-def test_without_validation_the_last_weights_stay():
+def test_without_validation_the_last_weights_are_used():
     setup = Setup(epochs=3, validation=False, early_stopping={"monitor": "accuracy", "patience": 1})
     trained = setup.trainer.run()
     assert (trained.epochs, trained.best_epoch) == (3, 3)
@@ -180,7 +180,7 @@ def test_schedule_is_in_the_log(schedule, rates):
 
 def test_schedule_is_applied_to_the_updates():
     schedule = {"kind": "steps", "at": [0.5], "factor": 1e-9}
-    setup = Setup(epochs=2, schedule=schedule, optimizer="sgd", figures=(0.1, 0.2))
+    setup = Setup(epochs=2, schedule=schedule, optimizer="sgd", metrics=(0.1, 0.2))
     start = setup.weights()
     setup.trainer.run()
     moved = [np.abs(now - was).max() for now, was in zip(setup.seen[0], start, strict=True)]
@@ -189,10 +189,10 @@ def test_schedule_is_applied_to_the_updates():
     assert max(moved_later) < 1e-7
 
 
-def test_moving_average_is_validated_and_kept_while_training_goes_on_from_the_raw_weights(monkeypatch):
+def test_moving_average_is_validated_while_training_uses_raw_weights(monkeypatch):
     monkeypatch.setattr("kdcli.training.loop.BLOCK_SECONDS", 0.0)
     optimizer = {"kind": "sgd", "learning_rate": 0.1, "use_ema": True, "ema_momentum": 0.5}
-    setup = Setup(epochs=2, figures=(0.1, 0.2), optimizer=optimizer)
+    setup = Setup(epochs=2, metrics=(0.1, 0.2), optimizer=optimizer)
     raw = []
 
     def record(event):
@@ -222,7 +222,7 @@ def test_every_optimizer_takes_finite_steps(kind):
     assert not np.array_equal(setup.weights()[0], start[0])
 
 
-def test_loss_that_leaves_the_numbers_stops_training_with_step_term_and_last_checkpoint(tmp_path):
+def test_loss_that_is_not_finite_stops_training_with_step_term_and_checkpoint(tmp_path):
     given = {"optimizer": {"kind": "sgd", "learning_rate": 3e38}, "checkpoint": {"every": "1 steps"}}
     setup = Setup(epochs=2, folder=tmp_path / "checkpoint", **given)
     with pytest.raises(TrainingError, match=r"^step \d+: losses\.labels is not finite; the update was") as caught:

@@ -1,4 +1,4 @@
-"""A worker that meets the others and dies before TensorFlow has started on all: the rest say so and end."""
+"""A worker that dies between the rendezvous and TensorFlow's start: the others report it and end."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from test_rendezvous import free_addresses
 
 SECONDS = 4
 
-# It comes to the meeting, and dies where TensorFlow would start.
+# Joins the rendezvous, and dies where TensorFlow would start.
 VICTIM = """
 import os, sys
 from kdcli.training.cluster import Cluster
-from kdcli.training.rendezvous import Meeting
-with Meeting(Cluster(tuple(sys.argv[2:]), int(sys.argv[1])), subject="work") as meeting:
+from kdcli.training.rendezvous import Rendezvous
+with Rendezvous(Cluster(tuple(sys.argv[2:]), int(sys.argv[1])), subject="work") as meeting:
     meeting.wait(60, stop=lambda: None)
 os._exit(0)
 """
 
-# As a command does, with what it does about an error.
+# Joins as a command does, with its error handling.
 SURVIVOR = """
 import sys
 from pathlib import Path
@@ -30,7 +30,7 @@ from kdcli.training.cluster import Cluster
 from kdcli.training.replicas import Workers
 workers = Workers(Cluster(tuple(sys.argv[2:]), int(sys.argv[1])))
 try:
-    with workers.named_when_lost(Path("run"), newest=lambda: None):
+    with workers.report_lost_worker(Path("run"), newest=lambda: None):
         workers.join(subject="work", stop=lambda: None, on_event=lambda event: None)
 except KdError as error:
     print(error.message)
@@ -53,7 +53,7 @@ def start(script: str, addresses: tuple[str, ...], index: int) -> subprocess.Pop
     ("count", "victim", "name"),
     [(2, 1, "worker 1"), (2, 0, "the chief"), pytest.param(3, 2, "worker 2", marks=pytest.mark.slow)],
 )
-def test_others_name_who_is_lost_and_end_in_bounded_time(count, victim, name):
+def test_other_workers_name_the_lost_one_and_end_in_bounded_time(count, victim, name):
     addresses = free_addresses(count)
     started = [start(VICTIM if index == victim else SURVIVOR, addresses, index) for index in range(count)]
     try:
@@ -67,7 +67,7 @@ def test_others_name_who_is_lost_and_end_in_bounded_time(count, victim, name):
             continue
         assert one.returncode == 6, complaint
         assert said == (
-            f"{name} ({addresses[victim]}) met the others, but did not start with them in {SECONDS} s: "
-            "killed, unreachable, or ended by an error that it names itself\n"
+            f"{name} ({addresses[victim]}) joined the others, but did not start within {SECONDS} s: "
+            "it was killed, is unreachable, or ended with an error of its own\n"
         )
         assert "Traceback" not in complaint and "Thread 0x" not in complaint

@@ -1,4 +1,4 @@
-"""The meeting before TensorFlow starts: all come, or everybody is told within bounded time who did not."""
+"""The rendezvous before TensorFlow starts: all workers join, or all learn in bounded time which one is missing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def hurried(monkeypatch):
 
 
 def free_addresses(count: int) -> tuple[str, ...]:
-    """Addresses of this machine that nobody uses."""
+    """Unused addresses of this machine."""
     taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     names = tuple(f"127.0.0.1:{server.getsockname()[1]}" for server in taken)
     for server in taken:
@@ -30,7 +30,7 @@ def free_addresses(count: int) -> tuple[str, ...]:
 
 
 def meet(*places: tuple[tuple[str, ...], int, str], seconds: float = 5.0) -> list[KdError | None]:
-    """Let some workers meet, each in a thread; what each of them ends with."""
+    """Let workers meet, each in a thread; return the error that each of them ends with."""
     ended: list[KdError | None] = [None] * len(places)
 
     def come(place: int, addresses: tuple[str, ...], index: int, subject: str) -> None:
@@ -51,7 +51,7 @@ def meet(*places: tuple[tuple[str, ...], int, str], seconds: float = 5.0) -> lis
 
 @pytest.mark.serial
 @pytest.mark.parametrize("count", [2, 5])
-def test_all_meet_and_leave_their_ports_free(count):
+def test_all_workers_meet_and_free_their_ports(count):
     addresses = free_addresses(count)
     since = time.monotonic()
     assert meet(*((addresses, index, "work") for index in range(count))) == [None] * count
@@ -61,16 +61,15 @@ def test_all_meet_and_leave_their_ports_free(count):
 
 
 @pytest.mark.serial
-def test_who_did_not_come_is_named_to_all_who_did():
+def test_missing_worker_is_named_to_all_others():
     addresses = free_addresses(3)
     since = time.monotonic()
     ended = meet((addresses, 0, "work"), (addresses, 2, "work"), seconds=0.5)
     assert time.monotonic() - since < 5
     for error in ended:
         assert isinstance(error, TrainingError)
-        assert error.message == (
-            f"the workers did not come together in 0.5 s; missing: worker 1 ({addresses[1]}): connection refused"
-        )
+        missing = f"worker 1 ({addresses[1]}): connection refused"
+        assert error.message == f"the workers did not find each other within 0.5 s; missing: {missing}"
         assert "KD_WORKERS_TIMEOUT=600" in error.hint
 
 
@@ -81,7 +80,7 @@ def test_host_without_an_address_is_named():
     assert "missing: worker 1 (no-such-host.invalid:2222): " in error.message
 
 
-def test_something_else_on_a_port_is_no_worker():
+def test_other_program_on_a_port_is_not_a_worker():
     own, other = free_addresses(2)
     server = socket.create_server(("127.0.0.1", int(other.rpartition(":")[2])))
 
@@ -102,31 +101,31 @@ def test_something_else_on_a_port_is_no_worker():
     thread.join(5)
     server.close()
     assert isinstance(error, TrainingError)
-    assert error.message.endswith(f"missing: worker 1 ({other}): something else answers there")
+    assert error.message.endswith(f"missing: worker 1 ({other}): another program listens on this port")
 
 
-# What a worker says; a message with less, or with something else in it, comes from somebody else.
-SAID = {"index": 1, "addresses": ["a:1"], "subject": "other work", "token": "0", "ready": True, "all": False}
+# A worker's message; one with missing or different fields is not from a worker.
+MESSAGE = {"index": 1, "addresses": ["a:1"], "subject": "other work", "token": "0", "ready": True, "all": False}
 
 
 @pytest.mark.parametrize(
     "said",
     [
-        *(json.dumps({**SAID, "index": index}) for index in (1.0, True, [1], {}, "1", None)),
-        *(json.dumps({**SAID, name: 1}) for name in ("addresses", "subject", "token")),
-        *(json.dumps({**SAID, "index": index}) for index in (-1, 2, 10**30)),
+        *(json.dumps({**MESSAGE, "index": index}) for index in (1.0, True, [1], {}, "1", None)),
+        *(json.dumps({**MESSAGE, name: 1}) for name in ("addresses", "subject", "token")),
+        *(json.dumps({**MESSAGE, "index": index}) for index in (-1, 2, 10**30)),
         '{"index": 1}',
         "[" * 200_000,
         f'{{"index": {"9" * 5000}}}',
         "GET / HTTP/1.1",
     ],
 )
-def test_stray_message_stops_nobody(said):
+def test_stray_message_is_ignored(said):
     addresses = free_addresses(2)
     with Rendezvous(Cluster(addresses, 0), subject="work") as chief:
         with socket.create_connection(("127.0.0.1", int(addresses[0].rpartition(":")[2])), timeout=5) as stray:
             stray.sendall(said.encode() + b"\n")
-            # Until it has been read, and answered or not.
+            # Until it has been read, and answered or ignored.
             try:
                 while stray.recv(65536):
                     pass
@@ -156,10 +155,10 @@ def test_another_list_of_workers_is_refused():
     assert "has a TF_CONFIG with another cluster or task.index" in ended[0].message
 
 
-def test_own_address_that_is_another_process_shows_a_wrong_index():
+def test_another_process_on_the_own_address_reveals_a_wrong_index():
     addresses = free_addresses(2)
     with Rendezvous(Cluster(addresses, 1), subject="work"):
-        # As on another machine: the port is free here, and the address of this index is somebody else's.
+        # As on another machine: the port is free here, and another process has the address of this index.
         lost = Rendezvous.__new__(Rendezvous)
         (spare,) = free_addresses(1)
         Rendezvous.__init__(lost, Cluster((addresses[0], spare), 1), subject="work")
@@ -179,7 +178,7 @@ def test_taken_port_is_named():
             Rendezvous(Cluster((own, other), 0), subject="work")
 
 
-def test_waiting_stops_when_it_is_asked_to():
+def test_waiting_ends_on_a_stop_request():
     addresses = free_addresses(2)
     with Rendezvous(Cluster(addresses, 0), subject="work") as one:
         with pytest.raises(Interrupted) as caught:
@@ -188,13 +187,13 @@ def test_waiting_stops_when_it_is_asked_to():
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "-1", "inf", "nan", "", "86401", "1e10"])
-def test_waiting_time_that_is_none_is_refused(monkeypatch, text):
+def test_invalid_timeout_is_refused(monkeypatch, text):
     monkeypatch.setenv("KD_WORKERS_TIMEOUT", text)
-    with pytest.raises(UsageError, match="KD_WORKERS_TIMEOUT must be seconds"):
+    with pytest.raises(UsageError, match="KD_WORKERS_TIMEOUT must be a number of seconds"):
         read_timeout_seconds()
 
 
-def test_waiting_time_is_five_minutes_or_what_is_asked(monkeypatch):
+def test_timeout_is_five_minutes_or_the_variables_value(monkeypatch):
     monkeypatch.delenv("KD_WORKERS_TIMEOUT", raising=False)
     assert read_timeout_seconds() == 300
     monkeypatch.setenv("KD_WORKERS_TIMEOUT", "12.5")

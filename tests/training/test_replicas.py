@@ -30,13 +30,14 @@ from kdcli.data.feed import Feed
 from kdcli.data.views import Views
 from kdcli.augment import Cutmix, Mixup, Shift
 from kdcli.distillation.objective import Objective
-from kdcli.distillation.terms import build_terms, teacher_taps
+from kdcli.distillation.terms import build_terms, list_teacher_taps
 from kdcli.distillation.targets import ResidentTargets
 from kdcli.teacher.inference import TeacherPass
 from kdcli.losses import make
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.preprocessing import make_preparation
-from kdcli.recipe.sections import InputSection, TrainSection
+from kdcli.models.preprocessing import make_preprocessing
+from kdcli.recipe.model_sections import InputSection
+from kdcli.recipe.sections import TrainSection
 from kdcli.training.step import Stepper
 
 x, y = blobs(64)
@@ -51,11 +52,11 @@ def network(width, seed):
     model = keras.Model(inputs, regularized(layers.Flatten()(features)))
     made = KerasNetwork(model, name="model")
     shapes = {"raw_shape": (8, 8, 1), "raw_dtype": "uint8", "shape": (8, 8, 1), "dtype": "float32"}
-    return made.with_preparations({"x": make_preparation(InputSection(), **shapes, who="model")})
+    return made.with_preprocessing({"x": make_preprocessing(InputSection(), **shapes, name="model")})
 
 def train(strategy, kind):
     examples = Examples("train", {"x": x}, y, weights, np.arange(64))
-    # Mixing takes partners from the whole split, also from the share of another device.
+    # Mixing takes partners from the whole split, also from the slice of another device.
     views = Views((Shift(pixels=1), Mixup(alpha=1.0), Cutmix()), seed=0, count=2, examples=64)
     hint = make("hint", teacher_layer="features", student_layer="features", weight=3.0)
     losses = (make("labels"), make("soft_targets", weight=0.5), hint)
@@ -63,7 +64,7 @@ def train(strategy, kind):
         teacher, student = network(6, 1), network(2, 2)
         keras.utils.set_random_seed(3)
         terms = build_terms(losses, student=student, teacher=teacher)
-    with TeacherPass(teacher, teacher_taps(terms), examples, views) as ask:
+    with TeacherPass(teacher, list_teacher_taps(terms), examples, views) as ask:
         asked = [ask(view, 0, len(examples)) for view in range(2)]
     kept = {name: np.concatenate([one[name] for one in asked]) for name in asked[0]}
     targets = ResidentTargets(kept, examples=len(examples))
@@ -85,7 +86,7 @@ def train(strategy, kind):
         slot = step % 2
         stepper.start(order[None], table=views.table(slot), slot=slot)
         result = stepper.run(1, first=step)
-        assert (result.steps, result.broken) == (1, None), result
+        assert (result.steps, result.not_finite) == (1, None), result
         losses.append(result.sums)
     values = [keras.ops.convert_to_numpy(variable.value) for variable in objective.trainable_variables]
     final = [value.ravel().tolist() for value in values]
@@ -128,15 +129,15 @@ def test_two_replicas_end_with_the_weights_of_one(found, optimizer):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_alone_nothing_is_exchanged_and_everything_is_as_it_is():
-    alone = Workers()
-    assert (alone.index, alone.count, alone.is_chief, alone.strategy) == (0, 1, True, None)
-    assert alone.gather([1, np.inf, 3]).tolist() == [[1, np.inf, 3]]
-    assert int(alone.broadcast(7)) == 7
+def test_single_process_exchanges_nothing():
+    single = Workers()
+    assert (single.index, single.count, single.is_chief, single.strategy) == (0, 1, True, None)
+    assert single.all_gather([1, np.inf, 3]).tolist() == [[1, np.inf, 3]]
+    assert int(single.broadcast(7)) == 7
     made = object()
-    assert alone.share(lambda: made) is made
-    alone.barrier()
-    assert alone.slice_batch(10) is None
+    assert single.broadcast_object(lambda: made) is made
+    single.barrier()
+    assert single.slice_batch(10) is None
 
 
 def test_workers_take_slices_that_follow_each_other():
@@ -163,7 +164,7 @@ BEATS = "Error reported from /job:worker/task:{}: The following tasks are unheal
         (0, tf.errors.InternalError(None, None, "Collective ops is aborted by: something"), "another worker"),
     ],
 )
-def test_lost_worker_is_named_with_the_checkpoint_also_inside_of_another_error(tmp_path, index, error, name):
+def test_lost_worker_is_named_with_the_checkpoint_also_in_a_nested_error(tmp_path, index, error, name):
     workers = Workers(Cluster(("a:1", "b:1", "c:1"), index))
     with (
         pytest.raises(WorkerLostError) as caught,
@@ -172,15 +173,15 @@ def test_lost_worker_is_named_with_the_checkpoint_also_inside_of_another_error(t
         raise ModelError("the model cannot be called") from error
     assert caught.value.message.startswith(f"{name}")
     assert caught.value.message.endswith(
-        "is gone: killed, unreachable, or ended by an error that it names itself; the last checkpoint is step-7"
+        "is lost: it was killed, is unreachable, or ended with an error of its own; the last checkpoint is step-7"
     )
     assert (caught.value.exit_code, caught.value.run) == (6, tmp_path)
 
 
-def test_other_errors_pass_as_they_are(tmp_path):
+def test_other_errors_are_not_replaced(tmp_path):
     workers = Workers(Cluster(("a:1", "b:1"), 0))
     with pytest.raises(ModelError), workers.report_lost_worker(tmp_path, newest=lambda: None):
         raise ModelError("too large") from tf.errors.ResourceExhaustedError(None, None, "out of memory")
-    # Alone there is nobody to lose.
+    # A single process has no worker to lose.
     with pytest.raises(tf.errors.UnavailableError), Workers().report_lost_worker(tmp_path, newest=lambda: None):
         raise tf.errors.UnavailableError(None, None, "a file system that is away")

@@ -176,7 +176,7 @@ def test_stop_after_any_step_gives_the_same_run(folder, tmp_path, name):
         assert_same(tmp_path / str(steps), tmp_path / "whole")
 
 
-def test_damaged_newest_checkpoint_is_said_and_the_older_one_gives_the_same_run(folder, tmp_path):
+def test_damaged_newest_checkpoint_is_reported_and_the_older_one_gives_the_same_run(folder, tmp_path):
     case = CASES["adam with a schedule, kept views"]
     distill(folder, tmp_path / "whole", case)
     interrupted(folder, tmp_path / "parts", case, 9)
@@ -194,7 +194,7 @@ def test_damaged_newest_checkpoint_is_said_and_the_older_one_gives_the_same_run(
     assert_same(tmp_path / "parts", tmp_path / "whole")
 
 
-def test_without_a_valid_checkpoint_the_run_is_refused_and_left_as_it_is(folder, tmp_path):
+def test_run_without_a_valid_checkpoint_is_refused_and_unchanged(folder, tmp_path):
     case = CASES["sgd with momentum, live teacher"]
     interrupted(folder, tmp_path / "parts", case, 9)
     paths = sorted((tmp_path / "parts" / "checkpoint").iterdir())
@@ -242,14 +242,14 @@ def check_death_at(folder, tmp_path, monkeypatch, case, call: int) -> bool:
 
 
 @pytest.mark.parametrize("call", [3, 12, 18, 45])
-def test_death_in_a_write_is_survived(folder, tmp_path, monkeypatch, call):
+def test_run_survives_a_crash_during_a_write(folder, tmp_path, monkeypatch, call):
     case = CASES["adam with a schedule, kept views"]
     distill(folder, tmp_path / "whole", case)
     assert check_death_at(folder, tmp_path, monkeypatch, case, call)
 
 
 @pytest.mark.nightly
-def test_death_at_any_step_of_any_write_is_survived(folder, tmp_path, monkeypatch):
+def test_run_survives_a_crash_at_any_step_of_any_write(folder, tmp_path, monkeypatch):
     case = CASES["sgd with momentum, live teacher"]
     distill(folder, tmp_path / "whole", case)
     call = 1

@@ -90,7 +90,7 @@ def test_block_applies_every_step_and_sums_total_and_terms():
         np.testing.assert_array_equal(a, b)
 
 
-def test_update_is_that_of_plain_gradient_descent():
+def test_update_equals_plain_gradient_descent():
     objective = Squares()
     x, _ = blobs(32)
     before = weights(objective)
@@ -259,7 +259,7 @@ def test_streamed_step_that_is_not_finite_ends_the_block_before_it():
     assert all(np.isfinite(value).all() for value in weights(broken))
 
 
-def test_a_picture_that_is_damaged_inside_is_named_when_its_batch_comes(tmp_path):
+def test_damaged_image_is_named_when_its_batch_is_decoded(tmp_path):
     whole = [tf.io.encode_png(picture).numpy() for picture in blobs(32)[0]]
     whole[19] = whole[19][: len(whole[19]) // 2]
     images = [EncodedImage(name=f"image {at}", content=content, label=at % 3) for at, content in enumerate(whole)]

@@ -1,4 +1,4 @@
-"""Batch normalisation over two devices, and what a loss over the whole batch is told of them."""
+"""Batch normalisation over two devices, and findings about losses over the whole batch."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def run(strategy, out, *, losses=(), model=None, batch_size=8, **given):
     build.strategy_for = lambda *devices: strategy
     notes, settings = [], given.pop("settings", ())
     recipe = {"losses": [{"kind": "soft_targets"}]}
-    # Recipes name kinds of the package: an own one takes its place where terms are made.
-    build.build_terms = lambda configured, **given: build_terms(losses or configured, **given)
+    # Recipes name kinds of the package, so the custom loss is put in where terms are made.
+    build.build_terms = lambda requested, **given: build_terms(losses or requested, **given)
     x, y = blobs(64)
     ran = None
     with strategy.scope():
@@ -102,17 +102,17 @@ def test_synchronized_normalisation_over_two_devices_is_that_of_one(found):
     assert found["shares"]["losses"] != pytest.approx(found["one"]["losses"], rel=1e-4)
 
 
-def test_model_is_saved_as_it_was_opened(found):
+def test_saved_model_has_its_original_layers(found):
     assert found["synchronized"]["saved"] == [False, False]
 
 
-def test_synchronizing_one_device_is_said_to_have_no_effect(found):
+def test_synchronizing_one_device_gives_a_note(found):
     assert "train.synchronized has no effect on one device" in found["idle"]["notes"]
     assert found["idle"]["losses"] == found["one"]["losses"]
     assert not any("synchronized" in note for note in found["synchronized"]["notes"])
 
 
-def test_synchronizing_what_is_not_there_is_refused(found):
+def test_synchronizing_without_batch_normalisation_is_refused(found):
     assert found["none"] == {
         "error": "train.synchronized needs Keras batch normalization layers, and student object has none",
         "code": 2,
@@ -123,7 +123,7 @@ def test_batch_that_devices_cannot_share_is_refused(found):
     assert found["odd"] == {"error": "train.batch_size 9 is not divisible by the number of devices (2)", "code": 2}
 
 
-def test_plan_says_that_a_loss_over_the_whole_batch_sees_a_share(found):
+def test_plan_warns_that_a_whole_batch_loss_sees_a_slice(found):
     said = "relations: compares the examples of a batch, but each device sees only a slice of it"
     assert said in found["whole"]["findings"]
     assert said not in found["whole_alone"]["findings"]

@@ -14,11 +14,11 @@ from kdcli.zoo import Application, has_trained_weights
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """A stand-in for an architecture, which notes how it was asked for."""
-    asked = []
+    """A stand-in for an architecture that records its arguments."""
+    calls = []
 
     def make(*, include_top, weights, input_shape, pooling=None, classes=1000, classifier_activation="softmax"):
-        asked.append((include_top, weights, classifier_activation))
+        calls.append((include_top, weights, classifier_activation))
         if weights == "imagenet" and include_top and input_shape != (64, 64, 3):
             raise ValueError(
                 "When setting `include_top=True` and loading `imagenet` weights, `input_shape` should be "
@@ -36,7 +36,7 @@ def tiny(monkeypatch):
         return made
 
     monkeypatch.setattr(keras.applications, "MobileNet", make)
-    return asked
+    return calls
 
 
 def test_without_weights_all_layers_are_fresh_and_there_is_no_softmax(tiny):
@@ -59,7 +59,7 @@ def test_imagenet_weights_get_a_new_classifier_for_other_classes(tiny):
 def test_imagenet_classes_use_the_published_classifier_at_its_size(tiny):
     source = Application(architecture="MobileNet", weights="imagenet")
     assert source.build((64, 64, 3), 1000).layers[-1].name == "top"
-    with pytest.raises(UsageError, match="takes pictures of 64×64, got 32×32") as caught:
+    with pytest.raises(UsageError, match="takes images of 64×64, got 32×32") as caught:
         source.build((32, 32, 3), 1000)
     assert "student.input.resize=[64, 64]" in caught.value.hint
 
@@ -106,7 +106,7 @@ def test_an_unknown_architecture_suggests_the_nearest():
     ("architecture", "least"), [("MobileNet", 32), ("Xception", 71), ("MobileNetV3Small", 32)]
 )
 def test_too_small_images_are_refused_with_the_minimum_size(architecture, least):
-    with pytest.raises(UsageError, match=f"takes pictures of at least {least}×{least}, got 16×16") as caught:
+    with pytest.raises(UsageError, match=f"takes images of at least {least}×{least}, got 16×16") as caught:
         Application(architecture=architecture).build((16, 16, 3), 2)
     assert f"student.input.resize=[{least}, {least}]" in caught.value.hint
 
@@ -127,7 +127,9 @@ def test_a_failed_download_is_reported_in_one_line(monkeypatch):
         raise Exception("URL fetch failure on https://x/y.h5: None -- [Errno -2] Name or service not known")
 
     monkeypatch.setattr(keras.applications, "MobileNet", fail)
-    with pytest.raises(ModelError, match=r"weights cannot be had: URL fetch failure on https://x/y\.h5") as caught:
+    with pytest.raises(
+        ModelError, match=r"weights cannot be downloaded: URL fetch failure on https://x/y\.h5"
+    ) as caught:
         Application(architecture="MobileNet", weights="imagenet").build((32, 32, 3), 2)
     assert "KERAS_HOME" in caught.value.hint
 

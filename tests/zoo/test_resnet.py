@@ -1,4 +1,4 @@
-"""The residual networks for small pictures, against the paper's table."""
+"""The residual networks for small images, against the paper's table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every zoo model keeps: the data's shape and classes, its taps, plain Keras files, weights by the seed."""
+"""The contract of zoo models: shape and classes of the data, taps, plain Keras files, weights from the seed."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ def test_it_computes_logits_for_all_classes(models, source):
     model = models[source.name]
     assert model.input_shape == (None, 32, 32, 3)
     assert model.output_shape == (None, 10)
-    pictures = np.random.default_rng(0).random((4, 32, 32, 3), np.float32)
-    answers = model(pictures).numpy()
-    assert np.isfinite(answers).all()
+    images = np.random.default_rng(0).random((4, 32, 32, 3), np.float32)
+    outputs = model(images).numpy()
+    assert np.isfinite(outputs).all()
     # No softmax: logits are not between 0 and 1 with the sum 1.
-    assert not np.allclose(answers.sum(-1), 1)
+    assert not np.allclose(outputs.sum(-1), 1)
     assert KerasNetwork(model, name="x").saved_kind == "logits"
 
 
 @MODEL
 def test_it_accepts_small_grey_images(source):
     if source.name == "application":
-        with pytest.raises(UsageError, match="MobileNet takes pictures of at least 32×32, got 28×28"):
+        with pytest.raises(UsageError, match="MobileNet takes images of at least 32×32, got 28×28"):
             built(source, (28, 28, 1))
         assert built(source, (32, 32, 1)).output_shape == (None, 10)
         return
@@ -77,8 +77,8 @@ def test_its_file_opens_in_plain_keras_with_equal_outputs(models, source, tmp_pa
     model = models[source.name]
     model.save(tmp_path / "m.keras")
     again = keras.saving.load_model(tmp_path / "m.keras")
-    pictures = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
-    np.testing.assert_array_equal(again(pictures).numpy(), model(pictures).numpy())
+    images = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
+    np.testing.assert_array_equal(again(images).numpy(), model(images).numpy())
 
 
 @MODEL
@@ -87,10 +87,10 @@ def test_one_step_of_training_changes_every_trainable_weight(source):
 
     model = built(source, classes=3)
     before = [weight.numpy() for weight in model.trainable_weights]
-    pictures = tf.random.stateless_uniform((8, 32, 32, 3), seed=(0, 0))
+    images = tf.random.stateless_uniform((8, 32, 32, 3), seed=(0, 0))
     with tf.GradientTape() as tape:
         losses = keras.ops.sparse_categorical_crossentropy(
-            np.arange(8) % 3, model(pictures, training=True), from_logits=True
+            np.arange(8) % 3, model(images, training=True), from_logits=True
         )
         loss = keras.ops.mean(losses)
     variables = [variable.value for variable in model.trainable_variables]
@@ -128,9 +128,7 @@ def test_a_recipe_can_select_it_and_unknown_options_are_refused(source):
 
 @pytest.mark.parametrize("source", [RESNET, MOBILE, *SMALL[-1:]], ids=lambda source: source.name)
 def test_inputs_other_than_images_are_refused_with_a_hint_to_the_mlp(source):
-    with pytest.raises(
-        UsageError, match=r"needs pictures \(h, w, channels\), the data has shape \(7,\)"
-    ) as caught:
+    with pytest.raises(UsageError, match=r"needs images \(h, w, channels\), the data has shape \(7,\)") as caught:
         source.build((7,), 2)
     assert "name: mlp" in caught.value.hint
 

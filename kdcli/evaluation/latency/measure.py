@@ -1,4 +1,4 @@
-"""How long a model takes for one request: host array in, host array out, several models in turns."""
+"""Measure the latency of several models in turns, from host array to host array."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from kdcli.runs.latency_results import SAMPLES_FOR_P99
 BATCH_SIZES = (1, 8, 32)
 BLOCK_REQUESTS = (10, 20)
 ROUNDS = 30
-# Below this a single call is lost in the clock.
+# A shorter call cannot be resolved by the clock; several are timed as one sample.
 SHORTEST_SAMPLE_NANOSECONDS = 50_000
 WARM_UP_CALLS, WARM_UP_SECONDS, WARM_UP_LIMIT_SECONDS = 10, 0.5, 10.0
-# Mean rates of larger batches need no steady median.
+# The mean rates of larger batches need no steady median.
 RATE_WARM_UP_SECONDS = 1.0
 STEADY_CHANGE, STEADY_WINDOW = 0.02, 20
-# What a machine does meanwhile comes and goes within a second or so.
+# Disturbances by other processes come and go within about a second.
 LEAST_SESSION_SECONDS = 2.0
 
 
@@ -38,19 +38,19 @@ def time_at_batches(
     batches: Sequence[int] = BATCH_SIZES,
     on_event: OnEvent = ignore_event,
 ) -> Session:
-    """Time models at batch 1, then examples a second at larger batches.
+    """Measure latency at the first batch size, and examples per second at all batch sizes.
 
     Args:
-        entrants: by name, what is timed at each batch.
-        seed: of the order.
-        seconds: about how long to time, warm-up left out; the first batch has half of it.
-        batches: the first gives the session, the others only rates.
-        on_event: told of progress.
+        entrants: factories of what is timed at each batch size, by name.
+        seed: RNG seed of the order.
+        seconds: approximate duration without warm-up; the first batch size gets half of it.
+        batches: batch sizes; the first gives the session, the others only rates.
+        on_event: receives the progress.
     """
     session: Session | None = None
     rates: dict[str, dict[int, float]] = {name: {} for name in entrants}
     for number, batch in enumerate(batches):
-        made = {name: at(batch) for name, at in entrants.items()}
+        made = {name: factory(batch) for name, factory in entrants.items()}
         timed = time_models(
             {name: subject for name, (subject, _) in made.items()},
             {name: pool for name, (_, pool) in made.items()},
@@ -77,28 +77,29 @@ def time_models(
     warm_limit: float = WARM_UP_LIMIT_SECONDS,
     on_event: OnEvent = ignore_event,
 ) -> Session:
-    """Time models in turns: in each round one block of requests to every model, in shuffled order.
+    """Time models in turns: each round sends one block of requests to every model, in shuffled order.
 
     Args:
-        subjects: by name; a subject may stand under two names, which gives a noise floor.
-        pools: requests of real examples for each of them.
-        seed: of the order and of the requests.
-        rounds: at least so many; with `seconds` more, until there are 1,000 samples in two seconds.
-        block: least and most requests in a block, the same for all models of a round; fewer where `rounds`
-            blocks would not fit into `seconds`.
-        seconds: about how long all rounds may take; `rounds` take what they need when left out.
-        warm_limit: seconds after which a subject that is not steady is timed nevertheless.
-        on_event: told of progress.
+        subjects: models by name; the same model under two names gives a noise floor.
+        pools: requests of real examples, by name.
+        seed: RNG seed of the order and the requests.
+        rounds: minimum number of rounds. With `seconds`, rounds continue until there are 1,000 samples and two
+            seconds have passed.
+        block: minimum and maximum number of requests in a block, the same for all models of a round; smaller if
+            `rounds` blocks would not fit into `seconds`.
+        seconds: approximate limit for all rounds; no limit by default.
+        warm_limit: seconds after which a subject is timed even if it is not steady.
+        on_event: receives the progress.
     """
     random = np.random.default_rng(seed)
-    warm = {name: _warmed(subject, pools[name], warm_limit) for name, subject in subjects.items()}
+    warm = {name: _warm_up(subject, pools[name], warm_limit) for name, subject in subjects.items()}
     calls = {name: max(1, math.ceil(SHORTEST_SAMPLE_NANOSECONDS / each)) for name, (each, _) in warm.items()}
-    sizes = _sizes(block, sum(each * calls[name] for name, (each, _) in warm.items()), rounds, seconds)
+    sizes = _choose_block_size(block, sum(each * calls[name] for name, (each, _) in warm.items()), rounds, seconds)
     blocks: dict[str, list[np.ndarray]] = {name: [] for name in subjects}
-    before, done, count = _load(), 0, 0
+    before, done, count = _read_load(), 0, 0
     began = time.perf_counter()
-    with _frozen():
-        while done < rounds or _goes_on(count, time.perf_counter() - began, seconds):
+    with _pause_garbage_collection():
+        while done < rounds or _needs_more(count, time.perf_counter() - began, seconds):
             size = int(random.integers(sizes[0], sizes[1] + 1))
             positions = random.integers(0, POOL_EXAMPLES, size)
             for name in random.permutation(sorted(subjects)).tolist():
@@ -110,27 +111,27 @@ def time_models(
             on_event(Progress("latency", done, max(done, rounds), "rounds"))
     samples = {
         name: Samples(
-            subject.runtime,
-            subject.threads,
-            _batch_of(pools[name][0]),
-            tuple(blocks[name]),
-            calls[name],
-            warm[name][1],
-            # Other runtimes run a file in one way.
-            getattr(subject, "instances", 1),
+            runtime=subject.runtime,
+            threads=subject.threads,
+            batch=_get_batch_size(pools[name][0]),
+            blocks=tuple(blocks[name]),
+            calls_per_sample=calls[name],
+            steady=warm[name][1],
+            # Only TensorFlow subjects are compiled several times.
+            instances=getattr(subject, "instances", 1),
         )
         for name, subject in subjects.items()
     }
-    return Session(seed, samples, (before, _load()))
+    return Session(seed, samples, (before, _read_load()))
 
 
-def _warmed(subject: Subject, pool: list[TimedRequest], limit: float) -> tuple[float, bool]:
-    """Call until the times are steady; gives the last median in nanoseconds, and whether they are."""
+def _warm_up(subject: Subject, pool: list[TimedRequest], limit: float) -> tuple[float, bool]:
+    """Call until the times are steady; the last median in nanoseconds, and whether they are steady."""
     taken: list[int] = []
     began = time.perf_counter()
     while True:
         spent = time.perf_counter() - began
-        # Slow models are asked one by one, so that the limit is kept.
+        # Slow models get single calls, so that the limit is not exceeded by much.
         size = 1 if not taken or taken[-1] > 10_000_000 else 10
         taken += subject.time_block([pool[(len(taken) + step) % len(pool)] for step in range(size)]).tolist()
         if len(taken) < WARM_UP_CALLS or spent < WARM_UP_SECONDS:
@@ -140,27 +141,27 @@ def _warmed(subject: Subject, pool: list[TimedRequest], limit: float) -> tuple[f
         if len(previous) == STEADY_WINDOW and abs(last / float(np.median(previous)) - 1) <= STEADY_CHANGE:
             return last, True
         if spent > limit:
-            # A model too slow for two windows has not shown that it is unsteady.
+            # A model that is too slow for two windows is not known to be unsteady.
             return last, len(previous) < STEADY_WINDOW
 
 
-def _sizes(block: tuple[int, int], each: float, rounds: int, seconds: float | None) -> tuple[int, int]:
+def _choose_block_size(block: tuple[int, int], each: float, rounds: int, seconds: float | None) -> tuple[int, int]:
     if seconds is None:
         return block
     fits = max(1, int(seconds * 1e9 / (each * rounds)))
     return min(block[0], fits), min(block[1], fits)
 
 
-def _goes_on(samples: int, spent: float, seconds: float | None) -> bool:
-    wanted = samples < SAMPLES_FOR_P99 or spent < LEAST_SESSION_SECONDS
-    return seconds is not None and wanted and spent < seconds
+def _needs_more(samples: int, spent: float, seconds: float | None) -> bool:
+    too_few = samples < SAMPLES_FOR_P99 or spent < LEAST_SESSION_SECONDS
+    return seconds is not None and too_few and spent < seconds
 
 
-def _batch_of(request: TimedRequest) -> int:
+def _get_batch_size(request: TimedRequest) -> int:
     return len(request[0] if isinstance(request, tuple) else request)
 
 
-def _load() -> float:
+def _read_load() -> float:
     try:
         return os.getloadavg()[0]
     except (AttributeError, OSError):
@@ -168,8 +169,8 @@ def _load() -> float:
 
 
 @contextmanager
-def _frozen() -> Iterator[None]:
-    """Without garbage collection, which would fall on whoever is timed just then."""
+def _pause_garbage_collection() -> Iterator[None]:
+    """Pause garbage collection, which would slow down an arbitrary subject."""
     enabled = gc.isenabled()
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""What a latency session says: quantiles, ratios with intervals, and whether it can be trusted."""
+"""The results of a latency session: quantiles, ratios with intervals, and doubts about its stability."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import numpy as np
 from kdcli.runs.latency_results import SAMPLES_FOR_P99, Ratio, Timing
 
 RESAMPLES = 1000
-# The share of intervals of two equal models that may miss 1.
+# Fraction of the intervals of two equal models that may miss 1.
 RATIO_ALPHA, FLOOR_ALPHA = 0.05, 0.001
-# How far the noise floor may lie from 1, and the two halves of a session from each other.
+# How far the noise floor may be from 1, and the two halves of a session from each other.
 FLOOR_MARGIN, MAX_DRIFT = 0.02, 0.10
-# Of running processes for each core, this one counted.
+# Running processes per core, including this one.
 BUSY_LOAD_PER_CORE = 2.0
 
 
 @dataclass(frozen=True)
 class Samples:
-    """The times of one subject.
+    """The times of one subject in a session.
 
     Args:
         runtime, threads, batch: as in `Timing`.
-        blocks: nanoseconds for one request, an array for each round.
-        calls_per_sample: successive calls of which a sample is the mean.
-        instances: how many compiled functions took the rounds in turn.
-        settled: whether the times had become steady before the first round.
+        blocks: nanoseconds for each request, one array for each round.
+        calls_per_sample: number of successive calls whose mean is a sample.
+        instances: number of compiled functions that were used in turn, one each round.
+        steady: whether the times were steady after warm-up.
     """
 
     runtime: str
@@ -47,13 +47,13 @@ class Samples:
 
 @dataclass(frozen=True)
 class Session:
-    """Several subjects timed in turns.
+    """Several subjects, timed in turns.
 
     Args:
-        seed: of the order and of the resampling.
-        subjects: their samples by name; the rounds belong together.
-        load: processes that wanted to run, averaged over a minute, before and after.
-        rates: examples a second by name and batch, the session's own batch included.
+        seed: RNG seed of the order, and for the resampling.
+        subjects: samples by name; all subjects have the same rounds.
+        load: load average over one minute, before and after the session.
+        rates: examples per second by name and batch size, including the batch size of the session.
     """
 
     seed: int
@@ -63,11 +63,11 @@ class Session:
 
     @property
     def rounds(self) -> int:
-        """How many rounds there were."""
+        """Number of rounds."""
         return min((len(samples.blocks) for samples in self.subjects.values()), default=0)
 
     def summarize(self, name: str) -> Timing:
-        """The figures of one subject."""
+        """The timing of one subject."""
         samples = self.subjects[name]
         times = samples.all
         low, high = np.quantile(times, (0.25, 0.75))
@@ -90,66 +90,61 @@ class Session:
         )
 
     def ratio(self, name: str, to: str, *, alpha: float = RATIO_ALPHA) -> Ratio:
-        """How many times as long `name` takes as `to`: the ratio of medians, with an interval.
+        """The median time of `name` divided by that of `to`, with an interval.
 
-        The interval is a bootstrap over rounds (Efron & Tibshirani 1993): each draw takes whole rounds, of both
-        subjects together, so that what slows a round down slows both.
+        The interval is a bootstrap over rounds (Efron & Tibshirani 1993). Each draw takes whole rounds of both
+        subjects together, because whatever slows down a round slows down both.
 
         Args:
-            name, to: subjects.
-            alpha: share of intervals that may miss.
+            name, to: names of the subjects.
+            alpha: fraction of intervals that may miss the true ratio.
         """
         one, other = self.subjects[name], self.subjects[to]
         random = np.random.default_rng(self.seed)
-        # Rounds of the same compiled functions are drawn together: what these have for good is no noise of rounds.
+        # Rounds of the same compiled functions are drawn together: their lasting differences are no round noise.
         together = max(one.instances, other.instances)
         groups = together if 1 < together <= self.rounds // 2 else self.rounds
         drawn = random.integers(0, groups, (RESAMPLES, groups))
-        # How often each round is in each draw.
+        # How often each draw contains each round.
         counts = np.apply_along_axis(np.bincount, 1, drawn, minlength=groups)[:, np.arange(self.rounds) % groups]
-        ratios = _medians(one.blocks, counts) / _medians(other.blocks, counts)
+        ratios = _compute_medians(one.blocks, counts) / _compute_medians(other.blocks, counts)
         low, high = np.quantile(ratios, (alpha / 2, 1 - alpha / 2))
         value = float(np.median(one.all) / np.median(other.all))
         return Ratio(value, min(float(low), value), max(float(high), value))
 
     def noise_floor(self, one: str, other: str) -> Ratio:
-        """The ratio of two subjects that share a graph, with a 99.9 % interval: what this session calls equal."""
+        """The ratio of two subjects with the same graph, with a 99.9% interval: the resolution of this session."""
         return self.ratio(one, other, alpha=FLOOR_ALPHA)
 
-    @property
-    def stable(self) -> bool:
-        """Whether nothing speaks against the figures: see `doubts`."""
-        return not self.doubts()
-
     def doubts(self, floor: Ratio | None = None) -> tuple[str, ...]:
-        """Why the figures may not hold, a sentence each.
+        """Why the times may not be reliable, one sentence each.
 
-        A session is unstable when a subject had not become steady within its warm-up, when the medians of its
-        first and second half differ by more than 10 %, when more than two processes for each core wanted to
-        run, or when the noise floor excludes 1 by more than 2 %.
+        A session is unstable if a subject was not steady after its warm-up, if the medians of its first and second
+        half differ by more than 10%, if the load was above two processes per core, or if the noise floor excludes
+        1 by more than 2%.
 
         Args:
-            floor: of `noise_floor`, where two subjects share a graph.
+            floor: result of `noise_floor`, if two subjects have the same graph.
         """
-        found = []
+        doubts = []
         for name, samples in self.subjects.items():
             if not samples.steady:
-                found.append(f"{name} had not become steady when its warm-up ended")
-            change = _drift(samples.blocks)
+                doubts.append(f"timing of {name} was not steady after warm-up")
+            change = _measure_drift(samples.blocks)
             if abs(change) > MAX_DRIFT:
-                way = "slower" if change > 0 else "faster"
-                found.append(f"{name} became {abs(change):.0%} {way} meanwhile")
+                direction = "slower" if change > 0 else "faster"
+                doubts.append(f"timing of {name} drifted during the session ({abs(change):.0%} {direction})")
         cores = os.cpu_count() or 1
         if max(self.load) > BUSY_LOAD_PER_CORE * cores:
-            found.append(f"the machine was busy (load {max(self.load):.1f} on {cores} cores)")
+            doubts.append(f"the machine was busy (load {max(self.load):.1f} on {cores} cores)")
         if floor is not None and floor.excludes_one(FLOOR_MARGIN):
             interval = f"{floor.value:.3f} [{floor.low:.3f}, {floor.high:.3f}]"
-            found.append(f"two models of one graph take different times: ratio {interval}")
-        return tuple(found)
+            doubts.append(f"two models with the same graph differ in time: ratio {interval}")
+        return tuple(doubts)
 
 
-def _medians(blocks: tuple[np.ndarray, ...], counts: np.ndarray) -> np.ndarray:
-    """The median of all samples of each draw, every round taken as often as `counts` (draws, rounds) says."""
+def _compute_medians(blocks: tuple[np.ndarray, ...], counts: np.ndarray) -> np.ndarray:
+    """The median of all samples of each draw; `counts` (draws, rounds) is how often it contains each round."""
     times = np.concatenate(blocks)
     order = np.argsort(times)
     rounds = np.repeat(np.arange(len(blocks)), [len(block) for block in blocks])[order]
@@ -159,8 +154,8 @@ def _medians(blocks: tuple[np.ndarray, ...], counts: np.ndarray) -> np.ndarray:
     return (times[order][lower] + times[order][upper]) / 2
 
 
-def _drift(blocks: tuple[np.ndarray, ...]) -> float:
-    """How much longer, as a share, a request took in the second half of the rounds than in the first."""
+def _measure_drift(blocks: tuple[np.ndarray, ...]) -> float:
+    """The relative change of the median time from the first to the second half of the rounds."""
     half = len(blocks) // 2
     if not half:
         return 0.0

@@ -1,4 +1,4 @@
-"""A model's work and its latency at a glance, for plans: about a tenth of a second beside compiling."""
+"""A quick measurement of FLOPs and latency for plans; it takes about 0.1 seconds after compiling."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from kdcli.evaluation.latency.subjects import KerasSubject, make_requests, prepr
 from kdcli.models.network import Network
 from kdcli.models.variables import preserve_values
 
-# The first calls choose how the graph is run.
+# In its first calls TensorFlow decides how the graph is run.
 FIRST_CALLS, SHORT_SESSION_CALLS, SHORT_SESSION_SECONDS = 5, 50, 0.1
 
 
 @dataclass(frozen=True)
 class ShortTiming:
-    """What one answer of a model costs.
+    """The cost of one prediction.
 
     Args:
-        flops: None where the graph hides them.
-        runtime, threads: what ran it.
-        batch: examples in a request.
-        p50_ms: median of the requests; a comparison times longer and in turns.
+        flops: floating point operations; None if they cannot be counted.
+        runtime, threads: runtime and number of threads used.
+        batch: number of examples in a request.
+        p50_ms: median time of a request.
     """
 
     flops: int | None
@@ -36,16 +36,16 @@ class ShortTiming:
     p50_ms: float
 
     def to_json(self) -> dict[str, Any]:
-        """`flops` and `latency` of a model in a document."""
+        """The keys `flops` and `latency` of a model in a document."""
         latency = asdict(self)
         return {"flops": latency.pop("flops"), "latency": latency}
 
 
 def run_short_session(network: Network, raw: Mapping[str, np.ndarray]) -> ShortTiming:
-    """Count and time a network at batch 1, in TensorFlow on this machine.
+    """Count the FLOPs of a network, and time it in TensorFlow at batch size 1.
 
     Args:
-        network: with its preparations, which are done before.
+        network: the network; its preprocessing is not timed.
         raw: a few real examples by input name.
     """
     with preserve_values(network.variables):
@@ -55,5 +55,10 @@ def run_short_session(network: Network, raw: Mapping[str, np.ndarray]) -> ShortT
         began, taken = time.perf_counter(), subject.time_block(requests[:1]).tolist()
         while len(taken) < SHORT_SESSION_CALLS and time.perf_counter() - began < SHORT_SESSION_SECONDS:
             taken += subject.time_block(requests[len(taken) % len(requests) :][:1]).tolist()
-    milliseconds = round(float(np.median(taken)) / 1e6, 4)
-    return ShortTiming(count_graph_flops(subject.function), subject.runtime, subject.threads, 1, milliseconds)
+    return ShortTiming(
+        flops=count_graph_flops(subject.function),
+        runtime=subject.runtime,
+        threads=subject.threads,
+        batch=1,
+        p50_ms=round(float(np.median(taken)) / 1e6, 4),
+    )

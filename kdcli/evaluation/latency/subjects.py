@@ -1,4 +1,4 @@
-"""What can be timed: a model at a batch size, with requests of real examples."""
+"""Subjects of a latency session: a compiled model at a batch size, with requests of real examples."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -14,36 +14,38 @@ from kdcli.lazy import ops, tf
 from kdcli.models.network import Network
 from kdcli.models.preprocessing import Preprocessing
 from kdcli.models.runtimes.network import RunnerNetwork
+from kdcli.tensors import Tensor
 
 POOL_EXAMPLES = 256
-# TensorFlow decides for each compiled function, from its first calls, which operations another thread runs: two of
-# one graph differ by several percent for good. Many of them show the model rather than that chance.
+# From its first calls, TensorFlow decides for each compiled function which operations run on another thread: two
+# functions of one graph can differ by several percent permanently. Timing many of them averages this out.
 MAX_INSTANCES, COMPILE_SECONDS = 12, 2.0
-# One input as an array with the batch axis, several as a tuple of them.
-TimedRequest = Any
+# One input as an array with the batch axis, or several as a tuple of arrays.
+TimedRequest: TypeAlias = Any
 
 
 class Subject(Protocol):
-    """What can be timed."""
+    """A model that can be timed."""
 
     runtime: str
     threads: int
 
     def time_block(self, requests: list[TimedRequest]) -> np.ndarray:
-        """Nanoseconds (int64) of each request, one after the other."""
+        """Run the requests one after the other; nanoseconds (int64) of each."""
         ...
 
 
+# From a batch size to a subject and its requests.
 SubjectFactory = Callable[[int], tuple[Subject, list[TimedRequest]]]
 
 
 class KerasSubject:
-    """A Keras network as its compiled function of a fixed shape.
+    """A network as its compiled TensorFlow function of a fixed shape.
 
     Args:
-        network: with its preparations; they are done before, and not timed.
-        batch: examples in a request.
-        instances: how often it is compiled, time permitting; blocks take them in turn.
+        network: the network; its preprocessing is applied beforehand and not timed.
+        batch: number of examples in a request.
+        instances: how many times it is compiled, time permitting; blocks use the functions in turn.
     """
 
     runtime = "tensorflow"
@@ -58,7 +60,7 @@ class KerasSubject:
         self._functions = cycle(functions)
 
     def time_block(self, requests: list[TimedRequest]) -> np.ndarray:
-        """Nanoseconds (int64) of each request, its output read back."""
+        """Nanoseconds (int64) of each request, including reading back the output."""
         function, tensor, clock = next(self._functions), tf.convert_to_tensor, time.perf_counter_ns
         taken = np.empty(len(requests), np.int64)
         for number, request in enumerate(requests):
@@ -70,30 +72,40 @@ class KerasSubject:
 
 
 def make_keras_factory(network: Network, raw: Mapping[str, np.ndarray]) -> SubjectFactory:
-    """A network to be timed at any batch on prepared real examples: `raw` by input name, 256 are enough."""
+    """A factory that times a network in TensorFlow.
+
+    Args:
+        network: the network.
+        raw: up to 256 real examples by input name, before preprocessing.
+    """
     arrays = preprocess_examples(network.preprocessing, raw)
 
-    def at(batch: int) -> tuple[Subject, list[TimedRequest]]:
+    def make(batch: int) -> tuple[Subject, list[TimedRequest]]:
         instances = MAX_INSTANCES if batch == 1 else 1
         return KerasSubject(network, batch=batch, instances=instances), make_requests(arrays, batch)
 
-    return at
+    return make
 
 
 def make_network_factory(network: Network, raw: Mapping[str, np.ndarray]) -> SubjectFactory:
-    """A network to be timed as it is run: a file in its own runtime by that one, every other by TensorFlow."""
+    """A factory that times a network in its own runtime; arguments as in `make_keras_factory`."""
     if isinstance(network, RunnerNetwork):
         return make_runner_factory(network.runner, preprocess_examples(network.preprocessing, raw))
     return make_keras_factory(network, raw)
 
 
 def make_runner_factory(runner: Subject, arrays: Sequence[np.ndarray]) -> SubjectFactory:
-    """A subject that takes any batch, such as an opened `.tflite` file, on what it takes as input."""
+    """A factory for a subject that takes any batch size, such as an opened `.tflite` file.
+
+    Args:
+        runner: the subject.
+        arrays: up to 256 preprocessed examples, one array for each input.
+    """
     return lambda batch: (runner, make_requests(arrays, batch))
 
 
 def make_requests(arrays: Sequence[np.ndarray], batch: int) -> list[TimedRequest]:
-    """Up to 256 examples as requests of `batch`; where there are fewer examples than that they come again."""
+    """Up to 256 examples as requests of `batch` examples; if there are fewer, they are repeated."""
     count = min(len(arrays[0]), POOL_EXAMPLES)
     starts = range(0, max(count - batch, 0) + 1, batch)
     parts = [[array[np.arange(start, start + batch) % count] for array in arrays] for start in starts]
@@ -101,24 +113,24 @@ def make_requests(arrays: Sequence[np.ndarray], batch: int) -> list[TimedRequest
 
 
 def compile_network(network: Network, *, batch: int) -> Any:
-    """The concrete function from prepared inputs, in the order of `preparations`, to the model's own output."""
-    identity = {name: _as_it_is(one) for name, one in network.preprocessing.items()}
+    """The concrete function from preprocessed inputs, in the order of `preprocessing`, to the model's output."""
+    identity = {name: _make_identity(one) for name, one in network.preprocessing.items()}
     bare = network.with_preprocessing(identity)
 
-    def answer(*tensors: Any) -> Any:
+    def compute(*tensors: Tensor) -> Tensor:
         return bare.compute_saved_output(dict(zip(identity, tensors, strict=True)))
 
     specs = [tf.TensorSpec((batch, *one.preprocessed_shape), one.dtype) for one in identity.values()]
-    return tf.function(answer, autograph=False).get_concrete_function(*specs)
+    return tf.function(compute, autograph=False).get_concrete_function(*specs)
 
 
 def preprocess_examples(
-    preparations: Mapping[str, Preprocessing], raw: Mapping[str, np.ndarray]
+    preprocessing: Mapping[str, Preprocessing], raw: Mapping[str, np.ndarray]
 ) -> Sequence[np.ndarray]:
-    """Raw examples as a network takes them, in the order of its preparations."""
-    return [ops.convert_to_numpy(one(raw[name])) for name, one in preparations.items()]
+    """Apply the preprocessing of each input to raw examples."""
+    return [ops.convert_to_numpy(one(raw[name])) for name, one in preprocessing.items()]
 
 
-def _as_it_is(one: Preprocessing) -> Preprocessing:
-    """The preparation of what is prepared already: nothing is done to it."""
+def _make_identity(one: Preprocessing) -> Preprocessing:
+    """A preprocessing that leaves preprocessed inputs unchanged."""
     return Preprocessing(one.preprocessed_shape, one.dtype, one.shape, one.dtype, scale="raw")

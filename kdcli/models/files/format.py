@@ -1,4 +1,4 @@
-"""Which kind of model lies at a path: found out by content, whatever the file is called."""
+"""The format of a model file, detected from its content; the suffix does not matter."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from kdcli.models.files.remote import fetch_remote
 from kdcli.runs.directory import find_run_model
 from kdcli.screening.verdict import COPY_HINT, NO_TRUST, Trust
 
-# What each kind of file is called when it has to have a name that says it.
+# The suffix of each format, for copies and for messages.
 MODEL_SUFFIXES = {"keras": ".keras", "h5": ".h5", "tflite": ".tflite", "onnx": ".onnx", "npz": ".npz"}
 SAVED_MODEL = "saved_model"
-# What opens as a Keras model: it can be trained, exported and taken apart.
+# Formats that open as Keras models, which can be trained, exported and shrunk.
 KERAS_FORMATS = ("keras", "h5")
-# What holds a model; `npz` holds what one answered.
+# Formats of models; `npz` holds recorded outputs.
 MODEL_FORMATS = (*KERAS_FORMATS, SAVED_MODEL, "tflite", "onnx")
 FORMATS_HINT = "a model is a .keras, .h5, .tflite or .onnx file, a SavedModel folder, or a run directory"
 _ZIP = b"PK\x03\x04"
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _HDF5, _LITERT = b"\x89HDF\r\n\x1a\n", b"TFL3"
 GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
-# An ONNX file has no mark: it begins with field 1 (a version below this) and a field that follows it.
+# An ONNX file has no signature: it begins with field 1 (a version in this range) and one of the next fields.
 _ONNX_VERSIONS, _ONNX_NEXT = range(1, 64), (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42)
 
 
 def resolve_model_file(path: Path, *, trust: Trust = NO_TRUST) -> Path:
-    """The file or SavedModel that a path means: itself, the model of a run directory, or a copy of a remote one.
+    """Resolve a path to a model file: itself, the model of a run directory, or the download of a remote file.
 
     Args:
-        trust: whether a remote one may be fetched.
+        path: a file, a SavedModel folder, a run directory, or a remote path.
+        trust: whether remote files may be downloaded.
 
     Raises:
-        ModelError: there is no such file, or the folder is neither a SavedModel nor a finished run.
+        ModelError: no such file, or a folder that is neither a SavedModel nor a finished run.
     """
     path = fetch_remote(path, trust=trust)
     if path.is_dir() and not _is_saved_model(path):
@@ -49,10 +50,10 @@ def resolve_model_file(path: Path, *, trust: Trust = NO_TRUST) -> Path:
 
 
 def detect_format(path: Path) -> str:
-    """`keras`, `h5`, `saved_model`, `tflite`, `onnx`, or `npz` for recorded answers.
+    """Detect the format: `keras`, `h5`, `saved_model`, `tflite`, `onnx`, or `npz` for recorded outputs.
 
     Raises:
-        ModelError: none of them, or it cannot be read.
+        ModelError: another format, or a file that cannot be read.
     """
     if path.is_dir():
         for part in (*(path / name for name in GRAPH_FILES), *path.glob("variables/*")):
@@ -60,9 +61,9 @@ def detect_format(path: Path) -> str:
         return SAVED_MODEL
     _refuse_pointer(path)
     try:
-        # Opening a pipe waits for somebody who writes to it, and a device never ends.
+        # Opening a pipe waits for a writer, and reading a device may never end.
         if not stat.S_ISREG(path.stat().st_mode):
-            raise ModelError(f"{path}: refused, it is no regular file", hint=FORMATS_HINT)
+            raise ModelError(f"{path}: refused, not a regular file", hint=FORMATS_HINT)
         with open(path, "rb") as file:
             head = file.read(8)
     except OSError as error:
@@ -71,7 +72,7 @@ def detect_format(path: Path) -> str:
         return "h5"
     if head[4:] == _LITERT:
         return "tflite"
-    # What begins otherwise may be one thing to who reads from its end, another to who reads from its start.
+    # Zip readers start at the end of a file: one that begins differently could be two formats at once.
     members = _members(path) if head.startswith(_ZIP) else []
     if "config.json" in members:
         return "keras"
@@ -79,25 +80,25 @@ def detect_format(path: Path) -> str:
         return "npz"
     if len(head) > 2 and head[0] == 8 and head[1] in _ONNX_VERSIONS and head[2] in _ONNX_NEXT:
         return "onnx"
-    called = next((form for form, suffix in MODEL_SUFFIXES.items() if suffix == path.suffix), None)
-    said = f"it is called {path.suffix}, but holds no such model" if called else "no model that kd opens"
-    if not head or (called and head.startswith(_ZIP) and not members):
-        why = "its end is missing" if head else "it is empty"
-        raise ModelError(f"{path}: {said}: {why}", hint=COPY_HINT)
+    known = path.suffix in MODEL_SUFFIXES.values()
+    reason = f"not a {path.suffix} file" if known else "not a model that kd can open"
+    if not head or (known and head.startswith(_ZIP) and not members):
+        state = "the file is truncated" if head else "the file is empty"
+        raise ModelError(f"{path}: {reason}: {state}", hint=COPY_HINT)
     if head.lstrip().startswith(b"<"):
-        raise ModelError(f"{path}: a web page, not a model", hint="download the file, not its page")
-    raise ModelError(f"{path}: {said}: damaged, or of another kind", hint=FORMATS_HINT)
+        raise ModelError(f"{path}: a web page, not a model", hint="download the file itself, not its web page")
+    raise ModelError(f"{path}: {reason}: damaged, or another format", hint=FORMATS_HINT)
 
 
 def _refuse_pointer(path: Path) -> None:
-    """Refuse what Git leaves in the place of a large file that was not fetched."""
+    """Refuse a Git LFS pointer, which stands in for a large file that was not fetched."""
     try:
         if stat.S_ISREG(path.stat().st_mode):
             with open(path, "rb") as file:
                 if file.read(len(_POINTER)) == _POINTER:
                     raise ModelError(f"{path}: a Git LFS pointer, not the file itself", hint="git lfs pull")
     except OSError:
-        # Whoever reads it says so.
+        # The code that reads the file reports the error.
         return
 
 
@@ -109,16 +110,16 @@ def _members(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
-    # Whatever the zip reader meets in a damaged file: it is no archive then.
+    # The zip reader raises any of these for a damaged file, which is then not an archive.
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, UnicodeDecodeError):
         return []
 
 
 def read_keras_version(path: Path, form: str) -> str | None:
-    """The version of Keras that wrote a `.keras` or `.h5` file; None where it does not say.
+    """Read the version of Keras that wrote a `.keras` or `.h5` file; None where the file does not say.
 
     Args:
-        path: of a file that was screened.
+        path: a screened file.
         form: `keras` or `h5`.
     """
     import h5py
@@ -128,7 +129,7 @@ def read_keras_version(path: Path, form: str) -> str | None:
             with zipfile.ZipFile(path) as archive:
                 return str(json.loads(archive.read("metadata.json"))["keras_version"])
         with h5py.File(path, "r") as file:
-            # Versions before 2 wrote none.
+            # Keras before version 2 wrote no version.
             version = file.attrs.get("keras_version", "1")
             return version.decode() if isinstance(version, bytes) else str(version)
     except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile):

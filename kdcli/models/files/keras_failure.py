@@ -1,4 +1,4 @@
-"""Why Keras does not load a file, in one sentence, with the way on."""
+"""Explains in one sentence why Keras cannot load a file, with a hint."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ import re
 
 from kdcli.errors import summarize_error
 
-CODE = "--code FILE.py brings the classes that the model was saved with"
-ANEW = "open it with the version of Keras that saved it, and save it anew"
-_LONGEST = 300
+_CODE_HINT = "--code FILE.py provides the classes that the model was saved with"
+_SAVE_HINT = "open the model with the version of Keras that saved it, and save it again"
+_MAX_CHARACTERS = 300
 _UNEXPECTED = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
 _MISSING = re.compile(r"(\w+)\.__init__\(\) missing \d+ required (?:positional|keyword-only) arguments?: (.*)")
 _UNLOCATED = re.compile(r"(?:Could not locate class|Unknown layer:) '(\w+)'")
 _UNRECOGNIZED = re.compile(r"Unrecognized keyword arguments passed to (\w+): \{'(\w+)'")
-# What Keras gives every layer when it makes it from a configuration.
-_OF_EVERY_LAYER = ("name", "trainable", "dtype")
-# Keras writes the cause last, and whole configurations around it.
+# Arguments that Keras passes to every layer when it builds one from a configuration.
+_LAYER_ARGUMENTS = ("name", "trainable", "dtype")
+# Keras messages end with the cause and contain whole configurations.
 _CAUSE = "Exception encountered: "
 _CONFIGURATION = re.compile(r"\s*(?:Full object config|Config|config|using config)\s?[:=].*", re.DOTALL)
 
 
 def explain_keras_failure(error: BaseException) -> tuple[str, str]:
-    """The cause without the configuration that Keras wraps it in, and the way on."""
+    """Return the cause without the configuration that Keras puts around it, and a hint."""
     cause = str(error).rsplit(_CAUSE, 1)[-1]
     unexpected, missing = _UNEXPECTED.search(cause), _MISSING.search(cause)
-    if unexpected and unexpected[2] in _OF_EVERY_LAYER:
-        said = f"the class {unexpected[1]} does not take {unexpected[2]!r}, which Keras gives every layer"
-        return said, "in the file of --code: def __init__(self, ..., **kwargs): super().__init__(**kwargs)"
+    if unexpected and unexpected[2] in _LAYER_ARGUMENTS:
+        reason = f"the class {unexpected[1]} does not accept {unexpected[2]!r}, which Keras passes to every layer"
+        return reason, "in the --code file: def __init__(self, ..., **kwargs): super().__init__(**kwargs)"
     if unexpected:
-        said = f"the class {unexpected[1]} does not take {unexpected[2]!r}, with which it was saved"
-        return said, "bring the class as it was when the model was saved: --code FILE.py"
+        reason = f"the class {unexpected[1]} does not accept {unexpected[2]!r}, which it was saved with"
+        return reason, "--code FILE.py must define the class as it was when the model was saved"
     if missing:
-        said = f"the class {missing[1]} needs {missing[2]}, which its get_config() did not save"
-        return said, "in the file of --code: give these arguments the values that they had as defaults"
+        reason = f"the class {missing[1]} needs {missing[2]}, which its get_config() did not save"
+        return reason, "in the --code file: give these arguments the values of the saved model as defaults"
     unlocated, unrecognized = _UNLOCATED.search(cause), _UNRECOGNIZED.search(cause)
     if unlocated:
-        return f"the class {unlocated[1]} is unknown here", CODE
+        return f"the class {unlocated[1]} is unknown", _CODE_HINT
     if unrecognized:
-        return f"Keras' own {unrecognized[1]} does not take {unrecognized[2]!r} here", ANEW
-    said = summarize_error(_CONFIGURATION.sub("", cause) or type(error).__name__)
-    return (said if len(said) <= _LONGEST else f"{said[: _LONGEST - 3]}..."), ANEW
+        return f"this version of Keras does not accept {unrecognized[2]!r} for {unrecognized[1]}", _SAVE_HINT
+    reason = summarize_error(_CONFIGURATION.sub("", cause) or type(error).__name__)
+    return (reason if len(reason) <= _MAX_CHARACTERS else f"{reason[: _MAX_CHARACTERS - 3]}..."), _SAVE_HINT

@@ -1,4 +1,4 @@
-"""The functions that load models: called here only, on files that were screened or that kd wrote itself."""
+"""The functions that load models, for files that were screened or that kd wrote itself."""
 
 from __future__ import annotations
 
@@ -7,34 +7,36 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.lazy import keras, tf
+from kdcli.tensors import KerasModel
 
 
-def load_written_keras(path: Path) -> Any:
-    """The `keras.Model` in a `.keras` file that this process wrote itself."""
+def load_written_keras(path: Path) -> KerasModel:
+    """Load a `.keras` file that this process wrote."""
     return load_keras(path, safe=True)
 
 
 def load_saved_model(folder: Path) -> Any:
-    """Load a SavedModel: one that kd wrote itself, or one that was screened, in a process that may be lost.
+    """Load a SavedModel that kd wrote, or that was screened.
 
-    In kd's own process only what cannot be frozen is loaded: lookup tables that were allowed, or too many weights.
+    Screened ones are loaded in a child process. kd's own process loads only what cannot be frozen: permitted
+    lookup tables, or too many weights.
 
     Returns:
-        The loaded object, whose `signatures` are functions; they live as long as it does.
+        The loaded object. Its `signatures` are functions that need the object to stay alive.
     """
     return tf.saved_model.load(folder)
 
 
 def load_keras_2_file(path: Path) -> Any:
-    """Load a `.h5` or `.keras` file with Keras 2: in a process of its own, where Keras 3 is never imported."""
+    """Load a `.h5` or `.keras` file with Keras 2, in a child process that never imports Keras 3."""
     import tf_keras
 
     return tf_keras.models.load_model(path, compile=False, safe_mode=True)
 
 
-def load_keras(path: Path, *, safe: bool) -> Any:
-    """Load a file of Keras 3; `safe` refuses what could run code."""
+def load_keras(path: Path, *, safe: bool) -> KerasModel:
+    """Load a Keras 3 file; `safe` refuses objects that could run code."""
     with warnings.catch_warnings():
-        # About how somebody wrote a model once: nothing that who opens it could change.
+        # Warnings are about how the model was written, which its user cannot change.
         warnings.simplefilter("ignore", UserWarning)
         return keras.saving.load_model(path, compile=False, safe_mode=safe)

@@ -1,4 +1,4 @@
-"""Model files: the one place that screens them and calls a load function."""
+"""Opens model files: screens each one, then loads it in the way of its format."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from kdcli.screening.verdict import NO_TRUST, Trust, Verdict
 
 @dataclass(frozen=True)
 class ModelPart:
-    """Which part of a file is opened.
+    """The part of a model file to open.
 
     Args:
-        signature: of a SavedModel; `serving_default`, or the only one, when left out.
-        output: which of several outputs.
-        tensor: the inner tensor of a SavedModel that inputs are fed into.
-        values: what some inputs of a SavedModel hold in every answer, by name.
-        section: `teacher` or `student`, whose settings these are; for hints.
+        signature: signature of a SavedModel; by default `serving_default`, or the only one.
+        output: name of one of several outputs.
+        tensor: inner tensor of a SavedModel that inputs are fed into.
+        values: input name → fixed value, for some inputs of a SavedModel.
+        section: `teacher` or `student`, the recipe section of these settings, for hints.
     """
 
     signature: str | None = None
@@ -45,19 +45,19 @@ class ModelPart:
 WHOLE_MODEL = ModelPart()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OpenedFile:
     """A model file, screened and opened.
 
     Args:
-        network: a `KerasNetwork`, `GraphNetwork` or `RunnerNetwork`.
-        path: where it lies.
-        format: from `model_format`.
-        sha256: of what was screened and opened.
-        verdict: what screening found.
+        network: the model.
+        path: path of the file.
+        format: format, from `detect_format`.
+        sha256: hash of the content that was screened and opened.
+        verdict: findings of the screening.
     """
 
-    network: Any
+    network: Network
     path: Path
     format: str
     sha256: str
@@ -76,16 +76,16 @@ def open_file(
     """Screen a private copy of a model file, then open that copy.
 
     Args:
-        path: a file or a SavedModel folder, from `formats.model_file`.
-        trust: what it may do.
-        part: which part of it.
-        trainable: whether it is to be trained; without it a SavedModel is frozen.
-        threads: of a file that runs in a process of its own.
-        on_event: warned of what is opened although it was refused.
+        path: a file or a SavedModel folder, from `resolve_model_file`.
+        trust: what the file may do.
+        part: the part of the file to open.
+        trainable: whether the model will be trained; otherwise a SavedModel is frozen.
+        threads: number of threads, for a file that runs in its own process.
+        on_event: receives a warning for each finding that the user's trust overrides.
 
     Raises:
-        ModelError: refused, not loadable, weights that are not finite, or the format cannot do what is asked.
-        UsageError: a choice that the file does not offer.
+        ModelError: refused, not loadable, weights that are not finite, or an option that the format lacks.
+        UsageError: a part that the file does not have.
     """
     with copy_and_screen(path, trust=trust, signature=part.signature) as file:
         admit(file, part.signature, on_event=on_event)
@@ -95,7 +95,13 @@ def open_file(
 def open_screened_file(
     file: ScreenedFile, *, part: ModelPart = WHOLE_MODEL, trainable: bool = False, threads: int | None = None
 ) -> OpenedFile:
-    """Open a private copy, whatever screening found: `open_file` refuses before.
+    """Open a private copy, whatever the screening found; `open_file` refuses first.
+
+    Args:
+        file: from `copy_and_screen`.
+        part: the part of the file to open.
+        trainable: whether the model will be trained.
+        threads: number of threads, for a file that runs in its own process.
 
     Raises:
         ModelError, UsageError: as `open_file`.
@@ -104,8 +110,7 @@ def open_screened_file(
     from kdcli.models.saved_model.open import open_graph
 
     copied, name, form = file.copied, str(file.path), file.format
-    _check_choice(file.path, form, part)
-    asked: dict[str, Any] = {"name": name, "output": part.output, "threads": threads}
+    _check_part(file.path, form, part)
     network: Network
     if form in KERAS_FORMATS:
         network = _open_keras(file, part, trainable=trainable, threads=threads)
@@ -117,14 +122,16 @@ def open_screened_file(
             values=part.values,
             section=part.section,
             trainable=trainable,
-            **asked,
+            name=name,
+            output=part.output,
+            threads=threads,
         )
     else:
-        network = open_runner(copied, form=form, **asked)
-    return OpenedFile(network, file.path, form, file.sha256, file.verdict)
+        network = open_runner(copied, form=form, name=name, output=part.output, threads=threads)
+    return OpenedFile(network=network, path=file.path, format=form, sha256=file.sha256, verdict=file.verdict)
 
 
-def _open_keras(file: ScreenedFile, choice: ModelPart, *, trainable: bool, threads: int | None) -> Network:
+def _open_keras(file: ScreenedFile, part: ModelPart, *, trainable: bool, threads: int | None) -> Network:
     from kdcli.models.saved_model.open import open_legacy
 
     name = str(file.path)
@@ -133,26 +140,26 @@ def _open_keras(file: ScreenedFile, choice: ModelPart, *, trainable: bool, threa
             model = load_keras(file.copied, safe=not file.trusted)
     except ModelError:
         raise
-    # Keras raises whatever its deserialisation meets: every one of them means that this file does not load.
+    # Deserialisation may raise anything.
     except Exception as error:
         version = read_keras_version(file.copied, file.format)
         if version is None or version.startswith("3"):
             reason, hint = explain_keras_failure(error)
             raise ModelError(f"{name}: the {file.format} file does not load: {reason}", hint=hint) from error
-        require_extra("legacy", subject=f"{name}: a file of Keras {version}, which Keras 3 does not load,")
-        return open_legacy(file.copied, name=name, output=choice.output, trainable=trainable, threads=threads)
+        require_extra("legacy", subject=f"{name}: a file of Keras {version}, which Keras 3 cannot load,")
+        return open_legacy(file.copied, name=name, output=part.output, trainable=trainable, threads=threads)
     if not isinstance(model, keras.Model):
-        raise ModelError(f"{name}: holds a {type(model).__name__}, not a model")
+        raise ModelError(f"{name}: contains a {type(model).__name__}, not a model")
     check_weights_finite(model, name)
     check_vocabularies(model, name)
     if not file.trusted:
         check_tensor_sizes(model, name)
-    return KerasNetwork(model, name=name, output=choice.output)
+    return KerasNetwork(model, name=name, output=part.output)
 
 
-def _check_choice(path: Path, form: str, choice: ModelPart) -> None:
-    """Refuse choices that would have no effect."""
-    choices = {"signature": choice.signature, "input.tensor": choice.tensor, "input.values": choice.values}
-    for option, value in choices.items():
+def _check_part(path: Path, form: str, part: ModelPart) -> None:
+    """Refuse settings that would have no effect."""
+    settings = {"signature": part.signature, "input.tensor": part.tensor, "input.values": part.values}
+    for option, value in settings.items():
         if value and form != SAVED_MODEL:
-            raise UsageError(f"{path}: {option} {value!r} is for SavedModels, the file is {form}")
+            raise UsageError(f"{path}: {option} {value!r} applies to SavedModels only, the file is {form}")

@@ -1,4 +1,4 @@
-"""A private copy of a model: what was screened is what is opened, whatever happens to the original meanwhile."""
+"""Private copies of model files: what is screened is what is opened, even if the original changes meanwhile."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from kdcli.screening.saved_model.facts import describe_saved_model
 from kdcli.screening.saved_model.screen import screen_saved_model
 from kdcli.screening.verdict import NO_TRUST, Trust, Verdict
 
-# A SavedModel has a handful of files in two folders; its assets may be more.
+# A SavedModel has a few files in two folders; its assets may be more.
 _MAX_DEPTH, _MAX_FILES = 20, 100_000
-# No graph is larger, and nothing that lies beside it.
-MOST_GRAPH, MOST_BESIDE = 2**31 - 1, 100_000_000
+# Protocol buffers, such as graphs, cannot be larger than 2 GiB; the other files at the top are small.
+_MAX_GRAPH_BYTES, _MAX_OTHER_BYTES = 2**31 - 1, 100_000_000
 
 
 @contextmanager
 def make_private_copy(path: Path, form: str) -> Iterator[Path]:
-    """A copy that only this user can read or change, under the name that its content asks for; gone afterwards.
+    """Make a copy that only this user can read or change, with the suffix of its format, for the block.
 
     Args:
         path: a file, or the folder of a SavedModel; links inside a folder are copied as links.
-        form: from `model_format`.
+        form: from `detect_format`.
 
     Raises:
-        ModelError: it cannot be read, or a folder holds what is neither file, folder nor link.
-        StorageError: there is no room for the copy.
+        ModelError: the path cannot be read, or a folder contains something other than files, folders and links.
+        StorageError: not enough space for the copy.
     """
-    with ExitStack() as kept:
+    with ExitStack() as resources:
         size = None
         try:
-            entries = _entries(path)
+            entries = _list_entries(path)
             _refuse_large_messages(path, form)
             size = sum(entry.lstat().st_size for entry in entries)
-            folder = kept.enter_context(writer.scratch_folder(size))
+            folder = resources.enter_context(writer.scratch_folder(size))
             if form == SAVED_MODEL:
                 copied = folder / "model"
                 _copy_folder(entries, copied)
@@ -63,28 +63,30 @@ def make_private_copy(path: Path, form: str) -> Iterator[Path]:
         yield copied
 
 
-def _entries(path: Path) -> list[Path]:
-    """The path and everything below it, folders before what is in them; links are not followed."""
+def _list_entries(path: Path) -> list[Path]:
+    """List the path and everything below it, folders before their content; links are not followed."""
     found, open_folders = [path], [path] if path.is_dir() else []
     while open_folders:
         folder = open_folders.pop()
         if len(folder.relative_to(path).parts) > _MAX_DEPTH:
-            raise ModelError(f"{path}: refused, its folders are nested more than {_MAX_DEPTH} deep")
+            raise ModelError(f"{path}: refused, folders are nested more than {_MAX_DEPTH} deep")
         for entry in sorted(folder.iterdir()):
             found.append(entry)
             if len(found) > _MAX_FILES:
-                raise ModelError(f"{path}: refused, it holds more than {_MAX_FILES} files")
+                raise ModelError(f"{path}: refused, it contains more than {_MAX_FILES:,} files")
             if entry.is_dir() and not entry.is_symlink():
                 open_folders.append(entry)
     return found
 
 
 def _refuse_large_messages(path: Path, form: str) -> None:
-    """Refuse what no message can be before it is copied: a file with holes costs its writer nothing."""
+    """Refuse a file too large to be a message before it is copied; a sparse file costs its author nothing."""
     for entry in path.iterdir() if form == SAVED_MODEL else ():
-        found, most = entry.lstat(), MOST_GRAPH if entry.name in GRAPH_FILES else MOST_BESIDE
-        if stat.S_ISREG(found.st_mode) and found.st_size > most:
-            raise ModelError(f"{path}: refused, size: {entry.name} has {found.st_size} bytes, {most} are the most")
+        found, limit = entry.lstat(), _MAX_GRAPH_BYTES if entry.name in GRAPH_FILES else _MAX_OTHER_BYTES
+        if stat.S_ISREG(found.st_mode) and found.st_size > limit:
+            raise ModelError(
+                f"{path}: refused, size: {entry.name} has {found.st_size:,} bytes (at most {limit:,} are allowed)"
+            )
 
 
 def _copy_folder(entries: list[Path], target: Path) -> None:
@@ -103,21 +105,24 @@ def _copy_folder(entries: list[Path], target: Path) -> None:
 
 
 def _copy_file(source: Path, target: Path) -> None:
-    # Opening a pipe waits for somebody who writes to it.
+    # Opening a pipe waits for a writer.
     if not stat.S_ISREG(source.stat().st_mode):
-        raise ModelError(f"{source}: refused, it is no regular file")
+        raise ModelError(f"{source}: refused, not a regular file")
     shutil.copyfile(source, target)
     target.chmod(0o600)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScreenedFile:
-    """A private copy of a model file, with what screening found in it.
+    """A private copy of a model file with the findings of its screening.
 
     Args:
-        copied: lies there as long as the `with` block of `screened_copy` lasts.
-        path, format, sha256, verdict: as in `OpenedFile`.
-        trusted: whether it may do whatever it wants.
+        copied: path of the copy, which exists during the block of `copy_and_screen`.
+        path: path of the original.
+        format: from `detect_format`.
+        sha256: hash of the copy.
+        verdict: findings of the screening.
+        trusted: whether the user trusts the file, so that findings do not refuse it.
     """
 
     copied: Path
@@ -132,59 +137,71 @@ class ScreenedFile:
 def copy_and_screen(
     path: Path, *, trust: Trust = NO_TRUST, signature: str | None = None, weights: bool = False
 ) -> Iterator[ScreenedFile]:
-    """Copy a model file to where nobody else can change it, and screen the copy.
+    """Copy a model file to a private folder and screen the copy; the copy is deleted after the block.
 
     Args:
         path: a file or a SavedModel folder.
-        trust: what it may do.
-        signature: which one is going to be opened.
-        weights: whether only the weights of a `.h5` file are going to be read.
+        trust: what the file may do.
+        signature: the signature that will be opened; None: all are screened.
+        weights: whether only the weights of a `.h5` file will be read.
 
     Raises:
-        ModelError: no model file, or it cannot be read.
+        ModelError: not a model file, or it cannot be read.
     """
     form = detect_format(path)
     if form not in MODEL_FORMATS:
         raise ModelError(
-            f"{path}: an .npz file holds data or recorded answers, not a model",
-            hint=f"recorded answers can teach: kd distill --teacher {path}",
+            f"{path}: an .npz file holds data or recorded outputs, not a model",
+            hint=f"recorded outputs can be a teacher: kd distill --teacher {path}",
         )
     with make_private_copy(path, form) as copied:
         verdict = _screen(copied, form, trust=trust, signature=signature, weights=weights)
-        yield ScreenedFile(copied, path, form, hash_model(copied), verdict, trust.model)
+        yield ScreenedFile(
+            copied=copied,
+            path=path,
+            format=form,
+            sha256=hash_model(copied),
+            verdict=verdict,
+            trusted=trust.model,
+        )
 
 
 def admit(file: ScreenedFile, signature: str | None, *, on_event: OnEvent) -> None:
-    """Refuse what screening refuses, unless the user trusts the file: then each finding is a warning.
+    """Refuse a file that the screening refuses; if the user trusts it, warn of each finding instead.
+
+    Args:
+        file: from `copy_and_screen`.
+        signature: the signature that the user chose.
+        on_event: receives the warnings.
 
     Raises:
         ModelError: refused.
         UsageError: one of several signatures has to be chosen first.
     """
     if file.verdict.refused:
-        # Without a choice every signature was screened: which one is meant comes first.
+        # Without a choice all signatures were screened, and the finding may be about another one.
         require_signature(file, signature)
     if not file.trusted:
         file.verdict.require_safe(file.path)
     for finding in file.verdict.refused:
-        on_event(Note(f"{file.path} is opened because of --trust-model, although {finding}", warning=True))
+        on_event(Note(f"{file.path} is opened because of --trust-model; screening found {finding}", warning=True))
 
 
-def require_signature(file: ScreenedFile, wanted: str | None) -> None:
-    """Refuse a choice of signature that a SavedModel does not offer, or that has to be made.
+def require_signature(file: ScreenedFile, option: str | None) -> None:
+    """Refuse a signature that a SavedModel does not have, or no choice where it has several.
 
     Raises:
-        UsageError: with the names.
+        UsageError: with the names of the signatures.
     """
     if file.format != SAVED_MODEL:
         return
     facts = describe_saved_model(file.copied)
     names = [signature.name for signature in facts.signatures] if facts else []
     if not names:
-        # What cannot be read is refused for that.
+        # A file that cannot be read is refused for that reason.
         return
     try:
-        choose_signature(names, wanted)
+        choose_signature(names, option)
     except UsageError as error:
         raise type(error)(f"{file.path}: {error.message}", hint=error.hint) from None
 

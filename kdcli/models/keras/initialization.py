@@ -1,4 +1,4 @@
-"""Weights drawn anew: every random initialiser follows one seed, whatever seed it has itself."""
+"""Reproducible initial weights: every random initializer depends on one seed, even if it has its own."""
 
 from __future__ import annotations
 
@@ -11,43 +11,45 @@ import numpy as np
 
 from kdcli.lazy import keras
 from kdcli.models.keras.taps import find_layers
+from kdcli.tensors import KerasModel
 
 
 @contextmanager
 def seed_initializers(seed: int) -> Iterator[None]:
-    """Models that are built inside have weights that follow from the seed.
+    """Make the initial weights of models that are built in the block depend on the seed only.
 
-    `keras.utils.set_random_seed` alone does not reach an initialiser or a `SeedGenerator` with a seed of its own,
-    nor an object made before that several layers share: their draws get seeds from this one and their number.
-    All others draw as Keras does.
+    `keras.utils.set_random_seed` does not affect an initializer or `SeedGenerator` that has its own seed, nor an
+    initializer that was created earlier and that layers share. Their draws get seeds derived from this seed and a
+    counter. All other initializers draw as Keras does.
 
     Args:
-        seed: of every draw.
+        seed: the seed.
     """
     keras.utils.set_random_seed(seed)
     draws = _Draws(seed)
-    wraps = [(keras.random.SeedGenerator, "__init__", draws.generator_made)]
+    wraps = [(keras.random.SeedGenerator, "__init__", draws.wrap_generator_init)]
     for kind in _subclasses(keras.initializers.Initializer):
-        wraps += [(kind, "__init__", draws.initializer_made), (kind, "__call__", draws.initializer_called)]
-    own = [(kind, name, vars(kind)[name], wrap) for kind, name, wrap in wraps if name in vars(kind)]
+        wraps += [(kind, "__init__", draws.wrap_initializer_init), (kind, "__call__", draws.wrap_initializer_call)]
+    methods = [(kind, name, vars(kind)[name], wrap) for kind, name, wrap in wraps if name in vars(kind)]
     try:
-        for kind, name, original, wrap in own:
+        for kind, name, original, wrap in methods:
             setattr(kind, name, wrap(original))
         yield
     finally:
-        for kind, name, original, _ in own:
+        for kind, name, original, _ in methods:
             setattr(kind, name, original)
 
 
-def find_unseeded_weights(model: Any, build: Callable[[int], Any], *, seed: int) -> list[str]:
-    """The weights of a model that are the same for every seed although they are not constant.
+def find_unseeded_weights(model: KerasModel, build: Callable[[int], KerasModel], *, seed: int) -> list[str]:
+    """Find weights that are random but equal for every seed, by their paths.
 
-    Custom layers may draw without an initialiser (`keras.random.normal(shape, seed=1)` in `build`): that no seed
-    reaches. Only a model that has such layers is built a second time.
+    Custom layers may draw weights without an initializer (`keras.random.normal(shape, seed=1)` in `build`), which
+    no seed affects. Only a model with custom layers is built a second time.
 
     Args:
-        model: as built from `seed`.
-        build: builds it again from a seed.
+        model: the model built from `seed`.
+        build: builds the model from a seed.
+        seed: the seed of `model`.
     """
     if all(type(layer).__module__.split(".")[0] == "keras" for layer in find_layers(model).values()):
         return []
@@ -60,52 +62,52 @@ def find_unseeded_weights(model: Any, build: Callable[[int], Any], *, seed: int)
 
 
 class _Draws:
-    """The draws inside one block, counted."""
+    """Counts the draws in one block, and wraps the methods that draw."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.count = 0
-        # Made inside, and not called yet: without a seed of their own these follow from the global one.
+        # Created in the block and not called yet: without their own seeds, they depend on the global seed.
         self.unused: dict[int, Any] = {}
         self.calling = False
 
-    def next(self) -> int:
-        """The seed of the next draw."""
+    def next_seed(self) -> int:
+        """Derive the seed of the next draw."""
         self.count += 1
         return int(np.random.SeedSequence((self.seed, self.count)).generate_state(1)[0] >> 1)
 
-    def initializer_made(self, original: Callable[..., None]) -> Callable[..., None]:
-        def made(initializer: Any, *args: Any, **options: Any) -> None:
+    def wrap_initializer_init(self, original: Callable[..., None]) -> Callable[..., None]:
+        def init(initializer: Any, *args: Any, **options: Any) -> None:
             original(initializer, *args, **options)
             self.unused[id(initializer)] = initializer
 
-        return made
+        return init
 
-    def initializer_called(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def called(initializer: Any, *args: Any, **options: Any) -> Any:
-            # An initialiser that calls another one, or its base class, is one draw.
+    def wrap_initializer_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(initializer: Any, *args: Any, **options: Any) -> Any:
+            # An initializer that calls another one, or its base class, counts as one draw.
             if self.calling or not hasattr(initializer, "seed"):
                 return original(initializer, *args, **options)
             if self.unused.pop(id(initializer), None) is None or _has_seed(initializer):
                 initializer = copy.copy(initializer)
-                initializer.seed = self.next()
+                initializer.seed = self.next_seed()
             self.calling = True
             try:
                 return original(initializer, *args, **options)
             finally:
                 self.calling = False
 
-        return called
+        return call
 
-    def generator_made(self, original: Callable[..., None]) -> Callable[..., None]:
-        def made(generator: Any, seed: int | None = None, *args: Any, **options: Any) -> None:
-            original(generator, seed if seed is None else self.next(), *args, **options)
+    def wrap_generator_init(self, original: Callable[..., None]) -> Callable[..., None]:
+        def init(generator: Any, seed: int | None = None, *args: Any, **options: Any) -> None:
+            original(generator, seed if seed is None else self.next_seed(), *args, **options)
 
-        return made
+        return init
 
 
 def _has_seed(initializer: Any) -> bool:
-    """Whether somebody gave the initialiser a seed; one that does not write it into its configuration has one."""
+    """Whether an initializer has its own seed; one that does not save its seed counts as having one."""
     return initializer.get_config().get("seed", initializer.seed) is not None
 
 

@@ -1,4 +1,4 @@
-"""Computing in half precision while the weights stay float32."""
+"""Inference in half precision with float32 weights."""
 
 from __future__ import annotations
 
@@ -14,32 +14,36 @@ from kdcli.models.network import Network
 
 @contextmanager
 def compute_in(network: Network, precision: str) -> Iterator[None]:
-    """Let a network's layers compute in `mixed_bfloat16` while the block runs; `float32` changes nothing.
+    """Let a network compute in a mixed precision during the block; `float32` changes nothing.
 
-    Every layer gets the policy but those that make the logits. The policies are put back, so that the
-    saved model is the one that was opened. A global policy would not reach a model that is loaded already.
+    All layers except those that compute the logits get the policy, and their own policies are restored, so that
+    the saved model stays as it was opened. A global policy would not affect a model that is already loaded.
+
+    Args:
+        network: a `KerasNetwork`, unless `precision` is `float32`.
+        precision: `float32`, `mixed_bfloat16` or `mixed_float16`.
     """
     if precision == "float32":
         yield
         return
-    assert isinstance(network, KerasNetwork), "only layers can be told how to compute"
-    closing = {id(layer) for layer in find_logits_layers(network)}
-    layers = [layer for layer in network.layers if not isinstance(layer, keras.Model) and id(layer) not in closing]
-    kept = [(layer, layer.dtype_policy) for layer in layers]
+    assert isinstance(network, KerasNetwork), "only Keras layers have a dtype policy"
+    exact = {id(layer) for layer in find_logits_layers(network)}
+    layers = [layer for layer in network.layers if not isinstance(layer, keras.Model) and id(layer) not in exact]
+    policies = [(layer, layer.dtype_policy) for layer in layers]
     try:
-        for layer, _ in kept:
+        for layer, _ in policies:
             layer.dtype_policy = keras.DTypePolicy(precision)
         yield
     finally:
-        for layer, policy in kept:
+        for layer, policy in policies:
             layer.dtype_policy = policy
 
 
 def find_logits_layers(network: KerasNetwork) -> list[Any]:
-    """The last layer with a kernel, and those after it: normalisation, activation, pooling, reshaping."""
-    called = [layer for layer in network.called if not _holds_layers(layer)]
+    """Find the layers that compute the logits: the last one with a kernel and all after it."""
+    called = [layer for layer in network.called_layers if not _has_layers(layer)]
     if network.last_layer in called:
-        # What is called after it makes another output.
+        # Layers called later compute another output.
         called = called[: len(called) - called[::-1].index(network.last_layer)]
     found: list[Any] = []
     for layer in reversed(called):
@@ -49,5 +53,5 @@ def find_logits_layers(network: KerasNetwork) -> list[Any]:
     return found
 
 
-def _holds_layers(layer: Any) -> bool:
+def _has_layers(layer: Any) -> bool:
     return isinstance(layer, keras.Model) or len(find_layers(layer)) > 0

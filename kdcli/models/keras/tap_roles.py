@@ -1,58 +1,39 @@
-"""What the taps of a Keras model are to automatic pairing, by the layers that made them."""
+"""The roles of a Keras model's taps in automatic pairing, derived from their layers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from kdcli.lazy import keras
+from kdcli.models.network import TapRoles
+from kdcli.tensors import Shape
 
-Shape = tuple[int | None, ...]
-# Layers that compute nothing new, by a part of the name of their class.
+# Layers that extract no features, by a part of the class name.
 _PASSING = ("Dropout", "Random", "Rescaling", "Padding", "Cropping")
 _LINEAR = ("BatchNormalization", "Add")
 
 
-@dataclass(frozen=True)
-class TapRoles:
-    """Tap names by what they are.
-
-    Args:
-        secondary: dropout, padding, pooled maps, the inside of attention: automatic pairing passes them over.
-        linear: what comes before an activation: of a convolution, dense layer or normalisation, a sum.
-        normalized: what comes out of batch normalisation.
-        scores: attention scores (heads, queries, keys).
-        blocks: the ends of transformer blocks, in order.
-    """
-
-    secondary: frozenset[str] = frozenset()
-    linear: frozenset[str] = frozenset()
-    normalized: frozenset[str] = frozenset()
-    scores: frozenset[str] = frozenset()
-    blocks: tuple[str, ...] = ()
-
-
 def find_roles(taps: Mapping[str, Shape], paths: Mapping[str, str], layers: Mapping[str, Any]) -> TapRoles:
-    """The roles of taps.
+    """Find the roles of taps.
 
     Args:
-        taps: tap name → shape without the batch axis, in the order in which they are computed.
-        paths: tap name → path of the layer that made it.
+        taps: tap name → shape without the batch axis, in the order of computation.
+        paths: tap name → path of its layer.
         layers: layer path → layer.
     """
     attending = [path for path, layer in layers.items() if "Attention" in type(layer).__name__]
     inside = {tap for tap, path in paths.items() if _is_inside(path, attending)}
-    secondary = {tap for tap in taps if _passes(layers[paths[tap]], taps[tap])} | inside
-    # Flattened inputs are no feature; flattened maps are.
+    secondary = {tap for tap in taps if _extracts_nothing(layers[paths[tap]], taps[tap])} | inside
+    # A flattened input is not a feature; a flattened map is.
     secondary |= {tap for tap in list(taps)[:1] if type(layers[paths[tap]]).__name__ == "Flatten"}
     return TapRoles(
-        frozenset(secondary),
-        frozenset(tap for tap in taps if tap not in secondary and _is_linear(layers[paths[tap]])),
-        frozenset(tap for tap in taps if type(layers[paths[tap]]).__name__ == "BatchNormalization"),
-        frozenset(tap for tap in inside if isinstance(layers[paths[tap]], keras.layers.Softmax)),
-        _block_ends(taps, paths, layers, attending, secondary),
+        secondary=frozenset(secondary),
+        linear=frozenset(tap for tap in taps if tap not in secondary and _is_linear(layers[paths[tap]])),
+        normalized=frozenset(tap for tap in taps if type(layers[paths[tap]]).__name__ == "BatchNormalization"),
+        scores=frozenset(tap for tap in inside if isinstance(layers[paths[tap]], keras.layers.Softmax)),
+        blocks=_find_block_ends(taps, paths, layers, attending, secondary),
     )
 
 
@@ -60,8 +41,8 @@ def _is_inside(path: str, outer: Iterable[str]) -> bool:
     return any(path.startswith(f"{one}/") for one in outer)
 
 
-def _passes(layer: Any, shape: Shape) -> bool:
-    """Whether a layer only drops, pads or scales, or pools or reshapes a map."""
+def _extracts_nothing(layer: Any, shape: Shape) -> bool:
+    """Whether a layer only drops, pads or scales values, or pools or reshapes a map."""
     name = type(layer).__name__
     if isinstance(layer, keras.layers.Normalization) or any(word in name for word in _PASSING):
         return True
@@ -75,14 +56,14 @@ def _is_linear(layer: Any) -> bool:
     return name in _LINEAR
 
 
-def _block_ends(
+def _find_block_ends(
     taps: Mapping[str, Shape],
     paths: Mapping[str, str],
     layers: Mapping[str, Any],
     attending: list[str],
     secondary: set[str],
 ) -> tuple[str, ...]:
-    """The last sequence of each block with attention, before the next block begins to attend."""
+    """Find the last sequence of each attention block, before the attention of the next block."""
     names = list(taps)
     sequences = [tap for tap in names if len(taps[tap]) == 2 and tap not in secondary]
     if not sequences:
@@ -90,17 +71,17 @@ def _block_ends(
     outermost = [path for path in attending if not _is_inside(path, attending)]
     ends = []
     for path in outermost:
-        own = [number for number, tap in enumerate(names) if f"{paths[tap]}/".startswith(f"{path}/")]
-        ends.extend([own[-1]] if own else [])
+        inner = [number for number, tap in enumerate(names) if f"{paths[tap]}/".startswith(f"{path}/")]
+        ends.extend([inner[-1]] if inner else [])
     trunk = [tap for tap in sequences if taps[tap] == taps[sequences[-1]] and paths[tap] not in attending]
-    # A sum, or what a layer made of layers returns, is the whole block; a normalisation belongs to the next one.
+    # A sum or the output of a composite layer ends a block; a normalization belongs to the next block.
     whole = [tap for tap in trunk if _is_whole(paths[tap], layers)]
     found: dict[str, None] = {}
     bounds = [*sorted(ends), len(names)]
-    for begin, end in pairwise(bounds):
-        between = set(names[begin + 1 : end])
-        ended = [tap for tap in whole if tap in between] or [tap for tap in trunk if tap in between]
-        found.update(dict.fromkeys(ended[-1:]))
+    for start, end in pairwise(bounds):
+        between = set(names[start + 1 : end])
+        last = [tap for tap in whole if tap in between] or [tap for tap in trunk if tap in between]
+        found.update(dict.fromkeys(last[-1:]))
     return tuple(found)
 
 

@@ -1,11 +1,10 @@
-"""A `.tflite` or `.onnx` file as a `Network`: its answers count, nothing in it can be tapped or trained."""
+"""A `.tflite` or `.onnx` file as a `Network`: it gives outputs, and nothing in it can be tapped or trained."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,63 +12,64 @@ from kdcli.errors import KdError, ModelError, summarize_error
 from kdcli.lazy import tf
 from kdcli.models.network import Network, Outputs, TensorSpec, UnusableModel
 from kdcli.models.preprocessing import preprocess
+from kdcli.models.runtimes.file_tensor import FileTensor
 from kdcli.models.runtimes.runner import FileRunner
-from kdcli.models.runtimes.tensor_info import FileTensor
+from kdcli.tensors import Shape, Tensor, Tensors
 
-# What converters give an 8-bit softmax or sigmoid: 256 steps from 0 to 1.
-_STEP = 1 / 256
-# How far a range may be from another, as a share, to be meant as the same.
-_NEAR = 0.01
+# The scale that converters give an 8-bit softmax or sigmoid: 256 steps from 0 to 1.
+_PROBABILITY_STEP = 1 / 256
+# Largest difference between two value ranges that count as the same, as a fraction of the range.
+_RANGE_TOLERANCE = 0.01
 
 
 class RunnerNetwork(Network):
-    """Answers raw examples through a reader in another process.
+    """A file that runs in another process.
 
     Args:
-        runner: an opened file.
-        name: what messages call it.
+        runner: the opened file.
+        name: name of the model in messages.
 
     Raises:
-        ModelError: an output whose size is not known.
+        ModelError: an output of unknown size.
     """
 
     def __init__(self, runner: FileRunner, *, name: str) -> None:
         self.runner = runner
         self.name = name
-        self.takes_bytes = any(_takes_bytes(info) for info in runner.inputs)
-        self.inputs = tuple(_spec(info) for info in runner.inputs)
+        self.takes_bytes = any(_takes_bytes(tensor) for tensor in runner.inputs)
+        self.inputs = tuple(_make_input_spec(tensor) for tensor in runner.inputs)
         output = runner.output
         self.output_name = output.name
-        self.all_outputs = tuple(TensorSpec(one.name, _sides(one.shape), one.dtype) for one in runner.outputs)
-        self.output_shape = _sides(output.shape)
+        self.all_outputs = tuple(TensorSpec(one.name, _open_sides(one.shape), one.dtype) for one in runner.outputs)
+        self.output_shape = _open_sides(output.shape)
         if not self.output_shape or self.output_shape[-1] is None:
             raise UnusableModel(f"{name}: the size of the output's last axis must be fixed")
         self.outputs = int(self.output_shape[-1])
-        self.saved_kind = "probabilities" if _in_steps(output, self.outputs) else "logits"
-        # Shared by all copies, as the reader is.
+        self.saved_kind = "probabilities" if _holds_probabilities(output, self.outputs) else "logits"
+        # Shared by all copies, as the runner is.
         self.failures: list[KdError] = []
 
     def close(self) -> None:
-        """End the reader."""
+        """End the process in which the file runs."""
         self.runner.close()
 
-    def compute_saved_output(self, raw: Mapping[str, Any]) -> Any:
-        """What the file itself answers."""
+    def compute_saved_output(self, raw: Tensors) -> Tensor:
+        """The output of the file."""
         prepared = preprocess(self.preprocessing, raw)
         batch = [prepared[spec.name] for spec in self.inputs] if isinstance(prepared, dict) else [prepared]
-        answered = tf.numpy_function(self._asked, batch, tf.float32)
-        answered.set_shape((None, *self.output_shape))
-        return answered
+        output = tf.numpy_function(self._predict, batch, tf.float32)
+        output.set_shape((None, *self.output_shape))
+        return output
 
-    def compute(self, raw: Mapping[str, Any], *, taps: Sequence[str] = (), training: bool = False) -> Outputs:
-        """Prepare raw inputs and answer them."""
+    def compute(self, raw: Tensors, *, taps: Sequence[str] = (), training: bool = False) -> Outputs:
+        """The outputs for raw inputs, without features."""
         return Outputs(self._as_logits(self.compute_saved_output(raw)), {})
 
-    def _asked(self, *batch: np.ndarray) -> np.ndarray:
+    def _predict(self, *batch: np.ndarray) -> np.ndarray:
         try:
             return self.runner.predict(batch)
         except KdError as error:
-            # On its way through TensorFlow an exception loses its class: whoever asked looks here.
+            # TensorFlow replaces the exception by one of its own; `find_failure` returns this one.
             self.failures.append(error)
             raise
 
@@ -77,17 +77,18 @@ class RunnerNetwork(Network):
 def open_runner(
     path: Path, *, form: str, name: str, output: str | None = None, threads: int | None = None
 ) -> RunnerNetwork:
-    """A screened file in a process of its own.
+    """Open a screened file in a process of its own.
 
     Args:
-        path: the file; it is read whole before this returns.
+        path: the file; it is read completely before this returns.
         form: `tflite` or `onnx`.
-        name: what messages call it.
-        output: which of several outputs.
-        threads: for its operations; every core when left out.
+        name: name of the model in messages.
+        output: name of the output; may be omitted if there is only one.
+        threads: number of threads the runtime uses; all cores if omitted.
 
     Raises:
-        ModelError: its runtime refuses it or dies of it, it holds what kd cannot feed, or an extra is missing.
+        ModelError: the runtime refuses the file or crashes, the file takes other types than numbers, or an
+            optional package is missing.
         UsageError: no such output, or several and none chosen.
     """
     runner = FileRunner(path, form=form, threads=threads, output=output, name=name)
@@ -99,8 +100,8 @@ def open_runner(
 
 
 @contextmanager
-def unwrap_failures(network: Any) -> Iterator[None]:
-    """Within the block a reader's failure is said as itself, and not as what TensorFlow makes of it."""
+def unwrap_failures(network: Network) -> Iterator[None]:
+    """Raise a runtime's own error instead of the TensorFlow error that it causes in the block."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -109,36 +110,36 @@ def unwrap_failures(network: Any) -> Iterator[None]:
         raise
 
 
-def find_failure(network: Any, error: Exception) -> KdError:
-    """The reader's own failure behind one of TensorFlow's."""
+def find_failure(network: Network, error: Exception) -> KdError:
+    """The runtime's own error behind an error of TensorFlow."""
     failures = getattr(network, "failures", None)
     if failures:
         return failures[-1]
-    reason = summarize_error(error)
-    return ModelError(f"{network.name}: cannot be asked: {reason:.300}")
+    return ModelError(f"{network.name}: running the model failed: {summarize_error(error):.300}")
 
 
-def _spec(info: FileTensor) -> TensorSpec:
-    # Bytes go in as they are; what other quantised inputs hold, the reader makes from floats.
-    dtype = info.dtype if _takes_bytes(info) or info.scale is None else "float32"
-    return TensorSpec(info.name, _sides(info.shape), dtype)
+def _make_input_spec(tensor: FileTensor) -> TensorSpec:
+    # Bytes are passed unchanged; for other quantized inputs the runner takes floats.
+    dtype = tensor.dtype if _takes_bytes(tensor) or tensor.scale is None else "float32"
+    return TensorSpec(tensor.name, _open_sides(tensor.shape), dtype)
 
 
-def _sides(shape: tuple[int, ...]) -> tuple[int | None, ...]:
+def _open_sides(shape: tuple[int, ...]) -> Shape:
     return tuple(None if side < 0 else side for side in shape)
 
 
-def _takes_bytes(info: FileTensor) -> bool:
-    return info.dtype == "uint8" and (info.scale is None or _spans_bytes(info))
+def _takes_bytes(tensor: FileTensor) -> bool:
+    return tensor.dtype == "uint8" and (tensor.scale is None or _has_pixel_range(tensor))
 
 
-def _spans_bytes(given: FileTensor) -> bool:
-    """Whether the bytes 0 to 255 stand for one of the ranges to which pictures are scaled."""
-    scale = given.scale or 1.0
-    low, high = (scale * (value - given.zero_point) for value in (0, 255))
+def _has_pixel_range(tensor: FileTensor) -> bool:
+    """Whether the bytes 0 to 255 stand for one of the usual ranges of pixel values."""
+    scale = tensor.scale or 1.0
+    low, high = (scale * (value - tensor.zero_point) for value in (0, 255))
     ranges = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
-    return any(max(abs(low - a), abs(high - b)) <= _NEAR * (b - a) for a, b in ranges)
+    return any(max(abs(low - a), abs(high - b)) <= _RANGE_TOLERANCE * (b - a) for a, b in ranges)
 
 
-def _in_steps(output: FileTensor, outputs: int) -> bool:
-    return outputs > 1 and output.is_integer and output.scale is not None and abs(output.scale - _STEP) < 1e-9
+def _holds_probabilities(output: FileTensor, outputs: int) -> bool:
+    steps = output.is_integer and output.scale is not None and abs(output.scale - _PROBABILITY_STEP) < 1e-9
+    return outputs > 1 and steps

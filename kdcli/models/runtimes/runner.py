@@ -1,4 +1,4 @@
-"""A `.tflite` or `.onnx` file in its own runtime, in a child process that may die without taking kd along."""
+"""`.tflite` and `.onnx` files in their own runtimes, in a child process whose crash does not end kd."""
 
 from __future__ import annotations
 
@@ -20,37 +20,36 @@ from kdcli.extras import require_extra
 from kdcli.models.files.format import detect_format
 from kdcli.models.network import choose_output
 from kdcli.models.runtimes import runner_process
+from kdcli.models.runtimes.file_tensor import FileTensor
 from kdcli.models.runtimes.runner_process import NUMBER_TYPES, receive, send
-from kdcli.models.runtimes.tensor_info import FileTensor
 
 RUNTIME_OF_FORMAT = {"tflite": "litert", "onnx": "onnxruntime"}
 _EXTRAS = {"tflite": "litert", "onnx": "onnx"}
-_CALLED = {"tflite": "LiteRT", "onnx": "onnxruntime"}
-# A second more for every 20 MB.
+_TITLES = {"tflite": "LiteRT", "onnx": "onnxruntime"}
+# Opening may take a second longer for every 20 MB of the file.
 _OPEN_TIMEOUT_SECONDS, _PREDICT_TIMEOUT_SECONDS, _OPENED_BYTES_PER_SECOND = 20.0, 300.0, 20_000_000
-# Examples that travel to the child at once: as many as fit into the bytes, 256 at most. What lies between the
-# layers is many times as large.
+# Limits of the examples sent to the child at once; the activations of a batch are many times as large.
 _MAX_CHUNK_EXAMPLES, _MAX_CHUNK_BYTES = 256, 8_000_000
-# What the child may take beside a multiple of the file: runtimes unpack and rearrange weights.
+# Memory of the child beyond a multiple of the file size: runtimes unpack and rearrange weights.
 _RUNTIME_MEMORY_BYTES, _MEMORY_PER_FILE_BYTE, _THREAD_MEMORY_BYTES = 900_000_000, 8, 16_000_000
 
-# One input as an array with the batch axis, several as a sequence of them in the file's order.
+# One input as an array with the batch axis, or several inputs in the order of the file.
 RunnerBatch = np.ndarray | Sequence[np.ndarray]
 
 
 class FileRunner:
-    """Runs a file in its own runtime; close it, or use it in a `with`.
+    """Runs a file in its own runtime; close it, or use it in a `with` block.
 
     Args:
         path: the file.
-        form: `tflite` or `onnx`; by content when left out.
-        threads: for its operations; every core when left out.
-        output: which of several outputs is answered.
-        name: what messages call it; the path when left out.
+        form: `tflite` or `onnx`; detected from the content if omitted.
+        threads: number of threads the runtime uses; all cores if omitted.
+        output: name of the output; may be omitted if there is only one.
+        name: name of the file in messages; the path if omitted.
 
     Raises:
-        ModelError: no such file, not such a file, one that its runtime refuses, or one that ends or hangs its
-            reader; or an optional package is missing.
+        ModelError: the file is missing, has another format, or its runtime refuses it, crashes or hangs; or an
+            optional package is missing.
         UsageError: no such output, or several and none chosen.
     """
 
@@ -64,34 +63,23 @@ class FileRunner:
         name: str | None = None,
     ) -> None:
         self.path, self.name = path, name or str(path)
-        self.form = form or _form_of(path)
+        self.form = form or _detect_form(path)
         require_extra(_EXTRAS[self.form], subject=f"{self.name}: a {'.' + self.form} file")
         self.runtime = RUNTIME_OF_FORMAT[self.form]
         self.threads = threads or os.cpu_count() or 1
-        # As a script, and without the current folder among the places to import from.
+        # -P keeps the current folder out of the import path.
         self._process = subprocess.Popen(
             [sys.executable, "-P", runner_process.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-        # A network that is forgotten takes its reader along.
-        self._end = weakref.finalize(self, _end, self._process)
+        # The process ends with the last reference to this object.
+        self._finalizer = weakref.finalize(self, _end_process, self._process)
         self._timed_out = False
-        self._turn = Lock()
+        self._lock = Lock()
         try:
-            size = _size(path)
-            seconds = _OPEN_TIMEOUT_SECONDS + size / _OPENED_BYTES_PER_SECOND
-            memory = _RUNTIME_MEMORY_BYTES + _MEMORY_PER_FILE_BYTE * size + _THREAD_MEMORY_BYTES * self.threads
-            opening = {"path": os.fspath(path.absolute()), "form": self.form, "threads": self.threads}
-            described, _ = self._exchange({**opening, "memory": memory}, (), seconds=seconds)
-            self.batch: int | None = described["batch"]
-            self.inputs = tuple(_info(one) for one in described["inputs"])
-            self.outputs = tuple(_info(one) for one in described["outputs"])
-            names = [one.name for one in self.outputs]
-            self._chosen = names.index(choose_output(names, output, name=self.name))
-            self._check_types()
-            self._exchange({"command": "try", "output": self._chosen}, (), seconds=seconds)
+            self._open(output)
         except BaseException:
             self.close()
             raise
@@ -103,8 +91,8 @@ class FileRunner:
 
     @property
     def output(self) -> FileTensor:
-        """The output that is answered."""
-        return self.outputs[self._chosen]
+        """The output that `predict` returns."""
+        return self.outputs[self._output]
 
     def __enter__(self) -> FileRunner:
         return self
@@ -113,53 +101,66 @@ class FileRunner:
         self.close()
 
     def close(self) -> None:
-        """End the child process; closing twice is no error."""
-        self._end()
+        """End the child process; may be called twice."""
+        self._finalizer()
 
     def predict(self, batch: RunnerBatch) -> np.ndarray:
-        """Answers (n, ...) in float32 to examples (n, ...).
+        """Outputs (n, ...) in float32 for examples (n, ...).
 
         Args:
-            batch: floats are quantised where the file takes integers with a scale; other integers pass as they
-                are. Any number of examples: a file for one batch size is asked as often as it takes.
+            batch: any number of examples; floats are quantized where the file takes quantized integers, integers
+                are passed as they are.
 
         Raises:
-            ModelError: another shape, or a child that died or hung.
+            ModelError: another shape, or a runtime that crashed or hung.
         """
-        stored = self._stored(batch)
-        count, size = len(stored[0]), sum(array.nbytes for array in stored)
+        arrays = self._encode(batch)
+        count, size = len(arrays[0]), sum(array.nbytes for array in arrays)
         chunk = min(_MAX_CHUNK_EXAMPLES, max(self.batch or 1, _MAX_CHUNK_BYTES * count // max(size, 1)))
-        # A file for one batch size is not made to fill up more than its last batch.
+        # With whole batches in each chunk, only the last batch is padded.
         chunk -= chunk % (self.batch or 1) if chunk > (self.batch or 1) else 0
-        parts = []
+        outputs = []
         for start in range(0, max(count, 1), chunk):
-            header = {"command": "answer", "output": self._chosen}
-            _, arrays = self._exchange(header, [array[start : start + chunk] for array in stored])
-            parts.append(arrays[0])
-        return self.output.decode(np.concatenate(parts))
+            header = {"command": "predict", "output": self._output}
+            _, results = self._exchange(header, [array[start : start + chunk] for array in arrays])
+            outputs.append(results[0])
+        return self.output.decode(np.concatenate(outputs))
 
     def time_block(self, requests: Sequence[RunnerBatch]) -> np.ndarray:
-        """Nanoseconds (int64) of each request, taken inside the child: set, run, get.
+        """Nanoseconds (int64) of each request, measured in the child: set inputs, run, get the output.
 
         Args:
-            requests: each with the batch axis; quantised and sent before the clock starts. A file for one batch
-                size is asked several times within a larger request.
+            requests: inputs with the batch axis; they are quantized and sent before the clock starts. A file of a
+                fixed batch size runs several times for a larger request.
         """
-        sent = [array for request in requests for array in self._stored(request)]
-        _, arrays = self._exchange({"command": "time", "output": self._chosen}, sent)
+        sent = [array for request in requests for array in self._encode(request)]
+        _, arrays = self._exchange({"command": "time", "output": self._output}, sent)
         return arrays[0]
 
-    def _check_types(self) -> None:
+    def _open(self, output: str | None) -> None:
+        size = _read_file_size(self.path)
+        seconds = _OPEN_TIMEOUT_SECONDS + size / _OPENED_BYTES_PER_SECOND
+        memory = _RUNTIME_MEMORY_BYTES + _MEMORY_PER_FILE_BYTE * size + _THREAD_MEMORY_BYTES * self.threads
+        request = {"path": os.fspath(self.path.absolute()), "form": self.form, "threads": self.threads}
+        description, _ = self._exchange({**request, "memory": memory}, (), seconds=seconds)
+        self.batch: int | None = description["batch"]
+        self.inputs = tuple(_read_tensor(one) for one in description["inputs"])
+        self.outputs = tuple(_read_tensor(one) for one in description["outputs"])
+        names = [one.name for one in self.outputs]
+        self._output = names.index(choose_output(names, output, name=self.name))
         for tensor in (*self.inputs, self.output):
             if tensor.dtype not in NUMBER_TYPES:
-                raise ModelError(f"{self.name}: {tensor.name!r} holds {tensor.dtype}; kd feeds and reads numbers")
+                raise ModelError(
+                    f"{self.name}: {tensor.name!r} holds {tensor.dtype}; kd feeds and reads numbers only"
+                )
+        self._exchange({"command": "try", "output": self._output}, (), seconds=seconds)
 
-    def _stored(self, batch: RunnerBatch) -> list[np.ndarray]:
+    def _encode(self, batch: RunnerBatch) -> list[np.ndarray]:
         arrays = [batch] if isinstance(batch, np.ndarray) else list(batch)
         if len(arrays) != len(self.inputs):
             raise ModelError(f"{self.name}: the file takes {len(self.inputs)} inputs, got {len(arrays)}")
         try:
-            return [tensor.stored(array) for tensor, array in zip(self.inputs, arrays, strict=True)]
+            return [tensor.encode(array) for tensor, array in zip(self.inputs, arrays, strict=True)]
         except ModelError as error:
             raise ModelError(f"{self.name}: {error.message}") from None
 
@@ -169,24 +170,25 @@ class FileRunner:
         process = self._process
         assert process.stdin is not None and process.stdout is not None
         try:
-            # TensorFlow may ask from several threads.
-            with self._turn, self._limited(seconds):
+            # TensorFlow may call from several threads.
+            with self._lock, self._limit_time(seconds):
                 if process.stdin.closed:
-                    raise ModelError(f"{self.name}: its reader is closed")
+                    raise ModelError(f"{self.name}: the {_TITLES[self.form]} process is closed")
                 send(process.stdin, header, arrays)
-                answer, found = receive(process.stdout)
+                reply, results = receive(process.stdout)
         except (EOFError, OSError, ValueError) as error:
-            raise ModelError(f"{self.name}: {self._ending(seconds)}", hint="make the file anew") from error
-        if "error" in answer:
-            reason = summarize_error(answer["error"])
+            reason = self._describe_exit(seconds)
+            raise ModelError(f"{self.name}: {reason}", hint="export the file again") from error
+        if "error" in reply:
+            reason = summarize_error(reply["error"])
             if "Select TensorFlow op" in reason:
-                reason = "it has operations of TensorFlow (Flex), which this runtime does not have"
-            raise ModelError(f"{self.name}: {_CALLED[self.form]} does not run the file: {reason:.300}")
-        return answer, found
+                reason = "it has TensorFlow operations (Flex), which this runtime does not support"
+            raise ModelError(f"{self.name}: {_TITLES[self.form]} cannot run the file: {reason:.300}")
+        return reply, results
 
     @contextmanager
-    def _limited(self, seconds: float) -> Iterator[None]:
-        timer = Timer(seconds, self._give_up)
+    def _limit_time(self, seconds: float) -> Iterator[None]:
+        timer = Timer(seconds, self._stop)
         timer.daemon = True
         timer.start()
         try:
@@ -194,35 +196,37 @@ class FileRunner:
         finally:
             timer.cancel()
 
-    def _give_up(self) -> None:
+    def _stop(self) -> None:
         self._timed_out = True
         self._process.kill()
 
-    def _ending(self, seconds: float) -> str:
+    def _describe_exit(self, seconds: float) -> str:
         code = self._process.wait()
+        title = _TITLES[self.form]
         if self._timed_out:
-            return f"{_CALLED[self.form]} hung on the file and was ended after {seconds:.0f} s"
+            return f"{title} did not finish within {seconds:.0f} s"
         if code < 0:
-            return f"the file ended its reader (signal {-code}, {signal.Signals(-code).name}): it is damaged"
-        return f"its reader ended (exit code {code})"
+            return f"the file crashed {title} (signal {-code}, {signal.Signals(-code).name}): it is damaged"
+        return f"the {title} process failed (exit code {code})"
 
 
-def _size(path: Path) -> int:
+def _read_file_size(path: Path) -> int:
     try:
         return path.stat().st_size
     except FileNotFoundError:
-        raise ModelError(f"{path}: no such model file", hint="kd export MODEL --format litert makes one") from None
+        hint = "kd export MODEL --format litert writes one"
+        raise ModelError(f"{path}: no such model file", hint=hint) from None
 
 
-def _form_of(path: Path) -> str:
-    _size(path)
+def _detect_form(path: Path) -> str:
+    _read_file_size(path)
     form = detect_format(path)
     if form not in RUNTIME_OF_FORMAT:
-        raise ModelError(f"{path}: a {form} file; a .tflite or .onnx file is needed")
+        raise ModelError(f"{path}: not a .tflite or .onnx file (got {form})")
     return form
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end_process(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.kill()
     for pipe in (process.stdin, process.stdout):
@@ -230,10 +234,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         try:
             pipe.close()
         except BrokenPipeError:
-            # What the child had not read any more.
+            # The child ended before it had read everything.
             pass
     process.wait()
 
 
-def _info(described: dict[str, Any]) -> FileTensor:
-    return FileTensor(**{**described, "shape": tuple(described["shape"])})
+def _read_tensor(document: dict[str, Any]) -> FileTensor:
+    return FileTensor(**{**document, "shape": tuple(document["shape"])})

@@ -1,4 +1,4 @@
-"""A `.tflite` or `.onnx` file in its own runtime, as the child process opens it."""
+"""`.tflite` and `.onnx` files in their own runtimes, as the child process opens them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-# onnxruntime's names of the types that NumPy has.
+# NumPy's names for the types of onnxruntime.
 _ONNX_TYPES = {"float": "float32", "double": "float64"}
 
 
 class LiteRTFile:
-    """One `.tflite` file in LiteRT.
+    """A `.tflite` file in LiteRT.
 
     Args:
         path: the file.
-        threads: for its operations.
+        threads: number of threads its operations use.
 
     Raises:
         ValueError: the interpreter refuses the file.
@@ -31,37 +31,37 @@ class LiteRTFile:
         self._interpreter = interpreter = Interpreter(model_content=content, num_threads=threads)
         interpreter.allocate_tensors()
         self._inputs, self._outputs = interpreter.get_input_details(), interpreter.get_output_details()
-        names = self._names()
-        self.inputs = [_of_litert(tensor, names) for tensor in self._inputs]
-        self.outputs = [_of_litert(tensor, names) for tensor in self._outputs]
-        # A batch size that is written into the graph is kept: what is resized nevertheless may answer wrongly.
-        self.batches = [_fixed(tensor) for tensor in self._inputs]
+        names = self._find_names()
+        self.inputs = [_describe_litert_tensor(tensor, names) for tensor in self._inputs]
+        self.outputs = [_describe_litert_tensor(tensor, names) for tensor in self._outputs]
+        # A batch size that is fixed in the graph stays: resized graphs may give wrong outputs.
+        self.batches = [_find_fixed_batch(tensor) for tensor in self._inputs]
 
-    def _names(self) -> dict[int, str]:
-        """What the file's signature calls its tensors; without one, their own names."""
+    def _find_names(self) -> dict[int, str]:
+        """Tensor names by index: those of the file's signature, else the tensors' own names."""
         details = [*self._inputs, *self._outputs]
-        own = {tensor["index"]: _plain(tensor["name"]) for tensor in details}
+        own = {tensor["index"]: _simplify_name(tensor["name"]) for tensor in details}
         for key in self._interpreter.get_signature_list():
             runner = self._interpreter.get_signature_runner(key)
-            called = {**runner.get_input_details(), **runner.get_output_details()}
-            found = {tensor["index"]: name for name, tensor in called.items()}
-            # Other signatures are about other parts of the file.
+            tensors = {**runner.get_input_details(), **runner.get_output_details()}
+            found = {tensor["index"]: name for name, tensor in tensors.items()}
+            # Other signatures describe other parts of the file.
             if set(found) == set(own):
                 return found
         return own if len(set(own.values())) == len(own) else {t["index"]: t["name"] for t in details}
 
     def fit(self, batch: Sequence[np.ndarray]) -> None:
-        """Make room for a batch, and forget what recurrent layers remember of the last one."""
+        """Allocate memory for a batch, and reset the state of recurrent layers."""
         for tensor, array in zip(self._inputs, batch, strict=True):
             if tuple(tensor["shape"]) != array.shape:
                 self._interpreter.resize_tensor_input(tensor["index"], array.shape)
                 tensor["shape"] = array.shape
-        # Nothing is done where nothing changed.
+        # Does nothing if no shape has changed.
         self._interpreter.allocate_tensors()
         self._interpreter.reset_all_variables()
 
     def run(self, batch: Sequence[np.ndarray], output: int) -> np.ndarray:
-        """What one output holds after the batch."""
+        """One output for a batch."""
         for tensor, array in zip(self._inputs, batch, strict=True):
             self._interpreter.set_tensor(tensor["index"], array)
         self._interpreter.invoke()
@@ -69,61 +69,62 @@ class LiteRTFile:
 
 
 class OnnxFile:
-    """One `.onnx` file in onnxruntime; the arguments are those of `LiteFile`."""
+    """An `.onnx` file in onnxruntime; the arguments are those of `LiteRTFile`."""
 
     def __init__(self, path: str, threads: int) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        # 3 is errors: it warns of every constant that it folds.
+        # 3 shows errors only: onnxruntime warns of every constant that it folds.
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        self.inputs, self.outputs = [_of_onnx(one) for one in inputs], [_of_onnx(one) for one in outputs]
+        self.inputs = [_describe_onnx_tensor(one) for one in inputs]
+        self.outputs = [_describe_onnx_tensor(one) for one in outputs]
         self._names = [[one.name for one in group] for group in (inputs, outputs)]
         firsts = [(one.shape or [0])[0] for one in inputs]
         self.batches = [first if isinstance(first, int) else None for first in firsts]
 
     def fit(self, batch: Sequence[np.ndarray]) -> None:
-        """Nothing has to be done before."""
+        """Do nothing: onnxruntime allocates while it runs."""
 
     def run(self, batch: Sequence[np.ndarray], output: int) -> np.ndarray:
-        """What one output holds after the batch."""
+        """One output for a batch."""
         names, outputs = self._names
         return self._session.run([outputs[output]], dict(zip(names, batch, strict=True)))[0]
 
 
-def _fixed(tensor: dict[str, Any]) -> int | None:
+FILE_OF_FORMAT = {"tflite": LiteRTFile, "onnx": OnnxFile}
+
+
+def _find_fixed_batch(tensor: dict[str, Any]) -> int | None:
     signature = tensor["shape_signature"]
     if len(signature) and signature[0] == -1:
         return None
     return int(tensor["shape"][0]) if len(tensor["shape"]) else 0
 
 
-def _plain(name: str) -> str:
-    """`image` from `serving_default_image:0`, as converters of TensorFlow write it."""
+def _simplify_name(name: str) -> str:
+    """`image` from `serving_default_image:0`, which TensorFlow's converters write."""
     return re.sub(r":\d+$", "", name.removeprefix("serving_default_")) or name
 
 
-def _of_litert(tensor: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
+def _describe_litert_tensor(tensor: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
     shape = tensor["shape_signature"] if len(tensor["shape_signature"]) else tensor["shape"]
     parameters = tensor["quantization_parameters"]
-    quantised = len(parameters["scales"]) == 1
+    quantized = len(parameters["scales"]) == 1
     return {
         "name": names[tensor["index"]],
         "shape": [int(side) for side in shape[1:]],
         "dtype": np.dtype(tensor["dtype"]).name,
-        "scale": float(parameters["scales"][0]) if quantised else None,
-        "zero_point": int(parameters["zero_points"][0]) if quantised else 0,
+        "scale": float(parameters["scales"][0]) if quantized else None,
+        "zero_point": int(parameters["zero_points"][0]) if quantized else 0,
     }
 
 
-def _of_onnx(tensor: Any) -> dict[str, Any]:
+def _describe_onnx_tensor(tensor: Any) -> dict[str, Any]:
     kind = tensor.type.removeprefix("tensor(").removesuffix(")")
     shape = [side if isinstance(side, int) else -1 for side in (tensor.shape or [])[1:]]
     dtype = _ONNX_TYPES.get(kind, kind)
     return {"name": tensor.name, "shape": shape, "dtype": dtype, "scale": None, "zero_point": 0}
-
-
-FILE_OF_FORMAT = {"tflite": LiteRTFile, "onnx": OnnxFile}

@@ -1,7 +1,7 @@
-"""The child process that opens a `.tflite` or `.onnx` file: reading one is not memory-safe, it may end.
+"""The child process that opens a `.tflite` or `.onnx` file: their runtimes are not memory-safe and may crash.
 
-It is started as a script, so that TensorFlow is not imported here. It talks over its standard input and output:
-one line of JSON, then the bytes of the arrays that the line announces.
+It runs as a script, so that TensorFlow is not imported here. A message on its standard input or output is one line
+of JSON, then the bytes of the arrays that the line announces.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from typing import IO, Any
 
 import numpy as np
 
-# What can be fed and read.
+# Types that kd can feed and read.
 NUMBER_TYPES = {"bool", "float16", "float32", "float64"} | {
     f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)
 }
-
-_MONTH = 30 * 24 * 3600
+_CPU_LIMIT_SECONDS = 30 * 24 * 3600
 
 
 def send(channel: IO[bytes], header: dict[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
@@ -39,7 +38,7 @@ def receive(channel: IO[bytes]) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Read one message.
 
     Raises:
-        EOFError: the other side has gone.
+        EOFError: the other side has closed the channel.
     """
     line = channel.readline()
     if not line.endswith(b"\n"):
@@ -47,22 +46,22 @@ def receive(channel: IO[bytes]) -> tuple[dict[str, Any], list[np.ndarray]]:
     header = json.loads(line)
     arrays = []
     for dtype, shape in header.pop("arrays"):
-        wanted = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        content = channel.read(wanted)
-        if len(content) != wanted:
+        count = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        content = channel.read(count)
+        if len(content) != count:
             raise EOFError
         arrays.append(np.frombuffer(content, dtype).reshape(shape))
     return header, arrays
 
 
 class RuntimeModel:
-    """One opened file, asked with any number of examples.
+    """An opened file that takes batches of any size.
 
     Args:
-        file: from `kdcli.models.runtimes.runner_files`.
+        file: a file from `kdcli.models.runtimes.runner_files`.
 
     Raises:
-        ValueError: an input has no batch axis, or it takes several batch sizes at once.
+        ValueError: an input without a batch axis, or inputs of different batch sizes.
     """
 
     def __init__(self, file: Any) -> None:
@@ -71,44 +70,44 @@ class RuntimeModel:
             raise ValueError("an input has no batch axis")
         fixed = {batch for batch in self.file.batches if batch is not None}
         if len(fixed) > 1:
-            raise ValueError(f"its inputs have the batch sizes {' and '.join(map(str, sorted(fixed)))}")
+            raise ValueError(f"its inputs have different batch sizes ({', '.join(map(str, sorted(fixed)))})")
         self.batch: int | None = next(iter(fixed), None)
 
-    def described(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """All tensors, and the fixed batch size or None."""
         return {"inputs": self.file.inputs, "outputs": self.file.outputs, "batch": self.batch}
 
     def run_zeros(self, output: int) -> None:
-        """Answer one example of zeros, where the file says what an example is.
+        """Run one example of zeros, if its shape is known.
 
-        What a file does when it is first asked, it does here, under the limits of opening.
+        The first run of a file thus happens under the limits for opening it.
         """
         if all(one["dtype"] in NUMBER_TYPES and min(one["shape"], default=1) > 0 for one in self.file.inputs):
             self.predict([np.zeros((1, *one["shape"]), one["dtype"]) for one in self.file.inputs], output)
 
     def predict(self, batch: Sequence[np.ndarray], output: int) -> np.ndarray:
         """One raw output for a batch of any size."""
-        answers = []
-        for part in self._parts(batch):
+        outputs = []
+        for part in self._split(batch):
             self.file.fit(part)
-            answer = np.asarray(self.file.run(part, output))
-            if answer.shape[:1] != part[0].shape[:1]:
-                raise ValueError(f"answers {len(part[0])} examples with the shape {answer.shape}")
-            answers.append(answer)
-        return np.concatenate(answers)[: len(batch[0])]
+            result = np.asarray(self.file.run(part, output))
+            if result.shape[:1] != part[0].shape[:1]:
+                raise ValueError(f"the output for {len(part[0])} examples has shape {result.shape}")
+            outputs.append(result)
+        return np.concatenate(outputs)[: len(batch[0])]
 
     def time(self, batch: Sequence[np.ndarray], output: int) -> int:
-        """Nanoseconds from the arrays that go in to the array that comes out; allocating is done before."""
-        parts, taken = self._parts(batch), 0
+        """Nanoseconds from input arrays to the output array, without allocation."""
+        parts, nanoseconds = self._split(batch), 0
         for part in parts:
             self.file.fit(part)
             began = time.perf_counter_ns()
             self.file.run(part, output)
-            taken += time.perf_counter_ns() - began
-        return taken
+            nanoseconds += time.perf_counter_ns() - began
+        return nanoseconds
 
-    def _parts(self, batch: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-        """The batch in parts of the fixed size; the last one is filled up with its own last example."""
+    def _split(self, batch: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+        """The batch in parts of the fixed size; the last part is padded with its last example."""
         if self.batch is None:
             return [list(batch)]
         starts = range(0, len(batch[0]), self.batch)
@@ -119,21 +118,21 @@ class RuntimeModel:
         return parts
 
 
-def serve_requests(requests: IO[bytes], answers: IO[bytes]) -> None:
-    """Open the file that the first message names, then answer until the other side has gone."""
+def serve_requests(requests: IO[bytes], replies: IO[bytes]) -> None:
+    """Open the file named in the first message, then reply to messages until the channel is closed."""
     from kdcli.models.runtimes.runner_files import FILE_OF_FORMAT
     from kdcli.screening.process_limits import limit_process
 
     first, _ = receive(requests)
-    # A large file may be asked for days: how long is up to the other side.
-    limit_process(memory=max(first["memory"], _half_of_memory()), cpu_seconds=_MONTH)
-    _hold(first["memory"])
+    # A large file may run for days; the other side sets the timeouts.
+    limit_process(memory=max(first["memory"], _half_of_memory()), cpu_seconds=_CPU_LIMIT_SECONDS)
+    _limit_memory(first["memory"])
     try:
-        reader = RuntimeModel(FILE_OF_FORMAT[first["form"]](first["path"], first["threads"]))
-        send(answers, reader.described())
+        model = RuntimeModel(FILE_OF_FORMAT[first["form"]](first["path"], first["threads"]))
+        send(replies, model.describe())
     except Exception as error:
-        # Whatever the runtime raises means that this file does not open; the parent says so.
-        send(answers, {"error": str(error) or type(error).__name__})
+        # Anything that the runtime raises means that this file does not open; the parent reports it.
+        send(replies, {"error": str(error) or type(error).__name__})
         return
     while True:
         try:
@@ -141,26 +140,26 @@ def serve_requests(requests: IO[bytes], answers: IO[bytes]) -> None:
         except EOFError:
             return
         try:
-            send(answers, {}, _done(reader, header, arrays))
+            send(replies, {}, _run_command(model, header, arrays))
         except Exception as error:
-            send(answers, {"error": str(error) or type(error).__name__})
+            send(replies, {"error": str(error) or type(error).__name__})
 
 
-def _done(reader: RuntimeModel, header: dict[str, Any], arrays: list[np.ndarray]) -> list[np.ndarray]:
-    output, count = header["output"], len(reader.file.inputs)
-    if header["command"] == "answer":
-        return [reader.predict(arrays, output)]
+def _run_command(model: RuntimeModel, header: dict[str, Any], arrays: list[np.ndarray]) -> list[np.ndarray]:
+    output, count = header["output"], len(model.file.inputs)
+    if header["command"] == "predict":
+        return [model.predict(arrays, output)]
     if header["command"] == "time":
         batches = [arrays[at : at + count] for at in range(0, len(arrays), count)]
-        return [np.array([reader.time(batch, output) for batch in batches], np.int64)]
-    reader.run_zeros(output)
-    # It behaved with one example: many of them may take more.
-    _hold(None)
+        return [np.array([model.time(batch, output) for batch in batches], np.int64)]
+    model.run_zeros(output)
+    # One example worked; large batches may need more memory.
+    _limit_memory(None)
     return []
 
 
-def _hold(memory: int | None) -> None:
-    """Bound the data of this process for now; None takes the bound away, as far as that goes."""
+def _limit_memory(memory: int | None) -> None:
+    """Limit the data segment of this process; None removes the limit as far as possible."""
     try:
         import resource
     except ImportError:
@@ -172,7 +171,7 @@ def _hold(memory: int | None) -> None:
     try:
         resource.setrlimit(resource.RLIMIT_DATA, (memory, hard))
     except (ValueError, OSError):
-        # macOS refuses a bound below what is already in use.
+        # macOS refuses a limit below the memory already in use.
         return
 
 
@@ -180,18 +179,18 @@ def _half_of_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if hasattr(os, "sysconf") else 0
 
 
-def _end_with(parent: int) -> None:
-    """End when the parent has gone, also in the midst of a file that never comes back."""
+def _watch_parent(parent: int) -> None:
+    """End this process when its parent has ended, even while a file runs."""
     while os.getppid() == parent:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":
-    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    # Native code writes to standard output as it likes: the channel gets a descriptor of its own.
+    Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
+    # Native code may write to standard output, so the channel gets a descriptor of its own.
     channel = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    # A script knows only its own folder, and with -P not even that.
-    sys.path.append(str(Path(__file__).parents[2]))
+    # A script's import path holds only its own folder, and with -P not even that.
+    sys.path.append(str(Path(__file__).parents[3]))
     serve_requests(sys.stdin.buffer, channel)

@@ -1,8 +1,8 @@
-"""The child process that loads a stranger's SavedModel, or a file of Keras 2, and freezes it.
+"""The child process that loads a SavedModel, or a Keras 2 file, from an unknown author and freezes it.
 
-Loading is the dangerous part: it runs what the file says, and damaged files may end the process. What comes out
-is a graph of constants that only computes, with a description of it. The request is one line of JSON on standard
-input; the answer is two files in a scratch folder.
+Loading runs what the file contains, and a damaged file may crash the process. The result is a graph of constants
+that only computes, with a description of it. The request is one line of JSON on standard input; the result is two
+files in a scratch folder.
 """
 
 from __future__ import annotations
@@ -11,25 +11,40 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kdcli.errors import KdError, ModelError, UsageError, summarize_error
-from kdcli.models.keras.model import DIVERGED_HINT
-from kdcli.models.saved_model.call import load_exported, load_keras_2_call
 from kdcli.models.saved_model.constant_function import freeze_function
-from kdcli.models.saved_model.frozen import DESCRIPTION_FILE, GRAPH_FILE
+from kdcli.models.saved_model.frozen_graph import DESCRIPTION_FILE, GRAPH_FILE
+from kdcli.models.saved_model.signatures import LoadedSignature, load_keras_2_call, load_signature
+from kdcli.models.variables import DIVERGED_HINT
 from kdcli.screening.process_limits import limit_process
+from kdcli.tensors import Tensor, Variable
 
-# Sizes tried on axes that take any size, when a graph is asked for the first time.
+# Sizes tried for axes of any size in a first call.
 _SIDES = (32, 224, 8, 1)
 _BATCH = 2
 _TOLERANCE = 1e-4
-# Bytes up to which a frozen graph is asked here whether it answers as the signature does.
-_TRIED = 100_000_000
+# Running many constants takes minutes: larger graphs are not compared with their signature here.
+_MAX_COMPARED_BYTES = 100_000_000
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of the signature.
+
+    Args:
+        inputs: tensors by input name.
+        outputs: tensors by output name.
+    """
+
+    inputs: dict[str, Tensor]
+    outputs: Mapping[str, Tensor]
 
 
 def freeze(
@@ -44,62 +59,76 @@ def freeze(
     """Load a model and write its frozen graph.
 
     Args:
-        path: a SavedModel folder, or with `legacy` a file of Keras 2.
-        scratch: where the graph is written.
-        signature: which one; `serving_default` or the only one when left out.
-        max_weight_bytes: bytes of weights above which nothing is frozen.
-        values: what some inputs hold in every answer, by name.
+        path: SavedModel folder, or with `legacy` a Keras 2 file.
+        scratch: folder for the graph.
+        signature: name of the signature; `serving_default` or the only one if omitted.
+        max_weight_bytes: bytes of weights above which the model is not frozen.
+        values: fixed values of some inputs, by input name.
 
     Returns:
-        The description that `graph_freezing` reads.
+        The description that `read_frozen_graph` reads.
 
     Raises:
-        ModelError: it holds weights that are not finite, or does not answer.
-        UsageError: it has no such signature, or several to choose from; a value that no input takes.
+        ModelError: a weight is not finite, or the signature fails on a test batch.
+        UsageError: no such signature, several to choose from, or a value that fits no input.
     """
-    loaded = load_keras_2_call(path) if legacy else load_exported(path, signature)
+    loaded = load_keras_2_call(path) if legacy else load_signature(path, signature)
     function = loaded.function
-    weights = _weights(function)
+    weights = _find_weights(function)
     _check_finite(weights)
-    inputs = _described(function.structured_input_signature[1], function.inputs)
-    fixed = _fixed_inputs(inputs, values or {})
-    counted = [variable for variable in weights.values() if variable.dtype.is_floating]
-    described: dict[str, Any] = {
+    inputs = _describe_tensors(function.structured_input_signature[1], function.inputs)
+    fixed = _fix_inputs(inputs, values or {})
+    description = _describe(loaded, weights, inputs=inputs, fixed=fixed)
+    call = _call_once(function, inputs, fixed)
+    if call is not None and _find_random_nodes(function.graph.as_graph_def()):
+        again = function(**call.inputs)
+        same = (_is_near(output.numpy(), again[name].numpy()) for name, output in call.outputs.items())
+        description["random"] = not all(same)
+    reason = _find_obstacle(function, weights, max_weight_bytes=max_weight_bytes)
+    if reason is None:
+        reason = _write_graph(function, description, scratch / GRAPH_FILE, inputs=inputs, fixed=fixed, call=call)
+    description["unfrozen_reason"] = reason
+    return description
+
+
+def _describe(
+    loaded: LoadedSignature,
+    weights: Mapping[str, Variable],
+    *,
+    inputs: Sequence[Mapping[str, Any]],
+    fixed: Mapping[str, np.ndarray],
+) -> dict[str, Any]:
+    function = loaded.function
+    floats = {id(variable): variable for variable in weights.values() if variable.dtype.is_floating}
+    return {
         "signature": loaded.signature,
         "signatures": loaded.signatures,
         "exported": loaded.exported,
-        "inputs": [given for given in inputs if given["name"] not in fixed],
-        "outputs": _described(function.structured_outputs, function.outputs),
+        "inputs": [tensor for tensor in inputs if tensor["name"] not in fixed],
+        "outputs": _describe_tensors(function.structured_outputs, function.outputs),
         "weights": [
             {"node": node, "name": variable.name.split(":")[0], "trainable": bool(variable.trainable)}
             for node, variable in weights.items()
         ],
-        "parameters": sum(map(_count, {id(v): v for v in counted}.values())) or _constants(function),
-        "unfrozen": None,
+        "parameters": sum(map(_count_values, floats.values())) or _count_constants(function),
         "random": False,
     }
-    probe, answers = _first_answer(function, inputs, fixed)
-    if probe is not None and _random_nodes(function.graph.as_graph_def()):
-        again = function(**probe)
-        described["random"] = not all(_near(answers[name].numpy(), again[name].numpy()) for name in answers)
-    size = sum(_count(variable) * variable.dtype.size for variable in weights.values())
-    others = [tensor for tensor, _ in _captured(function) if tensor.dtype.name in ("resource", "variant")]
-    if size > max_weight_bytes:
-        described["unfrozen"] = f"its weights are {size / 1e9:.1f} GB, more than can be made constants here"
-    elif len({id(tensor) for tensor in others}) > len({id(v.handle) for v in weights.values()}):
-        described["unfrozen"] = "it looks things up in tables, which cannot be made constants"
-    else:
-        described["unfrozen"] = _write_frozen(
-            function, described, inputs, fixed, probe, answers, scratch / GRAPH_FILE
-        )
+
+
+def _describe_tensors(structure: Mapping[str, Any], tensors: Sequence[Tensor]) -> list[dict[str, Any]]:
+    """Names and tensors of inputs or outputs; TensorFlow orders both by name."""
+    described = []
+    for name, tensor in zip(sorted(structure), tensors, strict=False):
+        shape = None if tensor.shape.rank is None else tensor.shape.as_list()
+        described.append({"name": name, "tensor": tensor.name, "shape": shape, "dtype": tensor.dtype.name})
     return described
 
 
-def _fixed_inputs(inputs: list[dict[str, Any]], values: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The values that were given for inputs, in their types and shapes."""
+def _fix_inputs(inputs: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Fixed input values, as arrays of the inputs' types and shapes."""
     import tensorflow
 
-    named = {given["name"]: given for given in inputs}
+    named = {tensor["name"]: tensor for tensor in inputs}
     fixed = {}
     for name, value in values.items():
         if name not in named:
@@ -110,7 +139,7 @@ def _fixed_inputs(inputs: list[dict[str, Any]], values: Mapping[str, Any]) -> di
         try:
             array = np.array(value, dtype.as_numpy_dtype)
         except (ValueError, TypeError):
-            raise UsageError(f"{where} holds {dtype.name} (got {value!r})") from None
+            raise UsageError(f"{where} has type {dtype.name} (got {value!r})") from None
         if shape.is_fully_defined():
             array = np.broadcast_to(array, shape.as_list())
         elif not shape.is_compatible_with(()):
@@ -119,29 +148,35 @@ def _fixed_inputs(inputs: list[dict[str, Any]], values: Mapping[str, Any]) -> di
     return fixed
 
 
-def _random_nodes(graph: Any) -> list[Any]:
-    """The operations that draw from a seed of their own which the graph leaves open."""
-    nodes = [*graph.node, *(node for body in graph.library.function for node in body.node_def)]
-    return [n for n in nodes if {"seed", "seed2"} <= set(n.attr) and not (n.attr["seed"].i or n.attr["seed2"].i)]
+def _find_obstacle(function: Any, weights: Mapping[str, Variable], *, max_weight_bytes: int) -> str | None:
+    """Why a signature cannot become constants, as a clause; None if it can."""
+    size = sum(_count_values(variable) * variable.dtype.size for variable in weights.values())
+    if size > max_weight_bytes:
+        return f"its weights are {size / 1e9:.1f} GB, more than can be made constants here"
+    others = {id(tensor) for tensor, _ in _find_captures(function) if tensor.dtype.name in ("resource", "variant")}
+    if len(others) > len({id(variable.handle) for variable in weights.values()}):
+        return "it uses lookup tables, which cannot be made constants"
+    return None
 
 
-def _weights(function: Any) -> dict[str, Any]:
+def _find_weights(function: Any) -> dict[str, Variable]:
     """Variables that the outputs need, by the name of the node that stands for each of them.
 
-    A graph of TensorFlow 1 brings those of its optimizer too.
+    A graph of TensorFlow 1 also holds the variables of its optimizer.
     """
     handles = {id(variable.handle): variable for variable in function.graph.variables}
-    return {node.op.name: handles[id(tensor)] for tensor, node in _captured(function) if id(tensor) in handles}
+    captures = _find_captures(function)
+    return {node.op.name: handles[id(tensor)] for tensor, node in captures if id(tensor) in handles}
 
 
-def _captured(function: Any) -> list[tuple[Any, Any]]:
-    """What the outputs need from outside the graph, each with the tensor that stands for it."""
-    needed = _needed(function)
+def _find_captures(function: Any) -> list[tuple[Tensor, Tensor]]:
+    """Tensors from outside the graph that the outputs need, each with the tensor that stands for it."""
+    needed = _find_needed(function)
     pairs = zip(function.captured_inputs, function.graph.internal_captures, strict=True)
     return [(tensor, node) for tensor, node in pairs if node.op in needed]
 
 
-def _needed(function: Any) -> set[Any]:
+def _find_needed(function: Any) -> set[Any]:
     """The operations that the outputs need."""
     waiting, found = [tensor.op for tensor in function.outputs], set()
     while waiting:
@@ -152,163 +187,169 @@ def _needed(function: Any) -> set[Any]:
     return found
 
 
-def _constants(function: Any) -> int:
-    """The numbers in float constants with axes: the weights of a graph that was frozen before it was saved."""
+def _list_nodes(graph: Any) -> list[Any]:
+    """The nodes of a `GraphDef` and of its functions."""
+    return [*graph.node, *(node for body in graph.library.function for node in body.node_def)]
+
+
+def _find_random_nodes(graph: Any) -> list[Any]:
+    """The operations whose seed the graph leaves to TensorFlow."""
+    seeded = [node for node in _list_nodes(graph) if {"seed", "seed2"} <= set(node.attr)]
+    return [node for node in seeded if not (node.attr["seed"].i or node.attr["seed2"].i)]
+
+
+def _count_constants(function: Any) -> int:
+    """Number of values in float constants with axes: the weights of a graph that was saved frozen."""
     import tensorflow
 
-    nodes = [op.node_def for op in _needed(function)]
+    nodes = [op.node_def for op in _find_needed(function)]
     nodes += [node for body in function.graph.as_graph_def().library.function for node in body.node_def]
     values = [node.attr["value"].tensor for node in nodes if node.op == "Const"]
     floats = [one.tensor_shape.dim for one in values if tensorflow.dtypes.as_dtype(one.dtype).is_floating]
     return sum(math.prod(side.size for side in sides) for sides in floats if sides)
 
 
-def _count(variable: Any) -> int:
+def _count_values(variable: Variable) -> int:
     return int(np.prod(variable.shape.as_list(), dtype=np.int64))
 
 
-def _check_finite(weights: Mapping[str, Any]) -> None:
+def _check_finite(weights: Mapping[str, Variable]) -> None:
     for variable in weights.values():
-        if variable.dtype.is_floating and not np.isfinite(_known(variable.numpy())).all():
+        if variable.dtype.is_floating and not np.isfinite(_to_numpy_type(variable.numpy())).all():
             raise ModelError(f"the weight {variable.name.split(':')[0]} holds NaN or infinity", hint=DIVERGED_HINT)
 
 
-def _described(structure: Mapping[str, Any], tensors: Any) -> list[dict[str, Any]]:
-    """Names and tensors of inputs or outputs; TensorFlow orders both by name."""
-    described = []
-    for name, tensor in zip(sorted(structure), tensors, strict=False):
-        rank = tensor.shape.rank
-        shape = None if rank is None else tensor.shape.as_list()
-        described.append({"name": name, "tensor": tensor.name, "shape": shape, "dtype": tensor.dtype.name})
-    return described
+def _call_once(
+    function: Any, inputs: Sequence[Mapping[str, Any]], fixed: Mapping[str, np.ndarray]
+) -> _Call | None:
+    """Call the signature with a test batch; None if no batch of a guessed size works.
 
-
-def _first_answer(
-    function: Any, inputs: list[dict[str, Any]], fixed: Mapping[str, np.ndarray]
-) -> tuple[dict[str, Any] | None, Any]:
-    """An input that the signature answers, with its answer; nothing where no such input can be guessed."""
-    sure = all(
-        given["shape"] and None not in given["shape"][1:] and given["dtype"] != "string" for given in inputs
-    )
+    Raises:
+        ModelError: the call fails although the shapes and types leave nothing to guess.
+    """
     import tensorflow
 
+    certain = all(
+        tensor["shape"] and None not in tensor["shape"][1:] and tensor["dtype"] != "string" for tensor in inputs
+    )
     failure: Exception | None = None
     for side in _SIDES:
-        probe = {
-            given["name"]: tensorflow.constant(fixed[given["name"]], given["dtype"])
-            if given["name"] in fixed
-            else _probe(given, side)
-            for given in inputs
+        batch = {
+            tensor["name"]: tensorflow.constant(fixed[tensor["name"]], tensor["dtype"])
+            if tensor["name"] in fixed
+            else _make_test_input(tensor, side)
+            for tensor in inputs
         }
         try:
-            return probe, function(**probe)
+            return _Call(batch, function(**batch))
         # Graphs fail with every kind of exception.
         except Exception as error:
             failure = error
-        if sure:
+        if certain:
             break
-    if sure and failure is not None:
-        reason = summarize_error(failure)
-        raise ModelError(f"the signature does not answer a batch of zeros: {reason:.300}")
-    return None, None
+    if certain and failure is not None:
+        raise ModelError(f"the signature fails on a test batch: {summarize_error(failure):.300}")
+    return None
 
 
-def _probe(given: Mapping[str, Any], side: int) -> Any:
+def _make_test_input(tensor: Mapping[str, Any], side: int) -> Tensor:
     import tensorflow
 
-    shape = [] if given["shape"] is None else list(given["shape"])
+    shape = [] if tensor["shape"] is None else list(tensor["shape"])
     shape = [(side if axis else _BATCH) if size is None else size for axis, size in enumerate(shape)]
-    if given["dtype"] == "string":
-        picture = tensorflow.io.encode_jpeg(np.zeros((side, side, 3), np.uint8))
-        return tensorflow.fill(shape, picture)
-    dtype = tensorflow.dtypes.as_dtype(given["dtype"])
-    drawn = np.random.default_rng(0).random(shape) if dtype.is_floating else np.zeros(shape)
-    return tensorflow.cast(tensorflow.constant(drawn), dtype)
+    if tensor["dtype"] == "string":
+        image = tensorflow.io.encode_jpeg(np.zeros((side, side, 3), np.uint8))
+        return tensorflow.fill(shape, image)
+    dtype = tensorflow.dtypes.as_dtype(tensor["dtype"])
+    values = np.random.default_rng(0).random(shape) if dtype.is_floating else np.zeros(shape)
+    return tensorflow.cast(tensorflow.constant(values), dtype)
 
 
-def _write_frozen(
+def _write_graph(
     function: Any,
-    described: Mapping[str, Any],
-    inputs: list[dict[str, Any]],
-    fixed: Mapping[str, np.ndarray],
-    probe: dict[str, Any] | None,
-    answers: Any,
+    description: Mapping[str, Any],
     path: Path,
+    *,
+    inputs: Sequence[Mapping[str, Any]],
+    fixed: Mapping[str, np.ndarray],
+    call: _Call | None,
 ) -> str | None:
-    """Write the graph of constants; why not, where that fails or it answers otherwise than the signature."""
+    """Write the graph of constants; return why not if freezing fails or changes the outputs."""
+    outputs = None
     try:
         constant = freeze_function(function)
         graph = constant.graph.as_graph_def()
-        # Running many constants takes minutes: large graphs are asked first by whoever reads them.
-        tried = probe is not None and graph.ByteSize() <= _TRIED
-        answered = constant(*(probe[given["name"]] for given in inputs)) if tried and probe else None
-    # The conversion is TensorFlow's own and raises whatever it meets; the signature itself still answers.
+        if call is not None and graph.ByteSize() <= _MAX_COMPARED_BYTES:
+            outputs = constant(*(call.inputs[tensor["name"]] for tensor in inputs))
+    # The conversion is internal to TensorFlow and raises anything; the signature itself still works.
     except Exception as error:
         return f"it cannot be frozen ({summarize_error(error):.120})"
-    if answered is not None and not described["random"]:
-        wanted = [answers[given["name"]] for given in described["outputs"]]
-        if not all(_near(a.numpy(), b.numpy()) for a, b in zip(answered, wanted, strict=True)):
-            return "its frozen graph answers differently"
-    for node in (*graph.node, *(node for body in graph.library.function for node in body.node_def)):
+    if call is not None and outputs is not None and not description["random"]:
+        expected = [call.outputs[tensor["name"]] for tensor in description["outputs"]]
+        if not all(_is_near(a.numpy(), b.numpy()) for a, b in zip(outputs, expected, strict=True)):
+            return "its frozen graph gives other outputs"
+    for node in _list_nodes(graph):
         node.device = ""
-    # kd computes deterministically, and TensorFlow then wants a seed in each of them.
-    for number, node in enumerate(_random_nodes(graph), start=1):
+    # kd computes deterministically, for which TensorFlow requires a seed in each of them.
+    for number, node in enumerate(_find_random_nodes(graph), start=1):
         node.attr["seed2"].i = number
-    for given in inputs:
-        if given["name"] in fixed:
-            _fix(graph, given, fixed[given["name"]])
+    for tensor in inputs:
+        if tensor["name"] in fixed:
+            _replace_input(graph, tensor["tensor"].split(":")[0], fixed[tensor["name"]])
     path.write_bytes(graph.SerializeToString())
     return None
 
 
-def _fix(graph: Any, given: Mapping[str, Any], value: np.ndarray) -> None:
-    """Put a constant in the place of an input."""
+def _replace_input(graph: Any, name: str, value: np.ndarray) -> None:
+    """Replace an input node by a constant."""
     import tensorflow
 
-    node = next(one for one in graph.node if one.name == given["tensor"].split(":")[0])
+    node = next(node for node in graph.node if node.name == name)
     dtype = node.attr["dtype"].type
     node.Clear()
-    node.name, node.op = given["tensor"].split(":")[0], "Const"
+    node.name, node.op = name, "Const"
     node.attr["dtype"].type = dtype
     node.attr["value"].tensor.CopyFrom(tensorflow.make_tensor_proto(value, dtype))
 
 
-def _near(first: np.ndarray, second: np.ndarray) -> bool:
-    first, second = _known(first), _known(second)
+def _is_near(first: np.ndarray, second: np.ndarray) -> bool:
+    first, second = _to_numpy_type(first), _to_numpy_type(second)
     if first.dtype.kind != "f":
         return bool(np.array_equal(first, second))
     return np.allclose(first, second, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True)
 
 
-def _known(array: np.ndarray) -> np.ndarray:
-    """Half types that numpy does not know are of kind V."""
+def _to_numpy_type(array: np.ndarray) -> np.ndarray:
+    """The array in float32 if it has a half type that NumPy does not know (kind V)."""
     return array.astype(np.float32) if array.dtype.kind == "V" else array
 
 
 def handle_request(request: Mapping[str, Any]) -> None:
-    """Freeze what the request names and describe it, or say why not.
+    """Freeze the requested model and write its description, or the error.
 
     Args:
         request: `path`, `scratch`, and the arguments of `freeze`.
     """
     scratch = Path(request["scratch"])
-    asked = {name: request[name] for name in ("legacy", "signature", "largest", "values") if name in request}
+    names = ("legacy", "signature", "max_weight_bytes", "values")
+    options = {name: request[name] for name in names if name in request}
     try:
-        described = freeze(Path(request["path"]), scratch, **asked)
-    except KdError as refused:
-        described = {"error": refused.message, "hint": refused.hint, "usage": isinstance(refused, UsageError)}
-    # Whatever TensorFlow raises means that this file does not load; the parent says so.
+        description = freeze(Path(request["path"]), scratch, **options)
+    except KdError as error:
+        usage = isinstance(error, UsageError)
+        description = {"error": error.message, "hint": error.hint, "usage": usage}
+    # Anything that TensorFlow raises means that this file does not load; the parent reports it.
     except Exception as error:
-        # The folder is a private copy that nobody has named.
+        # The user has never seen the path of the private copy.
         reason = summarize_error(error).replace(f"{request['path']}/", "")
-        hint = "copy it again from where it came from; if it is whole, save the model anew"
-        described = {"error": f"it does not load: {reason:.300}", "hint": hint, "usage": False}
-    (scratch / DESCRIPTION_FILE).write_text(json.dumps(described), "utf-8")
+        hint = "copy it again from its source; if it is complete, save the model again"
+        description = {"error": f"the model does not load: {reason:.300}", "hint": hint, "usage": False}
+    (scratch / DESCRIPTION_FILE).write_text(json.dumps(description), "utf-8")
 
 
-def _alone(request: Mapping[str, Any]) -> None:
-    """Serve in a process that was made for nothing else."""
-    # What libraries write about themselves belongs to nobody.
+def _run(request: Mapping[str, Any]) -> None:
+    """Handle one request in a process of its own."""
+    # Must be set before TensorFlow is imported.
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     limit_process(memory=request["memory"], cpu_seconds=request["cpu_seconds"], file_bytes=request["file_bytes"])
     import tensorflow
@@ -318,4 +359,4 @@ def _alone(request: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    _alone(json.loads(sys.stdin.readline()))
+    _run(json.loads(sys.stdin.readline()))

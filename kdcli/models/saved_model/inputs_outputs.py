@@ -1,4 +1,4 @@
-"""Which part of a SavedModel a network uses: one output, its inputs or an inner tensor, and their batch axis."""
+"""The inputs and the output of a SavedModel that a network uses, and their batch axis."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from collections.abc import Mapping, Sequence
 from kdcli.errors import UsageError, did_you_mean
 from kdcli.lazy import tf
 from kdcli.models.network import TensorSpec, UnusableModel, choose_output
-from kdcli.models.saved_model.frozen import FrozenGraph, GraphTensor
-from kdcli.models.saved_model.trace import GraphTrace, Shape
+from kdcli.models.saved_model.frozen_graph import FrozenGraph, GraphTensor
+from kdcli.models.saved_model.trace import GraphTrace
+from kdcli.tensors import Shape
 
 
-def choose_graph_output(frozen: FrozenGraph, wanted: str | None, *, name: str) -> GraphTensor:
-    """The output that was asked for, or the only one.
+def choose_graph_output(frozen: FrozenGraph, option: str | None, *, name: str) -> GraphTensor:
+    """The output named by the option, else the only one.
 
     Raises:
-        UsageError: several and none chosen, or no such output.
-        ModelError: it holds no floats.
+        UsageError: no such output, or several to choose from.
+        ModelError: the signature has no output, or the output does not hold floats.
     """
     names = [output.name for output in frozen.outputs]
     if not names:
         raise UnusableModel(f"{name}: the signature {frozen.signature} has no output")
-    chosen = frozen.outputs[names.index(choose_output(names, wanted, name=name))]
+    chosen = frozen.outputs[names.index(choose_output(names, option, name=name))]
     if not tf.dtypes.as_dtype(chosen.dtype).is_floating:
         raise UnusableModel(
             f"{name}: the output {chosen.name} holds {chosen.dtype}; logits, probabilities or values are floats",
@@ -37,15 +38,15 @@ def find_batch_size(feeds: Sequence[GraphTensor]) -> int | None:
 
 
 def check_batch_size(feeds: Sequence[GraphTensor], *, name: str, hint: str | None = None) -> int | None:
-    """The only batch size that the inputs take; None for any.
+    """The only batch size that the inputs take, None for any; refuse inputs without a common one.
 
     Args:
-        feeds: the inputs.
-        name: what messages call the model.
-        hint: the way on where they cannot be used.
+        feeds: inputs of the network.
+        name: name of the model in messages.
+        hint: hint of the errors.
 
     Raises:
-        ModelError: an input without a batch axis, or inputs for different batch sizes.
+        ModelError: an input without a batch axis, or inputs of different batch sizes.
     """
     for feed in feeds:
         if feed.shape is None:
@@ -59,41 +60,41 @@ def check_batch_size(feeds: Sequence[GraphTensor], *, name: str, hint: str | Non
     if not sizes:
         raise UnusableModel(f"{name}: the signature has no input", hint=hint)
     if len(sizes) > 1:
-        said = ", ".join(f"{feed.name} {feed.shape}" for feed in feeds)
-        raise UnusableModel(f"{name}: the inputs are for different batch sizes ({said})", hint=hint)
+        shapes = ", ".join(f"{feed.name} {feed.shape}" for feed in feeds)
+        raise UnusableModel(f"{name}: the inputs have different batch sizes ({shapes})", hint=hint)
     return sizes.pop()
 
 
 def require_fixed_values(feeds: Sequence[GraphTensor], *, name: str, section: str) -> None:
-    """Refuse inputs that hold one value for all examples, such as `keep_prob`, and were given none.
+    """Refuse inputs with one value for all examples, such as `keep_prob`, that have no fixed value.
 
     Args:
-        feeds: the inputs that are left.
-        name: what messages call the model.
+        feeds: inputs without a fixed value.
+        name: name of the model in messages.
         section: `teacher` or `student`, for the hint.
 
     Raises:
-        ModelError: naming them.
+        ModelError: names those inputs.
     """
     batched = any(feed.shape and feed.shape[0] is None for feed in feeds)
     single = [feed for feed in feeds if feed.shape == () or (batched and feed.shape == (1,))]
     if not single or len(single) == len(feeds):
         return
-    values = ", ".join(f"{_key(feed.name)}: {_usual(feed)}" for feed in single)
+    values = ", ".join(f"{_quote_key(feed.name)}: {_suggest_value(feed)}" for feed in single)
     names = ", ".join(feed.name for feed in single)
+    verb = "is an input" if len(single) == 1 else "are inputs"
     raise UnusableModel(
-        f"{name}: {names} {'is an input' if len(single) == 1 else 'are inputs'} with one value for all examples "
-        "(got none)",
+        f"{name}: {names} {verb} with one value for all examples, which is not set",
         hint=f"--set '{section}.input.values={{{values}}}'",
     )
 
 
-def _key(name: str) -> str:
+def _quote_key(name: str) -> str:
     return name if name.isidentifier() else json.dumps(name)
 
 
-def _usual(feed: GraphTensor) -> str:
-    """What such an input holds in inference, as far as its type and its name tell."""
+def _suggest_value(feed: GraphTensor) -> str:
+    """The usual value of such an input in inference, guessed from its type and its name."""
     if feed.dtype == "bool":
         return "false"
     if not tf.dtypes.as_dtype(feed.dtype).is_floating:
@@ -102,15 +103,15 @@ def _usual(feed: GraphTensor) -> str:
 
 
 def make_input_specs(feeds: Sequence[GraphTensor]) -> tuple[TensorSpec, ...]:
-    """What the network takes, without the batch axis."""
+    """The inputs of the network, without the batch axis."""
     return tuple(TensorSpec(feed.name, tuple((feed.shape or (None,))[1:]), feed.dtype) for feed in feeds)
 
 
 def find_output_shape(chosen: GraphTensor, traced: GraphTrace | None, *, name: str) -> Shape:
-    """The shape of an output without the batch axis, as traced or else as declared.
+    """The shape of an output without the batch axis: as traced, else as declared.
 
     Raises:
-        ModelError: the batch axis is not its first, or the size of its last axis is not known.
+        ModelError: the first axis is not the batch axis, or the size of the last axis is unknown.
     """
     traced_shape = traced.shapes.get(chosen.tensor) if traced else None
     declared = chosen.shape
@@ -124,31 +125,31 @@ def find_output_shape(chosen: GraphTensor, traced: GraphTrace | None, *, name: s
     return tuple(found)
 
 
-def find_start_tensor(wanted: str, traced: GraphTrace, taps: Mapping[str, str], *, name: str) -> GraphTensor:
-    """The inner tensor from which a network shall start.
+def find_start_tensor(setting: str, traced: GraphTrace, taps: Mapping[str, str], *, name: str) -> GraphTensor:
+    """The inner tensor from which a network starts.
 
     Args:
-        wanted: a tap, or the full name of a tensor.
+        setting: name of a tap, or full name of a tensor.
         traced: the graph from its own inputs.
-        taps: tap → full name.
-        name: what messages call the model.
+        taps: full tensor names by tap.
+        name: name of the model in messages.
 
     Raises:
         UsageError: no such tensor.
-        ModelError: its shape is not known, or it has no batch axis.
+        ModelError: the tensor's shape is unknown, or it has no batch axis.
     """
-    full = taps.get(wanted, wanted)
+    full = taps.get(setting, setting)
     tensor = traced.tensor(full)
     if tensor is None:
         known = ", ".join(taps)
         raise UsageError(
-            f"{name}: there is no tensor {wanted!r}; {did_you_mean(wanted, taps)}"
+            f"{name}: there is no tensor {setting!r}; {did_you_mean(setting, taps)}"
             + (f"layers: {known}" if known else "a full name ends in :0"),
             hint=f"kd inspect {name} lists them",
         )
-    carried = traced.shapes.get(tensor.name)
-    shape = (None, *carried) if carried is not None else tensor.shape.rank and tuple(tensor.shape)
+    traced_shape = traced.shapes.get(tensor.name)
+    shape = (None, *traced_shape) if traced_shape is not None else tensor.shape.rank and tuple(tensor.shape)
     if not shape:
-        raise UnusableModel(f"{name}: the shape of the tensor {wanted} is unknown, or it has no batch axis")
-    fixed = traced.batch if carried is not None else shape[0]
-    return GraphTensor(wanted, tensor.name, (fixed, *shape[1:]), tensor.dtype.name)
+        raise UnusableModel(f"{name}: the shape of the tensor {setting} is unknown, or it has no batch axis")
+    fixed = traced.batch if traced_shape is not None else shape[0]
+    return GraphTensor(setting, tensor.name, (fixed, *shape[1:]), tensor.dtype.name)

@@ -1,4 +1,4 @@
-"""SavedModels and files of Keras 2, opened as networks: frozen in a child process, read here."""
+"""Open SavedModels and Keras 2 files as networks: frozen in a child process, read here."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 from kdcli.errors import ModelError
 from kdcli.extras import require_extra
+from kdcli.models.files.load import load_saved_model
 from kdcli.models.saved_model.freeze import FreezeProcess
-from kdcli.models.saved_model.network import GraphNetwork
+from kdcli.models.saved_model.network import FrozenNetwork, SavedModelNetwork, SignatureNetwork
 
 
 def open_graph(
@@ -23,29 +24,30 @@ def open_graph(
     section: str = "student",
     trainable: bool = False,
     threads: int | None = None,
-) -> GraphNetwork:
-    """Open a SavedModel that was screened.
+) -> SavedModelNetwork:
+    """Open a screened SavedModel.
 
     Args:
-        folder: a private copy; it may be gone afterwards.
-        name: what messages call it.
-        signature: `serving_default`, or the only one, when left out.
-        output: which output, where there are several.
-        start_at: a tap or tensor from which the network starts.
-        values: what some inputs hold in every answer, by name.
+        folder: private copy; it may be removed afterwards.
+        name: name of the model in messages.
+        signature: name of the signature; `serving_default` or the only one if omitted.
+        output: name of the output; may be omitted if there is only one.
+        start_at: tap or tensor from which the network starts.
+        values: fixed values of some inputs, by input name.
         section: `teacher` or `student`, for hints.
-        trainable: whether it is going to be trained.
-        threads: of the process that freezes it.
+        trainable: whether the network will be trained.
+        threads: number of threads TensorFlow uses in the freezing process.
 
     Raises:
-        ModelError: it does not load or cannot do what is asked; UsageError: a name that it does not have.
+        ModelError: the model does not load, or cannot be used as requested.
+        UsageError: no such signature, output or tensor.
     """
-    from kdcli.models.files.load import load_saved_model
-
-    with FreezeProcess(folder, name=name, signature=signature, values=values, threads=threads) as freezing:
-        frozen = freezing.result()
-    loaded = load_saved_model(folder) if frozen.graph is None and not (trainable or start_at) else None
-    return GraphNetwork(
+    with FreezeProcess(folder, name=name, signature=signature, values=values, threads=threads) as process:
+        frozen = process.result()
+    if frozen.graph is None and not (trainable or start_at):
+        loaded = load_saved_model(folder)
+        return SignatureNetwork(frozen, loaded, name=name, output=output, values=values, section=section)
+    return FrozenNetwork(
         frozen,
         name=name,
         output=output,
@@ -53,7 +55,6 @@ def open_graph(
         values=values,
         section=section,
         trainable=trainable,
-        loaded=loaded,
     )
 
 
@@ -65,27 +66,27 @@ def open_legacy(
     start_at: str | None = None,
     trainable: bool = False,
     threads: int | None = None,
-) -> GraphNetwork:
-    """Open a file of Keras 2 that was screened, as the graph that `tf_keras` makes of it.
+) -> FrozenNetwork:
+    """Open a screened Keras 2 file as the graph that `tf_keras` makes of it.
 
     Args:
-        path: a private copy of a `.h5` or `.keras` file.
-        name: what messages call it.
-        output: which output, where there are several.
-        start_at: a tap or tensor from which the network starts.
-        trainable: whether it is going to be trained; it is saved as a SavedModel then.
-        threads: of the process that freezes it.
+        path: private copy of a `.h5` or `.keras` file.
+        name: name of the model in messages.
+        output: name of the output; may be omitted if there is only one.
+        start_at: tap or tensor from which the network starts.
+        trainable: whether the network will be trained; it is then saved as a SavedModel.
+        threads: number of threads TensorFlow uses in the freezing process.
 
     Raises:
-        ModelError: `tf_keras` is missing, does not load the file, or it cannot do what is asked.
-        UsageError: a name that it does not have.
+        ModelError: `tf_keras` is missing or does not load the file, or the model cannot be used as requested.
+        UsageError: no such output or tensor.
     """
-    require_extra("legacy", subject=f"{name}: a file of Keras 2, which Keras 3 does not load,")
-    with FreezeProcess(path, name=name, legacy=True, threads=threads) as freezing:
-        frozen = freezing.result()
+    require_extra("legacy", subject=f"{name}: a Keras 2 file, which Keras 3 does not load,")
+    with FreezeProcess(path, name=name, legacy=True, threads=threads) as process:
+        frozen = process.result()
     if frozen.graph is None:
         raise ModelError(
-            f"{name}: a file of Keras 2 opens as a graph only, and {frozen.unfrozen}",
+            f"{name}: a Keras 2 file can only be opened as a graph, and {frozen.unfrozen_reason}",
             hint="save it with Keras 2 as a folder: model.export(FOLDER)",
         )
-    return GraphNetwork(frozen, name=name, output=output, start_at=start_at, trainable=trainable)
+    return FrozenNetwork(frozen, name=name, output=output, start_at=start_at, trainable=trainable)

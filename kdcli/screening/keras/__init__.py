@@ -1,1 +1,1 @@
-"""What a file of Keras could run or allocate, read without loading it."""
+"""Screening of Keras files: `.keras` archives and `.h5` files."""

@@ -1,8 +1,8 @@
-"""The names of Keras that a configuration may use: a name that is not here is looked at before it is added."""
+"""Allow-lists of Keras names in a model configuration; review what a name does before you add it."""
 
 from __future__ import annotations
 
-# All of `keras.layers` but those that run code or open files of their own (Lambda, TFSMLayer, JaxLayer, ...).
+# All of `keras.layers` except those that run code or open files (Lambda, TFSMLayer, JaxLayer, ...).
 LAYERS = frozenset(
     """
     Activation ActivityRegularization AdaptiveAveragePooling1D AdaptiveAveragePooling2D AdaptiveAveragePooling3D
@@ -31,9 +31,9 @@ LAYERS = frozenset(
     """.split()
 )
 MODEL_CLASSES = frozenset(("Functional", "Model", "Sequential"))
-# Layers that `keras.applications` brings along, without a public name, and a layer's name in `.h5` files.
+# Layers of `keras.applications` without a public name, and the name of a layer in `.h5` files.
 APPLICATIONS = frozenset(("CustomScaleLayer", "GroupedQueryAttention", "LayerScale"))
-# What layers, and models that were compiled, are made with; also the names of earlier versions.
+# Parts of layers and of compiled models, including the names of earlier versions.
 PARTS = frozenset(
     """
     AUC AWQConfig AWQDTypePolicy AbsMaxQuantizer Accuracy Adadelta Adafactor Adagrad Adam AdamW Adamax
@@ -56,7 +56,7 @@ PARTS = frozenset(
     TrueNegatives TruePositives TruncatedNormal Tversky UnitNorm VarianceScaling Zeros
     """.split()
 )
-# Functions and aliases, which stand as `{"class_name": "function", "config": NAME}` or in place of a class.
+# Functions and aliases, written as `{"class_name": "function", "config": NAME}` or instead of a class.
 FUNCTIONS = frozenset(
     """
     binary_accuracy binary_crossentropy binary_focal_crossentropy categorical_accuracy categorical_crossentropy
@@ -72,7 +72,7 @@ FUNCTIONS = frozenset(
     top_k_categorical_accuracy truncated_normal tversky unit_norm variance_scaling zeros
     """.split()
 )
-# Operators between layers (`x + 1`) stand as classes of these modules; those that take functions are left out.
+# Operators between layers (`x + 1`) are classes of these modules; those that take functions are omitted.
 OPERATION_MODULES = frozenset(f"keras.src.ops.{name}" for name in "core einops image linalg math nn numpy".split())
 OPERATIONS = frozenset(
     """
@@ -104,7 +104,7 @@ OPERATIONS = frozenset(
     UnravelIndex Unstack Vander Var Vdot View ViewAsComplex ViewAsReal Vsplit Vstack Where ZerosLike
     """.split()
 )
-# Keras 2 wrote TensorFlow functions between layers by name; these only compute.
+# Keras 2 stored TensorFlow functions between layers by name; these only compute.
 KERAS_2_FUNCTIONS = frozenset(
     """
     cast clip_by_value concat convert_to_tensor expand_dims gather identity linalg.matmul nn.gelu nn.relu nn.relu6

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,62 +18,64 @@ from kdcli.screening.keras.config import check_config
 from kdcli.screening.keras.hdf5_process import UNREADABLE
 from kdcli.screening.verdict import COPY_HINT, Finding, Verdict
 
-# What the child may take: so much for itself, and so much for each byte of the file.
+# Limits of the child process, to which more is added for each byte of the file.
 _MEMORY_BYTES, _CPU_SECONDS, _TIMEOUT_SECONDS = 700_000_000, 2, 30
 _BYTES_PER_SECOND = 5_000_000
 
 
 @dataclass(frozen=True)
-class Hdf5:
-    """What lies in an HDF5 file.
+class Hdf5Content:
+    """What an HDF5 file contains.
 
     Args:
-        findings: what it is refused for.
-        values: how many numbers its datasets hold.
-        config: the configuration of the model, if it holds one.
+        findings: what the file is refused for.
+        values: number of values in all datasets.
+        config: the configuration of the model, if there is one.
     """
 
     findings: tuple[Finding, ...]
+    _: KW_ONLY
     values: int = 0
     config: str | None = None
 
 
 def screen_hdf5(path: Path, *, custom_names: Collection[str]) -> Verdict:
-    """What a `.h5` file could do.
+    """Screen a `.h5` file.
 
-    Refused are links and values outside of the file, filters that are libraries, values that the file cannot
-    fill, damaged files, and configurations that ask for more than Keras' own layers.
+    Refuses links and values outside the file, filters that need a plugin, values that the file cannot fill,
+    damaged files, and configurations that need more than the layers of Keras.
 
     Args:
-        path: of a private copy.
-        custom_names: names that the user's own files have registered with Keras.
+        path: a private copy of the file.
+        custom_names: names that the user's own code has registered with Keras.
 
     Raises:
-        ModelError: it cannot be opened.
+        ModelError: the file cannot be opened.
     """
-    read = read_hdf5(path, start=0, size=read_file_size(path))
-    findings = list(read.findings)
-    held = None if findings else read.values
-    if read.config is not None:
-        text = read.config.encode("utf-8", "replace")
-        findings += check_config(text, code=custom_names, held=held, where="its model_config")
-    elif not findings:
-        findings.append(
-            Finding("no-model", "it holds weights, but no model", hint="save the whole model: model.save(FILE)")
+    content = read_hdf5(path, start=0, size=read_file_size(path))
+    findings = list(content.findings)
+    stored_values = None if findings else content.values
+    if content.config is not None:
+        text = content.config.encode("utf-8", "replace")
+        findings += check_config(
+            text, custom_names=custom_names, stored_values=stored_values, name="the attribute model_config"
         )
-    return Verdict(tuple(findings), read.values)
+    elif not findings:
+        hint = "save the whole model: model.save(FILE)"
+        findings.append(Finding("no-model", "the file contains weights but no model", hint=hint))
+    return Verdict(tuple(findings), content.values)
 
 
 def screen_weights(path: Path) -> Verdict:
-    """What a `.h5` file could do to who reads nothing but weights from it."""
+    """Screen a `.h5` file of which only the weights are read."""
     return Verdict(read_hdf5(path, start=0, size=read_file_size(path)).findings)
 
 
 def read_file_size(path: Path) -> int:
-    """Bytes of a file that can be opened.
+    """The size in bytes of a file that can be opened.
 
     Raises:
-        ModelError: it cannot.
+        ModelError: the file cannot be opened.
     """
     try:
         with open(path, "rb") as file:
@@ -82,14 +84,14 @@ def read_file_size(path: Path) -> int:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def read_hdf5(path: Path, *, start: int, size: int, member: str | None = None) -> Hdf5:
-    """Read an HDF5 file in a child process that may die of it.
+def read_hdf5(path: Path, *, start: int, size: int, member: str | None = None) -> Hdf5Content:
+    """Read an HDF5 file in a child process, which a damaged file may crash.
 
     Args:
-        path: the file, or the archive that it lies in.
-        start: where in it, in bytes.
-        size: of the HDF5 file, unpacked.
-        member: of an archive, where it lies there compressed.
+        path: the file, or the archive that contains it.
+        start: offset of the HDF5 file in bytes.
+        size: unpacked size of the HDF5 file in bytes.
+        member: name of a compressed archive member to read instead of `start`.
     """
     seconds = _TIMEOUT_SECONDS + size / _BYTES_PER_SECOND
     request = {
@@ -97,35 +99,40 @@ def read_hdf5(path: Path, *, start: int, size: int, member: str | None = None) -
         "start": start,
         "size": size,
         "member": member,
-        # Unpacking joins parts.
+        # Unpacking needs more than one copy of the content.
         "memory": _MEMORY_BYTES + (3 * size if member else 0),
         "seconds": _CPU_SECONDS + size // _BYTES_PER_SECOND,
     }
-    # Without the current folder among the places to import from, and without a search for filters.
+    # Nothing is imported from the current folder, and HDF5 does not search for filter plugins.
     command = [sys.executable, "-P", "-m", hdf5_process.__name__]
     environment = {**os.environ, "HDF5_PLUGIN_PRELOAD": "::", "OPENBLAS_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
     )
     try:
-        answer, _ = process.communicate(json.dumps(request).encode() + b"\n", timeout=seconds)
+        reply, _ = process.communicate(json.dumps(request).encode() + b"\n", timeout=seconds)
     except subprocess.TimeoutExpired:
-        return Hdf5((_damaged(f"reading it hung and was ended after {seconds:.0f} s"),))
+        return _report_damage(f"reading the file took longer than {seconds:.0f} s")
     finally:
         if process.poll() is None:
             process.kill()
             process.communicate()
     if process.returncode < 0:
         number = -process.returncode
-        return Hdf5((_damaged(f"it ended its reader (signal {number}, {signal.Signals(number).name})"),))
+        return _report_damage(f"the file crashed its reader (signal {number}, {signal.Signals(number).name})")
     try:
-        found: dict[str, Any] = json.loads(answer)
-        faults = found["faults"]
-        findings = tuple(_damaged(text) if rule == UNREADABLE else Finding(rule, text) for rule, text in faults)
-        return Hdf5(findings, found["values"], found["config"])
+        result: dict[str, Any] = json.loads(reply)
+        findings = tuple(_make_finding(rule, message) for rule, message in result["faults"])
+        return Hdf5Content(findings, values=result["values"], config=result["config"])
     except (ValueError, KeyError, TypeError):
-        return Hdf5((_damaged(f"its reader ended without an answer (exit code {process.returncode})"),))
+        return _report_damage(f"its reader ended without a result (exit code {process.returncode})")
 
 
-def _damaged(message: str) -> Finding:
-    return Finding(UNREADABLE, f"damaged: {message}", hint=COPY_HINT)
+def _report_damage(message: str) -> Hdf5Content:
+    return Hdf5Content((_make_finding(UNREADABLE, message),))
+
+
+def _make_finding(rule: str, message: str) -> Finding:
+    if rule == UNREADABLE:
+        return Finding(rule, f"damaged: {message}", hint=COPY_HINT)
+    return Finding(rule, message)

@@ -1,6 +1,6 @@
-"""The child process that reads a stranger's HDF5 file: its library is not safe with damaged ones and may end.
+"""The child process that reads an untrusted HDF5 file: the HDF5 library may crash on damaged files.
 
-The request is one line of JSON on standard input, the answer one on standard output.
+The request is one line of JSON on standard input, the result one line of JSON on standard output.
 """
 
 from __future__ import annotations
@@ -19,43 +19,39 @@ from kdcli.screening.process_limits import limit_process
 UNREADABLE = "unreadable"
 
 
-class Part:
-    """A stretch of a file as a file of its own: weights that lie uncompressed in an archive."""
+class _FilePart:
+    """A part of a file as a file object: uncompressed weights in an archive."""
 
-    def __init__(self, file: IO[bytes], start: int, size: int) -> None:
-        self._file, self._start, self._size, self._place = file, start, size, 0
+    def __init__(self, file: IO[bytes], *, start: int, size: int) -> None:
+        self._file, self._start, self._size, self._position = file, start, size, 0
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to an offset from the start (0), from here (1) or from the end (2)."""
-        self._place = offset + (0, self._place, self._size)[whence]
-        return self._place
+        self._position = offset + (0, self._position, self._size)[whence]
+        return self._position
 
     def tell(self) -> int:
-        """Where reading goes on."""
-        return self._place
+        return self._position
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill a buffer as far as there is something."""
-        wanted = max(0, min(len(buffer), self._size - self._place))
-        self._file.seek(self._start + self._place)
-        count = self._file.readinto(memoryview(buffer)[:wanted])  # type: ignore[attr-defined]
-        self._place += count
+        most = max(0, min(len(buffer), self._size - self._position))
+        self._file.seek(self._start + self._position)
+        count = self._file.readinto(memoryview(buffer)[:most])  # type: ignore[attr-defined]
+        self._position += count
         return int(count)
 
     def read(self, size: int = -1) -> bytes:
-        """So many bytes, or all that is left."""
-        content = bytearray(self._size - self._place if size < 0 else size)
+        content = bytearray(self._size - self._position if size < 0 else size)
         return bytes(content[: self.readinto(memoryview(content))])
 
 
 def describe_hdf5(request: dict[str, Any]) -> dict[str, Any]:
-    """What lies in a file.
+    """Read an HDF5 file.
 
     Args:
-        request: `path`; `start` and `size` of the file's part, or the `member` of an archive that is unpacked.
+        request: `path`, and either the `start` and `size` of the HDF5 file in it or the `member` of an archive.
 
     Returns:
-        `faults` (rule and message), `values` (how many numbers), `config` (the model's, or None).
+        `faults` (rule and message), `values` (number of values), `config` (the model's configuration or None).
     """
     import h5py
 
@@ -64,28 +60,29 @@ def describe_hdf5(request: dict[str, Any]) -> dict[str, Any]:
             with zipfile.ZipFile(opened) as archive:
                 content: Any = BytesIO(archive.read(request["member"]))
         else:
-            content = Part(opened, request["start"], request["size"])
+            content = _FilePart(opened, start=request["start"], size=request["size"])
         try:
             with h5py.File(content, "r") as file:
-                walk = Walk(file, request["size"])
+                walk = Walk(file, size=request["size"])
                 try:
-                    walk.go()
+                    walk.run()
                 except Refusal as refusal:
                     walk.faults.append(refusal)
-        # The library's errors for damaged files have every type.
+        # For damaged files the library raises errors of many types.
         except Exception as error:
             reason = summarize_error(error)
-            said = "its end is missing" if "truncated file" in reason else f"it does not read: {reason[:150]}"
-            return {"faults": [[UNREADABLE, said]], "values": 0, "config": None}
+            cut = "truncated file" in reason
+            message = "the file is truncated" if cut else f"the file cannot be read: {reason[:150]}"
+            return {"faults": [[UNREADABLE, message]], "values": 0, "config": None}
     faults = [[fault.rule, str(fault)] for fault in walk.faults]
     return {"faults": faults, "values": walk.values, "config": walk.config}
 
 
 if __name__ == "__main__":
-    # Native code writes to standard output as it likes: the channel gets a descriptor of its own.
+    # Native code may write to standard output, so the result gets its own descriptor.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    asked = json.loads(sys.stdin.readline())
-    limit_process(memory=asked["memory"], cpu_seconds=asked["seconds"])
-    json.dump(describe_hdf5(asked), channel)
+    request = json.loads(sys.stdin.readline())
+    limit_process(memory=request["memory"], cpu_seconds=request["seconds"])
+    json.dump(describe_hdf5(request), channel)
     channel.close()

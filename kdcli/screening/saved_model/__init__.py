@@ -1,1 +1,1 @@
-"""What a SavedModel could run, read without running it."""
+"""Screening of SavedModel folders."""

@@ -1,12 +1,12 @@
-"""Which operations a graph from a stranger may run: those that only compute, listed by name.
+"""The operations that an untrusted graph may run: those that only compute, listed by name.
 
-A list of what is forbidden would never be complete: TensorFlow has some 1,900 operations, and each version adds
-some. Whatever stands in no group here is refused where it can run.
+A list of forbidden operations would never be complete: TensorFlow has about 1,900, and each version adds more. An
+operation in none of these groups is refused wherever it can run.
 """
 
 from __future__ import annotations
 
-# Each group: why its operations are harmless, then their names.
+# Why the operations of a group are harmless, and their names.
 GROUPS = {
     "move values between nodes and call functions of the same file": """
         Const Identity IdentityN NoOp Placeholder PlaceholderWithDefault StopGradient PreventGradient Snapshot
@@ -90,7 +90,7 @@ GROUPS = {
         ResourceApplyPowerSign ResourceSparseApplyAdagrad ResourceSparseApplyAdagradV2
         ResourceSparseApplyKerasMomentum ResourceSparseApplyMomentum ResourceSparseApplyRMSProp
         ResourceSparseApplyFtrl""",
-    "pictures and sound, decoded from tensors (never from files) and resized": """
+    "images and sound, decoded from tensors (never from files) and resized": """
         DecodeImage DecodeJpeg DecodePng DecodeGif DecodeBmp DecodeWebP DecodeAndCropJpeg ExtractJpegShape
         EncodeJpeg EncodeJpegVariableQuality EncodePng DecodeWav EncodeWav ResizeArea ResizeBicubic ResizeBilinear
         ResizeNearestNeighbor ScaleAndTranslate CropAndResize ExtractGlimpse ExtractGlimpseV2 AdjustContrast
@@ -133,7 +133,7 @@ GROUPS = {
 }
 ALLOWED_OPERATIONS = frozenset(name for names in GROUPS.values() for name in names.split())
 
-# Lookup tables: harmless when what fills them comes from the model itself, which `saved_model_tables` checks.
+# Lookup tables: harmless if their content comes from the model itself, which `tables` checks.
 FILE_TABLE_OPERATIONS = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})
 TABLE_OPERATIONS = FILE_TABLE_OPERATIONS | frozenset(
     """HashTable HashTableV2 AnonymousHashTable MutableHashTable MutableHashTableV2 AnonymousMutableHashTable
@@ -143,19 +143,19 @@ TABLE_OPERATIONS = FILE_TABLE_OPERATIONS | frozenset(
     LookupTableExport LookupTableExportV2 LookupTableImport LookupTableImportV2""".split()
 )
 
-# The operations with which a model of TensorFlow 1 reads its variables while it is loaded.
+# Operations that read the variables of a TensorFlow 1 model while it is loaded.
 RESTORE_OPERATIONS = frozenset({"RestoreV2", "Restore", "RestoreSlice"})
 
-# Stateless operations that touch files. TensorFlow runs them to find out shapes, also where nobody calls them.
+# Stateless operations that access files. TensorFlow runs them to infer shapes, even where nothing calls them.
 FOLDED_FILE_OPERATIONS = frozenset(
     """ReadFile MatchingFiles GenerateVocabRemapping PyFuncStateless DebugIdentity DebugNanCount
     DebugNumericSummary CacheDataset SnapshotDataset SnapshotDatasetV2 DatasetFromGraph""".split()
 )
-# Operations that write wherever their attributes say, whatever their inputs are.
+# Operations that write to the files or servers in their attributes, for any input.
 DEBUG_OPERATIONS = frozenset({"DebugIdentity", "DebugNanCount", "DebugNumericSummary"})
 
-# What some operations do; the rest "is not known to be harmless".
-_DOES = {
+# What operations do, by the words that follow their name in a message.
+_EFFECTS = {
     "reads files": "ReadFile MatchingFiles RestoreV2 Restore RestoreSlice WholeFileReaderV2 LoadAndRemapMatrix "
     "GenerateVocabRemapping TextLineReaderV2 TFRecordReaderV2 FixedLengthRecordReaderV2 LMDBReader "
     "TFRecordDataset TFRecordDatasetV2 TextLineDataset FixedLengthRecordDataset FixedLengthRecordDatasetV2",
@@ -163,16 +163,16 @@ _DOES = {
     "CreateSummaryFileWriter DatasetToTFRecord SaveDataset SaveDatasetV2 CacheDatasetV2 DumpTensor "
     "CreateSummaryDbWriter WriteHistogramSummary WriteImageSummary WriteAudioSummary WriteGraphSummary",
     "runs Python code": "PyFunc PyFuncStateless EagerPyFunc",
-    "sends to or receives from elsewhere": "_Send _Recv _HostSend _HostRecv Send Recv RemoteCall RpcCall "
+    "exchanges data with other processes": "_Send _Recv _HostSend _HostRecv Send Recv RemoteCall RpcCall "
     "RpcClient RpcServer CollectiveReduce CollectiveReduceV2 CollectiveGather CollectiveBcastSend NcclAllReduce",
-    "runs a program that no screening reads": "XlaCallModule XlaLaunch XlaLaunchV2 _XlaRun _XlaCompile TPUExecute "
-    "TRTEngineOp DatasetFromGraph XlaCustomCall XlaCustomCallV2",
+    "runs a program that screening cannot read": "XlaCallModule XlaLaunch XlaLaunchV2 _XlaRun _XlaCompile "
+    "TPUExecute TRTEngineOp DatasetFromGraph XlaCustomCall XlaCustomCallV2",
     "writes to files or servers named in its attributes": "DebugIdentity DebugIdentityV2 DebugIdentityV3 "
     "DebugNanCount DebugNumericSummary",
 }
-_REASONS = {name: reason for reason, names in _DOES.items() for name in names.split()}
+_EFFECT_OF = {name: effect for effect, names in _EFFECTS.items() for name in names.split()}
 
 
 def describe_effect(operation: str) -> str:
-    """What a refused operation does, in words that follow its name."""
-    return _REASONS.get(operation, "is not known to be harmless")
+    """Say what a refused operation does, in words that follow its name."""
+    return _EFFECT_OF.get(operation, "is not known to be harmless")

@@ -1,20 +1,20 @@
-"""What a SavedModel says of itself: who wrote it, and what its signatures take and give."""
+"""What a SavedModel states about itself: its producer, and the inputs and outputs of its signatures."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
 from kdcli.screening.saved_model.allowed_operations import TABLE_OPERATIONS
 from kdcli.screening.saved_model.files import MODEL_FILE
-from kdcli.screening.saved_model.proto import dtype_name, parse_saved_model
-from kdcli.screening.saved_model.reachable import has_objects, signature_names
+from kdcli.screening.saved_model.proto import all_nodes, dtype_name, parse_message
+from kdcli.screening.saved_model.reachability import has_objects, signature_names
 from kdcli.screening.saved_model.sizes import check_density
 
-_KERAS_2 = "_tf_keras_"
-# What `keras.Model.export` of Keras 3 puts beside the signatures.
-_KERAS_3 = frozenset({"non_trainable_variables", "trainable_variables"})
+_KERAS_2_PREFIX = "_tf_keras_"
+# What `keras.Model.export` of Keras 3 stores next to the signatures.
+_KERAS_3_CHILDREN = frozenset({"non_trainable_variables", "trainable_variables"})
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,13 @@ class TensorFacts:
 
     Args:
         name: its name in the signature.
-        dtype: such as `float32`.
-        shape: with None where it is open; None as a whole when not even the number of axes is known.
+        dtype: name of the data type, such as `float32`.
+        shape: None for each axis of any length; None as a whole if the number of axes is unknown.
     """
 
     name: str
     dtype: str
+    _: KW_ONLY
     shape: tuple[int | None, ...] | None
 
 
@@ -37,64 +38,65 @@ class SignatureFacts:
     """A signature of a SavedModel.
 
     Args:
-        name: such as `serving_default`.
+        name: name of the signature, such as `serving_default`.
         inputs, outputs: sorted by name.
     """
 
     name: str
+    _: KW_ONLY
     inputs: tuple[TensorFacts, ...]
     outputs: tuple[TensorFacts, ...]
 
 
 @dataclass(frozen=True)
 class SavedModelFacts:
-    """What a SavedModel says of itself; nothing of it is proven.
+    """What a SavedModel states about itself; none of it is verified.
 
     Args:
         producer: `Keras 3`, `Keras 2`, `tf.Module` or `TensorFlow 1`.
-        tensorflow: the version that wrote it; None where it does not say.
+        tensorflow: version that wrote the model; None if it is not stated.
         signatures: sorted by name.
-        tables: whether it has lookup tables.
+        tables: whether the model has lookup tables.
     """
 
     producer: str
+    _: KW_ONLY
     tensorflow: str | None
     signatures: tuple[SignatureFacts, ...]
     tables: bool
 
 
 def describe_saved_model(folder: Path) -> SavedModelFacts | None:
-    """Read what a SavedModel says of itself, also where screening refuses it.
+    """Read what a SavedModel states about itself, even if screening refuses it.
 
     Args:
-        folder: the one that was screened.
+        folder: the folder that was screened.
 
     Returns:
-        None where it cannot be read, or would take too much memory.
+        None if the model cannot be read, or would take too much memory.
     """
     try:
         content = (folder / MODEL_FILE).read_bytes()
         if any(check_density(content)):
             return None
-        meta = parse_saved_model(content).meta_graphs[0]
+        meta = parse_message("SavedModel", content).meta_graphs[0]
         names = signature_names(meta)
-    # The same that screening meets in a damaged message.
+    # As in `screen_saved_model`: the errors of a damaged message.
     except (OSError, ValueError, IndexError, KeyError, RecursionError):
         return None
     signatures = tuple(_signature(name, meta.signature_def[name]) for name in names if name in meta.signature_def)
-    library = (function.node_def for function in meta.graph_def.library.function)
-    operations = {node.op for nodes in (meta.graph_def.node, *library) for node in nodes}
+    tables = any(node.op in TABLE_OPERATIONS for node in all_nodes(meta.graph_def))
     version = meta.meta_info_def.tensorflow_version or None
-    return SavedModelFacts(_producer(meta), version, signatures, bool(operations & TABLE_OPERATIONS))
+    return SavedModelFacts(_producer(meta), tensorflow=version, signatures=signatures, tables=tables)
 
 
 def _signature(name: str, signature: Any) -> SignatureFacts:
-    return SignatureFacts(name, _tensors(signature.inputs), _tensors(signature.outputs))
+    return SignatureFacts(name, inputs=_tensors(signature.inputs), outputs=_tensors(signature.outputs))
 
 
 def _tensors(tensors: Any) -> tuple[TensorFacts, ...]:
     return tuple(
-        TensorFacts(name, dtype_name(tensors[name].dtype), _shape(tensors[name].tensor_shape))
+        TensorFacts(name, dtype_name(tensors[name].dtype), shape=_shape(tensors[name].tensor_shape))
         for name in sorted(tensors)
     )
 
@@ -107,7 +109,7 @@ def _producer(meta: Any) -> str:
     if not has_objects(meta):
         return "TensorFlow 1"
     nodes = meta.object_graph_def.nodes
-    if any(node.user_object.identifier.startswith(_KERAS_2) for node in nodes):
+    if any(node.user_object.identifier.startswith(_KERAS_2_PREFIX) for node in nodes):
         return "Keras 2"
     children = {child.local_name for child in nodes[0].children} if nodes else set()
-    return "Keras 3" if children >= _KERAS_3 else "tf.Module"
+    return "Keras 3" if children >= _KERAS_3_CHILDREN else "tf.Module"

@@ -1,4 +1,4 @@
-"""The messages of a SavedModel: bytes become records, and nothing in them is run."""
+"""The protobuf messages of a SavedModel: parsing them, and reading names, types and sizes."""
 
 from __future__ import annotations
 
@@ -8,69 +8,22 @@ from typing import Any
 
 from kdcli.lazy import tf
 
-# A text takes this much in memory, however short.
+# Memory for one element of a string tensor, at least.
 _TEXT_BYTES = 24
-# How much of a stranger's name is shown.
-_SHOWN = 80
 
 
-def parse_saved_model(content: bytes) -> Any:
-    """The `SavedModel` message in a `saved_model.pb`.
+def parse_message(kind: str, content: bytes) -> Any:
+    """Parse a message.
 
-    Raises:
-        ValueError: damaged.
-    """
-    return _message("SavedModel", content)
-
-
-def parse_variable(content: bytes) -> Any:
-    """The `VariableDef` message of a model of TensorFlow 1.
+    Args:
+        kind: `SavedModel`, `VariableDef`, `AssetFileDef`, `GraphDef`, `FunctionDef` or `FunctionDefLibrary`.
+        content: the serialized message.
 
     Raises:
-        ValueError: damaged.
+        ValueError: the content is not such a message.
     """
-    return _message("VariableDef", content)
-
-
-def parse_asset(content: bytes) -> Any:
-    """The `AssetFileDef` message of a model of TensorFlow 1.
-
-    Raises:
-        ValueError: damaged.
-    """
-    return _message("AssetFileDef", content)
-
-
-def parse_graph(content: bytes) -> Any:
-    """The `GraphDef` message in some bytes.
-
-    Raises:
-        ValueError: they hold none.
-    """
-    return _message("GraphDef", content)
-
-
-def parse_function(content: bytes) -> Any:
-    """The `FunctionDef` message in some bytes.
-
-    Raises:
-        ValueError: they hold none.
-    """
-    return _message("FunctionDef", content)
-
-
-def parse_library(content: bytes) -> Any:
-    """The `FunctionDefLibrary` message in some bytes.
-
-    Raises:
-        ValueError: they hold none.
-    """
-    return _message("FunctionDefLibrary", content)
-
-
-def _message(kind: str, content: bytes) -> Any:
-    # Imported here and after a touch of `tf`, which keeps TensorFlow's import quiet. These modules are generated
-    # from published definitions of messages; most of their classes have no public name.
+    # Imported late and after an access to `tf`, which keeps the import of TensorFlow quiet. These modules are
+    # generated from published message definitions; most of their classes have no public name.
     _ = tf.__version__
     from google.protobuf.message import DecodeError
     from tensorflow.core.framework import function_pb2, graph_pb2, variable_pb2
@@ -90,14 +43,19 @@ def _message(kind: str, content: bytes) -> Any:
         raise ValueError(str(error)) from error
 
 
-def quote_name(name: str | bytes) -> str:
-    """A stranger's name for a message: quoted, without control characters, cut."""
-    text = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
-    return repr(text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}...")
+def library_nodes(library: Any) -> Iterator[Any]:
+    """The nodes of all functions in a `FunctionDefLibrary` message."""
+    return (node for function in library.function for node in function.node_def)
+
+
+def all_nodes(graph_def: Any) -> Iterator[Any]:
+    """The nodes of a `GraphDef` message and of all functions in its library."""
+    yield from graph_def.node
+    yield from library_nodes(graph_def.library)
 
 
 def dtype_name(number: int) -> str:
-    """The name of a type by its number in a message; `unknown` for one that TensorFlow does not have."""
+    """The name of a data type by its number in messages; `unknown` if TensorFlow has no such type."""
     try:
         return str(tf.dtypes.as_dtype(number).name)
     except TypeError:
@@ -105,7 +63,7 @@ def dtype_name(number: int) -> str:
 
 
 def dtype_bytes(number: int) -> int:
-    """The bytes of one element of a type by its number; 0 for text, resources and what is unknown."""
+    """The bytes per element of a data type by its number; 0 for strings, resources and unknown types."""
     try:
         return int(tf.dtypes.as_dtype(number).size or 0)
     except (TypeError, KeyError):
@@ -113,7 +71,7 @@ def dtype_bytes(number: int) -> int:
 
 
 def declared_bytes(tensor: Any) -> int | None:
-    """The bytes that a `TensorProto` message takes once it is made; None when its shape is not proper."""
+    """The memory in bytes that a `TensorProto` message takes as a tensor; None if its shape is invalid."""
     dims = [dim.size for dim in tensor.tensor_shape.dim]
     if tensor.tensor_shape.unknown_rank or any(size < 0 for size in dims):
         return None
@@ -121,7 +79,7 @@ def declared_bytes(tensor: Any) -> int | None:
 
 
 def tensor_names(information: Any) -> Iterator[str]:
-    """The names of all tensors that a `TensorInfo` message stands for: one, or the parts of a composite one."""
+    """The names of all tensors in a `TensorInfo` message: one, or the components of a composite tensor."""
     kind = information.WhichOneof("encoding")
     if kind == "name":
         yield information.name
@@ -129,10 +87,10 @@ def tensor_names(information: Any) -> Iterator[str]:
         sparse = information.coo_sparse
         yield from (sparse.values_tensor_name, sparse.indices_tensor_name, sparse.dense_shape_tensor_name)
     elif kind == "composite_tensor":
-        for part in information.composite_tensor.components:
-            yield from tensor_names(part)
+        for component in information.composite_tensor.components:
+            yield from tensor_names(component)
 
 
-def source(name: str) -> str:
-    """The node or argument that a tensor's or control input's name begins with."""
-    return name.removeprefix("^").split(":")[0]
+def source_name(tensor: str) -> str:
+    """The name of the node or argument that a tensor or control input comes from."""
+    return tensor.removeprefix("^").split(":")[0]

@@ -1,4 +1,4 @@
-"""Screening of SavedModel folders: the message is read, and nothing of it is run."""
+"""Screening of SavedModel folders: parses the model without running any of it, then applies all rules."""
 
 from __future__ import annotations
 
@@ -6,13 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kdcli.screening.saved_model.check_operations import (
-    check_everywhere,
-    check_reached,
-    check_restoring,
-    list_unused,
-)
-from kdcli.screening.saved_model.constants import check_constants, check_texts
+from kdcli.screening.saved_model.constants import check_constants, check_specifications, check_texts
 from kdcli.screening.saved_model.files import (
     COPY_FOLDER_HINT,
     MODEL_FILE,
@@ -22,112 +16,113 @@ from kdcli.screening.saved_model.files import (
     read_contents,
 )
 from kdcli.screening.saved_model.objects import Objects
+from kdcli.screening.saved_model.operation_checks import (
+    check_everywhere,
+    check_reachable,
+    check_restoring,
+    list_unused,
+)
 from kdcli.screening.saved_model.program import Program, index_program
-from kdcli.screening.saved_model.proto import parse_saved_model, source
-from kdcli.screening.saved_model.reachable import Running, find_running, first_assets, has_objects, reach
+from kdcli.screening.saved_model.proto import parse_message, source_name
+from kdcli.screening.saved_model.reachability import asset_tensors, find_reachable, find_roots, has_objects
 from kdcli.screening.saved_model.sizes import (
     check_density,
     check_function_calls,
     check_part_counts,
-    check_specifications,
     check_variables,
 )
-from kdcli.screening.saved_model.tables import FileNames
-from kdcli.screening.verdict import Finding, Verdict
-
-# A hostile file could hold a million of them.
-_MOST = 100
+from kdcli.screening.saved_model.tables import TableFiles
+from kdcli.screening.verdict import MAX_FINDINGS, Finding, Verdict
 
 
 def screen_saved_model(folder: Path, *, signature: str | None, tables: bool) -> Verdict:
-    """Find out what a SavedModel could do, without running or loading any of it.
+    """Screen a SavedModel without running or loading any of it.
 
-    What loading runs and what the chosen signature reaches may only compute: all operations there stand on a list.
-    The rest of the model is told, not refused, unless loading could run it all the same.
+    Everything that loading and the chosen signature can run must only compute: its operations are on a list. Other
+    operations in the model are reported, but only refused if loading could run them too.
 
     Args:
-        folder: a private copy, so that nothing changes after it was screened.
-        signature: the one that will be called; `serving_default`, or the only one, when None. All of them are
-            screened where the choice is not clear.
+        folder: a private copy, so that nothing changes after the screening.
+        signature: the signature that will be called; `serving_default`, or the only one, if None. All signatures
+            are screened if the choice is ambiguous.
         tables: whether lookup tables may be filled from the model's own files.
     """
     contents = read_contents(folder)
-    if MODEL_FILE not in contents.files or any(finding.rule == "size" for finding in contents.findings):
-        return Verdict((*contents.findings, *_missing(contents)))
-    try:
-        content = (folder / MODEL_FILE).read_bytes()
-        if dense := tuple(check_density(content)):
-            return Verdict((*contents.findings, *dense))
-        meta_graphs = parse_saved_model(content).meta_graphs
-        if len(meta_graphs) != 1:
-            message = f"{len(meta_graphs)} graphs in one model: which of them is opened depends on who opens it"
-            return Verdict((*contents.findings, Finding("meta-graphs", message)))
-        found = list(_screen(meta_graphs[0], contents, signature=signature, tables=tables))
-    # Numbers and names inside a damaged message lead nowhere: it is not a model then.
-    except (ValueError, IndexError, KeyError, OverflowError, RecursionError):
-        found = [Finding("unreadable", f"{MODEL_FILE} is damaged, it does not read", hint=COPY_FOLDER_HINT)]
-    return Verdict((*contents.findings, *_once(found)))
-
-
-def _missing(contents: Contents) -> Iterator[Finding]:
+    findings = list(contents.findings)
     if MODEL_FILE not in contents.files:
-        yield Finding(
-            "unreadable", f"{MODEL_FILE} is missing", hint="a SavedModel is a folder with a file of that name"
-        )
+        hint = "a SavedModel is a folder with a file of that name"
+        findings.append(Finding("unreadable", f"{MODEL_FILE} is missing", hint=hint))
+    elif all(finding.rule != "size" for finding in findings):
+        content = (folder / MODEL_FILE).read_bytes()
+        findings += _check_message(content, contents, signature=signature, tables=tables)
+    return Verdict(tuple(findings))
 
 
-def _once(findings: list[Finding]) -> list[Finding]:
-    """Each finding once, and no more of them than somebody reads: what is refused comes first."""
+def _check_message(content: bytes, contents: Contents, *, signature: str | None, tables: bool) -> list[Finding]:
+    try:
+        if dense := list(check_density(content)):
+            return dense
+        meta_graphs = parse_message("SavedModel", content).meta_graphs
+        if len(meta_graphs) != 1:
+            return [Finding("meta-graphs", f"the model has {len(meta_graphs)} meta graphs (expected 1)")]
+        return _limit(_check_meta_graph(meta_graphs[0], contents, signature=signature, tables=tables))
+    # What a damaged message raises where its numbers and names refer to something that does not exist.
+    except (ValueError, IndexError, KeyError, OverflowError, RecursionError):
+        return [Finding("unreadable", f"{MODEL_FILE} is damaged", hint=COPY_FOLDER_HINT)]
+
+
+def _limit(findings: Iterator[Finding]) -> list[Finding]:
+    """Each finding once, refused ones first, and not too many of them."""
     found = sorted(dict.fromkeys(findings), key=lambda finding: not finding.refused)
-    if len(found) <= _MOST:
+    if len(found) <= MAX_FINDINGS:
         return found
-    more = Finding("more", f"{len(found) - _MOST:,} more findings", refused=found[_MOST].refused)
-    return [*found[:_MOST], more]
+    more = Finding("more", f"{len(found) - MAX_FINDINGS:,} more findings", refused=found[MAX_FINDINGS].refused)
+    return [*found[:MAX_FINDINGS], more]
 
 
-def _screen(meta: Any, contents: Contents, *, signature: str | None, tables: bool) -> Iterator[Finding]:
-    if many := list(check_part_counts(meta)):
-        yield from many
+def _check_meta_graph(meta: Any, contents: Contents, *, signature: str | None, tables: bool) -> Iterator[Finding]:
+    if excess := list(check_part_counts(meta)):
+        yield from excess
         return
     program, objects = index_program(meta.graph_def), Objects(meta.object_graph_def)
     faults = [Finding("damaged", fault) for fault in (*program.faults, *objects.faults())]
-    # What is not whole, or calls without a bound, is looked at no further.
+    # The other checks need a consistent model without endless calls.
     if unsound := faults or list(check_function_calls(program)):
         yield from unsound
         return
-    yield from _run(meta, program, objects, signature=signature, tables=tables)
+    yield from _check_running(meta, program, objects, signature=signature, tables=tables)
     yield from check_everywhere(program)
     yield from check_constants(program)
     yield from check_texts(program)
     yield from check_specifications(meta.object_graph_def, *meta.signature_def.values())
-    yield from _files(meta, objects, contents)
+    yield from _check_files(meta, objects, contents)
 
 
-def _run(
+def _check_running(
     meta: Any, program: Program, objects: Objects, *, signature: str | None, tables: bool
 ) -> Iterator[Finding]:
-    running: Running = find_running(meta, signature)
-    loading, called = reach(program, running.loading), reach(program, running.signature)
-    restoring, saving = reach(program, running.restoring), reach(program, running.saving)
-    yield from check_reached(program, loading | called, tables=tables)
+    roots = find_roots(meta, signature)
+    loading, called = find_reachable(program, roots.loading), find_reachable(program, roots.signature)
+    restoring, saving = find_reachable(program, roots.restoring), find_reachable(program, roots.saving)
+    yield from check_reachable(program, loading | called, tables=tables)
     yield from check_restoring(program, restoring, prefix=meta.saver_def.filename_tensor_name)
     if tables:
-        given = frozenset() if has_objects(meta) else frozenset(source(name) for name, _ in first_assets(meta))
-        yield from FileNames(program, objects, running.loading, loading, given).check()
-        # A call of a signature is given no assets, only what its functions captured.
-        yield from FileNames(program, objects, running.signature, called).check()
+        assets = () if has_objects(meta) else (source_name(name) for name, _ in asset_tensors(meta))
+        files = TableFiles(program, objects, roots=roots.loading, reachable=loading, assets=frozenset(assets))
+        yield from files.check()
+        # A call of a signature receives no assets, except for those that its functions capture.
+        yield from TableFiles(program, objects, roots=roots.signature, reachable=called).check()
     yield from list_unused(program, (loading, called, restoring, saving))
 
 
-def _files(meta: Any, objects: Objects, contents: Contents) -> Iterator[Finding]:
-    assets = first_assets(meta)
-    for name in dict.fromkeys(name for _, name in assets):
+def _check_files(meta: Any, objects: Objects, contents: Contents) -> Iterator[Finding]:
+    for name in dict.fromkeys(name for _, name in asset_tensors(meta)):
         yield from check_asset(name, contents)
     for number in objects.asset_numbers():
         if not 0 <= number < len(meta.asset_file_def):
-            yield Finding("asset", f"an object stands for asset {number} of {len(meta.asset_file_def)}")
-    names = [variable.name for variable in objects.variables()]
-    if names or (not has_objects(meta) and meta.saver_def.restore_op_name):
+            yield Finding("asset", f"an object refers to asset {number} of {len(meta.asset_file_def)}")
+    has_variables = next(objects.variables(), None) is not None
+    if has_variables or (not has_objects(meta) and meta.saver_def.restore_op_name):
         missing = list(check_shards(contents))
         yield from missing
         if not missing:

@@ -1,4 +1,4 @@
-"""How much a SavedModel would take: memory that a small file asks for, and work without end."""
+"""Limits on the size of a SavedModel: a small file must not need much memory or endless work."""
 
 from __future__ import annotations
 
@@ -11,51 +11,59 @@ import numpy as np
 from kdcli.screening.saved_model.files import Contents
 from kdcli.screening.saved_model.objects import Objects
 from kdcli.screening.saved_model.program import Program, call_order
-from kdcli.screening.saved_model.proto import declared_bytes, dtype_bytes, quote_name
-from kdcli.screening.verdict import Finding
+from kdcli.screening.saved_model.proto import dtype_bytes
+from kdcli.screening.verdict import Finding, quote
 
-_MANY = 500_000
-# How a part of a message begins, in its wire format, and how many small ones there may be.
-_DELIMITED, _SMALL = 2, 32
-_PARTS, _BYTES_FOR_EACH = 4_000_000, 64
-_CHUNK = 2**24
-# Functions are copied to where they are called, so that the whole grows with each call of a call.
-_CALLED_NODES = 20_000_000
-_CONSTANT_BYTES = 2**28
-# Beside their values in the file, variables may be listed again: copies on devices, the slots of an optimizer.
-_VARIABLES_TIMES, _VARIABLES_MORE = 4, 2**26
+_MAX_PARTS = 500_000
+# The wire type of a length-delimited field, and the length in bytes of a small one.
+_DELIMITED, _SMALL_BYTES = 2, 32
+# How many small fields a message may have: a fixed number, and one more per so many bytes.
+_SPARE_FIELDS, _BYTES_PER_FIELD = 4_000_000, 64
+_CHUNK_BYTES = 2**24
+# After functions are copied to where they are called.
+_MAX_CALLED_NODES = 20_000_000
+# Variables may be declared several times: copies on devices, the slots of an optimizer.
+_VARIABLE_COPIES, _SPARE_VARIABLE_BYTES = 4, 2**26
 
 
 def check_density(content: bytes) -> Iterator[Finding]:
-    """More small parts than a message of this size has: each takes two bytes here and a hundred once it is read.
+    """Refuse a message with too many small fields: each takes two bytes in the file and a hundred once parsed.
 
-    Every byte pair that could begin a part of at most 32 bytes is counted; numbers that look like one are few.
+    Counts every pair of bytes that could start a field of at most 32 bytes; numbers that look like one are rare.
+
+    Args:
+        content: the serialized message.
     """
-    parts = 0
-    for start in range(0, len(content) - 1, _CHUNK):
-        chunk = np.frombuffer(content[start : start + _CHUNK + 1], np.uint8)
+    fields = 0
+    for start in range(0, len(content) - 1, _CHUNK_BYTES):
+        chunk = np.frombuffer(content[start : start + _CHUNK_BYTES + 1], np.uint8)
         tags, lengths = chunk[:-1], chunk[1:]
-        parts += int(np.count_nonzero(((tags & 0x87) == _DELIMITED) & (lengths <= _SMALL)))
-    most = _PARTS + len(content) // _BYTES_FOR_EACH
-    if parts > most:
-        yield Finding("size", f"about {parts:,} parts in {len(content):,} bytes (at most {most:,})")
+        fields += int(np.count_nonzero(((tags & 0x87) == _DELIMITED) & (lengths <= _SMALL_BYTES)))
+    most = _SPARE_FIELDS + len(content) // _BYTES_PER_FIELD
+    if fields > most:
+        message = f"the model has about {fields:,} fields in {len(content):,} bytes (at most {most:,})"
+        yield Finding("size", message)
 
 
 def check_part_counts(meta: Any) -> Iterator[Finding]:
-    """More operations, functions or objects than any model has; asked before anything is done for each of them."""
+    """Refuse more operations, functions or objects than real models have; to be called before any other check.
+
+    Args:
+        meta: the `MetaGraphDef` message.
+    """
     library = meta.graph_def.library
     counts = {
         "operations": len(meta.graph_def.node) + sum(len(function.node_def) for function in library.function),
         "functions": len(library.function),
         "objects": len(meta.object_graph_def.nodes),
     }
-    for what, count in counts.items():
-        if count > _MANY:
-            yield Finding("size", f"{count:,} {what} (at most {_MANY:,})")
+    for part, count in counts.items():
+        if count > _MAX_PARTS:
+            yield Finding("size", f"the model has {count:,} {part} (at most {_MAX_PARTS:,})")
 
 
 def check_function_calls(program: Program) -> Iterator[Finding]:
-    """Functions that call themselves, and graphs that grow without measure where functions are put in."""
+    """Refuse functions that call themselves, and graphs that grow too large once their calls are expanded."""
     try:
         order = call_order(program)
     except ValueError as error:
@@ -66,50 +74,23 @@ def check_function_calls(program: Program) -> Iterator[Finding]:
         called = (name for names in body.calls.values() for name in names)
         sizes[body.name] = len(body.nodes) + sum(sizes.get(name, 0) for name in called)
     largest = max(sizes, key=lambda name: sizes[name])
-    if sizes[largest] > _CALLED_NODES:
-        most = f"at most {_CALLED_NODES:,}"
-        yield Finding("size", f"{sizes[largest]:,} operations with all that functions call ({most})")
+    if sizes[largest] > _MAX_CALLED_NODES:
+        message = f"the function calls expand to {sizes[largest]:,} operations (at most {_MAX_CALLED_NODES:,})"
+        yield Finding("size", message)
 
 
 def check_variables(objects: Objects, contents: Contents) -> Iterator[Finding]:
-    """Variables that are declared larger than their values in the file."""
-    held, total = contents.variable_bytes, 0
+    """Refuse variables that are declared larger than the values in the file."""
+    stored, total = contents.variable_bytes, 0
     for variable in objects.variables():
         dims = [dim.size for dim in variable.shape.dim]
         if variable.shape.unknown_rank or any(size < 0 for size in dims):
             continue
         declared = prod(dims) * (dtype_bytes(variable.dtype) or 1)
         total += declared
-        if declared > held:
-            message = (
-                f"the variable {quote_name(variable.name)} declares {declared:,} bytes, all values are {held:,}"
-            )
-            yield Finding("size", message)
+        if declared > stored:
+            variable_bytes = f"the variable {quote(variable.name)} declares {declared:,} bytes"
+            yield Finding("size", f"{variable_bytes}, the files of all variables have {stored:,}")
             return
-    if total > _VARIABLES_TIMES * held + _VARIABLES_MORE:
-        yield Finding("size", f"variables declare {total:,} bytes, their values are {held:,}")
-
-
-def check_specifications(*messages: Any) -> Iterator[Finding]:
-    """Arrays inside of what functions and signatures say of their arguments: loading makes each of them."""
-    for tensor in (tensor for message in messages for tensor in _tensors_within(message)):
-        declared, held = declared_bytes(tensor), tensor.ByteSize()
-        if declared is None:
-            yield Finding("size", "an argument of a function has no proper shape")
-        elif declared > _CONSTANT_BYTES and declared > 4 * held:
-            yield Finding("size", f"an argument of a function asks for {declared:,} bytes and holds {held:,}")
-
-
-def _tensors_within(message: Any) -> Iterator[Any]:
-    for field, value in message.ListFields():
-        if field.message_type is None:
-            continue
-        if field.message_type.GetOptions().map_entry:
-            several = [one for one in value.values() if hasattr(one, "ListFields")]
-        else:
-            several = [value] if hasattr(value, "ListFields") else list(value)
-        for one in several:
-            if field.message_type.name == "TensorProto":
-                yield one
-            else:
-                yield from _tensors_within(one)
+    if total > _VARIABLE_COPIES * stored + _SPARE_VARIABLE_BYTES:
+        yield Finding("size", f"the variables declare {total:,} bytes, their files have {stored:,}")

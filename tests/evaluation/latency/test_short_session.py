@@ -1,4 +1,4 @@
-"""FLOPs and latency at a glance."""
+"""The quick measurement of FLOPs and latency."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def dense(units: int, depth: int) -> KerasNetwork:
     return network.with_preprocessing({"x": Preprocessing((units,), "float32", (units,), "float32")})
 
 
-def test_a_model_with_more_work_takes_longer_and_is_left_as_it_was():
+def test_a_larger_model_takes_longer_and_is_left_unchanged():
     small, large = dense(8, 1), dense(2048, 4)
     before = [variable.numpy() for variable in large.variables]
     timed = [run_short_session(one, {"x": np.ones((4, one.outputs), "float32")}) for one in (small, large)]

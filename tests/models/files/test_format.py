@@ -1,4 +1,4 @@
-"""What lies at a path is found out by content."""
+"""The format of a model file is detected from its content."""
 
 from __future__ import annotations
 
@@ -49,36 +49,41 @@ def test_a_folder_with_a_graph_is_a_saved_model(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("content", "name", "said"),
+    ("content", "name", "message"),
     [
-        (b"\x08", "m.onnx", "it is called .onnx, but holds no such model"),
-        (b"hello, world", "notes.txt", "no model that kd opens"),
+        (b"\x08", "m.onnx", "not a .onnx file: damaged, or another format"),
+        (b"hello, world", "notes.txt", "not a model that kd can open"),
     ],
 )
-def test_an_unknown_format_is_refused_with_the_known_ones(tmp_path, content, name, said):
+def test_an_unknown_format_is_refused_with_the_known_ones(tmp_path, content, name, message):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ModelError, match=said) as failure:
+    with pytest.raises(ModelError, match=message) as failure:
         detect_format(tmp_path / name)
     assert (failure.value.exit_code, failure.value.hint) == (4, FORMATS_HINT)
 
 
 @pytest.mark.parametrize(
-    ("content", "name", "said", "hint"),
+    ("content", "name", "message", "hint"),
     [
-        (b"", "m.keras", "holds no such model: it is empty", COPY_HINT),
-        (b"PK\x03\x04 broken", "m.h5", "holds no such model: its end is missing", COPY_HINT),
+        (b"", "m.keras", "not a .keras file: the file is empty", COPY_HINT),
+        (b"PK\x03\x04 broken", "m.h5", "not a .h5 file: the file is truncated", COPY_HINT),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
             "m.onnx",
             "a Git LFS pointer",
             "git lfs pull",
         ),
-        (b"<!DOCTYPE html><html>", "m.tflite", "a web page, not a model", "download the file, not its page"),
+        (
+            b"<!DOCTYPE html><html>",
+            "m.tflite",
+            "a web page, not a model",
+            "download the file itself, not its web page",
+        ),
     ],
 )
-def test_a_file_that_replaces_a_model_is_recognized(tmp_path, content, name, said, hint):
+def test_a_file_that_replaces_a_model_is_recognized(tmp_path, content, name, message, hint):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ModelError, match=said) as failure:
+    with pytest.raises(ModelError, match=message) as failure:
         detect_format(tmp_path / name)
     assert (failure.value.exit_code, failure.value.hint) == (4, hint)
 
@@ -93,7 +98,7 @@ def test_a_git_lfs_pointer_inside_a_saved_model_is_refused(tmp_path, name):
 
 
 def test_a_zip_archive_without_a_model_is_refused(tmp_path):
-    with pytest.raises(ModelError, match="no model that kd opens"):
+    with pytest.raises(ModelError, match="not a model that kd can open"):
         detect_format(archive(tmp_path / "m.zip", readme="x"))
 
 
@@ -119,7 +124,7 @@ def test_the_version_of_keras_is_read_from_a_file(tmp_path):
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
 def test_pipes_and_devices_are_not_opened(tmp_path, make):
     make(tmp_path / "m.keras")
-    with pytest.raises(ModelError, match="no regular file"):
+    with pytest.raises(ModelError, match="not a regular file"):
         detect_format(tmp_path / "m.keras")
 
 
@@ -128,5 +133,5 @@ def test_a_file_in_two_formats_at_once_is_refused(tmp_path):
         pass
     inside = archive(tmp_path / "m.keras", config__json="{}").read_bytes()
     (tmp_path / "both").write_bytes((tmp_path / "both").read_bytes() + inside)
-    with pytest.raises(ModelError, match="no model that kd opens"):
+    with pytest.raises(ModelError, match="not a model that kd can open"):
         detect_format(tmp_path / "both")

@@ -100,14 +100,14 @@ def look_into(files):
     return [line for line in lines if "path" in line]
 
 
-def check(told, count):
-    assert len(told) == count
-    assert {line["code"] for line in told} <= {None, 4}
-    assert all(line["safe"] == (line["code"] is None) for line in told)
-    assert max(line["seconds"] for line in told) < SECONDS_EACH
+def check(results, count):
+    assert len(results) == count
+    assert {line["code"] for line in results} <= {None, 4}
+    assert all(line["safe"] == (line["code"] is None) for line in results)
+    assert max(line["seconds"] for line in results) < SECONDS_EACH
     # Some damage is in bytes that mean nothing; most is not.
-    assert sum(line["code"] == 4 for line in told) > count / 3
-    assert all(line["findings"] for line in told if line["code"] == 4)
+    assert sum(line["code"] == 4 for line in results) > count / 3
+    assert all(line["findings"] for line in results if line["code"] == 4)
 
 
 # Every SavedModel among them starts a TensorFlow of its own, which takes seconds.
@@ -115,9 +115,9 @@ def check(told, count):
 @pytest.mark.skipif(find_spec("ai_edge_litert") is None, reason="ai_edge_litert is not installed")
 def test_damaged_files(originals, tmp_path, count):
     sound = [*originals.values()]
-    told = look_into([*sound, *make_files(originals, tmp_path, count, seed=1)])
-    assert all(line["code"] is None for line in told[: len(sound)])
-    check(told[len(sound) :], count)
+    results = look_into([*sound, *make_files(originals, tmp_path, count, seed=1)])
+    assert all(line["code"] is None for line in results[: len(sound)])
+    check(results[len(sound) :], count)
 
 
 @pytest.mark.nightly

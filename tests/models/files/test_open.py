@@ -1,4 +1,4 @@
-"""Model files: which open, and what is said of the others."""
+"""Opening model files, and the messages about those that do not open."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def test_a_compiled_h5_file_opens(tmp_path, suffix):
 
 
 def test_a_model_with_an_unknown_loss_opens(tmp_path):
-    def my_loss(truth, answer):
-        return keras.ops.mean(truth - answer)
+    def my_loss(y_true, y_pred):
+        return keras.ops.mean(y_true - y_pred)
 
     model = functional()
     model.compile(loss=my_loss)
@@ -92,41 +92,41 @@ def test_the_sha256_is_that_of_the_file(tmp_path):
     assert opened.verdict.safe
 
 
-@pytest.mark.parametrize("choice", [ModelPart(signature="serve"), ModelPart(tensor="hidden")])
-def test_a_setting_for_saved_models_is_refused(tmp_path, choice):
+@pytest.mark.parametrize("part", [ModelPart(signature="serve"), ModelPart(tensor="hidden")])
+def test_a_setting_for_saved_models_is_refused(tmp_path, part):
     functional().save(tmp_path / "m.keras")
-    with pytest.raises(UsageError, match="is for SavedModels, the file is keras"):
-        open_file(tmp_path / "m.keras", part=choice)
+    with pytest.raises(UsageError, match="applies to SavedModels only, the file is keras"):
+        open_file(tmp_path / "m.keras", part=part)
 
 
 def test_recorded_outputs_are_not_a_model(tmp_path):
     np.savez(tmp_path / "answers.npz", logits=X, index=np.arange(3))
-    assert "data or recorded answers, not a model" in refused(tmp_path / "answers.npz").message
+    assert "data or recorded outputs, not a model" in refused(tmp_path / "answers.npz").message
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", bytes(5000), b"PK\x03\x04"])
 def test_any_other_content_is_refused(tmp_path, content):
     path = tmp_path / "m.keras"
     path.write_bytes(content)
-    assert "m.keras: it is called .keras, but holds no such model" in refused(path).message
+    assert "m.keras: not a .keras file" in refused(path).message
 
 
 def test_a_zip_of_something_else_is_refused(tmp_path):
     path = tmp_path / "m.keras"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "hello")
-    assert "m.keras: it is called .keras, but holds no such model" in refused(path).message
+    assert "m.keras: not a .keras file" in refused(path).message
 
 
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
-def test_a_file_that_was_cut_off_is_refused(tmp_path, suffix, share):
+@pytest.mark.parametrize("fraction", [0.3, 0.6, 0.95])
+def test_a_file_that_was_cut_off_is_refused(tmp_path, suffix, fraction):
     path = tmp_path / f"m.{suffix}"
     functional().save(path)
     content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
+    path.write_bytes(content[: int(len(content) * fraction)])
     error = refused(path)
-    assert "its end is missing" in error.message and error.hint == COPY_HINT
+    assert "the file is truncated" in error.message and error.hint == COPY_HINT
 
 
 def test_an_invalid_configuration_is_refused_in_one_line(tmp_path):
@@ -147,7 +147,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, bad):
     values[2][1, 1] = bad
     model.set_weights(values)
     model.save(tmp_path / "m.keras")
-    assert "the weight out/kernel holds NaN or infinity" in refused(tmp_path / "m.keras").message
+    assert "the weight out/kernel contains NaN or infinity" in refused(tmp_path / "m.keras").message
 
 
 def test_a_missing_vocabulary_is_refused(tmp_path):

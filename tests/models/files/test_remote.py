@@ -1,4 +1,4 @@
-"""Models on other machines."""
+"""Remote model files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from kdcli.errors import ModelError
 from kdcli.models.files import remote
 from kdcli.models.files.format import resolve_model_file
-from kdcli.models.files.remote import _hugging_face, fetch_remote, is_remote
+from kdcli.models.files.remote import _hugging_face_url, fetch_remote
 from kdcli.screening.verdict import NO_TRUST, Trust
 
 ALLOWED = Trust(remote=True)
@@ -30,7 +30,7 @@ class Silent(SimpleHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(b"only this")
         elif self.path == "/nonsense.keras":
-            self.wfile.write(b"this is no answer\r\n\r\n")
+            self.wfile.write(b"this is not a response\r\n\r\n")
         elif self.path == "/elsewhere.keras":
             self.send_response(302)
             self.send_header("Location", "file:///etc/passwd")
@@ -41,7 +41,7 @@ class Silent(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    """The address of a folder that a server on this machine shows, and the folder."""
+    """The address of a folder that a local server shows, and the folder."""
     monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: str(tmp_path / "cache"))
     monkeypatch.delenv("KD_OFFLINE", raising=False)
     folder = tmp_path / "there"
@@ -57,9 +57,7 @@ def served(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", ["http://a/m.keras", "https://a/m", "gs://b/m", "hf://o/n/m.keras", "s3://b/m"])
 def test_a_remote_path_is_refused_unless_allowed(path):
-    for given in (Path(path), path):
-        assert is_remote(given)
-    with pytest.raises(ModelError, match="lies on another machine") as failure:
+    with pytest.raises(ModelError, match="is a remote path") as failure:
         fetch_remote(Path(path), trust=NO_TRUST)
     assert failure.value.exit_code == 4 and "--allow-remote" in failure.value.hint
     assert path in failure.value.message
@@ -67,7 +65,6 @@ def test_a_remote_path_is_refused_unless_allowed(path):
 
 @pytest.mark.parametrize("path", ["m.keras", "/a/b.keras", "./http/m.keras", "C:/m.keras"])
 def test_other_paths_are_local(path):
-    assert not is_remote(path)
     assert fetch_remote(Path(path), trust=NO_TRUST) == Path(path)
 
 
@@ -82,7 +79,7 @@ def test_an_allowed_file_is_downloaded_once(served):
 
 def test_a_failed_download_leaves_no_file(served, tmp_path):
     address, _ = served
-    with pytest.raises(ModelError, match="cannot be fetched: HTTP Error 404"):
+    with pytest.raises(ModelError, match="cannot be downloaded: HTTP Error 404"):
         fetch_remote(Path(f"{address}/none.keras"), trust=ALLOWED)
     assert [entry for entry in (tmp_path / "cache").rglob("*") if entry.is_file()] == []
 
@@ -94,15 +91,15 @@ def test_nothing_is_downloaded_offline(served, monkeypatch):
 
 
 def test_an_address_of_a_repository_names_one_file():
-    assert _hugging_face("owner/name/sub/m.keras").endswith("/owner/name/resolve/main/sub/m.keras")
+    assert _hugging_face_url("owner/name/sub/m.keras").endswith("/owner/name/resolve/main/sub/m.keras")
     for short in ("owner/name", "owner"):
-        with pytest.raises(ModelError, match="names no file"):
-            _hugging_face(short)
+        with pytest.raises(ModelError, match="does not name a file"):
+            _hugging_face_url(short)
 
 
 @pytest.mark.parametrize("name", ["broken.keras", "nonsense.keras", "elsewhere.keras", "a b.keras"])
 def test_an_incomplete_download_is_refused(served, tmp_path, name):
-    with pytest.raises(ModelError, match="cannot be fetched"):
+    with pytest.raises(ModelError, match="cannot be downloaded"):
         fetch_remote(Path(f"{served[0]}/{name}"), trust=ALLOWED)
     assert [entry for entry in (tmp_path / "cache").rglob("*") if entry.is_file()] == []
 
@@ -120,5 +117,5 @@ def test_the_size_of_a_download_is_limited(served, monkeypatch):
     address, folder = served
     (folder / "large.keras").write_bytes(bytes(5000))
     monkeypatch.setattr(remote, "MAX_DOWNLOAD_BYTES", 4000)
-    with pytest.raises(ModelError, match="5000 bytes, 4000 are the most"):
+    with pytest.raises(ModelError, match=r"5,000 bytes \(at most 4,000"):
         fetch_remote(Path(f"{address}/large.keras"), trust=ALLOWED)

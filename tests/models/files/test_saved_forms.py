@@ -1,4 +1,4 @@
-"""Models as people save them: each opens, or is refused with the way on, and says what its own framework says."""
+"""Models in the forms in which people save them: each opens with equal outputs, or is refused with a hint."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_a_signature_that_writes_is_refused(on_device):
 
 
 class FromBytes(tf.Module):
-    """A model behind the decoding of pictures, as it is served."""
+    """A model behind the decoding of images, as it is served."""
 
     def __init__(self, reader):
         super().__init__()
@@ -176,8 +176,8 @@ class FromBytes(tf.Module):
         def decode(one):
             return tf.ensure_shape(tf.io.decode_png(one, channels=1), (8, 8, 1))
 
-        pictures = tf.map_fn(decode, image_bytes, fn_output_signature=tf.uint8)
-        pixels = tf.identity(tf.cast(pictures, tf.float32) / 255.0, name="pixels")
+        images = tf.map_fn(decode, image_bytes, fn_output_signature=tf.uint8)
+        pixels = tf.identity(tf.cast(images, tf.float32) / 255.0, name="pixels")
         return {"scores": tf.nn.softmax(tf.reshape(pixels, (-1, 64)) @ self.kernel + self.bias)}
 
 
@@ -186,8 +186,8 @@ def test_a_graph_of_encoded_images_can_start_after_decoding(data, tmp_path):
     tf.saved_model.save(module, tmp_path / "served", signatures=module.serve)
     looked = kdcli.inspect(tmp_path / "served")
     assert looked.safe
-    told = next(finding for finding in looked.findings if finding.startswith("encoded-pictures"))
-    setting = told.split("--set ")[1].split()[0]
+    finding = next(finding for finding in looked.findings if finding.startswith("encoded-images"))
+    setting = finding.split("--set ")[1].split()[0]
     assert accuracy(tmp_path / "served", data, settings=[setting]) == 1.0
     with pytest.raises(KdError) as failure:
         accuracy(tmp_path / "served", data)
@@ -215,7 +215,7 @@ def test_a_teacher_with_more_classes_is_mapped_by_name_or_number(data, tmp_path)
         run = kdcli.distill(**given, settings=settings, out=tmp_path / f"run-{number}", preflight=False)
         assert run.teacher["accuracy"] == 1.0
         plan = kdcli.distill(**given, settings=settings, preflight=False, dry_run=True)
-        assert "teacher: of 5 outputs the columns 4, 0, 2 are the data's classes" in plan.findings
+        assert "teacher: columns 4, 0, 2 of 5 outputs are the data's classes" in plan.findings
         environment = json.loads((run.run / "environment.json").read_text())
         assert environment["inputs"]["teacher"]["sha256"]
 
@@ -339,8 +339,8 @@ def test_a_model_for_any_size_can_be_a_teacher(tmp_path, own_cache, kind, column
         preflight=False,
         out=tmp_path / "run",
     )
-    said = model.predict(x, verbose=0)
-    decided = said[:, 0] > 0.5 if columns is None else said[:, columns].argmax(1)
+    outputs = model.predict(x, verbose=0)
+    decided = outputs[:, 0] > 0.5 if columns is None else outputs[:, columns].argmax(1)
     assert run.teacher["accuracy"] == pytest.approx(np.mean(decided == y))
     student = keras.models.load_model(run.model_path).predict(x, verbose=0)
     decided = student[:, 0] > 0.5 if columns is None else student.argmax(1)
@@ -380,8 +380,8 @@ def test_a_student_uses_the_inputs_that_match_by_name(tmp_path):
     plan = kdcli.distill(**given, dry_run=True)
     assert any("takes a of the data's inputs a, b" in text for text in plan.findings)
     run = kdcli.distill(**given, out=tmp_path / "run")
-    said = keras.models.load_model(run.model_path).predict(a, verbose=0).argmax(1)
-    assert run.test.accuracy == pytest.approx(np.mean(said == y))
+    decisions = keras.models.load_model(run.model_path).predict(a, verbose=0).argmax(1)
+    assert run.test.accuracy == pytest.approx(np.mean(decisions == y))
     other = keras.Input((3,), name="other")
     keras.Model(other, keras.layers.Dense(2)(other)).save(tmp_path / "other.keras")
     with pytest.raises(KdError, match="takes the inputs other, the data has a, b"):

@@ -1,4 +1,4 @@
-"""What is opened is a private copy of what was given."""
+"""Models are opened from a private copy."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_pipe_in_a_folder_is_refused_without_waiting(folder):
 def test_a_huge_sparse_file_is_refused_before_it_is_copied(folder, name, size):
     with open(folder / name, "ab") as file:
         file.truncate(size)
-    with pytest.raises(ModelError, match=f"refused, size: {name} has {size} bytes"):
+    with pytest.raises(ModelError, match=f"refused, size: {name} has {size:,} bytes"):
         with make_private_copy(folder, "saved_model"):
             pass
 

@@ -1,4 +1,4 @@
-"""Where the tokens of a sequence attend to, as a tap of a Keras model."""
+"""Attention scores as taps of a Keras model."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def model(kind="MultiHeadAttention", *, shown=False, nested=False, **options):
 
 
 def network_of(made):
-    preparation = Preprocessing((6, 8), "float32", (6, 8), "float32")
-    return KerasNetwork(made, name="given").with_preprocessing({"x": preparation})
+    preprocessing = Preprocessing((6, 8), "float32", (6, 8), "float32")
+    return KerasNetwork(made, name="given").with_preprocessing({"x": preprocessing})
 
 
-def answered(made, *taps, training=False):
+def compute(made, *taps, training=False):
     network = network_of(made)
     return network, network.compute({"x": tf.constant(X)}, taps=taps, training=training)
 
@@ -47,19 +47,19 @@ def answered(made, *taps, training=False):
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_scores_equal_those_that_the_layer_returns(kind, dropout, shown):
     made = model(kind, dropout=dropout, shown=shown)
-    network, answer = answered(made, "attention/scores")
-    wanted = made.get_layer("attention")(X, X, return_attention_scores=True)[1]
-    scores = answer.features["attention/scores"].numpy()
-    assert scores == pytest.approx(wanted.numpy(), abs=1e-6)
+    network, outputs = compute(made, "attention/scores")
+    expected = made.get_layer("attention")(X, X, return_attention_scores=True)[1]
+    scores = outputs.features["attention/scores"].numpy()
+    assert scores == pytest.approx(expected.numpy(), abs=1e-6)
     assert scores.sum(axis=-1) == pytest.approx(np.ones(scores.shape[:-1]), abs=1e-5)
     assert network.taps["attention/scores"] == scores.shape[1:]
     assert network.roles.scores == {"attention/scores"}
-    assert answer.logits.numpy() == pytest.approx(made(X).numpy(), abs=1e-5)
+    assert outputs.logits.numpy() == pytest.approx(made(X).numpy(), abs=1e-5)
 
 
 def test_scores_inside_a_nested_model():
-    _, answer = answered(model(nested=True), "block/attention/scores")
-    assert answer.features["block/attention/scores"].shape == (3, 2, 6, 6)
+    _, outputs = compute(model(nested=True), "block/attention/scores")
+    assert outputs.features["block/attention/scores"].shape == (3, 2, 6, 6)
 
 
 def test_names_are_the_same_in_every_process():
@@ -73,8 +73,8 @@ def test_a_causal_mask_affects_the_scores():
     inputs = keras.Input((6, 8), name="x")
     attention = keras.layers.MultiHeadAttention(2, 4, name="attention")
     made = keras.Model(inputs, attention(inputs, inputs, use_causal_mask=True))
-    _, answer = answered(made, "attention/scores")
-    scores = answer.features["attention/scores"].numpy()
+    _, outputs = compute(made, "attention/scores")
+    scores = outputs.features["attention/scores"].numpy()
     assert not np.triu(scores[0, 0], 1).any()
 
 
@@ -99,6 +99,6 @@ def test_gradients_flow_through_scores():
     network = network_of(made)
     query = made.get_layer("attention").trainable_variables[0]
     with tf.GradientTape() as tape:
-        answer = network.compute({"x": tf.constant(X)}, taps=("attention/scores",), training=True)
-        value = tf.reduce_sum(tf.square(answer.features["attention/scores"]))
+        outputs = network.compute({"x": tf.constant(X)}, taps=("attention/scores",), training=True)
+        value = tf.reduce_sum(tf.square(outputs.features["attention/scores"]))
     assert np.abs(tape.gradient(value, query.value)).max() > 0

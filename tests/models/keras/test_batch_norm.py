@@ -1,4 +1,4 @@
-"""The batch normalisation behind a tap."""
+"""The batch normalization behind a tap."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def network(model):
 
 
 def numbered(normalization, channels=3):
-    """Give a built normalisation a scale of 1, 2, ... and a shift of −1, −2, ... ."""
+    """Give a built normalization a scale of 1, 2, ... and a shift of −1, −2, ... ."""
     weights = normalization.get_weights()
     steps = np.arange(1, channels + 1, dtype="float32")
     if normalization.scale:
@@ -32,7 +32,7 @@ def numbered(normalization, channels=3):
 
 @pytest.fixture
 def model():
-    """Functional: convolution, normalisation and activations; a sum; a normalisation that is not the last."""
+    """Functional: convolution, normalization and activations; a sum; a normalization that is not the last."""
     import keras
 
     make = layers()

@@ -1,4 +1,4 @@
-"""Fresh weights: every layer follows the seed of the run, whatever seed its initialiser has."""
+"""Fresh weights: every layer depends on the seed of the run, even if its initializer has its own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RANDOM = [
     "TruncatedNormal",
     "VarianceScaling",
 ]
-# Made once, before any seed of a run: as a module of custom layers may do.
+# Created once, before any run: as a module of custom layers may do.
 SHARED = initializers.GlorotUniform()
 
 
@@ -37,7 +37,7 @@ def test_every_random_initializer_of_keras_is_tested():
 
 @keras.saving.register_keras_serializable("test_initialization")
 class Mixing(layers.Layer):
-    """A custom layer whose initialisers are not in its configuration."""
+    """A custom layer whose initializers are not in its configuration."""
 
     def build(self, shape):
         size = (shape[-1], shape[-1])
@@ -53,7 +53,7 @@ class Mixing(layers.Layer):
 
 @keras.saving.register_keras_serializable("test_initialization")
 class Unseeded(initializers.Initializer):
-    """A custom initialiser that does not write its seed into its configuration."""
+    """A custom initializer that does not write its seed into its configuration."""
 
     seed = 3
 
@@ -63,7 +63,7 @@ class Unseeded(initializers.Initializer):
 
 @keras.saving.register_keras_serializable("test_initialization")
 class Fixed(layers.Layer):
-    """A custom layer that draws by itself."""
+    """A custom layer that draws its weights itself."""
 
     def build(self, shape):
         self.kernel = self.add_weight(
@@ -130,7 +130,7 @@ def test_every_kernel_follows_the_seed(make):
         np.testing.assert_array_equal(one, same)
         assert not np.allclose(one, another)
         assert not np.allclose(one, original)
-    # Nor do two layers share what they draw, as they did through one initialiser.
+    # Layers that shared an initializer have different weights.
     for number, one in enumerate(first):
         assert not any(one.shape == two.shape and np.allclose(one, two) for two in first[number + 1 :])
 
@@ -143,7 +143,7 @@ def test_a_seeded_initializer_keeps_its_distribution(name, seed):
     model = keras.Sequential([keras.Input((96,)), layers.Dense(96, kernel_initializer=kind(seed=seed))])
     drawn, other = (make_fresh_copy(model, seed=at).layers[0].kernel.numpy() for at in (0, 1))
     assert not np.allclose(drawn, other)
-    # Against Keras itself, with one seed more.
+    # Compared with Keras, under another seed.
     plain = np.asarray(kind(seed=12345)((96, 96)))
     assert drawn.std() == pytest.approx(plain.std(), rel=0.05)
     assert np.abs(drawn).max() == pytest.approx(np.abs(plain).max(), rel=0.5)

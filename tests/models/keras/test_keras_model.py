@@ -1,4 +1,4 @@
-"""A `keras.Model` as a whole."""
+"""Fresh copies of whole Keras models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kdcli.models.keras.model import make_fresh_copy
 
 
 class Stubborn(keras.Model):
-    """A subclassed model that cannot be made from its configuration."""
+    """A subclassed model that cannot be built from its configuration."""
 
     def __init__(self, layer):
         super().__init__()
@@ -48,6 +48,6 @@ def test_a_fresh_copy_has_the_same_weights_by_shape_and_shares_none(build):
 def test_a_model_that_cannot_be_rebuilt_is_refused_with_a_hint():
     model = Stubborn(keras.layers.Dense(2))
     model(X)
-    with pytest.raises(UsageError, match="start: fresh needs a model that can be made from its") as caught:
+    with pytest.raises(UsageError, match="start: fresh needs a model that can be built from its") as caught:
         make_fresh_copy(model, seed=0)
     assert "--set student.start=file" in caught.value.hint

@@ -1,4 +1,4 @@
-"""What distillation sees of a Keras model: its taps, and that nothing of the looking remains."""
+"""Keras models as networks: their taps, and that tracing does not change them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ layers = keras.layers
 
 @keras.saving.register_keras_serializable("tests")
 class Block(keras.Model):
-    """A subclassed model that keeps its layers in a list."""
+    """A subclassed model with layers in a list."""
 
-    def __init__(self, width=4, **given):
-        super().__init__(**given)
+    def __init__(self, width=4, **options):
+        super().__init__(**options)
         self.width = width
         self.body = [layers.Conv2D(width, 3, name="first"), layers.ReLU(name="second")]
         self.head = layers.Dense(3, activation="softmax", name="head")
@@ -130,10 +130,10 @@ def test_a_tap_equals_the_output_of_its_layer(build):
     model = build()
     found = network(model)
     names = [name for name in found.taps if name != "out"]
-    answer = found.compute({"x": X}, taps=names)
+    outputs = found.compute({"x": X}, taps=names)
     plain = keras.Model(model.inputs, [model.get_layer(name).output for name in names])([X])
     for name, expected in zip(names, plain, strict=True):
-        np.testing.assert_allclose(answer.features[name], expected, atol=1e-6)
+        np.testing.assert_allclose(outputs.features[name], expected, atol=1e-6)
 
 
 def test_gradients_flow_through_every_tap(model):
@@ -218,13 +218,13 @@ def test_half_precision_affects_features_but_not_weights(model, precision):
     exact = found.compute({"x": X}).logits.numpy()
     tap = next(iter(found.taps))
     with compute_in(found, precision):
-        answer = found.compute({"x": X}, taps=[tap])
-        assert answer.features[tap].dtype.name == precision.removeprefix("mixed_")
-        assert answer.logits.dtype == tf.float32
+        outputs = found.compute({"x": X}, taps=[tap])
+        assert outputs.features[tap].dtype.name == precision.removeprefix("mixed_")
+        assert outputs.logits.dtype == tf.float32
         assert {variable.dtype for variable in model.weights} == {"float32"}
     assert [layer.dtype_policy for layer in find_layers(model).values()] == policies
-    np.testing.assert_allclose(answer.logits, exact, atol=0.03)
-    assert not np.array_equal(answer.logits, exact)
+    np.testing.assert_allclose(outputs.logits, exact, atol=0.03)
+    assert not np.array_equal(outputs.logits, exact)
     np.testing.assert_array_equal(found.compute({"x": X}).logits, exact)
 
 

@@ -1,4 +1,4 @@
-"""Keras models with several inputs and outputs in any structure, and those that take one batch size only."""
+"""Keras models with several inputs and outputs in any structure, and with a fixed batch size."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ RANDOM = np.random.default_rng(0)
 
 
 def ready(model, output=None):
-    """The network with inputs that pass as they are."""
+    """A network without preprocessing."""
     network = KerasNetwork(model, name="given", output=output)
-    as_they_are = {
+    unchanged = {
         spec.name: Preprocessing(spec.shape, spec.dtype, spec.shape, spec.dtype, "raw") for spec in network.inputs
     }
-    return network.with_preprocessing(as_they_are)
+    return network.with_preprocessing(unchanged)
 
 
 def reloaded(model, tmp_path):
@@ -34,7 +34,7 @@ def softmax(logits):
     return np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
 
 
-def given_inputs(network, count=9):
+def make_inputs(network, count=9):
     return {
         spec.name: RANDOM.integers(0, 9, (count, *spec.shape)).astype(spec.dtype)
         if "int" in spec.dtype
@@ -43,7 +43,7 @@ def given_inputs(network, count=9):
     }
 
 
-def answers_of(network, raw, taps=()):
+def predict(network, raw, taps=()):
     count = len(next(iter(raw.values())))
     return Predictor(network, taps=taps)(lambda at: {name: array[at] for name, array in raw.items()}, count)
 
@@ -77,16 +77,16 @@ def test_inputs_and_outputs_have_names_in_any_structure(tmp_path, name):
     for one in (model, again):
         network = ready(one, "label")
         assert {spec.name: spec.dtype for spec in network.inputs} == {"left": "float32", "tokens": "int32"}
-        raw = given_inputs(network)
+        raw = make_inputs(network)
         label, size = reference([raw["left"], raw["tokens"]])
         np.testing.assert_allclose(network.compute_saved_output(raw), label, atol=1e-6)
-        found = answers_of(network, raw, taps=["size"])
+        found = predict(network, raw, taps=["size"])
         assert network.logits_from == "before the softmax of label"
         np.testing.assert_allclose(softmax(found[LOGITS]), label, atol=1e-6)
         np.testing.assert_allclose(found["size"], size, atol=1e-6)
         other = ready(one, "size")
         assert (other.output_name, other.outputs, other.saved_kind) == ("size", 1, "logits")
-        np.testing.assert_allclose(answers_of(other, raw)[LOGITS], size, atol=1e-6)
+        np.testing.assert_allclose(predict(other, raw)[LOGITS], size, atol=1e-6)
 
 
 def test_several_outputs_without_a_choice_are_listed():
@@ -105,11 +105,11 @@ def test_outputs_of_one_layer_are_distinguished_by_position():
     shared = layers.Dense(3, activation="softmax", name="shared")
     model = keras.Model([inputs, others], [shared(inputs), shared(others)])
     network = ready(model, "1").with_output_kinds("probabilities", output_kind="logits")
-    raw = given_inputs(network)
+    raw = make_inputs(network)
     assert list(network.taps) == ["shared:0", "shared:1"]
-    # A layer that is used twice keeps its softmax: its logarithm is taken.
+    # The softmax of a layer that is used twice cannot be skipped: the logarithm is taken.
     assert network.logits_from.startswith("log of the output")
-    np.testing.assert_allclose(softmax(answers_of(network, raw)[LOGITS]), shared(raw["b"]), atol=1e-5)
+    np.testing.assert_allclose(softmax(predict(network, raw)[LOGITS]), shared(raw["b"]), atol=1e-5)
 
 
 def test_a_softmax_that_another_output_depends_on_stays():
@@ -117,8 +117,8 @@ def test_a_softmax_that_another_output_depends_on_stays():
     label = layers.Dense(3, activation="softmax", name="label")(inputs)
     model = keras.Model(inputs, {"label": label, "more": layers.Dense(2, name="more")(label)})
     network = ready(model, "label").with_output_kinds("probabilities", output_kind="logits")
-    raw = given_inputs(network)
-    found = answers_of(network, raw, taps=["more"])
+    raw = make_inputs(network)
+    found = predict(network, raw, taps=["more"])
     np.testing.assert_allclose(found["more"], model(raw["x"])["more"], atol=1e-6)
     assert network.logits_from.startswith("log of the output")
 
@@ -127,19 +127,19 @@ def test_a_softmax_that_another_output_depends_on_stays():
 class Both(keras.Model):
     """Subclassed, with a dictionary in and out."""
 
-    def __init__(self, **given):
-        super().__init__(**given)
+    def __init__(self, **options):
+        super().__init__(**options)
         self.dense = layers.Dense(3, name="dense")
 
-    def call(self, given):
-        return {"answer": self.dense(given["left"]), "passed": given["right"]}
+    def call(self, inputs):
+        return {"answer": self.dense(inputs["left"]), "passed": inputs["right"]}
 
 
 def test_a_subclassed_model_may_take_and_return_dictionaries(tmp_path):
     model = Both()
     model({"right": np.zeros((1, 2), np.float32), "left": np.zeros((1, 4), np.float32)})
     network = ready(reloaded(model, tmp_path), "answer")
-    raw = given_inputs(network)
+    raw = make_inputs(network)
     assert {spec.name: spec.shape for spec in network.inputs} == {"left": (4,), "right": (2,)}
     np.testing.assert_allclose(network.compute_saved_output(raw), model(raw)["answer"], atol=1e-6)
 
@@ -163,27 +163,27 @@ def test_a_fixed_batch_size_accepts_any_number_of_examples(name, count):
     network = ready(model)
     assert network.batch == batch
     assert network.taps["last"] == (2,)
-    raw = given_inputs(network, count)
-    wanted = []
+    raw = make_inputs(network, count)
+    expected = []
     for start in range(0, count, 4):
         part = raw["x"][start : start + 4]
         for layer in network.layers:
             if getattr(layer, "stateful", False):
                 layer.reset_state()
         filled = np.concatenate([part, np.repeat(part[-1:], 4 - len(part), 0)])
-        wanted.append(model(filled).numpy()[: len(part)])
-    wanted = np.concatenate(wanted)
-    np.testing.assert_allclose(network.compute_saved_output(raw), wanted, atol=1e-6)
-    found = answers_of(network, raw, taps=["last"])
-    np.testing.assert_allclose(softmax(found[LOGITS]), wanted, atol=1e-6)
-    # Its own layer gives what it gives without its softmax, as for every other batch size.
+        expected.append(model(filled).numpy()[: len(part)])
+    expected = np.concatenate(expected)
+    np.testing.assert_allclose(network.compute_saved_output(raw), expected, atol=1e-6)
+    found = predict(network, raw, taps=["last"])
+    np.testing.assert_allclose(softmax(found[LOGITS]), expected, atol=1e-6)
+    # The tap of the last layer is without its softmax, as for every other batch size.
     np.testing.assert_allclose(found["last"], found[LOGITS], atol=1e-6)
-    # A second time is like the first.
-    np.testing.assert_array_equal(answers_of(network, raw)[LOGITS], found[LOGITS])
+    # A second call computes the same.
+    np.testing.assert_array_equal(predict(network, raw)[LOGITS], found[LOGITS])
 
 
 def test_a_fixed_batch_size_cannot_be_trained():
     inputs = keras.Input((5, 3), batch_size=4, name="x")
     network = ready(keras.Model(inputs, keras.ops.reshape(inputs, (4, 15))))
-    with pytest.raises(ModelError, match="given: takes batches of 4 only, so it cannot be trained"):
-        network.compute(given_inputs(network, 4), training=True)
+    with pytest.raises(ModelError, match="given: accepts only batches of 4, so it cannot be trained"):
+        network.compute(make_inputs(network, 4), training=True)

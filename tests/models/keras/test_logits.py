@@ -1,4 +1,4 @@
-"""Logits from what saved models return: exact where the last layer tells, never softmaxed again."""
+"""Logits of saved models: exact where the last layer is known, and never passed through softmax twice."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def inside_another(activation):
     return keras.Model(inputs, closed(inputs)), linear
 
 
-def understood(model, *, task="classification", outputs=4, wanted="auto"):
+def resolved(model, *, task="classification", outputs=4, setting="auto"):
     network = KerasNetwork(model, name="given").with_preprocessing(
         {"x": Preprocessing((6,), "float32", (6,), "float32")}
     )
-    answers = network.compute_saved_output({"x": X}).numpy()
-    return resolve_output(network, setting=wanted, task=task, output_count=outputs, values=answers)
+    values = network.compute_saved_output({"x": X}).numpy()
+    return resolve_output(network, setting=setting, task=task, output_count=outputs, values=values)
 
 
 def logits(network):
@@ -76,7 +76,7 @@ LAST = {
 @pytest.mark.parametrize("build", LAST["softmax"].values(), ids=list(LAST["softmax"]))
 def test_logits_before_a_softmax_are_exact(build):
     model, linear = build()
-    network = understood(model)
+    network = resolved(model)
     assert (network.saved_kind, network.output_kind) == ("probabilities", "logits")
     assert "before the softmax of" in network.logits_from
     np.testing.assert_allclose(logits(network), linear(X), atol=1e-6)
@@ -85,7 +85,7 @@ def test_logits_before_a_softmax_are_exact(build):
 @pytest.mark.parametrize("build", LAST["softmax"].values(), ids=list(LAST["softmax"]))
 def test_probabilities_are_never_softmaxed_again(build):
     model, _ = build()
-    network = understood(model)
+    network = resolved(model)
     np.testing.assert_allclose(softmax(logits(network)), model(X), atol=1e-6)
     np.testing.assert_array_equal(network.compute_saved_output({"x": X}), model(X))
 
@@ -93,21 +93,21 @@ def test_probabilities_are_never_softmaxed_again(build):
 @pytest.mark.parametrize("build", LAST["sigmoid"].values(), ids=list(LAST["sigmoid"]))
 def test_logits_before_a_sigmoid_are_exact(build):
     model, linear = build()
-    network = understood(model, task="multilabel")
+    network = resolved(model, task="multilabel")
     assert (network.saved_kind, network.output_kind) == ("sigmoid", "sigmoid")
     np.testing.assert_allclose(logits(network), linear(X), atol=1e-6)
 
 
 def test_plain_logits_are_unchanged():
     model, linear = with_head()
-    network = understood(model)
+    network = resolved(model)
     assert (network.saved_kind, network.logits_from) == ("logits", "output")
     np.testing.assert_array_equal(logits(network), linear(X))
 
 
 def test_one_sigmoid_becomes_two_classes():
     model, linear = dense("sigmoid", units=1)
-    network = understood(model, outputs=2)
+    network = resolved(model, outputs=2)
     assert (network.outputs, network.output_kind) == (2, "logits")
     chance = model(X).numpy()
     np.testing.assert_allclose(softmax(logits(network)), np.concatenate([1 - chance, chance], axis=1), atol=1e-6)
@@ -121,7 +121,7 @@ def test_one_sigmoid_becomes_two_classes():
 )
 def test_logits_behind_an_inner_softmax_are_its_logarithm(after):
     model, linear = with_head(layers.Softmax(), after)
-    network = understood(model)
+    network = resolved(model)
     assert network.saved_kind == "probabilities"
     assert network.logits_from == "log of the output, clipped at 1e-07"
     np.testing.assert_allclose(softmax(logits(network)), model(X), atol=1e-5)
@@ -130,19 +130,19 @@ def test_logits_behind_an_inner_softmax_are_its_logarithm(after):
 
 def test_the_logarithm_of_a_zero_is_finite():
     model, _ = with_head(layers.Rescaling(1000.0), layers.Softmax(), layers.Reshape((4,)))
-    answers = model(X).numpy()
-    assert (answers == 0).any()
-    np.testing.assert_allclose(logits(understood(model)).min(), np.log(1e-7), rtol=1e-6)
+    probabilities = model(X).numpy()
+    assert (probabilities == 0).any()
+    np.testing.assert_allclose(logits(resolved(model)).min(), np.log(1e-7), rtol=1e-6)
 
 
 def test_an_identity_after_a_softmax_changes_nothing():
     model, _ = with_head(layers.Softmax(), layers.Identity())
-    np.testing.assert_allclose(softmax(logits(understood(model))), model(X), atol=1e-5)
+    np.testing.assert_allclose(softmax(logits(resolved(model))), model(X), atol=1e-5)
 
 
 def test_dropout_after_a_softmax_does_not_hide_it():
     model, linear = with_head(layers.Softmax(), layers.Dropout(0.0))
-    network = understood(model)
+    network = resolved(model)
     np.testing.assert_allclose(softmax(logits(network)), model(X), atol=1e-5)
     np.testing.assert_array_equal(logits(network).argmax(-1), linear(X).numpy().argmax(-1))
 
@@ -152,7 +152,7 @@ def test_a_softmax_layer_used_twice_is_not_skipped():
     same = layers.Activation("softmax", name="same")
     gate = same(layers.Dense(6, name="attention")(inputs))
     model = keras.Model(inputs, same(layers.Dense(4, name="linear")(layers.Multiply()([inputs, gate]))))
-    network = understood(model)
+    network = resolved(model)
     np.testing.assert_allclose(softmax(logits(network)), model(X), atol=1e-5)
 
 

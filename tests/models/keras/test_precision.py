@@ -1,4 +1,4 @@
-"""Half precision reaches every layer but those that make the logits, and ends with its block."""
+"""Half precision affects all layers except those of the logits, until the block ends."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Ending(keras.Model):
 class Block(keras.layers.Layer):
     """A layer of layers, whose own `call` computes too."""
 
-    def __init__(self, **given):
-        super().__init__(**given)
+    def __init__(self, **options):
+        super().__init__(**options)
         self.inner = layers.Dense(4, name="inner")
 
     def build(self, shape):
@@ -83,23 +83,23 @@ MODELS = {
 }
 
 
-def network(model, **given):
-    preparation = Preprocessing((4,), "float32", (4,), "float32")
-    return KerasNetwork(model, name="given", **given).with_preprocessing({"x": preparation})
+def network(model, **options):
+    preprocessing = Preprocessing((4,), "float32", (4,), "float32")
+    return KerasNetwork(model, name="given", **options).with_preprocessing({"x": preprocessing})
 
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_only_the_layers_of_the_logits_stay_in_float32(kind):
     build, exact = MODELS[kind]
     found = network(build())
-    kept = find_logits_layers(found)
+    exact_layers = find_logits_layers(found)
     if kind != "plain subclassed":
-        assert {layer.name for layer in kept} == exact
+        assert {layer.name for layer in exact_layers} == exact
     policies = [layer.dtype_policy for layer in found.layers]
     expected = found.compute({"x": X}).logits
     with compute_in(found, "mixed_bfloat16"):
         for layer in found.layers:
-            half = not isinstance(layer, keras.Model) and not any(layer is one for one in kept)
+            half = not isinstance(layer, keras.Model) and not any(layer is one for one in exact_layers)
             assert layer.compute_dtype == ("bfloat16" if half else "float32"), layer.name
         logits = found.compute({"x": X}).logits
     assert logits.dtype == tf.float32

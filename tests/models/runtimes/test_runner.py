@@ -1,4 +1,4 @@
-"""`.tflite` and `.onnx` files in a process of their own: answers, batches, files that kill or hang it."""
+"""`.tflite` and `.onnx` files in a process of their own: outputs, batches, files that crash or hang it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from kdcli.errors import ModelError, UsageError
 from kdcli.lazy import silence_descriptor
 from kdcli.models.network import AmbiguousOutput
 from kdcli.models.runtimes import runner
-from kdcli.models.runtimes.runner import FileRunner
-from kdcli.models.runtimes.tensor_info import FileTensor
+from kdcli.models.runtimes.file_tensor import FileTensor
+from kdcli.models.runtimes.runner import RUNTIME_OF_FORMAT, FileRunner
 
 pytest.importorskip("ai_edge_litert")
 
@@ -65,13 +65,13 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("name", ["float", "fixed"])
 @pytest.mark.parametrize("count", [1, 7, 30, 600])
-def test_any_number_of_examples_is_answered(folder, name, count):
+def test_batches_of_any_size_give_outputs(folder, name, count):
     with FileRunner(folder / f"{name}.tflite", threads=1) as runner:
         assert runner.batch == (7 if name == "fixed" else None)
         assert (runner.runtime, runner.threads, runner.path.name) == ("litert", 1, f"{name}.tflite")
-        answers = runner.predict(examples()[:count])
-    assert answers.dtype == np.float32
-    np.testing.assert_allclose(answers, np.load(folder / f"{name}.npy")[:count], atol=1e-5)
+        results = runner.predict(examples()[:count])
+    assert results.dtype == np.float32
+    np.testing.assert_allclose(results, np.load(folder / f"{name}.npy")[:count], atol=1e-5)
 
 
 def test_tensors_are_described_without_the_batch_axis(folder):
@@ -81,44 +81,44 @@ def test_tensors_are_described_without_the_batch_axis(folder):
         assert runner.input.name and runner.threads >= 1
 
 
-def test_floats_are_quantised_and_answers_dequantised(folder):
+def test_floats_are_quantized_and_outputs_dequantized(folder):
     with FileRunner(folder / "int8.tflite") as runner:
         assert runner.input.dtype == runner.output.dtype == "int8"
-        answers = runner.predict(examples())
-        stored = runner.input.stored(examples())
+        results = runner.predict(examples())
+        stored = runner.input.encode(examples())
         assert stored.dtype == np.int8
-        np.testing.assert_array_equal(runner.predict(stored), answers)
-        steps = (answers.astype(np.float64) / runner.output.scale).round(3)
+        np.testing.assert_array_equal(runner.predict(stored), results)
+        steps = (results.astype(np.float64) / runner.output.scale).round(3)
         np.testing.assert_array_equal(steps, steps.round())
-    wanted = np.load(folder / "int8.npy")
-    assert np.abs(answers - wanted).mean() < 0.02 * np.abs(wanted).max()
+    expected = np.load(folder / "int8.npy")
+    assert np.abs(results - expected).mean() < 0.02 * np.abs(expected).max()
 
 
-def test_bytes_go_in_as_they_are(folder):
+def test_bytes_are_passed_unchanged(folder):
     with FileRunner(folder / "bytes.tflite") as runner:
         assert runner.input.dtype == "uint8"
         raw = examples("uint8")
         np.testing.assert_allclose(runner.predict(raw), np.load(folder / "bytes.npy"), atol=1e-5)
-        # Whole numbers of another type are the same bytes.
+        # Integers of another type are the same bytes.
         np.testing.assert_array_equal(runner.predict(raw.astype(np.int64)), runner.predict(raw))
         with pytest.raises(ModelError, match="takes uint8, got values from 300 to 300"):
             runner.predict(np.full((1, 4, 3), 300))
 
 
-def test_a_quantised_tensor_rounds_and_clips():
+def test_a_quantized_tensor_rounds_and_clips():
     tensor = FileTensor("x", (2,), "uint8", 0.5, 10)
-    stored = tensor.stored(np.array([[0.24, 0.26], [-100, 1000]]))
+    stored = tensor.encode(np.array([[0.24, 0.26], [-100, 1000]]))
     assert stored.tolist() == [[10, 11], [0, 255]]
     assert tensor.decode(stored).tolist() == [[0.0, 0.5], [-5.0, 122.5]]
-    assert FileTensor("x", (-1, 2), "int32", None, 0).stored(np.zeros((1, 9, 2))).dtype == np.int32
+    assert FileTensor("x", (-1, 2), "int32", None, 0).encode(np.zeros((1, 9, 2))).dtype == np.int32
 
 
 @pytest.mark.parametrize("shape", [(2, 4), (2, 3, 4), (4, 3)])
-def test_another_shape_names_the_file_and_both_shapes(folder, shape):
+def test_a_wrong_shape_is_refused_with_the_file_and_both_shapes(folder, shape):
     with FileRunner(folder / "float.tflite") as runner:
         with pytest.raises(ModelError, match=r"float.tflite: the file takes examples of shape \(4, 3\), got"):
             runner.predict(np.zeros(shape, np.float32))
-        # The reader goes on.
+        # The process still works.
         assert runner.predict(examples()[:1]).shape == (1, 5)
 
 
@@ -130,27 +130,27 @@ def test_each_request_is_timed(folder, name):
     assert (taken > 0).all()
 
 
-def test_closing_ends_the_reader_and_may_be_repeated(folder):
+def test_closing_twice_ends_the_process(folder):
     runner = FileRunner(folder / "float.tflite")
     runner.close()
     runner.close()
     assert runner._process.returncode is not None
-    with pytest.raises(ModelError, match="its reader is closed"):
+    with pytest.raises(ModelError, match="the LiteRT process is closed"):
         runner.predict(examples()[:1])
 
 
-def test_a_missing_file_and_another_file_are_said(tmp_path):
+def test_missing_files_and_other_formats_are_refused(tmp_path):
     with pytest.raises(ModelError, match=r"no\.tflite: no such model file") as caught:
         FileRunner(tmp_path / "no.tflite")
     assert "kd export" in caught.value.hint
     (tmp_path / "text.tflite").write_text("hello, this is no model")
-    with pytest.raises(ModelError, match=r"text\.tflite: it is called \.tflite, but holds no such model"):
+    with pytest.raises(ModelError, match=r"text\.tflite: not a \.tflite file"):
         FileRunner(tmp_path / "text.tflite")
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory) -> Path:
-    """A model with two inputs, one of them token ids, and two outputs, in both formats, beside its answers."""
+    """A model with two inputs, one of them token ids, and two outputs, in both formats, with its outputs."""
     folder = tmp_path_factory.mktemp("two")
     keras.utils.set_random_seed(0)
     left, tokens = keras.Input((4,), name="left"), keras.Input((6,), dtype="int32", name="tokens")
@@ -159,7 +159,7 @@ def two(tmp_path_factory) -> Path:
     outputs = {"label": keras.layers.Dense(3)(joined), "size": keras.layers.Dense(1)(joined)}
     model = keras.Model({"left": left, "tokens": tokens}, outputs)
     given = {"left": examples()[:9, :, 0], "tokens": (np.arange(54).reshape(9, 6) % 10).astype("int32")}
-    answers = {name: value.numpy() for name, value in model(given).items()}
+    results = {name: value.numpy() for name, value in model(given).items()}
     with silence_descriptor(1), silence_descriptor(2), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.export(folder / "model", format="tf_saved_model", verbose=False)
@@ -167,7 +167,7 @@ def two(tmp_path_factory) -> Path:
         (folder / "two.tflite").write_bytes(content)
         if importlib.util.find_spec("tf2onnx"):
             model.export(folder / "two.onnx", format="onnx", verbose=False)
-    np.savez(folder / "two.npz", **given, **answers)
+    np.savez(folder / "two.npz", **given, **results)
     return folder
 
 
@@ -189,7 +189,7 @@ def test_several_inputs_and_one_of_several_outputs(two, form):
             "left": ((4,), "float32"),
             "tokens": ((6,), "int32"),
         }
-        assert (runner.runtime, runner.batch) == (runner.RUNTIME_OF_FORMAT[form], None)
+        assert (runner.runtime, runner.batch) == (RUNTIME_OF_FORMAT[form], None)
         batch = [known[one.name] for one in runner.inputs]
         np.testing.assert_allclose(runner.predict(batch), known["size"], atol=1e-6)
         assert (runner.time_block([batch, tuple(batch)]) > 0).all()
@@ -200,19 +200,19 @@ def test_several_inputs_and_one_of_several_outputs(two, form):
         np.testing.assert_allclose(runner.predict(batch), known["label"], atol=1e-6)
 
 
-def test_recurrent_layers_forget_the_batch_before(tmp_path):
+def test_recurrent_layers_are_reset_between_batches(tmp_path):
     path = saved(tmp_path / "recurrent.tflite", [keras.layers.LSTM(5)], batch=1)
     with FileRunner(path, threads=1) as runner:
-        answers = runner.predict(examples()[:20])
-        np.testing.assert_allclose(answers, np.load(tmp_path / "recurrent.npy")[:20], atol=1e-6)
-        np.testing.assert_array_equal(runner.predict(examples()[:20]), answers)
+        results = runner.predict(examples()[:20])
+        np.testing.assert_allclose(results, np.load(tmp_path / "recurrent.npy")[:20], atol=1e-6)
+        np.testing.assert_array_equal(runner.predict(examples()[:20]), results)
 
 
-def test_a_forgotten_reader_ends(folder):
+def test_the_process_ends_with_the_last_reference(folder):
     runner = FileRunner(folder / "float.tflite", threads=1)
     process = runner._process
     del runner
-    # The thread that watches the clock may still know it for a moment.
+    # The timer thread may hold a reference for a moment.
     for _ in range(400):
         gc.collect()
         if process.returncode is not None:
@@ -221,7 +221,7 @@ def test_a_forgotten_reader_ends(folder):
     assert process.returncode is not None
 
 
-def test_damaged_files_never_take_this_process_along(folder, tmp_path):
+def test_damaged_files_never_crash_this_process(folder, tmp_path):
     good = (folder / "float.tflite").read_bytes()
     random = np.random.default_rng(3)
     refused = 0
@@ -240,26 +240,26 @@ def test_damaged_files_never_take_this_process_along(folder, tmp_path):
     assert refused >= 6
 
 
-# Stand-ins for a reader: what the interpreter would do to the process that opens a damaged file.
-DYING = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+# Replacements for the child process: what the interpreter would do to it with a damaged file.
+CRASHING = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
 HANGING = "import time; time.sleep(60)"
-LEAVING = "raise SystemExit(3)"
+EXITING = "raise SystemExit(3)"
 
 
 @pytest.mark.parametrize(
-    ("reader", "message"),
+    ("script", "message"),
     [
-        (DYING, r"ended its reader \(signal 11, SIGSEGV\): it is damaged"),
-        (HANGING, r"LiteRT hung on the file and was ended after 0 s"),
-        (LEAVING, r"its reader ended \(exit code 3\)"),
+        (CRASHING, r"the file crashed LiteRT \(signal 11, SIGSEGV\): it is damaged"),
+        (HANGING, r"LiteRT did not finish within 0 s"),
+        (EXITING, r"the LiteRT process failed \(exit code 3\)"),
     ],
     ids=["signal", "hang", "exit"],
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_a_reader_that_dies_or_hangs_is_a_model_error(folder, tmp_path, monkeypatch, reader, message):
-    (tmp_path / "reader.py").write_text(reader)
-    monkeypatch.setattr(runner.runner_process, "__file__", str(tmp_path / "reader.py"))
-    if reader == HANGING:
+def test_a_process_that_crashes_or_hangs_is_a_model_error(folder, tmp_path, monkeypatch, script, message):
+    (tmp_path / "child.py").write_text(script)
+    monkeypatch.setattr(runner.runner_process, "__file__", str(tmp_path / "child.py"))
+    if script == HANGING:
         monkeypatch.setattr(runner, "_OPEN_TIMEOUT_SECONDS", 0.3)
     with pytest.raises(ModelError, match=message) as caught:
         FileRunner(folder / "float.tflite")
@@ -267,7 +267,7 @@ def test_a_reader_that_dies_or_hangs_is_a_model_error(folder, tmp_path, monkeypa
     assert caught.value.message.startswith(f"{folder / 'float.tflite'}: ")
 
 
-def test_a_missing_package_is_said_before_anything_is_started(folder, monkeypatch):
+def test_a_missing_package_is_reported_before_a_process_starts(folder, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr("kdcli.extras.find_spec", lambda name: None if name == "ai_edge_litert" else found(name))
     monkeypatch.setattr(runner.subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
@@ -277,7 +277,7 @@ def test_a_missing_package_is_said_before_anything_is_started(folder, monkeypatc
 
 
 def hostile_onnx(path: Path, kind: str) -> Path:
-    """A file whose first answer takes 1.6 GB, or never comes; reading it does not show that."""
+    """A file whose first run takes 1.6 GB, or never ends, which its content does not show."""
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     helper, value = onnx.helper, onnx.helper.make_tensor_value_info
@@ -303,20 +303,20 @@ def hostile_onnx(path: Path, kind: str) -> Path:
 
 
 @pytest.mark.serial
-@pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory")
-def test_memory_that_a_file_asks_for_is_bounded(tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="memory limits")
+def test_memory_of_a_file_is_limited(tmp_path):
     began = time.perf_counter()
     with pytest.raises(
-        ModelError, match=r"bomb\.onnx: (onnxruntime does not run the file|its reader|the file ended)"
+        ModelError, match=r"bomb\.onnx: (onnxruntime cannot run the file|the onnxruntime process|the file crashed)"
     ):
         FileRunner(hostile_onnx(tmp_path / "bomb.onnx", "bomb"), threads=1)
     assert time.perf_counter() - began < 5
 
 
 @pytest.mark.serial
-def test_a_file_that_never_answers_is_given_up(tmp_path, monkeypatch):
+def test_a_file_that_never_finishes_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "_OPEN_TIMEOUT_SECONDS", 1.5)
-    with pytest.raises(ModelError, match=r"loop\.onnx: onnxruntime hung on the file and was ended after 2 s"):
+    with pytest.raises(ModelError, match=r"loop\.onnx: onnxruntime did not finish within 2 s"):
         FileRunner(hostile_onnx(tmp_path / "loop.onnx", "loop"), threads=1)
 
 
@@ -328,5 +328,5 @@ def test_text_inputs_are_refused(tmp_path):
     graph = onnx.helper.make_graph([node], "graph", [value("x", 8, (None, 1))], [value("y", 8, (None, 1))])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     (tmp_path / "text.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(ModelError, match=r"text\.onnx: 'x' holds string; kd feeds and reads numbers"):
+    with pytest.raises(ModelError, match=r"text\.onnx: 'x' holds string; kd feeds and reads numbers only"):
         FileRunner(tmp_path / "text.onnx", threads=1)

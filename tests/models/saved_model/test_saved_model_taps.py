@@ -5,22 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-from graph_models import KERAS, PICTURES, cnn, exported, frozen_here, opened, plain, prepared
+from graph_models import IMAGES, KERAS, cnn, export, freeze_here, open_frozen, save_plain, with_identity
 
 from kdcli.distillation.network_stages import find_last_features
 from kdcli.distillation.pairing import pair_layers
 from kdcli.losses.hint import Hint
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.saved_model.network import GraphNetwork
+from kdcli.models.saved_model.network import FrozenNetwork
 
 
-def own(model, array):
+def keras_network_of(model, array):
     """The Keras model as a network for the same array."""
-    network = KerasNetwork(model, name="own")
-    return prepared(network, **{network.inputs[0].name: array})
+    network = KerasNetwork(model, name="keras")
+    return with_identity(network, **{network.inputs[0].name: array})
 
 
-def answers(network, array, names):
+def features_of(network, array, names):
     raw = {network.inputs[0].name: array}
     return {name: value.numpy() for name, value in network.compute(raw, taps=names).features.items()}
 
@@ -39,83 +39,85 @@ CNN = {
 
 
 def test_taps_are_the_layers_in_their_order(tmp_path):
-    network, _ = opened(exported(cnn(), tmp_path / "cnn"), PICTURES)
-    # Keras numbers the scopes of an export; dropout leaves nothing behind.
+    network, _ = open_frozen(export(cnn(), tmp_path / "cnn"), IMAGES)
+    # Keras numbers the scopes of an export; dropout disappears in inference.
     assert list(network.taps.items()) == list(CNN.items())
     assert network.secondary == {"shrink", "out"}
 
 
 def test_a_tap_holds_what_its_layer_returns(tmp_path):
     model = cnn()
-    network, _ = opened(exported(model, tmp_path / "cnn"), PICTURES)
+    network, _ = open_frozen(export(model, tmp_path / "cnn"), IMAGES)
     named = {name: "/".join(part.removesuffix("_1") for part in name.split("/")) for name in network.taps}
-    keras_network = own(model, PICTURES)
-    wanted = answers(keras_network, PICTURES, [name for name in named.values() if name != "out"])
-    wanted["out"] = model(PICTURES).numpy()
-    for name, value in answers(network, PICTURES, list(named)).items():
-        np.testing.assert_allclose(value, wanted[named[name]], atol=1e-6, err_msg=name)
+    keras_network = keras_network_of(model, IMAGES)
+    expected = features_of(keras_network, IMAGES, [name for name in named.values() if name != "out"])
+    expected["out"] = model(IMAGES).numpy()
+    for name, value in features_of(network, IMAGES, list(named)).items():
+        np.testing.assert_allclose(value, expected[named[name]], atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("kind", list(KERAS))
 def test_automatic_pairing_picks_the_same_layers_as_for_the_keras_model(kind, tmp_path):
     build, array = KERAS[kind]
     model = build()
-    network, _ = opened(exported(model, tmp_path / kind), array)
-    keras_network = own(model, array)
+    network, _ = open_frozen(export(model, tmp_path / kind), array)
+    keras_network = keras_network_of(model, array)
     ours, theirs = (
         {rank: stage.tap for rank, stage in find_last_features(side).items()} for side in (network, keras_network)
     )
     assert set(ours) == set(theirs)
-    found = answers(network, array, list(ours.values()))
-    wanted = answers(keras_network, array, list(theirs.values()))
+    found = features_of(network, array, list(ours.values()))
+    expected = features_of(keras_network, array, list(theirs.values()))
     for rank in ours:
-        one, other = found[ours[rank]], wanted[theirs[rank]]
+        one, other = found[ours[rank]], expected[theirs[rank]]
         np.testing.assert_allclose(np.float32(one), np.float32(other), atol=1e-5, err_msg=ours[rank])
 
 
 def test_a_savedmodel_teaches_its_last_map_before_pooling(tmp_path):
     model = cnn()
-    network, _ = opened(exported(model, tmp_path / "cnn"), PICTURES)
-    (pair,) = pair_layers(Hint(), student=own(model, PICTURES), teacher=network)
+    network, _ = open_frozen(export(model, tmp_path / "cnn"), IMAGES)
+    (pair,) = pair_layers(Hint(), student=keras_network_of(model, IMAGES), teacher=network)
     assert (pair.student, pair.teacher) == ("block", "block")
 
 
 def test_names_are_the_same_each_time(tmp_path):
-    folder = exported(KERAS["attention"][0](), tmp_path / "attention")
-    first, second = (GraphNetwork(frozen_here(folder), name="same") for _ in range(2))
+    folder = export(KERAS["attention"][0](), tmp_path / "attention")
+    first, second = (FrozenNetwork(freeze_here(folder), name="same") for _ in range(2))
     assert list(first.taps.items()) == list(second.taps.items())
-    assert first._tapped == second._tapped
+    assert first._tap_tensors == second._tap_tensors
 
 
 def test_a_layer_called_twice_is_two_taps(tmp_path):
     model = KERAS["shared"][0]()
-    network, _ = opened(exported(model, tmp_path / "shared"), PICTURES)
+    network, _ = open_frozen(export(model, tmp_path / "shared"), IMAGES)
     twice = [name for name in network.taps if name.startswith("same")]
-    found = answers(network, PICTURES, twice)
-    wanted = answers(own(model, PICTURES), PICTURES, ["same:0", "same:1"])
-    for one, other in zip(found.values(), wanted.values(), strict=True):
+    found = features_of(network, IMAGES, twice)
+    expected = features_of(keras_network_of(model, IMAGES), IMAGES, ["same:0", "same:1"])
+    for one, other in zip(found.values(), expected.values(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
-def test_what_comes_out_of_loops_is_tapped(tmp_path):
+def test_results_of_loops_are_taps(tmp_path):
     build, tokens = KERAS["recurrent"]
-    network, _ = opened(exported(build(), tmp_path / "recurrent"), tokens)
+    network, _ = open_frozen(export(build(), tmp_path / "recurrent"), tokens)
     assert network.taps["words"] == (6, 8)
     assert network.taps["both"] == (6, 8)
     assert network.taps["last"] == (5,)
 
 
 def test_features_of_any_size_are_known_with_the_data(tmp_path):
-    folder = exported(KERAS["any_size"][0](), tmp_path / "any")
-    network = GraphNetwork(frozen_here(folder), name="any")
+    folder = export(KERAS["any_size"][0](), tmp_path / "any")
+    network = FrozenNetwork(freeze_here(folder), name="any")
     assert network.taps["stem"] == (None, None, 4)
-    ready = prepared(network, **{network.inputs[0].name: PICTURES})
+    ready = with_identity(network, **{network.inputs[0].name: IMAGES})
     assert ready.taps["stem"] == (10, 10, 4)
     assert network.taps["stem"] == (None, None, 4)
 
 
 def test_a_module_without_scopes_names_its_operations(tmp_path):
-    network = GraphNetwork(frozen_here(plain(tmp_path / "plain"), signature="infer"), name="m", output="chosen")
+    network = FrozenNetwork(
+        freeze_here(save_plain(tmp_path / "plain"), signature="infer"), name="m", output="chosen"
+    )
     assert network.taps["hidden"] == (4,)
     assert {"matmul", "matmul_1", "sub", "score"} <= set(network.taps)
     assert network.secondary == {"score", "Softmax"}
@@ -143,11 +145,11 @@ class Twice(tf.Module):
             return {"scores": tf.reduce_sum(x, 1)}
 
 
-def test_tensors_without_the_batch_axis_are_no_taps(tmp_path):
+def test_tensors_without_the_batch_axis_are_not_taps(tmp_path):
     module = Twice()
     tf.saved_model.save(module, tmp_path / "twice", signatures={"serving_default": module.serve})
     array = np.random.default_rng(0).random((7, 3, 4), np.float32)
-    network, raw = opened(tmp_path / "twice", array)
+    network, raw = open_frozen(tmp_path / "twice", array)
     assert not {"mixed", "part:0", "part"} & set(network.taps)
     assert all(shape in ((3, 4), (4,)) for shape in network.taps.values())
     np.testing.assert_allclose(network.compute_saved_output(raw), module.serve(array)["scores"], atol=1e-6)
@@ -165,14 +167,14 @@ def test_functions_called_twice_are_numbered(tmp_path):
     module.other = serve
     tf.saved_model.save(module, tmp_path / "twice", signatures={"serving_default": serve})
     array = np.random.default_rng(0).random((7, 4), np.float32)
-    network, raw = opened(tmp_path / "twice", array)
+    network, raw = open_frozen(tmp_path / "twice", array)
     assert list(network.taps) == ["part:0", "part:1", "ends"]
     features = network.compute(raw, taps=["part:0", "part:1"]).features
     np.testing.assert_allclose(features["part:0"], 2 * array, atol=1e-6)
     np.testing.assert_allclose(features["part:1"], 4 * array, atol=1e-6)
 
 
-def test_what_is_inside_loops_is_no_tap(tmp_path):
+def test_tensors_inside_loops_are_not_taps(tmp_path):
     v1 = tf.compat.v1
     v1.disable_control_flow_v2()
     try:
@@ -188,8 +190,8 @@ def test_what_is_inside_loops_is_no_tap(tmp_path):
     finally:
         v1.enable_control_flow_v2()
     array = np.random.default_rng(0).random((7, 4), np.float32)
-    network, raw = opened(tmp_path / "loop", array)
+    network, raw = open_frozen(tmp_path / "loop", array)
     assert network.taps == {"loop": (4,), "ends": (4,)}
-    answer = network.compute(raw, taps=["loop"])
-    np.testing.assert_allclose(answer.features["loop"], 8 * array, rtol=1e-6)
-    np.testing.assert_allclose(answer.logits, 8 * array + 1, rtol=1e-6)
+    outputs = network.compute(raw, taps=["loop"])
+    np.testing.assert_allclose(outputs.features["loop"], 8 * array, rtol=1e-6)
+    np.testing.assert_allclose(outputs.logits, 8 * array + 1, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Keras files: hostile ones are refused for the right reason without running, benign ones never."""
+"""Screening of `.keras` and `.h5` files: hostile files are refused by the right rule, benign files are safe."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SCREENS = {".keras": screen_keras, ".h5": screen_hdf5}
 
 
 @keras.saving.register_keras_serializable("screened")
-class Twice(keras.layers.Layer):
-    """A layer that Keras does not bring."""
+class Double(keras.layers.Layer):
+    """A layer that is not part of Keras."""
 
     def call(self, inputs):
         return 2 * inputs
@@ -29,7 +29,7 @@ class Twice(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("screened")
 class Subclassed(keras.Model):
-    """A model that is no graph of layers."""
+    """A model that is not a graph of layers."""
 
     def __init__(self, **more):
         super().__init__(**more)
@@ -39,7 +39,7 @@ class Subclassed(keras.Model):
         return self.inside(inputs)
 
 
-def saved(model, path):
+def save(model, path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.save(path)
@@ -47,12 +47,12 @@ def saved(model, path):
 
 
 @pytest.mark.parametrize("name", hostile_keras.HOSTILE)
-def test_a_hostile_file_is_refused_by_its_rule_and_nothing_runs(name, tmp_path):
+def test_hostile_files_are_refused_by_their_rule_and_nothing_runs(name, tmp_path):
     suffix, rule, make = hostile_keras.HOSTILE[name]
     path = tmp_path / f"model{suffix}"
     make(path)
     before = sorted(tmp_path.iterdir())
-    verdict = SCREENS[suffix](path, code=())
+    verdict = SCREENS[suffix](path, custom_names=())
     assert not verdict.safe
     assert verdict.refused[0].rule == rule, [str(finding) for finding in verdict.findings]
     assert not hostile_keras.marker(path).exists()
@@ -60,7 +60,7 @@ def test_a_hostile_file_is_refused_by_its_rule_and_nothing_runs(name, tmp_path):
     assert all(len(str(finding)) < 500 and "\n" not in str(finding) for finding in verdict.findings)
 
 
-def test_the_hostile_files_hold_nothing_else_that_is_refused(tmp_path):
+def test_the_files_that_hostile_files_are_made_from_are_safe(tmp_path):
     new, old = tmp_path / "model.keras", tmp_path / "model.h5"
     hostile_keras.write_keras(new, hostile_keras.sequential(hostile_keras.dense()))
     hostile_keras.write_h5(old, hostile_keras.old(hostile_keras.old_dense()))
@@ -70,7 +70,7 @@ def test_the_hostile_files_hold_nothing_else_that_is_refused(tmp_path):
     assert len(hostile_keras.HOSTILE) >= 100
 
 
-def test_a_lambda_of_the_hostile_files_would_run_when_keras_is_told_to(tmp_path):
+def test_the_code_in_a_hostile_file_runs_in_keras_without_safe_mode(tmp_path):
     path = tmp_path / "model.keras"
     hostile_keras.HOSTILE["lambda"][2](path)
     with pytest.raises(Exception, match="Python lambda"):
@@ -81,58 +81,58 @@ def test_a_lambda_of_the_hostile_files_would_run_when_keras_is_told_to(tmp_path)
 
 
 @pytest.mark.parametrize("make", benign_keras.MODELS, ids=lambda make: make.__name__)
-def test_a_benign_model_is_safe(make, tmp_path):
-    verdict = screen_keras(saved(make(), tmp_path / "model.keras"), custom_names=())
+def test_benign_models_are_safe(make, tmp_path):
+    verdict = screen_keras(save(make(), tmp_path / "model.keras"), custom_names=())
     assert [str(finding) for finding in verdict.findings] == []
 
 
-@pytest.mark.parametrize("make", benign_keras.OLD, ids=lambda make: make.__name__)
-def test_a_benign_old_file_is_safe(make, tmp_path):
+@pytest.mark.parametrize("make", benign_keras.H5_MODELS, ids=lambda make: make.__name__)
+def test_benign_h5_files_are_safe(make, tmp_path):
     model = make()
-    verdict = screen_hdf5(saved(model, tmp_path / "model.h5"), custom_names=())
+    verdict = screen_hdf5(save(model, tmp_path / "model.h5"), custom_names=())
     assert [str(finding) for finding in verdict.findings] == []
     assert verdict.values >= model.count_params()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", benign_keras.FAMILIES)
-def test_an_application_is_safe(family, tmp_path):
+def test_applications_are_safe(family, tmp_path):
     size = benign_keras.FAMILIES[family]
     make = getattr(keras.applications, family)
     model = make(weights=None, input_shape=(size, size, 3), include_top=False)
     for suffix, screen in SCREENS.items():
-        verdict = screen(saved(model, tmp_path / f"model{suffix}"), code=())
+        verdict = screen(save(model, tmp_path / f"model{suffix}"), custom_names=())
         assert [str(finding) for finding in verdict.findings] == []
         assert verdict.values == model.count_params()
 
 
-def test_an_application_and_its_largest_numbers(tmp_path):
+def test_the_largest_numbers_of_an_application_are_safe(tmp_path):
     model = keras.applications.MobileNetV3Small(weights=None, input_shape=(32, 32, 3), classes=7)
-    assert screen_keras(saved(model, tmp_path / "model.keras"), custom_names=()).findings == ()
+    assert screen_keras(save(model, tmp_path / "model.keras"), custom_names=()).findings == ()
 
 
-def test_an_own_layer_wants_its_code(tmp_path):
+def test_a_custom_layer_needs_its_code(tmp_path):
     inputs = keras.Input((4,))
-    model = keras.Model(inputs, Twice(name="double")(keras.layers.Dense(2)(inputs)))
-    path = saved(model, tmp_path / "model.keras")
+    model = keras.Model(inputs, Double(name="double")(keras.layers.Dense(2)(inputs)))
+    path = save(model, tmp_path / "model.keras")
     (finding,) = screen_keras(path, custom_names=()).findings
     assert finding.rule == "class"
-    assert "'double'" in finding.message and "'Twice'" in finding.message
+    assert "'double'" in finding.message and "'Double'" in finding.message
     assert finding.hint.startswith("--code FILE.py")
-    assert screen_keras(path, custom_names={"screened>Twice"}).findings == ()
+    assert screen_keras(path, custom_names={"screened>Double"}).findings == ()
 
 
-def test_a_subclassed_model_wants_its_code(tmp_path):
+def test_a_subclassed_model_needs_its_code(tmp_path):
     model = Subclassed()
     model(keras.ops.ones((1, 3)))
-    path = saved(model, tmp_path / "model.keras")
+    path = save(model, tmp_path / "model.keras")
     assert [finding.rule for finding in screen_keras(path, custom_names=()).refused] == ["class"]
     assert screen_keras(path, custom_names={"screened>Subclassed"}).findings == ()
 
 
-def test_the_name_of_own_code_does_not_let_others_in(tmp_path):
+def test_a_registered_name_allows_no_other_class(tmp_path):
     path = tmp_path / "model.keras"
-    hostile_keras.HOSTILE["own-layer"][2](path)
+    hostile_keras.HOSTILE["custom-layer"][2](path)
     assert not screen_keras(path, custom_names={"my_package>Other"}).safe
     hostile_keras.HOSTILE["lambda"][2](path)
     assert not screen_keras(path, custom_names={"my_package>Mine"}).safe
@@ -141,10 +141,10 @@ def test_the_name_of_own_code_does_not_let_others_in(tmp_path):
     assert [finding.rule for finding in screen_keras(path, custom_names={"my_package>Mine"}).refused] == ["lambda"]
 
 
-def test_how_the_model_was_compiled_is_left_out(tmp_path):
+def test_compile_settings_are_ignored(tmp_path):
     path = tmp_path / "model.keras"
     config = hostile_keras.sequential(
-        hostile_keras.dense(), compile_config={"loss": hostile_keras.marshalled(path), "optimizer": "sgd"}
+        hostile_keras.dense(), compile_config={"loss": hostile_keras.marshal_lambda(path), "optimizer": "sgd"}
     )
     hostile_keras.write_keras(path, config)
     assert screen_keras(path, custom_names=()).findings == ()
@@ -152,11 +152,11 @@ def test_how_the_model_was_compiled_is_left_out(tmp_path):
     assert not hostile_keras.marker(path).exists()
 
 
-def test_the_training_of_an_old_file_is_left_out(tmp_path):
+def test_the_training_settings_of_an_h5_file_are_ignored(tmp_path):
     path = tmp_path / "model.h5"
 
     def fill(file):
-        loss = {"class_name": "Lambda", "config": {"function": hostile_keras.marshalled(path)}}
+        loss = {"class_name": "Lambda", "config": {"function": hostile_keras.marshal_lambda(path)}}
         file.attrs["training_config"] = json.dumps({"loss": loss, "optimizer_config": loss})
         file.create_group("optimizer_weights")
 
@@ -166,18 +166,18 @@ def test_the_training_of_an_old_file_is_left_out(tmp_path):
     assert not hostile_keras.marker(path).exists()
 
 
-def test_a_member_that_keras_does_not_write_is_told(tmp_path):
+def test_an_unknown_member_is_reported_but_not_refused(tmp_path):
     path = tmp_path / "model.keras"
     hostile_keras.write_keras(path, hostile_keras.sequential(hostile_keras.dense()), README__md=b"hello")
     verdict = screen_keras(path, custom_names=())
     assert verdict.safe
     assert [str(finding) for finding in verdict.findings] == [
-        "member: Keras writes no member 'README.md'; it is not used"
+        "member: the member 'README.md' is not part of a Keras file and is ignored"
     ]
 
 
-def test_an_archive_that_was_packed_again_is_safe(tmp_path):
-    plain, packed = saved(benign_keras.text(), tmp_path / "plain.keras"), tmp_path / "packed.keras"
+def test_a_recompressed_archive_is_safe(tmp_path):
+    plain, packed = save(benign_keras.text(), tmp_path / "plain.keras"), tmp_path / "packed.keras"
     with zipfile.ZipFile(plain) as before, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as after:
         for name in before.namelist():
             after.writestr(name, before.read(name))
@@ -187,11 +187,11 @@ def test_an_archive_that_was_packed_again_is_safe(tmp_path):
 
 
 @pytest.mark.parametrize("screen", SCREENS.values())
-def test_a_file_that_cannot_be_opened_is_one_line(screen, tmp_path):
+def test_a_file_that_cannot_be_opened_is_an_error(screen, tmp_path):
     with pytest.raises(ModelError, match="cannot be read: No such file"):
-        screen(tmp_path / "none", code=())
+        screen(tmp_path / "none", custom_names=())
     if os.geteuid():
         path = tmp_path / "closed"
         path.touch(mode=0)
         with pytest.raises(ModelError, match="Permission denied"):
-            screen(path, code=())
+            screen(path, custom_names=())

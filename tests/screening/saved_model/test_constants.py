@@ -1,4 +1,4 @@
-"""Which texts are graphs."""
+"""Graphs that are stored as strings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def graph_with(operation):
     return graph
 
 
-def test_a_graph_and_what_holds_one_are_found():
+def test_graphs_and_messages_that_contain_graphs_are_found():
     graph = graph_with("NoOp")
     library = tf.compat.v1.GraphDef()
     library.library.function.add().node_def.add(name="x", op="NoOp")
@@ -23,15 +23,15 @@ def test_a_graph_and_what_holds_one_are_found():
         assert holds_graph(message.SerializeToString())
 
 
-def test_a_graph_without_a_real_operation_is_none():
+def test_a_graph_without_a_known_operation_is_ignored():
     assert not holds_graph(graph_with("no such operation").SerializeToString())
 
 
 @pytest.mark.parametrize("text", [b"", b"word", b"a line\nanother line\n\x12", "Grüße\n\x12 und mehr".encode()])
-def test_words_are_no_graph(text):
+def test_words_are_not_a_graph(text):
     assert not holds_graph(text)
 
 
-def test_random_bytes_are_no_graph():
+def test_random_bytes_are_not_a_graph():
     random = np.random.default_rng(0)
     assert not any(holds_graph(b"\n\x12" + random.bytes(40)) for _ in range(2000))

@@ -1,4 +1,4 @@
-"""Who calls whom in a graph."""
+"""The calls between the functions of a graph."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ def library(**functions):
     return graph
 
 
-def test_functions_are_followed_through_attributes_lists_and_texts():
+def test_calls_in_attributes_lists_and_texts_are_followed():
     program = index_program(
         library(a={"f": ["b"]}, b={"branches": ["c", "d"]}, c={"note": b"e"}, d={}, e={}, f={})
     )
-    assert program.reached(["a"]) == {"a", "b", "c", "d", "e"}
+    assert program.find_reachable(["a"]) == {"a", "b", "c", "d", "e"}
 
 
-def test_a_function_inside_of_an_attribute_of_a_function_is_followed():
+def test_a_function_nested_in_an_attribute_is_followed():
     graph = library(a={"f": ["b"]}, b={}, c={})
     graph.library.function[0].node_def[0].attr["f"].func.attr["inner"].func.name = "c"
-    assert index_program(graph).reached(["a"]) == {"a", "b", "c"}
+    assert index_program(graph).find_reachable(["a"]) == {"a", "b", "c"}
 
 
-def test_an_operation_that_is_called_like_a_function_calls_it():
+def test_an_operation_with_the_name_of_a_function_calls_it():
     graph = library(a={}, b={})
     graph.library.function[0].node_def[0].op = "b"
-    assert index_program(graph).reached(["a"]) == {"a", "b"}
+    assert index_program(graph).find_reachable(["a"]) == {"a", "b"}
 
 
 def test_gradients_and_other_versions_are_followed():
@@ -50,27 +50,27 @@ def test_gradients_and_other_versions_are_followed():
     graph.library.gradient.add(function_name="b", gradient_func="c")
     for function in (graph.library.function[2], graph.library.function[3]):
         function.attr["api_implements"].s = b"the same"
-    assert index_program(graph).reached(["a"]) == {"a", "b", "c", "d"}
+    assert index_program(graph).find_reachable(["a"]) == {"a", "b", "c", "d"}
 
 
-def test_nodes_upstream_stop_where_a_tensor_is_fed():
+def test_nodes_behind_a_fed_tensor_do_not_run():
     graph = tf.compat.v1.GraphDef()
     for name, inputs in {"a": [], "b": ["a"], "c": ["b:1", "^d"], "d": [], "e": ["c"]}.items():
         graph.node.add(name=name, op="Identity").input.extend(inputs)
     program = index_program(graph)
-    assert program.upstream(["c:0"]) == {"a", "b", "c", "d"}
-    assert program.upstream(["c:0"], feeds=["b:0"]) == {"c", "d"}
-    assert program.upstream(["nowhere:0"]) == set()
+    assert program.find_upstream(["c:0"]) == {"a", "b", "c", "d"}
+    assert program.find_upstream(["c:0"], feeds=["b:0"]) == {"c", "d"}
+    assert program.find_upstream(["nowhere:0"]) == set()
 
 
-def test_called_functions_come_first():
+def test_called_functions_precede_their_callers():
     order = call_order(index_program(library(a={"f": ["b"]}, b={"f": ["c"]}, c={})))
     assert order.index("c") < order.index("b") < order.index("a")
 
 
-def test_circles_and_endless_chains_are_told():
+def test_cycles_and_long_chains_of_calls_are_errors():
     with pytest.raises(ValueError, match="calls itself"):
         call_order(index_program(library(a={"f": ["b"]}, b={"f": ["a"]})))
     chain = {f"f{number}": {"f": [f"f{number + 1}"]} for number in range(300)}
-    with pytest.raises(ValueError, match="call each other 300 deep"):
+    with pytest.raises(ValueError, match="call each other 300 levels deep"):
         call_order(index_program(library(**chain)))

@@ -1,0 +1,262 @@
+"""An exported file: converted, opened again in its own runtime, compared, timed and described."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from kdcli.data.examples import Examples
+from kdcli.errors import ModelError
+from kdcli.evaluation.latency.measure import time_models
+from kdcli.evaluation.latency.session import Session
+from kdcli.evaluation.latency.subjects import POOL_EXAMPLES, make_requests
+from kdcli.evaluation.parity import Parity, Reference, compare_outputs, compute_outputs, make_file_function
+from kdcli.events import Note, OnEvent, Progress
+from kdcli.models.batching import Runner
+from kdcli.models.keras.served_model import ServedModel, make_served_model
+from kdcli.models.network import Network
+from kdcli.models.preprocessing import scale_to_json
+from kdcli.models.runtimes.file_tensor import FileTensor
+from kdcli.models.runtimes.runner import FileRunner
+from kdcli.recipe.gates import Gate
+from kdcli.runs.export_results import ExportInterface
+from kdcli.setup.teacher_file import TeacherFile
+from kdcli.spec import ExportFormat
+
+# Largest loss of a file: of accuracy; of equal decisions, without labels; of variance, for regression.
+_MAX_DROP = 0.01
+# Approximate timing per file.
+_SECONDS_PER_FILE = 2.0
+
+
+@dataclass(frozen=True)
+class ConvertedFile:
+    """A file in the scratch folder.
+
+    Args:
+        format: format of the file.
+        serving: the model that was written.
+        path: path of the file.
+        runner: the file, opened in its own runtime.
+        parity: differences from the model.
+    """
+
+    format: ExportFormat
+    serving: ServedModel
+    path: Path
+    runner: Runner
+    parity: Parity
+
+
+def convert_file(
+    format: ExportFormat,
+    network: Network,
+    path: Path,
+    *,
+    inside: bool,
+    batch: int | None,
+    calibration: dict[str, np.ndarray] | None,
+    examples: Examples,
+    reference: Reference,
+    batch_size: int,
+    threads: int | None,
+    resources: ExitStack,
+    on_event: OnEvent,
+) -> ConvertedFile:
+    """Write a file, open it in its own runtime, and compare it with the model.
+
+    A model that cannot be converted for any batch size is converted for batches of one.
+
+    Args:
+        format: format of the file.
+        network: the model.
+        path: path of the file.
+        inside: whether the preprocessing is part of the file.
+        batch: the only batch size of the file, or None for any.
+        calibration: raw training examples by input name, for formats that need them.
+        examples: raw examples for the comparison.
+        reference: the model's outputs for the examples.
+        batch_size: number of examples in a batch.
+        threads: number of threads the runtime uses.
+        resources: closes the runtime.
+        on_event: receives notes and progress.
+
+    Raises:
+        ModelError: the model cannot be converted, or the file's outputs have another shape or are not finite.
+    """
+    on_event(Note(f"{path.name}: converting"))
+    write = partial(_write_file, format, network, path, inside, reference.kind, calibration)
+    try:
+        serving = write(batch or network.batch)
+    except ModelError:
+        if batch or network.batch or format.runtime == "tensorflow":
+            raise
+        # If this fails too, its hint does not suggest --batch 1.
+        serving = write(1)
+        text = f"{path.name}: takes one example at a time, because larger batches cannot be converted"
+        on_event(Note(text, warning=True))
+    runner = format.open(path, threads=threads)
+    resources.callback(runner.close)
+
+    def report_progress(done: int) -> None:
+        on_event(Progress("evaluation", done, len(examples), "examples"))
+
+    function = make_file_function(runner.predict, serving)
+    outputs = compute_outputs(function, examples, batch_size=batch_size, on_batch=report_progress)
+    _check_outputs(outputs, reference, name=path.name)
+    return ConvertedFile(format, serving, path, runner, compare_outputs(outputs, reference))
+
+
+def _write_file(
+    format: ExportFormat,
+    network: Network,
+    path: Path,
+    inside: bool,
+    output_kind: str,
+    calibration: dict[str, np.ndarray] | None,
+    batch: int | None,
+) -> ServedModel:
+    serving = make_served_model(
+        network,
+        include_preprocessing=inside,
+        batch=batch,
+        floats=format.takes_floats,
+        output_kind=output_kind,
+    )
+    if format.from_data and calibration is not None:
+        serving = serving.shown(calibration)
+    format.write(serving, path)
+    return serving
+
+
+def _check_outputs(outputs: np.ndarray, reference: Reference, *, name: str) -> None:
+    expected = reference.outputs.shape
+    if outputs.shape != expected:
+        raise ModelError(f"{name}: the outputs have shape {outputs.shape}, those of the model {expected}")
+    if not np.isfinite(outputs).all():
+        raise ModelError(f"{name}: gives NaN or infinity where the model does not")
+
+
+def add_parity_gates(gates: Sequence[Gate], *, task: str | None, labelled: bool) -> tuple[Gate, ...]:
+    """The gates, and the gates on parity that every file must pass to be kept.
+
+    Args:
+        gates: the requested gates, which replace the default gate of the same metric.
+        task: task of the data; None without data.
+        labelled: whether the examples have labels.
+    """
+    if task is None:
+        return tuple(gates)
+    default = Gate("unexplained" if task == "regression" else "export_drop", "<=", _MAX_DROP)
+    others = [gate for gate in gates if gate.metric != default.metric]
+    drops = [gate for gate in gates if gate.metric == default.metric] or [default]
+    if task == "regression" or labelled:
+        return (*others, *drops)
+    # Without labels, changed decisions count instead of accuracy.
+    requested = [gate for gate in others if gate.metric == "export_agreement"]
+    agreements = requested or [Gate("export_agreement", ">=", 1 - drop.bound) for drop in drops]
+    return (*(gate for gate in others if gate not in requested), *agreements)
+
+
+def collect_gate_metrics(
+    made: ConvertedFile, size: int, session: Session | None, against: Mapping[str, str]
+) -> dict[str, float | None]:
+    """The metrics of a file that gates may bound.
+
+    Args:
+        made: the file.
+        size: bytes of the file.
+        session: the latency session, or None.
+        against: name in the session of the teacher's file of the same format, by file name.
+    """
+    parity = made.parity
+    metrics: dict[str, float | None] = {
+        "accuracy": parity.accuracy,
+        "accuracy_drop": parity.teacher_drop,
+        "agreement": parity.teacher_agreement,
+        "export_drop": parity.accuracy_drop,
+        "export_agreement": parity.agreement,
+        "unexplained": parity.unexplained,
+        "max_abs_diff": parity.max_abs_diff,
+        "size_mb": size / 1e6,
+    }
+    p50 = find_p50_ms(made, session)
+    if session is None or p50 is None:
+        return metrics
+    teacher = against.get(made.path.name)
+    ratio = None if teacher is None else session.ratio(made.path.name, teacher).value
+    return {**metrics, "latency_ms": p50, "latency_ratio": ratio}
+
+
+def time_converted_files(
+    files: Sequence[ConvertedFile],
+    examples: Examples,
+    *,
+    teachers: Mapping[str, TeacherFile],
+    seed: int,
+    runtime: str | None,
+    on_event: OnEvent,
+) -> Session | None:
+    """Time files in turns, at batch 1 or their fixed batch size; None if no file uses the runtime."""
+    timed = {made.path.name: made for made in files if runtime in (None, made.format.runtime)}
+    if not timed:
+        return None
+    raw = examples.take(np.arange(min(POOL_EXAMPLES, len(examples))))
+    entrants: dict[str, ConvertedFile | TeacherFile] = {**timed, **teachers}
+    # Files of another fixed batch size run as often as a request needs.
+    batch = files[0].serving.batch or 1
+    return time_models(
+        {name: one.runner for name, one in entrants.items()},
+        {name: make_requests([one.serving.convert_examples(raw)], batch) for name, one in entrants.items()},
+        seed=seed,
+        seconds=_SECONDS_PER_FILE * len(entrants),
+        on_event=on_event,
+    )
+
+
+def find_p50_ms(made: ConvertedFile, session: Session | None) -> float | None:
+    """The median latency of one request in milliseconds; None if the file was not timed."""
+    if session is None or made.path.name not in session.subjects:
+        return None
+    return session.summarize(made.path.name).p50_ms
+
+
+def describe_input(made: ConvertedFile, *, classes: int) -> ExportInterface:
+    """What a user of the file must know: an entry of `input.json`."""
+    serving, runner = made.serving, made.runner
+    preprocessing = serving.preprocessing
+    dtype, output_dtype = serving.dtype, "float32"
+    quantization: dict[str, float] | None = None
+    output_quantization: dict[str, float] | None = None
+    if isinstance(runner, FileRunner):
+        dtype, output_dtype = runner.input.dtype, runner.output.dtype
+        quantization, output_quantization = (
+            _describe_quantization(runner.input),
+            _describe_quantization(runner.output),
+        )
+    return ExportInterface(
+        shape=serving.shape,
+        dtype=dtype,
+        range=serving.value_range,
+        batch=serving.batch,
+        prepare="inside" if serving.inside else "outside",
+        scale=scale_to_json(preprocessing.scale) if preprocessing.is_scaled else None,
+        resize=preprocessing.size,
+        fit=preprocessing.fit if preprocessing.size else None,
+        quantization=quantization,
+        output_kind=serving.output_kind,
+        output_dtype=output_dtype,
+        output_quantization=output_quantization,
+        classes=classes,
+    )
+
+
+def _describe_quantization(tensor: FileTensor) -> dict[str, float] | None:
+    if not tensor.is_integer or tensor.scale is None:
+        return None
+    return {"scale": tensor.scale, "zero_point": tensor.zero_point}

@@ -1,0 +1,100 @@
+"""The formats that `--format`, `--quantize` and `--io` choose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+from kdcli.errors import UsageError, did_you_mean
+from kdcli.exports import EXPORT_FORMATS
+from kdcli.exports.litert import IoType, Litert, QuantizeMode
+from kdcli.spec import ExportFormat
+
+QUANTIZE_MODES, IO_TYPES = get_args(QuantizeMode), get_args(IoType)
+_SPELLINGS = {"tflite": "litert", "savedmodel": "saved-model", "saved_model": "saved-model"}
+# Words for formats and quantizations that other tools use, with the option of kd for them.
+FOREIGN_FORMATS = {
+    "coreml": "coremltools converts a SavedModel: --format saved-model",
+    "mlmodel": "coremltools converts a SavedModel: --format saved-model",
+    "tfjs": "tensorflowjs_converter converts a SavedModel: --format saved-model",
+    "openvino": "OpenVINO converts ONNX: --format onnx",
+    "tensorrt": "TensorRT converts ONNX: --format onnx",
+    "engine": "TensorRT converts ONNX: --format onnx",
+    "pb": "--format saved-model",
+    "h5": "--format keras",
+    "torchscript": "--format onnx",
+    "fp16": "--format litert --quantize float16",
+    "float16": "--format litert --quantize float16",
+    "int8": "--format litert --quantize int8",
+}
+FOREIGN_QUANTIZATIONS = {
+    "fp16": "--quantize float16",
+    "half": "--quantize float16",
+    "fp32": "--quantize none",
+    "float32": "--quantize none",
+    "full": "--quantize int8",
+    "int8-dynamic": "--quantize dynamic",
+    "weights": "--quantize dynamic",
+}
+
+
+def choose_formats(
+    formats: Sequence[str], *, quantize: Sequence[str] = (), io: str | None = None
+) -> tuple[ExportFormat, ...]:
+    """The requested formats, each once.
+
+    Args:
+        formats: `keras`, `saved-model`, `litert` (or `tflite`), `onnx`.
+        quantize: quantizations of `litert`: `none`, `float16`, `dynamic`, `int8`; `none` if omitted.
+        io: type of input and output of `litert` files: `float32`, and for `int8` files also `uint8` and `int8`. If
+            omitted, image bytes go in and floats come out.
+
+    Raises:
+        UsageError: an unknown word, or an option without effect.
+    """
+    if not formats:
+        raise UsageError(
+            f"--format is missing; expected one of {', '.join(EXPORT_FORMATS)}", hint="--format litert"
+        )
+    kinds = [_find_kind(word) for word in dict.fromkeys(formats)]
+    for word in quantize:
+        _check_word("--quantize", word, QUANTIZE_MODES, FOREIGN_QUANTIZATIONS)
+    if io is not None:
+        _check_word("--io", io, IO_TYPES, {"fp32": "--io float32"})
+    quantized = next((word for word in quantize if word != "none"), None)
+    for option, value in (("--quantize", quantized), ("--io", io)):
+        if value is not None and "litert" not in kinds:
+            raise UsageError(
+                f"{option} {value} applies to litert files only, got --format {', '.join(kinds)}",
+                hint=f"--format litert {option} {value}",
+            )
+    if io in ("uint8", "int8") and "int8" not in quantize:
+        raise UsageError(
+            f"--io {io} applies to int8 files only; others take image bytes or floats and give floats",
+            hint=f"--format litert --quantize int8 --io {io}",
+        )
+    chosen: list[ExportFormat] = []
+    for kind in dict.fromkeys(kinds):
+        if kind != "litert":
+            chosen.append(EXPORT_FORMATS[kind].model_validate({}))
+            continue
+        for variant in dict.fromkeys(quantize or ("none",)):
+            io_type = io if io == "float32" or variant == "int8" else None
+            chosen.append(Litert.model_validate({"quantize": variant, "io": io_type}))
+    return tuple(chosen)
+
+
+def _find_kind(word: str) -> str:
+    kind = _SPELLINGS.get(word.lower(), word.lower())
+    if kind not in EXPORT_FORMATS:
+        _check_word("--format", word, tuple(EXPORT_FORMATS), FOREIGN_FORMATS)
+    return kind
+
+
+def _check_word(option: str, word: str, known: Sequence[str], foreign: dict[str, str]) -> None:
+    if word in known:
+        return
+    raise UsageError(
+        f"{option} must be one of {', '.join(known)}, got {word!r}",
+        hint=foreign.get(word.lower()) or did_you_mean(word, known).strip() or f"{option} {known[0]}",
+    )
