@@ -86,7 +86,7 @@ def test_its_loss_teaches_and_the_run_stands_on_its_own(written, models, tmp_pat
     assert (ran.code, ran.err.splitlines()[-1]) == (2, "hint: --code my_loss.py")
     (tmp_path / "my_loss.py").write_text(FILES["my_loss.py"] + "# changed\n")
     ran = written(*without, "--code", "my_loss.py")
-    assert ran.code == 2 and "was started with another code my_loss.py" in ran.err
+    assert ran.code == 2 and "the code my_loss.py has changed since" in ran.err
 
 
 def test_its_source_and_augmentation_are_used(written, tmp_path):

@@ -19,7 +19,7 @@ DISTILL = ("distill", "--teacher", "t.keras")
         ("kd predict MODEL --data D --split train --out FILE.npz covers all of them", ()),
         ("kd reads .csv, .parquet; the teacher's file says which", ()),
         ("no layers are equal where kd looks: name them", ()),
-        ("leave --threads out", ("evaluate", "m.keras")),
+        ("remove --threads", ("evaluate", "m.keras")),
         ("--set 'data.source={train: A.npz, test: B.npz}'", DISTILL),
         ("--set losses.hint.weight=2", ("distill", "--set", "losses=[{kind: hint}]", "--set", "train.epohs=2")),
         ("--set losses.mine.weight=2, and another --out", ()),

@@ -1,4 +1,4 @@
-"""From a recipe to a job that is ready to start: data, networks, terms and views, all opened and resolved."""
+"""Build a job from a run's request: data, networks, loss terms and views, opened and resolved."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kdcli.recipe.sections import Recipe
 from kdcli.recipe.training import TrainSection
 from kdcli.setup.checks import (
     check_effects,
-    check_output_kinds,
+    check_model_outputs,
     check_trained_model,
     refuse_untrained,
 )
@@ -39,10 +39,10 @@ from kdcli.zoo import Clone
 
 
 def build_distillation(location: RunLocation) -> Job:
-    """Everything that a distillation needs.
+    """Open and resolve everything that a distillation needs.
 
     Raises:
-        KdError: what is missing, cannot be read or does not fit.
+        KdError: an input is missing, cannot be read or does not fit.
     """
     request, recipe = location.request, location.request.recipe
     _check_request(request)
@@ -61,8 +61,8 @@ def build_distillation(location: RunLocation) -> Job:
         reused_layers: dict[SettingPath, Any] = {}
         if any(isinstance(loss, ClassifierReuse) for loss in losses):
             student, losses, reused_layers = reuse_classifier(recipe, student, teachers[0])
-        check_output_kinds(recipe, dataset, teachers[0].network, student.network)
-        # Projections start the same however the models were opened, which uses up random numbers.
+        check_model_outputs(recipe, dataset, teachers[0].network, student.network)
+        # Opening models consumes random numbers; projections must not depend on it.
         keras.utils.set_random_seed(recipe.train.seed)
         train = with_epochs_and_steps(recipe.train, len(dataset.train))
         terms = build_terms(
@@ -89,7 +89,7 @@ def build_distillation(location: RunLocation) -> Job:
         views=outputs.views,
         terms=terms,
         strategy=strategy,
-        monitor=monitored_metric(train, dataset, with_teacher=True),
+        monitor=_choose_monitor(train, dataset, with_teacher=True),
         resolved={**resolved, **reused_layers, ("student", "start"): student.start, **resolve_settings(outputs)},
         inputs=record_inputs(location, {join_path(at): model.record for at, model in models.items()}),
         clock=clock,
@@ -97,12 +97,16 @@ def build_distillation(location: RunLocation) -> Job:
 
 
 def build_label_training(role: str, location: RunLocation) -> Job:
-    """Everything that training on labels alone needs: of a teacher, or of a student as its own baseline.
+    """Open and resolve everything that training on labels needs: of a teacher, or of a student's baseline.
 
-    Every epoch sees a new view, also where the distilled student's teacher has outputs for a few views only.
+    Every epoch uses new views, even if the distilled student's teacher has outputs for only a few.
+
+    Args:
+        role: `teacher` or `student`.
+        location: of the run.
 
     Raises:
-        KdError: what is missing, cannot be read or does not fit.
+        KdError: an input is missing, cannot be read or does not fit.
     """
     request, recipe = location.request, location.request.recipe
     require(request, "data", role)
@@ -114,12 +118,13 @@ def build_label_training(role: str, location: RunLocation) -> Job:
     check_effects(recipe, [Labels()], dataset, replicas=strategy.num_replicas_in_sync)
     if not dataset.labelled:
         raise UsageError(
-            f"a {role} that learns alone needs labels, and the data has none", hint="leave data.labels at auto"
+            f"training a {role} without a teacher needs labels, and the data has none",
+            hint="set data.labels to auto",
         )
     with strategy.scope():
         teacher = None
         if role == "student" and isinstance(recipe.student.model, Clone):
-            # A clone is its teacher's architecture: its baseline needs the teacher too.
+            # The baseline of a clone needs the teacher, whose architecture it copies.
             require(request, "teacher")
             first = member_requests(request)[0]
             refuse_untrained(first)
@@ -139,7 +144,7 @@ def build_label_training(role: str, location: RunLocation) -> Job:
         views=make_views(recipe, dataset, None),
         terms=terms,
         strategy=strategy,
-        monitor=monitored_metric(train, dataset, with_teacher=False),
+        monitor=_choose_monitor(train, dataset, with_teacher=False),
         resolved={**_resolve(recipe, dataset, models, terms, strategy), (role, "start"): opened.start},
         inputs=record_inputs(location, {join_path(at): model.record for at, model in models.items()}),
         clock=clock,
@@ -147,7 +152,7 @@ def build_label_training(role: str, location: RunLocation) -> Job:
 
 
 def _check_request(request: Request) -> None:
-    """Refuse what is missing before TensorFlow is loaded."""
+    """Refuse an incomplete request before TensorFlow is loaded."""
     require(request, "data", "teacher", "student")
     check_ensemble(request)
     for member in member_requests(request) if request.recipe.is_ensemble else (request,):
@@ -157,17 +162,17 @@ def _check_request(request: Request) -> None:
 
 
 def with_epochs_and_steps(train: TrainSection, examples: int) -> TrainSection:
-    """The section with both `epochs` and `steps` filled in, for the loop."""
+    """Fill in both `epochs` and `steps` of the section, for the training loop."""
     each = steps_per_epoch(examples, train.batch_size)
     steps = train.steps or (train.epochs or 10) * each
     return train.model_copy(update={"epochs": -(-steps // each), "steps": steps})
 
 
-def monitored_metric(train: TrainSection, dataset: Dataset, *, with_teacher: bool) -> str:
-    """The validation figure that selects the best weights.
+def _choose_monitor(train: TrainSection, dataset: Dataset, *, with_teacher: bool) -> str:
+    """Choose the validation metric that selects the best weights.
 
     Raises:
-        UsageError: the task has no such figure.
+        UsageError: early stopping monitors a metric that is not measured for this data.
     """
     known = [MAIN_METRIC[dataset.task], "loss", *(["mae"] if dataset.task == "regression" else [])]
     known += ["accuracy"] if dataset.task in ("multilabel", "segmentation") else []
@@ -175,16 +180,16 @@ def monitored_metric(train: TrainSection, dataset: Dataset, *, with_teacher: boo
         known = ["agreement"] if dataset.task != "regression" else []
     elif with_teacher and dataset.task != "regression":
         known.append("agreement")
-    wanted = train.early_stopping.monitor if train.early_stopping else None
-    if wanted is not None and wanted not in known:
+    setting = train.early_stopping.monitor if train.early_stopping else None
+    if setting is not None and setting not in known:
         raise UsageError(
-            f"train.early_stopping.monitor: {wanted} is not measured for this data; known: {', '.join(known)}"
+            f"train.early_stopping.monitor: {setting} is not measured for this data; known: {', '.join(known)}"
         )
-    return wanted or (known[0] if known else "loss")
+    return setting or (known[0] if known else "loss")
 
 
 def label_term(recipe: Recipe) -> Labels:
-    """The loss of training alone: the recipe's own `labels` term, or the default, with weight 1."""
+    """Return the loss of training without a teacher: the recipe's `labels` term or the default, with weight 1."""
     labels = next((loss for loss in recipe.losses or () if isinstance(loss, Labels)), Labels())
     return labels.model_copy(update={"weight": 1.0, "warmup": 0.0})
 
@@ -192,7 +197,7 @@ def label_term(recipe: Recipe) -> Labels:
 def _resolve(
     recipe: Recipe, dataset: Dataset, sides: dict[SettingPath, OpenedModel], terms: Sequence[Term], strategy: Any
 ) -> dict[SettingPath, Any]:
-    """A value for every `auto` that both commands know."""
+    """The resolved values of the `auto` settings of distillation and of label training, by path."""
     values: dict[SettingPath, Any] = {("data", "task"): dataset.task}
     values["data", "target_scale"] = dataset.target_scale
     if dataset.label_name is not None:
@@ -203,12 +208,12 @@ def _resolve(
         values["train", "devices"] = "one"
     for at, side in sides.items():
         values[*at, "output_kind"] = side.network.saved_kind
-        # Recorded answers take nothing in.
-        for preparation in list(side.network.preprocessing.values())[:1]:
-            if preparation.is_scaled:
-                values[*at, "input", "scale"] = scale_to_json(preparation.scale)
-            if preparation.is_image:
-                values[*at, "input", "resize"] = list(preparation.preprocessed_shape[:2])
+        # Recorded outputs have no preprocessing.
+        for preprocessing in list(side.network.preprocessing.values())[:1]:
+            if preprocessing.is_scaled:
+                values[*at, "input", "scale"] = scale_to_json(preprocessing.scale)
+            if preprocessing.is_image:
+                values[*at, "input", "resize"] = list(preprocessing.preprocessed_shape[:2])
     for number, loss in enumerate(recipe.losses or ()):
         if isinstance(loss, Labels) and loss.loss == "auto":
             values["losses", number, "loss"] = "mse" if dataset.task == "regression" else "cross_entropy"

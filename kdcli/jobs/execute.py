@@ -1,4 +1,4 @@
-"""From a job that is ready to a finished run: answers, training, test, files."""
+"""Execute a job: teacher outputs, training, evaluation, run files."""
 
 from __future__ import annotations
 
@@ -31,39 +31,49 @@ from kdcli.training.state import TrainingResult
 
 
 def execute(job: Job, location: RunLocation) -> RunResult | FinishedRun:
-    """Let the teacher answer, train, measure, write; the directory is made once the answers are there.
+    """Compute the teacher's outputs, train, evaluate and write the run.
+
+    The directory is created only after the teacher's outputs are complete.
+
+    Args:
+        job: built and checked.
+        location: of the run.
+
+    Returns:
+        The result; a worker that is not the chief returns the run that the chief wrote.
 
     Raises:
-        Interrupted: `stop` said so; training is saved, answering is not.
-        TrainingError: a value that is not finite.
+        Interrupted: `stop` returned an exit code; the training is saved, unfinished teacher outputs are not.
+        TrainingError: a value is not finite, or memory ran out.
         StorageError: the directory cannot be written.
-        ModelError: a teacher in a process of its own that died.
+        ModelError: the process of a teacher's runtime died.
     """
     for text in describe_export_gates(job.exported_gates, relativize_path(location.path)):
         job.request.context.on_event(Note(text))
     with ExitStack() as stack:
         for one in job.teacher_outputs.members if job.teacher_outputs else ():
             stack.enter_context(unwrap_failures(one.network))
-        return _carried_out(job, location)
+        return _run_job(job, location)
 
 
-def _carried_out(job: Job, location: RunLocation) -> RunResult | FinishedRun:
+def _run_job(job: Job, location: RunLocation) -> RunResult | FinishedRun:
     since = time.perf_counter()
     teacher_outputs = job.teacher_outputs
     targets = teacher_outputs.targets() if teacher_outputs else None
-    _answer_validation(job)
+    _compute_validation_outputs(job)
     job.clock.lap("teacher", since)
     if not job.request.context.workers.is_chief:
-        return _followed(job, location, targets)
+        return _follow_chief(job, location, targets)
     run = location.open()
     try:
         if location.earlier is None and run.environment.exists():
             raise LockedError(
-                f"{run.path} was taken by another run meanwhile", hint="the same command with --resume"
+                f"{run.path}: another run was started in this directory meanwhile",
+                hint="repeat the command with --resume, or give another --out",
             )
-        for text in _changed_since(job, location, died=run.crashed):
+        for text in _list_changes(job, location, died=run.crashed):
             job.request.context.on_event(Note(text, warning=True))
-        answers = _answers_record(job, location, since)
+        outputs_record = _record_outputs(job, location, since)
         if location.earlier is None:
             write_start(
                 run,
@@ -73,14 +83,14 @@ def _carried_out(job: Job, location: RunLocation) -> RunResult | FinishedRun:
                 inputs=job.inputs,
                 trust=job.request.trust,
                 device=device_record(job.strategy),
-                answers=answers,
+                answers=outputs_record,
             )
         job.request.context.workers.barrier()
         since = time.perf_counter()
-        trained = _trained(job, run, targets)
-        # A run that went on has the seconds of all its processes.
-        job.clock.took("training", trained.seconds, since)
-        result = _measured(job, run, trained)
+        trained = _train(job, run, targets)
+        # A resumed run reports the seconds of all its processes.
+        job.clock.set("training", trained.seconds, since)
+        result = _evaluate(job, run, trained)
         write_end(run, result, recipe=job.recipe, class_names=job.dataset.class_names, model=job.trained.to_json())
         job.request.context.workers.barrier()
     except Interrupted as interrupted:
@@ -89,35 +99,35 @@ def _carried_out(job: Job, location: RunLocation) -> RunResult | FinishedRun:
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         raise TrainingError(
             f"out of memory at batch size {job.train.batch_size}",
-            hint="another run with a smaller --batch-size",
+            hint="start another run with a smaller --batch-size",
         ) from error
     finally:
         run.close()
     return result
 
 
-def _trained(job: Job, run: Run, targets: Targets | None) -> TrainingResult:
+def _train(job: Job, run: Run, targets: Targets | None) -> TrainingResult:
     with job.teacher_outputs.in_precision() if job.teacher_outputs else nullcontext():
         return train_job(job, run, targets)
 
 
-def _answers_record(job: Job, location: RunLocation, since: float) -> dict[str, Any] | None:
-    """What the teacher's answers took; a run that goes on has paid for them when it began."""
+def _record_outputs(job: Job, location: RunLocation, since: float) -> dict[str, Any] | None:
+    """The time for the teacher's outputs; a resumed run adds the time of its first start."""
     if job.teacher_outputs is None:
         return None
     earlier = (location.earlier or {}).get("answers")
     if earlier:
         job.teacher_outputs.hit = earlier["hit"]
-        job.clock.took("teacher", earlier["seconds"] + job.clock.stages["teacher"], since)
+        job.clock.set("teacher", earlier["seconds"] + job.clock.stages["teacher"], since)
     return {"hit": job.teacher_outputs.hit, "seconds": round(job.clock.stages["teacher"], 3)}
 
 
-def _followed(job: Job, location: RunLocation, targets: Targets | None) -> FinishedRun:
-    """What a worker does that is not the chief: it trains along and reads what the chief has written."""
+def _follow_chief(job: Job, location: RunLocation, targets: Targets | None) -> FinishedRun:
+    """Train as a worker that is not the chief, and read the run that the chief writes."""
     job.request.context.workers.barrier()
     run = Run.followed(location.path)
     try:
-        _trained(job, run, targets)
+        _train(job, run, targets)
     except Interrupted as interrupted:
         interrupted.run = run.path
         raise
@@ -127,44 +137,44 @@ def _followed(job: Job, location: RunLocation, targets: Targets | None) -> Finis
     return FinishedRun(run.path, model, document, followed=True)
 
 
-def _changed_since(job: Job, location: RunLocation, *, died: bool) -> list[str]:
-    """What the first start did not have: reasons why a run that goes on may not end bit for bit the same."""
+def _list_changes(job: Job, location: RunLocation, *, died: bool) -> list[str]:
+    """Warnings for a resumed run: changes that may alter its result, and a crash of the process before."""
     if location.earlier is None:
         return []
     now = {**device_record(job.strategy), "versions": collect_versions()}
     texts = [
-        f"not bit-identical to an uninterrupted run: {name} was {location.earlier.get(name)}, is {now[name]}"
+        f"not bit-identical to an uninterrupted run: {name} was {location.earlier.get(name)}, is now {now[name]}"
         for name in ("threads", "devices", "versions")
         if location.earlier.get(name) != now[name]
     ]
     if died:
         size = job.train.batch_size
         texts.append(
-            f"the last process in {location.path} ended without a word: killed, or out of memory at batch {size} "
-            "(then start another run with a smaller --batch-size)"
+            f"the previous process in {location.path} ended without an error: killed, or out of memory at batch "
+            f"size {size} (in that case start another run with a smaller --batch-size)"
         )
     return texts
 
 
-def _measured(job: Job, run: Run, trained: TrainingResult) -> RunResult:
+def _evaluate(job: Job, run: Run, trained: TrainingResult) -> RunResult:
     since = time.perf_counter()
     dataset, network, context = job.dataset, job.trained.network, job.request.context
 
-    def told(event: Event) -> None:
+    def forward(event: Event) -> None:
         context.on_event(event)
         code = context.stop()
         if code is not None:
-            raise Interrupted("stopped while evaluating; training is done and saved", exit_code=code)
+            raise Interrupted("stopped during the evaluation; the training is finished and saved", exit_code=code)
 
-    measured: dict[str, Any] = {"task": dataset.task, "on_event": told}
-    validation = test = teacher_test = answers = None
+    options: dict[str, Any] = {"task": dataset.task, "on_event": forward}
+    validation = test = teacher_test = teacher_logits = None
     if dataset.validation is not None:
-        validation, _ = evaluate_split(network, dataset.validation, **measured)
+        validation, _ = evaluate_split(network, dataset.validation, **options)
     if dataset.test is not None:
         if job.teacher_outputs is not None and not job.teacher_outputs.recorded:
-            answers = job.teacher_outputs.split_logits("test", dataset.test)
-            teacher_test = measure_quality(answers, dataset.test.all_labels(), task=dataset.task)
-        test, logits = evaluate_split(network, dataset.test, teacher=answers, **measured)
+            teacher_logits = job.teacher_outputs.split_logits("test", dataset.test)
+            teacher_test = measure_quality(teacher_logits, dataset.test.all_labels(), task=dataset.task)
+        test, logits = evaluate_split(network, dataset.test, teacher=teacher_logits, **options)
         write_test_predictions(run, logits, dataset.test, task=dataset.task)
     path = write_model(run, job.role, network)
     size = count_file_bytes(path)
@@ -177,8 +187,8 @@ def _measured(job: Job, run: Run, trained: TrainingResult) -> RunResult:
     gates: tuple[GateResult, ...] = ()
     if job.gates and test is not None:
         accuracy = teacher_test.accuracy if teacher_test else None
-        measured_of = collect_metrics(test, size=size, parameters=network.parameters, teacher_accuracy=accuracy)
-        gates = judge_gates(job.gates, {relativize_path(path): measured_of})
+        metrics = collect_metrics(test, size=size, parameters=network.parameters, teacher_accuracy=accuracy)
+        gates = judge_gates(job.gates, {relativize_path(path): metrics})
     return RunResult(
         run=run.path,
         model_path=path,
@@ -194,29 +204,31 @@ def _measured(job: Job, run: Run, trained: TrainingResult) -> RunResult:
         seconds=job.clock.to_json(),
         examples_per_second=round(trained.examples_per_second, 1),
         teacher=teacher_record(job.teacher_outputs, teacher_test, test) if job.teacher_outputs else None,
-        targets=_targets_record(job),
+        targets=_record_targets(job),
         gates=gates,
         stages=job.stages,
     )
 
 
-def _targets_record(job: Job) -> dict[str, Any] | None:
+def _record_targets(job: Job) -> dict[str, Any] | None:
     if job.teacher_outputs is None:
         return None
     planned = job.teacher_outputs.to_json()
-    kept = ("mode", "bytes", "views", "precision", "kept", "fingerprint")
-    record = {"hit": job.teacher_outputs.hit, **{name: planned[name] for name in kept}}
+    names = ("mode", "bytes", "views", "precision", "kept", "fingerprint")
+    record = {"hit": job.teacher_outputs.hit, **{name: planned[name] for name in names}}
     if "members" in planned:
-        request = zip(job.teacher_outputs.members, planned["members"], strict=True)
-        record["members"] = [{"hit": one.hit, **{name: its[name] for name in kept}} for one, its in request]
+        members = zip(job.teacher_outputs.members, planned["members"], strict=True)
+        record["members"] = [
+            {"hit": member.hit, **{name: entry[name] for name in names}} for member, entry in members
+        ]
     return record
 
 
-def _answer_validation(job: Job) -> None:
-    """The teacher's answers on validation: agreement is logged, and selects when there are no labels."""
+def _compute_validation_outputs(job: Job) -> None:
+    """Compute the teacher's outputs on the validation split, for the agreement after each epoch."""
     split = job.dataset.validation
     if job.teacher_outputs is None or split is None:
         return
-    # What is recorded is about the training part only, and may be all that is known.
+    # Recorded outputs cover the training split only, and validation if it was split off from it.
     if not job.teacher_outputs.recorded or any(split is one for one in splits_with_outputs(job.dataset)):
         job.teacher_validation = job.teacher_outputs.split_logits("validation", split)

@@ -1,4 +1,4 @@
-"""The gates of a run, and what a run that is finished already makes of them."""
+"""The gates of a run, and their results for a run that has already finished."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdcli.setup.run_location import RunLocation
 
 
 def choose_run_gates(location: RunLocation) -> tuple[Gate, ...]:
-    """The gates of the request; those of the run itself where it is continued without a recipe."""
+    """Choose the gates of the request, or those of the run itself if it is resumed without a recipe."""
     request = location.request
     section = request.recipe.gates
     if location.earlier is not None and not request.recipe_given and not section.gates():
@@ -24,7 +24,7 @@ def choose_run_gates(location: RunLocation) -> tuple[Gate, ...]:
 
 
 def judge_finished(finished: FinishedRun, gates: Sequence[Gate], on_event: OnEvent) -> FinishedRun:
-    """A run that was finished before, with the results of the gates."""
+    """Judge the gates on the stored metrics of a finished run."""
     document, test = finished.document, finished.test
     for text in describe_export_gates(gates, relativize_path(finished.run)):
         on_event(Note(text))

@@ -1,4 +1,4 @@
-"""One training with everything opened and resolved: what train-teacher and distill hand to the common steps."""
+"""A job: one training with everything opened and resolved."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ from kdcli.teacher.ensemble import AnyOutputs, OpenedEnsemble
 
 @dataclass
 class Clock:
-    """Seconds spent, by stage."""
+    """Measures seconds, by phase of the run."""
 
     began: float = field(default_factory=time.perf_counter)
     stages: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
-        """Add the time of the block to a stage."""
+        """Add the time of the block to a phase."""
         since = time.perf_counter()
         yield
         self.lap(stage, since)
 
     def lap(self, stage: str, since: float) -> None:
-        """Add the time since a moment to a stage."""
+        """Add the time since `since` to a phase."""
         self.stages[stage] = self.stages.get(stage, 0.0) + time.perf_counter() - since
 
-    def took(self, stage: str, seconds: float, since: float) -> None:
-        """Give a stage its seconds; what lies before this process counts to the total too."""
+    def set(self, stage: str, seconds: float, since: float) -> None:
+        """Set the seconds of a phase; those spent before this process count towards the total too."""
         self.stages[stage] = seconds
         self.began -= max(0.0, seconds - (time.perf_counter() - since))
 
     def to_json(self) -> dict[str, float]:
-        """`seconds` of the summary."""
+        """Return `seconds` of the summary."""
         total = time.perf_counter() - self.began
         named = {name: self.stages.get(name, 0.0) for name in ("data", "teacher", "training", "evaluation")}
         return {name: round(value, 3) for name, value in {**named, "total": total}.items()}
@@ -64,23 +64,23 @@ class Job:
     """A training that is ready to start.
 
     Args:
-        command: `distill`, `train-teacher`, or `scratch`: a student alone, as the baseline of a comparison.
-        request: what to do.
-        trained: the model that is trained.
-        teacher_outputs: what the student learns from; None where only labels teach.
+        command: `distill`, `train-teacher`, or `scratch` for the baseline of a comparison.
+        request: of the run.
+        trained: the model to train.
+        teacher_outputs: the targets of the student; None for training on labels.
         dataset: with the number of outputs filled in.
-        train: with both `epochs` and `steps`.
-        views: of the training examples.
-        terms: of the loss.
+        train: with both `epochs` and `steps` filled in.
+        views: augmented views of the training examples.
+        terms: of the objective.
         strategy: the `tf.distribute.Strategy`.
         monitor: the validation metric that selects the best weights.
-        resolved: a value for every `auto`, by path.
+        resolved: the value of every `auto`, by path.
         inputs: path and sha256 of every input.
-        clock: seconds by stage.
-        gates: checked on the test metrics.
-        exported_gates: checked by kd export.
-        stages: the summaries of the stages before it, where it is the last of several.
-        teacher_validation: the teacher's logits on the validation split, once they are known.
+        clock: measures the seconds of each phase.
+        gates: judged on the test metrics.
+        exported_gates: bounds on the file size, judged by kd export.
+        stages: the records of earlier stages, for the last stage of a chain.
+        teacher_validation: (examples, outputs), the teacher's logits on the validation split once computed.
     """
 
     command: str
@@ -102,14 +102,14 @@ class Job:
     teacher_validation: np.ndarray | None = None
 
     def set_gates(self, gates: Sequence[Gate], *, is_last: bool = True) -> None:
-        """Let its figures be judged by gates; what a file weighs is judged when it is exported.
+        """Set the gates that the run is judged by; bounds on the file size are judged at export.
 
         Args:
             gates: of the command.
-            is_last: whether it trains the student itself, and not an assistant.
+            is_last: whether this is the last stage, or the only training.
 
         Raises:
-            UsageError: the data has no such figures, or the weights alone exceed a bound on the size.
+            UsageError: the data lacks such a metric, or the weights alone exceed a bound on the size.
         """
         check_gate_metrics("distill", gates, self.dataset.task, labelled=self.dataset.labelled)
         sizes = tuple(gate for gate in gates if gate.metric == "size_mb")
@@ -119,43 +119,41 @@ class Job:
             )
         others = tuple(gate for gate in gates if gate not in sizes)
         if others and self.dataset.test is None:
-            raise UsageError(
-                "gates are checked on a test split, and the data has none", hint="leave the gates out"
-            )
+            raise UsageError("gates are judged on a test split, and the data has none", hint="remove the gates")
         self.gates, self.exported_gates = others, sizes
 
     @property
     def teacher(self) -> OpenedModel | OpenedEnsemble | None:
-        """Who answers."""
+        """The opened teacher or ensemble; None for training on labels."""
         return self.teacher_outputs.opened if self.teacher_outputs else None
 
     @property
     def role(self) -> str:
-        """What is trained: `teacher` or `student`."""
+        """The role of the trained model: `teacher` or `student`."""
         return "teacher" if self.command == "train-teacher" else "student"
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe with every `auto` written out."""
-        return resolved_recipe(self.request.recipe, self.resolved, self.request.custom)
+        """The recipe with every `auto` resolved."""
+        return resolve_recipe(self.request.recipe, self.resolved, self.request.custom)
 
 
-def resolved_recipe(recipe: Recipe, resolved: dict[SettingPath, Any], own: CustomKinds = NO_CUSTOM) -> Recipe:
-    """The recipe with values in place of every `auto`, and the files required that define its own kinds."""
+def resolve_recipe(recipe: Recipe, resolved: dict[SettingPath, Any], custom: CustomKinds = NO_CUSTOM) -> Recipe:
+    """Replace every `auto` of a recipe by its value, and list the files that define its custom kinds."""
     values = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
     for path, value in resolved.items():
         at: Any = values
         for part in path[:-1]:
             at = at[int(part)] if isinstance(at, list) else at.setdefault(part, {})
         at[path[-1]] = value
-    required = [*recipe.requires, *own.files_of(recipe)]
+    required = [*recipe.requires, *custom.files_of(recipe)]
     if required:
         values["requires"] = list(dict.fromkeys(required))
-    return Recipe.model_validate(values, context=own)
+    return Recipe.model_validate(values, context=custom)
 
 
-def recipe_text(recipe: Recipe) -> str:
-    """`recipe.yaml`: every setting, with the sha256 of the text below the first line."""
+def format_recipe(recipe: Recipe) -> str:
+    """Format `recipe.yaml`: every setting, below a line with the sha256 of the rest."""
     values = redact_document(recipe.model_dump(mode="json", by_alias=True, exclude_none=True))
     body = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     digest = hashlib.sha256(body.encode("utf-8")).hexdigest()

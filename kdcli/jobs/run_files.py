@@ -1,4 +1,4 @@
-"""What a run leaves behind: recipe, environment, model card, summary."""
+"""The files of a run: recipe, environment, model card, summary."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from kdcli import __version__
-from kdcli.jobs.job import recipe_text
+from kdcli.jobs.job import format_recipe
 from kdcli.recipe.sections import Recipe
 from kdcli.runs import writer
 from kdcli.runs.directory import Run
@@ -27,7 +27,18 @@ def write_start(
     device: dict[str, Any],
     answers: dict[str, Any] | None,
 ) -> None:
-    """`recipe.yaml` and `environment.json`, before the first step."""
+    """Write `recipe.yaml` and `environment.json`, before the first step.
+
+    Args:
+        run: the opened directory.
+        command: of the job.
+        requested: the recipe as requested.
+        resolved: the recipe with every `auto` resolved.
+        inputs: path and sha256 of every input.
+        trust: what model files were allowed to do.
+        device: the record of devices, replicas and threads.
+        answers: whether the teacher's outputs were cached, and the seconds they took; None without a teacher.
+    """
     environment = {
         "command": command,
         "arguments": read_arguments(),
@@ -40,58 +51,60 @@ def write_start(
         "trust": asdict(trust),
         "requested": redact_document(requested.model_dump(mode="json", by_alias=True, exclude_none=True)),
     }
-    # The environment last: where it lies, `--resume` finds a run that can go on.
-    writer.write_text(run.recipe, recipe_text(resolved))
+    # The environment is written last: its presence tells `--resume` that the run can continue.
+    writer.write_text(run.recipe, format_recipe(resolved))
     writer.write_text(run.environment, json.dumps(environment, indent=2) + "\n")
 
 
 def write_end(
     run: Run, result: RunResult, *, recipe: Recipe, class_names: tuple[str, ...], model: dict[str, Any]
 ) -> None:
-    """The model card, then `summary.json`, whose presence says that the run finished."""
+    """Write the model card, then `summary.json`, whose presence marks the run as finished."""
     document = result.to_json()
-    writer.write_text(run.readme, model_card(document, recipe=recipe, class_names=class_names, model=model))
+    writer.write_text(
+        run.readme, _render_model_card(document, recipe=recipe, class_names=class_names, model=model)
+    )
     writer.write_text(run.summary, json.dumps(document, indent=2) + "\n")
     writer.remove(run.checkpoint)
 
 
-def model_card(
+def _render_model_card(
     document: dict[str, Any], *, recipe: Recipe, class_names: tuple[str, ...], model: dict[str, Any]
 ) -> str:
-    """A model card in Markdown; what nobody recorded says so. `model` is `Opened.to_json()`."""
+    """Render the model card in Markdown; `model` is `OpenedModel.to_json()`."""
     test, teacher = document["test"] or {}, document.get("teacher") or {}
 
-    def said(value: Any, pattern: str = "{}") -> str:
+    def show(value: Any, pattern: str = "{}") -> str:
         return "not recorded" if value is None or value == "" else pattern.format(value)
 
     shown = class_names if len(class_names) <= 20 else (*class_names[:20], f"and {len(class_names) - 20} more")
     rows = [
-        ("Description", said(recipe.description)),
-        ("Task", said(document["task"])),
+        ("Description", show(recipe.description)),
+        ("Task", show(document["task"])),
         ("Classes", ", ".join(shown)),
-        ("Input", "; ".join(_feeding(name, entry) for name, entry in model["input"].items())),
+        ("Input", "; ".join(_describe_input(name, entry) for name, entry in model["input"].items())),
         ("Output", model["output_kind"]),
-        ("Parameters", said(document["parameters"], "{:,}")),
-        ("File size", said(document["bytes"], "{:,} bytes")),
-        ("Test accuracy", said(test.get("accuracy"), "{:.4f}")),
-        ("Test examples", said(test.get("examples"), "{:,}")),
-        ("Test loss", said(test.get("loss"), "{:.4f}")),
-        *([("Assistants", _assistants(document))] if document.get("stages") else []),
-        ("Teacher's test accuracy", said(teacher.get("accuracy"), "{:.4f}")),
-        ("Agreement with the teacher", said(teacher.get("agreement"), "{:.4f}")),
+        ("Parameters", show(document["parameters"], "{:,}")),
+        ("File size", show(document["bytes"], "{:,} bytes")),
+        ("Test accuracy", show(test.get("accuracy"), "{:.4f}")),
+        ("Test examples", show(test.get("examples"), "{:,}")),
+        ("Test loss", show(test.get("loss"), "{:.4f}")),
+        *([("Earlier stages", _describe_stages(document))] if document.get("stages") else []),
+        ("Teacher's test accuracy", show(teacher.get("accuracy"), "{:.4f}")),
+        ("Agreement with the teacher", show(teacher.get("agreement"), "{:.4f}")),
         ("Best epoch", f"{document['best_epoch']} of {document['epochs']}"),
-        ("Seed", said(document["seed"])),
+        ("Seed", show(document["seed"])),
         ("Intended use", "not recorded"),
         ("Licence", "not recorded"),
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     file = document["model"].rsplit("/", 1)[-1]
-    made = f"Made by kd {__version__}. The recipe is in `recipe.yaml`, the machine in `environment.json`."
-    return f"# {file}\n\n{made}\n\n| | |\n|---|---|\n{table}\n\n```python\n{_example(file, model)}\n```\n"
+    origin = f"Made by kd {__version__}. The recipe is in `recipe.yaml`, the machine in `environment.json`."
+    return f"# {file}\n\n{origin}\n\n| | |\n|---|---|\n{table}\n\n```python\n{_render_example(file, model)}\n```\n"
 
 
-def _assistants(document: dict[str, Any]) -> str:
-    """Who taught in between, from the teacher on; the last one is this student's own teacher."""
+def _describe_stages(document: dict[str, Any]) -> str:
+    """The models of the earlier stages, in order; the last one is this student's teacher."""
     texts = []
     for entry in document["stages"]:
         accuracy = "" if entry["accuracy"] is None else f", accuracy {entry['accuracy']:.4f}"
@@ -99,17 +112,17 @@ def _assistants(document: dict[str, Any]) -> str:
     return ", then ".join(texts)
 
 
-def _example(file: str, model: dict[str, Any]) -> str:
-    """How anybody opens the model without kd."""
+def _render_example(file: str, model: dict[str, Any]) -> str:
+    """Python code that opens the model without kd."""
     signature = model["signature"]
     if signature is None:
         return f"import keras\n\nmodel = keras.saving.load_model({file!r})"
-    given = ", ".join(f"{name}=x" for name in signature["inputs"])
+    arguments = ", ".join(f"{name}=x" for name in signature["inputs"])
     lines = (
         "import tensorflow as tf",
         "",
         f"model = tf.saved_model.load({file!r})",
-        f"answers = model.signatures[{signature['name']!r}]({given})[{signature['output']!r}]",
+        f"outputs = model.signatures[{signature['name']!r}]({arguments})[{signature['output']!r}]",
     )
     return "\n".join(lines)
 
@@ -117,24 +130,24 @@ def _example(file: str, model: dict[str, Any]) -> str:
 _SCALES = {
     "unit": "uint8 divided by 255",
     "signed": "uint8 divided by 127.5, minus 1",
-    "raw": "uint8 as it is",
-    "imagenet": "uint8 divided by 255, minus ImageNet's mean, divided by its deviation",
-    "caffe": "uint8 in the order blue, green, red, minus ImageNet's mean",
+    "raw": "uint8 unchanged",
+    "imagenet": "uint8 divided by 255, minus the ImageNet mean, divided by its standard deviation",
+    "caffe": "uint8 in BGR order, minus the ImageNet mean",
 }
 
 
-def _scaling(scale: str | dict[str, Any]) -> str:
+def _describe_scale(scale: str | dict[str, Any]) -> str:
     if isinstance(scale, str):
         return _SCALES[scale]
     return f"uint8 minus {scale['mean']}, divided by {scale['deviation']}"
 
 
-def _feeding(name: str, entry: dict[str, Any]) -> str:
-    """What to do to a raw example before plain Keras gets it."""
+def _describe_input(name: str, entry: dict[str, Any]) -> str:
+    """The preprocessing of a raw example for the model without kd."""
     shape = "×".join(str(side) for side in entry["shape"])
     steps = [f"{name}: {entry['dtype']} {shape}"]
     if entry["resize"]:
         steps.append(f"resized to {entry['resize'][0]}×{entry['resize'][1]} ({entry['fit']})")
     if entry["scale"]:
-        steps.append(_scaling(entry["scale"]))
+        steps.append(_describe_scale(entry["scale"]))
     return ", ".join(steps)

@@ -1,4 +1,4 @@
-"""Several distillations one after another: the teacher teaches an assistant, the assistant the student.
+"""Distillation in stages: each stage's student is the teacher of the next.
 
 Mirzadeh et al. 2020, "Improved Knowledge Distillation via Teacher Assistant", arXiv:1902.03393.
 """
@@ -16,7 +16,7 @@ from kdcli.events import Note, Planned
 from kdcli.jobs.build import build_distillation
 from kdcli.jobs.execute import execute
 from kdcli.jobs.finished_run import judge_finished
-from kdcli.jobs.job import Job, recipe_text, resolved_recipe
+from kdcli.jobs.job import Job, format_recipe, resolve_recipe
 from kdcli.jobs.plan import make_plan
 from kdcli.jobs.preflight import check_job
 from kdcli.jobs.stages import Stage, check_stages, describe_stages, resolve_stages, stages_of
@@ -35,17 +35,17 @@ from kdcli.setup.run_location import (
     replace_sources,
 )
 
-# Receives each stage that is about to start, its job, and what the checks before it found.
+# Called before each stage is trained: the stage, its job, and the findings of the preflight.
 Announce = Callable[[Stage, Job, tuple[str, ...]], None]
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Distillations of which each teaches the next one.
+    """A chain of distillations.
 
     Args:
-        path: the directory of the whole, which is the run of the last stage.
-        request: what to do, with all stages.
+        path: the directory of the chain, which is also the run of the last stage.
+        request: with the recipe of all stages.
         stages: in order.
     """
 
@@ -55,32 +55,32 @@ class Chain:
 
     @property
     def recipe(self) -> Path:
-        """The recipe with all stages and all options, in a file of the directory."""
+        """The path of the stored recipe, with all stages and options."""
         return self.path / STAGES_FOLDER / RECIPE_FILE
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether the last stage has finished."""
         return self.request.resume and (self.path / SUMMARY_FILE).exists()
 
     def open(self) -> None:
-        """Make or empty the directory and leave the recipe in it, so that `--resume` finds a chain.
+        """Create or empty the directory, and store the recipe in it for `--resume`.
 
         Raises:
-            UsageError: it holds what must not be deleted.
+            UsageError: it holds files that must not be deleted.
             StorageError: it cannot be written, or another process works in it.
         """
         RunLocation(self.path, self.request).open().close()
         if not self.recipe.exists():
             writer.make_folder(self.recipe.parent)
-            writer.write_text(self.recipe, recipe_text(self.request.recipe))
+            writer.write_text(self.recipe, format_recipe(self.request.recipe))
 
 
 def find_chain(request: Request) -> Chain | None:
-    """The stages of the request, or those of the run that it continues; None for a single distillation.
+    """Return the chain of the request, or of the run that it resumes; None for a single distillation.
 
     Raises:
-        UsageError: the directory is in use, holds something else, or a stage lacks something.
+        UsageError: the directory is in use or holds another run, or a stage is incomplete.
     """
     if request.stored_stages is not None:
         request = _continue(request, request.stored_stages)
@@ -89,8 +89,8 @@ def find_chain(request: Request) -> Chain | None:
     request = _complete(request)
     if request.recipe.train.devices == "workers":
         raise UsageError(
-            "train.devices: workers share one training; a recipe with stages has several",
-            hint="kd distill for each stage, with the run before as --teacher",
+            "train.devices=workers is not supported for a recipe with stages",
+            hint="run kd distill once per stage, with the previous run as --teacher",
         )
     path = find_directory("distill", request)
     if request.resume and (path / ENVIRONMENT_FILE).exists() and not (path / STAGES_FOLDER / RECIPE_FILE).exists():
@@ -101,35 +101,35 @@ def find_chain(request: Request) -> Chain | None:
 
 
 def _continue(request: Request, stored: Path) -> Request:
-    """The request for a chain that exists: its own recipe where none is given."""
+    """The request to resume a chain, with the stored recipe if the command names none."""
     if (stored.parents[1] / SUMMARY_FILE).exists():
-        # A finished chain is shown without the user's own files.
+        # A finished chain is shown without the user's Python files.
         request = replace(request, custom=replace(request.custom, keep_unknown=True))
     recipe = read_recipe(stored, custom=request.custom).recipe
     requested = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
     if not request.recipe_given:
         refuse_other_settings(request, requested, stored.parents[1])
         request = replace(request, recipe=replace_sources(recipe, request), recipe_given=True)
-    # An option may agree with the recipe and still differ from a stage.
+    # An option may equal the recipe's setting and still differ from that of a stage.
     refuse_other_settings(_complete(request), requested, stored.parents[1])
     return request
 
 
 def _complete(request: Request) -> Request:
-    """The request with a recipe that also says what was given beside it."""
+    """The request with options and required files written into its recipe."""
     request = resolve_stages(request)
-    return replace(request, recipe=resolved_recipe(request.recipe, {}, request.custom))
+    return replace(request, recipe=resolve_recipe(request.recipe, {}, request.custom))
 
 
 def distill_in_stages(request: Request) -> RunResult | FinishedRun | Plan:
-    """One distillation after another; the result is that of the last one.
+    """Run or plan the stages of a request one after another; return the result of the last.
 
     Raises:
-        KdError: everything that can go wrong in a distillation.
+        KdError: a stage fails.
     """
     chain = find_chain(request)
     if chain is None:
-        raise UsageError(f"{request.out} holds no stages")
+        raise UsageError(f"{request.out} holds no run with stages")
     context, preflight = request.context, request.preflight
     gates = choose_gates("distill", request.gates, chain.request.recipe.gates, on_event=context.on_event)
 
@@ -146,18 +146,18 @@ def distill_in_stages(request: Request) -> RunResult | FinishedRun | Plan:
 def run_chain(
     chain: Chain, *, announce: Announce, preflight: bool, gates: Sequence[Gate] = ()
 ) -> RunResult | FinishedRun:
-    """Train what is not finished, stage by stage; gives the result of the last one.
+    """Train the unfinished stages in order; return the result of the last.
 
     Args:
         chain: from `find_chain`.
         announce: called before each stage is trained.
-        preflight: refuse what cannot work, before each stage.
-        gates: of the last stage.
+        preflight: check each stage before it is trained.
+        gates: for the last stage.
 
     Raises:
-        Interrupted: `stop` said so; the same command with `--resume` continues in the same stage.
+        Interrupted: `stop` returned an exit code; `--resume` continues in the same stage.
         StorageError: a stage of a finished chain is missing.
-        KdError: everything that can go wrong in a distillation.
+        KdError: a stage fails.
     """
     done: list[RunResult | FinishedRun] = []
     opened = chain.request.resume and chain.recipe.exists()
@@ -191,7 +191,7 @@ def _build_stage(
         Note(f"stage {stage.number} of {stage.count}: {relativize_path(stage.path)}")
     )
     job = build_distillation(location)
-    # Gates that the last stage cannot be held to are refused before the first one is trained.
+    # Gates that the last stage cannot measure are refused before the first stage is trained.
     job.set_gates(gates, is_last=stage.is_last)
     if stage.is_last:
         job.stages = tuple(_record(result) for result in done)
@@ -201,7 +201,7 @@ def _build_stage(
 
 
 def plan_chain(chain: Chain, *, preflight: bool) -> Plan:
-    """The plan of the first stage that is not finished, with the list of all of them; writes nothing."""
+    """Return the plan of the first unfinished stage, with the list of all stages; write nothing."""
     finished = 0
     for stage in chain.stages:
         location = _location(chain, stage, fresh=not chain.request.resume)
@@ -214,14 +214,14 @@ def plan_chain(chain: Chain, *, preflight: bool) -> Plan:
 
 
 def _location(chain: Chain, stage: Stage, *, fresh: bool) -> RunLocation:
-    """Where a stage goes; a directory that is going to be deleted is not read."""
+    """The location of a stage; a directory that will be deleted is not read."""
     if fresh:
         return RunLocation(stage.path, stage.request)
     return find_location("distill", stage.request)
 
 
 def _record(result: RunResult | FinishedRun) -> dict[str, Any]:
-    """What the summary of the last stage says of an earlier one."""
+    """The record of an earlier stage in the summary of the last one."""
     document = result.to_json()
     test = document["test"] or {}
     names = ("run", "model", "parameters")

@@ -1,4 +1,4 @@
-"""Stages: what is asked of each of several distillations, and where each goes."""
+"""The stages of a recipe: one request and one run directory for each distillation of a chain."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from kdcli.runs.directory import STAGES_FOLDER
 from kdcli.setup.request import Request, require
 from kdcli.zoo import File
 
-# One setting in two units.
-LENGTH = frozenset({"epochs", "steps"})
+# The length of training, in either of two units.
+_LENGTH = frozenset({"epochs", "steps"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One of several distillations.
+    """One distillation of a chain.
 
     Args:
-        number: from 1.
-        count: how many there are.
+        number: counted from 1.
+        count: number of stages.
         path: of its run.
-        asked: what to do, as a distillation of its own.
+        request: of this distillation alone.
     """
 
     number: int
@@ -42,41 +42,46 @@ class Stage:
 
     @property
     def is_last(self) -> bool:
-        """Whether its student is the one that is wanted."""
+        """Whether its student is the student of the chain."""
         return self.number == self.count
 
 
 def stages_of(request: Request, path: Path) -> tuple[Stage, ...]:
-    """The distillations of a recipe with stages, each taught by the student before it.
+    """Return the stages of a recipe; the teacher of each is the student of the one before.
 
     Args:
-        asked: what to do, stages and all.
-        path: of the whole: the run of the last stage; the others lie in `stages/1`, `stages/2`, ... below it.
+        request: with all stages.
+        path: of the chain, and of the run of the last stage; the other runs are `stages/1`, `stages/2`, ... in it.
     """
     request, count = resolve_stages(request), len(request.recipe.stages)
     paths = [path / STAGES_FOLDER / str(number) for number in range(1, count)] + [path]
     return tuple(
-        Stage(number, count, paths[number - 1], _asked_of(request, number, paths))
+        Stage(
+            number=number,
+            count=count,
+            path=paths[number - 1],
+            request=_make_stage_request(request, number, paths),
+        )
         for number in range(1, count + 1)
     )
 
 
 def resolve_stages(request: Request) -> Request:
-    """What is asked, its stages without the keys that somebody gave for this run: so the recipe tells all of it.
+    """Remove the settings from stages that an option overrides, so that the recipe alone describes the chain.
 
-    What is given (`--epochs`, `--set train...`) holds in all stages; `--student` in the last one.
+    Options such as `--epochs` and `--set train...` apply to all stages, `--student` to the last one.
     """
-    train, student = _given(request, "train"), _given(request, "student")
-    train |= LENGTH if train & LENGTH else frozenset()
+    train, student = _list_overrides(request, "train"), _list_overrides(request, "student")
+    train |= _LENGTH if train & _LENGTH else frozenset()
     stages = request.recipe.stages
-    left = tuple(
-        _without(stage, train, student if number == len(stages) else frozenset())
+    remaining = tuple(
+        _drop_overrides(stage, train, student if number == len(stages) else frozenset())
         for number, stage in enumerate(stages, 1)
     )
-    return replace(request, recipe=request.recipe.model_copy(update={"stages": left}))
+    return replace(request, recipe=request.recipe.model_copy(update={"stages": remaining}))
 
 
-def _without(stage: StageSection, train: frozenset[str], student: frozenset[str]) -> StageSection:
+def _drop_overrides(stage: StageSection, train: frozenset[str], student: frozenset[str]) -> StageSection:
     update: dict[str, Any] = {}
     if stage.train is not None:
         update["train"] = drop_settings(stage.train, train)
@@ -86,57 +91,59 @@ def _without(stage: StageSection, train: frozenset[str], student: frozenset[str]
 
 
 def last_stage(request: Request) -> Request:
-    """What is asked of the last stage, whose student is wanted; of a recipe without stages all of it."""
+    """Return the request of the last stage, or the request itself if its recipe has no stages."""
     return stages_of(request, Path())[-1].request if request.recipe.stages else request
 
 
 def check_stages(stages: tuple[Stage, ...]) -> None:
-    """Refuse, before the first stage is trained, what a later one lacks.
+    """Refuse an incomplete stage before the first one is trained.
 
     Raises:
-        UsageError: no student, no losses, or an object that would be trained twice.
-        ModelError: a student's file that is not there.
+        UsageError: a stage has no student or no losses, or an object would be trained twice.
+        ModelError: the file of a student is missing.
     """
     for stage in stages:
         request = stage.request
         require(request, "data", "student", *([] if stage.number > 1 else ["teacher"]))
         if request.recipe.losses is None:
-            raise UsageError(f"stage {stage.number} has no losses", hint="losses of the recipe, or of each stage")
+            raise UsageError(
+                f"stage {stage.number} has no losses", hint="add losses to the recipe or to each stage"
+            )
         if "student" not in request.models and isinstance(request.recipe.student.model, File):
             resolve_model_file(Path(request.recipe.student.model.path), trust=request.trust)
     if sum("student" in stage.request.models for stage in stages) > 1:
         raise UsageError(
             "a model object is trained in place: it cannot be the student of several stages",
-            hint="a `student` in each stage before the last one, or the model as a file",
+            hint="set `student` in each stage before the last one, or give the model as a file",
         )
 
 
-def _asked_of(request: Request, number: int, paths: list[Path]) -> Request:
-    """What is asked of one stage."""
-    recipe, own = request.recipe, request.recipe.stages[number - 1]
+def _make_stage_request(request: Request, number: int, paths: list[Path]) -> Request:
+    """The request of one stage, counted from 1."""
+    recipe, stage = request.recipe, request.recipe.stages[number - 1]
     last = number == len(paths)
     models = {
         role: model for role, model in request.models.items() if number == 1 or not role.startswith("teacher")
     }
-    if own.student is not None and own.student.model is not None and not last:
+    if stage.student is not None and stage.student.model is not None and not last:
         models.pop("student", None)
     update: dict[str, Any] = {
         "stages": (),
-        "description": own.description or recipe.description,
-        "student": merge_sections(recipe.student, own.student),
-        "losses": own.losses or recipe.losses,
-        "train": _train(recipe, own),
+        "description": stage.description or recipe.description,
+        "student": merge_sections(recipe.student, stage.student),
+        "losses": stage.losses or recipe.losses,
+        "train": _merge_train(recipe, stage),
         "gates": recipe.gates if last else GatesSection(),
     }
     if number > 1:
-        # What was said of the teacher's answers holds for the assistants'; how a model is read, its run knows.
+        # How outputs are computed and stored applies to every teacher; the input settings are those of its run.
         first = recipe.teacher
         settings = {name: getattr(first, name) for name in ("precision", "targets", "views")}
         assistant = TeacherSection(model=File(path=str(paths[number - 2])), **settings)
         update |= {"taught_by": assistant, "ensemble": None}
-    origins = _origins_of(request.origins, number - 1)
+    origins = _select_origins(request.origins, number - 1)
     if number > 1:
-        # A chain that goes on may lie elsewhere now, and its assistants with it.
+        # A resumed chain may have been moved, and its earlier stages with it.
         origins.overrides["teacher", "model"] = f"stage {number - 1}"
     return replace(
         request,
@@ -149,15 +156,15 @@ def _asked_of(request: Request, number: int, paths: list[Path]) -> Request:
     )
 
 
-def _train(recipe: Recipe, own: StageSection) -> TrainSection:
-    train = merge_sections(recipe.train, own.train)
-    said = own.train.model_fields_set & LENGTH if own.train is not None else frozenset()
-    # The stage's length replaces the recipe's, also where that is in the other unit.
-    return train.model_copy(update=dict.fromkeys(LENGTH - said)) if said else train
+def _merge_train(recipe: Recipe, stage: StageSection) -> TrainSection:
+    train = merge_sections(recipe.train, stage.train)
+    length = stage.train.model_fields_set & _LENGTH if stage.train is not None else frozenset()
+    # The length of a stage replaces that of the recipe, even in the other unit.
+    return train.model_copy(update=dict.fromkeys(_LENGTH - length)) if length else train
 
 
-def _given(request: Request, section: str) -> frozenset[str]:
-    """The keys of a section that somebody gave for this run, all of them where it was given as a whole."""
+def _list_overrides(request: Request, section: str) -> frozenset[str]:
+    """The settings of a section that options override; all of them if an option sets the whole section."""
     found: set[str] = set()
     for path in request.origins.overrides:
         if path == (section,):
@@ -167,30 +174,30 @@ def _given(request: Request, section: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def _origins_of(origins: Origins, number: int) -> Origins:
-    """Where the settings of one stage came from: its own entry, else the recipe around it."""
+def _select_origins(origins: Origins, number: int) -> Origins:
+    """The origins of the settings of one stage, counted from 0: its own entry, else the recipe."""
     at: SettingPath = (STAGES_FOLDER, number)
 
-    def own(places: Mapping[SettingPath, Any]) -> dict[SettingPath, Any]:
-        inner = {path[2:]: location for path, location in places.items() if path[:2] == at and len(path) > 2}
-        context = {path: location for path, location in places.items() if path[:1] != (STAGES_FOLDER,)}
-        return {**context, **inner}
+    def select(entries: Mapping[SettingPath, Any]) -> dict[SettingPath, Any]:
+        inner = {path[2:]: entry for path, entry in entries.items() if path[:2] == at and len(path) > 2}
+        outer = {path: entry for path, entry in entries.items() if path[:1] != (STAGES_FOLDER,)}
+        return {**outer, **inner}
 
     document = replace(
         origins.document,
-        key_positions=own(origins.document.key_positions),
-        value_positions=own(origins.document.value_positions),
+        key_positions=select(origins.document.key_positions),
+        value_positions=select(origins.document.value_positions),
     )
-    return Origins(document, own(origins.overrides), own(origins.implied_defaults), list(origins.notes))
+    return Origins(document, select(origins.overrides), select(origins.implied_defaults), list(origins.notes))
 
 
 def describe_stages(stages: tuple[Stage, ...], recipe: Recipe, *, finished: int) -> tuple[dict[str, Any], ...]:
-    """The stages as a plan lists them.
+    """Return the stages as the plan lists them.
 
     Args:
-        stages: all of them.
-        recipe: the whole.
-        finished: how many of them are done.
+        stages: all of them, in order.
+        recipe: of the chain.
+        finished: number of finished stages.
     """
     return tuple(
         {
@@ -198,7 +205,7 @@ def describe_stages(stages: tuple[Stage, ...], recipe: Recipe, *, finished: int)
             "run": str(stage.path),
             "description": recipe.stages[stage.number - 1].description,
             "teacher": str(stages[stage.number - 2].path) if stage.number > 1 else "the recipe's",
-            "student": _named(stage.request),
+            "student": _describe_student(stage.request),
             "losses": [loss.label for loss in stage.request.recipe.losses or ()],
             "epochs": stage.request.recipe.train.epochs,
             "steps": stage.request.recipe.train.steps,
@@ -208,9 +215,9 @@ def describe_stages(stages: tuple[Stage, ...], recipe: Recipe, *, finished: int)
     )
 
 
-def _named(request: Request) -> Any:
-    """A student as a recipe names it."""
+def _describe_student(request: Request) -> str | dict[str, Any] | None:
+    """The name of a student object, or its entry in the recipe."""
     if "student" in request.models:
-        return request.models["student"].name
+        return str(request.models["student"].name)
     model = request.recipe.student.model
     return model.model_dump(mode="json", exclude_none=True) if model else None

@@ -1,4 +1,4 @@
-"""Training one model in a run directory: the compiled step, the loop, and the files that they leave."""
+"""Training of one model in a run directory: the compiled step, the loop, the files they write."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from kdcli.training.step import Stepper, make_schedule
 
 
 def make_stepper(job: Job, targets: Targets | None) -> Stepper:
-    """The compiled step, with its objective and a built optimizer."""
+    """Build the compiled step, with its objective and optimizer."""
     train, dataset, strategy = job.train, job.dataset, job.strategy
     objective = Objective(
         job.terms,
@@ -62,10 +62,10 @@ def make_stepper(job: Job, targets: Targets | None) -> Stepper:
 
 
 def train_job(job: Job, run: Run, targets: Targets | None) -> TrainingResult:
-    """Train in the run's directory, from its newest checkpoint if there is one."""
+    """Train in the run directory, from its newest checkpoint if there is one."""
     context, train, network = job.request.context, job.train, job.trained.network
-    several = job.strategy.num_replicas_in_sync > 1
-    layers = find_batch_norms(network) if train.synchronized and several else []
+    has_replicas = job.strategy.num_replicas_in_sync > 1
+    layers = find_batch_norms(network) if train.synchronized and has_replicas else []
     workers, checkpoint = context.workers, train.checkpoint
     with compute_in(network, train.precision), synchronize_batch_norm(layers):
         trainer = Trainer(
@@ -78,7 +78,7 @@ def train_job(job: Job, run: Run, targets: Targets | None) -> TrainingResult:
             checkpoints=Checkpoints(run.checkpoint, every=checkpoint.every, keep=checkpoint.keep),
             stop=context.stop,
             on_event=context.on_event,
-            on_epoch=lambda history: write_metrics(run, history) if workers.is_chief else None,
+            on_epoch=lambda history: _write_metrics(run, history) if workers.is_chief else None,
             workers=workers,
         )
         return trainer.run()
@@ -100,13 +100,13 @@ def _make_validator(job: Job) -> Callable[[], dict[str, float]] | None:
     return validate
 
 
-def write_metrics(run: Run, history: list[dict[str, Any]]) -> None:
-    """`metrics.jsonl`: one line an epoch."""
+def _write_metrics(run: Run, history: list[dict[str, Any]]) -> None:
+    """Write `metrics.jsonl`: one line per epoch."""
     writer.write_text(run.metrics, "".join(json.dumps(line) + "\n" for line in history))
 
 
 def write_test_predictions(run: Run, logits: np.ndarray, split: Examples, *, task: str) -> None:
-    """`predictions.npz`: what the test metrics were measured on; classes only for dense tasks."""
+    """Write `predictions.npz`: the outputs behind the test metrics; only classes for segmentation."""
     outputs = {"classes": logits.argmax(-1)} if task == "segmentation" else {"logits": logits}
     labels = split.all_labels()
     if labels is not None:
@@ -117,7 +117,7 @@ def write_test_predictions(run: Run, logits: np.ndarray, split: Examples, *, tas
 
 
 def write_model(run: Run, role: str, network: KerasNetwork | FrozenNetwork) -> Path:
-    """Save what was trained, atomically, as what it was opened from: a `.keras` file or a SavedModel folder."""
+    """Save the trained model atomically, in its own form: a `.keras` file or a SavedModel folder."""
     path = run.path_of_model(role, folder=isinstance(network, FrozenNetwork))
     needed = 4 * (network.parameters or 0) + 1_000_000
     try:

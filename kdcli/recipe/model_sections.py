@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Discriminator, Field, Tag
 
@@ -113,3 +113,6 @@ class StudentSection(Spec):
     signature: str | None = None
     output: str | None = None
     input: InputSection = InputSection()
+
+
+ModelSection: TypeAlias = TeacherSection | StudentSection

@@ -1,4 +1,4 @@
-"""What the parts of one command share: threads, stop, listener, workers, and what was made once."""
+"""The context of a command: threads, stop function, listener, workers, and a memo of what was opened."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def never_stop() -> int | None:
 
 
 def _single_worker() -> Workers:
-    # NumPy comes with it: a bad recipe is refused before that.
+    # Imported late: it loads NumPy, and a bad recipe is refused before that.
     from kdcli.training.replicas import SINGLE_WORKER
 
     return SINGLE_WORKER
 
 
 class Memo:
-    """Remembers by key what was expensive to make: the data, the teacher, the teacher's outputs."""
+    """Values that are expensive to make, by key: the data, the teacher, the teacher's outputs."""
 
     def __init__(self) -> None:
         self._made: dict[Hashable, Any] = {}
@@ -38,24 +38,24 @@ class Memo:
         return key in self._made
 
     def __call__(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """The value of a key; `make` is called the first time."""
+        """Return the value of a key; `make` is called only the first time."""
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Context:
-    """What the parts of one command share.
+    """What all parts of a command share.
 
     Args:
         threads: number of threads TensorFlow uses; its own default when None.
-        stop: called between steps; an exit code stops after saving.
+        stop: called between steps; a returned exit code stops the run after saving.
         on_event: receives notes, plans and progress.
-        cache_limit: bytes that the cache of teacher outputs may hold; a fifth of the free disk when None.
-        dry_run: whether nothing may be written.
-        workers: the processes that work on the same run.
-        memo: what an earlier training of the same command opened or computed.
+        cache_limit: maximum bytes of the cache of teacher outputs; a fifth of the free disk space when None.
+        dry_run: whether nothing is written.
+        workers: the processes that train the same run.
+        memo: what an earlier training in the same command opened or computed.
     """
 
     threads: int | None = None
@@ -67,7 +67,7 @@ class Context:
     memo: Memo = field(default_factory=Memo)
 
     def find_entry(self, folder: Path, components: Mapping[str, Any]) -> Entry | None:
-        """The cache entry of some components, complete or not; each shard is verified once."""
+        """Return the cache entry of these key components, complete or not, or None; shards are verified once."""
         from kdcli.cache.entry import Entry
 
         found = Entry.find(folder, components)

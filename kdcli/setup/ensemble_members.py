@@ -1,4 +1,4 @@
-"""Several teachers in what is asked for: what is asked of each, and whether they make sense together."""
+"""The members of an ensemble: one request for each teacher, and checks of their settings."""
 
 from __future__ import annotations
 
@@ -10,83 +10,88 @@ from kdcli.setup.request import Request
 
 
 def member_requests(request: Request) -> tuple[Request, ...]:
-    """What is asked of each teacher, as if it were the only one.
+    """Return one request per teacher, each as if that teacher were the only one.
 
-    All of them answer the same views: a number that one of them has holds for those that leave it open.
+    All members use the same views: a number that one of them sets also applies to those that leave it at `auto`.
     """
     recipe = request.recipe
     if not recipe.is_ensemble:
         return (request,)
     counts = [section.views for section in recipe.teachers if section.views != "auto"]
-    found = []
+    update = {"weight": None, "temperature": None, "views": counts[0] if counts else "auto"}
+    requests = []
     for number, section in enumerate(recipe.teachers):
-        alone = {"weight": None, "temperature": None, "views": counts[0] if counts else "auto"}
         models = {role: model for role, model in request.models.items() if not role.startswith("teacher")}
-        given = request.models.get(f"teacher.{number}", request.models.get("teacher"))
-        if given is not None:
-            models["teacher"] = given
-        own = recipe.with_teachers(section.model_copy(update=alone)).model_copy(update={"ensemble": None})
-        found.append(replace(request, recipe=own, models=models))
-    return tuple(found)
+        teacher = request.models.get(f"teacher.{number}", request.models.get("teacher"))
+        if teacher is not None:
+            models["teacher"] = teacher
+        single = recipe.with_teachers(section.model_copy(update=update)).model_copy(update={"ensemble": None})
+        requests.append(replace(request, recipe=single, models=models))
+    return tuple(requests)
 
 
 def check_ensemble(request: Request) -> None:
-    """Refuse settings of several teachers where there is one, and views that differ.
+    """Refuse ensemble settings for a single teacher, and members with different numbers of views.
 
     Raises:
         UsageError: naming the setting.
     """
     recipe = request.recipe
     if not recipe.is_ensemble:
-        for name in _of_several(recipe):
+        for name in _list_ensemble_settings(recipe):
             raise UsageError(
-                f"{name} is for a list of teachers, and there is one",
-                hint="--teacher FILE once for each, or a list as `teacher` in the recipe; a loss has a "
-                "temperature of its own",
+                f"{name} applies to several teachers, and the recipe has one",
+                hint="repeat --teacher FILE for each teacher, or make `teacher` a list in the recipe; the "
+                "temperature of a distillation is a setting of its loss",
             )
         return
-    wanted = [(number, section.views) for number, section in enumerate(recipe.teachers) if section.views != "auto"]
-    for number, views in wanted[1:]:
-        if views != wanted[0][1]:
+    counts = [(number, section.views) for number, section in enumerate(recipe.teachers) if section.views != "auto"]
+    for number, views in counts[1:]:
+        first, expected = counts[0]
+        if views != expected:
             raise UsageError(
-                f"teacher.{number}.views is {views}, teacher.{wanted[0][0]}.views is {wanted[0][1]}: all teachers "
-                "see what the student sees",
-                hint=f"--set teacher.views={views} is for all of them",
+                f"teacher.{number}.views is {views} and teacher.{first}.views is {expected}: all teachers use the "
+                "views of the student",
+                hint=f"--set teacher.views={views} sets all of them",
             )
 
 
 def refuse_ensemble(request: Request, *, command: str) -> None:
-    """Refuse a list of teachers, and settings of such a list, where there can be one.
+    """Refuse an ensemble, and ensemble settings, in a command that trains one teacher.
+
+    Args:
+        request: its recipe is checked.
+        command: how messages name the command.
 
     Raises:
-        UsageError: with the way on.
+        UsageError: the recipe has several teachers, or a setting for several.
     """
     if request.recipe.is_ensemble:
         raise UsageError(
-            f"the recipe lists {len(request.recipe.teachers)} teachers, and {command} trains one",
-            hint="a recipe in which `teacher` is one mapping",
+            f"the recipe lists {len(request.recipe.teachers)} teachers, but {command} trains only one",
+            hint="use a recipe in which `teacher` is a single mapping",
         )
-    for name in _of_several(request.recipe):
+    for name in _list_ensemble_settings(request.recipe):
         raise UsageError(
-            f"{name} is for a list of teachers, and {command} trains one",
-            hint="a recipe without it: --recipe FILE",
+            f"{name} applies to several teachers, but {command} trains one",
+            hint="use a recipe without it: --recipe FILE",
         )
 
 
-def _of_several(recipe: Recipe) -> list[str]:
-    """The settings of several teachers that a recipe with one has."""
+def _list_ensemble_settings(recipe: Recipe) -> list[str]:
+    """The ensemble settings that a recipe with one teacher sets."""
     first = recipe.teacher
-    given = {
+    settings = {
         "ensemble": recipe.ensemble,
         "teacher.weight": first.weight,
         "teacher.temperature": first.temperature,
     }
-    return [name for name, value in given.items() if value is not None]
+    return [name for name, value in settings.items() if value is not None]
 
 
 def teachers_text(recipe: Recipe) -> str:
-    """What tells a recipe's teacher, or its teachers, from another's; empty where it names none."""
+    """Return a text that identifies the teachers of a recipe; empty if it names none."""
     models = [section.model.model_dump_json() for section in recipe.teachers if section.model]
-    shares = [(section.weight, section.temperature) for section in recipe.teachers]
-    mixed = f" {shares} {recipe.ensemble and recipe.ensemble.mix}" if recipe.is_ensemble else ""
+    weights = [(section.weight, section.temperature) for section in recipe.teachers]
+    mixed = f" {weights} {recipe.ensemble and recipe.ensemble.mix}" if recipe.is_ensemble else ""
     return f"{models}{mixed}" if models else ""

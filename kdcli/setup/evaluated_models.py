@@ -1,12 +1,12 @@
-"""Models that are measured beside each other, whatever file they are in."""
+"""Models to be measured: opened from any file format, evaluated on a split, timed together."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,45 +22,44 @@ from kdcli.events import OnEvent
 from kdcli.lazy import tf
 from kdcli.models.files.format import KERAS_FORMATS, SAVED_MODEL, resolve_model_file
 from kdcli.models.files.open import open_file
+from kdcli.models.network import Network
 from kdcli.models.runtimes.network import RunnerNetwork, find_failure
 from kdcli.models.runtimes.runner import RUNTIME_OF_FORMAT as FILE_RUNTIMES
 from kdcli.recipe.reader import read_run_recipe
 from kdcli.runs.directory import find_run_recipe, find_run_role
 from kdcli.runs.results import Quality
-from kdcli.setup.exported_file import apply_exported_settings
-from kdcli.setup.fit_to_data import fit_to_data
-from kdcli.setup.open_models import apply_recorded_settings, choice_of
+from kdcli.setup.fit_to_data import check_target_scale, fit_to_data
+from kdcli.setup.open_models import apply_exported_settings, apply_recorded_settings, choice_of
 from kdcli.setup.request import Request
-from kdcli.setup.target_scale import check_target_scale
 from kdcli.setup.teacher_file import TeacherFile
 
 RUNTIMES = {**dict.fromkeys((*KERAS_FORMATS, SAVED_MODEL), "tensorflow"), **FILE_RUNTIMES}
-# About how long models are timed, for each of them.
+# The approximate time for which each model is timed.
 SECONDS_EACH = 3.0
 TEACHER, AGAIN = "--teacher", "the first model again"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluatedFile:
-    """A model that can be measured.
+    """An opened model, ready to be measured.
 
     Args:
-        path: its file.
-        format: from `kdcli.models.files.format.model_format`.
-        network: behind its preparation.
-        sha256: of what was opened.
-        findings: what screening said of it.
+        path: of its file.
+        format: as `kdcli.models.files.format.detect_format` names it.
+        network: behind its preprocessing.
+        sha256: hash of the opened file.
+        findings: of the screening.
     """
 
     path: Path
     format: str
-    network: Any
+    network: Network
     sha256: str
     findings: tuple[str, ...] = ()
 
     @property
     def flops(self) -> int | None:
-        """Of one answer; None where nothing can be counted."""
+        """Number of FLOPs for one example; None if they cannot be counted."""
         return None if isinstance(self.network, RunnerNetwork) else count_flops(self.network)
 
     def measure(
@@ -72,10 +71,20 @@ class EvaluatedFile:
         batch_size: int,
         teacher: np.ndarray | None = None,
     ) -> tuple[Quality, np.ndarray]:
-        """The quality on a split, and the logits.
+        """Measure the quality on a split.
+
+        Args:
+            examples: the split.
+            task: of the data.
+            on_event: receives progress.
+            batch_size: examples per batch.
+            teacher: (examples, outputs), the teacher's logits, for the agreement.
+
+        Returns:
+            The quality and the logits.
 
         Raises:
-            ModelError: a `.tflite` file that crashed its runtime.
+            ModelError: the file's runtime process died.
         """
         try:
             return evaluate_split(
@@ -87,7 +96,7 @@ class EvaluatedFile:
             raise
 
     def at_batch(self, raw: Mapping[str, np.ndarray]) -> SubjectFactory:
-        """How it is timed, on raw examples."""
+        """Return the factory of timed subjects, on raw examples."""
         return make_network_factory(self.network, raw)
 
 
@@ -101,26 +110,32 @@ def open_evaluated_file(
     opened: ExitStack,
     on_event: OnEvent,
 ) -> EvaluatedFile:
-    """Open a model behind its preparation: a run brings its own, a file takes the recipe's.
+    """Open a model behind its preprocessing: that of its run, or for a file that of the recipe.
 
     Args:
-        role: `teacher` or `student`, whose section of the recipe a file takes.
-        threads: of a reader of `.tflite` files.
-        opened: closes the readers.
+        given: a file or a run.
+        role: `teacher` or `student`: the section of the recipe that applies to a file.
+        request: has the recipe and the trust settings.
+        dataset: the data that the model is fitted to.
+        threads: number of threads of the runtime of a `.tflite` or `.onnx` file.
+        opened: closes that runtime.
+        on_event: receives notes.
 
     Raises:
-        ModelError: missing, unreadable, or it does not fit the data.
+        ModelError: the file is missing or unreadable, or does not fit the data.
     """
     path = resolve_model_file(given, trust=request.trust)
     section = getattr(request.recipe, role)
-    own = find_run_recipe(given)
-    if own is not None:
-        section = apply_recorded_settings(section, getattr(read_run_recipe(own), find_run_role(given)))
+    run_recipe = find_run_recipe(given)
+    if run_recipe is not None:
+        section = apply_recorded_settings(section, getattr(read_run_recipe(run_recipe), find_run_role(given)))
     file = open_file(path, trust=request.trust, part=choice_of(section, role), threads=threads, on_event=on_event)
-    network, runs_alone = file.network, isinstance(file.network, RunnerNetwork)
-    if runs_alone:
+    network: Network = file.network
+    if isinstance(network, RunnerNetwork):
         opened.callback(network.close)
-    section = apply_exported_settings(path, section, network, role=role, asked_for=own is None, on_event=on_event)
+    section = apply_exported_settings(
+        path, section, network, role=role, is_for_file=run_recipe is None, on_event=on_event
+    )
     network = fit_to_data(
         network,
         dataset.train,
@@ -132,12 +147,12 @@ def open_evaluated_file(
         seed=request.recipe.data_seed,
         on_event=on_event,
         class_names=dataset.class_names,
-        # Models on their own are known by their files; settings for them are those of a student.
+        # A model that is evaluated is named by its file, although its settings are those of a student.
         who=network.name if role == "student" else None,
     )
     check_target_scale(network, dataset, role=role, measured=True, on_event=on_event)
     findings = tuple(str(finding) for finding in file.verdict.findings)
-    return EvaluatedFile(path, file.format, network, file.sha256, findings)
+    return EvaluatedFile(path=path, format=file.format, network=network, sha256=file.sha256, findings=findings)
 
 
 def time_files(
@@ -149,48 +164,49 @@ def time_files(
     runtime: str | None,
     on_event: OnEvent,
 ) -> Session:
-    """Time models in turns, the first of them twice: the ratio to itself is the noise floor.
+    """Time models in turns, the first one twice: its ratio to itself is the noise floor.
 
     Args:
-        teachers: the teacher as files of other runtimes, by name.
-        runtime: time only models of this one.
+        candidates: the models by name.
+        examples: the split from which inputs are taken.
+        teachers: the teacher exported for other runtimes, by name.
+        seed: RNG seed for the order of the turns.
+        runtime: time only the models of this runtime; all when None.
+        on_event: receives progress.
 
     Raises:
-        UsageError: no model is of that runtime.
+        UsageError: no model uses that runtime.
     """
     timed = {name: one for name, one in candidates.items() if runtime in (None, RUNTIMES[one.format])}
     if not timed:
-        raise UsageError(f"--runtime {runtime}: no model is run by it", hint="leave --runtime out")
+        raise UsageError(
+            f"--runtime {runtime}: none of the given models uses this runtime", hint="remove --runtime"
+        )
     raw = examples.take(np.arange(min(POOL_EXAMPLES, len(examples))))
     entrants = {name: one.at_batch(raw) for name, one in timed.items()}
     entrants |= {name: one.at_batch(raw) for name, one in teachers.items()}
-    entrants[AGAIN] = _same(entrants, next(iter(entrants)))
+    entrants[AGAIN] = _repeat(entrants, next(iter(entrants)))
     return time_at_batches(entrants, seed=seed, seconds=SECONDS_EACH * len(entrants), on_event=on_event)
 
 
-def _same(entrants: dict[str, SubjectFactory], first: str) -> SubjectFactory:
-    """The first entrant under a second name, with the very same subject."""
-    at, made = entrants[first], {}
-
-    def memo(batch: int) -> Any:
-        if batch not in made:
-            made[batch] = at(batch)
-        return made[batch]
-
-    entrants[first] = memo
-    return memo
+def _repeat(entrants: dict[str, SubjectFactory], first: str) -> SubjectFactory:
+    """Let two entrants share the subjects of the first one; return the factory of the second."""
+    entrants[first] = cache(entrants[first])
+    return entrants[first]
 
 
 def check_runtime(runtime: str | None, formats: Sequence[str], *, latency: bool) -> None:
     """Refuse a runtime that would have no effect.
 
     Raises:
-        UsageError: unknown, of no model, or nothing is timed.
+        UsageError: no model uses it, or nothing is timed.
     """
     if runtime is None:
         return
     if not latency:
-        raise UsageError("--runtime says which models are timed", hint="--latency times them")
+        raise UsageError("--runtime selects which models are timed, but no model is timed", hint="add --latency")
     known = sorted({RUNTIMES[form] for form in formats if form in RUNTIMES})
     if runtime not in known:
-        raise UsageError(f"--runtime {runtime}: no model is run by it; there is {', '.join(known)}")
+        raise UsageError(
+            f"--runtime {runtime}: none of the given models uses this runtime (known: {', '.join(known)})"
+        )

@@ -1,4 +1,4 @@
-"""What is installed and what computes: TensorFlow's devices, versions, extras, caches."""
+"""The installation: TensorFlow's devices, versions, extras, caches."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _OF_EXTRA = re.compile(r"""extra\s*==\s*['"]([^'"]+)['"]""")
 
 
 def find_devices() -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
-    """What TensorFlow computes on; a TensorFlow that does not load is a finding, and no bug of ours."""
+    """TensorFlow's devices, and findings; a TensorFlow that cannot be loaded is a finding, not a bug of kd."""
     try:
         found = tf.config.list_physical_devices()
         details = [tf.config.experimental.get_device_details(device) for device in found]
     except Exception as error:
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        return (), (f"TensorFlow does not load: {reason[0]:.300}",)
+        return (), (f"TensorFlow cannot be loaded: {reason[0]:.300}",)
     return tuple(
         {"name": device.name.removeprefix("/physical_device:"), "model": detail.get("device_name")}
         for device, detail in zip(found, details, strict=True)
@@ -36,7 +36,7 @@ def find_devices() -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
 
 
 def find_extras() -> tuple[Extra, ...]:
-    """Read from the installed package's own metadata, so that there is no second list of them."""
+    """The extras of kd, read from the metadata of the installed package, with what is missing."""
     extras = []
     for name in metadata(_PACKAGE).get_all("Provides-Extra") or ():
         packages: dict[str, str | None] = {}
@@ -52,40 +52,43 @@ def find_extras() -> tuple[Extra, ...]:
 
 def _installed(requirement: str) -> dict[str, str | None]:
     """The package of a requirement and, for `tensorflow[and-cuda]`, those of its extras."""
-    name = _name_of(requirement)
-    found = {name: _version(name)}
+    name = _parse_name(requirement)
+    found = {name: _find_version(name)}
     inside = re.match(r"[^;<>=!~ ]*\[([^\]]+)\]", requirement)
     for extra in inside[1].split(",") if inside and found[name] else ():
-        found |= {_name_of(text): _version(_name_of(text)) for text in _requirements(name, extra.strip())}
+        found |= {
+            _parse_name(text): _find_version(_parse_name(text)) for text in _requirements(name, extra.strip())
+        }
     return found
 
 
 def _requirements(package: str, extra: str | None) -> list[str]:
-    """The requirements of an extra, or with None those of the package itself; other systems' are left out."""
-    kept = []
+    """The requirements of an extra, or of the package itself when None; those with other markers are left out."""
+    found = []
     for text in requires(package) or ():
         _, _, marker = text.partition(";")
-        wanted = _OF_EXTRA.search(marker)
+        match = _OF_EXTRA.search(marker)
         rest = _OF_EXTRA.sub("", marker).strip(" ()")
-        if (wanted[1] if wanted else None) == extra and not rest:
-            kept.append(text)
-    return kept
+        if (match[1] if match else None) == extra and not rest:
+            found.append(text)
+    return found
 
 
 def find_versions() -> dict[str, str | None]:
-    """What a run records, and whatever else kd requires; `PyYAML` and `pyyaml` are one package."""
+    """The versions that a run records, and those of kd's other requirements."""
     found = collect_versions()
+    # Names are compared in lower case: `PyYAML` and `pyyaml` are the same package.
     known = {name.lower() for name in found}
-    names = [_name_of(text) for text in _requirements(_PACKAGE, None)]
-    return found | {name: _version(name) for name in names if name.lower() not in known}
+    names = [_parse_name(text) for text in _requirements(_PACKAGE, None)]
+    return found | {name: _find_version(name) for name in names if name.lower() not in known}
 
 
-def _name_of(requirement: str) -> str:
+def _parse_name(requirement: str) -> str:
     match = _NAME.match(requirement)
     return match[0] if match else requirement
 
 
-def _version(package: str) -> str | None:
+def _find_version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
@@ -93,12 +96,12 @@ def _version(package: str) -> str | None:
 
 
 def find_caches() -> tuple[Cache, ...]:
-    """The folders where kd and Keras cache, with their sizes."""
+    """The cache folders of kd and Keras, with their sizes in bytes."""
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     folders = {
         "data sets": (home / "datasets", "KERAS_HOME"),
         "published weights": (home / "models", "KERAS_HOME"),
-        "teachers' answers": (find_cache_folder(), CACHE_VARIABLE),
+        "teacher outputs": (find_cache_folder(), CACHE_VARIABLE),
     }
     return tuple(
         Cache(name, str(path), count_file_bytes(path) if path.is_dir() else None, variable)

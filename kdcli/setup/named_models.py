@@ -1,4 +1,4 @@
-"""The recipe and the data that go with models that are named, as files or as runs."""
+"""The recipe and the data for models that a command names as files or runs."""
 
 from __future__ import annotations
 
@@ -28,33 +28,34 @@ def request_for_models(
     gates: Sequence[str | Gate] = (),
     **options: Unpack[RecipeOptions],
 ) -> Request:
-    """The request for models that are named: the recipe, else the data of the first run among them.
+    """Build the request for named models: from the recipe, else from the data of the first run among them.
 
     Args:
         models: files and runs.
-        recipe: as for `make_request`, or None.
+        recipe: as for `make_request`; None takes the data of a run.
         with_data: whether examples will be read.
-        gates: bounds given beside the recipe's.
+        gates: bounds in addition to the recipe's.
         options: as for `make_request`.
 
     Raises:
-        UsageError: the recipe, a setting or an option is wrong, or runs have different data.
+        UsageError: the recipe, a setting or an option is wrong, or the runs have different data.
     """
     if recipe is None:
         recipe = {}
         runs = {str(model): found for model in models if (found := find_run_recipe(Path(model)))}
-        own = next(iter(runs.values()), None)
-        if own is not None and options.get("data") is None:
-            _refuse_several_sources(runs)
-        if own is not None:
-            # Its data and split only: how its networks take their input is theirs alone.
-            recipe = _data_of(read_run_recipe(own), with_source=with_data and options.get("data") is None)
+        run_recipe = next(iter(runs.values()), None)
+        has_data_option = options.get("data") is not None
+        if run_recipe is not None:
+            if not has_data_option:
+                _refuse_different_sources(runs)
+            # Only its data and split: the input settings apply to the run's own networks alone.
+            recipe = _select_data(read_run_recipe(run_recipe), with_source=with_data and not has_data_option)
     return make_request(recipe, role="student", gates=gates, **options)
 
 
-def _data_of(run: Recipe, *, with_source: bool) -> dict[str, Any]:
+def _select_data(run: Recipe, *, with_source: bool) -> dict[str, Any]:
     values = run.model_dump(mode="json", by_alias=True, exclude_none=True)
-    # What is not used here is left out: one of the user's own would ask for its file.
+    # Unused entries are dropped: a custom kind among them would require its file.
     unused = ("augment",) if with_source else ("augment", "source", "target_scale")
     data = {name: value for name, value in values["data"].items() if name not in unused}
     found: dict[str, Any] = {"data": data, "train": {"seed": values["train"]["seed"]}}
@@ -63,56 +64,54 @@ def _data_of(run: Recipe, *, with_source: bool) -> dict[str, Any]:
     return found
 
 
-def _refuse_several_sources(runs: Mapping[str, Path]) -> None:
-    """Refuse runs that were trained on different data, when nobody says which to take."""
+def _refuse_different_sources(runs: Mapping[str, Path]) -> None:
+    """Refuse runs that were trained on different data."""
     sources = {name: read_run_recipe(path).data.source for name, path in runs.items()}
     first, *others = sources
     for name in others:
         if sources[name] != sources[first]:
             raise UsageError(
-                f"{first} and {name} were trained on different data", hint="--data D says which to take"
+                f"{first} and {name} were trained on different data", hint="choose the data with --data D"
             )
 
 
 def check_limits(*, limit: float | None, batch_size: int | None, split: str = "auto") -> None:
-    """Refuse a limit or a batch of no examples, and an unknown split.
+    """Refuse a limit or a batch size below one example, and an unknown split.
 
     Raises:
         UsageError: naming the option.
     """
     if limit is not None and not (limit >= 1 if isinstance(limit, int) else 0 < limit <= 1):
         raise UsageError(
-            f"--limit must be a count of at least 1, or a share above 0 and up to 1.0, got {limit}",
+            f"--limit must be a count of at least 1, or a fraction above 0 and up to 1.0 (got {limit})",
             hint="--limit 500, or --limit 0.1",
         )
     if split not in SPLIT_OPTIONS:
-        raise UsageError(f"--split must be one of {', '.join(SPLIT_OPTIONS)}, got {split!r}")
+        raise UsageError(f"--split must be one of {', '.join(SPLIT_OPTIONS)} (got {split!r})")
     if batch_size is not None and batch_size < 1:
-        raise UsageError(f"--batch-size must be at least 1, got {batch_size}", hint="--batch-size 64")
+        raise UsageError(f"--batch-size must be at least 1 (got {batch_size})", hint="--batch-size 64")
 
 
 def require_data(request: Request) -> None:
-    """Refuse to go on without data.
+    """Refuse a request without data.
 
     Raises:
         UsageError: naming the option.
     """
     if request.recipe.data.source is None and request.arrays is None:
-        raise UsageError(
-            "no data: neither the recipe, a run nor an option gives data.source", hint="--data digits"
-        )
+        raise UsageError("no data: data.source is not set by the recipe, a run or an option", hint="--data digits")
 
 
 def open_named_data(request: Request, *, carve: bool, on_event: OnEvent) -> Dataset:
-    """The data for models that are named; what the source has to say is said.
+    """Open the data for named models; the source's notes go to the listener.
 
     Args:
-        asked: from `asked_for`.
-        carve: split validation off the training part and apply the recipe's limit, as training did.
-        on_event: told the notes.
+        request: from `request_for_models`.
+        carve: split off validation examples and apply the recipe's limit, as training did.
+        on_event: receives the notes.
 
     Raises:
-        DataError: anything that cannot be right.
+        DataError: the data cannot be read or is inconsistent.
     """
     recipe = request.recipe
     with attribute_errors(request.code):
@@ -131,18 +130,18 @@ def open_named_data(request: Request, *, carve: bool, on_event: OnEvent) -> Data
 def open_examples(
     request: Request, *, split: str, limit: float | None, on_event: OnEvent
 ) -> tuple[Dataset, Examples]:
-    """The examples that models are measured on, and the data that they are from; which and how many is said.
+    """Open the data, and select the examples on which models are measured.
 
     Args:
-        asked: from `asked_for`.
+        request: from `request_for_models`.
         split: `auto`, `train`, `validation`, `test` or `all`.
-        limit: how many of the split: a count, or a share written with a point; stratified.
-        on_event: told.
+        limit: number of examples of the split (int), or a fraction of them (float); stratified. All when None.
+        on_event: receives notes, such as the split and the number of examples.
 
     Raises:
-        DataError: anything that cannot be right, or no such split.
+        DataError: the data cannot be read or is inconsistent, or has no such split.
     """
-    # The recipe's own limit is of its training part; the one given here is of what is measured.
+    # The recipe's own limit applies to its training split, this one to the measured split.
     dataset = open_named_data(request, carve=split in ("train", "validation"), on_event=on_event)
     return dataset, select_examples(dataset, request, split=split, limit=limit, on_event=on_event)
 
@@ -150,7 +149,7 @@ def open_examples(
 def select_examples(
     dataset: Dataset, request: Request, *, split: str, limit: float | None, on_event: OnEvent
 ) -> Examples:
-    """A split of data that is open, or the part of it that a limit leaves; which and how many is said.
+    """Select a split of opened data, or `limit` of its examples; a note says which and how many.
 
     Raises:
         DataError: the data has no such split.
@@ -166,10 +165,10 @@ def select_examples(
 def open_split(
     request: Request, *, split: str, limit: float | None, on_event: OnEvent
 ) -> tuple[Dataset, Dataset, Examples]:
-    """The data as the source has it, the data with the split, and the split's examples.
+    """Open the data: whole, with the split carved off if it has none, and the examples of the split.
 
     Raises:
-        DataError: anything that cannot be right, or no such split.
+        DataError: the data cannot be read or is inconsistent, or has no such split.
     """
     dataset = whole = open_named_data(request, carve=False, on_event=on_event)
     if split == "validation" and whole.validation is None:

@@ -1,16 +1,16 @@
-"""The two sides of a run, opened: the student, the teacher, or several teachers."""
+"""Open the models of a run: the student, a teacher, an ensemble, or recorded teacher outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from kdcli.data.dataset import Dataset, fill_outputs, fingerprint_dataset, open_dataset
 from kdcli.data.examples import Examples
 from kdcli.errors import ModelError, UsageError
 from kdcli.models.files.format import detect_format, resolve_model_file
 from kdcli.models.files.recorded_outputs import RecordedNetwork
+from kdcli.models.network import Network
 from kdcli.models.outputs import resolve_output
 from kdcli.recipe.model_sections import InputSection
 from kdcli.setup.ensemble_members import member_requests
@@ -18,19 +18,21 @@ from kdcli.setup.fit_to_data import select_columns
 from kdcli.setup.open_models import OpenedModel, open_model
 from kdcli.setup.request import Request
 from kdcli.setup.run_location import data_key
+from kdcli.tensors import Shape
 from kdcli.zoo import File
 
 
 def open_role(
-    role: str, request: Request, dataset: Dataset, start: str | None = None, teacher: Any = None
+    role: str, request: Request, dataset: Dataset, start: str | None = None, teacher: Network | None = None
 ) -> OpenedModel:
-    """One side of a run; without a `start` it is no one's to train, and has its weights.
+    """Open the teacher or the student of a run.
 
     Args:
         role: `teacher` or `student`.
-        asked, dataset, around: of the run.
-        start: where its weights come from.
-        teacher: what a clone is made like.
+        request: what to open, and with which settings.
+        dataset: the data that the model is fitted to.
+        start: `auto`, `file` or `fresh` for a model that will be trained; None for one that only computes outputs.
+        teacher: the model that a cloned student copies.
     """
     section = getattr(request.recipe, role)
     return open_model(
@@ -50,153 +52,163 @@ def open_role(
 
 
 def open_teacher(request: Request, dataset: Dataset) -> OpenedModel:
-    """One teacher, opened once."""
+    """Open a single teacher, or its recorded outputs; once per command."""
     section = request.recipe.teacher.model_dump_json()
     key = ("teacher", *data_key(request), section, id(request.models.get("teacher")))
-    recorded = has_recorded_outputs(request)
+    recorded = _has_recorded_outputs(request)
     return request.context.memo(
         key,
-        lambda: open_recorded_outputs(request, dataset) if recorded else open_role("teacher", request, dataset),
+        lambda: _open_recorded_outputs(request, dataset) if recorded else open_role("teacher", request, dataset),
     )
 
 
 def open_teachers(request: Request, dataset: Dataset) -> tuple[OpenedModel, ...]:
-    """All teachers of a run, in order.
+    """Open all teachers of a run, in order.
 
     Raises:
-        ModelError: two of them answer in ways that cannot be mixed.
-        UsageError: a temperature of what gives values.
+        ModelError: their outputs cannot be mixed.
+        UsageError: a temperature for a teacher that outputs values.
     """
     if not request.recipe.is_ensemble:
         return (open_teacher(request, dataset),)
     first, *others = member_requests(request)
     opened = [open_teacher(first, dataset)]
-    # Where the data does not say how many classes there are, the first teacher does.
+    # If the data does not tell the number of classes, the first teacher does.
     known = fill_outputs(dataset, opened[0].network.outputs)
     opened += [open_teacher(other, known) for other in others]
-    _refuse_unlike(opened)
+    _refuse_different_outputs(opened)
     for number, section in enumerate(request.recipe.teachers):
         if section.temperature not in (None, 1.0) and opened[number].network.output_kind == "values":
-            raise UsageError(f"teacher.{number}.temperature is for classes, and the data has values")
+            raise UsageError(f"teacher.{number}.temperature applies to classes, and this teacher outputs values")
     return tuple(opened)
 
 
-def _refuse_unlike(opened: Sequence[OpenedModel]) -> None:
-    """Refuse teachers whose answers are not the same kind of thing, or not of the same size."""
+def _refuse_different_outputs(opened: Sequence[OpenedModel]) -> None:
+    """Refuse teachers whose outputs differ in kind or size."""
     first = opened[0].network
-    for other in (one.network for one in opened[1:]):
-        ours, theirs = _answers(first), _answers(other)
-        sides = list(zip(ours[1], theirs[1], strict=False))
-        same = len(ours[1]) == len(theirs[1]) and all(None in pair or pair[0] == pair[1] for pair in sides)
-        if ours[0] != theirs[0] or not same:
+    expected = _output_shape(first)
+    for other in (model.network for model in opened[1:]):
+        shape = _output_shape(other)
+        same = len(shape) == len(expected) and all(
+            None in pair or pair[0] == pair[1] for pair in zip(shape, expected, strict=True)
+        )
+        if other.output_kind != first.output_kind or not same:
             raise ModelError(
-                f"two teachers cannot be mixed: {first.name} gives {_said(*ours)}, {other.name} {_said(*theirs)}",
-                hint="teachers with the same kind of output; teacher.0.output_kind and teacher.0.classes say how "
-                "one is read",
+                f"the teachers cannot be mixed: {first.name} outputs {_describe_output(first)}, {other.name} "
+                f"{_describe_output(other)}",
+                hint="use teachers with the same kind and number of outputs; teacher.0.output_kind and "
+                "teacher.0.classes set how the outputs of one are read",
             )
 
 
-def _answers(network: Any) -> tuple[str, tuple[int | None, ...]]:
-    """What its answers are, and the shape of one."""
-    return network.output_kind, (*network.output_shape[:-1], network.outputs)
+def _output_shape(network: Network) -> Shape:
+    """The shape of the outputs for one example, after columns were selected."""
+    return *network.output_shape[:-1], network.outputs
 
 
-def _said(output_kind: str, shape: tuple[int | None, ...]) -> str:
-    return f"{output_kind} of {'×'.join('any' if side is None else str(side) for side in shape)}"
+def _describe_output(network: Network) -> str:
+    sides = ("any" if side is None else str(side) for side in _output_shape(network))
+    return f"{network.output_kind} of the size {'×'.join(sides)}"
 
 
-def has_recorded_outputs(request: Request) -> bool:
-    """Whether the teacher is a file of recorded answers."""
+def _has_recorded_outputs(request: Request) -> bool:
+    """Whether the teacher is a file of recorded outputs."""
     model = request.recipe.teacher.model
     if "teacher" in request.models or not isinstance(model, File):
         return False
     return detect_format(resolve_model_file(Path(model.path), trust=request.trust)) == "npz"
 
 
-def open_recorded_outputs(request: Request, dataset: Dataset) -> OpenedModel:
-    """Read recorded answers for the training and validation examples of the data.
+def _open_recorded_outputs(request: Request, dataset: Dataset) -> OpenedModel:
+    """Read recorded teacher outputs for the training and validation examples of the data.
 
     Raises:
-        UsageError: settings that recorded answers cannot follow.
-        ModelError: not such a file, answers to other data, or examples without one.
+        UsageError: a setting that recorded outputs cannot satisfy.
+        ModelError: the file is invalid, was recorded for other data, or lacks examples.
     """
     recipe = request.recipe
     assert isinstance(recipe.teacher.model, File)
-    _check_settings(request, dataset)
+    _check_recorded_settings(request, dataset)
     path = resolve_model_file(Path(recipe.teacher.model.path), trust=request.trust)
     network = RecordedNetwork(path, name=str(path))
     _check_fingerprint(request, network)
     for split in splits_with_outputs(dataset):
         network.recorded(split.rows)
     section, kind = recipe.teacher, network.recorded_kind
-    wanted = {"logits": "logits", "values": "values"}.get(kind)
-    if wanted is None:
-        # Of one output, or of several that do not exclude each other, a probability is a sigmoid.
-        wanted = "sigmoid" if dataset.task == "multilabel" or network.outputs == 1 else "probabilities"
-    if section.output_kind not in ("auto", wanted):
+    output_kind = {"logits": "logits", "values": "values"}.get(kind)
+    if output_kind is None:
+        # The probability of a single output, or of one that does not exclude others, is a sigmoid.
+        output_kind = "sigmoid" if dataset.task == "multilabel" or network.outputs == 1 else "probabilities"
+    if section.output_kind not in ("auto", output_kind):
         raise UsageError(
-            f"teacher.output_kind is {section.output_kind}, but {path} holds {kind}", hint="leave it at auto"
+            f"teacher.output_kind is {section.output_kind}, but {path} holds {kind}", hint="set it to auto"
         )
-    understood = resolve_output(
+    resolved = resolve_output(
         network,
-        setting=wanted,
+        setting=output_kind,
         task=dataset.task,
         output_count=dataset.outputs if section.classes is None else network.outputs,
         values=network.recorded(dataset.train.rows),
     )
     if section.classes is not None:
-        understood = select_columns(
-            understood, section.classes, task=dataset.task, class_names=dataset.class_names
-        )
-    return OpenedModel(understood, "file", path, network.sha256, "npz")
+        resolved = select_columns(resolved, section.classes, task=dataset.task, class_names=dataset.class_names)
+    return OpenedModel(network=resolved, start="file", path=path, sha256=network.sha256, format="npz")
 
 
 def splits_with_outputs(dataset: Dataset) -> list[Examples]:
-    """The splits that recorded answers are about: training, and validation where it was taken from that part."""
+    """The splits that recorded outputs cover: training, and validation if it was split off from training."""
     splits = [dataset.train]
     if dataset.validation is not None and dataset.validation.inputs is dataset.train.inputs:
         splits.append(dataset.validation)
     return splits
 
 
-def _check_settings(request: Request, dataset: Dataset) -> None:
+def _check_recorded_settings(request: Request, dataset: Dataset) -> None:
     recipe, section = request.recipe, request.recipe.teacher
     if recipe.data.augment:
         raise UsageError(
-            "data.augment: recorded answers hold for the examples as they are",
-            hint="--set 'data.augment=[]', or a teacher that can be asked",
+            "data.augment: recorded outputs belong to examples without augmentation",
+            hint="--set 'data.augment=[]', or give a teacher model",
         )
     if section.targets == "live":
-        raise UsageError("teacher.targets is live, but recorded answers cannot be asked", hint="leave it at auto")
-    own: dict[str, Any] = {"targets": "memory", "precision": "float32", "views": 1}
-    for name, known in own.items():
-        asked_for = getattr(section, name)
-        if asked_for not in ("auto", known):
+        raise UsageError(
+            "teacher.targets is live, but recorded outputs cannot be computed again", hint="set it to auto"
+        )
+    supported: dict[str, str | int] = {"targets": "memory", "precision": "float32", "views": 1}
+    for name, only in supported.items():
+        setting = getattr(section, name)
+        if setting not in ("auto", only):
             raise UsageError(
-                f"teacher.{name} is {asked_for}, recorded answers are {known}", hint="leave it at auto"
+                f"teacher.{name} is {setting}, but recorded outputs support only {only}", hint="set it to auto"
             )
-    given = {"signature": section.signature, "output": section.output, "input.tensor": section.input.tensor}
-    for name, value in given.items():
+    model_settings = {
+        "signature": section.signature,
+        "output": section.output,
+        "input.tensor": section.input.tensor,
+    }
+    for name, value in model_settings.items():
         if value is not None:
-            raise UsageError(f"teacher.{name} is for a model file; the teacher is a file of recorded answers")
+            raise UsageError(
+                f"teacher.{name} applies to a model file, and the teacher is a file of recorded outputs"
+            )
     if section.input != InputSection():
-        raise UsageError("teacher.input is for a model; recorded answers take nothing in", hint="leave it out")
+        raise UsageError("teacher.input applies to a model, and recorded outputs have no input", hint="remove it")
     if dataset.is_dense:
-        raise UsageError("recorded answers are (n, outputs), and the data has maps of labels")
+        raise UsageError("recorded outputs have the shape (examples, outputs), and the data has label maps")
     if not dataset.labelled and dataset.validation is not None and len(splits_with_outputs(dataset)) < 2:
         raise UsageError(
-            "without labels the teacher's answers select the best weights, and recorded ones say nothing of a "
-            "validation split of its own",
-            hint="leave the validation split out: a share of the training part is taken then",
+            "without labels the teacher's outputs select the best weights, and the recorded outputs do not cover "
+            "a separate validation split",
+            hint="remove the validation split: a fraction of the training split is used instead",
         )
 
 
 def _check_fingerprint(request: Request, network: RecordedNetwork) -> None:
-    """Refuse answers to other data."""
+    """Refuse outputs that were recorded for other data."""
     if network.fingerprint is None:
         return
     recipe = request.recipe
-    # The answers are about the training part before a share of it is taken for validation.
+    # The outputs cover the training split before validation examples are split off.
     whole = open_dataset(
         recipe.data,
         seed=recipe.data_seed,
@@ -204,10 +216,10 @@ def _check_fingerprint(request: Request, network: RecordedNetwork) -> None:
         split_validation=False,
         output_names=recipe.outputs,
     )
-    own = fingerprint_dataset(whole)
-    if network.fingerprint != own:
-        theirs = network.fingerprint
+    expected = fingerprint_dataset(whole)
+    if network.fingerprint != expected:
         raise ModelError(
-            f"{network.name}: answers to other data (its fingerprint {theirs:.12}, this data's {own:.12})",
+            f"{network.name}: recorded for other data (fingerprint {network.fingerprint:.12}; this data: "
+            f"{expected:.12})",
             hint="kd predict MODEL --data D --split train --out FILE.npz, with the data of this run",
         )

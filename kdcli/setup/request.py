@@ -1,4 +1,4 @@
-"""What a command is asked to do: the recipe with every option in it, and objects from Python."""
+"""The request of a command: the recipe with all options applied, and objects from Python."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ DEFAULT_RECIPE = "soft-targets"
 
 
 class RecipeOptions(TypedDict, total=False):
-    """What every command with a recipe takes.
+    """Options of every command with a recipe.
 
     Args:
-        settings: `path=value` texts, as for `--set`.
+        settings: `path=value` strings, as for `--set`.
         data: a name, a path, (x, y), (x_train, y_train, x_test, y_test) or a mapping of arrays.
         batch_size: examples in a batch.
         signature: the signature of a SavedModel.
@@ -57,20 +57,20 @@ class RecipeOptions(TypedDict, total=False):
 
 
 class RunOptions(RecipeOptions, total=False):
-    """What every command that trains takes beside `RecipeOptions`.
+    """Further options of every command that trains.
 
     Args:
-        out: the run directory; a new one below `runs/` when left out.
+        out: the run directory; by default a new one in `runs/`.
         resume: start, continue or show the run in `out`.
         overwrite: delete the run in `out` first.
-        limit: number of training examples, or a fraction of them; stratified.
-        seed: RNG seed of weights, order, split and augmentation.
-        epochs: passes over the training examples.
+        limit: number of training examples (int), or a fraction of them (float); stratified.
+        seed: RNG seed for weights, order, split and augmentation.
+        epochs: number of passes over the training examples.
         devices: `auto` (all GPUs, else the CPU), `one` or `workers`.
-        cache_limit: bytes that the cache of teacher outputs may hold; a fifth of the free disk when left out.
+        cache_limit: maximum bytes of the cache of teacher outputs; by default a fifth of the free disk space.
         dry_run: open everything, run one step in memory, return the plan and write nothing.
-        preflight: refuse what cannot work before training starts.
-        stop: called between steps; an exit code (130, 143) stops after saving.
+        preflight: refuse runs that cannot work, before training starts.
+        stop: called between steps; a returned exit code (130, 143) stops the run after saving.
     """
 
     out: str | Path | None
@@ -86,24 +86,24 @@ class RunOptions(RecipeOptions, total=False):
     stop: Callable[[], int | None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a command is asked to do, checked.
+    """What a command should do, checked.
 
     Args:
-        recipe: with every option in it.
-        origins: where each setting came from.
+        recipe: with all options applied.
+        origins: where each setting comes from.
         name: the recipe's name.
-        models: `keras.Model`s given in Python, by role; of several teachers as `teacher.0`, `teacher.1`, ...
-        arrays: data given in Python, or None.
-        recipe_given: whether a recipe was named.
+        models: `keras.Model` objects by role; those of an ensemble are `teacher.0`, `teacher.1`, ...
+        arrays: data given as Python objects, or None.
+        recipe_given: whether the command named a recipe.
         trust: what model files may do.
-        custom: the user's own files, and the kinds that they define.
-        out: the run directory, or None for a new one below `runs/`.
+        custom: the user's Python files, and the kinds they define.
+        out: the run directory, or None for a new one in `runs/`.
         resume, overwrite: what to do with a run in `out`.
-        preflight: whether what cannot work is refused before training starts.
-        gates: bounds given beside the recipe's.
-        context: threads, stop, listener, workers, and what was made once.
+        preflight: whether runs that cannot work are refused before training starts.
+        gates: bounds in addition to the recipe's.
+        context: threads, stop function, listener, workers, and the memo.
     """
 
     recipe: Recipe
@@ -123,7 +123,7 @@ class Request:
 
     @property
     def stored_stages(self) -> Path | None:
-        """The recipe with stages of the run that is continued, where it has stages."""
+        """The stored recipe of the chain of stages to resume; None if there is none."""
         from kdcli.runs.directory import RECIPE_FILE, STAGES_FOLDER
 
         stored = None if self.out is None or not self.resume else self.out / STAGES_FOLDER / RECIPE_FILE
@@ -131,7 +131,7 @@ class Request:
 
     @property
     def code(self) -> tuple[Path, ...]:
-        """The user's own files."""
+        """The user's Python files."""
         return self.custom.paths
 
 
@@ -145,19 +145,20 @@ def make_request(
     gates: Sequence[str | Gate] = (),
     **options: Unpack[RunOptions],
 ) -> Request:
-    """Read the recipe with the options on top.
+    """Build a request: read the recipe and apply the options.
 
     Args:
         recipe: a shipped name, a path, a mapping or a `Recipe`; `default` when None.
-        role: whose `signature` and `output` the options are: `teacher`, or `student` for models that are named.
-        default: the recipe when none is given.
+        role: the section to which the options `signature` and `output` apply: `teacher`, or `student` for commands
+            that name models.
+        default: the recipe when `recipe` is None.
         teacher, student: a path, a run directory or a `keras.Model`; a list of teachers is an ensemble.
-        gates: bounds given beside the recipe's.
+        gates: bounds in addition to the recipe's.
         options: those of `RecipeOptions` and `RunOptions`.
 
     Raises:
         UsageError: the recipe, a setting or an option is wrong.
-        TypeError: an option of no such name.
+        TypeError: an unknown option.
     """
     unknown = sorted(options.keys() - RunOptions.__annotations__.keys())
     if unknown:
@@ -171,7 +172,7 @@ def make_request(
     loaded = read_recipe(
         default if recipe is None else recipe,
         settings=options.get("settings", ()),
-        options={**_named_settings(options, role), **files},
+        options={**_list_named_settings(options, role), **files},
         custom=custom,
         teachers=len(teachers),
     )
@@ -194,18 +195,18 @@ def make_request(
 
 
 def make_context(options: RunOptions) -> Context:
-    """What the parts of a command share, from its options."""
+    """Build the context of a command from its options."""
     return Context(
-        options.get("threads"),
-        options.get("stop", never_stop),
-        options.get("on_event", ignore_event),
+        threads=options.get("threads"),
+        stop=options.get("stop", never_stop),
+        on_event=options.get("on_event", ignore_event),
         cache_limit=options.get("cache_limit"),
         dry_run=options.get("dry_run", False),
     )
 
 
-def _named_settings(options: RunOptions, role: str) -> dict[str, tuple[str, Any]]:
-    """The settings that options stand for, each with the option's name."""
+def _list_named_settings(options: RunOptions, role: str) -> dict[str, tuple[str, Any]]:
+    """The settings that options set: by path, the option's name and value."""
     data = options.get("data")
     named = {
         "data.source": ("--data", str(data) if isinstance(data, str | Path) else None),
@@ -223,7 +224,7 @@ def _named_settings(options: RunOptions, role: str) -> dict[str, tuple[str, Any]
 def _sort_models(
     given: Mapping[str, Sequence[ModelLike]],
 ) -> tuple[dict[str, KerasModel], dict[str, tuple[str, Any]]]:
-    """Models given as objects, by role, and the settings of those given as paths."""
+    """Separate models given as objects, by role, from those given as paths, as settings."""
     models: dict[str, KerasModel] = {}
     files: dict[str, tuple[str, Any]] = {}
     for role, members in given.items():
@@ -237,7 +238,11 @@ def _sort_models(
 
 
 def require(request: Request, *sections: str) -> None:
-    """Refuse what neither the recipe nor an option gives.
+    """Refuse a request without one of the named sections.
+
+    Args:
+        request: its recipe and its objects are checked.
+        sections: of `data`, `teacher` and `student`.
 
     Raises:
         UsageError: naming the option.
@@ -260,5 +265,5 @@ def require(request: Request, *sections: str) -> None:
                 data = source if isinstance(source, str) else "D"
                 example += f"; kd inspect zoo:cnn --data {shlex.quote(data)} lists small students to choose from"
             raise UsageError(
-                f"no {section}: neither the recipe {request.name!r} nor an option gives {setting}", hint=example
+                f"no {section}: {setting} is not set by the recipe {request.name!r} or an option", hint=example
             )

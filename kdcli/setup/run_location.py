@@ -1,4 +1,4 @@
-"""Where a run goes: a new directory, an unfinished run that goes on, or a finished one that is shown again."""
+"""The location of a run: a new directory, an unfinished run to resume, or a finished run to show again."""
 
 from __future__ import annotations
 
@@ -35,16 +35,32 @@ from kdcli.runs.results import FinishedRun
 from kdcli.setup.request import Request
 from kdcli.zoo import File
 
+# Inputs are compared by content, not by path; the devices and the gates of a run may change.
+_NOT_COMPARED = (
+    "description",
+    "version",
+    "gates",
+    "train.devices",
+    "data.source.path",
+    *(f"data.source.{split}.path" for split in ("train", "validation", "test")),
+    "teacher.model.path",
+    "student.model.path",
+)
+# A member of an ensemble or the section of a stage is compared like a single one.
+_MEMBER = re.compile(r"^(?:stages\.\d+\.)?((?:teacher|student)\.)(?:\d+\.)?")
+# An empty list, and one that an earlier version did not write; a stage without settings in a section.
+_EQUIVALENT: tuple[Any, ...] = ([None, []], [[], None], [None, {}], [{}, None])
+
 
 @dataclass(frozen=True)
 class RunLocation:
-    """Where a run goes: a new directory, an unfinished run to continue, or a finished one.
+    """The directory of a run, and what it holds already.
 
     Args:
-        path: the directory.
-        request: what to do; for a run that is continued, its own resolved recipe.
-        earlier: `environment.json` of the run that is continued.
-        finished: the result, when nothing is left to do.
+        path: the run directory.
+        request: what to do; a resumed run has its own resolved recipe.
+        earlier: `environment.json` of the run to resume.
+        finished: the result of a run that is finished.
     """
 
     path: Path
@@ -53,7 +69,7 @@ class RunLocation:
     finished: FinishedRun | None = None
 
     def open(self) -> Run:
-        """Make and lock the directory."""
+        """Create and lock the directory."""
         request = self.request
         return Run.open(
             self.path, resume=request.resume, overwrite=request.overwrite, inputs=input_paths(request.recipe)
@@ -61,7 +77,7 @@ class RunLocation:
 
 
 def input_paths(recipe: Recipe) -> list[Path]:
-    """The files and folders that a recipe reads: `--overwrite` never deletes one of them."""
+    """List the files and folders that a recipe reads; `--overwrite` never deletes them."""
     sections = [*recipe.sides.values(), *(stage.student for stage in recipe.stages if stage.student)]
     models = [getattr(section.model, "path", None) for section in sections]
     data = recipe.data.source.paths if recipe.data.source else ()
@@ -69,7 +85,7 @@ def input_paths(recipe: Recipe) -> list[Path]:
 
 
 def find_directory(command: str, request: Request) -> Path:
-    """The directory of a run, checked: nothing else is in it.
+    """Choose the directory of a run, and check that nothing else is in it.
 
     Raises:
         UsageError: the directory is in use, or the options exclude each other.
@@ -87,7 +103,7 @@ def find_location(command: str, request: Request) -> RunLocation:
     """Decide where the run goes, before anything is loaded and without writing.
 
     Raises:
-        UsageError: the directory is in use, or holds a run of other settings or another command.
+        UsageError: the directory is in use, or holds a run with different settings or of another command.
     """
     path = find_directory(command, request)
     if not request.resume or not (path / ENVIRONMENT_FILE).exists():
@@ -112,7 +128,7 @@ def find_location(command: str, request: Request) -> RunLocation:
 
 
 def check_inputs(location: RunLocation, inputs: dict[str, Any]) -> None:
-    """Refuse to continue with inputs other than those of the first start.
+    """Refuse to resume a run with different inputs.
 
     Raises:
         UsageError: naming the input.
@@ -120,26 +136,27 @@ def check_inputs(location: RunLocation, inputs: dict[str, Any]) -> None:
     for name, before in (location.earlier or {}).get("inputs", {}).items():
         now = inputs.get(name)
         if before and now and before.get("sha256") != now.get("sha256"):
+            earlier, current = str(before["sha256"])[:12], str(now["sha256"])[:12]
             raise UsageError(
-                f"{location.path} was started with another {name}: {before.get('path') or before.get('name')} "
-                f"(sha256 {str(before['sha256'])[:12]}), this is {str(now['sha256'])[:12]}",
+                f"{location.path}: the {name} has changed since the run was started: "
+                f"{before.get('path') or before.get('name')} (sha256 {earlier}, now {current})",
                 hint="give the same content again, or another --out",
             )
 
 
 def data_key(request: Request) -> tuple[Hashable, ...]:
     """The memo key of a data set."""
-    # The seed is a part of its own: written out or taken from `train.seed`, it is the same data.
+    # The seed is a separate part: written out or taken from `train.seed`, it gives the same data.
     data = request.recipe.data.model_copy(update={"seed": None})
     return data.model_dump_json(), request.recipe.data_seed, request.recipe.outputs, id(request.arrays)
 
 
 def open_data(request: Request, *, with_notes: bool = False) -> Dataset:
-    """The data of a recipe, opened once.
+    """Open the data of a recipe, once per command.
 
     Args:
-        request: whose data.
-        with_notes: show the notes on the data, once.
+        request: its recipe names the data.
+        with_notes: send the notes on the data to the listener, once.
     """
 
     def open_once() -> Dataset:
@@ -155,36 +172,36 @@ def open_data(request: Request, *, with_notes: bool = False) -> Dataset:
 
 
 def record_inputs(location: RunLocation, models: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Path and sha256 of every input, checked against those of the run that is continued.
+    """Collect path and sha256 of every input, and check them against those of the run to resume.
 
     Args:
         location: of the run.
-        models: what is known of each model, by role.
+        models: the record of each model, by role.
 
     Raises:
-        UsageError: an input differs from that of the first start.
+        UsageError: an input differs from that of the run.
     """
     request = location.request
-    inputs = {**models, **hash_code(request)}
-    inputs["data"] = {"name": open_data(request).name, "sha256": hash_data(request)}
+    inputs = {**models, **_hash_code(request)}
+    inputs["data"] = {"name": open_data(request).name, "sha256": _hash_data(request)}
     check_inputs(location, inputs)
     return inputs
 
 
-def hash_data(request: Request) -> str:
-    """The fingerprint of a recipe's data, computed once."""
+def _hash_data(request: Request) -> str:
+    """Compute the fingerprint of a recipe's data, once per command."""
     key = ("fingerprint", *data_key(request))
     return request.context.memo(key, lambda: fingerprint_dataset(open_data(request)))
 
 
-def hash_code(request: Request) -> dict[str, Any]:
-    """The user's own files with their sha256, each as an input."""
+def _hash_code(request: Request) -> dict[str, Any]:
+    """Hash the user's Python files, each as an input."""
     return {f"code {file.name}": {"path": str(file), "sha256": hash_file(file)} for file in request.code}
 
 
 def hash_named_inputs(request: Request) -> dict[str, Any]:
-    """The sha256 of the inputs that were named again for a run that is finished."""
-    recipe, inputs = request.recipe, hash_code(request)
+    """Hash the inputs that a request for a finished run names again."""
+    recipe, inputs = request.recipe, _hash_code(request)
     for name, section in recipe.sides.items():
         if isinstance(section.model, File):
             path = resolve_model_file(Path(section.model.path), trust=request.trust)
@@ -192,83 +209,65 @@ def hash_named_inputs(request: Request) -> dict[str, Any]:
     source = recipe.data.source
     named = request.origins.option_for(("data", "source")) or request.recipe_given
     if named and not has_unknown_entry(source) and (source is not None or request.arrays is not None):
-        inputs["data"] = {"sha256": hash_data(request)}
+        inputs["data"] = {"sha256": _hash_data(request)}
     return inputs
 
 
 def replace_sources(resolved: Recipe, request: Request) -> Recipe:
-    """The resolved recipe with the files and devices as they are named now: they may be others."""
+    """Replace files and devices in a resolved recipe by those of the request: inputs may have moved."""
     origins: Origins = request.origins
     updated = resolved
-    if origins.of(("train", "devices")) != "default":
-        train = updated.train.model_copy(update={"devices": request.recipe.train.devices})
-        updated = updated.model_copy(update={"train": train})
-    if request.recipe.data.source is not None and origins.of(("data", "source")) != "default":
-        updated = updated.model_copy(
-            update={"data": updated.data.model_copy(update={"source": request.recipe.data.source})}
-        )
-    model = request.recipe.student.model
-    if model is not None and origins.of(("student", "model")) != "default":
-        updated = updated.model_copy(update={"student": updated.student.model_copy(update={"model": model})})
-    several = updated.is_ensemble
+    for section, name in (("train", "devices"), ("data", "source"), ("student", "model")):
+        value = getattr(getattr(request.recipe, section), name)
+        if value is not None and origins.of((section, name)) != "default":
+            replaced = getattr(updated, section).model_copy(update={name: value})
+            updated = updated.model_copy(update={section: replaced})
     sections = list(updated.teachers)
     for number, named in enumerate(request.recipe.teachers[: len(sections)]):
         at: SettingPath = ("teacher", number, "model") if request.recipe.is_ensemble else ("teacher", "model")
         if named.model is not None and origins.of(at) != "default":
             sections[number] = sections[number].model_copy(update={"model": named.model})
-    return updated.with_teachers(*sections, ensemble=several)
-
-
-# Inputs are matched by content, not by path; where a run was computed is no setting of it.
-BY_CONTENT = (
-    "train.devices",
-    "data.source.path",
-    *(f"data.source.{split}.path" for split in ("train", "validation", "test")),
-    "teacher.model.path",
-    "student.model.path",
-)
-# One of several teachers, or of several stages, is matched as one alone.
-_UNNUMBERED = re.compile(r"^(?:stages\.\d+\.)?((?:teacher|student)\.)(?:\d+\.)?")
-# A list that is empty, and one that an earlier version did not write; a stage that says nothing of a section.
-_NOTHING: tuple[Any, ...] = ([None, []], [[], None], [None, {}], [{}, None])
+    return updated.with_teachers(*sections, ensemble=updated.is_ensemble)
 
 
 def refuse_other_settings(request: Request, requested: dict[str, Any], path: Path) -> None:
-    """With a recipe everything must be as it was; without one, what options and `--set` say.
+    """Refuse settings that differ from those of the run: all with a recipe, without one those of options.
 
     Raises:
         UsageError: naming the differences.
     """
     now = request.recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
-    outside = [()] if request.recipe_given else list(request.origins.overrides)
+    roots = [()] if request.recipe_given else list(request.origins.overrides)
     compared = dict.fromkeys(
         setting
-        for path in outside
+        for root in roots
         for values in (requested, now)
-        for setting, _ in iterate_settings(_at(values, path), path)
+        for setting, _ in iterate_settings(_look_up(values, root), root)
     )
     differences = []
     for setting in compared:
         name = join_path(setting)
-        before, after = _at(requested, setting), _at(now, setting)
-        by_content = _UNNUMBERED.sub(r"\1", name).startswith((*BY_CONTENT, "description", "version", "gates"))
-        if before != after and [before, after] not in _NOTHING and not by_content:
-            differences.append(f"{name} is {_said(before)}, asked for {_said(after)}")
+        before, after = _look_up(requested, setting), _look_up(now, setting)
+        ignored = _MEMBER.sub(r"\1", name).startswith(_NOT_COMPARED)
+        if before != after and [before, after] not in _EQUIVALENT and not ignored:
+            differences.append(f"{name} is {_format(before)} (requested: {_format(after)})")
     if differences:
-        raise UsageError(f"{path} holds a run with other settings: {'; '.join(differences)}", hint=_way_on(path))
+        raise UsageError(
+            f"{path} holds a run with different settings: {'; '.join(differences)}", hint=_suggest_next(path)
+        )
 
 
-def _said(value: Any) -> str:
+def _format(value: Any) -> str:
     return "not set" if value is None else str(value)
 
 
-def _way_on(path: Path) -> str:
+def _suggest_next(path: Path) -> str:
     if (path / SUMMARY_FILE).exists():
-        return f"to train on: --student {path / STUDENT_FILE} --set student.start=file with another --out"
+        return f"to train further: --student {path / STUDENT_FILE} --set student.start=file with another --out"
     return "give the same settings, or another --out"
 
 
-def _at(values: Any, path: SettingPath) -> Any:
+def _look_up(values: Any, path: SettingPath) -> Any:
     for part in path:
         if isinstance(values, list):
             number = int(part) if str(part).isdecimal() else len(values)

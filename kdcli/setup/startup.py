@@ -1,4 +1,4 @@
-"""TensorFlow's start: threads, determinism, seeds."""
+"""Start TensorFlow: threads, determinism, seeds, devices."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def start_tensorflow(
     code: Sequence[Path] = (),
     join: Callable[[], None] = lambda: None,
 ) -> None:
-    """Load TensorFlow with fixed threads, deterministic operations and seeded generators, then the user's code.
+    """Load TensorFlow with deterministic operations and seeded generators, then run the user's code.
 
     Args:
-        threads: of TensorFlow.
-        seed: of every generator.
-        code: files to run.
-        join: makes this process one of several; TensorFlow wants that before it does anything else.
+        threads: number of threads TensorFlow uses; its own default when None.
+        seed: RNG seed for every generator.
+        code: the user's Python files.
+        join: joins the other workers; TensorFlow requires that before any other operation.
 
     Raises:
-        UsageError: TensorFlow already works with another number of threads, or a file of `code` fails.
+        UsageError: TensorFlow has started with another number of threads, or a file of `code` fails.
     """
     if threads is not None:
         try:
@@ -36,38 +36,38 @@ def start_tensorflow(
             tf.config.threading.set_inter_op_parallelism_threads(threads)
         except RuntimeError:
             if tf.config.threading.get_intra_op_parallelism_threads() != threads:
-                raise _too_late(select_kind_files(code)) from None
+                raise _threads_error(select_kind_files(code)) from None
     tf.config.experimental.enable_op_determinism()
     join()
     run_keras_code(code)
     keras.utils.set_random_seed(seed)
 
 
-def _too_late(early: Sequence[Path]) -> UsageError:
-    """Why the threads cannot be chosen any more; the user's own files are where TensorFlow may have started."""
-    message = "threads can only be chosen before TensorFlow has started"
+def _threads_error(early: Sequence[Path]) -> UsageError:
+    """The error for threads set too late, naming the user's files that may have started TensorFlow."""
+    message = "--threads must be set before TensorFlow starts"
     if not early:
         return UsageError(message)
     files = ", ".join(str(file) for file in early)
     return UsageError(
-        f"--code {files}: {message}, and this runs before that",
-        hint="compute nothing there on import, only in classes and functions; or leave --threads out",
+        f"{message}, and --code {files} runs before that",
+        hint="run no TensorFlow operation there on import, only in classes and functions; or remove --threads",
     )
 
 
 def strategy_for(devices: str, joined: Any = None) -> Any:
-    """That of all workers where they have joined; else all GPUs where there are several, or the default device."""
+    """Return the workers' strategy if they have joined, else that of all GPUs, or of the default device."""
     if joined is not None:
         return joined
     gpus = len(tf.config.list_physical_devices("GPU"))
     if devices != "one" and gpus > 1:
-        # Named: left to itself TensorFlow would take the devices of all that TF_CONFIG names.
+        # Named explicitly: by default TensorFlow would use the devices of all workers in TF_CONFIG.
         return tf.distribute.MirroredStrategy([f"GPU:{number}" for number in range(gpus)])
     return tf.distribute.get_strategy()
 
 
 def device_record(strategy: Any) -> dict[str, Any]:
-    """What computed: devices, replicas, threads."""
+    """Return the record of the devices: names, replicas, threads."""
     return {
         "devices": [device.name for device in tf.config.list_logical_devices()],
         "replicas": strategy.num_replicas_in_sync,

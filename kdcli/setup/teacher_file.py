@@ -1,4 +1,4 @@
-"""The teacher as a file of the same format as a student's, so that their times compare like with like."""
+"""The teacher exported to the format of a student, so that both are timed in the same runtime."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from kdcli.spec import ExportFormat
 
 @dataclass(frozen=True)
 class TeacherFile:
-    """A teacher that was exported, opened in its own runtime.
+    """An exported teacher, opened in its runtime.
 
     Args:
-        serving: what was written.
-        runner: runs it.
+        serving: the model that was exported.
+        runner: runs the file.
     """
 
     serving: ServedModel
     runner: Runner
 
     def at_batch(self, raw: Mapping[str, np.ndarray]) -> SubjectFactory:
-        """How it is timed, on raw examples."""
+        """Return the factory of timed subjects, on raw examples."""
         return make_runner_factory(self.runner, [self.serving.convert_examples(raw)])
 
 
@@ -52,16 +52,16 @@ def open_teacher_file(
     opened: ExitStack,
     on_event: OnEvent,
 ) -> TeacherFile:
-    """Export a teacher in float32 and open the file; the cache keeps it where the teacher's file is known.
+    """Export a teacher in float32 and open the file; it is cached if the teacher has a file.
 
     Args:
         network: the teacher behind its preprocessing.
         chosen: the format, without quantization.
-        inside: whether the preprocessing is part of the file, as it is of the student's.
-        sha256: of the teacher's own file; None is an object.
-        threads: of the runtime.
-        opened: closes the file's runtime, and removes what the cache does not hold.
-        on_event: told of the conversion.
+        inside: whether the preprocessing is part of the file, as in the student's.
+        sha256: hash of the teacher's file; None for an object, which is not cached.
+        threads: number of threads of the runtime.
+        opened: closes the runtime, and removes a file that is not cached.
+        on_event: receives a note on the conversion.
 
     Raises:
         ModelError: this teacher cannot be exported, or its runtime refuses the file.
@@ -81,24 +81,24 @@ def open_teacher_file(
     path = export_path(folder, known, chosen.suffix)
     if sha256 is not None and path.is_file():
         try:
-            return TeacherFile(serving, _open(chosen, path, threads, opened))
+            return TeacherFile(serving, _open_runner(chosen, path, threads, opened))
         except ModelError:
-            # Damaged: it is made again.
+            # The cached file is damaged: export it again.
             pass
-    on_event(Note(f"{network.name}: exporting to {chosen.kind}, to be timed beside files of that format"))
+    on_event(Note(f"{network.name}: exporting to {chosen.kind}, to time it like the {chosen.kind} files"))
     scratch = opened.enter_context(writer.scratch_folder(50_000_000 + 12 * (network.parameters or 0)))
-    made = scratch / f"teacher{chosen.suffix}"
-    # The teacher itself stays as it is: it is measured too.
+    exported = scratch / f"teacher{chosen.suffix}"
+    # A copy is exported: the teacher itself is measured too.
     network = prepare_for_export(
         copy_network(network) if isinstance(network, KerasNetwork) else network, network.saved_kind
     )
-    serving = _written(network, chosen, made, inside=inside)
-    if sha256 is not None and made.is_file():
-        made = store_export(folder, path, made)
-    return TeacherFile(serving, _open(chosen, made, threads, opened))
+    serving = _write_file(network, chosen, exported, inside=inside)
+    if sha256 is not None and exported.is_file():
+        exported = store_export(folder, path, exported)
+    return TeacherFile(serving, _open_runner(chosen, exported, threads, opened))
 
 
-def _written(network: Network, chosen: ExportFormat, path: Path, *, inside: bool) -> ServedModel:
+def _write_file(network: Network, chosen: ExportFormat, path: Path, *, inside: bool) -> ServedModel:
     serving = make_served_model(network, include_preprocessing=inside, batch=network.batch)
     try:
         chosen.write(serving, path)
@@ -111,7 +111,7 @@ def _written(network: Network, chosen: ExportFormat, path: Path, *, inside: bool
     return serving
 
 
-def _open(chosen: ExportFormat, path: Path, threads: int | None, opened: ExitStack) -> Runner:
+def _open_runner(chosen: ExportFormat, path: Path, threads: int | None, opened: ExitStack) -> Runner:
     runner: Runner = chosen.open(path, threads=threads)
     opened.callback(runner.close)
     return runner

@@ -1,4 +1,4 @@
-"""Several processes on one run: who joins, for what, and what happens when one of them is lost."""
+"""The worker processes of a run: who joins, and what happens when one is lost."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from kdcli.training.replicas import SINGLE_WORKER, Workers
 
 @contextmanager
 def join_run(location: RunLocation) -> Iterator[RunLocation]:
-    """The run with the processes that work on it; while the block runs, the loss of one of them is reported.
+    """Yield the location with its workers; while the block runs, the loss of a worker is reported.
 
     Raises:
-        UsageError: what is wrong with `TF_CONFIG`, or with the user's own files.
+        UsageError: `TF_CONFIG` or the user's code is wrong.
         WorkerLostError: naming the worker, the last checkpoint and the run.
     """
     request = location.request
@@ -43,10 +43,10 @@ def join_run(location: RunLocation) -> Iterator[RunLocation]:
 
 
 def find_workers(request: Request) -> Workers:
-    """This process alone, or with those that `TF_CONFIG` names when `train.devices` is `workers`.
+    """Return the workers that `TF_CONFIG` names if `train.devices` is `workers`, else this process alone.
 
     Raises:
-        UsageError: what is wrong with `TF_CONFIG`, or no common run directory.
+        UsageError: `TF_CONFIG` is wrong, or the run directory is not named.
     """
     text = os.environ.get(TF_CONFIG)
     if request.recipe.train.devices != "workers":
@@ -56,8 +56,8 @@ def find_workers(request: Request) -> Workers:
     cluster = read_cluster(text)
     if request.out is None:
         raise UsageError(
-            "workers need one run directory that all of them see",
-            hint="--out DIR on a file system that they share",
+            "workers need a run directory that all of them can access",
+            hint="--out DIR on a shared file system",
         )
     return Workers(cluster)
 
@@ -66,8 +66,8 @@ def start_workers(request: Request) -> None:
     """Start TensorFlow, as one of the workers where there are several.
 
     Raises:
-        UsageError: threads or code that cannot be, or a worker that came for something else.
-        TrainingError: a worker that did not come.
+        UsageError: threads or code that cannot be used, or a worker with a different task.
+        TrainingError: a worker that did not join.
     """
     context = request.context
     subject = json.dumps([__version__, _without_paths(request.recipe.model_dump(mode="json", by_alias=True))])
@@ -76,7 +76,7 @@ def start_workers(request: Request) -> None:
 
 
 def _without_paths(values: Any) -> Any:
-    """Settings without where the files lie: that may differ from machine to machine."""
+    """The settings without file paths, which may differ between machines."""
     if isinstance(values, dict):
         return {name: _without_paths(value) for name, value in values.items() if name != "path"}
     return [_without_paths(value) for value in values] if isinstance(values, list) else values

@@ -1,10 +1,9 @@
-"""Zoo models of a run: built for its data, with the preparation that belongs to them."""
+"""Zoo models: built for the data of a run, with their own preprocessing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,104 +15,144 @@ from kdcli.models.files.format import KERAS_FORMATS, resolve_model_file
 from kdcli.models.files.screened_copy import admit, copy_and_screen
 from kdcli.models.keras.model import check_weights_finite
 from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.network import Network
 from kdcli.models.preprocessing import SCALES, Preprocessing
-from kdcli.recipe.model_sections import InputSection
+from kdcli.recipe.model_sections import InputSection, ModelSection
 from kdcli.runs.records import hash_arrays, hash_file
 from kdcli.screening.verdict import Trust
-from kdcli.zoo import Application, Clone, has_trained_weights
+from kdcli.tensors import KerasModel
+from kdcli.zoo import Application, Clone, ZooModel, has_trained_weights
 
 
-@dataclass(frozen=True)
-class ZooResult:
-    """A zoo model.
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model as loaded or built, not yet fitted to the data.
 
     Args:
-        model: the `keras.Model`.
-        name: what messages call it.
-        start: `fresh`, or `file` where it came with weights.
-        section: the recipe's section, with the `input` that belongs to the model.
-        path: the file of its weights, or None.
-        sha256: of the file, or of weights that were downloaded.
+        network: as loaded.
+        start: `fresh` or `file`.
+        section: the recipe's section, with the settings that belong to the model.
+        path: of its file or of the file of its weights.
+        sha256: hash of that file, or of weights without a file.
+        format: of the file.
+        findings: of the screening.
+        is_initialized: whether its weights already suit `start`, as those of every zoo model do.
     """
 
-    model: Any
-    name: str
+    network: Network
     start: str
-    section: Any
+    section: ModelSection
     path: Path | None = None
     sha256: str | None = None
+    format: str | None = None
+    findings: tuple[str, ...] = ()
+    is_initialized: bool = False
 
 
 def build_zoo_model(
     role: str,
-    source: Any,
+    source: ZooModel,
     *,
     start: str,
     dataset: Dataset,
-    section: Any,
+    section: ModelSection,
     seed: int,
-    teacher: Any,
+    teacher: Network | None,
     trust: Trust,
     on_event: OnEvent,
-) -> ZooResult:
-    """Build the zoo model of one side of a run.
+) -> LoadedModel:
+    """Build a zoo model as the teacher or the student of a run.
 
     Args:
         role: `teacher` or `student`.
         source: an entry of `kdcli.zoo`.
-        start: what was asked for; the weights of an application win over a teacher's default `fresh`.
-        dataset: gives the shape and the classes.
-        section: the recipe's section.
-        seed: of fresh weights.
-        teacher: what a clone is made like.
-        trust: what a file of weights may do.
-        on_event: told which scale an application wants.
+        start: `file` or `fresh`; the weights of an application override a teacher's default `fresh`.
+        dataset: gives the input shape and the number of classes.
+        section: the recipe's settings for the model.
+        seed: RNG seed for fresh weights.
+        teacher: the model that a clone copies.
+        trust: what a weights file may do.
+        on_event: receives a note on the input scale of an application.
 
     Raises:
         UsageError: it cannot be built for this data.
-        ModelError: weights that cannot be had or do not fit.
+        ModelError: its weights are not available or do not fit.
     """
     name = f"zoo {source.name}"
     if isinstance(source, Clone):
-        model = source.build_from(_keras_model(teacher), seed=seed)
-        return ZooResult(model, name, "fresh", _prepared_as(section, teacher))
+        original = _require_keras(teacher)
+        model = source.build_from(original and original.model, seed=seed)
+        return _wrap(model, name, "fresh", _copy_preprocessing(section, original))
     if not dataset.outputs:
         raise UsageError(
-            f"{name}: neither labels nor names say how many classes there are",
-            hint="--set 'data.classes=[cat, dog]' names them",
+            f"{name}: the number of classes is unknown, since the data has neither labels nor class names",
+            hint="--set 'data.classes=[cat, dog]' names the classes",
         )
-    if role == "student" and start == "fresh" and has_trained_weights(source):
+    if isinstance(source, Application):
+        return _build_application(
+            role, source, start=start, dataset=dataset, section=section, trust=trust, on_event=on_event
+        )
+    model = source.build(zoo_shape(dataset, section.input), dataset.outputs)
+    return _wrap(model, name, "fresh", section)
+
+
+def _build_application(
+    role: str,
+    source: Application,
+    *,
+    start: str,
+    dataset: Dataset,
+    section: ModelSection,
+    trust: Trust,
+    on_event: OnEvent,
+) -> LoadedModel:
+    """An architecture of `keras.applications`, with fresh, published or local weights."""
+    trained = has_trained_weights(source)
+    if role == "student" and start == "fresh" and trained:
         raise UsageError(
             f"student.start is fresh, but student.model.weights is {source.weights}",
-            hint="--set student.start=file keeps the weights, --set student.model.weights=none leaves them out",
+            hint="--set student.start=file keeps the weights, --set student.model.weights=none removes them",
         )
     shape = zoo_shape(dataset, section.input)
-    if isinstance(source, Application) and source.path is not None:
-        model = _with_file(source, shape, dataset.outputs, trust, on_event)
+    if source.path is not None:
+        model = _build_with_file(source, shape, dataset.outputs, trust, on_event)
     else:
         model = source.build(shape, dataset.outputs)
-    if not isinstance(source, Application):
-        return ZooResult(model, name, "fresh", section)
-    name += f" {source.architecture}"
+    name = f"zoo {source.name} {source.architecture}"
     if source.path is None and section.input.scale == "auto":
-        section = _scaled_as_published(role, source, dataset, section, on_event)
-    if not has_trained_weights(source):
-        return ZooResult(model, name, "fresh", section)
+        section = _apply_published_scale(role, source, dataset, section, on_event)
+    if not trained:
+        return _wrap(model, name, "fresh", section)
     name += f" ({source.weights})"
     check_weights_finite(model, name)
     if source.path is not None:
-        return ZooResult(model, name, "file", section, source.path, hash_file(source.path))
-    return ZooResult(model, name, "file", section, None, hash_arrays(weight.numpy() for weight in model.weights))
+        return _wrap(model, name, "file", section, path=source.path, sha256=hash_file(source.path))
+    return _wrap(model, name, "file", section, sha256=hash_arrays(weight.numpy() for weight in model.weights))
+
+
+def _wrap(
+    model: KerasModel,
+    name: str,
+    start: str,
+    section: ModelSection,
+    *,
+    path: Path | None = None,
+    sha256: str | None = None,
+) -> LoadedModel:
+    network = KerasNetwork(model, name=name)
+    return LoadedModel(
+        network=network, start=start, section=section, path=path, sha256=sha256, is_initialized=True
+    )
 
 
 def zoo_shape(dataset: Dataset, section: InputSection) -> tuple[int, ...]:
-    """The input shape of a model that is made for the data: its own, or that of `input.resize`.
+    """The input shape of a model built for the data: that of the examples, or of `input.resize`.
 
     Raises:
         UsageError: the data has several inputs.
     """
     if len(dataset.train.shapes) > 1:
-        raise UsageError("zoo models take one input; the data has several", hint="give a model file")
+        raise UsageError("zoo models have one input, the data has several", hint="give a model file")
     shape, (dtype,) = dataset.input_shape, dataset.train.dtypes.values()
     if len(shape) == 2 and dtype == np.uint8:
         shape = (*shape, 1)
@@ -122,14 +161,20 @@ def zoo_shape(dataset: Dataset, section: InputSection) -> tuple[int, ...]:
     return shape
 
 
-def _with_file(source: Application, shape: tuple[int, ...], outputs: int, trust: Trust, on_event: OnEvent) -> Any:
-    """Built with the weights of a private copy of their file, which was screened."""
+def _build_with_file(
+    source: Application, shape: tuple[int, ...], outputs: int, trust: Trust, on_event: OnEvent
+) -> KerasModel:
+    """Build an application with weights from a screened private copy of their file.
+
+    Raises:
+        ModelError: refused, or not a file of these weights.
+    """
     path = resolve_model_file(Path(source.weights), trust=trust)
     with copy_and_screen(path, trust=trust, weights=True) as screened:
         admit(screened, None, on_event=on_event)
         if screened.format not in KERAS_FORMATS:
-            raise ModelError(f"{path}: holds no weights of a Keras model, it is {screened.format}")
-        # Keras tells files of weights from files of models by their names; what was screened decides.
+            raise ModelError(f"{path}: not a Keras weights file (got {screened.format})")
+        # Keras tells weights files from model files by their names; the screened content decides here.
         named = screened.format == "h5" and path.name.endswith(".weights.h5")
         copied = screened.copied.with_name(
             f"copy.weights{screened.copied.suffix}" if named else screened.copied.name
@@ -142,40 +187,42 @@ def _with_file(source: Application, shape: tuple[int, ...], outputs: int, trust:
             raise
 
 
-def _keras_model(teacher: Any) -> Any:
+def _require_keras(teacher: Network | None) -> KerasNetwork | None:
     if teacher is not None and not isinstance(teacher, KerasNetwork):
         raise UsageError(
-            f"zoo clone makes a Keras model anew, and {teacher.name} is none",
+            f"zoo clone copies a Keras model, and the teacher ({teacher.name}) is not one",
             hint="name an architecture, such as {kind: zoo, name: resnet}, or give --student FILE",
         )
-    return teacher and teacher.model
+    return teacher
 
 
-def _prepared_as(section: Any, teacher: KerasNetwork | None) -> Any:
-    """The section with the teacher's preparation where it leaves its own open."""
+def _copy_preprocessing(section: ModelSection, teacher: KerasNetwork | None) -> ModelSection:
+    """The section with the teacher's preprocessing, if it has no settings of its own."""
     if teacher is None or section.input != InputSection() or not teacher.preprocessing:
         return section
     first = next(iter(teacher.preprocessing.values()))
-    own = InputSection(scale=first.scale, resize=first.size or "auto", fit=first.fit)  # type: ignore[arg-type]
-    return section.model_copy(update={"input": own})
+    copied = InputSection(scale=first.scale, resize=first.size or "auto", fit=first.fit)  # type: ignore[arg-type]
+    return section.model_copy(update={"input": copied})
 
 
-def _scaled_as_published(role: str, source: Application, dataset: Dataset, section: Any, on_event: OnEvent) -> Any:
-    """The section with the scale of the architecture's own preprocessing, where that is one of ours."""
+def _apply_published_scale(
+    role: str, source: Application, dataset: Dataset, section: ModelSection, on_event: OnEvent
+) -> ModelSection:
+    """The section with the scale of the architecture's own preprocessing, if kd has that scale."""
     shape, (dtype,) = zoo_shape(dataset, section.input), dataset.train.dtypes.values()
     found = published_scale(source)
     if dtype != np.uint8 or found is None or (found in ("imagenet", "caffe") and shape[-1] != 3):
         return section
-    on_event(Note(f"{role}: input.scale is {found}, as {source.architecture} preprocesses images"))
+    on_event(Note(f"{role}: input.scale is {found}, as in the preprocessing of {source.architecture}"))
     return section.model_copy(update={"input": section.input.model_copy(update={"scale": found})})
 
 
 def published_scale(source: Application) -> str | None:
-    """The scale that the architecture's own `preprocess_input` amounts to; None where it is none of ours."""
+    """The scale that the architecture's own `preprocess_input` applies; None if kd does not have it."""
     probe = np.random.default_rng(0).integers(0, 256, (1, 4, 4, 3), dtype=np.uint8)
-    wanted = np.asarray(source.preprocessing()(probe.astype(np.float32)))
+    published = np.asarray(source.preprocessing()(probe.astype(np.float32)))
     for scale in SCALES:
         ours = Preprocessing(probe.shape[1:], "uint8", probe.shape[1:], "float32", scale)(probe)
-        if np.allclose(ops.convert_to_numpy(ours), wanted, atol=1e-3):
+        if np.allclose(ops.convert_to_numpy(ours), published, atol=1e-3):
             return scale
     return None

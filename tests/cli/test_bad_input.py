@@ -128,7 +128,7 @@ DATA = [
     (distill(data="data.zip"), 2, ["unknown data set 'data.zip'", ".npz"], ""),
 ]
 USAGE = [
-    (distill(data=None), 2, ["no data: neither the recipe 'soft-targets' nor an option gives"], "--data digits"),
+    (distill(data=None), 2, ["data.source is not set by the recipe 'soft-targets'"], "--data digits"),
     (distill(teacher=None), 2, ["no teacher: ", "teacher.model"], "--teacher FILE.keras"),
     (distill(student=None), 2, ["no student: ", "student.model"], "kd inspect zoo:cnn --data data.npz"),
     (distill(out="full"), 2, ["--out full is not empty (notes.txt)"], "--overwrite"),

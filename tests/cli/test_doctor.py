@@ -49,8 +49,8 @@ def test_the_extras_are_those_of_the_package(kd):
 
 
 def test_a_missing_extra_is_shown_with_its_command(kd, monkeypatch):
-    known = installation._version
-    monkeypatch.setattr(installation, "_version", lambda name: None if name == "onnxruntime" else known(name))
+    known = installation._find_version
+    monkeypatch.setattr(installation, "_find_version", lambda name: None if name == "onnxruntime" else known(name))
     ran = kd("doctor")
     assert (ran.code, ran.err) == (0, "")
     line = next(line for line in ran.out.splitlines() if line.startswith("extra onnx"))
@@ -96,7 +96,7 @@ def test_a_tensorflow_that_does_not_load_is_a_finding(monkeypatch):
     monkeypatch.setattr(installation, "tf", Broken())
     found = doctor()
     assert found.devices == () and found.threads is None
-    assert found.findings == ("TensorFlow does not load: libcudart.so is missing",)
+    assert found.findings == ("TensorFlow cannot be loaded: libcudart.so is missing",)
 
 
 @pytest.mark.parametrize("option", ["--data", "--quiet", "--threads"])

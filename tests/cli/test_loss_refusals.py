@@ -78,23 +78,23 @@ ONE_CLASS = [kind for kind, member in LOSS_KINDS.items() if member.one_class]
 # Command, exit code, fragments of the message, fragment of the hint.
 REFUSED = [
     *((distill(kind, *NO_LABELS), 2, [f"losses.{kind} needs labels", "has none"], "soft") for kind in LABELLED),
-    *((distill(kind, *MIXED), 2, ["one class for each", "cutmix mixes"], "leave cutmix") for kind in ONE_CLASS),
+    *((distill(kind, *MIXED), 2, ["one class per", "cutmix mixes"], "remove cutmix") for kind in ONE_CLASS),
     *(
         (distill(kind, models="_sigmoid", data="several.npz"), 2, ["one class", "is multilabel"], "soft_targets")
         for kind in ONE_CLASS
     ),
-    (distill("decoupled", models="2", data="two.npz"), 2, ["needs 3 classes or more, there are 2"], "soft"),
-    (distill("relational", "--batch-size", "2"), 2, ["needs 3 in a batch, got 2"], "--batch-size 3"),
-    (distill("dist", "--limit", "1", "--set", "data.validation=0"), 2, ["2 in a batch, got 1"], "1 training ex"),
-    (distill("dist", models="_sigmoid", data="several.npz"), 4, ["works on logits", "are sigmoid"], "logit_mse"),
-    (distill("dist", *VALUES, models="1", data="values.npz"), 2, ["dist needs classes", "has values"], "soft"),
+    (distill("decoupled", models="2", data="two.npz"), 2, ["needs at least 3 classes (got 2)"], "soft"),
+    (distill("relational", "--batch-size", "2"), 2, ["needs at least 3 per batch (got 2)"], "--batch-size 3"),
+    (distill("dist", "--limit", "1", "--set", "data.validation=0"), 2, ["at least 2 per batch"], "1 training ex"),
+    (distill("dist", models="_sigmoid", data="several.npz"), 4, ["kind logits", "are sigmoid"], "logit_mse"),
+    (distill("dist", *VALUES, models="1", data="values.npz"), 2, ["needs classes", "is regression"], "soft"),
     (
         distill("soft_targets", models="_sigmoid", data="several.npz", standardize="true"),
         4,
-        ["works on logits;"],
+        ["needs outputs of the kind logits;"],
         "logit",
     ),
-    (distill("soft_cross_entropy", *VALUES, models="1", data="values.npz"), 2, ["a cross-entropy needs"], "mse"),
+    (distill("soft_cross_entropy", *VALUES, models="1", data="values.npz"), 2, ["cross-entropy needs"], "mse"),
     (distill("multi_level", models="_map", data="pixels.npz"), 2, ["the task is segmentation"], "channel_wise"),
     (distill("solution_flow", models="_zoo", **ONE), 2, ["one layer is named"], "lists"),
     (distill("solution_flow"), 4, ["needs 2 pairs of layers of equal channels, 1 found"], "teacher_layer"),
@@ -129,11 +129,11 @@ def test_one_device_losses_are_refused_on_several_devices(kd, here, monkeypatch,
     monkeypatch.setattr("kdcli.jobs.build.strategy_for", lambda *_: SimpleNamespace(num_replicas_in_sync=2))
     ran = kd(*distill(kind), "--json")
     assert ran.code == 2, ran.err
-    assert "it needs one device, there are 2" in ran.document["error"]["message"]
+    assert "it needs one device (got 2)" in ran.document["error"]["message"]
     assert ran.document["error"]["hint"].startswith("--devices one")
     ran = kd(*distill("relational", "--batch-size", "4"), "--json")
     assert ran.code == 2
-    assert "needs 3 in a batch, got 2 (a share of 4 for each of 2 devices)" in ran.document["error"]["message"]
+    assert "needs at least 3 per device (got 2: a batch of 4 on 2 devices)" in ran.document["error"]["message"]
     assert "--batch-size 6" in ran.document["error"]["hint"]
 
 
@@ -157,7 +157,7 @@ def plans(files, tmp_path_factory):
 
 
 def test_the_plan_says_that_weights_do_not_act_on_a_loss_over_the_batch(plans):
-    text = "relational: depends on the whole batch, so the weights of examples do not act on it"
+    text = "relational: compares the examples of a batch, so example weights do not apply to it"
     assert [text in plan.findings for plan in plans] == [True, False]
 
 
@@ -184,10 +184,10 @@ def test_the_plan_shows_pairs_projections_and_parts(plans):
         "parts": None,
     }
     # Three dense layers of 16 × 16 and a variance for each of 16 channels.
-    assert rows["variational_information"]["parts"] == "784 weights of its own"
+    assert rows["variational_information"]["parts"] == "784 trained weights"
     assert {row["loss"] for row in plans[0].pairs} == {"named", "variational_information", "relational", *FAMILY}
     lines = format_plan(plans[0], with_settings=False)
-    text = "student block5 → teacher block3 (784 weights of its own), paired automatically"
+    text = "student block5 → teacher block3 (784 trained weights), paired automatically"
     assert any(str(line).startswith(f"pair      variational_information: {text}: ") for line in lines)
     assert any("named: student block5 → teacher block2 (resize 2×2 → 4×4, 1×1 conv" in line for line in lines)
 

@@ -217,14 +217,14 @@ def test_workers_need_a_common_directory(kd, files, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", config([1, 2], 0))
     ran = kd(*files, "--devices", "workers")
     assert (ran.code, ran.out) == (2, "")
-    assert "error: workers need one run directory that all of them see\n" in ran.err
+    assert "error: workers need a run directory that all of them can access\n" in ran.err
 
 
 def test_variable_without_the_setting_is_not_used_and_said(kd, files, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", config([1, 2], 0))
     ran = kd(*files, "--out", "run", "--dry-run", "--no-preflight")
     assert ran.code == 0, ran.err
-    assert "TF_CONFIG is set but not used: --devices workers asks for it" in ran.err
+    assert "TF_CONFIG is set but not used: --devices workers uses it" in ran.err
 
 
 def test_comparison_is_not_shared_by_workers(kd, files, monkeypatch):

@@ -295,7 +295,7 @@ def test_finished_runs_have_baselines_with_their_splits(folder, finished):
 
 def test_finished_runs_with_other_data_or_epochs_are_refused_before_training(finished, tmp_path):
     other = save_npz(tmp_path / "other.npz", examples=120)
-    with pytest.raises(UsageError, match="was started with another data"):
+    with pytest.raises(UsageError, match="the data has changed since the run was started"):
         kdcli.compare(distilled=finished[:1], data=other, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
     with pytest.raises(UsageError, match="--epochs has no effect on --distilled"):

@@ -102,7 +102,7 @@ def test_label_loss_on_unlabelled_data_is_refused_by_name(tmp_path):
     data = {"x_train": X, "x_test": X_TEST}
     with pytest.raises(UsageError, match=r"losses\.truth needs labels, and the data has none") as caught:
         distill(tmp_path / "a", data, losses=[truth, SOFT], data_section={"classes": ["a", "b", "c"]})
-    assert "leave the term out" in caught.value.hint
+    assert "remove it" in caught.value.hint
     assert not (tmp_path / "a").exists()
 
 
@@ -240,9 +240,9 @@ def test_soft_labels_train_with_categorical_cross_entropy(tmp_path):
 @pytest.mark.parametrize("kind", ["decoupled", "normalized", "weighted_soft_labels"])
 def test_losses_that_need_one_class_refuse_soft_labels(tmp_path, kind):
     rows = {"y_train": np.eye(3)[Y] * 0.7 + 0.1}
-    with pytest.raises(UsageError, match=rf"losses\.{kind} needs one class for each example") as caught:
+    with pytest.raises(UsageError, match=rf"losses\.{kind} needs one class per example") as caught:
         distill(tmp_path / "a", arrays(**rows), losses=[{"kind": kind}])
-    assert "rows of probabilities" in caught.value.message
+    assert "class probabilities" in caught.value.message
 
 
 @pytest.mark.parametrize("high", [1, 255])
@@ -342,7 +342,7 @@ def test_target_images_are_learned_and_evaluated_as_values(tmp_path):
 def test_augmentation_that_moves_pixels_is_refused_for_maps_of_values(tmp_path):
     moved = {"augment": [{"kind": "shift", "pixels": 1}]}
     depth = arrays(y_train=X / 255.0, y_test=X_TEST / 255.0)
-    with pytest.raises(UsageError, match="its map of labels would stay behind"):
+    with pytest.raises(UsageError, match="but not those of its label map"):
         distill(tmp_path / "a", depth, outputs=1, dense=True, data_section=moved)
 
 

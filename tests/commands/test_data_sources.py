@@ -84,7 +84,7 @@ def test_run_resumes_after_its_data_files_were_moved(kd, tmp_path):
     again = kd(*words, "--resume", "--set", "data.source={train: c.csv, test: b.csv}")
     assert again.code == 0, again.err
     other = kd(*words, "--resume", "--set", "data.source={train: b.csv, test: b.csv}")
-    assert (other.code, "started with another data" in " ".join(other.err.split())) == (2, True)
+    assert (other.code, "the data has changed since" in " ".join(other.err.split())) == (2, True)
 
 
 def test_overwrite_does_not_delete_input_images(kd, tmp_path):

@@ -297,8 +297,8 @@ def test_a_partly_quantised_student_trains_its_float_weights_with_a_note(folder,
     request = {"student": tmp_path / "q.keras", "losses": LOSSES[:2]}
     findings = distill(folder, tmp_path / "a", dry_run=True, **request).findings
     fixed = "hidden, last" if how == "partly" else "last"
-    (text,) = (text for text in findings if "quantised" in text)
-    assert text.endswith(f"was quantised by Keras: the kernels of {fixed} are integers and do not learn")
+    (text,) = (text for text in findings if "quantized" in text)
+    assert text.endswith(f"was quantized by Keras: integer kernels ({fixed}) are not trained")
     # And so it is: an integer kernel is what it was after training, a float one is not.
     made = keras.saving.load_model(distill(folder, tmp_path / "b", **request).model_path)
     kernels = [one.get_layer("last").get_weights()[-2] for one in (made, model)]

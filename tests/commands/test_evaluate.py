@@ -166,7 +166,7 @@ def test_wrong_models_and_splits_are_refused(folder, tmp_path):
         kdcli.evaluate(data=data)
     with pytest.raises(UsageError, match="--split must be one of auto, train, validation, test, all"):
         kdcli.evaluate(good, data=data, split="tests")
-    with pytest.raises(UsageError, match="no data: neither the recipe, a run nor an option"):
+    with pytest.raises(UsageError, match=r"no data: data\.source is not set by the recipe, a run or an option"):
         kdcli.evaluate(good)
     with pytest.raises(ModelError, match=r"missing\.keras: no such model file"):
         kdcli.evaluate(tmp_path / "missing.keras", data=data)

@@ -205,7 +205,7 @@ def test_missing_damaged_and_unfit_inputs_are_refused(folder, tmp_path):
     (tmp_path / "bad.keras").write_bytes(b"nothing")
     with pytest.raises(ModelError, match=r"not a \.keras file"):
         kdcli.inspect(tmp_path / "bad.keras")
-    with pytest.raises(UsageError, match="no data: neither the recipe"):
+    with pytest.raises(UsageError, match=r"no data: data\.source is not set"):
         kdcli.inspect(folder / "m.keras", recipe={})
     with pytest.raises(ModelError, match="has 3 outputs, the data has 4 classes"):
         kdcli.inspect(folder / "m.keras", data=blobs(12, classes=4))

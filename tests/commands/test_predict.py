@@ -224,7 +224,7 @@ def test_a_wrong_output_path_is_refused_before_any_work(folder, tmp_path):
     assert "another --out" in caught.value.hint
     with pytest.raises(UsageError, match="--split must be one of"):
         kdcli.predict(nowhere, data="digits", out=tmp_path / "a.npz", split="tests")
-    with pytest.raises(UsageError, match="no data: neither the recipe"):
+    with pytest.raises(UsageError, match=r"no data: data\.source is not set"):
         kdcli.predict(folder / "m.keras", out=tmp_path / "a.npz")
     with pytest.raises(DataError, match="no test split; available: train"):
         kdcli.predict(folder / "m.keras", data=blobs(30), split="test", out=tmp_path / "a.npz")

@@ -75,5 +75,5 @@ def test_finished_runs_are_not_continued_with_a_changed_file(sources, tmp_path):
     first = kdcli.compare(**options).to_json()
     assert kdcli.compare(**options, resume=True).to_json()["students"] == first["students"]
     (tmp_path / "mine.py").write_text(MINE.replace("student[:, 0] -", "2 * student[:, 0] -"), "utf-8")
-    with pytest.raises(UsageError, match=r"was started with another code mine\.py"):
+    with pytest.raises(UsageError, match=r"the code mine\.py has changed since"):
         kdcli.compare(**options, resume=True)

@@ -1,4 +1,4 @@
-"""Training and distillation on augmented and mixed pictures."""
+"""Training and distillation on augmented and mixed images."""
 
 from __future__ import annotations
 
@@ -60,17 +60,17 @@ def test_all_kinds_together_train_an_epoch(tmp_path, views):
     assert all(f"kind: {kind}" in recipe for kind in KINDS)
 
 
-def test_kept_answers_of_mixed_pictures_train_like_live_ones(tmp_path):
+def test_stored_outputs_of_mixed_images_train_like_live_ones(tmp_path):
     augment = [{"kind": "flip"}, {"kind": "mixup", "alpha": 1.0}]
-    figures = [
+    metrics = [
         losses_of(distill(tmp_path / mode, augment, teacher={"views": 1, "targets": mode}))
         for mode in ("memory", "live")
     ]
     for name in ("loss", "losses.labels", "losses.soft_targets"):
-        assert figures[0][name] == pytest.approx(figures[1][name], rel=1e-4)
+        assert metrics[0][name] == pytest.approx(metrics[1][name], rel=1e-4)
 
 
-def test_class_weights_and_smoothing_go_with_mixing(tmp_path):
+def test_class_weights_and_label_smoothing_work_with_mixing(tmp_path):
     weighted = {"class_weight": {"0": 3.0, "1": 0.5}}
     recipe = {"train": {"epochs": 1, "batch_size": 16, "label_smoothing": 0.1}}
     run = kdcli.train_teacher(
@@ -83,15 +83,15 @@ def test_class_weights_and_smoothing_go_with_mixing(tmp_path):
     assert np.isfinite(losses_of(run)["loss"])
 
 
-def test_unlabelled_pictures_are_mixed_for_the_teacher_to_answer(tmp_path):
+def test_unlabelled_images_are_mixed_for_the_teacher(tmp_path):
     ignored = {"labels": "none", "classes": ["a", "b", "c"]}
     run = distill(tmp_path / "a", [{"kind": "mixup"}], losses=[{"kind": "soft_targets"}], data=ignored)
     assert 0 <= run.test.agreement <= 1
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
-def test_mixing_values_is_refused(tmp_path, kind):
-    with pytest.raises(UsageError, match=f"{kind} mixes the labels of classes; the task is regression") as caught:
+def test_mixing_is_refused_for_regression(tmp_path, kind):
+    with pytest.raises(UsageError, match=f"{kind} mixes class labels, and the task is regression") as caught:
         distill(
             tmp_path / "a",
             [{"kind": kind}],
@@ -100,13 +100,13 @@ def test_mixing_values_is_refused(tmp_path, kind):
             losses=[{"kind": "labels"}],
             data={"task": "regression"},
         )
-    assert "leave it out" in caught.value.hint
+    assert "remove it" in caught.value.hint
     assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize("kind", ["flip", "rotate", "cutout"])
-def test_moving_a_picture_under_its_map_of_labels_is_refused(tmp_path, kind):
+def test_moving_augmentations_are_refused_for_label_maps(tmp_path, kind):
     maps = {"labels": (X[..., 0] > 120).astype(int), "test": (X_TEST[..., 0] > 120).astype(int)}
-    with pytest.raises(UsageError, match=f"{kind} moves the picture, and its map of labels would stay behind"):
+    with pytest.raises(UsageError, match=f"{kind} moves the pixels of the image, but not those of its label map"):
         distill(tmp_path / "a", [{"kind": kind}], **maps)
     assert not (tmp_path / "a").exists()

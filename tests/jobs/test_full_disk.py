@@ -1,4 +1,4 @@
-"""A disk that fails at the n-th step of all writes of a run: exit 5, nothing half written, and a way on."""
+"""A disk that fails at the n-th write of a run: exit code 5, no partial files, and a run that can be resumed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def check_failure_at(call: int, number: int, out: Path, whole: Path, monkeypatch
     monkeypatch.setattr(writer, "hook", hook)
     try:
         distill(out)
-        assert len(seen) < call, f"a failed write ({seen[call - 1]}) was not told"
+        assert len(seen) < call, f"a failed write ({seen[call - 1]}) was not reported"
     except StorageError as error:
         assert error.exit_code == 5
         assert str(out) in error.message
@@ -73,13 +73,13 @@ def check_failure_at(call: int, number: int, out: Path, whole: Path, monkeypatch
 
 @pytest.mark.parametrize("stays", [False, True], ids=["once", "from then on"])
 @pytest.mark.parametrize("call", [1, 2, 8, 12, 24, 60])
-def test_failed_write_stops_the_run_and_resume_ends_it(tmp_path, whole, monkeypatch, call, stays):
+def test_a_failed_write_stops_the_run_and_resume_completes_it(tmp_path, whole, monkeypatch, call, stays):
     assert check_failure_at(call, errno.ENOSPC, tmp_path / "run", whole, monkeypatch, stays=stays)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EACCES], ids=errno.errorcode.get)
-def test_any_failed_write_stops_the_run_and_resume_ends_it(tmp_path, whole, monkeypatch, number):
+def test_any_failed_write_stops_the_run_and_resume_completes_it(tmp_path, whole, monkeypatch, number):
     call = 1
     while check_failure_at(call, number, tmp_path / str(call), whole, monkeypatch, stays=True):
         call += 1

@@ -1,4 +1,4 @@
-"""What cannot work is refused before it costs anything."""
+"""Preflight: students equal to their teacher and terms without gradient are refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def examples(x=X, y=Y):
 
 
 def reading_rows(order=(0, 1, 2)):
-    """A teacher that knows: the brightest third of the rows is the class."""
+    """A teacher without errors: the brightest rows are the class."""
     inputs = keras.Input((8, 8, 1))
     rows = keras.ops.mean(inputs, axis=(2, 3))
     dense = keras.layers.Dense(3, use_bias=False)
@@ -50,7 +50,7 @@ def reading_rows(order=(0, 1, 2)):
 
 
 def constant(label):
-    """A teacher that always names one class."""
+    """A teacher that always predicts one class."""
     inputs = keras.Input((8, 8, 1))
     dense = keras.layers.Dense(3, kernel_initializer="zeros")
     model = keras.Model(inputs, dense(keras.layers.Flatten()(inputs)))
@@ -71,30 +71,30 @@ def values(found):
     return [np.array(v.numpy()) for v in found.variables]
 
 
-def test_a_student_that_is_its_teacher_is_refused():
+def test_a_student_that_equals_its_teacher_is_refused():
     with pytest.raises(ModelError, match="the same model with the same weights: there is") as caught:
         refuse_same(cnn(0), cnn(0))
     assert "student.start=fresh" in caught.value.hint
 
 
-def test_other_weights_or_another_architecture_pass():
+def test_a_student_with_other_weights_or_architecture_passes():
     refuse_same(cnn(0), cnn(1))
     refuse_same(cnn(0), network(Cnn(width=3).build((8, 8, 1), 3)))
 
 
-def test_a_single_other_weight_passes():
+def test_a_student_with_one_different_weight_passes():
     student = cnn(0)
     student.variables[-1].assign(student.variables[-1] + 1e-6)
     refuse_same(cnn(0), student)
 
 
-def test_terms_that_train_pass():
+def test_terms_with_a_gradient_pass():
     hint = make("hint", student_layer="block1", teacher_layer="block2")
     check_terms(make("labels"), make("soft_targets"), hint, student=cnn(1), teacher=cnn(0))
 
 
 def beginning_with_pooling():
-    """A student with a feature that no weight makes, and statistics that a pass moves."""
+    """A student with a feature before any weight, and statistics that a training pass changes."""
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.AveragePooling2D(2, name="before")(inputs)
     x = keras.layers.Flatten()(keras.layers.BatchNormalization()(x))
@@ -125,11 +125,11 @@ def test_a_frozen_student_is_refused():
         check_terms(make("labels"), student=student)
 
 
-def test_a_term_that_is_warming_up_is_not_idle():
+def test_a_term_in_its_warmup_passes():
     check_terms(make("labels", warmup=0.5), student=cnn(1))
 
 
-def test_the_student_is_left_as_it_was():
+def test_the_student_is_unchanged():
     student = cnn(1, dropout=0.5)
     before = values(student)
     check_terms(make("labels"), make("soft_targets"), student=student, teacher=cnn(0))
@@ -137,7 +137,7 @@ def test_the_student_is_left_as_it_was():
         np.testing.assert_array_equal(ours, value)
 
 
-def test_the_student_is_left_as_it_was_when_a_term_is_refused():
+def test_the_student_is_unchanged_when_a_term_is_refused():
     student = beginning_with_pooling()
     before = values(student)
     with pytest.raises(ModelError, match=r"losses\.hint has no gradient"):

@@ -1,4 +1,4 @@
-"""What a plan says of defaults, partial batches, rates and the user's own losses before it trains."""
+"""Findings of a plan about defaults, partial batches, learning rates and custom losses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from conftest import bar_reader, save_npz
 
 import kdcli
 from kdcli.data.order import shuffle_positions
-from kdcli.jobs.training_findings import partial_batch, rate_finding
+from kdcli.jobs.training_findings import describe_partial_batch, rate_finding
 from kdcli.recipe.reader import read_recipe
 from kdcli.runs.results import Plan
 from kdcli.training.loop import steps_per_epoch
@@ -37,8 +37,8 @@ BROKEN = {
 
 @pytest.mark.parametrize("examples", [3, 7, 63, 64, 65, 97, 100, 127, 128, 199, 1000, 1293])
 @pytest.mark.parametrize("batch", [2, 32, 64, 100, 300])
-def test_a_partial_batch_is_said_where_it_leaves_out_more_than_a_twentieth(examples, batch):
-    text = partial_batch(examples, batch)
+def test_a_partial_batch_is_reported_if_it_leaves_out_more_than_a_twentieth(examples, batch):
+    text = describe_partial_batch(examples, batch)
     steps = steps_per_epoch(examples, batch)
     used = set(shuffle_positions(examples, seed=0, epoch=0)[: steps * min(batch, examples)])
     left = examples - len(used)
@@ -55,10 +55,10 @@ def test_a_partial_batch_is_said_where_it_leaves_out_more_than_a_twentieth(examp
     assert int(size) in near
 
 
-def test_a_batch_of_several_devices_is_shared_by_them():
-    assert "--batch-size 100 leaves out none" in partial_batch(100, 64, replicas=4)
-    assert "--batch-size 50 leaves out none" in partial_batch(100, 64)
-    assert "--batch-size" not in partial_batch(7, 4, replicas=4)
+def test_a_suggested_batch_size_is_divisible_by_the_number_of_devices():
+    assert "--batch-size 100 leaves out none" in describe_partial_batch(100, 64, replicas=4)
+    assert "--batch-size 50 leaves out none" in describe_partial_batch(100, 64)
+    assert "--batch-size" not in describe_partial_batch(7, 4, replicas=4)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_batch_of_several_devices_is_shared_by_them():
         ([{"kind": "labels", "weight": 0.5}], "sgd", None),
     ],
 )
-def test_the_rate_of_an_arm_is_the_total_weight_under_an_optimizer_that_follows_it(losses, optimizer, total):
+def test_the_relative_rate_of_an_arm_is_its_total_weight_with_a_proportional_optimizer(losses, optimizer, total):
     recipe = read_recipe({"losses": losses, "train": {"optimizer": optimizer}}).recipe
     text = rate_finding(recipe, arm="a/b", baseline="scratch")
     if total is None:
@@ -106,19 +106,19 @@ def planned(tmp_path, monkeypatch, body: str, **given) -> Plan:
 
 
 @pytest.mark.parametrize("point", BROKEN)
-def test_a_loss_of_the_users_own_that_breaks_the_contract_is_warned_of(tmp_path, monkeypatch, point):
+def test_a_custom_loss_that_violates_the_contract_is_reported(tmp_path, monkeypatch, point):
     plan = planned(tmp_path, monkeypatch, BROKEN[point])
-    found = [text for text in plan.findings if "breaks the contract" in text]
-    assert any(text.startswith(f"losses.mine breaks the contract of losses: {point}: ") for text in found)
-    assert all(text.endswith("; kd losses check mine.py tries all of it") for text in found)
+    found = [text for text in plan.findings if "violates the loss contract" in text]
+    assert any(text.startswith(f"losses.mine violates the loss contract: {point}: ") for text in found)
+    assert all(text.endswith("; kd losses check mine.py runs all checks") for text in found)
 
 
-def test_a_sound_loss_of_the_users_own_is_not_spoken_of(tmp_path, monkeypatch):
+def test_a_sound_custom_loss_is_not_reported(tmp_path, monkeypatch):
     plan = planned(tmp_path, monkeypatch, SOUND)
     assert not [text for text in plan.findings if "contract" in text]
 
 
-def test_a_default_that_a_setting_changed_is_in_the_plan_with_its_origin(tmp_path, monkeypatch):
+def test_a_default_changed_by_a_setting_is_planned_with_its_origin(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     bar_reader().save(tmp_path / "t.keras")
     save_npz(tmp_path / "data.npz")

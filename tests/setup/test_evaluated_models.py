@@ -1,4 +1,4 @@
-"""kd evaluate over formats: `.tflite` beside `.keras`, times, classes, gates."""
+"""Evaluated models: `.tflite` and `.keras` files, latency, per-class metrics, gates."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytest.importorskip("ai_edge_litert")
 
 
 def bars(*, output_kind="logits", scale=1.0):
-    """Sees the bar of each class in pictures of [0, 1]."""
+    """A model that detects the bar of each class in images of [0, 1]."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 1))
     outputs = keras.layers.Dense(3)(keras.layers.Flatten()(inputs))
@@ -84,7 +84,7 @@ def evaluated(folder, *names, **options):
 
 
 @pytest.mark.parametrize("head", ["logits", "probabilities"])
-def test_float_file_answers_as_its_model(folder, head):
+def test_float_file_has_the_metrics_of_its_model(folder, head):
     found = evaluated(folder, f"{head}.keras", f"{head}.tflite", teacher=folder / f"{head}.keras")
     own, file = found.models
     assert (own.format, file.format) == ("keras", "tflite")
@@ -95,36 +95,36 @@ def test_float_file_answers_as_its_model(folder, head):
 
 
 @pytest.mark.parametrize("name", ["uint8.tflite", "int8.tflite"])
-def test_quantised_file_is_fed_and_read_by_its_scales(folder, name):
+def test_quantized_file_uses_its_input_and_output_scales(folder, name):
     found = evaluated(folder, name, "probabilities.keras", teacher=folder / "probabilities.keras")
     file, own = found.models
     assert file.quality.accuracy == own.quality.accuracy == file.quality.agreement == 1.0
-    # Probabilities in steps of 1/256 are understood as such, though they seldom sum to 1.
+    # Probabilities in steps of 1/256 are recognized, although they seldom sum to 1.
     assert file.quality.loss == pytest.approx(own.quality.loss, abs=0.02)
     assert 0.01 < own.quality.loss
 
 
-def test_file_that_takes_bytes_says_so_beside_itself_or_is_found_out(folder, tmp_path):
+def test_file_that_takes_raw_images_is_known_by_input_json(folder, tmp_path):
     content = (folder / "raw.tflite").read_bytes()
     (tmp_path / "a.tflite").write_bytes(content)
     forced = {"data": folder / "data.npz", "settings": ["student.input.scale=unit"]}
     loss = kdcli.evaluate(tmp_path / "a.tflite", **forced).models[0].quality.loss
     (tmp_path / "input.json").write_text(json.dumps({"a.tflite": {"prepare": "inside", "output_kind": "logits"}}))
-    told = kdcli.evaluate(tmp_path / "a.tflite", **forced).models[0].quality.loss
+    informed = kdcli.evaluate(tmp_path / "a.tflite", **forced).models[0].quality.loss
     own = evaluated(folder, "logits.keras").models[0].quality.loss
-    assert told == pytest.approx(own, abs=1e-4)
-    assert loss > told + 0.1
+    assert informed == pytest.approx(own, abs=1e-4)
+    assert loss > informed + 0.1
     outside = {"a.tflite": {"prepare": "outside", "scale": "raw", "output_kind": "logits"}}
     (tmp_path / "input.json").write_text(json.dumps(outside))
     free = kdcli.evaluate(tmp_path / "a.tflite", data=folder / "data.npz").models[0].quality.loss
     assert free == pytest.approx(own, abs=1e-4)
-    # A file of that name that is not kd's says nothing.
+    # A file of that name that kd did not write is ignored.
     for foreign in ("[", "[1, 2]", json.dumps({"a.tflite": {"prepare_me": 1}})):
         (tmp_path / "input.json").write_text(foreign)
         assert kdcli.evaluate(tmp_path / "a.tflite", **forced).models[0].quality.loss == pytest.approx(loss)
 
 
-def test_file_that_ends_its_reader_is_a_model_error(folder, tmp_path, monkeypatch):
+def test_file_that_kills_its_runtime_process_is_a_model_error(folder, tmp_path, monkeypatch):
     from kdcli.models.runtimes.runner import FileRunner
 
     real = FileRunner.predict
@@ -144,7 +144,7 @@ def test_file_that_ends_its_reader_is_a_model_error(folder, tmp_path, monkeypatc
 
 
 @pytest.mark.serial
-def test_models_are_timed_beside_the_teacher(folder):
+def test_models_are_timed_together_with_the_teacher(folder):
     names = ("logits.keras", "logits.tflite")
     notes = []
     found = evaluated(
@@ -158,9 +158,9 @@ def test_models_are_timed_beside_the_teacher(folder):
     own, file = found.models
     assert (own.latency.runtime, file.latency.runtime) == ("tensorflow", "litert")
     assert file.latency.threads >= 1 and file.latency.batch == 1
-    # A call of LiteRT on so small a model takes microseconds: several of them make a sample.
+    # A LiteRT call on so small a model takes microseconds, so one sample has several calls.
     assert file.latency.p50_ms < own.latency.p50_ms
-    # The teacher is timed in LiteRT too: it is the same model, whatever TensorFlow takes for it.
+    # The teacher is timed in LiteRT too, where it is the same model.
     assert file.latency.p50_ms / own.latency.p50_ms < 0.2 < file.ratio.value < 5
     assert 0.2 < own.ratio.value < 5
     assert found.noise_floor.low <= found.noise_floor.value <= found.noise_floor.high
@@ -168,11 +168,11 @@ def test_models_are_timed_beside_the_teacher(folder):
     document = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert document["models"][1]["latency"]["ratio"]["value"] == file.ratio.value
     states = {(gate["name"], gate["state"]) for gate in document["gates"]}
-    wanted = {("latency_ms", "passed"), ("latency_ratio", "failed")}
-    # Both bounds are so far off that an unsteady session decides them too.
-    assert states == wanted
-    said = [event.text for event in notes if isinstance(event, Note) and event.warning]
-    assert said == [f"latency: {doubt}" for doubt in found.doubts]
+    expected = {("latency_ms", "passed"), ("latency_ratio", "failed")}
+    # Both bounds are so wide that even an unsteady session decides them.
+    assert states == expected
+    warned = [event.text for event in notes if isinstance(event, Note) and event.warning]
+    assert warned == [f"latency: {doubt}" for doubt in found.doubts]
 
 
 def test_the_teacher_in_another_runtime_is_exported_once(folder, tmp_path, monkeypatch):
@@ -180,8 +180,8 @@ def test_the_teacher_in_another_runtime_is_exported_once(folder, tmp_path, monke
     shipped = tmp_path / "shipped" / "raw.tflite"
     shipped.parent.mkdir()
     shutil.copy(folder / "raw.tflite", shipped)
-    said = {"raw.tflite": {"prepare": "inside", "output_kind": "logits"}}
-    (shipped.parent / "input.json").write_text(json.dumps(said))
+    interface = {"raw.tflite": {"prepare": "inside", "output_kind": "logits"}}
+    (shipped.parent / "input.json").write_text(json.dumps(interface))
 
     def ratio():
         notes = []
@@ -198,7 +198,7 @@ def test_the_teacher_in_another_runtime_is_exported_once(folder, tmp_path, monke
     first, exporting = ratio()
     (file,) = (tmp_path / "exports").iterdir()
     assert first.value > 0 and len(exporting) == 1
-    # What was timed is the teacher, with its preprocessing, as raw.tflite has its own.
+    # The exported teacher includes its preprocessing, as raw.tflite does.
     x, _ = blobs(8)
     with FileRunner(file) as runner:
         expected = keras.saving.load_model(folder / "logits.keras")(x / np.float32(255)).numpy()
@@ -211,7 +211,7 @@ def test_the_teacher_in_another_runtime_is_exported_once(folder, tmp_path, monke
     assert not file.exists()
 
 
-def test_a_ratio_to_a_teacher_in_another_runtime_is_inconclusive_with_the_reason(folder, kd):
+def test_a_latency_ratio_without_a_teacher_in_the_runtime_is_inconclusive(folder, kd):
     words = (
         "evaluate",
         folder / "logits.keras",
@@ -231,7 +231,7 @@ def test_a_ratio_to_a_teacher_in_another_runtime_is_inconclusive_with_the_reason
     assert kd(*words, "--latency", "--max-latency-ratio", "1000", "--strict-gates").code == 7
 
 
-def test_what_was_not_measured_is_a_dash_and_said(folder, kd):
+def test_a_percentile_that_was_not_measured_is_a_dash_with_the_reason(folder, kd):
     ran = kd("evaluate", folder / "logits.tflite", "--data", folder / "data.npz", "--latency")
     lines = ran.out.splitlines()
     (row,) = [line for line in lines if "litert, " in line]
@@ -240,22 +240,22 @@ def test_what_was_not_measured_is_a_dash_and_said(folder, kd):
     assert few == ("p99: -, needs 1,000 samples" in lines)
 
 
-def test_runtime_chooses_who_is_timed(folder):
+def test_runtime_selects_the_timed_models(folder):
     found = evaluated(folder, "logits.keras", "logits.tflite", latency=True, runtime="litert")
     assert [model.latency is None for model in found.models] == [True, False]
-    with pytest.raises(UsageError, match="--runtime onnxruntime: no model is run by it; there is tensorflow"):
+    with pytest.raises(UsageError, match=r"none of the given models uses this runtime \(known: tensorflow\)"):
         evaluated(folder, "logits.keras", latency=True, runtime="onnxruntime")
-    with pytest.raises(UsageError, match="--runtime says which models are timed"):
+    with pytest.raises(UsageError, match="--runtime selects which models are timed"):
         evaluated(folder, "logits.keras", runtime="tensorflow")
 
 
-def test_nothing_is_timed_unless_asked(folder):
+def test_nothing_is_timed_without_latency(folder):
     found = evaluated(folder, "logits.keras")
     assert (found.models[0].latency, found.noise_floor) == (None, None)
     assert "latency_noise_floor" not in found.to_json()
 
 
-def test_classes_are_measured_on_request(folder):
+def test_per_class_metrics_are_measured_on_request(folder):
     found = evaluated(folder, "logits.tflite", teacher=folder / "logits.keras", per_class=True)
     classes = found.models[0].classes
     assert [one.name for one in classes] == ["0", "1", "2"]
@@ -300,12 +300,12 @@ def test_gates_are_judged_on_every_model_but_the_teacher(folder, tmp_path):
         ("size_mb", ".keras"): "failed",
         ("size_mb", ".tflite"): "failed",
         ("flops", ".keras"): "passed",
-        # What cannot be counted keeps no bound.
+        # A metric that cannot be counted fails its gate.
         ("flops", ".tflite"): "failed",
     }
 
 
-def test_gates_that_cannot_be_judged_are_refused_before_work(folder, tmp_path):
+def test_gates_that_cannot_be_judged_are_refused_before_models_are_opened(folder, tmp_path):
     for gate, message in (
         ("gain>=0", "kd evaluate does not measure it"),
         ("latency_ms<=1", "latency is not measured"),
@@ -328,7 +328,7 @@ def test_flops_of_a_network_are_in_the_document(folder):
     assert found.to_json()["models"][0]["flops"] == count_flops(network.with_preprocessing(one))
 
 
-def test_an_exported_keras_file_takes_raw_pictures_because_the_file_beside_it_says_so(tmp_path):
+def test_an_exported_keras_file_takes_raw_images_as_input_json_says(tmp_path):
     run = kdcli.distill(
         teacher=bars(),
         recipe={

@@ -1,4 +1,4 @@
-"""Recorded answers as a teacher: the same student as from the model itself; what cannot be is refused first."""
+"""Recorded teacher outputs: they train the same student as the model itself; unsupported settings are refused."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def distilled(folder, tmp_path, teacher="answers.npz", **options):
     return kdcli.distill(teacher=folder / teacher, out=tmp_path / f"from-{Path(teacher).stem}", **given)
 
 
-def test_a_student_learns_the_same_as_from_the_model(folder, tmp_path):
-    recorded, request = (distilled(folder, tmp_path, name) for name in ("answers.npz", "teacher.keras"))
-    ours, theirs = (keras.saving.load_model(run.model_path).get_weights() for run in (recorded, request))
+def test_recorded_outputs_train_the_same_student_as_the_model(folder, tmp_path):
+    recorded, live = (distilled(folder, tmp_path, name) for name in ("answers.npz", "teacher.keras"))
+    ours, theirs = (keras.saving.load_model(run.model_path).get_weights() for run in (recorded, live))
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
     document = recorded.to_json()
     assert document["teacher"]["accuracy"] is None and document["teacher"]["agreement"] is None
-    assert document["test"]["accuracy"] == request.to_json()["test"]["accuracy"]
+    assert document["test"]["accuracy"] == live.to_json()["test"]["accuracy"]
     assert document["targets"]["mode"] == "memory"
     assert document["teacher"]["path"].endswith("answers.npz")
 
@@ -53,7 +53,7 @@ def edited(folder, tmp_path, **arrays):
 
 
 REFUSED = {
-    "data": ({"fingerprint": np.array("f" * 64)}, {}, 4, "answers to other data .its fingerprint ffffffffffff"),
+    "data": ({"fingerprint": np.array("f" * 64)}, {}, 4, "recorded for other data .fingerprint ffffffffffff"),
     "missing": (
         {"index": np.arange(96) + 1},
         {},
@@ -61,9 +61,14 @@ REFUSED = {
         r"no outputs for 1 of \d+ examples of the training split .index 0",
     ),
     "classes": ({"logits": np.zeros((96, 5))}, {}, 4, "has 5 outputs, the data has 3 classes"),
-    "augment": ({}, {"settings": ["data.augment=[{kind: shift, pixels: 1}]"]}, 2, "hold for the examples as they"),
-    "live": ({}, {"settings": ["teacher.targets=live"]}, 2, "recorded answers cannot be asked"),
-    "output": ({}, {"settings": ["teacher.output=label"]}, 2, "teacher.output is for a model file"),
+    "augment": (
+        {},
+        {"settings": ["data.augment=[{kind: shift, pixels: 1}]"]},
+        2,
+        "without augmentation",
+    ),
+    "live": ({}, {"settings": ["teacher.targets=live"]}, 2, "recorded outputs cannot be computed again"),
+    "output": ({}, {"settings": ["teacher.output=label"]}, 2, "teacher.output applies to a model file"),
     "kind": ({}, {"settings": ["teacher.output_kind=sigmoid"]}, 2, "but .* holds logits"),
     "features": ({}, {"recipe": {"losses": [{"kind": "hint"}]}}, 4, "losses.hint compares inner layers"),
     "student": ({}, {"student": "edited.npz"}, 4, "data or recorded outputs, not a model"),
@@ -71,7 +76,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_recorded_answers_cannot_do_is_refused_before_training(folder, tmp_path, name):
+def test_settings_that_recorded_outputs_cannot_satisfy_are_refused_before_training(folder, tmp_path, name):
     arrays, options, code, message = REFUSED[name]
     path = edited(folder, tmp_path, **arrays)
     if "student" in options:
@@ -82,7 +87,7 @@ def test_what_recorded_answers_cannot_do_is_refused_before_training(folder, tmp_
     assert sorted(one.name for one in tmp_path.iterdir()) == ["edited.npz"]
 
 
-def test_columns_are_mapped_and_the_order_of_answers_is_free(folder, tmp_path):
+def test_columns_are_mapped_and_outputs_may_have_any_order(folder, tmp_path):
     with np.load(folder / "answers.npz") as file:
         logits, index = file["logits"], file["index"]
     turned = np.concatenate([logits[::-1], np.zeros((96, 1))], 1)[:, [3, 2, 1, 0]]
@@ -94,7 +99,7 @@ def test_columns_are_mapped_and_the_order_of_answers_is_free(folder, tmp_path):
     assert one.to_json()["validation"] == other.to_json()["validation"]
 
 
-def test_a_comparison_takes_recorded_answers(folder, tmp_path):
+def test_a_comparison_accepts_recorded_outputs(folder, tmp_path):
     compared = kdcli.compare(
         teacher=folder / "answers.npz",
         students=[folder / "student.keras"],

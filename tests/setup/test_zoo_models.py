@@ -1,4 +1,4 @@
-"""Zoo models inside a run: their shape, their scale, where their weights come from, the clone."""
+"""Zoo models in a run: input shape, input scale, weights, clones."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from kdcli.zoo import Application, Clone, Cnn
 
 
 def colours(examples=12, size=8):
-    pictures, labels = blobs(examples, size=size)
-    return np.repeat(pictures, 3, axis=-1), labels
+    images, labels = blobs(examples, size=size)
+    return np.repeat(images, 3, axis=-1), labels
 
 
 def opened(source, *, role="student", start="file", data=None, section=None, notes=None, teacher=None, seed=0):
@@ -59,7 +59,7 @@ def small(monkeypatch):
     monkeypatch.setattr(keras.applications, "MobileNet", make)
 
 
-def test_resize_gives_a_zoo_model_its_input_shape():
+def test_resize_sets_the_input_shape_of_a_zoo_model():
     found = opened(Cnn(width=2, blocks=1), section=with_input(resize=[12, 10]))
     assert found.network.inputs[0].shape == (12, 10, 1)
     assert found.network.preprocessing["x"].preprocessed_shape == (12, 10, 1)
@@ -79,26 +79,26 @@ def test_resize_gives_a_zoo_model_its_input_shape():
         ("InceptionV3", "signed"),
     ],
 )
-def test_scale_is_that_of_the_architecture(architecture, scale):
+def test_the_published_scale_of_an_architecture_is_found(architecture, scale):
     assert published_scale(Application(architecture=architecture)) == scale
 
 
-def test_application_takes_its_own_scale_unless_one_is_given(small):
+def test_an_application_uses_its_published_scale_unless_one_is_set(small):
     notes, source = [], Application(architecture="MobileNet")
     found = opened(source, data=colours(), notes=notes)
     assert found.network.preprocessing["x"].scale == "signed"
     assert [note.text for note in notes if isinstance(note, Note)] == [
-        "student: input.scale is signed, as MobileNet preprocesses images"
+        "student: input.scale is signed, as in the preprocessing of MobileNet"
     ]
     assert (
         opened(source, data=colours(), section=with_input(scale="raw")).network.preprocessing["x"].scale == "raw"
     )
-    # ImageNet's channels mean nothing for grey pictures.
+    # Color channel statistics do not apply to gray images.
     grey = opened(Application(architecture="MobileNet"), data=blobs(12))
     assert grey.network.preprocessing["x"].scale == "signed"
 
 
-def test_published_weights_are_a_start_from_a_file(small):
+def test_published_weights_count_as_a_start_from_a_file(small):
     trained = opened(Application(architecture="MobileNet", weights="imagenet"), data=colours())
     assert (trained.start, trained.path, len(trained.sha256)) == ("file", None, 64)
     assert (trained.network.model.get_layer("inside").kernel.numpy() == 1).all()
@@ -135,7 +135,7 @@ def teacher_of(**options):
     return opened(Cnn(width=2, blocks=2), role="teacher", section=TeacherSection(), **options).network
 
 
-def test_clone_has_the_architecture_of_the_teacher_and_weights_of_its_own_seed():
+def test_a_clone_has_the_architecture_of_the_teacher_and_weights_from_its_seed():
     teacher = teacher_of()
     one, same, other = (opened(Clone(), teacher=teacher, seed=seed) for seed in (5, 5, 6))
     layers = [(layer.name, type(layer)) for layer in teacher.model.layers]
@@ -148,25 +148,25 @@ def test_clone_has_the_architecture_of_the_teacher_and_weights_of_its_own_seed()
     assert not np.array_equal(kernels[0], teacher.model.get_layer("logits").kernel.numpy())
 
 
-def test_clone_sees_pictures_as_its_teacher_does():
+def test_a_clone_uses_the_preprocessing_of_its_teacher():
     teacher = teacher_of().with_scale("raw")
     assert opened(Clone(), teacher=teacher).network.preprocessing["x"].scale == "raw"
     own = opened(Clone(), teacher=teacher, section=with_input(scale="signed"))
     assert own.network.preprocessing["x"].scale == "signed"
 
 
-def test_clone_is_for_the_student_only(tmp_path):
+def test_a_clone_as_the_teacher_is_refused(tmp_path):
     recipe = {"teacher": {"model": {"kind": "zoo", "name": "clone"}}, "train": {"epochs": 1}}
     with pytest.raises(UsageError, match="only a student can be one"):
         kdcli.train_teacher(recipe=recipe, data=blobs(24), out=tmp_path / "a")
     student = {"model": {"kind": "zoo", "name": "mlp"}}
     recipe |= {"student": student, "losses": [{"kind": "soft_targets"}]}
-    with pytest.raises(UsageError, match=r"teacher\.model is clone.* only a student can be one"):
+    with pytest.raises(UsageError, match=r"teacher\.model is clone.* only a student can be a clone"):
         kdcli.distill(recipe=recipe, data=blobs(24), out=tmp_path / "a")
     assert not list(tmp_path.iterdir())
 
 
-def test_clone_is_distilled_and_resumed_by_its_recorded_recipe(tmp_path):
+def test_a_clone_is_distilled_and_resumed_from_its_recorded_recipe(tmp_path):
     teacher = Cnn(width=2, blocks=1).build((8, 8, 1), 3)
     given = {
         "teacher": teacher,
@@ -183,7 +183,7 @@ def test_clone_is_distilled_and_resumed_by_its_recorded_recipe(tmp_path):
     assert kdcli.distill(**given, resume=True).to_json()["epochs"] == 1
 
 
-def test_weights_are_opened_as_what_was_screened(small, tmp_path):
+def test_weights_are_opened_in_the_format_that_was_screened(small, tmp_path):
     path = tmp_path / "both.weights.h5"
     with h5py.File(path, "w", userblock_size=512):
         pass
@@ -192,5 +192,5 @@ def test_weights_are_opened_as_what_was_screened(small, tmp_path):
     with pytest.raises(ModelError, match=r"not a \.h5 file"):
         opened(Application(architecture="MobileNet", weights=str(path)), data=colours())
     (tmp_path / "m.tflite").write_bytes(b"\x1c\0\0\0TFL3" + bytes(60))
-    with pytest.raises(ModelError, match=r"refused|holds no weights"):
+    with pytest.raises(ModelError, match=r"refused|not a Keras weights file"):
         opened(Application(architecture="MobileNet", weights=str(tmp_path / "m.tflite")), data=colours())

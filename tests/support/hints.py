@@ -15,7 +15,7 @@ from typing import Any
 
 # A quote opens at the beginning of a word or after `=`; in "the file's weights" there is none.
 _WORD = re.compile(r"(?:(?<![A-Za-z0-9])'[^']*'|\S)+")
-# What follows an option that is only named: "leave --threads out", "--out on a file system that they share".
+# What follows an option that is only named: "remove --threads", "--out on a file system that they share".
 _PROSE = ("out", "on", "is", "says", "for", "to", "as", "and", "or", "fetches", "chooses")
 _PACKAGE = re.compile(r"[A-Za-z0-9][\w.-]*(\[[\w,-]+\])?")
 

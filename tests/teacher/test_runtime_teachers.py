@@ -65,16 +65,16 @@ def test_the_student_equals_that_of_the_keras_teacher(folder, tmp_path, targets)
 
 @pytest.mark.parametrize("format_name", FORMATS)
 def test_inner_layers_are_refused_before_training(folder, tmp_path, format_name):
-    with pytest.raises(ModelError, match=r"losses\.hint compares inner layers, and the teacher .* shows none"):
+    with pytest.raises(ModelError, match=r"losses\.hint compares inner layers, .* the teacher .* not accessible"):
         distill(folder, tmp_path / "out", format_name, recipe={"losses": [{"kind": "hint"}]})
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
 def test_an_exported_file_is_refused_as_a_student(folder, tmp_path, format_name):
-    with pytest.raises(ModelError, match="answers, but cannot be trained") as caught:
+    with pytest.raises(ModelError, match="can be run, but not trained") as caught:
         distill(folder, tmp_path / "out", "keras", student=folder / f"teacher.{format_name}")
-    assert "that it was made from" in caught.value.hint
+    assert "it was made from" in caught.value.hint
     assert not (tmp_path / "out").exists()
 
 

@@ -114,16 +114,16 @@ def test_synchronizing_one_device_gives_a_note(found):
 
 def test_synchronizing_without_batch_normalisation_is_refused(found):
     assert found["none"] == {
-        "error": "train.synchronized acts on batch normalisation, and what is trained has none that Keras knows",
+        "error": "train.synchronized needs Keras batch normalization layers, and student object has none",
         "code": 2,
     }
 
 
 def test_batch_that_devices_cannot_share_is_refused(found):
-    assert found["odd"] == {"error": "train.batch_size 9 cannot be shared by 2 devices", "code": 2}
+    assert found["odd"] == {"error": "train.batch_size 9 is not divisible by the number of devices (2)", "code": 2}
 
 
 def test_plan_warns_that_a_whole_batch_loss_sees_a_slice(found):
-    said = "relations: depends on the whole batch and sees a share of it on each device"
+    said = "relations: compares the examples of a batch, but each device sees only a slice of it"
     assert said in found["whole"]["findings"]
     assert said not in found["whole_alone"]["findings"]
