@@ -14,7 +14,7 @@ import gc
 import keras
 import numpy as np
 
-from kdcli.data.arrays import splits_from_arrays
+from kdcli.data.named_arrays import splits_from_arrays
 from kdcli.evaluation.input_scale import choose_scale
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.preprocessing import Preprocessing

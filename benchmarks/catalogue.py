@@ -69,8 +69,8 @@ def training(kind, inputs, labels):
     import keras
     import tensorflow as tf
 
-    from kdcli.data.arrays import splits_from_arrays
     from kdcli.data.feed import Feed
+    from kdcli.data.named_arrays import splits_from_arrays
     from kdcli.data.views import create_identity_views
     from kdcli.distillation.objective import Objective
     from kdcli.distillation.targets import ResidentTargets

@@ -81,7 +81,7 @@ def teacher_alone(folder, data):
     """The pass over the training and the test examples, with opening the files, as a distillation does it."""
     import numpy as np
 
-    from kdcli.data.arrays import splits_from_arrays
+    from kdcli.data.named_arrays import splits_from_arrays
     from kdcli.data.views import Views
     from kdcli.models.files.open import open_file
     from kdcli.models.preprocessing import Preprocessing

@@ -17,8 +17,8 @@ import time
 import numpy as np
 from documentation_models import build_student
 
-from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.feed import Feed
+from kdcli.data.named_arrays import splits_from_arrays
 from kdcli.data.views import Views
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.terms import Term

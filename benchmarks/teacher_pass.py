@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from documentation_models import build_teacher
 
-from kdcli.data.arrays import splits_from_arrays
+from kdcli.data.named_arrays import splits_from_arrays
 from kdcli.data.views import Views
 from kdcli.lazy import keras, tf
 from kdcli.models.hardware import is_fast_in, read_processor_flags

@@ -14,8 +14,8 @@ Example:
 
 from __future__ import annotations
 
-from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.examples import Examples, Splits
+from kdcli.data.named_arrays import splits_from_arrays
 from kdcli.formulas.convention import cosine, features, match_logits, per_example, promote, require_parts, wide
 from kdcli.lazy import keras, ops, tf
 from kdcli.loss import NO_PARTS, FeatureLoss, Given, Loss, Parts

@@ -21,8 +21,8 @@ from kdcli.models.batching import Runner
 from kdcli.models.keras.served_model import ServedModel, make_served_model
 from kdcli.models.network import Network
 from kdcli.models.preprocessing import scale_to_json
+from kdcli.models.runtimes.child_process import FileRunner
 from kdcli.models.runtimes.file_tensor import FileTensor
-from kdcli.models.runtimes.runner import FileRunner
 from kdcli.recipe.gates import Gate
 from kdcli.runs.export_results import ExportInterface
 from kdcli.setup.teacher_file import TeacherFile

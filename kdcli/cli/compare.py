@@ -10,7 +10,7 @@ import typer
 from kdcli.cli import options as o
 from kdcli.cli.gates import GateGroup, enforce_gates, make_gate_tables
 from kdcli.cli.groups import OutputGroup, PartGroup, RecipeGroup, RunGroup
-from kdcli.cli.training import start_run
+from kdcli.cli.runs import start_run
 
 if TYPE_CHECKING:
     from kdcli.cli.console import Output

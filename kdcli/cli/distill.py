@@ -5,7 +5,7 @@ from __future__ import annotations
 from kdcli.cli import options as o
 from kdcli.cli.gates import GateGroup
 from kdcli.cli.groups import OutputGroup, PartGroup, RecipeGroup, RunGroup
-from kdcli.cli.training import show_run, start_run
+from kdcli.cli.runs import show_run, start_run
 
 
 def command(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kdcli.cli import options as o
 from kdcli.cli.groups import OutputGroup, RecipeGroup, RunGroup
-from kdcli.cli.training import show_run, start_run
+from kdcli.cli.runs import show_run, start_run
 
 
 def command(

@@ -70,9 +70,10 @@ def predict(
             dataset=dataset,
             threads=context.threads,
             opened=resources,
-            on_event=(on_event := context.on_event),
+            on_event=context.on_event,
         )
-        _, logits = opened.measure(examples, task=dataset.task, on_event=on_event, batch_size=batch_size or 256)
+        size = batch_size or 256
+        _, logits = opened.measure(examples, task=dataset.task, on_event=context.on_event, batch_size=size)
     dataset = fill_outputs(dataset, opened.network.outputs)
     write_predictions(path, opened.network, dataset, examples, logits, fingerprint=fingerprint_dataset(whole))
     return PredictionResult(path, examples.split, len(examples), dataset.task, file)

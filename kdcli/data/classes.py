@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kdcli.data.arrays import list_first
 from kdcli.data.examples import Splits
+from kdcli.data.named_arrays import list_first
 from kdcli.data.split_names import SPLIT_NAMES
 from kdcli.errors import DataError
 from kdcli.runs.class_names import read_class_names

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from kdcli.data.arrays import list_first
 from kdcli.data.examples import Examples, Splits
+from kdcli.data.named_arrays import list_first
 from kdcli.data.split_names import SPLIT_NAMES
 from kdcli.errors import DataError
 

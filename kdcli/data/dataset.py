@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.classes import encode_text_labels, resolve_classes
 from kdcli.data.examples import Concatenation, Examples, Splits
 from kdcli.data.labels import VOID_LABEL, Labelling, encode_labels, infer_labelling
+from kdcli.data.named_arrays import splits_from_arrays
 from kdcli.data.named_labels import choose_labels
 from kdcli.data.order import limit_positions, split_positions
 from kdcli.data.split_names import SPLIT_NAMES

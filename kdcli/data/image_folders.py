@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from kdcli.data.arrays import list_first
 from kdcli.data.combined_splits import describe_difference
 from kdcli.data.encoded_images import DEEP_BITS
 from kdcli.data.examples import Splits
 from kdcli.data.feed import RESIDENT_BYTES
 from kdcli.data.image_loader import IMAGES_PER_BLOCK, EncodedImage, load_images
+from kdcli.data.named_arrays import list_first
 from kdcli.data.split_names import SPLIT_NAMES, UNLABELLED, find_splits
 from kdcli.errors import DataError
 from kdcli.recipe.document import format_set_option

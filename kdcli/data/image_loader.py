@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from kdcli.data.arrays import list_first
 from kdcli.data.encoded_images import DAMAGED, DEEP_BITS, WEBP_MAGIC, EncodedImages, ImageSpec
 from kdcli.data.examples import SINGLE_INPUT, Examples
 from kdcli.data.feed import RESIDENT_BYTES
@@ -22,6 +21,7 @@ from kdcli.data.image_formats import (
     convert_bmp_to_png,
     read_image_header,
 )
+from kdcli.data.named_arrays import list_first
 from kdcli.data.store import BytesWriter
 from kdcli.errors import DataError
 from kdcli.lazy import tf

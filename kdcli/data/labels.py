@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kdcli.data.arrays import format_array_name, list_first
 from kdcli.data.classes import (
     FEW_CLASSES,
     MAX_LISTED_CLASSES,
@@ -18,6 +17,7 @@ from kdcli.data.classes import (
 )
 from kdcli.data.examples import Examples
 from kdcli.data.label_maps import check_map_channels, fits_image, has_areas, needs_channel, remove_channel
+from kdcli.data.named_arrays import format_array_name, list_first
 from kdcli.data.soft_labels import are_probability_rows, check_row_sums, describe_soft_labels, normalize_rows
 from kdcli.errors import DataError
 from kdcli.runs.mapped_arrays import iterate_parts

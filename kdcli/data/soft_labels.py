@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdcli.data.arrays import list_first
+from kdcli.data.named_arrays import list_first
 from kdcli.errors import DataError
 
 # Tolerance for the sum of a row, because entries may be rounded to half precision or to two digits: a value per

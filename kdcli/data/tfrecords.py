@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from kdcli.data.arrays import list_first
 from kdcli.data.encoded_images import DEEP_BITS
 from kdcli.data.examples import Splits
 from kdcli.data.feed import RESIDENT_BYTES
 from kdcli.data.image_folders import format_path
 from kdcli.data.image_loader import IMAGES_PER_BLOCK, EncodedImage, load_images
+from kdcli.data.named_arrays import list_first
 from kdcli.data.split_names import SPLIT_NAMES, find_file_split
 from kdcli.errors import DataError, did_you_mean, find_nearest_name
 from kdcli.lazy import tf

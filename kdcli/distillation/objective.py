@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kdcli.data.feed import Batch
-from kdcli.distillation.mixture import MemberOutputs
+from kdcli.distillation.ensemble_mixture import MemberOutputs
 from kdcli.distillation.targets import Targets
 from kdcli.distillation.terms import Term
 from kdcli.errors import ModelError, summarize_error

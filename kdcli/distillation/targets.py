@@ -11,7 +11,7 @@ import numpy as np
 from kdcli.cache.reader import EntryReader
 from kdcli.data.examples import Examples
 from kdcli.data.feed import Batch
-from kdcli.distillation.mixture import Ensemble, MemberOutputs
+from kdcli.distillation.ensemble_mixture import Ensemble, MemberOutputs
 from kdcli.lazy import tf
 from kdcli.models.files.recorded_outputs import RecordedNetwork
 from kdcli.models.network import Network

@@ -14,7 +14,7 @@ from kdcli.tensors import KerasModel
 
 if TYPE_CHECKING:
     from kdcli.models.keras.served_model import ServedModel
-    from kdcli.models.runtimes.runner import FileRunner
+    from kdcli.models.runtimes.child_process import FileRunner
 
 QuantizeMode = Literal["none", "float16", "dynamic", "int8"]
 IoType = Literal["float32", "uint8", "int8"]
@@ -97,7 +97,7 @@ class Litert(ExportFormat):
 
     def open(self, path: Path, *, threads: int | None = None) -> FileRunner:
         """Open the file with LiteRT, in a process of its own."""
-        from kdcli.models.runtimes.runner import FileRunner
+        from kdcli.models.runtimes.child_process import FileRunner
 
         return FileRunner(path, form="tflite", name=path.name, threads=threads)
 

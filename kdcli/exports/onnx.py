@@ -10,7 +10,7 @@ from kdcli.spec import ExportFormat
 
 if TYPE_CHECKING:
     from kdcli.models.keras.served_model import ServedModel
-    from kdcli.models.runtimes.runner import FileRunner
+    from kdcli.models.runtimes.child_process import FileRunner
 
 
 class Onnx(ExportFormat):
@@ -35,6 +35,6 @@ class Onnx(ExportFormat):
 
     def open(self, path: Path, *, threads: int | None = None) -> FileRunner:
         """Open the file with onnxruntime, in a process of its own."""
-        from kdcli.models.runtimes.runner import FileRunner
+        from kdcli.models.runtimes.child_process import FileRunner
 
         return FileRunner(path, form="onnx", name=path.name, threads=threads)

@@ -17,7 +17,7 @@ from kdcli.losses.labels import Labels
 from kdcli.models.preprocessing import scale_to_json
 from kdcli.recipe.document import SettingPath, join_path
 from kdcli.recipe.sections import Recipe
-from kdcli.recipe.training import TrainSection
+from kdcli.recipe.train_section import TrainSection
 from kdcli.setup.checks import (
     check_effects,
     check_model_outputs,

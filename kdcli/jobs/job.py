@@ -22,7 +22,7 @@ from kdcli.evaluation.gates import check_gate_metrics, check_size_gates
 from kdcli.recipe.document import SettingPath
 from kdcli.recipe.gates import Gate
 from kdcli.recipe.sections import Recipe
-from kdcli.recipe.training import TrainSection
+from kdcli.recipe.train_section import TrainSection
 from kdcli.runs.records import redact_document
 from kdcli.setup.open_models import OpenedModel
 from kdcli.setup.request import Request

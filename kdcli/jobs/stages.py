@@ -14,8 +14,8 @@ from kdcli.recipe.gates import GatesSection
 from kdcli.recipe.model_sections import TeacherSection
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.sections import Recipe
-from kdcli.recipe.stages import StageSection, drop_settings, merge_sections
-from kdcli.recipe.training import TrainSection
+from kdcli.recipe.stage_sections import StageSection, drop_settings, merge_sections
+from kdcli.recipe.train_section import TrainSection
 from kdcli.runs.directory import STAGES_FOLDER
 from kdcli.setup.request import Request, require
 from kdcli.zoo import File

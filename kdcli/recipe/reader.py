@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from kdcli.custom_kinds import KEEP_UNKNOWN, NO_CUSTOM, CustomKinds
 from kdcli.errors import Fault, RecipeError, UsageError
-from kdcli.recipe.defaults import apply_changed_defaults, suggest_whole_entry
 from kdcli.recipe.document import Document, join_path, read_document
 from kdcli.recipe.faults import convert_faults
+from kdcli.recipe.implied_defaults import apply_changed_defaults, suggest_whole_entry
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.sections import Recipe
 from kdcli.recipe.settings import apply_settings

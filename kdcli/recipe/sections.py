@@ -15,8 +15,8 @@ from kdcli.recipe.model_sections import (
     TeacherOrEnsemble,
     TeacherSection,
 )
-from kdcli.recipe.stages import StageSection, check_loss_names
-from kdcli.recipe.training import TrainSection
+from kdcli.recipe.stage_sections import StageSection, check_loss_names
+from kdcli.recipe.train_section import TrainSection
 from kdcli.recipe.types import ClassNames, ClassWeight, CodeFiles, ExampleLimit, Seed
 from kdcli.sources import AnySource
 from kdcli.spec import Fraction, Spec

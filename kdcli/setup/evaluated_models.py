@@ -23,8 +23,8 @@ from kdcli.lazy import tf
 from kdcli.models.files.format import KERAS_FORMATS, SAVED_MODEL, resolve_model_file
 from kdcli.models.files.open import open_file
 from kdcli.models.network import Network
+from kdcli.models.runtimes.child_process import RUNTIME_OF_FORMAT as FILE_RUNTIMES
 from kdcli.models.runtimes.network import RunnerNetwork, find_failure
-from kdcli.models.runtimes.runner import RUNTIME_OF_FORMAT as FILE_RUNTIMES
 from kdcli.recipe.reader import read_run_recipe
 from kdcli.runs.directory import find_run_recipe, find_run_role
 from kdcli.runs.results import Quality

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kdcli.data.arrays import list_first
 from kdcli.data.classes import REGRESSION_HINT, format_classes_setting
 from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
+from kdcli.data.named_arrays import list_first
 from kdcli.errors import DataError, ModelError, UsageError, summarize_error
 from kdcli.evaluation.input_scale import choose_scale, find_scale_mismatch
 from kdcli.events import Note, OnEvent

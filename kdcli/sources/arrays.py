@@ -31,6 +31,6 @@ class Arrays(Source):
 
     def load(self) -> Splits:
         """Read the splits in the file."""
-        from kdcli.data.arrays import read_npz
+        from kdcli.data.named_arrays import read_npz
 
         return read_npz(Path(self.path), name=self.path)

@@ -23,7 +23,7 @@ class Digits(Source):
 
     def load(self) -> Splits:
         """Read both splits, with images (8, 8, 1) in uint8."""
-        from kdcli.data.arrays import read_npz
+        from kdcli.data.named_arrays import read_npz
 
         with resources.as_file(resources.files("kdcli.sources") / "digits.npz") as path:
             return read_npz(path, name="digits", classes=tuple("0123456789"))

@@ -35,7 +35,7 @@ class KerasDataset(Source):
         Raises:
             DataError: the download failed, or `KD_OFFLINE` forbids it.
         """
-        from kdcli.data.arrays import splits_from_arrays
+        from kdcli.data.named_arrays import splits_from_arrays
 
         (x_train, y_train), (x_test, y_test) = self._read()
         arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}

@@ -13,7 +13,7 @@ import numpy as np
 from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
 from kdcli.data.views import Views
-from kdcli.distillation.mixture import Ensemble
+from kdcli.distillation.ensemble_mixture import Ensemble
 from kdcli.distillation.targets import EnsembleTargets, Targets
 from kdcli.evaluation.quality import measure_quality
 from kdcli.models.network import Network

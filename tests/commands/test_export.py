@@ -15,7 +15,7 @@ from conftest import blobs, save_npz
 
 import kdcli
 from kdcli.errors import ModelError, StorageError, UsageError
-from kdcli.models.runtimes.runner import FileRunner
+from kdcli.models.runtimes.child_process import FileRunner
 from kdcli.runs import writer
 
 METRICS = ("max_abs_diff", "agreement", "accuracy", "p50_ms")

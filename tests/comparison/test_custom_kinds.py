@@ -18,7 +18,7 @@ class Noise(kdcli.Source):
     kind: Literal["noise"] = "noise"
 
     def load(self):
-        from kdcli.data.arrays import splits_from_arrays
+        from kdcli.data.named_arrays import splits_from_arrays
         images = np.random.default_rng(0).integers(0, 255, (12, 8, 8, 1), dtype=np.uint8)
         return splits_from_arrays({"x": images, "y": np.arange(12) % 3}, name="noise")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from conftest import blobs, save_npz
 
-from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.combined_splits import combine_splits
+from kdcli.data.named_arrays import splits_from_arrays
 from kdcli.errors import DataError
 from kdcli.sources import Digits
 

@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.duplicates import count_duplicates
+from kdcli.data.named_arrays import splits_from_arrays
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.integers(0, 256, (3000, 6, 5), dtype=np.uint8)
@@ -50,7 +50,7 @@ def test_different_types_or_shapes_have_no_duplicates():
 
 @pytest.mark.serial
 def test_duplicates_of_mnist_are_counted_within_seconds(shared_data):
-    from kdcli.data.arrays import read_npz
+    from kdcli.data.named_arrays import read_npz
 
     splits = read_npz(shared_data / "mnist.npz", name="mnist")
     since = time.perf_counter()

@@ -15,9 +15,9 @@ from conftest import blobs
 
 from kdcli.augment.mixup import Mixup
 from kdcli.augment.shift import Shift
-from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.examples import Examples
 from kdcli.data.feed import Feed, load_resident_tensors
+from kdcli.data.named_arrays import splits_from_arrays
 from kdcli.data.views import Views
 
 X, Y = blobs(24)

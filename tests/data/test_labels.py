@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.classes import Classes
 from kdcli.data.labels import VOID_LABEL, encode_labels, infer_labelling
+from kdcli.data.named_arrays import splits_from_arrays
 from kdcli.errors import DataError
 
 ONE_HOT = np.eye(3)[[2, 0, 1, 1]]

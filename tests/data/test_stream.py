@@ -10,8 +10,8 @@ import tensorflow as tf
 from conftest import blobs
 
 from kdcli.augment import Brightness, Cutmix, Flip, Mixup, Shift
-from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.feed import Feed
+from kdcli.data.named_arrays import splits_from_arrays
 from kdcli.data.stream import INPUTS_KEY, POSITIONS_KEY, Stream
 from kdcli.data.views import Views
 

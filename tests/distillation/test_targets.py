@@ -12,8 +12,8 @@ from conftest import blobs
 
 from kdcli.augment import Crop, Cutmix, Flip, Mixup, Shift
 from kdcli.cache.layout import ArraySpec, Layout
-from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.feed import Feed
+from kdcli.data.named_arrays import splits_from_arrays
 from kdcli.data.views import Views
 from kdcli.distillation.targets import LiveTargets, MappedTargets, ResidentTargets
 from kdcli.models.keras.network import KerasNetwork

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from kdcli.data.arrays import splits_from_arrays
+from kdcli.data.named_arrays import splits_from_arrays
 from kdcli.evaluation.input_scale import choose_scale, find_scale_mismatch
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.preprocessing import Preprocessing

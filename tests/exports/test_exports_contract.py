@@ -116,7 +116,7 @@ def test_preprocessing_outside_and_a_fixed_batch_size(kind, tmp_path):
 @pytest.mark.parametrize("io", IO_TYPES)
 def test_io_sets_the_types_of_an_int8_file(io, tmp_path):
     pytest.importorskip("ai_edge_litert")
-    from kdcli.models.runtimes.runner import FileRunner
+    from kdcli.models.runtimes.child_process import FileRunner
 
     network, raw = image_network()
     format_ = Litert(quantize="int8", io=io)

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from conftest import blobs
 
-from kdcli.data.arrays import splits_from_arrays
 from kdcli.data.feed import Batch
+from kdcli.data.named_arrays import splits_from_arrays
 from kdcli.distillation.terms import build_terms
 from kdcli.errors import ModelError
 from kdcli.jobs.preflight import refuse_idle_terms, refuse_same

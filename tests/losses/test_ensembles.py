@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from published import Case, mean
 
-from kdcli.distillation.mixture import Ensemble, MemberOutputs
+from kdcli.distillation.ensemble_mixture import Ensemble, MemberOutputs
 from kdcli.losses import make
 
 

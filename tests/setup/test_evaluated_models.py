@@ -23,7 +23,7 @@ from kdcli.evaluation.footprint import count_flops
 from kdcli.evaluation.latency import measure
 from kdcli.events import Note
 from kdcli.lazy import silence_descriptor
-from kdcli.models.runtimes.runner import FileRunner
+from kdcli.models.runtimes.child_process import FileRunner
 from kdcli.setup import evaluated_models
 
 pytest.importorskip("ai_edge_litert")
@@ -125,7 +125,7 @@ def test_file_that_takes_raw_images_is_known_by_input_json(folder, tmp_path):
 
 
 def test_file_that_kills_its_runtime_process_is_a_model_error(folder, tmp_path, monkeypatch):
-    from kdcli.models.runtimes.runner import FileRunner
+    from kdcli.models.runtimes.child_process import FileRunner
 
     real = FileRunner.predict
 

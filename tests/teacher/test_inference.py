@@ -12,7 +12,7 @@ import tensorflow as tf
 from conftest import blobs
 
 from kdcli.augment import Flip, Mixup, Shift
-from kdcli.data.arrays import splits_from_arrays
+from kdcli.data.named_arrays import splits_from_arrays
 from kdcli.data.views import Views
 from kdcli.errors import DataError, ModelError
 from kdcli.models.hardware import read_processor_flags

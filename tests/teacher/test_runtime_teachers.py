@@ -13,7 +13,7 @@ from conftest import bar_reader, save_npz
 import kdcli
 from kdcli.errors import ModelError
 from kdcli.lazy import silence_descriptor
-from kdcli.models.runtimes.runner import FileRunner
+from kdcli.models.runtimes.child_process import FileRunner
 
 pytest.importorskip("ai_edge_litert")
 pytest.importorskip("tf2onnx")

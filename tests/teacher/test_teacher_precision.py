@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import bar_reader, blobs
 
-from kdcli.data.arrays import splits_from_arrays
+from kdcli.data.named_arrays import splits_from_arrays
 from kdcli.errors import UsageError
 from kdcli.models import hardware
 from kdcli.models.keras.network import KerasNetwork

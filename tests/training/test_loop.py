@@ -23,7 +23,7 @@ from kdcli.models.prediction import Predictor
 from kdcli.models.preprocessing import make_preprocessing
 from kdcli.recipe.model_sections import InputSection
 from kdcli.recipe.optimizer import OPTIMIZERS
-from kdcli.recipe.training import TrainSection
+from kdcli.recipe.train_section import TrainSection
 from kdcli.training.checkpoint import Checkpoints
 from kdcli.training.loop import Trainer
 from kdcli.training.step import Stepper, make_schedule

@@ -12,8 +12,8 @@ from kdcli.errors import KdError, ModelError, summarize_error
 from kdcli.lazy import tf
 from kdcli.models.network import Network, Outputs, TensorSpec, UnusableModel
 from kdcli.models.preprocessing import preprocess
+from kdcli.models.runtimes.child_process import FileRunner
 from kdcli.models.runtimes.file_tensor import FileTensor
-from kdcli.models.runtimes.runner import FileRunner
 from kdcli.tensors import Shape, Tensor, Tensors
 
 # The scale that converters give an 8-bit softmax or sigmoid: 256 steps from 0 to 1.

@@ -17,9 +17,9 @@ import tensorflow as tf
 from kdcli.errors import ModelError, UsageError
 from kdcli.lazy import silence_descriptor
 from kdcli.models.network import AmbiguousOutput
-from kdcli.models.runtimes import runner
+from kdcli.models.runtimes import child_process
+from kdcli.models.runtimes.child_process import RUNTIME_OF_FORMAT, FileRunner
 from kdcli.models.runtimes.file_tensor import FileTensor
-from kdcli.models.runtimes.runner import RUNTIME_OF_FORMAT, FileRunner
 
 pytest.importorskip("ai_edge_litert")
 
@@ -66,43 +66,51 @@ def folder(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("name", ["float", "fixed"])
 @pytest.mark.parametrize("count", [1, 7, 30, 600])
 def test_batches_of_any_size_give_outputs(folder, name, count):
-    with FileRunner(folder / f"{name}.tflite", threads=1) as runner:
-        assert runner.batch == (7 if name == "fixed" else None)
-        assert (runner.runtime, runner.threads, runner.path.name) == ("litert", 1, f"{name}.tflite")
-        results = runner.predict(examples()[:count])
+    with FileRunner(folder / f"{name}.tflite", threads=1) as child_process:
+        assert child_process.batch == (7 if name == "fixed" else None)
+        assert (child_process.runtime, child_process.threads, child_process.path.name) == (
+            "litert",
+            1,
+            f"{name}.tflite",
+        )
+        results = child_process.predict(examples()[:count])
     assert results.dtype == np.float32
     np.testing.assert_allclose(results, np.load(folder / f"{name}.npy")[:count], atol=1e-5)
 
 
 def test_tensors_are_described_without_the_batch_axis(folder):
-    with FileRunner(folder / "float.tflite") as runner:
-        assert (runner.input.shape, runner.input.dtype, runner.input.scale) == ((4, 3), "float32", None)
-        assert (runner.output.shape, runner.output.dtype) == ((5,), "float32")
-        assert runner.input.name and runner.threads >= 1
+    with FileRunner(folder / "float.tflite") as child_process:
+        assert (child_process.input.shape, child_process.input.dtype, child_process.input.scale) == (
+            (4, 3),
+            "float32",
+            None,
+        )
+        assert (child_process.output.shape, child_process.output.dtype) == ((5,), "float32")
+        assert child_process.input.name and child_process.threads >= 1
 
 
 def test_floats_are_quantized_and_outputs_dequantized(folder):
-    with FileRunner(folder / "int8.tflite") as runner:
-        assert runner.input.dtype == runner.output.dtype == "int8"
-        results = runner.predict(examples())
-        stored = runner.input.encode(examples())
+    with FileRunner(folder / "int8.tflite") as child_process:
+        assert child_process.input.dtype == child_process.output.dtype == "int8"
+        results = child_process.predict(examples())
+        stored = child_process.input.encode(examples())
         assert stored.dtype == np.int8
-        np.testing.assert_array_equal(runner.predict(stored), results)
-        steps = (results.astype(np.float64) / runner.output.scale).round(3)
+        np.testing.assert_array_equal(child_process.predict(stored), results)
+        steps = (results.astype(np.float64) / child_process.output.scale).round(3)
         np.testing.assert_array_equal(steps, steps.round())
     expected = np.load(folder / "int8.npy")
     assert np.abs(results - expected).mean() < 0.02 * np.abs(expected).max()
 
 
 def test_bytes_are_passed_unchanged(folder):
-    with FileRunner(folder / "bytes.tflite") as runner:
-        assert runner.input.dtype == "uint8"
+    with FileRunner(folder / "bytes.tflite") as child_process:
+        assert child_process.input.dtype == "uint8"
         raw = examples("uint8")
-        np.testing.assert_allclose(runner.predict(raw), np.load(folder / "bytes.npy"), atol=1e-5)
+        np.testing.assert_allclose(child_process.predict(raw), np.load(folder / "bytes.npy"), atol=1e-5)
         # Integers of another type are the same bytes.
-        np.testing.assert_array_equal(runner.predict(raw.astype(np.int64)), runner.predict(raw))
+        np.testing.assert_array_equal(child_process.predict(raw.astype(np.int64)), child_process.predict(raw))
         with pytest.raises(ModelError, match="takes uint8, got values from 300 to 300"):
-            runner.predict(np.full((1, 4, 3), 300))
+            child_process.predict(np.full((1, 4, 3), 300))
 
 
 def test_a_quantized_tensor_rounds_and_clips():
@@ -115,28 +123,28 @@ def test_a_quantized_tensor_rounds_and_clips():
 
 @pytest.mark.parametrize("shape", [(2, 4), (2, 3, 4), (4, 3)])
 def test_a_wrong_shape_is_refused_with_the_file_and_both_shapes(folder, shape):
-    with FileRunner(folder / "float.tflite") as runner:
+    with FileRunner(folder / "float.tflite") as child_process:
         with pytest.raises(ModelError, match=r"float.tflite: the file takes examples of shape \(4, 3\), got"):
-            runner.predict(np.zeros(shape, np.float32))
+            child_process.predict(np.zeros(shape, np.float32))
         # The process still works.
-        assert runner.predict(examples()[:1]).shape == (1, 5)
+        assert child_process.predict(examples()[:1]).shape == (1, 5)
 
 
 @pytest.mark.parametrize("name", ["float", "fixed", "int8"])
 def test_each_request_is_timed(folder, name):
-    with FileRunner(folder / f"{name}.tflite", threads=1) as runner:
-        taken = runner.time_block([examples()[:1], examples()[:50], examples()[:1]])
+    with FileRunner(folder / f"{name}.tflite", threads=1) as child_process:
+        taken = child_process.time_block([examples()[:1], examples()[:50], examples()[:1]])
     assert taken.dtype == np.int64 and taken.shape == (3,)
     assert (taken > 0).all()
 
 
 def test_closing_twice_ends_the_process(folder):
-    runner = FileRunner(folder / "float.tflite")
-    runner.close()
-    runner.close()
-    assert runner._process.returncode is not None
+    child_process = FileRunner(folder / "float.tflite")
+    child_process.close()
+    child_process.close()
+    assert child_process._process.returncode is not None
     with pytest.raises(ModelError, match="the LiteRT process is closed"):
-        runner.predict(examples()[:1])
+        child_process.predict(examples()[:1])
 
 
 def test_missing_files_and_other_formats_are_refused(tmp_path):
@@ -184,34 +192,34 @@ def test_several_inputs_and_one_of_several_outputs(two, form):
     assert caught.value.hint.startswith("--output ")
     with pytest.raises(UsageError, match=r"no output 'lable'; did you mean 'label'\? outputs: "):
         FileRunner(path, output="lable", threads=1)
-    with FileRunner(path, output="size", threads=1) as runner:
-        assert {one.name: (one.shape, one.dtype) for one in runner.inputs} == {
+    with FileRunner(path, output="size", threads=1) as child_process:
+        assert {one.name: (one.shape, one.dtype) for one in child_process.inputs} == {
             "left": ((4,), "float32"),
             "tokens": ((6,), "int32"),
         }
-        assert (runner.runtime, runner.batch) == (RUNTIME_OF_FORMAT[form], None)
-        batch = [known[one.name] for one in runner.inputs]
-        np.testing.assert_allclose(runner.predict(batch), known["size"], atol=1e-6)
-        assert (runner.time_block([batch, tuple(batch)]) > 0).all()
+        assert (child_process.runtime, child_process.batch) == (RUNTIME_OF_FORMAT[form], None)
+        batch = [known[one.name] for one in child_process.inputs]
+        np.testing.assert_allclose(child_process.predict(batch), known["size"], atol=1e-6)
+        assert (child_process.time_block([batch, tuple(batch)]) > 0).all()
         with pytest.raises(ModelError, match="the file takes 2 inputs, got 1"):
-            runner.predict(batch[0])
-    with FileRunner(path, output="label", threads=1) as runner:
-        batch = [known[one.name] for one in runner.inputs]
-        np.testing.assert_allclose(runner.predict(batch), known["label"], atol=1e-6)
+            child_process.predict(batch[0])
+    with FileRunner(path, output="label", threads=1) as child_process:
+        batch = [known[one.name] for one in child_process.inputs]
+        np.testing.assert_allclose(child_process.predict(batch), known["label"], atol=1e-6)
 
 
 def test_recurrent_layers_are_reset_between_batches(tmp_path):
     path = saved(tmp_path / "recurrent.tflite", [keras.layers.LSTM(5)], batch=1)
-    with FileRunner(path, threads=1) as runner:
-        results = runner.predict(examples()[:20])
+    with FileRunner(path, threads=1) as child_process:
+        results = child_process.predict(examples()[:20])
         np.testing.assert_allclose(results, np.load(tmp_path / "recurrent.npy")[:20], atol=1e-6)
-        np.testing.assert_array_equal(runner.predict(examples()[:20]), results)
+        np.testing.assert_array_equal(child_process.predict(examples()[:20]), results)
 
 
 def test_the_process_ends_with_the_last_reference(folder):
-    runner = FileRunner(folder / "float.tflite", threads=1)
-    process = runner._process
-    del runner
+    child_process = FileRunner(folder / "float.tflite", threads=1)
+    process = child_process._process
+    del child_process
     # The timer thread may hold a reference for a moment.
     for _ in range(400):
         gc.collect()
@@ -232,8 +240,8 @@ def test_damaged_files_never_crash_this_process(folder, tmp_path):
         path = tmp_path / f"{number}.tflite"
         path.write_bytes(content)
         try:
-            with FileRunner(path, threads=1) as runner:
-                runner.predict(np.zeros((2, *runner.input.shape), np.float32))
+            with FileRunner(path, threads=1) as child_process:
+                child_process.predict(np.zeros((2, *child_process.input.shape), np.float32))
         except ModelError as error:
             assert error.message.startswith(f"{path}: ") and "\n" not in error.message
             refused += 1
@@ -258,9 +266,9 @@ EXITING = "raise SystemExit(3)"
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_process_that_crashes_or_hangs_is_a_model_error(folder, tmp_path, monkeypatch, script, message):
     (tmp_path / "child.py").write_text(script)
-    monkeypatch.setattr(runner.runner_process, "__file__", str(tmp_path / "child.py"))
+    monkeypatch.setattr(child_process.child_main, "__file__", str(tmp_path / "child.py"))
     if script == HANGING:
-        monkeypatch.setattr(runner, "_OPEN_TIMEOUT_SECONDS", 0.3)
+        monkeypatch.setattr(child_process, "_OPEN_TIMEOUT_SECONDS", 0.3)
     with pytest.raises(ModelError, match=message) as caught:
         FileRunner(folder / "float.tflite")
     assert caught.value.exit_code == 4
@@ -270,7 +278,7 @@ def test_a_process_that_crashes_or_hangs_is_a_model_error(folder, tmp_path, monk
 def test_a_missing_package_is_reported_before_a_process_starts(folder, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr("kdcli.extras.find_spec", lambda name: None if name == "ai_edge_litert" else found(name))
-    monkeypatch.setattr(runner.subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
+    monkeypatch.setattr(child_process.subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
     with pytest.raises(ModelError, match="needs ai-edge-litert, which is not installed") as caught:
         FileRunner(folder / "float.tflite")
     assert caught.value.hint == "pip install ai-edge-litert"
@@ -315,7 +323,7 @@ def test_memory_of_a_file_is_limited(tmp_path):
 
 @pytest.mark.serial
 def test_a_file_that_never_finishes_is_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "_OPEN_TIMEOUT_SECONDS", 1.5)
+    monkeypatch.setattr(child_process, "_OPEN_TIMEOUT_SECONDS", 1.5)
     with pytest.raises(ModelError, match=r"loop\.onnx: onnxruntime did not finish within 2 s"):
         FileRunner(hostile_onnx(tmp_path / "loop.onnx", "loop"), threads=1)
 

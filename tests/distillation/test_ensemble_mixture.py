@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from kdcli.data.feed import Batch
-from kdcli.distillation.mixture import Ensemble, MemberOutputs, find_temperature
+from kdcli.distillation.ensemble_mixture import Ensemble, MemberOutputs, find_temperature
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.targets import EnsembleTargets, SubsetTargets
 from kdcli.distillation.terms import Term

@@ -6,8 +6,8 @@ import pytest
 
 from kdcli.errors import RecipeError
 from kdcli.recipe.reader import read_recipe
-from kdcli.recipe.stages import drop_settings, merge_sections
-from kdcli.recipe.training import TrainSection
+from kdcli.recipe.stage_sections import drop_settings, merge_sections
+from kdcli.recipe.train_section import TrainSection
 
 WRITTEN = {
     "train": {"epochs": 5, "batch_size": 32, "checkpoint": {"every": "5m", "keep": 3}},

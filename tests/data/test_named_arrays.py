@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import save_npz
 
-from kdcli.data.arrays import read_npz, splits_from_arrays
+from kdcli.data.named_arrays import read_npz, splits_from_arrays
 from kdcli.errors import DataError
 
 

@@ -19,9 +19,9 @@ from kdcli.errors import ModelError, summarize_error
 from kdcli.extras import require_extra
 from kdcli.models.files.format import detect_format
 from kdcli.models.network import choose_output
-from kdcli.models.runtimes import runner_process
+from kdcli.models.runtimes import child_main
+from kdcli.models.runtimes.child_main import NUMBER_TYPES, receive, send
 from kdcli.models.runtimes.file_tensor import FileTensor
-from kdcli.models.runtimes.runner_process import NUMBER_TYPES, receive, send
 
 RUNTIME_OF_FORMAT = {"tflite": "litert", "onnx": "onnxruntime"}
 _EXTRAS = {"tflite": "litert", "onnx": "onnx"}
@@ -69,7 +69,7 @@ class FileRunner:
         self.threads = threads or os.cpu_count() or 1
         # -P keeps the current folder out of the import path.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", runner_process.__file__],
+            [sys.executable, "-P", child_main.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -10,7 +10,7 @@ from pydantic import Field, SerializationInfo, model_serializer, model_validator
 from kdcli.loss import Loss
 from kdcli.losses import AnyLoss
 from kdcli.recipe.model_sections import StudentSection
-from kdcli.recipe.training import TrainSection
+from kdcli.recipe.train_section import TrainSection
 from kdcli.spec import Spec
 
 # Keys of `train` that apply to the whole recipe.
