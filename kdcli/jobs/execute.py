@@ -68,7 +68,7 @@ def _run_job(job: Job, location: RunLocation) -> RunResult | FinishedRun:
     try:
         if location.earlier is None and run.environment.exists():
             raise LockedError(
-                f"{run.path}: another run was started in this directory meanwhile",
+                f"{run.path}: another run has been started in this directory",
                 hint="repeat the command with --resume, or give another --out",
             )
         for text in _list_changes(job, location, died=run.crashed):

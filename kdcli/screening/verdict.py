@@ -10,7 +10,7 @@ from kdcli.errors import ModelError
 
 TRUST_HINT = "--trust-model opens it anyway; use it only for files from a source you trust"
 COPY_HINT = "copy the file again from its source: it is damaged or truncated"
-# A hostile or damaged file may repeat one fault in every part; nobody reads more findings than these.
+# A hostile or damaged file may repeat one fault in every part; more findings than these are not useful.
 MAX_FINDINGS = 100
 
 

@@ -332,7 +332,7 @@ def _compare_scales(
         for scale, values in known.items()
     }
     best = min(errors, key=lambda scale: errors[scale], default=target_scale)
-    # Outputs that are no better than a constant are no evidence.
+    # Outputs that are no better than a constant are not evidence.
     evident = best in known and errors[best] * _SCALE_WIDTHS[best] < known[best].std()
     if evident and best != target_scale and errors[best] < _ERROR_FACTOR * errors[target_scale]:
         raise ModelError(

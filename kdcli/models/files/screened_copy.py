@@ -1,4 +1,4 @@
-"""Private copies of model files: what is screened is what is opened, even if the original changes meanwhile."""
+"""Private copies of model files: what is screened is what is opened, even if the original changes in between."""
 
 from __future__ import annotations
 
