@@ -14,7 +14,7 @@ ROOT = Path(kdcli.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 # What must not stand in a message, a docstring or a comment, and what stands there instead.
 BANNED = {
-    r"(?<![Tt]here )\b(?:is|are|was|were) no (?!longer\b|better than\b|more than\b|larger than\b)": "is not a, there is no",
+    r"(?<![Tt]here )\b(?:is|are|was|were) no (?!longer\b|(?:better|more|larger) than\b)": "is not a, there is no",
     r"\blies? (?:in|on|at|beside|there)\b|\blying\b": "is in",
     r"\bpictures?\b": "image",
     r"\btwins?\b": "baseline",

@@ -30,6 +30,7 @@ from kdcli.cli import (
     train_teacher,
 )
 from kdcli.cli.groups import flatten
+from kdcli.cli.interrupts import make_resume_command
 from kdcli.cli.options import FOREIGN
 from kdcli.cli.repeated_options import SingleOptions
 from kdcli.errors import Interrupted, KdError, UsageError, WorkerLostError
@@ -175,7 +176,7 @@ def _print_error(
     location: str | None,
 ) -> None:
     if isinstance(error, Interrupted | WorkerLostError):
-        hint = hint or _make_resume_command(arguments, error)
+        hint = hint or make_resume_command(arguments, error)
     # A traceback does not help with a typing error.
     if "--verbose" in arguments and code != UsageError.exit_code:
         traceback.print_exception(error)
@@ -188,17 +189,6 @@ def _print_error(
     if "--json" in arguments:
         details = {"exit_code": code, "kind": kind, "message": message, "hint": hint, "location": location}
         print(json.dumps({"schema": "kd.error/1", "error": details}, indent=2))
-
-
-def _make_resume_command(arguments: Sequence[str], error: Interrupted | WorkerLostError) -> str:
-    import shlex
-
-    words = [word for word in arguments if word != "--overwrite"]
-    if error.run is not None:
-        has_out = any(word == "--out" or word.startswith("--out=") for word in words)
-        words += [] if has_out else ["--out", str(error.run)]
-        words += [] if "--resume" in words else ["--resume"]
-    return shlex.join(["kd", *words])
 
 
 def _write_log(error: BaseException) -> Path:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+
+from kdcli.errors import Interrupted, WorkerLostError
 
 
 class Stop:
@@ -54,3 +56,15 @@ def catch_interrupts(seconds: float | None, *, dry_run: bool = False) -> Iterato
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def make_resume_command(arguments: Sequence[str], error: Interrupted | WorkerLostError) -> str:
+    """The command that continues what was interrupted or lost a worker."""
+    import shlex
+
+    words = [word for word in arguments if word != "--overwrite"]
+    if error.run is not None:
+        has_out = any(word == "--out" or word.startswith("--out=") for word in words)
+        words += [] if has_out else ["--out", str(error.run)]
+        words += [] if "--resume" in words else ["--resume"]
+    return shlex.join(["kd", *words])

@@ -8,8 +8,8 @@ from typing import Any
 from kdcli.data.dataset import Dataset, fill_outputs
 from kdcli.distillation.terms import Term, build_terms
 from kdcli.errors import UsageError
-from kdcli.evaluation.quality import MAIN_METRIC
 from kdcli.jobs.job import Clock, Job
+from kdcli.jobs.monitor import choose_monitor
 from kdcli.lazy import keras
 from kdcli.loss import Loss
 from kdcli.losses.classifier_reuse import ClassifierReuse
@@ -89,7 +89,7 @@ def build_distillation(location: RunLocation) -> Job:
         views=outputs.views,
         terms=terms,
         strategy=strategy,
-        monitor=_choose_monitor(train, dataset, with_teacher=True),
+        monitor=choose_monitor(train, dataset, with_teacher=True),
         resolved={**resolved, **reused_layers, ("student", "start"): student.start, **resolve_settings(outputs)},
         inputs=record_inputs(location, {join_path(at): model.record for at, model in models.items()}),
         clock=clock,
@@ -144,7 +144,7 @@ def build_label_training(role: str, location: RunLocation) -> Job:
         views=make_views(recipe, dataset, None),
         terms=terms,
         strategy=strategy,
-        monitor=_choose_monitor(train, dataset, with_teacher=False),
+        monitor=choose_monitor(train, dataset, with_teacher=False),
         resolved={**_resolve(recipe, dataset, models, terms, strategy), (role, "start"): opened.start},
         inputs=record_inputs(location, {join_path(at): model.record for at, model in models.items()}),
         clock=clock,
@@ -166,26 +166,6 @@ def with_epochs_and_steps(train: TrainSection, examples: int) -> TrainSection:
     each = steps_per_epoch(examples, train.batch_size)
     steps = train.steps or (train.epochs or 10) * each
     return train.model_copy(update={"epochs": -(-steps // each), "steps": steps})
-
-
-def _choose_monitor(train: TrainSection, dataset: Dataset, *, with_teacher: bool) -> str:
-    """Choose the validation metric that selects the best weights.
-
-    Raises:
-        UsageError: early stopping monitors a metric that is not measured for this data.
-    """
-    known = [MAIN_METRIC[dataset.task], "loss", *(["mae"] if dataset.task == "regression" else [])]
-    known += ["accuracy"] if dataset.task in ("multilabel", "segmentation") else []
-    if not dataset.labelled:
-        known = ["agreement"] if dataset.task != "regression" else []
-    elif with_teacher and dataset.task != "regression":
-        known.append("agreement")
-    setting = train.early_stopping.monitor if train.early_stopping else None
-    if setting is not None and setting not in known:
-        raise UsageError(
-            f"train.early_stopping.monitor: {setting} is not measured for this data; known: {', '.join(known)}"
-        )
-    return setting or (known[0] if known else "loss")
 
 
 def label_term(recipe: Recipe) -> Labels:

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from kdcli.models.preprocessing import Preprocessing
+from kdcli.models.saved_model.child_main import handle_request
 from kdcli.models.saved_model.freeze import MAX_WEIGHT_BYTES, read_frozen_graph
-from kdcli.models.saved_model.freeze_process import handle_request
 from kdcli.models.saved_model.network import FrozenNetwork
 
 layers = keras.layers

@@ -19,9 +19,9 @@ from kdcli.models.hardware import read_processor_flags
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.prediction import Predictor
 from kdcli.models.preprocessing import Preprocessing
+from kdcli.models.saved_model.child_main import handle_request
 from kdcli.models.saved_model.constant_function import ConstantFunction
 from kdcli.models.saved_model.freeze import MAX_WEIGHT_BYTES, read_frozen_graph
-from kdcli.models.saved_model.freeze_process import handle_request
 from kdcli.models.saved_model.network import FrozenNetwork
 from kdcli.teacher import inference
 from kdcli.teacher.inference import TeacherPass

@@ -101,7 +101,7 @@ class Session:
         """
         one, other = self.subjects[name], self.subjects[to]
         random = np.random.default_rng(self.seed)
-        # Rounds of the same compiled functions are drawn together: lasting differences between them are not noise of a round.
+        # Rounds of the same compiled functions are drawn together: their lasting differences are not noise.
         together = max(one.instances, other.instances)
         groups = together if 1 < together <= self.rounds // 2 else self.rounds
         drawn = random.integers(0, groups, (RESAMPLES, groups))

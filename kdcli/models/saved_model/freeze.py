@@ -35,7 +35,7 @@ _MEMORY_BYTES_PER_CORE = 64 << 20
 _MAX_FILE_BYTES = 2_100_000_000
 _POLL_SECONDS = 0.05
 # -P keeps the current folder out of the import path.
-_COMMAND = ("-P", "-m", "kdcli.models.saved_model.freeze_process")
+_COMMAND = ("-P", "-m", "kdcli.models.saved_model.child_main")
 
 
 class FreezeProcess:
