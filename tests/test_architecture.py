@@ -162,7 +162,7 @@ def test_private_and_replaced_modules_are_not_imported():
     wrapped = {
         ("models/files/load.py", "tf_keras"),
         ("models/saved_model/constant_function.py", "tensorflow.python.framework.convert_to_constants"),
-        ("training/replicas.py", "tensorflow.python.eager"),
+        ("training/workers.py", "tensorflow.python.eager"),
     }
     wrong = [one for one in IMPORTS if one.module.startswith(banned)]
     assert said(one for one in wrong if (one.file.relative_to(ROOT).as_posix(), one.module) not in wrapped) == []
@@ -202,7 +202,7 @@ def test_the_library_never_prints_exits_or_reads_the_command_line(name):
         if used == name and room_of(file) != "cli"
     }
     # A run records the arguments it was started with.
-    assert users == ({"runs/records.py"} if name == "sys.argv" else set())
+    assert users == ({"runs/run_environment.py"} if name == "sys.argv" else set())
 
 
 # Their files are one kind each, as long as the idea is.

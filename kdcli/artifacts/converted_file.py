@@ -13,7 +13,7 @@ import numpy as np
 from kdcli.data.examples import Examples
 from kdcli.errors import ModelError
 from kdcli.evaluation.latency.measure import time_models
-from kdcli.evaluation.latency.session import Session
+from kdcli.evaluation.latency.session_statistics import Session
 from kdcli.evaluation.latency.subjects import POOL_EXAMPLES, make_requests
 from kdcli.evaluation.parity import Parity, Reference, compare_outputs, compute_outputs, make_file_function
 from kdcli.events import Note, OnEvent, Progress

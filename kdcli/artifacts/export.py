@@ -25,7 +25,7 @@ from kdcli.artifacts.export_source import ExportSource, open_source_with_data, o
 from kdcli.errors import ModelError, UsageError
 from kdcli.evaluation.footprint import count_file_bytes
 from kdcli.evaluation.gates import check_gate_metrics, choose_gates, judge_gates
-from kdcli.evaluation.latency.session import Session
+from kdcli.evaluation.latency.session_statistics import Session
 from kdcli.events import Note, OnEvent
 from kdcli.recipe.gates import METRICS, Gate
 from kdcli.recipe.sections import Recipe

@@ -10,7 +10,7 @@ import numpy as np
 
 from kdcli.data.dataset import Dataset, fill_outputs
 from kdcli.data.examples import SINGLE_INPUT, Examples
-from kdcli.data.order import limit_positions
+from kdcli.data.order_and_splits import limit_positions
 from kdcli.errors import ModelError
 from kdcli.evaluation.parity import Reference, compare_outputs, compute_outputs, make_model_function
 from kdcli.events import OnEvent, Progress

@@ -17,7 +17,7 @@ from kdcli.errors import UsageError
 from kdcli.evaluation.chance import describe_chance
 from kdcli.evaluation.footprint import count_file_bytes, count_model_bytes
 from kdcli.evaluation.gates import check_gate_metrics, choose_gates, collect_metrics, judge_gates
-from kdcli.evaluation.latency.session import Session
+from kdcli.evaluation.latency.session_statistics import Session
 from kdcli.evaluation.quality import measure_classes
 from kdcli.events import Note, OnEvent
 from kdcli.models.files.format import detect_format, resolve_model_file

@@ -11,7 +11,7 @@ from typing import Any
 from kdcli.cache.checksummed_json import compute_fingerprint, read_checksummed, write_checksummed
 from kdcli.cache.folder import OUTPUTS_FOLDER
 from kdcli.cache.layout import Layout
-from kdcli.runs.records import collect_versions, redact_document
+from kdcli.runs.run_environment import collect_versions, redact_document
 
 METADATA_FILE = "about.json"
 _SCHEMA = "kd.cache-entry/1"

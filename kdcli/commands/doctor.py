@@ -7,8 +7,8 @@ import os
 import psutil
 
 from kdcli.lazy import tf
-from kdcli.runs.environment import EnvironmentReport
-from kdcli.runs.records import describe_machine
+from kdcli.runs.doctor_report import EnvironmentReport
+from kdcli.runs.run_environment import describe_machine
 from kdcli.setup.installation import find_caches, find_devices, find_extras, find_versions
 
 

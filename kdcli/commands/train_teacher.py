@@ -39,7 +39,7 @@ def train_teacher(
     from kdcli.jobs.execute import execute
     from kdcli.jobs.plan import make_plan
     from kdcli.jobs.preflight import check_job
-    from kdcli.setup.ensemble_members import refuse_ensemble
+    from kdcli.setup.ensemble_requests import refuse_ensemble
     from kdcli.setup.run_location import find_location
     from kdcli.setup.workers import join_run
 

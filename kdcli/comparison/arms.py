@@ -20,7 +20,7 @@ from kdcli.runs.directory import SUMMARY_FILE, find_run_model, find_run_recipe, 
 from kdcli.runs.results import FinishedRun
 from kdcli.screening.verdict import NO_TRUST
 from kdcli.setup.checks import refuse_fresh_graph, refuse_trained_object, refuse_untrained
-from kdcli.setup.ensemble_members import check_ensemble, member_requests, teachers_text
+from kdcli.setup.ensemble_requests import check_ensemble, member_requests, teachers_text
 from kdcli.setup.request import Request, RunOptions, make_request, require
 from kdcli.setup.run_location import input_paths
 from kdcli.zoo import Clone, File

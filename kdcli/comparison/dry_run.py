@@ -19,8 +19,8 @@ from kdcli.jobs.stages import last_stage
 from kdcli.jobs.training_findings import rate_finding
 from kdcli.runs.comparison_directory import ComparisonDirectory
 from kdcli.runs.directory import ENVIRONMENT_FILE, read_json
-from kdcli.runs.records import hash_arrays
 from kdcli.runs.results import Plan
+from kdcli.runs.run_environment import hash_arrays
 from kdcli.setup.context import Context
 from kdcli.setup.request import Request
 from kdcli.setup.run_location import RunLocation, check_inputs, data_key, hash_named_inputs, open_data

@@ -10,7 +10,7 @@ import numpy as np
 
 from kdcli.data.dataset import Dataset
 from kdcli.evaluation.latency.measure import time_at_batches
-from kdcli.evaluation.latency.session import Session
+from kdcli.evaluation.latency.session_statistics import Session
 from kdcli.evaluation.latency.subjects import POOL_EXAMPLES, make_network_factory
 from kdcli.events import OnEvent
 from kdcli.models.network import Network

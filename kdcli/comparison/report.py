@@ -32,8 +32,8 @@ from kdcli.runs.comparison_results import ComparedStudent, Comparison
 from kdcli.runs.directory import RECIPE_FILE
 from kdcli.runs.gate_results import GateResult
 from kdcli.runs.latency_results import Timing
-from kdcli.runs.records import collect_versions, describe_machine
 from kdcli.runs.results import Quality, relativize_path
+from kdcli.runs.run_environment import collect_versions, describe_machine
 from kdcli.screening.verdict import Trust
 from kdcli.setup.fit_to_data import fit_to_data
 from kdcli.setup.open_models import apply_recorded_settings, choice_of

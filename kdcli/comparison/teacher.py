@@ -15,7 +15,7 @@ from kdcli.models.files.recorded_outputs import RecordedNetwork
 from kdcli.models.network import Network
 from kdcli.runs.results import Quality, relativize_path
 from kdcli.setup.context import Context
-from kdcli.setup.ensemble_members import member_requests
+from kdcli.setup.ensemble_requests import member_requests
 from kdcli.setup.open_models import OpenedModel
 from kdcli.setup.open_teachers import open_teachers
 from kdcli.setup.request import Request

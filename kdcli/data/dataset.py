@@ -13,11 +13,11 @@ from kdcli.data.examples import Concatenation, Examples, Splits
 from kdcli.data.labels import VOID_LABEL, Labelling, encode_labels, infer_labelling
 from kdcli.data.named_arrays import splits_from_arrays
 from kdcli.data.named_labels import choose_labels
-from kdcli.data.order import limit_positions, split_positions
+from kdcli.data.order_and_splits import limit_positions, split_positions
 from kdcli.data.split_names import SPLIT_NAMES
 from kdcli.errors import DataError
 from kdcli.recipe.sections import DataSection
-from kdcli.runs.records import hash_arrays
+from kdcli.runs.run_environment import hash_arrays
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kdcli.data.examples import Examples
-from kdcli.data.order import draw_numbers, limit_positions
+from kdcli.data.order_and_splits import draw_numbers, limit_positions
 from kdcli.evaluation.example_loss import compute_example_losses, compute_guessing_losses
 from kdcli.evaluation.statistics import t_quantile
 from kdcli.lazy import ops

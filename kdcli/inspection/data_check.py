@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from kdcli.data.order import limit_positions
+from kdcli.data.order_and_splits import limit_positions
 from kdcli.evaluation.quality import MAIN_METRIC
 from kdcli.inspection.file import describe_network
 from kdcli.runs.inspection_results import DataCheck, Inspection

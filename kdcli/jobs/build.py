@@ -25,7 +25,7 @@ from kdcli.setup.checks import (
     refuse_untrained,
 )
 from kdcli.setup.classifier_reuse import reuse_classifier
-from kdcli.setup.ensemble_members import check_ensemble, member_requests
+from kdcli.setup.ensemble_requests import check_ensemble, member_requests
 from kdcli.setup.open_models import OpenedModel
 from kdcli.setup.open_teachers import open_role, open_teacher, open_teachers
 from kdcli.setup.request import Request, require

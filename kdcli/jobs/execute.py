@@ -21,8 +21,8 @@ from kdcli.models.runtimes.network import unwrap_failures
 from kdcli.models.saved_model.network import FrozenNetwork
 from kdcli.runs.directory import Run, wait_for_summary
 from kdcli.runs.gate_results import GateResult
-from kdcli.runs.records import collect_versions
 from kdcli.runs.results import FinishedRun, RunResult, relativize_path
+from kdcli.runs.run_environment import collect_versions
 from kdcli.setup.open_teachers import splits_with_outputs
 from kdcli.setup.run_location import RunLocation
 from kdcli.setup.startup import device_record

@@ -23,7 +23,7 @@ from kdcli.recipe.document import SettingPath
 from kdcli.recipe.gates import Gate
 from kdcli.recipe.sections import Recipe
 from kdcli.recipe.train_section import TrainSection
-from kdcli.runs.records import redact_document
+from kdcli.runs.run_environment import redact_document
 from kdcli.setup.open_models import OpenedModel
 from kdcli.setup.request import Request
 from kdcli.teacher.ensemble import AnyOutputs, OpenedEnsemble

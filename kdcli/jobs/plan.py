@@ -37,8 +37,8 @@ from kdcli.recipe.document import SettingPath, iterate_settings, join_path
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.sections import Recipe
 from kdcli.runs import writer
-from kdcli.runs.records import redact_document
 from kdcli.runs.results import Plan
+from kdcli.runs.run_environment import redact_document
 from kdcli.spec import ExportFormat
 from kdcli.teacher.outputs import TeacherOutputs
 from kdcli.teacher.split_logits import sample_examples

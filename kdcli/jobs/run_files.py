@@ -11,8 +11,8 @@ from kdcli.jobs.job import format_recipe
 from kdcli.recipe.sections import Recipe
 from kdcli.runs import writer
 from kdcli.runs.directory import Run
-from kdcli.runs.records import collect_versions, describe_machine, read_arguments, redact_document
 from kdcli.runs.results import RunResult
+from kdcli.runs.run_environment import collect_versions, describe_machine, read_arguments, redact_document
 from kdcli.screening.verdict import Trust
 
 

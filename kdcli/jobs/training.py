@@ -26,9 +26,9 @@ from kdcli.runs import writer
 from kdcli.runs.directory import Run
 from kdcli.training.checkpoint import Checkpoints
 from kdcli.training.loop import Trainer
-from kdcli.training.replicas import find_batch_norms, synchronize_batch_norm
 from kdcli.training.state import TrainingResult
 from kdcli.training.step import Stepper, make_schedule
+from kdcli.training.workers import find_batch_norms, synchronize_batch_norm
 
 
 def make_stepper(job: Job, targets: Targets | None) -> Stepper:

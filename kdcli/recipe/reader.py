@@ -19,7 +19,7 @@ from kdcli.recipe.implied_defaults import apply_changed_defaults, suggest_whole_
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.sections import Recipe
 from kdcli.recipe.settings import apply_settings
-from kdcli.recipe.shipped_recipes import list_shipped_recipes, read_shipped_recipe
+from kdcli.recipe.shipped_recipes import DEFAULT_RECIPE, list_shipped_recipes, read_shipped_recipe
 from kdcli.recipe.types import is_file_name
 
 NEWEST_VERSION = 1
@@ -41,7 +41,7 @@ class LoadedRecipe:
 
 
 def read_recipe(
-    recipe: str | Path | Mapping[str, Any] | Recipe = "soft-targets",
+    recipe: str | Path | Mapping[str, Any] | Recipe = DEFAULT_RECIPE,
     *,
     settings: Sequence[str] = (),
     options: Mapping[str, tuple[str, Any]] | None = None,

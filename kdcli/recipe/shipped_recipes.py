@@ -36,3 +36,6 @@ def _find_folder() -> Path:
     # A wheel contains the recipes in this package; a checkout has them at the top of the repository.
     installed = Path(__file__).parent / "shipped"
     return installed if installed.is_dir() else Path(__file__).parents[2] / "recipes"
+
+
+DEFAULT_RECIPE = "soft-targets"

@@ -18,7 +18,7 @@ from kdcli.models.network import Network
 from kdcli.recipe.sections import Recipe
 from kdcli.setup.request import Request
 from kdcli.tensors import Shape, Variables
-from kdcli.training.replicas import find_batch_norms
+from kdcli.training.workers import find_batch_norms
 from kdcli.zoo import Clone, File, has_trained_weights
 
 

@@ -11,7 +11,7 @@ from kdcli.events import OnEvent, ignore_event
 
 if TYPE_CHECKING:
     from kdcli.cache.entry import Entry
-    from kdcli.training.replicas import Workers
+    from kdcli.training.workers import Workers
 
 Value = TypeVar("Value")
 
@@ -23,7 +23,7 @@ def never_stop() -> int | None:
 
 def _single_worker() -> Workers:
     # Imported late: it loads NumPy, and a bad recipe is refused before that.
-    from kdcli.training.replicas import SINGLE_WORKER
+    from kdcli.training.workers import SINGLE_WORKER
 
     return SINGLE_WORKER
 

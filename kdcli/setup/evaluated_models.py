@@ -15,7 +15,7 @@ from kdcli.data.examples import Examples
 from kdcli.errors import UsageError
 from kdcli.evaluation.footprint import count_flops
 from kdcli.evaluation.latency.measure import time_at_batches
-from kdcli.evaluation.latency.session import Session
+from kdcli.evaluation.latency.session_statistics import Session
 from kdcli.evaluation.latency.subjects import POOL_EXAMPLES, SubjectFactory, make_network_factory
 from kdcli.evaluation.quality import evaluate_split
 from kdcli.events import OnEvent

@@ -12,8 +12,8 @@ from typing import Any
 from kdcli.cache.folder import CACHE_VARIABLE, find_cache_folder
 from kdcli.evaluation.footprint import count_file_bytes
 from kdcli.lazy import tf
-from kdcli.runs.environment import Cache, Extra
-from kdcli.runs.records import collect_versions
+from kdcli.runs.doctor_report import Cache, Extra
+from kdcli.runs.run_environment import collect_versions
 
 _PACKAGE = "kdcli"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

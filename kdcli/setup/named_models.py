@@ -9,7 +9,7 @@ from typing import Any, Unpack
 from kdcli.custom_kinds import has_unknown_entry
 from kdcli.data.dataset import Dataset, open_dataset
 from kdcli.data.examples import Examples
-from kdcli.data.order import limit_positions
+from kdcli.data.order_and_splits import limit_positions
 from kdcli.errors import UsageError
 from kdcli.events import Note, OnEvent, ignore_event
 from kdcli.models.custom_code import attribute_errors

@@ -24,8 +24,8 @@ from kdcli.recipe.model_sections import InputSection, ModelSection
 from kdcli.recipe.reader import read_run_recipe
 from kdcli.runs.directory import find_run_recipe, find_run_role
 from kdcli.runs.export_results import INTERFACE_FILE
-from kdcli.runs.records import hash_arrays
 from kdcli.runs.results import relativize_path
+from kdcli.runs.run_environment import hash_arrays
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.setup.checks import reinitialization_error
 from kdcli.setup.fit_to_data import check_target_scale, fit_to_data

@@ -13,7 +13,7 @@ from kdcli.models.files.recorded_outputs import RecordedNetwork
 from kdcli.models.network import Network
 from kdcli.models.outputs import resolve_output
 from kdcli.recipe.model_sections import InputSection
-from kdcli.setup.ensemble_members import member_requests
+from kdcli.setup.ensemble_requests import member_requests
 from kdcli.setup.fit_to_data import select_columns
 from kdcli.setup.open_models import OpenedModel, open_model
 from kdcli.setup.request import Request

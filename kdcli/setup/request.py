@@ -16,6 +16,7 @@ from kdcli.recipe.gates import Gate
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.reader import read_recipe
 from kdcli.recipe.sections import Recipe
+from kdcli.recipe.shipped_recipes import DEFAULT_RECIPE
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.setup.context import Context, never_stop
 from kdcli.tensors import KerasModel
@@ -27,7 +28,6 @@ ModelLike: TypeAlias = str | Path | KerasModel
 DataLike: TypeAlias = Any
 # The values of `--split`.
 SPLIT_OPTIONS = ("auto", "train", "validation", "test", "all")
-DEFAULT_RECIPE = "soft-targets"
 
 
 class RecipeOptions(TypedDict, total=False):

@@ -30,8 +30,8 @@ from kdcli.runs.directory import (
     find_run_model,
     read_json,
 )
-from kdcli.runs.records import hash_file, hash_model
 from kdcli.runs.results import FinishedRun
+from kdcli.runs.run_environment import hash_file, hash_model
 from kdcli.setup.request import Request
 from kdcli.zoo import File
 

@@ -21,7 +21,7 @@ from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.keras.served_model import ServedModel, make_served_model
 from kdcli.models.network import Network
 from kdcli.runs import writer
-from kdcli.runs.records import collect_versions
+from kdcli.runs.run_environment import collect_versions
 from kdcli.spec import ExportFormat
 
 

@@ -21,7 +21,7 @@ from kdcli.setup.run_location import RunLocation
 from kdcli.setup.startup import start_tensorflow
 from kdcli.training.checkpoint import list_checkpoints
 from kdcli.training.cluster import TF_CONFIG, read_cluster
-from kdcli.training.replicas import SINGLE_WORKER, Workers
+from kdcli.training.workers import SINGLE_WORKER, Workers
 
 
 @contextmanager

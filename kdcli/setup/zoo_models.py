@@ -18,7 +18,7 @@ from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.models.preprocessing import SCALES, Preprocessing
 from kdcli.recipe.model_sections import InputSection, ModelSection
-from kdcli.runs.records import hash_arrays, hash_file
+from kdcli.runs.run_environment import hash_arrays, hash_file
 from kdcli.screening.verdict import Trust
 from kdcli.tensors import KerasModel
 from kdcli.zoo import Application, Clone, ZooModel, has_trained_weights

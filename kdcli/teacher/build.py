@@ -20,14 +20,14 @@ from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.models.prediction import LOGITS
 from kdcli.recipe.sections import Recipe
-from kdcli.setup.ensemble_members import member_requests
+from kdcli.setup.ensemble_requests import member_requests
 from kdcli.setup.open_models import OpenedModel
 from kdcli.setup.request import Request
 from kdcli.teacher.cache_key import training_components
 from kdcli.teacher.ensemble import AnyOutputs, EnsembleOutputs, make_ensemble
 from kdcli.teacher.outputs import MeasuredOutputs, TeacherOutputs, measure_outputs
-from kdcli.teacher.placement import MAX_AUTO_VIEWS, FreeSpace, Placement, choose_placement
 from kdcli.teacher.split_logits import SplitLogits, open_split_logits
+from kdcli.teacher.targets_and_views import MAX_AUTO_VIEWS, FreeSpace, Placement, choose_placement
 
 
 def build_teacher_outputs(

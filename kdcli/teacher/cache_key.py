@@ -13,7 +13,7 @@ from kdcli.data.examples import Examples
 from kdcli.data.views import Views
 from kdcli.lazy import keras
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.runs.records import hash_arrays, hash_file
+from kdcli.runs.run_environment import hash_arrays, hash_file
 from kdcli.setup.context import Memo
 from kdcli.setup.open_models import OpenedModel
 from kdcli.tensors import KerasModel

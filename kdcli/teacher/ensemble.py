@@ -22,9 +22,9 @@ from kdcli.recipe.sections import Recipe
 from kdcli.runs.results import Quality, relativize_path
 from kdcli.setup.open_models import OpenedModel
 from kdcli.teacher.outputs import TeacherOutputs
-from kdcli.teacher.placement import Placement
 from kdcli.teacher.precision import FEATURE_SAMPLE_SIZE
 from kdcli.teacher.split_logits import sample_positions
+from kdcli.teacher.targets_and_views import Placement
 
 # The mode or precision in the plan if the members differ.
 _MIXED = "mixed"

@@ -37,7 +37,6 @@ from kdcli.setup.open_models import OpenedModel
 from kdcli.teacher.cache_key import split_components, training_components
 from kdcli.teacher.fill_cache import PATIENCE_SECONDS, fill_cache, fill_memory, make_filling
 from kdcli.teacher.inference import TeacherPass
-from kdcli.teacher.placement import Placement
 from kdcli.teacher.precision import FEATURE_SAMPLE_SIZE, choose_precision
 from kdcli.teacher.split_logits import (
     SAMPLE_SPLIT,
@@ -47,6 +46,7 @@ from kdcli.teacher.split_logits import (
     sample_positions,
 )
 from kdcli.teacher.storage_dtype import Overflow, choose_storage
+from kdcli.teacher.targets_and_views import Placement
 
 
 @dataclass(kw_only=True)

@@ -17,7 +17,7 @@ from kdcli.recipe.reader import read_run_recipe
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.directory import ENVIRONMENT_FILE, SUMMARY_FILE, find_run_recipe, read_json
 from kdcli.setup.context import Context
-from kdcli.setup.ensemble_members import member_requests
+from kdcli.setup.ensemble_requests import member_requests
 from kdcli.setup.open_models import OpenedModel
 from kdcli.setup.open_teachers import open_teachers
 from kdcli.setup.request import Request

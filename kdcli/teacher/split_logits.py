@@ -23,7 +23,7 @@ from kdcli.errors import StorageError
 from kdcli.models.files.recorded_outputs import RecordedNetwork
 from kdcli.models.network import Network
 from kdcli.models.prediction import LOGITS
-from kdcli.runs.records import hash_arrays
+from kdcli.runs.run_environment import hash_arrays
 from kdcli.runs.writer import make_folder
 from kdcli.setup.context import Context
 from kdcli.setup.open_models import OpenedModel

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.data.order import shuffle_positions
+from kdcli.data.order_and_splits import shuffle_positions
 from kdcli.errors import Interrupted, TrainingError
 from kdcli.events import EpochEnded, Note, OnEvent, Progress
 from kdcli.models.variables import assign_values, copy_values, preserve_values
 from kdcli.recipe.sections import LOWER_IS_BETTER, TrainSection
 from kdcli.tensors import Variables
 from kdcli.training.checkpoint import Checkpoints
-from kdcli.training.replicas import SINGLE_WORKER, Workers
 from kdcli.training.state import TrainingResult, TrainingState, capture_state, restore_state
 from kdcli.training.step import GRADIENT_NORM, TOTAL_LOSS, Stepper, learning_rate_at
+from kdcli.training.workers import SINGLE_WORKER, Workers
 
 # Target duration of a block, after which interruptions, log lines and checkpoints are handled.
 BLOCK_SECONDS = 0.25

@@ -8,7 +8,7 @@ import pytest
 from kdcli.data.dataset import open_dataset
 from kdcli.data.examples import Concatenation
 from kdcli.recipe.sections import DataSection
-from kdcli.runs.records import hash_arrays
+from kdcli.runs.run_environment import hash_arrays
 
 A = np.arange(24, dtype=np.uint8).reshape(8, 3)
 B = np.arange(100, 115, dtype=np.uint8).reshape(5, 3)

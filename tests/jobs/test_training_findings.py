@@ -7,7 +7,7 @@ import pytest
 from conftest import bar_reader, save_npz
 
 import kdcli
-from kdcli.data.order import shuffle_positions
+from kdcli.data.order_and_splits import shuffle_positions
 from kdcli.jobs.training_findings import describe_partial_batch, rate_finding
 from kdcli.recipe.reader import read_recipe
 from kdcli.runs.results import Plan

@@ -11,7 +11,7 @@ import pytest
 
 from kdcli.runs import mapped_arrays
 from kdcli.runs.mapped_arrays import find_mapping, iterate_parts, read_rows, release_array
-from kdcli.runs.records import hash_arrays
+from kdcli.runs.run_environment import hash_arrays
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="resident pages are counted on Linux")
 MB = 1_000_000

@@ -27,7 +27,7 @@ import sys
 from pathlib import Path
 from kdcli.errors import KdError
 from kdcli.training.cluster import Cluster
-from kdcli.training.replicas import Workers
+from kdcli.training.workers import Workers
 workers = Workers(Cluster(tuple(sys.argv[2:]), int(sys.argv[1])))
 try:
     with workers.report_lost_worker(Path("run"), newest=lambda: None):

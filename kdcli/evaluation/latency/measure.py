@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from kdcli.evaluation.latency.session import Samples, Session
+from kdcli.evaluation.latency.session_statistics import Samples, Session
 from kdcli.evaluation.latency.subjects import POOL_EXAMPLES, Subject, SubjectFactory, TimedRequest
 from kdcli.events import OnEvent, Progress, ignore_event
 from kdcli.runs.latency_results import SAMPLES_FOR_P99

@@ -16,7 +16,7 @@ from kdcli.models.custom_code import list_registered_names
 from kdcli.models.files.format import GRAPH_FILES, MODEL_FORMATS, MODEL_SUFFIXES, SAVED_MODEL, detect_format
 from kdcli.models.saved_model.signatures import choose_signature
 from kdcli.runs import writer
-from kdcli.runs.records import hash_model
+from kdcli.runs.run_environment import hash_model
 from kdcli.screening.keras.archive import screen_keras
 from kdcli.screening.keras.hdf5 import screen_hdf5, screen_weights
 from kdcli.screening.litert import screen_litert

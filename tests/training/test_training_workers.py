@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from kdcli.errors import ModelError, WorkerLostError
 from kdcli.training.cluster import Cluster
-from kdcli.training.replicas import Workers
+from kdcli.training.workers import Workers
 
 # In its own process: logical devices can only be made before TensorFlow starts.
 SCRIPT = """

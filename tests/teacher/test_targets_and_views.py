@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kdcli.errors import StorageError, UsageError
-from kdcli.teacher.placement import FreeSpace, Placement, choose_placement
+from kdcli.teacher.targets_and_views import FreeSpace, Placement, choose_placement
 
 LARGE = FreeSpace(cache=10**9, memory=10**9)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdcli.evaluation.latency import session as module
-from kdcli.evaluation.latency.session import Samples, Session
+from kdcli.evaluation.latency import session_statistics as module
+from kdcli.evaluation.latency.session_statistics import Samples, Session
 from kdcli.runs.latency_results import Ratio
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdcli.data.order import limit_positions, shuffle_positions, split_positions
+from kdcli.data.order_and_splits import limit_positions, shuffle_positions, split_positions
 
 SIZES = {
     "balanced": [30, 30, 30],

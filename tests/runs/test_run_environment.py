@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from kdcli.runs.records import (
+from kdcli.runs.run_environment import (
     collect_versions,
     describe_machine,
     hash_file,
