@@ -120,6 +120,7 @@ def assert_same(folder: Path, out: str) -> None:
     assert not (folder / out / "checkpoint").exists()
 
 
+@pytest.mark.slow
 def test_run_killed_twice_at_random_steps_ends_bit_identical(folder):
     chance = random.Random()
     steps = [chance.randrange(1, 100) for _ in range(2)]

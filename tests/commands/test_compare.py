@@ -385,7 +385,7 @@ def test_an_arm_with_another_effective_rate_than_its_baseline_is_reported(folder
     )
     (warned,) = (text for text in plan.findings if "times the rate" in text)
     assert warned.startswith(
-        "cnn/recipe: its losses on labels and outputs have a total weight of 0.1, and the steps"
+        "cnn/recipe: the losses on labels and outputs have a total weight of 0.1; the steps"
     )
 
 

@@ -134,7 +134,7 @@ def test_a_scale_without_effect_is_reported(folder, tmp_path):
     settings = ["student.input.scale=signed"]
     kdcli.evaluate(folder / "teacher.keras", data=data, settings=settings, on_event=events.append)
     texts = [event.text for event in events if isinstance(event, Note)]
-    assert any("input.scale signed has no effect, only uint8 images are scaled" in text for text in texts)
+    assert any("input.scale signed has no effect: only uint8 images are scaled" in text for text in texts)
 
 
 def test_one_logit_of_a_model_that_rescales_is_not_taken_for_a_sigmoid(tmp_path):

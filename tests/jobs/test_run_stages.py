@@ -227,7 +227,7 @@ def test_overwrite_restarts_the_chain_and_never_deletes_foreign_files(run, folde
     out = tmp_path / "again"
     shutil.copytree(run.run, out)
     (out / "stages/notes.txt").write_text("mine")
-    with pytest.raises(KdError, match=r"did not write: .*stages/notes\.txt"):
+    with pytest.raises(KdError, match=r"would delete .*stages/notes\.txt, which kd did not write"):
         kdcli.distill(recipe=staged(folder), out=out, overwrite=True)
     (out / "stages/notes.txt").unlink()
     held = acquire_run_lock(out / "stages/1")
@@ -301,7 +301,7 @@ def test_the_command_plans_the_stages(kd, folder, tmp_path):
     path.write_text(json.dumps(staged(folder)))
     ran = kd("distill", "--recipe", path, "--dry-run", "--out", tmp_path / "no")
     assert ran.code == 0, ran.err
-    assert "stage 1   " in ran.out and "stage 2   " in ran.out and "stages/1, labels" in ran.out
+    assert "stage 1   " in ran.out and "stage 2   " in ran.out and "stages/1, losses labels" in ran.out
     assert "nothing was written" in ran.out
     stopped = kd("distill", "--recipe", path, "--out", tmp_path / "cut", "--max-time", "0.01s")
     assert stopped.code == 143

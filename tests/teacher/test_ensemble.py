@@ -248,7 +248,7 @@ def test_different_output_kinds_are_refused(folder, tmp_path):
 
 def test_train_teacher_refuses_a_list_of_teachers(folder, tmp_path):
     recipe = {"teacher": [{"model": {"kind": "zoo", "name": "mlp"}}] * 2}
-    with pytest.raises(KdError, match="the recipe lists 2 teachers, and kd train-teacher trains one"):
+    with pytest.raises(KdError, match="the recipe lists 2 teachers, but kd train-teacher trains only one"):
         kdcli.train_teacher(recipe=recipe, data=folder / "data.npz", out=tmp_path / "t")
 
 

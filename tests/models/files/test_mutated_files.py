@@ -111,7 +111,7 @@ def check(results, count):
 
 
 # Every SavedModel among them starts a TensorFlow of its own, which takes seconds.
-@pytest.mark.parametrize("count", [16, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [8, pytest.param(60, marks=pytest.mark.slow)])
 @pytest.mark.skipif(find_spec("ai_edge_litert") is None, reason="ai_edge_litert is not installed")
 def test_damaged_files(originals, tmp_path, count):
     sound = [*originals.values()]
