@@ -120,14 +120,12 @@ def flatten(command: Callable[..., None]) -> Callable[..., None]:
     """Replace each group among the parameters of a command by the options of the group, as Typer needs them."""
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
-    parameters: list[inspect.Parameter] = []
-    for parameter in inspect.signature(command).parameters.values():
-        if parameter.name in groups:
-            parameters += [_parameter(groups[parameter.name], field) for field in fields(groups[parameter.name])]
-        else:
-            parameters.append(
-                parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[parameter.name])
-            )
+    own = [parameter for name, parameter in inspect.signature(command).parameters.items() if name not in groups]
+    # Help lists what is special to a command before what it shares with others.
+    parameters = [
+        *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[one.name]) for one in own),
+        *(_parameter(group, field) for group in groups.values() for field in fields(group)),
+    ]
 
     def flat(**options: Any) -> None:
         for name, group in groups.items():

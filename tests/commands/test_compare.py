@@ -384,9 +384,7 @@ def test_an_arm_with_another_effective_rate_than_its_baseline_is_reported(folder
         dry_run=True,
     )
     (warned,) = (text for text in plan.findings if "times the rate" in text)
-    assert warned.startswith(
-        "cnn/recipe: the losses on labels and outputs have a total weight of 0.1; the steps"
-    )
+    assert warned.startswith("cnn/recipe: the losses on labels and outputs have a total weight of 0.1; the steps")
 
 
 def test_regression_is_compared_by_its_error(tmp_path):
