@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import Field, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from kdcli.cli import options as o
@@ -124,7 +125,7 @@ def flatten(command: Callable[..., None]) -> Callable[..., None]:
     # Help lists what is special to a command before what it shares with others.
     parameters = [
         *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[one.name]) for one in own),
-        *(_parameter(group, field) for group in groups.values() for field in fields(group)),
+        *(parameter for group in groups.values() for parameter in _list_parameters(group)),
     ]
 
     def flat(**options: Any) -> None:
@@ -138,10 +139,15 @@ def flatten(command: Callable[..., None]) -> Callable[..., None]:
     return flat
 
 
-def _parameter(group: Any, field: Field[Any]) -> inspect.Parameter:
+@cache
+def _list_parameters(group: Any) -> tuple[inspect.Parameter, ...]:
+    """The options of a group. Several commands share it, and resolving its hints takes most of their start."""
     hints = get_type_hints(group, include_extras=True)
-    return inspect.Parameter(
-        field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+    return tuple(
+        inspect.Parameter(
+            one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=hints[one.name]
+        )
+        for one in fields(group)
     )
 
 
