@@ -70,10 +70,13 @@ class Chain:
             UsageError: it holds files that must not be deleted.
             StorageError: it cannot be written, or another process works in it.
         """
-        RunLocation(self.path, self.request).open().close()
-        if not self.recipe.exists():
-            writer.make_folder(self.recipe.parent)
-            writer.write_text(self.recipe, format_recipe(self.request.recipe))
+        run = RunLocation(self.path, self.request).open()
+        try:
+            if not self.recipe.exists():
+                writer.make_folder(self.recipe.parent)
+                writer.write_text(self.recipe, format_recipe(self.request.recipe))
+        finally:
+            run.close()
 
 
 def find_chain(request: Request) -> Chain | None:
