@@ -70,7 +70,7 @@ def export_model(
         latency=conversion.latency,
         on_event=on_event,
     )
-    with_data = request.recipe.data.source is not None or request.arrays is not None
+    with_data = request.has_data
     if not with_data:
         _check_without_data(request, conversion, gates)
     start_tensorflow(threads=context.threads, seed=request.recipe.train.seed, code=request.code)

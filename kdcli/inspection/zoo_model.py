@@ -61,7 +61,7 @@ def inspect_zoo(
         raise UsageError(f"{option} has no effect on {model}, which is not trained", hint="leave it out")
     request = make_request(_choose_recipe(recipe, name, options.get("settings", ())), role="student", **options)
     on_event = request.context.on_event
-    if request.recipe.data.source is None and request.arrays is None:
+    if not request.has_data:
         raise UsageError(
             "a zoo model needs data, which defines its input shape and its classes",
             hint=f"kd inspect {model} --data digits",

@@ -98,7 +98,7 @@ def require_data(request: Request) -> None:
     Raises:
         UsageError: naming the option.
     """
-    if request.recipe.data.source is None and request.arrays is None:
+    if not request.has_data:
         raise UsageError("no data: data.source is not set by the recipe, a run or an option", hint="--data digits")
 
 

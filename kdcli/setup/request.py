@@ -130,6 +130,11 @@ class Request:
         return stored if stored is not None and stored.is_file() else None
 
     @property
+    def has_data(self) -> bool:
+        """Whether the recipe, an option or an object from Python gives data."""
+        return self.recipe.data.source is not None or self.arrays is not None
+
+    @property
     def code(self) -> tuple[Path, ...]:
         """The user's Python files."""
         return self.custom.paths
@@ -249,7 +254,7 @@ def require(request: Request, *sections: str) -> None:
     """
     recipe = request.recipe
     missing = {
-        "data": recipe.data.source is None and request.arrays is None,
+        "data": not request.has_data,
         "teacher": any(
             section.model is None and not {"teacher", f"teacher.{number}"} & request.models.keys()
             for number, section in enumerate(recipe.teachers)

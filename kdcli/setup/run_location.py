@@ -208,7 +208,7 @@ def hash_named_inputs(request: Request) -> dict[str, Any]:
             inputs[name] = {"sha256": hash_model(path)}
     source = recipe.data.source
     named = request.origins.option_for(("data", "source")) or request.recipe_given
-    if named and not has_unknown_entry(source) and (source is not None or request.arrays is not None):
+    if named and not has_unknown_entry(source) and request.has_data:
         inputs["data"] = {"sha256": _hash_data(request)}
     return inputs
 
