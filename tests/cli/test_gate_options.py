@@ -9,9 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import pytest
 from conftest import save_npz
+from small_models import save_linear_model
 
 from kdcli.cli.export import ExportGateGroup
 from kdcli.cli.gates import GateGroup, enforce_gates
@@ -32,14 +32,7 @@ gates: {accuracy: ">= 0.5", gain: ">= 0.005"}
 def files(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("gates")
     for seed, name in enumerate(("model.keras", "student.keras")):
-        keras.utils.set_random_seed(seed)
-        inputs = keras.Input((8, 8, 1))
-        model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(inputs)))
-        kernel, bias = model.layers[-1].get_weights()
-        for label in range(3):
-            kernel.reshape(8, 8, 3)[1 + 2 * label : 3 + 2 * label, :, label] += 0.4
-        model.layers[-1].set_weights([kernel, bias])
-        model.save(folder / name)
+        save_linear_model(folder / name, seed=seed)
     save_npz(folder / "data.npz")
     (folder / "recipe.yaml").write_text(RECIPE)
     return folder

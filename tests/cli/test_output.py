@@ -8,9 +8,9 @@ import re
 import shutil
 from pathlib import Path
 
-import keras
 import pytest
 from conftest import save_npz
+from small_models import save_linear_model
 
 RECIPE = """\
 data: {source: data.npz}
@@ -26,22 +26,11 @@ DISTILL = ("distill", "--recipe", "./recipe.yaml", "--teacher", "teacher.keras",
 EVALUATE = ("evaluate", "teacher.keras", "student.keras", "--data", "data.npz")
 
 
-def linear(path: Path, *, seed: int) -> None:
-    keras.utils.set_random_seed(seed)
-    inputs = keras.Input((8, 8, 1))
-    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(inputs)))
-    kernel, bias = model.layers[-1].get_weights()
-    for label in range(3):
-        kernel.reshape(8, 8, 3)[1 + 2 * label : 3 + 2 * label, :, label] += 0.4
-    model.layers[-1].set_weights([kernel, bias])
-    model.save(path)
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("files")
-    linear(folder / "teacher.keras", seed=1)
-    linear(folder / "student.keras", seed=2)
+    save_linear_model(folder / "teacher.keras", seed=1)
+    save_linear_model(folder / "student.keras", seed=2)
     save_npz(folder / "data.npz")
     (folder / "recipe.yaml").write_text(RECIPE)
     return folder

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import save_npz
+from small_models import save_linear_model
 
 from kdcli.cli.app import run as main
 from kdcli.runs import writer
@@ -26,24 +27,12 @@ train: {epochs: 2, batch_size: 16}
 """
 
 
-def linear(path: Path, *, seed: int) -> None:
-    """A linear model with better than chance accuracy: it detects the bar of each class."""
-    keras.utils.set_random_seed(seed)
-    inputs = keras.Input((8, 8, 1))
-    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(inputs)))
-    kernel, bias = model.layers[-1].get_weights()
-    for label in range(3):
-        kernel.reshape(8, 8, 3)[1 + 2 * label : 3 + 2 * label, :, label] += 0.4
-    model.layers[-1].set_weights([kernel, bias])
-    model.save(path)
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("files")
-    linear(folder / "teacher.keras", seed=1)
-    linear(folder / "student.keras", seed=2)
-    linear(folder / "other.keras", seed=3)
+    save_linear_model(folder / "teacher.keras", seed=1)
+    save_linear_model(folder / "student.keras", seed=2)
+    save_linear_model(folder / "other.keras", seed=3)
     save_npz(folder / "data.npz")
     (folder / "recipe.yaml").write_text(RECIPE)
     return folder
