@@ -75,7 +75,9 @@ def compare(page, new, names):
             assert heads(printed.output) == heads(shown.output), (names, shown.command)
 
 
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize(
+    "group", [pytest.param(one, marks=[pytest.mark.slow] if one == "commands" else []) for one in GROUPS]
+)
 def test_examples_run_and_print_what_the_pages_show(group, folder):
     for name in GROUPS[group]:
         if not name.endswith("demo.md"):

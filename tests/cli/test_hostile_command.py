@@ -20,8 +20,10 @@ for words in json.load(sys.stdin):
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
         code = run(["inspect", *words, "--json"])
     seconds = time.monotonic() - began
-    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    memory = max(1024 * resource.getrusage(kind).ru_maxrss for kind in kinds)
+    # RUSAGE_SELF starts at the peak of the process that started this one.
+    own = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    memory = 1024 * max(int(own.split()[1]), children)
     line = {"path": words[0], "code": code, "seconds": seconds, "memory": memory}
     print(json.dumps({**line, "document": json.loads(out.getvalue())["schema"]}), flush=True)
 """

@@ -32,6 +32,7 @@ def outputs_of(run):
         return predictions["logits"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_bit_identical(tmp_path):
     data = save_npz(tmp_path / "blobs.npz")
     classifier(width=2, softmax=False).export(tmp_path / "student", verbose=False)

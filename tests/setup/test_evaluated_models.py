@@ -175,6 +175,7 @@ def test_models_are_timed_together_with_the_teacher(folder):
     assert warned == [f"latency: {doubt}" for doubt in found.doubts]
 
 
+@pytest.mark.slow
 def test_the_teacher_in_another_runtime_is_exported_once(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("KD_CACHE_DIR", str(tmp_path))
     shipped = tmp_path / "shipped" / "raw.tflite"

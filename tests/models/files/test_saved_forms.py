@@ -75,7 +75,7 @@ np.save(sys.argv[3], model.predict(x, verbose=0))
     "middle",
     [
         "layers.Conv2D(2, 3),",
-        "layers.DepthwiseConv2D(3),",
+        pytest.param("layers.DepthwiseConv2D(3),", marks=pytest.mark.slow),
         "layers.TimeDistributed(layers.Flatten()), layers.LSTM(4, return_sequences=True),",
     ],
     ids=["plain", "depthwise", "recurrent"],
@@ -220,7 +220,7 @@ def test_a_teacher_with_more_classes_is_mapped_by_name_or_number(data, tmp_path)
         assert environment["inputs"]["teacher"]["sha256"]
 
 
-@pytest.mark.parametrize("form", ["keras", "saved_model", "tflite"])
+@pytest.mark.parametrize("form", ["keras", pytest.param("saved_model", marks=pytest.mark.slow), "tflite"])
 def test_all_outputs_are_listed_and_one_is_taken(kd, data, tmp_path, form):
     reader = bar_reader()
     inputs = keras.Input((8, 8, 1), name="pixels")
