@@ -14,6 +14,7 @@ from conftest import bar_reader, save_npz
 import kdcli
 from kdcli.errors import Interrupted, KdError, LockedError
 from kdcli.events import Note
+from kdcli.runs import writer
 from kdcli.runs.directory import acquire_run_lock
 
 SOFT = [{"kind": "labels", "weight": 0.1}, {"kind": "soft_targets", "temperature": 2.0}]
@@ -121,6 +122,21 @@ def test_an_interrupted_chain_resumes_where_it_stopped(run, folder, tmp_path, st
     ours, theirs = (keras.saving.load_model(one.model_path).get_weights() for one in (run, resumed))
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_the_recipe_of_a_chain_is_stored_under_the_lock(folder, tmp_path, monkeypatch):
+    out, original, locked = tmp_path / "locked", writer.write_text, []
+
+    def write_text(path, text):
+        if path == out / "stages/recipe.yaml":
+            with pytest.raises(LockedError):
+                acquire_run_lock(out)
+            locked.append(path)
+        original(path, text)
+
+    monkeypatch.setattr(writer, "write_text", write_text)
+    kdcli.distill(recipe=staged(folder), out=out)
+    assert len(locked) == 1
 
 
 def test_options_of_the_first_start_apply_to_a_resumed_chain(folder, tmp_path):
