@@ -23,7 +23,7 @@ ROWS = {
     **dict.fromkeys(("losses", "sources", "augment", "zoo", "exports"), 4),
     **dict.fromkeys(("recipe", "runs", "screening"), 5),
     **dict.fromkeys(("data", "models", "cache"), 6),
-    **dict.fromkeys(("evaluation", "loss_contract", "distillation", "training", "kinds"), 7),
+    **dict.fromkeys(("evaluation", "loss_contract", "distillation", "training", "shrinking", "kinds"), 7),
     "setup": 8,
     "teacher": 9,
     "jobs": 10,

@@ -1,0 +1,199 @@
+"""Importance: how much each channel contributes, by one of seven criteria."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from kdcli.lazy import keras, ops, tf
+from kdcli.shrinking.channels import Binding, Reader, TracedChannels
+from kdcli.shrinking.groups import Group
+from kdcli.tensors import Tensor
+from kdcli.zoo.shrunk import MEASURED_IMPORTANCES, Importance
+
+# Batches of preprocessed examples, each as the model takes them.
+Batches: TypeAlias = Callable[[], Iterator[Any]]
+# A vector of slots and a score for each of them.
+Scores: TypeAlias = list[tuple[np.ndarray, np.ndarray]]
+
+
+def rank_channels(
+    channels: TracedChannels,
+    groups: Sequence[Group],
+    *,
+    criterion: Importance = "activation",
+    batches: Batches | None = None,
+    kind: str = "logits",
+    seed: int = 0,
+) -> list[np.ndarray]:
+    """Score the channels of each group; a higher score is more important.
+
+    Scores are divided by their mean in each layer, so that layers can be compared, and summed over the layers that
+    share the channels.
+
+    Args:
+        channels: of the model.
+        groups: from `find_groups`.
+        criterion: `activation`: root of the summed squared mean absolute activation that readers see (Muralidharan
+            et al. 2024, arXiv:2407.14679). `taylor`: sum over examples of (Σ w ∂ log p(c) / ∂w)², with a class c
+            drawn from the model's own output (Molchanov et al. 2019, arXiv:1906.10771). `bn_scale`: |γ| of batch
+            normalization (Liu et al. 2017, arXiv:1708.06519). `l1`, `l2`: norm of the weights that make it
+            (Li et al. 2016, arXiv:1608.08710). `fpgm`: distance to the layer's other filters (He et al. 2018,
+            arXiv:1811.00250). `random`: a control.
+        batches: examples, for `activation` and `taylor`; neither needs labels.
+        kind: what the model returns: `logits`, `probabilities`, `sigmoid` or `values`, for `taylor`.
+        seed: RNG seed for `taylor` and `random`.
+
+    Returns:
+        One array (channels,) for each group.
+    """
+    if criterion == "random":
+        generator = np.random.default_rng(seed)
+        return [generator.random(len(group.roots)) for group in groups]
+    if criterion in MEASURED_IMPORTANCES:
+        assert batches is not None, f"{criterion} needs examples"
+        scores = _measure(channels, batches, kind=kind, seed=seed, by_gradient=criterion == "taylor")
+    else:
+        scores = list(_score_weights(channels, criterion))
+    totals = _sum_scores(channels, scores)
+    missing = [group for group in groups if not totals.keys() & set(group.roots.tolist())]
+    if missing and criterion != "l2":
+        # A layer without that kind of weight, or whose channels no layer reads directly.
+        totals = _sum_scores(channels, list(_score_weights(channels, "l2"))) | totals
+    return [np.array([totals.get(root, 0.0) for root in group.roots.tolist()]) for group in groups]
+
+
+def _sum_scores(channels: TracedChannels, scores: Scores) -> dict[int, float]:
+    """The sum of the normalized scores of each representative."""
+    totals: dict[int, float] = {}
+    for vector, values in scores:
+        mean = float(np.mean(values))
+        if not np.isfinite(mean) or mean <= 0:
+            continue
+        for root, value in zip(channels.slots.find(vector).tolist(), (values / mean).tolist(), strict=True):
+            totals[root] = totals.get(root, 0.0) + value
+    return totals
+
+
+def _score_weights(channels: TracedChannels, criterion: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for binding in channels.bindings.values():
+        weights = np.moveaxis(np.asarray(binding.variable.numpy(), float), binding.axis, 0)
+        rows = weights.reshape(len(weights), -1)
+        if criterion == "bn_scale":
+            if _is_scale(binding):
+                yield binding.vector, np.abs(rows[:, 0])
+        elif binding.role == "makes":
+            yield binding.vector, _SCORES[criterion](rows)
+
+
+def _is_scale(binding: Binding) -> bool:
+    return binding.role == "follows" and binding.variable.name == "gamma"
+
+
+def _distance_to_others(rows: np.ndarray) -> np.ndarray:
+    squares = np.sum(rows**2, axis=1)
+    products = squares[:, None] + squares[None] - 2 * rows @ rows.T
+    return np.sqrt(np.maximum(products, 0)).sum(axis=1)
+
+
+_SCORES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "l1": lambda rows: np.abs(rows).sum(axis=1),
+    "l2": lambda rows: np.sqrt((rows**2).sum(axis=1)),
+    "fpgm": _distance_to_others,
+}
+
+
+def _measure(channels: TracedChannels, batches: Batches, *, kind: str, seed: int, by_gradient: bool) -> Scores:
+    """Run the model on examples, and score the inputs of the layers that read channels."""
+    model, readers = channels.model, _merge_readers(channels.readers)
+    sums = [np.zeros(len(reader.vector)) for reader in readers]
+
+    def compute(inputs: Any, number: Tensor) -> list[Tensor]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape, _tap_readers(readers, tape) as seen:
+            output = keras.tree.flatten(model(inputs, training=False))[0]
+            target = _choose_target(output, kind, seed, number) if by_gradient else None
+        gradients = tape.gradient(target, [seen[at] for at in range(len(readers))]) if by_gradient else None
+        results = []
+        for at, reader in enumerate(readers):
+            value = ops.cast(seen[at], "float32")
+            if gradients is None:
+                results.append(ops.sum(_reduce(ops.abs(value), reader, ops.mean) ** 2, axis=0))
+            elif gradients[at] is None:
+                results.append(ops.zeros((len(reader.vector),)))
+            else:
+                change = _reduce(value * ops.cast(gradients[at], "float32"), reader, ops.sum)
+                results.append(ops.sum(change**2, axis=0))
+        return results
+
+    function = tf.function(compute, autograph=False, reduce_retracing=True)
+    for number, batch in enumerate(batches()):
+        for total, one in zip(sums, function(batch, tf.constant(number)), strict=True):
+            total += np.asarray(one, float)
+    return [
+        (reader.vector, total if by_gradient else np.sqrt(total))
+        for reader, total in zip(readers, sums, strict=True)
+    ]
+
+
+def _merge_readers(readers: Sequence[Reader]) -> list[Reader]:
+    """Each argument of each layer once; a layer that is called several times counts by its last call."""
+    return list({(id(reader.layer), reader.position): reader for reader in readers}.values())
+
+
+def _reduce(value: Tensor, reader: Reader, mean: Callable[..., Tensor]) -> Tensor:
+    """(batch, channels): a mean or a sum over all other axes."""
+    rank = len(value.shape)
+    others = [axis for axis in range(1, rank) if axis != reader.axis % rank]
+    return mean(value, axis=others) if others else value
+
+
+def _choose_target(output: Tensor, kind: str, seed: int, number: Tensor) -> Tensor:
+    """A scalar whose gradient for each example is that of one random outcome of the model's own output."""
+    output = ops.cast(output, "float32")
+    state = tf.stack([tf.constant(seed, tf.int32), number])
+    if kind == "values":
+        signs = 2.0 * tf.cast(tf.random.stateless_uniform(tf.shape(output), state) < 0.5, "float32") - 1.0
+        return ops.sum(signs * output)
+    if kind == "sigmoid":
+        drawn = ops.cast(
+            tf.random.stateless_uniform(tf.shape(output), state) < ops.stop_gradient(output), "float32"
+        )
+        clipped = ops.clip(output, 1e-7, 1 - 1e-7)
+        return ops.sum(drawn * ops.log(clipped) + (1 - drawn) * ops.log(1 - clipped))
+    logs = ops.log(ops.clip(output, 1e-7, 1.0)) if kind == "probabilities" else ops.log_softmax(output, axis=-1)
+    flat = ops.reshape(logs, (-1, logs.shape[-1]))
+    drawn = tf.random.stateless_categorical(ops.stop_gradient(flat), 1, state)[:, 0]
+    return ops.sum(ops.take_along_axis(flat, drawn[:, None], axis=-1))
+
+
+@contextmanager
+def _tap_readers(readers: Sequence[Reader], tape: Any) -> Iterator[dict[int, Tensor]]:
+    """Record what each reader receives, as a tensor of its own, whose gradient is that of this reader alone."""
+    seen: dict[int, Tensor] = {}
+    by_layer: dict[int, list[int]] = {}
+    for at, reader in enumerate(readers):
+        by_layer.setdefault(id(reader.layer), []).append(at)
+    layers = {id(reader.layer): reader.layer for reader in readers}
+
+    def wrap(original: Any, numbers: Sequence[int]) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            values = list(args)
+            for at in numbers:
+                position = readers[at].position
+                values[position] = seen[at] = tf.identity(values[position])
+                tape.watch(seen[at])
+            return original(*values, **kwargs)
+
+        return call
+
+    try:
+        for identity, numbers in by_layer.items():
+            # Set in the instance's dictionary, so that Keras does not track the attribute.
+            vars(layers[identity])["call"] = wrap(layers[identity].call, numbers)
+        yield seen
+    finally:
+        for layer in layers.values():
+            vars(layer).pop("call", None)

@@ -1,0 +1,30 @@
+"""The layers of a model by path, and copying their weights into another model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from kdcli.lazy import keras
+from kdcli.shrinking.channels import Path
+from kdcli.tensors import KerasModel
+
+
+def iterate_layers(model: KerasModel, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Yield each layer with its path; a nested model is replaced by its layers."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from iterate_layers(layer, (*path, layer.name))
+        else:
+            yield (*path, layer.name), layer
+
+
+def copy_weights(old: KerasModel, new: KerasModel, *, skip: Callable[[Path], bool] = lambda path: False) -> None:
+    """Copy the weights of all layers that both models have, by path, except those to skip."""
+    layers = dict(iterate_layers(old))
+    for path, layer in iterate_layers(new):
+        if path in layers and not skip(path):
+            values: Sequence[np.ndarray] = layers[path].get_weights()
+            layer.set_weights(values)
