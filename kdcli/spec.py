@@ -177,9 +177,11 @@ class ModelSource(Spec):
     Class variables describe a kind:
 
     - `sizes`: options of a few smaller and larger models, as `kd inspect zoo:NAME` lists them.
+    - `needs_teacher`: whether the model is built from the teacher.
     """
 
     sizes: ClassVar[tuple[Mapping[str, Any], ...]] = ()
+    needs_teacher: ClassVar[bool] = False
 
     kind: str
 

@@ -27,6 +27,7 @@ from kdcli.cli import (
     losses,
     predict,
     recipes,
+    shrink,
     train_teacher,
 )
 from kdcli.cli.groups import flatten
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 _COMMANDS: dict[str, Callable[..., None]] = {
     "train-teacher": train_teacher.command,
+    "shrink": shrink.command,
     "distill": distill.command,
     "evaluate": evaluate.command,
     "compare": compare.command,

@@ -32,17 +32,13 @@ _SHORT_FORMS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class GateGroup:
-    """Options for gates."""
+class QualityGateGroup:
+    """Options for gates on quality, of a command for which size and latency are targets."""
 
     gate: o.GateOption = None
     min_accuracy: o.MinAccuracy = None
     max_accuracy_drop: o.MaxAccuracyDrop = None
-    min_gain: o.MinGain = None
     min_agreement: o.MinAgreement = None
-    max_latency_ms: o.MaxLatencyMs = None
-    max_latency_ratio: o.MaxLatencyRatio = None
-    max_size_mb: o.MaxSizeMb = None
     strict_gates: o.StrictGates = False
 
     def read(self) -> tuple[Gate, ...]:
@@ -60,6 +56,16 @@ class GateGroup:
                 where = f"--{parameter.replace('_', '-')} {value:g}"
                 gates.append(make_gate(metric, f"{sign} {value!r}", where=where))
         return tuple(gates)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateGroup(QualityGateGroup):
+    """Options for gates."""
+
+    min_gain: o.MinGain = None
+    max_latency_ms: o.MaxLatencyMs = None
+    max_latency_ratio: o.MaxLatencyRatio = None
+    max_size_mb: o.MaxSizeMb = None
 
 
 def make_gate_rows(results: Sequence[GateResult]) -> list[list[str]]:

@@ -23,7 +23,7 @@ from kdcli.setup.checks import refuse_fresh_graph, refuse_trained_object, refuse
 from kdcli.setup.ensemble_requests import check_ensemble, member_requests, teachers_text
 from kdcli.setup.request import Request, RunOptions, make_request, require
 from kdcli.setup.run_location import input_paths
-from kdcli.zoo import Clone, File
+from kdcli.zoo import File, Shrunk
 
 SCRATCH = "scratch"
 
@@ -155,10 +155,11 @@ def _refuse_several_teachers(arms: Sequence[Arm]) -> None:
 
 
 def _start_fresh(request: Request) -> Request:
-    """Start every seed from new weights, unless the recipe sets `student.start`."""
+    """Start every seed from new weights, unless the recipe sets `student.start` or the student inherits some."""
     student = request.recipe.student
     if student.start == "auto":
-        student = student.model_copy(update={"start": "fresh"})
+        start = "inherited" if isinstance(student.model, Shrunk) else "fresh"
+        student = student.model_copy(update={"start": start})
     return replace(request, recipe=request.recipe.model_copy(update={"student": student}), recipe_given=True)
 
 
@@ -187,6 +188,8 @@ def _name_student(request: Request, names: dict[str, str]) -> str:
             short = path.parent.name if find_run_recipe(path) and path.is_file() else path.stem
         elif instance is not None:
             short = instance.name
+        elif isinstance(model, Shrunk):
+            short = f"shrunk-{request.recipe.student.start}"
         elif model is not None:
             short = model.name
         names[key] = _find_unused(short, names.values())
@@ -275,17 +278,17 @@ def _make_baseline_request(request: Request, *, staged: bool = False) -> Request
         UsageError: the student is a clone of a model that is trained in an earlier stage.
     """
     recipe, first = request.recipe, member_requests(request)[0]
-    # A clone has the architecture of its teacher, so its baseline needs the teacher too.
-    clone = isinstance(recipe.student.model, Clone)
-    if clone and staged:
+    # A student that is built from its teacher needs the teacher for its baseline too.
+    built = recipe.student.model is not None and recipe.student.model.needs_teacher
+    if built and staged:
         raise UsageError(
-            "the last student is a clone of a model that an earlier stage trains, so it has no baseline",
+            "the last student is built from a model that an earlier stage trains, so it has no baseline",
             hint="name its architecture, or compare a finished run: kd compare --distilled RUN",
         )
-    models = {role: model for role, model in first.models.items() if role == "student" or clone}
+    models = {role: model for role, model in first.models.items() if role == "student" or built}
     update: dict[str, Any] = {
         "losses": (label_term(recipe),),
-        "taught_by": first.recipe.teacher if clone else TeacherSection(),
+        "taught_by": first.recipe.teacher if built else TeacherSection(),
         "ensemble": None,
         "description": "",
         "gates": GatesSection(),

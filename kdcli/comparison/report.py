@@ -77,7 +77,7 @@ def write_report(
         metric=judge.metric,
         examples=len(test),
         duplicates=count_duplicates(dataset.train, test),
-        start=request.recipe.student.start,
+        start=_find_start(arms),
         teacher=_describe_teacher(teacher, judge.metric, timed),
         students=tuple(_add_measurements(student, networks, timed.latency) for student in students),
         latency_noise_floor=timed.floor,
@@ -99,6 +99,12 @@ def write_report(
     writer.write_text(directory.tables, render_markdown(document))
     writer.write_text(directory.report, json.dumps(document, indent=2) + "\n")
     return comparison
+
+
+def _find_start(arms: Sequence[Arm]) -> str:
+    """What pairs start from: `fresh`, `file`, `inherited`, or `mixed` if only some inherit."""
+    starts = [arm.request.recipe.student.start for arm in arms if arm.baseline is not None]
+    return starts[0] if "inherited" not in starts or len(set(starts)) == 1 else "mixed"
 
 
 def _make_judge(arms: Sequence[Arm], training: ArmTraining, teacher: ComparedTeacher, dataset: Dataset) -> Judge:

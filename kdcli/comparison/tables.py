@@ -21,6 +21,17 @@ class TextTable:
     rows: tuple[tuple[str, ...], ...]
 
 
+# What every pair starts from.
+_STARTS = {
+    "fresh": "each pair starts from new weights, drawn with its seed",
+    "file": "all runs start from the weights of the file; the spread only covers example order and dropout",
+    "inherited": "all runs, those of the baseline too, start from weights inherited from the teacher; the spread "
+    "only covers example order and dropout",
+    "mixed": "an arm with `inherited` in its name starts, like its baseline, from the teacher's weights, and its "
+    "spread only covers example order and dropout; other pairs start from new weights, drawn with the seed",
+}
+
+
 def make_tables(document: dict[str, Any]) -> tuple[TextTable, ...]:
     """The tables of `kd.compare/1`: quality, then size and latency."""
     return _make_quality_table(document), _make_size_table(document)
@@ -34,11 +45,7 @@ def make_sentences(document: dict[str, Any]) -> list[str]:
     ]
     lines += _describe_chance(document)
     lines += [text for student in students if (text := _explain_missing_gap(student, teacher["score"]))]
-    lines.append(
-        "each pair starts from new weights, drawn with its seed"
-        if document["start"] == "fresh"
-        else "all runs start from the weights of the file; the spread only covers example order and dropout"
-    )
+    lines.append(_STARTS.get(document["start"], _STARTS["file"]))
     gains = [student["gain"] for student in students if student["gain"]["mean"] is not None]
     if any(gain["over"] == "examples" for gain in gains):
         lines.append(

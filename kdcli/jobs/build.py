@@ -35,7 +35,6 @@ from kdcli.setup.workers import start_workers
 from kdcli.teacher.build import build_teacher_outputs, make_views
 from kdcli.teacher.ensemble import resolve_settings
 from kdcli.training.loop import steps_per_epoch
-from kdcli.zoo import Clone
 
 
 def build_distillation(location: RunLocation) -> Job:
@@ -123,8 +122,8 @@ def build_label_training(role: str, location: RunLocation) -> Job:
         )
     with strategy.scope():
         teacher = None
-        if role == "student" and isinstance(recipe.student.model, Clone):
-            # The baseline of a clone needs the teacher, whose architecture it copies.
+        if role == "student" and recipe.student.model is not None and recipe.student.model.needs_teacher:
+            # The baseline has the same architecture, which is that of the teacher or comes from it.
             require(request, "teacher")
             first = member_requests(request)[0]
             refuse_untrained(first)

@@ -11,14 +11,14 @@ from kdcli.errors import UsageError
 from kdcli.models.files.format import resolve_model_file
 from kdcli.recipe.document import SettingPath
 from kdcli.recipe.gates import GatesSection
-from kdcli.recipe.model_sections import TeacherSection
+from kdcli.recipe.model_sections import StudentSection, TeacherSection
 from kdcli.recipe.origins import Origins
 from kdcli.recipe.sections import Recipe
 from kdcli.recipe.stage_sections import StageSection, drop_settings, merge_sections
 from kdcli.recipe.train_section import TrainSection
 from kdcli.runs.directory import STAGES_FOLDER
 from kdcli.setup.request import Request, require
-from kdcli.zoo import File
+from kdcli.zoo import File, Shrunk
 
 # The length of training, in either of two units.
 _LENGTH = frozenset({"epochs", "steps"})
@@ -122,27 +122,27 @@ def _make_stage_request(request: Request, number: int, paths: list[Path]) -> Req
     """The request of one stage, counted from 1."""
     recipe, stage = request.recipe, request.recipe.stages[number - 1]
     last = number == len(paths)
-    models = {
-        role: model for role, model in request.models.items() if number == 1 or not role.startswith("teacher")
-    }
+    student = _resolve_student(recipe, stage, number, paths)
+    by_first = _is_taught_by_first(stage, student, number)
+    models = {role: model for role, model in request.models.items() if by_first or not role.startswith("teacher")}
     if stage.student is not None and stage.student.model is not None and not last:
         models.pop("student", None)
     update: dict[str, Any] = {
         "stages": (),
         "description": stage.description or recipe.description,
-        "student": merge_sections(recipe.student, stage.student),
+        "student": student,
         "losses": stage.losses or recipe.losses,
         "train": _merge_train(recipe, stage),
         "gates": recipe.gates if last else GatesSection(),
     }
-    if number > 1:
+    if not by_first:
         # How outputs are computed and stored applies to every teacher; the input settings are those of its run.
         first = recipe.teacher
         settings = {name: getattr(first, name) for name in ("precision", "targets", "views")}
         assistant = TeacherSection(model=File(path=str(paths[number - 2])), **settings)
         update |= {"taught_by": assistant, "ensemble": None}
     origins = _select_origins(request.origins, number - 1)
-    if number > 1:
+    if not by_first:
         # A resumed chain may have been moved, and its earlier stages with it.
         origins.overrides["teacher", "model"] = f"stage {number - 1}"
     return replace(
@@ -154,6 +154,28 @@ def _make_stage_request(request: Request, number: int, paths: list[Path]) -> Req
         resume=True,
         overwrite=False,
     )
+
+
+def _resolve_student(recipe: Recipe, stage: StageSection, number: int, paths: list[Path]) -> StudentSection:
+    """The student of a stage; a shrunk one that comes from the previous student names its run.
+
+    Raises:
+        UsageError: the first stage has no previous student.
+    """
+    student: StudentSection = merge_sections(recipe.student, stage.student)
+    if not isinstance(student.model, Shrunk) or student.model.of != "previous":
+        return student
+    if number == 1:
+        raise UsageError(
+            "student.model.of is previous, but the first stage has no previous student", hint="of: teacher"
+        )
+    return student.model_copy(update={"model": student.model.model_copy(update={"of": str(paths[number - 2])})})
+
+
+def _is_taught_by_first(stage: StageSection, student: StudentSection, number: int) -> bool:
+    """Whether the teacher of the recipe teaches a stage, rather than the previous student."""
+    default = "first" if isinstance(student.model, Shrunk) else "previous"
+    return number == 1 or (stage.teacher or default) == "first"
 
 
 def _merge_train(recipe: Recipe, stage: StageSection) -> TrainSection:
@@ -204,7 +226,7 @@ def describe_stages(stages: tuple[Stage, ...], recipe: Recipe, *, finished: int)
             "stage": stage.number,
             "run": str(stage.path),
             "description": recipe.stages[stage.number - 1].description,
-            "teacher": str(stages[stage.number - 2].path) if stage.number > 1 else "the recipe's",
+            "teacher": _describe_teacher(stage, stages),
             "student": _describe_student(stage.request),
             "losses": [loss.label for loss in stage.request.recipe.losses or ()],
             "epochs": stage.request.recipe.train.epochs,
@@ -213,6 +235,13 @@ def describe_stages(stages: tuple[Stage, ...], recipe: Recipe, *, finished: int)
         }
         for stage in stages
     )
+
+
+def _describe_teacher(stage: Stage, stages: tuple[Stage, ...]) -> str:
+    """The run of the previous student, or the recipe's teacher."""
+    section = stage.request.recipe.teacher.model
+    previous = str(stages[stage.number - 2].path) if stage.number > 1 else None
+    return previous if previous is not None and getattr(section, "path", None) == previous else "the recipe's"
 
 
 def _describe_student(request: Request) -> str | dict[str, Any] | None:

@@ -12,8 +12,8 @@ from pydantic import BeforeValidator, ValidationInfo, create_model
 from kdcli.errors import UsageError, did_you_mean
 from kdcli.spec import Spec
 
-_EVERYWHERE = ("distill", "evaluate", "compare", "export")
-_TRAINED = ("distill", "evaluate", "compare")
+_EVERYWHERE = ("distill", "evaluate", "compare", "export", "shrink")
+_TRAINED = ("distill", "evaluate", "compare", "shrink")
 _DECIDED = ("classification", "segmentation", "multilabel")
 
 
@@ -61,7 +61,7 @@ METRICS: dict[str, Metric] = {
     "psnr": Metric(_TRAINED, ("regression",)),
     "size_mb": Metric(_EVERYWHERE),
     "parameters": Metric(_TRAINED),
-    "flops": Metric(("evaluate", "compare")),
+    "flops": Metric(("evaluate", "compare", "shrink")),
     "latency_ms": Metric(("evaluate", "compare", "export"), timed=True),
     "latency_ratio": Metric(("evaluate", "compare", "export"), of_teacher=True, timed=True),
     "examples_per_second": Metric(("evaluate", "compare"), timed=True),

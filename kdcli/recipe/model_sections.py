@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from kdcli.recipe.types import ClassColumns, InputValues, WordOrSize, WordOrViews
 from kdcli.spec import OutputKind, PositiveFloat, Spec, Standardization
-from kdcli.zoo import AnyModel
+from kdcli.zoo import AnyModel, Shrunk, StudentModel
 
 ScaleSetting = Annotated[
     Annotated[Literal["auto", "unit", "signed", "raw", "imagenet", "caffe"], Tag("word")]
@@ -99,20 +99,32 @@ class StudentSection(Spec):
     """The student.
 
     Args:
-        model: a file or a zoo model.
+        model: a file, a zoo model, or `{kind: shrunk, keep: 0.5}`: the teacher with fewer channels.
         output_kind: kind of the last layer's output; `auto` determines it.
-        start: `file` (its weights unchanged) or `fresh` (initialized from the seed); `auto` is `file`.
+        start: `file` (its weights unchanged), `fresh` (initialized from the seed), or for a shrunk student
+            `inherited` (the teacher's weights); `auto` is `file`, and `inherited` for a shrunk student.
         signature: signature of a SavedModel; `serving_default`, or the only one, if omitted.
         output: name of the output, if there are several.
         input: its preprocessing.
     """
 
-    model: AnyModel | None = None
+    model: StudentModel | None = None
     output_kind: Literal["auto", OutputKind] = "auto"
-    start: Literal["auto", "file", "fresh"] = "auto"
+    start: Literal["auto", "file", "fresh", "inherited"] = "auto"
     signature: str | None = None
     output: str | None = None
     input: InputSection = InputSection()
+
+    @model_validator(mode="after")
+    def _check_start(self) -> StudentSection:
+        shrunk = isinstance(self.model, Shrunk)
+        if self.start == "inherited" and self.model is not None and not shrunk:
+            raise ValueError(
+                "start: inherited is for {kind: shrunk} students; start: file keeps the file's weights"
+            )
+        if self.start == "file" and shrunk:
+            raise ValueError("a shrunk student has start: inherited or fresh")
+        return self
 
 
 ModelSection: TypeAlias = TeacherSection | StudentSection

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, SerializationInfo, model_serializer, model_validator
 
@@ -21,16 +21,17 @@ Section = TypeVar("Section", bound=Spec)
 class StageSection(Spec):
     """One distillation of a chain: its differences from the rest of the recipe.
 
-    The teacher of the first stage is that of the recipe; the teacher of each later stage is the previous student.
-
     Args:
         description: description of the stage.
+        teacher: `previous`, the student of the stage before, or `first`, the teacher of the recipe, which also
+            teaches the first stage; by default `first` for a shrunk student and `previous` for any other.
         student: replaces keys of the recipe's `student`.
         losses: replaces the recipe's `losses`.
         train: replaces keys of the recipe's `train`.
     """
 
     description: str = ""
+    teacher: Literal["first", "previous"] | None = None
     student: StudentSection | None = None
     losses: Annotated[tuple[AnyLoss, ...], Field(strict=False, min_length=1)] | None = None
     train: TrainSection | None = None

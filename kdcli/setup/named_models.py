@@ -17,7 +17,7 @@ from kdcli.recipe.gates import Gate
 from kdcli.recipe.reader import read_run_recipe
 from kdcli.recipe.sections import Recipe
 from kdcli.runs.directory import find_run_recipe
-from kdcli.setup.request import SPLIT_OPTIONS, RecipeLike, RecipeOptions, Request, make_request
+from kdcli.setup.request import SPLIT_OPTIONS, RecipeLike, Request, RunOptions, make_request
 
 
 def request_for_models(
@@ -25,8 +25,9 @@ def request_for_models(
     recipe: RecipeLike | None,
     *,
     with_data: bool = True,
+    role: str = "student",
     gates: Sequence[str | Gate] = (),
-    **options: Unpack[RecipeOptions],
+    **options: Unpack[RunOptions],
 ) -> Request:
     """Build the request for named models: from the recipe, else from the data of the first run among them.
 
@@ -34,6 +35,7 @@ def request_for_models(
         models: files and runs.
         recipe: as for `make_request`; None takes the data of a run.
         with_data: whether examples will be read.
+        role: the section to which the options `signature` and `output` apply.
         gates: bounds in addition to the recipe's.
         options: as for `make_request`.
 
@@ -50,7 +52,7 @@ def request_for_models(
                 _refuse_different_sources(runs)
             # Only its data and split: the input settings apply to the run's own networks alone.
             recipe = _select_data(read_run_recipe(run_recipe), with_source=with_data and not has_data_option)
-    return make_request(recipe, role="student", gates=gates, **options)
+    return make_request(recipe, role=role, gates=gates, **options)
 
 
 def _select_data(run: Recipe, *, with_source: bool) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def open_model(
             trust=trust,
             on_event=on_event,
         )
-    return _fit(loaded, role, dataset=dataset, seed=seed, trainable=trainable, on_event=on_event)
+    return fit_loaded_model(loaded, role, dataset=dataset, seed=seed, trainable=trainable, on_event=on_event)
 
 
 def _load_object(
@@ -208,10 +208,18 @@ def _load_file(
     )
 
 
-def _fit(
+def fit_loaded_model(
     loaded: LoadedModel, role: str, *, dataset: Dataset, seed: int, trainable: bool, on_event: OnEvent
 ) -> OpenedModel:
-    """The model with fresh weights where they are requested, fitted to the data.
+    """Fit a model to the data, with fresh weights where they are requested.
+
+    Args:
+        loaded: from a file, an object, the zoo or the teacher.
+        role: `teacher` or `student`.
+        dataset: the data.
+        seed: RNG seed for fresh weights.
+        trainable: whether it will be trained.
+        on_event: receives notes on what was resolved.
 
     Raises:
         ModelError: not trainable, or it does not fit the data.

@@ -15,11 +15,12 @@ from kdcli.models.outputs import resolve_output
 from kdcli.recipe.model_sections import InputSection
 from kdcli.setup.ensemble_requests import member_requests
 from kdcli.setup.fit_to_data import select_columns
-from kdcli.setup.open_models import OpenedModel, open_model
+from kdcli.setup.open_models import OpenedModel, fit_loaded_model, open_model
 from kdcli.setup.request import Request
 from kdcli.setup.run_location import data_key
+from kdcli.setup.shrunk_student import build_shrunk_student
 from kdcli.tensors import Shape
-from kdcli.zoo import File
+from kdcli.zoo import File, Shrunk
 
 
 def open_role(
@@ -32,9 +33,25 @@ def open_role(
         request: what to open, and with which settings.
         dataset: the data that the model is fitted to.
         start: `auto`, `file` or `fresh` for a model that will be trained; None for one that only computes outputs.
-        teacher: the model that a cloned student copies.
+        teacher: the model that a cloned or shrunk student comes from.
     """
     section = getattr(request.recipe, role)
+    seed, on_event = request.recipe.train.seed, request.context.on_event
+    if isinstance(section.model, Shrunk) and role not in request.models:
+        loaded = build_shrunk_student(
+            section.model,
+            start=str(start),
+            dataset=dataset,
+            section=section,
+            seed=seed,
+            data_seed=request.recipe.data_seed,
+            teacher=teacher,
+            trust=request.trust,
+            on_event=on_event,
+        )
+        return fit_loaded_model(
+            loaded, role, dataset=dataset, seed=seed, trainable=start is not None, on_event=on_event
+        )
     return open_model(
         role,
         given=request.models.get(role),
@@ -42,8 +59,8 @@ def open_role(
         start="file" if start in ("auto", None) else str(start),
         dataset=dataset,
         section=section,
-        seed=request.recipe.train.seed,
-        on_event=request.context.on_event,
+        seed=seed,
+        on_event=on_event,
         teacher=teacher,
         trust=request.trust,
         trainable=start is not None,

@@ -268,7 +268,8 @@ def require(request: Request, *sections: str) -> None:
             if section == "student":
                 source = request.origins.document.values.get("data", {}).get("source")
                 data = source if isinstance(source, str) else "D"
-                example += f"; kd inspect zoo:cnn --data {shlex.quote(data)} lists small students to choose from"
+                data = f"--data {shlex.quote(data)}"
+                example += f"; kd shrink TEACHER {data} makes a student, kd inspect zoo:cnn {data} lists others"
             raise UsageError(
                 f"no {section}: {setting} is not set by the recipe {request.name!r} or an option", hint=example
             )

@@ -82,7 +82,7 @@ def build_zoo_model(
     if isinstance(source, Clone):
         original = _require_keras(teacher)
         model = source.build_from(original and original.model, seed=seed)
-        return _wrap(model, name, "fresh", _copy_preprocessing(section, original))
+        return _wrap(model, name, "fresh", copy_preprocessing(section, original))
     if not dataset.outputs:
         raise UsageError(
             f"{name}: the number of classes is unknown, since the data has neither labels nor class names",
@@ -196,7 +196,7 @@ def _require_keras(teacher: Network | None) -> KerasNetwork | None:
     return teacher
 
 
-def _copy_preprocessing(section: ModelSection, teacher: KerasNetwork | None) -> ModelSection:
+def copy_preprocessing(section: ModelSection, teacher: KerasNetwork | None) -> ModelSection:
     """The section with the teacher's preprocessing, if it has no settings of its own."""
     if teacher is None or section.input != InputSection() or not teacher.preprocessing:
         return section

@@ -15,9 +15,11 @@ from kdcli.zoo.file import File
 from kdcli.zoo.mlp import Mlp
 from kdcli.zoo.mobile import Mobile
 from kdcli.zoo.resnet import Resnet
+from kdcli.zoo.shrunk import Shrunk
 
 ZooModel = Annotated[Cnn | Mlp | Resnet | Mobile | Application | Clone, Field(discriminator="name")]
 AnyModel = Annotated[ZooModel | File, Field(discriminator="kind")]
+StudentModel = Annotated[ZooModel | File | Shrunk, Field(discriminator="kind")]
 
 
 def get_zoo_class(name: str) -> type[ModelSource]:
@@ -47,6 +49,8 @@ __all__ = [
     "Mlp",
     "Mobile",
     "Resnet",
+    "Shrunk",
+    "StudentModel",
     "ZooModel",
     "get_zoo_class",
     "has_trained_weights",

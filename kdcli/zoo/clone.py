@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from kdcli.errors import UsageError
 from kdcli.spec import ModelSource
@@ -15,6 +15,8 @@ class Clone(ModelSource):
     Furlanello, Lipton, Tschannen, Itti & Anandkumar 2018, arXiv:1805.04770. For the student only. Its
     preprocessing is the teacher's, unless `student.input` differs. Taps: those of the teacher.
     """
+
+    needs_teacher: ClassVar[bool] = True
 
     kind: Literal["zoo"] = "zoo"
     name: Literal["clone"] = "clone"

@@ -142,6 +142,10 @@ class KerasNetwork(Network):
             return self._call_model(inputs, ())[0]
         return map_in_batches(lambda batch: self._call_model(batch, ())[0], inputs, size=self.batch)
 
+    def make_inputs(self, raw: Tensors) -> Any:
+        """Preprocess a raw batch, in the structure that the model takes."""
+        return self._arrange(preprocess(self.preprocessing, raw))
+
     def compute_before_weights(self, raw: Tensors) -> np.ndarray | None:
         """Preprocess a raw batch and compute what enters the first layer with weights."""
         inputs = preprocess(self.preprocessing, raw)

@@ -1,0 +1,143 @@
+"""Options of `kd shrink`, and the order that they describe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdcli.artifacts.student_costs import MEASURE_AS, ShrinkTargets, choose_measured_format
+from kdcli.errors import UsageError
+from kdcli.recipe.gates import Gate
+from kdcli.setup.request import RecipeOptions, Request
+from kdcli.spec import ExportFormat
+from kdcli.zoo.shrunk import MEASURED_IMPORTANCES, Shrunk
+
+
+class ShrinkOptions(RecipeOptions, total=False):
+    """Options of `kdcli.shrink` in addition to `RecipeOptions`.
+
+    Args:
+        keep: fraction of the channels that stays, in (0, 1]; 0.5 without any other target.
+        max_params: largest number of parameters.
+        max_mflops: most millions of floating point operations for one example; a multiply-add is 2.
+        max_size_mb: largest file in the format `measure_as`, in 10^6 bytes.
+        max_latency_ms: largest median latency of that file on this machine, at batch 1.
+        measure_as: format of that file; `litert/int8` by default.
+        importance: criterion: `activation` (default with data), `taylor`, `bn_scale`, `l1`, `l2` (default without
+            data), `fpgm`, `random`.
+        allocation: `uniform` (default) keeps the same fraction of every layer; `global` ranks all together.
+        round_to: channel counts are rounded to multiples of it; 8 by default.
+        blocks: number of residual blocks to leave out.
+        rank: split every Dense layer for which that saves parameters.
+        free_normalized: let channels go that a layer normalization or a softmax couples.
+        fresh: draw new weights from the seed, for the same architecture.
+        seed: RNG seed for fresh weights, the examples and the criteria that draw.
+        limit: number of examples for the accuracy, or a fraction of them; 2,000 by default.
+        dry_run: write and export nothing.
+    """
+
+    keep: float | None
+    max_params: int | None
+    max_mflops: float | None
+    max_size_mb: float | None
+    max_latency_ms: float | None
+    measure_as: str
+    importance: str | None
+    allocation: str | None
+    round_to: int | None
+    blocks: int | None
+    rank: int | None
+    free_normalized: bool | None
+    fresh: bool
+    seed: int | None
+    limit: float | None
+    dry_run: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShrinkOrder:
+    """What `kd shrink` should do.
+
+    Args:
+        source: the teacher's file or run.
+        settings: how to shrink it.
+        targets: bounds that the student must meet.
+        form: the format in which size and latency are measured.
+        measured_as: its name on the command line.
+        out: the file to write.
+        fresh: whether the weights are drawn from the seed.
+        overwrite: whether a file in `out` may be replaced.
+        limit: number of examples for the accuracy, or a fraction of them.
+        gates: bounds that set the exit code.
+    """
+
+    source: Path
+    settings: Shrunk
+    targets: ShrinkTargets
+    form: ExportFormat
+    measured_as: str
+    out: Path
+    fresh: bool = False
+    overwrite: bool = False
+    limit: float | None = None
+    gates: Sequence[str | Gate] = ()
+
+
+_SETTINGS = ("keep", "importance", "allocation", "round_to", "blocks", "rank", "free_normalized")
+_TARGETS = ("max_params", "max_mflops", "max_size_mb", "max_latency_ms")
+
+
+def make_order(
+    source: Path,
+    options: ShrinkOptions,
+    request: Request,
+    *,
+    out: Path | None,
+    overwrite: bool,
+    gates: Sequence[Any],
+) -> ShrinkOrder:
+    """Read the options; what they leave open comes from a shrunk student of the recipe.
+
+    Raises:
+        UsageError: a value that is not possible, or two options that exclude each other.
+    """
+    model = request.recipe.student.model
+    base = model if isinstance(model, Shrunk) else Shrunk()
+    measured_as = options.get("measure_as", MEASURE_AS)
+    targets = ShrinkTargets(**{name: options.get(name) for name in _TARGETS})  # type: ignore[arg-type]
+    _check_targets(options, targets)
+    given = {name: options[name] for name in _SETTINGS if options.get(name) is not None}  # type: ignore[literal-required]
+    if targets.are_set:
+        # The targets take the place of the recipe's.
+        given.update(keep=None, max_params=None)
+    elif base.max_params is not None and "keep" not in given:
+        targets = ShrinkTargets(max_params=base.max_params)
+    if not request.has_data and "importance" not in given and base.importance in MEASURED_IMPORTANCES:
+        given["importance"] = "l2"
+    return ShrinkOrder(
+        source=source,
+        settings=base.with_options(given),
+        targets=targets,
+        form=choose_measured_format(measured_as),
+        measured_as=measured_as,
+        out=out if out is not None else Path(f"{source.stem}-shrunk.keras"),
+        fresh=options.get("fresh", False),
+        overwrite=overwrite,
+        limit=options.get("limit"),
+        gates=gates,
+    )
+
+
+def _check_targets(options: ShrinkOptions, targets: ShrinkTargets) -> None:
+    for name in _TARGETS:
+        value = getattr(targets, name)
+        if value is not None and not value > 0:
+            raise UsageError(f"--{name.replace('_', '-')} must be above 0 (got {value:g})")
+    if targets.are_set and options.get("keep") is not None:
+        option = next(name for name in _TARGETS if getattr(targets, name) is not None).replace("_", "-")
+        raise UsageError(
+            f"--keep and --{option} exclude each other: a target sets how many channels stay",
+            hint="leave out --keep",
+        )

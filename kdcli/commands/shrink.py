@@ -1,0 +1,63 @@
+"""kd shrink: make a student from the teacher's own graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+from kdcli.artifacts.shrink_order import ShrinkOptions, make_order
+from kdcli.artifacts.shrunk_file import shrink_to_file
+from kdcli.extras import require_extra
+from kdcli.models.files.format import resolve_model_file
+from kdcli.screening.verdict import NO_TRUST
+from kdcli.setup.named_models import check_limits, request_for_models
+from kdcli.setup.request import RecipeLike, RecipeOptions
+
+if TYPE_CHECKING:
+    from kdcli.recipe.gates import Gate
+    from kdcli.runs.shrink_results import ShrinkResult
+
+
+def shrink(
+    teacher: str | Path,
+    *,
+    recipe: RecipeLike | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    gates: Sequence[str | Gate] = (),
+    **options: Unpack[ShrinkOptions],
+) -> ShrinkResult:
+    """Make a student: the teacher without its least important channels.
+
+    The student is a plain `.keras` file that opens without kd. Nothing is trained: the size is found by building
+    students and measuring their files. Distil the teacher into the student afterwards.
+
+    Args:
+        teacher: a Keras file or a run directory, which brings its data and preprocessing.
+        recipe: for its `data`, `teacher.input` and `gates`, and its student if that is a shrunk one.
+        out: the file to write; `<name>-shrunk.keras` by default.
+        overwrite: whether to replace that file.
+        gates: bounds such as `accuracy_drop<=0.2`; they replace those of the recipe for the same metric.
+        options: options of `kdcli.RecipeOptions` and `kdcli.ShrinkOptions`. Without data, weights rank the
+            channels, and statistics of batch normalization stay as they are.
+
+    Raises:
+        kdcli.errors.KdError: any expected error, by its subclasses.
+
+    Example:
+        >>> import kdcli
+        >>> kdcli.shrink("teacher.keras", data="digits", keep=0.5).path   # doctest: +SKIP
+    """
+    source = Path(teacher)
+    resolve_model_file(source, trust=options.get("trust", NO_TRUST))
+    check_limits(limit=options.get("limit"), batch_size=None)
+    names = RecipeOptions.__annotations__.keys() | {"seed", "dry_run"}
+    shared = {name: value for name, value in options.items() if name in names}
+    request = request_for_models([source], recipe, role="teacher", **shared)  # type: ignore[arg-type]
+    order = make_order(
+        source, options, request, out=None if out is None else Path(out), overwrite=overwrite, gates=gates
+    )
+    if order.form.extra is not None:
+        require_extra(order.form.extra, subject=f"--measure-as {order.measured_as}")
+    return shrink_to_file(order, request)

@@ -1,0 +1,183 @@
+"""A shrunk student: built from the opened teacher, on training examples of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcli.data.dataset import Dataset
+from kdcli.data.examples import Examples
+from kdcli.data.order_and_splits import limit_positions
+from kdcli.errors import ModelError, UsageError
+from kdcli.events import Note, OnEvent
+from kdcli.models.files.format import resolve_model_file
+from kdcli.models.files.open import open_file
+from kdcli.models.keras.model import make_fresh_copy
+from kdcli.models.keras.network import KerasNetwork
+from kdcli.models.network import Network
+from kdcli.recipe.model_sections import ModelSection
+from kdcli.screening.verdict import NO_TRUST, Trust
+from kdcli.setup.zoo_models import LoadedModel, copy_preprocessing
+from kdcli.shrinking.importance import Batches
+from kdcli.shrinking.low_rank import LOW_RANK_SUFFIX
+from kdcli.shrinking.search import find_largest
+from kdcli.shrinking.shrink import Shrinker, ShrunkModel, read_widths
+from kdcli.zoo.shrunk import Shrunk
+
+# Training examples on which importance, blocks and batch statistics are measured, and how many at a time.
+CALIBRATION_EXAMPLES, _BATCH = 512, 64
+
+
+def build_shrunk_student(
+    source: Shrunk,
+    *,
+    start: str,
+    dataset: Dataset,
+    section: ModelSection,
+    seed: int,
+    data_seed: int,
+    teacher: Network | None,
+    trust: Trust = NO_TRUST,
+    on_event: OnEvent,
+) -> LoadedModel:
+    """Shrink the teacher to the student of a run.
+
+    Args:
+        source: how to shrink it.
+        start: `fresh` draws new weights; any other keeps those of the teacher.
+        dataset: its training examples rank the channels.
+        section: the recipe's settings for the student.
+        seed: RNG seed for fresh weights.
+        data_seed: RNG seed for the examples and for criteria that draw.
+        teacher: the opened teacher, with its preprocessing.
+        trust: what a file that was shrunk before may do.
+        on_event: receives a note on the size.
+
+    Raises:
+        UsageError: there is no teacher, or no student is that small.
+        ModelError: the teacher has no graph that can be shrunk.
+    """
+    if teacher is None:
+        raise UsageError(
+            "a shrunk student is built from the teacher, and there is none", hint="--teacher FILE.keras"
+        )
+    network = require_shrinkable(teacher)
+    batches = make_batches(network, sample_calibration(dataset, seed=data_seed))
+    model, widths = network.model, None
+    if source.path is not None:
+        path = resolve_model_file(Path(source.path), trust=trust)
+        before = require_shrinkable(open_file(path, trust=trust, trainable=True, on_event=on_event).network)
+        model, widths = before.model, read_widths(network.model)
+        _check_widths(source, read_widths(model), widths)
+    shrinker = Shrinker(model, source, batches=batches, kind=network.saved_kind, seed=data_seed, widths=widths)
+    shrunk = build_to_settings(shrinker)
+    on_event(Note(describe_shrunk(shrunk, network)))
+    model = shrunk.model
+    name = f"shrunk {network.name}"
+    if start == "fresh":
+        model = make_fresh_copy(model, seed=seed)
+    return LoadedModel(
+        network=KerasNetwork(model, name=name, output=section.output or _name_output(network)),
+        start="fresh" if start == "fresh" else "inherited",
+        section=_copy_settings(section, network),
+        is_initialized=True,
+    )
+
+
+def _check_widths(source: Shrunk, found: Mapping[str, int], widths: Mapping[str, int]) -> None:
+    """Refuse a model that was not made from the teacher: `keep` counts the teacher's channels.
+
+    Raises:
+        ModelError: naming the first layer that the teacher does not have, or has narrower.
+    """
+    for name, width in found.items():
+        if width > widths.get(name, 0) and not name.endswith(LOW_RANK_SUFFIX):
+            raise ModelError(
+                f"{source.path}: the layer {name} with {width} channels is not a part of the teacher",
+                hint="student.model.of names a model that was shrunk from this teacher",
+            )
+
+
+def _name_output(network: KerasNetwork) -> str | None:
+    return network.output_name if len(network.all_outputs) > 1 else None
+
+
+def _copy_settings(section: ModelSection, teacher: KerasNetwork) -> ModelSection:
+    """The section with the teacher's preprocessing and output kind, where it leaves them open."""
+    section = copy_preprocessing(section, teacher)
+    return (
+        section.model_copy(update={"output_kind": teacher.saved_kind})
+        if section.output_kind == "auto"
+        else section
+    )
+
+
+def build_to_settings(shrinker: Shrinker) -> ShrunkModel:
+    """Build the student for `keep` or `max_params` of the settings.
+
+    Raises:
+        UsageError: the smallest student has more parameters.
+    """
+    settings = shrinker.settings
+    limit = settings.max_params
+    if limit is None:
+        return shrinker.build(settings.fraction)
+    count = shrinker.count_parameters if settings.rank is None else _count_built(shrinker)
+
+    def explain(keep: float) -> UsageError:
+        return UsageError(
+            f"max_params {limit:,}: the smallest student of {shrinker.model.name} has {count(keep):,} parameters",
+            hint=f"--set student.model.max_params={count(keep)}",
+        )
+
+    return shrinker.build(find_largest(lambda keep: count(keep) <= limit, explain=explain))
+
+
+def _count_built(shrinker: Shrinker) -> Any:
+    return lambda keep: shrinker.assemble(keep).count_params()
+
+
+def describe_shrunk(shrunk: ShrunkModel, teacher: KerasNetwork) -> str:
+    """A sentence on the size of a student and on what was left out."""
+    parts = [f"{shrunk.model.count_params():,} of {teacher.parameters:,} parameters, keep {shrunk.keep:g}"]
+    if shrunk.blocks:
+        parts.append(f"without {', '.join(block.name for block in shrunk.blocks)}")
+    if shrunk.unknown:
+        parts.append(f"not understood: {', '.join(shrunk.unknown)}")
+    return f"student: shrunk from {teacher.name}: {'; '.join(parts)}"
+
+
+def require_shrinkable(network: Network) -> KerasNetwork:
+    """Refuse a model that has no Keras graph.
+
+    Raises:
+        ModelError: another format.
+    """
+    if not isinstance(network, KerasNetwork):
+        raise ModelError(
+            f"{network.name}: only a Keras model can be shrunk, since other formats do not tell their layers",
+            hint="give the .keras file it was made from, or choose a zoo student: kd inspect zoo:cnn --data D",
+        )
+    return network
+
+
+def sample_calibration(dataset: Dataset, *, seed: int) -> Examples:
+    """The training examples on which a model is measured before it is shrunk, stratified."""
+    train = dataset.train
+    if len(train) <= CALIBRATION_EXAMPLES:
+        return train
+    return train.subset(limit_positions(train.all_labels(), len(train), limit=CALIBRATION_EXAMPLES, seed=seed))
+
+
+def make_batches(network: KerasNetwork, examples: Examples) -> Batches:
+    """Batches of preprocessed examples, as the model takes them."""
+
+    def batches() -> Iterator[Any]:
+        for start in range(0, len(examples), _BATCH):
+            positions = np.arange(start, min(start + _BATCH, len(examples)))
+            yield network.make_inputs(examples.take(positions))
+
+    return batches
