@@ -181,6 +181,8 @@ def _name_student(request: Request, names: dict[str, str]) -> str:
     model = request.recipe.student.model
     instance = request.models.get("student")
     key = str(id(instance)) if instance is not None else model.model_dump_json() if model else ""
+    if isinstance(model, Shrunk):
+        key += request.recipe.student.start
     if key not in names:
         short = "student"
         if isinstance(model, File):

@@ -110,9 +110,9 @@ class ShrinkResult:
     gates: tuple[GateResult, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """`kd.shrink/1`."""
+        """`kd.shrink/1`, or `kd.plan/1` after a dry run."""
         return {
-            "schema": "kd.shrink/1",
+            "schema": "kd.shrink/1" if self.path else "kd.plan/1",
             "model": relativize_path(self.path) if self.path else None,
             "teacher": {"path": relativize_path(self.source), **self.teacher.to_json()},
             "student": self.student.to_json(),

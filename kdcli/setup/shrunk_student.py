@@ -64,6 +64,11 @@ def build_shrunk_student(
         raise UsageError(
             "a shrunk student is built from the teacher, and there is none", hint="--teacher FILE.keras"
         )
+    if source.of == "previous":
+        raise UsageError(
+            "student.model.of is previous, but only the stages of a recipe have a previous student",
+            hint="of: teacher, or the path of a model that was shrunk before",
+        )
     network = require_shrinkable(teacher)
     batches = make_batches(network, sample_calibration(dataset, seed=data_seed))
     model, widths = network.model, None
