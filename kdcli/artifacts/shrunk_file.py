@@ -140,7 +140,9 @@ def _open(order: ShrinkOrder, request: Request, resources: ExitStack) -> _Teache
     on_event = request.context.on_event
     if not request.has_data:
         section = request.recipe.teacher
-        file = open_file(order.source, trust=request.trust, part=choice_of(section, "teacher"), on_event=on_event)
+        file = open_file(
+            order.source, trust=request.trust, part=choice_of(section, "teacher"), rebuild=True, on_event=on_event
+        )
         network = require_shrinkable(file.network)
         return _Teacher(*_add_random_inputs(network))
     dataset = open_named_data(request, carve=True, on_event=on_event)
@@ -152,6 +154,7 @@ def _open(order: ShrinkOrder, request: Request, resources: ExitStack) -> _Teache
         threads=request.context.threads,
         opened=resources,
         on_event=on_event,
+        rebuild=True,
     )
     network = require_shrinkable(opened.network)
     calibration = sample_calibration(dataset, seed=request.recipe.data_seed)
@@ -183,7 +186,7 @@ def _add_random_inputs(network: KerasNetwork) -> tuple[KerasNetwork, None, None,
 def _export(costs: StudentCosts, student: KerasNetwork, findings: list[str]) -> dict[str, CandidateFile]:
     """Both models as files of the measured format; adds a finding where one cannot be converted."""
     try:
-        return {"teacher": costs.write(costs.teacher), "student": costs.write(student)}
+        return {"teacher": costs.write(costs.teacher, name="teacher"), "student": costs.write(student)}
     except ModelError as error:
         findings.append(f"size and latency of the file were not measured: {error.message}")
         return {}

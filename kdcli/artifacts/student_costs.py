@@ -101,14 +101,20 @@ class StudentCosts:
         network = KerasNetwork(model, name="student", output=name)
         return network.with_preprocessing(self.teacher.preprocessing).with_outputs_like(self.teacher)
 
-    def write(self, network: KerasNetwork) -> CandidateFile:
+    def write(self, network: KerasNetwork, *, name: str = "student") -> CandidateFile:
         """Convert a model, and open the file.
+
+        Args:
+            network: the model.
+            name: of the file, in messages.
 
         Raises:
             ModelError: it cannot be converted.
         """
         self._count += 1
-        path = self._folder / self.form.file_name(f"candidate{self._count}")
+        folder = self._folder / str(self._count)
+        folder.mkdir()
+        path = folder / self.form.file_name(name)
         try:
             serving = self._convert(network, path, None)
         except ModelError:

@@ -109,6 +109,7 @@ def open_evaluated_file(
     threads: int | None,
     opened: ExitStack,
     on_event: OnEvent,
+    rebuild: bool = False,
 ) -> EvaluatedFile:
     """Open a model behind its preprocessing: that of its run, or for a file that of the recipe.
 
@@ -120,6 +121,7 @@ def open_evaluated_file(
         threads: number of threads of the runtime of a `.tflite` or `.onnx` file.
         opened: closes that runtime.
         on_event: receives notes.
+        rebuild: whether a Keras 2 file that opens as a graph is rebuilt with the layers of Keras 3.
 
     Raises:
         ModelError: the file is missing or unreadable, or does not fit the data.
@@ -129,7 +131,8 @@ def open_evaluated_file(
     run_recipe = find_run_recipe(given)
     if run_recipe is not None:
         section = apply_recorded_settings(section, getattr(read_run_recipe(run_recipe), find_run_role(given)))
-    file = open_file(path, trust=request.trust, part=choice_of(section, role), threads=threads, on_event=on_event)
+    part, trust = choice_of(section, role), request.trust
+    file = open_file(path, trust=trust, part=part, threads=threads, rebuild=rebuild, on_event=on_event)
     network: Network = file.network
     if isinstance(network, RunnerNetwork):
         opened.callback(network.close)

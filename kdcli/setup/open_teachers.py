@@ -46,6 +46,7 @@ def open_role(
             seed=seed,
             data_seed=request.recipe.data_seed,
             teacher=teacher,
+            teacher_file=getattr(request.recipe.teachers[0].model, "path", None),
             trust=request.trust,
             on_event=on_event,
         )

@@ -18,6 +18,7 @@ from kdcli.models.files.open import open_file
 from kdcli.models.keras.model import make_fresh_copy
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
+from kdcli.models.saved_model.network import FrozenNetwork
 from kdcli.recipe.model_sections import ModelSection
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.setup.zoo_models import LoadedModel, copy_preprocessing
@@ -40,6 +41,7 @@ def build_shrunk_student(
     seed: int,
     data_seed: int,
     teacher: Network | None,
+    teacher_file: str | None,
     trust: Trust = NO_TRUST,
     on_event: OnEvent,
 ) -> LoadedModel:
@@ -53,6 +55,7 @@ def build_shrunk_student(
         seed: RNG seed for fresh weights.
         data_seed: RNG seed for the examples and for criteria that draw.
         teacher: the opened teacher, with its preprocessing.
+        teacher_file: its file or run; None if it has none.
         trust: what a file that was shrunk before may do.
         on_event: receives a note on the size.
 
@@ -60,16 +63,12 @@ def build_shrunk_student(
         UsageError: there is no teacher, or no student is that small.
         ModelError: the teacher has no graph that can be shrunk.
     """
-    if teacher is None:
-        raise UsageError(
-            "a shrunk student is built from the teacher, and there is none", hint="--teacher FILE.keras"
-        )
     if source.of == "previous":
         raise UsageError(
             "student.model.of is previous, but only the stages of a recipe have a previous student",
             hint="of: teacher, or the path of a model that was shrunk before",
         )
-    network = require_shrinkable(teacher)
+    network = _require_layers(teacher, teacher_file, trust=trust, on_event=on_event)
     batches = make_batches(network, sample_calibration(dataset, seed=data_seed))
     model, widths = network.model, None
     if source.path is not None:
@@ -90,6 +89,24 @@ def build_shrunk_student(
         section=_copy_settings(section, network),
         is_initialized=True,
     )
+
+
+def _require_layers(teacher: Network | None, file: str | None, *, trust: Trust, on_event: OnEvent) -> KerasNetwork:
+    """The teacher with layers: a Keras 2 file that opened as a graph is opened again with those of Keras 3.
+
+    Raises:
+        UsageError: there is no teacher.
+        ModelError: the teacher does not tell its layers.
+    """
+    if teacher is None:
+        raise UsageError(
+            "a shrunk student is built from the teacher, and no teacher is given", hint="--teacher FILE.keras"
+        )
+    if not isinstance(teacher, FrozenNetwork) or file is None:
+        return require_shrinkable(teacher)
+    path = resolve_model_file(Path(file), trust=trust)
+    rebuilt = open_file(path, trust=trust, rebuild=True, on_event=on_event).network
+    return require_shrinkable(rebuilt).with_preprocessing(teacher.preprocessing).with_outputs_like(teacher)
 
 
 def _check_widths(source: Shrunk, found: Mapping[str, int], widths: Mapping[str, int]) -> None:

@@ -201,7 +201,8 @@ def copy_preprocessing(section: ModelSection, teacher: KerasNetwork | None) -> M
     if teacher is None or section.input != InputSection() or not teacher.preprocessing:
         return section
     first = next(iter(teacher.preprocessing.values()))
-    copied = InputSection(scale=first.scale, resize=first.size or "auto", fit=first.fit)  # type: ignore[arg-type]
+    scale = first.scale if first.is_scaled else "auto"
+    copied = InputSection(scale=scale, resize=first.size or "auto", fit=first.fit)  # type: ignore[arg-type]
     return section.model_copy(update={"input": copied})
 
 

@@ -200,10 +200,10 @@ def test_other_formats_are_refused_with_the_way_on(folder, tmp_path):
         folder / "teacher.keras", formats=["litert", "saved-model"], data=folder / "data.npz", out=tmp_path / "e"
     )
     for artifact in exported.artifacts:
-        with pytest.raises(ModelError, match="only a Keras model can be shrunk") as caught:
+        with pytest.raises(ModelError, match="be shrunk") as caught:
             kdcli.shrink(artifact.path, data=folder / "data.npz", keep=0.5, out=tmp_path / "s.keras")
         assert caught.value.exit_code == 4
-        assert "give the .keras file" in caught.value.hint
+        assert ".keras file" in caught.value.hint and "kd inspect zoo:cnn" in caught.value.hint
 
 
 def test_data_of_another_shape_is_refused(folder, tmp_path):

@@ -34,6 +34,11 @@ def load_keras_2_file(path: Path) -> Any:
     return tf_keras.models.load_model(path, compile=False, safe_mode=True)
 
 
+def load_keras_2_weights(model: KerasModel, path: Path) -> None:
+    """Assign the weights of a screened `.h5` file of Keras 2 to a model with the same layers."""
+    model.load_weights(path)
+
+
 def load_keras(path: Path, *, safe: bool) -> KerasModel:
     """Load a Keras 3 file; `safe` refuses objects that could run code."""
     with warnings.catch_warnings():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from kdcli.events import OnEvent, ignore_event
 from kdcli.extras import require_extra
 from kdcli.lazy import keras
 from kdcli.models.files.format import KERAS_FORMATS, SAVED_MODEL, read_keras_version
+from kdcli.models.files.keras_2 import rebuild_keras_2
 from kdcli.models.files.keras_failure import explain_keras_failure
 from kdcli.models.files.load import load_keras
 from kdcli.models.files.screened_copy import ScreenedFile, admit, copy_and_screen
@@ -20,6 +21,7 @@ from kdcli.models.keras.model import check_vocabularies, check_weights_finite
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.keras.size_limits import check_tensor_sizes, limit_weights
 from kdcli.models.network import Network
+from kdcli.models.saved_model.network import FrozenNetwork
 from kdcli.screening.verdict import NO_TRUST, Trust, Verdict
 
 
@@ -71,6 +73,7 @@ def open_file(
     part: ModelPart = WHOLE_MODEL,
     trainable: bool = False,
     threads: int | None = None,
+    rebuild: bool = False,
     on_event: OnEvent = ignore_event,
 ) -> OpenedFile:
     """Screen a private copy of a model file, then open that copy.
@@ -81,6 +84,7 @@ def open_file(
         part: the part of the file to open.
         trainable: whether the model will be trained; otherwise a SavedModel is frozen.
         threads: number of threads, for a file that runs in its own process.
+        rebuild: whether a Keras 2 file that opens as a graph is rebuilt with the layers of Keras 3.
         on_event: receives a warning for each finding that the user's trust overrides.
 
     Raises:
@@ -89,7 +93,12 @@ def open_file(
     """
     with copy_and_screen(path, trust=trust, signature=part.signature) as file:
         admit(file, part.signature, on_event=on_event)
-        return open_screened_file(file, part=part, trainable=trainable, threads=threads)
+        opened = open_screened_file(file, part=part, trainable=trainable, threads=threads)
+        if rebuild and isinstance(opened.network, FrozenNetwork):
+            return replace(
+                opened, network=rebuild_keras_2(file.copied, file.format, opened.network, name=str(path))
+            )
+        return opened
 
 
 def open_screened_file(

@@ -16,7 +16,8 @@ def parse_message(kind: str, content: bytes) -> Any:
     """Parse a message.
 
     Args:
-        kind: `SavedModel`, `VariableDef`, `AssetFileDef`, `GraphDef`, `FunctionDef` or `FunctionDefLibrary`.
+        kind: `SavedModel`, `VariableDef`, `AssetFileDef`, `GraphDef`, `FunctionDef`, `FunctionDefLibrary` or
+            `TrackableObjectGraph`.
         content: the serialized message.
 
     Raises:
@@ -27,7 +28,7 @@ def parse_message(kind: str, content: bytes) -> Any:
     _ = tf.__version__
     from google.protobuf.message import DecodeError
     from tensorflow.core.framework import function_pb2, graph_pb2, variable_pb2
-    from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+    from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2, trackable_object_graph_pb2
 
     classes: dict[str, Any] = {
         "SavedModel": saved_model_pb2.SavedModel,
@@ -35,6 +36,7 @@ def parse_message(kind: str, content: bytes) -> Any:
         "AssetFileDef": meta_graph_pb2.AssetFileDef,
         "GraphDef": graph_pb2.GraphDef,
         "FunctionDef": function_pb2.FunctionDef,
+        "TrackableObjectGraph": trackable_object_graph_pb2.TrackableObjectGraph,
         "FunctionDefLibrary": function_pb2.FunctionDefLibrary,
     }
     try:
