@@ -224,8 +224,10 @@ class Call:
                 self.fix(vector, f"{self.name} works along it")
 
     def give_up(self, reason: str) -> None:
-        """Fix all inputs and name the layer: what it does with channels is not understood."""
-        self.channels.unknown.setdefault(self.path, reason)
+        """Fix all inputs and name the layer, if it touches or makes channels: what it does is not understood."""
+        slotted = any(vector is not None for traced in self.inputs for vector in traced.axes)
+        if slotted or getattr(self.layer, "weights", None):
+            self.channels.unknown.setdefault(self.path, reason)
         self.fix_inputs(f"{self.name} {reason}")
 
 

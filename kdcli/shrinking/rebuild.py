@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.errors import ModelError
+from kdcli.errors import ModelError, summarize_error
 from kdcli.lazy import keras
 from kdcli.shrinking.channels import Binding, Path, TracedChannels
 from kdcli.shrinking.groups import Kept
@@ -54,7 +54,11 @@ def build_like(model: KerasModel, config: Mapping[str, Any]) -> KerasModel:
         if not built.built:
             built.build(model.input_shape)
     except (ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"{model.name}: the smaller model cannot be built: {error}") from error
+        reason = summarize_error(error)
+        raise ModelError(
+            f"{model.name}: the smaller model cannot be built from its configuration: {reason:.200}",
+            hint="write Lambda layers as classes in a --code file; kd inspect zoo:cnn --data D lists students",
+        ) from error
     return built
 
 

@@ -195,6 +195,23 @@ def test_a_single_channel_stays():
     assert widths(model)["wide"] == 8
 
 
+@pytest.mark.parametrize("convert", [np.asarray, keras.ops.convert_to_tensor], ids=["array", "tensor"])
+def test_a_constant_for_each_channel_keeps_the_width(convert):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 1, name="wide")(inputs) * convert(np.arange(8, dtype="float32"))
+    model = randomize(keras.Model(inputs, layers.Dense(2)(layers.Flatten()(layers.Conv2D(6, 1, name="free")(x)))))
+    check(model, 0.5)
+    assert [widths(model)[name] for name in ("wide", "free")] == [0, 6]
+
+
+def test_layers_that_touch_no_channels_are_not_named():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.RandomRotation(0.1)(layers.Rescaling(1 / 255)(inputs))
+    model = randomize(keras.Model(inputs, layers.Dense(2)(layers.Flatten()(layers.Conv2D(6, 1)(x)))))
+    channels, _ = check(model, 0.5)
+    assert channels.unknown == {}
+
+
 def test_a_weight_shared_between_a_free_and_a_frozen_width_stays():
     shared = layers.Dense(6, name="shared")
     one, two = keras.Input((4,)), keras.Input((4,))

@@ -63,7 +63,7 @@ def scale_constant(call: Call) -> list[Axes]:
 
 def _find_arrays(value: Any) -> list[Traced]:
     """Constants among the arguments that are more than one number."""
-    if isinstance(value, dict) and value.get("class_name") == "__numpy__":
+    if isinstance(value, dict) and value.get("class_name") in ("__numpy__", "__tensor__"):
         shape = np.shape(value["config"]["value"])
         return [Traced(shape, (None,) * len(shape))]
     if isinstance(value, dict):
