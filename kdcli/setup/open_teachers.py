@@ -50,6 +50,9 @@ def open_role(
             trust=request.trust,
             on_event=on_event,
         )
+        for variable in loaded.network.variables if request.context.workers.count > 1 else ():
+            # Sums over examples may differ between machines, and with them the ranks of channels.
+            variable.assign(request.context.workers.broadcast(variable.numpy()))
         return fit_loaded_model(
             loaded, role, dataset=dataset, seed=seed, trainable=start is not None, on_event=on_event
         )

@@ -87,7 +87,7 @@ class Workers:
 
     def broadcast(self, values: Any) -> np.ndarray:
         """Return the chief's values on all workers."""
-        return self.all_gather(values)[0].reshape(np.shape(values))
+        return self.all_gather(np.ravel(values))[0].reshape(np.shape(values))
 
     def broadcast_object(self, make: Callable[[], Any]) -> Any:
         """Return the chief's result of `make` on all workers; any JSON value."""

@@ -44,12 +44,14 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def start(folder: Path, out: str, *words: str, task: str | None = None) -> subprocess.Popen:
+def start(
+    folder: Path, out: str, *words: str, task: str | None = None, settings: tuple[str, ...] = (*GIVEN, *TRAINING)
+) -> subprocess.Popen:
     """The real command in a process of its own, as a worker if `task` is set."""
     env = {**os.environ, "KD_CACHE_DIR": str(folder / "cache"), "KD_WORKERS_TIMEOUT": "120"}
     given = () if task is None else ("--devices", "workers")
     return subprocess.Popen(
-        [sys.executable, "-m", "kdcli", *GIVEN, *TRAINING, "--out", out, "--json", *given, *words],
+        [sys.executable, "-m", "kdcli", *settings, "--out", out, "--json", *given, *words],
         cwd=folder,
         env=env if task is None else {**env, "TF_CONFIG": task},
         stdout=subprocess.PIPE,
@@ -58,9 +60,9 @@ def start(folder: Path, out: str, *words: str, task: str | None = None) -> subpr
     )
 
 
-def start_two(folder: Path, out: str, *words: str) -> list[subprocess.Popen]:
+def start_two(folder: Path, out: str, *words: str, **options) -> list[subprocess.Popen]:
     ports = free_ports(2)
-    return [start(folder, out, *words, task=config(ports, index)) for index in range(2)]
+    return [start(folder, out, *words, task=config(ports, index), **options) for index in range(2)]
 
 
 def lines(run: Path) -> list[dict]:
@@ -119,6 +121,20 @@ def test_two_workers_train_as_one_and_the_chief_writes(folder):
         path.name for path in (folder / "one").iterdir()
     )
     assert json.loads((folder / "two" / "environment.json").read_text())["replicas"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.serial
+def test_two_workers_start_from_the_same_shrunk_student(folder):
+    shrunk = ("distill", "--teacher", "student.keras", "--data", "digits", "--batch-size", "32", "--no-preflight")
+    shrunk += ("--set", "student.model={kind: shrunk, keep: 0.5}", "--set", "teacher.precision=float32")
+    two = start_two(folder, "shrunk-two", "--epochs", "2", settings=shrunk)
+    one = start(folder, "shrunk-one", "--epochs", "2", settings=shrunk)
+    answers = [worker.communicate(timeout=200) for worker in two]
+    assert [worker.returncode for worker in two] == [0, 0], answers
+    assert one.communicate(timeout=200) and one.returncode == 0
+    ours, theirs = ([line["loss"] for line in lines(folder / name)] for name in ("shrunk-two", "shrunk-one"))
+    assert ours == pytest.approx(theirs, rel=1e-4)
 
 
 @pytest.mark.slow
