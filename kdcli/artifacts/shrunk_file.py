@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from kdcli.recipe.gates import Gate
 from kdcli.runs import writer
 from kdcli.runs.gate_results import GateResult
 from kdcli.runs.results import Quality
-from kdcli.runs.shrink_results import ShrinkResult, ShrunkLayer, SizedModel
+from kdcli.runs.shrink_results import ShrinkResult, SizedModel
 from kdcli.setup.evaluated_models import open_evaluated_file
 from kdcli.setup.named_models import open_named_data, select_examples
 from kdcli.setup.open_models import choice_of
@@ -92,7 +92,14 @@ def _shrink(
     settings, seed, dry_run = order.settings, request.recipe.data_seed, request.context.dry_run
     network = teacher.network
     batches = None if teacher.dataset is None else make_batches(network, teacher.calibration)
-    shrinker = Shrinker(network.model, settings, batches=batches, kind=network.saved_kind, seed=seed)
+    shrinker = Shrinker(
+        network.model,
+        settings,
+        batches=batches,
+        kind=network.saved_kind,
+        seed=seed,
+        rank_blocks=dry_run and batches is not None,
+    )
     keep = settings.fraction
     if order.targets.are_set:
         keep = TargetSearch(shrinker, order.targets, costs).find()
@@ -113,7 +120,7 @@ def _shrink(
         measured_as=order.measured_as,
         runtime=runtime,
         split=teacher.examples.split if teacher.examples is not None else None,
-        layers=tuple(ShrunkLayer(frozen=layer.frozen, **asdict(layer)) for layer in shrunk.layers),
+        layers=shrunk.layers,
         blocks=tuple(
             {"name": block.name, "change": block.change, "left_out": block in shrunk.blocks}
             for block in shrinker.found_blocks

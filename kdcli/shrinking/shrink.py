@@ -13,6 +13,7 @@ import numpy as np
 from kdcli.errors import ModelError, UsageError
 from kdcli.lazy import keras
 from kdcli.models.keras.inputs import describe_inputs
+from kdcli.runs.shrink_results import ShrunkLayer
 from kdcli.shrinking.allocation import choose_removed
 from kdcli.shrinking.batch_statistics import measure_batch_statistics
 from kdcli.shrinking.blocks import Block, find_blocks, measure_changes, remove_blocks
@@ -31,27 +32,6 @@ _LOW_PRECISION_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerWidth:
-    """The channels of one layer, before and after.
-
-    Args:
-        name: of the layer, with its path; attention has an entry for its heads.
-        before, after: number of channels.
-        reason: why channels of it cannot be removed; None where all can.
-    """
-
-    name: str
-    before: int
-    after: int
-    reason: str | None = None
-
-    @property
-    def frozen(self) -> bool:
-        """Whether the layer keeps its width for a reason of the graph."""
-        return self.reason is not None and self.before == self.after
-
-
-@dataclass(frozen=True, kw_only=True)
 class ShrunkModel:
     """A smaller model.
 
@@ -67,7 +47,7 @@ class ShrunkModel:
 
     model: KerasModel
     keep: float
-    layers: tuple[LayerWidth, ...]
+    layers: tuple[ShrunkLayer, ...]
     blocks: tuple[Block, ...] = ()
     splits: tuple[SplitLayer, ...] = ()
     unknown: tuple[str, ...] = ()
@@ -84,6 +64,7 @@ class Shrinker:
         kind: what the model returns, for `taylor`: `logits`, `probabilities`, `sigmoid` or `values`.
         seed: RNG seed for `taylor` and `random`.
         widths: layer → number of channels against which `keep` counts; those of the model by default.
+        rank_blocks: whether to measure residual blocks even if none is left out.
 
     Raises:
         ModelError: a subclassed model.
@@ -99,6 +80,7 @@ class Shrinker:
         kind: str = "logits",
         seed: int = 0,
         widths: Mapping[str, int] | None = None,
+        rank_blocks: bool = False,
     ) -> None:
         self.settings, self._batches, self._kind, self._seed = settings, batches, kind, seed
         if batches is None and settings.importance in MEASURED_IMPORTANCES:
@@ -106,14 +88,14 @@ class Shrinker:
                 f"importance {settings.importance} is measured on examples, and there is no data",
                 hint="--data D, or --importance l2",
             )
-        self.found_blocks = self._rank_blocks(model)
+        self.found_blocks = self._find_blocks(model, rank=rank_blocks or settings.blocks > 0)
         self.blocks = tuple(self.found_blocks[: settings.blocks])
         self.model = remove_blocks(model, self.blocks)
         self.channels = trace_channels(self.model, free_normalized=settings.free_normalized)
         self.groups = find_groups(self.channels)
         self._base = widths or {maker.name: len(maker.vector) for maker in self.channels.makers.values()}
 
-    def _rank_blocks(self, model: KerasModel) -> list[Block]:
+    def _find_blocks(self, model: KerasModel, *, rank: bool) -> list[Block]:
         found = find_blocks(model)
         if self.settings.blocks > len(found):
             names = ", ".join(block.name for block in found) or "none"
@@ -127,7 +109,7 @@ class Shrinker:
                     "blocks are ranked by how much they change examples, and there is no data", hint="--data D"
                 )
             return found
-        return measure_changes(model, found, self._batches) if self.settings.blocks else found
+        return measure_changes(model, found, self._batches) if rank else found
 
     @cached_property
     def importance(self) -> list[np.ndarray]:
@@ -193,14 +175,20 @@ class Shrinker:
     def _split(self, model: KerasModel) -> tuple[KerasModel, list[SplitLayer]]:
         return (model, []) if self.settings.rank is None else split_dense_layers(model, self.settings.rank)
 
-    def _describe_layers(self, kept: Kept) -> list[LayerWidth]:
+    def _describe_layers(self, kept: Kept) -> list[ShrunkLayer]:
         layers = []
         for maker in self.channels.makers.values():
             reasons = self.channels.slots.get_reasons(maker.vector)
             before = self._base.get(maker.name, len(maker.vector))
-            reason = "; ".join(reasons) or None
+            after = kept.count(maker.vector)
             layers.append(
-                LayerWidth(name=maker.name, before=before, after=kept.count(maker.vector), reason=reason)
+                ShrunkLayer(
+                    name=maker.name,
+                    before=before,
+                    after=after,
+                    frozen=bool(reasons) and after == len(maker.vector),
+                    reason="; ".join(reasons) or None,
+                )
             )
         return layers
 

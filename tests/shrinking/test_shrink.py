@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from random_graphs import randomize
+from random_graphs import build_random_graph, draw_inputs, randomize
 
 from kdcli.errors import ModelError, UsageError
 from kdcli.shrinking import shrink
@@ -311,3 +311,14 @@ def test_the_teacher_is_not_changed(images):
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     assert all("call" not in vars(layer) for layer in model.layers)
+
+
+@pytest.mark.parametrize("importance", ["activation", "taylor"])
+@pytest.mark.parametrize("seed", range(8))
+def test_random_graphs_are_ranked_on_examples(seed, importance):
+    model = build_random_graph(seed)
+    examples = draw_inputs(model, 8)
+    shrinker = Shrinker(model, Shrunk(importance=importance, round_to=1), batches=lambda: iter([examples]))
+    student = shrinker.build(0.5)
+    assert all(np.isfinite(scores).all() for scores in shrinker.importance)
+    assert student.model.count_params() < model.count_params() or not shrinker.groups
