@@ -19,7 +19,7 @@ _LOCATIONS = {
     "predict": ("kdcli.commands.predict", "predict"),
     "RecipeOptions": ("kdcli.setup.request", "RecipeOptions"),
     "RunOptions": ("kdcli.setup.request", "RunOptions"),
-    "ShrinkOptions": ("kdcli.artifacts.shrink_order", "ShrinkOptions"),
+    "ShrinkOptions": ("kdcli.artifacts.shrink_request", "ShrinkOptions"),
     "ExportOptions": ("kdcli.artifacts.conversion", "ExportOptions"),
     "losses": ("kdcli.losses", None),
     "Recipe": ("kdcli.recipe.sections", "Recipe"),

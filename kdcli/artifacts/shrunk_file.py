@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdcli.artifacts.shrink_order import ShrinkOrder
+from kdcli.artifacts.shrink_request import ShrinkRequest
 from kdcli.artifacts.student_costs import CandidateFile, StudentCosts, TargetSearch
 from kdcli.data.dataset import Dataset
 from kdcli.data.examples import SINGLE_INPUT, Examples
@@ -34,7 +34,7 @@ from kdcli.setup.shrunk_student import make_batches, require_shrinkable, sample_
 from kdcli.setup.startup import start_tensorflow
 from kdcli.shrinking.shrink import Shrinker, ShrunkModel
 
-# Space for exported candidates, beside that for their weights.
+# Space for exported candidates, in addition to their weights.
 _SCRATCH_BYTES = 100_000_000
 # Examples on which accuracy is measured, if --limit does not set another number; random inputs without data.
 _MEASURED_EXAMPLES, _RANDOM_EXAMPLES = 2000, 32
@@ -52,44 +52,44 @@ class _Teacher:
     calibration: Examples
 
 
-def shrink_to_file(order: ShrinkOrder, request: Request) -> ShrinkResult:
-    """Shrink a model, measure it beside the teacher, and write it; with `dry_run`, nothing is written or exported.
+def shrink_to_file(shrink_request: ShrinkRequest, request: Request) -> ShrinkResult:
+    """Shrink a model, measure it and the teacher, and write it; with `dry_run`, nothing is written or exported.
 
     Raises:
         UsageError: no student meets the targets, or `out` exists.
         ModelError: the model cannot be shrunk.
     """
     context = request.context
-    _check_out(order)
-    gates = choose_gates("shrink", order.gates, request.recipe.gates, on_event=context.on_event)
+    _check_out(shrink_request)
+    gates = choose_gates("shrink", shrink_request.gates, request.recipe.gates, on_event=context.on_event)
     start_tensorflow(threads=context.threads, seed=request.recipe.train.seed, code=request.code)
     with ExitStack() as resources:
         folder = resources.enter_context(writer.scratch_folder(_SCRATCH_BYTES))
-        teacher = _open(order, request, resources)
+        teacher = _open(shrink_request, request, resources)
         if teacher.dataset is not None:
             check_gate_metrics("shrink", gates, teacher.dataset.task, labelled=teacher.dataset.labelled)
         raw = teacher.calibration.take(np.arange(min(len(teacher.calibration), POOL_EXAMPLES)))
         costs = StudentCosts(
             teacher.network,
-            order.form,
+            shrink_request.form,
             raw,
             folder=folder,
             resources=resources,
             threads=context.threads,
             seed=request.recipe.data_seed,
         )
-        result = _shrink(order, request, teacher, costs, gates)
+        result = _shrink(shrink_request, request, teacher, costs, gates)
         content = None if context.dry_run else save_to_bytes(result.model, folder)
     if content is not None:
-        writer.write_bytes(order.out, content)
+        writer.write_bytes(shrink_request.out, content)
     return result
 
 
 def _shrink(
-    order: ShrinkOrder, request: Request, teacher: _Teacher, costs: StudentCosts, gates: Sequence[Gate]
+    shrink_request: ShrinkRequest, request: Request, teacher: _Teacher, costs: StudentCosts, gates: Sequence[Gate]
 ) -> ShrinkResult:
     """Find the size, build the student and measure both models."""
-    settings, seed, dry_run = order.settings, request.recipe.data_seed, request.context.dry_run
+    settings, seed, dry_run = shrink_request.settings, request.recipe.data_seed, request.context.dry_run
     network = teacher.network
     batches = None if teacher.dataset is None else make_batches(network, teacher.calibration)
     shrinker = Shrinker(
@@ -101,23 +101,25 @@ def _shrink(
         rank_blocks=dry_run and batches is not None,
     )
     keep = settings.fraction
-    if order.targets.are_set:
-        keep = TargetSearch(shrinker, order.targets, costs).find()
+    if shrink_request.targets.are_set:
+        keep = TargetSearch(shrinker, shrink_request.targets, costs).find()
     shrunk = shrinker.build(keep)
-    model = shrunk.model if not order.fresh else make_fresh_copy(shrunk.model, seed=request.recipe.train.seed)
+    model = (
+        shrunk.model if not shrink_request.fresh else make_fresh_copy(shrunk.model, seed=request.recipe.train.seed)
+    )
     student, findings = costs.wrap(model), _describe(shrunk)
     files = {} if dry_run else _export(costs, student, findings)
     before, after, runtime = _measure(teacher, student, costs, files, request, findings)
     return ShrinkResult(
-        path=None if dry_run else order.out,
-        source=order.source,
+        path=None if dry_run else shrink_request.out,
+        source=shrink_request.source,
         model=model,
         teacher=before,
         student=after,
         keep=keep,
         importance=settings.importance,
-        start="fresh" if order.fresh else "inherited",
-        measured_as=order.measured_as,
+        start="fresh" if shrink_request.fresh else "inherited",
+        measured_as=shrink_request.measured_as,
         runtime=runtime,
         split=teacher.examples.split if teacher.examples is not None else None,
         layers=shrunk.layers,
@@ -129,32 +131,43 @@ def _shrink(
             {"name": "/".join(split.path), "rank": split.rank, "energy": split.energy} for split in shrunk.splits
         ),
         findings=tuple(findings),
-        gates=_judge(gates, order, before, after),
+        gates=_judge(gates, shrink_request, before, after),
     )
 
 
-def _check_out(order: ShrinkOrder) -> None:
-    if order.out.suffix != ".keras":
-        raise UsageError(f"--out {order.out}: the student is a .keras file", hint=f"--out {order.out.stem}.keras")
-    if order.out.is_dir() or (order.out.exists() and not order.overwrite):
-        raise UsageError(f"--out {order.out} exists", hint="another --out, or --overwrite")
-    if order.out.exists() and order.source.exists() and order.out.samefile(order.source):
-        raise UsageError(f"--out {order.out} is the teacher itself", hint="another --out")
+def _check_out(shrink_request: ShrinkRequest) -> None:
+    if shrink_request.out.suffix != ".keras":
+        raise UsageError(
+            f"--out {shrink_request.out}: the student is a .keras file",
+            hint=f"--out {shrink_request.out.stem}.keras",
+        )
+    if shrink_request.out.is_dir() or (shrink_request.out.exists() and not shrink_request.overwrite):
+        raise UsageError(f"--out {shrink_request.out} exists", hint="another --out, or --overwrite")
+    if (
+        shrink_request.out.exists()
+        and shrink_request.source.exists()
+        and shrink_request.out.samefile(shrink_request.source)
+    ):
+        raise UsageError(f"--out {shrink_request.out} is the teacher itself", hint="another --out")
 
 
-def _open(order: ShrinkOrder, request: Request, resources: ExitStack) -> _Teacher:
+def _open(shrink_request: ShrinkRequest, request: Request, resources: ExitStack) -> _Teacher:
     """Open the teacher: behind its preprocessing if there is data, else as the file takes it."""
     on_event = request.context.on_event
     if not request.has_data:
         section = request.recipe.teacher
         file = open_file(
-            order.source, trust=request.trust, part=choice_of(section, "teacher"), rebuild=True, on_event=on_event
+            shrink_request.source,
+            trust=request.trust,
+            part=choice_of(section, "teacher"),
+            rebuild=True,
+            on_event=on_event,
         )
         network = require_shrinkable(file.network)
         return _Teacher(*_add_random_inputs(network))
     dataset = open_named_data(request, carve=True, on_event=on_event)
     opened = open_evaluated_file(
-        order.source,
+        shrink_request.source,
         "teacher",
         request=request,
         dataset=dataset,
@@ -165,7 +178,7 @@ def _open(order: ShrinkOrder, request: Request, resources: ExitStack) -> _Teache
     )
     network = require_shrinkable(opened.network)
     calibration = sample_calibration(dataset, seed=request.recipe.data_seed)
-    limit = order.limit or min(_MEASURED_EXAMPLES, len(dataset.split("auto")))
+    limit = shrink_request.limit or min(_MEASURED_EXAMPLES, len(dataset.split("auto")))
     examples = select_examples(dataset, request, split="auto", limit=limit, on_event=on_event)
     return _Teacher(network, dataset, examples, calibration)
 
@@ -245,17 +258,17 @@ def _evaluate(
 
 
 def _describe(shrunk: ShrunkModel) -> list[str]:
-    findings = [f"not understood, so the channels around it stay: {text}" for text in shrunk.unknown]
+    findings = [f"{text}, so the channels around it stay" for text in shrunk.unknown]
     if shrunk.statistics:
-        count = "batch normalization" if shrunk.statistics == 1 else "batch normalizations"
-        findings.append(f"statistics of {shrunk.statistics} {count} measured again")
+        count = "layer" if shrunk.statistics == 1 else "layers"
+        findings.append(f"re-estimated the statistics of {shrunk.statistics} BatchNorm {count}")
     if all(layer.before == layer.after for layer in shrunk.layers) and shrunk.keep < 1:
-        findings.append("no channel was removed: every width is frozen or too small to round down")
+        findings.append("no channel was removed: every width is fixed or too small to round down")
     return findings
 
 
 def _judge(
-    gates: Sequence[Gate], order: ShrinkOrder, teacher: SizedModel, student: SizedModel
+    gates: Sequence[Gate], shrink_request: ShrinkRequest, teacher: SizedModel, student: SizedModel
 ) -> tuple[GateResult, ...]:
     if not gates:
         return ()
@@ -267,4 +280,4 @@ def _judge(
         teacher_accuracy=teacher.quality.accuracy if teacher.quality else None,
         flops=student.flops,
     )
-    return judge_gates(gates, {str(order.out): metrics})
+    return judge_gates(gates, {str(shrink_request.out): metrics})

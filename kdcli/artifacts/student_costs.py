@@ -1,4 +1,4 @@
-"""What a student costs as the file that ships: bytes and latency; and the largest student within targets."""
+"""Size and latency of a student as an exported file, and the largest student that meets the targets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MEASURE_AS = "litert/int8"
 _SECONDS_EACH, _SECONDS_TOGETHER = 0.5, 2.0
 # Bytes of one weight in a file, by variant.
 _WEIGHT_BYTES = {"int8": 1, "dynamic": 1, "float16": 2}
-# How often the prediction of a file's size is corrected by a real file.
+# How often the estimate of a file's size is corrected by a real file.
 _CORRECTIONS = 4
 
 
@@ -229,12 +229,12 @@ class TargetSearch:
         return find_largest(fits, explain=explain, most=most)
 
     def _search_size(self, most: float, bound: float) -> float:
-        """Search by predicted bytes, and correct the prediction by a real file until that file fits."""
+        """Search by estimated bytes, and correct the estimate by a real file until that file fits."""
         smallest = self._measure_megabytes(SMALLEST_KEEP)
         if smallest > bound:
             raise _explain_smallest("--max-size-mb", bound, smallest)
         for _ in range(_CORRECTIONS):
-            keep = self._search([("--max-size-mb", bound, self._predict_megabytes)], most=most)
+            keep = self._search([("--max-size-mb", bound, self._estimate_megabytes)], most=most)
             if self._measure_megabytes(keep) <= bound:
                 return keep
         return SMALLEST_KEEP
@@ -247,16 +247,16 @@ class TargetSearch:
     def _count_mflops(self, keep: float) -> float:
         flops = count_flops(self._costs.wrap(self._shrinker.assemble(keep)))
         if flops is None:
-            raise UsageError("--max-mflops: the operations of this model cannot be counted", hint="--max-params N")
+            raise UsageError("--max-mflops: the FLOPs of this model cannot be counted", hint="--max-params N")
         return flops / 1e6
 
-    def _predict_megabytes(self, keep: float) -> float:
+    def _estimate_megabytes(self, keep: float) -> float:
         width = _WEIGHT_BYTES.get(self._costs.form.variant or "", 4)
         return (self._count_parameters(keep) * width + self._overhead) / 1e6
 
     def _measure_megabytes(self, keep: float) -> float:
         size = self._write(keep).bytes
-        self._overhead += size - self._predict_megabytes(keep) * 1e6
+        self._overhead += size - self._estimate_megabytes(keep) * 1e6
         return size / 1e6
 
     def _time(self, keep: float) -> float:

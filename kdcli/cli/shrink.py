@@ -14,7 +14,7 @@ from kdcli.cli.gates import QualityGateGroup, enforce_gates, make_gate_tables
 from kdcli.cli.groups import OutputGroup, PartGroup, RecipeGroup
 
 if TYPE_CHECKING:
-    from kdcli.artifacts.shrink_order import ShrinkOptions
+    from kdcli.artifacts.shrink_request import ShrinkOptions
     from kdcli.cli.console import Table
     from kdcli.runs.shrink_results import ShrinkResult
 
@@ -22,7 +22,7 @@ TARGETS, CHANNELS = "Targets", "Channels"
 Keep = Annotated[
     float | None,
     typer.Option(
-        "--keep", metavar="F", help="Fraction of the channels that stays; 0.5 by default.", rich_help_panel=TARGETS
+        "--keep", metavar="F", help="Fraction of channels to keep; 0.5 by default.", rich_help_panel=TARGETS
     ),
 ]
 MaxParams = Annotated[
@@ -33,9 +33,7 @@ MaxParams = Annotated[
 ]
 MaxMflops = Annotated[
     float | None,
-    typer.Option(
-        "--max-mflops", metavar="F", help="Most million operations per example.", rich_help_panel=TARGETS
-    ),
+    typer.Option("--max-mflops", metavar="F", help="Maximum MFLOPs per example.", rich_help_panel=TARGETS),
 ]
 MaxSizeMb = Annotated[
     float | None,
@@ -55,7 +53,7 @@ MeasureAs = Annotated[
     typer.Option(
         "--measure-as",
         metavar="FORMAT",
-        help="Format of the file whose size and latency count.",
+        help="File format for measuring size and latency.",
         rich_help_panel=TARGETS,
     ),
 ]
@@ -252,7 +250,7 @@ def _make_table(document: dict[str, Any]) -> Table:
         rows.append(["agreement with teacher", "", f"{after['agreement']:.4f}", ""])
     title = f"keep {document['keep']:.4g}, importance {document['importance']}"
     if document["split"]:
-        title += f", {before['examples']:,} examples of the {document['split']} split before any training"
+        title += f", {before['examples']:,} {document['split']} examples, before any training"
     return make_table(title, ("", "teacher", "student", "ratio"), rows)
 
 
@@ -300,5 +298,5 @@ def _make_block_tables(document: dict[str, Any]) -> list[Table]:
         tables.append(make_table("residual blocks, least change first", ("block", "change", ""), rows))
     if document["low_rank"]:
         rows = [[one["name"], str(one["rank"]), f"{one['energy']:.1%}"] for one in document["low_rank"]]
-        tables.append(make_table("split Dense layers", ("layer", "rank", "energy that stays"), rows))
+        tables.append(make_table("split Dense layers", ("layer", "rank", "energy retained"), rows))
     return tables

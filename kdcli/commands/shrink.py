@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from kdcli.artifacts.shrink_order import ShrinkOptions, make_order
+from kdcli.artifacts.shrink_request import ShrinkOptions, make_shrink_request
 from kdcli.artifacts.shrunk_file import shrink_to_file
 from kdcli.extras import require_extra
 from kdcli.models.files.format import resolve_model_file
@@ -40,7 +40,7 @@ def shrink(
         overwrite: whether to replace that file.
         gates: bounds such as `accuracy_drop<=0.2`; they replace those of the recipe for the same metric.
         options: options of `kdcli.RecipeOptions` and `kdcli.ShrinkOptions`. Without data, weights rank the
-            channels, and statistics of batch normalization stay as they are.
+            channels, and BatchNorm statistics are unchanged.
 
     Raises:
         kdcli.errors.KdError: any expected error, by its subclasses.
@@ -55,9 +55,9 @@ def shrink(
     names = RecipeOptions.__annotations__.keys() | {"seed", "dry_run"}
     shared = {name: value for name, value in options.items() if name in names}
     request = request_for_models([source], recipe, role="teacher", **shared)  # type: ignore[arg-type]
-    order = make_order(
+    shrink_request = make_shrink_request(
         source, options, request, out=None if out is None else Path(out), overwrite=overwrite, gates=gates
     )
-    if order.form.extra is not None:
-        require_extra(order.form.extra, subject=f"--measure-as {order.measured_as}")
-    return shrink_to_file(order, request)
+    if shrink_request.form.extra is not None:
+        require_extra(shrink_request.form.extra, subject=f"--measure-as {shrink_request.measured_as}")
+    return shrink_to_file(shrink_request, request)

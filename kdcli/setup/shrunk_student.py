@@ -53,7 +53,7 @@ def build_shrunk_student(
         dataset: its training examples rank the channels.
         section: the recipe's settings for the student.
         seed: RNG seed for fresh weights.
-        data_seed: RNG seed for the examples and for criteria that draw.
+        data_seed: RNG seed for the examples and for random criteria.
         teacher: the opened teacher, with its preprocessing.
         teacher_file: its file or run; None if it has none.
         trust: what a file that was shrunk before may do.
@@ -92,15 +92,16 @@ def build_shrunk_student(
 
 
 def _require_layers(teacher: Network | None, file: str | None, *, trust: Trust, on_event: OnEvent) -> KerasNetwork:
-    """The teacher with layers: a Keras 2 file that opened as a graph is opened again with those of Keras 3.
+    """The teacher as a Keras model; a Keras 2 file that opened as a frozen graph is rebuilt.
 
     Raises:
         UsageError: there is no teacher.
-        ModelError: the teacher does not tell its layers.
+        ModelError: the teacher has no Keras graph.
     """
     if teacher is None:
         raise UsageError(
-            "a shrunk student is built from the teacher, and no teacher is given", hint="--teacher FILE.keras"
+            "a shrunk student is built from the teacher, and the recipe has no teacher",
+            hint="--teacher FILE.keras",
         )
     if not isinstance(teacher, FrozenNetwork) or file is None:
         return require_shrinkable(teacher)
@@ -118,8 +119,8 @@ def _check_widths(source: Shrunk, found: Mapping[str, int], widths: Mapping[str,
     for name, width in found.items():
         if width > widths.get(name, 0) and not name.endswith(LOW_RANK_SUFFIX):
             raise ModelError(
-                f"{source.path}: the layer {name} with {width} channels is not a part of the teacher",
-                hint="student.model.of names a model that was shrunk from this teacher",
+                f"{source.path}: the layer {name} with {width} channels is not part of the teacher",
+                hint="student.model.of must name a model shrunk from this teacher",
             )
 
 
@@ -168,7 +169,7 @@ def describe_shrunk(shrunk: ShrunkModel, teacher: KerasNetwork) -> str:
     if shrunk.blocks:
         parts.append(f"without {', '.join(block.name for block in shrunk.blocks)}")
     if shrunk.unknown:
-        parts.append(f"not understood: {', '.join(shrunk.unknown)}")
+        parts.extend(shrunk.unknown)
     return f"student: shrunk from {teacher.name}: {'; '.join(parts)}"
 
 
@@ -180,8 +181,8 @@ def require_shrinkable(network: Network) -> KerasNetwork:
     """
     if not isinstance(network, KerasNetwork):
         raise ModelError(
-            f"{network.name}: only a Keras model can be shrunk, since other formats do not tell their layers",
-            hint="give the .keras file it was made from, or choose a zoo student: kd inspect zoo:cnn --data D",
+            f"{network.name}: only a Keras model can be shrunk; other formats do not list their layers",
+            hint="use the .keras file it was made from, or choose a zoo student: kd inspect zoo:cnn --data D",
         )
     return network
 

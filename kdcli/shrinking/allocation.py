@@ -31,7 +31,7 @@ def choose_removed(
         keep: fraction of the channels that stay, in (0, 1].
         allocation: `uniform` keeps this fraction of every group; `global` ranks all channels together.
         widths: layer → number of channels against which `keep` counts; those of the groups by default.
-        round_to: kept channels are rounded to a multiple of it, at least one multiple and at most the group.
+        round_to: channel counts are rounded to a multiple of it, at least one multiple and at most the group.
 
     Returns:
         The representatives of the removed slots.
@@ -51,7 +51,7 @@ def choose_removed(
 
 
 def _find_threshold(importance: Sequence[np.ndarray], keep: float) -> float:
-    """The score above which the wanted fraction of all channels lies."""
+    """The lowest importance in the fraction that stays."""
     scores = np.sort(np.concatenate(importance))[::-1] if importance else np.zeros(1)
     return float(scores[max(math.ceil(keep * len(scores)) - 1, 0)])
 

@@ -44,7 +44,7 @@ def measure_batch_statistics(model: KerasModel, batches: Batches) -> int:
         total += size
         for one, (mean, variance) in zip(sums, function(batch), strict=True):
             mean, variance = np.asarray(mean, np.float64), np.asarray(variance, np.float64)
-            # Of the squares, so that the variance between batches counts.
+            # Sum the squares, so that variance between batches counts.
             one[0], one[1] = one[0] + size * mean, one[1] + size * (variance + mean**2)
     for layer, (mean, square) in zip(layers, sums, strict=True):
         layer.moving_mean.assign(mean / total)

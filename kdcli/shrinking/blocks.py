@@ -21,12 +21,12 @@ from kdcli.tensors import KerasModel
 
 @dataclass(frozen=True)
 class Block:
-    """A residual block: a sum of its input and of what its layers make of it.
+    """A residual block: the sum of its input and the output of its layers.
 
     Args:
         path: of the sum.
         start: the tensor that the block takes.
-        position: which term of the sum is that tensor.
+        position: of that tensor in the sum.
         layers: names of the layers between the two.
         change: 1 minus the cosine between input and output on the examples; None before `measure_changes`.
     """

@@ -67,7 +67,7 @@ class Maker:
 
 @dataclass(frozen=True)
 class Reader:
-    """A layer whose input shows how much its channels carry.
+    """A layer on whose input importance is measured.
 
     Args:
         layer: the layer itself.
@@ -92,7 +92,7 @@ class TracedChannels:
         bindings: (weight, axis) → its slots.
         makers: the layers that make channels, by path and part.
         readers: the inputs on which importance is measured.
-        edits: (layer path, keys of its configuration) → the value of the setting, given what stays.
+        edits: (layer path, keys of its configuration) → the value of the setting for what stays.
         unknown: layer path → why the layer is not understood.
         nested_inputs: (path of a nested model, its input) → the slots of the first call.
     """
@@ -224,7 +224,7 @@ class Call:
                 self.fix(vector, f"{self.name} works along it")
 
     def give_up(self, reason: str) -> None:
-        """Fix all inputs and name the layer, if it touches or makes channels: what it does is not understood."""
+        """Fix all inputs, and record the layer as unsupported if it touches or makes channels."""
         slotted = any(vector is not None for traced in self.inputs for vector in traced.axes)
         if slotted or getattr(self.layer, "weights", None):
             self.channels.unknown.setdefault(self.path, reason)
@@ -302,7 +302,7 @@ def _trace_call(call: Call) -> list[Axes]:
         return _trace_nested(call)
     rule = find_rule(layer)
     if rule is None:
-        call.give_up(f"({type(layer).__name__}) is not understood")
+        call.give_up(f"({type(layer).__name__}) is not supported")
         return []
     return rule(call)
 

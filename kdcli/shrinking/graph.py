@@ -65,7 +65,7 @@ def read_graph(model: KerasModel) -> Graph:
     """Read the graph of a functional or sequential model; a nested model is one node of it.
 
     Raises:
-        ModelError: a subclassed model, whose graph its code alone defines.
+        ModelError: a subclassed model, whose graph only its code defines.
     """
     if isinstance(model, keras.Sequential):
         return _read_sequential(model)

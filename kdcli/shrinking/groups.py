@@ -12,7 +12,7 @@ from kdcli.shrinking.slots import FIXED
 
 @dataclass(frozen=True)
 class Group:
-    """TracedChannels that are removed by rank: each is made by the same layers.
+    """Channels that are ranked together: the same layers produce each of them.
 
     Args:
         makers: names of these layers, with their paths.

@@ -29,7 +29,7 @@ def rank_channels(
     kind: str = "logits",
     seed: int = 0,
 ) -> list[np.ndarray]:
-    """Score the channels of each group; a higher score is more important.
+    """Compute the importance of the channels of each group.
 
     Scores are divided by their mean in each layer, so that layers can be compared, and summed over the layers that
     share the channels.
@@ -37,14 +37,14 @@ def rank_channels(
     Args:
         channels: of the model.
         groups: from `find_groups`.
-        criterion: `activation`: root of the summed squared mean absolute activation that readers see (Muralidharan
+        criterion: `activation`: L2 norm over examples of the mean absolute activation at readers (Muralidharan
             et al. 2024, arXiv:2407.14679). `taylor`: sum over examples of (Σ w ∂ log p(c) / ∂w)², with a class c
             drawn from the model's own output (Molchanov et al. 2019, arXiv:1906.10771). `bn_scale`: |γ| of batch
             normalization (Liu et al. 2017, arXiv:1708.06519). `l1`, `l2`: norm of the weights that make it
             (Li et al. 2016, arXiv:1608.08710). `fpgm`: distance to the layer's other filters (He et al. 2018,
             arXiv:1811.00250). `random`: a control.
         batches: examples, for `activation` and `taylor`; neither needs labels.
-        kind: what the model returns: `logits`, `probabilities`, `sigmoid` or `values`, for `taylor`.
+        kind: output kind: `logits`, `probabilities`, `sigmoid` or `values`, for `taylor`.
         seed: RNG seed for `taylor` and `random`.
 
     Returns:

@@ -33,7 +33,7 @@ class SplitLayer:
 
 
 def split_dense_layers(model: KerasModel, rank: int) -> tuple[KerasModel, list[SplitLayer]]:
-    """SplitLayer every Dense layer for which that saves weights: inputs × rank and rank × units instead of both.
+    """Split every Dense layer where that saves weights: rank × (inputs + units) instead of inputs × units.
 
     The first of the two layers has no bias and no activation; the second has those of the original.
 
@@ -42,7 +42,7 @@ def split_dense_layers(model: KerasModel, rank: int) -> tuple[KerasModel, list[S
         rank: size between the two layers.
 
     Returns:
-        The model and the layers that were split; the given model where there are none.
+        The model and the layers that were split; the same model if there are none.
 
     Raises:
         ModelError: a layer cannot be built from its configuration.
@@ -98,7 +98,7 @@ def _split(config: dict[str, Any], name: str, rank: int) -> None:
 
 
 def _redirect(value: Any, reference: list[Any]) -> None:
-    """Let the only tensor of a call be another one."""
+    """Replace the only tensor of a call."""
     if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
         value["config"]["keras_history"] = reference
         return

@@ -14,7 +14,7 @@ from kdcli.shrinking.channels import Binding, Path, TracedChannels
 from kdcli.shrinking.groups import Kept
 from kdcli.tensors import KerasModel
 
-# Shapes for which layers were built; they follow from the inputs again.
+# Shapes that layers were built for; the inputs determine them again.
 _BUILT = ("build_config", "build_input_shape")
 
 

@@ -42,7 +42,7 @@ class ShrunkModel:
         blocks: the residual blocks that were left out.
         splits: the Dense layers that were split.
         unknown: layers that are not understood, with the reason; what touches them keeps its width.
-        statistics: number of batch normalizations that were measured again.
+        statistics: number of BatchNorm layers with re-estimated statistics.
     """
 
     model: KerasModel
@@ -61,7 +61,7 @@ class Shrinker:
         model: functional or sequential; it is not changed.
         settings: how to shrink it.
         batches: preprocessed examples for `activation`, `taylor`, blocks and batch statistics; None without data.
-        kind: what the model returns, for `taylor`: `logits`, `probabilities`, `sigmoid` or `values`.
+        kind: output kind, for `taylor`: `logits`, `probabilities`, `sigmoid` or `values`.
         seed: RNG seed for `taylor` and `random`.
         widths: layer → number of channels against which `keep` counts; those of the model by default.
         rank_blocks: whether to measure residual blocks even if none is left out.
@@ -150,7 +150,7 @@ class Shrinker:
         """Build the student for a fraction of the channels.
 
         Raises:
-            ModelError: a layer cannot be built smaller, or the student does not compute what is left of the model.
+            ModelError: a layer cannot be built smaller, or the student differs from the masked model.
         """
         kept = self.choose_kept(keep)
         model = rebuild(self.channels, kept)
@@ -209,7 +209,7 @@ class Shrinker:
             if not difference <= tolerance:
                 raise ModelError(
                     f"{self.model.name}: the smaller model differs from the full one without these channels by "
-                    f"{difference:.2g} of the largest output: the graph has a layer that kd misunderstands",
+                    f"{difference:.2g} of the largest output: kd mishandles one of its layers",
                     hint="please report the architecture; kd inspect zoo:cnn --data D lists other students",
                 )
 

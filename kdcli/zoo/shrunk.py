@@ -27,21 +27,21 @@ class Shrunk(ModelSource):
     """The teacher without its least important channels; for the student only.
 
     `student.start: inherited`, the default, keeps the teacher's weights for the channels that stay; `fresh` gives
-    the same architecture with weights from the seed. Its preprocessing is the teacher's, unless `student.input`
-    differs. Taps: those of the teacher.
+    the same architecture with weights from the seed. The preprocessing is the teacher's, unless `student.input`
+    is set. Taps: those of the teacher.
 
     Args:
         of: the model to shrink: the `teacher`, in a later stage the `previous` student, or the path of a model
             that was shrunk before from the same teacher.
-        keep: fraction of the first teacher's channels that stays in every layer, in (0, 1]; 0.5 if `max_params` is
-            not set either.
-        max_params: largest number of parameters; the largest student that has no more is built.
+        keep: fraction of the recipe's teacher's channels to keep in every layer, in (0, 1]; 0.5 unless
+            `max_params`, `blocks` or `rank` is set.
+        max_params: maximum number of parameters; the largest student within it is built.
         importance: criterion that ranks the channels: `activation`, `taylor`, `bn_scale`, `l1`, `l2`, `fpgm`, or
             `random` as a control.
         allocation: `uniform` keeps the same fraction in every layer; `global` ranks all channels together.
-        round_to: channel counts are rounded to multiples of it, since odd ones are slower on real runtimes.
+        round_to: channel counts are rounded to multiples of it; other counts are slower on real runtimes.
         blocks: number of residual blocks to leave out, those that change their input least first.
-        rank: every Dense layer for which that saves parameters is split into two with this rank between them.
+        rank: Dense layers are split into two with this rank between them, where that saves parameters.
         free_normalized: whether channels that a layer normalization or a softmax couples may be removed as well.
     """
 

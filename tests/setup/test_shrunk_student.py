@@ -150,7 +150,7 @@ def test_a_model_that_is_no_part_of_the_teacher_is_refused(folder, tmp_path):
     keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(64, 3, name="first"), keras.layers.Flatten(),
                       keras.layers.Dense(3, name="last")]).save(tmp_path / "other.keras")  # fmt: skip
     student = {"model": {"kind": "shrunk", "of": str(tmp_path / "other.keras")}}
-    with pytest.raises(ModelError, match="the layer first with 64 channels is not a part of the teacher"):
+    with pytest.raises(ModelError, match="the layer first with 64 channels is not part of the teacher"):
         kdcli.distill(recipe=make_recipe(folder, student), out=tmp_path / "run")
 
 

@@ -179,11 +179,11 @@ def test_a_layer_that_is_not_understood_is_named_and_keeps_what_it_touches():
     x = layers.Conv2D(6, 3, name="after")(Flip(name="flip")(x))
     model = randomize(keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x))))
     channels, _ = check(model, 0.5)
-    assert channels.unknown == {("flip",): "(Flip) is not understood"}
+    assert channels.unknown == {("flip",): "(Flip) is not supported"}
     free = widths(model)
     assert (free["before"], free["touched"], free["after"]) == (8, 0, 6)
     touched = next(one for one in channels.makers.values() if one.name == "touched")
-    assert channels.slots.get_reasons(touched.vector) == ["flip (Flip) is not understood"]
+    assert channels.slots.get_reasons(touched.vector) == ["flip (Flip) is not supported"]
 
 
 def test_a_single_channel_stays():

@@ -28,7 +28,7 @@ from kdcli.tensors import KerasModel
 _METADATA, _CHECKPOINT = "keras_metadata.pb", "variables/variables"
 # Layers that run code of the file.
 _REFUSED = ("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
-# Values that an argument unknown to Keras 3 may have without a meaning.
+# Values that have no effect in an argument unknown to Keras 3.
 _NEUTRAL: tuple[Any, ...] = (None, False, 1, 2, "auto", "channels_last", [])
 _RENAMED = {"batch_input_shape": "batch_shape"}
 # The largest difference from the frozen graph, relative to the largest output, and the examples compared.
@@ -89,7 +89,7 @@ def _read_config(path: Path, form: str) -> tuple[str, dict[str, Any]]:
     if form == SAVED_MODEL:
         file = path / _METADATA
         if not file.is_file():
-            raise ValueError("a SavedModel without the metadata of Keras does not tell its layers")
+            raise ValueError("a SavedModel without Keras metadata does not list its layers")
         root = next(node for node in _parse_metadata(file.read_bytes()) if node.node_path == "root")
         entry = json.loads(root.metadata)
         entry = entry.get("model_config") or entry
@@ -163,7 +163,7 @@ def _find_class(entry: dict[str, Any]) -> Any:
     if found is None or name in _REFUSED:
         is_layer = "inbound_nodes" in entry or "name" in entry["config"]
         if is_layer and name not in ("Policy", "DTypePolicy"):
-            raise ValueError(f"it has a layer {name}, which Keras 3 does not have or kd does not run")
+            raise ValueError(f"layer {name} does not exist in Keras 3, or kd does not run it")
         return None
     return found
 
@@ -185,7 +185,7 @@ def _select_arguments(kind: Any, config: dict[str, Any]) -> dict[str, Any]:
         if key in known and not (key == "batch_shape" and kind is not keras.layers.InputLayer):
             selected[key] = value
         elif key != "batch_shape" and value not in _NEUTRAL:
-            raise ValueError(f"Keras 3 has no setting {key} (here {value!r}) of {kind.__name__}")
+            raise ValueError(f"{kind.__name__} in Keras 3 has no setting {key} (here {value!r})")
     return selected
 
 

@@ -31,7 +31,7 @@ def attend(call: Call) -> list[Axes]:
 
 
 def _make_output(call: Call, query: Axes) -> Axes:
-    """The output's width is its own, even where its size is that of the query."""
+    """The output has new channels, even if there are as many as in the query."""
     layer = call.layer
     kernel, rank = layer.output_dense.kernel, len(query)
     if len(kernel.shape) != 3:

@@ -24,14 +24,14 @@ def is_elementwise(activation: Any) -> bool:
 
 
 def apply_activation(call: Call, vector: Vector) -> Vector:
-    """The slots behind the layer's own activation; one that is not elementwise fixes them."""
+    """The slots after the layer's activation; one that is not elementwise fixes them."""
     activation = getattr(call.layer, "activation", None)
     if vector is None or is_elementwise(activation):
         return vector
     name = getattr(activation, "__name__", type(activation).__name__)
     if name in ("softmax", "log_softmax") and call.free_normalized:
         return vector
-    call.fix(vector, f"{call.name} normalizes it ({name})" if name in _MIXING else f"{call.name} uses {name}")
+    call.fix(vector, f"{call.name} mixes it ({name})" if name in _MIXING else f"{call.name} uses {name}")
     return vector
 
 
@@ -57,7 +57,7 @@ def merge(call: Call) -> list[Axes]:
 def scale_constant(call: Call) -> list[Axes]:
     """Rescaling: its constants must be the same for all channels."""
     if any(np.ndim(value) for value in (call.layer.scale, call.layer.offset)):
-        call.fix_inputs(f"{call.name} has its own constant for each channel")
+        call.fix_inputs(f"{call.name} has a constant for each channel")
     return [call.input.axes]
 
 

@@ -7,7 +7,7 @@ from kdcli.shrinking.slots import Vector
 
 
 def normalize_batch(call: Call) -> list[Axes]:
-    """BatchNormalization: each channel has its own statistics, so the others do not change without it."""
+    """BatchNormalization: statistics are per channel, so removing one leaves the others unchanged."""
     layer, axes = call.layer, call.input.axes
     vector = axes[layer.axis if isinstance(layer.axis, int) else layer.axis[0]]
     for variable in layer.weights:

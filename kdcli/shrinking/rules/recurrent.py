@@ -53,7 +53,7 @@ def recur_both_ways(call: Call) -> list[Axes]:
     wrapper = call.layer
     forward, backward = wrapper.forward_layer, wrapper.backward_layer
     if type(forward).__name__ not in _GATES or len(call.inputs) > 1 or forward.return_state:
-        call.give_up(f"wraps {type(forward).__name__} in a way that is not understood")
+        call.give_up(f"wraps {type(forward).__name__} in an unsupported way")
         return []
     ahead, back = _bind_units(call, forward, part="forward"), _bind_units(call, backward, part="backward")
     if ahead is not None or back is not None:
@@ -76,7 +76,7 @@ def distribute(call: Call) -> list[Axes]:
     traced, inner = call.input, call.layer.layer
     rule = find_rule(inner)
     if rule is None or len(call.inputs) > 1:
-        call.give_up(f"wraps {type(inner).__name__}, which is not understood")
+        call.give_up(f"wraps {type(inner).__name__}, which is not supported")
         return []
     call.fix(traced.axes[1], f"{call.name} runs along it")
     step = Traced((traced.shape[0], *traced.shape[2:]), (traced.axes[0], *traced.axes[2:]))

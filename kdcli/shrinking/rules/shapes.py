@@ -63,7 +63,7 @@ def _reshape(call: Call, traced: Traced, target: Sequence[int | None]) -> Axes:
         return (None,) * len(target)
     parts = _match_sides(shape, target)
     if parts is None:
-        call.fix_inputs(f"{call.name} reshapes it in a way that is not understood")
+        call.fix_inputs(f"{call.name} reshapes it in an unsupported way")
         return (None,) * len(target)
     found: list[Vector] = [None] * len(target)
     for before, after in parts:

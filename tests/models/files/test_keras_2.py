@@ -103,5 +103,5 @@ def test_a_saved_model_without_metadata_does_not_tell_its_layers(tmp_path):
 
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     model.export(tmp_path / "exported", verbose=False)
-    with pytest.raises(ModelError, match="without the metadata of Keras does not tell its layers"):
+    with pytest.raises(ModelError, match="without Keras metadata does not list its layers"):
         kdcli.shrink(tmp_path / "exported", keep=0.5, out=tmp_path / "student.keras")

@@ -1,4 +1,4 @@
-"""Options of `kd shrink`, and the order that they describe."""
+"""Options of `kd shrink`, and the request that they describe."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ShrinkOptions(RecipeOptions, total=False):
     Args:
         keep: fraction of the channels that stays, in (0, 1]; 0.5 without any other target.
         max_params: largest number of parameters.
-        max_mflops: most millions of floating point operations for one example; a multiply-add is 2.
+        max_mflops: maximum MFLOPs for one example; a multiply-add counts as 2.
         max_size_mb: largest file in the format `measure_as`, in 10^6 bytes.
         max_latency_ms: largest median latency of that file on this machine, at batch 1.
         measure_as: format of that file; `litert/int8` by default.
@@ -30,10 +30,10 @@ class ShrinkOptions(RecipeOptions, total=False):
         allocation: `uniform` (default) keeps the same fraction of every layer; `global` ranks all together.
         round_to: channel counts are rounded to multiples of it; 8 by default.
         blocks: number of residual blocks to leave out.
-        rank: split every Dense layer for which that saves parameters.
-        free_normalized: let channels go that a layer normalization or a softmax couples.
+        rank: rank of split Dense layers; only where it saves weights.
+        free_normalized: also remove channels coupled by layer normalization or softmax.
         fresh: draw new weights from the seed, for the same architecture.
-        seed: RNG seed for fresh weights, the examples and the criteria that draw.
+        seed: RNG seed for fresh weights, the examples and random criteria.
         limit: number of examples for the accuracy, or a fraction of them; 2,000 by default.
         dry_run: write and export nothing.
     """
@@ -57,7 +57,7 @@ class ShrinkOptions(RecipeOptions, total=False):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShrinkOrder:
+class ShrinkRequest:
     """What `kd shrink` should do.
 
     Args:
@@ -89,7 +89,7 @@ _SETTINGS = ("keep", "importance", "allocation", "round_to", "blocks", "rank", "
 _TARGETS = ("max_params", "max_mflops", "max_size_mb", "max_latency_ms")
 
 
-def make_order(
+def make_shrink_request(
     source: Path,
     options: ShrinkOptions,
     request: Request,
@@ -97,11 +97,11 @@ def make_order(
     out: Path | None,
     overwrite: bool,
     gates: Sequence[Any],
-) -> ShrinkOrder:
+) -> ShrinkRequest:
     """Read the options; what they leave open comes from a shrunk student of the recipe.
 
     Raises:
-        UsageError: a value that is not possible, or two options that exclude each other.
+        UsageError: an invalid value, or two options that exclude each other.
     """
     model = request.recipe.student.model
     base = model if isinstance(model, Shrunk) else Shrunk()
@@ -116,7 +116,7 @@ def make_order(
         targets = ShrinkTargets(max_params=base.max_params)
     if not request.has_data and "importance" not in given and base.importance in MEASURED_IMPORTANCES:
         given["importance"] = "l2"
-    return ShrinkOrder(
+    return ShrinkRequest(
         source=source,
         settings=base.with_options(given),
         targets=targets,
