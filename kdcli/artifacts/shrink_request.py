@@ -112,7 +112,9 @@ def make_shrink_request(
     if targets.are_set:
         # The targets take the place of the recipe's.
         given.update(keep=None, max_params=None)
-    elif base.max_params is not None and "keep" not in given:
+    elif "keep" in given:
+        given["max_params"] = None
+    elif base.max_params is not None:
         targets = ShrinkTargets(max_params=base.max_params)
     if not request.has_data and "importance" not in given and base.importance in MEASURED_IMPORTANCES:
         given["importance"] = "l2"

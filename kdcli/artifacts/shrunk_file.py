@@ -53,7 +53,7 @@ class _Teacher:
 
 
 def shrink_to_file(shrink_request: ShrinkRequest, request: Request) -> ShrinkResult:
-    """Shrink a model, measure it and the teacher, and write it; with `dry_run`, nothing is written or exported.
+    """Shrink a model, measure it and the teacher, and write it; with `dry_run`, nothing is written.
 
     Raises:
         UsageError: no student meets the targets, or `out` exists.
@@ -97,13 +97,14 @@ def _shrink(
         settings,
         batches=batches,
         kind=network.saved_kind,
+        output=network.output_index,
         seed=seed,
         rank_blocks=dry_run and batches is not None,
     )
     keep = settings.fraction
     if shrink_request.targets.are_set:
         keep = TargetSearch(shrinker, shrink_request.targets, costs).find()
-    shrunk = shrinker.build(keep)
+    shrunk = shrinker.build(keep, statistics=not shrink_request.fresh)
     model = (
         shrunk.model if not shrink_request.fresh else make_fresh_copy(shrunk.model, seed=request.recipe.train.seed)
     )
@@ -280,4 +281,7 @@ def _judge(
         teacher_accuracy=teacher.quality.accuracy if teacher.quality else None,
         flops=student.flops,
     )
-    return judge_gates(gates, {str(shrink_request.out): metrics})
+    name, unknown = str(shrink_request.out), {}
+    if student.exported is None:
+        metrics["size_mb"], unknown = None, {name: {"size_mb": "no file was exported"}}
+    return judge_gates(gates, {name: metrics}, unknown=unknown)

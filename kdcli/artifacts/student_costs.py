@@ -206,7 +206,7 @@ class TargetSearch:
         """
         targets = self._targets
         bounds: list[tuple[str, float | None, Callable[[float], float]]] = [
-            ("--max-params", targets.max_params, self._count_parameters),
+            ("--max-params", targets.max_params, self._shrinker.count_parameters),
             ("--max-mflops", targets.max_mflops, self._count_mflops),
         ]
         keep = self._search([bound for bound in bounds if bound[1] is not None], most=1.0)
@@ -233,16 +233,18 @@ class TargetSearch:
         smallest = self._measure_megabytes(SMALLEST_KEEP)
         if smallest > bound:
             raise _explain_smallest("--max-size-mb", bound, smallest)
+        best = SMALLEST_KEEP
         for _ in range(_CORRECTIONS):
             keep = self._search([("--max-size-mb", bound, self._estimate_megabytes)], most=most)
             if self._measure_megabytes(keep) <= bound:
-                return keep
-        return SMALLEST_KEEP
-
-    def _count_parameters(self, keep: float) -> float:
-        if self._shrinker.settings.rank is None:
-            return self._shrinker.count_parameters(keep)
-        return self._shrinker.assemble(keep).count_params()
+                if keep <= best:
+                    break
+                best = keep
+            else:
+                most = keep - SMALLEST_KEEP
+            if most <= best:
+                break
+        return best
 
     def _count_mflops(self, keep: float) -> float:
         flops = count_flops(self._costs.wrap(self._shrinker.assemble(keep)))
@@ -252,7 +254,7 @@ class TargetSearch:
 
     def _estimate_megabytes(self, keep: float) -> float:
         width = _WEIGHT_BYTES.get(self._costs.form.variant or "", 4)
-        return (self._count_parameters(keep) * width + self._overhead) / 1e6
+        return (self._shrinker.count_parameters(keep) * width + self._overhead) / 1e6
 
     def _measure_megabytes(self, keep: float) -> float:
         size = self._write(keep).bytes

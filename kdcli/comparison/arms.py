@@ -191,7 +191,7 @@ def _name_student(request: Request, names: dict[str, str]) -> str:
         elif instance is not None:
             short = instance.name
         elif isinstance(model, Shrunk):
-            short = f"shrunk-{request.recipe.student.start}"
+            short = "shrunk-fresh" if request.recipe.student.start == "fresh" else "shrunk-inherited"
         elif model is not None:
             short = model.name
         names[key] = _find_unused(short, names.values())
@@ -207,7 +207,7 @@ def _find_unused(name: str, taken: Iterable[str]) -> str:
 
 def _find_baseline(arm: Arm, baselines: dict[str, Arm], arms: Sequence[Arm]) -> Arm:
     """The baseline of an arm, which is shared with other arms if possible."""
-    request = _make_baseline_request(last_stage(arm.request), staged=bool(arm.request.recipe.stages))
+    request = _make_baseline_request(last_stage(arm.request), chain=arm.request)
     models = [id(model) for model in request.models.values()]
     key = f"{request.recipe.model_dump_json()} {models} {arm.splits_per_seed}"
     if key in baselines:
@@ -269,12 +269,14 @@ def _make_finished_arms(
     return list(found.values())
 
 
-def _make_baseline_request(request: Request, *, staged: bool = False) -> Request:
+def _make_baseline_request(request: Request, *, chain: Request) -> Request:
     """The request to train the same student on labels only: same initial weights, batches, steps and selection.
 
+    A student that was shrunk in stages has no initial weights of its own: its baseline starts from fresh ones.
+
     Args:
-        request: the request of the distilled student.
-        staged: whether it is the last of several stages.
+        request: the request of the distilled student, or of the last stage.
+        chain: the request with all stages.
 
     Raises:
         UsageError: the student is a clone of a model that is trained in an earlier stage.
@@ -282,7 +284,11 @@ def _make_baseline_request(request: Request, *, staged: bool = False) -> Request
     recipe, first = request.recipe, member_requests(request)[0]
     # A student that is built from its teacher needs the teacher for its baseline too.
     built = recipe.student.model is not None and recipe.student.model.needs_teacher
-    if built and staged:
+    if chain.recipe.stages and isinstance(recipe.student.model, Shrunk):
+        model = recipe.student.model.model_copy(update={"of": "teacher", "relative_to": None})
+        student = recipe.student.model_copy(update={"model": model, "start": "fresh"})
+        recipe, first = recipe.model_copy(update={"student": student}), member_requests(chain)[0]
+    elif built and chain.recipe.stages:
         raise UsageError(
             "the last student is built from a model that an earlier stage trains, so it has no baseline",
             hint="name its architecture, or compare a finished run: kd compare --distilled RUN",

@@ -163,13 +163,27 @@ def _resolve_student(recipe: Recipe, stage: StageSection, number: int, paths: li
         UsageError: the first stage has no previous student.
     """
     student: StudentSection = merge_sections(recipe.student, stage.student)
+    own = stage.student
+    if own is not None and isinstance(own.model, Shrunk) and "start" not in own.model_fields_set:
+        # The start of another student does not apply to it.
+        student = student.model_copy(update={"start": "auto"})
     if not isinstance(student.model, Shrunk) or student.model.of != "previous":
         return student
     if number == 1:
         raise UsageError(
             "student.model.of is previous, but the first stage has no previous student", hint="of: teacher"
         )
-    return student.model_copy(update={"model": student.model.model_copy(update={"of": str(paths[number - 2])})})
+    update = {"of": str(paths[number - 2])}
+    if not _is_taught_by_first(stage, student, number):
+        # The teacher of this stage is smaller already; `keep` counts the channels of the first one.
+        first = recipe.teachers[0].model
+        if not isinstance(first, File):
+            raise UsageError(
+                f"stage {number}: teacher: previous with a shrunk student needs a teacher from a file",
+                hint="save the teacher and give the file, or leave out teacher: previous",
+            )
+        update["relative_to"] = first.path
+    return student.model_copy(update={"model": student.model.model_copy(update=update)})
 
 
 def _is_taught_by_first(stage: StageSection, student: StudentSection, number: int) -> bool:

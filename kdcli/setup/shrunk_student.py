@@ -75,9 +75,21 @@ def build_shrunk_student(
         path = resolve_model_file(Path(source.path), trust=trust)
         before = require_shrinkable(open_file(path, trust=trust, trainable=True, on_event=on_event).network)
         model, widths = before.model, read_widths(network.model)
+        if source.relative_to is not None:
+            path = resolve_model_file(Path(source.relative_to), trust=trust)
+            first = open_file(path, trust=trust, rebuild=True, on_event=on_event).network
+            widths = read_widths(require_shrinkable(first).model)
         _check_widths(source, read_widths(model), widths)
-    shrinker = Shrinker(model, source, batches=batches, kind=network.saved_kind, seed=data_seed, widths=widths)
-    shrunk = build_to_settings(shrinker)
+    shrinker = Shrinker(
+        model,
+        source,
+        batches=batches,
+        kind=network.saved_kind,
+        output=network.output_index,
+        seed=data_seed,
+        widths=widths,
+    )
+    shrunk = build_to_settings(shrinker, statistics=start != "fresh")
     on_event(Note(describe_shrunk(shrunk, network)))
     model = shrunk.model
     name = f"shrunk {network.name}"
@@ -138,8 +150,12 @@ def _copy_settings(section: ModelSection, teacher: KerasNetwork) -> ModelSection
     )
 
 
-def build_to_settings(shrinker: Shrinker) -> ShrunkModel:
+def build_to_settings(shrinker: Shrinker, *, statistics: bool) -> ShrunkModel:
     """Build the student for `keep` or `max_params` of the settings.
+
+    Args:
+        shrinker: builds it.
+        statistics: whether batch statistics are measured again.
 
     Raises:
         UsageError: the smallest student has more parameters.
@@ -147,8 +163,8 @@ def build_to_settings(shrinker: Shrinker) -> ShrunkModel:
     settings = shrinker.settings
     limit = settings.max_params
     if limit is None:
-        return shrinker.build(settings.fraction)
-    count = shrinker.count_parameters if settings.rank is None else _count_built(shrinker)
+        return shrinker.build(settings.fraction, statistics=statistics)
+    count = shrinker.count_parameters
 
     def explain(keep: float) -> UsageError:
         return UsageError(
@@ -156,11 +172,8 @@ def build_to_settings(shrinker: Shrinker) -> ShrunkModel:
             hint=f"--set student.model.max_params={count(keep)}",
         )
 
-    return shrinker.build(find_largest(lambda keep: count(keep) <= limit, explain=explain))
-
-
-def _count_built(shrinker: Shrinker) -> Any:
-    return lambda keep: shrinker.assemble(keep).count_params()
+    keep = find_largest(lambda keep: count(keep) <= limit, explain=explain)
+    return shrinker.build(keep, statistics=statistics)
 
 
 def describe_shrunk(shrunk: ShrunkModel, teacher: KerasNetwork) -> str:
@@ -198,9 +211,13 @@ def sample_calibration(dataset: Dataset, *, seed: int) -> Examples:
 def make_batches(network: KerasNetwork, examples: Examples) -> Batches:
     """Batches of preprocessed examples, as the model takes them."""
 
+    size = network.batch or _BATCH
+    # A model for one batch size takes no smaller rest.
+    end = len(examples) // size * size if network.batch else len(examples)
+
     def batches() -> Iterator[Any]:
-        for start in range(0, len(examples), _BATCH):
-            positions = np.arange(start, min(start + _BATCH, len(examples)))
+        for start in range(0, end, size):
+            positions = np.arange(start, min(start + size, end))
             yield network.make_inputs(examples.take(positions))
 
     return batches

@@ -36,12 +36,11 @@ def choose_removed(
     Returns:
         The representatives of the removed slots.
     """
-    threshold = _find_threshold(importance, keep) if allocation == "global" else None
+    # A model that was shrunk before has fewer channels than those that `keep` counts.
+    bases = [len(group.roots) * (widths or {}).get(group.name, group.total) / group.total for group in groups]
+    threshold = _find_threshold(importance, round(keep * sum(bases))) if allocation == "global" else None
     removed: set[int] = set()
-    for group, scores in zip(groups, importance, strict=True):
-        # A model that was shrunk before has fewer channels than those that `keep` counts.
-        first = group.makers[0]
-        base = len(scores) if widths is None or first not in widths else widths[first] / group.width
+    for group, scores, base in zip(groups, importance, bases, strict=True):
         wanted = keep * base if threshold is None else float(np.sum(scores >= threshold))
         kept = round_count(wanted, group, round_to, least=0 if threshold is None else _FLOOR)
         # A stable order: among equal scores, the first channels stay.
@@ -50,16 +49,16 @@ def choose_removed(
     return removed
 
 
-def _find_threshold(importance: Sequence[np.ndarray], keep: float) -> float:
-    """The lowest importance in the fraction that stays."""
+def _find_threshold(importance: Sequence[np.ndarray], count: int) -> float:
+    """The lowest importance among the most important channels, `count` of them."""
     scores = np.sort(np.concatenate(importance))[::-1] if importance else np.zeros(1)
-    return float(scores[max(math.ceil(keep * len(scores)) - 1, 0)])
+    return float(scores[min(max(count, 1), len(scores)) - 1])
 
 
 def round_count(wanted: float, group: Group, round_to: int, *, least: float = 0.0) -> int:
     """Round the number of kept roots so that the width of the layer is a multiple of `round_to`."""
     size = len(group.roots)
-    step = max(1, round_to // math.gcd(round_to, group.width))
+    step = max(1, round_to // math.gcd(round_to, group.width)) if group.rounded else 1
     wanted = max(wanted, least * size)
     multiple = max(step, step * math.floor(wanted / step + 0.5))
     return size if wanted >= size else min(multiple, size)

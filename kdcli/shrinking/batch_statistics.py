@@ -61,7 +61,7 @@ def _normalize_by_batch(layers: Sequence[Any]) -> Iterator[dict[int, tuple[Tenso
         def call(inputs: Tensor, training: Any = None, mask: Any = None) -> Tensor:
             del training, mask
             axis = layer.axis % len(inputs.shape)
-            value = ops.cast(inputs, "float32")
+            value = ops.cast(inputs, "float64" if layer.compute_dtype == "float64" else "float32")
             mean, variance = ops.moments(value, axes=[one for one in range(len(inputs.shape)) if one != axis])
             seen[id(layer)] = mean, variance
             result = ops.batch_normalization(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from kdcli.shrinking.channels import Path
 from kdcli.shrinking.graph import Graph, Node, NodeOutput, is_functional, read_graph
 from kdcli.shrinking.importance import Batches
 from kdcli.shrinking.layers import copy_weights
-from kdcli.shrinking.rebuild import build_like, find_config
+from kdcli.shrinking.rebuild import build_like, finalize_layers, find_config, get_entry_name
 from kdcli.tensors import KerasModel
 
 
@@ -49,7 +49,12 @@ def find_blocks(model: KerasModel) -> list[Block]:
 
 
 def _find_blocks(model: KerasModel, path: Path) -> Iterator[Block]:
-    if isinstance(model, keras.Sequential) or not is_functional(model):
+    if isinstance(model, keras.Sequential):
+        for layer in model.layers:
+            if isinstance(layer, keras.Model):
+                yield from _find_blocks(layer, (*path, layer.name))
+        return
+    if not is_functional(model):
         return
     graph = read_graph(model)
     users: dict[NodeOutput, list[Node]] = {}
@@ -118,8 +123,7 @@ def measure_changes(model: KerasModel, blocks: Sequence[Block], batches: Batches
     function = tf.function(compute, autograph=False, reduce_retracing=True)
     cosines = [np.concatenate(values) for values in zip(*map(function, batches()), strict=True)]
     measured = [
-        Block(block.path, block.start, block.position, block.layers, float(1 - np.mean(cosine)))
-        for block, cosine in zip(blocks, cosines, strict=True)
+        replace(block, change=float(1 - np.mean(cosine))) for block, cosine in zip(blocks, cosines, strict=True)
     ]
     return sorted(measured, key=lambda block: block.change or 0.0)
 
@@ -167,18 +171,24 @@ def remove_blocks(model: KerasModel, blocks: Sequence[Block]) -> KerasModel:
     if not blocks:
         return model
     config = copy.deepcopy(model.get_config())
+    # The sum of a removed block → the tensor that takes its place; a later block may start there.
+    replaced: dict[Path, NodeOutput] = {}
     for block in blocks:
-        _remove(find_config(config, block.path[:-1]), block)
+        start = block.start
+        while (*block.path[:-1], start.layer) in replaced:
+            start = replaced[*block.path[:-1], start.layer]
+        replaced[block.path] = start
+        _remove(find_config(config, block.path[:-1]), block, list(start))
     smaller = build_like(model, config)
     copy_weights(model, smaller)
+    finalize_layers(smaller)
     return smaller
 
 
-def _remove(config: dict[str, Any], block: Block) -> None:
-    """Remove a block from the configuration of its model."""
+def _remove(config: dict[str, Any], block: Block, start: list[Any]) -> None:
+    """Remove a block from the configuration of its model; a tensor takes the place of its sum."""
     gone = {*block.layers, block.path[-1]}
-    start = list(block.start)
-    config["layers"] = [entry for entry in config["layers"] if entry["name"] not in gone]
+    config["layers"] = [entry for entry in config["layers"] if get_entry_name(entry) not in gone]
     replaced = [block.path[-1], 0, 0]
     for entry in config["layers"]:
         entry["inbound_nodes"] = _replace(entry["inbound_nodes"], replaced, start)

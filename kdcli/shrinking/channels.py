@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from kdcli.errors import ModelError
 from kdcli.lazy import keras
 from kdcli.runs.shrink_results import OUTPUT_REASON
 from kdcli.shrinking.graph import Graph, NodeOutput, is_functional, read_graph
@@ -58,11 +59,13 @@ class Maker:
         name: of the layer, with its path.
         path: of the layer.
         vector: its slots, one for each channel.
+        rounded: whether their number is rounded to a multiple; heads are not.
     """
 
     name: str
     path: Path
     vector: np.ndarray
+    rounded: bool = True
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ class TracedChannels:
         model: the model.
         slots: of its channels.
         bindings: (weight, axis) → its slots.
+        unslotted: (weight, axis) that has no slots in some call, so that nothing of it can be removed.
+        layers: identity of a layer → its path.
         makers: the layers that make channels, by path and part.
         readers: the inputs on which importance is measured.
         edits: (layer path, keys of its configuration) → the value of the setting for what stays.
@@ -100,6 +105,8 @@ class TracedChannels:
     model: KerasModel
     slots: Slots = field(default_factory=Slots)
     bindings: dict[tuple[int, int], Binding] = field(default_factory=dict)
+    unslotted: set[tuple[int, int]] = field(default_factory=set)
+    layers: dict[int, Path] = field(default_factory=dict)
     makers: dict[tuple[Path, str], Maker] = field(default_factory=dict)
     readers: list[Reader] = field(default_factory=list)
     edits: dict[tuple[Path, tuple[str, ...]], Callable[[CountKept], Any]] = field(default_factory=dict)
@@ -135,20 +142,20 @@ class Call:
 
     @property
     def inputs(self) -> list[Traced]:
-        """Every tensor among the arguments, in order."""
+        """Every tensor among the arguments, in the order of `keras.tree`; masks are left out."""
         found: list[Traced] = []
 
         def walk(value: Any) -> None:
             if isinstance(value, Traced):
                 found.append(value)
             elif isinstance(value, Mapping):
-                for item in value.values():
-                    walk(item)
+                for key in sorted(value):
+                    walk(value[key])
             elif isinstance(value, list | tuple):
                 for item in value:
                     walk(item)
 
-        walk([self.args, self.kwargs])
+        walk([self.args, *(value for key, value in self.kwargs.items() if key != "mask")])
         return found
 
     @property
@@ -156,33 +163,41 @@ class Call:
         """The only or the first tensor."""
         return self.inputs[0]
 
-    def make(self, count: int, *, part: str = "") -> Vector:
+    def make(self, count: int, *, part: str = "", rounded: bool = True) -> Vector:
         """The slots of the channels that the layer makes; every call of a layer makes the same ones.
 
         Args:
             count: number of channels; a single one cannot be removed.
             part: tells several kinds of channels of one layer apart.
+            rounded: whether their number is rounded to a multiple.
         """
         if count < 2:
             return None
         key = self.path, part
         if key not in self.channels.makers:
             name = f"{self.name} {part}".strip()
-            self.channels.makers[key] = Maker(name, self.path, self.channels.slots.make(count))
+            vector = self.channels.slots.make(count)
+            self.channels.makers[key] = Maker(name, self.path, vector, rounded)
         return self.channels.makers[key].vector
 
     def bind(
         self, variable: Variable, axis: int, vector: Vector, role: Literal["makes", "reads", "follows"]
     ) -> None:
         """Record the slots along an axis of a weight; those of several calls are united."""
-        if vector is None or variable is None:
+        if variable is None:
             return
-        axis %= len(variable.shape)
-        known = self.channels.bindings.get((id(variable), axis))
-        if known is None:
-            self.channels.bindings[id(variable), axis] = Binding(variable, axis, vector, role)
+        key = id(variable), axis % len(variable.shape)
+        known = self.channels.bindings.get(key)
+        if vector is None:
+            self.channels.unslotted.add(key)
+        elif known is None:
+            self.channels.bindings[key] = Binding(variable, key[1], vector, role)
         else:
             self.channels.slots.unite(known.vector, vector)
+        if key in self.channels.unslotted and key in self.channels.bindings:
+            self.fix(
+                self.channels.bindings[key].vector, f"{self.name} is shared and also reads channels that stay"
+            )
 
     def read(self, layer: Any, variable: Variable, axis: int, vector: Vector, *, position: int = 0) -> None:
         """Record that a weight reads channels along the last axis of an argument of a layer."""
@@ -295,6 +310,14 @@ def _trace_call(call: Call) -> list[Axes]:
     from kdcli.shrinking.rules import find_rule
 
     layer = call.layer
+    if call.channels.layers.setdefault(id(layer), call.path) != call.path:
+        # The configuration of a model does not say that two nested models share a layer.
+        other = "/".join(call.channels.layers[id(layer)])
+        raise ModelError(
+            f"{call.channels.model.name}: the layer {call.name} is shared with another nested model "
+            f"({other}), so it cannot be shrunk",
+            hint="build the model without nesting, or choose a zoo student: kd inspect zoo:cnn --data D",
+        )
     if isinstance(layer, keras.Model):
         if not isinstance(layer, keras.Sequential) and not is_functional(layer):
             call.give_up("is a subclassed model, whose graph is not known")

@@ -17,12 +17,16 @@ class Group:
     Args:
         makers: names of these layers, with their paths.
         roots: the representative of each channel, (channels,).
-        width: channels of the first maker for each root; more than 1 where whole groups or heads go.
+        width: channels of the first layer for each root; more than 1 if whole groups are removed.
+        total: channels of the first layer.
+        rounded: whether the number of channels is rounded to a multiple; that of heads is not.
     """
 
     makers: tuple[str, ...]
     roots: np.ndarray
     width: int
+    total: int
+    rounded: bool = True
 
     @property
     def name(self) -> str:
@@ -32,7 +36,8 @@ class Group:
 
 def find_groups(channels: TracedChannels) -> list[Group]:
     """Find the groups of all channels that can be removed, in the order of their first makers."""
-    makers = {maker.name: channels.slots.find(maker.vector) for maker in channels.makers.values()}
+    found_makers = {maker.name: maker for maker in channels.makers.values()}
+    makers = {name: channels.slots.find(maker.vector) for name, maker in found_makers.items()}
     made_by: dict[int, list[str]] = {}
     for name, roots in makers.items():
         for root in dict.fromkeys(roots.tolist()):
@@ -42,7 +47,13 @@ def find_groups(channels: TracedChannels) -> list[Group]:
     for root, layers in made_by.items():
         members.setdefault(tuple(layers), []).append(root)
     return [
-        Group(names, np.array(found), width=int(np.sum(makers[names[0]] == found[0])))
+        Group(
+            names,
+            np.array(found),
+            width=int(np.sum(makers[names[0]] == found[0])),
+            total=len(makers[names[0]]),
+            rounded=all(found_makers[name].rounded for name in names),
+        )
         for names, found in members.items()
     ]
 

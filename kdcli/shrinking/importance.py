@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from kdcli.errors import UsageError
 from kdcli.lazy import keras, ops, tf
 from kdcli.shrinking.channels import Binding, Reader, TracedChannels
 from kdcli.shrinking.groups import Group
@@ -16,6 +18,8 @@ from kdcli.zoo.shrunk import MEASURED_IMPORTANCES, Importance
 
 # Batches of preprocessed examples, each as the model takes them.
 Batches: TypeAlias = Callable[[], Iterator[Any]]
+# From the outputs and the number of a batch to a scalar.
+Target: TypeAlias = Callable[[Sequence[Tensor], Tensor], Tensor]
 # A vector of slots and a score for each of them.
 Scores: TypeAlias = list[tuple[np.ndarray, np.ndarray]]
 
@@ -27,6 +31,7 @@ def rank_channels(
     criterion: Importance = "activation",
     batches: Batches | None = None,
     kind: str = "logits",
+    output: int = 0,
     seed: int = 0,
 ) -> list[np.ndarray]:
     """Compute the importance of the channels of each group.
@@ -45,6 +50,7 @@ def rank_channels(
             arXiv:1811.00250). `random`: a control.
         batches: examples, for `activation` and `taylor`; neither needs labels.
         kind: output kind: `logits`, `probabilities`, `sigmoid` or `values`, for `taylor`.
+        output: index of the output, for `taylor`.
         seed: RNG seed for `taylor` and `random`.
 
     Returns:
@@ -55,7 +61,8 @@ def rank_channels(
         return [generator.random(len(group.roots)) for group in groups]
     if criterion in MEASURED_IMPORTANCES:
         assert batches is not None, f"{criterion} needs examples"
-        scores = _measure(channels, batches, kind=kind, seed=seed, by_gradient=criterion == "taylor")
+        target = partial(_choose_target, kind=kind, output=output, seed=seed) if criterion == "taylor" else None
+        scores = _measure(channels, batches, target=target)
     else:
         scores = list(_score_weights(channels, criterion))
     totals = _sum_scores(channels, scores)
@@ -106,16 +113,25 @@ _SCORES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def _measure(channels: TracedChannels, batches: Batches, *, kind: str, seed: int, by_gradient: bool) -> Scores:
-    """Run the model on examples, and score the inputs of the layers that read channels."""
+def _measure(channels: TracedChannels, batches: Batches, *, target: Target | None) -> Scores:
+    """Run the model on examples, and score the inputs of the layers that read channels.
+
+    Args:
+        channels: of the model.
+        batches: examples.
+        target: makes the scalar whose gradients count; None to measure activations.
+
+    Raises:
+        UsageError: the gradient is 0 everywhere.
+    """
     model, readers = channels.model, _merge_readers(channels.readers)
     sums = [np.zeros(len(reader.vector)) for reader in readers]
 
     def compute(inputs: Any, number: Tensor) -> list[Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape, _tap_readers(readers, tape) as seen:
-            output = keras.tree.flatten(model(inputs, training=False))[0]
-            target = _choose_target(output, kind, seed, number) if by_gradient else None
-        gradients = tape.gradient(target, [seen[at] for at in range(len(readers))]) if by_gradient else None
+            outputs = keras.tree.flatten(model(inputs, training=False))
+            scalar = target(outputs, number) if target is not None else None
+        gradients = tape.gradient(scalar, [seen[at] for at in range(len(readers))]) if target else None
         results = []
         for at, reader in enumerate(readers):
             value = ops.cast(seen[at], "float32")
@@ -132,9 +148,12 @@ def _measure(channels: TracedChannels, batches: Batches, *, kind: str, seed: int
     for number, batch in enumerate(batches()):
         for total, one in zip(sums, function(batch, tf.constant(number)), strict=True):
             total += np.asarray(one, float)
+    if target is not None and readers and not any(total.any() for total in sums):
+        raise UsageError(
+            "importance taylor: the outputs do not depend on any channel", hint="--importance activation"
+        )
     return [
-        (reader.vector, total if by_gradient else np.sqrt(total))
-        for reader, total in zip(readers, sums, strict=True)
+        (reader.vector, total if target else np.sqrt(total)) for reader, total in zip(readers, sums, strict=True)
     ]
 
 
@@ -150,20 +169,23 @@ def _reduce(value: Tensor, reader: Reader, mean: Callable[..., Tensor]) -> Tenso
     return mean(value, axis=others) if others else value
 
 
-def _choose_target(output: Tensor, kind: str, seed: int, number: Tensor) -> Tensor:
+def _choose_target(outputs: Sequence[Tensor], number: Tensor, *, kind: str, output: int, seed: int) -> Tensor:
     """A scalar whose gradient for each example is that of one random outcome of the model's own output."""
-    output = ops.cast(output, "float32")
+    values = ops.cast(outputs[output], "float32")
+    if kind == "logits" and values.shape[-1] == 1:
+        # A single logit is that of a sigmoid.
+        kind, values = "sigmoid", ops.sigmoid(values)
     state = tf.stack([tf.constant(seed, tf.int32), number])
     if kind == "values":
-        signs = 2.0 * tf.cast(tf.random.stateless_uniform(tf.shape(output), state) < 0.5, "float32") - 1.0
-        return ops.sum(signs * output)
+        signs = 2.0 * tf.cast(tf.random.stateless_uniform(tf.shape(values), state) < 0.5, "float32") - 1.0
+        return ops.sum(signs * values)
     if kind == "sigmoid":
         drawn = ops.cast(
-            tf.random.stateless_uniform(tf.shape(output), state) < ops.stop_gradient(output), "float32"
+            tf.random.stateless_uniform(tf.shape(values), state) < ops.stop_gradient(values), "float32"
         )
-        clipped = ops.clip(output, 1e-7, 1 - 1e-7)
+        clipped = ops.clip(values, 1e-7, 1 - 1e-7)
         return ops.sum(drawn * ops.log(clipped) + (1 - drawn) * ops.log(1 - clipped))
-    logs = ops.log(ops.clip(output, 1e-7, 1.0)) if kind == "probabilities" else ops.log_softmax(output, axis=-1)
+    logs = ops.log(ops.clip(values, 1e-7, 1.0)) if kind == "probabilities" else ops.log_softmax(values, axis=-1)
     flat = ops.reshape(logs, (-1, logs.shape[-1]))
     drawn = tf.random.stateless_categorical(ops.stop_gradient(flat), 1, state)[:, 0]
     return ops.sum(ops.take_along_axis(flat, drawn[:, None], axis=-1))
@@ -180,12 +202,17 @@ def _tap_readers(readers: Sequence[Reader], tape: Any) -> Iterator[dict[int, Ten
 
     def wrap(original: Any, numbers: Sequence[int]) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
-            values = list(args)
+            values, named = list(args), dict(kwargs)
             for at in numbers:
                 position = readers[at].position
-                values[position] = seen[at] = tf.identity(values[position])
+                if position < len(values):
+                    values[position] = seen[at] = tf.identity(values[position])
+                else:
+                    # The only input, by name.
+                    name = next(iter(named))
+                    named[name] = seen[at] = tf.identity(named[name])
                 tape.watch(seen[at])
-            return original(*values, **kwargs)
+            return original(*values, **named)
 
         return call
 

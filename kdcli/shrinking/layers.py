@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,10 @@ def iterate_layers(model: KerasModel, path: Path = ()) -> Iterator[tuple[Path, A
             yield (*path, layer.name), layer
 
 
-def copy_weights(old: KerasModel, new: KerasModel, *, skip: Callable[[Path], bool] = lambda path: False) -> None:
-    """Copy the weights of all layers that both models have, by path, except those to skip."""
+def copy_weights(old: KerasModel, new: KerasModel, *, skip: Collection[Path] = ()) -> None:
+    """Copy the weights of every layer of the new model from the layer with the same path, except those to skip."""
     layers = dict(iterate_layers(old))
     for path, layer in iterate_layers(new):
-        if path in layers and not skip(path):
+        if path not in skip:
             values: Sequence[np.ndarray] = layers[path].get_weights()
             layer.set_weights(values)

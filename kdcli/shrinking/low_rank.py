@@ -11,7 +11,7 @@ import numpy as np
 from kdcli.lazy import keras
 from kdcli.shrinking.channels import Path
 from kdcli.shrinking.layers import copy_weights, iterate_layers
-from kdcli.shrinking.rebuild import build_like, find_config
+from kdcli.shrinking.rebuild import build_like, finalize_layers, find_config, get_entry_name
 from kdcli.tensors import KerasModel
 
 LOW_RANK_SUFFIX = "_low_rank"
@@ -47,14 +47,22 @@ def split_dense_layers(model: KerasModel, rank: int) -> tuple[KerasModel, list[S
     Raises:
         ModelError: a layer cannot be built from its configuration.
     """
-    found = {path: layer for path, layer in iterate_layers(model) if _saves(layer, rank)}
+    every = dict(iterate_layers(model))
+    split_before = {path for path in every if (*path[:-1], path[-1] + LOW_RANK_SUFFIX) in every}
+    found = {
+        path: layer
+        for path, layer in every.items()
+        if _saves(layer, rank) and path not in split_before and not path[-1].endswith(LOW_RANK_SUFFIX)
+    }
     if not found:
         return model, []
     config = copy.deepcopy(model.get_config())
     for path in found:
         _split(find_config(config, path[:-1]), path[-1], rank)
     smaller = build_like(model, config)
-    copy_weights(model, smaller, skip=lambda path: path in found)
+    new = {(*path[:-1], path[-1] + LOW_RANK_SUFFIX) for path in found}
+    copy_weights(model, smaller, skip={*found, *new})
+    finalize_layers(smaller)
     layers, splits = dict(iterate_layers(smaller)), []
     for path, layer in found.items():
         kernel, *bias = layer.get_weights()
@@ -78,7 +86,7 @@ def _saves(layer: Any, rank: int) -> bool:
 
 def _split(config: dict[str, Any], name: str, rank: int) -> None:
     """Insert the first layer in front of the second one, which keeps the name."""
-    position = next(at for at, entry in enumerate(config["layers"]) if entry["config"]["name"] == name)
+    position = next(at for at, entry in enumerate(config["layers"]) if get_entry_name(entry) == name)
     second = config["layers"][position]
     first = copy.deepcopy(second)
     first["config"].update(
@@ -93,7 +101,8 @@ def _split(config: dict[str, Any], name: str, rank: int) -> None:
     if "name" in first:
         first["name"] = name + LOW_RANK_SUFFIX
     for number, call in enumerate(second.get("inbound_nodes", ())):
-        _redirect(call["args"], [name + LOW_RANK_SUFFIX, number, 0])
+        # The input is the first argument, or the only one by name.
+        _redirect(call["args"] or call["kwargs"], [name + LOW_RANK_SUFFIX, number, 0])
     config["layers"].insert(position, first)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from kdcli.shrinking.channels import TracedChannels
 from kdcli.shrinking.groups import Kept
-from kdcli.shrinking.rebuild import bind_by_variable, build_like
+from kdcli.shrinking.rebuild import bind_by_variable, build_like, finalize_layers
 from kdcli.tensors import KerasModel
 
 
@@ -21,4 +21,5 @@ def mask_channels(channels: TracedChannels, kept: Kept) -> KerasModel:
             if binding.role == "reads":
                 np.moveaxis(value, binding.axis, 0)[~kept.mask(binding.vector)] = 0
         new.assign(value)
+    finalize_layers(masked)
     return masked

@@ -12,6 +12,7 @@ from kdcli.errors import ModelError, summarize_error
 from kdcli.lazy import keras
 from kdcli.shrinking.channels import Binding, Path, TracedChannels
 from kdcli.shrinking.groups import Kept
+from kdcli.shrinking.layers import iterate_layers
 from kdcli.tensors import KerasModel
 
 # Shapes that layers were built for; the inputs determine them again.
@@ -39,6 +40,7 @@ def rebuild(channels: TracedChannels, kept: Kept) -> KerasModel:
                 hint="kd inspect zoo:cnn --data D lists students that need no shrinking",
             )
         new.assign(value)
+    finalize_layers(built)
     return built
 
 
@@ -62,6 +64,13 @@ def build_like(model: KerasModel, config: Mapping[str, Any]) -> KerasModel:
     return built
 
 
+def finalize_layers(model: KerasModel) -> None:
+    """Let layers compute what they derive from their weights, as they do after loading a file."""
+    for _, layer in iterate_layers(model):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
+
+
 def bind_by_variable(channels: TracedChannels) -> dict[int, tuple[Binding, ...]]:
     """The bindings of each weight, by the identity of the weight."""
     found: dict[int, tuple[Binding, ...]] = {}
@@ -83,10 +92,15 @@ def _forget_shapes(config: Any) -> Any:
     return [_forget_shapes(item) for item in config] if isinstance(config, list) else config
 
 
+def get_entry_name(entry: dict[str, Any]) -> str | None:
+    """The name of a layer in its entry of a configuration; a custom layer may leave it out of its own."""
+    return entry.get("name") or entry["config"].get("name")
+
+
 def find_config(config: dict[str, Any], path: Path) -> dict[str, Any]:
     """The configuration of a layer inside that of a model."""
     for name in path:
-        config = next(entry["config"] for entry in config["layers"] if entry["config"]["name"] == name)
+        config = next(entry["config"] for entry in config["layers"] if get_entry_name(entry) == name)
     return config
 
 

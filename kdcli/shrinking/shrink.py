@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from kdcli.errors import ModelError, UsageError
+from kdcli.errors import KdError, ModelError, UsageError, summarize_error
 from kdcli.lazy import keras
-from kdcli.models.keras.inputs import describe_inputs
+from kdcli.models.keras.inputs import describe_inputs, get_fixed_batch_size
 from kdcli.runs.shrink_results import ShrunkLayer
 from kdcli.shrinking.allocation import choose_removed
 from kdcli.shrinking.batch_statistics import measure_batch_statistics
@@ -20,7 +21,7 @@ from kdcli.shrinking.blocks import Block, find_blocks, measure_changes, remove_b
 from kdcli.shrinking.channels import trace_channels
 from kdcli.shrinking.groups import Kept, find_groups
 from kdcli.shrinking.importance import Batches, rank_channels
-from kdcli.shrinking.low_rank import SplitLayer, split_dense_layers
+from kdcli.shrinking.low_rank import LOW_RANK_SUFFIX, SplitLayer, split_dense_layers
 from kdcli.shrinking.mask import mask_channels
 from kdcli.shrinking.rebuild import bind_by_variable, rebuild
 from kdcli.tensors import KerasModel
@@ -29,6 +30,8 @@ from kdcli.zoo.shrunk import MEASURED_IMPORTANCES, Shrunk
 # The largest difference between the smaller model and the masked one, relative to the largest output.
 _TOLERANCE = {"float32": 1e-3, "float64": 1e-6}
 _LOW_PRECISION_TOLERANCE = 0.1
+# Random examples, for a model that takes any number.
+_EXAMPLES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,7 @@ class Shrinker:
         settings: how to shrink it.
         batches: preprocessed examples for `activation`, `taylor`, blocks and batch statistics; None without data.
         kind: output kind, for `taylor`: `logits`, `probabilities`, `sigmoid` or `values`.
+        output: index of the output, for `taylor`.
         seed: RNG seed for `taylor` and `random`.
         widths: layer → number of channels against which `keep` counts; those of the model by default.
         rank_blocks: whether to measure residual blocks even if none is left out.
@@ -78,11 +82,13 @@ class Shrinker:
         *,
         batches: Batches | None = None,
         kind: str = "logits",
+        output: int = 0,
         seed: int = 0,
         widths: Mapping[str, int] | None = None,
         rank_blocks: bool = False,
     ) -> None:
-        self.settings, self._batches, self._kind, self._seed = settings, batches, kind, seed
+        self.settings, self._batches = settings, batches
+        self._kind, self._output, self._seed = kind, output, seed
         if batches is None and settings.importance in MEASURED_IMPORTANCES:
             raise UsageError(
                 f"importance {settings.importance} is measured on examples, and there is no data",
@@ -92,6 +98,9 @@ class Shrinker:
         self.blocks = tuple(self.found_blocks[: settings.blocks])
         self.model = remove_blocks(model, self.blocks)
         self.channels = trace_channels(self.model, free_normalized=settings.free_normalized)
+        for maker in self.channels.makers.values():
+            if maker.path[-1].endswith(LOW_RANK_SUFFIX):
+                self.channels.slots.fix(maker.vector, "it is the rank of a split layer")
         self.groups = find_groups(self.channels)
         self._base = widths or {maker.name: len(maker.vector) for maker in self.channels.makers.values()}
 
@@ -114,14 +123,16 @@ class Shrinker:
     @cached_property
     def importance(self) -> list[np.ndarray]:
         """The score of each channel, one array for each group."""
-        return rank_channels(
-            self.channels,
-            self.groups,
-            criterion=self.settings.importance,
-            batches=self._batches,
-            kind=self._kind,
-            seed=self._seed,
-        )
+        with _convert_errors(self.model, "its channels cannot be ranked on examples"):
+            return rank_channels(
+                self.channels,
+                self.groups,
+                criterion=self.settings.importance,
+                batches=self._batches,
+                kind=self._kind,
+                output=self._output,
+                seed=self._seed,
+            )
 
     def choose_kept(self, keep: float) -> Kept:
         """Choose the channels that stay for a fraction of them."""
@@ -136,7 +147,9 @@ class Shrinker:
         return Kept(self.channels, removed)
 
     def count_parameters(self, keep: float) -> int:
-        """The number of parameters for a fraction of the channels, before Dense layers are split."""
+        """The number of parameters of the student for a fraction of the channels."""
+        if self.settings.rank is not None:
+            return int(self.assemble(keep).count_params())
         kept, bound = self.choose_kept(keep), bind_by_variable(self.channels)
         total = 0
         for variable in self.model.weights:
@@ -146,18 +159,25 @@ class Shrinker:
             total += math.prod(shape)
         return total
 
-    def build(self, keep: float) -> ShrunkModel:
+    def build(self, keep: float, *, statistics: bool = True) -> ShrunkModel:
         """Build the student for a fraction of the channels.
+
+        Args:
+            keep: the fraction.
+            statistics: whether to measure batch statistics again, if there are examples and something was removed.
 
         Raises:
             ModelError: a layer cannot be built smaller, or the student differs from the masked model.
         """
         kept = self.choose_kept(keep)
         model = rebuild(self.channels, kept)
-        if not self.settings.free_normalized:
+        with _convert_errors(self.model, "the student cannot be compared with it"):
             self._check(model, kept)
         model, splits = self._split(model)
-        measured = 0 if self._batches is None else measure_batch_statistics(model, self._batches)
+        changed = bool(kept.removed or splits or self.blocks)
+        measured = 0
+        if statistics and changed and self._batches is not None:
+            measured = measure_batch_statistics(model, self._batches)
         return ShrunkModel(
             model=model,
             keep=keep,
@@ -193,23 +213,32 @@ class Shrinker:
         return layers
 
     def _check(self, model: KerasModel, kept: Kept) -> None:
-        """Compare the student with the full model in which nothing reads the removed channels."""
-        masked = mask_channels(self.channels, kept)
+        """Compare the student with the full model in which nothing reads the removed channels.
+
+        First a copy from the same configuration is compared with the model itself: what the configuration does not
+        say is lost in both.
+
+        Raises:
+            ModelError: they differ.
+        """
         inputs = next(self._batches()) if self._batches is not None else make_random_inputs(self.model)
-        outputs = zip(
-            keras.tree.flatten(masked(inputs, training=False)),
-            keras.tree.flatten(model(inputs, training=False)),
-            strict=True,
-        )
-        for expected, found in outputs:
+        everything = mask_channels(self.channels, Kept(self.channels, set()))
+        self._refuse_difference(self.model, everything, inputs, "a copy made from the configuration of the model")
+        if not self.settings.free_normalized:
+            masked = mask_channels(self.channels, kept)
+            self._refuse_difference(masked, model, inputs, "the smaller model")
+
+    def _refuse_difference(self, model: KerasModel, other: KerasModel, inputs: Any, name: str) -> None:
+        outputs = (keras.tree.flatten(one(inputs, training=False)) for one in (model, other))
+        for expected, found in zip(*outputs, strict=True):
             expected, found = (np.asarray(keras.ops.cast(one, "float64")) for one in (expected, found))
             scale = max(float(np.abs(expected).max(initial=0)), 1e-12)
             difference = float(np.abs(expected - found).max(initial=0)) / scale
             tolerance = _TOLERANCE.get(self.model.compute_dtype, _LOW_PRECISION_TOLERANCE)
             if not difference <= tolerance:
                 raise ModelError(
-                    f"{self.model.name}: the smaller model differs from the full one without these channels by "
-                    f"{difference:.2g} of the largest output: kd mishandles one of its layers",
+                    f"{self.model.name}: {name} differs from what it must compute by {difference:.2g} of the "
+                    "largest output, so it cannot be shrunk",
                     hint="please report the architecture; kd inspect zoo:cnn --data D lists other students",
                 )
 
@@ -219,11 +248,34 @@ def read_widths(model: KerasModel) -> dict[str, int]:
     return {maker.name: len(maker.vector) for maker in trace_channels(model).makers.values()}
 
 
-def make_random_inputs(model: KerasModel, examples: int = 4) -> Any:
+@contextmanager
+def _convert_errors(model: KerasModel, what: str) -> Iterator[None]:
+    """Turn whatever a model raises when it is called into an error that names the model.
+
+    Raises:
+        ModelError: the model cannot be called.
+    """
+    try:
+        yield
+    except KdError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{model.name}: {what}: {summarize_error(error):.300}",
+            hint="kd inspect zoo:cnn --data D lists other students",
+        ) from error
+
+
+def make_random_inputs(model: KerasModel) -> Any:
     """Random inputs for a model, in the structure that it takes; sides of any size are 8, integers are 0 or 1."""
     generator = np.random.default_rng(0)
+    examples = get_fixed_batch_size(model) or _EXAMPLES
 
     def draw(tensor: Any) -> np.ndarray:
+        if tensor.dtype == "string":
+            raise ModelError(
+                f"{model.name}: takes text, so it cannot be checked on random inputs", hint="--data D"
+            )
         shape = (examples, *(8 if side is None else side for side in tensor.shape[1:]))
         values = generator.standard_normal(shape)
         return (values if "float" in tensor.dtype else values > 0).astype(

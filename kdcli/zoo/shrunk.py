@@ -33,7 +33,8 @@ class Shrunk(ModelSource):
     Args:
         of: the model to shrink: the `teacher`, in a later stage the `previous` student, or the path of a model
             that was shrunk before from the same teacher.
-        keep: fraction of the recipe's teacher's channels to keep in every layer, in (0, 1]; 0.5 unless
+        relative_to: path of the model whose channels `keep` counts; the teacher if omitted.
+        keep: fraction of the teacher's channels to keep in every layer, in (0, 1]; 0.5 unless
             `max_params`, `blocks` or `rank` is set.
         max_params: maximum number of parameters; the largest student within it is built.
         importance: criterion that ranks the channels: `activation`, `taylor`, `bn_scale`, `l1`, `l2`, `fpgm`, or
@@ -49,6 +50,7 @@ class Shrunk(ModelSource):
 
     kind: Literal["shrunk"] = "shrunk"
     of: str = "teacher"
+    relative_to: str | None = None
     keep: Annotated[float, Field(gt=0, le=1)] | None = None
     max_params: Annotated[int, Field(ge=1)] | None = None
     importance: Importance = "activation"

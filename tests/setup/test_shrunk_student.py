@@ -136,6 +136,8 @@ def test_the_previous_student_may_teach_a_shrunk_one(folder, tmp_path):
     run = kdcli.distill(recipe=make_recipe(folder, stages=stages), out=tmp_path / "run")
     summary = json.loads((run.run / "summary.json").read_text())
     assert summary["teacher"]["path"].endswith("stages/1/student.keras")
+    # Half of the first teacher's channels, not of this teacher's.
+    assert conv(run.model_path).shape[-1] == 16
 
 
 def test_the_first_stage_has_no_previous_student(folder, tmp_path):
@@ -194,6 +196,19 @@ def test_a_comparison_pairs_equal_shapes_and_names_what_inherits(folder, tmp_pat
     assert "an arm with `inherited` in its name starts" in text
     # Both seeds of an inherited arm start from the same weights, those of a fresh one do not.
     assert students["scratch"]["status"] == "finished"
+
+
+def test_a_chain_of_shrunk_students_is_compared_with_a_fresh_one(folder, tmp_path):
+    recipe = make_recipe(folder, stages=STAGES)
+    del recipe["student"]
+    comparison = kdcli.compare(recipes=[recipe], out=tmp_path / "c", repeats=1, latency=False)
+    students = comparison.to_json()["students"]
+    assert [one["name"] for one in students] == ["scratch", "shrunk-inherited/recipe"]
+    assert students[0]["parameters"] == students[1]["parameters"]
+    started = read_recipe(tmp_path / "c/shrunk-inherited/recipe/seed-0/stages/1/recipe.yaml").recipe
+    assert started.student.start == "inherited"
+    alone = read_recipe(next((tmp_path / "c").glob("*/scratch/seed-0/recipe.yaml"))).recipe
+    assert alone.student.start == "fresh"
 
 
 def test_a_missing_student_names_kd_shrink(folder):

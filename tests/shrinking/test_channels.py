@@ -44,7 +44,7 @@ def check(model, fraction, *, seed=0, tolerance=1e-5):
     assert largest_difference(masked, smaller, inputs) <= tolerance
     if kept.removed:
         assert smaller.count_params() < model.count_params()
-        assert largest_difference(model, masked, inputs) > 1e-4
+        assert largest_difference(model, masked, inputs) > 1e-6
     everything = rebuild(channels, Kept(channels, set()))
     for one, two in zip(run(model, inputs), run(everything, inputs), strict=True):
         np.testing.assert_array_equal(one, two)
@@ -53,13 +53,13 @@ def check(model, fraction, *, seed=0, tolerance=1e-5):
 
 @pytest.mark.parametrize("seed", range(30))
 def test_random_graphs(seed):
-    check(build_random_graph(seed), 0.5, seed=seed, tolerance=2e-5)
+    check(build_random_graph(seed), 0.5, seed=seed, tolerance=1e-9)
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("seed", range(30, 230))
 def test_many_random_graphs(seed):
-    check(build_random_graph(seed), [0.25, 0.5, 0.7][seed % 3], seed=seed, tolerance=2e-5)
+    check(build_random_graph(seed), [0.25, 0.5, 0.7][seed % 3], seed=seed, tolerance=1e-9)
 
 
 def build_u_net():
@@ -145,7 +145,7 @@ def test_applications(name):
     model = build(weights=None, input_shape=(side, side, 3), classes=10, classifier_activation=None)
     randomize(model)
     for fraction in (0.25, 0.5, 0.7):
-        channels, _ = check(model, fraction, tolerance=5e-5)
+        channels, _ = check(model, fraction)
         assert channels.unknown == {}
 
 
@@ -244,3 +244,93 @@ def test_the_smaller_model_opens_without_kd(tmp_path):
     smaller.save(tmp_path / "small.keras")
     loaded, inputs = keras.saving.load_model(tmp_path / "small.keras"), draw_inputs(smaller)
     np.testing.assert_array_equal(run(loaded, inputs)[0], run(smaller, inputs)[0])
+
+
+def build_masked_text():
+    tokens = keras.Input((6,), dtype="int32")
+    x = layers.Embedding(9, 8, mask_zero=True, name="table")(tokens)
+    x = layers.Bidirectional(layers.LSTM(6, return_sequences=True), name="both")(x)
+    x = layers.TimeDistributed(layers.Dense(8, activation="relu"), name="each")(x)
+    return keras.Model(tokens, layers.Dense(2)(layers.GRU(6, name="last")(x)))
+
+
+def test_masks_do_not_keep_widths():
+    model = randomize(build_masked_text())
+    channels, _ = check(model, 0.5)
+    assert channels.unknown == {}
+    free = widths(model)
+    assert [name for name in free if not free[name]] == [model.layers[-1].name]
+
+
+def build_attention_scores():
+    inputs = keras.Input((5, 8))
+    x, scores = layers.MultiHeadAttention(4, 2, name="attend")(inputs, inputs, return_attention_scores=True)
+    return keras.Model(inputs, [layers.Dense(3)(x), scores])
+
+
+def build_scores_that_are_read():
+    inputs = keras.Input((5, 8))
+    _, scores = layers.MultiHeadAttention(4, 2, name="attend")(inputs, inputs, return_attention_scores=True)
+    x = layers.Conv2D(3, 1)(layers.Permute((2, 3, 1))(scores))
+    return keras.Model(inputs, layers.Flatten()(x))
+
+
+def build_mask_for_each_head():
+    inputs, mask = keras.Input((5, 8)), keras.Input((4, 5, 5), dtype="bool")
+    x = layers.MultiHeadAttention(4, 2, name="attend")(inputs, inputs, attention_mask=mask)
+    return keras.Model([inputs, mask], layers.Dense(3)(x))
+
+
+@pytest.mark.parametrize(
+    ("build", "free"),
+    [(build_attention_scores, 0), (build_scores_that_are_read, 4), (build_mask_for_each_head, 0)],
+)
+def test_attention_heads_follow_their_scores_and_masks(build, free):
+    model = randomize(build())
+    assert widths(model)["attend heads"] == free
+    channels, kept = remove(model, 0.5)
+    inputs = draw_inputs(model) if build is not build_mask_for_each_head else [
+        np.random.default_rng(0).normal(size=(2, 5, 8)).astype("float32"), np.ones((2, 4, 5, 5), bool)
+    ]  # fmt: skip
+    assert largest_difference(mask_channels(channels, kept), rebuild(channels, kept), inputs) < 1e-5
+
+
+def test_a_layer_that_reads_free_and_frozen_channels_keeps_them():
+    shared = layers.Dense(4, name="shared")
+    one, two = keras.Input((4,)), keras.Input((6,))
+    x = layers.Dense(6, name="free")(one)
+    model = randomize(keras.Model([one, two], layers.Dense(2)(shared(x) + shared(two))))
+    assert widths(model)["free"] == 0
+    check(model, 0.5)
+
+
+def test_a_layer_of_two_nested_models_is_refused():
+    inside = keras.Input((8,))
+    middle = layers.Dense(6, name="middle")(inside)
+    whole, part = keras.Model(inside, layers.Dense(4)(middle)), keras.Model(inside, middle)
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Concatenate()([whole(inputs), part(inputs)])))
+    with pytest.raises(ModelError, match=r"the layer \S+/middle is shared with another nested model"):
+        trace_channels(model)
+
+
+def test_a_nested_model_takes_a_dictionary():
+    inside = {"b": keras.Input((4,), name="b"), "a": keras.Input((6,), name="a")}
+    nested = keras.Model(inside, layers.Dense(6)(layers.Concatenate()([inside["b"], inside["a"]])))
+    inputs = keras.Input((5,))
+    parts = {"b": layers.Dense(4, name="to_b")(inputs), "a": layers.Dense(6, name="to_a")(inputs)}
+    model = randomize(keras.Model(inputs, layers.Dense(2)(nested(parts))))
+    assert [widths(model)[name] for name in ("to_a", "to_b")] == [6, 4]
+    check(model, 0.5)
+
+
+def test_channels_first():
+    inputs = keras.Input((3, 8, 8))
+    x = layers.DepthwiseConv2D(3, data_format="channels_first", padding="same")(inputs)
+    x = layers.Conv2D(8, 1, data_format="channels_first")(x)
+    x = layers.BatchNormalization(axis=1)(x)
+    x = layers.GlobalAveragePooling2D(data_format="channels_first")(x)
+    channels, kept = remove(randomize(keras.Model(inputs, layers.Dense(2)(x))), 0.5)
+    smaller, masked = rebuild(channels, kept), mask_channels(channels, kept)
+    assert smaller.count_params() < masked.count_params()
+    assert [one.shape for one in smaller.weights][-2] == (4, 2)

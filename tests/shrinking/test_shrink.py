@@ -135,12 +135,12 @@ def test_random_depends_on_the_seed_alone():
      (3, 6, 1, 1, 3), (2, 4, 4, 8, 2), (1.4, 4, 4, 8, 2), (16, 16, 1, 8, 16)],
 )  # fmt: skip
 def test_counts_are_rounded_to_multiples(wanted, size, width, round_to, expected):
-    group = Group(("layer",), np.arange(size), width)
+    group = Group(("layer",), np.arange(size), width, size * width)
     assert round_count(wanted, group, round_to) == expected
 
 
 def test_a_uniform_allocation_keeps_the_best_of_each_layer_and_a_global_one_the_best_of_all():
-    groups = [Group(("a",), np.arange(4), 1), Group(("b",), np.arange(10, 14), 1)]
+    groups = [Group(("a",), np.arange(4), 1, 4), Group(("b",), np.arange(10, 14), 1, 4)]
     importance = [np.array([4.0, 1.0, 3.0, 2.0]), np.array([0.4, 0.1, 0.3, 0.2])]
     assert choose_removed(groups, importance, keep=0.5, round_to=1) == {1, 3, 11, 13}
     # A layer never vanishes.
@@ -149,7 +149,7 @@ def test_a_uniform_allocation_keeps_the_best_of_each_layer_and_a_global_one_the_
 
 
 def test_keep_counts_against_the_given_widths():
-    groups = [Group(("a",), np.arange(6), 1)]
+    groups = [Group(("a",), np.arange(6), 1, 6)]
     removed = choose_removed(groups, [np.arange(6.0)], keep=0.5, round_to=1, widths={"a": 8})
     assert removed == {0, 1}
 
@@ -202,6 +202,8 @@ def test_a_block_inside_a_nested_model_can_be_left_out(images):
     outer = keras.Model(model.inputs[0], model.get_layer("body")(model.inputs[0]))
     blocks = find_blocks(outer)
     assert [block.name for block in blocks] == ["body/sum"]
+    assert [block.name for block in find_blocks(model)] == ["body/sum"]
+    assert remove_blocks(model, find_blocks(model)).count_params() == 0
     np.testing.assert_array_equal(remove_blocks(outer, blocks)(images).numpy(), images)
 
 
@@ -267,7 +269,7 @@ def test_a_student_that_computes_something_else_is_refused(images, monkeypatch):
         return convolution.replace_channels(call, vector)
 
     monkeypatch.setitem(shrink.trace_channels.__globals__, "_trace_call", lambda call: _trace(call, wrong))
-    with pytest.raises(ModelError, match="differs from the full one without these channels") as caught:
+    with pytest.raises(ModelError, match="the smaller model differs from what it must compute") as caught:
         Shrinker(build_plain(), Shrunk(keep=0.5, round_to=1), batches=batches_of(images)).build(0.5)
     assert caught.value.exit_code == 4
 
@@ -322,3 +324,144 @@ def test_random_graphs_are_ranked_on_examples(seed, importance):
     student = shrinker.build(0.5)
     assert all(np.isfinite(scores).all() for scores in shrinker.importance)
     assert student.model.count_params() < model.count_params() or not shrinker.groups
+
+
+def test_statistics_of_the_data_are_copied(images):
+    normalization = layers.Normalization(name="data")
+    normalization.adapt(images * 3 + 1)
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, name="one")(normalization(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    shrinker = Shrinker(model, Shrunk(round_to=1, importance="l2"), batches=batches_of(images))
+    whole = shrinker.build(1.0).model
+    np.testing.assert_allclose(whole(images).numpy(), model(images).numpy(), rtol=1e-5, atol=1e-6)
+    shrinker.build(0.5)
+
+
+def test_what_the_configuration_does_not_say_is_noticed(images):
+    @keras.saving.register_keras_serializable("test")
+    class Forgetful(layers.Layer):
+        """Does not save its factor."""
+
+        factor = 1.0
+
+        def call(self, inputs):
+            return self.factor * inputs
+
+    inputs = keras.Input((8, 8, 3))
+    layer = Forgetful()
+    layer.factor = 2.0
+    x = layers.Conv2D(8, 3)(layer(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    with pytest.raises(ModelError, match="a copy made from the configuration of the model differs"):
+        Shrinker(model, Shrunk(round_to=1), batches=batches_of(images)).build(0.5)
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
+def test_a_chain_counts_the_channels_of_the_first_model(images, allocation):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(32, 3, activation="relu", name="one")(inputs)
+    x = layers.Conv2D(32, 3, activation="relu", name="two")(x)
+    first = randomize(keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x))))
+    settings = Shrunk(round_to=1, allocation=allocation)
+    widths = shrink.read_widths(first)
+    before = Shrinker(first, settings, batches=batches_of(images)).build(0.75).model
+    after = Shrinker(before, settings, batches=batches_of(images), widths=widths).build(0.5)
+    counts = {layer.name: layer.after for layer in after.layers}
+    assert counts["one"] + counts["two"] == 32
+
+
+def test_channels_that_meet_in_a_concatenation_are_removed_in_any_order():
+    for swap in (False, True):
+        inputs = keras.Input((8,))
+        wide = layers.Dense(16, name="wide")(inputs) if not swap else None
+        parts = [layers.Dense(8, name=name)(inputs) for name in ("left", "right")]
+        wide = layers.Dense(16, name="wide")(inputs) if swap else wide
+        x = layers.Add()([wide, layers.Concatenate()(parts)])
+        model = randomize(keras.Model(inputs, layers.Dense(2)(x)))
+        student = Shrinker(model, Shrunk(importance="l2", round_to=1)).build(0.5)
+        counts = {layer.name: layer.after for layer in student.layers}
+        assert [counts[name] for name in ("wide", "left", "right")] == [8, 4, 4]
+
+
+def test_blocks_that_follow_each_other_are_left_out_in_any_order(images):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, padding="same", name="stem")(inputs)
+    for number in range(3):
+        x = layers.Add(name=f"sum{number}")([x, layers.Conv2D(4, 3, padding="same", name=f"in{number}")(x)])
+    model = randomize(keras.Model(inputs, layers.GlobalAveragePooling2D()(x)))
+    blocks = find_blocks(model)
+    for order in ([0, 1], [1, 0], [2, 0, 1], [0, 1, 2]):
+        without = remove_blocks(model, [blocks[number] for number in order])
+        x = model.get_layer("stem")(images)
+        for number in {0, 1, 2} - set(order):
+            x = x + model.get_layer(f"in{number}")(x)
+        np.testing.assert_allclose(without(images).numpy(), x.numpy().mean((1, 2)), rtol=1e-4, atol=1e-5)
+
+
+def test_taylor_follows_the_output_and_a_single_logit(images):
+    inputs = keras.Input((8, 8, 3))
+    heads = []
+    for name in ("left", "right"):
+        x = layers.GlobalAveragePooling2D()(layers.Conv2D(6, 3, name=name)(inputs))
+        heads.append(layers.Dense(1, name=f"{name}_head")(x))
+    model = randomize(keras.Model(inputs, heads))
+    for output, name in enumerate(("left", "right")):
+        found = score(model, "taylor", batches=batches_of(images), output=output)
+        weights = score(model, "l2")
+        assert not np.allclose(found[name], weights[name])
+
+
+def test_outputs_that_depend_on_no_channel_are_refused(images):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(6, 3)(inputs)
+    out = layers.Dense(3, kernel_initializer="zeros")(layers.GlobalAveragePooling2D()(x))
+    with pytest.raises(UsageError, match="the outputs do not depend on any channel"):
+        Shrinker(keras.Model(inputs, out), Shrunk(importance="taylor"), batches=batches_of(images)).build(0.5)
+
+
+def test_a_layer_called_by_keyword_is_read_and_split(images):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, name="one")(inputs)
+    x = layers.Dense(12, name="two")(inputs=layers.Flatten()(x))
+    model = randomize(keras.Model(inputs, layers.Dense(3)(x)))
+    settings = Shrunk(round_to=1, rank=2)
+    student = Shrinker(model, settings, batches=batches_of(images)).build(0.5)
+    assert [split.path for split in student.splits] == [("two",)]
+
+
+def test_a_split_model_is_split_no_further():
+    inputs = keras.Input((32,))
+    model = randomize(keras.Model(inputs, layers.Dense(2)(layers.Dense(32, name="large")(inputs))))
+    once, _ = split_dense_layers(model, 8)
+    again, splits = split_dense_layers(once, 4)
+    assert splits == [] and again is once
+    student = Shrinker(once, Shrunk(importance="l2", round_to=1)).build(0.5)
+    assert {one.name: one.after for one in student.layers}["large_low_rank"] == 8
+
+
+def test_heads_are_not_rounded_to_multiples():
+    inputs = keras.Input((5, 16))
+    x = layers.MultiHeadAttention(8, 2, name="attend")(inputs, inputs)
+    model = randomize(keras.Model(inputs, layers.Dense(2)(x)))
+    student = Shrinker(model, Shrunk(importance="l2")).build(0.5)
+    assert {one.name: one.after for one in student.layers}["attend heads"] == 4
+
+
+def test_a_fixed_batch_size_is_kept():
+    inputs = keras.Input((6, 4), batch_size=3)
+    x = layers.Dense(8)(inputs)
+    model = randomize(keras.Model(inputs, layers.Dense(2)(keras.ops.reshape(x, (3, 48)))))
+    Shrinker(model, Shrunk(importance="l2", round_to=1)).build(0.5)
+    stateful = keras.Sequential(
+        [keras.Input((6, 4), batch_size=3), layers.LSTM(8, stateful=True), layers.Dense(2)]
+    )
+    student = Shrinker(stateful, Shrunk(importance="l2", round_to=1)).build(0.5)
+    assert student.unknown == ("lstm keeps its state between batches",) or len(student.unknown) == 1
+
+
+def test_nothing_is_measured_again_if_nothing_is_removed(images):
+    model = build_plain()
+    student = Shrinker(model, Shrunk(), batches=batches_of(images)).build(1.0)
+    assert student.statistics == 0
+    np.testing.assert_array_equal(student.model(images).numpy(), model(images).numpy())

@@ -30,12 +30,20 @@ def build_random_graph(seed):
     """A functional model with a random graph over images or sequences, and one or two outputs."""
     random = np.random.default_rng(seed)
     keras.backend.clear_session()
-    build = [_build_images, _build_sequences, _build_tokens][random.choice(3, p=[0.6, 0.25, 0.15])]
-    inputs, flat = build(random)
-    outputs = [layers.Dense(3, name="first")(flat)]
-    if random.random() < 0.3:
-        outputs.append(layers.Dense(2, activation="softmax", name="second")(flat))
-    return randomize(keras.Model(inputs, outputs), seed)
+    before = keras.config.dtype_policy(), keras.config.floatx()
+    # In float32 a graph of 15 layers does not show 1e-5.
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    try:
+        build = [_build_images, _build_sequences, _build_tokens][random.choice(3, p=[0.6, 0.25, 0.15])]
+        inputs, flat = build(random)
+        outputs = [layers.Dense(3, name="first")(flat)]
+        if random.random() < 0.3:
+            outputs.append(layers.Dense(2, activation="softmax", name="second")(flat))
+        return randomize(keras.Model(inputs, outputs), seed)
+    finally:
+        keras.config.set_dtype_policy(before[0])
+        keras.config.set_floatx(before[1])
 
 
 def draw_inputs(model, examples=3, seed=0):
@@ -45,7 +53,7 @@ def draw_inputs(model, examples=3, seed=0):
     for one in model.inputs:
         shape = (examples, *one.shape[1:])
         whole = "int" in one.dtype
-        drawn.append(random.integers(0, 9, shape) if whole else random.normal(size=shape).astype("float32"))
+        drawn.append(random.integers(0, 9, shape) if whole else random.normal(size=shape).astype(one.dtype))
     return keras.tree.pack_sequence_as(describe_inputs(model, model.name)[0], drawn)
 
 
@@ -102,8 +110,17 @@ def _add_image_layer(random, tensors, shared):
         lambda: _compute_as_sequence(x),
         lambda: layers.Dropout(0.5)(layers.MaxPooling2D(2, padding="same")(x)),
         lambda: layers.UpSampling2D(2)(x),
+        lambda: keras.ops.transpose(keras.ops.reshape(x, (-1, x.shape[1] * x.shape[2], channels)), (0, 2, 1)),
+        lambda: keras.ops.squeeze(keras.ops.expand_dims(x, 1), 1) / 2.0,
+        lambda: layers.RMSNormalization()(x),
+        lambda: layers.UnitNormalization()(x),
+        lambda: layers.Conv2D(width, 3, padding="same")(inputs=x),
+        lambda: keras.ops.mean(x, axis=1, keepdims=True) + x,
     ]
     result = made[random.integers(len(made))]()
+    if len(result.shape) == 3:
+        # Channels first, as a sequence of channels: back to an image.
+        result = layers.Permute((2, 3, 1))(layers.Reshape((result.shape[1], *x.shape[1:3]))(result))
     return layers.AveragePooling2D(2)(result) if result.shape[1] > 12 else result
 
 
@@ -153,7 +170,7 @@ def _build_sequences(random):
 def _build_tokens(random):
     inputs = keras.Input((7,), dtype="int32")
     width = int(random.choice([4, 8]))
-    x = layers.Embedding(10, width)(inputs)
+    x = layers.Embedding(10, width, mask_zero=bool(random.integers(2)))(inputs)
     for _ in range(random.integers(1, 3)):
         heads = layers.MultiHeadAttention(int(random.choice([2, 4])), 3)
         x = x + heads(x, x) if random.random() < 0.5 else layers.Add()([x, heads(query=x, value=x)])
@@ -161,4 +178,6 @@ def _build_tokens(random):
             x = layers.LayerNormalization()(x)
         y = layers.Dense(_width(random), activation="gelu")(x)
         x = layers.Add()([x, layers.Dense(width)(y)])
+    if random.random() < 0.4:
+        x = layers.Bidirectional(layers.LSTM(_width(random), return_sequences=True))(x)
     return inputs, layers.GlobalAveragePooling1D()(x)

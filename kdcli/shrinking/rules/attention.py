@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdcli.shrinking.channels import Axes, Call, CountKept, Reader
+from kdcli.shrinking.channels import Axes, Call, CountKept, Reader, Traced
 from kdcli.shrinking.slots import Vector
 
 
@@ -14,7 +14,10 @@ def attend(call: Call) -> list[Axes]:
     query, value = given["query"], given["value"]
     key = given.get("key")
     key = value if key is None else key
-    heads = call.make(layer.num_heads, part="heads")
+    heads = call.make(layer.num_heads, part="heads", rounded=False)
+    mask = given.get("attention_mask")
+    if isinstance(mask, Traced) and len(mask.shape) == 4 and mask.shape[1] != 1:
+        call.fix(heads, f"{call.name} has a mask for each head")
     sides = {layer.query_dense: query, layer.key_dense: key, layer.value_dense: value}
     for dense, traced in sides.items():
         for axis, vector in enumerate(traced.axes[:-1]):
@@ -27,7 +30,7 @@ def attend(call: Call) -> list[Axes]:
     if heads is not None:
         call.channels.readers.append(Reader(output, 0, -2, heads))
     call.edit_count("num_heads", heads)
-    return [_make_output(call, query.axes)]
+    return [_make_output(call, query.axes), (None, heads, None, None)]
 
 
 def _make_output(call: Call, query: Axes) -> Axes:

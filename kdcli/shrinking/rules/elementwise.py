@@ -32,7 +32,8 @@ def apply_activation(call: Call, vector: Vector) -> Vector:
     if name in ("softmax", "log_softmax") and call.free_normalized:
         return vector
     call.fix(vector, f"{call.name} mixes it ({name})" if name in _MIXING else f"{call.name} uses {name}")
-    return vector
+    # A gated unit halves the axis.
+    return None if name == "glu" else vector
 
 
 def pass_on(call: Call) -> list[Axes]:
@@ -43,10 +44,10 @@ def pass_on(call: Call) -> list[Axes]:
 def activate(call: Call) -> list[Axes]:
     """The layer Activation."""
     traced = call.input
-    apply_activation(call, traced.axes[-1])
+    last = apply_activation(call, traced.axes[-1])
     if not is_elementwise(call.layer.activation):
         call.fix_other_axes(traced, len(traced.axes) - 1)
-    return [traced.axes]
+    return [(*traced.axes[:-1], last)]
 
 
 def merge(call: Call) -> list[Axes]:
@@ -98,7 +99,7 @@ _SAME_LAYERS = (
 _SAME_OPERATIONS = (
     "Abs Absolute Cast Ceil Celu Clip Copy Cos Cosh Elu Erf Exp Expm1 Exponential Floor Gelu HardSigmoid HardSilu "
     "HardTanh LeakyRelu Log Log1p LogSigmoid Mish Negative Reciprocal Relu Relu6 Round Rsqrt Selu Sigmoid Sign "
-    "Silu Sin SoftShrink Softplus Softsign Sqrt Square StopGradient Tan Tanh Threshold"
+    "Silu Sin SoftShrink Softplus Softsign Sqrt Square StopGradient Tan Tanh Threshold OnesLike ZerosLike"
 )
 _MERGED_OPERATIONS = "Add Divide Maximum Minimum Multiply Power Subtract TrueDivide"
 

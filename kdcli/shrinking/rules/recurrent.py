@@ -16,6 +16,9 @@ _GATES = {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}
 
 def recur(call: Call) -> list[Axes]:
     """LSTM, GRU, SimpleRNN: a unit has a column in each gate, and a row in the recurrent kernel."""
+    if call.layer.stateful:
+        call.give_up("keeps its state between batches")
+        return []
     units = _bind_units(call, call.layer, part="")
     call.edit_count("units", units)
     return _give_outputs(call, call.layer, units)
@@ -52,7 +55,7 @@ def recur_both_ways(call: Call) -> list[Axes]:
     """Bidirectional: both directions keep the same units, since one configuration may describe both."""
     wrapper = call.layer
     forward, backward = wrapper.forward_layer, wrapper.backward_layer
-    if type(forward).__name__ not in _GATES or len(call.inputs) > 1 or forward.return_state:
+    if type(forward).__name__ not in _GATES or len(call.inputs) > 1 or forward.return_state or forward.stateful:
         call.give_up(f"wraps {type(forward).__name__} in an unsupported way")
         return []
     ahead, back = _bind_units(call, forward, part="forward"), _bind_units(call, backward, part="backward")
@@ -81,11 +84,15 @@ def distribute(call: Call) -> list[Axes]:
     call.fix(traced.axes[1], f"{call.name} runs along it")
     step = Traced((traced.shape[0], *traced.shape[2:]), (traced.axes[0], *traced.axes[2:]))
     shape = (call.shape[0], *call.shape[2:]) if call.shape else ()
-    before = set(call.channels.edits)
+    before, readers = set(call.channels.edits), len(call.channels.readers)
     outputs = rule(replace(call, layer=inner, args=(step,), kwargs={}, shape=shape))
     for path, keys in set(call.channels.edits) - before:
         if path == call.path:
             call.channels.edits[path, ("layer", "config", *keys)] = call.channels.edits.pop((path, keys))
+    # The inner layer sees one step at a time; the wrapper sees all of them.
+    call.channels.readers[readers:] = [
+        replace(reader, layer=call.layer) for reader in call.channels.readers[readers:]
+    ]
     return [(axes[0], None, *axes[1:]) for axes in outputs]
 
 

@@ -56,6 +56,24 @@ def reshape(call: Call) -> list[Axes]:
     return [(None, *axes)]
 
 
+def reshape_operation(call: Call) -> list[Axes]:
+    """The operation Reshape, whose target has the batch axis too."""
+    traced, target = call.input, list(call.layer.newshape)
+    sides = [side for side in target[1:] if side not in (-1, None)]
+    size = count_elements(traced.shape[1:])
+    if target[0] not in (-1, None) or len(sides) < len(target) - 1 or size != math.prod(sides):
+        call.give_up("reshapes the batch or an unknown side")
+        return []
+    axes = _reshape(call, traced, target[1:])
+
+    def compute(count: CountKept) -> list[int | None]:
+        kept = (side if one is None else count(one) for side, one in zip(target[1:], axes, strict=True))
+        return [target[0], *kept]
+
+    call.edit("newshape", compute)
+    return [(None, *axes)]
+
+
 def _reshape(call: Call, traced: Traced, target: Sequence[int | None]) -> Axes:
     """Reshape the slots of a tensor, without its batch axis; slots that the target would split are fixed."""
     shape, axes = traced.shape[1:], traced.axes[1:]
@@ -195,11 +213,12 @@ def squeeze(call: Call) -> list[Axes]:
     traced, given = call.input, call.layer.axis
     rank = len(traced.shape)
     along = [given] if isinstance(given, int) else given
-    removed = (
-        {axis for axis in range(1, rank) if traced.shape[axis] == 1}
-        if along is None
-        else {axis % rank for axis in along}
-    )
+    if along is None:
+        # Without an axis, a single channel that stays would lose its axis.
+        call.fix_inputs(f"{call.name} removes every axis of length 1")
+        removed = {axis for axis in range(rank) if traced.shape[axis] == 1}
+    else:
+        removed = {axis % rank for axis in along}
     return [tuple(vector for axis, vector in enumerate(traced.axes) if axis not in removed)]
 
 
@@ -224,6 +243,7 @@ SHAPE_OPERATIONS = {
     **dict.fromkeys(("Max", "Mean", "Min", "Sum"), reduce_axes),
     "Concatenate": concatenate,
     "ExpandDims": expand,
+    "Reshape": reshape_operation,
     "Squeeze": squeeze,
     "Transpose": transpose,
 }
