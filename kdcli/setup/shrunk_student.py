@@ -26,6 +26,7 @@ from kdcli.shrinking.importance import Batches
 from kdcli.shrinking.low_rank import LOW_RANK_SUFFIX
 from kdcli.shrinking.search import find_largest
 from kdcli.shrinking.shrink import Shrinker, ShrunkModel, read_widths
+from kdcli.tensors import KerasModel
 from kdcli.zoo.shrunk import Shrunk
 
 # Training examples on which importance, blocks and batch statistics are measured, and how many at a time.
@@ -70,16 +71,7 @@ def build_shrunk_student(
         )
     network = _require_layers(teacher, teacher_file, trust=trust, on_event=on_event)
     batches = make_batches(network, sample_calibration(dataset, seed=data_seed))
-    model, widths = network.model, None
-    if source.path is not None:
-        path = resolve_model_file(Path(source.path), trust=trust)
-        before = require_shrinkable(open_file(path, trust=trust, trainable=True, on_event=on_event).network)
-        model, widths = before.model, read_widths(network.model)
-        if source.relative_to is not None:
-            path = resolve_model_file(Path(source.relative_to), trust=trust)
-            first = open_file(path, trust=trust, rebuild=True, on_event=on_event).network
-            widths = read_widths(require_shrinkable(first).model)
-        _check_widths(source, read_widths(model), widths)
+    model, widths = _choose_model(source, network, trust=trust, on_event=on_event)
     shrinker = Shrinker(
         model,
         source,
@@ -120,6 +112,27 @@ def _require_layers(teacher: Network | None, file: str | None, *, trust: Trust, 
     path = resolve_model_file(Path(file), trust=trust)
     rebuilt = open_file(path, trust=trust, rebuild=True, on_event=on_event).network
     return require_shrinkable(rebuilt).with_preprocessing(teacher.preprocessing).with_outputs_like(teacher)
+
+
+def _choose_model(
+    source: Shrunk, teacher: KerasNetwork, *, trust: Trust, on_event: OnEvent
+) -> tuple[KerasModel, dict[str, int] | None]:
+    """The model to shrink, and the widths of the model whose channels `keep` counts; None for its own.
+
+    Raises:
+        ModelError: a model that was not shrunk from the teacher.
+    """
+    if source.path is None:
+        return teacher.model, None
+    path = resolve_model_file(Path(source.path), trust=trust)
+    before = require_shrinkable(open_file(path, trust=trust, trainable=True, on_event=on_event).network)
+    first = teacher
+    if source.relative_to is not None:
+        path = resolve_model_file(Path(source.relative_to), trust=trust)
+        first = require_shrinkable(open_file(path, trust=trust, rebuild=True, on_event=on_event).network)
+    widths = read_widths(first.model)
+    _check_widths(source, read_widths(before.model), widths)
+    return before.model, widths
 
 
 def _check_widths(source: Shrunk, found: Mapping[str, int], widths: Mapping[str, int]) -> None:
