@@ -70,6 +70,7 @@ class ShrinkRequest:
         fresh: whether the weights are drawn from the seed.
         overwrite: whether a file in `out` may be replaced.
         limit: number of examples for the accuracy, or a fraction of them.
+        batch_size: examples that are measured at a time; 256 if None.
         gates: bounds that set the exit code.
     """
 
@@ -82,6 +83,7 @@ class ShrinkRequest:
     fresh: bool = False
     overwrite: bool = False
     limit: float | None = None
+    batch_size: int | None = None
     gates: Sequence[str | Gate] = ()
 
 
@@ -128,6 +130,7 @@ def make_shrink_request(
         fresh=options.get("fresh", False),
         overwrite=overwrite,
         limit=options.get("limit"),
+        batch_size=options.get("batch_size"),
         gates=gates,
     )
 

@@ -44,12 +44,16 @@ _NOT_FASTER = 0.95
 
 @dataclass(frozen=True)
 class _Teacher:
-    """The opened teacher, the examples that it is measured on, and those that rank its channels."""
+    """The opened teacher, the examples that it is measured on, and those that rank its channels.
+
+    `batch_size` is the number of examples that are measured at a time.
+    """
 
     network: KerasNetwork
     dataset: Dataset | None
     examples: Examples | None
     calibration: Examples
+    batch_size: int = 256
 
 
 def shrink_to_file(shrink_request: ShrinkRequest, request: Request) -> ShrinkResult:
@@ -181,7 +185,7 @@ def _open(shrink_request: ShrinkRequest, request: Request, resources: ExitStack)
     calibration = sample_calibration(dataset, seed=request.recipe.data_seed)
     limit = shrink_request.limit or min(_MEASURED_EXAMPLES, len(dataset.split("auto")))
     examples = select_examples(dataset, request, split="auto", limit=limit, on_event=on_event)
-    return _Teacher(network, dataset, examples, calibration)
+    return _Teacher(network, dataset, examples, calibration, shrink_request.batch_size or 256)
 
 
 def _add_random_inputs(network: KerasNetwork) -> tuple[KerasNetwork, None, None, Examples]:
@@ -254,7 +258,12 @@ def _evaluate(
     if teacher.dataset is None or teacher.examples is None:
         return None, None
     return evaluate_split(
-        network, teacher.examples, task=teacher.dataset.task, on_event=request.context.on_event, teacher=logits
+        network,
+        teacher.examples,
+        task=teacher.dataset.task,
+        on_event=request.context.on_event,
+        teacher=logits,
+        batch_size=teacher.batch_size,
     )
 
 

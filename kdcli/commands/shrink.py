@@ -51,8 +51,8 @@ def shrink(
     """
     source = Path(teacher)
     resolve_model_file(source, trust=options.get("trust", NO_TRUST))
-    check_limits(limit=options.get("limit"), batch_size=None)
-    names = RecipeOptions.__annotations__.keys() | {"seed", "dry_run"}
+    check_limits(limit=options.get("limit"), batch_size=options.get("batch_size"))
+    names = RecipeOptions.__annotations__.keys() - {"batch_size"} | {"seed", "dry_run"}
     shared = {name: value for name, value in options.items() if name in names}
     request = request_for_models([source], recipe, role="teacher", **shared)  # type: ignore[arg-type]
     shrink_request = make_shrink_request(

@@ -37,6 +37,11 @@ TABLE = {
     | {"--out", "--split", "--format", "--quantize", "--prepare", "--io", "--output-kind", "--batch"}
     | {"--max-export-drop"},
     "predict": COMMON | CHOICE | {"--out", "--split"},
+    "shrink": COMMON
+    | CHOICE
+    | set("--keep --max-params --max-mflops --max-size-mb --max-latency-ms --measure-as --importance".split())
+    | set("--allocation --round-to --rank --blocks --free-normalized --seed --fresh --dry-run".split())
+    | set("--out --overwrite --gate --min-accuracy --max-accuracy-drop --min-agreement --strict-gates".split()),
     "inspect": COMMON | CHOICE,
     "doctor": {"--json", "--no-color"},
     "demo": {"--out", "--threads", "--json", "--quiet", "--no-color"},

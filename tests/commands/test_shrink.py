@@ -208,7 +208,7 @@ def test_other_formats_are_refused_with_the_way_on(folder, tmp_path):
 
 def test_data_of_another_shape_is_refused(folder, tmp_path):
     save_npz(tmp_path / "other.npz", x_train=np.zeros((96, 5), np.float32), x_test=np.zeros((48, 5), np.float32))
-    with pytest.raises(ModelError, match="image"):
+    with pytest.raises(ModelError, match="takes inputs of shape 8×8×1, the data has 5"):
         kdcli.shrink(
             folder / "teacher.keras", data=tmp_path / "other.npz", keep=0.5, out=tmp_path / "student.keras"
         )
