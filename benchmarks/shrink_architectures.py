@@ -92,7 +92,7 @@ def randomize(model):
     random = np.random.default_rng(0)
     for weight in model.weights:
         shape = weight.shape
-        if weight.name in ("gamma", "moving_variance"):
+        if weight.name in ("gamma", "moving_variance", "variance"):
             weight.assign(random.uniform(0.5, 1.5, shape))
         elif "float" in weight.dtype and len(shape) < 2:
             weight.assign(random.normal(0, 0.1, shape))

@@ -16,7 +16,7 @@ def randomize(model, seed=0):
         value = weight.numpy()
         if not np.issubdtype(value.dtype, np.floating):
             continue
-        if weight.name in ("gamma", "moving_variance"):
+        if weight.name in ("gamma", "moving_variance", "variance"):
             weight.assign(random.uniform(0.5, 1.5, value.shape))
         elif value.ndim < 2:
             weight.assign(random.normal(0, 0.3, value.shape))
