@@ -46,8 +46,7 @@ def check(model, fraction, *, seed=0, tolerance=1e-5):
         assert smaller.count_params() < model.count_params()
         assert largest_difference(model, masked, inputs) > 1e-6
     everything = rebuild(channels, Kept(channels, set()))
-    for one, two in zip(run(model, inputs), run(everything, inputs), strict=True):
-        np.testing.assert_array_equal(one, two)
+    assert largest_difference(model, everything, inputs) <= 1e-6
     return channels, smaller
 
 
