@@ -10,7 +10,7 @@ import numpy as np
 
 from kdcli.lazy import keras, ops, tf
 from kdcli.shrinking.importance import Batches
-from kdcli.shrinking.layers import iterate_layers
+from kdcli.shrinking.layers import iterate_layers, wrap_calls
 from kdcli.tensors import KerasModel, Tensor
 
 
@@ -57,7 +57,10 @@ def _normalize_by_batch(layers: Sequence[Any]) -> Iterator[dict[int, tuple[Tenso
     """Let layers normalize by the statistics of the batch, and record these; a layer's last call counts."""
     seen: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def wrap(layer: Any) -> Any:
+    def wrap(number: int, original: Any) -> Any:
+        del original
+        layer = layers[number]
+
         def call(inputs: Tensor, training: Any = None, mask: Any = None) -> Tensor:
             del training, mask
             axis = layer.axis % len(inputs.shape)
@@ -71,11 +74,5 @@ def _normalize_by_batch(layers: Sequence[Any]) -> Iterator[dict[int, tuple[Tenso
 
         return call
 
-    try:
-        for layer in layers:
-            # Set in the instance's dictionary, so that Keras does not track the attribute.
-            vars(layer)["call"] = wrap(layer)
+    with wrap_calls(layers, wrap):
         yield seen
-    finally:
-        for layer in layers:
-            vars(layer).pop("call", None)

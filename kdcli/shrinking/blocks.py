@@ -14,7 +14,7 @@ from kdcli.lazy import keras, ops, tf
 from kdcli.shrinking.channels import Path
 from kdcli.shrinking.graph import Graph, Node, NodeOutput, is_functional, read_graph
 from kdcli.shrinking.importance import Batches
-from kdcli.shrinking.layers import copy_weights
+from kdcli.shrinking.layers import copy_weights, wrap_calls
 from kdcli.shrinking.rebuild import build_like, finalize_layers, find_config, get_entry_name
 from kdcli.tensors import KerasModel
 
@@ -153,13 +153,8 @@ def _record_terms(sums: Sequence[Any]) -> Iterator[dict[int, tuple[list[Any], An
 
         return call
 
-    try:
-        for at, operation in enumerate(sums):
-            vars(operation)["call"] = wrap(at, operation.call)
+    with wrap_calls(sums, wrap):
         yield seen
-    finally:
-        for operation in sums:
-            vars(operation).pop("call", None)
 
 
 def remove_blocks(model: KerasModel, blocks: Sequence[Block]) -> KerasModel:

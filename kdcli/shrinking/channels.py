@@ -215,12 +215,17 @@ class Call:
             self.edit(keys, lambda count: count(vector))
 
     def unite(self, first: Vector, second: Vector) -> Vector:
-        """Unite two vectors of equal length, and return one that stands for both; None fixes the other."""
+        """Unite two vectors of equal length, and return one that stands for both; None fixes the other, if any."""
         if first is None or second is None:
             self.fix(first if second is None else second, f"{self.name} combines it with channels that stay")
             return None
         self.channels.slots.unite(first, second)
         return first
+
+    def unite_rows(self, members: np.ndarray) -> None:
+        """Unite the slots in each row, so that they are removed together."""
+        for column in range(1, members.shape[1]):
+            self.unite(members[:, 0], members[:, column])
 
     def fix(self, vector: Vector, reason: str) -> None:
         """Fix the slots of a vector."""
@@ -338,8 +343,7 @@ def _trace_nested(call: Call) -> list[Axes]:
         key = call.path, f"input {number}"
         seen = call.channels.nested_inputs.setdefault(key, axes)
         for first, second in zip(seen, axes, strict=True):
-            if first is not None or second is not None:
-                call.unite(first, second)
+            call.unite(first, second)
         _edit_input_shape(call, tensor.layer, graph.shapes[tensor], axes)
     return _trace_graph(call.channels, graph, given, call.path, free_normalized=call.free_normalized)
 

@@ -13,6 +13,7 @@ from kdcli.errors import UsageError
 from kdcli.lazy import keras, ops, tf
 from kdcli.shrinking.channels import Binding, Reader, TracedChannels
 from kdcli.shrinking.groups import Group
+from kdcli.shrinking.layers import wrap_calls
 from kdcli.tensors import Tensor
 from kdcli.zoo.shrunk import MEASURED_IMPORTANCES, Importance
 
@@ -195,12 +196,11 @@ def _choose_target(outputs: Sequence[Tensor], number: Tensor, *, kind: str, outp
 def _tap_readers(readers: Sequence[Reader], tape: Any) -> Iterator[dict[int, Tensor]]:
     """Record what each reader receives, as a tensor of its own, whose gradient is that of this reader alone."""
     seen: dict[int, Tensor] = {}
-    by_layer: dict[int, list[int]] = {}
-    for at, reader in enumerate(readers):
-        by_layer.setdefault(id(reader.layer), []).append(at)
-    layers = {id(reader.layer): reader.layer for reader in readers}
+    layers = list({id(reader.layer): reader.layer for reader in readers}.values())
 
-    def wrap(original: Any, numbers: Sequence[int]) -> Any:
+    def wrap(number: int, original: Any) -> Any:
+        numbers = [at for at, reader in enumerate(readers) if reader.layer is layers[number]]
+
         def call(*args: Any, **kwargs: Any) -> Any:
             values, named = list(args), dict(kwargs)
             for at in numbers:
@@ -216,11 +216,5 @@ def _tap_readers(readers: Sequence[Reader], tape: Any) -> Iterator[dict[int, Ten
 
         return call
 
-    try:
-        for identity, numbers in by_layer.items():
-            # Set in the instance's dictionary, so that Keras does not track the attribute.
-            vars(layers[identity])["call"] = wrap(layers[identity].call, numbers)
+    with wrap_calls(layers, wrap):
         yield seen
-    finally:
-        for layer in layers.values():
-            vars(layer).pop("call", None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -28,3 +29,21 @@ def copy_weights(old: KerasModel, new: KerasModel, *, skip: Collection[Path] = (
         if path not in skip:
             values: Sequence[np.ndarray] = layers[path].get_weights()
             layer.set_weights(values)
+
+
+@contextmanager
+def wrap_calls(layers: Sequence[Any], wrap: Callable[[int, Any], Any]) -> Iterator[None]:
+    """Replace the `call` of layers or operations during the block.
+
+    Args:
+        layers: each once.
+        wrap: makes the new `call` from the number of the layer and its own `call`.
+    """
+    try:
+        for number, layer in enumerate(layers):
+            # Set in the instance's dictionary, so that Keras does not track the attribute.
+            vars(layer)["call"] = wrap(number, layer.call)
+        yield
+    finally:
+        for layer in layers:
+            vars(layer).pop("call", None)

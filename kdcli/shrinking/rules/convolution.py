@@ -36,12 +36,21 @@ def convolve(call: Call) -> list[Axes]:
     layer = call.layer
     if layer.groups > 1:
         return _convolve_groups(call)
-    vector = call.make(layer.filters)
     _bind_input(call, layer.kernel, -2)
-    call.bind(layer.kernel, -1, vector, "makes")
-    call.bind(layer.bias if layer.use_bias else None, 0, vector, "follows")
+    return _make_filters(call, layer.kernel, -1)
+
+
+def _make_filters(call: Call, kernel: Any, axis: int) -> list[Axes]:
+    """The output of a layer whose filters are an axis of a kernel."""
+    vector = call.make(call.layer.filters)
+    call.bind(kernel, axis, vector, "makes")
+    _bind_bias(call, vector)
     call.edit_count("filters", vector)
     return replace_channels(call, vector)
+
+
+def _bind_bias(call: Call, vector: Vector) -> None:
+    call.bind(call.layer.bias if call.layer.use_bias else None, 0, vector, "follows")
 
 
 def _bind_input(call: Call, kernel: Any, axis: int) -> None:
@@ -61,26 +70,17 @@ def _convolve_groups(call: Call) -> list[Axes]:
         call.fix(vector, f"{call.name} is grouped and reads channels that stay")
         return replace_channels(call, vector)
     made, seen = vector.reshape(groups, -1), read.reshape(groups, -1)
-    for members in (made, seen):
-        for column in range(1, members.shape[1]):
-            call.unite(members[:, 0], members[:, column])
+    call.unite_rows(made)
+    call.unite_rows(seen)
     call.unite(made[:, 0], seen[:, 0])
-    call.bind(layer.kernel, -1, vector, "makes")
-    call.bind(layer.bias if layer.use_bias else None, 0, vector, "follows")
-    call.edit_count("filters", vector)
     call.edit_count("groups", made[:, 0])
-    return replace_channels(call, vector)
+    return _make_filters(call, layer.kernel, -1)
 
 
 def convolve_transposed(call: Call) -> list[Axes]:
     """Conv1DTranspose to Conv3DTranspose: the kernel is (..., filters, inputs)."""
-    layer = call.layer
-    vector = call.make(layer.filters)
-    _bind_input(call, layer.kernel, -1)
-    call.bind(layer.kernel, -2, vector, "makes")
-    call.bind(layer.bias if layer.use_bias else None, 0, vector, "follows")
-    call.edit_count("filters", vector)
-    return replace_channels(call, vector)
+    _bind_input(call, call.layer.kernel, -1)
+    return _make_filters(call, call.layer.kernel, -2)
 
 
 def _repeat(vector: Vector, times: int) -> Vector:
@@ -92,24 +92,20 @@ def convolve_depthwise(call: Call) -> list[Axes]:
     layer, read = call.layer, _read_channels(call)
     call.bind(layer.kernel, -2, read, "follows")
     vector = _repeat(read, layer.depth_multiplier)
-    call.bind(layer.bias if layer.use_bias else None, 0, vector, "follows")
+    _bind_bias(call, vector)
     return replace_channels(call, vector)
 
 
 def convolve_separable(call: Call) -> list[Axes]:
     """SeparableConv1D, SeparableConv2D: depthwise, then pointwise (..., inputs * multiplier, filters)."""
     layer, read = call.layer, _read_channels(call)
-    vector = call.make(layer.filters)
     call.bind(layer.depthwise_kernel, -2, read, "follows")
     inner = _repeat(read, layer.depth_multiplier)
     if layer.depth_multiplier == 1:
         _bind_input(call, layer.pointwise_kernel, -2)
     else:
         call.bind(layer.pointwise_kernel, -2, inner, "reads")
-    call.bind(layer.pointwise_kernel, -1, vector, "makes")
-    call.bind(layer.bias if layer.use_bias else None, 0, vector, "follows")
-    call.edit_count("filters", vector)
-    return replace_channels(call, vector)
+    return _make_filters(call, layer.pointwise_kernel, -1)
 
 
 CONVOLUTION_LAYERS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -83,13 +84,7 @@ def _merge_axis(call: Call, tensors: Sequence[Traced], axis: int) -> Vector:
     """Merge one axis, counted from the end."""
     sides = [traced for traced in tensors if len(traced.shape) >= -axis]
     wide = [traced.axes[axis] for traced in sides if traced.shape[axis] != 1]
-    if not wide:
-        return None
-    merged = wide[0]
-    for vector in wide[1:]:
-        if merged is not None or vector is not None:
-            merged = call.unite(merged, vector)
-    return merged
+    return reduce(call.unite, wide) if wide else None
 
 
 _SAME_LAYERS = (

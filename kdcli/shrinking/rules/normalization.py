@@ -48,8 +48,7 @@ def normalize_groups(call: Call) -> list[Axes]:
     if groups == 1:
         _couple(call, vector)
     else:
-        for column in range(1, members.shape[1]):
-            call.unite(members[:, 0], members[:, column])
+        call.unite_rows(members)
         call.edit_count("groups", members[:, 0])
     for variable in layer.weights:
         call.bind(variable, 0, vector, "follows")

@@ -40,8 +40,7 @@ def _bind_units(call: Call, layer: Any, *, part: str) -> Vector:
     call.bind(cell.recurrent_kernel, 1, columns, "makes")
     call.bind(cell.bias if layer.use_bias else None, -1, columns, "follows")
     for state in call.inputs[1:]:
-        if units is not None or state.axes[-1] is not None:
-            call.unite(units, state.axes[-1])
+        call.unite(units, state.axes[-1])
     return units
 
 
@@ -59,8 +58,7 @@ def recur_both_ways(call: Call) -> list[Axes]:
         call.give_up(f"wraps {type(forward).__name__} in an unsupported way")
         return []
     ahead, back = _bind_units(call, forward, part="forward"), _bind_units(call, backward, part="backward")
-    if ahead is not None or back is not None:
-        call.unite(ahead, back)
+    call.unite(ahead, back)
     call.edit_count(("layer", "config", "units"), ahead)
     if "backward_layer" in wrapper.get_config():
         call.edit_count(("backward_layer", "config", "units"), back)

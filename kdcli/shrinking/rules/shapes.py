@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 
@@ -168,11 +169,7 @@ def concatenate(call: Call) -> list[Axes]:
                 pairs = zip(vectors, (traced.shape[number] or 0 for traced in tensors), strict=True)
                 joined.append(join_vectors(list(pairs)))
             continue
-        merged = vectors[0]
-        for vector in vectors[1:]:
-            if merged is not None or vector is not None:
-                merged = call.unite(merged, vector)
-        joined.append(merged)
+        joined.append(reduce(call.unite, vectors))
     return [tuple(joined)]
 
 
