@@ -19,6 +19,7 @@ from kdcli.models.inference import choose_exported_kind, prepare_for_export
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
 from kdcli.models.preprocessing import Preprocessing
+from kdcli.models.random_inputs import draw_input
 from kdcli.models.saved_model.network import SavedModelNetwork, SignatureNetwork
 from kdcli.recipe.reader import read_run_recipe
 from kdcli.runs.directory import find_run_recipe, find_run_role
@@ -138,11 +139,7 @@ def open_source_without_data(
     network = network.with_preprocessing(
         {SINGLE_INPUT: Preprocessing(shape, spec.dtype, shape, spec.dtype, "raw")}
     )
-    random = np.random.default_rng(request.recipe.data_seed)
-    values: np.ndarray = random.standard_normal((_RANDOM_EXAMPLES, *shape))
-    if not spec.dtype.startswith(("float", "bfloat")):
-        values = values > 0
-    inputs = values.astype(np.float32 if spec.dtype == "bfloat16" else spec.dtype)
+    inputs = draw_input(spec, _RANDOM_EXAMPLES, np.random.default_rng(request.recipe.data_seed))
     examples = Examples("random", {SINGLE_INPUT: inputs}, None, None, np.arange(_RANDOM_EXAMPLES))
     kind = choose_exported_kind(network, output_kind, teachers=_read_teacher_kinds(model))
     outputs = make_model_function(network, kind)(examples.take(np.arange(_RANDOM_EXAMPLES)))

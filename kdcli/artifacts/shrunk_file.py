@@ -21,6 +21,7 @@ from kdcli.models.files.open import open_file
 from kdcli.models.keras.model import make_fresh_copy, save_to_bytes
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.preprocessing import Preprocessing
+from kdcli.models.random_inputs import draw_input
 from kdcli.recipe.gates import Gate
 from kdcli.runs import writer
 from kdcli.runs.gate_results import GateResult
@@ -200,10 +201,8 @@ def _add_random_inputs(network: KerasNetwork) -> tuple[KerasNetwork, None, None,
             )
         shape: tuple[int, ...] = tuple(side or 1 for side in spec.shape)
         name = SINGLE_INPUT if len(network.inputs) == 1 else spec.name
-        dtype = "float32" if spec.dtype == "bfloat16" else spec.dtype
-        preprocessing[name] = Preprocessing(shape, dtype, shape, spec.dtype, "raw")
-        drawn = generator.standard_normal((_RANDOM_EXAMPLES, *shape))
-        inputs[name] = (drawn if "float" in dtype else drawn > 0).astype(dtype)
+        inputs[name] = draw_input(spec, _RANDOM_EXAMPLES, generator)
+        preprocessing[name] = Preprocessing(shape, inputs[name].dtype.name, shape, spec.dtype, "raw")
     examples = Examples("random", inputs, None, None, np.arange(_RANDOM_EXAMPLES))
     return network.with_preprocessing(preprocessing), None, None, examples
 

@@ -14,6 +14,7 @@ import numpy as np
 from kdcli.errors import KdError, ModelError, UsageError, summarize_error
 from kdcli.lazy import keras
 from kdcli.models.keras.inputs import describe_inputs, get_fixed_batch_size
+from kdcli.models.random_inputs import draw_input
 from kdcli.runs.shrink_results import ShrunkLayer
 from kdcli.shrinking.allocation import choose_removed
 from kdcli.shrinking.batch_statistics import measure_batch_statistics
@@ -44,7 +45,7 @@ class ShrunkModel:
         layers: the widths of the layers that make channels.
         blocks: the residual blocks that were left out.
         splits: the Dense layers that were split.
-        unknown: layers that are not understood, with the reason; what touches them keeps its width.
+        unknown: layers that are not supported, with the reason; what touches them keeps its width.
         statistics: number of BatchNorm layers with re-estimated statistics.
     """
 
@@ -267,20 +268,10 @@ def _convert_errors(model: KerasModel, what: str) -> Iterator[None]:
 
 
 def make_random_inputs(model: KerasModel) -> Any:
-    """Random inputs for a model, in the structure that it takes; sides of any size are 8, integers are 0 or 1."""
-    generator = np.random.default_rng(0)
-    examples = get_fixed_batch_size(model) or _EXAMPLES
-
-    def draw(tensor: Any) -> np.ndarray:
-        if tensor.dtype == "string":
-            raise ModelError(
-                f"{model.name}: takes text, so it cannot be checked on random inputs", hint="--data D"
-            )
-        shape = (examples, *(8 if side is None else side for side in tensor.shape[1:]))
-        values = generator.standard_normal(shape)
-        return (values if "float" in tensor.dtype else values > 0).astype(
-            "float32" if tensor.dtype == "bfloat16" else tensor.dtype
-        )
-
-    structure, _ = describe_inputs(model, model.name)
-    return keras.tree.pack_sequence_as(structure, [draw(tensor) for tensor in model.inputs])
+    """Random inputs for a model, in the structure that it takes."""
+    structure, specs = describe_inputs(model, model.name)
+    if any(spec.dtype == "string" for spec in specs):
+        raise ModelError(f"{model.name}: takes text, so it cannot be checked on random inputs", hint="--data D")
+    generator, examples = np.random.default_rng(0), get_fixed_batch_size(model) or _EXAMPLES
+    drawn = [draw_input(spec, examples, generator) for spec in specs]
+    return keras.tree.pack_sequence_as(structure, drawn)

@@ -22,6 +22,7 @@ from kdcli.models.files.load import load_keras_2_weights
 from kdcli.models.keras.inputs import describe_inputs
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.network import Network
+from kdcli.models.random_inputs import draw_input
 from kdcli.screening.saved_model.proto import parse_message
 from kdcli.tensors import KerasModel
 
@@ -230,12 +231,8 @@ def _list_weights(model: KerasModel, config: dict[str, Any]) -> Iterator[Any]:
 
 def _compare(network: KerasNetwork, frozen: Network) -> float:
     """The largest difference between both on random inputs, relative to the largest output."""
-    random = np.random.default_rng(0)
-    inputs = {}
-    for spec in frozen.inputs:
-        shape = (_EXAMPLES, *(side or 8 for side in spec.shape))
-        values = random.random(shape) * 2 - 0.5
-        inputs[spec.name] = (values if "float" in spec.dtype else values > 0.5).astype(spec.dtype)
+    generator = np.random.default_rng(0)
+    inputs = {spec.name: draw_input(spec, _EXAMPLES, generator) for spec in frozen.inputs}
     structure, _ = describe_inputs(network.model, network.name)
     given = keras.tree.pack_sequence_as(structure, list(inputs.values()))
     ours = keras.tree.flatten(network.model(given, training=False))
