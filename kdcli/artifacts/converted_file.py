@@ -90,7 +90,7 @@ def convert_file(
         ModelError: the model cannot be converted, or the file's outputs have another shape or are not finite.
     """
     on_event(Note(f"{path.name}: converting"))
-    write = partial(_write_file, format, network, path, inside, reference.kind, calibration)
+    write = partial(write_file, format, network, path, inside, reference.kind, calibration)
     try:
         serving = write(batch or network.batch)
     except ModelError:
@@ -112,15 +112,16 @@ def convert_file(
     return ConvertedFile(format, serving, path, runner, compare_outputs(outputs, reference))
 
 
-def _write_file(
+def write_file(
     format: ExportFormat,
     network: Network,
     path: Path,
     inside: bool,
     output_kind: str,
-    calibration: dict[str, np.ndarray] | None,
+    calibration: Mapping[str, np.ndarray] | None,
     batch: int | None,
 ) -> ServedModel:
+    """Write a network to a file; arguments as in `convert_file`, with the output kind of the file."""
     serving = make_served_model(
         network,
         include_preprocessing=inside,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kdcli.artifacts.converted_file import write_file
 from kdcli.errors import ModelError, UsageError
 from kdcli.evaluation.footprint import count_file_bytes, count_flops
 from kdcli.evaluation.latency.measure import time_models
@@ -19,7 +20,7 @@ from kdcli.exports.format_choice import choose_formats
 from kdcli.models.batching import Runner
 from kdcli.models.inference import copy_network, prepare_for_export
 from kdcli.models.keras.network import KerasNetwork
-from kdcli.models.keras.served_model import ServedModel, make_served_model
+from kdcli.models.keras.served_model import ServedModel
 from kdcli.shrinking.search import SMALLEST_KEEP, find_largest
 from kdcli.shrinking.shrink import Shrinker
 from kdcli.spec import ExportFormat
@@ -129,13 +130,7 @@ class StudentCosts:
         kind = network.saved_kind
         # Preparing changes a network in place.
         prepared = prepare_for_export(copy_network(network), kind)
-        serving = make_served_model(
-            prepared, include_preprocessing=True, batch=batch, floats=self.form.takes_floats, output_kind=kind
-        )
-        if self.form.from_data:
-            serving = serving.shown(self.raw)
-        self.form.write(serving, path)
-        return serving
+        return write_file(self.form, prepared, path, True, kind, self.raw, batch)
 
     def time(self, files: Mapping[str, CandidateFile], *, seconds: float = _SECONDS_TOGETHER) -> Session:
         """Time files in turns, at batch 1."""

@@ -10,7 +10,8 @@ from kdcli.models.random_inputs import draw_input
 
 
 @pytest.mark.parametrize(
-    ("dtype", "drawn"), [("float32", "float32"), ("bfloat16", "float32"), ("float64", "float64"), ("int32", "int32")]
+    ("dtype", "drawn"),
+    [("float32", "float32"), ("bfloat16", "float32"), ("float64", "float64"), ("int32", "int32")],
 )
 def test_inputs_have_the_shape_and_type_of_the_model(dtype, drawn):
     values = draw_input(TensorSpec("x", (None, 3), dtype), 5, np.random.default_rng(0))
