@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from kdcli.distillation.targets import Targets
 from kdcli.errors import Interrupted, LockedError, TrainingError
@@ -30,6 +33,23 @@ from kdcli.teacher.ensemble import teacher_record
 from kdcli.training.state import TrainingResult
 
 
+@dataclass(frozen=True)
+class PausedRun:
+    """A run that was trained to a step before its last one; resuming it goes on from there.
+
+    Args:
+        steps: number of steps trained.
+        epochs: number of whole epochs.
+        seconds: of training so far, over all processes.
+        logits: (examples, outputs) of the validation split with the weights at that step.
+    """
+
+    steps: int
+    epochs: int
+    seconds: float
+    logits: np.ndarray
+
+
 def execute(job: Job, location: RunLocation) -> RunResult | FinishedRun:
     """Compute the teacher's outputs, train, evaluate and write the run.
 
@@ -50,13 +70,35 @@ def execute(job: Job, location: RunLocation) -> RunResult | FinishedRun:
     """
     for text in describe_export_gates(job.exported_gates, relativize_path(location.path)):
         job.request.context.on_event(Note(text))
+    result = _run_job(job, location)
+    assert not isinstance(result, PausedRun)
+    return result
+
+
+def execute_until(job: Job, location: RunLocation, steps: int) -> RunResult | PausedRun:
+    """Train a run to a step and pause it there; a run that ends before is finished, as by `execute`.
+
+    Args:
+        job: built, with a validation split.
+        location: of the run.
+        steps: number of steps in total.
+
+    Raises:
+        KdError: as `execute`.
+    """
+    result = _run_job(job, location, until=steps)
+    assert not isinstance(result, FinishedRun)
+    return result
+
+
+def _run_job(job: Job, location: RunLocation, until: int | None = None) -> RunResult | FinishedRun | PausedRun:
     with ExitStack() as stack:
         for one in job.teacher_outputs.members if job.teacher_outputs else ():
             stack.enter_context(unwrap_failures(one.network))
-        return _run_job(job, location)
+        return _run_opened(job, location, until)
 
 
-def _run_job(job: Job, location: RunLocation) -> RunResult | FinishedRun:
+def _run_opened(job: Job, location: RunLocation, until: int | None) -> RunResult | FinishedRun | PausedRun:
     since = time.perf_counter()
     teacher_outputs = job.teacher_outputs
     targets = teacher_outputs.targets() if teacher_outputs else None
@@ -87,9 +129,11 @@ def _run_job(job: Job, location: RunLocation) -> RunResult | FinishedRun:
             )
         job.request.context.workers.barrier()
         since = time.perf_counter()
-        trained = _train(job, run, targets)
+        trained = _train(job, run, targets, until)
         # A resumed run reports the seconds of all its processes.
         job.clock.set("training", trained.seconds, since)
+        if until is not None and trained.steps == until < (job.train.steps or 0):
+            return _pause(job, trained)
         result = _evaluate(job, run, trained)
         write_end(run, result, recipe=job.recipe, class_names=job.dataset.class_names, model=job.trained.to_json())
         job.request.context.workers.barrier()
@@ -106,9 +150,18 @@ def _run_job(job: Job, location: RunLocation) -> RunResult | FinishedRun:
     return result
 
 
-def _train(job: Job, run: Run, targets: Targets | None) -> TrainingResult:
+def _train(job: Job, run: Run, targets: Targets | None, until: int | None = None) -> TrainingResult:
     with job.teacher_outputs.in_precision() if job.teacher_outputs else nullcontext():
-        return train_job(job, run, targets)
+        return train_job(job, run, targets, until=until)
+
+
+def _pause(job: Job, trained: TrainingResult) -> PausedRun:
+    split = job.dataset.validation
+    assert split is not None
+    _, logits = evaluate_split(
+        job.trained.network, split, task=job.dataset.task, on_event=job.request.context.on_event
+    )
+    return PausedRun(trained.steps, trained.epochs, trained.seconds, logits)
 
 
 def _record_outputs(job: Job, location: RunLocation, since: float) -> dict[str, Any] | None:
@@ -170,7 +223,7 @@ def _evaluate(job: Job, run: Run, trained: TrainingResult) -> RunResult:
     validation = test = teacher_test = teacher_logits = None
     if dataset.validation is not None:
         validation, _ = evaluate_split(network, dataset.validation, **options)
-    if dataset.test is not None:
+    if dataset.test is not None and job.reads_test:
         if job.teacher_outputs is not None and not job.teacher_outputs.recorded:
             teacher_logits = job.teacher_outputs.split_logits("test", dataset.test)
             teacher_test = measure_quality(teacher_logits, dataset.test.all_labels(), task=dataset.task)

@@ -80,6 +80,7 @@ class Job:
         gates: judged on the test metrics.
         exported_gates: bounds on the file size, judged by kd export.
         stages: the records of earlier stages, for the last stage of a chain.
+        reads_test: whether the test split is read at the end; not for a candidate that may still be rejected.
         teacher_validation: (examples, outputs), the teacher's logits on the validation split once computed.
     """
 
@@ -99,6 +100,7 @@ class Job:
     gates: tuple[Gate, ...] = ()
     exported_gates: tuple[Gate, ...] = ()
     stages: tuple[dict[str, Any], ...] = ()
+    reads_test: bool = True
     teacher_validation: np.ndarray | None = None
 
     def set_gates(self, gates: Sequence[Gate], *, is_last: bool = True) -> None:

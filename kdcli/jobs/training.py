@@ -61,8 +61,8 @@ def make_stepper(job: Job, targets: Targets | None) -> Stepper:
     )
 
 
-def train_job(job: Job, run: Run, targets: Targets | None) -> TrainingResult:
-    """Train in the run directory, from its newest checkpoint if there is one."""
+def train_job(job: Job, run: Run, targets: Targets | None, *, until: int | None = None) -> TrainingResult:
+    """Train in the run directory, from its newest checkpoint if there is one, to the end or to a step."""
     context, train, network = job.request.context, job.train, job.trained.network
     has_replicas = job.strategy.num_replicas_in_sync > 1
     layers = find_batch_norms(network) if train.synchronized and has_replicas else []
@@ -81,7 +81,7 @@ def train_job(job: Job, run: Run, targets: Targets | None) -> TrainingResult:
             on_epoch=lambda history: _write_metrics(run, history) if workers.is_chief else None,
             workers=workers,
         )
-        return trainer.run()
+        return trainer.run(until=until)
 
 
 def _make_validator(job: Job) -> Callable[[], dict[str, float]] | None:

@@ -78,17 +78,22 @@ class Trainer:
         self.best: list[np.ndarray] = []
         self._block = 1
 
-    def run(self) -> TrainingResult:
+    def run(self, *, until: int | None = None) -> TrainingResult:
         """Train from the start, or from the newest checkpoint.
+
+        Args:
+            until: step to pause at: the state is saved, and the model keeps its current weights. None trains to
+                the end and puts the best weights into the model.
 
         Raises:
             TrainingError: a value is not finite; that step was not applied.
             Interrupted: `stop` returned an exit code; the state is saved.
         """
         self._restore()
-        while not self._done():
-            self._epoch(self.state.step // self.epoch_steps)
-        if self.best:
+        end = self.steps if until is None else min(until, self.steps)
+        while not self.state.stopped and self.state.step < end:
+            self._epoch(self.state.step // self.epoch_steps, end)
+        if self.best and self._done():
             assign_values(self.model_variables, self.best)
         state = self.state
         trained = state.step * self.batch
@@ -105,23 +110,28 @@ class Trainer:
     def _done(self) -> bool:
         return self.state.stopped or self.state.step >= self.steps
 
-    def _epoch(self, epoch: int) -> None:
+    def _epoch(self, epoch: int, pause: int) -> None:
+        """Train to the end of an epoch, or to the step to pause at."""
         views = self.stepper.feed.views
         view = views.select_view(epoch)
         table = views.table(view)
         slot = view if views.count is not None else 0
         order = shuffle_positions(self.examples, seed=self.train.seed, epoch=epoch)
         order = order[: self.epoch_steps * self.batch].reshape(self.epoch_steps, self.batch)
-        end = min((epoch + 1) * self.epoch_steps, self.steps)
+        last = min((epoch + 1) * self.epoch_steps, self.steps)
+        end = min(last, pause)
         started, begun = time.perf_counter(), self.state.step
         self.stepper.start(order[begun - epoch * self.epoch_steps :], table=table, slot=slot)
         while self.state.step < end:
             self._train_block(self._block_size(end - self.state.step), epoch)
             if self.state.step < end:
                 self._pause()
+        if end < last:
+            self._pause(last=True)
+            return
         rate = (self.state.step - begun) * self.batch / (time.perf_counter() - started)
         self._end_epoch(epoch, rate)
-        self._pause(last=self._done())
+        self._pause(last=self._done() or self.state.step == pause)
 
     def _pause(self, *, last: bool = False) -> None:
         """Between blocks, save when the chief's clock requires it, and stop on any worker's signal; all alike."""
