@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from kdcli.data.classes import encode_text_labels, resolve_classes
+from kdcli.data.duplicates import find_first_copies
 from kdcli.data.examples import Concatenation, Examples, Splits
 from kdcli.data.labels import VOID_LABEL, Labelling, encode_labels, infer_labelling
 from kdcli.data.named_arrays import splits_from_arrays
 from kdcli.data.named_labels import choose_labels
-from kdcli.data.order_and_splits import limit_positions, split_positions
+from kdcli.data.order_and_splits import limit_positions, select_test_positions, split_positions
 from kdcli.data.split_names import SPLIT_NAMES
+from kdcli.data.tf_dataset import is_tf_dataset, read_tf_dataset
 from kdcli.errors import DataError
 from kdcli.recipe.sections import DataSection
 from kdcli.runs.run_environment import hash_arrays
@@ -89,24 +91,23 @@ def open_dataset(
     arrays: Any = None,
     split_validation: bool = True,
     output_names: Sequence[str] = (),
+    splits: Splits | None = None,
 ) -> Dataset:
     """Open the data of a recipe's `data` section, or arrays passed in Python.
 
     Args:
         section: the `data` section.
         seed: RNG seed for the validation split and the limit.
-        arrays: (x, y), (x_train, y_train, x_test, y_test) or a mapping as in a `.npz` file; replaces the source.
+        arrays: (x, y), (x_train, y_train, x_test, y_test), a mapping as in a `.npz` file or a `tf.data.Dataset`;
+            replaces the source.
         split_validation: split validation off the training split and apply the limit.
         output_names: selected outputs of the models, to find labels stored by output name.
+        splits: the content of the source, if it was read before.
 
     Raises:
         DataError: the data is missing, inconsistent or unusable.
     """
-    if arrays is not None:
-        splits = _read_python_arrays(arrays)
-    else:
-        assert section.source is not None
-        splits = section.source.load()
+    splits = splits or load_splits(section, arrays)
     splits, label_name = choose_labels(splits, section.labels, output_names=output_names)
     splits = encode_text_labels(splits, section.classes)
     classes = resolve_classes(section.classes, splits)
@@ -119,6 +120,8 @@ def open_dataset(
         ignore=section.ignore,
         scale=section.target_scale,
     )
+    if section.test != "auto" and section.test and splits.test is None:
+        splits = _set_aside_test(splits, section.test, seed=seed)
     if section.labels == "none":
         splits = _remove_labels(splits)
     splits = _encode_splits(splits, labelling)
@@ -138,6 +141,18 @@ def open_dataset(
         target_scale=labelling.scale,
         label_name=label_name,
     )
+
+
+def load_splits(section: DataSection, arrays: Any = None) -> Splits:
+    """Read the source of a `data` section, or arrays passed in Python.
+
+    Raises:
+        DataError: the data is missing or cannot be read.
+    """
+    if arrays is not None:
+        return _read_python_arrays(arrays)
+    assert section.source is not None
+    return section.source.load()
 
 
 def fill_outputs(dataset: Dataset, outputs: int) -> Dataset:
@@ -207,15 +222,29 @@ def _split_validation(
     return train, validation
 
 
+def _set_aside_test(splits: Splits, fraction: float, *, seed: int) -> Splits:
+    """Split a test split off the training split, before anything else uses it."""
+    train = splits.train
+    if len(train) < 2:
+        raise DataError(f"{splits.name}: cannot set test examples aside from {len(train)} training example")
+    labels, first_copies = train.all_labels(), find_first_copies(train)
+    rest, tested = select_test_positions(labels, first_copies, fraction=fraction, seed=seed)
+    return replace(splits, train=train.subset(rest), test=train.subset(tested, split="test"))
+
+
 def _read_python_arrays(arrays: Any) -> Splits:
-    if isinstance(arrays, Mapping):
+    if is_tf_dataset(arrays):
+        named = read_tf_dataset(arrays)
+    elif isinstance(arrays, Mapping):
         named = {key: np.asarray(value) for key, value in arrays.items()}
     elif isinstance(arrays, Sequence) and len(arrays) in (2, 4):
         keys = ("x", "y") if len(arrays) == 2 else ("x_train", "y_train", "x_test", "y_test")
         pairs = zip(keys, arrays, strict=True)
         named = {key: np.asarray(value) for key, value in pairs if value is not None}
     else:
-        raise DataError("data: expected (x, y), (x_train, y_train, x_test, y_test) or a mapping of arrays")
+        raise DataError(
+            "data: expected (x, y), (x_train, y_train, x_test, y_test), a mapping of arrays or a tf.data.Dataset"
+        )
     return splits_from_arrays(named, name="data")
 
 

@@ -1,4 +1,4 @@
-"""Duplicates of training examples in the test split, which make a test measure memorization."""
+"""Examples with equal inputs: in the training and the test split they make a test measure memorization."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ def count_duplicates(train: Examples, test: Examples) -> int:
     distinct = set(tested)
     seen = {digest for digest in _hash_examples(train) if digest in distinct}
     return sum(digest in seen for digest in tested)
+
+
+def find_first_copies(examples: Examples) -> np.ndarray:
+    """The position of the first example with the same inputs, for each example, (n,)."""
+    first: dict[bytes, int] = {}
+    return np.array([first.setdefault(digest, at) for at, digest in enumerate(_hash_examples(examples))])
 
 
 def _hash_examples(examples: Examples) -> Iterator[bytes]:

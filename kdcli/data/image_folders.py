@@ -6,6 +6,7 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from kdcli.data.combined_splits import describe_difference
@@ -30,6 +31,8 @@ _MAPS = ("mask", "masks", "label", "labels", "annotation", "annotations", "gt", 
 _MAX_DEPTH = 8
 _LAYOUT = "expected DIR/train/CLASS/*, DIR/test/CLASS/*, or DIR/CLASS/*"
 _FilesByClass = dict[str, list[Path]]
+# In the place of a class, for images without labels.
+_NO_CLASS = ""
 
 
 def read_image_folders(
@@ -41,6 +44,8 @@ def read_image_folders(
     resident_bytes: int = RESIDENT_BYTES,
 ) -> Splits:
     """Read the splits of a folder of images, with class names in string order.
+
+    Images that are in the folder itself, and in no folder inside it, have no labels.
 
     Args:
         path: the folder.
@@ -55,6 +60,7 @@ def read_image_folders(
     notes: list[str] = []
     found = _find_files(path, ignored, notes)
     classes = _check_classes(path, found)
+    labelled = classes != (_NO_CLASS,)
 
     def blocks() -> Iterator[list[EncodedImage]]:
         block: list[EncodedImage] = []
@@ -71,12 +77,13 @@ def read_image_folders(
         blocks(), name=str(path), size=size, channels=channels, bits=bits, resident_bytes=resident_bytes
     )
     notes.extend(_describe_ignored(path, ignored))
+    train = images.splits["train"]
     return Splits(
         name=str(path),
-        train=images.splits["train"],
+        train=train if labelled else replace(train, labels=None),
         validation=images.splits.get("validation"),
         test=images.splits.get("test"),
-        classes=classes,
+        classes=classes if labelled else None,
         notes=(*notes, *images.notes),
     )
 
@@ -105,6 +112,10 @@ def _find_files(path: Path, ignored: Counter[str], notes: list[str]) -> dict[str
     """Find the images of each split by class, in the order train, validation, test."""
     root = _unwrap(path, notes)
     folders = _list_folders(root, ignored)
+    if not folders and _has_images(root):
+        notes.append(f"{path}: the images are in no class folders, so they have no labels")
+        ignored.clear()
+        return {"train": {_NO_CLASS: list(_walk_images(root, ignored))}}
     if not folders:
         raise DataError(f"{path}: no image folders", hint=_suggest_other_data(path) or _LAYOUT)
     splits = find_splits(folder.name for folder in folders)

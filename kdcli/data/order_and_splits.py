@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_SPLIT, _LIMIT, _SHUFFLE = 1, 2, 3
+_SPLIT, _LIMIT, _SHUFFLE, _TEST = 1, 2, 3, 4
 
 
 def draw_numbers(count: int, *key: int) -> np.ndarray:
@@ -43,9 +43,31 @@ def split_positions(
         fraction: fraction of the examples to validate on.
         seed: RNG seed for the selection.
     """
-    size = min(max(1, round(fraction * count)), count - 1) if fraction and count > 1 else 0
-    held_out = _stratify(labels, count, size, key=(seed, _SPLIT))
+    held_out = _hold_out(labels, count, fraction, key=(seed, _SPLIT))
     return np.setdiff1d(np.arange(count), held_out, assume_unique=True), held_out
+
+
+def select_test_positions(
+    labels: np.ndarray | None, first_copies: np.ndarray, *, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split positions into those to train on and those to test on; equal examples stay together.
+
+    Args:
+        labels: labels (count,), or None.
+        first_copies: (count,) position of the first example with the same inputs.
+        fraction: fraction of the distinct examples to test on, stratified by label.
+        seed: RNG seed for the selection.
+    """
+    distinct = np.unique(first_copies)
+    labels = None if labels is None else labels[distinct]
+    chosen = distinct[_hold_out(labels, len(distinct), fraction, key=(seed, _TEST))]
+    in_test = np.isin(first_copies, chosen)
+    return np.flatnonzero(~in_test), np.flatnonzero(in_test)
+
+
+def _hold_out(labels: np.ndarray | None, count: int, fraction: float, *, key: tuple[int, int]) -> np.ndarray:
+    size = min(max(1, round(fraction * count)), count - 1) if fraction and count > 1 else 0
+    return _stratify(labels, count, size, key=key)
 
 
 def _stratify(labels: np.ndarray | None, count: int, size: int, *, key: tuple[int, int]) -> np.ndarray:

@@ -179,6 +179,8 @@ def _resolve(
     """The resolved values of the `auto` settings of distillation and of label training, by path."""
     values: dict[SettingPath, Any] = {("data", "task"): dataset.task}
     values["data", "target_scale"] = dataset.target_scale
+    if recipe.data.test == "auto":
+        values["data", "test"] = 0.0
     if dataset.label_name is not None:
         values["data", "labels"] = dataset.label_name
     if recipe.train.steps is None:

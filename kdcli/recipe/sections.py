@@ -17,7 +17,7 @@ from kdcli.recipe.model_sections import (
 )
 from kdcli.recipe.stage_sections import StageSection, check_loss_names
 from kdcli.recipe.train_section import TrainSection
-from kdcli.recipe.types import ClassNames, ClassWeight, CodeFiles, ExampleLimit, Seed
+from kdcli.recipe.types import ClassNames, ClassWeight, CodeFiles, ExampleLimit, Seed, WordOrFraction
 from kdcli.sources import AnySource
 from kdcli.spec import Fraction, Spec
 
@@ -32,6 +32,8 @@ class DataSection(Spec):
         source: a name, a path, a mapping with `kind`, or `{train: D, validation: D, test: D}` of such.
         validation: fraction of the training split that is held out to select the best weights, unless the source
             has a validation split.
+        test: fraction of the training split that is set aside first as the test split, unless the source has one;
+            equal examples stay together. `auto` is 0.1 in kd compress and 0 elsewhere.
         task: kind of labels; `auto` determines it from them.
         labels: `none` ignores the labels, and agreement with the teacher selects the best weights. A name selects
             `y_train.NAME`.
@@ -49,6 +51,7 @@ class DataSection(Spec):
 
     source: AnySource | None = None
     validation: Annotated[Fraction, Field(lt=1)] = 0.1
+    test: WordOrFraction = "auto"
     task: Literal["auto", "classification", "multilabel", "regression", "segmentation"] = "auto"
     labels: Annotated[str, Field(min_length=1)] = "auto"
     classes: ClassNames | None = None

@@ -34,6 +34,10 @@ WordOrViews = Annotated[
     Annotated[Literal["auto", "all"], Tag("word")] | Annotated[Count, Tag("count")],
     Discriminator(lambda value: "word" if isinstance(value, str) else "count"),
 ]
+WordOrFraction = Annotated[
+    Annotated[Literal["auto"], Tag("word")] | Annotated[Fraction, Field(lt=1), Tag("fraction")],
+    Discriminator(lambda value: "word" if isinstance(value, str) else "fraction"),
+]
 ExampleLimit = Annotated[
     Annotated[Count, Tag("count")] | Annotated[Fraction, Field(gt=0), Tag("fraction")], Discriminator(_select_tag)
 ]

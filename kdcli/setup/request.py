@@ -24,7 +24,7 @@ from kdcli.tensors import KerasModel
 RecipeLike: TypeAlias = str | Path | Mapping[str, Any] | Recipe
 # A path, a run directory, or a `keras.Model` from Python.
 ModelLike: TypeAlias = str | Path | KerasModel
-# A name, a path, (x, y), (x_train, y_train, x_test, y_test) or a mapping of arrays.
+# A name, a path, (x, y), (x_train, y_train, x_test, y_test), a mapping of arrays or a `tf.data.Dataset`.
 DataLike: TypeAlias = Any
 # The values of `--split`.
 SPLIT_OPTIONS = ("auto", "train", "validation", "test", "all")
@@ -35,7 +35,8 @@ class RecipeOptions(TypedDict, total=False):
 
     Args:
         settings: `path=value` strings, as for `--set`.
-        data: a name, a path, (x, y), (x_train, y_train, x_test, y_test) or a mapping of arrays.
+        data: a name, a path, (x, y), (x_train, y_train, x_test, y_test), a mapping of arrays, or a
+            `tf.data.Dataset` of x or (x, y), which is read into memory once.
         batch_size: examples in a batch.
         signature: the signature of a SavedModel.
         output: the output of a model with several.

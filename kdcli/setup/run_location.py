@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.custom_kinds import has_unknown_entry
-from kdcli.data.dataset import Dataset, fingerprint_dataset, open_dataset
+from kdcli.data.dataset import Dataset, fingerprint_dataset, load_splits, open_dataset
 from kdcli.errors import StorageError, UsageError
 from kdcli.events import Note
 from kdcli.models.files.format import resolve_model_file
@@ -146,8 +146,9 @@ def check_inputs(location: RunLocation, inputs: dict[str, Any]) -> None:
 
 def data_key(request: Request) -> tuple[Hashable, ...]:
     """The memo key of a data set."""
-    # The seed is a separate part: written out or taken from `train.seed`, it gives the same data.
-    data = request.recipe.data.model_copy(update={"seed": None})
+    # The seed is a separate part: written out or taken from `train.seed`, it gives the same data. Augmentation is
+    # applied later.
+    data = request.recipe.data.model_copy(update={"seed": None, "augment": ()})
     return data.model_dump_json(), request.recipe.data_seed, request.recipe.outputs, id(request.arrays)
 
 
@@ -161,7 +162,17 @@ def open_data(request: Request, *, with_notes: bool = False) -> Dataset:
 
     def open_once() -> Dataset:
         recipe = request.recipe
-        return open_dataset(recipe.data, seed=recipe.data_seed, arrays=request.arrays, output_names=recipe.outputs)
+        source = None if recipe.data.source is None else recipe.data.source.model_dump_json()
+        splits = context.memo(
+            ("splits", source, id(request.arrays)), lambda: load_splits(recipe.data, request.arrays)
+        )
+        return open_dataset(
+            recipe.data,
+            seed=recipe.data_seed,
+            arrays=request.arrays,
+            output_names=recipe.outputs,
+            splits=splits,
+        )
 
     context, key = request.context, data_key(request)
     dataset = context.memo(("data", *key), open_once)

@@ -195,3 +195,35 @@ def test_lists_are_converted_to_arrays():
 def test_other_python_objects_are_refused(arrays):
     with pytest.raises(DataError, match=r"data: expected \(x, y\), \(x_train, y_train, x_test, y_test\)"):
         opened(arrays)
+
+
+def test_a_test_split_is_set_aside_by_class():
+    data = opened(test=0.25, validation=0.0)
+    assert (len(data.train), len(data.test)) == (72, 24)
+    assert np.bincount(data.test.all_labels()).tolist() == [8, 8, 8]
+    assert not set(data.train.rows) & set(data.test.rows)
+    assert data.test.split == "test"
+
+
+def test_equal_examples_are_set_aside_together():
+    x, y = blobs(60)
+    data = opened((np.concatenate([x, x, x[:10]]), np.concatenate([y, y, y[:10]])), test=0.2, validation=0.0)
+    train, test = (
+        {image.tobytes() for image in one.take(np.arange(len(one)))["x"]} for one in (data.train, data.test)
+    )
+    assert not train & test
+    assert len(test) == 12
+    assert len(data.train) + len(data.test) == 130
+
+
+def test_the_split_that_is_set_aside_does_not_depend_on_limit_and_validation():
+    rows = [
+        opened(test=0.25, **options).test.rows.tolist()
+        for options in ({}, {"limit": 20}, {"validation": 0.5}, {"split_validation": False})
+    ]
+    assert rows == [rows[0]] * 4
+
+
+def test_a_test_split_of_the_source_is_used():
+    assert len(opened(four(60, 30), test=0.5).test) == 30
+    assert opened(test="auto").test is None
