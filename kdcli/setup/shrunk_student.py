@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.setup.zoo_models import LoadedModel, copy_preprocessing
 from kdcli.shrinking.importance import Batches
 from kdcli.shrinking.low_rank import LOW_RANK_SUFFIX
+from kdcli.shrinking.resolution import resize_input
 from kdcli.shrinking.search import find_largest
 from kdcli.shrinking.shrink import Shrinker, ShrunkModel, read_widths
 from kdcli.tensors import KerasModel
@@ -69,7 +71,7 @@ def build_shrunk_student(
             "student.model.of is previous, but only the stages of a recipe have a previous student",
             hint="of: teacher, or the path of a model that was shrunk before",
         )
-    network = _require_layers(teacher, teacher_file, trust=trust, on_event=on_event)
+    network = resize_network(rebuild_layers(teacher, teacher_file, trust=trust, on_event=on_event), source.side)
     batches = make_batches(network, sample_calibration(dataset, seed=data_seed))
     model, widths = _choose_model(source, network, trust=trust, on_event=on_event)
     shrinker = Shrinker(
@@ -95,7 +97,26 @@ def build_shrunk_student(
     )
 
 
-def _require_layers(teacher: Network | None, file: str | None, *, trust: Trust, on_event: OnEvent) -> KerasNetwork:
+def resize_network(network: KerasNetwork, fraction: float) -> KerasNetwork:
+    """The network for images with shorter sides, to which raw images are resized before it.
+
+    Raises:
+        ModelError: it takes no single image, or its weights depend on the size.
+    """
+    if fraction == 1:
+        return network
+    model = resize_input(network.model, fraction)
+    name, before = next(iter(network.preprocessing.items()))
+    if not before.is_image:
+        raise ModelError(f"{network.name}: the data are not images, so they cannot be resized")
+    shape = tuple(model.input_shape[1:])
+    size = None if tuple(before.raw_shape[:2]) == shape[:2] else shape[:2]
+    resized = KerasNetwork(model, name=network.name, output=_name_output(network))
+    preprocessing = replace(before, shape=shape, size=size)
+    return resized.with_preprocessing({name: preprocessing}).with_outputs_like(network)
+
+
+def rebuild_layers(teacher: Network | None, file: str | None, *, trust: Trust, on_event: OnEvent) -> KerasNetwork:
     """The teacher as a Keras model; a Keras 2 file that opened as a frozen graph is rebuilt.
 
     Raises:

@@ -160,6 +160,11 @@ class Shrinker:
             total += math.prod(shape)
         return total
 
+    def identify(self, keep: float) -> tuple[int, ...]:
+        """The widths of the student for a fraction of the channels; students of equal widths are the same."""
+        kept = self.choose_kept(keep)
+        return tuple(kept.count(maker.vector) for maker in self.channels.makers.values())
+
     def build(self, keep: float, *, statistics: bool = True) -> ShrunkModel:
         """Build the student for a fraction of the channels.
 
@@ -175,7 +180,7 @@ class Shrinker:
         with _convert_errors(self.model, "the student cannot be compared with it"):
             self._check(model, kept)
         model, splits = self._split(model)
-        changed = bool(kept.removed or splits or self.blocks)
+        changed = bool(kept.removed or splits or self.blocks or self.settings.side < 1)
         measured = 0
         if statistics and changed and self._batches is not None:
             measured = measure_batch_statistics(model, self._batches)

@@ -35,7 +35,7 @@ class Shrunk(ModelSource):
             that was shrunk before from the same teacher.
         relative_to: path of the model whose channels `keep` counts; the teacher if omitted.
         keep: fraction of the teacher's channels to keep in every layer, in (0, 1]; 0.5 unless
-            `max_params`, `blocks` or `rank` is set.
+            `max_params`, `blocks`, `rank` or `side` is set.
         max_params: maximum number of parameters; the largest student within it is built.
         importance: criterion that ranks the channels: `activation`, `taylor`, `bn_scale`, `l1`, `l2`, `fpgm`, or
             `random` as a control.
@@ -43,6 +43,7 @@ class Shrunk(ModelSource):
         round_to: channel counts are rounded to multiples of it; other counts are slower on real runtimes.
         blocks: number of residual blocks to leave out, those that change their input least first.
         rank: Dense layers are split into two with this rank between them, where that saves parameters.
+        side: fraction of the sides of the images that the student takes, in (0, 1]; they are resized before it.
         free_normalized: whether channels that a layer normalization or a softmax couples may be removed as well.
     """
 
@@ -58,6 +59,7 @@ class Shrunk(ModelSource):
     round_to: Annotated[int, Field(ge=1)] = 8
     blocks: Annotated[int, Field(ge=0)] = 0
     rank: Annotated[int, Field(ge=1)] | None = None
+    side: Annotated[float, Field(gt=0, le=1)] = 1.0
     free_normalized: bool = False
 
     @model_validator(mode="after")
@@ -93,7 +95,8 @@ class Shrunk(ModelSource):
     def fraction(self) -> float:
         """The fraction of channels that stays, where no other target is set."""
         if self.keep is None:
-            return 1.0 if self.max_params is not None or self.blocks or self.rank else 0.5
+            others = (self.max_params is not None, self.blocks, self.rank, self.side < 1)
+            return 1.0 if any(others) else 0.5
         return self.keep
 
     @property
