@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kdcli.artifacts.conversion import Conversion
 from kdcli.errors import UsageError
+from kdcli.evaluation.latency.command import check_latency_command
 from kdcli.recipe.gates import Gate
 from kdcli.runs import writer
 from kdcli.spec import ExportFormat
@@ -31,6 +32,10 @@ def check_conversion(conversion: Conversion) -> None:
         raise UsageError(f"--batch must be at least 1, got {batch}")
     if output_kind not in _EXPORTED_OUTPUT_KINDS:
         raise UsageError(f"--output-kind must be one of {', '.join(_EXPORTED_OUTPUT_KINDS)}, got {output_kind!r}")
+    if conversion.latency_command is not None:
+        check_latency_command(conversion.latency_command)
+        if not conversion.latency:
+            raise UsageError("--latency-command has no effect with --no-latency", hint="leave out --no-latency")
     if conversion.runtime is None:
         return
     if not conversion.latency:

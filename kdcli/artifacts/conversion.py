@@ -26,6 +26,8 @@ class ExportOptions(RecipeOptions, total=False):
         limit: number of examples of the split, or a fraction of them; stratified.
         latency: whether to time the files, in turns, for about two seconds each; true by default.
         runtime: the only runtime to time: `tensorflow`, `litert` or `onnxruntime`.
+        latency_command: command that prints the milliseconds of a file, with `{file}` for its path; it takes the
+            place of the timing on this machine.
     """
 
     quantize: Sequence[str]
@@ -37,6 +39,7 @@ class ExportOptions(RecipeOptions, total=False):
     limit: float | None
     latency: bool
     runtime: str | None
+    latency_command: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,7 @@ class Conversion:
         batch_size: examples per batch; 256 if None.
         latency: whether to time the files.
         runtime: the only runtime to time; all if None.
+        latency_command: measures files in the place of this machine; None for this machine.
     """
 
     formats: Sequence[ExportFormat]
@@ -64,6 +68,7 @@ class Conversion:
     batch_size: int | None
     latency: bool
     runtime: str | None
+    latency_command: str | None
 
 
 def read_conversion(formats: Sequence[str], options: ExportOptions) -> tuple[Conversion, RecipeOptions]:
@@ -83,6 +88,7 @@ def read_conversion(formats: Sequence[str], options: ExportOptions) -> tuple[Con
         batch_size=options.get("batch_size"),
         latency=options.get("latency", True),
         runtime=options.get("runtime"),
+        latency_command=options.get("latency_command"),
     )
     unknown = sorted(options.keys() - ExportOptions.__annotations__.keys())
     if unknown:

@@ -12,6 +12,7 @@ import numpy as np
 
 from kdcli.data.examples import Examples
 from kdcli.errors import ModelError
+from kdcli.evaluation.latency.command import time_by_command
 from kdcli.evaluation.latency.measure import time_models
 from kdcli.evaluation.latency.session_statistics import Session
 from kdcli.evaluation.latency.subjects import POOL_EXAMPLES, make_requests
@@ -43,6 +44,7 @@ class ConvertedFile:
         serving: the model that was written.
         path: path of the file.
         runner: the file, opened in its own runtime.
+        outputs: of the file for the examples of the comparison, (n, ...).
         parity: differences from the model.
     """
 
@@ -50,6 +52,7 @@ class ConvertedFile:
     serving: ServedModel
     path: Path
     runner: Runner
+    outputs: np.ndarray
     parity: Parity
 
 
@@ -109,7 +112,7 @@ def convert_file(
     function = make_file_function(runner.predict, serving)
     outputs = compute_outputs(function, examples, batch_size=batch_size, on_batch=report_progress)
     _check_outputs(outputs, reference, name=path.name)
-    return ConvertedFile(format, serving, path, runner, compare_outputs(outputs, reference))
+    return ConvertedFile(format, serving, path, runner, outputs, compare_outputs(outputs, reference))
 
 
 def write_file(
@@ -201,12 +204,19 @@ def time_converted_files(
     teachers: Mapping[str, TeacherFile],
     seed: int,
     runtime: str | None,
+    latency_command: str | None,
     on_event: OnEvent,
 ) -> Session | None:
-    """Time files in turns, at batch 1 or their fixed batch size; None if no file uses the runtime."""
+    """Time files in turns, at batch 1 or their fixed batch size; None if no file uses the runtime.
+
+    A latency command takes the place of this machine.
+    """
     timed = {made.path.name: made for made in files if runtime in (None, made.format.runtime)}
     if not timed:
         return None
+    if latency_command is not None:
+        paths = {name: made.path for name, made in timed.items()}
+        return time_by_command(latency_command, paths | {name: one.path for name, one in teachers.items()})
     raw = examples.take(np.arange(min(POOL_EXAMPLES, len(examples))))
     entrants: dict[str, ConvertedFile | TeacherFile] = {**timed, **teachers}
     # Files of another fixed batch size run as often as a request needs.

@@ -254,6 +254,7 @@ class Export:
             teachers=counterparts.files,
             seed=self.request.recipe.data_seed,
             runtime=self.conversion.runtime,
+            latency_command=self.conversion.latency_command,
             on_event=self._on_event,
         )
         return session, counterparts

@@ -87,6 +87,38 @@ def open_source_with_data(
         )
     network = require_exportable(file.network)
     kind = choose_exported_kind(network, output_kind, teachers=_read_teacher_kinds(model))
+    return make_source(
+        network,
+        dataset,
+        examples,
+        kind=kind,
+        seed=request.recipe.data_seed,
+        batch_size=batch_size,
+        on_event=on_event,
+    )
+
+
+def make_source(
+    network: Network,
+    dataset: Dataset,
+    examples: Examples,
+    *,
+    kind: str,
+    seed: int,
+    batch_size: int,
+    on_event: OnEvent,
+) -> ExportSource:
+    """Compute the outputs of a network on a split, and prepare it for export.
+
+    Args:
+        network: with its preprocessing.
+        dataset: its training examples calibrate files.
+        examples: examples of the comparison.
+        kind: output kind of the files.
+        seed: RNG seed for the calibration examples.
+        batch_size: number of examples in a batch.
+        on_event: receives progress.
+    """
     dataset = fill_outputs(dataset, network.outputs)
 
     def report_progress(done: int) -> None:
@@ -95,8 +127,7 @@ def open_source_with_data(
     function = make_model_function(network, kind)
     outputs = compute_outputs(function, examples, batch_size=batch_size, on_batch=report_progress)
     reference = Reference(network, outputs, examples.all_labels(), dataset.task, output_kind=kind)
-    accuracy = compare_outputs(outputs, reference).accuracy
-    train, seed = dataset.train, request.recipe.data_seed
+    train = dataset.train
     positions = limit_positions(train.all_labels(), len(train), limit=_CALIBRATION_EXAMPLES, seed=seed)
     return ExportSource(
         network=prepare_for_export(network, kind),
@@ -104,7 +135,7 @@ def open_source_with_data(
         reference=reference,
         shown=train.take(positions),
         class_names=dataset.class_names if dataset.task != "regression" else (),
-        accuracy=accuracy,
+        accuracy=compare_outputs(outputs, reference).accuracy,
         dataset=dataset,
     )
 

@@ -52,6 +52,7 @@ class Measurement:
         per_class: whether to measure every class.
         latency: whether to time the models.
         runtime: the only runtime to time; all if None.
+        latency_command: measures files in the place of this machine.
     """
 
     split: str
@@ -60,6 +61,7 @@ class Measurement:
     per_class: bool
     latency: bool
     runtime: str | None
+    latency_command: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +196,7 @@ def _time_all(
         teachers=counterparts.files,
         seed=request.recipe.data_seed,
         runtime=measurement.runtime,
+        latency_command=measurement.latency_command,
         on_event=on_event,
     )
     return session, counterparts

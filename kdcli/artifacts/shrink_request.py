@@ -9,6 +9,7 @@ from typing import Any
 
 from kdcli.artifacts.student_costs import MEASURE_AS, ShrinkTargets, choose_measured_format
 from kdcli.errors import UsageError
+from kdcli.evaluation.latency.command import check_latency_command
 from kdcli.recipe.gates import Gate
 from kdcli.setup.request import RecipeOptions, Request
 from kdcli.spec import ExportFormat
@@ -25,12 +26,15 @@ class ShrinkOptions(RecipeOptions, total=False):
         max_size_mb: largest file in the format `measure_as`, in 10^6 bytes.
         max_latency_ms: largest median latency of that file on this machine, at batch 1.
         measure_as: format of that file; `litert/int8` by default.
+        latency_command: command that prints the milliseconds of a file, with `{file}` for its path; it takes the
+            place of the timing on this machine.
         importance: criterion: `activation` (default with data), `taylor`, `bn_scale`, `l1`, `l2` (default without
             data), `fpgm`, `random`.
         allocation: `uniform` (default) keeps the same fraction of every layer; `global` ranks all together.
         round_to: channel counts are rounded to multiples of it; 8 by default.
         blocks: number of residual blocks to leave out.
         rank: rank of split Dense layers; only where it saves weights.
+        side: fraction of the sides of the images that the student takes.
         free_normalized: also remove channels coupled by layer normalization or softmax.
         fresh: draw new weights from the seed, for the same architecture.
         seed: RNG seed for fresh weights, the examples and random criteria.
@@ -44,11 +48,13 @@ class ShrinkOptions(RecipeOptions, total=False):
     max_size_mb: float | None
     max_latency_ms: float | None
     measure_as: str
+    latency_command: str | None
     importance: str | None
     allocation: str | None
     round_to: int | None
     blocks: int | None
     rank: int | None
+    side: float | None
     free_normalized: bool | None
     fresh: bool
     seed: int | None
@@ -66,6 +72,7 @@ class ShrinkRequest:
         targets: bounds that the student must meet.
         form: the format in which size and latency are measured.
         measured_as: its name on the command line.
+        latency_command: measures latency in the place of this machine; None for this machine.
         out: the file to write.
         fresh: whether the weights are drawn from the seed.
         overwrite: whether a file in `out` may be replaced.
@@ -80,6 +87,7 @@ class ShrinkRequest:
     form: ExportFormat
     measured_as: str
     out: Path
+    latency_command: str | None = None
     fresh: bool = False
     overwrite: bool = False
     limit: float | None = None
@@ -87,7 +95,7 @@ class ShrinkRequest:
     gates: Sequence[str | Gate] = ()
 
 
-_SETTINGS = ("keep", "importance", "allocation", "round_to", "blocks", "rank", "free_normalized")
+_SETTINGS = ("keep", "importance", "allocation", "round_to", "blocks", "rank", "side", "free_normalized")
 _TARGETS = ("max_params", "max_mflops", "max_size_mb", "max_latency_ms")
 
 
@@ -126,6 +134,7 @@ def make_shrink_request(
         targets=targets,
         form=choose_measured_format(measured_as),
         measured_as=measured_as,
+        latency_command=_read_command(options),
         out=out if out is not None else Path(f"{source.stem}-shrunk.keras"),
         fresh=options.get("fresh", False),
         overwrite=overwrite,
@@ -133,6 +142,13 @@ def make_shrink_request(
         batch_size=options.get("batch_size"),
         gates=gates,
     )
+
+
+def _read_command(options: ShrinkOptions) -> str | None:
+    command = options.get("latency_command")
+    if command is not None:
+        check_latency_command(command)
+    return command
 
 
 def _check_targets(options: ShrinkOptions, targets: ShrinkTargets) -> None:

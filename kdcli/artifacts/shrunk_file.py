@@ -31,7 +31,7 @@ from kdcli.setup.evaluated_models import open_evaluated_file
 from kdcli.setup.named_models import open_named_data, select_examples
 from kdcli.setup.open_models import choice_of
 from kdcli.setup.request import Request
-from kdcli.setup.shrunk_student import make_batches, require_shrinkable, sample_calibration
+from kdcli.setup.shrunk_student import make_batches, require_shrinkable, resize_network, sample_calibration
 from kdcli.setup.startup import start_tensorflow
 from kdcli.shrinking.shrink import Shrinker, ShrunkModel
 
@@ -82,6 +82,7 @@ def shrink_to_file(shrink_request: ShrinkRequest, request: Request) -> ShrinkRes
             resources=resources,
             threads=context.threads,
             seed=request.recipe.data_seed,
+            latency_command=shrink_request.latency_command,
         )
         result = _shrink(shrink_request, request, teacher, costs, gates)
         content = None if context.dry_run else save_to_bytes(result.model, folder)
@@ -95,7 +96,7 @@ def _shrink(
 ) -> ShrinkResult:
     """Find the size, build the student and measure both models."""
     settings, seed, dry_run = shrink_request.settings, request.recipe.data_seed, request.context.dry_run
-    network = teacher.network
+    network = resize_network(teacher.network, settings.side)
     batches = None if teacher.dataset is None else make_batches(network, teacher.calibration)
     shrinker = Shrinker(
         network.model,
@@ -108,13 +109,13 @@ def _shrink(
     )
     keep = settings.fraction
     if shrink_request.targets.are_set:
-        keep = TargetSearch(shrinker, shrink_request.targets, costs).find()
+        keep = TargetSearch(shrinker, shrink_request.targets, costs, like=network).find()
     shrunk = shrinker.build(keep, statistics=not shrink_request.fresh)
     model = (
         shrunk.model if not shrink_request.fresh else make_fresh_copy(shrunk.model, seed=request.recipe.train.seed)
     )
-    student, findings = costs.wrap(model), _describe(shrunk)
-    files = {} if dry_run else _export(costs, student, findings)
+    student, findings = costs.wrap(model, like=network), _describe(shrunk)
+    files = {} if dry_run else _export(costs, teacher.network, student, findings)
     before, after, runtime = _measure(teacher, student, costs, files, request, findings)
     return ShrinkResult(
         path=None if dry_run else shrink_request.out,
@@ -207,10 +208,12 @@ def _add_random_inputs(network: KerasNetwork) -> tuple[KerasNetwork, None, None,
     return network.with_preprocessing(preprocessing), None, None, examples
 
 
-def _export(costs: StudentCosts, student: KerasNetwork, findings: list[str]) -> dict[str, CandidateFile]:
+def _export(
+    costs: StudentCosts, teacher: KerasNetwork, student: KerasNetwork, findings: list[str]
+) -> dict[str, CandidateFile]:
     """Both models as files of the measured format; adds a finding where one cannot be converted."""
     try:
-        return {"teacher": costs.write(costs.teacher, name="teacher"), "student": costs.write(student)}
+        return {"teacher": costs.write(teacher, name="teacher"), "student": costs.write(student)}
     except ModelError as error:
         findings.append(f"size and latency of the file were not measured: {error.message}")
         return {}
@@ -246,8 +249,7 @@ def _measure(
     ratio = session.ratio("student", "teacher").value
     if ratio > _NOT_FASTER:
         findings.append(f"the student is not faster than the teacher (latency ratio {ratio:.2f})")
-    timed = session.subjects["student"]
-    return before, after, f"{timed.runtime}, {timed.threads} threads"
+    return before, after, session.summarize("student").place
 
 
 def _evaluate(

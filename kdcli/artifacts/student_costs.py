@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from kdcli.artifacts.converted_file import write_file
 from kdcli.errors import ModelError, UsageError
 from kdcli.evaluation.footprint import count_file_bytes, count_flops
+from kdcli.evaluation.latency.command import time_by_command
 from kdcli.evaluation.latency.measure import time_models
 from kdcli.evaluation.latency.session_statistics import Session
 from kdcli.evaluation.latency.subjects import make_requests
@@ -22,7 +24,6 @@ from kdcli.models.inference import copy_network, prepare_for_export
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.keras.served_model import ServedModel
 from kdcli.shrinking.search import SMALLEST_KEEP, find_largest
-from kdcli.shrinking.shrink import Shrinker
 from kdcli.spec import ExportFormat
 from kdcli.tensors import KerasModel
 
@@ -31,8 +32,10 @@ MEASURE_AS = "litert/int8"
 _SECONDS_EACH, _SECONDS_TOGETHER = 0.5, 2.0
 # Bytes of one weight in a file, by variant.
 _WEIGHT_BYTES = {"int8": 1, "dynamic": 1, "float16": 2}
-# How often the estimate of a file's size is corrected by a real file.
+# How often an estimate of a file's size or latency is corrected by a real file.
 _CORRECTIONS = 4
+# The search for a latency aims at this fraction of the bound, and ends above the other.
+_AIM, _NEAR = 0.95, 0.9
 
 
 def choose_measured_format(text: str) -> ExportFormat:
@@ -58,32 +61,33 @@ class CandidateFile:
     """A model in the measured format.
 
     Args:
+        path: of the file in the scratch folder.
         serving: the model that was written.
         bytes: of the file.
-        runner: the file, opened in its runtime.
     """
 
+    path: Path
     serving: ServedModel
     bytes: int
-    runner: Runner
 
 
 class StudentCosts:
     """Measures models as files of one format, in its own runtime on this machine.
 
     Args:
-        teacher: the teacher; students take its preprocessing and its output kind.
+        teacher: the network whose preprocessing and output kind students take; None if each names another one.
         form: the format.
         raw: raw examples by input name, for calibration and for requests.
         folder: a scratch folder.
         resources: closes the runtimes.
         threads: number of threads of the runtimes; their own default if None.
         seed: RNG seed for the order of the requests.
+        latency_command: measures files in the place of this machine.
     """
 
     def __init__(
         self,
-        teacher: KerasNetwork,
+        teacher: KerasNetwork | None,
         form: ExportFormat,
         raw: Mapping[str, np.ndarray],
         *,
@@ -91,19 +95,24 @@ class StudentCosts:
         resources: ExitStack,
         threads: int | None,
         seed: int,
+        latency_command: str | None = None,
     ) -> None:
         self.teacher, self.form, self.raw = teacher, form, raw
         self._folder, self._resources, self._threads, self._seed = folder, resources, threads, seed
+        self._latency_command = latency_command
+        self._runners: dict[Path, Runner] = {}
         self._count = 0
 
-    def wrap(self, model: KerasModel) -> KerasNetwork:
-        """The network of a student, with the teacher's preprocessing and output kind."""
-        name = self.teacher.output_name if len(self.teacher.all_outputs) > 1 else None
+    def wrap(self, model: KerasModel, *, like: KerasNetwork | None = None) -> KerasNetwork:
+        """The network of a student, with the preprocessing and output kind of another network: the teacher's."""
+        like = like or self.teacher
+        assert like is not None
+        name = like.output_name if len(like.all_outputs) > 1 else None
         network = KerasNetwork(model, name="student", output=name)
-        return network.with_preprocessing(self.teacher.preprocessing).with_outputs_like(self.teacher)
+        return network.with_preprocessing(like.preprocessing).with_outputs_like(like)
 
     def write(self, network: KerasNetwork, *, name: str = "student") -> CandidateFile:
-        """Convert a model, and open the file.
+        """Convert a model.
 
         Args:
             network: the model.
@@ -122,20 +131,22 @@ class StudentCosts:
             if self.form.runtime == "tensorflow":
                 raise
             serving = self._convert(network, path, 1)
-        runner = self.form.open(path, threads=self._threads)
-        self._resources.callback(runner.close)
-        return CandidateFile(serving, count_file_bytes(path), runner)
+        return CandidateFile(path, serving, count_file_bytes(path))
 
     def _convert(self, network: KerasNetwork, path: Path, batch: int | None) -> ServedModel:
         kind = network.saved_kind
         # Preparing changes a network in place.
-        prepared = prepare_for_export(copy_network(network), kind)
+        copied = copy_network(network)
+        _vary_constants(copied.model)
+        prepared = prepare_for_export(copied, kind)
         return write_file(self.form, prepared, path, True, kind, self.raw, batch)
 
     def time(self, files: Mapping[str, CandidateFile], *, seconds: float = _SECONDS_TOGETHER) -> Session:
-        """Time files in turns, at batch 1."""
+        """Time files in turns on this machine at batch 1, or by the latency command."""
+        if self._latency_command is not None:
+            return time_by_command(self._latency_command, {name: file.path for name, file in files.items()})
         return time_models(
-            {name: file.runner for name, file in files.items()},
+            {name: self._open(file) for name, file in files.items()},
             {name: make_requests([file.serving.convert_examples(self.raw)], 1) for name, file in files.items()},
             seed=self._seed,
             seconds=seconds,
@@ -143,8 +154,28 @@ class StudentCosts:
         )
 
     def time_alone(self, file: CandidateFile) -> float:
-        """The median latency of one file, in milliseconds."""
+        """The median latency of one file in milliseconds."""
         return self.time({"candidate": file}, seconds=_SECONDS_EACH).summarize("candidate").p50_ms
+
+    def _open(self, file: CandidateFile) -> Runner:
+        """The file in its runtime, opened once."""
+        if file.path not in self._runners:
+            runner: Runner = self.form.open(file.path, threads=self._threads)
+            self._resources.callback(runner.close)
+            self._runners[file.path] = runner
+        return self._runners[file.path]
+
+
+def _vary_constants(model: KerasModel) -> None:
+    """Give weights that are all equal, as before training, the variety that they have afterwards.
+
+    Converters leave out zeros and store equal values once, so the file of an untrained model is smaller.
+    """
+    generator = np.random.default_rng(0)
+    for weight in model.weights:
+        value = weight.numpy()
+        if value.size > 1 and value.dtype.kind == "f" and (value == value.flat[0]).all():
+            weight.assign(value + generator.uniform(0.01, 0.1, value.shape))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,27 +200,61 @@ class ShrinkTargets:
         return any(value is not None for value in vars(self).values())
 
 
-def _explain_smallest(option: str, bound: float, value: float) -> UsageError:
-    """The error for a target that even the smallest student misses."""
-    possible = f"{value:.0f}" if option == "--max-params" else f"{value * 1.05:.3g}"
-    return UsageError(
-        f"{option} {bound:.10g}: no student meets it; the smallest possible has {value:.6g}",
-        hint=f"{option} {possible}",
-    )
+class UnreachableTarget(UsageError):
+    """A target that even the smallest student misses.
+
+    Args:
+        option: the option of the target.
+        bound: its value.
+        value: that of the smallest student.
+    """
+
+    def __init__(self, option: str, bound: float, value: float) -> None:
+        possible = f"{value:.0f}" if option == "--max-params" else f"{value * 1.05:.3g}"
+        super().__init__(
+            f"{option} {bound:.10g}: no student meets it; the smallest possible has {value:.6g}",
+            hint=f"{option} {possible}",
+        )
+        self.option, self.bound, self.value = option, bound, value
+
+
+class SizedStudents(Protocol):
+    """Students of one family; the fraction of the channels of the largest one sets their size."""
+
+    def count_parameters(self, keep: float) -> int:
+        """The number of parameters of a student."""
+        ...
+
+    def identify(self, keep: float) -> Hashable:
+        """Equal for fractions that give the same student."""
+        ...
+
+    def assemble(self, keep: float) -> KerasModel:
+        """Build a student, enough to measure its cost."""
+        ...
 
 
 class TargetSearch:
     """Finds the largest student within targets, without training.
 
     Args:
-        shrinker: builds the students.
+        students: the students to choose from.
         targets: the bounds.
         costs: measures files.
+        like: the network whose preprocessing the students have; the teacher if None.
     """
 
-    def __init__(self, shrinker: Shrinker, targets: ShrinkTargets, costs: StudentCosts) -> None:
-        self._shrinker, self._targets, self._costs = shrinker, targets, costs
-        self._files: dict[tuple[int, ...], CandidateFile] = {}
+    def __init__(
+        self,
+        students: SizedStudents,
+        targets: ShrinkTargets,
+        costs: StudentCosts,
+        *,
+        like: KerasNetwork | None = None,
+    ) -> None:
+        self._students, self._targets, self._costs, self._like = students, targets, costs, like
+        self._files: dict[Hashable, CandidateFile] = {}
+        self._times: dict[Hashable, float] = {}
         # Bytes of a file beyond its weights.
         self._overhead = 0.0
 
@@ -201,15 +266,26 @@ class TargetSearch:
         """
         targets = self._targets
         bounds: list[tuple[str, float | None, Callable[[float], float]]] = [
-            ("--max-params", targets.max_params, self._shrinker.count_parameters),
+            ("--max-params", targets.max_params, self._students.count_parameters),
             ("--max-mflops", targets.max_mflops, self._count_mflops),
         ]
         keep = self._search([bound for bound in bounds if bound[1] is not None], most=1.0)
         if targets.max_size_mb is not None:
             keep = self._search_size(keep, targets.max_size_mb)
         if targets.max_latency_ms is not None:
-            keep = self._search([("--max-latency-ms", targets.max_latency_ms, self._time)], most=keep)
+            keep = self._search_latency(keep, targets.max_latency_ms)
         return keep
+
+    def open_file(self, keep: float) -> CandidateFile:
+        """The file of a student; fractions that give the same student share one."""
+        key = self._students.identify(keep)
+        if key not in self._files:
+            self._files[key] = self._costs.write(self.wrap(keep))
+        return self._files[key]
+
+    def wrap(self, keep: float) -> KerasNetwork:
+        """A student behind its preprocessing."""
+        return self._costs.wrap(self._students.assemble(keep), like=self._like)
 
     def _search(
         self, bounds: Sequence[tuple[str, float | None, Callable[[float], float]]], *, most: float
@@ -219,7 +295,7 @@ class TargetSearch:
 
         def explain(keep: float) -> UsageError:
             option, bound, measure = next(one for one in bounds if one[2](keep) > (one[1] or 0))
-            return _explain_smallest(option, bound or 0, measure(keep))
+            return UnreachableTarget(option, bound or 0, measure(keep))
 
         return find_largest(fits, explain=explain, most=most)
 
@@ -227,7 +303,7 @@ class TargetSearch:
         """Search by estimated bytes, and correct the estimate by a real file until that file fits."""
         smallest = self._measure_megabytes(SMALLEST_KEEP)
         if smallest > bound:
-            raise _explain_smallest("--max-size-mb", bound, smallest)
+            raise UnreachableTarget("--max-size-mb", bound, smallest)
         best = SMALLEST_KEEP
         for _ in range(_CORRECTIONS):
             keep = self._search([("--max-size-mb", bound, self._estimate_megabytes)], most=most)
@@ -241,28 +317,53 @@ class TargetSearch:
                 break
         return best
 
+    def _search_latency(self, most: float, bound: float) -> float:
+        """Search between a student that is fast enough and one that is not; latency grows with parameters."""
+        if self.time(most) <= bound:
+            return most
+        if self.time(SMALLEST_KEEP) > bound:
+            raise UnreachableTarget("--max-latency-ms", bound, self.time(SMALLEST_KEEP))
+        low, high = SMALLEST_KEEP, most
+        for _ in range(_CORRECTIONS):
+            keep = self._interpolate(low, high, _AIM * bound)
+            if self._students.identify(keep) in map(self._students.identify, (low, high)):
+                break
+            if self.time(keep) > bound:
+                high = keep
+                continue
+            low = keep
+            if self.time(keep) > _NEAR * bound:
+                break
+        return low
+
+    def _interpolate(self, low: float, high: float, milliseconds: float) -> float:
+        count, slow, fast = self._students.count_parameters, self.time(high), self.time(low)
+        share = min(max((milliseconds - fast) / (slow - fast), 0.0), 1.0)
+        wanted = count(low) + share * (count(high) - count(low))
+        return find_largest(
+            lambda keep: keep <= low or count(keep) <= wanted,
+            explain=lambda keep: UnreachableTarget("--max-latency-ms", milliseconds, self.time(keep)),
+            most=high,
+        )
+
     def _count_mflops(self, keep: float) -> float:
-        flops = count_flops(self._costs.wrap(self._shrinker.assemble(keep)))
+        flops = count_flops(self.wrap(keep))
         if flops is None:
             raise UsageError("--max-mflops: the FLOPs of this model cannot be counted", hint="--max-params N")
         return flops / 1e6
 
     def _estimate_megabytes(self, keep: float) -> float:
         width = _WEIGHT_BYTES.get(self._costs.form.variant or "", 4)
-        return (self._shrinker.count_parameters(keep) * width + self._overhead) / 1e6
+        return (self._students.count_parameters(keep) * width + self._overhead) / 1e6
 
     def _measure_megabytes(self, keep: float) -> float:
-        size = self._write(keep).bytes
+        size = self.open_file(keep).bytes
         self._overhead += size - self._estimate_megabytes(keep) * 1e6
         return size / 1e6
 
-    def _time(self, keep: float) -> float:
-        return self._costs.time_alone(self._write(keep))
-
-    def _write(self, keep: float) -> CandidateFile:
-        """The file of a student; students of equal widths share one."""
-        kept = self._shrinker.choose_kept(keep)
-        widths = tuple(kept.count(maker.vector) for maker in self._shrinker.channels.makers.values())
-        if widths not in self._files:
-            self._files[widths] = self._costs.write(self._costs.wrap(self._shrinker.assemble(keep)))
-        return self._files[widths]
+    def time(self, keep: float) -> float:
+        """The median latency of the file of a student, in milliseconds."""
+        key = self._students.identify(keep)
+        if key not in self._times:
+            self._times[key] = self._costs.time_alone(self.open_file(keep))
+        return self._times[key]

@@ -38,6 +38,7 @@ def command(
     per_class: PerClass = False,
     latency: o.Latency = False,
     runtime: o.Runtime = None,
+    latency_command: o.LatencyCommand = None,
 ) -> None:
     """Measure models on one split of the data."""
     from kdcli.commands.evaluate import evaluate
@@ -55,6 +56,7 @@ def command(
             per_class=per_class,
             latency=latency,
             runtime=runtime,
+            latency_command=latency_command,
             gates=bounds,
             **options,
         )
@@ -118,7 +120,8 @@ def _make_latency_table(document: dict[str, Any]) -> list[str | Table]:
         against = f"{ratio['value']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]" if ratio else "-"
         samples = f"{latency['samples']}{per_call}"
         rate = f"{latency['examples_per_second']:,.0f} at {latency['best_batch']}"
-        runtime = f"{latency['runtime']}, {latency['threads']} threads"
+        runtime = latency["runtime"]
+        runtime += f", {latency['threads']} threads" if latency["threads"] else ""
         rows.append([model["path"], runtime, *quantiles, mean, against, rate, samples, str(latency["outliers"])])
     columns = ("model", "runtime", "p50 ms", "p90", "p99", "mean ± sd", "vs. teacher", "examples/s", "samples")
     floor = document["latency_noise_floor"]

@@ -136,6 +136,7 @@ def command(
     split: o.Split = "auto",
     latency: o.Latency = True,
     runtime: o.Runtime = None,
+    latency_command: o.LatencyCommand = None,
 ) -> None:
     """Export a model to deployable files."""
     from kdcli.commands.export import export
@@ -158,6 +159,7 @@ def command(
             limit=recipe_options.number_of_examples(),
             latency=latency,
             runtime=runtime,
+            latency_command=latency_command,
             gates=bounds,
             **options,
         )

@@ -170,6 +170,15 @@ Runtime = Annotated[
         rich_help_panel=EVALUATION,
     ),
 ]
+LatencyCommand = Annotated[
+    str | None,
+    typer.Option(
+        "--latency-command",
+        metavar="'CMD {file}'",
+        help="Command that prints the milliseconds of a file.",
+        rich_help_panel=EVALUATION,
+    ),
+]
 GateOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -96,6 +96,15 @@ Rank = Annotated[
         "--rank", metavar="N", help="Split large Dense layers into two of this rank.", rich_help_panel=CHANNELS
     ),
 ]
+Side = Annotated[
+    float | None,
+    typer.Option(
+        "--side",
+        metavar="F",
+        help="Take images with this fraction of the sides.",
+        rich_help_panel=CHANNELS,
+    ),
+]
 FreeNormalized = Annotated[
     bool,
     typer.Option(
@@ -120,11 +129,13 @@ class ShrinkGroup:
     max_size_mb: MaxSizeMb = None
     max_latency_ms: MaxLatencyMs = None
     measure_as: MeasureAs = "litert/int8"
+    latency_command: o.LatencyCommand = None
     importance: Importance = None
     allocation: Allocation = None
     round_to: RoundTo = None
     blocks: Blocks = None
     rank: Rank = None
+    side: Side = None
     free_normalized: FreeNormalized = False
     fresh: Fresh = False
 
@@ -137,11 +148,13 @@ class ShrinkGroup:
             "max_size_mb": self.max_size_mb,
             "max_latency_ms": self.max_latency_ms,
             "measure_as": self.measure_as,
+            "latency_command": self.latency_command,
             "importance": self.importance,
             "allocation": self.allocation,
             "round_to": self.round_to,
             "blocks": self.blocks,
             "rank": self.rank,
+            "side": self.side,
             "free_normalized": self.free_normalized or None,
             "fresh": self.fresh,
         }

@@ -12,8 +12,9 @@ from kdcli.artifacts.export import export_model
 from kdcli.extras import require_extra
 from kdcli.models.files.format import detect_format, resolve_model_file
 from kdcli.screening.verdict import NO_TRUST
+from kdcli.setup.model_objects import store_objects
 from kdcli.setup.named_models import check_limits, request_for_models
-from kdcli.setup.request import RecipeLike
+from kdcli.setup.request import ModelLike, RecipeLike
 
 if TYPE_CHECKING:
     from kdcli.recipe.gates import Gate
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def export(
-    model: str | Path,
+    model: ModelLike,
     *,
     formats: Sequence[str],
     recipe: RecipeLike | None = None,
@@ -36,7 +37,8 @@ def export(
     bound is on the fraction of changed predictions, for regression on the fraction of unexplained variance.
 
     Args:
-        model: a Keras file, a SavedModel, or a run directory, which brings its data and preprocessing.
+        model: a Keras file, a SavedModel, a `keras.Model`, or a run directory, which brings its data and
+            preprocessing.
         formats: `keras`, `saved-model`, `litert`, `onnx`.
         recipe: for its `data`, `student.input` and `gates`.
         out: a new or empty folder; `runs/<time>_export_<name>` by default.
@@ -51,13 +53,14 @@ def export(
         >>> import kdcli
         >>> kdcli.export("student.keras", formats=["litert"], data="digits").path   # doctest: +SKIP
     """
-    file = resolve_model_file(Path(model), trust=options.get("trust", NO_TRUST))
-    detect_format(file)
-    conversion, recipe_options = read_conversion(formats, options)
-    for form in conversion.formats:
-        if form.extra is not None:
-            require_extra(form.extra, subject=f"--format {form.kind}")
-    check_limits(limit=conversion.limit, batch_size=conversion.batch_size, split=conversion.split)
-    check_conversion(conversion)
-    request = request_for_models([model], recipe, gates=gates, **recipe_options)
-    return export_model(Path(model), file, request, conversion, out=None if out is None else Path(out))
+    with store_objects([model]) as (path,):
+        file = resolve_model_file(path, trust=options.get("trust", NO_TRUST))
+        detect_format(file)
+        conversion, recipe_options = read_conversion(formats, options)
+        for form in conversion.formats:
+            if form.extra is not None:
+                require_extra(form.extra, subject=f"--format {form.kind}")
+        check_limits(limit=conversion.limit, batch_size=conversion.batch_size, split=conversion.split)
+        check_conversion(conversion)
+        request = request_for_models([path], recipe, gates=gates, **recipe_options)
+        return export_model(path, file, request, conversion, out=None if out is None else Path(out))

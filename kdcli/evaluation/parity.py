@@ -129,7 +129,7 @@ def compare_outputs(outputs: np.ndarray, reference: Reference) -> Parity:
         spread = np.square(expected - expected.mean(0)).sum()
         missed = np.square(difference).sum()
         return Parity(largest, unexplained=float(missed / spread) if spread else float(missed > 0))
-    logits, model_logits = (_to_logits(one, reference) for one in (outputs, reference.outputs))
+    logits, model_logits = (to_logits(one, reference) for one in (outputs, reference.outputs))
     agreement = measure_agreement(logits, model_logits, task=task)
     teacher_agreement = None if teacher is None else measure_agreement(logits, teacher, task=task)
     if labels is None:
@@ -147,8 +147,8 @@ def compare_outputs(outputs: np.ndarray, reference: Reference) -> Parity:
     )
 
 
-def _to_logits(outputs: np.ndarray, reference: Reference) -> np.ndarray:
-    """Outputs of a file as logits, with the classes of the data."""
+def to_logits(outputs: np.ndarray, reference: Reference) -> np.ndarray:
+    """Outputs of a file as logits, with the classes of the data; (n, ..., outputs) in float64."""
     logits = outputs.astype(np.float64)
     if reference.kind in ("probabilities", "sigmoid"):
         logits = np.log(np.clip(logits, SMALLEST_PROBABILITY, 1))

@@ -15,8 +15,8 @@ class Timing:
     """Latency of one model in one session, in milliseconds per request.
 
     Args:
-        runtime: `tensorflow`, `litert` or `onnxruntime`.
-        threads: number of threads the runtime may use.
+        runtime: `tensorflow`, `litert`, `onnxruntime`, or the name of a latency command.
+        threads: number of threads the runtime may use; 0 if unknown.
         batch: examples in a request.
         p50_ms, p90_ms: quantiles.
         p99_ms: quantile; None below 1,000 samples.
@@ -41,6 +41,11 @@ class Timing:
     calls_per_sample: int
     outliers: int
     best_batch: int
+
+    @property
+    def place(self) -> str:
+        """The runtime with its threads, as tables show them."""
+        return f"{self.runtime}, {self.threads} threads" if self.threads else self.runtime
 
     def to_json(self) -> dict[str, Any]:
         """`latency` of a model in a document."""

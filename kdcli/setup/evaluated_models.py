@@ -14,6 +14,7 @@ from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
 from kdcli.errors import UsageError
 from kdcli.evaluation.footprint import count_flops
+from kdcli.evaluation.latency.command import time_by_command
 from kdcli.evaluation.latency.measure import time_at_batches
 from kdcli.evaluation.latency.session_statistics import Session
 from kdcli.evaluation.latency.subjects import POOL_EXAMPLES, SubjectFactory, make_network_factory
@@ -165,6 +166,7 @@ def time_files(
     teachers: Mapping[str, TeacherFile],
     seed: int,
     runtime: str | None,
+    latency_command: str | None,
     on_event: OnEvent,
 ) -> Session:
     """Time models in turns, the first one twice: its ratio to itself is the noise floor.
@@ -175,6 +177,7 @@ def time_files(
         teachers: the teacher exported for other runtimes, by name.
         seed: RNG seed for the order of the turns.
         runtime: time only the models of this runtime; all when None.
+        latency_command: measures the files in the place of this machine.
         on_event: receives progress.
 
     Raises:
@@ -185,6 +188,10 @@ def time_files(
         raise UsageError(
             f"--runtime {runtime}: none of the given models uses this runtime", hint="remove --runtime"
         )
+    if latency_command is not None:
+        files = {name: one.path for name, one in timed.items()}
+        files |= {name: one.path for name, one in teachers.items()}
+        return time_by_command(latency_command, {**files, AGAIN: next(iter(files.values()))})
     raw = examples.take(np.arange(min(POOL_EXAMPLES, len(examples))))
     entrants = {name: one.at_batch(raw) for name, one in timed.items()}
     entrants |= {name: one.at_batch(raw) for name, one in teachers.items()}

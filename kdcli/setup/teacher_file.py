@@ -30,10 +30,12 @@ class TeacherFile:
     """An exported teacher, opened in its runtime.
 
     Args:
+        path: of the file.
         serving: the model that was exported.
         runner: runs the file.
     """
 
+    path: Path
     serving: ServedModel
     runner: Runner
 
@@ -81,7 +83,7 @@ def open_teacher_file(
     path = export_path(folder, known, chosen.suffix)
     if sha256 is not None and path.is_file():
         try:
-            return TeacherFile(serving, _open_runner(chosen, path, threads, opened))
+            return TeacherFile(path, serving, _open_runner(chosen, path, threads, opened))
         except ModelError:
             # The cached file is damaged: export it again.
             pass
@@ -95,7 +97,7 @@ def open_teacher_file(
     serving = _write_file(network, chosen, exported, inside=inside)
     if sha256 is not None and exported.is_file():
         exported = store_export(folder, path, exported)
-    return TeacherFile(serving, _open_runner(chosen, exported, threads, opened))
+    return TeacherFile(exported, serving, _open_runner(chosen, exported, threads, opened))
 
 
 def _write_file(network: Network, chosen: ExportFormat, path: Path, *, inside: bool) -> ServedModel:
