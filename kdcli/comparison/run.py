@@ -69,7 +69,7 @@ def run_comparison(
     training = ArmTraining(directory.path, context, preflight=preflight)
     with attribute_errors(first.code):
         training.run(arms)
-    with directory.hold_report_lock():
+    with directory.hold_lock():
         return write_report(arms, training, directory, dataset, latency=latency, gates=chosen)
 
 

@@ -15,12 +15,11 @@ from kdcli.models.files.recorded_outputs import RecordedNetwork
 from kdcli.models.network import Network
 from kdcli.runs.results import Quality, relativize_path
 from kdcli.setup.context import Context
-from kdcli.setup.ensemble_requests import member_requests
 from kdcli.setup.open_models import OpenedModel
 from kdcli.setup.open_teachers import open_teachers
 from kdcli.setup.request import Request
 from kdcli.teacher.ensemble import make_ensemble, member_records
-from kdcli.teacher.split_logits import open_split_logits
+from kdcli.teacher.teacher_logits import compute_member_logits, mix_logits
 
 
 @dataclass(frozen=True)
@@ -66,20 +65,14 @@ def open_compared_teacher(request: Request, dataset: Dataset, context: Context) 
     test, opened = dataset.test, open_teachers(request, dataset)
     assert test is not None
     labels = test.all_labels()
-    member_logits = [
-        None if isinstance(one.network, RecordedNetwork) else open_split_logits(member, dataset, one)("test", test)
-        for member, one in zip(member_requests(request), opened, strict=True)
-    ]
+    member_logits = compute_member_logits(request, dataset, opened, test)
     qualities = [
         Quality(dataset.task, 0) if one is None else measure_quality(one, labels, task=dataset.task)
         for one in member_logits
     ]
     if not request.recipe.is_ensemble:
         return ComparedTeacher(opened, qualities[0], member_logits[0])
-    ensemble = make_ensemble(request.recipe, opened)
-    # Recorded outputs do not cover the test split.
-    known = [one for one in member_logits if one is not None]
-    logits = ensemble.of(known) if len(known) == len(member_logits) else None
+    ensemble, logits = make_ensemble(request.recipe, opened), mix_logits(request, opened, member_logits)
     quality = Quality(dataset.task, 0) if logits is None else measure_quality(logits, labels, task=dataset.task)
     return ComparedTeacher(
         opened, quality, logits, member_records(opened, ensemble, [one.accuracy for one in qualities])
