@@ -26,8 +26,8 @@ ROWS = {
     **dict.fromkeys(("evaluation", "loss_contract", "distillation", "training", "shrinking", "kinds"), 7),
     "setup": 8,
     "teacher": 9,
-    "jobs": 10,
-    **dict.fromkeys(("comparison", "artifacts", "inspection"), 11),
+    **dict.fromkeys(("jobs", "artifacts"), 10),
+    **dict.fromkeys(("comparison", "compression", "inspection"), 11),
     "commands": 12,
     "cli": 13,
 }

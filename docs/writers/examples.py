@@ -26,7 +26,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 # The order in which pages run. The pages of one group share a folder: later ones use the models of earlier ones.
-_COMMANDS = ("train-teacher", "distill", "shrink", "export", "evaluate", "compare", "predict", "inspect", "cache")
+_COMMANDS = (
+    "train-teacher",
+    "distill",
+    "shrink",
+    "export",
+    "evaluate",
+    "compare",
+    "predict",
+    "inspect",
+    "cache",
+    "compress",
+)
 GROUPS = {
     "quickstart": ("docs/quickstart.md",),
     "commands": tuple(f"docs/commands/{name}.md" for name in (*_COMMANDS, "recipes", "losses", "doctor", "demo")),

@@ -18,6 +18,7 @@ from kdcli import __version__
 from kdcli.cli import (
     cache,
     compare,
+    compress,
     demo,
     distill,
     doctor,
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 _COMMANDS: dict[str, Callable[..., None]] = {
     "train-teacher": train_teacher.command,
+    "compress": compress.command,
     "shrink": shrink.command,
     "distill": distill.command,
     "evaluate": evaluate.command,

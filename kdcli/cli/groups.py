@@ -163,13 +163,13 @@ def parse_limit(text: str | None) -> int | float | None:
         ) from None
 
 
-def parse_time(text: str | None) -> float | None:
-    """Read `--max-time` (`90s`, `30m`, `2h` or plain seconds), in seconds."""
+def parse_time(text: str | None, *, option: str = "--max-time") -> float | None:
+    """Read `--max-time` or `--budget` (`90s`, `30m`, `2h` or plain seconds), in seconds."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
     if not match or float(match[1]) == 0:
-        raise UsageError(f"--max-time must be a time such as 90s, 30m or 2h, got {text!r}", hint="--max-time 30m")
+        raise UsageError(f"{option} must be a time such as 90s, 30m or 2h, got {text!r}", hint=f"{option} 30m")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 

@@ -1,4 +1,4 @@
-"""kd demo: teacher, students, comparison and exported files, on the embedded digits."""
+"""kd demo: a teacher and the file that it is compressed to, on the embedded digits."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from kdcli.events import OnEvent, ignore_event
 from kdcli.setup.context import never_stop
 
 if TYPE_CHECKING:
-    from kdcli.artifacts.conversion import ExportOptions
     from kdcli.runs.demo_results import Demonstration
 
 RECIPE = "digits"
-SEEDS = (0, 1, 2)
+# Targets that the digits can show: 360 test examples tell about three points apart.
+MAX_SIZE_MB, MAX_DROP = 0.02, 0.03
 
 
 def demo(
@@ -24,10 +24,10 @@ def demo(
     stop: Callable[[], int | None] = never_stop,
     on_event: OnEvent = ignore_event,
 ) -> Demonstration:
-    """Run all main commands on embedded data, offline: about a minute and a half on two cores.
+    """Train a teacher on embedded data and compress it to a target, offline: about a minute on two cores.
 
     Args:
-        out: a folder for teacher, students, comparison and exports; a new one below `runs/` by default.
+        out: a folder for the teacher and the search; a new one below `runs/` by default.
         threads: number of threads TensorFlow uses; has an effect only before TensorFlow has started.
         stop: called between steps; an exit code stops the training.
         on_event: receives progress, and the command of each stage.
@@ -37,43 +37,30 @@ def demo(
 
     Example:
         >>> import kdcli
-        >>> kdcli.demo(out="runs/demo").comparison["verdict"]   # doctest: +SKIP
+        >>> kdcli.demo(out="runs/demo").compression.model_path   # doctest: +SKIP
     """
-    from kdcli.commands.compare import compare
-    from kdcli.commands.distill import distill
-    from kdcli.commands.export import export
+    from kdcli.commands.compress import compress
     from kdcli.commands.train_teacher import train_teacher
-    from kdcli.comparison.demo_models import DemoStages, list_demo_models
+    from kdcli.compression.demo_stages import DemoStages
+    from kdcli.runs.compression_results import Compression
     from kdcli.runs.demo_results import Demonstration
 
     stages = DemoStages.start(out, RECIPE, on_event)
-    path = stages.path
-    teacher, students = path / "teacher", [path / f"student-{seed}" for seed in SEEDS]
-    # The same split for all seeds: their baselines share it.
-    split = "data.seed=0"
+    teacher, small = stages.path / "teacher", stages.path / "small"
     with stages.run("teacher", f"train-teacher --recipe {RECIPE} --out {teacher}"):
         train_teacher(recipe=RECIPE, out=teacher, threads=threads, stop=stop, on_event=on_event)
-    command = f"distill --recipe {RECIPE} --set {split} --teacher {teacher} --out {students[0]}"
-    with stages.run("distill", f"{command}   (also --seed 1, 2)"):
-        for seed, student in zip(SEEDS, students, strict=True):
-            distill(
-                recipe=RECIPE,
-                settings=[split],
-                teacher=teacher,
-                seed=seed,
-                out=student,
-                threads=threads,
-                stop=stop,
-                on_event=on_event,
-            )
-    runs = " ".join(f"--distilled {student}" for student in students)
-    with stages.run("compare", f"compare {runs} --out {path / 'compare'}"):
-        compared = compare(distilled=students, out=path / "compare", threads=threads, stop=stop, on_event=on_event)
-    kinds = "--format litert --quantize none --quantize int8"
-    with stages.run("export", f"export {students[0]} {kinds} --out {path / 'export'}"):
-        files: ExportOptions = {"quantize": ["none", "int8"], "threads": threads, "on_event": on_event}
-        exported = export(students[0], formats=["litert"], out=path / "export", **files)
-    document = compared.to_json()
-    distilled = document["students"][1]
-    verdict = {name: distilled[name] for name in ("verdict", "gain", "gap_recovered", "mcnemar_p")}
-    return Demonstration(path, list_demo_models(path, document, exported), verdict, stages.total_seconds())
+    targets = f"--max-size-mb {MAX_SIZE_MB} --max-accuracy-drop {MAX_DROP}"
+    with stages.run("compress", f"compress {teacher} --data digits {targets} --out {small}"):
+        compression = compress(
+            teacher,
+            data="digits",
+            max_size_mb=MAX_SIZE_MB,
+            max_drop=MAX_DROP,
+            metric="accuracy",
+            out=small,
+            threads=threads,
+            stop=stop,
+            on_event=on_event,
+        )
+    assert isinstance(compression, Compression)
+    return Demonstration(stages.path, compression, stages.total_seconds())

@@ -1,4 +1,4 @@
-"""The stages of kd demo, and the rows of its table."""
+"""The stages of kd demo."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from kdcli.errors import Interrupted, UsageError
 from kdcli.events import Note, OnEvent
 from kdcli.extras import require_extra
-from kdcli.runs.demo_results import DemonstratedModel
 from kdcli.runs.directory import choose_run_folder
-from kdcli.runs.export_results import ExportResult
 
 
 @dataclass(frozen=True)
@@ -66,29 +63,3 @@ class DemoStages:
     def total_seconds(self) -> dict[str, float]:
         """Seconds by stage, and `total`."""
         return {**self.seconds, "total": round(sum(self.seconds.values()), 1)}
-
-
-def list_demo_models(
-    path: Path, compared: dict[str, Any], exported: ExportResult
-) -> tuple[DemonstratedModel, ...]:
-    """The rows of the table: teacher, baseline, distilled student, and exported files."""
-    teacher, (scratch, distilled) = compared["teacher"], compared["students"]
-    teacher_bytes = teacher["bytes"]
-    rows = []
-    for name, entry, accuracy, file in (
-        ("teacher", teacher, teacher["accuracy"], path / "teacher" / "teacher.keras"),
-        ("student baseline, mean of 3", scratch, scratch["accuracy"]["mean"], _find_first_model(scratch)),
-        ("student distilled, mean of 3", distilled, distilled["accuracy"]["mean"], _find_first_model(distilled)),
-    ):
-        latency, size = entry["latency"], entry["bytes"]
-        metrics = (accuracy, entry["parameters"], size, teacher_bytes / size, latency["p50_ms"])
-        rows.append(DemonstratedModel(name, file, latency["runtime"], *metrics))
-    for one in exported.artifacts:
-        if one.path is not None and one.accuracy is not None:
-            metrics = (one.accuracy, distilled["parameters"], one.bytes, teacher_bytes / one.bytes, one.p50_ms)
-            rows.append(DemonstratedModel(f"{one.path.name}, seed 0", one.path, "litert", *metrics))
-    return tuple(rows)
-
-
-def _find_first_model(student: dict[str, Any]) -> Path:
-    return Path(student["accuracy"]["runs"][0]["model"])

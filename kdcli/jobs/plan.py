@@ -14,6 +14,7 @@ from kdcli.data.feed import RESIDENT_BYTES
 from kdcli.data.stream import PREFETCH_BYTES
 from kdcli.data.views import create_identity_views
 from kdcli.distillation.pairing import Pair
+from kdcli.distillation.targets import Targets
 from kdcli.distillation.terms import Term
 from kdcli.errors import ModelError
 from kdcli.evaluation.footprint import count_weight_bytes
@@ -250,17 +251,18 @@ def _shorten(names: Sequence[str]) -> dict[str, str]:
     return {name: name for name in names}
 
 
-def _measure_seconds(job: Job) -> dict[str, float | None]:
-    """Estimate the seconds of the whole run from a few steps and a teacher's batch; weights are restored."""
-    outputs, network = job.teacher_outputs, job.trained.network
-    examples, targets, teacher_seconds = job.dataset.train, None, None
-    if outputs is not None:
-        examples, targets = outputs.sample_targets()
-        teacher_seconds = round(sum(_measure_teacher_seconds(one) for one in outputs.members), 1)
+def measure_step_seconds(job: Job, targets: Targets | None) -> float:
+    """Time a few training steps of a job after compiling; the weights are restored.
+
+    Args:
+        job: built.
+        targets: targets for the first training examples; None for training on labels.
+    """
+    examples, network = job.dataset.train, job.trained.network
     parts = [variable for term in job.terms for variable in term.variables]
     with preserve_values([*network.variables, *parts]), compute_in(network, job.train.precision):
         stepper = make_stepper(job, targets)
-        batch = min(job.train.batch_size, len(job.dataset.train))
+        batch = min(job.train.batch_size, len(examples))
         stepper.start(
             np.resize(np.arange(min(_TIMED_EXAMPLES, len(examples))), (1 + _TIMED_STEPS, batch)),
             table=job.views.table(0),
@@ -269,7 +271,16 @@ def _measure_seconds(job: Job) -> dict[str, float | None]:
         stepper.run(1, first=0)
         since = time.perf_counter()
         stepper.run(_TIMED_STEPS, first=1)
-        step_seconds = (time.perf_counter() - since) / _TIMED_STEPS
+        return (time.perf_counter() - since) / _TIMED_STEPS
+
+
+def _measure_seconds(job: Job) -> dict[str, float | None]:
+    """Estimate the seconds of the whole run from a few steps and a teacher's batch; weights are restored."""
+    outputs, targets, teacher_seconds = job.teacher_outputs, None, None
+    if outputs is not None:
+        _, targets = outputs.sample_targets()
+        teacher_seconds = round(sum(measure_teacher_seconds(one) for one in outputs.members), 1)
+    step_seconds = measure_step_seconds(job, targets)
     phases = {
         "teacher": teacher_seconds,
         "training": round(step_seconds * (job.train.steps or 0), 1),
@@ -292,7 +303,7 @@ def _measure_evaluation_seconds(job: Job) -> float:
     return (time.perf_counter() - since) / count * total
 
 
-def _measure_teacher_seconds(teacher_outputs: TeacherOutputs) -> float:
+def measure_teacher_seconds(teacher_outputs: TeacherOutputs) -> float:
     """Estimate the seconds of a teacher's pass over the training examples; 0 if it needs none before training."""
     if (
         teacher_outputs.placement.mode == "live"

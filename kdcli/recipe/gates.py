@@ -12,8 +12,10 @@ from pydantic import BeforeValidator, ValidationInfo, create_model
 from kdcli.errors import UsageError, did_you_mean
 from kdcli.spec import Spec
 
-_EVERYWHERE = ("distill", "evaluate", "compare", "export", "shrink")
-_TRAINED = ("distill", "evaluate", "compare", "shrink")
+_MEASURED = ("distill", "evaluate", "compare", "export", "shrink")
+# In kd compress, bounds on the cost are targets, not gates.
+_EVERYWHERE = (*_MEASURED, "compress")
+_TRAINED = ("distill", "evaluate", "compare", "shrink", "compress")
 _DECIDED = ("classification", "segmentation", "multilabel")
 
 
@@ -59,8 +61,8 @@ METRICS: dict[str, Metric] = {
     "rmse": Metric(_TRAINED, ("regression",)),
     "r2": Metric(_TRAINED, ("regression",)),
     "psnr": Metric(_TRAINED, ("regression",)),
-    "size_mb": Metric(_EVERYWHERE),
-    "parameters": Metric(_TRAINED),
+    "size_mb": Metric(_MEASURED),
+    "parameters": Metric(tuple(command for command in _MEASURED if command != "export")),
     "flops": Metric(("evaluate", "compare", "shrink")),
     "latency_ms": Metric(("evaluate", "compare", "export"), timed=True),
     "latency_ratio": Metric(("evaluate", "compare", "export"), of_teacher=True, timed=True),

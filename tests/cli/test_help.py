@@ -19,7 +19,7 @@ RUN = set("--out --resume --overwrite --seed --epochs --devices --dry-run --max-
 }
 GATES = set("--gate --min-accuracy --max-accuracy-drop --min-gain --min-agreement --max-latency-ms".split())
 GATES |= set("--max-latency-ratio --max-size-mb --strict-gates".split())
-TIMING = {"--latency", "--no-latency", "--runtime"}
+TIMING = {"--latency", "--no-latency", "--runtime", "--latency-command"}
 # The built part of the contract's table.
 TABLE = {
     "train-teacher": COMMON | RUN | {"--teacher"},
@@ -37,10 +37,17 @@ TABLE = {
     | {"--out", "--split", "--format", "--quantize", "--prepare", "--io", "--output-kind", "--batch"}
     | {"--max-export-drop"},
     "predict": COMMON | CHOICE | {"--out", "--split"},
+    "compress": COMMON
+    | RUN
+    | CHOICE
+    | set("--max-size-mb --max-latency-ms --max-latency-ratio --max-mflops --max-drop --metric --format".split())
+    | set("--latency-command --budget --repeats --student".split())
+    | set("--gate --min-accuracy --max-accuracy-drop --min-agreement --strict-gates".split()),
     "shrink": COMMON
     | CHOICE
     | set("--keep --max-params --max-mflops --max-size-mb --max-latency-ms --measure-as --importance".split())
-    | set("--allocation --round-to --rank --blocks --free-normalized --seed --fresh --dry-run".split())
+    | {"--latency-command"}
+    | set("--allocation --round-to --rank --blocks --side --free-normalized --seed --fresh --dry-run".split())
     | set("--out --overwrite --gate --min-accuracy --max-accuracy-drop --min-agreement --strict-gates".split()),
     "inspect": COMMON | CHOICE,
     "doctor": {"--json", "--no-color"},

@@ -1,0 +1,244 @@
+"""kd compress: options, and the teacher and the file side by side."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kdcli.cli import options as o
+from kdcli.cli.gates import QualityGateGroup, enforce_gates, make_gate_tables
+from kdcli.cli.groups import OutputGroup, PartGroup, RecipeGroup, RunGroup, parse_time
+from kdcli.cli.runs import start_run
+from kdcli.cli.shrink import TARGETS, MaxMflops, MaxSizeMb
+
+if TYPE_CHECKING:
+    from kdcli.cli.console import Output
+    from kdcli.compression.request import CompressOptions
+    from kdcli.runs.compression_results import Compression, CompressionPlan
+
+SEARCH = "Search"
+MaxLatencyMs = Annotated[
+    float | None,
+    typer.Option(
+        "--max-latency-ms",
+        metavar="MS",
+        help="Largest median latency of the file on this machine.",
+        rich_help_panel=TARGETS,
+    ),
+]
+MaxLatencyRatio = Annotated[
+    float | None,
+    typer.Option(
+        "--max-latency-ratio",
+        metavar="F",
+        help="Largest latency relative to the teacher in the same runtime.",
+        rich_help_panel=TARGETS,
+    ),
+]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        "--max-drop",
+        metavar="F",
+        help="Largest loss of the metric; 0.01 by default.",
+        rich_help_panel=TARGETS,
+    ),
+]
+MetricName = Annotated[
+    str | None,
+    typer.Option("--metric", metavar="NAME", help="Metric of --max-drop.", rich_help_panel=TARGETS),
+]
+Format = Annotated[
+    str,
+    typer.Option("--format", metavar="F", help="Format of the file.", rich_help_panel=TARGETS),
+]
+Students = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--student", metavar="FILE", help="Further candidate: file or run; repeatable.", rich_help_panel=SEARCH
+    ),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option("--budget", metavar="30m", help="Time for everything; 20m by default.", rich_help_panel=SEARCH),
+]
+Repeats = Annotated[
+    int,
+    typer.Option(
+        "--repeats", metavar="N", min=1, help="Seeds with which the best is trained.", rich_help_panel=SEARCH
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetGroup:
+    """Options for the targets and the search."""
+
+    max_size_mb: MaxSizeMb = None
+    max_latency_ms: MaxLatencyMs = None
+    max_latency_ratio: MaxLatencyRatio = None
+    max_mflops: MaxMflops = None
+    max_drop: MaxDrop = None
+    metric: MetricName = None
+    format: Format = "litert"
+    latency_command: o.LatencyCommand = None
+    budget: Budget = None
+    repeats: Repeats = 1
+
+    def to_options(self) -> CompressOptions:
+        """Keyword arguments for the Python API."""
+        return {
+            "max_size_mb": self.max_size_mb,
+            "max_latency_ms": self.max_latency_ms,
+            "max_latency_ratio": self.max_latency_ratio,
+            "max_mflops": self.max_mflops,
+            "max_drop": self.max_drop,
+            "metric": self.metric,
+            "format": self.format,
+            "latency_command": self.latency_command,
+            "budget": parse_time(self.budget, option="--budget"),
+            "repeats": self.repeats,
+        }
+
+
+def command(
+    models: Annotated[
+        list[Path], typer.Argument(metavar="MODEL...", help="Trained model; several are an ensemble.")
+    ],
+    targets: TargetGroup,
+    recipe_options: RecipeGroup,
+    part: PartGroup,
+    printing: OutputGroup,
+    run: RunGroup,
+    gates: QualityGateGroup,
+    student: Students = None,
+    recipe: o.RecipeOption = None,
+) -> None:
+    """Compress a trained model to a file that meets targets."""
+    from kdcli.commands.compress import compress
+
+    bounds, own = gates.read(), targets.to_options()
+    with start_run(recipe_options, run, printing) as (output, options):
+        merged: CompressOptions = {**options, **part.to_options(), **own}
+        result = compress(
+            *models,
+            recipe=recipe,
+            students=student or (),
+            gates=bounds,
+            strict_gates=gates.strict_gates,
+            **merged,
+        )
+    _show(result, output, strict=gates.strict_gates)
+
+
+def _show(result: Compression | CompressionPlan, output: Output, *, strict: bool) -> None:
+    from kdcli.runs.compression_results import CompressionPlan
+
+    document = result.to_json()
+    if isinstance(result, CompressionPlan):
+        output.result(document, human=[*_format_plan(document), "nothing was written"])
+        return
+    path = document["picked"]["path"] if result.is_met else None
+    output.result(document, path=path, human=format_compression(result))
+    if result.is_met:
+        output.next_command(_suggest_use(document))
+    enforce_gates(result.gates, strict=strict)
+
+
+def format_compression(result: Compression) -> list[Any]:
+    """The tables of a finished search; the teacher and the file come last."""
+    document = result.to_json()
+    parts = [
+        _make_candidate_table(document),
+        *make_gate_tables(result.gates),
+        *(f"note: {text}" for text in document["findings"]),
+        _make_table(document),
+        _describe_ratios(document),
+    ]
+    return [part for part in parts if part]
+
+
+def _format_plan(document: dict[str, Any]) -> list[Any]:
+    schedule = document["schedule"]
+    times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in schedule["seconds"].items())
+    return [
+        _make_candidate_table(document),
+        f"{schedule['epochs']} epochs for the best, compared at steps "
+        + ", ".join(f"{step:,}" for step in schedule["rungs"]),
+        f"estimated time: {times}",
+        *(f"note: {text}" for text in document["findings"]),
+    ]
+
+
+def _make_candidate_table(document: dict[str, Any]) -> Any:
+    from kdcli.cli.console import make_table
+
+    rows = []
+    front = document.get("front", ())
+    for one in document["candidates"]:
+        time = "" if one["latency"] is None else f"{one['latency']['p50_ms']:.4g}"
+        value = "" if one["validation"] is None else f"{one['validation']:.4f}"
+        rows.append(
+            [
+                one["name"],
+                one["status"] + (", on the front" if one["name"] in front else ""),
+                _count(one["parameters"]),
+                _count(one["bytes"]),
+                time,
+                value,
+                one["reason"] or "",
+            ]
+        )
+    heads = ("candidate", "status", "parameters", "bytes", "p50 ms", "validation", "why")
+    return make_table("candidates", heads, rows)
+
+
+def _make_table(document: dict[str, Any]) -> Any:
+    from kdcli.cli.console import make_table
+
+    picked, teacher, metric = document["picked"], document["teacher"], document["metric"]
+    interval = "" if picked["low"] is None else f" [{picked['low']:.4f}, {picked['high']:.4f}]"
+    shown = interval if metric == "accuracy" else ""
+    rows = [
+        ["path", teacher["path"] or "", picked["path"]],
+        ["parameters", _count(teacher["parameters"]), _count(picked["parameters"])],
+        ["bytes", _count(teacher["bytes"]), _count(picked["bytes"])],
+        [f"{metric}, {document['split']}", f"{teacher['value']:.4f}", f"{picked['value']:.4f}{shown}"],
+    ]
+    drop = picked["drop"]
+    rows.append(["drop", "", f"{drop['value']:+.4f} [{drop['low']:+.4f}, {drop['high']:+.4f}]"])
+    if picked["latency"] is not None:
+        before, after = teacher["latency"], picked["latency"]
+        runtime = f"p50 ms, {after['runtime']}"
+        runtime += f", {after['threads']} threads" if after["threads"] else ""
+        rows.append([runtime, "n/a" if before is None else f"{before['p50_ms']:.4g}", f"{after['p50_ms']:.4g}"])
+    worst = document["classes"]
+    if worst is not None:
+        cells = [f"{worst[role]['name']}: {worst[role]['recall']:.4f}" for role in ("teacher", "file")]
+        rows.append(["worst class, recall", *cells])
+    title = "the file meets every target" if document["met"] else "no file meets every target; the nearest"
+    return make_table(title, ("", "teacher", "file"), rows)
+
+
+def _describe_ratios(document: dict[str, Any]) -> str:
+    ratios, parts = document["ratios"], []
+    if ratios["parameters"] is not None:
+        parts.append(f"{ratios['parameters']:.1f} times fewer weights")
+    if ratios["file"] is not None:
+        size = document["teacher"]["file_bytes"]
+        parts.append(f"a {ratios['file']:.1f} times smaller file (the teacher in this format: {size:,} bytes)")
+    if ratios["latency"] is not None:
+        parts.append(f"{ratios['latency']:.2f} times faster")
+    return ", ".join(parts)
+
+
+def _suggest_use(document: dict[str, Any]) -> str:
+    return shlex.join(["kd", "predict", document["picked"]["path"], "--data", "D", "--out", "predictions.csv"])
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"

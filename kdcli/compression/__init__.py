@@ -1,0 +1,1 @@
+"""Target in, file out: candidates by construction, pilots by successive halving, and the file that ships."""

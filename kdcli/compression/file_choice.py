@@ -1,0 +1,353 @@
+"""The file that ships: a finished candidate, quantized as far as the targets allow, and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcli.artifacts.converted_file import ConvertedFile, convert_file, describe_input
+from kdcli.artifacts.export_source import ExportSource, make_source, require_exportable
+from kdcli.compression.metric import Metric
+from kdcli.compression.request import CompressRequest
+from kdcli.compression.subject import Subject
+from kdcli.errors import KdError, ModelError
+from kdcli.evaluation.footprint import count_file_bytes, count_flops
+from kdcli.evaluation.gates import collect_metrics, judge_gates
+from kdcli.evaluation.latency.command import time_by_command
+from kdcli.evaluation.latency.measure import time_models
+from kdcli.evaluation.latency.session_statistics import Session
+from kdcli.evaluation.latency.subjects import POOL_EXAMPLES
+from kdcli.evaluation.parity import compute_outputs, make_file_function, to_logits
+from kdcli.evaluation.quality import measure_quality
+from kdcli.events import Note
+from kdcli.models.inference import choose_exported_kind
+from kdcli.models.network import Network
+from kdcli.recipe.gates import Gate
+from kdcli.runs.export_results import ExportInterface
+from kdcli.runs.gate_results import GateResult
+from kdcli.runs.results import Quality
+from kdcli.setup.teacher_file import TeacherFile, open_teacher_file
+
+# A file without a bound on quality is quantized as long as it loses at most this much against its own model.
+_MAX_QUANTIZATION_DROP = 0.01
+_SECONDS_PER_FILE, _BATCH = 2.0, 256
+TEACHER = "the teacher"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """The cost and the quality of a file on one split.
+
+    Args:
+        split: of the quality.
+        quality: every metric of the task.
+        value, teacher: of the metric, for the file and for the teacher.
+        drop, low, high: by how much the file is worse than the teacher, with the paired 95% interval.
+        bytes: of the file.
+        mflops: for one example; None if unknown.
+        latency: p50, p90, runtime and threads; None if it was not timed.
+        teacher_latency: of the teacher in the same runtime; None if it was not timed.
+        ratio: of the median latencies, with its interval.
+        teacher_bytes: of the teacher's file in the same format and float32; None if there is none.
+        doubts: why the latency session is not stable.
+    """
+
+    split: str
+    quality: Quality
+    value: float
+    teacher: float
+    drop: float
+    low: float
+    high: float
+    bytes: int
+    mflops: float | None = None
+    latency: dict[str, Any] | None = None
+    teacher_latency: dict[str, Any] | None = None
+    ratio: dict[str, float] | None = None
+    teacher_bytes: int | None = None
+    doubts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalFile:
+    """A file of a finished candidate.
+
+    Args:
+        candidate: its name.
+        converted: the file in the scratch folder.
+        source: its model.
+        interface: what a user of the file must know.
+        on_validation: measured on the validation split.
+        gates: judged on it.
+    """
+
+    candidate: str
+    converted: ConvertedFile
+    source: ExportSource
+    interface: ExportInterface
+    on_validation: Measured
+    gates: tuple[GateResult, ...] = field(default=())
+
+    @property
+    def passes(self) -> bool:
+        """Whether every target holds on the validation split."""
+        return all(gate.state != "failed" for gate in self.gates)
+
+    @property
+    def misses(self) -> float:
+        """By how much the targets are missed, relative to their bounds, summed over them."""
+        total = 0.0
+        for gate in self.gates:
+            if gate.state == "failed" and gate.value is not None:
+                bound = float(gate.bound.split()[-1])
+                total += abs(gate.value - bound) / max(abs(bound), 1e-3)
+            elif gate.state == "failed":
+                total += 1.0
+        return total
+
+
+class FileChoice:
+    """Converts finished candidates, and chooses the file.
+
+    Args:
+        subject: data and teacher.
+        compress: targets and format.
+        max_drop: the bound on the drop; None without one.
+        folder: a scratch folder.
+        resources: closes the runtimes.
+        latencies: measured before, by name of the file; extended by what is measured.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        compress: CompressRequest,
+        *,
+        max_drop: float | None,
+        folder: Path,
+        resources: ExitStack,
+        latencies: dict[str, dict[str, Any]],
+    ) -> None:
+        self._subject, self._compress, self._max_drop = subject, compress, max_drop
+        self._folder, self._resources, self.latencies = folder, resources, latencies
+        self._context = subject.request.context
+        self._teacher: TeacherFile | None = None
+
+    def convert(self, name: str, network: Network) -> list[FinalFile]:
+        """The files of a candidate from the smallest quantization on, until one meets every target on validation.
+
+        Args:
+            name: of the candidate.
+            network: its trained model behind its preprocessing.
+
+        Raises:
+            ModelError: no quantization converts.
+        """
+        subject = self._subject
+        network = require_exportable(network)
+        kinds = [section.output_kind for section in subject.request.recipe.teachers]
+        kind = choose_exported_kind(network, "teacher", teachers=kinds)
+        flops = count_flops(network)
+        source = make_source(
+            network,
+            subject.dataset,
+            subject.validation,
+            kind=kind,
+            seed=subject.request.recipe.data_seed,
+            batch_size=_BATCH,
+            on_event=self._context.on_event,
+        )
+        files, failure = [], None
+        for form in self._compress.forms:
+            path = self._folder / f"{name}-{form.variant or 'file'}{form.suffix}"
+            try:
+                converted = convert_file(
+                    form,
+                    source.network,
+                    path,
+                    inside=True,
+                    batch=None,
+                    calibration=source.shown,
+                    examples=subject.validation,
+                    reference=source.reference,
+                    batch_size=_BATCH,
+                    threads=self._context.threads,
+                    resources=self._resources,
+                    on_event=self._context.on_event,
+                )
+            except ModelError as error:
+                failure = failure or error
+                self._context.on_event(Note(f"{name}: {error.message}", warning=True))
+                continue
+            files.append(self._measure_file(name, converted, source, flops))
+            if files[-1].passes and self._keeps_quality(files[-1]):
+                break
+        if failure is not None and not files:
+            raise failure
+        return files
+
+    def _keeps_quality(self, file: FinalFile) -> bool:
+        """Whether quantization cost little, where no target bounds the quality."""
+        lost = file.converted.parity.accuracy_drop
+        return self._max_drop is not None or lost is None or lost <= _MAX_QUANTIZATION_DROP
+
+    def _measure_file(
+        self, name: str, converted: ConvertedFile, source: ExportSource, flops: int | None
+    ) -> FinalFile:
+        logits = to_logits(converted.outputs, source.reference)
+        size = count_file_bytes(converted.path)
+        measured = measure(self._subject.metric, logits, split="validation", size=size, flops=flops)
+        if self._is_small(measured) and self._compress.targets.timed:
+            measured = self.add_latency(measured, converted)
+        return FinalFile(
+            candidate=name,
+            converted=converted,
+            source=source,
+            interface=describe_input(converted, classes=source.network.outputs),
+            on_validation=measured,
+            gates=self.judge(measured, name=converted.path.name),
+        )
+
+    def _is_small(self, measured: Measured) -> bool:
+        limit = self._compress.targets.max_size_mb
+        return limit is None or measured.bytes <= limit * 1e6
+
+    def add_latency(self, measured: Measured, converted: ConvertedFile) -> Measured:
+        """Time a file in turns with the teacher in the same runtime; a file that was timed before is not again."""
+        key = converted.path.name
+        if key not in self.latencies:
+            self.latencies[key] = self._time(converted)
+        known = self.latencies[key]
+        return replace(measured, **{**known, "doubts": tuple(known["doubts"])})
+
+    def _time(self, converted: ConvertedFile) -> dict[str, Any]:
+        teacher = self._open_teacher(converted)
+        self._context.on_event(Note(f"{converted.path.name}: measuring latency"))
+        entrants = {"file": TeacherFile(converted.path, converted.serving, converted.runner)}
+        if teacher is not None:
+            entrants[TEACHER] = teacher
+        session = self._run_session(entrants, batch=converted.serving.batch or 1)
+        timed = session.summarize("file").to_json()
+        known: dict[str, Any] = {"latency": timed, "doubts": list(session.doubts())}
+        if teacher is None:
+            return known
+        return {
+            **known,
+            "teacher_latency": session.summarize(TEACHER).to_json(),
+            "teacher_bytes": count_file_bytes(teacher.path),
+            "ratio": session.ratio("file", TEACHER).to_json(),
+        }
+
+    def _run_session(self, entrants: Mapping[str, TeacherFile], *, batch: int) -> Session:
+        command = self._compress.latency_command
+        if command is not None:
+            return time_by_command(command, {name: one.path for name, one in entrants.items()})
+        examples = self._subject.calibration
+        raw = examples.take(np.arange(min(POOL_EXAMPLES, len(examples))))
+        made = {name: one.at_batch(raw)(batch) for name, one in entrants.items()}
+        return time_models(
+            {name: subject for name, (subject, _) in made.items()},
+            {name: pool for name, (_, pool) in made.items()},
+            seed=self._subject.request.recipe.data_seed,
+            seconds=_SECONDS_PER_FILE * len(entrants),
+            on_event=self._context.on_event,
+        )
+
+    def _open_teacher(self, converted: ConvertedFile) -> TeacherFile | None:
+        """The teacher in float32 in the runtime of the file; None for an ensemble or if it is not convertible."""
+        subject = self._subject
+        if len(subject.teachers) > 1:
+            return None
+        if self._teacher is None:
+            opened = subject.teachers[0]
+            try:
+                self._teacher = open_teacher_file(
+                    require_exportable(opened.network),
+                    self._compress.forms[-1],
+                    inside=True,
+                    sha256=opened.sha256,
+                    threads=self._context.threads,
+                    opened=self._resources,
+                    on_event=self._context.on_event,
+                )
+            except KdError as error:
+                self._context.on_event(Note(f"the teacher is not timed: {error.message}", warning=True))
+        return self._teacher
+
+    def judge(self, measured: Measured, *, name: str, strict: bool = False) -> tuple[GateResult, ...]:
+        """Judge a file by every target and gate.
+
+        Args:
+            measured: its cost and quality.
+            name: what the results call the file.
+            strict: whether a drop must be shown by its interval.
+        """
+        targets, metric = self._compress.targets, self._subject.metric
+        bounds = [
+            ("size_mb", targets.max_size_mb, measured.bytes / 1e6),
+            ("mflops", targets.max_mflops, measured.mflops),
+            ("latency_ms", targets.max_latency_ms, (measured.latency or {}).get("p50_ms")),
+            ("latency_ratio", targets.max_latency_ratio, (measured.ratio or {}).get("value")),
+            (f"{metric.name}_drop", self._max_drop, measured.drop),
+        ]
+        results = []
+        for label, bound, value in bounds:
+            if bound is None:
+                continue
+            holds = value is not None and Gate(label, "<=", bound).holds(value)
+            state, reason = ("passed" if holds else "failed"), "" if value is not None else "not measured"
+            if label.endswith("_drop") and holds and measured.high > bound:
+                reason = f"not shown: the interval reaches {measured.high:.4f}"
+                state = "inconclusive" if strict else state
+            results.append(
+                GateResult(
+                    name=label,
+                    value=value,
+                    bound=f"<= {bound:.10g}",
+                    state=state,  # type: ignore[arg-type]
+                    model=name,
+                    reason=reason,
+                )
+            )
+        values = collect_metrics(measured.quality, size=measured.bytes, parameters=None)
+        return (*results, *judge_gates(self._compress.gates, {name: values}))
+
+    def measure_on_test(self, file: FinalFile) -> Measured:
+        """Measure the chosen file on the test split, which is read here and nowhere else."""
+        subject, test = self._subject, self._subject.dataset.test
+        metric = subject.test_metric
+        if test is None or metric is None:
+            return file.on_validation
+        function = make_file_function(file.converted.runner.predict, file.converted.serving)
+        outputs = compute_outputs(function, test, batch_size=_BATCH, on_batch=lambda done: None)
+        logits = to_logits(outputs, file.source.reference)
+        before = file.on_validation
+        flops = None if before.mflops is None else round(before.mflops * 1e6)
+        measured = measure(metric, logits, split="test", size=before.bytes, flops=flops)
+        return self.add_latency(measured, file.converted)
+
+
+def measure(metric: Metric, logits: np.ndarray, *, split: str, size: int, flops: int | None) -> Measured:
+    """Measure the outputs of a file on a split."""
+    low, high = metric.interval(logits)
+    return Measured(
+        split=split,
+        quality=measure_quality(logits, metric.labels, task=metric.task, teacher=metric.teacher),
+        value=metric.measure(logits),
+        teacher=metric.measure_teacher(),
+        drop=metric.drop(logits),
+        low=low,
+        high=high,
+        bytes=size,
+        mflops=None if flops is None else flops / 1e6,
+    )
+
+
+def choose_file(files: Sequence[FinalFile]) -> FinalFile:
+    """The first file that meets every target on validation, or the one that misses them least."""
+    return next((file for file in files if file.passes), None) or min(files, key=lambda file: file.misses)
