@@ -1,4 +1,4 @@
-"""Successive halving against training every candidate to the end: the same winner, and the time that it saves.
+"""Compare successive halving with training every candidate to the end: how often the winner is the same, the time.
 
 python benchmarks/compress_halving.py OUT [--seeds 5] [--epochs 20]
 

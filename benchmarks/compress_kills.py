@@ -1,4 +1,4 @@
-"""A search that is killed again and again ends with the same file, bit for bit.
+"""Check that a search killed repeatedly ends with the same file, bit for bit.
 
 python benchmarks/compress_kills.py OUT [--kills 10] [--seed 0]
 

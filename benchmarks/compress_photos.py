@@ -1,4 +1,4 @@
-"""Photos in class folders and a teacher of keras.applications, as people have them.
+"""Prepare a typical photo task: JPEG files in class folders, and a teacher of keras.applications.
 
 python benchmarks/compress_photos.py CIFAR10 OUT [--images 5000] [--side 96] [--model MobileNetV2] [--epochs 5]
 

@@ -157,6 +157,10 @@ class ModelError(KdError):
     kind = "model"
 
 
+class LatencyCommandError(ModelError):
+    """A command that should measure a file failed: the measurement is at fault, not the model."""
+
+
 class StorageError(KdError):
     """A file that cannot be written or trusted: disk full, permission denied, locked, corrupt."""
 

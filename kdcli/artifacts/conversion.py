@@ -26,8 +26,8 @@ class ExportOptions(RecipeOptions, total=False):
         limit: number of examples of the split, or a fraction of them; stratified.
         latency: whether to time the files, in turns, for about two seconds each; true by default.
         runtime: the only runtime to time: `tensorflow`, `litert` or `onnxruntime`.
-        latency_command: command that prints the milliseconds of a file, with `{file}` for its path; it takes the
-            place of the timing on this machine.
+        latency_command: command that prints the milliseconds of a file, with `{file}` for its path; it replaces
+            timing on this machine.
     """
 
     quantize: Sequence[str]

@@ -26,15 +26,15 @@ class ShrinkOptions(RecipeOptions, total=False):
         max_size_mb: largest file in the format `measure_as`, in 10^6 bytes.
         max_latency_ms: largest median latency of that file on this machine, at batch 1.
         measure_as: format of that file; `litert/int8` by default.
-        latency_command: command that prints the milliseconds of a file, with `{file}` for its path; it takes the
-            place of the timing on this machine.
+        latency_command: command that prints the milliseconds of a file, with `{file}` for its path; it replaces
+            timing on this machine.
         importance: criterion: `activation` (default with data), `taylor`, `bn_scale`, `l1`, `l2` (default without
             data), `fpgm`, `random`.
         allocation: `uniform` (default) keeps the same fraction of every layer; `global` ranks all together.
         round_to: channel counts are rounded to multiples of it; 8 by default.
         blocks: number of residual blocks to leave out.
         rank: rank of split Dense layers; only where it saves weights.
-        side: fraction of the sides of the images that the student takes.
+        side: fraction of the teacher's image sides that the student takes.
         free_normalized: also remove channels coupled by layer normalization or softmax.
         fresh: draw new weights from the seed, for the same architecture.
         seed: RNG seed for fresh weights, the examples and random criteria.

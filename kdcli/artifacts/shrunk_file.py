@@ -249,7 +249,7 @@ def _measure(
     ratio = session.ratio("student", "teacher").value
     if ratio > _NOT_FASTER:
         findings.append(f"the student is not faster than the teacher (latency ratio {ratio:.2f})")
-    return before, after, session.summarize("student").place
+    return before, after, session.summarize("student").description
 
 
 def _evaluate(

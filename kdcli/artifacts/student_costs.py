@@ -29,7 +29,7 @@ from kdcli.tensors import KerasModel
 
 MEASURE_AS = "litert/int8"
 # Seconds for which a candidate is timed, and both models of the table.
-_SECONDS_EACH, _SECONDS_TOGETHER = 0.5, 2.0
+_SECONDS_EACH, _SECONDS_TOGETHER = 0.3, 2.0
 # Bytes of one weight in a file, by variant.
 _WEIGHT_BYTES = {"int8": 1, "dynamic": 1, "float16": 2}
 # How often an estimate of a file's size or latency is corrected by a real file.
@@ -153,9 +153,9 @@ class StudentCosts:
             warm_limit=2.0,
         )
 
-    def time_alone(self, file: CandidateFile) -> float:
-        """The median latency of one file in milliseconds."""
-        return self.time({"candidate": file}, seconds=_SECONDS_EACH).summarize("candidate").p50_ms
+    def time_alone(self, file: CandidateFile, *, seconds: float = _SECONDS_EACH) -> float:
+        """The median latency of one file, in milliseconds."""
+        return self.time({"candidate": file}, seconds=seconds).summarize("candidate").p50_ms
 
     def _open(self, file: CandidateFile) -> Runner:
         """The file in its runtime, opened once."""
@@ -200,6 +200,15 @@ class ShrinkTargets:
         return any(value is not None for value in vars(self).values())
 
 
+_UNITS = {
+    "--max-params": " parameters",
+    "--max-mflops": " MFLOPs",
+    "--max-size-mb": " MB",
+    "--max-latency-ms": " ms",
+    "--max-latency-ratio": "",
+}
+
+
 class UnreachableTarget(UsageError):
     """A target that even the smallest student misses.
 
@@ -212,7 +221,7 @@ class UnreachableTarget(UsageError):
     def __init__(self, option: str, bound: float, value: float) -> None:
         possible = f"{value:.0f}" if option == "--max-params" else f"{value * 1.05:.3g}"
         super().__init__(
-            f"{option} {bound:.10g}: no student meets it; the smallest possible has {value:.6g}",
+            f"{option} {bound:.10g}: no student meets it; the smallest possible has {value:.6g}{_UNITS[option]}",
             hint=f"{option} {possible}",
         )
         self.option, self.bound, self.value = option, bound, value
@@ -273,7 +282,9 @@ class TargetSearch:
         if targets.max_size_mb is not None:
             keep = self._search_size(keep, targets.max_size_mb)
         if targets.max_latency_ms is not None:
-            keep = self._search_latency(keep, targets.max_latency_ms)
+            keep = self._confirm_latency(
+                self._search_latency(keep, targets.max_latency_ms), targets.max_latency_ms
+            )
         return keep
 
     def open_file(self, keep: float) -> CandidateFile:
@@ -319,10 +330,10 @@ class TargetSearch:
 
     def _search_latency(self, most: float, bound: float) -> float:
         """Search between a student that is fast enough and one that is not; latency grows with parameters."""
-        if self.time(most) <= bound:
-            return most
         if self.time(SMALLEST_KEEP) > bound:
             raise UnreachableTarget("--max-latency-ms", bound, self.time(SMALLEST_KEEP))
+        if self.time(most) <= bound:
+            return most
         low, high = SMALLEST_KEEP, most
         for _ in range(_CORRECTIONS):
             keep = self._interpolate(low, high, _AIM * bound)
@@ -335,6 +346,16 @@ class TargetSearch:
             if self.time(keep) > _NEAR * bound:
                 break
         return low
+
+    def _confirm_latency(self, keep: float, bound: float) -> float:
+        """Time the student that was found in full, and step down as long as it misses the bound."""
+        for _ in range(_CORRECTIONS):
+            key = self._students.identify(keep)
+            self._times[key] = self._costs.time_alone(self.open_file(keep), seconds=_SECONDS_TOGETHER)
+            if self._times[key] <= bound:
+                break
+            keep = self._search_latency(keep, bound)
+        return keep
 
     def _interpolate(self, low: float, high: float, milliseconds: float) -> float:
         count, slow, fast = self._students.count_parameters, self.time(high), self.time(low)

@@ -26,7 +26,7 @@ MaxLatencyMs = Annotated[
     typer.Option(
         "--max-latency-ms",
         metavar="MS",
-        help="Largest median latency of the file on this machine.",
+        help="Largest median latency of the file, in ms.",
         rich_help_panel=TARGETS,
     ),
 ]
@@ -44,13 +44,13 @@ MaxDrop = Annotated[
     typer.Option(
         "--max-drop",
         metavar="F",
-        help="Largest loss of the metric; 0.01 by default.",
+        help="Largest drop of the metric from the teacher.",
         rich_help_panel=TARGETS,
     ),
 ]
 MetricName = Annotated[
     str | None,
-    typer.Option("--metric", metavar="NAME", help="Metric of --max-drop.", rich_help_panel=TARGETS),
+    typer.Option("--metric", metavar="NAME", help="Metric that --max-drop bounds.", rich_help_panel=TARGETS),
 ]
 Format = Annotated[
     str,
@@ -59,17 +59,17 @@ Format = Annotated[
 Students = Annotated[
     list[Path] | None,
     typer.Option(
-        "--student", metavar="FILE", help="Further candidate: file or run; repeatable.", rich_help_panel=SEARCH
+        "--student", metavar="FILE", help="Additional candidate: file or run; repeatable.", rich_help_panel=SEARCH
     ),
 ]
 Budget = Annotated[
     str | None,
-    typer.Option("--budget", metavar="30m", help="Time for everything; 20m by default.", rich_help_panel=SEARCH),
+    typer.Option("--budget", metavar="30m", help="Time to plan for; 20m by default.", rich_help_panel=SEARCH),
 ]
 Repeats = Annotated[
     int,
     typer.Option(
-        "--repeats", metavar="N", min=1, help="Seeds with which the best is trained.", rich_help_panel=SEARCH
+        "--repeats", metavar="N", min=1, help="Number of seeds for the best candidate.", rich_help_panel=SEARCH
     ),
 ]
 
@@ -107,7 +107,7 @@ class TargetGroup:
 
 def command(
     models: Annotated[
-        list[Path], typer.Argument(metavar="MODEL...", help="Trained model; several are an ensemble.")
+        list[Path], typer.Argument(metavar="MODEL...", help="Trained model; several form an ensemble.")
     ],
     targets: TargetGroup,
     recipe_options: RecipeGroup,
@@ -118,7 +118,7 @@ def command(
     student: Students = None,
     recipe: o.RecipeOption = None,
 ) -> None:
-    """Compress a trained model to a file that meets targets."""
+    """Compress a trained model into a file that meets your targets."""
     from kdcli.commands.compress import compress
 
     bounds, own = gates.read(), targets.to_options()
@@ -164,11 +164,13 @@ def format_compression(result: Compression) -> list[Any]:
 
 def _format_plan(document: dict[str, Any]) -> list[Any]:
     schedule = document["schedule"]
+    targets = ", ".join(f"{name} {value:g}" for name, value in document["targets"].items() if value is not None)
     times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in schedule["seconds"].items())
     return [
         _make_candidate_table(document),
         f"{schedule['epochs']} epochs for the best, compared at steps "
         + ", ".join(f"{step:,}" for step in schedule["rungs"]),
+        f"targets: {targets or 'none'}",
         f"estimated time: {times}",
         *(f"note: {text}" for text in document["findings"]),
     ]
@@ -193,7 +195,7 @@ def _make_candidate_table(document: dict[str, Any]) -> Any:
                 one["reason"] or "",
             ]
         )
-    heads = ("candidate", "status", "parameters", "bytes", "p50 ms", "validation", "why")
+    heads = ("candidate", "status", "parameters", "bytes", "p50 ms", "validation", "reason")
     return make_table("candidates", heads, rows)
 
 
@@ -201,33 +203,38 @@ def _make_table(document: dict[str, Any]) -> Any:
     from kdcli.cli.console import make_table
 
     picked, teacher, metric = document["picked"], document["teacher"], document["metric"]
-    interval = "" if picked["low"] is None else f" [{picked['low']:.4f}, {picked['high']:.4f}]"
-    shown = interval if metric == "accuracy" else ""
     rows = [
         ["path", teacher["path"] or "", picked["path"]],
         ["parameters", _count(teacher["parameters"]), _count(picked["parameters"])],
         ["bytes", _count(teacher["bytes"]), _count(picked["bytes"])],
-        [f"{metric}, {document['split']}", f"{teacher['value']:.4f}", f"{picked['value']:.4f}{shown}"],
+        [f"{metric}, {document['split']}", *(_format_value(one, metric) for one in (teacher, picked))],
     ]
     drop = picked["drop"]
     rows.append(["drop", "", f"{drop['value']:+.4f} [{drop['low']:+.4f}, {drop['high']:+.4f}]"])
     if picked["latency"] is not None:
-        before, after = teacher["latency"], picked["latency"]
-        runtime = f"p50 ms, {after['runtime']}"
-        runtime += f", {after['threads']} threads" if after["threads"] else ""
-        rows.append([runtime, "n/a" if before is None else f"{before['p50_ms']:.4g}", f"{after['p50_ms']:.4g}"])
+        times = [
+            "n/a" if one is None else f"{one['p50_ms']:.4g}" for one in (teacher["latency"], picked["latency"])
+        ]
+        threads = picked["latency"]["threads"]
+        runtime = picked["latency"]["runtime"] + (f", {threads} threads" if threads else "")
+        rows.append([f"p50 ms, {runtime}", *times])
     worst = document["classes"]
     if worst is not None:
         cells = [f"{worst[role]['name']}: {worst[role]['recall']:.4f}" for role in ("teacher", "file")]
-        rows.append(["worst class, recall", *cells])
-    title = "the file meets every target" if document["met"] else "no file meets every target; the nearest"
+        rows.append([f"worst class, recall, {worst['split']}", *cells])
+    title = "the file meets every target" if document["met"] else "no file meets every target; this is the nearest"
     return make_table(title, ("", "teacher", "file"), rows)
+
+
+def _format_value(one: dict[str, Any], metric: str) -> str:
+    interval = metric == "accuracy" and one["low"] is not None
+    return f"{one['value']:.4f}" + (f" [{one['low']:.4f}, {one['high']:.4f}]" if interval else "")
 
 
 def _describe_ratios(document: dict[str, Any]) -> str:
     ratios, parts = document["ratios"], []
     if ratios["parameters"] is not None:
-        parts.append(f"{ratios['parameters']:.1f} times fewer weights")
+        parts.append(f"{ratios['parameters']:.1f} times fewer parameters")
     if ratios["file"] is not None:
         size = document["teacher"]["file_bytes"]
         parts.append(f"a {ratios['file']:.1f} times smaller file (the teacher in this format: {size:,} bytes)")

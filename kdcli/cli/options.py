@@ -175,7 +175,7 @@ LatencyCommand = Annotated[
     typer.Option(
         "--latency-command",
         metavar="'CMD {file}'",
-        help="Command that prints the milliseconds of a file.",
+        help="Command that prints the latency of {file} in ms.",
         rich_help_panel=EVALUATION,
     ),
 ]

@@ -101,7 +101,7 @@ Side = Annotated[
     typer.Option(
         "--side",
         metavar="F",
-        help="Take images with this fraction of the sides.",
+        help="Image side as a fraction of the teacher's.",
         rich_help_panel=CHANNELS,
     ),
 ]

@@ -1,8 +1,9 @@
-"""kd compress: from a trained model and data to a file that meets a target."""
+"""kd compress: a trained model and data into a file that meets targets."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from kdcli.compression.request import CompressOptions, make_compress_request, split_options
@@ -19,16 +20,16 @@ RECIPE = "compress"
 def compress(
     *models: ModelLike,
     recipe: RecipeLike | None = None,
-    students: Sequence[ModelLike] = (),
+    students: Sequence[str | Path] = (),
     gates: Sequence[str | Gate] = (),
     strict_gates: bool = False,
     **options: Unpack[CompressOptions],
 ) -> Compression | CompressionPlan:
-    """Compress a trained model to a file that meets targets on size, latency and quality.
+    """Compress a trained model into a file that meets targets on size, latency and quality.
 
     Candidates are made for the targets: smaller versions of the model itself, zoo students, and the given ones.
-    They are trained on the model's outputs by successive halving, judged on validation examples. The best is
-    distilled to the end, exported and quantized as far as the targets allow, and measured once on test examples.
+    They are trained on the model's outputs by successive halving, judged on validation examples. The best are
+    trained to the end, exported and quantized as far as the targets allow; one file is measured on test examples.
 
     Args:
         models: a path, a run directory or a `keras.Model`; several are an ensemble.

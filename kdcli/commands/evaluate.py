@@ -41,8 +41,8 @@ def evaluate(
         per_class: whether to measure precision, recall and F1 of every class.
         latency: whether to time the models, in turns, for about three seconds each.
         runtime: the only runtime to time: `tensorflow`, `litert` or `onnxruntime`.
-        latency_command: command that prints the milliseconds of a file, with `{file}` for its path; it takes the
-            place of the timing on this machine.
+        latency_command: command that prints the milliseconds of a file, with `{file}` for its path; it replaces
+            timing on this machine.
         gates: bounds such as `accuracy>=0.97`; they replace those of the recipe for the same metric.
         options: options of `kdcli.RecipeOptions`. The data is by default that of the first run. `batch_size`, 256
             by default, changes the speed, not the metrics.

@@ -1,1 +1,1 @@
-"""Target in, file out: candidates by construction, pilots by successive halving, and the file that ships."""
+"""kd compress: candidates for the targets, successive halving, and the file that ships."""

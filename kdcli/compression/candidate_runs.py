@@ -13,17 +13,23 @@ from typing import Any
 import numpy as np
 
 from kdcli.compression.candidates import Candidate
-from kdcli.compression.schedule import Schedule
+from kdcli.compression.schedule import Schedule, count_larger_epochs
 from kdcli.compression.subject import Subject
-from kdcli.errors import Interrupted, KdError, LockedError, UsageError
+from kdcli.errors import Interrupted, KdError, LockedError, ModelError, TrainingError
 from kdcli.evaluation.quality import evaluate_split
 from kdcli.events import Note, ignore_event
 from kdcli.jobs.build import build_distillation
-from kdcli.jobs.execute import PausedRun, execute_until
+from kdcli.jobs.execute import PausedRun, execute, execute_until
+from kdcli.models.keras.model import save_to_bytes
+from kdcli.runs import writer
 from kdcli.runs.search_directory import SearchDirectory
 from kdcli.setup.evaluated_models import EvaluatedFile, open_evaluated_file
 from kdcli.setup.request import Request
 from kdcli.setup.run_location import RunLocation, find_location
+from kdcli.setup.shrunk_student import make_batches, require_shrinkable
+from kdcli.shrinking.augmentation import remove_augmentation
+from kdcli.shrinking.shrink import Shrinker, read_widths
+from kdcli.zoo.shrunk import Shrunk
 
 # Seconds between two attempts to open a run that another process is working on.
 _WAIT_SECONDS = 1.0
@@ -34,6 +40,7 @@ def make_run_request(
     candidate: Candidate,
     out: Path | None,
     *,
+    root: Path,
     schedule: Schedule | None = None,
     seed: int | None = None,
 ) -> Request:
@@ -43,6 +50,7 @@ def make_run_request(
         subject: data and teacher.
         candidate: to train.
         out: the run directory, in which an unfinished run continues; None for a job that is only built.
+        root: directory of the search.
         schedule: its length and views; None before they are known.
         seed: of a further repeat; None for the seed of the search.
     """
@@ -52,13 +60,13 @@ def make_run_request(
     teachers = recipe.teachers
     if seed is not None:
         train["seed"] = seed
-    if schedule is not None and schedule.views == 1:
+    if schedule is not None and schedule.views == 1 and subject.chose_augmentation:
         # A single augmented view is worse than none.
         data["augment"] = ()
     elif schedule is not None and recipe.data.augment and teachers[0].views == "auto":
         teachers = tuple(one.model_copy(update={"views": schedule.views}) for one in teachers)
     update = {
-        "student": candidate.make_section(),
+        "student": candidate.make_section(root),
         "train": recipe.train.model_copy(update=train),
         "data": recipe.data.model_copy(update=data),
     }
@@ -104,7 +112,8 @@ class CandidateRuns:
 
         Raises:
             Interrupted: a stop was requested; the same command with `--resume` continues.
-            KdError: the error of the first candidate, if all failed.
+            ModelError, TrainingError: of the first candidate, if all failed.
+            StorageError: a run cannot be written.
         """
         found: dict[str, np.ndarray] = {}
         errors: list[KdError] = []
@@ -118,9 +127,7 @@ class CandidateRuns:
                 waiting.append((number, candidate))
                 refused += 1
                 self._wait(sleep=refused > len(waiting))
-            except (Interrupted, UsageError):
-                raise
-            except KdError as error:
+            except (ModelError, TrainingError) as error:
                 errors.append(error)
                 self.failed[candidate.name] = error.message
                 self._context.on_event(Note(f"{candidate.name} failed: {error.message}", warning=True))
@@ -128,25 +135,65 @@ class CandidateRuns:
             raise errors[0]
         return {candidate.name: found[candidate.name] for candidate in candidates if candidate.name in found}
 
-    def train_to_end(self, candidate: Candidate, *, seed: int | None = None) -> tuple[Path, np.ndarray]:
-        """Train one candidate to the end; its run, and the outputs on the validation split."""
-        logits = self.train([candidate], len(self.schedule.rungs), seed=seed)[candidate.name]
-        return self.directory.run_of(candidate.name, seed=seed), logits
+    def train_to_end(self, candidate: Candidate, *, seed: int | None = None) -> np.ndarray:
+        """Train one candidate to the end; its outputs on the validation split.
+
+        Raises:
+            KdError: as `train`.
+        """
+        return self.train([candidate], len(self.schedule.rungs), seed=seed)[candidate.name]
 
     def _train_one(self, candidate: Candidate, rung: int, count: str, seed: int | None) -> np.ndarray:
-        known = self.directory.read_logits(candidate.name, rung, seed=seed)
+        known = self.directory.read_outputs(candidate.name, rung, seed=seed)
         if known is not None:
             return known
+        if candidate.larger is not None and not self.directory.start_of(candidate.name).exists():
+            self._shrink_trained(candidate)
         steps, rungs = self.schedule.rungs[rung - 1], len(self.schedule.rungs)
         out = self.directory.run_of(candidate.name, seed=seed)
-        request = make_run_request(self.subject, candidate, out, schedule=self.schedule, seed=seed)
+        request = make_run_request(
+            self.subject, candidate, out, root=self.directory.path, schedule=self.schedule, seed=seed
+        )
         location = find_location("distill", request)
         if location.finished is None:
             name = candidate.name if seed is None else f"{candidate.name}, seed {seed}"
             self._context.on_event(Note(f"rung {rung} of {rungs}, {count}: {name}, to step {steps:,}"))
         logits = self._run(location, steps)
-        self.directory.write_logits(candidate.name, rung, logits, seed=seed)
-        return logits
+        outputs = self.subject.metric.reduce(logits)
+        self.directory.write_outputs(candidate.name, rung, outputs, seed=seed)
+        return outputs
+
+    def _shrink_trained(self, candidate: Candidate) -> None:
+        """Train the larger student of a candidate in two steps, and shrink it to the candidate."""
+        subject, out = self.subject, self.directory.larger_run_of(candidate.name)
+        schedule = replace(self.schedule, epochs=count_larger_epochs(self.schedule.epochs))
+        request = make_run_request(
+            subject, candidate.make_larger(), out, root=self.directory.path, schedule=schedule
+        )
+        location = find_location("distill", request)
+        if location.finished is None:
+            text = f"{candidate.name}: a larger student first, for {schedule.epochs} epochs"
+            self._context.on_event(Note(text))
+            job = build_distillation(location)
+            job.reads_test = False
+            execute(job, location)
+        network = require_shrinkable(open_finished_run(out, subject).network)
+        assert subject.network is not None and candidate.keep is not None
+        with self.directory.hold_lock(self._context.stop):
+            if self.directory.start_of(candidate.name).exists():
+                return
+            shrinker = Shrinker(
+                network.model,
+                Shrunk(),
+                batches=make_batches(network, subject.calibration),
+                kind=network.saved_kind,
+                output=network.output_index,
+                seed=request.recipe.data_seed,
+                widths=read_widths(remove_augmentation(subject.network.model)),
+            )
+            model = shrinker.build(candidate.keep).model
+            with writer.scratch_folder(3 * 4 * model.count_params() + 10_000_000) as scratch:
+                self.directory.write_start(candidate.name, save_to_bytes(model, scratch))
 
     def _run(self, location: RunLocation, steps: int) -> np.ndarray:
         """Train a run to a step; its outputs on the validation split."""

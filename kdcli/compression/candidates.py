@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,20 +21,29 @@ from kdcli.artifacts.student_costs import (
 from kdcli.compression.families import Family, list_families
 from kdcli.compression.request import CompressRequest
 from kdcli.compression.subject import Subject
-from kdcli.errors import Interrupted, KdError, ModelError, UsageError
+from kdcli.compression.teacher_latency import LatencyBound
+from kdcli.errors import Interrupted, KdError, LatencyCommandError, ModelError, UsageError
 from kdcli.evaluation.footprint import count_flops
 from kdcli.evaluation.latency.subjects import POOL_EXAMPLES
 from kdcli.events import Note
 from kdcli.models.keras.model import save_to_bytes
+from kdcli.models.keras.network import KerasNetwork
 from kdcli.recipe.model_sections import StudentSection
 from kdcli.runs import writer
 from kdcli.runs.search_directory import SearchDirectory
+from kdcli.shrinking.search import find_largest
 from kdcli.spec import ExportFormat
+from kdcli.tensors import KerasModel
+from kdcli.zoo import File
 
 MOST_CANDIDATES = 12
-# Without a target on cost, students with these fractions of the teacher's parameters are candidates.
-_LADDER = tuple(1 / 2**power for power in range(1, 9))
+# Without a target on cost, students with these fractions of the teacher's parameters are candidates; those in the
+# middle come first, because a small budget trains only the first ones.
+_LADDER = tuple(1 / 2**power for power in (3, 5, 1, 7, 2, 4, 6, 8))
+_ZOO_LADDER = (1 / 32, 1 / 64)
 _SCRATCH_BYTES = 200_000_000
+# A student with less than this fraction of the teacher's parameters is also shrunk in two steps.
+_IN_STEPS_BELOW = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +52,8 @@ class Candidate:
 
     Args:
         name: in tables and paths.
-        family: `shrunk`, `blocks`, `input`, `zoo` or `given`.
-        status: `waiting` for training, `dropped` before it, `rejected` after a rung, `trained`, or `picked`.
+        family: `shrunk`, `steps`, `blocks`, `input`, `zoo` or `given`.
+        status: `waiting` for training, or `dropped` before it.
         reason: why it was dropped or rejected.
         student: the entry `student.model` of a recipe that makes it.
         section: the section `student` of the recipe of its run.
@@ -51,6 +62,9 @@ class Candidate:
         bytes: of its untrained file in the smallest quantization that converts.
         quantize: that quantization; None for a format without.
         latency_ms: median of that file, if latency has a bound.
+        keep: fraction of the teacher's channels, for a student that is shrunk in two steps.
+        larger: the section `student` of the larger student that is trained before it is shrunk to this one.
+        larger_flops: of that student.
     """
 
     name: str
@@ -65,19 +79,33 @@ class Candidate:
     bytes: int | None = None
     quantize: str | None = None
     latency_ms: float | None = None
+    keep: float | None = None
+    larger: dict[str, Any] | None = None
+    larger_flops: int | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether it may still be trained."""
         return self.status == "waiting"
 
-    def drop(self, reason: str, *, status: str = "dropped") -> Candidate:
-        """The candidate, which is out."""
-        return replace(self, status=status, reason=reason)
+    def drop(self, reason: str) -> Candidate:
+        """The candidate, marked as dropped for a reason."""
+        return replace(self, status="dropped", reason=reason)
 
-    def make_section(self) -> StudentSection:
-        """The section `student` of its run."""
-        return StudentSection.model_validate(self.section)
+    def make_section(self, root: Path) -> StudentSection:
+        """The section `student` of its run.
+
+        Args:
+            root: directory of the search, to which the path of a student that `kd` wrote is relative.
+        """
+        section = StudentSection.model_validate(self.section)
+        if self.start != "inherited" or not isinstance(section.model, File):
+            return section
+        return section.model_copy(update={"model": File(path=str(root / section.model.path))})
+
+    def make_larger(self) -> Candidate:
+        """The larger student that is trained before."""
+        return replace(self, section=self.larger, larger=None)
 
 
 class CandidateSearch:
@@ -86,11 +114,11 @@ class CandidateSearch:
     Args:
         subject: data and teacher.
         compress: targets and format.
-        latency_bound: the bound on latency in milliseconds; None if there is none.
+        latency: the bound on latency in milliseconds, and the teacher's.
     """
 
-    def __init__(self, subject: Subject, compress: CompressRequest, *, latency_bound: float | None) -> None:
-        self._subject, self._compress, self._latency_bound = subject, compress, latency_bound
+    def __init__(self, subject: Subject, compress: CompressRequest, *, latency: LatencyBound) -> None:
+        self._subject, self._compress, self._latency = subject, compress, latency
         calibration = subject.calibration
         self._raw = calibration.take(np.arange(min(len(calibration), POOL_EXAMPLES)))
 
@@ -103,63 +131,84 @@ class CandidateSearch:
         Raises:
             UsageError: no family has a student within the targets; the message names the nearest.
         """
-        families, failures = list_families(self._subject, self._compress.students)
+        families, failures = list_families(
+            self._subject, self._compress.students, at_several_sizes=not self._compress.targets.on_cost
+        )
         found = [Candidate(name=name, family=name.split("-")[0]).drop(why) for name, why in failures.items()]
         unreachable: list[UnreachableTarget] = []
         for family, bounds, name in self._list_tasks(families):
             self._announce(name)
             try:
-                found.append(self._find_one(family, bounds, name, directory))
+                keep, candidate = self._find_one(family, bounds, name, directory)
+                found.append(candidate)
+                if name == "shrunk":
+                    found += self._find_in_two_steps(family, keep, candidate, directory)
             except UnreachableTarget as error:
-                unreachable.append(error)
-                found.append(Candidate(name=name, family=family.kind, start=family.start).drop(error.message))
-            except KdError as error:
+                unreachable.append(self._name_target(error))
+                reason = unreachable[-1].message
+                if error.option == "--max-params":
+                    reason = f"no student of this family has {error.bound:,.0f} parameters or fewer"
+                found.append(Candidate(name=name, family=family.kind, start=family.start).drop(reason))
+            except LatencyCommandError:
+                raise
+            except (ModelError, UsageError) as error:
                 found.append(Candidate(name=name, family=family.kind, start=family.start).drop(error.message))
         found = drop_dominated(found)
         if not any(candidate.is_open for candidate in found):
             raise _explain_nothing(unreachable, found)
         return _limit(found)
 
+    def _name_target(self, error: UnreachableTarget) -> UnreachableTarget:
+        """The error in terms of the ratio, where that is what cannot be met."""
+        targets, latency = self._compress.targets, self._latency
+        in_time = targets.max_latency_ms is None or error.value <= targets.max_latency_ms
+        if error.option != "--max-latency-ms" or targets.max_latency_ratio is None or not in_time:
+            return error
+        assert latency.teacher_ms is not None
+        value = error.value / latency.teacher_ms
+        return UnreachableTarget("--max-latency-ratio", targets.max_latency_ratio, value)
+
     def _announce(self, name: str) -> None:
         context = self._subject.request.context
-        context.on_event(Note(f"candidate {name}: searching its size"))
+        context.on_event(Note(f"candidate {name}: finding its size"))
         code = context.stop()
         if code is not None:
-            raise Interrupted("stopped while searching candidates", exit_code=code)
+            raise Interrupted("stopped while searching for candidates", exit_code=code)
 
     def _list_tasks(self, families: Sequence[Family]) -> Iterator[tuple[Family, ShrinkTargets, str]]:
         """The families with their bounds; without a target on cost, the first ones at several sizes."""
         targets = self._compress.targets
         bounds = ShrinkTargets(
             max_size_mb=targets.max_size_mb,
-            max_latency_ms=self._latency_bound,
+            max_latency_ms=self._latency.milliseconds,
             max_mflops=targets.max_mflops,
         )
         if targets.on_cost:
             for family in families:
                 yield family, bounds, family.name
             return
-        parameters = self._subject.parameters or 0
+        network, parameters = self._subject.network, self._subject.parameters
+        if network is not None:
+            parameters = network.parameters
         for family in families:
-            steps = _LADDER if family.name == "shrunk" else _LADDER[4:6] if family.kind == "zoo" else ()
             if family.kind == "given":
                 yield family, bounds, family.name
-            for fraction in steps:
-                limit = max(1, round(parameters * fraction))
+                continue
+            # A teacher of unknown size: the largest student of the family stands for it.
+            largest = parameters or family.count_parameters(1.0)
+            for fraction in _LADDER if family.kind == "shrunk" else _ZOO_LADDER:
+                limit = max(1, round(largest * fraction))
                 yield family, replace(bounds, max_params=limit), f"{family.name}-{round(1 / fraction)}x"
 
     def _find_one(
         self, family: Family, bounds: ShrinkTargets, name: str, directory: SearchDirectory | None
-    ) -> Candidate:
+    ) -> tuple[float, Candidate]:
         with ExitStack() as resources:
             keep, file, form, milliseconds, flops = self._search(family, bounds, resources)
         model = family.build(keep)
-        start_file = None
-        if model is not None and directory is not None:
-            with writer.scratch_folder(_SCRATCH_BYTES) as scratch:
-                start_file = directory.write_start(name, save_to_bytes(model, scratch))
+        start_file = None if model is None or directory is None else _write(directory, name, model)
         section = family.make_section(keep, start_file)
-        return Candidate(
+        return keep, Candidate(
             name=name,
             family=family.kind,
             student=family.describe(keep),
@@ -171,6 +220,29 @@ class CandidateSearch:
             quantize=form.variant,
             latency_ms=milliseconds,
         )
+
+    def _find_in_two_steps(
+        self, family: Family, keep: float, candidate: Candidate, directory: SearchDirectory | None
+    ) -> list[Candidate]:
+        """The same student, shrunk again after a larger one was trained; only where more than half is removed."""
+        before, after = self._subject.first.parameters or 0, candidate.parameters or 0
+        if after > _IN_STEPS_BELOW * before:
+            return []
+        # The same factor in both steps.
+        between = math.sqrt(before * after)
+        larger_keep = find_largest(
+            lambda one: family.count_parameters(one) <= between,
+            explain=lambda one: UsageError("a student of this size has no smaller one"),
+        )
+        name, larger_file, start_file = f"{candidate.name}-steps", None, None
+        if directory is not None:
+            larger_file = _write(directory, name, family.build(larger_keep), larger=True)
+            start_file = directory.start_of(name).relative_to(directory.path)
+        sections = family.make_section(keep, start_file), family.make_section(larger_keep, larger_file)
+        section, larger = (one.model_dump(mode="json", exclude_none=True) for one in sections)
+        flops = count_flops(_wrap(family, larger_keep))
+        changed = {"section": section, "larger": larger, "larger_flops": flops}
+        return [replace(candidate, name=name, family="steps", keep=keep, **changed)]  # type: ignore[arg-type]
 
     def _search(
         self, family: Family, bounds: ShrinkTargets, resources: ExitStack
@@ -194,19 +266,34 @@ class CandidateSearch:
             try:
                 keep = search.find()
                 file = search.open_file(keep)
+            except LatencyCommandError:
+                raise
             except ModelError as error:
                 failure = failure or error
                 continue
-            milliseconds = search.time(keep) if self._latency_bound is not None else None
+            milliseconds = search.time(keep) if self._latency.milliseconds is not None else None
             return keep, file, form, milliseconds, count_flops(search.wrap(keep))
         assert failure is not None
         raise failure
 
 
-def drop_dominated(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Drop candidates that cost at least as much as another one of the same kind and have fewer weights.
+def _write(directory: SearchDirectory, name: str, model: KerasModel, *, larger: bool = False) -> Path:
+    with writer.scratch_folder(_SCRATCH_BYTES) as scratch:
+        path = directory.write_start(name, save_to_bytes(model, scratch), larger=larger)
+    return path.relative_to(directory.path)
 
-    Students that inherit weights at the full image size are of one kind; so are those of one zoo architecture.
+
+def _wrap(family: Family, keep: float) -> KerasNetwork:
+    like = family.like
+    name = like.output_name if len(like.all_outputs) > 1 else None
+    network = KerasNetwork(family.assemble(keep), name=family.name, output=name)
+    return network.with_preprocessing(like.preprocessing).with_outputs_like(like)
+
+
+def drop_dominated(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Drop candidates that cost at least as much as another one of the same kind and have fewer parameters.
+
+    Students that inherit weights at the full image size are of one kind; others are not compared with each other.
     """
 
     def kind(candidate: Candidate) -> str:
@@ -218,13 +305,13 @@ def drop_dominated(candidates: Sequence[Candidate]) -> list[Candidate]:
             if number == position or not (one.is_open and other.is_open) or kind(one) != kind(other):
                 continue
             if _dominates(other, one) and (not _dominates(one, other) or position < number):
-                one = one.drop(f"{other.name} has as many weights or more, and costs no more")
+                one = one.drop(f"dominated by {other.name}: at least as many parameters at no higher cost")
         result.append(one)
     return result
 
 
 def _dominates(one: Candidate, other: Candidate) -> bool:
-    """Whether the first has at least the weights of the second, for at most its cost."""
+    """Whether the first has at least the parameters of the second, for at most its cost."""
     costs = [(one.bytes, other.bytes), (one.flops, other.flops), (one.latency_ms, other.latency_ms)]
     known = [(mine, theirs) for mine, theirs in costs if mine is not None and theirs is not None]
     return (one.parameters or 0) >= (other.parameters or 0) and all(mine <= theirs for mine, theirs in known)
@@ -245,12 +332,8 @@ def _explain_nothing(unreachable: Sequence[UnreachableTarget], candidates: Seque
     if not unreachable:
         first = next((candidate for candidate in candidates if candidate.reason), None)
         return ModelError(
-            f"no candidate can be made: {first.reason if first else 'the data suits no student'}",
-            hint="--student FILE gives one",
+            f"no candidate could be made: {first.reason if first else 'no student fits the data'}",
+            hint="--student FILE",
         )
     option = unreachable[0].option
-    nearest = min((error for error in unreachable if error.option == option), key=lambda error: error.value)
-    return UsageError(
-        f"{option} {nearest.bound:.10g}: no student meets it; the nearest has {nearest.value:.6g}",
-        hint=nearest.hint,
-    )
+    return min((error for error in unreachable if error.option == option), key=lambda error: error.value)

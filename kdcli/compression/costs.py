@@ -24,7 +24,7 @@ _TIMED_EXAMPLES, _FINISH_SECONDS = 256, 12.0
 
 
 def measure_costs(subject: Subject, candidates: Sequence[Candidate], *, out: Path, export_seconds: float) -> Costs:
-    """Time the steps of the candidates with the fewest and the most FLOPs; the others lie on a line.
+    """Time the steps of the candidates with the fewest and the most FLOPs; the others are interpolated.
 
     Args:
         subject: data and teacher.
@@ -35,13 +35,15 @@ def measure_costs(subject: Subject, candidates: Sequence[Candidate], *, out: Pat
     Raises:
         ModelError: a finding of the preflight.
     """
-    ordered = sorted(candidates, key=lambda one: (one.flops or 0, one.parameters or 0))
+    # The student of a candidate in two steps does not exist yet; it costs what the one in one step does.
+    existing = [one for one in candidates if one.larger is None]
+    ordered = sorted(existing, key=lambda one: (one.flops or 0, one.parameters or 0))
     measured: dict[str, float] = {}
     findings: dict[str, None] = {}
     build = teacher = evaluation = 0.0
     for candidate in {one.name: one for one in (ordered[0], ordered[-1])}.values():
         since = time.perf_counter()
-        job = build_distillation(RunLocation(out, make_run_request(subject, candidate, None)))
+        job = build_distillation(RunLocation(out, make_run_request(subject, candidate, None, root=out)))
         built = time.perf_counter() - since
         assert job.teacher_outputs is not None
         if subject.request.preflight:
@@ -55,12 +57,18 @@ def measure_costs(subject: Subject, candidates: Sequence[Candidate], *, out: Pat
         evaluation = max(evaluation, _time_evaluation(job))
     for finding in findings:
         subject.request.context.on_event(Note(finding))
+    flops = {one.name: one.flops for one in candidates}
+    examples = len(subject.validation) + len(subject.dataset.test or ())
     return Costs(
-        steps=_interpolate(measured, candidates),
+        steps=_interpolate(measured, flops, known=flops),
         build=build,
         teacher=teacher,
         evaluation=evaluation,
-        finish=_FINISH_SECONDS + 2 * export_seconds,
+        # Files run one example at a time, at most as fast as the student in training.
+        finish=_FINISH_SECONDS + 2 * export_seconds + 2 * examples * evaluation,
+        larger=_interpolate(
+            measured, {one.name: one.larger_flops for one in candidates if one.larger is not None}, known=flops
+        ),
     )
 
 
@@ -73,14 +81,21 @@ def _time_evaluation(job: Job) -> float:
     return (time.perf_counter() - since) / count
 
 
-def _interpolate(measured: Mapping[str, float], candidates: Sequence[Candidate]) -> dict[str, float]:
-    """The step times of all candidates, on the line through the measured ones over FLOPs."""
-    flops = {one.name: one.flops for one in candidates}
-    least, most = (choose(measured, key=lambda name: flops[name] or 0) for choose in (min, max))
-    low, high = flops[least], flops[most]
+def _interpolate(
+    measured: Mapping[str, float], flops: Mapping[str, int | None], *, known: Mapping[str, int | None]
+) -> dict[str, float]:
+    """The step times of students, on the line through the measured ones over FLOPs.
+
+    Args:
+        measured: seconds of the candidates with the fewest and the most FLOPs.
+        flops: of the students.
+        known: FLOPs of the measured candidates.
+    """
+    least, most = (choose(measured, key=lambda name: known[name] or 0) for choose in (min, max))
+    low, high = known[least], known[most]
     times = {}
     for name, count in flops.items():
-        # Unknown FLOPs are taken for the most.
+        # Unknown FLOPs count as the largest.
         part = 1.0 if count is None or not low or not high or high == low else (count - low) / (high - low)
-        times[name] = measured.get(name, measured[least] + part * (measured[most] - measured[least]))
+        times[name] = measured[least] + part * (measured[most] - measured[least])
     return times

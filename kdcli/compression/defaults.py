@@ -51,7 +51,7 @@ def add_augmentation(
     of its layers. Images are not flipped unless the teacher's were: digits, text and signs change their meaning.
 
     Returns:
-        The request, and sentences on what was chosen.
+        The request, and notes on what was chosen.
     """
     recipe, texts = request.recipe, []
     is_default = not request.recipe_given and request.origins.of(("data", "augment")) == "default"
@@ -63,10 +63,11 @@ def add_augmentation(
             entries = convert_layer(layer, dataset.input_shape)
             found += entries
             if not entries:
-                texts.append(f"the teacher's layer {layer.name} is left out: kd has no such augmentation")
-        origin = "as in the layers of the teacher" if found else "light crops, because the images are photos"
+                texts.append(f"augmentation layer {layer.name} of the teacher has no equivalent in kd: not used")
+        origin = "as in the layers of the teacher" if found else "because the images are photos"
         padding = choose_padding(dataset)
         if padding is not None and not any(isinstance(one, Shift) for one in found):
+            origin += ", with light crops" if found else ""
             found.append(Crop(padding=padding))
     if found:
         shown = ", ".join(f"{{{', '.join(f'{k}: {v}' for k, v in one.model_dump().items())}}}" for one in found)

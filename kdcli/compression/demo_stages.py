@@ -56,7 +56,7 @@ class DemoStages:
         try:
             yield
         except Interrupted as interrupted:
-            interrupted.hint = "start again: kd demo with another --out"
+            interrupted.hint = "kd demo --out ANOTHER_FOLDER"
             raise
         self.seconds[name] = round(time.perf_counter() - since, 1)
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.compression.subject import Subject
-from kdcli.errors import KdError
+from kdcli.errors import KdError, ModelError
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.preprocessing import scale_to_json
 from kdcli.recipe.model_sections import InputSection, StudentSection
+from kdcli.runs.directory import find_run_recipe
 from kdcli.setup.open_models import OpenedModel, open_model
 from kdcli.setup.shrunk_student import make_batches, resize_network
 from kdcli.shrinking.augmentation import remove_augmentation
@@ -215,6 +216,10 @@ class GivenFamily(Family):
     def __init__(self, name: str, path: Path, subject: Subject) -> None:
         self.name, self._path = name, path
         opened = _open_student(subject, StudentSection(model=File(path=str(path))), "file")
+        if not isinstance(opened.network, KerasNetwork):
+            raise ModelError(
+                f"--student {path}: only a Keras model can be a candidate", hint="give the .keras file"
+            )
         self.like = opened.network
 
     def count_parameters(self, keep: float) -> int:
@@ -231,7 +236,7 @@ class GivenFamily(Family):
 
     def describe(self, keep: float) -> dict[str, Any]:
         """The entry `student.model` of a recipe."""
-        return {"kind": "file", "path": str(self._path)}
+        return {"kind": "file", "path": str(self._path.resolve())}
 
 
 def _open_student(subject: Subject, section: StudentSection, start: str) -> OpenedModel:
@@ -250,12 +255,15 @@ def _open_student(subject: Subject, section: StudentSection, start: str) -> Open
     )
 
 
-def list_families(subject: Subject, students: tuple[Path, ...]) -> tuple[list[Family], dict[str, str]]:
+def list_families(
+    subject: Subject, students: tuple[Path, ...], *, at_several_sizes: bool
+) -> tuple[list[Family], dict[str, str]]:
     """All families for the data and the teacher, the most promising first.
 
     Args:
         subject: data and teacher.
         students: files and runs that the user gives.
+        at_several_sizes: whether candidates of several sizes are made of each family; only some suit that.
 
     Returns:
         The families, and why others cannot be made, by their names.
@@ -267,7 +275,9 @@ def list_families(subject: Subject, students: tuple[Path, ...]) -> tuple[list[Fa
     failures: dict[str, str] = {}
     names: set[str] = set()
     for path in students:
-        name = path.parent.name if path.is_file() and path.parent.joinpath("recipe.yaml").exists() else path.stem
+        name = path.parent.name if path.is_file() and find_run_recipe(path) else path.stem
+        if name.startswith(("shrunk", "zoo-")):
+            name = f"given-{name}"
         while name in names:
             name = f"{name}-2"
         names.add(name)
@@ -279,7 +289,8 @@ def list_families(subject: Subject, students: tuple[Path, ...]) -> tuple[list[Fa
         except KdError as error:
             failures[name] = error.message
 
-    for name, kind, settings in _list_shrunk_settings(subject):
+    every = _list_shrunk_settings(subject)
+    for name, kind, settings in every[:1] if at_several_sizes else every:
         add(name, lambda name=name, kind=kind, settings=settings: ShrunkFamily(name, kind, subject, settings))
     for name in _list_zoo_names(subject):
         add(name, lambda name=name: ZooFamily(name, subject))
@@ -300,7 +311,7 @@ def _list_shrunk_settings(subject: Subject) -> list[tuple[str, str, Shrunk]]:
 
 
 def _is_photo_model(subject: Subject) -> bool:
-    """Whether the teacher classifies images that are large enough to be made smaller."""
+    """Whether the teacher takes photos that are large enough to be made smaller."""
     preprocessing = next(iter(subject.first.preprocessing.values()), None)
     if subject.dataset.is_dense or preprocessing is None or not preprocessing.is_image:
         return False

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -49,7 +49,8 @@ class Measured:
         value, teacher: of the metric, for the file and for the teacher.
         drop, low, high: by how much the file is worse than the teacher, with the paired 95% interval.
         bytes: of the file.
-        mflops: for one example; None if unknown.
+        flops: for one example; None if unknown.
+        teacher_quality: every metric of the teacher on the split.
         latency: p50, p90, runtime and threads; None if it was not timed.
         teacher_latency: of the teacher in the same runtime; None if it was not timed.
         ratio: of the median latencies, with its interval.
@@ -65,7 +66,8 @@ class Measured:
     low: float
     high: float
     bytes: int
-    mflops: float | None = None
+    teacher_quality: Quality
+    flops: int | None = None
     latency: dict[str, Any] | None = None
     teacher_latency: dict[str, Any] | None = None
     ratio: dict[str, float] | None = None
@@ -84,6 +86,7 @@ class FinalFile:
         interface: what a user of the file must know.
         on_validation: measured on the validation split.
         gates: judged on it.
+        keeps_quality: whether quantization cost little.
     """
 
     candidate: str
@@ -91,12 +94,18 @@ class FinalFile:
     source: ExportSource
     interface: ExportInterface
     on_validation: Measured
-    gates: tuple[GateResult, ...] = field(default=())
+    gates: tuple[GateResult, ...]
+    keeps_quality: bool
+
+    @property
+    def meets_targets(self) -> bool:
+        """Whether every target holds on the validation split."""
+        return all(gate.state != "failed" for gate in self.gates)
 
     @property
     def passes(self) -> bool:
-        """Whether every target holds on the validation split."""
-        return all(gate.state != "failed" for gate in self.gates)
+        """Whether every target holds, and quantization cost little where no target bounds the quality."""
+        return self.meets_targets and self.keeps_quality
 
     @property
     def misses(self) -> float:
@@ -150,7 +159,8 @@ class FileChoice:
         """
         subject = self._subject
         network = require_exportable(network)
-        kinds = [section.output_kind for section in subject.request.recipe.teachers]
+        # The file gives what the teacher's file gives, whichever student won.
+        kinds = [one.network.saved_kind for one in subject.teachers]
         kind = choose_exported_kind(network, "teacher", teachers=kinds)
         flops = count_flops(network)
         source = make_source(
@@ -185,16 +195,20 @@ class FileChoice:
                 self._context.on_event(Note(f"{name}: {error.message}", warning=True))
                 continue
             files.append(self._measure_file(name, converted, source, flops))
-            if files[-1].passes and self._keeps_quality(files[-1]):
+            if files[-1].passes:
                 break
         if failure is not None and not files:
             raise failure
         return files
 
-    def _keeps_quality(self, file: FinalFile) -> bool:
+    def _keeps_quality(self, converted: ConvertedFile) -> bool:
         """Whether quantization cost little, where no target bounds the quality."""
-        lost = file.converted.parity.accuracy_drop
-        return self._max_drop is not None or lost is None or lost <= _MAX_QUANTIZATION_DROP
+        parity = converted.parity
+        losses = [parity.accuracy_drop, parity.unexplained]
+        if parity.accuracy_drop is None and parity.agreement is not None:
+            losses.append(1 - parity.agreement)
+        bounded = self._max_drop is not None or bool(self._compress.gates)
+        return bounded or all(lost is None or lost <= _MAX_QUANTIZATION_DROP for lost in losses)
 
     def _measure_file(
         self, name: str, converted: ConvertedFile, source: ExportSource, flops: int | None
@@ -211,6 +225,7 @@ class FileChoice:
             interface=describe_input(converted, classes=source.network.outputs),
             on_validation=measured,
             gates=self.judge(measured, name=converted.path.name),
+            keeps_quality=self._keeps_quality(converted),
         )
 
     def _is_small(self, measured: Measured) -> bool:
@@ -218,7 +233,7 @@ class FileChoice:
         return limit is None or measured.bytes <= limit * 1e6
 
     def add_latency(self, measured: Measured, converted: ConvertedFile) -> Measured:
-        """Time a file in turns with the teacher in the same runtime; a file that was timed before is not again."""
+        """Time a file in turns with the teacher in the same runtime; each file is timed only once."""
         key = converted.path.name
         if key not in self.latencies:
             self.latencies[key] = self._time(converted)
@@ -287,35 +302,34 @@ class FileChoice:
             name: what the results call the file.
             strict: whether a drop must be shown by its interval.
         """
-        targets, metric = self._compress.targets, self._subject.metric
-        bounds = [
-            ("size_mb", targets.max_size_mb, measured.bytes / 1e6),
-            ("mflops", targets.max_mflops, measured.mflops),
-            ("latency_ms", targets.max_latency_ms, (measured.latency or {}).get("p50_ms")),
-            ("latency_ratio", targets.max_latency_ratio, (measured.ratio or {}).get("value")),
-            (f"{metric.name}_drop", self._max_drop, measured.drop),
-        ]
-        results = []
-        for label, bound, value in bounds:
-            if bound is None:
-                continue
-            holds = value is not None and Gate(label, "<=", bound).holds(value)
-            state, reason = ("passed" if holds else "failed"), "" if value is not None else "not measured"
-            if label.endswith("_drop") and holds and measured.high > bound:
-                reason = f"not shown: the interval reaches {measured.high:.4f}"
-                state = "inconclusive" if strict else state
-            results.append(
-                GateResult(
-                    name=label,
-                    value=value,
-                    bound=f"<= {bound:.10g}",
-                    state=state,  # type: ignore[arg-type]
-                    model=name,
-                    reason=reason,
-                )
-            )
-        values = collect_metrics(measured.quality, size=measured.bytes, parameters=None)
-        return (*results, *judge_gates(self._compress.gates, {name: values}))
+        targets = self._compress.targets
+        bounds = {
+            "size_mb": targets.max_size_mb,
+            "flops": None if targets.max_mflops is None else targets.max_mflops * 1e6,
+            "latency_ms": targets.max_latency_ms,
+            "latency_ratio": targets.max_latency_ratio,
+        }
+        gates = [Gate(metric, "<=", bound) for metric, bound in bounds.items() if bound is not None]
+        values = collect_metrics(measured.quality, size=measured.bytes, parameters=None, flops=measured.flops)
+        values |= {
+            "latency_ms": (measured.latency or {}).get("p50_ms"),
+            "latency_ratio": (measured.ratio or {}).get("value"),
+        }
+        results = judge_gates((*gates, *self._compress.gates), {name: values}, doubts=measured.doubts)
+        return (*results, *self._judge_drop(measured, name=name, strict=strict))
+
+    def _judge_drop(self, measured: Measured, *, name: str, strict: bool) -> list[GateResult]:
+        """The drop, and whether so many examples show that it is within its bound."""
+        if self._max_drop is None:
+            return []
+        state: Literal["passed", "failed", "inconclusive"] = "failed"
+        shown = measured.high <= self._max_drop
+        if Gate("accuracy_drop", "<=", self._max_drop).holds(measured.drop):
+            state = "passed" if shown or not strict else "inconclusive"
+        count = measured.quality.examples
+        reason = f"{'shown' if shown else 'not shown'} by {count:,} examples" if state != "failed" else ""
+        label = f"{self._subject.metric.name}_drop"
+        return [GateResult(label, measured.drop, f"<= {self._max_drop:.10g}", state, name, reason)]
 
     def measure_on_test(self, file: FinalFile) -> Measured:
         """Measure the chosen file on the test split, which is read here and nowhere else."""
@@ -327,27 +341,35 @@ class FileChoice:
         outputs = compute_outputs(function, test, batch_size=_BATCH, on_batch=lambda done: None)
         logits = to_logits(outputs, file.source.reference)
         before = file.on_validation
-        flops = None if before.mflops is None else round(before.mflops * 1e6)
-        measured = measure(metric, logits, split="test", size=before.bytes, flops=flops)
+        measured = measure(metric, logits, split="test", size=before.bytes, flops=before.flops)
         return self.add_latency(measured, file.converted)
 
 
 def measure(metric: Metric, logits: np.ndarray, *, split: str, size: int, flops: int | None) -> Measured:
-    """Measure the outputs of a file on a split."""
-    low, high = metric.interval(logits)
+    """Measure the logits of a file on a split."""
+    outputs = metric.reduce(logits)
+    low, high = metric.interval(outputs)
+    quality = measure_quality(logits, metric.labels, task=metric.task)
+    if metric.task != "regression":
+        quality = replace(quality, agreement=replace(metric, name="agreement").measure(outputs))
+    teacher = quality
+    if metric.task != "segmentation":
+        teacher = measure_quality(metric.teacher, metric.labels, task=metric.task)
     return Measured(
         split=split,
-        quality=measure_quality(logits, metric.labels, task=metric.task, teacher=metric.teacher),
-        value=metric.measure(logits),
+        quality=quality,
+        value=metric.measure(outputs),
         teacher=metric.measure_teacher(),
-        drop=metric.drop(logits),
+        drop=metric.drop(outputs),
         low=low,
         high=high,
         bytes=size,
-        mflops=None if flops is None else flops / 1e6,
+        teacher_quality=teacher if teacher is not quality else Quality(metric.task, len(outputs)),
+        flops=flops,
     )
 
 
 def choose_file(files: Sequence[FinalFile]) -> FinalFile:
-    """The first file that meets every target on validation, or the one that misses them least."""
-    return next((file for file in files if file.passes), None) or min(files, key=lambda file: file.misses)
+    """The first file that passes, else the first that meets the targets, else the one that misses them least."""
+    found = [file for file in files if file.passes] or [file for file in files if file.meets_targets]
+    return found[0] if found else min(files, key=lambda file: file.misses)

@@ -13,7 +13,8 @@ from kdcli.compression.record import SearchRecord, list_open
 from kdcli.compression.report import write_compression
 from kdcli.compression.request import BUDGET_SECONDS, CompressRequest
 from kdcli.compression.rungs import Standing
-from kdcli.errors import KdError
+from kdcli.compression.subject import Subject
+from kdcli.errors import LatencyCommandError, ModelError, TrainingError
 from kdcli.events import Note
 from kdcli.runs import writer
 from kdcli.runs.compression_results import Compression
@@ -75,11 +76,13 @@ class Finish:
             )
 
     def _convert_all(self, choice: FileChoice, order: Sequence[Standing]) -> None:
-        errors: list[KdError] = []
+        errors: list[ModelError] = []
         for name, run in self._list_runs(order):
             try:
                 self._convert(choice, name, run)
-            except KdError as error:
+            except LatencyCommandError:
+                raise
+            except ModelError as error:
                 errors.append(error)
                 self._announce(f"{name}: {error.message}")
                 continue
@@ -103,38 +106,64 @@ class Finish:
 
     def _list_runs(self, order: Sequence[Standing]) -> list[tuple[str, Path]]:
         """The finished runs in the order of preference; of several repeats the best on validation comes first."""
-        first, metric = self._record.candidates[order[0].name], self._subject.metric
-        seed = self._subject.request.recipe.train.seed
+        first, metric, directory = order[0].name, self._subject.metric, self._runs.directory
         repeats: list[tuple[float, str, Path]] = []
-        for number in range(self._compress.repeats):
-            at = None if number == 0 else seed + number
-            run, logits = self._runs.train_to_end(first, seed=at)
-            name, value = first.name if at is None else f"{first.name}-seed-{at}", metric.measure(logits)
-            self._record.repeats[name] = value
-            repeats.append((value if metric.lower_is_better else -value, name, run))
+        for name, seed in list_repeats(first, self._subject, self._compress):
+            outputs = directory.read_outputs(first, len(self._record.schedule.rungs), seed=seed)
+            if outputs is not None:
+                value = metric.measure(outputs)
+                self._record.repeats[name] = value
+                run = directory.run_of(first, seed=seed)
+                repeats.append((value if metric.lower_is_better else -value, name, run))
         best = [(name, run) for _, name, run in sorted(repeats, key=lambda one: one[0])]
-        return [*best, *((one.name, self._runs.directory.run_of(one.name)) for one in order[1:])]
+        return [*best, *((one.name, directory.run_of(one.name)) for one in order[1:])]
 
     def _widen(self, choice: FileChoice) -> None:
-        """Where the smallest file is searched and none is good enough, train larger ones while time is left."""
+        """Train larger candidates while time is left, if the search is for the smallest file and none passes.
+
+        The budget is compared with estimates, not with the clock, so that a resumed search decides the same.
+        """
         if self._compress.targets.on_cost:
             return
-        budget, largest = (
-            self._compress.budget or BUDGET_SECONDS,
-            max(one.on_validation.bytes for one in self._files),
+        record, schedule = self._record, self._record.schedule
+        tried = {file.candidate.rsplit("-seed-", 1)[0] for file in self._files}
+        failed = {name for rung in record.rungs for name in rung.failed}
+        largest = max(record.candidates[name].bytes or 0 for name in tried)
+        larger = [
+            one
+            for one in list_open(list(record.candidates.values()))
+            if one.name not in failed and (one.bytes or 0) > largest
+        ]
+        left = (
+            (self._compress.budget or BUDGET_SECONDS) - record.seconds["preparation"] - schedule.seconds["total"]
         )
-        larger = [one for one in list_open(list(self._record.candidates.values())) if (one.bytes or 0) > largest]
-        for number, candidate in enumerate(sorted(larger, key=lambda one: one.bytes or 0)):
-            if any(file.passes for file in self._files):
+        for candidate in sorted(larger, key=lambda one: one.bytes or 0):
+            left -= schedule.steps * record.costs.steps[candidate.name] + record.costs.build
+            if left < 0 or any(file.passes for file in self._files):
                 return
-            if number >= len(self._record.widened):
-                spent = self._record.seconds["preparation"] + time.perf_counter() - self._began
-                if budget - spent < self._record.schedule.seconds["training"]:
-                    return
-                self._record.widened.append(candidate.name)
+            if candidate.name not in record.widened:
+                record.widened.append(candidate.name)
                 self._write_record()
-            self._announce(
-                f"no file is within the drop: {candidate.name}, the next larger one, is trained to the end"
-            )
-            run, _ = self._runs.train_to_end(candidate)
-            self._convert(choice, candidate.name, run)
+            self._announce(f"no file meets the targets yet: training {candidate.name}, the next larger candidate")
+            try:
+                self._runs.train_to_end(candidate)
+            except (ModelError, TrainingError):
+                continue
+            self._convert(choice, candidate.name, self._runs.directory.run_of(candidate.name))
+
+
+def list_repeats(name: str, subject: Subject, compress: CompressRequest) -> list[tuple[str, int | None]]:
+    """The names and seeds of the repeats of a candidate; the first has the seed of the search."""
+    seed = subject.request.recipe.train.seed
+    further = [seed + number for number in range(1, compress.repeats)]
+    return [(name, None), *((f"{name}-seed-{one}", one) for one in further)]
+
+
+def train_repeats(runs: CandidateRuns, compress: CompressRequest, record: SearchRecord) -> None:
+    """Train the preferred candidate with further seeds; one that fails is left out."""
+    first = record.rungs[-1].standings[0].name
+    for name, seed in list_repeats(first, runs.subject, compress)[1:]:
+        try:
+            runs.train_to_end(record.candidates[first], seed=seed)
+        except (ModelError, TrainingError):
+            runs.subject.request.context.on_event(Note(f"{name} is left out", warning=True))

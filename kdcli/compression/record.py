@@ -21,6 +21,7 @@ class SearchRecord:
         inputs: sha256 of every model file.
         metric: its name.
         max_drop: the bound on its drop; None without one.
+        allowed_drop: by how much a preferred candidate may be worse than the teacher on the validation split.
         latency_bound_ms: the bound on the latency; None without one.
         costs: measured seconds.
         schedule: what is trained, for how long.
@@ -37,6 +38,7 @@ class SearchRecord:
     inputs: dict[str, str]
     metric: str
     max_drop: float | None
+    allowed_drop: float | None
     latency_bound_ms: float | None
     costs: Costs
     schedule: Schedule

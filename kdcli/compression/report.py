@@ -14,9 +14,12 @@ from kdcli.compression.record import SearchRecord
 from kdcli.compression.request import CompressRequest
 from kdcli.compression.subject import Subject
 from kdcli.evaluation.footprint import count_model_bytes
+from kdcli.evaluation.parity import to_logits
 from kdcli.evaluation.quality import measure_classes
+from kdcli.recipe.sections import LOWER_IS_BETTER
 from kdcli.runs import writer
 from kdcli.runs.compression_results import Compression
+from kdcli.runs.directory import STUDENT_FILE
 from kdcli.runs.export_results import INTERFACE_FILE, LABELS_FILE
 from kdcli.runs.gate_results import GateResult
 from kdcli.runs.results import relativize_path
@@ -74,7 +77,7 @@ def write_compression(
         "metric": subject.metric.name,
         "split": final.split,
         "seed": subject.request.recipe.train.seed,
-        "gates": [gate.to_json() | {"reason": gate.reason} for gate in gates],
+        "gates": [gate.to_json() | ({"reason": gate.reason} if gate.reason else {}) for gate in gates],
         "artifacts": [_describe_artifact(path, directory) for path in artifacts],
         "picked": {
             "path": str(artifacts[0].relative_to(directory.path)),
@@ -88,12 +91,12 @@ def write_compression(
         "ratios": _make_ratios(subject, candidates[candidate], final),
         "classes": _describe_worst_class(subject, chosen, final),
         "candidates": described,
-        "front": make_front(described),
+        "front": make_front(described, lower_is_better=subject.metric.lower_is_better),
         "files": [_describe_file(file) for file in files],
         "schedule": record.schedule.to_json(),
         "rungs": [rung.to_json() for rung in record.rungs],
         "repeats": record.repeats,
-        "findings": [*record.findings, *_find_still_improving(directory, candidate)],
+        "findings": [*record.findings, *_find_still_improving(_find_run(directory, chosen.candidate))],
         "seconds": record.seconds,
         "environment": {
             "versions": collect_versions(),
@@ -110,7 +113,7 @@ def write_compression(
 
 def _base_name(name: str, candidates: Mapping[str, Candidate]) -> str:
     """The candidate of a further repeat."""
-    return name if name in candidates else name.rsplit("-seed-", 1)[0]
+    return name if name in candidates else name.partition("-seed-")[0]
 
 
 def _copy_files(folder: Path, chosen: FinalFile, subject: Subject, directory: SearchDirectory) -> list[Path]:
@@ -118,14 +121,11 @@ def _copy_files(folder: Path, chosen: FinalFile, subject: Subject, directory: Se
     form, scratch = chosen.converted.format, chosen.converted.path.parent / "out"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
-    target = scratch / form.file_name(MODEL_STEM)
-    target = scratch / f"{MODEL_STEM}{form.suffix}" if form.suffix.startswith(".") else target
+    target = scratch / f"{MODEL_STEM}{form.suffix}"
     copy = shutil.copytree if chosen.converted.path.is_dir() else shutil.copyfile
     copy(chosen.converted.path, target)
     names = [target.name]
-    base = chosen.candidate.rsplit("-seed-", 1)
-    run = directory.run_of(base[0], seed=int(base[1]) if len(base) > 1 else None)
-    keras_file = run / "student.keras"
+    keras_file = _find_run(directory, chosen.candidate) / STUDENT_FILE
     if keras_file.exists() and target.suffix != ".keras":
         shutil.copyfile(keras_file, scratch / f"{MODEL_STEM}.keras")
         names.append(f"{MODEL_STEM}.keras")
@@ -143,6 +143,12 @@ def _copy_files(folder: Path, chosen: FinalFile, subject: Subject, directory: Se
         else:
             writer.write_bytes(folder / name, (scratch / name).read_bytes())
     return [folder / name for name in names]
+
+
+def _find_run(directory: SearchDirectory, name: str) -> Path:
+    """The run of a candidate, or of a further repeat of it."""
+    base, _, seed = name.partition("-seed-")
+    return directory.run_of(base, seed=int(seed) if seed else None)
 
 
 def _describe_artifact(path: Path, directory: SearchDirectory) -> dict[str, Any]:
@@ -165,7 +171,7 @@ def _describe_measured(measured: Measured) -> dict[str, Any]:
         "agreement": quality.agreement,
         "examples": quality.examples,
         "drop": {"value": measured.drop, "low": measured.low, "high": measured.high},
-        "mflops": measured.mflops,
+        "flops": measured.flops,
         "latency": measured.latency,
         "latency_ratio": measured.ratio,
         "latency_doubts": list(measured.doubts),
@@ -185,7 +191,14 @@ def describe_teacher(subject: Subject) -> dict[str, Any]:
 
 
 def _describe_teacher_on(final: Measured) -> dict[str, Any]:
-    return {"value": final.teacher, "file_bytes": final.teacher_bytes, "latency": final.teacher_latency}
+    quality = final.teacher_quality
+    return {
+        "value": final.teacher,
+        "low": quality.low,
+        "high": quality.high,
+        "file_bytes": final.teacher_bytes,
+        "latency": final.teacher_latency,
+    }
 
 
 def _make_ratios(subject: Subject, candidate: Candidate, final: Measured) -> dict[str, float | None]:
@@ -203,8 +216,6 @@ def _describe_worst_class(subject: Subject, chosen: FinalFile, final: Measured) 
     metric, names = subject.metric, subject.dataset.class_names
     if metric.task != "classification" or metric.labels is None:
         return None
-    from kdcli.evaluation.parity import to_logits
-
     ours = to_logits(chosen.converted.outputs, chosen.source.reference)
     results = []
     for logits in (metric.teacher, ours):
@@ -251,7 +262,7 @@ def describe_candidates(
         elif number == total or one.name in record.widened:
             status = "trained"
         elif number:
-            status, reason = "rejected", f"behind after rung {number} of {total}"
+            status, reason = "rejected", f"ranked too low after rung {number} of {total}"
         described.append(
             {
                 "name": one.name,
@@ -271,31 +282,34 @@ def describe_candidates(
     return described
 
 
-def make_front(candidates: Sequence[dict[str, Any]]) -> list[str]:
+def make_front(candidates: Sequence[dict[str, Any]], *, lower_is_better: bool) -> list[str]:
     """The names of the trained candidates that no smaller one beats on validation, the smallest first."""
+    sign = -1.0 if lower_is_better else 1.0
     trained = [one for one in candidates if one["status"] in ("picked", "nearest", "trained")]
     front: list[str] = []
     best: float | None = None
     for one in sorted(trained, key=lambda one: one["bytes"] or 0):
-        if best is None or one["validation"] > best:
+        if best is None or sign * one["validation"] > best:
             front.append(one["name"])
-            best = one["validation"]
+            best = sign * one["validation"]
     return front
 
 
-def _find_still_improving(directory: SearchDirectory, name: str) -> list[str]:
-    """A sentence if the metric of the chosen candidate still rose in its last epochs."""
-    lines = (directory.run_of(name) / "metrics.jsonl").read_text("utf-8").splitlines()
+def _find_still_improving(run: Path) -> list[str]:
+    """A note if the metric that selects the weights still improved in the last epochs of a run."""
+    lines = (run / "metrics.jsonl").read_text("utf-8").splitlines()
     history = [json.loads(line) for line in lines]
     keys = [key for key in history[-1] if key.startswith("validation.")] if history else []
     if len(history) < 8 or not keys:
         return []
-    values = [line[keys[0]] for line in history]
+    sign = -1.0 if keys[0].removeprefix("validation.") in LOWER_IS_BETTER else 1.0
+    values = [sign * line[keys[0]] for line in history]
     quarter = len(values) // 4
     recent = sum(values[-quarter:]) / quarter - sum(values[-2 * quarter : -quarter]) / quarter
     earlier = sum(values[-2 * quarter : -quarter]) / quarter - sum(values[-3 * quarter : -2 * quarter]) / quarter
     if values[-1] >= max(values[:-quarter]) and recent > 0 and recent > 0.5 * earlier:
-        return [f"still improving at the last epoch: --epochs {2 * len(values)} with a larger --budget may help"]
+        epochs = f"--epochs {2 * len(values)} and a larger --budget may help"
+        return [f"the metric was still improving at the last epoch; {epochs}"]
     return []
 
 
@@ -310,11 +324,18 @@ def render_markdown(document: dict[str, Any]) -> str:
     lines.append(f"| path | `{teacher['path']}` | `{picked['path']}` |")
     lines.append(f"| parameters | {_count(teacher['parameters'])} | {_count(picked['parameters'])} |")
     lines.append(f"| bytes | {_count(teacher['bytes'])} | {_count(picked['bytes'])} |")
+    drop = picked["drop"]
     lines.append(f"| {metric}, {document['split']} | {teacher['value']:.4f} | {picked['value']:.4f} |")
+    lines.append(f"| drop | | {drop['value']:+.4f} [{drop['low']:+.4f}, {drop['high']:+.4f}] |")
     if picked["latency"]:
         before = teacher["latency"]["p50_ms"] if teacher["latency"] else None
         shown = "n/a" if before is None else f"{before:.4g}"
         lines.append(f"| p50 ms | {shown} | {picked['latency']['p50_ms']:.4g} |")
+    lines += ["", "| target | value | bound | state |", "|---|---|---|---|"]
+    for gate in document["gates"]:
+        value = "n/a" if gate["value"] is None else f"{gate['value']:.6g}"
+        reason = f", {gate['reason']}" if gate.get("reason") else ""
+        lines.append(f"| {gate['name']} | {value} | {gate['bound']} | {gate['state']}{reason} |")
     lines += ["", "| candidate | status | parameters | bytes | validation | front | reason |"]
     lines.append("|---|---|---|---|---|---|---|")
     for one in document["candidates"]:

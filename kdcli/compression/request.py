@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import UsageError
+from kdcli.evaluation.gates import choose_gates
 from kdcli.evaluation.latency.command import check_latency_command
+from kdcli.events import Note
 from kdcli.exports.format_choice import choose_formats
 from kdcli.extras import require_extra
 from kdcli.recipe.gates import METRICS, Gate, parse_gate
-from kdcli.setup.request import ModelLike, Request, RunOptions
+from kdcli.recipe.model_sections import StudentSection
+from kdcli.setup.request import Request, RunOptions
 from kdcli.spec import ExportFormat
 
 # The metrics that a search can hold, by task; the first is the default.
@@ -24,7 +27,7 @@ METRICS_OF_TASK: dict[str, tuple[str, ...]] = {
 }
 # Quantizations of a format from the smallest file to the largest.
 _LADDER = ("int8", "dynamic", "float16", "none")
-# What may be lost where no option says it, in the metric of the task.
+# Default bound on the drop.
 DEFAULT_DROP = 0.01
 BUDGET_SECONDS = 20 * 60.0
 
@@ -37,13 +40,15 @@ class CompressOptions(RunOptions, total=False):
         max_latency_ms: largest median latency of that file on this machine, at batch 1.
         max_latency_ratio: largest ratio of that latency to the teacher's in the same runtime.
         max_mflops: maximum MFLOPs for one example; a multiply-add counts as 2.
-        max_drop: largest loss of the metric against the teacher; 0.01 without any other target on quality.
+        max_drop: largest drop of the metric from the teacher. Without any target or gate 0.01, or 5% of the
+            teacher's value for mae, rmse and psnr; otherwise unbounded.
         metric: that metric; by default that of the task: accuracy, mean_average_precision, mean_iou, mae, or
             agreement without labels.
         format: format of the file; `litert` by default.
-        latency_command: command that prints the milliseconds of a file, with `{file}` for its path; it takes the
-            place of the timing on this machine.
-        budget: seconds for everything, from the teacher's outputs to the measured file; 20 minutes by default.
+        latency_command: command that prints the milliseconds of a file, with `{file}` for its path; it replaces
+            timing on this machine.
+        budget: seconds that the search plans for, from the teacher's outputs to the measured file; 20 minutes by
+            default.
         repeats: number of seeds with which the chosen candidate is trained to the end.
     """
 
@@ -79,7 +84,7 @@ class CompressTargets:
 
     @property
     def on_cost(self) -> bool:
-        """Whether size, latency or work has a bound; without one, the smallest file is searched."""
+        """Whether size, latency or work has a bound; without one, the smallest file is searched for."""
         return any(value is not None for name, value in vars(self).items() if name != "max_drop")
 
     @property
@@ -126,7 +131,7 @@ class CompressRequest:
         return self.forms[0]
 
     def describe(self) -> dict[str, Any]:
-        """What must be equal in a search that is resumed."""
+        """The settings that must match to resume a search."""
         recipe = self.request.recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
         recipe["data"].pop("source", None)
         recipe.pop("teacher", None)
@@ -134,6 +139,7 @@ class CompressRequest:
             "targets": self.targets.to_json(),
             "metric": self.metric,
             "gates": [f"{gate.metric} {gate.text}" for gate in self.gates],
+            "strict": self.strict,
             "format": self.smallest_form.kind,
             "students": [path.name for path in self.students],
             "latency_command": self.latency_command,
@@ -166,7 +172,7 @@ def make_compress_request(
     request: Request,
     options: dict[str, Any],
     *,
-    students: Sequence[ModelLike],
+    students: Sequence[str | Path],
     gates: Sequence[str | Gate],
     strict: bool,
 ) -> CompressRequest:
@@ -175,18 +181,25 @@ def make_compress_request(
     Raises:
         UsageError: an invalid value, or targets that contradict each other.
     """
-    parsed = [parse_gate(gate) if isinstance(gate, str) else gate for gate in gates]
+    requested = [parse_gate(gate) if isinstance(gate, str) else gate for gate in gates]
+    _refuse_cost_gates(requested)
+    _refuse_student_settings(request)
+    section, on_event = request.recipe.gates, request.context.on_event
+    parsed = list(choose_gates("compress", requested, section, on_event=on_event))
     targets = CompressTargets(**{name: options.get(name) for name in CompressTargets.__annotations__})
     metric = options.get("metric")
     parsed, targets, metric = _merge_drop(parsed, targets, metric)
-    _check_targets(targets, metric, parsed)
+    _check_targets(targets, metric)
     if request.recipe.train.devices == "workers":
         raise UsageError(
-            "train.devices: workers share one training; a search has many",
+            "train.devices=workers: kd compress does not support it (expected auto or one)",
             hint="start several processes with the same --out --resume and --devices auto: they share its runs",
         )
     if request.recipe.stages:
-        raise UsageError("a search trains each candidate in one stage, and the recipe has several")
+        raise UsageError(
+            f"stages: kd compress does not support them (got {len(request.recipe.stages)})",
+            hint="use a recipe without stages",
+        )
     repeats, budget = options.get("repeats", 1), options.get("budget")
     if repeats < 1:
         raise UsageError(f"--repeats must be 1 or more (got {repeats})", hint="--repeats 3")
@@ -202,7 +215,7 @@ def make_compress_request(
         gates=tuple(parsed),
         strict=strict,
         forms=_choose_forms(options.get("format", "litert")),
-        students=tuple(Path(str(student)) for student in students),
+        students=tuple(Path(student) for student in students),
         latency_command=command,
         budget=budget,
         repeats=repeats,
@@ -230,7 +243,7 @@ def _merge_drop(
         return others, targets, metric
     if metric not in (None, "accuracy"):
         raise UsageError(
-            f"--max-accuracy-drop bounds the accuracy, and --metric is {metric}",
+            f"--max-accuracy-drop bounds the accuracy, but --metric is {metric}",
             hint=f"--metric {metric} --max-drop {drops[0]:g}",
         )
     bounds = {*drops, *([targets.max_drop] if targets.max_drop is not None else [])}
@@ -243,7 +256,20 @@ def _merge_drop(
     return others, merged, "accuracy"
 
 
-def _check_targets(targets: CompressTargets, metric: str | None, gates: Sequence[Gate]) -> None:
+def check_fraction(drop: float | None, metric: str) -> None:
+    """Refuse a drop in percent.
+
+    Raises:
+        UsageError: the metric is a fraction, and the drop is 1 or more.
+    """
+    if drop is not None and drop >= 1 and METRICS[metric].fraction:
+        raise UsageError(
+            f"--max-drop must be a fraction, not a percentage: write {drop / 100:.10g}",
+            hint=f"--max-drop {drop / 100:.10g}",
+        )
+
+
+def _check_targets(targets: CompressTargets, metric: str | None) -> None:
     known = sorted({name for names in METRICS_OF_TASK.values() for name in names})
     if metric is not None and metric not in known:
         raise UsageError(f"--metric must be one of {', '.join(known)} (got {metric!r})", hint="--metric accuracy")
@@ -253,12 +279,31 @@ def _check_targets(targets: CompressTargets, metric: str | None, gates: Sequence
             raise UsageError(f"{option} must be above 0 (got {value:g})")
         if name == "max_drop" and value < 0:
             raise UsageError(f"{option} must be 0 or more (got {value:g})", hint=f"{option} {-value:g}")
-    drop, fraction = targets.max_drop, METRICS[metric].fraction if metric else True
-    if drop is not None and fraction and drop >= 1:
+    if metric is not None:
+        check_fraction(targets.max_drop, metric)
+
+
+def _refuse_student_settings(request: Request) -> None:
+    """Refuse options that set the student, which the search makes.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    option = next((one for path, one in request.origins.overrides.items() if path[:1] == ("student",)), None)
+    if option is not None:
         raise UsageError(
-            f"--max-drop must be a fraction, not a percentage: write {drop / 100:.10g}",
-            hint=f"--max-drop {drop / 100:.10g}",
+            f"{option} has no effect: kd compress makes the students", hint="--student FILE adds a candidate"
         )
+    if request.recipe.student != StudentSection():
+        request.context.on_event(Note("the recipe's student is not used: kd compress makes the students"))
+
+
+def _refuse_cost_gates(gates: Sequence[Gate]) -> None:
+    """Refuse gates on the cost of the file, for which there are targets.
+
+    Raises:
+        UsageError: naming the target.
+    """
     for gate in gates:
         if gate.metric in ("size_mb", "latency_ms", "latency_ratio", "flops", "parameters"):
             name = {"flops": "mflops", "parameters": "size_mb"}.get(gate.metric, gate.metric)

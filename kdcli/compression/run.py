@@ -3,76 +3,113 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from kdcli.compression.candidate_runs import CandidateRuns
 from kdcli.compression.defaults import drop_label_losses
-from kdcli.compression.finish import Finish
+from kdcli.compression.finish import Finish, train_repeats
 from kdcli.compression.record import Rung, SearchRecord
 from kdcli.compression.report import describe_candidates, describe_teacher, read_compression
 from kdcli.compression.request import CompressRequest
 from kdcli.compression.rungs import choose_survivors, rank
 from kdcli.compression.search_plan import apply_schedule, hash_inputs, plan_search
 from kdcli.compression.subject import Subject, open_subject
+from kdcli.data.dataset import fingerprint_dataset
 from kdcli.errors import Interrupted, UsageError
 from kdcli.events import Note
 from kdcli.models.custom_code import attribute_errors
 from kdcli.runs.compression_results import Compression, CompressionPlan
 from kdcli.runs.search_directory import SearchDirectory
-from kdcli.setup.run_location import input_paths
+from kdcli.setup.run_location import input_paths, open_data
 from kdcli.setup.startup import start_tensorflow
 
 
 def run_compression(compress: CompressRequest) -> Compression | CompressionPlan:
-    """Search the file that meets the targets; with `dry_run`, only make a plan.
+    """Search for the file that meets the targets; with `dry_run`, only make a plan.
 
     Raises:
         KdError: any expected error.
     """
     request, began = compress.request, time.perf_counter()
     directory = SearchDirectory.find(request.out, request.name, resume=request.resume, overwrite=request.overwrite)
+    identity = SearchIdentity(compress.describe(), hash_inputs(compress))
     record = SearchRecord.read(directory) if request.resume else None
     if record is not None:
-        _refuse_other_search(compress, record, directory)
-        finished = read_compression(directory)
-        if finished is not None:
-            return finished
+        identity.refuse_other(record, directory)
     start_tensorflow(threads=request.context.threads, seed=request.recipe.train.seed, code=request.code)
     with attribute_errors(request.code):
+        identity = identity.with_data(fingerprint_dataset(open_data(request)))
+        if record is not None:
+            identity.refuse_other(record, directory)
+        finished = read_compression(directory) if record is not None else None
+        if finished is not None:
+            return finished
         compress = replace(compress, request=drop_label_losses(request))
         subject = open_subject(compress)
         if request.context.dry_run:
-            return _plan(subject, compress, directory, began=began)
+            return _plan(subject, compress, directory, identity, began=began)
         try:
-            return _search(subject, compress, directory, began=began)
+            return _search(subject, compress, directory, identity, began=began)
         except Interrupted as interrupted:
             interrupted.run = directory.path
             raise
 
 
-def _refuse_other_search(compress: CompressRequest, record: SearchRecord, directory: SearchDirectory) -> None:
-    """Refuse to resume with other targets, settings or inputs.
+@dataclass(frozen=True)
+class SearchIdentity:
+    """What must be equal in a search that is resumed or shared.
 
-    Raises:
-        UsageError: naming the first difference.
+    Args:
+        requested: targets, settings and recipe.
+        inputs: sha256 of models, code and data.
     """
-    now, before, found = compress.describe(), record.requested, hash_inputs(compress)
-    hint = "give the same options again, or another --out"
-    for name in now:
-        if now[name] != before.get(name):
-            difference = f"{name} is {before.get(name)} (requested: {now[name]})"
-            if name == "recipe":
-                difference = "the recipe, the seed or another setting differs"
-            raise UsageError(f"{directory.path} holds a search with other settings: {difference}", hint=hint)
-    for name, digest in found.items():
-        if digest != record.inputs.get(name):
-            raise UsageError(f"{directory.path} holds a search for another {name.split('.')[0]}", hint=hint)
+
+    requested: dict[str, Any]
+    inputs: dict[str, str]
+
+    def with_data(self, fingerprint: str) -> SearchIdentity:
+        """With the fingerprint of the data."""
+        return replace(self, inputs={**self.inputs, "data": fingerprint})
+
+    def refuse_other(self, record: SearchRecord, directory: SearchDirectory) -> None:
+        """Refuse a record of other targets, settings or inputs.
+
+        Raises:
+            UsageError: naming the first difference.
+        """
+        hint = "give the same options again, or another --out"
+        for name, value in self.requested.items():
+            before = record.requested.get(name)
+            if value != before:
+                difference = f"{name}: {_format(before)} (requested: {_format(value)})"
+                if name == "recipe":
+                    difference = "the recipe, the seed or an option that sets it"
+                message = f"{directory.path} holds a search with different settings: {difference}"
+                raise UsageError(message, hint=hint)
+        for name, digest in self.inputs.items():
+            if digest != record.inputs.get(name):
+                what = name.split(".")[0]
+                raise UsageError(f"{directory.path} holds a search with a different {what}", hint=hint)
+
+
+def _format(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={one}" for name, one in value.items()) or "none"
+    return "not set" if value is None or value == [] else str(value)
 
 
 def _plan(
-    subject: Subject, compress: CompressRequest, directory: SearchDirectory, *, began: float
+    subject: Subject,
+    compress: CompressRequest,
+    directory: SearchDirectory,
+    identity: SearchIdentity,
+    *,
+    began: float,
 ) -> CompressionPlan:
-    record = plan_search(subject, compress, directory, began=began)
+    record = plan_search(
+        subject, compress, directory, requested=identity.requested, inputs=identity.inputs, began=began
+    )
     return CompressionPlan(
         teacher=describe_teacher(subject),
         targets={**compress.targets.to_json(), "max_drop": record.max_drop},
@@ -83,23 +120,34 @@ def _plan(
 
 
 def _search(
-    subject: Subject, compress: CompressRequest, directory: SearchDirectory, *, began: float
+    subject: Subject,
+    compress: CompressRequest,
+    directory: SearchDirectory,
+    identity: SearchIdentity,
+    *,
+    began: float,
 ) -> Compression:
     """Plan, train and finish; several processes may do so at a time, and each step is decided by one of them."""
-    stop = subject.request.context.stop
-    directory.open(inputs=input_paths(compress.request.recipe))
+    request, stop = subject.request, subject.request.context.stop
+    directory.open(inputs=[*input_paths(request.recipe), *compress.students, *request.code])
     with directory.hold_lock(stop):
         record = SearchRecord.read(directory)
-        if record is None:
-            record = plan_search(subject, compress, directory, began=began)
+        if record is not None:
+            # Another process may have planned it meanwhile.
+            identity.refuse_other(record, directory)
+        else:
+            record = plan_search(
+                subject, compress, directory, requested=identity.requested, inputs=identity.inputs, began=began
+            )
             record.write(directory)
     runs = CandidateRuns(apply_schedule(subject, compress, record.schedule), directory, record.schedule)
     names = record.schedule.candidates
     for number in range(1, len(record.schedule.rungs) + 1):
         record = _climb(runs, compress, record, number, names)
         names = record.rungs[number - 1].survivors
+    train_repeats(runs, compress, record)
     with directory.hold_lock(stop):
-        finished = read_compression(directory)
+        finished, record = read_compression(directory), SearchRecord.read(directory) or record
         return finished or Finish(runs, compress, record, began=began).run(record.rungs[-1].standings)
 
 
@@ -108,16 +156,16 @@ def _climb(
 ) -> SearchRecord:
     """Train candidates to a rung, decide who goes on, and write it; a decision that is written stands."""
     if len(record.rungs) < number:
-        logits = runs.train([record.candidates[name] for name in names], number)
+        outputs = runs.train([record.candidates[name] for name in names], number)
         with runs.directory.hold_lock(runs.subject.request.context.stop):
             record = SearchRecord.read(runs.directory) or record
             if len(record.rungs) < number:
                 step, smallest = record.schedule.rungs[number - 1], not compress.targets.on_cost
                 standings = rank(
-                    logits,
-                    {name: record.candidates[name].bytes or 0 for name in logits},
+                    outputs,
+                    {name: record.candidates[name].bytes or 0 for name in outputs},
                     runs.subject.metric,
-                    max_drop=record.max_drop,
+                    max_drop=record.allowed_drop,
                     smallest=smallest,
                     progress=step / record.schedule.steps,
                 )
@@ -132,6 +180,6 @@ def _climb(
 
 def _announce(subject: Subject, number: int, rung: Rung) -> None:
     for one in rung.standings:
-        goes = "" if one.name in rung.survivors else ", goes no further"
+        goes = "" if one.name in rung.survivors else ", rejected"
         text = f"rung {number}: {one.name}: {subject.metric.name} {one.value:.4f}{goes}"
         subject.request.context.on_event(Note(text))

@@ -11,6 +11,9 @@ import numpy as np
 from kdcli.compression.metric import Metric
 from kdcli.compression.schedule import count_survivors
 
+# Differences of accuracies are inexact in the last digits.
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -22,7 +25,7 @@ class Standing:
         behind: by how much it is worse than the best candidate.
         error: standard error of that difference, on the same examples.
         drop: by how much it is worse than the teacher.
-        admissible: whether a smaller file may win with it.
+        admissible: whether it is close enough to the best to be preferred for its smaller file.
     """
 
     name: str
@@ -34,7 +37,7 @@ class Standing:
 
 
 def rank(
-    logits: Mapping[str, np.ndarray],
+    outputs: Mapping[str, np.ndarray],
     sizes: Mapping[str, int],
     metric: Metric,
     *,
@@ -44,42 +47,46 @@ def rank(
 ) -> list[Standing]:
     """Rank candidates by the same validation examples: the first is preferred.
 
-    A smaller file is preferred only within one standard error of the best candidate and inside the allowed drop.
-    Where the smallest file is searched, the allowed drop takes the place of the standard error; before the end of
-    the training it is wider, by the square root of the part that is left out.
+    A smaller file is preferred only at the end, within one standard error of the best candidate and inside the
+    allowed drop; before, the best go on.
+    Where the smallest file is searched for, the allowed drop takes the place of a smaller standard error; before
+    the end of training it is divided by the square root of the completed fraction.
 
     Args:
-        logits: outputs on the validation split, by candidate.
+        outputs: on the validation split, by candidate.
         sizes: bytes of the files, by candidate.
         metric: on the validation split.
         max_drop: the allowed drop against the teacher; None if there is none.
-        smallest: whether the smallest file within the drop is searched.
+        smallest: whether the smallest file within the drop is searched for.
         progress: fraction of a full training, in (0, 1].
     """
-    values = {name: metric.measure(one) for name, one in logits.items()}
+    values = {name: metric.measure(one) for name, one in outputs.items()}
     sign = -1.0 if metric.lower_is_better else 1.0
     order = sorted(values, key=lambda name: (-sign * _finite(values[name], sign), sizes[name]))
     best = order[0]
     standings = []
     for name in order:
-        behind = metric.drop(logits[name], reference=logits[best])
-        error = metric.standard_error(logits[best], logits[name]) if name != best else 0.0
-        drop = metric.drop(logits[name])
+        behind = metric.drop(outputs[name], reference=outputs[best])
+        error = metric.standard_error(outputs[best], outputs[name]) if name != best else 0.0
+        drop = metric.drop(outputs[name])
         allowed = error
         if smallest and max_drop is not None:
             allowed = max(error, max_drop / math.sqrt(progress))
-        inside = max_drop is None or progress < 1 or drop <= max_drop
+        inside = max_drop is None or progress < 1 or drop <= max_drop + _ROUNDING
         standings.append(Standing(name, values[name], behind, error, drop, behind <= allowed and inside))
+    if progress < 1 and not smallest:
+        # Before the end the best go on, whatever their size.
+        return standings
     admissible = sorted((one for one in standings if one.admissible), key=lambda one: sizes[one.name])
     return [*admissible, *(one for one in standings if not one.admissible)]
 
 
 def choose_survivors(standings: list[Standing], *, smallest: bool) -> list[Standing]:
-    """The candidates that go on; where the smallest file is searched, the most accurate one is among them.
+    """The candidates that go on; in a search for the smallest file, the one with the best metric is among them.
 
     Args:
         standings: from `rank`.
-        smallest: whether the smallest file within the drop is searched.
+        smallest: whether the smallest file within the drop is searched for.
     """
     count = count_survivors(len(standings))
     chosen = standings[:count]

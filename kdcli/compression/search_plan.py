@@ -17,14 +17,20 @@ from kdcli.compression.subject import Subject, open_subject
 from kdcli.compression.teacher_latency import find_latency_bound
 from kdcli.events import Note
 from kdcli.models.files.format import resolve_model_file
-from kdcli.runs.run_environment import hash_model
+from kdcli.runs.run_environment import hash_arrays, hash_file, hash_model
 from kdcli.runs.search_directory import SearchDirectory
 from kdcli.training.loop import steps_per_epoch
 from kdcli.zoo import File
 
 
 def plan_search(
-    subject: Subject, compress: CompressRequest, directory: SearchDirectory, *, began: float
+    subject: Subject,
+    compress: CompressRequest,
+    directory: SearchDirectory,
+    *,
+    requested: dict[str, Any],
+    inputs: dict[str, str],
+    began: float,
 ) -> SearchRecord:
     """Find the candidates, measure times and make the schedule.
 
@@ -32,6 +38,7 @@ def plan_search(
         subject: data and teacher.
         compress: targets and budget.
         directory: where untrained students are written, unless this is a dry run.
+        requested, inputs: as in `SearchRecord`.
         began: when the command started, as `time.perf_counter` gives it.
 
     Raises:
@@ -40,17 +47,23 @@ def plan_search(
     """
     context = subject.request.context
     for text in subject.findings:
-        context.on_event(Note(text, warning="no test split" in text))
+        context.on_event(Note(text))
     max_drop, findings = choose_drop(subject, compress)
-    latency_bound = find_latency_bound(subject, compress)
+    allowed = choose_allowed_drop(subject, compress, max_drop)
+    latency = find_latency_bound(subject, compress)
     since = time.perf_counter()
-    search = CandidateSearch(subject, compress, latency_bound=latency_bound)
+    search = CandidateSearch(subject, compress, latency=latency)
     candidates = search.find(None if context.dry_run else directory)
     export_seconds = (time.perf_counter() - since) / max(1, len(candidates))
     waiting = list_open(candidates)
     costs = measure_costs(subject, waiting, out=directory.path, export_seconds=export_seconds)
-    left = (compress.budget or BUDGET_SECONDS) - (time.perf_counter() - began)
-    schedule = plan_schedule([one.name for one in waiting], costs, _measure_length(subject), budget=left)
+    schedule = plan_schedule(
+        [one.name for one in waiting],
+        costs,
+        _measure_length(subject, repeats=compress.repeats),
+        budget=compress.budget or BUDGET_SECONDS,
+        spent=time.perf_counter() - began,
+    )
     candidates = [
         one.drop("the budget is too small to train it")
         if one.is_open and one.name not in schedule.candidates
@@ -58,11 +71,12 @@ def plan_search(
         for one in candidates
     ]
     record = SearchRecord(
-        requested=compress.describe(),
-        inputs=hash_inputs(compress),
+        requested=requested,
+        inputs=inputs,
         metric=subject.metric.name,
         max_drop=max_drop,
-        latency_bound_ms=latency_bound,
+        allowed_drop=allowed,
+        latency_bound_ms=latency.milliseconds,
         costs=costs,
         schedule=schedule,
         candidates={one.name: one for one in candidates},
@@ -83,12 +97,20 @@ def choose_drop(subject: Subject, compress: CompressRequest) -> tuple[float | No
     if targets.max_drop is not None or targets.on_cost or compress.gates:
         return targets.max_drop, []
     drop = DEFAULT_DROP if metric.is_fraction else 5 * DEFAULT_DROP * abs(metric.measure_teacher())
-    return drop, [f"no target: the smallest file whose {metric.name} is at most {drop:.4g} worse is searched"]
+    return drop, [f"no target: searching for the smallest file whose {metric.name} is at most {drop:.4g} worse"]
 
 
-def _measure_length(subject: Subject) -> Length:
+def choose_allowed_drop(subject: Subject, compress: CompressRequest, max_drop: float | None) -> float | None:
+    """By how much a preferred candidate may be worse than the teacher: the bound, or what a gate leaves."""
+    metric = subject.metric
+    value = metric.measure_teacher()
+    left = [abs(value - gate.bound) for gate in compress.gates if gate.metric == metric.name and gate.holds(value)]
+    return min([*([] if max_drop is None else [max_drop]), *left], default=None)
+
+
+def _measure_length(subject: Subject, *, repeats: int) -> Length:
     dataset, train = subject.dataset, subject.request.recipe.train
-    each = steps_per_epoch(len(dataset.train), train.batch_size)
+    each, views = steps_per_epoch(len(dataset.train), train.batch_size), subject.request.recipe.teacher.views
     return Length(
         examples=len(dataset.train),
         held_out=len(subject.validation) + len(dataset.test or ()),
@@ -96,11 +118,13 @@ def _measure_length(subject: Subject) -> Length:
         batch=min(train.batch_size, len(dataset.train)),
         epochs=train.epochs or max(1, (train.steps or 10 * each) // each),
         augmented=bool(subject.request.recipe.data.augment),
+        repeats=repeats,
+        views=views if isinstance(views, int) else 1 if views == "all" else None,
     )
 
 
 def describe_plan(candidates: Sequence[Candidate], schedule: Schedule) -> list[str]:
-    """Sentences on the dropped candidates, the length and the expected time."""
+    """Notes on the dropped candidates, the length and the expected time."""
     texts = [f"dropped {one.name}: {one.reason}" for one in candidates if not one.is_open]
     count, minutes = len(schedule.candidates), schedule.seconds["total"] / 60
     length = f"{schedule.epochs} epochs ({schedule.steps:,} steps)"
@@ -125,9 +149,12 @@ def apply_schedule(subject: Subject, compress: CompressRequest, schedule: Schedu
 
 
 def hash_inputs(compress: CompressRequest) -> dict[str, str]:
-    """The sha256 of every model file: the teachers and the given students."""
+    """The sha256 of everything but the data: models, given students and the user's Python files."""
     request = compress.request
     models = [section.model for section in request.recipe.teachers]
     files = {f"teacher.{at}": Path(model.path) for at, model in enumerate(models) if isinstance(model, File)}
     files |= {f"student.{at}": path for at, path in enumerate(compress.students)}
-    return {name: hash_model(resolve_model_file(path, trust=request.trust)) for name, path in files.items()}
+    hashes = {name: hash_model(resolve_model_file(path, trust=request.trust)) for name, path in files.items()}
+    for role, model in request.models.items():
+        hashes[role] = hash_arrays(weight.numpy() for weight in model.weights)
+    return hashes | {f"code {path.name}": hash_file(path) for path in request.code}

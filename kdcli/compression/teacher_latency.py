@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,21 +19,36 @@ from kdcli.setup.teacher_file import open_teacher_file
 _SECONDS = 1.0
 
 
-def find_latency_bound(subject: Subject, compress: CompressRequest) -> float | None:
-    """The bound on the latency in milliseconds, for which a ratio needs the teacher's latency; None without one.
+@dataclass(frozen=True)
+class LatencyBound:
+    """The bound on the latency of the file.
+
+    Args:
+        milliseconds: the bound; None without one.
+        teacher_ms: median latency of the teacher in the same runtime; None unless a ratio is bounded.
+    """
+
+    milliseconds: float | None = None
+    teacher_ms: float | None = None
+
+
+def find_latency_bound(subject: Subject, compress: CompressRequest) -> LatencyBound:
+    """The bound on the latency; the teacher is timed if a ratio is bounded.
 
     Raises:
         ModelError: a ratio is bounded, and the teacher cannot be timed in the runtime of the file.
     """
     targets = compress.targets
     if targets.max_latency_ratio is None:
-        return targets.max_latency_ms
+        return LatencyBound(targets.max_latency_ms)
     if len(subject.teachers) > 1:
         raise ModelError(
-            "--max-latency-ratio compares with one teacher, and this is an ensemble", hint="--max-latency-ms MS"
+            "--max-latency-ratio needs a single teacher (got an ensemble)", hint="--max-latency-ms MS"
         )
-    bound = targets.max_latency_ratio * _time_teacher(subject, compress)
-    return bound if targets.max_latency_ms is None else min(bound, targets.max_latency_ms)
+    teacher_ms = _time_teacher(subject, compress)
+    bounds = [targets.max_latency_ratio * teacher_ms]
+    bounds += [targets.max_latency_ms] if targets.max_latency_ms is not None else []
+    return LatencyBound(min(bounds), teacher_ms)
 
 
 def _time_teacher(subject: Subject, compress: CompressRequest) -> float:

@@ -120,11 +120,14 @@ def open_dataset(
         ignore=section.ignore,
         scale=section.target_scale,
     )
-    if section.test != "auto" and section.test and splits.test is None:
-        splits = _set_aside_test(splits, section.test, seed=seed)
+    fraction = 0.0 if section.test == "auto" or splits.test is not None else section.test
     if section.labels == "none":
+        splits = _set_aside_test(splits, fraction, seed=seed)
         splits = _remove_labels(splits)
     splits = _encode_splits(splits, labelling)
+    if section.labels != "none":
+        # Encoded labels are classes, by which the split is stratified.
+        splits = _set_aside_test(splits, fraction, seed=seed)
     train, validation = splits.train, splits.validation
     if split_validation:
         train, validation = _split_validation(train, validation, section, seed=seed, name=splits.name)
@@ -223,8 +226,10 @@ def _split_validation(
 
 
 def _set_aside_test(splits: Splits, fraction: float, *, seed: int) -> Splits:
-    """Split a test split off the training split, before anything else uses it."""
+    """Split a test split off the training split, before anything else uses it; none for a fraction of 0."""
     train = splits.train
+    if not fraction:
+        return splits
     if len(train) < 2:
         raise DataError(f"{splits.name}: cannot set test examples aside from {len(train)} training example")
     labels, first_copies = train.all_labels(), find_first_copies(train)

@@ -113,6 +113,8 @@ def _run_opened(job: Job, location: RunLocation, until: int | None) -> RunResult
                 f"{run.path}: another run has been started in this directory",
                 hint="repeat the command with --resume, or give another --out",
             )
+        if run.summary.exists():
+            raise LockedError(f"{run.path}: another process has finished this run", hint="repeat the command")
         for text in _list_changes(job, location, died=run.crashed):
             job.request.context.on_event(Note(text, warning=True))
         outputs_record = _record_outputs(job, location, since)
@@ -134,6 +136,10 @@ def _run_opened(job: Job, location: RunLocation, until: int | None) -> RunResult
         job.clock.set("training", trained.seconds, since)
         if until is not None and trained.steps == until < (job.train.steps or 0):
             return _pause(job, trained)
+        if until is not None and until < trained.steps < (job.train.steps or 0):
+            raise LockedError(
+                f"{run.path}: another process has trained this run further", hint="repeat the command"
+            )
         result = _evaluate(job, run, trained)
         write_end(run, result, recipe=job.recipe, class_names=job.dataset.class_names, model=job.trained.to_json())
         job.request.context.workers.barrier()

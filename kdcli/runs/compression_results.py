@@ -46,7 +46,9 @@ class Compression:
             "out": relativize_path(self.out),
             "picked": {**picked, "path": path},
             "artifacts": artifacts,
-            "gates": [gate.to_json() for gate in self.gates],
+            "gates": [
+                {**one, "model": gate.model} for one, gate in zip(self.document["gates"], self.gates, strict=True)
+            ],
         }
 
 

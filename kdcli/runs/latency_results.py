@@ -43,7 +43,7 @@ class Timing:
     best_batch: int
 
     @property
-    def place(self) -> str:
+    def description(self) -> str:
         """The runtime with its threads, as tables show them."""
         return f"{self.runtime}, {self.threads} threads" if self.threads else self.runtime
 

@@ -23,7 +23,7 @@ from kdcli.runs.directory import (
     make_foreign_file_error,
 )
 
-# Seconds between two questions whether to stop waiting.
+# Seconds between two checks whether to stop waiting.
 _WAIT_SECONDS = 0.5
 
 

@@ -17,7 +17,7 @@ def is_object(model: ModelLike) -> bool:
 
 @contextmanager
 def store_objects(models: Sequence[ModelLike]) -> Iterator[list[Path]]:
-    """Yield a path for each model: that of a file that exists during the block, for an object.
+    """Yield a path for each model; objects are saved to files that exist during the block.
 
     Args:
         models: paths, run directories and `keras.Model`s; a model is saved under its name.

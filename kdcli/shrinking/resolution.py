@@ -36,11 +36,13 @@ def resize_input(model: KerasModel, fraction: float) -> KerasModel:
         return model
     shape: Shape = () if isinstance(model.input_shape, list | dict) else model.input_shape
     if len(shape) != 4 or None in shape[1:] or (shape[-1] or 0) > _MAX_CHANNELS:
-        raise ModelError(f"{model.name}: takes no image of a fixed size (height, width, channels)")
+        raise ModelError(f"{model.name}: the input must be one image of fixed size (height, width, channels)")
     before = tuple(side or 0 for side in shape[1:3])
     after = tuple(scale_side(side, fraction) for side in before)
     if after == before:
-        raise ModelError(f"{model.name}: images of {before[0]}×{before[1]} are too small to be scaled")
+        raise ModelError(
+            f"{model.name}: images of {before[0]}×{before[1]} are too small to be resized by {fraction:g}"
+        )
     config = copy.deepcopy(model.get_config())
     _resize_inputs(config, before, after)
     resized = build_like(model, config)

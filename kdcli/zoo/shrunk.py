@@ -43,7 +43,7 @@ class Shrunk(ModelSource):
         round_to: channel counts are rounded to multiples of it; other counts are slower on real runtimes.
         blocks: number of residual blocks to leave out, those that change their input least first.
         rank: Dense layers are split into two with this rank between them, where that saves parameters.
-        side: fraction of the sides of the images that the student takes, in (0, 1]; they are resized before it.
+        side: fraction of the teacher's image sides that the student takes, in (0, 1]; images are resized first.
         free_normalized: whether channels that a layer normalization or a softmax couples may be removed as well.
     """
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from kdcli.compression.metric import Metric, choose_metric
 from kdcli.errors import UsageError
+from kdcli.evaluation.quality import measure_quality
 
 RANDOM = np.random.default_rng(0)
 COUNT, CLASSES = 300, 4
@@ -49,6 +52,28 @@ def test_the_interval_contains_the_drop_and_excludes_none_for_a_clear_one():
     assert classification().interval(RANDOM.normal(size=(COUNT, CLASSES)))[0] > 0
 
 
+def segmentation(name="mean_iou"):
+    random = np.random.default_rng(1)
+    labels = random.integers(-1, 3, (12, 6, 5))
+    teacher, student = (random.normal(size=(12, 6, 5, 3)) + 3 * np.eye(3)[labels.clip(0)] for _ in range(2))
+    metric = Metric(name, "segmentation", labels, np.zeros(0))
+    return replace(metric, teacher=metric.reduce(teacher)), student, teacher, labels
+
+
+@pytest.mark.parametrize("name", ["mean_iou", "accuracy", "agreement"])
+def test_segmentation_is_measured_from_class_maps(name):
+    metric, student, teacher, labels = segmentation(name)
+    expected = measure_quality(student, labels, task="segmentation", teacher=teacher).metric(name)
+    assert metric.measure(metric.reduce(student)) == pytest.approx(expected)
+
+
+def test_the_standard_error_of_segmentation_is_resampled_over_images():
+    metric, student, _, _ = segmentation()
+    ours = metric.reduce(student)
+    assert 0 < metric.standard_error(ours, metric.teacher) < 0.1
+    assert metric.standard_error(ours, ours) == 0
+
+
 def test_agreement_needs_no_labels():
     metric = classification("agreement", None)
     assert metric.measure(STUDENT) == pytest.approx((STUDENT.argmax(1) == TEACHER.argmax(1)).mean())
@@ -75,5 +100,5 @@ def test_a_metric_that_the_data_lacks_is_refused():
     ) as caught:
         choose_metric("accuracy", "classification", labelled=False)
     assert caught.value.hint == "--min-agreement 0.95"
-    with pytest.raises(UsageError, match="unlabelled regression data has no metric to hold"):
+    with pytest.raises(UsageError, match="kd compress has no metric for unlabelled regression data"):
         choose_metric(None, "regression", labelled=False)

@@ -35,6 +35,13 @@ def test_the_best_comes_first():
     assert standings[0].drop == 0.95 - 0.9
 
 
+def test_before_the_end_the_best_go_on_whatever_their_size():
+    accuracies = {"large": 0.9, "medium": 0.8975, "small": 0.895, "tiny": 0.8925}
+    standings, names = order(accuracies, shift=100, progress=1 / 16)
+    assert names == ["large", "medium", "small", "tiny"]
+    assert [one.name for one in choose_survivors(standings, smallest=False)] == ["large", "medium"]
+
+
 def test_a_smaller_file_wins_within_one_standard_error():
     # They differ on many examples, so that half a point is within the error.
     assert order({"large": 0.9, "small": 0.895}, shift=100)[1] == ["small", "large"]
@@ -65,6 +72,9 @@ def test_a_third_goes_on():
 
 
 def test_a_candidate_without_a_value_comes_last():
-    logits = {"large": np.full((COUNT, 2), np.nan), "small": with_accuracy(0.6)}
-    metric = Metric("agreement", "classification", None, TEACHER)
-    assert rank(logits, SIZES, metric, max_drop=None, smallest=False, progress=1.0)[0].name == "small"
+    values = np.linspace(0, 1, COUNT)[:, None]
+    outputs = {"large": np.full((COUNT, 1), np.nan), "small": values + 0.3}
+    metric = Metric("mae", "regression", values, values)
+    ranked = rank(outputs, SIZES, metric, max_drop=None, smallest=False, progress=1.0)
+    assert [one.name for one in ranked] == ["small", "large"]
+    assert np.isnan(ranked[1].value)

@@ -33,9 +33,10 @@ def test_a_large_budget_trains_every_candidate_for_the_wanted_epochs():
 def test_the_estimate_stays_within_the_budget(budget):
     schedule = plan(budget)
     assert schedule.seconds["total"] <= budget
-    # One more epoch would not fit, or is not wanted.
-    longer = replace(LENGTH, epochs=schedule.epochs)
-    assert schedule.epochs == 20 or plan(budget, length=longer).epochs == schedule.epochs
+    # One more epoch for the same candidates would not fit, or is not requested.
+    names, wanted = schedule.candidates, schedule.epochs + 1
+    longer = plan_schedule(names, COSTS, replace(LENGTH, epochs=wanted), budget=10_000).seconds["total"]
+    assert schedule.epochs == 20 or longer > budget
 
 
 def test_fewer_candidates_are_trained_before_fewer_examples_are_used():
@@ -64,7 +65,9 @@ def test_fewer_examples_are_used_if_two_epochs_do_not_fit():
 
 def test_a_budget_without_one_epoch_is_refused_with_the_time_that_is_needed():
     slow = replace(COSTS, steps=dict.fromkeys(NAMES, 30.0))
-    with pytest.raises(UsageError, match=r"1\.0 minutes do not buy one epoch of 500 examples") as caught:
+    with pytest.raises(
+        UsageError, match=r"1\.0 minutes are left for training, too few for one epoch of 500 examples"
+    ) as caught:
         plan(60, costs=slow)
     minutes = int(caught.value.hint.removeprefix("--budget ").removesuffix("m"))
     assert plan(60 * minutes, costs=slow).epochs >= 1
@@ -81,6 +84,25 @@ def test_the_teacher_gets_as_many_views_as_a_third_of_the_budget_buys():
     assert plan(300, costs=slow, length=augmented).views == 1
     assert plan(300, costs=COSTS, length=augmented).views == 8
     assert plan(3600, costs=slow).views == 1
+
+
+def test_a_larger_student_and_repeats_are_part_of_the_estimate():
+    base = plan(3600)
+    in_steps = plan(3600, costs=replace(COSTS, larger={"c1": 0.01}))
+    # Two more epochs of 100 steps for the larger student of one candidate.
+    assert in_steps.seconds["pilots"] - base.seconds["pilots"] == pytest.approx(2 * 1.1 + 2, abs=0.2)
+    repeated = plan(3600, length=replace(LENGTH, repeats=3))
+    assert repeated.seconds["training"] - base.seconds["training"] == pytest.approx(2 * (20 * 1.1 + 2), abs=0.2)
+
+
+def test_seconds_that_are_spent_already_count():
+    assert plan_schedule(NAMES, COSTS, LENGTH, budget=160, spent=100).epochs == plan(60).epochs
+
+
+def test_a_single_augmented_view_is_said():
+    slow = replace(COSTS, teacher=0.01)
+    schedule = plan(300, costs=slow, length=replace(LENGTH, augmented=True))
+    assert any("students train without augmentation" in text for text in schedule.findings)
 
 
 def test_rungs_and_survivors():

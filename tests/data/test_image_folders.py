@@ -286,9 +286,19 @@ def test_missing_folder_is_refused(tmp_path):
     assert refused(tmp_path / "no") == f"{tmp_path / 'no'}: no such folder"
 
 
-def test_folder_without_folders_is_refused(tmp_path):
-    save(tmp_path / "a.png")
+def test_folder_without_folders_and_images_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
     assert refused(tmp_path) == f"{tmp_path}: no image folders"
+
+
+def test_images_in_no_folder_have_no_labels(tmp_path):
+    for name in ("b.png", "a.png"):
+        save(tmp_path / name)
+    splits = read(tmp_path)
+    assert len(splits.train) == 2
+    assert splits.train.labels is None
+    assert splits.classes is None
+    assert splits.notes == (f"{tmp_path}: the images are in no class folders, so they have no labels",)
 
 
 def test_split_folder_next_to_class_folder_is_refused(tmp_path):

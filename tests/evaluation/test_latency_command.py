@@ -25,7 +25,7 @@ def test_files_are_a_session_with_ratios(tmp_path):
     command = script(tmp_path, "import sys\nprint(len(sys.argv[1]))\n")
     session = time_by_command(command, {"short": Path("ab"), "long": Path("abcd"), "again": Path("ab")})
     timing = session.summarize("short")
-    assert (timing.p50_ms, timing.place, timing.p99_ms) == (2.0, "python", None)
+    assert (timing.p50_ms, timing.description, timing.p99_ms) == (2.0, "python", None)
     assert session.ratio("short", "long").value == 0.5
     assert session.ratio("short", "again").value == 1.0
 
@@ -34,9 +34,9 @@ def test_files_are_a_session_with_ratios(tmp_path):
     ("body", "message"),
     [
         ("raise SystemExit('no phone')", "exit code 1: no phone"),
-        ("print('fast')", r"must print the milliseconds last \(got fast\)"),
-        ("print(-1)", r"must print the milliseconds last \(got -1\)"),
-        ("", r"must print the milliseconds last \(got nothing\)"),
+        ("print('fast')", r"must be milliseconds above 0 \(got fast\)"),
+        ("print(-1)", r"must be milliseconds above 0 \(got -1\)"),
+        ("", r"must be milliseconds above 0 \(got nothing\)"),
     ],
 )
 def test_a_command_that_fails_is_named(tmp_path, body, message):

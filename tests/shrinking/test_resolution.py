@@ -66,5 +66,5 @@ def test_weights_that_depend_on_the_size_are_refused():
 def test_inputs_that_are_no_image_of_a_fixed_size_are_refused(shape):
     inputs = keras.Input(shape)
     model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
-    with pytest.raises(ModelError, match="takes no image of a fixed size"):
+    with pytest.raises(ModelError, match="the input must be one image of fixed size"):
         resize_input(model, 0.5)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kdcli.errors import ModelError, UsageError
+from kdcli.errors import LatencyCommandError, UsageError
 from kdcli.evaluation.latency.session_statistics import Samples, Session
 
-PLACE = "{file}"
+PLACEHOLDER = "{file}"
 # A command that takes longer is stopped.
 _LIMIT_SECONDS = 600
 
@@ -24,10 +24,10 @@ def check_latency_command(command: str) -> None:
     Raises:
         UsageError: `{file}` is missing, or a quotation mark is not closed.
     """
-    if PLACE not in command:
+    if PLACEHOLDER not in command:
         raise UsageError(
-            f"--latency-command {command!r}: {PLACE} is missing, the place of the file's path",
-            hint=f"--latency-command './on_phone.sh {PLACE}'",
+            f"--latency-command {command!r}: {PLACEHOLDER} is missing; it stands for the file's path",
+            hint=f"--latency-command './on_phone.sh {PLACEHOLDER}'",
         )
     try:
         shlex.split(command)
@@ -43,7 +43,7 @@ def time_by_command(command: str, files: Mapping[str, Path]) -> Session:
         files: by the name in the session.
 
     Raises:
-        ModelError: the command fails or prints no milliseconds.
+        LatencyCommandError: the command fails or prints no milliseconds.
     """
     runtime = Path(shlex.split(command)[0]).name
     known: dict[Path, float] = {}
@@ -62,17 +62,19 @@ def run_latency_command(command: str, file: Path) -> float:
         file: the model file.
 
     Raises:
-        ModelError: the command fails, takes ten minutes, or prints no number above 0.
+        LatencyCommandError: the command fails, takes more than ten minutes, or prints no number above 0.
     """
-    words = [word.replace(PLACE, str(file)) for word in shlex.split(command)]
+    words = [word.replace(PLACEHOLDER, str(file)) for word in shlex.split(command)]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         reason = error.strerror if isinstance(error, OSError) else f"took more than {_LIMIT_SECONDS} s"
-        raise ModelError(f"--latency-command {words[0]}: {reason}", hint="run it on its own first") from error
+        raise LatencyCommandError(
+            f"--latency-command {words[0]}: {reason}", hint="run it on its own first"
+        ) from error
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
-        raise ModelError(
+        raise LatencyCommandError(
             f"--latency-command {words[0]}: exit code {done.returncode}: {last:.200}",
             hint="run it on its own first",
         )
@@ -83,8 +85,8 @@ def run_latency_command(command: str, file: Path) -> float:
         milliseconds = math.nan
     if not 0 < milliseconds < math.inf:
         shown = printed[-1] if printed else "nothing"
-        raise ModelError(
-            f"--latency-command {words[0]}: must print the milliseconds last (got {shown:.50})",
-            hint="a single number such as 3.2",
+        raise LatencyCommandError(
+            f"--latency-command {words[0]}: the last word printed must be milliseconds above 0 (got {shown:.50})",
+            hint="print a number such as 3.2 last",
         )
     return milliseconds
