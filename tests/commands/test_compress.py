@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -373,3 +375,126 @@ def test_all_families_are_searched(folder, tmp_path, monkeypatch):
     result = compress(folder, tmp_path / "small", max_size_mb=0.05, epochs=2)
     names = [one["name"] for one in result.document["candidates"]]
     assert {"shrunk", "zoo-resnet8", "zoo-cnn", "zoo-mobile", "zoo-resnet20"} <= set(names)
+
+
+def values(count=240):
+    """Vectors whose mean and spread are to be predicted."""
+    x = np.random.default_rng(0).normal(size=(count, 12)).astype(np.float32)
+    return x, np.stack([x.mean(1), x.std(1)], 1).astype(np.float32)
+
+
+@pytest.mark.slow
+def test_regression_is_held_to_the_mean_absolute_error(tmp_path, monkeypatch):
+    x, y = values(600)
+    model = keras.Sequential([keras.Input((12,)), *(keras.layers.Dense(64, "relu") for _ in range(2))])
+    model.add(keras.layers.Dense(2))
+    model.compile("adam", "mse")
+    model.fit(x, y, epochs=20, verbose=0)
+    monkeypatch.setattr(families, "_list_zoo_names", lambda subject: ("zoo-mlp",))
+    result = kdcli.compress(
+        model, data=(x, y), max_size_mb=0.008, max_drop=2.0, metric="mae", epochs=20, out=tmp_path / "small"
+    )
+    document = result.document
+    assert document["metric"] == "mae"
+    assert [gate["name"] for gate in document["gates"]] == ["size_mb", "mae_drop"]
+    # Lower is better: the drop is how much larger the error is.
+    picked = document["picked"]
+    assert picked["drop"]["value"] == pytest.approx(picked["value"] - document["teacher"]["value"])
+    best = min(one["validation"] for one in document["candidates"] if one["validation"] is not None)
+    assert min(one["value"] for one in document["rungs"][0]["standings"]) >= best
+
+
+@pytest.mark.slow
+def test_label_maps_are_held_to_the_mean_iou(tmp_path):
+    random = np.random.default_rng(0)
+    x = random.integers(0, 100, (200, 16, 16, 1), dtype=np.uint8)
+    y = np.zeros((200, 16, 16), np.int64)
+    for number, (row, column) in enumerate(random.integers(0, 10, (200, 2))):
+        x[number, row : row + 6, column : column + 6] += 120
+        y[number, row : row + 6, column : column + 6] = 1
+    inputs = keras.Input((16, 16, 1))
+    h = keras.layers.Conv2D(16, 3, padding="same", activation="relu")(inputs)
+    h = keras.layers.Conv2D(16, 3, padding="same", activation="relu")(h)
+    model = keras.Model(inputs, keras.layers.Conv2D(2, 1)(h))
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(x / 255.0, y, epochs=8, verbose=0)
+    result = kdcli.compress(model, data=(x, y), max_size_mb=0.006, epochs=6, out=tmp_path / "small")
+    assert result.document["metric"] == "mean_iou"
+    assert {one["family"] for one in result.document["candidates"]} <= {"shrunk", "steps", "blocks"}
+    assert 0.4 < result.document["picked"]["value"] <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("form", "name"), [("onnx", "model.onnx"), ("keras", "model.keras")])
+def test_other_formats(folder, tmp_path, form, name):
+    result = compress(folder, tmp_path / "small", format=form, max_size_mb=0.1, epochs=2)
+    assert result.model_path == tmp_path / "small" / name
+    assert result.model_path.stat().st_size <= 100_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["shrunk", "zoo"])
+def test_files_give_what_the_teacher_gives_whichever_student_wins(folder, tmp_path, monkeypatch, family):
+    other = "_list_zoo_names" if family == "shrunk" else "_list_shrunk_settings"
+    monkeypatch.setattr(families, other, lambda subject: ())
+    result = compress(folder, tmp_path / "small", epochs=2)
+    assert {one["family"] for one in result.document["candidates"]} <= {family, "steps"}
+    interface = json.loads((result.out / "input.json").read_text())["model.tflite"]
+    assert interface["output"]["kind"] == "probabilities"
+
+
+@pytest.mark.slow
+def test_repeats_are_trained_and_the_best_on_validation_is_taken(folder, tmp_path):
+    result = compress(folder, tmp_path / "small", repeats=2, epochs=3)
+    repeats = result.document["repeats"]
+    assert len(repeats) == 2
+    assert repeats[result.document["picked"]["candidate"]] == max(repeats.values())
+
+
+@pytest.mark.slow
+def test_larger_candidates_are_trained_where_no_file_is_good_enough(folder, tmp_path, monkeypatch):
+    from kdcli.compression import candidates
+
+    monkeypatch.setattr(candidates, "_LADDER", (1 / 64, 1 / 2))
+    monkeypatch.setattr(families, "_list_zoo_names", lambda subject: ())
+    result = compress(folder, tmp_path / "small", max_size_mb=None, max_drop=0.02, epochs=12)
+    status = {one["name"]: one["status"] for one in result.document["candidates"]}
+    assert set(status) == {"shrunk-64x", "shrunk-2x"}
+    assert result.is_met
+    assert "shrunk-2x" in {file["candidate"] for file in result.document["files"]}
+
+
+@pytest.mark.slow
+def test_a_strict_gate_wants_the_drop_to_be_shown(kd, folder, tmp_path):
+    words = ["compress", folder / "teacher.keras", "--data", folder / "data.npz", "--max-size-mb", "0.012"]
+    ran = kd(*words, "--max-accuracy-drop", "0.01", "--epochs", "8", "--out", "s", "--strict-gates", "--json")
+    gates = {gate["name"]: gate for gate in ran.document["gates"]}
+    # 120 test examples cannot show so small a drop.
+    assert gates["accuracy_drop"]["state"] in ("inconclusive", "failed")
+    assert ran.code == 7
+    assert (tmp_path / "s" / "nearest" / "model.tflite").exists()
+
+
+@pytest.mark.slow
+def test_a_small_budget_trains_on_fewer_examples_or_says_what_it_takes(folder, tmp_path):
+    with pytest.raises(UsageError) as caught:
+        compress(folder, tmp_path / "small", budget=5.0)
+    assert "the search needs about" in caught.value.message
+    assert caught.value.hint.startswith("--budget ")
+    assert not list((tmp_path / "small").rglob("run"))
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_search(found, folder, tmp_path):
+    words = ["compress", folder / "teacher.keras", "--data", folder / "data.npz", "--max-size-mb", "0.02"]
+    words += ["--epochs", "4", "--out", tmp_path / "small", "--resume", "--quiet"]
+    command = [sys.executable, "-m", "kdcli", *map(str, words)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    printed = [process.communicate(timeout=500)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert len({line.strip() for line in printed}) == 1
+    record = json.loads((tmp_path / "small" / "search.json").read_text())
+    for run in (tmp_path / "small").rglob("metrics.jsonl"):
+        epochs = [json.loads(line)["epoch"] for line in run.read_text().splitlines()]
+        assert epochs == sorted(set(epochs))
+    assert len(record["rungs"]) == len(record["schedule"]["rungs"])
