@@ -17,6 +17,7 @@ from kdcli.errors import UsageError
 from kdcli.evaluation.chance import describe_chance
 from kdcli.evaluation.footprint import count_file_bytes, count_model_bytes
 from kdcli.evaluation.gates import check_gate_metrics, choose_gates, collect_metrics, judge_gates
+from kdcli.evaluation.latency.command import check_latency_command
 from kdcli.evaluation.latency.session_statistics import Session
 from kdcli.evaluation.quality import measure_classes
 from kdcli.events import Note, OnEvent
@@ -96,6 +97,8 @@ def measure_models(
         KdError: any expected error.
     """
     context, on_event = request.context, request.context.on_event
+    if measurement.latency_command is not None:
+        check_latency_command(measurement.latency_command)
     gates = choose_gates(
         "evaluate",
         request.gates,

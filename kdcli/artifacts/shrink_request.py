@@ -10,8 +10,12 @@ from typing import Any
 from kdcli.artifacts.student_costs import MEASURE_AS, ShrinkTargets, choose_measured_format
 from kdcli.errors import UsageError
 from kdcli.evaluation.latency.command import check_latency_command
+from kdcli.extras import require_extra
+from kdcli.models.files.format import resolve_model_file
 from kdcli.recipe.gates import Gate
-from kdcli.setup.request import RecipeOptions, Request
+from kdcli.screening.verdict import NO_TRUST
+from kdcli.setup.named_models import check_limits, request_for_models
+from kdcli.setup.request import RecipeLike, RecipeOptions, Request
 from kdcli.spec import ExportFormat
 from kdcli.zoo.shrunk import MEASURED_IMPORTANCES, Shrunk
 
@@ -97,6 +101,31 @@ class ShrinkRequest:
 
 _SETTINGS = ("keep", "importance", "allocation", "round_to", "blocks", "rank", "side", "free_normalized")
 _TARGETS = ("max_params", "max_mflops", "max_size_mb", "max_latency_ms")
+
+
+def read_shrink_request(
+    source: Path,
+    recipe: RecipeLike | None,
+    options: ShrinkOptions,
+    out: Path | None,
+    overwrite: bool,
+    gates: Sequence[Any],
+) -> tuple[ShrinkRequest, Request]:
+    """Read the recipe and the options.
+
+    Raises:
+        ModelError: the model is missing, or an extra for the measured format.
+        UsageError: an invalid value, or two options that exclude each other.
+    """
+    resolve_model_file(source, trust=options.get("trust", NO_TRUST))
+    check_limits(limit=options.get("limit"), batch_size=options.get("batch_size"))
+    names = RecipeOptions.__annotations__.keys() - {"batch_size"} | {"seed", "dry_run"}
+    shared = {name: value for name, value in options.items() if name in names}
+    request = request_for_models([source], recipe, role="teacher", **shared)  # type: ignore[arg-type]
+    shrink_request = make_shrink_request(source, options, request, out=out, overwrite=overwrite, gates=gates)
+    if shrink_request.form.extra is not None:
+        require_extra(shrink_request.form.extra, subject=f"--measure-as {shrink_request.measured_as}")
+    return shrink_request, request
 
 
 def make_shrink_request(

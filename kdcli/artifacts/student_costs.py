@@ -30,6 +30,7 @@ from kdcli.tensors import KerasModel
 MEASURE_AS = "litert/int8"
 # Seconds for which a candidate is timed, and both models of the table.
 _SECONDS_EACH, _SECONDS_TOGETHER = 0.3, 2.0
+_CALIBRATION_EXAMPLES = 8
 # Bytes of one weight in a file, by variant.
 _WEIGHT_BYTES = {"int8": 1, "dynamic": 1, "float16": 2}
 # How often an estimate of a file's size or latency is corrected by a real file.
@@ -139,7 +140,9 @@ class StudentCosts:
         copied = copy_network(network)
         _vary_constants(copied.model)
         prepared = prepare_for_export(copied, kind)
-        return write_file(self.form, prepared, path, True, kind, self.raw, batch)
+        # Size and latency do not depend on the ranges that a calibration finds.
+        few = {name: examples[:_CALIBRATION_EXAMPLES] for name, examples in self.raw.items()}
+        return write_file(self.form, prepared, path, True, kind, few, batch)
 
     def time(self, files: Mapping[str, CandidateFile], *, seconds: float = _SECONDS_TOGETHER) -> Session:
         """Time files in turns on this machine at batch 1, or by the latency command."""

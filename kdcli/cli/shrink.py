@@ -185,6 +185,7 @@ def command(
 ) -> None:
     """Make a student: the teacher without its least important channels."""
     from kdcli.commands.shrink import shrink
+    from kdcli.runs.shrink_results import ShrinkResult
 
     bounds, output = gates.read(), printing.open()
     try:
@@ -195,6 +196,7 @@ def command(
         result = shrink(teacher, recipe=recipe, out=out, overwrite=overwrite, gates=bounds, **options)
     finally:
         output.close()
+    assert isinstance(result, ShrinkResult)
     _show(result, output, data=recipe_options.data, recipe=recipe)
     enforce_gates(result.gates, strict=gates.strict_gates)
 

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from kdcli.compression.request import CompressOptions, make_compress_request, split_options
+from kdcli.compression.request import SEARCH_RECIPE, CompressOptions, make_compress_request, split_options
 from kdcli.errors import UsageError
 from kdcli.setup.request import ModelLike, RecipeLike, make_request, require
 
 if TYPE_CHECKING:
     from kdcli.recipe.gates import Gate
     from kdcli.runs.compression_results import Compression, CompressionPlan
-
-RECIPE = "compress"
 
 
 def compress(
@@ -50,7 +48,7 @@ def compress(
         raise UsageError("kd compress needs a model", hint="kd compress MODEL.keras --data D")
     own, run_options = split_options(options)
     teacher = models[0] if len(models) == 1 else list(models)
-    request = make_request(recipe, default=RECIPE, teacher=teacher, **run_options)
+    request = make_request(recipe, default=SEARCH_RECIPE, teacher=teacher, **run_options)
     require(request, "data", "teacher")
     wanted = make_compress_request(request, own, students=students, gates=gates, strict=strict_gates)
     # This loads NumPy and TensorFlow: errors in the options are reported before.

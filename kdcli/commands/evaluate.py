@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Unpack
 
 from kdcli.artifacts.measured_models import Measurement, measure_models
 from kdcli.errors import UsageError
-from kdcli.evaluation.latency.command import check_latency_command
 from kdcli.setup.model_objects import store_objects
 from kdcli.setup.named_models import check_limits, request_for_models
 from kdcli.setup.request import ModelLike, RecipeLike, RecipeOptions
@@ -41,8 +40,7 @@ def evaluate(
         per_class: whether to measure precision, recall and F1 of every class.
         latency: whether to time the models, in turns, for about three seconds each.
         runtime: the only runtime to time: `tensorflow`, `litert` or `onnxruntime`.
-        latency_command: command that prints the milliseconds of a file, with `{file}` for its path; it replaces
-            timing on this machine.
+        latency_command: command that prints the milliseconds of a `{file}`; it replaces timing on this machine.
         gates: bounds such as `accuracy>=0.97`; they replace those of the recipe for the same metric.
         options: options of `kdcli.RecipeOptions`. The data is by default that of the first run. `batch_size`, 256
             by default, changes the speed, not the metrics.
@@ -59,8 +57,6 @@ def evaluate(
     batch_size = options.pop("batch_size", None)
     check_limits(limit=limit, batch_size=batch_size, split=split)
     unused = next((one for one in options.get("settings", ()) if one.startswith("teacher.")), None)
-    if latency_command is not None:
-        check_latency_command(latency_command)
     measurement = Measurement(
         split,
         limit,

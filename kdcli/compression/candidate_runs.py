@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from kdcli.compression.candidates import Candidate
-from kdcli.compression.schedule import Schedule, count_larger_epochs
-from kdcli.compression.subject import Subject
+from kdcli.compression.schedule import SearchSchedule, count_larger_epochs
+from kdcli.compression.subject import SearchSubject
 from kdcli.errors import Interrupted, KdError, LockedError, ModelError, TrainingError
 from kdcli.evaluation.quality import evaluate_split
 from kdcli.events import Note, ignore_event
@@ -36,12 +36,12 @@ _WAIT_SECONDS = 1.0
 
 
 def make_run_request(
-    subject: Subject,
+    subject: SearchSubject,
     candidate: Candidate,
     out: Path | None,
     *,
     root: Path,
-    schedule: Schedule | None = None,
+    schedule: SearchSchedule | None = None,
     seed: int | None = None,
 ) -> Request:
     """The request of a candidate's run.
@@ -92,7 +92,7 @@ class CandidateRuns:
         schedule: the rungs.
     """
 
-    def __init__(self, subject: Subject, directory: SearchDirectory, schedule: Schedule) -> None:
+    def __init__(self, subject: SearchSubject, directory: SearchDirectory, schedule: SearchSchedule) -> None:
         self.subject, self.directory, self.schedule = subject, directory, schedule
         self.failed: dict[str, str] = {}
         self._context = subject.request.context
@@ -218,7 +218,7 @@ class CandidateRuns:
             time.sleep(_WAIT_SECONDS)
 
 
-def open_finished_run(run: Path, subject: Subject) -> EvaluatedFile:
+def open_finished_run(run: Path, subject: SearchSubject) -> EvaluatedFile:
     """The student of a finished run behind its preprocessing."""
     request = subject.request
     with ExitStack() as resources:

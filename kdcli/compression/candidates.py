@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -19,8 +20,8 @@ from kdcli.artifacts.student_costs import (
     UnreachableTarget,
 )
 from kdcli.compression.families import Family, list_families
-from kdcli.compression.request import CompressRequest
-from kdcli.compression.subject import Subject
+from kdcli.compression.request import BUDGET_SECONDS, CompressRequest
+from kdcli.compression.subject import SearchSubject
 from kdcli.compression.teacher_latency import LatencyBound
 from kdcli.errors import Interrupted, KdError, LatencyCommandError, ModelError, UsageError
 from kdcli.evaluation.footprint import count_flops
@@ -42,6 +43,8 @@ MOST_CANDIDATES = 12
 _LADDER = tuple(1 / 2**power for power in (3, 5, 1, 7, 2, 4, 6, 8))
 _ZOO_LADDER = (1 / 32, 1 / 64)
 _SCRATCH_BYTES = 200_000_000
+# The part of the budget after which no further sizes are searched for.
+_SEARCH_PART = 0.2
 # A student with less than this fraction of the teacher's parameters is also shrunk in two steps.
 _IN_STEPS_BELOW = 0.5
 
@@ -117,7 +120,7 @@ class CandidateSearch:
         latency: the bound on latency in milliseconds, and the teacher's.
     """
 
-    def __init__(self, subject: Subject, compress: CompressRequest, *, latency: LatencyBound) -> None:
+    def __init__(self, subject: SearchSubject, compress: CompressRequest, *, latency: LatencyBound) -> None:
         self._subject, self._compress, self._latency = subject, compress, latency
         calibration = subject.calibration
         self._raw = calibration.take(np.arange(min(len(calibration), POOL_EXAMPLES)))
@@ -136,7 +139,12 @@ class CandidateSearch:
         )
         found = [Candidate(name=name, family=name.split("-")[0]).drop(why) for name, why in failures.items()]
         unreachable: list[UnreachableTarget] = []
+        began, limit = time.perf_counter(), _SEARCH_PART * (self._compress.budget or BUDGET_SECONDS)
         for family, bounds, name in self._list_tasks(families):
+            if time.perf_counter() - began > limit and any(one.is_open for one in found):
+                missing = Candidate(name=name, family=family.kind, start=family.start)
+                found.append(missing.drop("the budget is too small to find its size"))
+                continue
             self._announce(name)
             try:
                 keep, candidate = self._find_one(family, bounds, name, directory)

@@ -9,7 +9,7 @@ from pathlib import Path
 from kdcli.compression.candidate_runs import make_run_request
 from kdcli.compression.candidates import Candidate
 from kdcli.compression.schedule import Costs
-from kdcli.compression.subject import Subject
+from kdcli.compression.subject import SearchSubject
 from kdcli.events import Note
 from kdcli.jobs.build import build_distillation
 from kdcli.jobs.job import Job
@@ -23,7 +23,9 @@ from kdcli.setup.run_location import RunLocation
 _TIMED_EXAMPLES, _FINISH_SECONDS = 256, 12.0
 
 
-def measure_costs(subject: Subject, candidates: Sequence[Candidate], *, out: Path, export_seconds: float) -> Costs:
+def measure_costs(
+    subject: SearchSubject, candidates: Sequence[Candidate], *, out: Path, export_seconds: float
+) -> Costs:
     """Time the steps of the candidates with the fewest and the most FLOPs; the others are interpolated.
 
     Args:

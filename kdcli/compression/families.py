@@ -8,7 +8,7 @@ from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
-from kdcli.compression.subject import Subject
+from kdcli.compression.subject import SearchSubject
 from kdcli.errors import KdError, ModelError
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.preprocessing import scale_to_json
@@ -98,7 +98,7 @@ class ShrunkFamily(Family):
 
     start = "inherited"
 
-    def __init__(self, name: str, kind: str, subject: Subject, settings: Shrunk) -> None:
+    def __init__(self, name: str, kind: str, subject: SearchSubject, settings: Shrunk) -> None:
         assert subject.network is not None
         self.name, self.kind, self._settings = name, kind, settings
         network = subject.network
@@ -165,7 +165,7 @@ class ZooFamily(Family):
 
     kind, start = "zoo", "fresh"
 
-    def __init__(self, name: str, subject: Subject) -> None:
+    def __init__(self, name: str, subject: SearchSubject) -> None:
         self.name = name
         self._settings, self._least, self._largest = _ZOO[name]
         self._class: type[ModelSource] = get_zoo_class(self._settings["name"])
@@ -213,7 +213,7 @@ class GivenFamily(Family):
 
     kind, start = "given", "file"
 
-    def __init__(self, name: str, path: Path, subject: Subject) -> None:
+    def __init__(self, name: str, path: Path, subject: SearchSubject) -> None:
         self.name, self._path = name, path
         opened = _open_student(subject, StudentSection(model=File(path=str(path))), "file")
         if not isinstance(opened.network, KerasNetwork):
@@ -239,7 +239,7 @@ class GivenFamily(Family):
         return {"kind": "file", "path": str(self._path.resolve())}
 
 
-def _open_student(subject: Subject, section: StudentSection, start: str) -> OpenedModel:
+def _open_student(subject: SearchSubject, section: StudentSection, start: str) -> OpenedModel:
     request = subject.request
     return open_model(
         "student",
@@ -256,7 +256,7 @@ def _open_student(subject: Subject, section: StudentSection, start: str) -> Open
 
 
 def list_families(
-    subject: Subject, students: tuple[Path, ...], *, at_several_sizes: bool
+    subject: SearchSubject, students: tuple[Path, ...], *, at_several_sizes: bool
 ) -> tuple[list[Family], dict[str, str]]:
     """All families for the data and the teacher, the most promising first.
 
@@ -297,7 +297,7 @@ def list_families(
     return families, failures
 
 
-def _list_shrunk_settings(subject: Subject) -> list[tuple[str, str, Shrunk]]:
+def _list_shrunk_settings(subject: SearchSubject) -> list[tuple[str, str, Shrunk]]:
     if subject.network is None:
         return []
     found = [("shrunk", "shrunk", Shrunk())]
@@ -310,7 +310,7 @@ def _list_shrunk_settings(subject: Subject) -> list[tuple[str, str, Shrunk]]:
     return found
 
 
-def _is_photo_model(subject: Subject) -> bool:
+def _is_photo_model(subject: SearchSubject) -> bool:
     """Whether the teacher takes photos that are large enough to be made smaller."""
     preprocessing = next(iter(subject.first.preprocessing.values()), None)
     if subject.dataset.is_dense or preprocessing is None or not preprocessing.is_image:
@@ -320,7 +320,7 @@ def _is_photo_model(subject: Subject) -> bool:
     )
 
 
-def _list_zoo_names(subject: Subject) -> tuple[str, ...]:
+def _list_zoo_names(subject: SearchSubject) -> tuple[str, ...]:
     dataset = subject.dataset
     if dataset.is_dense or len(dataset.train.shapes) > 1 or not dataset.outputs:
         return ()

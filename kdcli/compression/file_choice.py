@@ -12,9 +12,9 @@ import numpy as np
 
 from kdcli.artifacts.converted_file import ConvertedFile, convert_file, describe_input
 from kdcli.artifacts.export_source import ExportSource, make_source, require_exportable
-from kdcli.compression.metric import Metric
+from kdcli.compression.metric import PairedMetric
 from kdcli.compression.request import CompressRequest
-from kdcli.compression.subject import Subject
+from kdcli.compression.subject import SearchSubject
 from kdcli.errors import KdError, ModelError
 from kdcli.evaluation.footprint import count_file_bytes, count_flops
 from kdcli.evaluation.gates import collect_metrics, judge_gates
@@ -134,7 +134,7 @@ class FileChoice:
 
     def __init__(
         self,
-        subject: Subject,
+        subject: SearchSubject,
         compress: CompressRequest,
         *,
         max_drop: float | None,
@@ -345,7 +345,7 @@ class FileChoice:
         return self.add_latency(measured, file.converted)
 
 
-def measure(metric: Metric, logits: np.ndarray, *, split: str, size: int, flops: int | None) -> Measured:
+def measure(metric: PairedMetric, logits: np.ndarray, *, split: str, size: int, flops: int | None) -> Measured:
     """Measure the logits of a file on a split."""
     outputs = metric.reduce(logits)
     low, high = metric.interval(outputs)

@@ -13,7 +13,7 @@ from kdcli.compression.record import SearchRecord, list_open
 from kdcli.compression.report import write_compression
 from kdcli.compression.request import BUDGET_SECONDS, CompressRequest
 from kdcli.compression.rungs import Standing
-from kdcli.compression.subject import Subject
+from kdcli.compression.subject import SearchSubject
 from kdcli.errors import LatencyCommandError, ModelError, TrainingError
 from kdcli.events import Note
 from kdcli.runs import writer
@@ -152,7 +152,7 @@ class Finish:
             self._convert(choice, candidate.name, self._runs.directory.run_of(candidate.name))
 
 
-def list_repeats(name: str, subject: Subject, compress: CompressRequest) -> list[tuple[str, int | None]]:
+def list_repeats(name: str, subject: SearchSubject, compress: CompressRequest) -> list[tuple[str, int | None]]:
     """The names and seeds of the repeats of a candidate; the first has the seed of the search."""
     seed = subject.request.recipe.train.seed
     further = [seed + number for number in range(1, compress.repeats)]

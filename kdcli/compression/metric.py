@@ -22,7 +22,7 @@ IMBALANCE = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Metric:
+class PairedMetric:
     """A metric on one split. Outputs are what `reduce` makes of logits: class maps for segmentation.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdcli.compression.candidates import Candidate
 from kdcli.compression.rungs import Standing
-from kdcli.compression.schedule import Costs, Schedule
+from kdcli.compression.schedule import Costs, SearchSchedule
 from kdcli.runs.search_directory import SearchDirectory
 
 
@@ -41,7 +41,7 @@ class SearchRecord:
     allowed_drop: float | None
     latency_bound_ms: float | None
     costs: Costs
-    schedule: Schedule
+    schedule: SearchSchedule
     candidates: dict[str, Candidate]
     rungs: list[Rung] = field(default_factory=list)
     repeats: dict[str, float] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class SearchRecord:
             return None
         del values["schema"]
         values["costs"] = Costs(**values["costs"])
-        values["schedule"] = Schedule.from_json(values["schedule"])
+        values["schedule"] = SearchSchedule.from_json(values["schedule"])
         values["candidates"] = {one["name"]: Candidate(**one) for one in values["candidates"]}
         values["rungs"] = [Rung.from_json(one) for one in values["rungs"]]
         return cls(**values)

@@ -12,7 +12,7 @@ from kdcli.compression.candidates import Candidate
 from kdcli.compression.file_choice import FinalFile, Measured
 from kdcli.compression.record import SearchRecord
 from kdcli.compression.request import CompressRequest
-from kdcli.compression.subject import Subject
+from kdcli.compression.subject import SearchSubject
 from kdcli.evaluation.footprint import count_model_bytes
 from kdcli.evaluation.parity import to_logits
 from kdcli.evaluation.quality import measure_classes
@@ -25,13 +25,13 @@ from kdcli.runs.gate_results import GateResult
 from kdcli.runs.results import relativize_path
 from kdcli.runs.run_environment import collect_versions, describe_machine, hash_file
 from kdcli.runs.search_directory import MODEL_STEM, SearchDirectory
-from kdcli.runs.shared_directory import read_document
+from kdcli.runs.shared_directory import read_json_object
 from kdcli.setup.startup import device_record, strategy_for
 
 
 def read_compression(directory: SearchDirectory) -> Compression | None:
     """Read a finished search; None if it is not finished."""
-    document = read_document(directory.report)
+    document = read_json_object(directory.report)
     if not document:
         return None
     gates = tuple(GateResult(**{**one, "files": tuple(one.get("files", ()))}) for one in document["gates"])
@@ -41,7 +41,7 @@ def read_compression(directory: SearchDirectory) -> Compression | None:
 def write_compression(
     directory: SearchDirectory,
     record: SearchRecord,
-    subject: Subject,
+    subject: SearchSubject,
     compress: CompressRequest,
     *,
     chosen: FinalFile,
@@ -61,42 +61,62 @@ def write_compression(
         final: the measurement of the chosen one.
         gates: results of its targets and gates.
     """
-    candidates = record.candidates
     failing = ("failed", "inconclusive") if compress.strict else ("failed",)
     met = not any(gate.state in failing for gate in gates)
     folder = directory.path if met else directory.nearest
     artifacts = _copy_files(folder, chosen, subject, directory)
     name = relativize_path(artifacts[0])
     gates = [GateResult(**{**vars(gate), "model": name}) for gate in gates]
-    candidate = _base_name(chosen.candidate, candidates)
-    described = describe_candidates(record, picked=candidate, met=met)
     document = {
+        **_describe_result(record, subject, compress, chosen=chosen, final=final, met=met),
+        "gates": [gate.to_json() | ({"reason": gate.reason} if gate.reason else {}) for gate in gates],
+        "artifacts": [_describe_artifact(path, directory) for path in artifacts],
+        "files": [_describe_file(file) for file in files],
+    }
+    document["picked"]["path"] = str(artifacts[0].relative_to(directory.path))
+    document["findings"] += _find_still_improving(_find_run(directory, chosen.candidate))
+    writer.write_text(directory.tables, render_search_tables(document))
+    writer.write_text(directory.report, json.dumps(document, indent=2) + "\n")
+    written = read_compression(directory)
+    assert written is not None
+    return written
+
+
+def _describe_result(
+    record: SearchRecord,
+    subject: SearchSubject,
+    compress: CompressRequest,
+    *,
+    chosen: FinalFile,
+    final: Measured,
+    met: bool,
+) -> dict[str, Any]:
+    """The document without what depends on where files are."""
+    candidate = record.candidates[_base_name(chosen.candidate, record.candidates)]
+    described = describe_candidates(record, picked=candidate.name, met=met)
+    return {
         "schema": "kd.compress/1",
         "targets": {**compress.targets.to_json(), "max_drop": record.max_drop},
         "met": met,
         "metric": subject.metric.name,
         "split": final.split,
         "seed": subject.request.recipe.train.seed,
-        "gates": [gate.to_json() | ({"reason": gate.reason} if gate.reason else {}) for gate in gates],
-        "artifacts": [_describe_artifact(path, directory) for path in artifacts],
         "picked": {
-            "path": str(artifacts[0].relative_to(directory.path)),
             "candidate": chosen.candidate,
             "quantize": chosen.converted.format.variant,
-            "parameters": candidates[candidate].parameters,
+            "parameters": candidate.parameters,
             "validation": chosen.on_validation.value,
             **_describe_measured(final),
         },
         "teacher": {**describe_teacher(subject), **_describe_teacher_on(final)},
-        "ratios": _make_ratios(subject, candidates[candidate], final),
-        "classes": _describe_worst_class(subject, chosen, final),
+        "ratios": _make_ratios(subject, candidate, final),
+        "classes": _describe_worst_class(subject, chosen),
         "candidates": described,
         "front": make_front(described, lower_is_better=subject.metric.lower_is_better),
-        "files": [_describe_file(file) for file in files],
         "schedule": record.schedule.to_json(),
         "rungs": [rung.to_json() for rung in record.rungs],
         "repeats": record.repeats,
-        "findings": [*record.findings, *_find_still_improving(_find_run(directory, chosen.candidate))],
+        "findings": list(record.findings),
         "seconds": record.seconds,
         "environment": {
             "versions": collect_versions(),
@@ -104,11 +124,6 @@ def write_compression(
             **device_record(strategy_for(subject.request.recipe.train.devices)),
         },
     }
-    writer.write_text(directory.tables, render_markdown(document))
-    writer.write_text(directory.report, json.dumps(document, indent=2) + "\n")
-    written = read_compression(directory)
-    assert written is not None
-    return written
 
 
 def _base_name(name: str, candidates: Mapping[str, Candidate]) -> str:
@@ -116,7 +131,7 @@ def _base_name(name: str, candidates: Mapping[str, Candidate]) -> str:
     return name if name in candidates else name.partition("-seed-")[0]
 
 
-def _copy_files(folder: Path, chosen: FinalFile, subject: Subject, directory: SearchDirectory) -> list[Path]:
+def _copy_files(folder: Path, chosen: FinalFile, subject: SearchSubject, directory: SearchDirectory) -> list[Path]:
     """Copy the file, its Keras model, `labels.txt` and `input.json`; the file comes first."""
     form, scratch = chosen.converted.format, chosen.converted.path.parent / "out"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -178,7 +193,7 @@ def _describe_measured(measured: Measured) -> dict[str, Any]:
     }
 
 
-def describe_teacher(subject: Subject) -> dict[str, Any]:
+def describe_teacher(subject: SearchSubject) -> dict[str, Any]:
     """Path, size and metric of the teacher on the validation split."""
     paths = [one.path for one in subject.teachers]
     return {
@@ -201,7 +216,7 @@ def _describe_teacher_on(final: Measured) -> dict[str, Any]:
     }
 
 
-def _make_ratios(subject: Subject, candidate: Candidate, final: Measured) -> dict[str, float | None]:
+def _make_ratios(subject: SearchSubject, candidate: Candidate, final: Measured) -> dict[str, float | None]:
     """How many times smaller and faster: weights against weights, file against file of one format, and latency."""
     parameters, ratio = subject.parameters, final.ratio
     return {
@@ -211,7 +226,7 @@ def _make_ratios(subject: Subject, candidate: Candidate, final: Measured) -> dic
     }
 
 
-def _describe_worst_class(subject: Subject, chosen: FinalFile, final: Measured) -> dict[str, Any] | None:
+def _describe_worst_class(subject: SearchSubject, chosen: FinalFile) -> dict[str, Any] | None:
     """The class with the lowest recall, before and after, on the validation split."""
     metric, names = subject.metric, subject.dataset.class_names
     if metric.task != "classification" or metric.labels is None:
@@ -313,7 +328,7 @@ def _find_still_improving(run: Path) -> list[str]:
     return []
 
 
-def render_markdown(document: dict[str, Any]) -> str:
+def render_search_tables(document: dict[str, Any]) -> str:
     """Render `compress.md`: the file beside the teacher, and all candidates with the reason."""
     picked, teacher = document["picked"], document["teacher"]
     metric, front = document["metric"], document["front"]

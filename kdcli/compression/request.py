@@ -27,7 +27,8 @@ METRICS_OF_TASK: dict[str, tuple[str, ...]] = {
 }
 # Quantizations of a format from the smallest file to the largest.
 _LADDER = ("int8", "dynamic", "float16", "none")
-# Default bound on the drop.
+# The recipe where none is named, and the bound on the drop.
+SEARCH_RECIPE = "compress"
 DEFAULT_DROP = 0.01
 BUDGET_SECONDS = 20 * 60.0
 

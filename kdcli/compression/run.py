@@ -14,7 +14,7 @@ from kdcli.compression.report import describe_candidates, describe_teacher, read
 from kdcli.compression.request import CompressRequest
 from kdcli.compression.rungs import choose_survivors, rank
 from kdcli.compression.search_plan import apply_schedule, hash_inputs, plan_search
-from kdcli.compression.subject import Subject, open_subject
+from kdcli.compression.subject import SearchSubject, open_subject
 from kdcli.data.dataset import fingerprint_dataset
 from kdcli.errors import Interrupted, UsageError
 from kdcli.events import Note
@@ -100,7 +100,7 @@ def _format(value: Any) -> str:
 
 
 def _plan(
-    subject: Subject,
+    subject: SearchSubject,
     compress: CompressRequest,
     directory: SearchDirectory,
     identity: SearchIdentity,
@@ -120,7 +120,7 @@ def _plan(
 
 
 def _search(
-    subject: Subject,
+    subject: SearchSubject,
     compress: CompressRequest,
     directory: SearchDirectory,
     identity: SearchIdentity,
@@ -133,7 +133,7 @@ def _search(
     with directory.hold_lock(stop):
         record = SearchRecord.read(directory)
         if record is not None:
-            # Another process may have planned it meanwhile.
+            # Another process may have planned it before.
             identity.refuse_other(record, directory)
         else:
             record = plan_search(
@@ -178,7 +178,7 @@ def _climb(
     return record
 
 
-def _announce(subject: Subject, number: int, rung: Rung) -> None:
+def _announce(subject: SearchSubject, number: int, rung: Rung) -> None:
     for one in rung.standings:
         goes = "" if one.name in rung.survivors else ", rejected"
         text = f"rung {number}: {one.name}: {subject.metric.name} {one.value:.4f}{goes}"

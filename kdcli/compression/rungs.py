@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdcli.compression.metric import Metric
+from kdcli.compression.metric import PairedMetric
 from kdcli.compression.schedule import count_survivors
 
 # Differences of accuracies are inexact in the last digits.
@@ -39,7 +39,7 @@ class Standing:
 def rank(
     outputs: Mapping[str, np.ndarray],
     sizes: Mapping[str, int],
-    metric: Metric,
+    metric: PairedMetric,
     *,
     max_drop: float | None,
     smallest: bool,

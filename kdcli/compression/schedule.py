@@ -70,7 +70,7 @@ class Length:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
+class SearchSchedule:
     """What is trained, for how long.
 
     Args:
@@ -98,7 +98,7 @@ class Schedule:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Schedule:
+    def from_json(cls, values: dict[str, Any]) -> SearchSchedule:
         """Read the record of a schedule."""
         tuples = {name: tuple(values[name]) for name in ("candidates", "rungs", "findings")}
         return cls(**{**values, **tuples})
@@ -122,7 +122,7 @@ def list_rungs(steps: int, candidates: int) -> tuple[int, ...]:
 
 def plan_schedule(
     names: Sequence[str], costs: Costs, length: Length, *, budget: float, spent: float = 0.0
-) -> Schedule:
+) -> SearchSchedule:
     """Plan a search within a budget: fewer candidates first, then fewer examples.
 
     Args:
@@ -166,7 +166,7 @@ def plan_schedule(
     epochs = min(epochs, length.epochs)
     steps = epochs * planner.epoch_steps
     rungs = list_rungs(steps, count)
-    return Schedule(
+    return SearchSchedule(
         candidates=tuple(names[:count]),
         examples=examples,
         views=planner.views,

@@ -12,8 +12,8 @@ from kdcli.compression.candidates import Candidate, CandidateSearch
 from kdcli.compression.costs import measure_costs
 from kdcli.compression.record import SearchRecord, list_open
 from kdcli.compression.request import BUDGET_SECONDS, DEFAULT_DROP, CompressRequest
-from kdcli.compression.schedule import Length, Schedule, plan_schedule
-from kdcli.compression.subject import Subject, open_subject
+from kdcli.compression.schedule import Length, SearchSchedule, plan_schedule
+from kdcli.compression.subject import SearchSubject, open_subject
 from kdcli.compression.teacher_latency import find_latency_bound
 from kdcli.events import Note
 from kdcli.models.files.format import resolve_model_file
@@ -24,7 +24,7 @@ from kdcli.zoo import File
 
 
 def plan_search(
-    subject: Subject,
+    subject: SearchSubject,
     compress: CompressRequest,
     directory: SearchDirectory,
     *,
@@ -64,12 +64,7 @@ def plan_search(
         budget=compress.budget or BUDGET_SECONDS,
         spent=time.perf_counter() - began,
     )
-    candidates = [
-        one.drop("the budget is too small to train it")
-        if one.is_open and one.name not in schedule.candidates
-        else one
-        for one in candidates
-    ]
+    candidates = _drop_unscheduled(candidates, schedule)
     record = SearchRecord(
         requested=requested,
         inputs=inputs,
@@ -88,7 +83,16 @@ def plan_search(
     return record
 
 
-def choose_drop(subject: Subject, compress: CompressRequest) -> tuple[float | None, list[str]]:
+def _drop_unscheduled(candidates: Sequence[Candidate], schedule: SearchSchedule) -> list[Candidate]:
+    return [
+        one.drop("the budget is too small to train it")
+        if one.is_open and one.name not in schedule.candidates
+        else one
+        for one in candidates
+    ]
+
+
+def choose_drop(subject: SearchSubject, compress: CompressRequest) -> tuple[float | None, list[str]]:
     """The bound on the drop, and a sentence if it was chosen here: without any other bound, one point.
 
     A metric that is not a fraction may become 5% worse.
@@ -100,7 +104,7 @@ def choose_drop(subject: Subject, compress: CompressRequest) -> tuple[float | No
     return drop, [f"no target: searching for the smallest file whose {metric.name} is at most {drop:.4g} worse"]
 
 
-def choose_allowed_drop(subject: Subject, compress: CompressRequest, max_drop: float | None) -> float | None:
+def choose_allowed_drop(subject: SearchSubject, compress: CompressRequest, max_drop: float | None) -> float | None:
     """By how much a preferred candidate may be worse than the teacher: the bound, or what a gate leaves."""
     metric = subject.metric
     value = metric.measure_teacher()
@@ -108,7 +112,7 @@ def choose_allowed_drop(subject: Subject, compress: CompressRequest, max_drop: f
     return min([*([] if max_drop is None else [max_drop]), *left], default=None)
 
 
-def _measure_length(subject: Subject, *, repeats: int) -> Length:
+def _measure_length(subject: SearchSubject, *, repeats: int) -> Length:
     dataset, train = subject.dataset, subject.request.recipe.train
     each, views = steps_per_epoch(len(dataset.train), train.batch_size), subject.request.recipe.teacher.views
     return Length(
@@ -123,7 +127,7 @@ def _measure_length(subject: Subject, *, repeats: int) -> Length:
     )
 
 
-def describe_plan(candidates: Sequence[Candidate], schedule: Schedule) -> list[str]:
+def describe_plan(candidates: Sequence[Candidate], schedule: SearchSchedule) -> list[str]:
     """Notes on the dropped candidates, the length and the expected time."""
     texts = [f"dropped {one.name}: {one.reason}" for one in candidates if not one.is_open]
     count, minutes = len(schedule.candidates), schedule.seconds["total"] / 60
@@ -135,7 +139,7 @@ def describe_plan(candidates: Sequence[Candidate], schedule: Schedule) -> list[s
     return [*texts, *schedule.findings, summary]
 
 
-def apply_schedule(subject: Subject, compress: CompressRequest, schedule: Schedule) -> Subject:
+def apply_schedule(subject: SearchSubject, compress: CompressRequest, schedule: SearchSchedule) -> SearchSubject:
     """The subject with the subset of examples that the schedule uses; the validation split stays as large."""
     if schedule.examples is None:
         return subject

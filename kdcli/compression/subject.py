@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kdcli.compression.defaults import add_augmentation
-from kdcli.compression.metric import IMBALANCE, Metric, choose_metric
+from kdcli.compression.metric import IMBALANCE, PairedMetric, choose_metric
 from kdcli.compression.request import BUDGET_SECONDS, CompressRequest, check_fraction
 from kdcli.compression.schedule import FEWEST_EXAMPLES
 from kdcli.data.dataset import Dataset, fill_outputs
@@ -43,7 +43,7 @@ _DISAGREEMENT = 0.06
 
 
 @dataclass(frozen=True)
-class Subject:
+class SearchSubject:
     """The opened data and teacher of a search.
 
     Args:
@@ -62,7 +62,7 @@ class Subject:
     teachers: tuple[OpenedModel, ...]
     network: KerasNetwork | None
     findings: tuple[str, ...]
-    metric: Metric
+    metric: PairedMetric
     chose_augmentation: bool = False
     teacher_seconds: float = 0.0
 
@@ -100,13 +100,13 @@ class Subject:
         return examples.subset(limit_positions(examples.all_labels(), len(examples), limit=count, seed=seed))
 
     @cached_property
-    def test_metric(self) -> Metric | None:
+    def test_metric(self) -> PairedMetric | None:
         """The metric on the test split; None if there is no test split."""
         if self.dataset.test is None:
             return None
         return self.metric_on(self.dataset.test)
 
-    def metric_on(self, examples: Examples) -> Metric:
+    def metric_on(self, examples: Examples) -> PairedMetric:
         """The metric on a split, with the teacher's outputs for it."""
         members = compute_member_logits(self.request, self.dataset, self.teachers, examples)
         logits = mix_logits(self.request, self.teachers, members)
@@ -114,7 +114,7 @@ class Subject:
         return replace(self.metric, labels=examples.all_labels(), teacher=self.metric.reduce(logits))
 
 
-def open_subject(compress: CompressRequest) -> Subject:
+def open_subject(compress: CompressRequest) -> SearchSubject:
     """Open the data, set a test split aside where there is none, and open and measure the teacher.
 
     Raises:
@@ -144,8 +144,8 @@ def open_subject(compress: CompressRequest) -> Subject:
     network, why_not = _find_shrinkable(request, teachers)
     before = request.recipe.data.augment
     request, augmentation = add_augmentation(request, dataset, network)
-    empty = Metric(name, dataset.task, None, np.zeros(0))
-    subject = Subject(
+    empty = PairedMetric(name, dataset.task, None, np.zeros(0))
+    subject = SearchSubject(
         request,
         dataset,
         teachers,
@@ -179,7 +179,7 @@ def _time_teacher(network: Network, dataset: Dataset) -> float:
     return (time.perf_counter() - since) / count
 
 
-def _refuse_slow_teacher(subject: Subject, compress: CompressRequest) -> None:
+def _refuse_slow_teacher(subject: SearchSubject, compress: CompressRequest) -> None:
     """Refuse a budget in which the teacher alone cannot answer for the smallest subset of the examples.
 
     Raises:
@@ -253,7 +253,7 @@ def _find_shrinkable(
     return None, (f"the teacher cannot be shrunk: {reasons[0]}",)
 
 
-def _compare_gates(compress: CompressRequest, metric: Metric) -> list[str]:
+def _compare_gates(compress: CompressRequest, metric: PairedMetric) -> list[str]:
     """Notes on bounds that the teacher itself misses."""
     value = metric.measure_teacher()
     return [
@@ -263,7 +263,7 @@ def _compare_gates(compress: CompressRequest, metric: Metric) -> list[str]:
     ]
 
 
-def _describe_data(dataset: Dataset, metric: Metric, *, max_drop: float | None) -> list[str]:
+def _describe_data(dataset: Dataset, metric: PairedMetric, *, max_drop: float | None) -> list[str]:
     """What the data can show, and which metric may suit it better."""
     texts = []
     if not dataset.labelled:

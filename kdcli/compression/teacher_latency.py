@@ -9,7 +9,7 @@ import numpy as np
 
 from kdcli.artifacts.export_source import require_exportable
 from kdcli.compression.request import CompressRequest
-from kdcli.compression.subject import Subject
+from kdcli.compression.subject import SearchSubject
 from kdcli.errors import ModelError
 from kdcli.evaluation.latency.command import run_latency_command
 from kdcli.evaluation.latency.measure import time_models
@@ -32,7 +32,7 @@ class LatencyBound:
     teacher_ms: float | None = None
 
 
-def find_latency_bound(subject: Subject, compress: CompressRequest) -> LatencyBound:
+def find_latency_bound(subject: SearchSubject, compress: CompressRequest) -> LatencyBound:
     """The bound on the latency; the teacher is timed if a ratio is bounded.
 
     Raises:
@@ -51,7 +51,7 @@ def find_latency_bound(subject: Subject, compress: CompressRequest) -> LatencyBo
     return LatencyBound(min(bounds), teacher_ms)
 
 
-def _time_teacher(subject: Subject, compress: CompressRequest) -> float:
+def _time_teacher(subject: SearchSubject, compress: CompressRequest) -> float:
     opened, request = subject.teachers[0], subject.request
     form = compress.forms[-1]
     with ExitStack() as resources:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdcli.runs.shared_directory import SharedDirectory, read_document
+from kdcli.runs.shared_directory import SharedDirectory, read_json_object
 
 REPORT_FILE, TABLES_FILE = "compare.json", "compare.md"
 
@@ -21,4 +21,4 @@ class ComparisonDirectory(SharedDirectory):
 
     def earlier(self) -> dict[str, Any] | None:
         """Read the report in the directory; None if there is no valid one."""
-        return read_document(self.report) or None
+        return read_json_object(self.report) or None

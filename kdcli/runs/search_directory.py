@@ -12,7 +12,7 @@ import numpy as np
 from kdcli.exports import EXPORT_FORMATS
 from kdcli.runs import writer
 from kdcli.runs.export_results import INTERFACE_FILE, LABELS_FILE
-from kdcli.runs.shared_directory import SharedDirectory, read_document
+from kdcli.runs.shared_directory import SharedDirectory, read_json_object
 
 REPORT_FILE, TABLES_FILE, RECORD_FILE = "compress.json", "compress.md", "search.json"
 # The model that comes out, without its suffix; where no file meets the targets, the nearest one.
@@ -47,7 +47,7 @@ class SearchDirectory(SharedDirectory):
 
     def read_record(self) -> dict[str, Any]:
         """What was measured and decided so far; empty before."""
-        return read_document(self.path / RECORD_FILE)
+        return read_json_object(self.path / RECORD_FILE)
 
     def write_record(self, record: dict[str, Any]) -> None:
         """Write what was measured and decided, before it is used."""

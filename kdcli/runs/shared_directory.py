@@ -149,10 +149,10 @@ class SharedDirectory:
 
     @classmethod
     def _is_marked(cls, path: Path) -> bool:
-        return bool(read_document(path / MARKER_FILE).get(cls.content))
+        return bool(read_json_object(path / MARKER_FILE).get(cls.content))
 
 
-def read_document(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON document; empty if there is no valid one."""
     try:
         document = json.loads(path.read_text("utf-8"))

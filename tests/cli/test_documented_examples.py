@@ -134,9 +134,22 @@ def models(folder):
         model.save(folder / f"{name}.keras")
 
 
-def test_the_three_commands_of_the_readme_run(models, folder):
+def readme_commands():
     readme = (ROOT / "README.md").read_text("utf-8")
-    commands = [shlex.split(line)[1:] for line in re.findall(r"^kd .*", readme, re.MULTILINE)]
+    return [shlex.split(line)[1:] for line in re.findall(r"^kd .*", readme, re.MULTILINE)]
+
+
+@pytest.mark.slow
+def test_the_first_command_of_the_readme_runs(models, folder):
+    words = readme_commands()[0]
+    assert words[:2] == ["compress", "model.keras"]
+    code, printed = run([words[0], "teacher.keras", *words[2:]], folder)
+    assert code in (0, 7), printed
+    assert (folder / "small" / "compress.md").is_file()
+
+
+def test_the_three_commands_of_the_readme_run(models, folder):
+    commands = readme_commands()[1:]
     assert [words[0] for words in commands] == ["distill", "compare", "export"]
     for words in commands:
         code, printed = run(words, folder)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kdcli.compression.metric import Metric, choose_metric
+from kdcli.compression.metric import PairedMetric, choose_metric
 from kdcli.errors import UsageError
 from kdcli.evaluation.quality import measure_quality
 
@@ -19,7 +19,7 @@ TEACHER, STUDENT = (RANDOM.normal(size=(COUNT, CLASSES)) + 2 * np.eye(CLASSES)[L
 
 
 def classification(name="accuracy", labels=LABELS):
-    return Metric(name, "classification", labels, TEACHER)
+    return PairedMetric(name, "classification", labels, TEACHER)
 
 
 def test_the_drop_is_the_difference_of_the_accuracies():
@@ -29,7 +29,7 @@ def test_the_drop_is_the_difference_of_the_accuracies():
 
 def test_an_error_that_is_lower_is_better_drops_upwards():
     values, before, after = (RANDOM.normal(size=(50, 1)) for _ in range(3))
-    metric = Metric("mae", "regression", values, before)
+    metric = PairedMetric("mae", "regression", values, before)
     assert metric.drop(after) == pytest.approx(np.abs(after - values).mean() - np.abs(before - values).mean())
 
 
@@ -56,7 +56,7 @@ def segmentation(name="mean_iou"):
     random = np.random.default_rng(1)
     labels = random.integers(-1, 3, (12, 6, 5))
     teacher, student = (random.normal(size=(12, 6, 5, 3)) + 3 * np.eye(3)[labels.clip(0)] for _ in range(2))
-    metric = Metric(name, "segmentation", labels, np.zeros(0))
+    metric = PairedMetric(name, "segmentation", labels, np.zeros(0))
     return replace(metric, teacher=metric.reduce(teacher)), student, teacher, labels
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdcli.compression.metric import Metric
+from kdcli.compression.metric import PairedMetric
 from kdcli.compression.rungs import choose_survivors, rank
 
 COUNT = 400
@@ -23,7 +23,7 @@ TEACHER = with_accuracy(0.95)
 
 def order(accuracies, *, max_drop=None, smallest=False, progress=1.0, shift=0):
     logits = {name: with_accuracy(value, shift=shift * at) for at, (name, value) in enumerate(accuracies.items())}
-    metric = Metric("accuracy", "classification", LABELS, TEACHER)
+    metric = PairedMetric("accuracy", "classification", LABELS, TEACHER)
     standings = rank(logits, SIZES, metric, max_drop=max_drop, smallest=smallest, progress=progress)
     return standings, [one.name for one in standings]
 
@@ -74,7 +74,7 @@ def test_a_third_goes_on():
 def test_a_candidate_without_a_value_comes_last():
     values = np.linspace(0, 1, COUNT)[:, None]
     outputs = {"large": np.full((COUNT, 1), np.nan), "small": values + 0.3}
-    metric = Metric("mae", "regression", values, values)
+    metric = PairedMetric("mae", "regression", values, values)
     ranked = rank(outputs, SIZES, metric, max_drop=None, smallest=False, progress=1.0)
     assert [one.name for one in ranked] == ["small", "large"]
     assert np.isnan(ranked[1].value)
