@@ -24,6 +24,8 @@ from kdcli.tensors import Tensors
 
 # Number of examples from which outputs are understood, and on which targets are compared.
 _SAMPLE_EXAMPLES, _TARGET_EXAMPLES = 256, 64
+# Input values of a model at a time: its activations take many times as much memory.
+_SAMPLE_VALUES = 2_000_000
 # Up to this fraction of labels beyond the model's outputs are typing errors; above it the model is a wrong one.
 _MAX_WRONG_LABELS = 0.05
 # The range of bounded activations, the tolerance around it, and the fraction of targets that may be outside.
@@ -102,7 +104,7 @@ def _compute_sample(network: Network, raw: Tensors, who: str) -> np.ndarray:
         ModelError: the model fails on them.
     """
     try:
-        return np.asarray(ops.convert_to_numpy(network.compute_saved_output(raw)), np.float64)
+        return _compute_in_parts(network, raw)
     except (ValueError, TypeError, tf.errors.OpError) as error:
         if isinstance(network, RunnerNetwork) and network.failures:
             raise find_failure(network, error) from error
@@ -117,8 +119,19 @@ def _compute_unscaled(network: Network, section: InputSection, raw: Tensors) -> 
     scaled = any(preprocessing.is_scaled for preprocessing in network.preprocessing.values())
     if section.scale != "auto" or not scaled or network.activation is not None or network.saved_kind != "logits":
         return None
-    outputs = ops.convert_to_numpy(network.with_scale("raw").compute_saved_output(raw))
-    return np.nan_to_num(np.asarray(outputs, np.float64), nan=np.inf)
+    return np.nan_to_num(_compute_in_parts(network.with_scale("raw"), raw), nan=np.inf)
+
+
+def _compute_in_parts(network: Network, raw: Tensors) -> np.ndarray:
+    """The saved model's outputs as float64, for so many examples at a time that large images fit into memory."""
+    count = len(next(iter(raw.values())))
+    values = sum(int(np.prod(one.preprocessed_shape)) for one in network.preprocessing.values())
+    size = max(1, _SAMPLE_VALUES // max(1, values))
+    parts = [
+        network.compute_saved_output({name: array[start : start + size] for name, array in raw.items()})
+        for start in range(0, count, size)
+    ]
+    return np.concatenate([np.asarray(ops.convert_to_numpy(part), np.float64) for part in parts])
 
 
 def _choose_input_scale(

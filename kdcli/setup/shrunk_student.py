@@ -33,6 +33,8 @@ from kdcli.zoo.shrunk import Shrunk
 
 # Training examples on which importance, blocks and batch statistics are measured, and how many at a time.
 CALIBRATION_EXAMPLES, _BATCH = 512, 64
+# Input values at a time: all activations of a model are in memory together.
+_BATCH_VALUES = 2_000_000
 
 
 def build_shrunk_student(
@@ -245,7 +247,8 @@ def sample_calibration(dataset: Dataset, *, seed: int) -> Examples:
 def make_batches(network: KerasNetwork, examples: Examples) -> Batches:
     """Batches of preprocessed examples, as the model takes them."""
 
-    size = network.batch or _BATCH
+    values = sum(int(np.prod(one.preprocessed_shape)) for one in network.preprocessing.values())
+    size = network.batch or max(1, min(_BATCH, _BATCH_VALUES // max(1, values)))
     # A model for one batch size takes no smaller rest.
     end = len(examples) // size * size if network.batch else len(examples)
 
