@@ -44,7 +44,7 @@ def main() -> None:
         process = start(teacher, options.out / "killed")
         try:
             # After the start of Python, and before the end.
-            code = process.wait(draw.uniform(5, whole) if kills < options.kills else None)
+            code = process.wait(draw.uniform(0.2, 0.4) * whole if kills < options.kills else None)
             break
         except subprocess.TimeoutExpired:
             process.kill()

@@ -132,10 +132,10 @@ def command(
             strict_gates=gates.strict_gates,
             **merged,
         )
-    _show(result, output, strict=gates.strict_gates)
+    _show(result, output, data=recipe_options.data, strict=gates.strict_gates)
 
 
-def _show(result: Compression | CompressionPlan, output: Output, *, strict: bool) -> None:
+def _show(result: Compression | CompressionPlan, output: Output, *, data: str | None, strict: bool) -> None:
     from kdcli.runs.compression_results import CompressionPlan
 
     document = result.to_json()
@@ -145,7 +145,7 @@ def _show(result: Compression | CompressionPlan, output: Output, *, strict: bool
     path = document["picked"]["path"] if result.is_met else None
     output.result(document, path=path, human=format_compression(result))
     if result.is_met:
-        output.next_command(_suggest_use(document))
+        output.next_command(_suggest_use(document, data))
     enforce_gates(result.gates, strict=strict)
 
 
@@ -207,10 +207,14 @@ def _make_table(document: dict[str, Any]) -> Any:
         ["path", teacher["path"] or "", picked["path"]],
         ["parameters", _count(teacher["parameters"]), _count(picked["parameters"])],
         ["bytes", _count(teacher["bytes"]), _count(picked["bytes"])],
-        [f"{metric}, {document['split']}", *(_format_value(one, metric) for one in (teacher, picked))],
+        [f"{metric}, {document['split']}", f"{teacher['value']:.4f}", f"{picked['value']:.4f}"],
     ]
-    drop = picked["drop"]
-    rows.append(["drop", "", f"{drop['value']:+.4f} [{drop['low']:+.4f}, {drop['high']:+.4f}]"])
+    if metric == "accuracy":
+        rows.append(["  95% interval", *(_format_interval(one) for one in (teacher, picked))])
+    rows += [
+        ["drop", "", f"{picked['drop']['value']:+.4f}"],
+        ["  95% interval", "", _format_interval(picked["drop"])],
+    ]
     if picked["latency"] is not None:
         times = [
             "n/a" if one is None else f"{one['p50_ms']:.4g}" for one in (teacher["latency"], picked["latency"])
@@ -226,9 +230,8 @@ def _make_table(document: dict[str, Any]) -> Any:
     return make_table(title, ("", "teacher", "file"), rows)
 
 
-def _format_value(one: dict[str, Any], metric: str) -> str:
-    interval = metric == "accuracy" and one["low"] is not None
-    return f"{one['value']:.4f}" + (f" [{one['low']:.4f}, {one['high']:.4f}]" if interval else "")
+def _format_interval(one: dict[str, Any]) -> str:
+    return "" if one["low"] is None else f"[{one['low']:.4f}, {one['high']:.4f}]"
 
 
 def _describe_ratios(document: dict[str, Any]) -> str:
@@ -237,14 +240,15 @@ def _describe_ratios(document: dict[str, Any]) -> str:
         parts.append(f"{ratios['parameters']:.1f} times fewer parameters")
     if ratios["file"] is not None:
         size = document["teacher"]["file_bytes"]
-        parts.append(f"a {ratios['file']:.1f} times smaller file (the teacher in this format: {size:,} bytes)")
+        parts.append(f"a file {ratios['file']:.1f} times smaller (the teacher in this format: {size:,} bytes)")
     if ratios["latency"] is not None:
         parts.append(f"{ratios['latency']:.2f} times faster")
     return ", ".join(parts)
 
 
-def _suggest_use(document: dict[str, Any]) -> str:
-    return shlex.join(["kd", "predict", document["picked"]["path"], "--data", "D", "--out", "predictions.csv"])
+def _suggest_use(document: dict[str, Any], data: str | None) -> str:
+    words = ["kd", "predict", document["picked"]["path"], "--data", data or "D", "--out", "predictions.csv"]
+    return shlex.join(words)
 
 
 def _count(value: int | None) -> str:

@@ -48,7 +48,8 @@ def measure_costs(
         job = build_distillation(RunLocation(out, make_run_request(subject, candidate, None, root=out)))
         built = time.perf_counter() - since
         assert job.teacher_outputs is not None
-        if subject.request.preflight:
+        # The largest candidate may be the teacher itself, which the preflight of a single run refuses.
+        if subject.request.preflight and candidate.parameters != subject.first.parameters:
             findings |= dict.fromkeys((*training_findings(job), *check_job(job)))
         since = time.perf_counter()
         _, targets = job.teacher_outputs.sample_targets()
