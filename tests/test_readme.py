@@ -23,9 +23,10 @@ def test_the_picture_shows_the_table_of_the_demo_page():
     assert "(docs/kd-demo.svg)" in README
     shown = re.sub(r"<[^>]+>", "", picture).replace("\u00a0", " ")
     page = (ROOT / "docs" / "commands" / "demo.md").read_text("utf-8")
-    table = page[page.index("\nmodel ") :].splitlines()[1:7]
+    table = page[page.index("\ncandidate ") :].splitlines()[1:7]
     for line in table:
-        assert line in shown, line
+        # The picture cuts long lines.
+        assert line[:110] in shown, line
 
 
 def test_continuous_integration_runs_the_test_command_of_the_readme():

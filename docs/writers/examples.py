@@ -6,7 +6,7 @@ A page holds these steps:
 - `<!-- run -->` above a `python` block runs it; `<!-- file: NAME -->` above any block writes it to that file;
 - `<!-- run: exit=4 lines=12 -->` above a `console` block: the exit code that its last command ends with, and how
   many lines of each output are shown; `commands=1`: only its first line is a command, later lines that begin with
-  `$` are output; `stages=1`: of the output only the commands that it names and the last table are shown;
+  `$` are output; `stages=1`: of the output only the commands that it names and the tables at its end are shown;
 - `<!-- hidden: COMMAND -->` runs a command that the page does not show;
 - `<!-- hidden python ... -->` runs Python that the page does not show.
 
@@ -158,10 +158,10 @@ def run_page(page: str, folder: Path, *, run: Run, run_python: RunPython) -> str
 
 
 def keep_stages(output: str) -> str:
-    """Of a command that runs others: those commands, and everything from the title of the last table on."""
+    """Of a command that trains: the commands that it runs, and everything from the table of candidates on."""
     lines = output.splitlines()
-    heading = max((number for number, line in enumerate(lines) if line.startswith("model ")), default=1)
-    return "\n".join([*(line for line in lines[:heading] if line.startswith("$ ")), *lines[heading - 1 :]])
+    table = max((number for number, line in enumerate(lines) if line == "candidates"), default=0)
+    return "\n".join([*(line for line in lines[:table] if line.startswith("$ ")), *lines[table:]])
 
 
 def shorten(output: str, lines: int | None = None) -> str:
@@ -236,7 +236,7 @@ def draw(page: str) -> str:
     console = Console(record=True, width=PICTURE_WIDTH, file=open(os.devnull, "w", encoding="utf-8"))
     console.print(Text(f"$ {example.command}", style="bold green"))
     for line in example.output:
-        style = "dim" if line.startswith("$ ") else "bold" if line.startswith("model ") else ""
+        style = "dim" if line.startswith("$ ") else "bold" if line.startswith("candidate ") else ""
         text = line if len(line) <= PICTURE_WIDTH else line[: PICTURE_WIDTH - 1] + "…"
         # Spaces that a picture keeps.
         console.print(Text(text.replace(" ", "\u00a0"), style=style))

@@ -155,6 +155,7 @@ def format_compression(result: Compression) -> list[Any]:
     parts = [
         _make_candidate_table(document),
         *make_gate_tables(result.gates),
+        *(f"{gate.name} {gate.bound}: {gate.reason}" for gate in result.gates if gate.reason),
         *(f"note: {text}" for text in document["findings"]),
         _make_table(document),
         _describe_ratios(document),

@@ -30,7 +30,6 @@ def command(
         document,
         path=document["compress"]["picked"]["path"],
         human=[
-            "1,797 real digits, 8×8 pixels",
             *format_compression(result.compression),
             f"all files are in {document['out']}",
             f"time: {times}",

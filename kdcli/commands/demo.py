@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from kdcli.runs.demo_results import Demonstration
 
 RECIPE = "digits"
-# Targets that the digits can show: 360 test examples tell about three points apart.
-MAX_SIZE_MB, MAX_DROP = 0.02, 0.03
+# Targets that the digits can show: 360 test examples tell models apart that differ by about four points.
+MAX_SIZE_MB, MAX_DROP = 0.02, 0.04
 
 
 def demo(
