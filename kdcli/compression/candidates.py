@@ -45,6 +45,7 @@ _ZOO_LADDER = (1 / 32, 1 / 64)
 _SCRATCH_BYTES = 200_000_000
 # The part of the budget after which no further sizes are searched for.
 _SEARCH_PART = 0.2
+_NO_TIME = "the budget is too small to find its size"
 # A student with less than this fraction of the teacher's parameters is also shrunk in two steps.
 _IN_STEPS_BELOW = 0.5
 
@@ -134,33 +135,43 @@ class CandidateSearch:
         Raises:
             UsageError: no family has a student within the targets; the message names the nearest.
         """
-        families, failures = list_families(
+        began, limit = time.perf_counter(), _SEARCH_PART * (self._compress.budget or BUDGET_SECONDS)
+        found: list[Candidate] = []
+        unreachable: list[UnreachableTarget] = []
+
+        def is_late() -> bool:
+            return time.perf_counter() - began > limit and any(one.is_open for one in found)
+
+        planned = list_families(
             self._subject, self._compress.students, at_several_sizes=not self._compress.targets.on_cost
         )
-        found = [Candidate(name=name, family=name.split("-")[0]).drop(why) for name, why in failures.items()]
-        unreachable: list[UnreachableTarget] = []
-        began, limit = time.perf_counter(), _SEARCH_PART * (self._compress.budget or BUDGET_SECONDS)
-        for family, bounds, name in self._list_tasks(families):
-            if time.perf_counter() - began > limit and any(one.is_open for one in found):
-                missing = Candidate(name=name, family=family.kind, start=family.start)
-                found.append(missing.drop("the budget is too small to find its size"))
+        for plan in planned:
+            missing = Candidate(name=plan.name, family=plan.kind, start=plan.start)
+            if is_late():
+                found.append(missing.drop(_NO_TIME))
                 continue
-            self._announce(name)
+            self._announce(plan.name)
             try:
-                keep, candidate = self._find_one(family, bounds, name, directory)
-                found.append(candidate)
-                if name == "shrunk":
-                    found += self._find_in_two_steps(family, keep, candidate, directory)
-            except UnreachableTarget as error:
-                unreachable.append(self._name_target(error))
-                reason = unreachable[-1].message
-                if error.option == "--max-params":
-                    reason = f"no student of this family has {error.bound:,.0f} parameters or fewer"
-                found.append(Candidate(name=name, family=family.kind, start=family.start).drop(reason))
-            except LatencyCommandError:
-                raise
-            except (ModelError, UsageError) as error:
-                found.append(Candidate(name=name, family=family.kind, start=family.start).drop(error.message))
+                family = plan.make()
+            except KdError as error:
+                found.append(missing.drop(error.message))
+                continue
+            for bounds, name in self._list_sizes(family):
+                missing = replace(missing, name=name)
+                if is_late():
+                    found.append(missing.drop(_NO_TIME))
+                    continue
+                if name != plan.name:
+                    self._announce(name)
+                try:
+                    found += self._find_one(family, bounds, name, directory)
+                except UnreachableTarget as error:
+                    unreachable.append(self._name_target(error))
+                    found.append(missing.drop(_explain_family(unreachable[-1])))
+                except LatencyCommandError:
+                    raise
+                except (ModelError, UsageError) as error:
+                    found.append(missing.drop(error.message))
         found = drop_dominated(found)
         if not any(candidate.is_open for candidate in found):
             raise _explain_nothing(unreachable, found)
@@ -183,40 +194,36 @@ class CandidateSearch:
         if code is not None:
             raise Interrupted("stopped while searching for candidates", exit_code=code)
 
-    def _list_tasks(self, families: Sequence[Family]) -> Iterator[tuple[Family, ShrinkTargets, str]]:
-        """The families with their bounds; without a target on cost, the first ones at several sizes."""
+    def _list_sizes(self, family: Family) -> Iterator[tuple[ShrinkTargets, str]]:
+        """The bounds and the name of each candidate: one, or several sizes without a target on cost."""
         targets = self._compress.targets
         bounds = ShrinkTargets(
             max_size_mb=targets.max_size_mb,
             max_latency_ms=self._latency.milliseconds,
             max_mflops=targets.max_mflops,
         )
-        if targets.on_cost:
-            for family in families:
-                yield family, bounds, family.name
+        if targets.on_cost or family.kind == "given":
+            yield bounds, family.name
             return
         network, parameters = self._subject.network, self._subject.parameters
         if network is not None:
             parameters = network.parameters
-        for family in families:
-            if family.kind == "given":
-                yield family, bounds, family.name
-                continue
-            # A teacher of unknown size: the largest student of the family stands for it.
-            largest = parameters or family.count_parameters(1.0)
-            for fraction in _LADDER if family.kind == "shrunk" else _ZOO_LADDER:
-                limit = max(1, round(largest * fraction))
-                yield family, replace(bounds, max_params=limit), f"{family.name}-{round(1 / fraction)}x"
+        # A teacher of unknown size: the largest student of the family stands for it.
+        largest = parameters or family.count_parameters(1.0)
+        for fraction in _LADDER if family.kind == "shrunk" else _ZOO_LADDER:
+            limit = max(1, round(largest * fraction))
+            yield replace(bounds, max_params=limit), f"{family.name}-{round(1 / fraction)}x"
 
     def _find_one(
         self, family: Family, bounds: ShrinkTargets, name: str, directory: SearchDirectory | None
-    ) -> tuple[float, Candidate]:
+    ) -> list[Candidate]:
+        """The largest student within the bounds, and the same one shrunk in two steps."""
         with ExitStack() as resources:
             keep, file, form, milliseconds, flops = self._search(family, bounds, resources)
         model = family.build(keep)
         start_file = None if model is None or directory is None else _write(directory, name, model)
         section = family.make_section(keep, start_file)
-        return keep, Candidate(
+        candidate = Candidate(
             name=name,
             family=family.kind,
             student=family.describe(keep),
@@ -228,6 +235,8 @@ class CandidateSearch:
             quantize=form.variant,
             latency_ms=milliseconds,
         )
+        in_steps = self._find_in_two_steps(family, keep, candidate, directory) if name == "shrunk" else []
+        return [candidate, *in_steps]
 
     def _find_in_two_steps(
         self, family: Family, keep: float, candidate: Candidate, directory: SearchDirectory | None
@@ -333,6 +342,13 @@ def _limit(candidates: Sequence[Candidate]) -> list[Candidate]:
         over = candidate.is_open and count > MOST_CANDIDATES
         result.append(candidate.drop(f"at most {MOST_CANDIDATES} candidates are trained") if over else candidate)
     return result
+
+
+def _explain_family(error: UnreachableTarget) -> str:
+    """Why a family has no student within a bound; the bound on parameters is one that the user did not give."""
+    if error.option == "--max-params":
+        return f"no student of this family has {error.bound:,.0f} parameters or fewer"
+    return error.message
 
 
 def _explain_nothing(unreachable: Sequence[UnreachableTarget], candidates: Sequence[Candidate]) -> KdError:

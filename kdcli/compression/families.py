@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kdcli.compression.subject import SearchSubject
-from kdcli.errors import KdError, ModelError
+from kdcli.errors import ModelError
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.preprocessing import scale_to_json
 from kdcli.recipe.model_sections import InputSection, StudentSection
@@ -255,24 +257,35 @@ def _open_student(subject: SearchSubject, section: StudentSection, start: str) -
     )
 
 
+@dataclass(frozen=True)
+class PlannedFamily:
+    """A family that is not made yet: making one for a large teacher takes a minute.
+
+    Args:
+        name, kind, start: as in `Family`.
+        make: makes it; a KdError says why it cannot be made.
+    """
+
+    name: str
+    kind: str
+    start: str
+    make: Callable[[], Family]
+
+
 def list_families(
     subject: SearchSubject, students: tuple[Path, ...], *, at_several_sizes: bool
-) -> tuple[list[Family], dict[str, str]]:
+) -> list[PlannedFamily]:
     """All families for the data and the teacher, the most promising first.
 
     Args:
         subject: data and teacher.
-        students: files and runs that the user gives.
+        students: files and runs that the user gives; these families are made at once.
         at_several_sizes: whether candidates of several sizes are made of each family; only some suit that.
-
-    Returns:
-        The families, and why others cannot be made, by their names.
 
     Raises:
         KdError: a student that the user gives cannot be used.
     """
-    families: list[Family] = []
-    failures: dict[str, str] = {}
+    planned: list[PlannedFamily] = []
     names: set[str] = set()
     for path in students:
         name = path.parent.name if path.is_file() and find_run_recipe(path) else path.stem
@@ -281,20 +294,15 @@ def list_families(
         while name in names:
             name = f"{name}-2"
         names.add(name)
-        families.append(GivenFamily(name, path, subject))
-
-    def add(name: str, make: Any) -> None:
-        try:
-            families.append(make())
-        except KdError as error:
-            failures[name] = error.message
-
+        given = GivenFamily(name, path, subject)
+        planned.append(PlannedFamily(name, given.kind, given.start, lambda given=given: given))  # type: ignore[misc]
     every = _list_shrunk_settings(subject)
     for name, kind, settings in every[:1] if at_several_sizes else every:
-        add(name, lambda name=name, kind=kind, settings=settings: ShrunkFamily(name, kind, subject, settings))
+        make = partial(ShrunkFamily, name, kind, subject, settings)
+        planned.append(PlannedFamily(name, kind, ShrunkFamily.start, make))
     for name in _list_zoo_names(subject):
-        add(name, lambda name=name: ZooFamily(name, subject))
-    return families, failures
+        planned.append(PlannedFamily(name, ZooFamily.kind, ZooFamily.start, partial(ZooFamily, name, subject)))
+    return planned
 
 
 def _list_shrunk_settings(subject: SearchSubject) -> list[tuple[str, str, Shrunk]]:
