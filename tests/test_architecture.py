@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -339,6 +340,13 @@ for words, code in (
     assert not loaded(), (words, loaded())
 print("cold")
 """
+
+
+def test_files_of_tests_have_names_of_their_own():
+    """The folders of tests are no packages: pytest imports only one file of each name."""
+    names = sorted(path.name for path in Path(__file__).parent.rglob("test_*.py"))
+    assert len(names) > 100
+    assert [name for name, other in itertools.pairwise(names) if name == other] == []
 
 
 def test_tensorflow_stays_unimported_until_a_command_has_work_for_it(tmp_path):

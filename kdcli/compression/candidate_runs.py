@@ -27,7 +27,7 @@ from kdcli.setup.evaluated_models import EvaluatedFile, open_evaluated_file
 from kdcli.setup.request import Request
 from kdcli.setup.run_location import RunLocation, find_location
 from kdcli.setup.shrunk_student import make_batches, require_shrinkable
-from kdcli.shrinking.augmentation import remove_augmentation
+from kdcli.shrinking.augmentation_layers import remove_augmentation
 from kdcli.shrinking.shrink import Shrinker, read_widths
 from kdcli.zoo.shrunk import Shrunk
 

@@ -24,7 +24,7 @@ from kdcli.recipe.reader import read_run_recipe
 from kdcli.runs.directory import find_run_recipe
 from kdcli.setup.request import Request
 from kdcli.setup.run_location import open_data
-from kdcli.shrinking.augmentation import find_augmentation
+from kdcli.shrinking.augmentation_layers import find_augmentation
 from kdcli.spec import Augment
 from kdcli.zoo import File
 

@@ -18,7 +18,7 @@ from kdcli.recipe.model_sections import InputSection, StudentSection
 from kdcli.runs.directory import find_run_recipe
 from kdcli.setup.open_models import OpenedModel, open_model
 from kdcli.setup.shrunk_student import make_batches, resize_network
-from kdcli.shrinking.augmentation import remove_augmentation
+from kdcli.shrinking.augmentation_layers import remove_augmentation
 from kdcli.shrinking.blocks import find_blocks
 from kdcli.shrinking.shrink import Shrinker
 from kdcli.spec import ModelSource

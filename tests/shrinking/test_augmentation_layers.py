@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from random_graphs import randomize
 
-from kdcli.shrinking.augmentation import find_augmentation, remove_augmentation
+from kdcli.shrinking.augmentation_layers import find_augmentation, remove_augmentation
 
 LAYERS = keras.layers
 
