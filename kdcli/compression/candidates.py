@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kdcli.artifacts.student_costs import (
     CandidateFile,
     ShrinkTargets,
@@ -25,7 +23,6 @@ from kdcli.compression.subject import SearchSubject
 from kdcli.compression.teacher_latency import LatencyBound
 from kdcli.errors import Interrupted, KdError, LatencyCommandError, ModelError, UsageError
 from kdcli.evaluation.footprint import count_flops
-from kdcli.evaluation.latency.subjects import POOL_EXAMPLES
 from kdcli.events import Note
 from kdcli.models.keras.model import save_to_bytes
 from kdcli.models.keras.network import KerasNetwork
@@ -123,8 +120,6 @@ class CandidateSearch:
 
     def __init__(self, subject: SearchSubject, compress: CompressRequest, *, latency: LatencyBound) -> None:
         self._subject, self._compress, self._latency = subject, compress, latency
-        calibration = subject.calibration
-        self._raw = calibration.take(np.arange(min(len(calibration), POOL_EXAMPLES)))
 
     def find(self, directory: SearchDirectory | None) -> list[Candidate]:
         """Find all candidates, write the students that inherit weights, and drop what is dominated.
@@ -272,7 +267,7 @@ class CandidateSearch:
             costs = StudentCosts(
                 None,
                 form,
-                self._raw,
+                self._subject.timed_examples,
                 folder=folder / str(number),
                 resources=resources,
                 threads=request.context.threads,

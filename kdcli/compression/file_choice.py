@@ -15,13 +15,13 @@ from kdcli.artifacts.export_source import ExportSource, make_source, require_exp
 from kdcli.compression.metric import PairedMetric
 from kdcli.compression.request import CompressRequest
 from kdcli.compression.subject import SearchSubject
+from kdcli.compression.teacher_latency import open_search_teacher
 from kdcli.errors import KdError, ModelError
 from kdcli.evaluation.footprint import count_file_bytes, count_flops
 from kdcli.evaluation.gates import collect_metrics, judge_gates
 from kdcli.evaluation.latency.command import time_by_command
 from kdcli.evaluation.latency.measure import time_models
 from kdcli.evaluation.latency.session_statistics import Session
-from kdcli.evaluation.latency.subjects import POOL_EXAMPLES
 from kdcli.evaluation.parity import compute_outputs, make_file_function, to_logits
 from kdcli.evaluation.quality import measure_quality
 from kdcli.events import Note
@@ -31,7 +31,7 @@ from kdcli.recipe.gates import Gate
 from kdcli.runs.export_results import ExportInterface
 from kdcli.runs.gate_results import GateResult
 from kdcli.runs.results import Quality
-from kdcli.setup.teacher_file import TeacherFile, open_teacher_file
+from kdcli.setup.teacher_file import TeacherFile
 
 # A file without a bound on quality is quantized as long as it loses at most this much against its own model.
 _MAX_QUANTIZATION_DROP = 0.01
@@ -262,8 +262,7 @@ class FileChoice:
         command = self._compress.latency_command
         if command is not None:
             return time_by_command(command, {name: one.path for name, one in entrants.items()})
-        examples = self._subject.calibration
-        raw = examples.take(np.arange(min(POOL_EXAMPLES, len(examples))))
+        raw = self._subject.timed_examples
         made = {name: one.at_batch(raw)(batch) for name, one in entrants.items()}
         return time_models(
             {name: subject for name, (subject, _) in made.items()},
@@ -279,17 +278,8 @@ class FileChoice:
         if len(subject.teachers) > 1:
             return None
         if self._teacher is None:
-            opened = subject.teachers[0]
             try:
-                self._teacher = open_teacher_file(
-                    require_exportable(opened.network),
-                    self._compress.forms[-1],
-                    inside=True,
-                    sha256=opened.sha256,
-                    threads=self._context.threads,
-                    opened=self._resources,
-                    on_event=self._context.on_event,
-                )
+                self._teacher = open_search_teacher(subject, self._compress, self._resources)
             except KdError as error:
                 self._context.on_event(Note(f"the teacher is not timed: {error.message}", warning=True))
         return self._teacher

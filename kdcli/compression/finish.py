@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kdcli.compression.candidate_runs import CandidateRuns, open_finished_run
 from kdcli.compression.file_choice import FileChoice, FinalFile, choose_file
-from kdcli.compression.record import SearchRecord, list_open
+from kdcli.compression.record import SearchRecord, list_open, name_repeat
 from kdcli.compression.report import write_compression
 from kdcli.compression.request import BUDGET_SECONDS, CompressRequest
 from kdcli.compression.rungs import Standing
@@ -126,7 +126,7 @@ class Finish:
         if self._compress.targets.on_cost:
             return
         record, schedule = self._record, self._record.schedule
-        tried = {file.candidate.rsplit("-seed-", 1)[0] for file in self._files}
+        tried = {record.split_repeat(file.candidate)[0] for file in self._files}
         failed = {name for rung in record.rungs for name in rung.failed}
         largest = max(record.candidates[name].bytes or 0 for name in tried)
         larger = [
@@ -156,7 +156,7 @@ def list_repeats(name: str, subject: SearchSubject, compress: CompressRequest) -
     """The names and seeds of the repeats of a candidate; the first has the seed of the search."""
     seed = subject.request.recipe.train.seed
     further = [seed + number for number in range(1, compress.repeats)]
-    return [(name, None), *((f"{name}-seed-{one}", one) for one in further)]
+    return [(name, None), *((name_repeat(name, one), one) for one in further)]
 
 
 def train_repeats(runs: CandidateRuns, compress: CompressRequest, record: SearchRecord) -> None:

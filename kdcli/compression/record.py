@@ -11,6 +11,9 @@ from kdcli.compression.rungs import Standing
 from kdcli.compression.schedule import Costs, SearchSchedule
 from kdcli.runs.search_directory import SearchDirectory
 
+# Stands between the name of a candidate and the seed of a further repeat.
+_SEED = "-seed-"
+
 
 @dataclass(kw_only=True)
 class SearchRecord:
@@ -63,6 +66,13 @@ class SearchRecord:
         values["rungs"] = [Rung.from_json(one) for one in values["rungs"]]
         return cls(**values)
 
+    def split_repeat(self, name: str) -> tuple[str, int | None]:
+        """The candidate and the seed of a repeat; None for the seed of the search."""
+        if name in self.candidates:
+            return name, None
+        base, _, seed = name.rpartition(_SEED)
+        return base, int(seed)
+
     def write(self, directory: SearchDirectory) -> None:
         """Write the record."""
         values = {**asdict(self), "candidates": [asdict(one) for one in self.candidates.values()]}
@@ -94,6 +104,11 @@ class Rung:
     def to_json(self) -> dict[str, Any]:
         """The entry of a document."""
         return asdict(self)
+
+
+def name_repeat(name: str, seed: int) -> str:
+    """The name of a further repeat of a candidate; `SearchRecord.split_repeat` reads it."""
+    return f"{name}{_SEED}{seed}"
 
 
 def list_open(candidates: Sequence[Candidate]) -> list[Candidate]:

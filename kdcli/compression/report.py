@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,9 @@ def write_compression(
     failing = ("failed", "inconclusive") if compress.strict else ("failed",)
     met = not any(gate.state in failing for gate in gates)
     folder = directory.path if met else directory.nearest
-    artifacts = _copy_files(folder, chosen, subject, directory)
+    base, seed = record.split_repeat(chosen.candidate)
+    run = directory.run_of(base, seed=seed)
+    artifacts = _copy_files(folder, chosen, run)
     name = relativize_path(artifacts[0])
     gates = [GateResult(**{**vars(gate), "model": name}) for gate in gates]
     document = {
@@ -74,7 +76,7 @@ def write_compression(
         "files": [_describe_file(file) for file in files],
     }
     document["picked"]["path"] = str(artifacts[0].relative_to(directory.path))
-    document["findings"] += _find_still_improving(_find_run(directory, chosen.candidate))
+    document["findings"] += _find_still_improving(run)
     writer.write_text(directory.tables, render_search_tables(document))
     writer.write_text(directory.report, json.dumps(document, indent=2) + "\n")
     written = read_compression(directory)
@@ -92,7 +94,7 @@ def _describe_result(
     met: bool,
 ) -> dict[str, Any]:
     """The document without what depends on where files are."""
-    candidate = record.candidates[_base_name(chosen.candidate, record.candidates)]
+    candidate = record.candidates[record.split_repeat(chosen.candidate)[0]]
     described = describe_candidates(record, picked=candidate.name, met=met)
     return {
         "schema": "kd.compress/1",
@@ -126,12 +128,7 @@ def _describe_result(
     }
 
 
-def _base_name(name: str, candidates: Mapping[str, Candidate]) -> str:
-    """The candidate of a further repeat."""
-    return name if name in candidates else name.partition("-seed-")[0]
-
-
-def _copy_files(folder: Path, chosen: FinalFile, subject: SearchSubject, directory: SearchDirectory) -> list[Path]:
+def _copy_files(folder: Path, chosen: FinalFile, run: Path) -> list[Path]:
     """Copy the file, its Keras model, `labels.txt` and `input.json`; the file comes first."""
     form, scratch = chosen.converted.format, chosen.converted.path.parent / "out"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -140,7 +137,7 @@ def _copy_files(folder: Path, chosen: FinalFile, subject: SearchSubject, directo
     copy = shutil.copytree if chosen.converted.path.is_dir() else shutil.copyfile
     copy(chosen.converted.path, target)
     names = [target.name]
-    keras_file = _find_run(directory, chosen.candidate) / STUDENT_FILE
+    keras_file = run / STUDENT_FILE
     if keras_file.exists() and target.suffix != ".keras":
         shutil.copyfile(keras_file, scratch / f"{MODEL_STEM}.keras")
         names.append(f"{MODEL_STEM}.keras")
@@ -158,12 +155,6 @@ def _copy_files(folder: Path, chosen: FinalFile, subject: SearchSubject, directo
         else:
             writer.write_bytes(folder / name, (scratch / name).read_bytes())
     return [folder / name for name in names]
-
-
-def _find_run(directory: SearchDirectory, name: str) -> Path:
-    """The run of a candidate, or of a further repeat of it."""
-    base, _, seed = name.partition("-seed-")
-    return directory.run_of(base, seed=int(seed) if seed else None)
 
 
 def _describe_artifact(path: Path, directory: SearchDirectory) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from kdcli.data.order_and_splits import limit_positions
 from kdcli.errors import KdError, ModelError, UsageError
 from kdcli.evaluation.chance import refuse_teacher_at_chance
 from kdcli.evaluation.gates import check_gate_metrics
+from kdcli.evaluation.latency.subjects import POOL_EXAMPLES
 from kdcli.evaluation.statistics import smallest_visible_gain
 from kdcli.models.files.recorded_outputs import RecordedNetwork
 from kdcli.models.keras.network import KerasNetwork
@@ -98,6 +99,11 @@ class SearchSubject:
             return examples
         seed, count = self.request.recipe.data_seed, max(_FEWEST_CALIBRATION, affordable)
         return examples.subset(limit_positions(examples.all_labels(), len(examples), limit=count, seed=seed))
+
+    @cached_property
+    def timed_examples(self) -> dict[str, np.ndarray]:
+        """The raw examples on which latency is measured."""
+        return self.calibration.take(np.arange(min(POOL_EXAMPLES, len(self.calibration))))
 
     @cached_property
     def test_metric(self) -> PairedMetric | None:

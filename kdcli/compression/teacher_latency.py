@@ -5,16 +5,13 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-import numpy as np
-
 from kdcli.artifacts.export_source import require_exportable
 from kdcli.compression.request import CompressRequest
 from kdcli.compression.subject import SearchSubject
 from kdcli.errors import ModelError
 from kdcli.evaluation.latency.command import run_latency_command
 from kdcli.evaluation.latency.measure import time_models
-from kdcli.evaluation.latency.subjects import POOL_EXAMPLES
-from kdcli.setup.teacher_file import open_teacher_file
+from kdcli.setup.teacher_file import TeacherFile, open_teacher_file
 
 _SECONDS = 1.0
 
@@ -52,24 +49,35 @@ def find_latency_bound(subject: SearchSubject, compress: CompressRequest) -> Lat
 
 
 def _time_teacher(subject: SearchSubject, compress: CompressRequest) -> float:
-    opened, request = subject.teachers[0], subject.request
-    form = compress.forms[-1]
     with ExitStack() as resources:
-        file = open_teacher_file(
-            require_exportable(opened.network),
-            form,
-            inside=True,
-            sha256=opened.sha256,
-            threads=request.context.threads,
-            opened=resources,
-            on_event=request.context.on_event,
-        )
+        file = open_search_teacher(subject, compress, resources)
         if compress.latency_command is not None:
             return run_latency_command(compress.latency_command, file.path)
-        examples = subject.calibration
-        raw = examples.take(np.arange(min(POOL_EXAMPLES, len(examples))))
-        runner, requests = file.at_batch(raw)(file.serving.batch or 1)
+        runner, requests = file.at_batch(subject.timed_examples)(file.serving.batch or 1)
         session = time_models(
-            {"teacher": runner}, {"teacher": requests}, seed=request.recipe.data_seed, seconds=_SECONDS
+            {"teacher": runner}, {"teacher": requests}, seed=subject.request.recipe.data_seed, seconds=_SECONDS
         )
         return session.summarize("teacher").p50_ms
+
+
+def open_search_teacher(subject: SearchSubject, compress: CompressRequest, resources: ExitStack) -> TeacherFile:
+    """Convert the first teacher to the format of the file, in its largest quantization, and open it.
+
+    Args:
+        subject: data and teacher.
+        compress: gives the format.
+        resources: closes the runtime.
+
+    Raises:
+        KdError: the teacher cannot be converted.
+    """
+    opened, context = subject.teachers[0], subject.request.context
+    return open_teacher_file(
+        require_exportable(opened.network),
+        compress.forms[-1],
+        inside=True,
+        sha256=opened.sha256,
+        threads=context.threads,
+        opened=resources,
+        on_event=context.on_event,
+    )
