@@ -15,6 +15,7 @@ _LOCATIONS = {
     "export": ("kdcli.commands.export", "export"),
     "shrink": ("kdcli.commands.shrink", "shrink"),
     "compress": ("kdcli.commands.compress", "compress"),
+    "quantize": ("kdcli.commands.quantize", "quantize"),
     "demo": ("kdcli.commands.demo", "demo"),
     "inspect": ("kdcli.commands.inspect", "inspect"),
     "predict": ("kdcli.commands.predict", "predict"),
@@ -60,6 +61,7 @@ __all__ = [
     "inspect",
     "losses",
     "predict",
+    "quantize",
     "shrink",
     "train_teacher",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 # A `tf.Tensor`, or anything that Keras accepts as one. TensorFlow is not imported for a type.
@@ -16,6 +16,8 @@ KerasModel: TypeAlias = Any
 Optimizer: TypeAlias = Any
 # Inputs or outputs of a network by name.
 Tensors: TypeAlias = Mapping[str, Tensor]
+# Batches of preprocessed examples, each as the model takes them.
+Batches: TypeAlias = Callable[[], Iterator[Any]]
 # None stands for a size that is not fixed.
 Shape: TypeAlias = tuple[int | None, ...]
 # A `keras.Layer`.

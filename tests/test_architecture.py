@@ -24,7 +24,9 @@ ROWS = {
     **dict.fromkeys(("losses", "sources", "augment", "zoo", "exports"), 4),
     **dict.fromkeys(("recipe", "runs", "screening"), 5),
     **dict.fromkeys(("data", "models", "cache"), 6),
-    **dict.fromkeys(("evaluation", "loss_contract", "distillation", "training", "shrinking", "kinds"), 7),
+    **dict.fromkeys(
+        ("evaluation", "loss_contract", "distillation", "training", "shrinking", "quantization", "kinds"), 7
+    ),
     "setup": 8,
     "teacher": 9,
     **dict.fromkeys(("jobs", "artifacts"), 10),

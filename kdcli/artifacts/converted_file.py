@@ -24,6 +24,8 @@ from kdcli.models.network import Network
 from kdcli.models.preprocessing import scale_to_json
 from kdcli.models.runtimes.child_process import FileRunner
 from kdcli.models.runtimes.file_tensor import FileTensor
+from kdcli.quantization.network import QuantizedNetwork
+from kdcli.quantization.served_model import round_served_model
 from kdcli.recipe.gates import Gate
 from kdcli.runs.export_results import ExportInterface
 from kdcli.setup.teacher_file import TeacherFile
@@ -132,7 +134,9 @@ def write_file(
         floats=format.takes_floats,
         output_kind=output_kind,
     )
-    if format.from_data and calibration is not None:
+    if format.from_data and isinstance(network, QuantizedNetwork):
+        serving = round_served_model(serving, network)
+    elif format.from_data and calibration is not None:
         serving = serving.shown(calibration)
     format.write(serving, path)
     return serving

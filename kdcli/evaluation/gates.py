@@ -17,7 +17,7 @@ from kdcli.runs.results import Quality
 # The metrics that each command measures.
 METRICS_OF_COMMAND: dict[str, tuple[str, ...]] = {
     command: tuple(name for name, metric in METRICS.items() if command in metric.commands)
-    for command in ("distill", "evaluate", "compare", "export", "shrink", "compress")
+    for command in ("distill", "evaluate", "compare", "export", "shrink", "quantize", "compress")
 }
 # The arguments that a suggested command needs at least.
 _ARGUMENTS = {
@@ -26,6 +26,7 @@ _ARGUMENTS = {
     "compare": "--distilled RUN",
     "export": "MODEL --format litert",
     "shrink": "TEACHER --keep 0.5",
+    "quantize": "RUN",
     "compress": "MODEL --data D",
 }
 _State = Literal["passed", "failed", "inconclusive"]

@@ -87,8 +87,9 @@ class Litert(ExportFormat):
         if self.quantize == "float16":
             converter.target_spec.supported_types = [tf.float16]
         if self.quantize == "int8":
-            converter.representative_dataset = lambda: ([one] for one in serving.representative)
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            if not serving.is_rounded:
+                converter.representative_dataset = lambda: ([one] for one in serving.representative)
+                converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             converter.inference_input_type = getattr(
                 tf, self.io or ("uint8" if serving.takes_bytes else "float32")
             )

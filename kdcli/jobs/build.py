@@ -28,6 +28,7 @@ from kdcli.setup.classifier_reuse import reuse_classifier
 from kdcli.setup.ensemble_requests import check_ensemble, member_requests
 from kdcli.setup.open_models import OpenedModel
 from kdcli.setup.open_teachers import open_role, open_teacher, open_teachers
+from kdcli.setup.quantized_student import quantize_student
 from kdcli.setup.request import Request, require
 from kdcli.setup.run_location import RunLocation, open_data, record_inputs
 from kdcli.setup.startup import strategy_for
@@ -56,6 +57,8 @@ def build_distillation(location: RunLocation) -> Job:
         dataset = fill_outputs(dataset, teachers[0].network.outputs)
         student = open_role("student", request, dataset, recipe.student.start, teachers[0].network)
         check_trained_model(request, student.network, start=student.start, replicas=strategy.num_replicas_in_sync)
+        if recipe.train.quantize is not None:
+            student = quantize_student(student, dataset, seed=recipe.data_seed)
         losses: tuple[Loss, ...] = recipe.losses or ()
         reused_layers: dict[SettingPath, Any] = {}
         if any(isinstance(loss, ClassifierReuse) for loss in losses):

@@ -22,6 +22,7 @@ from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.keras.precision import compute_in
 from kdcli.models.prediction import LOGITS, Predictor
 from kdcli.models.saved_model.network import FrozenNetwork
+from kdcli.quantization.network import QuantizedNetwork
 from kdcli.runs import writer
 from kdcli.runs.directory import Run
 from kdcli.training.checkpoint import Checkpoints
@@ -132,4 +133,6 @@ def write_model(run: Run, role: str, network: KerasNetwork | FrozenNetwork) -> P
     except OSError as error:
         raise writer.storage_error(path, error, needed=needed) from error
     writer.write_bytes(path, content)
+    if isinstance(network, QuantizedNetwork):
+        writer.write_text(run.ranges, json.dumps(network.describe_ranges(), indent=2) + "\n")
     return path

@@ -12,10 +12,10 @@ from pydantic import BeforeValidator, ValidationInfo, create_model
 from kdcli.errors import UsageError, did_you_mean
 from kdcli.spec import Spec
 
-_MEASURED = ("distill", "evaluate", "compare", "export", "shrink")
+_MEASURED = ("distill", "evaluate", "compare", "export", "shrink", "quantize")
 # In kd compress, bounds on the cost are targets, not gates.
 _EVERYWHERE = (*_MEASURED, "compress")
-_TRAINED = ("distill", "evaluate", "compare", "shrink", "compress")
+_TRAINED = ("distill", "evaluate", "compare", "shrink", "compress", "quantize")
 _DECIDED = ("classification", "segmentation", "multilabel")
 
 
@@ -54,7 +54,7 @@ METRICS: dict[str, Metric] = {
     "ece": Metric(_TRAINED, ("classification",), fraction=True),
     "accuracy_drop": Metric(_EVERYWHERE, _DECIDED, of_teacher=True, fraction=True),
     "gain": Metric(("compare",), _DECIDED, fraction=True),
-    "export_drop": Metric(("export",), _DECIDED, labelled=False, fraction=True),
+    "export_drop": Metric(("export", "quantize"), _DECIDED, labelled=False, fraction=True),
     "export_agreement": Metric(("export",), _DECIDED, labelled=False, fraction=True),
     "loss": Metric(_TRAINED, (*_DECIDED, "regression")),
     "mae": Metric(_TRAINED, ("regression",)),
@@ -62,7 +62,7 @@ METRICS: dict[str, Metric] = {
     "r2": Metric(_TRAINED, ("regression",)),
     "psnr": Metric(_TRAINED, ("regression",)),
     "size_mb": Metric(_MEASURED),
-    "parameters": Metric(tuple(command for command in _MEASURED if command != "export")),
+    "parameters": Metric(tuple(command for command in _MEASURED if command not in ("export", "quantize"))),
     "flops": Metric(("evaluate", "compare", "shrink")),
     "latency_ms": Metric(("evaluate", "compare", "export"), timed=True),
     "latency_ratio": Metric(("evaluate", "compare", "export"), of_teacher=True, timed=True),

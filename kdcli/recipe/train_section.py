@@ -56,6 +56,8 @@ class TrainSection(Spec):
         gradient_clip: maximum global norm of the gradient; off if omitted.
         label_smoothing: fraction of the uniform distribution that is mixed into the labels of `labels` terms.
         precision: `float32` or `mixed_bfloat16`.
+        quantize: `int8` for quantization-aware training (QAT): the student computes as its 8-bit file will. kd
+            distill then trains the student first and adds QAT as the last stage.
         jit: XLA compilation of the step.
         seed: RNG seed for the weights, the example order, the augmentation and dropout.
         devices: `auto` (all GPUs, else the CPU), `one`, or `workers`: all processes named in TF_CONFIG.
@@ -73,6 +75,7 @@ class TrainSection(Spec):
     gradient_clip: PositiveFloat | None = None
     label_smoothing: Annotated[Fraction, Field(lt=1)] = 0.0
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    quantize: Literal["int8"] | None = None
     jit: Literal["off", "on"] = "off"
     seed: Seed = 0
     devices: Literal["auto", "one", "workers"] = "auto"
@@ -83,4 +86,6 @@ class TrainSection(Spec):
     def _check_length(self) -> TrainSection:
         if self.epochs is not None and self.steps is not None:
             raise ValueError("epochs and steps cannot be combined: give one of them")
+        if self.quantize is not None and self.precision != "float32":
+            raise ValueError(f"quantize: {self.quantize} needs precision: float32")
         return self

@@ -24,11 +24,14 @@ STUDENT_NAMES = (STUDENT_FILE, STUDENT_FOLDER)
 MODEL_NAMES = (*STUDENT_NAMES, TEACHER_FILE, TEACHER_FOLDER)
 SUMMARY_FILE, RECIPE_FILE, ENVIRONMENT_FILE = "summary.json", "recipe.yaml", "environment.json"
 METRICS_FILE, PREDICTIONS_FILE, README_FILE = "metrics.jsonl", "predictions.npz", "README.md"
+# The ranges of a student from quantization-aware training, and its 8-bit file.
+RANGES_FILE, QUANTIZED_FILE, QUANTIZATION_FILE = "ranges.json", "student.tflite", "quantization.json"
 CHECKPOINT_FOLDER = "checkpoint"
 # The earlier stages of a chain, each of them a run, and the recipe that lists all stages.
 STAGES_FOLDER = "stages"
 _FILES = (SUMMARY_FILE, RECIPE_FILE, ENVIRONMENT_FILE, METRICS_FILE, PREDICTIONS_FILE, README_FILE)
-RUN_NAMES = (*MODEL_NAMES, *_FILES, CHECKPOINT_FOLDER, STAGES_FOLDER)
+_QUANTIZED = (RANGES_FILE, QUANTIZED_FILE, QUANTIZATION_FILE, "input.json", "labels.txt")
+RUN_NAMES = (*MODEL_NAMES, *_FILES, *_QUANTIZED, CHECKPOINT_FOLDER, STAGES_FOLDER)
 
 
 class Run:
@@ -54,6 +57,7 @@ class Run:
     environment = property(lambda self: self.path / ENVIRONMENT_FILE)
     readme = property(lambda self: self.path / README_FILE)
     checkpoint = property(lambda self: self.path / CHECKPOINT_FOLDER)
+    ranges = property(lambda self: self.path / RANGES_FILE)
 
     def path_of_model(self, role: str, *, folder: bool) -> Path:
         """Return the path of the model with a role: a `.keras` file, or with `folder` a SavedModel."""

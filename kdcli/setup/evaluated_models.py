@@ -31,6 +31,7 @@ from kdcli.runs.directory import find_run_recipe, find_run_role
 from kdcli.runs.results import Quality
 from kdcli.setup.fit_to_data import check_target_scale, fit_to_data
 from kdcli.setup.open_models import apply_exported_settings, apply_recorded_settings, choice_of
+from kdcli.setup.quantized_student import add_written_ranges
 from kdcli.setup.request import Request
 from kdcli.setup.teacher_file import TeacherFile
 
@@ -155,6 +156,7 @@ def open_evaluated_file(
         who=network.name if role == "student" else None,
     )
     check_target_scale(network, dataset, role=role, measured=True, on_event=on_event)
+    network = add_written_ranges(network, path)
     findings = tuple(str(finding) for finding in file.verdict.findings)
     return EvaluatedFile(path=path, format=file.format, network=network, sha256=file.sha256, findings=findings)
 

@@ -23,12 +23,11 @@ from kdcli.models.saved_model.network import FrozenNetwork
 from kdcli.recipe.model_sections import ModelSection
 from kdcli.screening.verdict import NO_TRUST, Trust
 from kdcli.setup.zoo_models import LoadedModel, copy_preprocessing
-from kdcli.shrinking.importance import Batches
 from kdcli.shrinking.low_rank import LOW_RANK_SUFFIX
 from kdcli.shrinking.resolution import resize_input
 from kdcli.shrinking.search import find_largest
 from kdcli.shrinking.shrink import Shrinker, ShrunkModel, read_widths
-from kdcli.tensors import KerasModel
+from kdcli.tensors import Batches, KerasModel
 from kdcli.zoo.shrunk import Shrunk
 
 # Training examples on which importance, blocks and batch statistics are measured, and how many at a time.

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from kdcli.lazy import keras
-from kdcli.shrinking.layers import copy_weights, iterate_layers
+from kdcli.models.keras.layers import copy_weights, iterate_layers
 from kdcli.shrinking.rebuild import build_like, finalize_layers, get_entry_name
 from kdcli.tensors import KerasModel
 

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from kdcli.lazy import keras, ops, tf
-from kdcli.shrinking.importance import Batches
-from kdcli.shrinking.layers import iterate_layers, wrap_calls
-from kdcli.tensors import KerasModel, Tensor
+from kdcli.models.keras.layers import iterate_layers, wrap_calls
+from kdcli.tensors import Batches, KerasModel, Tensor
 
 
 def measure_batch_statistics(model: KerasModel, batches: Batches) -> int:

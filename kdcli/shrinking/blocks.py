@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 
 from kdcli.lazy import keras, ops, tf
-from kdcli.shrinking.channels import Path
-from kdcli.shrinking.graph import Graph, Node, NodeOutput, is_functional, read_graph
-from kdcli.shrinking.importance import Batches
-from kdcli.shrinking.layers import copy_weights, wrap_calls
+from kdcli.models.keras.graph import Graph, Node, NodeOutput, is_functional, read_graph
+from kdcli.models.keras.layers import Path, copy_weights, wrap_calls
 from kdcli.shrinking.rebuild import build_like, finalize_layers, find_config, get_entry_name
-from kdcli.tensors import KerasModel
+from kdcli.tensors import Batches, KerasModel
 
 
 @dataclass(frozen=True)

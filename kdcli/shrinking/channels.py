@@ -10,13 +10,12 @@ import numpy as np
 
 from kdcli.errors import ModelError
 from kdcli.lazy import keras
+from kdcli.models.keras.graph import Graph, NodeOutput, is_functional, read_graph
+from kdcli.models.keras.layers import Path
 from kdcli.runs.shrink_results import OUTPUT_REASON
-from kdcli.shrinking.graph import Graph, NodeOutput, is_functional, read_graph
 from kdcli.shrinking.slots import FIXED, Slots, Vector
 from kdcli.tensors import KerasModel, Shape, Variable
 
-# The path of a layer: its name, after the names of the nested models around it.
-Path = tuple[str, ...]
 # How many channels of a vector stay.
 CountKept = Callable[[np.ndarray], int]
 Axes = tuple[Vector, ...]

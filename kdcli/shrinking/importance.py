@@ -11,14 +11,12 @@ import numpy as np
 
 from kdcli.errors import UsageError
 from kdcli.lazy import keras, ops, tf
+from kdcli.models.keras.layers import wrap_calls
 from kdcli.shrinking.channels import Binding, Reader, TracedChannels
 from kdcli.shrinking.groups import Group
-from kdcli.shrinking.layers import wrap_calls
-from kdcli.tensors import Tensor
+from kdcli.tensors import Batches, Tensor
 from kdcli.zoo.shrunk import MEASURED_IMPORTANCES, Importance
 
-# Batches of preprocessed examples, each as the model takes them.
-Batches: TypeAlias = Callable[[], Iterator[Any]]
 # From the outputs and the number of a batch to a scalar.
 Target: TypeAlias = Callable[[Sequence[Tensor], Tensor], Tensor]
 # A vector of slots and a score for each of them.

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from kdcli.lazy import keras
-from kdcli.shrinking.channels import Path
-from kdcli.shrinking.layers import copy_weights, iterate_layers
+from kdcli.models.keras.layers import Path, copy_weights, iterate_layers
 from kdcli.shrinking.rebuild import build_like, finalize_layers, find_config, get_entry_name
 from kdcli.tensors import KerasModel
 

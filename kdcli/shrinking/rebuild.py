@@ -10,9 +10,9 @@ import numpy as np
 
 from kdcli.errors import ModelError, summarize_error
 from kdcli.lazy import keras
-from kdcli.shrinking.channels import Binding, Path, TracedChannels
+from kdcli.models.keras.layers import Path, iterate_layers
+from kdcli.shrinking.channels import Binding, TracedChannels
 from kdcli.shrinking.groups import Kept
-from kdcli.shrinking.layers import iterate_layers
 from kdcli.tensors import KerasModel
 
 # Shapes that layers were built for; the inputs determine them again.

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from kdcli.errors import ModelError
-from kdcli.shrinking.layers import iterate_layers
+from kdcli.models.keras.layers import iterate_layers
 from kdcli.shrinking.rebuild import build_like, finalize_layers
 from kdcli.tensors import KerasModel, Shape
 

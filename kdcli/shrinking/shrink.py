@@ -21,11 +21,11 @@ from kdcli.shrinking.batch_statistics import measure_batch_statistics
 from kdcli.shrinking.blocks import Block, find_blocks, measure_changes, remove_blocks
 from kdcli.shrinking.channels import trace_channels
 from kdcli.shrinking.groups import Kept, find_groups
-from kdcli.shrinking.importance import Batches, rank_channels
+from kdcli.shrinking.importance import rank_channels
 from kdcli.shrinking.low_rank import LOW_RANK_SUFFIX, SplitLayer, split_dense_layers
 from kdcli.shrinking.mask import mask_channels
 from kdcli.shrinking.rebuild import bind_by_variable, rebuild
-from kdcli.tensors import KerasModel
+from kdcli.tensors import Batches, KerasModel
 from kdcli.zoo.shrunk import MEASURED_IMPORTANCES, Shrunk
 
 # The largest difference between the smaller model and the masked one, relative to the largest output.

@@ -45,6 +45,7 @@ class ServedModel:
         name: name of the raw input in the data.
         output_kind: `logits`, `probabilities`, `sigmoid` or `values`.
         representative: (1, *shape) examples for calibration; empty unless a format needs them.
+        is_rounded: whether `compute` rounds as an 8-bit file does, so that no examples are needed.
     """
 
     model: KerasModel | None
@@ -57,6 +58,7 @@ class ServedModel:
     name: str
     output_kind: str
     representative: tuple[np.ndarray, ...] = ()
+    is_rounded: bool = False
 
     @cached_property
     def constant(self) -> ConstantModel:
@@ -150,7 +152,7 @@ def make_served_model(
         output_kind=kind,
     )
     inputs = _make_input(shape, dtype, batch)
-    preprocessed = _add_preprocessing(inputs, preprocessing) if include_preprocessing else inputs
+    preprocessed = add_preprocessing(inputs, preprocessing) if include_preprocessing else inputs
     if isinstance(network, KerasNetwork):
         output = convert_output_kind(compute_keras_output(network, preprocessed), network.saved_kind, kind)
         model = keras.Model(inputs, output, name="served")
@@ -166,7 +168,7 @@ def make_served_model(
     return make(model=None, compute=compute)
 
 
-def _add_preprocessing(tensor: Tensor, preprocessing: Preprocessing) -> Tensor:
+def add_preprocessing(tensor: Tensor, preprocessing: Preprocessing) -> Tensor:
     """Compute the same as `Preprocessing` in built-in layers, which every converter supports."""
     layers = keras.layers
     if preprocessing.size is not None:

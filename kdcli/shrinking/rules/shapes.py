@@ -8,8 +8,8 @@ from functools import reduce
 
 import numpy as np
 
+from kdcli.models.keras.graph import count_elements
 from kdcli.shrinking.channels import Axes, Call, CountKept, Traced, join_vectors
-from kdcli.shrinking.graph import count_elements
 from kdcli.shrinking.rules.convolution import get_channel_axis
 from kdcli.shrinking.slots import Vector
 

@@ -71,8 +71,8 @@ def read_graph(model: KerasModel) -> Graph:
         return _read_sequential(model)
     if not is_functional(model):
         raise ModelError(
-            f"{model.name}: the graph of a subclassed model ({type(model).__name__}) is not known, so it cannot "
-            "be shrunk",
+            f"{model.name}: the graph of a subclassed model ({type(model).__name__}) is not known, so its "
+            "layers cannot be changed",
             hint="build it as a functional model, or choose a zoo student: kd inspect zoo:cnn --data D",
         )
     config = model.get_config()

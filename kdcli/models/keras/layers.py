@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from kdcli.lazy import keras
-from kdcli.shrinking.channels import Path
 from kdcli.tensors import KerasModel
+
+# The path of a layer: its name, after the names of the nested models around it.
+Path = tuple[str, ...]
 
 
 def iterate_layers(model: KerasModel, path: Path = ()) -> Iterator[tuple[Path, Any]]:

@@ -1,0 +1,88 @@
+"""kd quantize: options, and the table of the files."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kdcli.cli import options as o
+from kdcli.cli.export import MaxExportDrop
+from kdcli.cli.gates import QualityGateGroup, enforce_gates, make_gate_tables
+from kdcli.cli.groups import OutputGroup, PartGroup, RecipeGroup, RunGroup
+from kdcli.cli.runs import start_run
+
+if TYPE_CHECKING:
+    from kdcli.cli.console import Output, Table
+    from kdcli.runs.quantization_results import Quantization
+    from kdcli.runs.results import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeGateGroup(QualityGateGroup):
+    """Options for gates on the 8-bit file."""
+
+    max_export_drop: MaxExportDrop = None
+    max_size_mb: o.MaxSizeMb = None
+
+
+def command(
+    model: Annotated[Path, typer.Argument(metavar="MODEL|RUN", help="Keras file or run directory.")],
+    recipe_options: RecipeGroup,
+    part: PartGroup,
+    printing: OutputGroup,
+    run: RunGroup,
+    gates: QuantizeGateGroup,
+    teacher: Annotated[
+        Path | None, typer.Option("--teacher", metavar="FILE", help="Further teacher; by default that of the run.")
+    ] = None,
+    recipe: o.RecipeOption = None,
+) -> None:
+    """Train a finished student as its 8-bit file computes (QAT)."""
+    from kdcli.commands.quantize import quantize
+
+    bounds = gates.read()
+    with start_run(recipe_options, run, printing) as (output, options):
+        options.update(part.to_options())
+        result = quantize(model, teacher=teacher, recipe=recipe, gates=bounds, **options)
+    _show(result, output, strict=gates.strict_gates)
+
+
+def _show(result: Quantization | Plan, output: Output, *, strict: bool) -> None:
+    from kdcli.cli.console import format_plan
+    from kdcli.runs.results import Plan
+
+    document = result.to_json()
+    if isinstance(result, Plan):
+        output.result(document, human=[*format_plan(result, with_settings=output.verbose), "nothing was written"])
+        return
+    output.result(
+        document, path=document["path"], human=[*format_files(document), *make_gate_tables(result.gates)]
+    )
+    output.next_command(
+        shlex.join(["kd", "evaluate", document["path"], "--recipe", f"{document['run']}/recipe.yaml"])
+    )
+    enforce_gates(result.gates, strict=strict)
+
+
+def format_files(document: dict[str, Any]) -> list[Any]:
+    """The table of the files, and which one was written."""
+    return [_make_table(document), f"{document['path']}: {document['picked']}"]
+
+
+def _make_table(document: dict[str, Any]) -> Table:
+    from kdcli.cli.console import make_table
+
+    rows = []
+    for file in document["files"]:
+        interval = "" if file["low"] is None else f" [{file['low']:.4f}, {file['high']:.4f}]"
+        drop = f"{file['drop']['value']:+.4f} [{file['drop']['low']:+.4f}, {file['drop']['high']:+.4f}]"
+        test = "" if file["test"] is None else f"{file['test']:.4f}{interval}"
+        time = "" if file["p50_ms"] is None else f"{file['p50_ms']:.4g}"
+        rows.append([file["name"], f"{file['bytes']:,}", f"{file['validation']:.4f}", test, drop, time])
+    split = document["files"][0]["split"]
+    heads = ("file", "bytes", "validation", "test", f"drop, {split}", "p50 ms")
+    return make_table(document["metric"], heads, rows)

@@ -1,0 +1,55 @@
+"""kd quantize: train a finished student as its 8-bit file computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+from kdcli.compression.quantize_request import make_quantize_request
+from kdcli.setup.request import ModelLike, RecipeLike, RunOptions
+
+if TYPE_CHECKING:
+    from kdcli.recipe.gates import Gate
+    from kdcli.runs.quantization_results import Quantization
+    from kdcli.runs.results import Plan
+
+
+def quantize(
+    model: str | Path,
+    *,
+    teacher: ModelLike | None = None,
+    recipe: RecipeLike | None = None,
+    gates: Sequence[str | Gate] = (),
+    **options: Unpack[RunOptions],
+) -> Quantization | Plan:
+    """Quantization-aware training (QAT): train a finished student as its 8-bit file will compute.
+
+    BatchNorm is folded into the weights. Weights are rounded for each output channel, activations to ranges that
+    start from examples and are trained. The targets are the student's own float32 outputs, and those of its
+    teacher. The file is kept only if it is better on validation examples than one that is quantized after
+    training.
+
+    Args:
+        model: a Keras file, or a run, which brings its data, preprocessing, optimizer and teacher.
+        teacher: a further teacher; that of the run by default.
+        recipe: for data, preprocessing and optimizer.
+        gates: bounds on the file, such as `export_drop<=0.01`.
+        options: options of `kdcli.RecipeOptions` and `kdcli.RunOptions`; 3 epochs by default, at a tenth of the
+            learning rate.
+
+    Returns:
+        The run with `model_path`, the 8-bit file; the plan with `dry_run`.
+
+    Raises:
+        kdcli.errors.KdError: any expected error, by its subclasses.
+
+    Example:
+        >>> import kdcli
+        >>> kdcli.quantize("runs/a", out="runs/a-int8").model_path   # doctest: +SKIP
+    """
+    request = make_quantize_request(Path(model), teacher=teacher, recipe=recipe, gates=gates, **options)
+    # This loads NumPy and TensorFlow: errors in a recipe are reported before.
+    from kdcli.compression.quantized_run import run_quantization
+
+    return run_quantization(request)

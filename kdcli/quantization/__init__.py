@@ -1,0 +1,1 @@
+"""Quantization-aware training: a model that computes as its 8-bit file will."""

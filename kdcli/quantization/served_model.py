@@ -1,0 +1,69 @@
+"""The served model of a quantized network: its graph holds every range, so that no examples calibrate the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from kdcli.lazy import keras
+from kdcli.models.inference import convert_output_kind
+from kdcli.models.keras.served_model import ServedModel, add_preprocessing
+from kdcli.quantization.folded_model import fold_model
+from kdcli.quantization.network import QuantizedNetwork
+from kdcli.quantization.placement import RangePlacement, place_ranges
+from kdcli.quantization.ranges import Ranges, measure_ranges, round_calls, round_kernels
+from kdcli.tensors import KerasModel, Tensor
+
+
+def round_served_model(serving: ServedModel, network: QuantizedNetwork) -> ServedModel:
+    """Let a served model compute as its 8-bit file.
+
+    Args:
+        serving: of the network, with floats as its input.
+        network: the trained network.
+    """
+    round_preprocessing = _round_preprocessing(serving) if serving.inside else None
+    round_network = _make_rounded(network.model, network.placement, network.ranges)
+    kind, saved, number = serving.output_kind, network.saved_kind, network.output_index
+
+    def compute(tensor: Tensor) -> Tensor:
+        with keras.StatelessScope():
+            if round_preprocessing is None:
+                outputs = round_network(tensor, True)
+            else:
+                # The preprocessing ends in the range of the network's input: rounding again changes nothing.
+                outputs = round_network(round_preprocessing(tensor, True), False)
+            return convert_output_kind(keras.tree.flatten(outputs)[number], saved, kind)
+
+    return replace(serving, compute=compute, is_rounded=True)
+
+
+def _round_preprocessing(serving: ServedModel) -> Callable[[Tensor, bool], Any] | None:
+    """The preprocessing in 8 bits, with ranges from the smallest and the largest byte; None if it does nothing."""
+    inputs = keras.Input(serving.shape, dtype=serving.dtype)
+    preprocessed = add_preprocessing(inputs, serving.preprocessing)
+    if preprocessed is inputs:
+        return None
+    model = fold_model(keras.Model(inputs, preprocessed))
+    placement = place_ranges(model)
+
+    def extremes() -> Iterator[np.ndarray]:
+        for value in (0, 255):
+            yield np.full((1, *serving.shape), value, serving.dtype)
+
+    return _make_rounded(model, placement, measure_ranges(model, placement, extremes))
+
+
+def _make_rounded(model: KerasModel, placement: RangePlacement, ranges: Ranges) -> Callable[[Tensor, bool], Any]:
+    """A folded model with one input as a function of a tensor and of whether that is rounded first."""
+    kernels = round_kernels(model, placement)
+
+    def compute(tensor: Tensor, rounds_input: bool) -> Any:
+        with round_calls(model, placement, ranges, kernels=kernels) as round_inputs:
+            structure = keras.tree.pack_sequence_as(model.input, [tensor])
+            return model(round_inputs(structure) if rounds_input else structure, training=False)
+
+    return compute
