@@ -5,18 +5,19 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdcli.cli import options as o
 from kdcli.cli.export import MaxExportDrop
+from kdcli.cli.file_tables import format_files
 from kdcli.cli.gates import QualityGateGroup, enforce_gates, make_gate_tables
 from kdcli.cli.groups import OutputGroup, PartGroup, RecipeGroup, RunGroup
 from kdcli.cli.runs import start_run
 
 if TYPE_CHECKING:
-    from kdcli.cli.console import Output, Table
+    from kdcli.cli.console import Output
     from kdcli.runs.quantization_results import Quantization
     from kdcli.runs.results import Plan
 
@@ -66,23 +67,3 @@ def _show(result: Quantization | Plan, output: Output, *, strict: bool) -> None:
         shlex.join(["kd", "evaluate", document["path"], "--recipe", f"{document['run']}/recipe.yaml"])
     )
     enforce_gates(result.gates, strict=strict)
-
-
-def format_files(document: dict[str, Any]) -> list[Any]:
-    """The table of the files, and which one was written."""
-    return [_make_table(document), f"{document['path']}: {document['picked']}"]
-
-
-def _make_table(document: dict[str, Any]) -> Table:
-    from kdcli.cli.console import make_table
-
-    rows = []
-    for file in document["files"]:
-        interval = "" if file["low"] is None else f" [{file['low']:.4f}, {file['high']:.4f}]"
-        drop = f"{file['drop']['value']:+.4f} [{file['drop']['low']:+.4f}, {file['drop']['high']:+.4f}]"
-        test = "" if file["test"] is None else f"{file['test']:.4f}{interval}"
-        time = "" if file["p50_ms"] is None else f"{file['p50_ms']:.4g}"
-        rows.append([file["name"], f"{file['bytes']:,}", f"{file['validation']:.4f}", test, drop, time])
-    split = document["files"][0]["split"]
-    heads = ("file", "bytes", "validation", "test", f"drop, {split}", "p50 ms")
-    return make_table(document["metric"], heads, rows)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdcli.cli.file_tables import format_files
 from kdcli.cli.gates import enforce_gates, make_gate_tables
 from kdcli.cli.groups import OutputGroup, RecipeGroup, RunGroup, parse_time
 from kdcli.cli.interrupts import catch_interrupts
@@ -75,6 +76,8 @@ def show_run(
         return
     document = result.to_json()
     parts = [*_format_summary(document), *make_gate_tables(result.gates)]
+    if "quantized" in document:
+        parts += format_files(document["quantized"])
     output.result(document, path=document["model"], human=parts)
     output.next_command(_make_next_command(command, document, code))
     enforce_gates(result.gates, strict=strict)

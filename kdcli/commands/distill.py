@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Unpack
 
-from kdcli.events import Planned
 from kdcli.setup.request import ModelLike, RecipeLike, RunOptions, make_request
 
 if TYPE_CHECKING:
@@ -45,27 +44,11 @@ def distill(
     """
     request = make_request(recipe, teacher=teacher, student=student, gates=gates, **options)
     # These load NumPy and TensorFlow: errors in a recipe are reported before.
-    from kdcli.jobs.build import build_distillation
-    from kdcli.jobs.execute import execute
-    from kdcli.jobs.finished_run import choose_run_gates, judge_finished
-    from kdcli.jobs.plan import make_plan
-    from kdcli.jobs.preflight import check_job
-    from kdcli.jobs.run_stages import distill_in_stages
-    from kdcli.setup.run_location import find_location
-    from kdcli.setup.workers import join_run
+    from kdcli.compression.quantized_distillation import distill_and_quantize
+    from kdcli.jobs.run_distillation import run_distillation
+    from kdcli.jobs.run_stages import read_stored_recipe
 
-    if request.recipe.stages or request.stored_stages:
-        return distill_in_stages(request)
-    location, on_event = find_location("distill", request), request.context.on_event
-    chosen = choose_run_gates(location)
-    if location.finished is not None:
-        return judge_finished(location.finished, chosen, on_event)
-    with join_run(location) as location:
-        job = build_distillation(location)
-        job.set_gates(chosen)
-        findings = check_job(job) if request.preflight else ()
-        plan = make_plan(job, findings, measured=request.context.dry_run)
-        if request.context.dry_run:
-            return plan
-        on_event(Planned(plan))
-        return execute(job, location)
+    request = read_stored_recipe(request)
+    if request.recipe.train.quantize is not None:
+        return distill_and_quantize(request)
+    return run_distillation(request)

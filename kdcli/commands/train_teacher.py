@@ -39,11 +39,13 @@ def train_teacher(
     from kdcli.jobs.execute import execute
     from kdcli.jobs.plan import make_plan
     from kdcli.jobs.preflight import check_job
+    from kdcli.setup.checks import refuse_quantized_training
     from kdcli.setup.ensemble_requests import refuse_ensemble
     from kdcli.setup.run_location import find_location
     from kdcli.setup.workers import join_run
 
     refuse_ensemble(request, command="kd train-teacher")
+    refuse_quantized_training(request.recipe, command="kd train-teacher")
     location, context = find_location("train-teacher", request), request.context
     if location.finished is not None:
         return location.finished

@@ -17,6 +17,7 @@ from kdcli.recipe.gates import Gate
 from kdcli.runs.comparison_directory import ComparisonDirectory
 from kdcli.runs.comparison_results import Comparison
 from kdcli.runs.results import Plan
+from kdcli.setup.checks import refuse_quantized_training
 from kdcli.setup.request import RunOptions, make_context
 from kdcli.setup.startup import start_tensorflow
 
@@ -48,6 +49,8 @@ def run_comparison(
         for arm in distilled
     }
     _refuse_workers(arms, options)
+    for arm in arms:
+        refuse_quantized_training(arm.request.recipe, command="kd compare")
     context = make_context(options)
     arms = [replace(arm, request=replace(arm.request, context=context)) for arm in arms]
     preflight = options.get("preflight", True)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kdcli.compression.candidates import Candidate
+from kdcli.compression.quantize_request import QUANTIZE, make_quantize_recipe
 from kdcli.compression.schedule import SearchSchedule, count_larger_epochs
 from kdcli.compression.subject import SearchSubject
 from kdcli.errors import Interrupted, KdError, LockedError, ModelError, TrainingError
@@ -21,7 +22,10 @@ from kdcli.events import Note, ignore_event
 from kdcli.jobs.build import build_distillation
 from kdcli.jobs.execute import PausedRun, execute, execute_until
 from kdcli.models.keras.model import save_to_bytes
+from kdcli.models.network import Network
+from kdcli.recipe.reader import read_run_recipe
 from kdcli.runs import writer
+from kdcli.runs.directory import RECIPE_FILE
 from kdcli.runs.search_directory import SearchDirectory
 from kdcli.setup.evaluated_models import EvaluatedFile, open_evaluated_file
 from kdcli.setup.request import Request
@@ -143,6 +147,25 @@ class CandidateRuns:
         """
         return self.train([candidate], len(self.schedule.rungs), seed=seed)[candidate.name]
 
+    def train_quantized(self, run: Path) -> Network:
+        """Train the student of a finished run further, as its 8-bit file computes.
+
+        Raises:
+            KdError: as `train`, or its layers cannot be quantized.
+        """
+        request, base = self.subject.request, read_run_recipe(run / RECIPE_FILE)
+        recipe = make_quantize_recipe(base, run, base.student, request.recipe.teachers)
+        # The student itself comes first among the teachers.
+        models = {_move_role(role): model for role, model in request.models.items()}
+        out = self.directory.quantized_run_of(run)
+        request = replace(request, recipe=recipe, models=models, out=out, resume=True, overwrite=False, gates=())
+        location = find_location(QUANTIZE, request)
+        if location.finished is None:
+            job = build_distillation(location)
+            job.command, job.reads_test = QUANTIZE, False
+            execute(job, location)
+        return open_finished_run(out, self.subject).network
+
     def _train_one(self, candidate: Candidate, rung: int, count: str, seed: int | None) -> np.ndarray:
         known = self.directory.read_outputs(candidate.name, rung, seed=seed)
         if known is not None:
@@ -216,6 +239,12 @@ class CandidateRuns:
             raise Interrupted("stopped while waiting for another process", exit_code=code)
         if sleep:
             time.sleep(_WAIT_SECONDS)
+
+
+def _move_role(role: str) -> str:
+    """The role of a teacher when another one stands before it."""
+    number = int(role.partition(".")[2] or 0) if role.startswith("teacher") else 0
+    return f"teacher.{number + 1}" if role.startswith("teacher") else role
 
 
 def open_finished_run(run: Path, subject: SearchSubject) -> EvaluatedFile:

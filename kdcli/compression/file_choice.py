@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from kdcli.compression.metric import PairedMetric
 from kdcli.compression.request import CompressRequest
 from kdcli.compression.subject import SearchSubject
 from kdcli.compression.teacher_latency import open_search_teacher
-from kdcli.errors import KdError, ModelError
+from kdcli.errors import KdError, ModelError, TrainingError
 from kdcli.evaluation.footprint import count_file_bytes, count_flops
 from kdcli.evaluation.gates import collect_metrics, judge_gates
 from kdcli.evaluation.latency.command import time_by_command
@@ -27,16 +27,19 @@ from kdcli.evaluation.quality import measure_quality
 from kdcli.events import Note
 from kdcli.models.inference import choose_exported_kind
 from kdcli.models.network import Network
+from kdcli.quantization.network import QuantizedNetwork
 from kdcli.recipe.gates import Gate
 from kdcli.runs.export_results import ExportInterface
 from kdcli.runs.gate_results import GateResult
 from kdcli.runs.results import Quality
 from kdcli.setup.teacher_file import TeacherFile
+from kdcli.spec import ExportFormat
 
 # A file without a bound on quality is quantized as long as it loses at most this much against its own model.
 _MAX_QUANTIZATION_DROP = 0.01
 _SECONDS_PER_FILE, _BATCH = 2.0, 256
 TEACHER = "the teacher"
+_COSTS = {"size_mb", "flops", "latency_ms", "latency_ratio"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +111,17 @@ class FinalFile:
         return self.meets_targets and self.keeps_quality
 
     @property
+    def is_trained_for_int8(self) -> bool:
+        """Whether it comes from quantization-aware training."""
+        return isinstance(self.source.network, QuantizedNetwork)
+
+    @property
+    def misses_only_quality(self) -> bool:
+        """Whether it misses a target, but none on the cost."""
+        failed = {gate.name for gate in self.gates if gate.state == "failed"}
+        return not self.passes and not failed & _COSTS
+
+    @property
     def misses(self) -> float:
         """By how much the targets are missed, relative to their bounds, summed over them."""
         total = 0.0
@@ -147,23 +161,70 @@ class FileChoice:
         self._context = subject.request.context
         self._teacher: TeacherFile | None = None
 
-    def convert(self, name: str, network: Network) -> list[FinalFile]:
+    def convert(
+        self, name: str, network: Network, *, train_quantized: Callable[[], Network | None] = lambda: None
+    ) -> list[FinalFile]:
         """The files of a candidate from the smallest quantization on, until one meets every target on validation.
 
         Args:
             name: of the candidate.
             network: its trained model behind its preprocessing.
+            train_quantized: trains it further as its 8-bit file computes, if that file misses the quality only;
+                returns None where there is no time for it.
 
         Raises:
             ModelError: no quantization converts.
         """
+        files: list[FinalFile] = []
+        failure = None
+        source, flops = self._make_source(network), count_flops(network)
+        for form in self._compress.forms:
+            try:
+                files.append(self._convert_one(f"{name}-{form.variant or 'file'}", name, form, source, flops))
+            except ModelError as error:
+                failure = failure or error
+                self._context.on_event(Note(f"{name}: {error.message}", warning=True))
+                continue
+            if form.from_data and files[-1].misses_only_quality:
+                files += self._convert_trained(name, form, train_quantized, flops, before=files[-1])
+            if files[-1].passes:
+                break
+        if failure is not None and not files:
+            raise failure
+        return files
+
+    def _convert_trained(
+        self,
+        name: str,
+        form: ExportFormat,
+        train_quantized: Callable[[], Network | None],
+        flops: int | None,
+        *,
+        before: FinalFile,
+    ) -> list[FinalFile]:
+        """The file of quantization-aware training, if it is better on validation than the one before."""
+        try:
+            network = train_quantized()
+            if network is None:
+                return []
+            source = self._make_source(network)
+            file = self._convert_one(f"{name}-{form.variant}-trained", name, form, source, flops)
+        except (ModelError, TrainingError) as error:
+            self._context.on_event(Note(f"{name}: {error.message}", warning=True))
+            return []
+        metric = self._subject.metric
+        gain = file.on_validation.value - before.on_validation.value
+        text = f"{name}: int8 {metric.name} {before.on_validation.value:.4f}, {file.on_validation.value:.4f} when"
+        self._context.on_event(Note(f"{text} trained for it"))
+        return [file] if (-gain if metric.lower_is_better else gain) > 0 else []
+
+    def _make_source(self, network: Network) -> ExportSource:
         subject = self._subject
         network = require_exportable(network)
         # The file gives what the teacher's file gives, whichever student won.
         kinds = [one.network.saved_kind for one in subject.teachers]
         kind = choose_exported_kind(network, "teacher", teachers=kinds)
-        flops = count_flops(network)
-        source = make_source(
+        return make_source(
             network,
             subject.dataset,
             subject.validation,
@@ -172,34 +233,25 @@ class FileChoice:
             batch_size=_BATCH,
             on_event=self._context.on_event,
         )
-        files, failure = [], None
-        for form in self._compress.forms:
-            path = self._folder / f"{name}-{form.variant or 'file'}{form.suffix}"
-            try:
-                converted = convert_file(
-                    form,
-                    source.network,
-                    path,
-                    inside=True,
-                    batch=None,
-                    calibration=source.shown,
-                    examples=subject.validation,
-                    reference=source.reference,
-                    batch_size=_BATCH,
-                    threads=self._context.threads,
-                    resources=self._resources,
-                    on_event=self._context.on_event,
-                )
-            except ModelError as error:
-                failure = failure or error
-                self._context.on_event(Note(f"{name}: {error.message}", warning=True))
-                continue
-            files.append(self._measure_file(name, converted, source, flops))
-            if files[-1].passes:
-                break
-        if failure is not None and not files:
-            raise failure
-        return files
+
+    def _convert_one(
+        self, stem: str, name: str, form: ExportFormat, source: ExportSource, flops: int | None
+    ) -> FinalFile:
+        converted = convert_file(
+            form,
+            source.network,
+            self._folder / f"{stem}{form.suffix}",
+            inside=True,
+            batch=None,
+            calibration=source.shown,
+            examples=self._subject.validation,
+            reference=source.reference,
+            batch_size=_BATCH,
+            threads=self._context.threads,
+            resources=self._resources,
+            on_event=self._context.on_event,
+        )
+        return self._measure_file(name, converted, source, flops)
 
     def _keeps_quality(self, converted: ConvertedFile) -> bool:
         """Whether quantization cost little, where no target bounds the quality."""

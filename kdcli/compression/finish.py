@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from kdcli.compression.candidate_runs import CandidateRuns, open_finished_run
 from kdcli.compression.file_choice import FileChoice, FinalFile, choose_file
+from kdcli.compression.quantize_request import EPOCHS
 from kdcli.compression.record import SearchRecord, list_open, name_repeat
 from kdcli.compression.report import write_compression
 from kdcli.compression.request import BUDGET_SECONDS, CompressRequest
@@ -16,10 +18,14 @@ from kdcli.compression.rungs import Standing
 from kdcli.compression.subject import SearchSubject
 from kdcli.errors import LatencyCommandError, ModelError, TrainingError
 from kdcli.events import Note
+from kdcli.models.network import Network
 from kdcli.runs import writer
 from kdcli.runs.compression_results import Compression
+from kdcli.training.loop import steps_per_epoch
 
 _SCRATCH_BYTES = 500_000_000
+# The part of the budget that quantization-aware training may take, and how much longer its steps are.
+_QUANTIZATION_PART, _ROUNDING_COST = 0.15, 2.0
 
 
 class Finish:
@@ -93,10 +99,27 @@ class Finish:
 
     def _convert(self, choice: FileChoice, name: str, run: Path) -> None:
         try:
-            self._files += choice.convert(name, open_finished_run(run, self._subject).network)
+            network = open_finished_run(run, self._subject).network
+            train = partial(self._train_quantized, name, run)
+            self._files += choice.convert(name, network, train_quantized=train)
         finally:
             # What was timed is written before it decides anything.
             self._write_record()
+
+    def _train_quantized(self, name: str, run: Path) -> Network | None:
+        """The student of a run after quantization-aware training; None if that takes too much of the budget.
+
+        It may exceed the budget a little: without it, a target is missed.
+        """
+        record, subject = self._record, self._subject
+        train, examples = subject.request.recipe.train, len(subject.dataset.train)
+        steps = EPOCHS * steps_per_epoch(examples, train.batch_size)
+        seconds = _ROUNDING_COST * steps * record.costs.steps[record.split_repeat(name)[0]] + record.costs.build
+        if seconds > _QUANTIZATION_PART * (self._compress.budget or BUDGET_SECONDS):
+            self._announce(f"{name}: too little time for quantization-aware training, about {seconds:.0f} s")
+            return None
+        self._announce(f"{name}: int8 misses a target: quantization-aware training, about {seconds:.0f} s")
+        return self._runs.train_quantized(run)
 
     def _write_record(self) -> None:
         self._record.write(self._runs.directory)

@@ -21,6 +21,7 @@ from kdcli.artifacts.converted_file import (
 from kdcli.artifacts.export_source import ExportSource, make_source, require_exportable
 from kdcli.compression.file_choice import Measured, measure
 from kdcli.compression.metric import PairedMetric, choose_metric
+from kdcli.compression.quantize_request import QUANTIZE
 from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
 from kdcli.errors import ModelError, UsageError
@@ -47,7 +48,6 @@ from kdcli.setup.evaluated_models import open_evaluated_file
 from kdcli.setup.request import Request
 from kdcli.setup.run_location import RunLocation, find_location, open_data
 
-COMMAND = "quantize"
 FLOAT, AFTER, TRAINED = "float32", "int8, after training", "int8, trained"
 _BATCH, _SCRATCH_BYTES = 256, 500_000_000
 
@@ -58,18 +58,18 @@ def run_quantization(request: Request) -> Quantization | Plan:
     Raises:
         KdError: any expected error.
     """
-    location, on_event = find_location(COMMAND, request), request.context.on_event
-    gates = choose_gates(COMMAND, request.gates, request.recipe.gates, on_event=on_event)
+    location, on_event = find_location(QUANTIZE, request), request.context.on_event
+    gates = choose_gates(QUANTIZE, request.gates, request.recipe.gates, on_event=on_event)
     if location.finished is None:
         with attribute_errors(request.code):
             job = build_distillation(location)
-        job.command = COMMAND
+        job.command = QUANTIZE
         if job.dataset.validation is None:
             raise UsageError(
                 "kd quantize chooses between two files on validation examples, and there are none",
                 hint="--set data.validation=0.1",
             )
-        check_gate_metrics(COMMAND, gates, job.dataset.task, labelled=job.dataset.labelled)
+        check_gate_metrics(QUANTIZE, gates, job.dataset.task, labelled=job.dataset.labelled)
         _announce_floats(job.trained.network, request)
         plan = make_plan(job, (), measured=request.context.dry_run)
         if request.context.dry_run:

@@ -66,6 +66,8 @@ def write_compression(
     folder = directory.path if met else directory.nearest
     base, seed = record.split_repeat(chosen.candidate)
     run = directory.run_of(base, seed=seed)
+    if chosen.is_trained_for_int8:
+        run = directory.quantized_run_of(run)
     artifacts = _copy_files(folder, chosen, run)
     name = relativize_path(artifacts[0])
     gates = [GateResult(**{**vars(gate), "model": name}) for gate in gates]
@@ -106,6 +108,7 @@ def _describe_result(
         "picked": {
             "candidate": chosen.candidate,
             "quantize": chosen.converted.format.variant,
+            "qat": chosen.is_trained_for_int8,
             "parameters": candidate.parameters,
             "validation": chosen.on_validation.value,
             **_describe_measured(final),

@@ -196,6 +196,11 @@ def make_compress_request(
             "train.devices=workers: kd compress does not support it (expected auto or one)",
             hint="start several processes with the same --out --resume and --devices auto: they share its runs",
         )
+    if request.recipe.train.quantize is not None:
+        raise UsageError(
+            "train.quantize has no effect: kd compress decides itself whether to train for 8 bits",
+            hint="--set train.quantize=null",
+        )
     if request.recipe.stages:
         raise UsageError(
             f"stages: kd compress does not support them (got {len(request.recipe.stages)})",

@@ -85,8 +85,7 @@ def find_chain(request: Request) -> Chain | None:
     Raises:
         UsageError: the directory is in use or holds another run, or a stage is incomplete.
     """
-    if request.stored_stages is not None:
-        request = _continue(request, request.stored_stages)
+    request = read_stored_recipe(request)
     if not request.recipe.stages:
         return None
     request = _complete(request)
@@ -103,8 +102,15 @@ def find_chain(request: Request) -> Chain | None:
     return Chain(path, request, stages)
 
 
-def _continue(request: Request, stored: Path) -> Request:
-    """The request to resume a chain, with the stored recipe if the command names none."""
+def read_stored_recipe(request: Request) -> Request:
+    """The request to resume a chain, with the stored recipe if the command names none; others are unchanged.
+
+    Raises:
+        UsageError: the directory holds a chain with other settings.
+    """
+    stored = request.stored_stages
+    if stored is None:
+        return request
     if (stored.parents[1] / SUMMARY_FILE).exists():
         # A finished chain is shown without the user's Python files.
         request = replace(request, custom=replace(request.custom, keep_unknown=True))

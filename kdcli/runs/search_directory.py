@@ -45,6 +45,10 @@ class SearchDirectory(SharedDirectory):
         """The run of the larger student from which a candidate is made."""
         return self.path / _CANDIDATES_FOLDER / name / _LARGER_FOLDER
 
+    def quantized_run_of(self, run: Path) -> Path:
+        """The run of the quantization-aware training that follows a run."""
+        return run.with_name(f"{run.name}-int8")
+
     def read_record(self) -> dict[str, Any]:
         """What was measured and decided so far; empty before."""
         return read_json_object(self.path / RECORD_FILE)

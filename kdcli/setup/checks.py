@@ -42,6 +42,19 @@ def refuse_untrained(request: Request) -> None:
     )
 
 
+def refuse_quantized_training(recipe: Recipe, *, command: str) -> None:
+    """Refuse quantization-aware training where a command has no last stage for it.
+
+    Raises:
+        UsageError: naming the command that has one.
+    """
+    if recipe.train.quantize is not None:
+        raise UsageError(
+            f"train.quantize={recipe.train.quantize}: {command} does not support it",
+            hint="--set train.quantize=null, then kd quantize RUN",
+        )
+
+
 def refuse_trained_object(request: Request) -> None:
     """Refuse a comparison that starts from the weights of a model object, since training changes them.
 
