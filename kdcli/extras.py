@@ -7,7 +7,12 @@ from importlib.util import find_spec
 from kdcli.errors import ModelError
 
 # The packages of each extra by import name; pip takes the same names with hyphens.
-EXTRAS = {"litert": ("ai_edge_litert",), "onnx": ("onnx", "onnxruntime", "tf2onnx"), "legacy": ("tf_keras",)}
+EXTRAS = {
+    "litert": ("ai_edge_litert",),
+    "onnx": ("onnx", "onnxruntime", "tf2onnx"),
+    "legacy": ("tf_keras",),
+    "micro": ("tflite_micro",),
+}
 
 
 class MissingExtra(ModelError):
@@ -18,7 +23,7 @@ def require_extra(extra: str, *, subject: str) -> None:
     """Check that the packages of an extra are installed.
 
     Args:
-        extra: `litert`, `onnx` or `legacy`.
+        extra: `litert`, `onnx`, `legacy` or `micro`.
         subject: what needs the packages; the message starts with it.
 
     Raises:

@@ -194,11 +194,15 @@ class ExportFormat(Spec):
     - `extra`: the extra of kd that the format needs, or None.
     - `runtime`: the runtime that runs the file.
     - `suffix`: ending of the file name.
+    - `batch`: the only batch size that the runtime takes, or None.
+    - `is_timed`: whether the latency on this machine means anything.
     """
 
     extra: ClassVar[str | None] = None
     runtime: ClassVar[str] = "tensorflow"
     suffix: ClassVar[str]
+    batch: ClassVar[int | None] = None
+    is_timed: ClassVar[bool] = True
 
     kind: str
 
@@ -221,6 +225,10 @@ class ExportFormat(Spec):
         """Return the name of the file or folder for a model called `name`."""
         variant = self.variant
         return f"{name}_{variant}{self.suffix}" if variant not in (None, "none") else f"{name}{self.suffix}"
+
+    def find_file(self, path: Path) -> Path:
+        """The file or folder that ships, in what `write` wrote."""
+        return path
 
     def write(self, serving: Any, path: Path) -> None:
         """Write a `kdcli.models.keras.served_model.Serving` to a path in a scratch folder."""

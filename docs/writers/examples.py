@@ -30,6 +30,7 @@ _COMMANDS = (
     "train-teacher",
     "distill",
     "shrink",
+    "quantize",
     "export",
     "evaluate",
     "compare",

@@ -24,6 +24,7 @@ from kdcli.models.network import Network
 from kdcli.models.preprocessing import scale_to_json
 from kdcli.models.runtimes.child_process import FileRunner
 from kdcli.models.runtimes.file_tensor import FileTensor
+from kdcli.models.runtimes.micro import MicroRunner
 from kdcli.quantization.network import QuantizedNetwork
 from kdcli.quantization.served_model import round_served_model
 from kdcli.recipe.gates import Gate
@@ -56,6 +57,11 @@ class ConvertedFile:
     runner: Runner
     outputs: np.ndarray
     parity: Parity
+
+    @property
+    def ram_bytes(self) -> int | None:
+        """Bytes of the tensor arena on a microcontroller; None for another format."""
+        return self.runner.arena_bytes if isinstance(self.runner, MicroRunner) else None
 
 
 def convert_file(
@@ -97,7 +103,7 @@ def convert_file(
     on_event(Note(f"{path.name}: converting"))
     write = partial(write_file, format, network, path, inside, reference.kind, calibration)
     try:
-        serving = write(batch or network.batch)
+        serving = write(batch or network.batch or format.batch)
     except ModelError:
         if batch or network.batch or format.runtime == "tensorflow":
             raise
@@ -192,6 +198,8 @@ def collect_gate_metrics(
         "unexplained": parity.unexplained,
         "max_abs_diff": parity.max_abs_diff,
         "size_mb": size / 1e6,
+        "ram_kb": None if made.ram_bytes is None else made.ram_bytes / 1024,
+        "flash_kb": None if made.ram_bytes is None else size / 1024,
     }
     p50 = find_p50_ms(made, session)
     if session is None or p50 is None:
@@ -215,7 +223,9 @@ def time_converted_files(
 
     A latency command takes the place of this machine.
     """
-    timed = {made.path.name: made for made in files if runtime in (None, made.format.runtime)}
+    timed = {
+        made.path.name: made for made in files if made.format.is_timed and runtime in (None, made.format.runtime)
+    }
     if not timed:
         return None
     if latency_command is not None:

@@ -266,7 +266,7 @@ class Export:
         for text in doubts:
             self._on_event(Note(f"latency: {text}", warning=True))
         names = [file.path.name for file in files]
-        sizes = {file.path.name: count_file_bytes(file.path) for file in files}
+        sizes = {file.path.name: count_file_bytes(file.format.find_file(file.path)) for file in files}
         shown = {name: relativize_path(self.out / name) for name in names}
         metrics = {
             shown[name]: collect_gate_metrics(file, sizes[name], session, counterparts.names)
@@ -287,6 +287,7 @@ class Export:
                 agreement=file.parity.agreement,
                 accuracy=file.parity.accuracy,
                 p50_ms=find_p50_ms(file, session),
+                ram_bytes=file.ram_bytes,
             )
             for name, file in zip(names, files, strict=True)
         ]

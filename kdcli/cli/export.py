@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ Formats = Annotated[
     list[str],
     typer.Option(
         "--format",
-        metavar="keras|saved-model|litert|onnx",
+        metavar="keras|saved-model|litert|onnx|micro",
         help="Format of the files; repeatable.",
         rich_help_panel=EXPORT,
     ),
@@ -107,6 +108,25 @@ MaxTeacherRatio = Annotated[
     ),
 ]
 
+MaxRamKb = Annotated[
+    float | None,
+    typer.Option(
+        "--max-ram-kb",
+        metavar="KB",
+        help="Gate on the tensor arena of micro files; 1 KB is 1,024 bytes.",
+        rich_help_panel=o.GATES,
+    ),
+]
+MaxFlashKb = Annotated[
+    float | None,
+    typer.Option(
+        "--max-flash-kb",
+        metavar="KB",
+        help="Gate on the model data of micro files, without the runtime.",
+        rich_help_panel=o.GATES,
+    ),
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportGateGroup(GateGroup):
@@ -117,6 +137,8 @@ class ExportGateGroup(GateGroup):
     min_gain: UncheckedMinGain = None
     min_agreement: MinTeacherAgreement = None
     max_latency_ratio: MaxTeacherRatio = None
+    max_ram_kb: MaxRamKb = None
+    max_flash_kb: MaxFlashKb = None
 
 
 def command(
@@ -166,7 +188,16 @@ def command(
     finally:
         output.close()
     _show(result, output, data_options=_name_data(model, data=recipe_options.data, recipe=recipe))
+    _suggest_training(model, result, data=recipe_options.data, recipe=recipe)
     _fail(result, output, strict=gates.strict_gates)
+
+
+def _suggest_training(model: Path, result: ExportResult, *, data: str | None, recipe: str | None) -> None:
+    """Name the command that trains the model for 8 bits, if an int8 file differs too much from it."""
+    if any(one.path is None and (one.quantize == "int8" or one.format == "micro") for one in result.artifacts):
+        words = ["kd", "quantize", str(model)]
+        words += [*(["--recipe", recipe] if recipe else []), *(["--data", data] if data else [])]
+        print(f"hint: training for 8 bits may help: {shlex.join(words)}", file=sys.stderr)
 
 
 def _show(result: ExportResult, output: Output, *, data_options: Sequence[str]) -> None:
@@ -201,6 +232,7 @@ def _make_file_table(document: dict[str, Any]) -> Table:
     from kdcli.cli.console import make_table
 
     rows = []
+    has_ram = any(artifact["ram_bytes"] is not None for artifact in document["artifacts"])
     for artifact in document["artifacts"]:
         output = f"{artifact['output']['kind']} {artifact['output']['dtype']}"
         cells = [
@@ -211,12 +243,24 @@ def _make_file_table(document: dict[str, Any]) -> Table:
         ]
         for name in ("agreement", "accuracy", "p50_ms"):
             cells.append("" if artifact[name] is None else f"{artifact[name]:.4f}")
+        if has_ram:
+            cells.append("" if artifact["ram_bytes"] is None else f"{artifact['ram_bytes']:,}")
         rows.append([artifact["path"] or f"{artifact['name']} (deleted)", *cells])
     accuracy = "" if document["accuracy"] is None else f" (accuracy {document['accuracy']:.4f})"
     inputs = "random inputs"
     if document["split"]:
         inputs = f"{document['examples']:,} examples of the {document['split']} split"
-    columns = ("file", "bytes", "input", "output", "largest difference", "agreement", "accuracy", "p50 ms")
+    columns: tuple[str, ...] = (
+        "file",
+        "bytes",
+        "input",
+        "output",
+        "largest difference",
+        "agreement",
+        "accuracy",
+        "p50 ms",
+    )
+    columns = (*columns, "RAM bytes") if has_ram else columns
     return make_table(f"compared with {document['model']}{accuracy} on {inputs}", columns, rows)
 
 

@@ -28,6 +28,8 @@ _SHORT_FORMS = {
     "max_latency_ms": ("latency_ms", "<="),
     "max_latency_ratio": ("latency_ratio", "<="),
     "max_size_mb": ("size_mb", "<="),
+    "max_ram_kb": ("ram_kb", "<="),
+    "max_flash_kb": ("flash_kb", "<="),
 }
 
 

@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from kdcli.artifacts.converted_file import ConvertedFile, convert_file, describe_input
 from kdcli.artifacts.export_source import ExportSource, make_source, require_exportable
-from kdcli.compression.metric import PairedMetric
+from kdcli.compression.measurement import Measured, measure
 from kdcli.compression.request import CompressRequest
 from kdcli.compression.subject import SearchSubject
 from kdcli.compression.teacher_latency import open_search_teacher
@@ -23,7 +21,6 @@ from kdcli.evaluation.latency.command import time_by_command
 from kdcli.evaluation.latency.measure import time_models
 from kdcli.evaluation.latency.session_statistics import Session
 from kdcli.evaluation.parity import compute_outputs, make_file_function, to_logits
-from kdcli.evaluation.quality import measure_quality
 from kdcli.events import Note
 from kdcli.models.inference import choose_exported_kind
 from kdcli.models.network import Network
@@ -31,7 +28,6 @@ from kdcli.quantization.network import QuantizedNetwork
 from kdcli.recipe.gates import Gate
 from kdcli.runs.export_results import ExportInterface
 from kdcli.runs.gate_results import GateResult
-from kdcli.runs.results import Quality
 from kdcli.setup.teacher_file import TeacherFile
 from kdcli.spec import ExportFormat
 
@@ -40,42 +36,6 @@ _MAX_QUANTIZATION_DROP = 0.01
 _SECONDS_PER_FILE, _BATCH = 2.0, 256
 TEACHER = "the teacher"
 _COSTS = {"size_mb", "flops", "latency_ms", "latency_ratio"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """The cost and the quality of a file on one split.
-
-    Args:
-        split: of the quality.
-        quality: every metric of the task.
-        value, teacher: of the metric, for the file and for the teacher.
-        drop, low, high: by how much the file is worse than the teacher, with the paired 95% interval.
-        bytes: of the file.
-        flops: for one example; None if unknown.
-        teacher_quality: every metric of the teacher on the split.
-        latency: p50, p90, runtime and threads; None if it was not timed.
-        teacher_latency: of the teacher in the same runtime; None if it was not timed.
-        ratio: of the median latencies, with its interval.
-        teacher_bytes: of the teacher's file in the same format and float32; None if there is none.
-        doubts: why the latency session is not stable.
-    """
-
-    split: str
-    quality: Quality
-    value: float
-    teacher: float
-    drop: float
-    low: float
-    high: float
-    bytes: int
-    teacher_quality: Quality
-    flops: int | None = None
-    latency: dict[str, Any] | None = None
-    teacher_latency: dict[str, Any] | None = None
-    ratio: dict[str, float] | None = None
-    teacher_bytes: int | None = None
-    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,30 +345,6 @@ class FileChoice:
         before = file.on_validation
         measured = measure(metric, logits, split="test", size=before.bytes, flops=before.flops)
         return self.add_latency(measured, file.converted)
-
-
-def measure(metric: PairedMetric, logits: np.ndarray, *, split: str, size: int, flops: int | None) -> Measured:
-    """Measure the logits of a file on a split."""
-    outputs = metric.reduce(logits)
-    low, high = metric.interval(outputs)
-    quality = measure_quality(logits, metric.labels, task=metric.task)
-    if metric.task != "regression":
-        quality = replace(quality, agreement=replace(metric, name="agreement").measure(outputs))
-    teacher = quality
-    if metric.task != "segmentation":
-        teacher = measure_quality(metric.teacher, metric.labels, task=metric.task)
-    return Measured(
-        split=split,
-        quality=quality,
-        value=metric.measure(outputs),
-        teacher=metric.measure_teacher(),
-        drop=metric.drop(outputs),
-        low=low,
-        high=high,
-        bytes=size,
-        teacher_quality=teacher if teacher is not quality else Quality(metric.task, len(outputs)),
-        flops=flops,
-    )
 
 
 def choose_file(files: Sequence[FinalFile]) -> FinalFile:

@@ -51,7 +51,7 @@ def make_quantize_request(
     if detect_format(file) == SAVED_MODEL:
         raise UsageError(
             f"{model}: a SavedModel does not list its layers, so it cannot be quantized by training",
-            hint="use the .keras file it was made from, or kd export --quantize int8",
+            hint="use the .keras file it was made from",
         )
     run_recipe = find_run_recipe(model)
     if recipe is not None or run_recipe is None:

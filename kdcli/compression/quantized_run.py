@@ -19,7 +19,7 @@ from kdcli.artifacts.converted_file import (
     time_converted_files,
 )
 from kdcli.artifacts.export_source import ExportSource, make_source, require_exportable
-from kdcli.compression.file_choice import Measured, measure
+from kdcli.compression.measurement import Measured, measure
 from kdcli.compression.metric import PairedMetric, choose_metric
 from kdcli.compression.quantize_request import QUANTIZE
 from kdcli.data.dataset import Dataset

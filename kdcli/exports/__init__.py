@@ -8,14 +8,15 @@ from pydantic import Field
 
 from kdcli.exports.keras import Keras
 from kdcli.exports.litert import Litert
+from kdcli.exports.micro import Micro
 from kdcli.exports.onnx import Onnx
 from kdcli.exports.saved_model import SavedModel
 from kdcli.spec import ExportFormat
 
-AnyFormat = Annotated[Keras | SavedModel | Litert | Onnx, Field(discriminator="kind")]
+AnyFormat = Annotated[Keras | SavedModel | Litert | Onnx | Micro, Field(discriminator="kind")]
 
 EXPORT_FORMATS: dict[str, type[ExportFormat]] = {
     member.model_fields["kind"].default: member for member in get_args(get_args(AnyFormat)[0])
 }
 
-__all__ = ["EXPORT_FORMATS", "AnyFormat", "Keras", "Litert", "Onnx", "SavedModel"]
+__all__ = ["EXPORT_FORMATS", "AnyFormat", "Keras", "Litert", "Micro", "Onnx", "SavedModel"]

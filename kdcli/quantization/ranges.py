@@ -18,7 +18,7 @@ from kdcli.tensors import Batches, KerasModel, Tensor, Variable
 _LARGEST = 255
 _SMALLEST = 1e-6
 # The logarithm of a bound changes faster than a weight by this factor: it may have to fall a hundredfold.
-_RATE = 30.0
+_RATE = 100.0
 
 
 class Ranges:

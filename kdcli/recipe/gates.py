@@ -68,6 +68,8 @@ METRICS: dict[str, Metric] = {
     "latency_ratio": Metric(("evaluate", "compare", "export"), of_teacher=True, timed=True),
     "examples_per_second": Metric(("evaluate", "compare"), timed=True),
     "max_abs_diff": Metric(("export",)),
+    "ram_kb": Metric(("export",)),
+    "flash_kb": Metric(("export",)),
     "unexplained": Metric(("export",), ("regression",), labelled=False),
 }
 

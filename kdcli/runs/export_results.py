@@ -64,6 +64,7 @@ class Artifact:
         max_abs_diff: largest difference between its outputs and those of the model.
         agreement, accuracy: None for tasks without classes, or without labels.
         p50_ms: median latency of one request; None if it was not measured.
+        ram_bytes: memory for its tensors on a microcontroller; None for other formats.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Artifact:
     agreement: float | None = None
     accuracy: float | None = None
     p50_ms: float | None = None
+    ram_bytes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """An entry of `artifacts`."""
@@ -92,6 +94,7 @@ class Artifact:
             "agreement": self.agreement,
             "accuracy": self.accuracy,
             "p50_ms": self.p50_ms,
+            "ram_bytes": self.ram_bytes,
         }
 
 

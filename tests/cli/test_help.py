@@ -35,7 +35,7 @@ TABLE = {
     | GATES
     | TIMING
     | {"--out", "--split", "--format", "--quantize", "--prepare", "--io", "--output-kind", "--batch"}
-    | {"--max-export-drop"},
+    | {"--max-export-drop", "--max-ram-kb", "--max-flash-kb"},
     "predict": COMMON | CHOICE | {"--out", "--split"},
     "compress": COMMON
     | RUN
@@ -49,6 +49,11 @@ TABLE = {
     | {"--latency-command"}
     | set("--allocation --round-to --rank --blocks --side --free-normalized --seed --fresh --dry-run".split())
     | set("--out --overwrite --gate --min-accuracy --max-accuracy-drop --min-agreement --strict-gates".split()),
+    "quantize": COMMON
+    | RUN
+    | CHOICE
+    | set("--teacher --gate --min-accuracy --max-accuracy-drop --min-agreement --strict-gates".split())
+    | {"--max-export-drop", "--max-size-mb"},
     "inspect": COMMON | CHOICE,
     "doctor": {"--json", "--no-color"},
     "demo": {"--out", "--threads", "--json", "--quiet", "--no-color"},

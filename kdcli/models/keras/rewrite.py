@@ -41,6 +41,8 @@ class ModelWriter:
         inputs = [keras.Input(batch_shape=one.shape, dtype=one.dtype, name=one.name) for one in model.inputs]
         self.names.update(one.name for one in inputs)
         outputs = self._write_graph(graph, inputs, ())
+        if isinstance(model, keras.Sequential):
+            return keras.Model(inputs[0], outputs[0], name=model.name)
         pack = keras.tree.pack_sequence_as
         return keras.Model(pack(model.input, inputs), pack(model.output, outputs), name=model.name)
 

@@ -128,7 +128,7 @@ def serve_requests(requests: IO[bytes], replies: IO[bytes]) -> None:
     limit_process(memory=max(first["memory"], _half_of_memory()), cpu_seconds=_CPU_LIMIT_SECONDS)
     _limit_memory(first["memory"])
     try:
-        model = RuntimeModel(FILE_OF_FORMAT[first["form"]](first["path"], first["threads"]))
+        model = RuntimeModel(FILE_OF_FORMAT[first["form"]](first["path"], first["threads"], **first["options"]))
         send(replies, model.describe())
     except Exception as error:
         # Anything that the runtime raises means that this file does not open; the parent reports it.

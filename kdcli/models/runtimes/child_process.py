@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock, Timer
@@ -24,12 +25,18 @@ from kdcli.models.runtimes.child_main import NUMBER_TYPES, receive, send
 from kdcli.models.runtimes.file_tensor import FileTensor
 
 RUNTIME_OF_FORMAT = {"tflite": "litert", "onnx": "onnxruntime"}
-_EXTRAS = {"tflite": "litert", "onnx": "onnx"}
-_TITLES = {"tflite": "LiteRT", "onnx": "onnxruntime"}
+# A `.tflite` file may also run as `micro`, but only where a caller says so.
+_RUNTIMES = {**RUNTIME_OF_FORMAT, "micro": "tflite-micro"}
+_EXTRAS = {"tflite": "litert", "onnx": "onnx", "micro": "micro"}
+_TITLES = {"tflite": "LiteRT", "onnx": "onnxruntime", "micro": "TensorFlow Lite Micro"}
+# What TensorFlow Lite Micro prints where it lacks an operation.
+_MISSING_OPERATION = re.compile(r"Didn't find op for builtin opcode '(\w+)'")
 # Opening may take a second longer for every 20 MB of the file.
 _OPEN_TIMEOUT_SECONDS, _PREDICT_TIMEOUT_SECONDS, _OPENED_BYTES_PER_SECOND = 20.0, 300.0, 20_000_000
 # Limits of the examples sent to the child at once; the activations of a batch are many times as large.
 _MAX_CHUNK_EXAMPLES, _MAX_CHUNK_BYTES = 256, 8_000_000
+# How long a process may take to end after a file that it did not open.
+_MESSAGES_TIMEOUT_SECONDS = 5.0
 # Memory of the child beyond a multiple of the file size: runtimes unpack and rearrange weights.
 _RUNTIME_MEMORY_BYTES, _MEMORY_PER_FILE_BYTE, _THREAD_MEMORY_BYTES = 900_000_000, 8, 16_000_000
 
@@ -46,6 +53,7 @@ class FileRunner:
         threads: number of threads the runtime uses; all cores if omitted.
         output: name of the output; may be omitted if there is only one.
         name: name of the file in messages; the path if omitted.
+        options: further arguments of the file's class in the child process.
 
     Raises:
         ModelError: the file is missing, has another format, or its runtime refuses it, crashes or hangs; or an
@@ -61,18 +69,21 @@ class FileRunner:
         threads: int | None = None,
         output: str | None = None,
         name: str | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self.path, self.name = path, name or str(path)
         self.form = form or _detect_form(path)
         require_extra(_EXTRAS[self.form], subject=f"{self.name}: a {'.' + self.form} file")
-        self.runtime = RUNTIME_OF_FORMAT[self.form]
+        self.runtime = _RUNTIMES[self.form]
+        self._options = dict(options or {})
         self.threads = threads or os.cpu_count() or 1
         # -P keeps the current folder out of the import path.
         self._process = subprocess.Popen(
             [sys.executable, "-P", child_main.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            # The others print too much for a pipe that is read only after a failure.
+            stderr=subprocess.PIPE if self.form == "micro" else subprocess.DEVNULL,
         )
         # The process ends with the last reference to this object.
         self._finalizer = weakref.finalize(self, _end_process, self._process)
@@ -142,6 +153,7 @@ class FileRunner:
         seconds = _OPEN_TIMEOUT_SECONDS + size / _OPENED_BYTES_PER_SECOND
         memory = _RUNTIME_MEMORY_BYTES + _MEMORY_PER_FILE_BYTE * size + _THREAD_MEMORY_BYTES * self.threads
         request = {"path": os.fspath(self.path.absolute()), "form": self.form, "threads": self.threads}
+        request["options"] = self._options
         description, _ = self._exchange({**request, "memory": memory}, (), seconds=seconds)
         self.batch: int | None = description["batch"]
         self.inputs = tuple(_read_tensor(one) for one in description["inputs"])
@@ -177,14 +189,28 @@ class FileRunner:
                 send(process.stdin, header, arrays)
                 reply, results = receive(process.stdout)
         except (EOFError, OSError, ValueError) as error:
-            reason = self._describe_exit(seconds)
+            reason = self._find_missing_operation() or self._describe_exit(seconds)
             raise ModelError(f"{self.name}: {reason}", hint="export the file again") from error
         if "error" in reply:
-            reason = summarize_error(reply["error"])
+            reason = self._find_missing_operation() or summarize_error(reply["error"])
             if "Select TensorFlow op" in reason:
                 reason = "it has TensorFlow operations (Flex), which this runtime does not support"
+            if reason.startswith(_TITLES[self.form]):
+                raise ModelError(f"{self.name}: {reason}", hint="--format litert")
             raise ModelError(f"{self.name}: {_TITLES[self.form]} cannot run the file: {reason:.300}")
         return reply, results
+
+    def _find_missing_operation(self) -> str | None:
+        """What the runtime printed about an operation that it lacks."""
+        if self._process.stderr is None or self._process.stderr.closed:
+            return None
+        # The process ends after a file that does not open; any other failure is not about operations.
+        try:
+            self._process.wait(_MESSAGES_TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            return None
+        found = _MISSING_OPERATION.search(self._process.stderr.read().decode("utf-8", "replace"))
+        return f"{_TITLES[self.form]} has no operation {found[1]}" if found else None
 
     @contextmanager
     def _limit_time(self, seconds: float) -> Iterator[None]:
@@ -229,8 +255,9 @@ def _detect_form(path: Path) -> str:
 def _end_process(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.kill()
-    for pipe in (process.stdin, process.stdout):
-        assert pipe is not None
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is None:
+            continue
         try:
             pipe.close()
         except BrokenPipeError:

@@ -95,7 +95,42 @@ class OnnxFile:
         return self._session.run([outputs[output]], dict(zip(names, batch, strict=True)))[0]
 
 
-FILE_OF_FORMAT = {"tflite": LiteRTFile, "onnx": OnnxFile}
+class MicroFile:
+    """A `.tflite` file in TensorFlow Lite Micro, which takes one example at a time.
+
+    Args:
+        path: the file.
+        threads: ignored; the interpreter has one.
+        arena: bytes of the tensor arena.
+
+    Raises:
+        RuntimeError: the runtime lacks an operation; if the arena is too small, it crashes.
+    """
+
+    def __init__(self, path: str, threads: int, *, arena: int) -> None:
+        from tflite_micro.python.tflite_micro import runtime
+
+        del threads
+        with open(path, "rb") as file:
+            content = file.read()
+        self._interpreter = interpreter = runtime.Interpreter.from_bytes(content, arena_size=arena)
+        self.inputs = [_describe_micro_tensor(interpreter.get_input_details(0), "input")]
+        self.outputs = [_describe_micro_tensor(interpreter.get_output_details(0), "output")]
+        self.batches: list[int | None] = [1]
+
+    def fit(self, batch: Sequence[np.ndarray]) -> None:
+        """Reset the state of recurrent layers."""
+        self._interpreter.reset()
+
+    def run(self, batch: Sequence[np.ndarray], output: int) -> np.ndarray:
+        """The output for a batch of one."""
+        del output
+        self._interpreter.set_input(np.ascontiguousarray(batch[0]), 0)
+        self._interpreter.invoke()
+        return np.array(self._interpreter.get_output(0))
+
+
+FILE_OF_FORMAT = {"tflite": LiteRTFile, "onnx": OnnxFile, "micro": MicroFile}
 
 
 def _find_fixed_batch(tensor: dict[str, Any]) -> int | None:
@@ -117,6 +152,18 @@ def _describe_litert_tensor(tensor: dict[str, Any], names: dict[int, str]) -> di
     return {
         "name": names[tensor["index"]],
         "shape": [int(side) for side in shape[1:]],
+        "dtype": np.dtype(tensor["dtype"]).name,
+        "scale": float(parameters["scales"][0]) if quantized else None,
+        "zero_point": int(parameters["zero_points"][0]) if quantized else 0,
+    }
+
+
+def _describe_micro_tensor(tensor: dict[str, Any], name: str) -> dict[str, Any]:
+    parameters = tensor["quantization_parameters"]
+    quantized = len(parameters["scales"]) == 1
+    return {
+        "name": name,
+        "shape": [int(side) for side in tensor["shape"][1:]],
         "dtype": np.dtype(tensor["dtype"]).name,
         "scale": float(parameters["scales"][0]) if quantized else None,
         "zero_point": int(parameters["zero_points"][0]) if quantized else 0,
