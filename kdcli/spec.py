@@ -212,6 +212,11 @@ class ExportFormat(Spec):
         return None
 
     @property
+    def extras(self) -> tuple[str, ...]:
+        """The extras that it needs."""
+        return () if self.extra is None else (self.extra,)
+
+    @property
     def from_data(self) -> bool:
         """Whether writing it needs training examples."""
         return False

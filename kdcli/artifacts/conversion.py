@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdcli.exports.format_choice import choose_formats
+from kdcli.exports.format_choice import choose_all_formats, choose_formats
 from kdcli.setup.request import RecipeOptions
 from kdcli.spec import ExportFormat
 
@@ -14,7 +14,8 @@ class ExportOptions(RecipeOptions, total=False):
     """Options of `kdcli.export` in addition to `RecipeOptions`.
 
     Args:
-        quantize: quantization of `litert` files: `none`, `float16`, `dynamic`, `int8`; one file for each.
+        quantize: quantization of `litert` files: `none`, `float16`, `dynamic`, `int8`, `int8x16`, `int4`,
+            `int4-weights`; one file for each.
         prepare: preprocessing `inside` (the file takes raw examples) or `outside` (it takes the same inputs as the
             model). Inside by default if there is data.
         io: input and output type of `litert` files: `float32`, or for `int8` files `uint8` or `int8`. By default
@@ -28,6 +29,7 @@ class ExportOptions(RecipeOptions, total=False):
         runtime: the only runtime to time: `tensorflow`, `litert` or `onnxruntime`.
         latency_command: command that prints the milliseconds of a file, with `{file}` for its path; it replaces
             timing on this machine.
+        pick: the file that `path` of the result names: the `smallest`, `fastest` or `best` that passes its gates.
     """
 
     quantize: Sequence[str]
@@ -40,6 +42,7 @@ class ExportOptions(RecipeOptions, total=False):
     latency: bool
     runtime: str | None
     latency_command: str | None
+    pick: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,8 @@ class Conversion:
         latency: whether to time the files.
         runtime: the only runtime to time; all if None.
         latency_command: measures files in the place of this machine; None for this machine.
+        pick: which of the files `path` of the result names: `smallest`, `fastest` or `best`; None for all.
+        skipped: formats of `all` that need a package that is not installed.
     """
 
     formats: Sequence[ExportFormat]
@@ -69,6 +74,8 @@ class Conversion:
     latency: bool
     runtime: str | None
     latency_command: str | None
+    pick: str | None = None
+    skipped: tuple[str, ...] = ()
 
 
 def read_conversion(formats: Sequence[str], options: ExportOptions) -> tuple[Conversion, RecipeOptions]:
@@ -78,8 +85,14 @@ def read_conversion(formats: Sequence[str], options: ExportOptions) -> tuple[Con
         UsageError: a format or quantization is unknown, or two exclude each other.
         TypeError: an option is unknown.
     """
+    if "all" in formats:
+        chosen, skipped = choose_all_formats(formats, quantize=options.get("quantize", ()), io=options.get("io"))
+    else:
+        chosen, skipped = choose_formats(formats, quantize=options.get("quantize", ()), io=options.get("io")), ()
     conversion = Conversion(
-        formats=choose_formats(formats, quantize=options.get("quantize", ()), io=options.get("io")),
+        formats=chosen,
+        skipped=skipped,
+        pick=options.get("pick"),
         prepare=options.get("prepare"),
         batch=options.get("batch"),
         output_kind=options.get("output_kind", "teacher"),

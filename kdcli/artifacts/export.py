@@ -22,10 +22,12 @@ from kdcli.artifacts.converted_file import (
 )
 from kdcli.artifacts.counterparts import Counterparts, export_counterparts
 from kdcli.artifacts.export_source import ExportSource, open_source_with_data, open_source_without_data
+from kdcli.artifacts.file_selection import mark_dominated, pick_file
 from kdcli.errors import ModelError, UsageError
 from kdcli.evaluation.footprint import count_file_bytes
 from kdcli.evaluation.gates import check_gate_metrics, choose_gates, judge_gates
 from kdcli.evaluation.latency.session_statistics import Session
+from kdcli.evaluation.statistics import wilson_interval
 from kdcli.events import Note, OnEvent
 from kdcli.recipe.gates import METRICS, Gate
 from kdcli.recipe.sections import Recipe
@@ -62,6 +64,8 @@ def export_model(
     check_empty(out)
     run_recipe = teacher_recipe(model, request.recipe)
     context, on_event = request.context, request.context.on_event
+    for text in conversion.skipped:
+        on_event(Note(f"left out: {text}, which is not installed"))
     gates = choose_gates(
         "export",
         request.gates,
@@ -98,7 +102,22 @@ def export_model(
         raise writer.storage_error(out, error, retry="run the same command again") from error
     split = source.examples.split if with_data else None
     count = len(source.examples) if with_data else 0
-    return ExportResult(path, file, artifacts, results, split, count, source.accuracy, failures)
+    picked = pick_file(artifacts, conversion.pick)
+    return ExportResult(
+        path,
+        file,
+        artifacts,
+        results,
+        split,
+        count,
+        source.accuracy,
+        failures,
+        picked=None if picked is None else picked.path,
+    )
+
+
+def _find_interval(accuracy: float | None, count: int) -> tuple[float | None, float | None]:
+    return (None, None) if accuracy is None else wilson_interval(round(accuracy * count), count)
 
 
 def _check_without_data(request: Request, conversion: Conversion, gates: Sequence[Gate]) -> None:
@@ -275,6 +294,7 @@ class Export:
         unknown = {shown[name]: {"latency_ratio": reason} for name, reason in counterparts.reasons.items()}
         results = judge_gates(self.gates, metrics, doubts=doubts, unknown=unknown)
         failed = {gate.model for gate in results if gate.name in PARITY_METRICS and gate.state == "failed"}
+        count = len(self.source.examples)
         artifacts = [
             Artifact(
                 name=name,
@@ -288,10 +308,13 @@ class Export:
                 accuracy=file.parity.accuracy,
                 p50_ms=find_p50_ms(file, session),
                 ram_bytes=file.ram_bytes,
+                low=_find_interval(file.parity.accuracy, count)[0],
+                high=_find_interval(file.parity.accuracy, count)[1],
+                quality=file.parity.quality if self.with_data else None,
             )
             for name, file in zip(names, files, strict=True)
         ]
-        return tuple(artifacts), results
+        return mark_dominated(artifacts), results
 
     def _copy_passed(self, folder: Path, artifacts: Sequence[Artifact]) -> Path | None:
         """Copy the files that passed with `labels.txt` and `input.json`; None if no file passed."""

@@ -15,6 +15,7 @@ import typer
 from kdcli.cli import options as o
 from kdcli.cli.gates import GateGroup, enforce_gates, make_gate_tables
 from kdcli.cli.groups import OutputGroup, PartGroup, RecipeGroup
+from kdcli.events import Note
 
 if TYPE_CHECKING:
     from kdcli.cli.console import Output, Table
@@ -25,7 +26,7 @@ Formats = Annotated[
     list[str],
     typer.Option(
         "--format",
-        metavar="keras|saved-model|litert|onnx|micro",
+        metavar="keras|saved-model|litert|onnx|micro|all",
         help="Format of the files; repeatable.",
         rich_help_panel=EXPORT,
     ),
@@ -34,7 +35,7 @@ Quantize = Annotated[
     list[str] | None,
     typer.Option(
         "--quantize",
-        metavar="none|float16|dynamic|int8",
+        metavar="none|float16|dynamic|int8|int8x16|int4|int4-weights",
         help="Quantization of litert files; repeatable.",
         rich_help_panel=EXPORT,
     ),
@@ -67,6 +68,15 @@ OutputKindOption = Annotated[
         "--output-kind",
         metavar="teacher|probabilities|logits",
         help="Output of the files; by default that of the teacher's file.",
+        rich_help_panel=EXPORT,
+    ),
+]
+Pick = Annotated[
+    str | None,
+    typer.Option(
+        "--pick",
+        metavar="smallest|fastest|best",
+        help="Name one of the files that pass: --quiet prints its path.",
         rich_help_panel=EXPORT,
     ),
 ]
@@ -159,6 +169,7 @@ def command(
     latency: o.Latency = True,
     runtime: o.Runtime = None,
     latency_command: o.LatencyCommand = None,
+    pick: Pick = None,
 ) -> None:
     """Export a model to deployable files."""
     from kdcli.commands.export import export
@@ -182,6 +193,7 @@ def command(
             latency=latency,
             runtime=runtime,
             latency_command=latency_command,
+            pick=pick,
             gates=bounds,
             **options,
         )
@@ -189,7 +201,7 @@ def command(
         output.close()
     _show(result, output, data_options=_name_data(model, data=recipe_options.data, recipe=recipe))
     _suggest_training(model, result, data=recipe_options.data, recipe=recipe)
-    _fail(result, output, strict=gates.strict_gates)
+    _fail(result, output, strict=gates.strict_gates, tolerant="all" in formats)
 
 
 def _suggest_training(model: Path, result: ExportResult, *, data: str | None, recipe: str | None) -> None:
@@ -210,10 +222,21 @@ def _show(result: ExportResult, output: Output, *, data_options: Sequence[str]) 
         output.next_command(shlex.join(["kd", "evaluate", lite["path"], *data_options]))
 
 
-def _fail(result: ExportResult, output: Output, *, strict: bool) -> None:
-    """Exit with the code of the first file that was not written, or of the gates."""
+def _fail(result: ExportResult, output: Output, *, strict: bool, tolerant: bool) -> None:
+    """Exit with the code of the first file that was not written, or of the gates.
+
+    Args:
+        result: of the export.
+        output: where failures are printed.
+        strict: whether inconclusive gates fail.
+        tolerant: whether files may fail as long as one is left, as with `--format all`.
+    """
     from kdcli.errors import ModelError
 
+    if tolerant and result.path is not None:
+        for failure in result.failures:
+            output.on_event(Note(failure.message, warning=True))
+        return
     for failure in result.failures:
         output.failed(ModelError(failure.message, hint=failure.hint))
     with suppress(typer.Exit) if result.failures else nullcontext():
@@ -241,11 +264,14 @@ def _make_file_table(document: dict[str, Any]) -> Table:
             output,
             f"{artifact['max_abs_diff']:.2g}",
         ]
-        for name in ("agreement", "accuracy", "p50_ms"):
-            cells.append("" if artifact[name] is None else f"{artifact[name]:.4f}")
+        interval = "" if artifact["low"] is None else f" [{artifact['low']:.4f}, {artifact['high']:.4f}]"
+        for name, more in (("agreement", ""), ("accuracy", interval), ("p50_ms", "")):
+            cells.append("" if artifact[name] is None else f"{artifact[name]:.4f}{more}")
         if has_ram:
             cells.append("" if artifact["ram_bytes"] is None else f"{artifact['ram_bytes']:,}")
-        rows.append([artifact["path"] or f"{artifact['name']} (deleted)", *cells])
+        mark = " (picked)" if artifact["path"] and artifact["path"] == document["picked"] else ""
+        mark = mark or (" (dominated)" if artifact["dominated_by"] else "")
+        rows.append([f"{artifact['path']}{mark}" if artifact["path"] else f"{artifact['name']} (deleted)", *cells])
     accuracy = "" if document["accuracy"] is None else f" (accuracy {document['accuracy']:.4f})"
     inputs = "random inputs"
     if document["split"]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 from kdcli.artifacts.checks import check_conversion
 from kdcli.artifacts.conversion import ExportOptions, read_conversion
 from kdcli.artifacts.export import export_model
+from kdcli.artifacts.file_selection import check_pick
 from kdcli.extras import require_extra
 from kdcli.models.files.format import detect_format, resolve_model_file
 from kdcli.screening.verdict import NO_TRUST
@@ -39,7 +40,7 @@ def export(
     Args:
         model: a Keras file, a SavedModel, a `keras.Model`, or a run directory, which brings its data and
             preprocessing.
-        formats: `keras`, `saved-model`, `litert`, `onnx`.
+        formats: `keras`, `saved-model`, `litert`, `onnx`, `micro`, or `all` with every quantization.
         recipe: for its `data`, `student.input` and `gates`.
         out: a new or empty folder; `runs/<time>_export_<name>` by default.
         gates: bounds such as `size_mb<=0.1`; they replace those of the recipe for the same metric.
@@ -58,9 +59,11 @@ def export(
         detect_format(file)
         conversion, recipe_options = read_conversion(formats, options)
         for form in conversion.formats:
-            if form.extra is not None:
-                require_extra(form.extra, subject=f"--format {form.kind}")
+            for extra in form.extras:
+                option = "--quantize" if extra == "quantize" else "--format"
+                require_extra(extra, subject=f"{option} {form.variant if extra == 'quantize' else form.kind}")
         check_limits(limit=conversion.limit, batch_size=conversion.batch_size, split=conversion.split)
         check_conversion(conversion)
+        check_pick(conversion.pick, latency=conversion.latency)
         request = request_for_models([path], recipe, gates=gates, **recipe_options)
         return export_model(path, file, request, conversion, out=None if out is None else Path(out))

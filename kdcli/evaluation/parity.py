@@ -66,6 +66,13 @@ class Parity:
     teacher_agreement: float | None = None
     teacher_drop: float | None = None
 
+    @property
+    def quality(self) -> float | None:
+        """What files of one model are ranked by: accuracy, else agreement, else the explained variance."""
+        if self.unexplained is not None:
+            return 1 - self.unexplained
+        return self.agreement if self.accuracy is None else self.accuracy
+
 
 def compute_outputs(
     function: OutputFunction,

@@ -8,6 +8,7 @@ from typing import get_args
 from kdcli.errors import UsageError, did_you_mean
 from kdcli.exports import EXPORT_FORMATS
 from kdcli.exports.litert import IoType, Litert, QuantizeMode
+from kdcli.extras import find_missing
 from kdcli.spec import ExportFormat
 
 QUANTIZE_MODES, IO_TYPES = get_args(QuantizeMode), get_args(IoType)
@@ -44,8 +45,9 @@ def choose_formats(
     """The requested formats, each once.
 
     Args:
-        formats: `keras`, `saved-model`, `litert` (or `tflite`), `onnx`.
-        quantize: quantizations of `litert`: `none`, `float16`, `dynamic`, `int8`; `none` if omitted.
+        formats: `keras`, `saved-model`, `litert` (or `tflite`), `onnx`, `micro`.
+        quantize: quantizations of `litert`: `none`, `float16`, `dynamic`, `int8`, `int8x16`, `int4`,
+            `int4-weights`; `none` if omitted.
         io: type of input and output of `litert` files: `float32`, and for `int8` files also `uint8` and `int8`. If
             omitted, image bytes go in and floats come out.
 
@@ -82,6 +84,36 @@ def choose_formats(
             io_type = io if io == "float32" or variant == "int8" else None
             chosen.append(Litert.model_validate({"quantize": variant, "io": io_type}))
     return tuple(chosen)
+
+
+def choose_all_formats(
+    formats: Sequence[str], *, quantize: Sequence[str], io: str | None
+) -> tuple[tuple[ExportFormat, ...], tuple[str, ...]]:
+    """Every format and quantization whose packages are installed, for `--format all`.
+
+    Args:
+        formats: `all`, and nothing else.
+        quantize, io: not given.
+
+    Returns:
+        The formats, and the names of those that were left out with the package that they need.
+
+    Raises:
+        UsageError: `all` beside another format or option.
+    """
+    other = next((word for word in formats if word != "all"), None)
+    if other is not None or quantize or io is not None:
+        option = f"--format {other}" if other else f"--quantize {quantize[0]}" if quantize else f"--io {io}"
+        raise UsageError(f"{option} has no effect beside --format all", hint="--format all")
+    chosen: list[ExportFormat] = []
+    skipped = []
+    for form in choose_formats(list(EXPORT_FORMATS), quantize=QUANTIZE_MODES):
+        missing = [name for extra in form.extras for name in find_missing(extra)]
+        if missing:
+            skipped.append(f"{form.file_name('NAME')} needs {' and '.join(missing)}")
+        else:
+            chosen.append(form)
+    return tuple(chosen), tuple(skipped)
 
 
 def _find_kind(word: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from kdcli.errors import ModelError
 from kdcli.exports.converter import silence_converter
+from kdcli.exports.litert_quantizer import BITS, quantize_file
 from kdcli.lazy import keras, tf
 from kdcli.spec import ExportFormat
 from kdcli.tensors import KerasModel
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from kdcli.models.keras.served_model import ServedModel
     from kdcli.models.runtimes.child_process import FileRunner
 
-QuantizeMode = Literal["none", "float16", "dynamic", "int8"]
+QuantizeMode = Literal["none", "float16", "dynamic", "int8", "int8x16", "int4", "int4-weights"]
 IoType = Literal["float32", "uint8", "int8"]
 
 
@@ -26,6 +27,8 @@ class Litert(ExportFormat):
     Args:
         quantize: `none` (float32), `float16` (weights), `dynamic` (8-bit weights, float activations), or `int8`
             (8-bit weights and activations, calibrated on training examples; Jacob et al. 2018, arXiv:1712.05877).
+            Through `litert-quantizer`: `int8x16` (8-bit weights, 16-bit activations), `int4` (4-bit weights where
+            LiteRT has them, 8-bit activations), `int4-weights` (4-bit weights, float activations).
         io: type of input and output. None: image bytes in, or floats for other data, and floats out. `float32`:
             floats in and out. `uint8` and `int8`: integers in and out, for `int8` files only.
     """
@@ -46,12 +49,17 @@ class Litert(ExportFormat):
     @property
     def from_data(self) -> bool:
         """Whether the activations are calibrated on examples."""
-        return self.quantize == "int8"
+        return self.quantize in ("int8", "int8x16", "int4")
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """The extras that it needs."""
+        return ("litert", "quantize") if self.quantize in BITS else ("litert",)
 
     @property
     def takes_floats(self) -> bool:
         """Whether the model to convert takes floats; the converter adds the integer input of `int8` files."""
-        return self.quantize == "int8" or self.io == "float32"
+        return self.quantize == "int8" or self.quantize in BITS or self.io == "float32"
 
     def write(self, serving: ServedModel, path: Path) -> None:
         """Convert the model through a SavedModel of constants.
@@ -67,7 +75,7 @@ class Litert(ExportFormat):
         hint = "--format keras supports every layer" if serving.model is not None else "--format saved-model"
         with silence_converter(failure, hint=hint):
             constant = serving.constant
-        if self.quantize == "int8" and constant.has_loops:
+        if self.from_data and constant.has_loops:
             # Calibrating a loop crashes the process.
             raise ModelError(f"{failure}: {_describe_loop(serving.model)}", hint="--quantize dynamic")
         if constant.has_loops and serving.batch is None:
@@ -77,11 +85,13 @@ class Litert(ExportFormat):
                 signature = [serving.signature]
                 constant.model.export(folder, format="tf_saved_model", input_signature=signature, verbose=False)
                 content = self._make_converter(folder, serving).convert()
+                if self.quantize in BITS:
+                    content = quantize_file(content, self.quantize, serving.representative)
         path.write_bytes(content)
 
     def _make_converter(self, folder: str, serving: ServedModel) -> Any:
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        if self.quantize == "none":
+        if self.quantize == "none" or self.quantize in BITS:
             return converter
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if self.quantize == "float16":

@@ -55,6 +55,7 @@ class RangePlacement:
         inputs: the range of each input, by position in `ranges`.
         outputs: name of a layer or operation → its range; the others are not rounded.
         joined: name of a layer → the range to which its inputs are rounded once more.
+        sources: name of a layer → the range of its first input.
         floats: layers that LiteRT computes in float32.
     """
 
@@ -62,6 +63,7 @@ class RangePlacement:
     inputs: tuple[int, ...]
     outputs: Mapping[str, int | Fixed]
     joined: Mapping[str, int]
+    sources: Mapping[str, int | Fixed]
     floats: tuple[str, ...]
 
 
@@ -104,6 +106,12 @@ class _Placer:
                 if name not in inputs
             },
             joined={name: numbers[self._find(name)] for name in self._joined},
+            sources={
+                node.layer: self._fixed.get(self._find(before)) or numbers[self._find(before)]
+                for node in graph.nodes
+                for before in [tensor.layer for tensor in node.tensors[:1]]
+                if before not in fused
+            },
             floats=tuple(dict.fromkeys(self._floats)),
         )
 

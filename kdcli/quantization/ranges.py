@@ -10,13 +10,10 @@ import numpy as np
 
 from kdcli.lazy import keras, ops, tf
 from kdcli.models.keras.layers import wrap_calls
-from kdcli.quantization.folded_model import WEIGHTED
 from kdcli.quantization.placement import Fixed, RangePlacement
+from kdcli.quantization.weights import LARGEST, SMALLEST, replace_weights, round_straight_through
 from kdcli.tensors import Batches, KerasModel, Tensor, Variable
 
-# The largest of the numbers by which 8 bits stand for values.
-_LARGEST = 255
-_SMALLEST = 1e-6
 # The logarithm of a bound changes faster than a weight by this factor: it may have to fall a hundredfold.
 _RATE = 100.0
 
@@ -98,14 +95,14 @@ def measure_ranges(
         return [ops.stack(found) for found in seen]
 
     function = tf.function(compute, autograph=False, reduce_retracing=True)
-    bounds = np.tile(np.array([0.0, _SMALLEST], np.float32), (len(placement.ranges), 1))
+    bounds = np.tile(np.array([0.0, SMALLEST], np.float32), (len(placement.ranges), 1))
     for batch in batches():
         for bound, found in zip(bounds, function(batch), strict=True):
             values = np.asarray(found)
             bound[:] = min(bound[0], values[:, 0].min()), max(bound[1], values[:, 1].max())
     for place, known in zip(placement.inputs, inputs, strict=False):
         if known is not None:
-            bounds[place] = min(known[0], 0.0), max(known[1], _SMALLEST)
+            bounds[place] = min(known[0], 0.0), max(known[1], SMALLEST)
     return Ranges(bounds[:, 0], bounds[:, 1], fixed=placement.inputs)
 
 
@@ -177,54 +174,12 @@ def round_calls(
         tensors = zip(placement.inputs, keras.tree.flatten(inputs), strict=True)
         return keras.tree.pack_sequence_as(inputs, [change(place, tensor) for place, tensor in tensors])
 
-    with _replace_kernels(_list_rounded(model, placement), kernels), wrap_outputs(model, placement, change):
+    def find_scale(place: int | Fixed) -> Tensor:
+        low, high = place if isinstance(place, Fixed) else (lows[place], highs[place])
+        return (high - low) / LARGEST
+
+    with replace_weights(model, placement, find_scale, kernels), wrap_outputs(model, placement, change):
         yield round_inputs
-
-
-def round_kernels(model: KerasModel, placement: RangePlacement) -> dict[str, np.ndarray]:
-    """The rounded kernels of a folded model, by name of the layer.
-
-    A file gets them as constants: the converter rounds them to the same values, and it supports no rounding
-    operation in front of the transposed kernel of a Dense layer.
-    """
-    layers = _list_rounded(model, placement)
-    return {layer.name: ops.convert_to_numpy(round_kernel(layer, layer.kernel)) for layer in layers}
-
-
-def _list_rounded(model: KerasModel, placement: RangePlacement) -> list[Any]:
-    return [one for one in model.layers if type(one).__name__ in WEIGHTED and one.name not in placement.floats]
-
-
-@contextmanager
-def _replace_kernels(layers: Sequence[Any], kernels: Mapping[str, np.ndarray] | None) -> Iterator[None]:
-    def wrap(number: int, original: Any) -> Any:
-        layer = layers[number]
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            kernel = layer.kernel
-            value = round_kernel(layer, kernel) if kernels is None else ops.convert_to_tensor(kernels[layer.name])
-            with keras.StatelessScope(state_mapping=[(kernel, value)]):
-                return original(*args, **kwargs)
-
-        return call
-
-    with wrap_calls(layers, wrap):
-        yield
-
-
-def round_kernel(layer: Any, kernel: Tensor) -> Tensor:
-    """A kernel rounded to 8 bits, symmetric and in a narrow range, for each output channel; the gradient passes.
-
-    Jacob et al. 2018, arXiv:1712.05877; per channel as in Krishnamoorthi 2018, arXiv:1806.08342.
-    """
-    value, shape = ops.convert_to_tensor(kernel), tuple(kernel.shape)
-    if type(layer).__name__ == "DepthwiseConv2D":
-        value = ops.reshape(value, (*shape[:2], shape[2] * shape[3]))
-    axis = WEIGHTED[type(layer).__name__] % len(value.shape)
-    others = [one for one in range(len(value.shape)) if one != axis]
-    bound = ops.stop_gradient(ops.maximum(ops.max(ops.abs(value), axis=others), _SMALLEST))
-    rounded = keras.quantizers.fake_quant_with_min_max_vars(value, -bound, bound, narrow_range=True, axis=axis)
-    return ops.reshape(rounded, shape)
 
 
 def _add_gradient(rounded: Tensor, tensor: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -232,12 +187,8 @@ def _add_gradient(rounded: Tensor, tensor: Tensor, low: Tensor, high: Tensor) ->
 
     Esser et al. 2019, arXiv:1902.08153: the error of rounding inside of the bounds tells them to become narrower.
     """
-    scale = (high - low) / _LARGEST
-    zero = _round_straight_through(-low / scale)
-    number = ops.clip(_round_straight_through(tensor / scale) + zero, 0, _LARGEST)
+    scale = (high - low) / LARGEST
+    zero = round_straight_through(-low / scale)
+    number = ops.clip(round_straight_through(tensor / scale) + zero, 0, LARGEST)
     result = (number - zero) * scale
     return result + ops.stop_gradient(rounded - result)
-
-
-def _round_straight_through(value: Tensor) -> Tensor:
-    return value + ops.stop_gradient(ops.floor(value + 0.5) - value)

@@ -14,7 +14,8 @@ from kdcli.models.keras.served_model import ServedModel, add_preprocessing
 from kdcli.quantization.folded_model import fold_model
 from kdcli.quantization.network import QuantizedNetwork
 from kdcli.quantization.placement import RangePlacement, place_ranges
-from kdcli.quantization.ranges import Ranges, measure_ranges, round_calls, round_kernels
+from kdcli.quantization.ranges import Ranges, measure_ranges, round_calls
+from kdcli.quantization.weights import round_kernels
 from kdcli.tensors import KerasModel, Tensor
 
 

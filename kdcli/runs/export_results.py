@@ -65,6 +65,9 @@ class Artifact:
         agreement, accuracy: None for tasks without classes, or without labels.
         p50_ms: median latency of one request; None if it was not measured.
         ram_bytes: memory for its tensors on a microcontroller; None for other formats.
+        low, high: 95% interval of the accuracy; None where there is no accuracy.
+        quality: accuracy, else agreement, else the explained variance; None without data.
+        dominated_by: name of a file that is at least as small, as fast and as good, and better in one of these.
     """
 
     name: str
@@ -78,6 +81,10 @@ class Artifact:
     accuracy: float | None = None
     p50_ms: float | None = None
     ram_bytes: int | None = None
+    low: float | None = None
+    high: float | None = None
+    quality: float | None = None
+    dominated_by: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """An entry of `artifacts`."""
@@ -93,8 +100,11 @@ class Artifact:
             "max_abs_diff": self.max_abs_diff,
             "agreement": self.agreement,
             "accuracy": self.accuracy,
+            "low": self.low,
+            "high": self.high,
             "p50_ms": self.p50_ms,
             "ram_bytes": self.ram_bytes,
+            "dominated_by": self.dominated_by,
         }
 
 
@@ -133,6 +143,7 @@ class ExportResult:
         examples: number of examples in the comparison.
         accuracy: accuracy of the model.
         failures: files that could not be written.
+        picked: the file that `--pick` chose; None without the option.
     """
 
     out: Path | None
@@ -143,10 +154,13 @@ class ExportResult:
     examples: int = 0
     accuracy: float | None = None
     failures: tuple[ExportFailure, ...] = ()
+    picked: Path | None = None
 
     @property
     def path(self) -> Path | None:
-        """The file that was written, or the folder if there are several."""
+        """The picked file, or the file that was written, or the folder if there are several."""
+        if self.picked is not None:
+            return self.picked
         paths = [artifact.path for artifact in self.artifacts if artifact.path]
         return paths[0] if len(paths) == 1 else self.out
 
@@ -159,6 +173,7 @@ class ExportResult:
             "split": self.split,
             "examples": self.examples,
             "accuracy": self.accuracy,
+            "picked": relativize_path(self.picked) if self.picked else None,
             "artifacts": [artifact.to_json() for artifact in self.artifacts],
             "failures": [failure.to_json() for failure in self.failures],
             "gates": [gate.to_json() for gate in self.gates],

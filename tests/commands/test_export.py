@@ -551,3 +551,37 @@ def test_an_8_bit_file_of_probabilities_is_recognized_by_every_command(folder, h
         teacher=path, student=bars(), data=folder / "data.npz", settings=["student.start=fresh"], dry_run=True
     )
     assert plan.teacher["output_kind"] == "probabilities"
+
+
+def test_every_format_and_the_smallest_file_that_passes(kd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_npz(tmp_path / "data.npz")
+    bars().save("given.keras")
+    words = ["export", "given.keras", "--data", "data.npz", "--format", "all", "--pick", "smallest"]
+    ran = kd(*words, "--out", "out", "--json", "--no-latency", "--gate", "export_drop<=0.02")
+    assert ran.code == 0, ran.err
+    written = [one for one in ran.document["artifacts"] if one["path"]]
+    kinds = {one["format"] for one in ran.document["artifacts"]}
+    assert {"keras", "saved-model", "litert"} <= kinds
+    assert ran.document["picked"] == min(written, key=lambda one: one["bytes"])["path"]
+    for one in written:
+        assert one["low"] - 1e-9 <= one["accuracy"] <= one["high"] + 1e-9
+    quiet = kd(*words, "--out", "again", "--quiet", "--no-latency", "--gate", "export_drop<=0.02")
+    assert quiet.out.strip() == ran.document["picked"].replace("out/", "again/")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--format", "all", "--format", "keras"], "--format keras has no effect beside --format all"),
+        (["--format", "all", "--quantize", "int8"], "--quantize int8 has no effect beside --format all"),
+        (["--format", "keras", "--pick", "tiny"], "--pick must be one of smallest, fastest, best"),
+        (["--format", "keras", "--pick", "fastest", "--no-latency"], "--pick fastest has no effect"),
+    ],
+)
+def test_wishes_that_have_no_effect(kd, tmp_path, options, message):
+    save_npz(tmp_path / "data.npz")
+    bars().save(tmp_path / "given.keras")
+    ran = kd("export", str(tmp_path / "given.keras"), "--data", str(tmp_path / "data.npz"), *options)
+    assert ran.code == 2
+    assert message in ran.err

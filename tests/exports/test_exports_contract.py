@@ -22,8 +22,10 @@ FORMATS = [
     *(("litert", way) for way in QUANTIZE_MODES if way != "none"),
 ]
 PACKAGES = {"litert": "ai_edge_litert", "onnx": "onnxruntime", "micro": "tflite_micro"}
+PACKAGES["quantize"] = "litert_quantizer"
 # Largest difference as a fraction of the largest output.
 CLOSE = {"none": 1e-5, "float16": 2e-3, "dynamic": 0.05, "int8": 0.15}
+CLOSE |= {"int8x16": 0.05, "int4": 0.5, "int4-weights": 0.5}
 
 
 def image_network(*, last: str | None = None) -> tuple[KerasNetwork, np.ndarray]:
@@ -98,8 +100,8 @@ def expected(network, raw):
 )
 def test_a_file_gives_the_outputs_of_its_model_for_raw_examples(kind, quantize, model, tmp_path, capfd):
     (format_,) = choose_formats([kind], quantize=[quantize] if kind == "litert" else [])
-    if format_.extra:
-        pytest.importorskip(PACKAGES[format_.extra])
+    for extra in format_.extras:
+        pytest.importorskip(PACKAGES[extra])
     network, raw = NETWORKS[model]()
     outputs, wanted = written(format_, network, raw, tmp_path, capfd=capfd), expected(network, raw)
     assert np.abs(outputs - wanted).max() <= CLOSE[quantize] * np.abs(wanted).max()

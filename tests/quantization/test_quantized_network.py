@@ -14,8 +14,8 @@ from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.keras.served_model import make_served_model
 from kdcli.models.preprocessing import Preprocessing
 from kdcli.quantization.network import quantize_network, restore_ranges
-from kdcli.quantization.ranges import round_kernel
 from kdcli.quantization.served_model import round_served_model
+from kdcli.quantization.weights import round_kernel
 from kdcli.zoo.cnn import Cnn
 from kdcli.zoo.mobile import Mobile
 from kdcli.zoo.resnet import Resnet
@@ -74,7 +74,7 @@ def test_a_kernel_is_rounded_for_each_channel_as_numpy_does():
     layer.kernel.assign(np.random.default_rng(0).normal(size=layer.kernel.shape) * [1, 10, 0.1])
     kernel = layer.kernel.numpy()
     scale = np.abs(kernel).max((0, 1, 2)) / 127
-    np.testing.assert_allclose(round_kernel(layer, layer.kernel), np.round(kernel / scale) * scale, rtol=1e-5)
+    np.testing.assert_allclose(round_kernel(layer, layer.kernel)[0], np.round(kernel / scale) * scale, rtol=1e-5)
 
 
 def test_a_depthwise_kernel_is_rounded_for_each_input_and_multiplier():
@@ -83,7 +83,7 @@ def test_a_depthwise_kernel_is_rounded_for_each_input_and_multiplier():
     layer.kernel.assign(np.random.default_rng(0).normal(size=layer.kernel.shape))
     kernel = layer.kernel.numpy()
     scale = np.abs(kernel).max((0, 1)) / 127
-    np.testing.assert_allclose(round_kernel(layer, layer.kernel), np.round(kernel / scale) * scale, rtol=1e-5)
+    np.testing.assert_allclose(round_kernel(layer, layer.kernel)[0], np.round(kernel / scale) * scale, rtol=1e-5)
 
 
 def test_gradients_reach_kernels_and_ranges():

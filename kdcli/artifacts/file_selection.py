@@ -1,0 +1,59 @@
+"""Which of several files to ship: those that another one beats, and the one that a wish picks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from kdcli.errors import UsageError
+from kdcli.runs.export_results import Artifact
+
+# A wish → what is smaller for a better file; None where it was not measured.
+_WISHES: dict[str, Callable[[Artifact], float | None]] = {
+    "smallest": lambda one: one.bytes,
+    "fastest": lambda one: one.p50_ms,
+    "best": lambda one: None if one.quality is None else -one.quality,
+}
+WISHES = tuple(_WISHES)
+
+
+def check_pick(pick: str | None, *, latency: bool) -> None:
+    """Refuse an unknown wish, and one that is not measured.
+
+    Raises:
+        UsageError: names the option.
+    """
+    if pick is None:
+        return
+    if pick not in _WISHES:
+        raise UsageError(f"--pick must be one of {', '.join(_WISHES)}, got {pick!r}", hint="--pick smallest")
+    if pick == "fastest" and not latency:
+        raise UsageError("--pick fastest has no effect with --no-latency", hint="leave out --no-latency")
+
+
+def mark_dominated(artifacts: Sequence[Artifact]) -> tuple[Artifact, ...]:
+    """Mark each written file that another one beats or equals in bytes, latency and quality, and beats in one."""
+    written = [one for one in artifacts if one.path is not None]
+    return tuple(
+        replace(one, dominated_by=next((other.name for other in written if _dominates(other, one)), None))
+        for one in artifacts
+    )
+
+
+def _dominates(one: Artifact, other: Artifact) -> bool:
+    if one is other or other.path is None:
+        return False
+    pairs = [(wish(one), wish(other)) for wish in _WISHES.values()]
+    if any(value is None for pair in pairs for value in pair):
+        return False
+    known = [(a, b) for a, b in pairs if a is not None and b is not None]
+    return all(a <= b for a, b in known) and any(a < b for a, b in known)
+
+
+def pick_file(artifacts: Sequence[Artifact], pick: str | None) -> Artifact | None:
+    """The written file that a wish picks; with equal values the smaller one; None without a wish or a file."""
+    if pick is None:
+        return None
+    wish = _WISHES[pick]
+    found = [one for one in artifacts if one.path is not None and wish(one) is not None]
+    return min(found, key=lambda one: (wish(one), one.bytes)) if found else None
