@@ -96,22 +96,26 @@ def export_model(
         gates=gates,
         teacher=teacher,
     )
+    return _describe(export)
+
+
+def _describe(export: Export) -> ExportResult:
+    """Write the files, and describe them."""
+    source, out, with_data = export.source, export.out, export.with_data
     try:
         path, artifacts, results, failures = export.run()
     except OSError as error:
         raise writer.storage_error(out, error, retry="run the same command again") from error
-    split = source.examples.split if with_data else None
-    count = len(source.examples) if with_data else 0
-    picked = pick_file(artifacts, conversion.pick)
+    picked = pick_file(artifacts, export.conversion.pick)
     return ExportResult(
         path,
-        file,
+        export.file,
         artifacts,
         results,
-        split,
-        count,
-        source.accuracy,
-        failures,
+        split=source.examples.split if with_data else None,
+        examples=len(source.examples) if with_data else 0,
+        accuracy=source.accuracy,
+        failures=failures,
         picked=None if picked is None else picked.path,
     )
 

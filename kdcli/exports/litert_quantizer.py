@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from contextlib import redirect_stderr
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 # Bits of weights and activations; None computes in float32 with weights that are stored in few bits.
 BITS: dict[str, tuple[int, int | None]] = {"int8x16": (8, 16), "int4": (4, 8), "int4-weights": (4, None)}
