@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from kdcli.errors import UsageError
 from kdcli.evaluation.chance import describe_chance
 from kdcli.evaluation.footprint import count_file_bytes, count_model_bytes
 from kdcli.evaluation.gates import check_gate_metrics, choose_gates, collect_metrics, judge_gates
+from kdcli.evaluation.latency.cold_start import measure_cold_start
 from kdcli.evaluation.latency.command import check_latency_command
 from kdcli.evaluation.latency.session_statistics import Session
 from kdcli.evaluation.quality import measure_classes
 from kdcli.events import Note, OnEvent
-from kdcli.models.files.format import detect_format, resolve_model_file
+from kdcli.models.files.format import SAVED_MODEL, detect_format, resolve_model_file
+from kdcli.models.runtimes.network import RunnerNetwork
 from kdcli.recipe.gates import Gate
 from kdcli.recipe.reader import read_run_recipe
 from kdcli.recipe.sections import Recipe
@@ -54,6 +56,7 @@ class Measurement:
         latency: whether to time the models.
         runtime: the only runtime to time; all if None.
         latency_command: measures files in the place of this machine.
+        cold: whether to measure cold starts.
     """
 
     split: str
@@ -63,6 +66,7 @@ class Measurement:
     latency: bool
     runtime: str | None
     latency_command: str | None = None
+    cold: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,10 +125,13 @@ def measure_models(
         on_event(Note(text, warning=True))
     with ExitStack() as resources:
         measured = _measure_all(models, teacher, request, dataset, examples, measurement, resources)
+        named = [one.file for one in measured if one.name != TEACHER]
         session, counterparts = None, Counterparts()
         if measurement.latency:
             session, counterparts = _time_all(measured, examples, request, measurement, resources)
         results = [_to_result(one, session, counterparts) for one in measured if one.name != TEACHER]
+    if measurement.cold:
+        results = [_add_cold_start(one, file, on_event) for one, file in zip(results, named, strict=True)]
     floor = session.noise_floor(AGAIN, next(iter(session.subjects))) if session is not None else None
     doubts = session.doubts(floor) if session is not None else ()
     for text in doubts:
@@ -245,6 +252,22 @@ def _to_result(one: MeasuredFile, session: Session | None, counterparts: Counter
         file_bytes=count_file_bytes(file.path),
         classes=one.classes,
     )
+
+
+def _add_cold_start(result: EvaluatedModel, file: EvaluatedFile, on_event: OnEvent) -> EvaluatedModel:
+    """Measure the cold start of a model, unless its file opens only through kd."""
+    form = {"keras": "keras", SAVED_MODEL: "saved_model", "tflite": "tflite", "onnx": "onnx"}.get(file.format)
+    if form is None:
+        on_event(Note(f"{file.path}: no cold start is measured for a file of the format {file.format}"))
+        return result
+    on_event(Note(f"{file.path}: measuring its cold start"))
+    inputs = [
+        (one.preprocessed_shape, spec.dtype)
+        for one, spec in zip(file.network.preprocessing.values(), file.network.inputs, strict=True)
+    ]
+    if isinstance(file.network, RunnerNetwork):
+        inputs = [(one.shape, one.dtype) for one in file.network.runner.inputs]
+    return replace(result, cold=measure_cold_start(file.path, form, inputs))
 
 
 def _collect_metrics(model: EvaluatedModel, teacher_accuracy: float | None) -> dict[str, float | None]:

@@ -21,6 +21,12 @@ PerClass = Annotated[
         "--per-class", help="Show precision, recall and F1 of every class.", rich_help_panel=o.EVALUATION
     ),
 ]
+Cold = Annotated[
+    bool,
+    typer.Option(
+        "--cold", help="Measure the first output and the memory of fresh processes.", rich_help_panel=o.EVALUATION
+    ),
+]
 _QUANTILES = ("p50_ms", "p90_ms", "p99_ms")
 # Columns of the table, in this order, as far as any model has them.
 _METRICS = ("accuracy", "macro_f1", "mean_iou", "rmse", "mae", "psnr", "loss", "top5", "ece", "balanced_accuracy")
@@ -39,6 +45,7 @@ def command(
     latency: o.Latency = False,
     runtime: o.Runtime = None,
     latency_command: o.LatencyCommand = None,
+    cold: Cold = False,
 ) -> None:
     """Measure models on one split of the data."""
     from kdcli.commands.evaluate import evaluate
@@ -57,6 +64,7 @@ def command(
             latency=latency,
             runtime=runtime,
             latency_command=latency_command,
+            cold=cold,
             gates=bounds,
             **options,
         )
@@ -67,6 +75,7 @@ def command(
         _make_metrics_table(document),
         *_describe_optimizer_state(document),
         *_make_latency_table(document),
+        *_make_cold_table(document),
         *_make_class_tables(document),
         *make_gate_tables(evaluation.gates),
     ]
@@ -133,6 +142,20 @@ def _make_latency_table(document: dict[str, Any]) -> list[str | Table]:
     if any(one["latency"]["p99_ms"] is None for one in timed):
         lines.append(FEW_SAMPLES)
     return [make_table("latency, batch 1", (*columns, "outliers"), rows), *lines]
+
+
+def _make_cold_table(document: dict[str, Any]) -> list[Table]:
+    """The table of cold starts; empty if none was measured."""
+    from kdcli.cli.console import make_table
+
+    names = ("import_ms", "open_ms", "first_ms", "total_ms", "peak_mb")
+    rows = [
+        [model["path"], *(f"{model['cold'][name]:.1f}" for name in names)]
+        for model in document["models"]
+        if "cold" in model
+    ]
+    heads = ("model", "import ms", "open ms", "first run ms", "total ms", "peak MB")
+    return [make_table("cold start, in a fresh process", heads, rows)] if rows else []
 
 
 def _make_class_tables(document: dict[str, Any]) -> list[str | Table]:

@@ -26,6 +26,7 @@ def evaluate(
     latency: bool = False,
     runtime: str | None = None,
     latency_command: str | None = None,
+    cold: bool = False,
     gates: Sequence[str | Gate] = (),
     **options: Unpack[RecipeOptions],
 ) -> Evaluation:
@@ -41,6 +42,7 @@ def evaluate(
         latency: whether to time the models, in turns, for about three seconds each.
         runtime: the only runtime to time: `tensorflow`, `litert` or `onnxruntime`.
         latency_command: command that prints the milliseconds of a `{file}`; it replaces timing on this machine.
+        cold: whether to measure, in fresh processes, the time to the first output and the peak memory.
         gates: bounds such as `accuracy>=0.97`; they replace those of the recipe for the same metric.
         options: options of `kdcli.RecipeOptions`. The data is by default that of the first run. `batch_size`, 256
             by default, changes the speed, not the metrics.
@@ -65,6 +67,7 @@ def evaluate(
         latency=latency or latency_command is not None,
         runtime=runtime,
         latency_command=latency_command,
+        cold=cold,
     )
     with store_objects([*models, *([] if teacher is None else [teacher])]) as paths:
         named = paths[: len(models)]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.runs.gate_results import GateResult
-from kdcli.runs.latency_results import Ratio, Timing
+from kdcli.runs.latency_results import ColdStart, Ratio, Timing
 from kdcli.runs.results import ClassQuality, Quality, relativize_path
 
 
@@ -23,6 +23,7 @@ class EvaluatedModel:
         no_ratio: why there is no ratio although the teacher was measured.
         file_bytes: size of a file that includes optimizer state; `bytes` excludes that state.
         classes: quality of each class, if requested.
+        cold: its cold start, if requested.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class EvaluatedModel:
     no_ratio: str | None = None
     file_bytes: int | None = None
     classes: tuple[ClassQuality, ...] = ()
+    cold: ColdStart | None = None
 
     @property
     def worst_class(self) -> ClassQuality | None:
@@ -56,6 +58,8 @@ class EvaluatedModel:
         document |= {"accuracy": quality.accuracy, "low": quality.low, "high": quality.high}
         document |= {key: value for key, value in quality.to_json().items() if key not in document}
         document |= {"agreement": quality.agreement, "latency": self._latency_to_json()}
+        if self.cold is not None:
+            document["cold"] = {name: round(value, 3) for name, value in asdict(self.cold).items()}
         if self.classes:
             worst = self.worst_class
             document["worst_class"] = worst.name if worst else None

@@ -67,3 +67,22 @@ class Ratio:
     def to_json(self) -> dict[str, float]:
         """A ratio in a document."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class ColdStart:
+    """What a fresh process takes until the first output; medians of a few starts.
+
+    Args:
+        import_ms: to import the runtime.
+        open_ms: to open the file.
+        first_ms: to run it the first time.
+        total_ms: from the start of the process to the first output.
+        peak_mb: largest resident memory of the process, in 10^6 bytes.
+    """
+
+    import_ms: float
+    open_ms: float
+    first_ms: float
+    total_ms: float
+    peak_mb: float

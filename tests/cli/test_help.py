@@ -29,7 +29,7 @@ TABLE = {
     | RUN
     | GATES
     | {"--teacher", "--student", "--distilled", "--repeats", "--latency", "--no-latency"},
-    "evaluate": COMMON | CHOICE | GATES | TIMING | {"--teacher", "--split", "--per-class"},
+    "evaluate": COMMON | CHOICE | GATES | TIMING | {"--teacher", "--split", "--per-class", "--cold"},
     "export": COMMON
     | CHOICE
     | GATES
