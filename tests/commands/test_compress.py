@@ -165,6 +165,7 @@ def test_a_finished_search_is_shown_again_and_another_one_refused(found, folder,
         )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_search_that_is_stopped_again_and_again_ends_with_the_same_file(found, folder, tmp_path):
     calls, stops = 0, 0
     # Stop at ever later moments, in every phase.
@@ -199,6 +200,7 @@ def test_a_target_that_nothing_meets_is_refused_before_training(kd, folder, tmp_
     assert not list((tmp_path / "s").rglob("run"))
 
 
+@pytest.mark.slow
 def test_a_drop_that_no_file_holds_ends_with_the_nearest_and_code_7(kd, folder, tmp_path):
     ran = kd(
         "compress", folder / "teacher.keras", "--data", folder / "data.npz", "--max-size-mb", "0.006",

@@ -90,6 +90,7 @@ def test_the_largest_student_within_a_target(folder, tmp_path, target, value, me
     assert 0.7 * value < measure(result.student) <= value < measure(result.teacher)
 
 
+@pytest.mark.slow
 def test_a_latency_target_is_met_by_the_file(folder, tmp_path):
     whole = shrink(folder, tmp_path / "whole.keras", keep=0.9)
     bound = whole.teacher.p50_ms * 0.8
@@ -168,6 +169,7 @@ def test_blocks_and_low_rank_are_listed(folder, tmp_path):
     assert "inner" not in {layer.name for layer in result.model.layers}
 
 
+@pytest.mark.slow
 def test_fresh_weights_depend_on_the_seed_alone(folder, tmp_path):
     one, same, other = (
         shrink(folder, tmp_path / f"{number}.keras", keep=0.5, fresh=True, seed=seed).model
@@ -226,6 +228,7 @@ def test_several_inputs_are_shrunk_and_their_file_is_not_measured(tmp_path):
     assert keras.saving.load_model(result.path).count_params() == result.student.parameters
 
 
+@pytest.mark.slow
 def test_the_command_prints_both_models_and_the_next_command(kd, folder, tmp_path):
     words = ["shrink", folder / "teacher.keras", "--data", folder / "data.npz", "--keep", "0.5"]
     ran = kd(*words)

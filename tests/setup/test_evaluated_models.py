@@ -212,6 +212,7 @@ def test_the_teacher_in_another_runtime_is_exported_once(folder, tmp_path, monke
     assert not file.exists()
 
 
+@pytest.mark.slow
 def test_a_latency_ratio_without_a_teacher_in_the_runtime_is_inconclusive(folder, kd):
     words = (
         "evaluate",

@@ -83,6 +83,7 @@ def test_other_outputs_than_the_graph_are_refused(folder, monkeypatch):
         open_file(folder / "residual.h5", rebuild=True)
 
 
+@pytest.mark.slow
 def test_it_is_shrunk_by_the_command_and_in_a_run(folder, tmp_path):
     data = save_npz(tmp_path / "data.npz")
     result = kdcli.shrink(folder / "residual", data=data, keep=0.5, out=tmp_path / "student.keras", round_to=8)

@@ -146,6 +146,7 @@ def on_device(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_on_device_signatures_are_named_and_one_is_chosen(on_device, data):
     with pytest.raises(KdError, match="infer, restore, save, train") as failure:
         accuracy(on_device, data)
@@ -181,6 +182,7 @@ class FromBytes(tf.Module):
         return {"scores": tf.nn.softmax(tf.reshape(pixels, (-1, 64)) @ self.kernel + self.bias)}
 
 
+@pytest.mark.slow
 def test_a_graph_of_encoded_images_can_start_after_decoding(data, tmp_path):
     module = FromBytes(bar_reader())
     tf.saved_model.save(module, tmp_path / "served", signatures=module.serve)
@@ -347,6 +349,7 @@ def test_a_model_for_any_size_can_be_a_teacher(tmp_path, own_cache, kind, column
     assert run.test.accuracy == pytest.approx(np.mean(decided == y))
 
 
+@pytest.mark.slow
 def test_the_hint_for_a_scalar_input_can_be_followed(kd, data, tmp_path):
     kernel, bias = bar_reader().layers[-1].get_weights()
     v1 = tf.compat.v1
