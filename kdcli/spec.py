@@ -239,6 +239,9 @@ class ExportFormat(Spec):
         """Write a `kdcli.models.keras.served_model.Serving` to a path in a scratch folder."""
         raise TypeError(f"{type(self).__name__} does not define write")
 
+    def add_labels(self, path: Path, names: tuple[str, ...]) -> None:
+        """Add the class names to what `write` wrote, where the format holds them."""
+
     def open(self, path: Path, *, threads: int | None = None) -> Any:
         """Open the written file in its own runtime."""
         raise TypeError(f"{type(self).__name__} does not define open")

@@ -29,6 +29,7 @@ class ExportOptions(RecipeOptions, total=False):
         runtime: the only runtime to time: `tensorflow`, `litert` or `onnxruntime`.
         latency_command: command that prints the milliseconds of a file, with `{file}` for its path; it replaces
             timing on this machine.
+        web_runtime: a `node_modules` folder with LiteRT.js, which is copied beside the page of `web`.
         pick: the file that `path` of the result names: the `smallest`, `fastest` or `best` that passes its gates.
     """
 
@@ -42,6 +43,7 @@ class ExportOptions(RecipeOptions, total=False):
     latency: bool
     runtime: str | None
     latency_command: str | None
+    web_runtime: str | None
     pick: str | None
 
 
@@ -78,6 +80,15 @@ class Conversion:
     skipped: tuple[str, ...] = ()
 
 
+def _choose_named(formats: Sequence[str], options: ExportOptions) -> tuple[ExportFormat, ...]:
+    return choose_formats(
+        formats,
+        quantize=options.get("quantize", ()),
+        io=options.get("io"),
+        web_runtime=options.get("web_runtime"),
+    )
+
+
 def read_conversion(formats: Sequence[str], options: ExportOptions) -> tuple[Conversion, RecipeOptions]:
     """Split the options of an export into the conversion and the options of the recipe.
 
@@ -88,7 +99,7 @@ def read_conversion(formats: Sequence[str], options: ExportOptions) -> tuple[Con
     if "all" in formats:
         chosen, skipped = choose_all_formats(formats, quantize=options.get("quantize", ()), io=options.get("io"))
     else:
-        chosen, skipped = choose_formats(formats, quantize=options.get("quantize", ()), io=options.get("io")), ()
+        chosen, skipped = _choose_named(formats, options), ()
     conversion = Conversion(
         formats=chosen,
         skipped=skipped,

@@ -240,7 +240,7 @@ class Export:
 
     def _convert_one(self, file_format: ExportFormat, path: Path, resources: ExitStack) -> ConvertedFile:
         source, conversion = self.source, self.conversion
-        return convert_file(
+        converted = convert_file(
             file_format,
             source.network,
             path,
@@ -254,6 +254,8 @@ class Export:
             resources=resources,
             on_event=self._on_event,
         )
+        file_format.add_labels(path, source.class_names)
+        return converted
 
     @property
     def _on_event(self) -> OnEvent:

@@ -26,7 +26,7 @@ Formats = Annotated[
     list[str],
     typer.Option(
         "--format",
-        metavar="keras|saved-model|litert|onnx|micro|all",
+        metavar="keras|saved-model|litert|onnx|micro|web|all",
         help="Format of the files; repeatable.",
         rich_help_panel=EXPORT,
     ),
@@ -68,6 +68,15 @@ OutputKindOption = Annotated[
         "--output-kind",
         metavar="teacher|probabilities|logits",
         help="Output of the files; by default that of the teacher's file.",
+        rich_help_panel=EXPORT,
+    ),
+]
+WebRuntime = Annotated[
+    Path | None,
+    typer.Option(
+        "--web-runtime",
+        metavar="DIR",
+        help="node_modules with @litertjs/core, to copy into web folders.",
         rich_help_panel=EXPORT,
     ),
 ]
@@ -169,6 +178,7 @@ def command(
     latency: o.Latency = True,
     runtime: o.Runtime = None,
     latency_command: o.LatencyCommand = None,
+    web_runtime: WebRuntime = None,
     pick: Pick = None,
 ) -> None:
     """Export a model to deployable files."""
@@ -193,6 +203,7 @@ def command(
             latency=latency,
             runtime=runtime,
             latency_command=latency_command,
+            web_runtime=None if web_runtime is None else str(web_runtime),
             pick=pick,
             gates=bounds,
             **options,

@@ -40,7 +40,7 @@ def export(
     Args:
         model: a Keras file, a SavedModel, a `keras.Model`, or a run directory, which brings its data and
             preprocessing.
-        formats: `keras`, `saved-model`, `litert`, `onnx`, `micro`, or `all` with every quantization.
+        formats: `keras`, `saved-model`, `litert`, `onnx`, `micro`, `web`, or `all` with every quantization.
         recipe: for its `data`, `student.input` and `gates`.
         out: a new or empty folder; `runs/<time>_export_<name>` by default.
         gates: bounds such as `size_mb<=0.1`; they replace those of the recipe for the same metric.

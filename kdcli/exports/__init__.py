@@ -11,12 +11,13 @@ from kdcli.exports.litert import Litert
 from kdcli.exports.micro import Micro
 from kdcli.exports.onnx import Onnx
 from kdcli.exports.saved_model import SavedModel
+from kdcli.exports.web import Web
 from kdcli.spec import ExportFormat
 
-AnyFormat = Annotated[Keras | SavedModel | Litert | Onnx | Micro, Field(discriminator="kind")]
+AnyFormat = Annotated[Keras | SavedModel | Litert | Onnx | Micro | Web, Field(discriminator="kind")]
 
 EXPORT_FORMATS: dict[str, type[ExportFormat]] = {
     member.model_fields["kind"].default: member for member in get_args(get_args(AnyFormat)[0])
 }
 
-__all__ = ["EXPORT_FORMATS", "AnyFormat", "Keras", "Litert", "Micro", "Onnx", "SavedModel"]
+__all__ = ["EXPORT_FORMATS", "AnyFormat", "Keras", "Litert", "Micro", "Onnx", "SavedModel", "Web"]

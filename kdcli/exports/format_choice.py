@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import get_args
 
 from kdcli.errors import UsageError, did_you_mean
 from kdcli.exports import EXPORT_FORMATS
 from kdcli.exports.litert import IoType, Litert, QuantizeMode
+from kdcli.exports.web import find_runtime
 from kdcli.extras import find_missing
 from kdcli.spec import ExportFormat
 
@@ -40,19 +42,24 @@ FOREIGN_QUANTIZATIONS = {
 
 
 def choose_formats(
-    formats: Sequence[str], *, quantize: Sequence[str] = (), io: str | None = None
+    formats: Sequence[str],
+    *,
+    quantize: Sequence[str] = (),
+    io: str | None = None,
+    web_runtime: str | None = None,
 ) -> tuple[ExportFormat, ...]:
     """The requested formats, each once.
 
     Args:
-        formats: `keras`, `saved-model`, `litert` (or `tflite`), `onnx`, `micro`.
+        formats: `keras`, `saved-model`, `litert` (or `tflite`), `onnx`, `micro`, `web`.
         quantize: quantizations of `litert`: `none`, `float16`, `dynamic`, `int8`, `int8x16`, `int4`,
             `int4-weights`; `none` if omitted.
         io: type of input and output of `litert` files: `float32`, and for `int8` files also `uint8` and `int8`. If
             omitted, image bytes go in and floats come out.
+        web_runtime: a `node_modules` folder with LiteRT.js, for `web`.
 
     Raises:
-        UsageError: an unknown word, or an option without effect.
+        UsageError: an unknown word, an option without effect, or a folder without LiteRT.js.
     """
     if not formats:
         raise UsageError(
@@ -63,6 +70,15 @@ def choose_formats(
         _check_word("--quantize", word, QUANTIZE_MODES, FOREIGN_QUANTIZATIONS)
     if io is not None:
         _check_word("--io", io, IO_TYPES, {"fp32": "--io float32"})
+    if io == "int8" and "web" in kinds:
+        raise UsageError(
+            "--io int8: the runtime in browsers takes uint8 and float32",
+            hint="leave out --io: images go in as uint8",
+        )
+    if web_runtime is not None and "web" not in kinds:
+        raise UsageError("--web-runtime has no effect without --format web", hint="--format web")
+    if web_runtime is not None:
+        find_runtime(Path(web_runtime))
     quantized = next((word for word in quantize if word != "none"), None)
     for option, value in (("--quantize", quantized), ("--io", io)):
         if value is not None and "litert" not in kinds:
@@ -78,7 +94,8 @@ def choose_formats(
     chosen: list[ExportFormat] = []
     for kind in dict.fromkeys(kinds):
         if kind != "litert":
-            chosen.append(EXPORT_FORMATS[kind].model_validate({}))
+            options = {"modules": web_runtime} if kind == "web" else {}
+            chosen.append(EXPORT_FORMATS[kind].model_validate(options))
             continue
         for variant in dict.fromkeys(quantize or ("none",)):
             io_type = io if io == "float32" or variant == "int8" else None

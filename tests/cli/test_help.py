@@ -35,7 +35,7 @@ TABLE = {
     | GATES
     | TIMING
     | {"--out", "--split", "--format", "--quantize", "--prepare", "--io", "--output-kind", "--batch"}
-    | {"--max-export-drop", "--max-ram-kb", "--max-flash-kb", "--pick"},
+    | {"--max-export-drop", "--max-ram-kb", "--max-flash-kb", "--pick", "--web-runtime"},
     "predict": COMMON | CHOICE | {"--out", "--split"},
     "compress": COMMON
     | RUN

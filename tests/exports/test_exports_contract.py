@@ -17,8 +17,9 @@ from kdcli.models.keras.served_model import make_served_model
 from kdcli.models.preprocessing import Preprocessing
 
 FORMATS = [
-    *((kind, "none") for kind in EXPORT_FORMATS if kind != "micro"),
+    *((kind, "none") for kind in EXPORT_FORMATS if kind not in ("micro", "web")),
     ("micro", "int8"),
+    ("web", "int8"),
     *(("litert", way) for way in QUANTIZE_MODES if way != "none"),
 ]
 PACKAGES = {"litert": "ai_edge_litert", "onnx": "onnxruntime", "micro": "tflite_micro"}
@@ -107,7 +108,7 @@ def test_a_file_gives_the_outputs_of_its_model_for_raw_examples(kind, quantize, 
     assert np.abs(outputs - wanted).max() <= CLOSE[quantize] * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("kind", [kind for kind in EXPORT_FORMATS if kind != "micro"])
+@pytest.mark.parametrize("kind", [kind for kind in EXPORT_FORMATS if kind not in ("micro", "web")])
 def test_preprocessing_outside_and_a_fixed_batch_size(kind, tmp_path):
     (format_,) = choose_formats([kind])
     if format_.extra:

@@ -45,7 +45,7 @@ def test_float_io_applies_to_every_litert_file():
 @pytest.mark.parametrize("word", FOREIGN_FORMATS)
 def test_a_format_of_other_tools_gets_a_hint(word):
     with pytest.raises(
-        UsageError, match="--format must be one of keras, saved-model, litert, onnx, micro, got"
+        UsageError, match="--format must be one of keras, saved-model, litert, onnx, micro, web, got"
     ) as caught:
         choose_formats([word])
     assert caught.value.hint == FOREIGN_FORMATS[word]
@@ -63,7 +63,7 @@ def test_a_quantization_of_other_tools_gets_a_hint(word):
 @pytest.mark.parametrize(
     ("formats", "options", "message"),
     [
-        ([], {}, "--format is missing; expected one of keras, saved-model, litert, onnx, micro"),
+        ([], {}, "--format is missing; expected one of keras, saved-model, litert, onnx, micro, web"),
         (["onx"], {}, "--format must be one of"),
         (
             ["onnx", "keras"],
@@ -97,4 +97,5 @@ def test_every_format_names_its_runtime():
         "litert": "litert",
         "onnx": "onnxruntime",
         "micro": "tflite-micro",
+        "web": "litert",
     }
