@@ -121,6 +121,7 @@ def main() -> None:
         run, out = options.out / name, options.out / f"{name}-int8"
         model = {"kind": "zoo", "name": "application", "architecture": name}
         settings = [f"student.model={model}".replace("'", '"'), "data.augment=[]", "train.steps=null"]
+        settings.append("teacher.views=auto")
         few: dict[str, Any] = {**common, "limit": 0.05, "epochs": 2, "preflight": False}
         kdcli.distill(recipe="mobile", teacher=options.teacher, out=run, settings=settings, **few)
         result = kdcli.quantize(run, out=out, epochs=1, resume=True)
