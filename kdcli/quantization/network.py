@@ -11,11 +11,15 @@ from kdcli.errors import ModelError
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.preprocessing import Preprocessing, preprocess
 from kdcli.quantization.folded_model import fold_model
-from kdcli.quantization.placement import RangePlacement, place_ranges
+from kdcli.quantization.placement import Fixed, RangePlacement, place_ranges
 from kdcli.quantization.ranges import Ranges, measure_ranges, round_calls
+from kdcli.quantization.weights import LARGEST
 from kdcli.tensors import Batches, KerasModel, Tensor, Variable
 
 SCHEMA = "kd.ranges/1"
+# By how much a range is widened where its zero lies in the middle between two levels. The bytes next to zero are
+# then further from a tie than the error of a bias of the preprocessing.
+_AVOIDED_TIES, _NEAR_TIE = 1.02, 0.01
 
 
 class QuantizedNetwork(KerasNetwork):
@@ -92,8 +96,12 @@ def quantize_network(network: KerasNetwork, batches: Batches) -> QuantizedNetwor
             f"{network.name}: LiteRT computes none of its layers in 8 bits: {', '.join(placement.floats)}",
             hint="--quantize dynamic",
         )
-    bounds = [_find_bounds(one) for one in network.preprocessing.values()]
-    ranges = measure_ranges(model, placement, batches, inputs=bounds)
+    known: dict[int | Fixed, tuple[float, float]] = {}
+    for place, preprocessing in zip(placement.inputs, network.preprocessing.values(), strict=True):
+        bounds = _find_bounds(preprocessing)
+        if bounds is not None:
+            known[place] = bounds
+    ranges = measure_ranges(model, placement, batches, known=known)
     return _make(network, model, placement, ranges)
 
 
@@ -111,4 +119,8 @@ def _find_bounds(preprocessing: Preprocessing) -> tuple[float, float] | None:
         np.asarray(preprocess({"": preprocessing}, {"": np.full((1, *preprocessing.raw_shape), value, np.uint8)}))
         for value in (0, 255)
     ]
-    return float(np.min(extremes)), float(np.max(extremes))
+    low, high = float(np.min(extremes)), float(np.max(extremes))
+    # From -1 to 1 every byte lies in the middle between two levels, where the runtime may round either way.
+    zero = -low / (high - low) * LARGEST
+    factor = _AVOIDED_TIES if abs(zero % 1 - 0.5) < _NEAR_TIE else 1.0
+    return low * factor, high * factor

@@ -56,6 +56,7 @@ class RangePlacement:
         outputs: name of a layer or operation → its range; the others are not rounded.
         joined: name of a layer → the range to which its inputs are rounded once more.
         sources: name of a layer → the range of its first input.
+        results: the range of each output of the model.
         floats: layers that LiteRT computes in float32.
     """
 
@@ -64,6 +65,7 @@ class RangePlacement:
     outputs: Mapping[str, int | Fixed]
     joined: Mapping[str, int]
     sources: Mapping[str, int | Fixed]
+    results: tuple[int | Fixed, ...]
     floats: tuple[str, ...]
 
 
@@ -97,21 +99,23 @@ class _Placer:
         names = list(dict.fromkeys(root for name in rounded if (root := self._find(name)) not in self._fixed))
         numbers = {root: number for number, root in enumerate(names)}
         inputs = [tensor.layer for tensor in graph.inputs]
+
+        def find_range(name: str) -> int | Fixed:
+            root = self._find(name)
+            return self._fixed[root] if root in self._fixed else numbers[root]
+
         return RangePlacement(
             ranges=tuple(names),
             inputs=tuple(numbers[self._find(name)] for name in inputs),
-            outputs={
-                name: self._fixed.get(self._find(name)) or numbers[self._find(name)]
-                for name in rounded
-                if name not in inputs
-            },
+            outputs={name: find_range(name) for name in rounded if name not in inputs},
             joined={name: numbers[self._find(name)] for name in self._joined},
             sources={
-                node.layer: self._fixed.get(self._find(before)) or numbers[self._find(before)]
+                node.layer: find_range(before)
                 for node in graph.nodes
                 for before in [tensor.layer for tensor in node.tensors[:1]]
                 if before not in fused
             },
+            results=tuple(find_range(tensor.layer) for tensor in graph.outputs),
             floats=tuple(dict.fromkeys(self._floats)),
         )
 

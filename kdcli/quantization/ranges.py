@@ -69,7 +69,7 @@ def measure_ranges(
     placement: RangePlacement,
     batches: Batches,
     *,
-    inputs: Sequence[tuple[float, float] | None] = (),
+    known: Mapping[int | Fixed, tuple[float, float]] | None = None,
 ) -> Ranges:
     """Measure the smallest and the largest value of each range on examples.
 
@@ -77,7 +77,7 @@ def measure_ranges(
         model: from `fold_model`.
         placement: of its ranges.
         batches: preprocessed examples.
-        inputs: the bounds of each input that are known, in order; None where they are measured too.
+        known: bounds that are not measured, by range.
     """
 
     def compute(batch: Any) -> list[Tensor]:
@@ -100,9 +100,9 @@ def measure_ranges(
         for bound, found in zip(bounds, function(batch), strict=True):
             values = np.asarray(found)
             bound[:] = min(bound[0], values[:, 0].min()), max(bound[1], values[:, 1].max())
-    for place, known in zip(placement.inputs, inputs, strict=False):
-        if known is not None:
-            bounds[place] = min(known[0], 0.0), max(known[1], SMALLEST)
+    for place, (low, high) in (known or {}).items():
+        if not isinstance(place, Fixed):
+            bounds[place] = min(low, 0.0), max(high, SMALLEST)
     return Ranges(bounds[:, 0], bounds[:, 1], fixed=placement.inputs)
 
 

@@ -26,7 +26,8 @@ def round_served_model(serving: ServedModel, network: QuantizedNetwork) -> Serve
         serving: of the network, with floats as its input.
         network: the trained network.
     """
-    round_preprocessing = _round_preprocessing(serving) if serving.inside else None
+    bounds = network.ranges.to_numpy()[network.placement.inputs[0]]
+    round_preprocessing = _round_preprocessing(serving, bounds) if serving.inside else None
     round_network = _make_rounded(network.model, network.placement, network.ranges)
     kind, saved, number = serving.output_kind, network.saved_kind, network.output_index
 
@@ -42,8 +43,13 @@ def round_served_model(serving: ServedModel, network: QuantizedNetwork) -> Serve
     return replace(serving, compute=compute, is_rounded=True)
 
 
-def _round_preprocessing(serving: ServedModel) -> Callable[[Tensor, bool], Any] | None:
-    """The preprocessing in 8 bits, with ranges from the smallest and the largest byte; None if it does nothing."""
+def _round_preprocessing(serving: ServedModel, bounds: np.ndarray) -> Callable[[Tensor, bool], Any] | None:
+    """The preprocessing in 8 bits, with ranges from the smallest and the largest byte; None if it does nothing.
+
+    Args:
+        serving: the served model.
+        bounds: (2,) of its result, which are those of the network's input.
+    """
     inputs = keras.Input(serving.shape, dtype=serving.dtype)
     preprocessed = add_preprocessing(inputs, serving.preprocessing)
     if preprocessed is inputs:
@@ -55,7 +61,8 @@ def _round_preprocessing(serving: ServedModel) -> Callable[[Tensor, bool], Any] 
         for value in (0, 255):
             yield np.full((1, *serving.shape), value, serving.dtype)
 
-    return _make_rounded(model, placement, measure_ranges(model, placement, extremes))
+    known = {placement.results[0]: (float(bounds[0]), float(bounds[1]))}
+    return _make_rounded(model, placement, measure_ranges(model, placement, extremes, known=known))
 
 
 def _make_rounded(model: KerasModel, placement: RangePlacement, ranges: Ranges) -> Callable[[Tensor, bool], Any]:
