@@ -193,7 +193,8 @@ def test_models_are_loaded_in_one_file():
         for name, _ in calls_and_names(file)
         if name.endswith(loaders)
     }
-    assert users == {"models/files/load.py"}
+    # A cold start is measured in a process without kdcli, on a file that was screened and opened before.
+    assert users == {"models/files/load.py", "evaluation/latency/cold_process.py"}
 
 
 @pytest.mark.parametrize("name", ["print", "sys.exit", "sys.argv", "exit", "os._exit", "typer"])

@@ -59,16 +59,8 @@ def evaluate(
     batch_size = options.pop("batch_size", None)
     check_limits(limit=limit, batch_size=batch_size, split=split)
     unused = next((one for one in options.get("settings", ()) if one.startswith("teacher.")), None)
-    measurement = Measurement(
-        split,
-        limit,
-        batch_size or 256,
-        per_class=per_class,
-        latency=latency or latency_command is not None,
-        runtime=runtime,
-        latency_command=latency_command,
-        cold=cold,
-    )
+    timed = latency or latency_command is not None
+    measurement = Measurement(split, limit, batch_size or 256, per_class, timed, runtime, latency_command, cold)
     with store_objects([*models, *([] if teacher is None else [teacher])]) as paths:
         named = paths[: len(models)]
         request = request_for_models(named, recipe, gates=gates, **options)

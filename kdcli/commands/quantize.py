@@ -35,8 +35,8 @@ def quantize(
         teacher: a further teacher; that of the run by default.
         recipe: for data, preprocessing and optimizer.
         gates: bounds on the file, such as `export_drop<=0.01`.
-        options: options of `kdcli.RecipeOptions` and `kdcli.RunOptions`; 3 epochs by default, at a tenth of the
-            learning rate.
+        options: options of `kdcli.RecipeOptions` and `kdcli.RunOptions`. By default 3 epochs and at least 300
+            steps, at a tenth of the learning rate.
 
     Returns:
         The run with `model_path`, the 8-bit file; the plan with `dry_run`.

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from kdcli.compression.candidate_runs import CandidateRuns, open_finished_run
 from kdcli.compression.file_choice import FileChoice, FinalFile, choose_file
-from kdcli.compression.quantize_request import EPOCHS
 from kdcli.compression.record import SearchRecord, list_open, name_repeat
 from kdcli.compression.report import write_compression
 from kdcli.compression.request import BUDGET_SECONDS, CompressRequest
@@ -18,6 +17,7 @@ from kdcli.compression.rungs import Standing
 from kdcli.compression.subject import SearchSubject
 from kdcli.errors import LatencyCommandError, ModelError, TrainingError
 from kdcli.events import Note
+from kdcli.jobs.build import choose_epochs
 from kdcli.models.network import Network
 from kdcli.runs import writer
 from kdcli.runs.compression_results import Compression
@@ -113,7 +113,8 @@ class Finish:
         """
         record, subject = self._record, self._subject
         train, examples = subject.request.recipe.train, len(subject.dataset.train)
-        steps = EPOCHS * steps_per_epoch(examples, train.batch_size)
+        each = steps_per_epoch(examples, train.batch_size)
+        steps = each * choose_epochs(train.model_copy(update={"quantize": "int8"}), each)
         seconds = _ROUNDING_COST * steps * record.costs.steps[record.split_repeat(name)[0]] + record.costs.build
         if seconds > _QUANTIZATION_PART * (self._compress.budget or BUDGET_SECONDS):
             self._announce(f"{name}: too little time for quantization-aware training, about {seconds:.0f} s")

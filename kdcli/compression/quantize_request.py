@@ -20,8 +20,8 @@ from kdcli.setup.request import ModelLike, RecipeLike, Request, RunOptions, make
 from kdcli.zoo import File
 
 QUANTIZE = "quantize"
-# A few epochs, at a tenth of the learning rate of the training before.
-EPOCHS, RATE = 3, 0.1
+# The learning rate relative to that of the training before.
+RATE = 0.1
 # Settings of a section that apply to the same model in another role.
 _COMMON = ("input", "output", "output_kind", "signature")
 
@@ -86,7 +86,7 @@ def make_quantize_recipe(
     file = File(path=str(model))
     optimizer = base.train.optimizer
     rate = optimizer.model_copy(update={"learning_rate": optimizer.learning_rate * RATE})
-    train: dict[str, Any] = {"quantize": "int8", "epochs": EPOCHS, "steps": None, "early_stopping": None}
+    train: dict[str, Any] = {"quantize": "int8", "epochs": None, "steps": None, "early_stopping": None}
     teachers = (TeacherSection(model=file, **common), *(_without_weight(one) for one in further))
     recipe = base.model_copy(
         update={

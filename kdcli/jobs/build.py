@@ -37,6 +37,9 @@ from kdcli.teacher.build import build_teacher_outputs, make_views
 from kdcli.teacher.ensemble import resolve_settings
 from kdcli.training.loop import steps_per_epoch
 
+# Epochs where no setting gives the length; of quantization-aware training, and its fewest steps.
+_EPOCHS, _QUANTIZED_EPOCHS, _FEWEST_QUANTIZED_STEPS = 10, 3, 300
+
 
 def build_distillation(location: RunLocation) -> Job:
     """Open and resolve everything that a distillation needs.
@@ -166,8 +169,18 @@ def _check_request(request: Request) -> None:
 def with_epochs_and_steps(train: TrainSection, examples: int) -> TrainSection:
     """Fill in both `epochs` and `steps` of the section, for the training loop."""
     each = steps_per_epoch(examples, train.batch_size)
-    steps = train.steps or (train.epochs or 10) * each
+    steps = train.steps or (train.epochs or choose_epochs(train, each)) * each
     return train.model_copy(update={"epochs": -(-steps // each), "steps": steps})
+
+
+def choose_epochs(train: TrainSection, each: int) -> int:
+    """The number of epochs where no setting gives the length.
+
+    Args:
+        train: quantization-aware training is short: 3 epochs, and more only if these have few steps.
+        each: steps of an epoch.
+    """
+    return max(_QUANTIZED_EPOCHS, -(-_FEWEST_QUANTIZED_STEPS // each)) if train.quantize else _EPOCHS
 
 
 def label_term(recipe: Recipe) -> Labels:
@@ -187,7 +200,8 @@ def _resolve(
     if dataset.label_name is not None:
         values["data", "labels"] = dataset.label_name
     if recipe.train.steps is None:
-        values["train", "epochs"] = recipe.train.epochs or 10
+        each = steps_per_epoch(len(dataset.train), recipe.train.batch_size)
+        values["train", "epochs"] = recipe.train.epochs or choose_epochs(recipe.train, each)
     if strategy.num_replicas_in_sync == 1:
         values["train", "devices"] = "one"
     for at, side in sides.items():

@@ -17,8 +17,8 @@ from kdcli.quantization.weights import LARGEST
 from kdcli.tensors import Batches, KerasModel, Tensor, Variable
 
 SCHEMA = "kd.ranges/1"
-# By how much a range is widened where its zero lies in the middle between two levels. The bytes next to zero are
-# then further from a tie than the error of a bias of the preprocessing.
+# By how much a range is widened where its zero is in the middle between two levels: then the bytes next to zero are
+# further from a tie than the error of a bias of the preprocessing.
 _AVOIDED_TIES, _NEAR_TIE = 1.02, 0.01
 
 
@@ -120,7 +120,7 @@ def _find_bounds(preprocessing: Preprocessing) -> tuple[float, float] | None:
         for value in (0, 255)
     ]
     low, high = float(np.min(extremes)), float(np.max(extremes))
-    # From -1 to 1 every byte lies in the middle between two levels, where the runtime may round either way.
+    # From -1 to 1 every byte is in the middle between two levels, where the runtime may round either way.
     zero = -low / (high - low) * LARGEST
     factor = _AVOIDED_TIES if abs(zero % 1 - 0.5) < _NEAR_TIE else 1.0
     return low * factor, high * factor

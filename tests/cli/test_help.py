@@ -145,7 +145,7 @@ def test_a_command_that_does_not_exist_is_a_usage_error(kd, words):
     assert ran.err.startswith(f"error: No such command '{words}'.")
 
 
-@pytest.mark.parametrize("option", ["--tensorboard", "--jobs", "--pick"])
+@pytest.mark.parametrize("option", ["--tensorboard", "--jobs", "--track"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_option_that_does_not_exist_is_never_ignored(kd, command, option):
     ran = kd(command, option)

@@ -504,3 +504,37 @@ def test_two_processes_share_a_search(found, folder, tmp_path):
         epochs = [json.loads(line)["epoch"] for line in run.read_text().splitlines()]
         assert epochs == sorted(set(epochs))
     assert len(record["rungs"]) == len(record["schedule"]["rungs"])
+
+
+@pytest.mark.slow
+def test_an_int8_file_that_misses_the_quality_is_trained_for_it(tmp_path):
+    """A model whose ranges are so wide that int8 after training is at chance, and a size that only int8 has."""
+    from test_quantize import build
+
+    save_npz(tmp_path / "data.npz")
+    build(factor=1000.0).save(tmp_path / "wide.keras")
+    result = kdcli.compress(
+        tmp_path / "wide.keras", data=tmp_path / "data.npz", max_size_mb=0.006, max_drop=0.5, metric="accuracy",
+        out=tmp_path / "out", budget=120.0, epochs=8, seed=0,
+        settings=["data.validation=0.3", "train.optimizer.learning_rate=0.01"],
+    )  # fmt: skip
+    document = result.to_json()
+    after, trained = document["files"][:2]
+    assert after["quantize"] == trained["quantize"] == "int8"
+    assert after["missed"] == ["accuracy_drop"] and trained["passes"]
+    assert trained["validation"] > after["validation"]
+    assert document["met"] and document["picked"]["qat"]
+    with np.load(tmp_path / "data.npz") as data:
+        x, y = data["x_test"].reshape(-1, 8, 8, 1), data["y_test"]
+    interpreter = Interpreter(str(result.model_path))
+    interpreter.allocate_tensors()
+    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+    found = []
+    for image in x:
+        interpreter.set_tensor(taken["index"], image[None])
+        interpreter.invoke()
+        found.append(interpreter.get_tensor(given["index"])[0].argmax())
+    assert document["picked"]["value"] == pytest.approx(np.mean(np.array(found) == y))
+    # The Keras file beside it is the trained one, without BatchNorm.
+    model = keras.saving.load_model(tmp_path / "out" / "model.keras")
+    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)

@@ -49,7 +49,7 @@ def _read_peak_bytes() -> int:
     """The largest resident memory of this process."""
     status = Path("/proc/self/status")
     if status.exists():
-        # The figure of `getrusage` is that of the parent, if the parent is larger.
+        # `getrusage` gives the peak of the parent, if that is larger.
         line = next(one for one in status.read_text().splitlines() if one.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -115,4 +115,4 @@ _RUNTIMES = {
 }
 
 if __name__ == "__main__":
-    print(json.dumps(main(*json.loads(sys.argv[1]))))
+    sys.stdout.write(json.dumps(main(*json.load(sys.stdin))) + "\n")

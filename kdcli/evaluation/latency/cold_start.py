@@ -36,9 +36,9 @@ def measure_cold_start(path: Path, form: str, inputs: Sequence[tuple[tuple[int, 
 
 def _start(path: Path, form: str, shapes: Sequence[tuple[list[int], str]]) -> dict[str, float]:
     arguments = json.dumps([form, str(path), shapes, time.time()])
-    command = [sys.executable, "-P", cold_process.__file__, arguments]
+    command, limit = [sys.executable, "-P", cold_process.__file__], _TIMEOUT_SECONDS
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=True)
+        done = subprocess.run(command, input=arguments, capture_output=True, text=True, timeout=limit, check=True)
     except subprocess.TimeoutExpired:
         raise ModelError(f"{path}: a cold start took more than {_TIMEOUT_SECONDS:.0f} s") from None
     except subprocess.CalledProcessError as error:
