@@ -222,6 +222,11 @@ class ExportFormat(Spec):
         return False
 
     @property
+    def is_int8(self) -> bool:
+        """Whether weights and activations have 8 bits."""
+        return False
+
+    @property
     def takes_floats(self) -> bool:
         """Whether the file takes float inputs even if the raw examples are integers."""
         return False

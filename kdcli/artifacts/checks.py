@@ -64,6 +64,10 @@ def check_empty(out: Path) -> None:
         raise UsageError(f"--out {out} {what}", hint="choose another --out; kd export overwrites nothing")
 
 
+def _name_option(form: ExportFormat) -> str:
+    return f"--format {form.kind}" if form.variant is None else f"--quantize {form.variant}"
+
+
 def check_without_data(
     chosen: Sequence[ExportFormat], options: dict[str, bool], gates: Sequence[Gate], *, prepare: str | None
 ) -> None:
@@ -81,8 +85,8 @@ def check_without_data(
     calibrated = next((one for one in chosen if one.from_data), None)
     if calibrated is not None:
         raise UsageError(
-            f"--quantize {calibrated.variant} is calibrated on training examples, which need data",
-            hint="--data D, or --quantize dynamic",
+            f"{_name_option(calibrated)} is calibrated on training examples, which need data",
+            hint="--data D" if calibrated.variant is None else "--data D, or --quantize dynamic",
         )
     if prepare == "inside":
         raise UsageError(

@@ -103,7 +103,7 @@ def convert_file(
     on_event(Note(f"{path.name}: converting"))
     write = partial(write_file, format, network, path, inside, reference.kind, calibration)
     try:
-        serving = write(batch or network.batch or format.batch)
+        serving = write(format.batch or batch or network.batch or _find_fixed_batch(format, network))
     except ModelError:
         if batch or network.batch or format.runtime == "tensorflow":
             raise
@@ -123,6 +123,10 @@ def convert_file(
     return ConvertedFile(format, serving, path, runner, outputs, compare_outputs(outputs, reference))
 
 
+def _find_fixed_batch(format: ExportFormat, network: Network) -> int | None:
+    return 1 if format.is_int8 and isinstance(network, QuantizedNetwork) and network.converts_single else None
+
+
 def write_file(
     format: ExportFormat,
     network: Network,
@@ -140,7 +144,7 @@ def write_file(
         floats=format.takes_floats,
         output_kind=output_kind,
     )
-    if format.from_data and isinstance(network, QuantizedNetwork):
+    if format.is_int8 and isinstance(network, QuantizedNetwork):
         serving = round_served_model(serving, network)
     elif format.from_data and calibration is not None:
         serving = serving.shown(calibration)
@@ -198,9 +202,9 @@ def collect_gate_metrics(
         "unexplained": parity.unexplained,
         "max_abs_diff": parity.max_abs_diff,
         "size_mb": size / 1e6,
-        "ram_kb": None if made.ram_bytes is None else made.ram_bytes / 1024,
-        "flash_kb": None if made.ram_bytes is None else size / 1024,
     }
+    if made.ram_bytes is not None:
+        metrics |= {"ram_kb": made.ram_bytes / 1024, "flash_kb": size / 1024}
     p50 = find_p50_ms(made, session)
     if session is None or p50 is None:
         return metrics

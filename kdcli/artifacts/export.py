@@ -120,10 +120,6 @@ def _describe(export: Export) -> ExportResult:
     )
 
 
-def _find_interval(accuracy: float | None, count: int) -> tuple[float | None, float | None]:
-    return (None, None) if accuracy is None else wilson_interval(round(accuracy * count), count)
-
-
 def _check_without_data(request: Request, conversion: Conversion, gates: Sequence[Gate]) -> None:
     data_options = {
         "--split": conversion.split != "auto",
@@ -300,7 +296,6 @@ class Export:
         unknown = {shown[name]: {"latency_ratio": reason} for name, reason in counterparts.reasons.items()}
         results = judge_gates(self.gates, metrics, doubts=doubts, unknown=unknown)
         failed = {gate.model for gate in results if gate.name in PARITY_METRICS and gate.state == "failed"}
-        count = len(self.source.examples)
         artifacts = [
             Artifact(
                 name=name,
@@ -314,13 +309,22 @@ class Export:
                 accuracy=file.parity.accuracy,
                 p50_ms=find_p50_ms(file, session),
                 ram_bytes=file.ram_bytes,
-                low=_find_interval(file.parity.accuracy, count)[0],
-                high=_find_interval(file.parity.accuracy, count)[1],
+                low=self._find_interval(file.parity.accuracy)[0],
+                high=self._find_interval(file.parity.accuracy)[1],
                 quality=file.parity.quality if self.with_data else None,
             )
             for name, file in zip(names, files, strict=True)
         ]
-        return mark_dominated(artifacts), results
+        missed = {gate.model for gate in results if gate.state == "failed"}
+        passed = frozenset(name for name in names if shown[name] not in missed)
+        return mark_dominated(artifacts, passed=passed), results
+
+    def _find_interval(self, accuracy: float | None) -> tuple[float | None, float | None]:
+        """The interval of an accuracy over examples; that over pixels or labels has none."""
+        count = len(self.source.examples)
+        if accuracy is None or self.source.reference.task != "classification":
+            return None, None
+        return wilson_interval(round(accuracy * count), count)
 
     def _copy_passed(self, folder: Path, artifacts: Sequence[Artifact]) -> Path | None:
         """Copy the files that passed with `labels.txt` and `input.json`; None if no file passed."""

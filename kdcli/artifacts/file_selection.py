@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from kdcli.errors import UsageError
@@ -17,7 +17,7 @@ _WISHES: dict[str, Callable[[Artifact], float | None]] = {
 WISHES = tuple(_WISHES)
 
 
-def check_pick(pick: str | None, *, latency: bool) -> None:
+def check_pick(pick: str | None, *, latency: bool, with_data: bool) -> None:
     """Refuse an unknown wish, and one that is not measured.
 
     Raises:
@@ -29,13 +29,24 @@ def check_pick(pick: str | None, *, latency: bool) -> None:
         raise UsageError(f"--pick must be one of {', '.join(_WISHES)}, got {pick!r}", hint="--pick smallest")
     if pick == "fastest" and not latency:
         raise UsageError("--pick fastest has no effect with --no-latency", hint="leave out --no-latency")
+    if pick == "best" and not with_data:
+        raise UsageError("--pick best has no effect without data", hint="--data D")
 
 
-def mark_dominated(artifacts: Sequence[Artifact]) -> tuple[Artifact, ...]:
-    """Mark each written file that another one beats or equals in bytes, latency and quality, and beats in one."""
-    written = [one for one in artifacts if one.path is not None]
+def mark_dominated(artifacts: Sequence[Artifact], *, passed: Collection[str]) -> tuple[Artifact, ...]:
+    """Mark each written file that another one beats or equals in bytes, latency and quality, and beats in one.
+
+    Args:
+        artifacts: all files.
+        passed: names of those that pass every gate; only these dominate others.
+    """
+    written = [one for one in artifacts if one.path is not None and one.name in passed]
     return tuple(
-        replace(one, dominated_by=next((other.name for other in written if _dominates(other, one)), None))
+        replace(
+            one,
+            passes=one.name in passed,
+            dominated_by=next((other.name for other in written if _dominates(other, one)), None),
+        )
         for one in artifacts
     )
 
@@ -51,9 +62,9 @@ def _dominates(one: Artifact, other: Artifact) -> bool:
 
 
 def pick_file(artifacts: Sequence[Artifact], pick: str | None) -> Artifact | None:
-    """The written file that a wish picks; with equal values the smaller one; None without a wish or a file."""
+    """The passing file that a wish picks, of equal ones the smaller; None without a wish or such a file."""
     if pick is None:
         return None
     wish = _WISHES[pick]
-    found = [one for one in artifacts if one.path is not None and wish(one) is not None]
+    found = [one for one in artifacts if one.path is not None and one.passes and wish(one) is not None]
     return min(found, key=lambda one: (wish(one), one.bytes)) if found else None

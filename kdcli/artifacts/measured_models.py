@@ -13,7 +13,7 @@ import numpy as np
 from kdcli.artifacts.counterparts import Counterparts, find_counterparts
 from kdcli.data.dataset import Dataset
 from kdcli.data.examples import Examples
-from kdcli.errors import UsageError
+from kdcli.errors import ModelError, UsageError
 from kdcli.evaluation.chance import describe_chance
 from kdcli.evaluation.footprint import count_file_bytes, count_model_bytes
 from kdcli.evaluation.gates import check_gate_metrics, choose_gates, collect_metrics, judge_gates
@@ -265,9 +265,16 @@ def _add_cold_start(result: EvaluatedModel, file: EvaluatedFile, on_event: OnEve
         (one.preprocessed_shape, spec.dtype)
         for one, spec in zip(file.network.preprocessing.values(), file.network.inputs, strict=True)
     ]
+    batch = file.network.batch
     if isinstance(file.network, RunnerNetwork):
         inputs = [(one.shape, one.dtype) for one in file.network.runner.inputs]
-    return replace(result, cold=measure_cold_start(file.path, form, inputs))
+        batch = file.network.runner.batch
+    try:
+        cold = measure_cold_start(file.path, form, inputs, batch=batch or 1)
+    except ModelError as error:
+        on_event(Note(error.message, warning=True))
+        return result
+    return replace(result, cold=cold)
 
 
 def _collect_metrics(model: EvaluatedModel, teacher_accuracy: float | None) -> dict[str, float | None]:

@@ -244,7 +244,7 @@ def _fail(result: ExportResult, output: Output, *, strict: bool, tolerant: bool)
     """
     from kdcli.errors import ModelError
 
-    if tolerant and result.path is not None:
+    if tolerant and any(one.path is not None and one.passes for one in result.artifacts):
         for failure in result.failures:
             output.on_event(Note(failure.message, warning=True))
         return

@@ -33,15 +33,10 @@ _SHORT_FORMS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class QualityGateGroup:
-    """Options for gates on quality, of a command for which size and latency are targets."""
+class GateReader:
+    """Reads the gates of a group of options."""
 
-    gate: o.GateOption = None
-    min_accuracy: o.MinAccuracy = None
-    max_accuracy_drop: o.MaxAccuracyDrop = None
-    min_agreement: o.MinAgreement = None
-    strict_gates: o.StrictGates = False
+    gate: list[str] | None
 
     def read(self) -> tuple[Gate, ...]:
         """Read the gates.
@@ -58,6 +53,17 @@ class QualityGateGroup:
                 where = f"--{parameter.replace('_', '-')} {value:g}"
                 gates.append(make_gate(metric, f"{sign} {value!r}", where=where))
         return tuple(gates)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityGateGroup(GateReader):
+    """Options for gates on quality, of a command for which size and latency are targets."""
+
+    gate: o.GateOption = None
+    min_accuracy: o.MinAccuracy = None
+    max_accuracy_drop: o.MaxAccuracyDrop = None
+    min_agreement: o.MinAgreement = None
+    strict_gates: o.StrictGates = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdcli.cli import options as o
-from kdcli.cli.export import MaxExportDrop
 from kdcli.cli.file_tables import format_files
-from kdcli.cli.gates import QualityGateGroup, enforce_gates, make_gate_tables
+from kdcli.cli.gates import GateReader, enforce_gates, make_gate_tables
 from kdcli.cli.groups import OutputGroup, PartGroup, RecipeGroup, RunGroup
 from kdcli.cli.runs import start_run
 
@@ -22,12 +21,26 @@ if TYPE_CHECKING:
     from kdcli.runs.results import Plan
 
 
+MaxExportDrop = Annotated[
+    float | None,
+    typer.Option(
+        "--max-export-drop",
+        metavar="F",
+        help="Gate on the drop from the student in float32.",
+        rich_help_panel=o.GATES,
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
-class QuantizeGateGroup(QualityGateGroup):
+class QuantizeGateGroup(GateReader):
     """Options for gates on the 8-bit file."""
 
+    gate: o.GateOption = None
+    min_accuracy: o.MinAccuracy = None
     max_export_drop: MaxExportDrop = None
     max_size_mb: o.MaxSizeMb = None
+    strict_gates: o.StrictGates = False
 
 
 def command(

@@ -64,6 +64,6 @@ def export(
                 require_extra(extra, subject=f"{option} {form.variant if extra == 'quantize' else form.kind}")
         check_limits(limit=conversion.limit, batch_size=conversion.batch_size, split=conversion.split)
         check_conversion(conversion)
-        check_pick(conversion.pick, latency=conversion.latency)
         request = request_for_models([path], recipe, gates=gates, **recipe_options)
+        check_pick(conversion.pick, latency=conversion.latency, with_data=request.has_data)
         return export_model(path, file, request, conversion, out=None if out is None else Path(out))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from kdcli.compression.quantize_request import make_quantize_request
-from kdcli.setup.request import ModelLike, RecipeLike, RunOptions
+from kdcli.setup.request import RecipeLike, RunOptions
 
 if TYPE_CHECKING:
     from kdcli.recipe.gates import Gate
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def quantize(
     model: str | Path,
     *,
-    teacher: ModelLike | None = None,
+    teacher: str | Path | None = None,
     recipe: RecipeLike | None = None,
     gates: Sequence[str | Gate] = (),
     **options: Unpack[RunOptions],
@@ -32,7 +32,7 @@ def quantize(
 
     Args:
         model: a Keras file, or a run, which brings its data, preprocessing, optimizer and teacher.
-        teacher: a further teacher; that of the run by default.
+        teacher: the path of a further teacher; that of the run by default.
         recipe: for data, preprocessing and optimizer.
         gates: bounds on the file, such as `export_drop<=0.01`.
         options: options of `kdcli.RecipeOptions` and `kdcli.RunOptions`. By default 3 epochs and at least 300

@@ -146,7 +146,9 @@ class FileChoice:
                 self._context.on_event(Note(f"{name}: {error.message}", warning=True))
                 continue
             if form.from_data and files[-1].misses_only_quality:
-                files += self._convert_trained(name, form, train_quantized, flops, before=files[-1])
+                trained = self._convert_trained(name, form, train_quantized, flops, before=files[-1])
+                # The better file comes first where none passes.
+                files[-1:] = [*trained, files[-1]] if trained and not trained[0].passes else [files[-1], *trained]
             if files[-1].passes:
                 break
         if failure is not None and not files:

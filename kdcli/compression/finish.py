@@ -44,6 +44,8 @@ class Finish:
         self._runs, self._compress, self._record, self._began = runs, compress, record, began
         self._subject = runs.subject
         self._files: list[FinalFile] = []
+        # Estimated seconds of all quantization-aware trainings.
+        self._quantizing = 0.0
 
     def run(self, order: Sequence[Standing]) -> Compression:
         """Convert candidates in the order of preference until one meets every target, and measure the file.
@@ -116,7 +118,8 @@ class Finish:
         each = steps_per_epoch(examples, train.batch_size)
         steps = each * choose_epochs(train.model_copy(update={"quantize": "int8"}), each)
         seconds = _ROUNDING_COST * steps * record.costs.steps[record.split_repeat(name)[0]] + record.costs.build
-        if seconds > _QUANTIZATION_PART * (self._compress.budget or BUDGET_SECONDS):
+        self._quantizing += seconds
+        if self._quantizing > _QUANTIZATION_PART * (self._compress.budget or BUDGET_SECONDS):
             self._announce(f"{name}: too little time for quantization-aware training, about {seconds:.0f} s")
             return None
         self._announce(f"{name}: int8 misses a target: quantization-aware training, about {seconds:.0f} s")

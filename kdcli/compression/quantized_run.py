@@ -17,6 +17,7 @@ from kdcli.artifacts.converted_file import (
     describe_input,
     find_p50_ms,
     time_converted_files,
+    write_file,
 )
 from kdcli.artifacts.export_source import ExportSource, make_source, require_exportable
 from kdcli.compression.measurement import Measured, measure
@@ -70,7 +71,8 @@ def run_quantization(request: Request) -> Quantization | Plan:
                 hint="--set data.validation=0.1",
             )
         check_gate_metrics(QUANTIZE, gates, job.dataset.task, labelled=job.dataset.labelled)
-        _announce_floats(job.trained.network, request)
+        choose_metric(None, job.dataset.task, labelled=job.dataset.labelled)
+        _check_conversion(job.trained.network, request)
         plan = make_plan(job, (), measured=request.context.dry_run)
         if request.context.dry_run:
             return plan
@@ -79,7 +81,17 @@ def run_quantization(request: Request) -> Quantization | Plan:
     return finish_quantization(location, gates)
 
 
-def _announce_floats(network: QuantizedNetwork, request: Request) -> None:
+def _check_conversion(network: QuantizedNetwork, request: Request) -> None:
+    """Convert the untrained network, so that a model which has no 8-bit file is refused before the training.
+
+    Raises:
+        ModelError: it cannot be converted.
+    """
+    (form,) = choose_formats(["litert"], quantize=["int8"])
+    require_exportable(network)
+    with writer.scratch_folder(_SCRATCH_BYTES) as folder:
+        batch = 1 if network.converts_single else network.batch
+        write_file(form, network, folder / "student.tflite", True, network.saved_kind, None, batch)
     if network.placement.floats:
         names = ", ".join(network.placement.floats)
         request.context.on_event(
@@ -243,20 +255,27 @@ class _Comparison:
             "metric": metric.name,
             "model": {"validation": metric.measure_teacher()},
             "floats": list(trained.placement.floats),
-            "files": [_describe(one, times) for one in files],
+            "files": [_describe(one, times, files[0], is_picked=one is picked) for one in files],
             "doubts": list(session.doubts()) if session is not None else [],
         }
         writer.write_text(self._run / QUANTIZATION_FILE, json.dumps(document, indent=2) + "\n")
 
 
-def _describe(file: _File, times: Mapping[str, float | None]) -> dict[str, Any]:
+def _measure_drop(before: Measured, after: Measured) -> float | None:
+    """The loss of accuracy; None for a task without decisions."""
+    if before.quality.accuracy is None or after.quality.accuracy is None:
+        return None
+    return before.quality.accuracy - after.quality.accuracy
+
+
+def _describe(file: _File, times: Mapping[str, float | None], before: _File, *, is_picked: bool) -> dict[str, Any]:
     """A row of the table, with the metrics that gates may bound."""
     best = file.test or file.validation
     drop = {"value": best.drop, "low": best.low, "high": best.high}
     metrics = collect_metrics(best.quality, size=best.bytes, parameters=None)
     return {
         "name": file.name,
-        "path": QUANTIZED_FILE if file.name != FLOAT else STUDENT_FILE,
+        "path": QUANTIZED_FILE if is_picked else None,
         "bytes": best.bytes,
         "validation": file.validation.value,
         "test": None if file.test is None else file.test.value,
@@ -267,5 +286,5 @@ def _describe(file: _File, times: Mapping[str, float | None]) -> dict[str, Any]:
         "examples": best.quality.examples,
         "split": best.split,
         "p50_ms": times[file.name],
-        "metrics": {**metrics, "export_drop": best.drop, "accuracy_drop": best.drop},
+        "metrics": {**metrics, "export_drop": _measure_drop(before.test or before.validation, best)},
     }

@@ -57,6 +57,11 @@ class Litert(ExportFormat):
         return ("litert", "quantize") if self.quantize in BITS else ("litert",)
 
     @property
+    def is_int8(self) -> bool:
+        """Whether weights and activations have 8 bits."""
+        return self.quantize == "int8"
+
+    @property
     def takes_floats(self) -> bool:
         """Whether the model to convert takes floats; the converter adds the integer input of `int8` files."""
         return self.quantize == "int8" or self.quantize in BITS or self.io == "float32"

@@ -37,6 +37,11 @@ class Micro(ExportFormat):
         return True
 
     @property
+    def is_int8(self) -> bool:
+        """Whether weights and activations have 8 bits."""
+        return True
+
+    @property
     def takes_floats(self) -> bool:
         """The converter adds the integer input."""
         return True

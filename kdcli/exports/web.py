@@ -48,6 +48,11 @@ class Web(ExportFormat):
         return True
 
     @property
+    def is_int8(self) -> bool:
+        """Whether weights and activations have 8 bits."""
+        return True
+
+    @property
     def takes_floats(self) -> bool:
         """The converter adds the input of bytes."""
         return True

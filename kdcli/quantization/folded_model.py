@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kdcli.errors import ModelError
 from kdcli.lazy import keras
 from kdcli.models.keras.graph import Graph, NodeOutput, read_graph
 from kdcli.models.keras.rewrite import ModelWriter, add_weights, copy_layer
@@ -41,10 +42,12 @@ def fold_model(model: KerasModel) -> KerasModel:
     def fold(operation: Any, name: str) -> Callable[..., Any] | None:
         if id(operation) in partners:
             weights = _fold_weights(operation, *_read_scale(partners[id(operation)]))
-            return copy_layer(operation, weights=weights, name=name, use_bias=True)
+            return copy_layer(operation, weights=weights, name=name, use_bias=True, **_drop_conditions(operation))
         if id(operation) in folded:
             return lambda tensor, *args, **kwargs: tensor
-        return _Affine(name, *_read_scale(operation)) if id(operation) in others else None
+        if id(operation) in others:
+            return _Affine(name, *_read_scale(operation), trainable=operation.trainable)
+        return None
 
     return ModelWriter(fold).write(flat)
 
@@ -55,6 +58,8 @@ def _split(operation: Any, name: str) -> Callable[..., Any] | None:
     activation = get_activation(operation)
     if kind == "SeparableConv2D":
         return _split_separable(operation, name)
+    if kind == "Dense":
+        return _PointwiseDense(operation, name, activation)
     if kind in WEIGHTED and activation not in FUSED:
         linear = copy_layer(operation, name=name, activation="linear")
         function = _make_activation(operation.activation, activation, f"{name}_activation")
@@ -63,14 +68,28 @@ def _split(operation: Any, name: str) -> Callable[..., Any] | None:
         return _make_activation(None, activation, name)
     if kind in ("Add", "Multiply") and isinstance(operation, keras.layers.Layer):
         return _Chain(operation, name)
-    if kind == "Rescaling":
+    if kind == "Rescaling" and max(np.ndim(operation.scale), np.ndim(operation.offset)) <= 1:
         return _Affine(name, np.asarray(operation.scale), np.asarray(operation.offset))
-    if kind == "Normalization" and not operation.invert and operation.mean is not None:
+    if kind == "Normalization" and not operation.invert and _normalizes_channels(operation):
         deviation = np.maximum(np.sqrt(np.asarray(operation.variance)), keras.config.epsilon())
         return _Affine(name, 1 / deviation, -np.asarray(operation.mean) / deviation)
     return None
 
 
+def _normalizes_channels(layer: Any) -> bool:
+    """Whether a Normalization has one mean for all values, or one for each channel of the last axis."""
+    rank = len(layer.mean.shape)
+    axes = layer.axis if isinstance(layer.axis, list | tuple) else (layer.axis,)
+    return layer.axis is None or all(axis % rank == rank - 1 for axis in axes if axis is not None)
+
+
+def _drop_conditions(layer: Any) -> dict[str, None]:
+    """The settings that would constrain or regularize weights which are folded: they were meant for others."""
+    names = [f"{weight}_{one}" for weight in _WEIGHTS for one in ("constraint", "regularizer")]
+    return dict.fromkeys(name for name in names if name in layer.get_config())
+
+
+_WEIGHTS = ("kernel", "depthwise", "bias")
 _COMPOSED = ("silu", "swish", "hard_silu", "hard_swish", "hard_sigmoid")
 
 
@@ -87,7 +106,9 @@ def get_activation(operation: Any) -> str | None:
     activation = vars(operation).get("activation")
     if activation is None:
         return "linear" if kind in WEIGHTED else None
-    return getattr(activation, "__name__", None)
+    name = getattr(activation, "__name__", "")
+    # A custom function may have the name of one of Keras.
+    return name if getattr(keras.activations, name, None) is activation else None
 
 
 def _make_activation(function: Any, name: str | None, layer: str) -> Callable[[Tensor], Tensor]:
@@ -99,7 +120,7 @@ def _make_activation(function: Any, name: str | None, layer: str) -> Callable[[T
     if name in ("silu", "swish"):
         gate = keras.layers.Activation("sigmoid", name=f"{layer}_sigmoid")
     else:
-        shifted = _Affine(f"{layer}_shift", np.ones(()), np.full((), 3.0))
+        shifted = _Affine(f"{layer}_shift", np.ones(1), np.full(1, 3.0))
         clipped = keras.layers.ReLU(6.0, name=f"{layer}_clip")
         scaled = keras.layers.Rescaling(1 / 6, name=f"{layer}_scale")
         gate = lambda tensor: scaled(clipped(shifted(tensor)))  # noqa: E731
@@ -130,10 +151,46 @@ def _split_separable(layer: Any, name: str) -> Callable[..., Any]:
     )
     first, second = add_weights(depthwise, values[:1]), add_weights(pointwise, values[1:])
     activation = get_activation(layer)
-    last: Callable[[Tensor], Tensor] = lambda tensor: tensor  # noqa: E731
+    last: Callable[[Tensor], Tensor] = _identity
     if activation not in FUSED:
         last = _make_activation(layer.activation, activation, f"{name}_activation")
     return lambda tensor, *args, **kwargs: last(second(first(tensor)))
+
+
+class _PointwiseDense:
+    """A Dense layer; on images the convolution that it is, because LiteRT reshapes around a Dense in float32."""
+
+    def __init__(self, layer: Any, name: str, activation: str | None) -> None:
+        self._layer, self._name, self._plain = layer, name, activation in FUSED
+        self._function: Callable[..., Any] | None = None
+        self._last: Callable[[Tensor], Tensor] = _identity
+        if not self._plain:
+            self._last = _make_activation(layer.activation, activation, f"{name}_activation")
+
+    def __call__(self, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if self._function is None:
+            self._function = self._make(len(tensor.shape))
+        return self._last(self._function(tensor))
+
+    def _make(self, rank: int) -> Callable[..., Any]:
+        layer = self._layer
+        changes: dict[str, Any] = {} if self._plain else {"activation": "linear"}
+        if rank != 4:
+            return copy_layer(layer, name=self._name, **changes)
+        config, (kernel, *bias) = layer.get_config(), layer.get_weights()
+        convolution = keras.layers.Conv2D(
+            config["units"],
+            1,
+            use_bias=config["use_bias"],
+            activation=layer.activation if self._plain else None,
+            trainable=config["trainable"],
+            name=self._name,
+        )
+        return add_weights(convolution, [kernel[None, None], *bias])
+
+
+def _identity(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 class _Chain:
@@ -152,30 +209,44 @@ class _Chain:
 
 
 class _Affine:
-    """A multiplication and an addition for each channel: one 8-bit operation for images, two for other data."""
+    """A multiplication and an addition for each channel: one 8-bit operation for images, two for other data.
 
-    def __init__(self, name: str, scale: np.ndarray, offset: np.ndarray) -> None:
-        self._name, self._scale, self._offset = name, scale, offset
-        self._layers: list[Callable[..., Any]] = []
+    Args:
+        name: of its layer.
+        scale, offset: one value, or one for each channel.
+        trainable: whether training may change them; constants are not trained.
+    """
+
+    def __init__(self, name: str, scale: np.ndarray, offset: np.ndarray, *, trainable: bool = False) -> None:
+        self._name, self._scale, self._offset, self._trainable = name, scale, offset, trainable
+        self._layers: dict[int, list[Callable[..., Any]]] = {}
 
     def __call__(self, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if not self._layers:
-            self._layers = self._make_layers(tensor)
-        for layer in self._layers:
+        channels = tensor.shape[-1]
+        if channels not in self._layers:
+            self._layers[channels] = self._make_layers(tensor)
+        for layer in self._layers[channels]:
             tensor = layer(tensor)
         return tensor
 
     def _make_layers(self, tensor: Tensor) -> list[Callable[..., Any]]:
         channels, layers = tensor.shape[-1], keras.layers
-        scale, offset = (np.broadcast_to(one.ravel(), (channels,)) for one in (self._scale, self._offset))
+        values = [one.ravel() for one in (self._scale, self._offset)]
+        if any(one.size not in (1, channels) for one in values):
+            raise ModelError(
+                f"the layer {self._name} has values for parts of a channel: it has no 8-bit form",
+                hint="--quantize dynamic",
+            )
+        scale, offset = (np.broadcast_to(one, (channels,)) for one in values)
+        name = self._name if not self._layers else f"{self._name}_{channels}"
         if len(tensor.shape) == 4:
-            depthwise = layers.DepthwiseConv2D(1, name=self._name)
+            depthwise = layers.DepthwiseConv2D(1, name=name, trainable=self._trainable)
             weights = scale.reshape(1, 1, channels, 1), offset
             return [add_weights(depthwise, [np.asarray(one, np.float32) for one in weights])]
-        product = layers.Rescaling(_as_setting(scale), name=f"{self._name}_scale" if offset.any() else self._name)
+        product = layers.Rescaling(_as_setting(scale), name=f"{name}_scale" if offset.any() else name)
         if not offset.any():
             return [product]
-        return [product, layers.Rescaling(1.0, _as_setting(offset), name=self._name)]
+        return [product, layers.Rescaling(1.0, _as_setting(offset), name=name)]
 
 
 def _as_setting(values: np.ndarray) -> Any:
@@ -191,7 +262,8 @@ def _find_partners(graph: Graph) -> dict[int, Any]:
     for layer, before in _iterate_normalizations(graph):
         maker = graph.operations.get(before.layer)
         is_weighted = type(maker).__name__ in WEIGHTED and get_activation(maker) == "linear"
-        if is_weighted and calls[before.layer] == calls[layer.name] == users[before] == 1:
+        is_last = getattr(maker, "data_format", "channels_last") == "channels_last"
+        if is_weighted and is_last and calls[before.layer] == calls[layer.name] == users[before] == 1:
             found[id(maker)] = layer
     return found
 

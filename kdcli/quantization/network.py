@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kdcli.errors import ModelError
+from kdcli.lazy import keras
 from kdcli.models.keras.network import KerasNetwork
 from kdcli.models.preprocessing import Preprocessing, preprocess
 from kdcli.quantization.folded_model import fold_model
@@ -17,8 +18,8 @@ from kdcli.quantization.weights import LARGEST
 from kdcli.tensors import Batches, KerasModel, Tensor, Variable
 
 SCHEMA = "kd.ranges/1"
-# By how much a range is widened where its zero is in the middle between two levels: then the bytes next to zero are
-# further from a tie than the error of a bias of the preprocessing.
+# By how much a range is widened where its zero is in the middle between two levels: further than a bias of the
+# preprocessing may move the bytes next to zero.
 _AVOIDED_TIES, _NEAR_TIE = 1.02, 0.01
 
 
@@ -49,6 +50,15 @@ class QuantizedNetwork(KerasNetwork):
     def trainable_variables(self) -> list[Variable]:
         """The variables that training changes, the ranges included."""
         return [*super().trainable_variables, *self.ranges.trainable_variables]
+
+    @property
+    def converts_single(self) -> bool:
+        """Whether LiteRT computes a layer in 8 bits only if the batch size is fixed."""
+        return any(
+            max(np.ravel(getattr(layer, "dilation_rate", 1))) > 1
+            or (isinstance(layer, keras.layers.Dense) and len(layer.output.shape) > 2)
+            for layer in self.model.layers
+        )
 
     def _call_model(
         self, inputs: Any, taps: Sequence[str], *, training: bool = False, bare: bool = False
@@ -87,8 +97,14 @@ def quantize_network(network: KerasNetwork, batches: Batches) -> QuantizedNetwor
         batches: preprocessed examples.
 
     Raises:
-        ModelError: a subclassed model, or one in which nothing can be computed in 8 bits.
+        ModelError: a subclassed model, whole numbers as input, or a layer without an 8-bit form.
     """
+    for one in network.model.inputs:
+        if not keras.backend.is_float_dtype(one.dtype):
+            raise ModelError(
+                f"{network.name}: takes {one.dtype}, which 8 bits do not hold",
+                hint="--quantize dynamic",
+            )
     model = fold_model(network.model)
     placement = place_ranges(model)
     if all(name in placement.floats for name in placement.outputs):

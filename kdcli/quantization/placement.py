@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from kdcli.errors import ModelError
 from kdcli.models.keras.graph import Graph, Node, NodeOutput, read_graph
 from kdcli.quantization.folded_model import WEIGHTED, get_activation
 from kdcli.tensors import KerasModel
@@ -29,14 +30,14 @@ _COMPUTING = frozenset(
     (
         *WEIGHTED,
         *("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Rescaling", "GlobalAveragePooling2D", "Mean"),
-        *("ReLU", "Relu", "Relu6", "LeakyReLU", "PReLU", "ELU"),
+        *("ReLU", "Relu", "Relu6", "LeakyReLU", "PReLU"),
     )
 )
-_COMPUTING_ACTIVATIONS = ("linear", "relu", "relu6", "leaky_relu", "elu")
+_COMPUTING_ACTIVATIONS = ("linear", "relu", "relu6", "leaky_relu")
 # The ranges that LiteRT sets for these outputs: scale 1/256 for (0, 1), 1/128 for (-1, 1).
 _FIXED = {"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
 # Operations whose clipping LiteRT applies before it rounds.
-_FUSING = ("Conv2D", "DepthwiseConv2D", "Dense", "Add")
+_FUSING = ("Conv2D", "DepthwiseConv2D", "Dense", "Add", "Subtract", "Multiply")
 
 
 class Fixed(NamedTuple):
@@ -54,7 +55,6 @@ class RangePlacement:
         ranges: names of the trainable ranges: the first layer that has it.
         inputs: the range of each input, by position in `ranges`.
         outputs: name of a layer or operation → its range; the others are not rounded.
-        joined: name of a layer → the range to which its inputs are rounded once more.
         sources: name of a layer → the range of its first input.
         results: the range of each output of the model.
         floats: layers that LiteRT computes in float32.
@@ -63,7 +63,6 @@ class RangePlacement:
     ranges: tuple[str, ...]
     inputs: tuple[int, ...]
     outputs: Mapping[str, int | Fixed]
-    joined: Mapping[str, int]
     sources: Mapping[str, int | Fixed]
     results: tuple[int | Fixed, ...]
     floats: tuple[str, ...]
@@ -74,6 +73,9 @@ def place_ranges(model: KerasModel) -> RangePlacement:
 
     Args:
         model: from `fold_model`.
+
+    Raises:
+        ModelError: a layer joins outputs whose ranges cannot be equal.
     """
     return _Placer(read_graph(model)).place()
 
@@ -84,7 +86,6 @@ class _Placer:
         self._calls = Counter(node.layer for node in graph.nodes)
         self._parents: dict[str, str] = {}
         self._fixed: dict[str, Fixed] = {}
-        self._joined: list[str] = []
         self._floats: list[str] = []
 
     def place(self) -> RangePlacement:
@@ -108,7 +109,6 @@ class _Placer:
             ranges=tuple(names),
             inputs=tuple(numbers[self._find(name)] for name in inputs),
             outputs={name: find_range(name) for name in rounded if name not in inputs},
-            joined={name: numbers[self._find(name)] for name in self._joined},
             sources={
                 node.layer: find_range(before)
                 for node in graph.nodes
@@ -130,9 +130,11 @@ class _Placer:
         if kind in _JOINING:
             for other in before:
                 if self._find(other) in self._fixed:
-                    self._joined.append(name)
-                else:
-                    self._unite(name, other)
+                    raise ModelError(
+                        f"{name} joins the output of {other}, whose 8-bit range LiteRT sets: it has no 8-bit form",
+                        hint="--quantize dynamic",
+                    )
+                self._unite(name, other)
             return True
         if kind in ("Activation", "Sigmoid", "Softmax", "Tanh") and activation in _FIXED:
             self._fixed[self._find(name)] = Fixed(*_FIXED[activation])

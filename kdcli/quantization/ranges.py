@@ -122,11 +122,9 @@ def wrap_outputs(
 
     def wrap(number: int, original: Any) -> Any:
         operation = operations[number]
-        place, joined = placement.outputs[operation.name], placement.joined.get(operation.name)
+        place = placement.outputs[operation.name]
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            if joined is not None:
-                args = keras.tree.map_structure(lambda one: change(joined, one), args)
             output = original(*args, **kwargs)
             if isinstance(place, Fixed) and is_skipped(operation):
                 return output

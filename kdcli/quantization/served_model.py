@@ -44,7 +44,7 @@ def round_served_model(serving: ServedModel, network: QuantizedNetwork) -> Serve
 
 
 def _round_preprocessing(serving: ServedModel, bounds: np.ndarray) -> Callable[[Tensor, bool], Any] | None:
-    """The preprocessing in 8 bits, with ranges from the smallest and the largest byte; None if it does nothing.
+    """The preprocessing in 8 bits, with ranges from its smallest and largest values; None if it does nothing.
 
     Args:
         serving: the served model.
@@ -57,8 +57,11 @@ def _round_preprocessing(serving: ServedModel, bounds: np.ndarray) -> Callable[[
     model = fold_model(keras.Model(inputs, preprocessed))
     placement = place_ranges(model)
 
+    # Resized floats stay between the bounds of the network's input.
+    ends = (0, 255) if serving.preprocessing.raw_dtype == "uint8" else bounds
+
     def extremes() -> Iterator[np.ndarray]:
-        for value in (0, 255):
+        for value in ends:
             yield np.full((1, *serving.shape), value, serving.dtype)
 
     known = {placement.results[0]: (float(bounds[0]), float(bounds[1]))}

@@ -15,6 +15,8 @@ from kdcli.spec import Spec
 _MEASURED = ("distill", "evaluate", "compare", "export", "shrink", "quantize")
 # In kd compress, bounds on the cost are targets, not gates.
 _EVERYWHERE = (*_MEASURED, "compress")
+# kd quantize compares its file with the student in float32.
+_WITH_TEACHER = tuple(command for command in _EVERYWHERE if command != "quantize")
 _TRAINED = ("distill", "evaluate", "compare", "shrink", "compress", "quantize")
 _DECIDED = ("classification", "segmentation", "multilabel")
 
@@ -50,9 +52,9 @@ METRICS: dict[str, Metric] = {
     "micro_f1": Metric(_TRAINED, ("multilabel",), fraction=True),
     "mean_average_precision": Metric(_TRAINED, ("multilabel",), fraction=True),
     "mean_iou": Metric(_TRAINED, ("segmentation",), fraction=True),
-    "agreement": Metric(_EVERYWHERE, _DECIDED, labelled=False, of_teacher=True, fraction=True),
+    "agreement": Metric(_WITH_TEACHER, _DECIDED, labelled=False, of_teacher=True, fraction=True),
     "ece": Metric(_TRAINED, ("classification",), fraction=True),
-    "accuracy_drop": Metric(_EVERYWHERE, _DECIDED, of_teacher=True, fraction=True),
+    "accuracy_drop": Metric(_WITH_TEACHER, _DECIDED, of_teacher=True, fraction=True),
     "gain": Metric(("compare",), _DECIDED, fraction=True),
     "export_drop": Metric(("export", "quantize"), _DECIDED, labelled=False, fraction=True),
     "export_agreement": Metric(("export",), _DECIDED, labelled=False, fraction=True),

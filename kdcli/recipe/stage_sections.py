@@ -14,7 +14,7 @@ from kdcli.recipe.train_section import TrainSection
 from kdcli.spec import Spec
 
 # Keys of `train` that apply to the whole recipe.
-_COMMON_KEYS = ("seed", "devices")
+_COMMON_KEYS = ("seed", "devices", "quantize")
 Section = TypeVar("Section", bound=Spec)
 
 

@@ -67,6 +67,7 @@ class Artifact:
         ram_bytes: memory for its tensors on a microcontroller; None for other formats.
         low, high: 95% interval of the accuracy; None where there is no accuracy.
         quality: accuracy, else agreement, else the explained variance; None without data.
+        passes: whether it passes every gate.
         dominated_by: name of a file that is at least as small, as fast and as good, and better in one of these.
     """
 
@@ -84,6 +85,7 @@ class Artifact:
     low: float | None = None
     high: float | None = None
     quality: float | None = None
+    passes: bool = True
     dominated_by: str | None = None
 
     def to_json(self) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def test_a_file_is_dominated_by_one_that_is_as_good_in_everything_and_better_in_
         make("untimed", 1000, None, 0.1),
         make("same", 50, 1.0, 0.9),
     ]
-    found = {one.name: one.dominated_by for one in mark_dominated(files)}
+    found = {one.name: one.dominated_by for one in mark_dominated(files, passed={one.name for one in files})}
     assert found == {
         "large": "small", "small": None, "fast": None, "deleted": None, "untimed": None, "same": None
     }  # fmt: skip
@@ -55,6 +55,14 @@ def test_nothing_is_picked_where_nothing_was_written():
 
 def test_unknown_wishes_and_those_that_are_not_measured_are_refused():
     with pytest.raises(UsageError, match="--pick must be one of smallest, fastest, best, got 'tiny'"):
-        check_pick("tiny", latency=True)
+        check_pick("tiny", latency=True, with_data=True)
     with pytest.raises(UsageError, match="no effect with --no-latency"):
-        check_pick("fastest", latency=False)
+        check_pick("fastest", latency=False, with_data=True)
+    with pytest.raises(UsageError, match="--pick best has no effect without data"):
+        check_pick("best", latency=True, with_data=False)
+
+
+def test_a_file_that_fails_a_gate_is_neither_picked_nor_dominates():
+    files = mark_dominated([make("small", 1, 0.1, 1.0), make("large", 100, 1.0, 0.9)], passed={"large"})
+    assert [one.dominated_by for one in files] == [None, None]
+    assert pick_file(files, "smallest").name == "large"

@@ -52,7 +52,7 @@ TABLE = {
     "quantize": COMMON
     | RUN
     | CHOICE
-    | set("--teacher --gate --min-accuracy --max-accuracy-drop --min-agreement --strict-gates".split())
+    | set("--teacher --gate --min-accuracy --strict-gates".split())
     | {"--max-export-drop", "--max-size-mb"},
     "inspect": COMMON | CHOICE,
     "doctor": {"--json", "--no-color"},

@@ -10,7 +10,7 @@ import pytest
 from conftest import blobs, save_npz
 
 import kdcli
-from kdcli.errors import Interrupted, UsageError
+from kdcli.errors import Interrupted, ModelError, UsageError
 
 layers = keras.layers
 
@@ -95,9 +95,9 @@ def test_without_a_gain_the_file_is_the_one_quantized_after_training(folder, tmp
     result = quantize(folder, "student.keras", tmp_path / "run", epochs=1, settings=settings)
     after, trained = result.to_json()["files"][1:]
     assert trained["validation"] == pytest.approx(after["validation"], abs=0.03)
-    if trained["validation"] <= after["validation"]:
-        assert result.document["picked"] == "int8, after training"
-        assert result.model_path.stat().st_size == after["bytes"]
+    gained = trained["validation"] > after["validation"]
+    assert result.document["picked"] == ("int8, trained" if gained else "int8, after training")
+    assert result.model_path.stat().st_size == (trained if gained else after)["bytes"]
 
 
 def test_a_stopped_training_ends_with_the_same_weights_and_file(folder, tmp_path):
@@ -132,7 +132,7 @@ def test_a_run_brings_its_data_and_its_teacher(kd, folder, tmp_path, monkeypatch
     done = kd("quantize", "run", "--out", "q", "--epochs", "1", "--json")
     assert done.code == 0, done.err
     recipe = (tmp_path / "q" / "recipe.yaml").read_text()
-    assert "quantize: int8" in recipe and recipe.count("student.keras") >= 1
+    assert "quantize: int8" in recipe and f"path: {folder / 'student.keras'}" in recipe and "path: run\n" in recipe
     environment = json.loads((tmp_path / "q" / "environment.json").read_text())
     assert set(environment["inputs"]) == {"teacher.0", "teacher.1", "student", "data"}
     # A tenth of the learning rate of the run.
@@ -165,6 +165,33 @@ def test_the_last_stage_of_a_recipe(kd, folder, tmp_path, monkeypatch):
     again = kd("distill", "--out", "run", "--resume", "--json")
     assert again.code == 0, again.err
     assert again.document["quantized"] == done.document["quantized"]
+
+
+def test_a_chain_that_cannot_start_deletes_and_writes_nothing(kd, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["distill", "--teacher", str(folder / "student.keras"), "--student", str(folder / "student.keras")]
+    words += ["--epochs", "1", "--out", "run", "--no-preflight", "--set", "student.start=fresh"]
+    assert kd(*words, "--data", str(folder / "data.npz")).code == 0
+    before = sorted(one.name for one in (tmp_path / "run").iterdir())
+    quantized = [*words, "--set", "train.quantize=int8"]
+    assert kd(*quantized, "--data", "missing.npz", "--overwrite").code != 0
+    resumed = kd(*quantized, "--data", str(folder / "data.npz"), "--resume")
+    assert resumed.code == 2 and "holds a run without train.quantize" in resumed.err
+    assert sorted(one.name for one in (tmp_path / "run").iterdir()) == before
+    assert kd(*words, "--data", str(folder / "data.npz"), "--resume").code == 0
+
+
+def test_a_model_without_an_8_bit_file_is_refused_before_the_training(folder, tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    gate = layers.Conv2D(4, 3, activation="sigmoid")(inputs)
+    x = layers.Concatenate()([gate, layers.Conv2D(4, 3)(inputs)])
+    keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x))).save(tmp_path / "joined.keras")
+    with pytest.raises(ModelError, match="joins the output of"):
+        kdcli.quantize(
+            tmp_path / "joined.keras", data=folder / "data.npz", out=tmp_path / "run", preflight=False,
+            settings=["data.validation=0.3"],
+        )  # fmt: skip
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("command", ["train-teacher", "compare", "compress"])

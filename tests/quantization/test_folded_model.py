@@ -49,7 +49,33 @@ def table():
     return keras.Model(inputs, layers.Dense(2)(layers.BatchNormalization(center=False)(x)))
 
 
+def nested_output():
+    inner_inputs = {"zz": keras.Input((4,), name="zz"), "aa": keras.Input((4,), name="aa")}
+    inner = keras.Model(inner_inputs, layers.Subtract()([inner_inputs["zz"], inner_inputs["aa"]]))
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, inner({"zz": layers.Dense(4)(inputs), "aa": inputs}))
+
+
+@keras.saving.register_keras_serializable("test")
+def swish(x):
+    return x * keras.ops.sigmoid(1.702 * x)
+
+
+def own_activation():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, layers.Dense(3, activation=swish)(inputs))
+
+
+def two_widths():
+    scaled = layers.Rescaling(2.0, 1.0)
+    inputs = keras.Input((8, 8, 3))
+    return keras.Model(inputs, layers.Concatenate()([scaled(inputs), scaled(layers.Conv2D(4, 1)(inputs))]))
+
+
 MODELS = {
+    "nested_output": nested_output,
+    "own_activation": own_activation,
+    "two_widths": two_widths,
     "cnn": lambda: Cnn(width=4).build((16, 16, 3), 5),
     "resnet": lambda: Resnet(depth=8, width=4).build((16, 16, 3), 5),
     "mobile": lambda: Mobile(width=4).build((16, 16, 3), 5),
@@ -85,6 +111,14 @@ def test_a_batch_norm_whose_input_is_used_twice_is_not_folded_into_the_weights()
     assert isinstance(folded.get_layer("normalization"), layers.DepthwiseConv2D)
     batch = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype(np.float32)
     np.testing.assert_allclose(folded(batch), model(batch, training=False), rtol=1e-5, atol=1e-5)
+
+
+def test_constants_are_not_trained_and_frozen_layers_stay_frozen():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, activation="hard_silu")(layers.Rescaling(2.0, 1.0)(inputs))
+    frozen = layers.BatchNormalization(trainable=False)
+    model = keras.Model(inputs, layers.Conv2D(2, 1)(frozen(layers.ReLU()(x))))
+    assert len(fold_model(model).trainable_weights) == len(model.trainable_weights) == 4
 
 
 def test_shared_layers_stay_shared():

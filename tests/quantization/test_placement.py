@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import keras
+import pytest
 
+from kdcli.errors import ModelError
 from kdcli.quantization.folded_model import fold_model
 from kdcli.quantization.placement import Fixed, place_ranges
 
@@ -40,14 +42,14 @@ def test_inputs_of_a_concatenation_have_one_range_through_pooling():
     assert found.outputs == {"one": 1, "other": 1, "both": 1}
 
 
-def test_a_sigmoid_has_the_range_of_the_runtime_and_is_rounded_again_for_a_concatenation():
-    def build(x):
+def test_a_sigmoid_has_the_range_of_the_runtime_and_cannot_be_joined():
+    def build(x, joins=False):
         gate = layers.Activation("sigmoid", name="gate")(layers.Conv2D(4, 1, name="convolution")(x))
-        return layers.Concatenate(name="both")([gate, layers.Conv2D(4, 1, name="other")(x)])
+        return layers.Concatenate(name="both")([gate, layers.Conv2D(4, 1)(x)]) if joins else gate
 
-    found = place(build)
-    assert found.outputs["gate"] == Fixed(0.0, 255 / 256)
-    assert found.outputs["both"] == found.joined["both"] == found.ranges.index("other")
+    assert place(build).outputs["gate"] == Fixed(0.0, 255 / 256)
+    with pytest.raises(ModelError, match="both joins the output of gate"):
+        place(lambda x: build(x, joins=True))
 
 
 def test_layers_without_an_8_bit_form_are_named():

@@ -44,8 +44,8 @@ def run_litert(path, images):
     interpreter.allocate_tensors()
     interpreter.set_tensor(taken["index"], images)
     interpreter.invoke()
-    types = {str(np.dtype(one["dtype"])) for one in interpreter.get_tensor_details() if one["shape"].size > 1}
-    return interpreter.get_tensor(given["index"]), types
+    floats = [one["name"] for one in interpreter.get_tensor_details() if one["dtype"] == np.float32]
+    return interpreter.get_tensor(given["index"]), floats
 
 
 @pytest.mark.parametrize("scale", ["unit", "signed", "imagenet", "caffe"])
@@ -58,14 +58,67 @@ def test_the_file_computes_what_the_network_computes(name, scale, tmp_path):
     quantized = make_quantized(model, scale)
     serving = make_served_model(quantized, include_preprocessing=True, floats=True)
     Litert(quantize="int8").write(round_served_model(serving, quantized), tmp_path / "file.tflite")
-    outputs, types = run_litert(tmp_path / "file.tflite", IMAGES)
+    outputs, floats = run_litert(tmp_path / "file.tflite", IMAGES)
     expected = np.asarray(quantized.compute_saved_output({"image": IMAGES}))
     low, high = quantized.ranges.to_numpy()[quantized.placement.outputs["logits"]]
     steps = np.abs(outputs - expected) / ((high - low) / 255)
     assert np.mean(steps < 1.01) > 0.99, steps.max()
-    assert types <= {"int8", "int32", "uint8", "float32"}
-    # Floats are only the output.
-    assert "int8" in types
+    # Only the output is a float.
+    assert len(floats) == 1, floats
+
+
+def images(build):
+    inputs = keras.Input(SHAPE)
+    x = keras.layers.Conv2D(6, 3, padding="same", activation="relu")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(build(x))
+    return keras.Model(inputs, keras.layers.Dense(5, name="logits")(x))
+
+
+def multiply(x):
+    return keras.layers.ReLU()(keras.layers.Multiply()([x, keras.layers.Conv2D(6, 1)(x)]))
+
+
+def constrain(x):
+    x = keras.layers.Conv2D(6, 3, kernel_constraint=keras.constraints.MaxNorm(0.1))(x)
+    return keras.layers.BatchNormalization()(x)
+
+
+OTHERS = {
+    "dilated": lambda x: keras.layers.Conv2D(6, 3, dilation_rate=2, activation="relu")(x),
+    "dense on images": lambda x: keras.layers.Dense(6, activation="relu")(x),
+    "multiply": multiply,
+    "silu": lambda x: keras.layers.Conv2D(6, 3, activation="silu")(x),
+    "hard silu": lambda x: keras.layers.Conv2D(6, 3, activation="hard_silu")(x),
+    "slice": lambda x: x[..., :4],
+    "constrained": constrain,
+    "transposed": lambda x: keras.layers.Conv2DTranspose(6, 3, strides=2, activation="relu")(x),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_layers_are_computed_in_8_bits_as_in_the_network(name, tmp_path):
+    model = images(OTHERS[name])
+    randomize(model)
+    quantized = make_quantized(model, "unit")
+    batch = 1 if quantized.converts_single else None
+    serving = make_served_model(quantized, include_preprocessing=True, floats=True, batch=batch)
+    Litert(quantize="int8").write(round_served_model(serving, quantized), tmp_path / "file.tflite")
+    parts = [IMAGES[at : at + 1] for at in range(20)] if batch else [IMAGES]
+    found = [run_litert(tmp_path / "file.tflite", part) for part in parts]
+    outputs, floats = np.concatenate([one for one, _ in found]), found[0][1]
+    assert len(floats) == 1, floats
+    expected = np.asarray(quantized.compute_saved_output({"image": IMAGES[: len(outputs)]}))
+    low, high = quantized.ranges.to_numpy()[quantized.placement.outputs["logits"]]
+    steps = np.abs(outputs - expected) / ((high - low) / 255)
+    assert np.mean(steps < 1.01) > 0.99, steps.max()
+
+
+def test_whole_numbers_as_input_are_refused():
+    inputs = keras.Input((6,), dtype="int32")
+    x = keras.layers.Flatten()(keras.layers.Embedding(1000, 4)(inputs))
+    network = KerasNetwork(keras.Model(inputs, keras.layers.Dense(2)(x)), name="words")
+    with pytest.raises(ModelError, match="takes int32, which 8 bits do not hold"):
+        quantize_network(network, lambda: iter([]))
 
 
 def test_a_kernel_is_rounded_for_each_channel_as_numpy_does():

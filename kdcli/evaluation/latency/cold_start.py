@@ -18,18 +18,21 @@ from kdcli.runs.latency_results import ColdStart
 _STARTS, _TIMEOUT_SECONDS = 3, 300.0
 
 
-def measure_cold_start(path: Path, form: str, inputs: Sequence[tuple[tuple[int, ...], str]]) -> ColdStart:
+def measure_cold_start(
+    path: Path, form: str, inputs: Sequence[tuple[tuple[int, ...], str]], *, batch: int = 1
+) -> ColdStart:
     """Start a process a few times that imports the runtime, opens a file and runs one example of zeros.
 
     Args:
         path: the file.
         form: `keras`, `saved_model`, `tflite` or `onnx`.
         inputs: shape without the batch axis, and type, of each input.
+        batch: number of examples; the only batch size of a file that has one.
 
     Raises:
         ModelError: the process failed.
     """
-    shapes = [([1, *shape], dtype) for shape, dtype in inputs]
+    shapes = [([batch, *shape], dtype) for shape, dtype in inputs]
     found = [_start(path, form, shapes) for _ in range(_STARTS)]
     return ColdStart(**{name: statistics.median(one[name] for one in found) for name in found[0]})
 

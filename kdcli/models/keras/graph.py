@@ -83,11 +83,19 @@ def read_graph(model: KerasModel) -> Graph:
             args = _read_structure(call["args"], shapes)
             kwargs = _read_structure(call["kwargs"], shapes)
             nodes.append(Node(layer["name"], number, tuple(args), kwargs))
-    outputs = [_read_reference(one) for one in _list_references(config["output_layers"])]
+    operations = {one.name: one for one in model.operations}
+    outputs = [_read_output(one, operations) for one in _list_references(config["output_layers"])]
     for tensors, found in ((inputs, model.inputs), (outputs, model.outputs)):
         shapes.update({tensor: tuple(one.shape) for tensor, one in zip(tensors, found, strict=True)})
-    operations = {one.name: one for one in model.operations}
     return Graph(operations, _sort(nodes, inputs), inputs, outputs, shapes)
+
+
+def _read_output(value: Sequence[Any], operations: Mapping[str, Any]) -> NodeOutput:
+    """An output of the model; of a nested functional model, Keras counts its own graph as its first call here."""
+    tensor = _read_reference(value)
+    nested = operations[tensor.layer]
+    is_nested = isinstance(nested, keras.Model) and not isinstance(nested, keras.Sequential)
+    return tensor._replace(node=tensor.node - 1) if is_nested else tensor
 
 
 def is_functional(model: Any) -> bool:
@@ -137,8 +145,13 @@ def _read_structure(value: Any, shapes: dict[NodeOutput, Shape]) -> Any:
         tensor = _read_reference(value["config"]["keras_history"])
         shapes[tensor] = tuple(value["config"]["shape"])
         return tensor
+    if value.get("class_name") == "__slice__":
+        part = value["config"]
+        return slice(part["start"], part["stop"], part["step"])
+    if value.get("class_name") == "__ellipsis__":
+        return Ellipsis
     if value.get("class_name") == "__tuple__":
-        return [_read_structure(item, shapes) for item in value["config"]["value"]]
+        return tuple(_read_structure(item, shapes) for item in value["config"]["value"])
     return {key: _read_structure(item, shapes) for key, item in value.items()}
 
 

@@ -51,7 +51,8 @@ class ModelWriter:
         for node in graph.nodes:
             operation = graph.operations[node.layer]
             if isinstance(operation, keras.Model):
-                found = [tensors[one] for one in node.tensors]
+                # Keras sorts the keys of a dictionary, and so does its graph.
+                found = keras.tree.flatten(_insert(node.args, tensors))
                 results = self._write_graph(read_graph(operation), found, (*path, node.layer))
             else:
                 results = keras.tree.flatten(self._write_call(operation, node, tensors, path))

@@ -43,9 +43,9 @@ def open_micro(path: Path, *, name: str) -> MicroRunner:
     """
     enough = _FIRST_BYTES
     while not _runs(path, enough, name):
-        enough *= 2
-        if enough > _LARGEST_BYTES:
+        if enough == _LARGEST_BYTES:
             raise ModelError(f"{name}: TensorFlow Lite Micro cannot run the file in {_LARGEST_BYTES:,} bytes")
+        enough = min(2 * enough, _LARGEST_BYTES)
     too_small = enough // 2 if enough > _FIRST_BYTES else 0
     while enough - too_small > _STEP_BYTES:
         middle = (enough + too_small) // 2 // _STEP_BYTES * _STEP_BYTES
