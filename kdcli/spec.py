@@ -7,6 +7,7 @@ factory and no registry.
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -243,6 +244,13 @@ class ExportFormat(Spec):
     def write(self, serving: Any, path: Path) -> None:
         """Write a `kdcli.models.keras.served_model.Serving` to a path in a scratch folder."""
         raise TypeError(f"{type(self).__name__} does not define write")
+
+    def copy_to(self, path: Path, target: Path) -> None:
+        """Copy what `write` wrote to another name."""
+        if path.is_dir():
+            shutil.copytree(path, target)
+        else:
+            shutil.copyfile(path, target)
 
     def add_labels(self, path: Path, names: tuple[str, ...]) -> None:
         """Add the class names to what `write` wrote, where the format holds them."""

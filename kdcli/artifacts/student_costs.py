@@ -127,12 +127,12 @@ class StudentCosts:
         folder.mkdir()
         path = folder / self.form.file_name(name)
         try:
-            serving = self._convert(network, path, None)
+            serving = self._convert(network, path, self.form.batch)
         except ModelError:
             if self.form.runtime == "tensorflow":
                 raise
             serving = self._convert(network, path, 1)
-        return CandidateFile(path, serving, count_file_bytes(path))
+        return CandidateFile(path, serving, count_file_bytes(self.form.find_file(path)))
 
     def _convert(self, network: KerasNetwork, path: Path, batch: int | None) -> ServedModel:
         kind = network.saved_kind
@@ -207,6 +207,7 @@ _UNITS = {
     "--max-params": " parameters",
     "--max-mflops": " MFLOPs",
     "--max-size-mb": " MB",
+    "--max-flash-kb": " KB",
     "--max-latency-ms": " ms",
     "--max-latency-ratio": "",
 }

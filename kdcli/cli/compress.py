@@ -39,6 +39,21 @@ MaxLatencyRatio = Annotated[
         rich_help_panel=TARGETS,
     ),
 ]
+MaxRamKb = Annotated[
+    float | None,
+    typer.Option(
+        "--max-ram-kb",
+        metavar="KB",
+        help="Largest tensor arena of a micro file; 1 KB is 1,024 bytes.",
+        rich_help_panel=TARGETS,
+    ),
+]
+MaxFlashKb = Annotated[
+    float | None,
+    typer.Option(
+        "--max-flash-kb", metavar="KB", help="Largest model data of a micro file.", rich_help_panel=TARGETS
+    ),
+]
 MaxDrop = Annotated[
     float | None,
     typer.Option(
@@ -82,6 +97,8 @@ class TargetGroup:
     max_latency_ms: MaxLatencyMs = None
     max_latency_ratio: MaxLatencyRatio = None
     max_mflops: MaxMflops = None
+    max_ram_kb: MaxRamKb = None
+    max_flash_kb: MaxFlashKb = None
     max_drop: MaxDrop = None
     metric: MetricName = None
     format: Format = "litert"
@@ -96,6 +113,8 @@ class TargetGroup:
             "max_latency_ms": self.max_latency_ms,
             "max_latency_ratio": self.max_latency_ratio,
             "max_mflops": self.max_mflops,
+            "max_ram_kb": self.max_ram_kb,
+            "max_flash_kb": self.max_flash_kb,
             "max_drop": self.max_drop,
             "metric": self.metric,
             "format": self.format,
@@ -248,7 +267,18 @@ def _describe_ratios(document: dict[str, Any]) -> str:
 
 
 def _suggest_use(document: dict[str, Any], data: str | None) -> str:
-    words = ["kd", "predict", document["picked"]["path"], "--data", data or "D", "--out", "predictions.csv"]
+    path = Path(document["picked"]["path"])
+    # A folder for another device holds the file.
+    inside = sorted(path.glob("*.tflite")) if path.is_dir() else []
+    words = [
+        "kd",
+        "predict",
+        str(inside[0] if inside else path),
+        "--data",
+        data or "D",
+        "--out",
+        "predictions.csv",
+    ]
     return shlex.join(words)
 
 

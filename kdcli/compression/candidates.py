@@ -173,8 +173,14 @@ class CandidateSearch:
         return _limit(found)
 
     def _name_target(self, error: UnreachableTarget) -> UnreachableTarget:
-        """The error in terms of the ratio, where that is what cannot be met."""
+        """The error in terms of the option that the user gave: of the ratio, or of the flash."""
         targets, latency = self._compress.targets, self._latency
+        if (
+            error.option == "--max-size-mb"
+            and targets.max_flash_kb is not None
+            and error.bound != targets.max_size_mb
+        ):
+            return UnreachableTarget("--max-flash-kb", targets.max_flash_kb, error.value * 1e6 / 1024)
         in_time = targets.max_latency_ms is None or error.value <= targets.max_latency_ms
         if error.option != "--max-latency-ms" or targets.max_latency_ratio is None or not in_time:
             return error
@@ -193,7 +199,7 @@ class CandidateSearch:
         """The bounds and the name of each candidate: one, or several sizes without a target on cost."""
         targets = self._compress.targets
         bounds = ShrinkTargets(
-            max_size_mb=targets.max_size_mb,
+            max_size_mb=targets.largest_mb,
             max_latency_ms=self._latency.milliseconds,
             max_mflops=targets.max_mflops,
         )

@@ -35,7 +35,7 @@ from kdcli.spec import ExportFormat
 _MAX_QUANTIZATION_DROP = 0.01
 _SECONDS_PER_FILE, _BATCH = 2.0, 256
 TEACHER = "the teacher"
-_COSTS = {"size_mb", "flops", "latency_ms", "latency_ratio"}
+_COSTS = {"size_mb", "flops", "latency_ms", "latency_ratio", "ram_kb", "flash_kb"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,8 +228,9 @@ class FileChoice:
         self, name: str, converted: ConvertedFile, source: ExportSource, flops: int | None
     ) -> FinalFile:
         logits = to_logits(converted.outputs, source.reference)
-        size = count_file_bytes(converted.path)
+        size = count_file_bytes(converted.format.find_file(converted.path))
         measured = measure(self._subject.metric, logits, split="validation", size=size, flops=flops)
+        measured = replace(measured, ram_bytes=converted.ram_bytes)
         if self._is_small(measured) and self._compress.targets.timed:
             measured = self.add_latency(measured, converted)
         return FinalFile(
@@ -247,7 +248,12 @@ class FileChoice:
         return limit is None or measured.bytes <= limit * 1e6
 
     def add_latency(self, measured: Measured, converted: ConvertedFile) -> Measured:
-        """Time a file in turns with the teacher in the same runtime; each file is timed only once."""
+        """Time a file in turns with the teacher in the same runtime; each file is timed only once.
+
+        A file for another device is timed only by a latency command.
+        """
+        if not converted.format.is_timed and self._compress.latency_command is None:
+            return measured
         key = converted.path.name
         if key not in self.latencies:
             self.latencies[key] = self._time(converted)
@@ -310,6 +316,8 @@ class FileChoice:
         bounds = {
             "size_mb": targets.max_size_mb,
             "flops": None if targets.max_mflops is None else targets.max_mflops * 1e6,
+            "ram_kb": targets.max_ram_kb,
+            "flash_kb": targets.max_flash_kb,
             "latency_ms": targets.max_latency_ms,
             "latency_ratio": targets.max_latency_ratio,
         }
@@ -319,6 +327,8 @@ class FileChoice:
             "latency_ms": (measured.latency or {}).get("p50_ms"),
             "latency_ratio": (measured.ratio or {}).get("value"),
         }
+        if measured.ram_bytes is not None:
+            values |= {"ram_kb": measured.ram_bytes / 1024, "flash_kb": measured.bytes / 1024}
         results = judge_gates((*gates, *self._compress.gates), {name: values}, doubts=measured.doubts)
         return (*results, *self._judge_drop(measured, name=name, strict=strict))
 
@@ -346,6 +356,7 @@ class FileChoice:
         logits = to_logits(outputs, file.source.reference)
         before = file.on_validation
         measured = measure(metric, logits, split="test", size=before.bytes, flops=before.flops)
+        measured = replace(measured, ram_bytes=before.ram_bytes)
         return self.add_latency(measured, file.converted)
 
 

@@ -28,6 +28,7 @@ class Measured:
         teacher_latency: of the teacher in the same runtime; None if it was not timed.
         ratio: of the median latencies, with its interval.
         teacher_bytes: of the teacher's file in the same format and float32; None if there is none.
+        ram_bytes: memory for the tensors on a microcontroller; None for other formats.
         doubts: why the latency session is not stable.
     """
 
@@ -45,6 +46,7 @@ class Measured:
     teacher_latency: dict[str, Any] | None = None
     ratio: dict[str, float] | None = None
     teacher_bytes: int | None = None
+    ram_bytes: int | None = None
     doubts: tuple[str, ...] = ()
 
 

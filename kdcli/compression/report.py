@@ -137,8 +137,8 @@ def _copy_files(folder: Path, chosen: FinalFile, run: Path) -> list[Path]:
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     target = scratch / f"{MODEL_STEM}{form.suffix}"
-    copy = shutil.copytree if chosen.converted.path.is_dir() else shutil.copyfile
-    copy(chosen.converted.path, target)
+    form.copy_to(chosen.converted.path, target)
+    form.add_labels(target, chosen.source.class_names)
     names = [target.name]
     keras_file = run / STUDENT_FILE
     if keras_file.exists() and target.suffix != ".keras":
@@ -181,6 +181,7 @@ def _describe_measured(measured: Measured) -> dict[str, Any]:
         "examples": quality.examples,
         "drop": {"value": measured.drop, "low": measured.low, "high": measured.high},
         "flops": measured.flops,
+        "ram_bytes": measured.ram_bytes,
         "latency": measured.latency,
         "latency_ratio": measured.ratio,
         "latency_doubts": list(measured.doubts),

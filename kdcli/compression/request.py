@@ -41,6 +41,8 @@ class CompressOptions(RunOptions, total=False):
         max_latency_ms: largest median latency of that file on this machine, at batch 1.
         max_latency_ratio: largest ratio of that latency to the teacher's in the same runtime.
         max_mflops: maximum MFLOPs for one example; a multiply-add counts as 2.
+        max_ram_kb: largest tensor arena of a `micro` file, in 1,024 bytes.
+        max_flash_kb: largest model data of a `micro` file, in 1,024 bytes.
         max_drop: largest drop of the metric from the teacher. Without any target or gate 0.01, or 5% of the
             teacher's value for mae, rmse and psnr; otherwise unbounded.
         metric: that metric; by default that of the task: accuracy, mean_average_precision, mean_iou, mae, or
@@ -57,6 +59,8 @@ class CompressOptions(RunOptions, total=False):
     max_latency_ms: float | None
     max_latency_ratio: float | None
     max_mflops: float | None
+    max_ram_kb: float | None
+    max_flash_kb: float | None
     max_drop: float | None
     metric: str | None
     format: str
@@ -74,6 +78,7 @@ class CompressTargets:
         max_latency_ms: median latency at batch 1.
         max_latency_ratio: its ratio to the teacher's.
         max_mflops: millions of floating point operations for one example.
+        max_ram_kb, max_flash_kb: tensor arena and model data of a `micro` file, in 1,024 bytes.
         max_drop: of the metric, against the teacher.
     """
 
@@ -81,12 +86,20 @@ class CompressTargets:
     max_latency_ms: float | None = None
     max_latency_ratio: float | None = None
     max_mflops: float | None = None
+    max_ram_kb: float | None = None
+    max_flash_kb: float | None = None
     max_drop: float | None = None
 
     @property
     def on_cost(self) -> bool:
         """Whether size, latency or work has a bound; without one, the smallest file is searched for."""
         return any(value is not None for name, value in vars(self).items() if name != "max_drop")
+
+    @property
+    def largest_mb(self) -> float | None:
+        """The bound on the file in 10^6 bytes, whichever option sets it."""
+        flash = None if self.max_flash_kb is None else self.max_flash_kb * 1024 / 1e6
+        return min((one for one in (self.max_size_mb, flash) if one is not None), default=None)
 
     @property
     def timed(self) -> bool:
@@ -214,18 +227,39 @@ def make_compress_request(
     command = options.get("latency_command")
     if command is not None:
         check_latency_command(command)
+    forms = _choose_forms(options.get("format", "litert"))
+    _check_device(targets, forms[0], command)
     return CompressRequest(
         request=request,
         targets=targets,
         metric=metric,
         gates=tuple(parsed),
         strict=strict,
-        forms=_choose_forms(options.get("format", "litert")),
+        forms=forms,
         students=tuple(Path(student) for student in students),
         latency_command=command,
         budget=budget,
         repeats=repeats,
     )
+
+
+def _check_device(targets: CompressTargets, form: ExportFormat, command: str | None) -> None:
+    """Refuse targets that cannot be measured for a format.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    for name in ("max_ram_kb", "max_flash_kb"):
+        if getattr(targets, name) is not None and form.kind != "micro":
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{option} applies to --format micro, got {form.kind}", hint=f"--format micro {option} N"
+            )
+    if targets.timed and not form.is_timed and command is None:
+        raise UsageError(
+            f"--format {form.kind}: its latency is not that of this machine",
+            hint="--latency-command './on_device.sh {file}' measures it",
+        )
 
 
 def _choose_forms(kind: str) -> tuple[ExportFormat, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -59,8 +60,17 @@ class Micro(ExportFormat):
         path.mkdir()
         file = self.find_file(path)
         Litert(quantize="int8", io="int8").write(serving, file)
-        name = re.sub(r"\W", "_", file.stem)
-        content = file.read_bytes()
+        self._write_code(path)
+
+    def copy_to(self, path: Path, target: Path) -> None:
+        """Copy the file, and write its C code with the new name."""
+        target.mkdir()
+        shutil.copyfile(self.find_file(path), self.find_file(target))
+        self._write_code(target)
+
+    def _write_code(self, path: Path) -> None:
+        file = self.find_file(path)
+        name, content = re.sub(r"\W", "_", file.stem), file.read_bytes()
         (path / f"{name}_model_data.h").write_text(_render_header(name, len(content)), "utf-8")
         (path / f"{name}_model_data.cc").write_text(_render_source(name, content), "utf-8")
 

@@ -86,6 +86,13 @@ class Web(ExportFormat):
         if self.modules is not None:
             _copy_runtime(find_runtime(Path(self.modules)), path / _PACKAGES)
 
+    def copy_to(self, path: Path, target: Path) -> None:
+        """Copy the folder; the page shows the new name."""
+        shutil.copytree(path, target)
+        about = json.loads((target / DESCRIPTION).read_text("utf-8"))
+        about["name"] = target.name.removesuffix(self.suffix)
+        (target / DESCRIPTION).write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+
     def add_labels(self, path: Path, names: tuple[str, ...]) -> None:
         """Write the class names into the folder, for the page."""
         about = json.loads((path / DESCRIPTION).read_text("utf-8"))

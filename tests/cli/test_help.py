@@ -41,7 +41,7 @@ TABLE = {
     | RUN
     | CHOICE
     | set("--max-size-mb --max-latency-ms --max-latency-ratio --max-mflops --max-drop --metric --format".split())
-    | set("--latency-command --budget --repeats --student".split())
+    | set("--latency-command --budget --repeats --student --max-ram-kb --max-flash-kb".split())
     | set("--gate --min-accuracy --max-accuracy-drop --min-agreement --strict-gates".split()),
     "shrink": COMMON
     | CHOICE

@@ -538,3 +538,55 @@ def test_an_int8_file_that_misses_the_quality_is_trained_for_it(tmp_path):
     # The Keras file beside it is the trained one, without BatchNorm.
     model = keras.saving.load_model(tmp_path / "out" / "model.keras")
     assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)
+
+
+@pytest.mark.slow
+def test_code_for_a_microcontroller_within_its_memory(kd, tmp_path, monkeypatch):
+    pytest.importorskip("tflite_micro")
+    from test_quantize import build
+
+    monkeypatch.chdir(tmp_path)
+    save_npz(tmp_path / "data.npz")
+    build().save("teacher.keras")
+    words = [
+        "compress",
+        "teacher.keras",
+        "--data",
+        "data.npz",
+        "--format",
+        "micro",
+        "--epochs",
+        "4",
+        "--budget",
+        "60s",
+    ]
+    done = kd(
+        *words, "--max-flash-kb", "8", "--max-ram-kb", "16", "--max-accuracy-drop", "0.9", "--out", "out", "--json"
+    )
+    assert done.code == 0, done.err
+    picked, folder = done.document["picked"], tmp_path / "out" / "model_micro"
+    file = folder / "model.tflite"
+    assert picked["path"] == "out/model_micro" and picked["bytes"] == file.stat().st_size <= 8 * 1024
+    assert 0 < picked["ram_bytes"] <= 16 * 1024
+    assert {one.name for one in folder.iterdir()} == {"model.tflite", "model_model_data.cc", "model_model_data.h"}
+    assert f"_size = {picked['bytes']};" in (folder / "model_model_data.h").read_text()
+    assert picked["latency"] is None
+    # The smallest arena that exists is too large.
+    missed = kd(*words, "--max-ram-kb", "0.5", "--out", "tiny", "--json")
+    assert missed.code == 7
+    assert [one["state"] for one in missed.document["gates"] if one["name"] == "ram_kb"] == ["failed"]
+    impossible = kd(*words, "--max-flash-kb", "1", "--out", "none")
+    assert impossible.code == 2 and "--max-flash-kb 1: no student meets it" in impossible.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--max-ram-kb", "8"], "--max-ram-kb applies to --format micro, got litert"),
+        (["--format", "micro", "--max-latency-ms", "2"], "its latency is not that of this machine"),
+    ],
+)
+def test_targets_of_other_devices(kd, options, message):
+    done = kd("compress", "teacher.keras", "--data", "digits", *options)
+    assert done.code == 2
+    assert message in done.err
