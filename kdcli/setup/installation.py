@@ -63,13 +63,16 @@ def _installed(requirement: str) -> dict[str, str | None]:
 
 
 def _requirements(package: str, extra: str | None) -> list[str]:
-    """The requirements of an extra, or of the package itself when None; those with other markers are left out."""
+    """The requirements of an extra, or of the package itself when None, that apply to this machine."""
+    # Keras requires it too.
+    from packaging.markers import Marker
+
     found = []
     for text in requires(package) or ():
         _, _, marker = text.partition(";")
         match = _OF_EXTRA.search(marker)
-        rest = _OF_EXTRA.sub("", marker).strip(" ()")
-        if (match[1] if match else None) == extra and not rest:
+        applies = not marker or Marker(marker).evaluate({"extra": extra or ""})
+        if (match[1] if match else None) == extra and applies:
             found.append(text)
     return found
 
