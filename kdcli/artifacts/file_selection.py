@@ -1,4 +1,4 @@
-"""Which of several files to ship: those that another one beats, and the one that a wish picks."""
+"""Which of several files to ship: dominated files are marked, and a criterion picks one."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ from dataclasses import replace
 from kdcli.errors import UsageError
 from kdcli.runs.export_results import Artifact
 
-# A wish → what is smaller for a better file; None where it was not measured.
-_WISHES: dict[str, Callable[[Artifact], float | None]] = {
+# Criterion → a value that is smaller for a better file; None if it was not measured.
+_CRITERIA: dict[str, Callable[[Artifact], float | None]] = {
     "smallest": lambda one: one.bytes,
     "fastest": lambda one: one.p50_ms,
     "best": lambda one: None if one.quality is None else -one.quality,
 }
-WISHES = tuple(_WISHES)
 
 
 def check_pick(pick: str | None, *, latency: bool, with_data: bool) -> None:
-    """Refuse an unknown wish, and one that is not measured.
+    """Refuse an unknown criterion, and one that is not measured.
 
     Raises:
         UsageError: names the option.
     """
     if pick is None:
         return
-    if pick not in _WISHES:
-        raise UsageError(f"--pick must be one of {', '.join(_WISHES)}, got {pick!r}", hint="--pick smallest")
+    if pick not in _CRITERIA:
+        raise UsageError(f"--pick must be one of {', '.join(_CRITERIA)}, got {pick!r}", hint="--pick smallest")
     if pick == "fastest" and not latency:
         raise UsageError("--pick fastest has no effect with --no-latency", hint="leave out --no-latency")
     if pick == "best" and not with_data:
@@ -34,7 +33,7 @@ def check_pick(pick: str | None, *, latency: bool, with_data: bool) -> None:
 
 
 def mark_dominated(artifacts: Sequence[Artifact], *, passed: Collection[str]) -> tuple[Artifact, ...]:
-    """Mark each written file that another one beats or equals in bytes, latency and quality, and beats in one.
+    """Mark each file that another one dominates: no worse in bytes, latency and quality, and better in one.
 
     Args:
         artifacts: all files.
@@ -54,7 +53,7 @@ def mark_dominated(artifacts: Sequence[Artifact], *, passed: Collection[str]) ->
 def _dominates(one: Artifact, other: Artifact) -> bool:
     if one is other or other.path is None:
         return False
-    pairs = [(wish(one), wish(other)) for wish in _WISHES.values()]
+    pairs = [(measure(one), measure(other)) for measure in _CRITERIA.values()]
     if any(value is None for pair in pairs for value in pair):
         return False
     known = [(a, b) for a, b in pairs if a is not None and b is not None]
@@ -62,9 +61,9 @@ def _dominates(one: Artifact, other: Artifact) -> bool:
 
 
 def pick_file(artifacts: Sequence[Artifact], pick: str | None) -> Artifact | None:
-    """The passing file that a wish picks, of equal ones the smaller; None without a wish or such a file."""
+    """The best passing file by a criterion, the smaller of equal ones; None without a criterion or such a file."""
     if pick is None:
         return None
-    wish = _WISHES[pick]
-    found = [one for one in artifacts if one.path is not None and one.passes and wish(one) is not None]
-    return min(found, key=lambda one: (wish(one), one.bytes)) if found else None
+    measure = _CRITERIA[pick]
+    found = [one for one in artifacts if one.path is not None and one.passes and measure(one) is not None]
+    return min(found, key=lambda one: (measure(one), one.bytes)) if found else None

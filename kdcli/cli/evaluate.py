@@ -24,7 +24,7 @@ PerClass = Annotated[
 Cold = Annotated[
     bool,
     typer.Option(
-        "--cold", help="Measure the first output and the memory of fresh processes.", rich_help_panel=o.EVALUATION
+        "--cold", help="Measure time to first output and memory of fresh processes.", rich_help_panel=o.EVALUATION
     ),
 ]
 _QUANTILES = ("p50_ms", "p90_ms", "p99_ms")

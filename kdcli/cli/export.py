@@ -85,7 +85,7 @@ Pick = Annotated[
     typer.Option(
         "--pick",
         metavar="smallest|fastest|best",
-        help="Name one of the files that pass: --quiet prints its path.",
+        help="Pick one of the files that pass; --quiet prints its path.",
         rich_help_panel=EXPORT,
     ),
 ]

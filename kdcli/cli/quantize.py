@@ -51,11 +51,11 @@ def command(
     run: RunGroup,
     gates: QuantizeGateGroup,
     teacher: Annotated[
-        Path | None, typer.Option("--teacher", metavar="FILE", help="Further teacher; by default that of the run.")
+        Path | None, typer.Option("--teacher", metavar="FILE", help="Teacher besides MODEL; the run's by default.")
     ] = None,
     recipe: o.RecipeOption = None,
 ) -> None:
-    """Train a finished student as its 8-bit file computes (QAT)."""
+    """Train a finished student with the rounding of its 8-bit file (QAT)."""
     from kdcli.commands.quantize import quantize
 
     bounds = gates.read()

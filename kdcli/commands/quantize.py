@@ -1,4 +1,4 @@
-"""kd quantize: train a finished student as its 8-bit file computes."""
+"""kd quantize: train a finished student with the rounding of its 8-bit file."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def quantize(
     gates: Sequence[str | Gate] = (),
     **options: Unpack[RunOptions],
 ) -> Quantization | Plan:
-    """Quantization-aware training (QAT): train a finished student as its 8-bit file will compute.
+    """Quantization-aware training (QAT): train a finished student further, with the rounding of its 8-bit file.
 
-    BatchNorm is folded into the weights. Weights are rounded for each output channel, activations to ranges that
-    start from examples and are trained. The targets are the student's own float32 outputs, and those of its
-    teacher. The file is kept only if it is better on validation examples than one that is quantized after
-    training.
+    BatchNorm is folded into the weights. Weights are rounded per output channel. Activations are rounded
+    within ranges, which are measured on examples and then trained. The targets are the student's own float32
+    outputs, and those of its teacher. The result is the better of two files on validation examples: this one,
+    and one that is quantized after training.
 
     Args:
         model: a Keras file, or a run, which brings its data, preprocessing, optimizer and teacher.
-        teacher: the path of a further teacher; that of the run by default.
+        teacher: the path of a teacher besides the model itself; by default the run's teacher.
         recipe: for data, preprocessing and optimizer.
         gates: bounds on the file, such as `export_drop<=0.01`.
         options: options of `kdcli.RecipeOptions` and `kdcli.RunOptions`. By default 3 epochs and at least 300

@@ -148,7 +148,7 @@ class CandidateRuns:
         return self.train([candidate], len(self.schedule.rungs), seed=seed)[candidate.name]
 
     def train_quantized(self, run: Path) -> Network:
-        """Train the student of a finished run further, as its 8-bit file computes.
+        """Train the student of a finished run further, with the rounding of its 8-bit file.
 
         Raises:
             KdError: as `train`, or its layers cannot be quantized.

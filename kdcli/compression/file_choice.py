@@ -129,8 +129,8 @@ class FileChoice:
         Args:
             name: of the candidate.
             network: its trained model behind its preprocessing.
-            train_quantized: trains it further as its 8-bit file computes, if that file misses the quality only;
-                returns None where there is no time for it.
+            train_quantized: trains it further with the rounding of its 8-bit file, if that file misses only the
+                quality; returns None where there is no time for it.
 
         Raises:
             ModelError: no quantization converts.
@@ -176,8 +176,9 @@ class FileChoice:
             return []
         metric = self._subject.metric
         gain = file.on_validation.value - before.on_validation.value
-        text = f"{name}: int8 {metric.name} {before.on_validation.value:.4f}, {file.on_validation.value:.4f} when"
-        self._context.on_event(Note(f"{text} trained for it"))
+        text = f"{name}: int8 {metric.name} {before.on_validation.value:.4f} after training"
+        trained = f"{file.on_validation.value:.4f} after quantization-aware training"
+        self._context.on_event(Note(f"{text}, {trained}"))
         return [file] if (-gain if metric.lower_is_better else gain) > 0 else []
 
     def _make_source(self, network: Network) -> ExportSource:

@@ -40,7 +40,7 @@ def make_quantize_request(
 
     Args:
         model: a Keras file or a run; a run brings its data, preprocessing, teacher and optimizer.
-        teacher: the path of a further teacher; that of the run by default.
+        teacher: the path of a teacher besides the model itself; by default the run's teacher.
         recipe: for data, preprocessing and optimizer, instead of those of the run.
         gates: bounds on the file.
         options: of the training.
@@ -80,7 +80,8 @@ def _announce_missing(base: Recipe, found: Sequence[TeacherSection], on_event: O
     """Say which teachers of the run are left out: those that are not files, or whose files are gone."""
     missing = [one for one in base.teachers if one.model is not None and one not in found]
     for one in missing:
-        on_event(Note(f"the run's teacher is left out: {getattr(one.model, 'path', one.model)} is not there"))
+        name = getattr(one.model, "path", one.model)
+        on_event(Note(f"a teacher of the run is left out: {name} is not an existing file"))
 
 
 def _check(request: Request) -> None:

@@ -31,7 +31,7 @@ from kdcli.setup.run_location import RunLocation, find_directory
 
 
 def distill_and_quantize(request: Request) -> FinishedRun | Plan:
-    """Train the student in float32 in `stages/1`, then as its 8-bit file computes.
+    """Train the student in float32 in `stages/1`, then further with the rounding of its 8-bit file.
 
     Raises:
         KdError: any expected error; `--resume` goes on in the stage that was stopped.

@@ -54,7 +54,7 @@ _BATCH, _SCRATCH_BYTES = 256, 500_000_000
 
 
 def run_quantization(request: Request) -> Quantization | Plan:
-    """Train a student as its 8-bit file computes, and write the better of its two 8-bit files.
+    """Train a student with the rounding of its 8-bit file, and write the better of its two 8-bit files.
 
     Raises:
         KdError: any expected error.
@@ -67,7 +67,7 @@ def run_quantization(request: Request) -> Quantization | Plan:
         job.command = QUANTIZE
         if job.dataset.validation is None:
             raise UsageError(
-                "kd quantize chooses between two files on validation examples, and there are none",
+                "kd quantize needs validation examples to choose between two files, and the data has none",
                 hint="--set data.validation=0.1",
             )
         check_gate_metrics(QUANTIZE, gates, job.dataset.task, labelled=job.dataset.labelled)
@@ -95,7 +95,7 @@ def _check_conversion(network: QuantizedNetwork, request: Request) -> None:
     if network.placement.floats:
         names = ", ".join(network.placement.floats)
         request.context.on_event(
-            Note(f"stays in float32, because it has no 8-bit form here: {names}", warning=True)
+            Note(f"these layers stay in float32, because they have no 8-bit form here: {names}", warning=True)
         )
 
 
@@ -156,7 +156,7 @@ class _Comparison:
         forms[TRAINED] = forms[AFTER]
         files = [self._convert(one, sources[one], forms[one], metrics) for one in (FLOAT, AFTER, TRAINED)]
         _, after, best = files
-        # Equal files are as good: then nothing is gained by training.
+        # On a tie, the file quantized after training is picked: training gained nothing.
         sign = -1 if metrics[0].lower_is_better else 1
         picked = best if sign * (best.validation.value - after.validation.value) > 0 else after
         self._write_files(picked)

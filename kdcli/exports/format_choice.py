@@ -110,7 +110,7 @@ def choose_all_formats(
 
     Args:
         formats: `all`, and nothing else.
-        quantize, io: not given.
+        quantize, io: must not be set; anything else is refused.
 
     Returns:
         The formats, and the names of those that were left out with the package that they need.

@@ -54,7 +54,7 @@ class Web(ExportFormat):
 
     @property
     def takes_floats(self) -> bool:
-        """The converter adds the input of bytes."""
+        """The converter adds the byte input."""
         return True
 
     def find_file(self, path: Path) -> Path:

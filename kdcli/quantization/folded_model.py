@@ -23,7 +23,7 @@ FUSED = ("linear", "relu", "relu6")
 def fold_model(model: KerasModel) -> KerasModel:
     """Write a model with the operations of an 8-bit file; in inference it is the same function.
 
-    Nested models are put in place; BatchNorm goes into the weights before it, or becomes a 1×1 depthwise
+    Nested models are inlined; BatchNorm goes into the weights before it, or becomes a 1×1 depthwise
     convolution; a separable convolution becomes its two convolutions; an activation that LiteRT does not fuse
     becomes a layer of its own, `silu` and `hard_sigmoid` the operations they consist of.
 
@@ -84,7 +84,7 @@ def _normalizes_channels(layer: Any) -> bool:
 
 
 def _drop_conditions(layer: Any) -> dict[str, None]:
-    """The settings that would constrain or regularize weights which are folded: they were meant for others."""
+    """Settings that remove constraints and regularizers, which were meant for the weights before folding."""
     names = [f"{weight}_{one}" for weight in _WEIGHTS for one in ("constraint", "regularizer")]
     return dict.fromkeys(name for name in names if name in layer.get_config())
 
@@ -158,7 +158,7 @@ def _split_separable(layer: Any, name: str) -> Callable[..., Any]:
 
 
 class _PointwiseDense:
-    """A Dense layer; on images the convolution that it is, because LiteRT reshapes around a Dense in float32."""
+    """A Dense layer; on images the equivalent convolution, as LiteRT reshapes around a Dense in float32."""
 
     def __init__(self, layer: Any, name: str, activation: str | None) -> None:
         self._layer, self._name, self._plain = layer, name, activation in FUSED
@@ -234,7 +234,7 @@ class _Affine:
         values = [one.ravel() for one in (self._scale, self._offset)]
         if any(one.size not in (1, channels) for one in values):
             raise ModelError(
-                f"the layer {self._name} has values for parts of a channel: it has no 8-bit form",
+                f"{self._name}: its scale or offset does not match the channels, so it has no 8-bit form",
                 hint="--quantize dynamic",
             )
         scale, offset = (np.broadcast_to(one, (channels,)) for one in values)

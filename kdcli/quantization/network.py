@@ -18,8 +18,8 @@ from kdcli.quantization.weights import LARGEST
 from kdcli.tensors import Batches, KerasModel, Tensor, Variable
 
 SCHEMA = "kd.ranges/1"
-# By how much a range is widened where its zero is in the middle between two levels: further than a bias of the
-# preprocessing may move the bytes next to zero.
+# A range whose zero is midway between two levels is widened by this factor. That moves even the bytes next to zero
+# further from a tie than the rounded bias of the preprocessing can move them back.
 _AVOIDED_TIES, _NEAR_TIE = 1.02, 0.01
 
 
@@ -73,7 +73,7 @@ class QuantizedNetwork(KerasNetwork):
 
 
 def restore_ranges(network: KerasNetwork, document: dict[str, Any]) -> QuantizedNetwork:
-    """Let a trained model that was folded round to ranges that were written.
+    """Make a trained, folded model round to the stored ranges.
 
     Args:
         network: from the file that was written with the ranges.
@@ -84,7 +84,7 @@ def restore_ranges(network: KerasNetwork, document: dict[str, Any]) -> Quantized
     """
     placement, ranges = place_ranges(network.model), document.get("ranges", {})
     if document.get("schema") != SCHEMA or tuple(ranges) != placement.ranges:
-        raise ModelError(f"{network.name}: the ranges beside it belong to another model", hint="remove them")
+        raise ModelError(f"{network.name}: its ranges.json belongs to another model", hint="delete ranges.json")
     lows, highs = np.array(list(ranges.values()), np.float32).T
     return _make(network, network.model, placement, Ranges(lows, highs, fixed=placement.inputs))
 

@@ -52,7 +52,7 @@ class RangePlacement:
     """Where a folded model rounds.
 
     Args:
-        ranges: names of the trainable ranges: the first layer that has it.
+        ranges: names of the trainable ranges, each that of the first layer that has it.
         inputs: the range of each input, by position in `ranges`.
         outputs: name of a layer or operation → its range; the others are not rounded.
         sources: name of a layer → the range of its first input.
@@ -131,7 +131,7 @@ class _Placer:
             for other in before:
                 if self._find(other) in self._fixed:
                     raise ModelError(
-                        f"{name} joins the output of {other}, whose 8-bit range LiteRT sets: it has no 8-bit form",
+                        f"{name} joins the output of {other}, whose range LiteRT fixes: {name} has no 8-bit form",
                         hint="--quantize dynamic",
                     )
                 self._unite(name, other)

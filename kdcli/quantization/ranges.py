@@ -1,4 +1,4 @@
-"""The ranges of an 8-bit model: measured on examples, rounded to, and trained."""
+"""The ranges of an 8-bit model: measured on examples, used for rounding, and trained."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def round_calls(
 def _add_gradient(rounded: Tensor, tensor: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Rounded values with another gradient: that of the converter's operation never makes bounds narrower.
 
-    Esser et al. 2019, arXiv:1902.08153: the error of rounding inside of the bounds tells them to become narrower.
+    Esser et al. 2019, arXiv:1902.08153: the rounding error inside the bounds narrows them.
     """
     scale = (high - low) / LARGEST
     zero = round_straight_through(-low / scale)

@@ -1,4 +1,4 @@
-"""Weights as an 8-bit file holds them: kernels of 8 bits for each channel, biases in steps of 32-bit sums."""
+"""Weights as an 8-bit file holds them: 8-bit kernels with a scale per channel, 32-bit biases."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kdcli.quantization.folded_model import WEIGHTED
 from kdcli.quantization.placement import Fixed, RangePlacement
 from kdcli.tensors import KerasModel, Tensor
 
-# The largest of the numbers by which 8 bits stand for values, and that of a kernel, which is symmetric.
+# The largest level of 8-bit activations, counted from 0, and that of kernels, whose levels are symmetric.
 LARGEST, _LARGEST_OF_KERNEL = 255, 127
 SMALLEST = 1e-6
 

@@ -47,8 +47,8 @@ class TrainSection(Spec):
     """Training.
 
     Args:
-        epochs: passes over the training examples; 10 if `steps` is omitted too, for `quantize` 3 or as many as
-            300 steps need.
+        epochs: passes over the training examples; 10 if `steps` is omitted too, with `quantize`, 3, or more if
+            these have fewer than 300 steps.
         steps: number of updates, instead of epochs.
         batch_size: examples in an update, over all devices.
         optimizer: a Keras optimizer with its arguments, or its name.

@@ -167,7 +167,7 @@ def test_written_ranges_give_the_same_outputs(tmp_path):
 def test_ranges_of_another_model_are_refused():
     models = [ZOO[name].build(SHAPE, 5) for name in ("cnn", "mobile")]
     document = make_quantized(models[0]).describe_ranges()
-    with pytest.raises(ModelError, match="belong to another model"):
+    with pytest.raises(ModelError, match="belongs to another model"):
         restore_ranges(make_network(models[1]), document)
 
 

@@ -14,7 +14,7 @@ from kdcli.errors import ModelError, summarize_error
 from kdcli.evaluation.latency import cold_process
 from kdcli.runs.latency_results import ColdStart
 
-# Starts of each file: the median counts.
+# Number of starts of each file; the result is their median.
 _STARTS, _TIMEOUT_SECONDS = 3, 300.0
 
 

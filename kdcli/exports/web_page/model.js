@@ -1,6 +1,6 @@
-// The model: raw examples in, one number for each output out.
+// The model: it takes a raw example and returns one number for each output.
 
-// Browsers round times to 0.1 ms or more, so that a small model runs several times.
+// Browsers round times to 0.1 ms or more, so a small model is run several times.
 const LONG_ENOUGH_MS = 5, MOST_RUNS = 100;
 const RUNTIME = "./node_modules/@litertjs/core/wasm/";
 
@@ -11,7 +11,7 @@ export async function openModel() {
     litert = await import("@litertjs/core");
     await litert.loadLiteRt(RUNTIME);
   } catch (error) {
-    throw new Error("The runtime is missing. In this folder:\n\nnpm install @litertjs/core\n\n" + error.message);
+    throw new Error("The runtime was not loaded. If it is missing, run this in the folder:\n\nnpm install @litertjs/core\n\n" + error.message);
   }
   const model = await litert.loadAndCompile(about.file, { accelerator: "wasm" });
   const Values = about.dtype === "uint8" ? Uint8Array : Float32Array;
@@ -34,8 +34,8 @@ export async function openModel() {
   return { about, run };
 }
 
-// Outputs as shares of the classes, for the bars.
-export function toShares(outputs, kind) {
+// Outputs as fractions that sum to 1, for the bars.
+export function toFractions(outputs, kind) {
   if (kind !== "logits") return Array.from(outputs);
   const largest = Math.max(...outputs);
   const powers = Array.from(outputs, (value) => Math.exp(value - largest));

@@ -1,6 +1,6 @@
 // The page: an image is dropped, chosen or drawn, or numbers are typed; the five most likely classes are shown.
 
-import { openModel, toShares } from "./model.js";
+import { openModel, toFractions } from "./model.js";
 
 const byId = (name) => document.getElementById(name);
 const LIKELY = 5, LARGEST_DRAWING = 64;
@@ -14,7 +14,7 @@ async function start() {
   const model = await openModel();
   const { about } = model;
   document.title = byId("name").textContent = about.name;
-  byId("about").textContent = about.shape.join("×") + " " + about.dtype + ", " + about.bytes.toLocaleString("en") + " bytes";
+  byId("about").textContent = "input " + about.shape.join("×") + " " + about.dtype + ", file " + about.bytes.toLocaleString("en") + " bytes";
   const classify = async (values) => {
     try {
       const { outputs, milliseconds } = await model.run(values);
@@ -31,19 +31,19 @@ async function start() {
 }
 
 function fill(outputs, about) {
-  const shares = about.outputs === "values" ? null : toShares(outputs, about.outputs);
+  const fractions = about.outputs === "values" ? null : toFractions(outputs, about.outputs);
   const order = Array.from(outputs.keys());
-  if (shares) order.sort((a, b) => shares[b] - shares[a]);
-  byId("classes").replaceChildren(...order.slice(0, shares ? LIKELY : order.length).map((number) => {
+  if (fractions) order.sort((a, b) => fractions[b] - fractions[a]);
+  byId("classes").replaceChildren(...order.slice(0, fractions ? LIKELY : order.length).map((number) => {
     const item = document.createElement("li"), line = document.createElement("div"), bar = document.createElement("div");
     const name = document.createElement("span"), value = document.createElement("span");
     name.textContent = about.labels[number] ?? String(number);
-    value.textContent = shares ? (100 * shares[number]).toFixed(1) + "%" : outputs[number].toPrecision(5);
+    value.textContent = fractions ? (100 * fractions[number]).toFixed(1) + "%" : outputs[number].toPrecision(5);
     line.append(name, value);
     item.append(line);
-    if (shares) {
+    if (fractions) {
       bar.className = "bar";
-      bar.style.width = 100 * shares[number] + "%";
+      bar.style.width = 100 * fractions[number] + "%";
       item.append(bar);
     }
     return item;
@@ -90,7 +90,7 @@ function makeImageInput(about, classify) {
       context.drawImage(image, (width - w) / 2, (height - h) / 2, w, h);
       await read();
     } catch (error) {
-      show(new Error(source.name + " is not an image that this browser opens"));
+      show(new Error("This browser cannot open " + source.name + " as an image"));
     }
   };
   file.addEventListener("change", () => open(file.files[0]));

@@ -1,4 +1,4 @@
-"""Write a model anew, call by call: nested models are put in place, and a call can be replaced by other layers."""
+"""Rewrite a model call by call: nested models are inlined, and a call can be replaced by other layers."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class ModelWriter:
         return self.made[id(operation)](*_insert(node.args, tensors), **_insert(dict(node.kwargs), tensors))
 
     def _choose_name(self, name: str, path: Path) -> str:
-        """The name of a layer, with the names of the nested models before it where it is taken."""
+        """The name of a layer; if it is taken, with the names of its nested models as a prefix."""
         chosen, outer = name, list(path)
         while chosen in self.names:
             chosen = f"{outer.pop()}_{chosen}" if outer else f"{chosen}_again"

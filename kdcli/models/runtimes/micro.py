@@ -7,7 +7,7 @@ from pathlib import Path
 from kdcli.errors import ModelError
 from kdcli.models.runtimes.child_process import FileRunner
 
-# The arena is found to this number of bytes; the runtime aligns its parts to 16.
+# The smallest arena is found to within this number of bytes; the runtime aligns its parts to 16.
 _STEP_BYTES = 64
 _FIRST_BYTES, _LARGEST_BYTES = 4096, 64_000_000
 
@@ -44,7 +44,7 @@ def open_micro(path: Path, *, name: str) -> MicroRunner:
     enough = _FIRST_BYTES
     while not _runs(path, enough, name):
         if enough == _LARGEST_BYTES:
-            raise ModelError(f"{name}: TensorFlow Lite Micro cannot run the file in {_LARGEST_BYTES:,} bytes")
+            raise ModelError(f"{name}: TensorFlow Lite Micro cannot run it in a {_LARGEST_BYTES:,}-byte arena")
         enough = min(2 * enough, _LARGEST_BYTES)
     too_small = enough // 2 if enough > _FIRST_BYTES else 0
     while enough - too_small > _STEP_BYTES:
