@@ -223,6 +223,11 @@ class ExportFormat(Spec):
         return False
 
     @property
+    def searches(self) -> bool:
+        """Whether writing it tries files on validation examples."""
+        return False
+
+    @property
     def is_int8(self) -> bool:
         """Whether weights and activations have 8 bits."""
         return False
@@ -244,6 +249,10 @@ class ExportFormat(Spec):
     def write(self, serving: Any, path: Path) -> None:
         """Write a `kdcli.models.keras.served_model.Serving` to a path in a scratch folder."""
         raise TypeError(f"{type(self).__name__} does not define write")
+
+    def describe(self, path: Path) -> str | None:
+        """What a user should know of what `write` wrote; None if nothing."""
+        return None
 
     def copy_to(self, path: Path, target: Path) -> None:
         """Copy what `write` wrote to another name."""

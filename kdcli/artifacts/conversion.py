@@ -15,7 +15,7 @@ class ExportOptions(RecipeOptions, total=False):
 
     Args:
         quantize: quantization of `litert` files: `none`, `float16`, `dynamic`, `int8`, `int8x16`, `int4`,
-            `int4-weights`; one file for each.
+            `int4-weights`, `mixed`; one file for each.
         prepare: preprocessing `inside` (the file takes raw examples) or `outside` (it takes the same inputs as the
             model). Inside by default if there is data.
         io: input and output type of `litert` files: `float32`, or for `int8` files `uint8` or `int8`. By default

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +34,13 @@ from kdcli.spec import ExportFormat
 
 # Largest loss of a file: of accuracy; of equal decisions, without labels; of variance, for regression.
 _MAX_DROP = 0.01
+# Metrics that compare a file with its model; a file that fails a gate on one of them is deleted.
+PARITY_METRICS = {
+    "export_drop": "accuracy_drop",
+    "export_agreement": "agreement",
+    "unexplained": "unexplained",
+    "max_abs_diff": "max_abs_diff",
+}
 # Approximate timing per file.
 _SECONDS_PER_FILE = 2.0
 
@@ -77,11 +84,10 @@ def convert_file(
     batch_size: int,
     threads: int | None,
     resources: ExitStack,
+    accepts: Callable[[ServedModel, Path], bool] | None = None,
     on_event: OnEvent,
 ) -> ConvertedFile:
-    """Write a file, open it in its own runtime, and compare it with the model.
-
-    A model that cannot be converted for any batch size is converted for batches of one.
+    """Write a file (for batches of one if no other converts), open it in its own runtime, and compare it.
 
     Args:
         format: format of the file.
@@ -95,13 +101,14 @@ def convert_file(
         batch_size: number of examples in a batch.
         threads: number of threads the runtime uses.
         resources: closes the runtime.
+        accepts: whether a file is good enough, for formats that search.
         on_event: receives notes and progress.
 
     Raises:
         ModelError: the model cannot be converted, or the file's outputs have another shape or are not finite.
     """
     on_event(Note(f"{path.name}: converting"))
-    write = partial(write_file, format, network, path, inside, reference.kind, calibration)
+    write = partial(write_file, format, network, path, inside, reference.kind, calibration, accepts=accepts)
     try:
         serving = write(format.batch or batch or network.batch or _find_fixed_batch(format, network))
     except ModelError:
@@ -111,6 +118,8 @@ def convert_file(
         serving = write(1)
         text = f"{path.name}: takes one example at a time, because larger batches cannot be converted"
         on_event(Note(text, warning=True))
+    if description := format.describe(path):
+        on_event(Note(f"{path.name}: {description}"))
     runner = format.open(path, threads=threads)
     resources.callback(runner.close)
 
@@ -135,6 +144,8 @@ def write_file(
     output_kind: str,
     calibration: Mapping[str, np.ndarray] | None,
     batch: int | None,
+    *,
+    accepts: Callable[[ServedModel, Path], bool] | None = None,
 ) -> ServedModel:
     """Write a network to a file; arguments as in `convert_file`, with the output kind of the file."""
     serving = make_served_model(
@@ -148,6 +159,8 @@ def write_file(
         serving = round_served_model(serving, network)
     elif format.from_data and calibration is not None:
         serving = serving.shown(calibration)
+    if accepts is not None:
+        serving = replace(serving, accepts=partial(accepts, serving))
     format.write(serving, path)
     return serving
 
@@ -181,6 +194,11 @@ def add_parity_gates(gates: Sequence[Gate], *, task: str | None, labelled: bool)
     return (*(gate for gate in others if gate not in requested), *agreements)
 
 
+def collect_parity_metrics(parity: Parity) -> dict[str, float | None]:
+    """The metrics of `PARITY_METRICS`."""
+    return {name: getattr(parity, field) for name, field in PARITY_METRICS.items()}
+
+
 def collect_gate_metrics(
     made: ConvertedFile, size: int, session: Session | None, against: Mapping[str, str]
 ) -> dict[str, float | None]:
@@ -197,11 +215,8 @@ def collect_gate_metrics(
         "accuracy": parity.accuracy,
         "accuracy_drop": parity.teacher_drop,
         "agreement": parity.teacher_agreement,
-        "export_drop": parity.accuracy_drop,
-        "export_agreement": parity.agreement,
-        "unexplained": parity.unexplained,
-        "max_abs_diff": parity.max_abs_diff,
         "size_mb": size / 1e6,
+        **collect_parity_metrics(parity),
     }
     if made.ram_bytes is not None:
         metrics |= {"ram_kb": made.ram_bytes / 1024, "flash_kb": size / 1024}

@@ -12,6 +12,7 @@ from pathlib import Path
 from kdcli.artifacts.checks import check_empty, check_without_data
 from kdcli.artifacts.conversion import Conversion
 from kdcli.artifacts.converted_file import (
+    PARITY_METRICS,
     ConvertedFile,
     add_parity_gates,
     collect_gate_metrics,
@@ -23,6 +24,7 @@ from kdcli.artifacts.converted_file import (
 from kdcli.artifacts.counterparts import Counterparts, export_counterparts
 from kdcli.artifacts.export_source import ExportSource, open_source_with_data, open_source_without_data
 from kdcli.artifacts.file_selection import mark_dominated, pick_file
+from kdcli.artifacts.validation_check import ValidationCheck
 from kdcli.errors import ModelError, UsageError
 from kdcli.evaluation.footprint import count_file_bytes
 from kdcli.evaluation.gates import check_gate_metrics, choose_gates, judge_gates
@@ -40,9 +42,6 @@ from kdcli.setup.request import Request
 from kdcli.setup.startup import start_tensorflow
 from kdcli.spec import ExportFormat
 from kdcli.teacher.run_teacher import RunTeacher, open_run_teacher, teacher_recipe
-
-# A file that fails a gate on one of these metrics, which compare it with its model, is deleted.
-PARITY_METRICS = ("export_drop", "export_agreement", "unexplained", "max_abs_diff")
 
 
 def export_model(
@@ -142,6 +141,7 @@ def _open_source(
             split=conversion.split,
             limit=conversion.limit,
             batch_size=conversion.batch_size or 256,
+            validation=any(form.searches for form in conversion.formats),
             on_event=on_event,
         )
     else:
@@ -248,10 +248,25 @@ class Export:
             batch_size=conversion.batch_size or 256,
             threads=self.request.context.threads,
             resources=resources,
+            accepts=self._make_check(file_format),
             on_event=self._on_event,
         )
         file_format.add_labels(path, source.class_names)
         return converted
+
+    def _make_check(self, file_format: ExportFormat) -> ValidationCheck | None:
+        source = self.source
+        if not file_format.searches or source.dataset is None:
+            return None
+        return ValidationCheck(
+            file_format,
+            source.reference.network,
+            kind=source.reference.kind,
+            dataset=source.dataset,
+            gates=self.gates,
+            seed=self.request.recipe.data_seed,
+            threads=self.request.context.threads,
+        )
 
     @property
     def _on_event(self) -> OnEvent:

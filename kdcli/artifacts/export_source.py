@@ -63,6 +63,7 @@ def open_source_with_data(
     split: str,
     limit: float | None,
     batch_size: int,
+    validation: bool = False,
     on_event: OnEvent,
 ) -> ExportSource:
     """Open a model with its preprocessing, and compute its outputs on a split.
@@ -74,13 +75,14 @@ def open_source_with_data(
         split: split of the comparison.
         limit: number or fraction of its examples.
         batch_size: number of examples in a batch.
+        validation: whether validation examples are needed beside those of the split.
         on_event: receives notes and progress.
 
     Raises:
         DataError: the data is missing or wrong.
         ModelError: the model does not fit the data, or cannot be exported.
     """
-    dataset, examples = open_examples(request, split=split, limit=limit, on_event=on_event)
+    dataset, examples = open_examples(request, split=split, limit=limit, validation=validation, on_event=on_event)
     with ExitStack() as resources:
         file = open_evaluated_file(
             model, "student", request=request, dataset=dataset, threads=None, opened=resources, on_event=on_event

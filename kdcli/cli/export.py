@@ -35,7 +35,7 @@ Quantize = Annotated[
     list[str] | None,
     typer.Option(
         "--quantize",
-        metavar="none|float16|dynamic|int8|int8x16|int4|int4-weights",
+        metavar="none|float16|dynamic|int8|int8x16|int4|int4-weights|mixed",
         help="Quantization of litert files; repeatable.",
         rich_help_panel=EXPORT,
     ),

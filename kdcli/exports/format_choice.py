@@ -53,7 +53,7 @@ def choose_formats(
     Args:
         formats: `keras`, `saved-model`, `litert` (or `tflite`), `onnx`, `micro`, `web`.
         quantize: quantizations of `litert`: `none`, `float16`, `dynamic`, `int8`, `int8x16`, `int4`,
-            `int4-weights`; `none` if omitted.
+            `int4-weights`, `mixed`; `none` if omitted.
         io: type of input and output of `litert` files: `float32`, and for `int8` files also `uint8` and `int8`. If
             omitted, image bytes go in and floats come out.
         web_runtime: a `node_modules` folder with LiteRT.js, for `web`.

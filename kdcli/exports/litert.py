@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from kdcli.errors import ModelError
 from kdcli.exports.converter import silence_converter
-from kdcli.exports.litert_quantizer import BITS, quantize_file
+from kdcli.exports.litert_quantizer import BITS, FloatFile
+from kdcli.exports.mixed import count_float_operations, quantize_mixed
 from kdcli.lazy import keras, tf
 from kdcli.spec import ExportFormat
 from kdcli.tensors import KerasModel
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from kdcli.models.keras.served_model import ServedModel
     from kdcli.models.runtimes.child_process import FileRunner
 
-QuantizeMode = Literal["none", "float16", "dynamic", "int8", "int8x16", "int4", "int4-weights"]
+QuantizeMode = Literal["none", "float16", "dynamic", "int8", "int8x16", "int4", "int4-weights", "mixed"]
 IoType = Literal["float32", "uint8", "int8"]
 
 
@@ -28,7 +29,8 @@ class Litert(ExportFormat):
         quantize: `none` (float32), `float16` (weights), `dynamic` (8-bit weights, float activations), or `int8`
             (8-bit weights and activations, calibrated on training examples; Jacob et al. 2018, arXiv:1712.05877).
             Through `litert-quantizer`: `int8x16` (8-bit weights, 16-bit activations), `int4` (4-bit weights where
-            LiteRT has them, 8-bit activations), `int4-weights` (4-bit weights, float activations).
+            LiteRT has them, 8-bit activations), `int4-weights` (4-bit weights, float activations), and `mixed` (8
+            bits, and float32 for as few operations as the gates allow on validation examples).
         io: type of input and output. None: image bytes in, or floats for other data, and floats out. `float32`:
             floats in and out. `uint8` and `int8`: integers in and out, for `int8` files only.
     """
@@ -49,7 +51,12 @@ class Litert(ExportFormat):
     @property
     def from_data(self) -> bool:
         """Whether the activations are calibrated on examples."""
-        return self.quantize in ("int8", "int8x16", "int4")
+        return self.quantize in ("int8", "int8x16", "int4", "mixed")
+
+    @property
+    def searches(self) -> bool:
+        """Whether the number of float operations is searched for."""
+        return self.quantize == "mixed"
 
     @property
     def extras(self) -> tuple[str, ...]:
@@ -91,8 +98,28 @@ class Litert(ExportFormat):
                 constant.model.export(folder, format="tf_saved_model", input_signature=signature, verbose=False)
                 content = self._make_converter(folder, serving).convert()
                 if self.quantize in BITS:
-                    content = quantize_file(content, self.quantize, serving.representative)
+                    content = self._quantize(content, serving, path)
         path.write_bytes(content)
+
+    def _quantize(self, content: bytes, serving: ServedModel, path: Path) -> bytes:
+        file, accepts = FloatFile(content, self.quantize, serving.representative), serving.accepts
+        if not self.searches:
+            return file.quantize()
+        if accepts is None:
+            raise ModelError("it needs validation examples")
+
+        def accepts_content(quantized: bytes) -> bool:
+            path.write_bytes(quantized)
+            return accepts(path)
+
+        return quantize_mixed(file, accepts_content)
+
+    def describe(self, path: Path) -> str | None:
+        """How many operations of a `mixed` file stay in float32."""
+        if not self.searches:
+            return None
+        floats, total = count_float_operations(path)
+        return f"{floats} of {total} operations stay in float32"
 
     def _make_converter(self, folder: str, serving: ServedModel) -> Any:
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)

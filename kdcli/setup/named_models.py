@@ -130,7 +130,7 @@ def open_named_data(request: Request, *, carve: bool, on_event: OnEvent) -> Data
 
 
 def open_examples(
-    request: Request, *, split: str, limit: float | None, on_event: OnEvent
+    request: Request, *, split: str, limit: float | None, validation: bool = False, on_event: OnEvent
 ) -> tuple[Dataset, Examples]:
     """Open the data, and select the examples on which models are measured.
 
@@ -138,13 +138,14 @@ def open_examples(
         request: from `request_for_models`.
         split: `auto`, `train`, `validation`, `test` or `all`.
         limit: number of examples of the split (int), or a fraction of them (float); stratified. All when None.
+        validation: whether validation examples are needed beside them.
         on_event: receives notes, such as the split and the number of examples.
 
     Raises:
         DataError: the data cannot be read or is inconsistent, or has no such split.
     """
     # The recipe's own limit applies to its training split, this one to the measured split.
-    dataset = open_named_data(request, carve=split in ("train", "validation"), on_event=on_event)
+    dataset = open_named_data(request, carve=validation or split in ("train", "validation"), on_event=on_event)
     return dataset, select_examples(dataset, request, split=split, limit=limit, on_event=on_event)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -568,6 +569,44 @@ def test_every_format_and_the_smallest_file_that_passes(kd, tmp_path, monkeypatc
         assert one["low"] - 1e-9 <= one["accuracy"] <= one["high"] + 1e-9
     quiet = kd(*words, "--out", "again", "--quiet", "--no-latency", "--gate", "export_drop<=0.02")
     assert quiet.out.strip() == ran.document["picked"].replace("out/", "again/")
+
+
+def uneven_bars() -> keras.Model:
+    """The model of bars behind a hidden value that is 10,000 times larger than the others, and has no effect."""
+    source = bars()
+    hidden, last = keras.layers.Dense(4), keras.layers.Dense(3)
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), hidden, last])
+    kernel = source.layers[-1].kernel.numpy()
+    hidden.set_weights([np.concatenate([kernel, np.full((64, 1), 1e4)], 1), np.zeros(4)])
+    last.set_weights([np.eye(4, 3), np.zeros(3)])
+    return model
+
+
+def test_a_mixed_file_keeps_decisions_that_8_bits_lose(kd, tmp_path):
+    pytest.importorskip("litert_quantizer")
+    model = uneven_bars()
+    model.save("m.keras")
+    with np.load(save_npz(tmp_path / "data.npz")) as data:
+        inputs, labels = data["x_test"], data["y_test"]
+    words = ["--format", "litert", "--quantize", "int8", "--quantize", "mixed", "--no-latency"]
+    ran = kd("export", "m.keras", "--data", "data.npz", *words, "--out", "out", "--json")
+    assert ran.code == 7, ran.err
+    assert {Path(one["path"]).name for one in ran.document["artifacts"] if one["path"]} == {"m_mixed.tflite"}
+    with FileRunner(tmp_path / "out" / "m_mixed.tflite") as runner:
+        found = runner.predict(inputs.astype(np.float32)).argmax(-1)
+    expected = model.predict(inputs.reshape(-1, 8, 8, 1) / 255.0, verbose=0).argmax(-1)
+    assert (found == labels).mean() >= (expected == labels).mean() - 0.01
+    counts = re.search(r"m_mixed.tflite: (\d+) of (\d+) operations stay in float32", ran.err)
+    assert counts is not None and 0 < int(counts[1]) < int(counts[2])
+
+
+def test_a_mixed_file_needs_validation_examples(folder, kd):
+    pytest.importorskip("litert_quantizer")
+    words = ["--format", "litert", "--quantize", "mixed", "--set", "data.validation=0", "--out", "out"]
+    ran = kd("export", str(folder / "student.keras"), "--data", str(folder / "data.npz"), *words)
+    assert ran.code == 2
+    assert "--quantize mixed: the data has no validation split" in ran.err
+    assert not Path("out").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -26,7 +28,7 @@ PACKAGES = {"litert": "ai_edge_litert", "onnx": "onnxruntime", "micro": "tflite_
 PACKAGES["quantize"] = "litert_quantizer"
 # Largest difference as a fraction of the largest output.
 CLOSE = {"none": 1e-5, "float16": 2e-3, "dynamic": 0.05, "int8": 0.15}
-CLOSE |= {"int8x16": 0.05, "int4": 0.5, "int4-weights": 0.5}
+CLOSE |= {"int8x16": 0.05, "int4": 0.5, "int4-weights": 0.5, "mixed": 0.15}
 
 
 def image_network(*, last: str | None = None) -> tuple[KerasNetwork, np.ndarray]:
@@ -69,6 +71,8 @@ def written(format_, network, raw, folder, capfd=None, **options):
     serving = make_served_model(network, floats=format_.takes_floats, **options)
     if format_.from_data:
         serving = serving.shown({"x": raw})
+    if format_.searches:
+        serving = dataclasses.replace(serving, accepts=Path.exists)
     path = folder / format_.file_name("m")
     if capfd is not None:
         capfd.readouterr()

@@ -22,6 +22,7 @@ def test_files_are_named_as_the_contract_says():
         "student_int8x16.tflite",
         "student_int4.tflite",
         "student_int4-weights.tflite",
+        "student_mixed.tflite",
         "student.onnx",
         "student.keras",
         "student_saved_model",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ class ServedModel:
         name: name of the raw input in the data.
         output_kind: `logits`, `probabilities`, `sigmoid` or `values`.
         representative: (1, *shape) examples for calibration; empty unless a format needs them.
+        accepts: whether a file of this model is good enough; None where nothing can be measured.
         is_rounded: whether `compute` rounds as an 8-bit file does, so that no examples are needed.
     """
 
@@ -58,6 +60,7 @@ class ServedModel:
     name: str
     output_kind: str
     representative: tuple[np.ndarray, ...] = ()
+    accepts: Callable[[Path], bool] | None = None
     is_rounded: bool = False
 
     @cached_property
