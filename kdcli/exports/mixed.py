@@ -29,9 +29,12 @@ def quantize_mixed(file: FloatFile, accepts: Callable[[bytes], bool]) -> bytes:
     Raises:
         ModelError: not even the file in float32 is accepted.
     """
+    # Ranking takes a file for each operation, so 8 bits everywhere are tried first.
+    if accepts(content := file.quantize()):
+        return content
     errors = measure_sensitivities(file)
     order = sorted(file.operations, key=lambda one: -errors[one])
-    found, low, high = None, 0, len(order)
+    found, low, high = None, 1, len(order)
     while low < high or found is None:
         count = (low + high) // 2
         content = file.quantize(floats=order[:count])
