@@ -219,8 +219,8 @@ class ExportFormat(Spec):
 
     @property
     def from_data(self) -> bool:
-        """Whether writing it needs training examples."""
-        return False
+        """Whether writing it needs training examples: activations of 8 bits are calibrated on them."""
+        return self.is_int8
 
     @property
     def searches(self) -> bool:
@@ -234,8 +234,11 @@ class ExportFormat(Spec):
 
     @property
     def takes_floats(self) -> bool:
-        """Whether the file takes float inputs even if the raw examples are integers."""
-        return False
+        """Whether the model to convert takes floats even if the raw examples are integers.
+
+        The converter adds the integer input of an 8-bit file.
+        """
+        return self.is_int8
 
     def file_name(self, name: str) -> str:
         """Return the name of the file or folder for a model called `name`."""

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from kdcli.artifacts.converted_file import collect_parity_metrics
 from kdcli.data.dataset import Dataset
-from kdcli.data.examples import Examples
 from kdcli.data.order_and_splits import limit_positions
 from kdcli.errors import UsageError
 from kdcli.evaluation.parity import (
@@ -62,11 +61,6 @@ class ValidationCheck:
         self._examples = split.subset(limit_positions(labels, count, limit=min(_EXAMPLES, count), seed=seed))
         self._format, self._network, self._kind, self._task = format, network, kind, dataset.task
         self._gates, self._threads = gates, threads
-
-    @property
-    def examples(self) -> Examples:
-        """The examples of the check."""
-        return self._examples
 
     @cached_property
     def _reference(self) -> Reference:

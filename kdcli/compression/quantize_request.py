@@ -47,7 +47,7 @@ def make_quantize_request(
 
     Raises:
         ModelError: the model is missing.
-        UsageError: it has no layers to quantize, there is no data, or an option is wrong.
+        UsageError: the model has no layer to quantize, the data is missing, or an option is invalid.
     """
     file = resolve_model_file(model, trust=options.get("trust", NO_TRUST))
     if detect_format(file) == SAVED_MODEL:

@@ -70,8 +70,8 @@ class Litert(ExportFormat):
 
     @property
     def takes_floats(self) -> bool:
-        """Whether the model to convert takes floats; the converter adds the integer input of `int8` files."""
-        return self.quantize == "int8" or self.quantize in BITS or self.io == "float32"
+        """Whether the model to convert takes floats."""
+        return self.is_int8 or self.quantize in BITS or self.io == "float32"
 
     def write(self, serving: ServedModel, path: Path) -> None:
         """Convert the model through a SavedModel of constants.

@@ -33,18 +33,8 @@ class Micro(ExportFormat):
     kind: Literal["micro"] = "micro"
 
     @property
-    def from_data(self) -> bool:
-        """Activations are calibrated on examples."""
-        return True
-
-    @property
     def is_int8(self) -> bool:
         """Whether weights and activations have 8 bits."""
-        return True
-
-    @property
-    def takes_floats(self) -> bool:
-        """The converter adds the integer input."""
         return True
 
     def find_file(self, path: Path) -> Path:

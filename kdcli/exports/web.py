@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from kdcli.errors import ModelError, UsageError
 from kdcli.exports.litert import Litert
@@ -43,18 +43,8 @@ class Web(ExportFormat):
     modules: str | None = None
 
     @property
-    def from_data(self) -> bool:
-        """Activations are calibrated on examples."""
-        return True
-
-    @property
     def is_int8(self) -> bool:
         """Whether weights and activations have 8 bits."""
-        return True
-
-    @property
-    def takes_floats(self) -> bool:
-        """The converter adds the byte input."""
         return True
 
     def find_file(self, path: Path) -> Path:
@@ -71,38 +61,42 @@ class Web(ExportFormat):
         Litert(quantize="int8").write(serving, path / FILE)
         for file in _PAGE.iterdir():
             shutil.copyfile(file, path / file.name)
-        about = {
-            "name": path.name.removesuffix(self.suffix),
-            "file": FILE,
-            "bytes": (path / FILE).stat().st_size,
-            "shape": list(serving.shape),
-            "dtype": "uint8" if serving.takes_bytes else "float32",
-            "image": serving.takes_bytes and serving.preprocessing.is_image,
-            "fit": serving.preprocessing.fit,
-            "outputs": serving.output_kind,
-            "labels": [],
-        }
-        (path / DESCRIPTION).write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+        _update_description(
+            path,
+            name=path.name.removesuffix(self.suffix),
+            file=FILE,
+            bytes=(path / FILE).stat().st_size,
+            shape=list(serving.shape),
+            dtype="uint8" if serving.takes_bytes else "float32",
+            image=serving.takes_bytes and serving.preprocessing.is_image,
+            fit=serving.preprocessing.fit,
+            outputs=serving.output_kind,
+            labels=[],
+        )
         if self.modules is not None:
             _copy_runtime(find_runtime(Path(self.modules)), path / _PACKAGES)
 
     def copy_to(self, path: Path, target: Path) -> None:
         """Copy the folder; the page shows the new name."""
         shutil.copytree(path, target)
-        about = json.loads((target / DESCRIPTION).read_text("utf-8"))
-        about["name"] = target.name.removesuffix(self.suffix)
-        (target / DESCRIPTION).write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+        _update_description(target, name=target.name.removesuffix(self.suffix))
 
     def add_labels(self, path: Path, names: tuple[str, ...]) -> None:
         """Write the class names into the folder, for the page."""
-        about = json.loads((path / DESCRIPTION).read_text("utf-8"))
-        (path / DESCRIPTION).write_text(json.dumps({**about, "labels": list(names)}, indent=2) + "\n", "utf-8")
+        _update_description(path, labels=list(names))
 
     def open(self, path: Path, *, threads: int | None = None) -> FileRunner:
         """Open the file with LiteRT, in a process of its own."""
         from kdcli.models.runtimes.child_process import FileRunner
 
         return FileRunner(self.find_file(path), form="tflite", name=path.name, threads=threads)
+
+
+def _update_description(path: Path, **entries: Any) -> None:
+    """Write entries into the description that the page reads; others stay."""
+    file = path / DESCRIPTION
+    known = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    file.write_text(json.dumps({**known, **entries}, indent=2) + "\n", "utf-8")
 
 
 def find_runtime(folder: Path) -> Path:
