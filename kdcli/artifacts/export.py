@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -35,7 +34,7 @@ from kdcli.recipe.gates import METRICS, Gate
 from kdcli.recipe.sections import Recipe
 from kdcli.runs import writer
 from kdcli.runs.directory import choose_run_folder
-from kdcli.runs.export_results import INTERFACE_FILE, LABELS_FILE, Artifact, ExportFailure, ExportResult
+from kdcli.runs.export_results import Artifact, ExportFailure, ExportResult, render_interface_files
 from kdcli.runs.gate_results import GateResult
 from kdcli.runs.results import relativize_path
 from kdcli.setup.request import Request
@@ -350,9 +349,8 @@ class Export:
         passed = [artifact for artifact in artifacts if artifact.path is not None]
         if not passed:
             return None
-        if self.source.class_names:
-            (folder / LABELS_FILE).write_text("".join(f"{name}\n" for name in self.source.class_names), "utf-8")
-        interfaces = {artifact.name: artifact.input.to_json() for artifact in passed}
-        (folder / INTERFACE_FILE).write_text(json.dumps(interfaces, indent=2) + "\n", "utf-8")
+        interfaces = {artifact.name: artifact.input for artifact in passed}
+        for name, text in render_interface_files(interfaces, self.source.class_names).items():
+            (folder / name).write_text(text, "utf-8")
         writer.copy_folder(folder, self.out)
         return self.out

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from kdcli.artifacts.converted_file import ConvertedFile, convert_file, describe_input
+from kdcli.artifacts.converted_file import ConvertedFile, describe_input
 from kdcli.artifacts.export_source import ExportSource, make_source, require_exportable
-from kdcli.compression.measurement import Measured, measure
+from kdcli.compression.measurement import BATCH_SIZE, Measured, compute_logits, convert_source, measure
 from kdcli.compression.request import CompressRequest
 from kdcli.compression.subject import SearchSubject
 from kdcli.compression.teacher_latency import open_search_teacher
@@ -20,7 +20,7 @@ from kdcli.evaluation.gates import collect_metrics, judge_gates
 from kdcli.evaluation.latency.command import time_by_command
 from kdcli.evaluation.latency.measure import time_models
 from kdcli.evaluation.latency.session_statistics import Session
-from kdcli.evaluation.parity import compute_outputs, make_file_function, to_logits
+from kdcli.evaluation.parity import to_logits
 from kdcli.events import Note
 from kdcli.models.inference import choose_exported_kind
 from kdcli.models.network import Network
@@ -33,7 +33,7 @@ from kdcli.spec import ExportFormat
 
 # A file without a bound on quality is quantized as long as it loses at most this much against its own model.
 _MAX_QUANTIZATION_DROP = 0.01
-_SECONDS_PER_FILE, _BATCH = 2.0, 256
+_SECONDS_PER_FILE = 2.0
 TEACHER = "the teacher"
 _COSTS = {"size_mb", "flops", "latency_ms", "latency_ratio", "ram_kb", "flash_kb"}
 
@@ -193,27 +193,15 @@ class FileChoice:
             subject.validation,
             kind=kind,
             seed=subject.request.recipe.data_seed,
-            batch_size=_BATCH,
+            batch_size=BATCH_SIZE,
             on_event=self._context.on_event,
         )
 
     def _convert_one(
         self, stem: str, name: str, form: ExportFormat, source: ExportSource, flops: int | None
     ) -> FinalFile:
-        converted = convert_file(
-            form,
-            source.network,
-            self._folder / f"{stem}{form.suffix}",
-            inside=True,
-            batch=None,
-            calibration=source.shown,
-            examples=self._subject.validation,
-            reference=source.reference,
-            batch_size=_BATCH,
-            threads=self._context.threads,
-            resources=self._resources,
-            on_event=self._context.on_event,
-        )
+        path = self._folder / f"{stem}{form.suffix}"
+        converted = convert_source(form, source, path, context=self._context, resources=self._resources)
         return self._measure_file(name, converted, source, flops)
 
     def _keeps_quality(self, converted: ConvertedFile) -> bool:
@@ -352,9 +340,7 @@ class FileChoice:
         metric = subject.test_metric
         if test is None or metric is None:
             return file.on_validation
-        function = make_file_function(file.converted.runner.predict, file.converted.serving)
-        outputs = compute_outputs(function, test, batch_size=_BATCH, on_batch=lambda done: None)
-        logits = to_logits(outputs, file.source.reference)
+        logits = compute_logits(file.converted, file.source, test)
         before = file.on_validation
         measured = measure(metric, logits, split="test", size=before.bytes, flops=before.flops)
         measured = replace(measured, ram_bytes=before.ram_bytes)

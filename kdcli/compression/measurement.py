@@ -1,15 +1,25 @@
-"""The cost and the quality of a file on one split, beside those of the teacher."""
+"""The file of a candidate: its conversion, its cost, and its quality on one split beside the teacher's."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kdcli.artifacts.converted_file import ConvertedFile, convert_file
+from kdcli.artifacts.export_source import ExportSource
 from kdcli.compression.metric import PairedMetric
+from kdcli.data.examples import Examples
+from kdcli.evaluation.parity import compute_outputs, make_file_function, to_logits
 from kdcli.evaluation.quality import measure_quality
 from kdcli.runs.results import Quality
+from kdcli.setup.context import Context
+from kdcli.spec import ExportFormat
+
+BATCH_SIZE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +58,33 @@ class Measured:
     teacher_bytes: int | None = None
     ram_bytes: int | None = None
     doubts: tuple[str, ...] = ()
+
+
+def convert_source(
+    form: ExportFormat, source: ExportSource, path: Path, *, context: Context, resources: ExitStack
+) -> ConvertedFile:
+    """Convert a source to a file with its preprocessing inside, and compare it on the examples of the source."""
+    return convert_file(
+        form,
+        source.network,
+        path,
+        inside=True,
+        batch=None,
+        calibration=source.shown,
+        examples=source.examples,
+        reference=source.reference,
+        batch_size=BATCH_SIZE,
+        threads=context.threads,
+        resources=resources,
+        on_event=context.on_event,
+    )
+
+
+def compute_logits(file: ConvertedFile, source: ExportSource, examples: Examples) -> np.ndarray:
+    """The outputs of a file for the examples of another split, as logits."""
+    function = make_file_function(file.runner.predict, file.serving)
+    outputs = compute_outputs(function, examples, batch_size=BATCH_SIZE, on_batch=lambda done: None)
+    return to_logits(outputs, source.reference)
 
 
 def measure(metric: PairedMetric, logits: np.ndarray, *, split: str, size: int, flops: int | None) -> Measured:

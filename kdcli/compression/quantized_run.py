@@ -13,14 +13,13 @@ import numpy as np
 
 from kdcli.artifacts.converted_file import (
     ConvertedFile,
-    convert_file,
     describe_input,
     find_p50_ms,
     time_converted_files,
     write_file,
 )
 from kdcli.artifacts.export_source import ExportSource, make_source, require_exportable
-from kdcli.compression.measurement import Measured, measure
+from kdcli.compression.measurement import BATCH_SIZE, Measured, compute_logits, convert_source, measure
 from kdcli.compression.metric import PairedMetric, choose_metric
 from kdcli.compression.quantize_request import QUANTIZE
 from kdcli.data.dataset import Dataset
@@ -28,7 +27,7 @@ from kdcli.data.examples import Examples
 from kdcli.errors import ModelError, UsageError
 from kdcli.evaluation.footprint import count_file_bytes
 from kdcli.evaluation.gates import check_gate_metrics, choose_gates, collect_metrics, judge_gates
-from kdcli.evaluation.parity import compute_outputs, make_file_function, to_logits
+from kdcli.evaluation.parity import to_logits
 from kdcli.evaluation.quality import evaluate_split
 from kdcli.events import Note, Planned
 from kdcli.exports.format_choice import choose_formats
@@ -42,7 +41,7 @@ from kdcli.quantization.network import QuantizedNetwork
 from kdcli.recipe.gates import Gate
 from kdcli.runs import writer
 from kdcli.runs.directory import QUANTIZATION_FILE, QUANTIZED_FILE, STUDENT_FILE, read_json
-from kdcli.runs.export_results import INTERFACE_FILE, LABELS_FILE
+from kdcli.runs.export_results import render_interface_files
 from kdcli.runs.quantization_results import Quantization
 from kdcli.runs.results import Plan
 from kdcli.setup.evaluated_models import open_evaluated_file
@@ -50,7 +49,7 @@ from kdcli.setup.request import Request
 from kdcli.setup.run_location import RunLocation, find_location, open_data
 
 FLOAT, AFTER, TRAINED = "float32", "int8, after training", "int8, trained"
-_BATCH, _SCRATCH_BYTES = 256, 500_000_000
+_SCRATCH_BYTES = 500_000_000
 
 
 def run_quantization(request: Request) -> Quantization | Plan:
@@ -186,7 +185,7 @@ class _Comparison:
             self._dataset.validation,
             kind=choose_exported_kind(network, "teacher", teachers=[network.saved_kind]),
             seed=self._request.recipe.data_seed,
-            batch_size=_BATCH,
+            batch_size=BATCH_SIZE,
             on_event=self._context.on_event,
         )
 
@@ -197,42 +196,26 @@ class _Comparison:
         return PairedMetric(name, self._dataset.task, examples.all_labels(), empty.reduce(logits))
 
     def _convert(self, name: str, source: ExportSource, form: Any, metrics: Sequence[PairedMetric]) -> _File:
-        validation, test = self._dataset.validation, self._dataset.test
-        assert validation is not None
+        test = self._dataset.test
         stem = name.replace(", ", "-").replace(" ", "-")
-        converted = convert_file(
-            form,
-            source.network,
-            self._folder / f"{stem}{form.suffix}",
-            inside=True,
-            batch=None,
-            calibration=source.shown,
-            examples=validation,
-            reference=source.reference,
-            batch_size=_BATCH,
-            threads=self._context.threads,
-            resources=self._resources,
-            on_event=self._context.on_event,
-        )
+        path = self._folder / f"{stem}{form.suffix}"
+        converted = convert_source(form, source, path, context=self._context, resources=self._resources)
         size = count_file_bytes(converted.path)
         on_validation = measure(
             metrics[0], to_logits(converted.outputs, source.reference), split="validation", size=size, flops=None
         )
         on_test = None
         if test is not None:
-            function = make_file_function(converted.runner.predict, converted.serving)
-            outputs = compute_outputs(function, test, batch_size=_BATCH, on_batch=lambda done: None)
-            logits = to_logits(outputs, source.reference)
+            logits = compute_logits(converted, source, test)
             on_test = measure(metrics[1], logits, split="test", size=size, flops=None)
         return _File(name, source, converted, on_validation, on_test)
 
     def _write_files(self, picked: _File) -> None:
         writer.write_bytes(self._run / QUANTIZED_FILE, picked.converted.path.read_bytes())
-        interface = describe_input(picked.converted, classes=picked.source.network.outputs).to_json()
-        writer.write_text(self._run / INTERFACE_FILE, json.dumps({QUANTIZED_FILE: interface}, indent=2) + "\n")
-        if picked.source.class_names:
-            names = "".join(f"{name}\n" for name in picked.source.class_names)
-            writer.write_text(self._run / LABELS_FILE, names)
+        interface = describe_input(picked.converted, classes=picked.source.network.outputs)
+        described = render_interface_files({QUANTIZED_FILE: interface}, picked.source.class_names)
+        for name, text in described.items():
+            writer.write_text(self._run / name, text)
 
     def _write_document(
         self, files: Sequence[_File], picked: _File, metric: PairedMetric, trained: QuantizedNetwork

@@ -20,7 +20,7 @@ from kdcli.recipe.sections import LOWER_IS_BETTER
 from kdcli.runs import writer
 from kdcli.runs.compression_results import Compression
 from kdcli.runs.directory import STUDENT_FILE
-from kdcli.runs.export_results import INTERFACE_FILE, LABELS_FILE
+from kdcli.runs.export_results import render_interface_files
 from kdcli.runs.gate_results import GateResult
 from kdcli.runs.results import relativize_path
 from kdcli.runs.run_environment import collect_versions, describe_machine, hash_file
@@ -144,12 +144,9 @@ def _copy_files(folder: Path, chosen: FinalFile, run: Path) -> list[Path]:
     if keras_file.exists() and target.suffix != ".keras":
         shutil.copyfile(keras_file, scratch / f"{MODEL_STEM}.keras")
         names.append(f"{MODEL_STEM}.keras")
-    if chosen.source.class_names:
-        (scratch / LABELS_FILE).write_text("".join(f"{name}\n" for name in chosen.source.class_names), "utf-8")
-        names.append(LABELS_FILE)
-    interface = {target.name: chosen.interface.to_json()}
-    (scratch / INTERFACE_FILE).write_text(json.dumps(interface, indent=2) + "\n", "utf-8")
-    names.append(INTERFACE_FILE)
+    for name, text in render_interface_files({target.name: chosen.interface}, chosen.source.class_names).items():
+        (scratch / name).write_text(text, "utf-8")
+        names.append(name)
     writer.make_folder(folder)
     for name in names:
         writer.remove(folder / name)

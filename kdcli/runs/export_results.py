@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,3 +182,17 @@ class ExportResult:
             "failures": [failure.to_json() for failure in self.failures],
             "gates": [gate.to_json() for gate in self.gates],
         }
+
+
+def render_interface_files(
+    interfaces: Mapping[str, ExportInterface], class_names: Sequence[str]
+) -> dict[str, str]:
+    """The files that describe exported files to their users: the text of each, by its name.
+
+    Args:
+        interfaces: by file name, for `input.json`.
+        class_names: in label order, for `labels.txt`; without names there is no such file.
+    """
+    labels = {LABELS_FILE: "".join(f"{name}\n" for name in class_names)} if class_names else {}
+    document = {name: one.to_json() for name, one in interfaces.items()}
+    return {**labels, INTERFACE_FILE: json.dumps(document, indent=2) + "\n"}
